@@ -1,0 +1,78 @@
+"""trackdsl: decorators and `with` blocks that turn ordinary Python into MLflow runs.
+
+    from trackdsl import experiment, stage, track_returns
+
+    @stage
+    @track_returns
+    def train(lr: float = 0.1) -> dict[str, float]: ...
+"""
+
+from __future__ import annotations
+
+from trackdsl._configure import configure
+from trackdsl._decorators import experiment, stage, track_returns
+from trackdsl._log import (
+    current_run,
+    log_artifact,
+    log_artifacts,
+    log_dict,
+    log_metric,
+    log_metrics,
+    log_param,
+    log_params,
+    log_text,
+    set_tag,
+    set_tags,
+)
+from trackdsl._run import Run
+from trackdsl._steps import steps
+from trackdsl._version import __version__
+from trackdsl.delivery import flush
+from trackdsl.errors import (
+    OptionError,
+    ReturnsError,
+    RunNotReady,
+    SettingsError,
+    TemplateError,
+    TrackdslError,
+    TrackingFault,
+)
+from trackdsl.handlers import register_handler
+from trackdsl.markers import Artifact, Dataset, Ignore, Metric, Model, Param, Secret
+
+__all__ = [
+    "Artifact",
+    "Dataset",
+    "Ignore",
+    "Metric",
+    "Model",
+    "OptionError",
+    "Param",
+    "ReturnsError",
+    "Run",
+    "RunNotReady",
+    "Secret",
+    "SettingsError",
+    "TemplateError",
+    "TrackdslError",
+    "TrackingFault",
+    "__version__",
+    "configure",
+    "current_run",
+    "experiment",
+    "flush",
+    "log_artifact",
+    "log_artifacts",
+    "log_dict",
+    "log_metric",
+    "log_metrics",
+    "log_param",
+    "log_params",
+    "log_text",
+    "register_handler",
+    "set_tag",
+    "set_tags",
+    "stage",
+    "steps",
+    "track_returns",
+]

@@ -1,0 +1,283 @@
+"""What a call does to the run tree: opens a run or a section, records what came back, ends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from trackdsl import _context, _roots, _template
+from trackdsl._context import Scope
+from trackdsl._events import Scalar
+from trackdsl._flatten import flatten
+from trackdsl._returns import ReturnPlan
+from trackdsl._run import (
+    NULL_RUN,
+    Run,
+    append_params,
+    clean_tags,
+    close_run,
+    guarded,
+    open_run,
+    record_metrics,
+)
+from trackdsl._signature import CallPlan
+from trackdsl._source import Site, site_of
+from trackdsl._state import state
+from trackdsl.errors import OptionError, ReturnsError
+
+_clock = time.perf_counter_ns
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `experiment` or `stage`, as given."""
+
+    word: str
+    name: str | None = None
+    nested: bool = True
+    params: bool | Iterable[str] = True
+    returns: bool = False
+    tags: Mapping[str, Any] | None = None
+    description: str | None = None
+    run_name: str | None = None
+    tracking_uri: str | None = None
+    system_metrics: bool | None = None
+
+    @classmethod
+    def checked(cls, word: str, name: str | None, given: Mapping[str, Any]) -> Options:
+        """Options of the right types.
+
+        Raises:
+            OptionError: one is of the wrong type.
+        """
+        for option, kind in (("nested", bool), ("returns", bool), ("tags", Mapping), ("run_name", str),
+                             ("description", str), ("tracking_uri", str)):  # fmt: skip
+            value = given.get(option)
+            if value is not None and not isinstance(value, kind):
+                raise OptionError(
+                    f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
+                )
+        return cls(word, name, **given)
+
+    def static_tags(self) -> dict[str, str]:
+        """The tags that every run of these options has."""
+        tags = clean_tags(self.tags)
+        if self.description is not None:
+            tags["mlflow.note.content"] = self.description
+        return tags
+
+
+class Call:
+    """One decorated function: what happens when it is called.
+
+    Args:
+        fn: the function itself.
+        options: of `experiment` or `stage`; None where only `track_returns` decorates it.
+        returns: how its return values are recorded, or None.
+        behind: for `track_returns` alone: the call, further in, whose run the values belong to.
+
+    Raises:
+        OptionError, TemplateError: the options do not fit the function.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], options: Options | None, returns: ReturnPlan | None, behind: Call | None = None
+    ) -> None:
+        self.fn = fn
+        self.options = options
+        self.returns = returns
+        self.plan = CallPlan(fn, False if options is None else options.params, "" if options is None else options.word)
+        self._behind = behind
+        self._noted = False
+        self.enter: Callable[[tuple[Any, ...], dict[str, Any]], Scope | None] = self._enter_nothing
+        self.leave: Callable[[Scope | None, Any, BaseException | None], None] = self._leave_returns
+        if behind is not None:
+            behind._noted = True
+        if options is not None:
+            self._prepare(options)
+
+    def _prepare(self, options: Options) -> None:
+        function = self.plan.name
+        name = options.name if options.word == "stage" else options.run_name
+        self._name = name or function
+        self._experiment = options.name if options.word == "experiment" else None
+        names = self.plan.names
+        self._templated = _template.check(name, names, function) if name else False
+        self._experiment_templated = (
+            _template.check(self._experiment, names, function) if self._experiment else False
+        )
+        self._site: Site = site_of(self.fn)
+        self._tags = options.static_tags()
+        section = options.word == "stage" and not options.nested
+        self.enter = self._enter_section if section else self._enter_run
+        self.leave = self._leave_section if section else self._leave_run
+
+    def _enter_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
+        options = self.options
+        assert options is not None
+        with guarded("entering a call"):
+            params = self.plan.params(args, kwargs) if self.plan.records else {}
+            name, experiment = self._names(args, kwargs)
+            return open_scope(options, name, experiment, params, self._tags, self._site, self)
+        return None
+
+    def _enter_section(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
+        outer = _context.current()
+        if outer is None:
+            return self._enter_run(args, kwargs)
+        with guarded("entering a call"):
+            name = self._names(args, kwargs)[0]
+            scope = open_section(outer, name, self)
+            if scope.index == 0 and self.plan.records:
+                append_params(outer.run, _under(name, self.plan.params(args, kwargs)))
+            return scope
+        return None
+
+    def _enter_nothing(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
+        return _context.current()
+
+    def _leave_run(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:
+        if scope is None:
+            return
+        misuse = None
+        try:
+            if error is None and self.returns is not None:
+                self.returns.record(scope.run, result, scope.step)
+        except ReturnsError as raised:
+            misuse = raised
+        finally:
+            if self._noted:
+                _last_run.set((self, scope.run))
+            close_scope(scope, error or misuse)
+        if misuse is not None:
+            raise misuse
+
+    def _leave_section(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:
+        if scope is None or scope.section is None:
+            self._leave_run(scope, result, error)
+            return
+        try:
+            if error is None and self.returns is not None:
+                self.returns.record(scope.run, result, scope.index, f"{scope.section}/")
+        finally:
+            close_scope(scope, error)
+
+    def _leave_returns(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:
+        if error is not None or self.returns is None:
+            return
+        noted = _last_run.get() if self._behind is not None else None
+        if noted is not None and noted[0] is self._behind:
+            run, step = noted[1], 0
+        elif scope is not None:
+            run, step = scope.run, scope.step
+        else:
+            outside = _roots.run_outside("track_returns")
+            if outside is None:
+                return
+            run, step = outside, 0
+        self.returns.record(run, result, step)
+
+    def _names(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str | None]:
+        name, experiment = self._name, self._experiment
+        if self._templated or self._experiment_templated:
+            shown = self.plan.shown(args, kwargs)
+            name = _template.fill(name, shown) if self._templated else name
+            if experiment and self._experiment_templated:
+                experiment = _template.fill(experiment, shown)
+        return name, experiment
+
+
+#: The run that a call with a `track_returns` further out has just ended.
+_last_run: ContextVar[tuple[Call, Run] | None] = ContextVar("trackdsl_last_run", default=None)
+
+
+def open_scope(
+    options: Options,
+    name: str,
+    experiment: str | None,
+    params: dict[str, Scalar],
+    tags: dict[str, str],
+    site: Site | None,
+    owner: object,
+) -> Scope:
+    """Begin a run where the table "where a run goes" says, and make it current."""
+    outer = _context.current()
+    parent, target, home = _roots.place(outer, options.tracking_uri, experiment)
+    if parent is not None and experiment is not None:
+        tags = {**tags, "trackdsl.experiment": experiment}
+    run = open_run(
+        name=name, word=options.word, parent=parent, target=target, experiment=home, params=params, tags=tags, site=site
+    )
+    scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
+    _context.enter(scope)
+    return scope
+
+
+def open_section(outer: Scope, name: str, owner: object) -> Scope:
+    """Begin a section of the current run."""
+    scope = Scope(outer.run, outer, owner, outer.step)
+    scope.section = name
+    scope.index = outer.run.next_index(name)
+    _context.enter(scope)
+    scope.entered = _clock()
+    return scope
+
+
+def close_scope(scope: Scope, error: BaseException | None) -> None:
+    """End a run or a section, and make what is around it current again."""
+    try:
+        with guarded("leaving a call"):
+            if scope.section is None:
+                close_run(scope.run, error)
+            else:
+                seconds = (_clock() - scope.entered) / 1e9
+                record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)
+    finally:
+        _context.leave(scope)
+
+
+def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Run:
+    """Begin the run or section of a `with` block."""
+    if state.disabled:
+        return NULL_RUN
+    with guarded("entering a block"):
+        params: dict[str, Scalar] = {}
+        for key, value in extra.items():
+            flatten(params, key, value)
+        is_stage = options.word == "stage"
+        name = (options.name if is_stage else options.run_name or options.name) or options.word
+        # In a block a name is a template only where it fits: text with braces may just be text.
+        if extra and "{" in name and set(_quiet_placeholders(name)) <= set(extra):
+            name = _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
+        outer = _context.current()
+        if is_stage and not options.nested and outer is not None:
+            scope = open_section(outer, name, owner)
+            if scope.index == 0:
+                append_params(scope.run, _under(name, params))
+        else:
+            experiment = None if is_stage else options.name
+            scope = open_scope(options, name, experiment, params, options.static_tags(), None, owner)
+        return scope.run
+    return NULL_RUN
+
+
+def leave_block(owner: object, error: BaseException | None) -> None:
+    """End what `enter_block` began for the same owner in this context."""
+    scope = _context.find(owner)
+    if scope is not None:
+        close_scope(scope, error)
+
+
+def _under(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {f"{name}.{key}": value for key, value in params.items()}
+
+
+def _quiet_placeholders(name: str) -> list[str]:
+    try:
+        return _template.placeholders(name)
+    except _template.TemplateError:
+        return ["\0"]
+

@@ -1,0 +1,51 @@
+"""`configure(...)`: settings for the rest of the program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl import _target, settings
+from trackdsl._state import state
+
+
+def configure(
+    *,
+    tracking_uri: str | None = None,
+    experiment_name: str | None = None,
+    mode: str | None = None,
+    spool: str | Path | None = None,
+    strict: bool | None = None,
+    delivery: str | None = None,
+    **unknown: Any,
+) -> None:
+    """Choose settings for the rest of the program. What is not given stays as it is.
+
+    Runs that are open keep the store they were opened in.
+
+    Args:
+        tracking_uri: where runs go, as MLflow writes it: `sqlite:////path/mlflow.db`, `http://host:5000`.
+        experiment_name: the MLflow experiment of runs outside any `experiment`.
+        mode: `"online"`, `"offline"` (record now, `trackdsl sync` later) or `"disabled"`.
+        spool: the folder that keeps what is not delivered yet.
+        strict: raise faults in tracking instead of logging them.
+        delivery: `"process"` (a process of its own) or `"thread"` (a thread of this one).
+
+    Raises:
+        SettingsError: a setting or value that does not exist.
+
+    Example:
+        >>> configure(experiment_name="churn")
+    """
+    named = {
+        "tracking_uri": tracking_uri,
+        "experiment_name": experiment_name,
+        "mode": mode,
+        "spool": spool,
+        "strict": strict,
+        "delivery": delivery,
+    }
+    settings.update(**{name: value for name, value in named.items() if value is not None}, **unknown)
+    if spool is not None:
+        _target.close_all()
+    state.refresh()

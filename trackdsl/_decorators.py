@@ -1,0 +1,250 @@
+"""The three words: `experiment`, `stage`, `track_returns`.
+
+What a word does to a function is worked out here, once, at decoration; `_call_shapes` chooses how the function is
+wrapped (plain function or coroutine function), which is the only place that knows of shapes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from trackdsl._call import Call, Options, enter_block, leave_block
+from trackdsl._call_shapes import call_behind, call_of, wrap
+from trackdsl._returns import ReturnPlan
+from trackdsl._run import Run
+from trackdsl._suggest import suggestion_for
+from trackdsl.errors import OptionError
+
+F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
+
+_EXPERIMENT_OPTIONS = (
+    "name", "run_name", "tags", "description", "tracking_uri", "params", "returns", "system_metrics",
+)  # fmt: skip
+_STAGE_OPTIONS = ("name", "nested", "params", "returns", "tags", "description", "system_metrics")
+
+
+class Block:
+    """What `stage(...)` and `experiment(...)` give: a decorator, and a `with` block.
+
+    Each entry is one run (or one section of the enclosing run), so a block may be used again.
+    """
+
+    def __init__(self, options: Options, extra: dict[str, Any]) -> None:
+        self._options = options
+        self._extra = extra
+
+    def __call__(self, fn: F) -> F:
+        """Decorate `fn`.
+
+        Raises:
+            OptionError: an option that does not exist.
+            TemplateError: the name uses a placeholder that is no parameter.
+        """
+        if self._extra:
+            known = _STAGE_OPTIONS if self._options.word == "stage" else _EXPERIMENT_OPTIONS
+            unknown = next(iter(self._extra))
+            raise _unknown_option(self._options.word, unknown, known)
+        return _decorate(fn, self._options)
+
+    def __enter__(self) -> Run:
+        return enter_block(self._options, self._extra, self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leave_block(self, error)
+
+    async def __aenter__(self) -> Run:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+@overload
+def experiment(name: F, /) -> F: ...
+@overload
+def experiment(
+    name: str | None = None,
+    *,
+    run_name: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    description: str | None = None,
+    tracking_uri: str | None = None,
+    params: bool | Iterable[str] = True,
+    returns: bool = False,
+    system_metrics: bool | None = None,
+) -> Block: ...
+def experiment(name: Any = None, **options: Any) -> Any:
+    """The outermost scope: a root run in the MLflow experiment `name`.
+
+    Works as `@experiment`, `@experiment("churn")` and `with experiment("churn") as run`. Inside another run it is a
+    child of that run, in that run's MLflow experiment, with the tag `trackdsl.experiment`.
+
+    Args:
+        name: the MLflow experiment; the configured one by default. May use parameters: `"churn-{country}"`.
+        run_name: the run's name; the function's name by default, else the experiment's. May use parameters too.
+        tags: tags of the run.
+        description: shown by the MLflow UI above the run.
+        tracking_uri: where the run goes, as MLflow writes it.
+        params: record all arguments (`True`), none (`False`), or those named.
+        returns: record what the function returns, as `track_returns` does.
+        system_metrics: sample processor and memory while it runs; the configured choice by default.
+
+    Raises:
+        OptionError: an option that does not exist, or a name in `params` that is no parameter.
+        TemplateError: a placeholder that is no parameter.
+
+    Example:
+        >>> @experiment("churn")
+        ... def pipeline(path: str) -> None: ...
+    """
+    return _word("experiment", name, options, _EXPERIMENT_OPTIONS)
+
+
+@overload
+def stage(name: F, /) -> F: ...
+@overload
+def stage(
+    name: str | None = None,
+    *,
+    nested: bool = True,
+    params: bool | Iterable[str] = True,
+    returns: bool = False,
+    tags: Mapping[str, Any] | None = None,
+    description: str | None = None,
+    system_metrics: bool | None = None,
+    **block_params: Any,
+) -> Block: ...
+def stage(name: Any = None, **options: Any) -> Any:
+    """One step of the pipeline: a child of the run it is called in.
+
+    Works as `@stage`, `@stage("fit-{model}")` and `with stage("split", seed=42) as run`.
+
+    Args:
+        name: the run's name; the function's name by default. May use parameters: `"fit-{model}"`.
+        nested: `True` makes a run. `False` makes a section of the enclosing run, for functions called often: its
+            parameters are `name.param` (first call), its metrics `name/metric` and `name/seconds`, with the index of
+            the call as step.
+        params: record all arguments (`True`), none (`False`), or those named.
+        returns: record what the function returns, as `track_returns` does.
+        tags: tags of the run.
+        description: shown by the MLflow UI above the run.
+        system_metrics: sample processor and memory while it runs; the configured choice by default.
+        **block_params: in a `with` block, parameters of the run.
+
+    Raises:
+        OptionError: an option that does not exist, or a name in `params` that is no parameter.
+        TemplateError: a placeholder that is no parameter.
+
+    Example:
+        >>> @stage(nested=True)
+        ... def train(data: list, lr: float = 0.1) -> float: ...
+    """
+    return _word("stage", name, options, _STAGE_OPTIONS)
+
+
+@overload
+def track_returns(fn: F, /) -> F: ...
+@overload
+def track_returns(
+    *names: str,
+    prefix: str = "",
+    metrics: Collection[str] | None = None,
+    artifacts: Collection[str] | Mapping[str, str] | None = None,
+) -> Callable[[F], F]: ...
+def track_returns(*names: Any, **options: Any) -> Any:
+    """Record what a function returns as metrics and artifacts of the current run.
+
+    A number is a metric named after the function; a mapping, dataclass or NamedTuple gives a metric for each number in
+    it and a JSON file for the rest; a tuple is taken apart by `names`, by the markers of the return annotation, or by
+    index; anything else is kept as a file. The caller gets the very object that was returned.
+
+    Args:
+        *names: names of the returned values, in order.
+        prefix: put before the names of metrics.
+        metrics: the only names to record as metrics.
+        artifacts: the only names to keep as files; a mapping gives each its path in the run.
+
+    Raises:
+        OptionError: an option that does not exist.
+        ReturnsError: more names than values, at decoration where the annotation tells, else at the call.
+
+    Example:
+        >>> @track_returns("model", "accuracy")
+        ... def train() -> tuple: ...
+    """
+    known = ("prefix", "metrics", "artifacts")
+    for option in options:
+        if option not in known:
+            raise _unknown_option("track_returns", option, known)
+    if len(names) == 1 and not options and not isinstance(names[0], str):
+        return _track(names[0], (), {})
+    for name in names:
+        if not isinstance(name, str):
+            raise OptionError(f"@track_returns takes names as text, not {name!r}.", option=repr(name))
+    return functools.partial(_track, names=names, options=options)
+
+
+def _word(word: str, name: Any, options: dict[str, Any], known: tuple[str, ...]) -> Any:
+    if name is not None and not isinstance(name, str):
+        if options or not (callable(name) or isinstance(name, (classmethod, staticmethod, property))):
+            raise OptionError(
+                f"{word}() takes a name as its first argument, not {name!r}. Write @{word}(...) above the function.",
+                option="name",
+            )
+        return _decorate(name, Options(word))
+    extra = {key: value for key, value in options.items() if key not in known}
+    if extra and word == "experiment":
+        raise _unknown_option(word, next(iter(extra)), known)
+    chosen = {key: value for key, value in options.items() if key in known}
+    return Block(Options.checked(word, name, chosen), extra)
+
+
+def _decorate(fn: Any, options: Options) -> Any:
+    if isinstance(fn, (classmethod, staticmethod)):
+        return type(fn)(_decorate(fn.__func__, options))
+    _check_callable(fn, options.word)
+    inner = call_of(fn)
+    if inner is not None and inner.options is None:
+        # track_returns below: one wrapper does both, and the values land on this word's run.
+        return wrap(inner.fn, Call(inner.fn, options, inner.returns))
+    returns = ReturnPlan(fn) if options.returns else None
+    return wrap(fn, Call(fn, options, returns))
+
+
+def _track(fn: Any, names: tuple[str, ...], options: dict[str, Any]) -> Any:
+    if isinstance(fn, (classmethod, staticmethod)):
+        return type(fn)(_track(fn.__func__, names, options))
+    _check_callable(fn, "track_returns")
+    inner = call_of(fn)
+    target = fn if inner is None else inner.fn
+    returns = ReturnPlan(target, names, **options)
+    if inner is not None:
+        # A word below: as above, in the other order.
+        return wrap(target, Call(target, inner.options, returns))
+    return wrap(fn, Call(fn, None, returns, behind=call_behind(fn)))
+
+
+def _check_callable(fn: Any, word: str) -> None:
+    if isinstance(fn, property):
+        raise OptionError(f"@{word} goes below @property, next to the function.", option="property")
+    if inspect.isclass(fn) or not callable(fn):
+        raise OptionError(f"@{word} decorates functions and methods, not {fn!r}.", option=repr(fn))
+
+
+def _unknown_option(word: str, option: str, known: tuple[str, ...]) -> OptionError:
+    hint = suggestion_for(option, known)
+    aside = f" In a `with {word}(...)` block, further keywords are parameters." if word == "stage" else ""
+    return OptionError(
+        f"@{word} has no option {option!r}{hint.text} Known: {', '.join(known)}.{aside}",
+        option=option,
+        suggestion=hint.name,
+    )
+

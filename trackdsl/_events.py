@@ -1,0 +1,110 @@
+"""The events of the journal and their wire form.
+
+An event is a MessagePack array whose first element is its type number. Fields are only ever added at the end, with a
+default, so that an older journal stays readable; anything else needs a new `SCHEMA` and a golden file of the old one.
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+import msgspec
+
+#: Version of the wire form. A journal with a higher number is left alone.
+SCHEMA = 1
+
+Scalar = Union[None, bool, int, float, str]
+
+
+class Event(msgspec.Struct, array_like=True, frozen=True):
+    """Something that a program recorded. Times are nanoseconds since 1970, ids 16 bytes."""
+
+
+class Open(Event, tag=1):
+    """A run begins. `site` is the function: qualified name, file, hash of its source."""
+
+    run: bytes
+    parent: Union[bytes, None]
+    experiment: Union[str, None]
+    name: str
+    word: str
+    path: str
+    index: int
+    time: int
+    params: dict[str, Scalar]
+    tags: dict[str, str]
+    site: Union[tuple[str, str, str], None]
+
+
+class Params(Event, tag=2):
+    """Parameters of a run; formatted as text by whoever delivers them."""
+
+    run: bytes
+    values: dict[str, Scalar]
+
+
+class Metric(Event, tag=3):
+    """One point of one metric."""
+
+    run: bytes
+    key: str
+    value: float
+    step: int
+    time: int
+
+
+class Metrics(Event, tag=4):
+    """One point each of several metrics."""
+
+    run: bytes
+    values: dict[str, float]
+    step: int
+    time: int
+
+
+class Tags(Event, tag=5):
+    """Tags of a run; the last value of a name stands."""
+
+    run: bytes
+    values: dict[str, str]
+
+
+class File(Event, tag=6):
+    """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` its place in the run."""
+
+    run: bytes
+    path: str
+    snapshot: str
+    directory: bool
+
+
+class Failure(msgspec.Struct, array_like=True, frozen=True):
+    """The exception that ended a run, with secrets masked."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+class Close(Event, tag=7):
+    """A run ends. `lost` counts the events of this run that could not be written."""
+
+    run: bytes
+    status: str
+    time: int
+    failure: Union[Failure, None] = None
+    lost: int = 0
+
+
+class Adopt(Event, tag=8):
+    """`run` stands for a run that plain MLflow opened and will end; trackdsl only writes to it."""
+
+    run: bytes
+    mlflow_run_id: str
+    mlflow_experiment_id: str
+
+
+AnyEvent = Union[Open, Params, Metric, Metrics, Tags, File, Close, Adopt]
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(AnyEvent).decode

@@ -1,0 +1,90 @@
+"""What can be recorded on the current run, as functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from trackdsl import _context
+from trackdsl._roots import run_of_mlflow, run_outside
+from trackdsl._run import Run, record_metric
+
+
+def current_run() -> Run | None:
+    """The run that is current here, or None.
+
+    Example:
+        >>> current_run() is None
+        True
+    """
+    scope = _context.current()
+    return scope.run if scope is not None else run_of_mlflow()
+
+
+def log_metric(name: str, value: float, step: int | None = None) -> None:
+    """Record one point of a metric on the current run; see `Run.log_metric`."""
+    scope = _context.current()
+    if scope is not None:
+        record_metric(scope.run, name, value, scope.step if step is None else step)
+    elif run := run_outside("log_metric"):
+        record_metric(run, name, value, step or 0)
+
+
+def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
+    """Record a point of each of several metrics on the current run; see `Run.log_metrics`."""
+    if run := _run("log_metrics"):
+        run.log_metrics(metrics, step)
+
+
+def log_param(key: str, value: Any) -> None:
+    """Record a parameter of the current run; see `Run.log_param`."""
+    if run := _run("log_param"):
+        run.log_param(key, value)
+
+
+def log_params(params: Mapping[str, Any]) -> None:
+    """Record several parameters of the current run; see `Run.log_params`."""
+    if run := _run("log_params"):
+        run.log_params(params)
+
+
+def set_tag(key: str, value: Any) -> None:
+    """Set a tag of the current run; see `Run.set_tag`."""
+    if run := _run("set_tag"):
+        run.set_tag(key, value)
+
+
+def set_tags(tags: Mapping[str, Any]) -> None:
+    """Set several tags of the current run; see `Run.set_tags`."""
+    if run := _run("set_tags"):
+        run.set_tags(tags)
+
+
+def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+    """Record a file or folder, as it is now, on the current run; see `Run.log_artifact`."""
+    if run := _run("log_artifact"):
+        run.log_artifact(local_path, artifact_path)
+
+
+def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+    """Record the content of a folder on the current run; see `Run.log_artifacts`."""
+    if run := _run("log_artifacts"):
+        run.log_artifacts(local_dir, artifact_path)
+
+
+def log_dict(dictionary: Any, artifact_file: str) -> None:
+    """Record a dictionary as JSON or YAML on the current run; see `Run.log_dict`."""
+    if run := _run("log_dict"):
+        run.log_dict(dictionary, artifact_file)
+
+
+def log_text(text: str, artifact_file: str) -> None:
+    """Record text as a file on the current run; see `Run.log_text`."""
+    if run := _run("log_text"):
+        run.log_text(text, artifact_file)
+
+
+def _run(doing: str) -> Run | None:
+    scope = _context.current()
+    return scope.run if scope is not None else run_outside(doing)

@@ -1,0 +1,128 @@
+"""What a journal says of the program that writes it; gathered once, when the journal is made."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import platform
+import subprocess
+import sys
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from trackdsl._secrets import mask_text
+from trackdsl._version import __version__
+
+# Runs beside the program and writes its answer whole. The three lines of configuration keep a repository of a
+# stranger from running a command of its own, and credentials out of the remote's URL.
+_GIT = r"""
+cd "$1" && export GIT_OPTIONAL_LOCKS=0 && git() { command git -c core.fsmonitor= -c core.hooksPath=/dev/null "$@"; } && {
+git rev-parse HEAD && git rev-parse --abbrev-ref HEAD && {
+git config --get remote.origin.url | sed 's#//[^/@]*@#//#' | grep . || echo; } &&
+if [ -n "$(git status --porcelain --untracked-files=no | head -c 1)" ]; then echo dirty; else echo clean; fi
+} > "$2.part" 2>/dev/null
+mv -f "$2.part" "$2" 2>/dev/null || : > "$2"
+"""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who writes a journal, and where its runs go.
+
+    Attributes:
+        uri: the tracking URI, with its credentials: without them nothing could be delivered once the program is gone.
+            They stand in this file alone, which its owner alone can read.
+        cwd: the program's working directory.
+        host, pid, user, python, version, source: the program.
+        time: when the journal was made, in nanoseconds since 1970.
+    """
+
+    uri: str
+    cwd: str
+    host: str
+    pid: int
+    user: str
+    python: str
+    version: str
+    source: str
+    time: int
+
+
+def origin(uri: str, cwd: str) -> Origin:
+    """Describe this process."""
+    return Origin(
+        uri=uri,
+        cwd=cwd,
+        host=platform.node(),
+        pid=os.getpid(),
+        user=_user(),
+        python=platform.python_version(),
+        version=__version__,
+        source=mask_text(main_file() or "<interactive>"),
+        time=time.time_ns(),
+    )
+
+
+def write_origin(directory: Path, record: Origin) -> None:
+    """Write a journal's `origin` file: a checksum, then JSON."""
+    content = msgspec.json.encode(record)
+    write_private(directory / "origin", b"%08x\n%b\n" % (zlib.crc32(content), content))
+
+
+def read_origin(directory: Path) -> Origin | None:
+    """Read a journal's `origin` file; None where it is missing or damaged."""
+    try:
+        check, content = (directory / "origin").read_bytes().split(b"\n")[:2]
+        if int(check, 16) != zlib.crc32(content):
+            return None
+        return msgspec.json.decode(content, type=Origin)
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(content)
+
+
+def main_file() -> str | None:
+    """The program that runs, as MLflow names it: the first word of the command line."""
+    return sys.argv[0] if getattr(sys, "argv", None) and sys.argv[0] else None
+
+
+def ask_git(directory: Path) -> None:
+    """Let git say, beside the program, which commit its source is at; the answer lands in the journal's folder."""
+    source = main_file()
+    place = os.path.dirname(os.path.abspath(source)) if source and os.path.exists(source) else os.getcwd()
+    with contextlib.suppress(OSError):
+        run_detached(["/bin/sh", "-c", _GIT, "sh", place, str(directory / "git")])
+
+
+def run_detached(command: list[str], *, log: str = "/dev/null", cwd: str = "/", env: dict[str, str] | None = None) -> None:
+    """Start a command that is no child of this process: the shell in between starts it and is gone at once.
+
+    Raises:
+        OSError: there is no shell, or no process can be made.
+    """
+    subprocess.run(
+        ["/bin/sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 &', "sh", log, *command],
+        stdin=subprocess.DEVNULL,
+        cwd=cwd,
+        env=env,
+        start_new_session=True,
+        check=True,
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container's user without an entry in passwd.
+        return str(os.getuid())

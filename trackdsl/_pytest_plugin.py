@@ -1,0 +1,1 @@
+"""pytest finds the fixtures of `trackdsl.testing` through this module."""

@@ -1,0 +1,76 @@
+"""Where a run goes when no run of ours is around it: the configured store, or a run that plain MLflow has open."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from trackdsl import settings
+from trackdsl._context import Scope
+from trackdsl._run import Run, adopt_run
+from trackdsl._state import state
+from trackdsl._target import Target, target_for
+from trackdsl.errors import report
+
+#: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
+_adopted: dict[str, Run] = {}
+_MAX_ADOPTED = 1000
+
+
+def place(outer: Scope | None, tracking_uri: str | None, experiment: str | None) -> tuple[Run | None, Target, str | None]:
+    """Parent, target and MLflow experiment of a run that begins now.
+
+    Args:
+        outer: the current scope.
+        tracking_uri: as named by the word itself.
+        experiment: as named by the word itself.
+
+    Returns:
+        the parent (None for a root), the target, and the name of the MLflow experiment.
+    """
+    if outer is not None:
+        parent: Run | None = outer.run
+        if tracking_uri is None or target_for(tracking_uri) is outer.run._target:
+            return parent, outer.run._target, outer.run.experiment
+    else:
+        parent = None if tracking_uri else run_of_mlflow()
+        if parent is not None:
+            return parent, parent._target, None
+    # Another store cannot hold a child of a run that it does not know: a root there.
+    return None, target_for(tracking_uri), experiment or settings.experiment_name()
+
+
+def run_of_mlflow() -> Run | None:
+    """A handle on the run that the program opened with plain MLflow, if it has one."""
+    mlflow: Any = sys.modules.get("mlflow")
+    active_run = getattr(mlflow, "active_run", None)
+    if active_run is None:
+        return None
+    active = active_run()
+    if active is None:
+        return None
+    run_id = active.info.run_id
+    known = _adopted.get(run_id)
+    if known is None:
+        if len(_adopted) >= _MAX_ADOPTED:
+            _adopted.clear()
+        known = adopt_run(run_id, active.info.experiment_id, target_for(mlflow.get_tracking_uri()))
+        _adopted[run_id] = known
+    return known
+
+
+def run_outside(doing: str) -> Run | None:
+    """The run for something logged outside of any scope: plain MLflow's, or none, which is reported once per place."""
+    if state.disabled:
+        return None
+    run = run_of_mlflow()
+    if run is None:
+        frame = sys._getframe(2)
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        report(
+            "outside-run",
+            f"{doing}() at {where} is outside of any run, so nothing is recorded. "
+            "Call it inside a function decorated with @stage, or in a `with stage(...)` block.",
+            key=f"{doing}:{where}",
+        )
+    return run

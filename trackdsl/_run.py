@@ -1,0 +1,401 @@
+"""The handle of a run, and what can be recorded on it.
+
+Every method here writes one event to the journal and returns; nothing waits for MLflow, except `run_id` and `url`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trackdsl import _artifacts, _context, _failure
+from trackdsl._events import Adopt, Close, Metric, Metrics, Open, Params, Scalar, Tags, encode
+from trackdsl._flatten import flatten
+from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl._target import Target
+from trackdsl.errors import RunNotReady, TrackdslError, report
+
+_now = time.time_ns
+_INT64 = 1 << 63
+
+# An id is ten random bytes, drawn once per process, and a count: uuid4 would cost more than the rest of an event.
+_prefix = os.urandom(10)
+_count = itertools.count(1)
+
+
+def _after_fork() -> None:
+    global _prefix, _count
+    _prefix, _count = os.urandom(10), itertools.count(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def new_id() -> bytes:
+    """A new id of 16 bytes, unique among all runs anywhere."""
+    return _prefix + next(_count).to_bytes(6, "big")
+
+
+class Run:
+    """A run that is being recorded.
+
+    You get one from `with stage(...) as run` or `current_run()`.
+
+    Attributes:
+        name: the run's name in MLflow.
+        parent: the run around this one, or None.
+        path: the names from the root down to this run, joined by `/`.
+        experiment: the MLflow experiment it is in.
+    """
+
+    __slots__ = ("__weakref__", "_children", "_id", "_lost", "_target", "experiment", "name", "parent", "path")
+
+    def __init__(self, id: bytes, name: str, parent: Run | None, path: str, experiment: str | None, target: Target):
+        self._id = id
+        self._lost = 0
+        self._children: dict[str, itertools.count[int]] = {}
+        self._target = target
+        self.name = name
+        self.parent = parent
+        self.path = path
+        self.experiment = experiment
+
+    @property
+    def id(self) -> str:
+        """trackdsl's own id of this run, known at once; MLflow has it as tag `trackdsl.id`."""
+        return self._id.hex()
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of this run. Waits until the run exists there.
+
+        Raises:
+            RunNotReady: it could not be created within 30 seconds, or never will be (offline, disabled).
+        """
+        return self.wait_for_mlflow(30.0).run_id
+
+    @property
+    def url(self) -> str:
+        """Where the MLflow UI shows this run; waits like `run_id`."""
+        found = self.wait_for_mlflow(30.0)
+        base = self._target.uri if self._target.uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"{mask_text(base).rstrip('/')}/#/experiments/{found.experiment_id}/runs/{found.run_id}"
+
+    def wait_for_mlflow(self, timeout: float) -> Any:
+        """Wait until the run exists at MLflow.
+
+        Args:
+            timeout: seconds to wait at most.
+
+        Returns:
+            an object with `run_id` and `experiment_id`, MLflow's own.
+
+        Raises:
+            RunNotReady: it does not exist yet.
+        """
+        from trackdsl.delivery import find_run
+
+        if self._target.writer is None:
+            raise RunNotReady(f"run {self.name!r} is not recorded, so MLflow has no id for it", run=self.id)
+        return find_run(self._target, self._id, timeout)
+
+    def log_metric(self, name: str, value: float, step: int | None = None) -> None:
+        """Record one point of a metric.
+
+        Args:
+            name: the metric's name, such as `loss` or `val/loss`.
+            value: a number: int, float, bool, NumPy scalar, or anything else that `float` takes.
+            step: position on the x-axis; the step of the enclosing `steps` loop by default, else 0.
+
+        Example:
+            >>> run.log_metric("loss", 0.25, step=3)  # doctest: +SKIP
+        """
+        record_metric(self, name, value, self._default_step() if step is None else step)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Record a point of each of several metrics, all at the same step and time.
+
+        Args:
+            metrics: names to numbers.
+            step: as for `log_metric`.
+        """
+        record_metrics(self, metrics, self._default_step() if step is None else step)
+
+    def log_param(self, key: str, value: Any) -> None:
+        """Record a parameter. Mappings and dataclasses become one parameter per leaf (`optimizer.lr`).
+
+        Args:
+            key: its name.
+            value: anything; what is not a plain value is recorded by its type, never by its `repr`.
+        """
+        self.log_params({key: value})
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record several parameters; see `log_param`."""
+        with guarded("log_params"):
+            flat: dict[str, Scalar] = {}
+            for key, value in dict(params).items():
+                flatten(flat, str(key), value)
+            append_params(self, flat)
+
+    def set_tag(self, key: str, value: Any) -> None:
+        """Set a tag; a later value of the same name replaces it.
+
+        Args:
+            key: its name.
+            value: its value, as text.
+        """
+        self.set_tags({key: value})
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set several tags; see `set_tag`."""
+        with guarded("set_tags"):
+            append_tags(self, clean_tags(tags))
+
+    def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+        """Record a file or folder as it is now; it may be changed or deleted right after.
+
+        Args:
+            local_path: the file or folder.
+            artifact_path: where to put it in the run. With a suffix (`"models/best.pth"`) it is the file's own new
+                path, without one (`"models"`) the folder that the file goes to, under its own name.
+        """
+        with guarded("log_artifact"):
+            _artifacts.snapshot(self, Path(local_path), artifact_path)
+
+    def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+        """Record everything inside a folder.
+
+        Args:
+            local_dir: the folder.
+            artifact_path: the folder of the run to put its content in; the top by default.
+        """
+        with guarded("log_artifacts"):
+            _artifacts.snapshot_content(self, Path(local_dir), artifact_path)
+
+    def log_dict(self, dictionary: Any, artifact_file: str) -> None:
+        """Record a dictionary or list as a JSON file (YAML where the name ends in `.yaml` or `.yml`).
+
+        Args:
+            dictionary: anything made of dicts, lists, text and numbers.
+            artifact_file: its path in the run, such as `config.json`.
+        """
+        with guarded("log_dict"):
+            _artifacts.write_structure(self, dictionary, artifact_file)
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Record text as a UTF-8 file.
+
+        Args:
+            text: the content.
+            artifact_file: its path in the run, such as `status.txt`.
+        """
+        with guarded("log_text"):
+            _artifacts.write_text(self, text, artifact_file)
+
+    def _default_step(self) -> int:
+        scope = _context.current()
+        return scope.step if scope is not None and scope.run is self else 0
+
+    def next_index(self, name: str) -> int:
+        """How many children or sections called `name` this run has had before."""
+        counter = self._children.get(name)
+        if counter is None:
+            counter = self._children.setdefault(name, itertools.count())
+        return next(counter)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path!r} {self.id}>"
+
+
+class _NullRun(Run):
+    """The handle where nothing is recorded: every method does nothing."""
+
+    __slots__ = ()
+
+    def log_metric(self, name: str, value: float, step: int | None = None) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def set_tags(self, tags: Mapping[str, Any]) -> None: ...
+    def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None: ...
+    def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None: ...
+    def log_dict(self, dictionary: Any, artifact_file: str) -> None: ...
+    def log_text(self, text: str, artifact_file: str) -> None: ...
+
+
+NULL_RUN: Run = _NullRun(bytes(16), "disabled", None, "disabled", None, Target("disabled", "/", deliver=False))
+
+
+class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
+    """Keeps faults in tracking away from user code: they are reported, once per cause, and the block ends."""
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        if error is None or not isinstance(error, Exception) or isinstance(error, TrackdslError):
+            return False
+        report("capture", f"trackdsl: {self._doing} failed: {type(error).__name__}: {error}", key=self._doing)
+        return True
+
+
+def open_run(
+    *,
+    name: str,
+    word: str,
+    parent: Run | None,
+    target: Target,
+    experiment: str | None,
+    params: dict[str, Scalar],
+    tags: dict[str, str],
+    site: tuple[str, str, str] | None,
+) -> Run:
+    """Begin a run: one event, and the handle."""
+    index = 0 if parent is None else parent.next_index(name)
+    path = name if parent is None else f"{parent.path}/{name}"
+    run = Run(new_id(), name, parent, path, experiment, target)
+    now = _now()
+    parent_id = None if parent is None else parent._id
+    try:
+        payload = encode(
+            Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
+        )
+    except (OverflowError, UnicodeEncodeError, ValueError):
+        clean = [
+            _storable(part) for part in (experiment, name, word, path, params, tags, site)
+        ]
+        experiment, name, word, path, params, tags, site = clean  # type: ignore[assignment]
+        payload = encode(Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site))
+    target.append(payload, run, True)
+    if now > target.watch_at and target.watch_at:
+        target.watch(now)
+    return run
+
+
+def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
+    """A handle on a run that plain MLflow opened; trackdsl writes to it and never ends it."""
+    run = Run(new_id(), "mlflow", None, "mlflow", None, target)
+    target.append(encode(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
+    return run
+
+
+def close_run(run: Run, error: BaseException | None) -> None:
+    """End a run, truthfully."""
+    if error is None:
+        status, failure = _failure.FINISHED, None
+    else:
+        status, failure = _failure.status_of(error), _failure.describe(error)
+    event = Close(run._id, status, _now(), failure, run._lost)
+    try:
+        payload = encode(event)
+    except (UnicodeEncodeError, ValueError):
+        payload = encode(Close(run._id, status, event.time, _storable_failure(failure), run._lost))
+    run._target.append(payload, run, True)
+
+
+def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
+    """Write one metric point: the hottest path of the program."""
+    kind = type(value)
+    if (kind is float or kind is int) and type(step) is int and type(name) is str:
+        try:
+            run._target.append(encode(Metric(run._id, name, value, step, _now())), run)
+            return
+        except (OverflowError, UnicodeEncodeError):
+            pass
+    record_metrics(run, {name: value}, step)
+
+
+def record_metrics(run: Run, metrics: Mapping[str, Any], step: Any) -> None:
+    """Write points of several metrics; what is no number is left out, and a tag says so."""
+    with guarded("log_metrics"):
+        values: dict[str, float] = {}
+        tags: dict[str, str] = {}
+        for key, value in dict(metrics).items():
+            name = str(_storable(str(key)))
+            try:
+                values[name] = to_number(value)
+            except Exception as fault:
+                tags[f"trackdsl.omitted.{name}"] = f"{type(value).__name__} is no number: {fault}"[:500]
+        try:
+            place = operator.index(step)
+        except TypeError:
+            place = int(step)
+        if not -_INT64 <= place < _INT64:
+            tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
+            place = min(max(place, -_INT64), _INT64 - 1)
+        if values:
+            run._target.append(encode(Metrics(run._id, values, place, _now())), run)
+        if tags:
+            report("omitted", f"trackdsl left out values that are no numbers: {', '.join(tags)}", key=str(sorted(tags)))
+            append_tags(run, tags)
+
+
+def to_number(value: Any) -> float:
+    """The number that MLflow can hold for `value`.
+
+    Raises:
+        TypeError, ValueError, OverflowError: there is none.
+    """
+    if isinstance(value, (str, bytes, bytearray)):
+        raise TypeError("text is not a metric")
+    return float(value)
+
+
+def append_params(run: Run, values: dict[str, Scalar]) -> None:
+    """Write parameters that are flat and masked already."""
+    if not values:
+        return
+    try:
+        payload = encode(Params(run._id, values))
+    except (OverflowError, UnicodeEncodeError, ValueError):
+        payload = encode(Params(run._id, _storable(values)))
+    run._target.append(payload, run)
+
+
+def append_tags(run: Run, values: dict[str, str]) -> None:
+    """Write tags that are masked already."""
+    if not values:
+        return
+    try:
+        payload = encode(Tags(run._id, values))
+    except (UnicodeEncodeError, ValueError):
+        payload = encode(Tags(run._id, _storable(values)))
+    run._target.append(payload, run, True)
+
+
+def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
+    """Tags as text, with secrets masked."""
+    return {
+        str(key): remember(value) if is_secret_name(str(key)) else mask_text(str(value))
+        for key, value in dict(tags or {}).items()
+    }
+
+
+def _storable(value: Any) -> Any:
+    """Replace what MessagePack cannot hold: integers beyond 64 bits, lone surrogates."""
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_storable(item) for item in value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, int) and not -_INT64 <= value < 2 * _INT64:
+        return str(value) if value.bit_length() < 10_000 else f"<an integer of {value.bit_length()} bits>"
+    return value
+
+
+def _storable_failure(failure: _failure.Failure | None) -> _failure.Failure | None:
+    if failure is None:
+        return None
+    return _failure.Failure(_storable(failure.type), _storable(failure.message), _storable(failure.traceback))

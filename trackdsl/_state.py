@@ -1,0 +1,35 @@
+"""What the hot path asks first: is trackdsl switched off?"""
+
+from __future__ import annotations
+
+from trackdsl import settings
+from trackdsl.errors import SettingsError, set_strict
+
+
+class State:
+    """Process-wide switches, read from the settings at import and at `configure`, kept as plain attributes.
+
+    Attributes:
+        disabled: nothing is to be recorded.
+    """
+
+    __slots__ = ("disabled",)
+
+    def __init__(self) -> None:
+        self.disabled = False
+        try:
+            self.refresh()
+        except SettingsError:
+            pass  # A bad environment variable is told at the first run, where the traceback is the user's.
+
+    def refresh(self) -> None:
+        """Read the settings again."""
+        self.disabled = settings.mode() == "disabled"
+        set_strict(settings.strict())
+
+    def __reduce__(self) -> str:
+        # Wrappers that travel by cloudpickle refer to the state of the process they arrive in.
+        return "state"
+
+
+state = State()

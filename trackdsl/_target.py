@@ -1,0 +1,223 @@
+"""Where the events of this process go: one target per tracking URI, each with a journal of its own.
+
+The journal is made at the first event, and again in a forked child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trackdsl import settings
+from trackdsl.errors import TrackdslError, report
+from trackdsl.journal._spool import JOURNALS
+from trackdsl.journal._spool import find as find_spool
+from trackdsl.journal._writer import Losing, Writer
+
+#: How often a program looks whether its delivery process still lives, in nanoseconds.
+_WATCH = 1_000_000_000
+#: How long to wait before trying again to make a journal, in nanoseconds.
+_RETRY = 1_000_000_000
+
+
+class Target:
+    """The place that runs go to, and this process's journal for it.
+
+    Args:
+        uri: the tracking URI, with relative SQLite paths made absolute.
+        cwd: the working directory, below which MLflow puts local artifacts.
+        spool: the spool folder, or None for the configured one.
+        deliver: whether a delivery process is to be started.
+    """
+
+    __slots__ = ("_deliver", "_files", "_making", "_retry_at", "append", "cwd", "spool", "unrecorded", "uri", "watch_at", "writer")
+
+    def __init__(self, uri: str, cwd: str, *, spool: Path | None = None, deliver: bool = True) -> None:
+        self.uri = uri
+        self.cwd = cwd
+        self.spool = spool
+        self.writer: Writer | None = None
+        self.unrecorded = 0
+        self.watch_at = 0
+        self._deliver = deliver
+        self._files = itertools.count(1)
+        self._making = threading.RLock()
+        self._retry_at = 0
+        self.append: Callable[..., None] = self._append_first
+
+    def new_file(self, name: str) -> tuple[Path, str]:
+        """A place for the snapshot of an artifact.
+
+        Returns:
+            the path to write to, and the same relative to the journal's folder of files.
+
+        Raises:
+            OSError: the journal or the folder cannot be made.
+        """
+        writer = self.writer or self._make()
+        if writer is None:
+            raise OSError(5, "trackdsl has no journal to keep files in")
+        relative = f"{next(self._files):06d}/{name}"
+        path = writer.directory / "files" / relative
+        path.parent.mkdir(parents=True, mode=0o700)
+        return path, relative
+
+    def watch(self, now: int) -> None:
+        """Make sure that somebody delivers; called with the time, in nanoseconds, once it is past `watch_at`."""
+        self.watch_at = now + _WATCH
+        if self._deliver and self.writer is not None and settings.mode() == "online":
+            from trackdsl.delivery import ensure_running
+
+            ensure_running(self.writer.directory.parent.parent)
+
+    def close(self) -> None:
+        """Give up the journal: its lock is released, and a later event makes a new one."""
+        writer, self.writer, self.append = self.writer, None, self._append_first
+        if writer is not None:
+            writer.close()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: leave the inherited journal to the parent."""
+        if self.writer is not None:
+            self.writer.forget()
+        self.writer = None
+        self.unrecorded = self.watch_at = self._retry_at = 0
+        self._files = itertools.count(1)
+        self._making = threading.RLock()
+        self.append = self._append_first
+
+    def _append_first(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
+        writer = self.writer or self._make()
+        if writer is not None:
+            writer.append(payload, run, vital)
+            return
+        self.unrecorded += 1
+        if run is not None:
+            run._lost += 1
+
+    def _make(self) -> Writer | None:
+        with self._making:
+            now = time.monotonic_ns()
+            if self.writer is not None or now < self._retry_at:
+                return self.writer
+            try:
+                self.writer = self._create()
+            except OSError as error:
+                self._retry_at = now + _RETRY
+                report(
+                    "spool",
+                    f"trackdsl cannot write its journal ({error.strerror or error}: {error.filename}): the program goes "
+                    "on and nothing is recorded. Free some space or set TRACKDSL_SPOOL.",
+                )
+                return None
+            self.append = self.writer.append
+        self.watch(time.time_ns())
+        return self.writer
+
+    def _create(self) -> Writer:
+        from trackdsl import _process
+
+        spool = self.spool or find_spool()
+        directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}"
+        record = _process.origin(self.uri, self.cwd)
+        writer = Writer.create(directory, lambda unborn: _process.write_origin(unborn, record))
+        _process.ask_git(directory)
+        return writer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return target_for, (self.uri, self.cwd)
+
+
+_targets: dict[tuple[str, str], Target] = {}
+#: While set, every run goes here: `trackdsl.testing.capture_runs` and the like.
+_override: Target | None = None
+
+
+def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
+    """The target of a tracking URI, or of the settings where none is given.
+
+    Raises:
+        SettingsError: the URI is none that MLflow could use.
+    """
+    if _override is not None and uri is None:
+        return _override
+    cwd = cwd or _working_directory()
+    key = (uri or settings.tracking_uri(), cwd)
+    target = _targets.get(key)
+    if target is None:
+        absolute = _absolute(key[0], cwd)
+        same = (t for t in _targets.values() if t.uri == absolute and t.cwd == cwd)
+        target = _targets[key] = next(same, None) or Target(absolute, cwd)
+    return target
+
+
+def override(target: Target | None) -> Target | None:
+    """Send every new root run to `target`; returns what was in force before."""
+    global _override
+    before, _override = _override, target
+    return before
+
+
+def targets() -> list[Target]:
+    """The targets that this process has recorded to."""
+    return [target for target in dict.fromkeys(_targets.values()) if target.writer is not None]
+
+
+def close_all() -> None:
+    """Give up every journal, for settings that move the spool."""
+    for target in targets():
+        target.close()
+    _targets.clear()
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # It has been removed.
+        return os.path.expanduser("~")
+
+
+def _absolute(uri: str, cwd: str) -> str:
+    # MLflow resolves these against its own working directory, and delivery has another one than the program.
+    for prefix in ("sqlite:///", "file:"):
+        path = uri.removeprefix(prefix)
+        if uri.startswith(prefix) and path and not path.startswith(("/", ":memory:", "file:")):
+            return f"{prefix}{'' if prefix.endswith('/') else '//'}{os.path.join(cwd, path)}"
+    if "://" not in uri and ":" not in uri:
+        return os.path.join(cwd, uri)
+    return uri
+
+
+def _report_unrecorded() -> None:
+    lost = sum(target.unrecorded for target in dict.fromkeys(_targets.values()))
+    if lost:
+        with contextlib.suppress(TrackdslError):
+            report("spool-total", f"trackdsl could not record {lost} events: there was no place to write them to.")
+
+
+def _at_exit() -> None:
+    _report_unrecorded()
+    if settings.mode() != "disabled" and any(target.writer is not None and target._deliver for target in targets()):
+        from trackdsl.delivery import wait_at_exit
+
+        wait_at_exit([t.writer for t in targets() if t.writer is not None and t._deliver])
+
+
+def _after_fork() -> None:
+    for target in list(_targets.values()):
+        target.reset_after_fork()
+    if _override is not None:
+        _override.reset_after_fork()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

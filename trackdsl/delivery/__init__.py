@@ -1,0 +1,10 @@
+"""Delivery: what the program sees of the process that brings its journals to MLflow.
+
+Nothing here imports MLflow.
+"""
+
+from __future__ import annotations
+
+from trackdsl.delivery._client import ensure_running, find_run, flush, wait_at_exit
+
+__all__ = ["ensure_running", "find_run", "flush", "wait_at_exit"]

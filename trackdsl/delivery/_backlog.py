@@ -1,0 +1,34 @@
+"""How much of a journal waits, for bars and `trackdsl status`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trackdsl.journal._format import HEADER_SIZE
+from trackdsl.journal._reader import Position, Reader, segments
+
+
+def bytes_between(directory: Path, start: tuple[int, int], end: tuple[int, int]) -> int:
+    """Bytes of events between two positions of a journal."""
+    if end <= start:
+        return 0
+    if start[0] == end[0]:
+        return end[1] - max(start[1], HEADER_SIZE)
+    middle = [number for number in segments(directory) if start[0] <= number < end[0]]
+    sizes = 0
+    for number in middle:
+        try:
+            size = (directory / f"{number:06d}.seg").stat().st_size
+        except OSError:
+            continue
+        sizes += size - (max(start[1], HEADER_SIZE) if number == start[0] else HEADER_SIZE)
+    return sizes + max(end[1] - HEADER_SIZE, 0)
+
+
+def events_waiting(directory: Path, position: Position, limit: int = 1_000_000) -> int:
+    """How many events stand behind a position, counted up to a limit."""
+    reader = Reader(directory, position)
+    try:
+        return sum(1 for entry in reader.read(limit, writer_alive=True) if entry.event is not None)
+    finally:
+        reader.close()

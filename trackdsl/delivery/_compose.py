@@ -1,0 +1,131 @@
+"""Events → what MLflow is told: the tags of a new run, and batches that keep to MLflow's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from trackdsl import _events as events
+from trackdsl._process import Origin
+from trackdsl._secrets import mask_text
+from trackdsl.delivery import _limits
+from trackdsl.delivery._sink import Batch
+
+#: Where texts that are too long for MLflow's fields are kept whole.
+OVERFLOW = "trackdsl"
+
+
+@dataclass
+class Pending:
+    """What was read for one run and is not written yet.
+
+    Attributes:
+        batch: fields within MLflow's limits.
+        texts: whole texts of what had to be cut, by their place in the run.
+    """
+
+    batch: Batch = field(default_factory=Batch)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def add_param(self, key: str, value: events.Scalar) -> None:
+        """Add a parameter, formatted as MLflow does."""
+        text = str(value)
+        name = self._name(key)
+        self.batch.params[name] = self._fitted(f"params/{name}.txt", text, _limits.MAX_PARAM)
+
+    def add_tag(self, key: str, value: str) -> None:
+        """Add a tag."""
+        name = self._name(key)
+        self.batch.tags[name] = self._fitted(f"tags/{name}.txt", value, _limits.MAX_TAG)
+
+    def add_metric(self, key: str, value: float, time: int, step: int) -> None:
+        """Add a point; `time` in milliseconds since 1970."""
+        self.batch.metrics.append((self._name(key), value, time, step))
+
+    def _name(self, key: str) -> str:
+        name = _limits.fit_key(key)
+        if name != key:
+            self.batch.tags[_limits.fit_key(f"trackdsl.renamed.{name}")] = _limits.fit_text(key, _limits.MAX_TAG)
+        return name
+
+    def _fitted(self, place: str, text: str, limit: int) -> str:
+        if len(text) <= limit:
+            return text
+        place = f"{OVERFLOW}/{place}"
+        self.texts[place] = text
+        self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{place}")] = f"{len(text)} characters, whole in {place}"
+        return _limits.fit_text(text, limit)
+
+
+def split(batch: Batch) -> Iterator[Batch]:
+    """The batch in parts that MLflow takes in one request; parameters and tags come first."""
+    params, tags, metrics = iter(batch.params.items()), iter(batch.tags.items()), iter(batch.metrics)
+    while True:
+        part = Batch(dict(islice(params, _limits.MAX_PARAMS)), dict(islice(tags, _limits.MAX_TAGS)))
+        room = min(_limits.MAX_METRICS, _limits.MAX_ITEMS - len(part.params) - len(part.tags))
+        part.metrics = list(islice(metrics, room))
+        if not part:
+            return
+        yield part
+
+
+def singles(batch: Batch) -> Iterator[Batch]:
+    """The batch item by item, to find the one that is refused."""
+    yield from (Batch(params={key: value}) for key, value in batch.params.items())
+    yield from (Batch(tags={key: value}) for key, value in batch.tags.items())
+    yield from (Batch(metrics=[point]) for point in batch.metrics)
+
+
+def process_tags(origin: Origin) -> dict[str, str]:
+    """The tags of every run of a program; those that start with `mlflow.` are MLflow's own."""
+    return {
+        "mlflow.user": origin.user,
+        "mlflow.source.name": origin.source,
+        "mlflow.source.type": "LOCAL",
+        "trackdsl.host": origin.host,
+        "trackdsl.pid": str(origin.pid),
+        "trackdsl.version": origin.version,
+    }
+
+
+def run_tags(event: events.Open) -> dict[str, str]:
+    """The tags of one run."""
+    tags = {
+        "trackdsl.id": event.run.hex(),
+        "trackdsl.path": event.path,
+        "trackdsl.index": str(event.index),
+        "trackdsl.word": event.word,
+    }
+    if event.site is not None:
+        function, file, digest = event.site
+        tags |= {"trackdsl.function": function, "trackdsl.source.file": file, "trackdsl.source.hash": digest}
+    return {key: value for key, value in (tags | event.tags).items() if value}
+
+
+def failure_tags(failure: events.Failure) -> dict[str, str]:
+    """The tags that tell of the exception which ended a run."""
+    return {
+        "trackdsl.exception.type": failure.type,
+        "trackdsl.exception.message": failure.message,
+        "trackdsl.exception.traceback": failure.traceback,
+    }
+
+
+def git_tags(directory: Path) -> dict[str, str] | None:
+    """What git said of the program's source; None while it has not answered."""
+    try:
+        lines = (directory / "git").read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return None
+    if len(lines) < 4:
+        return {}
+    commit, branch, url, state = lines[:4]
+    tags = {
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.git.branch": branch,
+        "mlflow.source.git.repoURL": mask_text(url),
+        "trackdsl.git.dirty": "true" if state == "dirty" else "false",
+    }
+    return {key: value for key, value in tags.items() if value}

@@ -1,0 +1,84 @@
+"""MLflow's limits, and how what exceeds them is still told.
+
+Keys are at most 250 characters of letters, digits and `/_-. :`, and must not change when read as a path. A character
+outside that is written as `_xHHHH_` (the escape of ISO/IEC 9075-14, SQL/XML), which `unescape_key` reads back.
+Source of the limits: mlflow/utils/validation.py, MLflow 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+
+MAX_KEY = 250
+MAX_PARAM = 6000
+MAX_TAG = 8000
+MAX_RUN_NAME = 250
+#: Per request.
+MAX_METRICS = 1000
+MAX_PARAMS = 100
+MAX_TAGS = 100
+MAX_ITEMS = 1000
+
+_REFUSED = re.compile(r"[^/\w.\- :]|_(?=x[0-9A-F]{4,6}_)")
+_ESCAPED = re.compile(r"_x([0-9A-F]{4,6})_")
+_EMPTY = "_x_"
+
+
+def escape_key(key: str) -> str:
+    """A key that MLflow takes, from which `unescape_key` gives back the original.
+
+    >>> escape_key("layers[0]"), escape_key("loss")
+    ('layers_x005B_0_x005D_', 'loss')
+    """
+    if not key:
+        return _EMPTY
+    if key == _EMPTY:
+        return _mark("_") + "x_"
+    key = _REFUSED.sub(lambda match: _mark(match[0]), key)
+    if _unlike_path(key):
+        parts = key.split("/")
+        # Empty parts: a slash that a path would drop. Parts of dots: a path would climb.
+        key = parts[0] if parts[0] not in (".", "..") else _mark(".") + parts[0][1:]
+        for before, part in zip(parts, parts[1:]):
+            slash = "/" if before and part else _mark("/")
+            key += slash + (_mark(".") + part[1:] if part in (".", "..") else part)
+    return key
+
+
+def unescape_key(key: str) -> str:
+    """The key that `escape_key` was given.
+
+    >>> unescape_key("layers_x005B_0_x005D_")
+    'layers[0]'
+    """
+    if key == _EMPTY:
+        return ""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), key)
+
+
+def fit_key(key: str) -> str:
+    """A key that MLflow takes: escaped, and cut with a hash behind it where it is too long."""
+    escaped = escape_key(key)
+    if len(escaped) <= MAX_KEY:
+        return escaped
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    # A cut may leave half an escape or a slash at the end: the hash behind it keeps the name a proper path.
+    return escaped[: MAX_KEY - 13].rstrip("/. ") + "-" + digest
+
+
+def fit_text(text: str, limit: int) -> str:
+    """Text cut to a limit, with a mark at the end where something is missing."""
+    if len(text) <= limit:
+        return text
+    mark = f"… [{len(text)} characters]"
+    return text[: limit - len(mark)] + mark
+
+
+def _unlike_path(key: str) -> bool:
+    return posixpath.normpath(key) != key or key == "." or key.startswith(("..", "/"))
+
+
+def _mark(character: str) -> str:
+    return f"_x{ord(character):04X}_"

@@ -1,0 +1,209 @@
+"""The sink that writes through `mlflow.MlflowClient`. The only module of the delivery that imports MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from trackdsl._secrets import mask_text
+from trackdsl.delivery._sink import Batch, Refused, Unavailable
+
+#: What the store answers for good; everything else may be different next time.
+_FINAL = {
+    "INVALID_PARAMETER_VALUE",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "BAD_REQUEST",
+    "INVALID_STATE",
+    "NOT_FOUND",
+    "NOT_IMPLEMENTED",
+}
+_ID_TAG = "trackdsl.id"
+
+
+class MlflowSink:
+    """Delivers to one tracking URI.
+
+    Args:
+        uri: the tracking URI.
+        cwd: the folder below which a local store puts its artifacts, as MLflow does for a program that runs there.
+        move: whether this process may change its working directory for a moment, to make MLflow look there.
+
+    Raises:
+        Unavailable: the store cannot be opened.
+    """
+
+    def __init__(self, uri: str, cwd: str, *, move: bool) -> None:
+        self._uri = uri
+        self._cwd = cwd
+        self._experiments: dict[str, str] = {}
+        with _translated(), _alone(uri), _inside(cwd, move):
+            from mlflow import MlflowClient
+
+            self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def experiment(self, name: str) -> str:
+        """See `Sink`."""
+        known = self._experiments.get(name)
+        if known is None:
+            with _translated():
+                known = self._experiments[name] = self._find_or_make(name)
+        return known
+
+    def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
+        """See `Sink`."""
+        with _translated():
+            places = [experiment_id] if experiment_id is not None else self._all_experiments()
+            for start in range(0, len(places), 100):
+                found = self._client.search_runs(
+                    places[start : start + 100], f"tags.`{_ID_TAG}` = '{id_}'", run_view_type=3, max_results=1
+                )
+                if found:
+                    return found[0].info.run_id, found[0].info.experiment_id
+        return None
+
+    def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
+        """See `Sink`."""
+        with _translated():
+            try:
+                run = self._client.create_run(experiment_id, start, tags, name)
+            except BaseException:
+                # The experiment may have been deleted since: ask for it anew.
+                self._experiments.clear()
+                raise
+            run_id: str = run.info.run_id
+            return run_id
+
+    def write(self, run_id: str, batch: Batch) -> None:
+        """See `Sink`."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        with _translated():
+            self._client.log_batch(
+                run_id,
+                metrics=[Metric(key, value, time, step) for key, value, time, step in batch.metrics],
+                params=[Param(key, value) for key, value in batch.params.items()],
+                tags=[RunTag(key, value) for key, value in batch.tags.items()],
+                synchronous=True,
+            )
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """See `Sink`."""
+        with _translated():
+            return dict(self._client.get_run(run_id).data.params)
+
+    def end_run(self, run_id: str, status: str, end: int) -> None:
+        """See `Sink`."""
+        with _translated():
+            store = getattr(getattr(self._client, "_tracking_client", None), "store", None)
+            if store is None:
+                self._client.set_terminated(run_id, status, end)
+                return
+            # What set_terminated does, without reading the run only to print its URL.
+            from mlflow.entities import RunStatus
+
+            store.update_run_info(run_id, RunStatus.from_string(status), end, None)
+
+    def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
+        """See `Sink`."""
+        with _translated():
+            if directory:
+                self._client.log_artifacts(run_id, str(local), place or None)
+            else:
+                folder = str(PurePosixPath(place).parent)
+                self._client.log_artifact(run_id, str(local), None if folder == "." else folder)
+
+    def write_text(self, run_id: str, text: str, place: str) -> None:
+        """See `Sink`."""
+        with _translated():
+            self._client.log_text(run_id, text, place)
+
+    def _all_experiments(self) -> list[str]:
+        found: list[str] = []
+        token = None
+        while True:
+            page = self._client.search_experiments(view_type=3, max_results=1000, page_token=token)
+            found += [experiment.experiment_id for experiment in page]
+            token = page.token
+            if not token:
+                return found
+
+    def _find_or_make(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name))
+            except Exception:
+                # Another process may have made it in between; if not, the error stands.
+                found = self._client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise Unavailable(
+                f"the MLflow experiment {name!r} is deleted: restore it with "
+                f"`mlflow experiments restore --experiment-id {found.experiment_id}`, and its runs will be delivered"
+            )
+        return str(found.experiment_id)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what MLflow raises into `Unavailable` or `Refused`."""
+    try:
+        yield
+    except (Unavailable, Refused):
+        raise
+    except Exception as error:
+        text = mask_text(f"{type(error).__name__}: {error}").strip()[:2000]
+        code = getattr(error, "error_code", None)
+        if code in _FINAL or isinstance(error, (OverflowError, TypeError, ValueError)):
+            raise Refused(text) from None
+        raise Unavailable(text) from None
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Hold a lock while a fresh SQLite file gets its tables: two processes doing so at once crash in alembic.
+
+    The lock is on the folder, which leaves no file behind.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _inside(cwd: str, move: bool) -> Iterator[None]:
+    """Stand in the program's working directory, which MLflow takes local artifacts' place from."""
+    if not move or not os.path.isdir(cwd):
+        yield
+        return
+    before = os.getcwd()
+    os.chdir(cwd)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def sqlite_path(uri: str) -> str | None:
+    """The file of a SQLite URI, or None for any other."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return urlsplit(uri).path[1:] or None
+
+

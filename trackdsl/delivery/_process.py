@@ -1,0 +1,125 @@
+"""The delivery process: one per machine and spool, gone a moment after nothing is left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from trackdsl._secrets import mask_prose
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._worker import Worker
+from trackdsl.errors import logger
+from trackdsl.journal._lock import FileLock
+
+LOCK = "delivery.lock"
+LOG = "delivery.log"
+
+_LINGER = 3.0
+_SHORTEST_NAP = 0.02
+_LONGEST_NAP = 0.2
+#: How long to go on trying a store that does not answer, when no program is alive that could have more to say.
+_PATIENCE = 900.0
+
+#: MLflow's own retries would hang for minutes, and repeat requests that may already have been carried out.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def open_sink(uri: str, cwd: str) -> Sink:
+    """The sink of a tracking URI, in a process that belongs to delivery."""
+    from trackdsl.delivery._mlflow import MlflowSink
+
+    return MlflowSink(uri, cwd, move=True)
+
+
+def take_lock(spool: Path, patience: float) -> FileLock | None:
+    """The lock of the spool's one deliverer, or None where somebody else keeps it for `patience` seconds."""
+    lock = FileLock(spool / LOCK)
+    give_up = time.monotonic() + patience
+    while not lock.acquire():
+        if time.monotonic() >= give_up:
+            return None
+        time.sleep(_SHORTEST_NAP)
+    return lock
+
+
+def main(spool: Path) -> None:
+    """Deliver until nothing is left."""
+    os.environ.update(ENVIRONMENT)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        os.environ.pop(name, None)
+    _log_to_stderr()
+    with contextlib.suppress(OSError):
+        os.nice(10)
+    stop = _Stop()
+    while not stop:
+        # Programs only look whether the lock is held, which takes it for an instant: hence the patience.
+        lock = take_lock(spool, 0.5)
+        if lock is None:
+            return
+        worker = Worker(spool, open_sink)
+        try:
+            _serve(worker, stop)
+        finally:
+            lock.release()
+            worker.close()
+        # A program that looked while the lock was still held relies on this last glance.
+        if worker.idle() or not worker.living():
+            return
+
+
+class _Stop:
+    """Set by SIGTERM: the stretch in hand is finished first."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        return self._asked
+
+
+def _serve(worker: Worker, stop: _Stop) -> None:
+    nap = _SHORTEST_NAP
+    last_work = time.monotonic()
+    while not stop:
+        if worker.round():
+            nap, last_work = _SHORTEST_NAP, time.monotonic()
+            continue
+        quiet = time.monotonic() - last_work
+        if quiet > _LINGER and worker.idle():
+            return
+        if quiet > _PATIENCE and not worker.living():
+            logger.warning("trackdsl: delivery gives up for now; the next program or `trackdsl sync` goes on")
+            return
+        time.sleep(nap)
+        nap = min(nap * 1.3, _LONGEST_NAP)
+
+
+class _Masking(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_prose(super().format(record))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)

@@ -1,0 +1,140 @@
+"""How far the delivery of a journal has come, in a file of two slots that is never half written.
+
+Each slot is a length, a CRC-32 and a MessagePack record with a count; the slot with the higher count that checks is
+valid. The space was allocated with the journal, so progress can be noted on a full disk.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from trackdsl.journal._reader import START, Position
+from trackdsl.journal._writer import PROGRESS_SIZE
+
+_SLOT = PROGRESS_SIZE // 2
+_HEAD = struct.Struct("<II")
+_NAME = "progress"
+
+
+class Progress(msgspec.Struct, array_like=True):
+    """What is known of a journal's delivery.
+
+    Attributes:
+        count: grows with every note.
+        segment, offset: everything before is delivered.
+        intent_segment, intent_offset: everything before may have been sent.
+        events: how many events are delivered.
+        damaged: how many damaged records were skipped.
+        orphans: how many events belong to runs that nothing is known of.
+        deferred: how many artifacts wait for their store.
+        blocked_since: when delivery last began to fail, in nanoseconds since 1970; 0 while it works.
+        error: what stands in the way, or the last thing that was refused.
+        points: the latest time given to each metric point that could collide, see `Spacing`.
+    """
+
+    count: int = 0
+    segment: int = 0
+    offset: int = 0
+    intent_segment: int = 0
+    intent_offset: int = 0
+    events: int = 0
+    damaged: int = 0
+    orphans: int = 0
+    deferred: int = 0
+    blocked_since: int = 0
+    error: str = ""
+    points: list[tuple[bytes, str, int, float, int]] = []
+
+    @property
+    def position(self) -> Position:
+        """Everything before is delivered."""
+        return Position(self.segment, self.offset)
+
+    @property
+    def intent(self) -> Position:
+        """Everything before may have been sent."""
+        return Position(self.intent_segment, self.intent_offset)
+
+
+class ProgressFile:
+    """The `progress` file of a journal.
+
+    Args:
+        directory: the journal's folder.
+        write: whether it will be written to.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, directory: Path, *, write: bool = False) -> None:
+        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+        descriptor = os.open(directory / _NAME, flags | os.O_CLOEXEC, 0o600)
+        try:
+            if write and os.fstat(descriptor).st_size < PROGRESS_SIZE:
+                os.ftruncate(descriptor, PROGRESS_SIZE)
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
+            self._map = mmap.mmap(descriptor, PROGRESS_SIZE, prot=protection)
+        finally:
+            os.close(descriptor)
+
+    def read(self) -> Progress:
+        """The latest note that checks; a fresh one where there is none."""
+        found = [slot for slot in (self._slot(0), self._slot(1)) if slot is not None]
+        return max(found, key=lambda progress: progress.count, default=Progress())
+
+    def write(self, progress: Progress) -> None:
+        """Note progress; it survives the death of this process."""
+        progress.count += 1
+        payload = _encode(progress)
+        while len(payload) > _SLOT - _HEAD.size:
+            # Points that are not remembered could collide only if delivery died right now.
+            progress.points = progress.points[: len(progress.points) // 2]
+            progress.error = progress.error[:200]
+            payload = _encode(progress)
+        start = (progress.count % 2) * _SLOT
+        self._map[start : start + _HEAD.size + len(payload)] = (
+            _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        )
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._map.close()
+
+    def _slot(self, number: int) -> Progress | None:
+        start = number * _SLOT
+        length, check = _HEAD.unpack_from(self._map, start)
+        if not 0 < length <= _SLOT - _HEAD.size:
+            return None
+        payload = self._map[start + _HEAD.size : start + _HEAD.size + length]
+        if zlib.crc32(payload) != check:
+            return None
+        try:
+            return _decode(payload)
+        except msgspec.MsgspecError:
+            return None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Progress).decode
+
+
+def read_progress(directory: Path) -> Progress | None:
+    """The progress of a journal; None where the journal is gone."""
+    try:
+        file = ProgressFile(directory)
+    except (OSError, ValueError):
+        return None
+    try:
+        return file.read()
+    finally:
+        file.close()
+
+
+__all__ = ["START", "Progress", "ProgressFile", "read_progress"]

@@ -1,0 +1,69 @@
+"""What delivery needs of a store, and how a store says no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class Unavailable(Exception):
+    """The store cannot be reached or is not ready; the same call may work later."""
+
+
+class NotYet(Unavailable):
+    """Something that another journal brings is not there yet; it may be in a moment."""
+
+
+class Refused(Exception):
+    """The store was reached and will not take this; trying again changes nothing."""
+
+
+@dataclass
+class Batch:
+    """What is to be written to one run in one go.
+
+    Attributes:
+        params: name to value, both within MLflow's limits.
+        tags: name to value, both within MLflow's limits.
+        metrics: key, value, time in milliseconds since 1970, step.
+    """
+
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.params or self.tags or self.metrics)
+
+
+class Sink(Protocol):
+    """A store that runs are delivered to.
+
+    Every method raises `Unavailable` or `Refused`. Writing the same batch, end or artifact twice must leave the store
+    as writing it once; only `create_run` is not repeatable, which is what `find_run` is for.
+    """
+
+    def experiment(self, name: str) -> str:
+        """The id of an experiment; it is made where it does not exist."""
+
+    def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
+        """Run id and experiment id of the run that carries our id, anywhere or in one experiment."""
+
+    def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
+        """Make a run that began at `start`, in milliseconds since 1970; returns its id."""
+
+    def write(self, run_id: str, batch: Batch) -> None:
+        """Write parameters, tags and metric points."""
+
+    def params(self, run_id: str) -> dict[str, str]:
+        """The parameters that a run has."""
+
+    def end_run(self, run_id: str, status: str, end: int) -> None:
+        """End a run at `end`, in milliseconds since 1970."""
+
+    def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
+        """Store a file at `place`, or the content of a folder below it."""
+
+    def write_text(self, run_id: str, text: str, place: str) -> None:
+        """Store text as a file at `place`."""

@@ -1,0 +1,51 @@
+"""Equal metric points in one millisecond.
+
+MLflow identifies a point by run, key, step, value and millisecond, and keeps one of equals. A loop that logs faster
+than that would lose points, so an equal point is moved to the next millisecond that is free. The outcome depends on
+the journal alone: what is sent twice, after a crash, is the same both times, and MLflow keeps one.
+"""
+
+from __future__ import annotations
+
+Point = tuple[bytes, str, int, float, int]
+
+
+class Spacing:
+    """Gives every metric point of a journal a millisecond of its own.
+
+    Args:
+        points: what `remembered` returned when delivery last came to this place.
+    """
+
+    def __init__(self, points: list[Point]) -> None:
+        self._latest = {_identity(run, key, step, value): time for run, key, step, value, time in points}
+        self._now = 0
+
+    def place(self, run: bytes, key: str, step: int, value: float, time: int) -> int:
+        """The millisecond for a point that was recorded at `time`, in milliseconds since 1970."""
+        if time > self._now:
+            self._now = time
+            if len(self._latest) > 256:
+                self._forget()
+        identity = _identity(run, key, step, value)
+        latest = self._latest.get(identity)
+        if latest is not None and time <= latest:
+            time = latest + 1
+        self._latest[identity] = time
+        return time
+
+    def remembered(self) -> list[Point]:
+        """The points that a later one could still meet."""
+        self._forget()
+        return [
+            (run, key, step, float("nan") if isinstance(value, str) else value, time)
+            for (run, key, step, value), time in self._latest.items()
+        ]
+
+    def _forget(self) -> None:
+        self._latest = {identity: time for identity, time in self._latest.items() if time >= self._now}
+
+
+def _identity(run: bytes, key: str, step: int, value: float) -> tuple[bytes, str, int, float | str]:
+    # nan is unlike itself, and to MLflow all are the same.
+    return run, key, step, value if value == value else "nan"

@@ -1,0 +1,39 @@
+"""The worker inside the program: where no process can be started, and for tests."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from trackdsl.delivery._process import take_lock
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._worker import Worker
+from trackdsl.errors import logger
+
+_NAP = 0.05
+
+
+def serve(spool: Path) -> None:
+    """Deliver for as long as the program lives; the thread is a daemon."""
+    try:
+        lock = take_lock(spool, 0.5)
+        if lock is None:
+            return  # A delivery process is at work on the same spool.
+        worker = Worker(spool, _open_sink)
+        try:
+            while True:
+                if not worker.round():
+                    if worker.idle():
+                        return
+                    time.sleep(_NAP)
+        finally:
+            worker.close()
+            lock.release()
+    except Exception:
+        logger.exception("trackdsl: the delivery thread has ended; what is left waits for `trackdsl sync`")
+
+
+def _open_sink(uri: str, cwd: str) -> Sink:
+    from trackdsl.delivery._mlflow import MlflowSink
+
+    return MlflowSink(uri, cwd, move=False)

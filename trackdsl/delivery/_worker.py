@@ -1,0 +1,189 @@
+"""The worker: looks after every journal of a spool, in the delivery process, in a thread, or under `trackdsl sync`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from trackdsl._process import Origin, read_origin
+from trackdsl.delivery._durability import Durability
+from trackdsl.delivery._health import why_unreachable
+from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._sink import NotYet, Sink, Unavailable
+from trackdsl.delivery._stream import Stream
+from trackdsl.errors import logger
+from trackdsl.journal._lock import is_held
+from trackdsl.journal._spool import journals
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 30.0
+_MAX_UNKNOWN = 10_000
+
+#: Opens the sink of a target.
+OpenSink = Callable[[str, str], Sink]
+
+
+@dataclass
+class _Place:
+    """A tracking URI with the folder it is seen from, and whether it answers."""
+
+    uri: str
+    cwd: str
+    sink: Sink | None = None
+    pause: float = 0.0
+    next_try: float = 0.0
+    failures: int = 0
+
+
+class Worker:
+    """Delivers what is in a spool.
+
+    Args:
+        spool: the spool's folder.
+        open_sink: opens the sink of a tracking URI and working directory.
+    """
+
+    def __init__(self, spool: Path, open_sink: OpenSink) -> None:
+        self.spool = spool
+        self._open_sink = open_sink
+        self._streams: dict[Path, Stream] = {}
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._unreadable: set[Path] = set()
+        self._unknown: set[bytes] = set()
+        self._durability = Durability()
+        self._woken = self._wake_time()
+
+    def round(self) -> bool:
+        """Deliver a stretch of every journal that can be delivered now.
+
+        Returns:
+            whether anything was done; if not, wait a little before the next round.
+        """
+        self._find_streams()
+        self._durability.sync(list(self._streams))
+        self._hear_wake()
+        return any([self._step(stream) for stream in list(self._streams.values())])
+
+    def idle(self) -> bool:
+        """Whether no journal is left that this worker could ever deliver."""
+        self._find_streams()
+        return not self._streams
+
+    def waiting(self) -> list[Stream]:
+        """The journals that have something left to deliver."""
+        self._find_streams()
+        return [stream for stream in self._streams.values() if stream.has_more() or stream.progress.deferred]
+
+    def living(self) -> bool:
+        """Whether a program writes to one of the journals."""
+        return any(is_held(directory / "lock") for directory in self._streams)
+
+    def stuck(self) -> bool:
+        """Whether everything that is left has failed at least twice in a row."""
+        waiting = self.waiting()
+        return bool(waiting) and all(self._place(stream.origin).failures >= 2 for stream in waiting)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for stream in self._streams.values():
+            stream.close()
+        self._streams.clear()
+
+    def _step(self, stream: Stream) -> bool:
+        place = self._place(stream.origin)
+        if time.monotonic() < place.next_try:
+            return False
+        try:
+            # An idle stream costs no more than a glance: no sink is opened for it.
+            if not stream.has_more() and not stream.progress.deferred:
+                return False
+            busy = stream.step(self._sink(place))
+        except NotYet:
+            return False
+        except Unavailable as error:
+            self._back_off(place, stream, str(error))
+            return False
+        except Exception as error:
+            # A fault of ours or of MLflow's: the journal waits, the others go on.
+            logger.exception("trackdsl: the delivery of %s failed", stream.directory)
+            self._back_off(place, stream, f"{type(error).__name__}: {error}")
+            return False
+        place.pause, place.failures = 0.0, 0
+        if stream.finished:
+            del self._streams[stream.directory]
+        return busy
+
+    def _sink(self, place: _Place) -> Sink:
+        if place.sink is None or place.failures:
+            reason = why_unreachable(place.uri)
+            if reason is not None:
+                raise Unavailable(reason)
+        if place.sink is None:
+            place.sink = self._open_sink(place.uri, place.cwd)
+        return place.sink
+
+    def _back_off(self, place: _Place, stream: Stream, error: str) -> None:
+        if not place.failures:
+            logger.warning("trackdsl: delivery waits: %s", error)
+        place.failures += 1
+        place.pause = min(max(place.pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        place.next_try = time.monotonic() + place.pause
+        for other in self._streams.values():
+            if other is stream or (self._place(other.origin) is place and other.has_more()):
+                other.note_blocked(error)
+
+    def _find_foreign(self, id_: bytes, asking: Stream) -> KnownRun | None:
+        """A run that another journal opened: a forked child writes on its parent's."""
+        others = [stream for stream in self._streams.values() if stream is not asking]
+        for stream in others:
+            run = stream.runs.get(id_)
+            if run is not None:
+                return run
+        if id_ in self._unknown:
+            return None
+        if any(stream.origin.uri == asking.origin.uri and stream.has_more() for stream in others):
+            raise NotYet("another journal may open this run")
+        found = self._sink(self._place(asking.origin)).find_run(id_.hex(), None)
+        if found is None:
+            if len(self._unknown) < _MAX_UNKNOWN:
+                self._unknown.add(id_)
+            return None
+        run = KnownRun(*found)
+        asking.runs.add(id_, run)
+        asking.runs.close(id_)
+        return run
+
+    def _find_streams(self) -> None:
+        for directory in journals(self.spool):
+            if directory in self._streams or directory in self._unreadable:
+                continue
+            origin = read_origin(directory)
+            try:
+                if origin is None:
+                    raise OSError(22, "its `origin` file is damaged", str(directory))
+                self._streams[directory] = Stream(directory, origin, self._find_foreign)
+            except OSError as error:
+                self._unreadable.add(directory)
+                logger.warning("trackdsl: the journal %s is left alone: %s", directory, error)
+
+    def _place(self, origin: Origin) -> _Place:
+        key = (origin.uri, origin.cwd)
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place(*key)
+        return place
+
+    def _hear_wake(self) -> None:
+        woken = self._wake_time()
+        if woken != self._woken:
+            self._woken = woken
+            for place in self._places.values():
+                place.next_try = 0.0
+
+    def _wake_time(self) -> float:
+        try:
+            return (self.spool / "wake").stat().st_mtime_ns
+        except OSError:
+            return 0.0

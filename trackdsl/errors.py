@@ -1,0 +1,128 @@
+"""The errors trackdsl raises, and the one place where faults in tracking are reported.
+
+A fault in tracking (a full disk, a value that cannot be stored) never reaches user code: it goes through
+`report`, which writes one log line per cause. Misuse (a bad option, a bad template) raises one of the errors below.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+logger = logging.getLogger("trackdsl")
+
+#: `TRACKDSL_STRICT=1` makes `report` raise instead of log.
+_strict = False
+_reported: set[str] = set()
+
+
+class TrackdslError(Exception):
+    """The root of every error that trackdsl raises."""
+
+
+class OptionError(TrackdslError, TypeError):
+    """A decorator or block was given an option that does not exist or does not fit.
+
+    Attributes:
+        option: the offending keyword.
+        suggestion: the nearest option that exists, or None.
+    """
+
+    def __init__(self, message: str, *, option: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
+        self.suggestion = suggestion
+
+
+class TemplateError(TrackdslError, ValueError):
+    """A name template names something that is not a parameter of the function.
+
+    Attributes:
+        template: the template as written.
+        placeholder: the part that fits no parameter.
+    """
+
+    def __init__(self, message: str, *, template: str, placeholder: str) -> None:
+        super().__init__(message)
+        self.template = template
+        self.placeholder = placeholder
+
+
+class ReturnsError(TrackdslError, TypeError):
+    """`track_returns` names more values than the function returns.
+
+    Attributes:
+        names: the names given to `track_returns`.
+        result: what the function returned, so that it is not lost with the error (None at decoration).
+    """
+
+    def __init__(self, message: str, *, names: tuple[str, ...], result: Any = None) -> None:
+        super().__init__(message)
+        self.names = names
+        self.result = result
+
+
+class SettingsError(TrackdslError, ValueError):
+    """A setting has a value that trackdsl does not know.
+
+    Attributes:
+        setting: the name of the setting, as the user wrote it.
+        value: its value.
+    """
+
+    def __init__(self, message: str, *, setting: str, value: object) -> None:
+        super().__init__(message)
+        self.setting = setting
+        self.value = value
+
+
+class RunNotReady(TrackdslError, TimeoutError):
+    """MLflow's id of a run was asked for, and the run could not be created at MLflow in time.
+
+    Attributes:
+        run: trackdsl's own id of the run.
+        reason: what the delivery process said last, or None.
+    """
+
+    def __init__(self, message: str, *, run: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+        self.reason = reason
+
+
+class TrackingFault(TrackdslError):
+    """A fault in tracking, raised only under `TRACKDSL_STRICT=1`.
+
+    Attributes:
+        cause: a short stable name of the cause, such as `spool` or `outside-run`.
+    """
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+def set_strict(strict: bool) -> None:
+    """Choose whether faults in tracking raise (`True`) or are logged once per cause (`False`)."""
+    global _strict
+    _strict = strict
+
+
+def report(cause: str, message: str, *, key: str | None = None) -> None:
+    """Tell of a fault in tracking: one warning on logger `trackdsl` per cause.
+
+    Args:
+        cause: short stable name of the kind of fault.
+        message: what happened and what to do about it.
+        key: what makes this cause distinct from others of its kind; one line is written for each.
+
+    Raises:
+        TrackingFault: under `TRACKDSL_STRICT=1`.
+    """
+    if _strict:
+        raise TrackingFault(message, cause=cause)
+    seen = f"{cause}:{key}"
+    if seen not in _reported:
+        if len(_reported) < 10_000:
+            _reported.add(seen)
+        logger.warning(message)

@@ -1,0 +1,12 @@
+"""The journal: events of one program, safe from SIGKILL when `append` returns.
+
+A journal is a folder of the spool:
+
+    <id>/lock           held (flock) by the program for as long as it lives
+    <id>/000001.seg     segments: a header, then frames
+    <id>/reserve        space set aside for the ends of runs, for the day the disk is full
+    <id>/progress       how far delivery has come
+    <id>/runs           which MLflow run each of our runs became
+    <id>/git            what git said of the program's source
+    <id>/files/         snapshots of artifacts
+"""

@@ -1,0 +1,77 @@
+"""The layout of a segment file: a header and frames.
+
+    header  64 bytes: magic, schema, segment number, salt, creation time, CRC-32; then a count of lost events
+    frame   marker (2 bytes), length (4), CRC-32 of the payload started with the salt (4), payload
+
+The file is allocated in advance, so the end of what was written is a run of zeros. The salt makes sure that a user's
+value that happens to hold the bytes of a frame is never taken for one.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+
+MAGIC = b"tdsl.jnl"
+HEADER_SIZE = 64
+_HEADER = struct.Struct("<8sHHIIQ")
+_CHECK = struct.Struct("<I")
+LOST = struct.Struct("<Q")
+LOST_OFFSET = 40
+
+MARKER = 0xD51E
+MARKER_BYTES = struct.pack("<H", MARKER)
+FRAME = struct.Struct("<HII")
+#: A longer payload is a sign of damage: whatever is large is kept as a file.
+MAX_PAYLOAD = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a segment.
+
+    Attributes:
+        schema: version of the events inside.
+        number: position of the segment in its journal, from 1.
+        salt: start value of every checksum.
+        created: nanoseconds since 1970.
+    """
+
+    schema: int
+    number: int
+    salt: int
+    created: int
+
+    def pack(self) -> bytes:
+        """The first `HEADER_SIZE` bytes of the segment."""
+        body = _HEADER.pack(MAGIC, self.schema, 0, self.number, self.salt, self.created)
+        return (body + _CHECK.pack(zlib.crc32(body))).ljust(HEADER_SIZE, b"\0")
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Header | None:
+        """Read a header; None where it is damaged or something else."""
+        if len(data) < HEADER_SIZE:
+            return None
+        magic, schema, _, number, salt, created = _HEADER.unpack_from(data)
+        (check,) = _CHECK.unpack_from(data, _HEADER.size)
+        if magic != MAGIC or zlib.crc32(data[: _HEADER.size]) != check:
+            return None
+        return cls(schema, number, salt, created)
+
+
+def frame(payload: bytes, salt: int) -> bytes:
+    """Wrap a payload for the file."""
+    return FRAME.pack(MARKER, len(payload), zlib.crc32(payload, salt)) + payload
+
+
+def read_frame(data: memoryview, offset: int, salt: int) -> memoryview | None:
+    """The payload of the frame at `offset`, or None where no whole, sound frame stands there."""
+    start = offset + FRAME.size
+    if start > len(data):
+        return None
+    marker, length, check = FRAME.unpack_from(data, offset)
+    if marker != MARKER or length > MAX_PAYLOAD or start + length > len(data):
+        return None
+    payload = data[start : start + length]
+    return payload if zlib.crc32(payload, salt) == check else None
