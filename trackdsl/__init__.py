@@ -1,10 +1,10 @@
 """trackdsl: decorators and `with` blocks that turn ordinary Python into MLflow runs.
 
-    from trackdsl import experiment, stage, track_returns
+from trackdsl import experiment, stage, track_returns
 
-    @stage
-    @track_returns
-    def train(lr: float = 0.1) -> dict[str, float]: ...
+@stage
+@track_returns
+def train(lr: float = 0.1) -> dict[str, float]: ...
 """
 
 from __future__ import annotations

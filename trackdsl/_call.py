@@ -26,7 +26,7 @@ from trackdsl._run import (
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._state import state
-from trackdsl.errors import OptionError, ReturnsError
+from trackdsl.errors import OptionError, ReturnsError, TemplateError
 
 _clock = time.perf_counter_ns
 
@@ -106,9 +106,7 @@ class Call:
         self._experiment = options.name if options.word == "experiment" else None
         names = self.plan.names
         self._templated = _template.check(name, names, function) if name else False
-        self._experiment_templated = (
-            _template.check(self._experiment, names, function) if self._experiment else False
-        )
+        self._experiment_templated = _template.check(self._experiment, names, function) if self._experiment else False
         self._site: Site = site_of(self.fn)
         self._tags = options.static_tags()
         section = options.word == "stage" and not options.nested
@@ -136,7 +134,7 @@ class Call:
             return scope
         return None
 
-    def _enter_nothing(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
+    def _enter_nothing(self, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Scope | None:
         return _context.current()
 
     def _leave_run(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:
@@ -174,8 +172,9 @@ class Call:
         elif scope is not None:
             run, step = scope.run, scope.step
         else:
-            outside = _roots.run_outside("track_returns")
+            outside = _roots.run_outside(f"@track_returns on {self.plan.name}")
             if outside is None:
+                self.returns.check_count(result)
                 return
             run, step = outside, 0
         self.returns.record(run, result, step)
@@ -278,6 +277,5 @@ def _under(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
 def _quiet_placeholders(name: str) -> list[str]:
     try:
         return _template.placeholders(name)
-    except _template.TemplateError:
+    except TemplateError:
         return ["\0"]
-

@@ -30,6 +30,7 @@ def configure(
         spool: the folder that keeps what is not delivered yet.
         strict: raise faults in tracking instead of logging them.
         delivery: `"process"` (a process of its own) or `"thread"` (a thread of this one).
+        **unknown: refused, with a suggestion.
 
     Raises:
         SettingsError: a setting or value that does not exist.

@@ -48,7 +48,8 @@ class Block:
             known = _STAGE_OPTIONS if self._options.word == "stage" else _EXPERIMENT_OPTIONS
             unknown = next(iter(self._extra))
             raise _unknown_option(self._options.word, unknown, known)
-        return _decorate(fn, self._options)
+        decorated: F = _decorate(fn, self._options)
+        return decorated
 
     def __enter__(self) -> Run:
         return enter_block(self._options, self._extra, self)
@@ -81,7 +82,7 @@ def experiment(
     returns: bool = False,
     system_metrics: bool | None = None,
 ) -> Block: ...
-def experiment(name: Any = None, **options: Any) -> Any:
+def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
     """The outermost scope: a root run in the MLflow experiment `name`.
 
     Works as `@experiment`, `@experiment("churn")` and `with experiment("churn") as run`. Inside another run it is a
@@ -122,7 +123,7 @@ def stage(
     system_metrics: bool | None = None,
     **block_params: Any,
 ) -> Block: ...
-def stage(name: Any = None, **options: Any) -> Any:
+def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
     """One step of the pipeline: a child of the run it is called in.
 
     Works as `@stage`, `@stage("fit-{model}")` and `with stage("split", seed=42) as run`.
@@ -159,7 +160,7 @@ def track_returns(
     metrics: Collection[str] | None = None,
     artifacts: Collection[str] | Mapping[str, str] | None = None,
 ) -> Callable[[F], F]: ...
-def track_returns(*names: Any, **options: Any) -> Any:
+def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overload names the options
     """Record what a function returns as metrics and artifacts of the current run.
 
     A number is a metric named after the function; a mapping, dataclass or NamedTuple gives a metric for each number in
@@ -247,4 +248,3 @@ def _unknown_option(word: str, option: str, known: tuple[str, ...]) -> OptionErr
         option=option,
         suggestion=hint.name,
     )
-

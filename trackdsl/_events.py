@@ -20,7 +20,7 @@ class Event(msgspec.Struct, array_like=True, frozen=True):
     """Something that a program recorded. Times are nanoseconds since 1970, ids 16 bytes."""
 
 
-class Open(Event, tag=1):
+class Open(Event, frozen=True, tag=1):
     """A run begins. `site` is the function: qualified name, file, hash of its source."""
 
     run: bytes
@@ -36,14 +36,14 @@ class Open(Event, tag=1):
     site: Union[tuple[str, str, str], None]
 
 
-class Params(Event, tag=2):
+class Params(Event, frozen=True, tag=2):
     """Parameters of a run; formatted as text by whoever delivers them."""
 
     run: bytes
     values: dict[str, Scalar]
 
 
-class Metric(Event, tag=3):
+class Metric(Event, frozen=True, tag=3):
     """One point of one metric."""
 
     run: bytes
@@ -53,7 +53,7 @@ class Metric(Event, tag=3):
     time: int
 
 
-class Metrics(Event, tag=4):
+class Metrics(Event, frozen=True, tag=4):
     """One point each of several metrics."""
 
     run: bytes
@@ -62,14 +62,14 @@ class Metrics(Event, tag=4):
     time: int
 
 
-class Tags(Event, tag=5):
+class Tags(Event, frozen=True, tag=5):
     """Tags of a run; the last value of a name stands."""
 
     run: bytes
     values: dict[str, str]
 
 
-class File(Event, tag=6):
+class File(Event, frozen=True, tag=6):
     """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` its place in the run."""
 
     run: bytes
@@ -86,7 +86,7 @@ class Failure(msgspec.Struct, array_like=True, frozen=True):
     traceback: str
 
 
-class Close(Event, tag=7):
+class Close(Event, frozen=True, tag=7):
     """A run ends. `lost` counts the events of this run that could not be written."""
 
     run: bytes
@@ -96,7 +96,7 @@ class Close(Event, tag=7):
     lost: int = 0
 
 
-class Adopt(Event, tag=8):
+class Adopt(Event, frozen=True, tag=8):
     """`run` stands for a run that plain MLflow opened and will end; trackdsl only writes to it."""
 
     run: bytes

@@ -21,7 +21,8 @@ from trackdsl._version import __version__
 # Runs beside the program and writes its answer whole. The three lines of configuration keep a repository of a
 # stranger from running a command of its own, and credentials out of the remote's URL.
 _GIT = r"""
-cd "$1" && export GIT_OPTIONAL_LOCKS=0 && git() { command git -c core.fsmonitor= -c core.hooksPath=/dev/null "$@"; } && {
+cd "$1" && export GIT_OPTIONAL_LOCKS=0 &&
+git() { command git -c core.fsmonitor= -c core.hooksPath=/dev/null "$@"; } && {
 git rev-parse HEAD && git rev-parse --abbrev-ref HEAD && {
 git config --get remote.origin.url | sed 's#//[^/@]*@#//#' | grep . || echo; } &&
 if [ -n "$(git status --porcelain --untracked-files=no | head -c 1)" ]; then echo dirty; else echo clean; fi
@@ -105,7 +106,9 @@ def ask_git(directory: Path) -> None:
         run_detached(["/bin/sh", "-c", _GIT, "sh", place, str(directory / "git")])
 
 
-def run_detached(command: list[str], *, log: str = "/dev/null", cwd: str = "/", env: dict[str, str] | None = None) -> None:
+def run_detached(
+    command: list[str], *, log: str = "/dev/null", cwd: str = "/", env: dict[str, str] | None = None
+) -> None:
     """Start a command that is no child of this process: the shell in between starts it and is gone at once.
 
     Raises:

@@ -76,7 +76,7 @@ class ReturnPlan:
             found = _Found(run, section + self._prefix)
             self._sort(found, value)
             found.write(step)
-        self._check_count(value)
+        self.check_count(value)
 
     def _sort(self, found: _Found, value: Any) -> None:
         names = self._names
@@ -94,7 +94,7 @@ class ReturnPlan:
         if value is None:
             return
         if marker is not None:
-            self._sort_marked(found, name, value, marker)
+            self._sort_marked(found, value, marker)
             return
         kind = type(value)
         if (kind is dict or _is_mapping(value)) and (not self._artifacts or name not in self._artifacts):
@@ -106,7 +106,7 @@ class ReturnPlan:
         elif _is_number(value) and self._wants_metric(name):
             found.metrics[name] = value
 
-    def _sort_marked(self, found: _Found, name: str, value: Any, marker: Any) -> None:
+    def _sort_marked(self, found: _Found, value: Any, marker: Any) -> None:
         if isinstance(marker, markers.Metric):
             found.metrics[marker.name] = value
         elif isinstance(marker, markers.Artifact):
@@ -139,7 +139,14 @@ class ReturnPlan:
     def _named_artifact(self, name: str) -> bool:
         return self._artifacts is not None and name in self._artifacts
 
-    def _check_count(self, value: Any) -> None:
+    def check_count(self, value: Any) -> None:
+        """Check that there are as many values as names.
+
+        Raises:
+            ReturnsError: there are fewer.
+        """
+        if value is None:  # An early return: nothing came back, so nothing is misnamed.
+            return
         count = len(value) if type(value) is tuple else 1
         if len(self._names) > max(count, 1):
             raise self._too_many(count, value)
@@ -226,7 +233,7 @@ def _as_mapping(value: Any) -> Mapping[Any, Any]:
     if isinstance(value, Mapping):
         return value
     if isinstance(value, tuple):
-        return dict(zip(value._fields, value))  # type: ignore[attr-defined]
+        return dict(zip(value._fields, value, strict=False))  # type: ignore[attr-defined]
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 

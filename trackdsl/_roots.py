@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -15,9 +16,12 @@ from trackdsl.errors import report
 #: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
 _adopted: dict[str, Run] = {}
 _MAX_ADOPTED = 1000
+_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
-def place(outer: Scope | None, tracking_uri: str | None, experiment: str | None) -> tuple[Run | None, Target, str | None]:
+def place(
+    outer: Scope | None, tracking_uri: str | None, experiment: str | None
+) -> tuple[Run | None, Target, str | None]:
     """Parent, target and MLflow experiment of a run that begins now.
 
     Args:
@@ -65,12 +69,19 @@ def run_outside(doing: str) -> Run | None:
         return None
     run = run_of_mlflow()
     if run is None:
-        frame = sys._getframe(2)
-        where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        where = _caller()
         report(
             "outside-run",
-            f"{doing}() at {where} is outside of any run, so nothing is recorded. "
+            f"{doing} at {where} is outside of any run, so nothing is recorded. "
             "Call it inside a function decorated with @stage, or in a `with stage(...)` block.",
             key=f"{doing}:{where}",
         )
     return run
+
+
+def _caller() -> str:
+    """The place in user code that called into trackdsl."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

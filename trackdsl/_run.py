@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _artifacts, _context, _failure
-from trackdsl._events import Adopt, Close, Metric, Metrics, Open, Params, Scalar, Tags, encode
+from trackdsl._events import Adopt, Close, Failure, Metric, Metrics, Open, Params, Scalar, Tags, encode
 from trackdsl._flatten import flatten
 from trackdsl._secrets import is_secret_name, mask_text, remember
 from trackdsl._target import Target
@@ -56,8 +56,8 @@ class Run:
 
     __slots__ = ("__weakref__", "_children", "_id", "_lost", "_target", "experiment", "name", "parent", "path")
 
-    def __init__(self, id: bytes, name: str, parent: Run | None, path: str, experiment: str | None, target: Target):
-        self._id = id
+    def __init__(self, id_: bytes, name: str, parent: Run | None, path: str, experiment: str | None, target: Target):
+        self._id = id_
         self._lost = 0
         self._children: dict[str, itertools.count[int]] = {}
         self._target = target
@@ -78,7 +78,7 @@ class Run:
         Raises:
             RunNotReady: it could not be created within 30 seconds, or never will be (offline, disabled).
         """
-        return self.wait_for_mlflow(30.0).run_id
+        return str(self.wait_for_mlflow(30.0).run_id)
 
     @property
     def url(self) -> str:
@@ -268,14 +268,10 @@ def open_run(
     now = _now()
     parent_id = None if parent is None else parent._id
     try:
-        payload = encode(
-            Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
-        )
+        payload = encode(Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site))
     except (OverflowError, UnicodeEncodeError, ValueError):
-        clean = [
-            _storable(part) for part in (experiment, name, word, path, params, tags, site)
-        ]
-        experiment, name, word, path, params, tags, site = clean  # type: ignore[assignment]
+        clean = [_storable(part) for part in (experiment, name, word, path, params, tags, site)]
+        experiment, name, word, path, params, tags, site = clean
         payload = encode(Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site))
     target.append(payload, run, True)
     if now > target.watch_at and target.watch_at:
@@ -395,7 +391,7 @@ def _storable(value: Any) -> Any:
     return value
 
 
-def _storable_failure(failure: _failure.Failure | None) -> _failure.Failure | None:
+def _storable_failure(failure: Failure | None) -> Failure | None:
     if failure is None:
         return None
-    return _failure.Failure(_storable(failure.type), _storable(failure.message), _storable(failure.traceback))
+    return Failure(_storable(failure.type), _storable(failure.message), _storable(failure.traceback))

@@ -71,7 +71,7 @@ class CallPlan:
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by parameter name, defaults applied; a call that the function will refuse binds what it can."""
         bound = self._template.copy()
-        bound.update(zip(self._positional, args))
+        bound.update(zip(self._positional, args, strict=False))
         if kwargs:
             if self._extra and not self._positional_only.isdisjoint(kwargs):
                 kwargs = {f"{self._extra}.{k}" if k in self._positional_only else k: v for k, v in kwargs.items()}

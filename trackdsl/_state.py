@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from trackdsl import settings
 from trackdsl.errors import SettingsError, set_strict
 
@@ -17,10 +19,9 @@ class State:
 
     def __init__(self) -> None:
         self.disabled = False
-        try:
+        # A bad environment variable is told at the first run, where the traceback is the user's.
+        with contextlib.suppress(SettingsError):
             self.refresh()
-        except SettingsError:
-            pass  # A bad environment variable is told at the first run, where the traceback is the user's.
 
     def refresh(self) -> None:
         """Read the settings again."""

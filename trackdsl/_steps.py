@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from trackdsl import _context
 from trackdsl._context import Scope
@@ -27,13 +27,7 @@ def steps(iterable: Iterable[T], name: str = "step", total: int | None = None) -
         >>> for epoch in steps(range(3), "epoch"):  # doctest: +SKIP
         ...     log_metric("loss", 1 / (epoch + 1))
     """
-    from tqdm import tqdm as console_bar
-
-    bar_type = console_bar
-    if "ipykernel" in sys.modules:
-        from tqdm.auto import tqdm as bar_type
-    # No bar where nobody looks: `disable=None` asks whether the output is a terminal.
-    bar = bar_type(iterable, desc=name, total=total, disable=None if bar_type is console_bar else False)
+    bar = _bar(iterable, name, total)
     outer = _context.current()
     scope = None if outer is None else Scope(outer.run, outer, None, 0)
     if scope is not None:
@@ -47,3 +41,14 @@ def steps(iterable: Iterable[T], name: str = "step", total: int | None = None) -
         bar.close()
         if scope is not None:
             _context.leave(scope)
+
+
+def _bar(iterable: Iterable[T], name: str, total: int | None) -> Any:
+    if "ipykernel" in sys.modules:
+        from tqdm.auto import tqdm as notebook_bar
+
+        return notebook_bar(iterable, desc=name, total=total)
+    from tqdm import tqdm
+
+    # No bar where nobody looks: `disable=None` asks whether the output is a terminal.
+    return tqdm(iterable, desc=name, total=total, disable=None)

@@ -38,7 +38,19 @@ class Target:
         deliver: whether a delivery process is to be started.
     """
 
-    __slots__ = ("_deliver", "_files", "_making", "_retry_at", "append", "cwd", "spool", "unrecorded", "uri", "watch_at", "writer")
+    __slots__ = (
+        "_deliver",
+        "_files",
+        "_making",
+        "_retry_at",
+        "append",
+        "cwd",
+        "spool",
+        "unrecorded",
+        "uri",
+        "watch_at",
+        "writer",
+    )
 
     def __init__(self, uri: str, cwd: str, *, spool: Path | None = None, deliver: bool = True) -> None:
         self.uri = uri
@@ -114,8 +126,8 @@ class Target:
                 self._retry_at = now + _RETRY
                 report(
                     "spool",
-                    f"trackdsl cannot write its journal ({error.strerror or error}: {error.filename}): the program goes "
-                    "on and nothing is recorded. Free some space or set TRACKDSL_SPOOL.",
+                    f"trackdsl cannot write its journal ({error.strerror or error}: {error.filename}): the program "
+                    "goes on and nothing is recorded. Free some space or set TRACKDSL_SPOOL.",
                 )
                 return None
             self.append = self.writer.append
@@ -129,7 +141,8 @@ class Target:
         directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}"
         record = _process.origin(self.uri, self.cwd)
         writer = Writer.create(directory, lambda unborn: _process.write_origin(unborn, record))
-        _process.ask_git(directory)
+        if self._deliver:
+            _process.ask_git(directory)
         return writer
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -147,7 +160,7 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     Raises:
         SettingsError: the URI is none that MLflow could use.
     """
-    if _override is not None and uri is None:
+    if _override is not None:
         return _override
     cwd = cwd or _working_directory()
     key = (uri or settings.tracking_uri(), cwd)

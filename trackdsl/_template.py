@@ -18,7 +18,7 @@ class _Filler(string.Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> str:
         plain = one_line(value)
-        return super().format_field(plain, "" if plain is None else format_spec)
+        return str(super().format_field(plain, "" if plain is None else format_spec))
 
 
 _filler = _Filler()

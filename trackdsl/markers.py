@@ -1,7 +1,7 @@
 """Markers for `typing.Annotated`, on parameters and on what a function returns.
 
-    def train(data: Frame, lr: Annotated[float, Param("learning_rate")], key: Secret[str])
-        -> tuple[Annotated[object, Model("classifier")], Annotated[float, Metric("accuracy")]]: ...
+def train(data: Frame, lr: Annotated[float, Param("learning_rate")], key: Secret[str])
+    -> tuple[Annotated[object, Model("classifier")], Annotated[float, Metric("accuracy")]]: ...
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 | setting | environment | default |
 |---|---|---|
-| `tracking_uri` | `TRACKDSL_TRACKING_URI`, then `MLFLOW_TRACKING_URI` | `sqlite:///mlflow.db` in the working directory |
+| `tracking_uri` | `TRACKDSL_TRACKING_URI`, then `MLFLOW_TRACKING_URI` | `sqlite:///mlflow.db` in the working folder |
 | `experiment_name` | `TRACKDSL_EXPERIMENT_NAME`, then `MLFLOW_EXPERIMENT_NAME` | `Default` |
 | `mode` | `TRACKDSL_MODE` | `online` |
 | `spool` | `TRACKDSL_SPOOL` | the user's state directory |

@@ -154,7 +154,9 @@ class _Wait:
         if not _is_delivered(writer, writer.position()):
             state = _progress_of(writer)
             why = state.error if state is not None and state.blocked_since else "delivery goes on in the background"
-            report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
+            report(
+                "left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it."
+            )
 
     def _hopeless(self, left: list[tuple[Writer, Position]], states: list[Progress | None], quiet: float) -> bool:
         if all(state is not None and (state.blocked_since or state.deferred) for state in states):
@@ -179,7 +181,11 @@ class _Wait:
     def _draw(self, left: list[tuple[Writer, Position]], states: list[Progress | None]) -> None:
         from trackdsl.delivery._backlog import bytes_between
 
-        open_ = sum(bytes_between(w.directory, s.position, goal) for (w, goal), s in zip(left, states) if s is not None)
+        open_ = sum(
+            bytes_between(w.directory, s.position, goal)
+            for (w, goal), s in zip(left, states, strict=True)
+            if s is not None
+        )
         if self._bar is None:
             from tqdm import tqdm
 
@@ -223,7 +229,10 @@ def _start_process(spool: Path) -> None:
     path = [package, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     environment["PYTHONPATH"] = os.pathsep.join(path)
     run_detached(
-        [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool)], log=str(log), cwd=str(spool), env=environment
+        [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool)],
+        log=str(log),
+        cwd=str(spool),
+        env=environment,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+from itertools import pairwise
 
 MAX_KEY = 250
 MAX_PARAM = 6000
@@ -41,7 +42,7 @@ def escape_key(key: str) -> str:
         parts = key.split("/")
         # Empty parts: a slash that a path would drop. Parts of dots: a path would climb.
         key = parts[0] if parts[0] not in (".", "..") else _mark(".") + parts[0][1:]
-        for before, part in zip(parts, parts[1:]):
+        for before, part in pairwise(parts):
             slash = "/" if before and part else _mark("/")
             key += slash + (_mark(".") + part[1:] if part in (".", "..") else part)
     return key

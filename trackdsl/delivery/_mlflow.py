@@ -7,7 +7,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
 from trackdsl._secrets import mask_text
@@ -205,5 +204,3 @@ def sqlite_path(uri: str) -> str | None:
     if not uri.startswith("sqlite:///"):
         return None
     return urlsplit(uri).path[1:] or None
-
-

@@ -99,9 +99,7 @@ class ProgressFile:
             progress.error = progress.error[:200]
             payload = _encode(progress)
         start = (progress.count % 2) * _SLOT
-        self._map[start : start + _HEAD.size + len(payload)] = (
-            _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
-        )
+        self._map[start : start + _HEAD.size + len(payload)] = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
     def close(self) -> None:
         """Unmap the file."""

@@ -1,7 +1,7 @@
 """Which MLflow run each of our runs became: a text file in the journal's folder, one line per fact.
 
-    o <id> <MLflow run> <MLflow experiment>    opened
-    c <id>                                     closed
+o <id> <MLflow run> <MLflow experiment>    opened
+c <id>                                     closed
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from trackdsl.delivery._spacing import Spacing
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import Reader, segments
+from trackdsl.journal._spool import remove_journal
 
 _STRETCH = 2000
 #: How long the end of a journal waits for git's answer, in seconds.
@@ -348,7 +349,7 @@ class Stream:
             raise Unavailable(self._deferred.reason)
         self.finished = True
         self.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove_journal(self.directory)
         return True
 
     def _age(self) -> float:

@@ -15,7 +15,7 @@ from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._spool import journals
+from trackdsl.journal._spool import journals, sweep
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
@@ -54,6 +54,7 @@ class Worker:
         self._unknown: set[bytes] = set()
         self._durability = Durability()
         self._woken = self._wake_time()
+        sweep(spool)
 
     def round(self) -> bool:
         """Deliver a stretch of every journal that can be delivered now.
@@ -64,7 +65,8 @@ class Worker:
         self._find_streams()
         self._durability.sync(list(self._streams))
         self._hear_wake()
-        return any([self._step(stream) for stream in list(self._streams.values())])
+        busy = [self._step(stream) for stream in list(self._streams.values())]
+        return any(busy)
 
     def idle(self) -> bool:
         """Whether no journal is left that this worker could ever deliver."""

@@ -99,7 +99,7 @@ class Reader:
                 if header is None:
                     if successor is None and writer_alive:
                         return None
-                    return self._skip_segment(data, successor)
+                    return self._skip_segment(data)
                 if header.schema > events.SCHEMA:
                     self.newer_schema = header.schema
                     return None
@@ -111,7 +111,7 @@ class Reader:
                 return None
             self.position = Position(successor, fmt.HEADER_SIZE)
 
-    def _skip_segment(self, data: mmap.mmap, successor: int | None) -> Entry | None:
+    def _skip_segment(self, data: mmap.mmap) -> Entry | None:
         # Without its header a segment has no salt, so nothing in it can be told from chance.
         number, offset = self.position
         if offset >= len(data):
@@ -129,7 +129,7 @@ class Reader:
                     return Entry(None, end)
                 finally:
                     payload.release()
-            if offset >= len(data) or _all_zero(data, offset, offset + fmt.FRAME.size) and not sealed:
+            if offset >= len(data) or (_all_zero(data, offset, offset + fmt.FRAME.size) and not sealed):
                 return None
             following = _next_frame(data, view, offset + 1, salt)
             if following is not None:

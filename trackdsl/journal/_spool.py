@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from trackdsl import settings
 from trackdsl.errors import report
 
 JOURNALS = "journals"
+_SWEEP_AFTER = 3600.0
 
 
 def default_path() -> Path:
@@ -70,6 +74,28 @@ def journals(spool: Path) -> Iterator[Path]:
     except OSError:
         return
     yield from (path for path in found if path.is_dir() and not path.name.startswith("."))
+
+
+def remove_journal(directory: Path) -> None:
+    """Remove a journal: out of sight in one step, then bit by bit."""
+    hidden = directory.with_name(f".{directory.name}")
+    try:
+        directory.rename(hidden)
+    except OSError:
+        hidden = directory
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def sweep(spool: Path) -> None:
+    """Remove what was left of journals whose making or removal was cut short, after an hour."""
+    try:
+        hidden = [path for path in (spool / JOURNALS).iterdir() if path.name.startswith(".")]
+    except OSError:
+        return
+    for path in hidden:
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _host() -> str:

@@ -28,7 +28,7 @@ _FIRST_SEGMENT = 256 * 1024
 _LARGEST_SEGMENT = 8 * 1024 * 1024
 _RESERVE = 128 * 1024
 #: How long to wait before asking a full disk again, in nanoseconds.
-_RETRY_AFTER = 100_000_000
+_RETRY_AFTER = 10_000_000
 
 _pack = fmt.FRAME.pack
 _crc32 = zlib.crc32
@@ -58,7 +58,7 @@ class Writer:
         self._retry_at = 0
         self._in_reserve = False
         self._map: mmap.mmap
-        self._write = _no_segment
+        self._write: Callable[[bytes], int] = _no_segment
 
     @classmethod
     def create(cls, directory: Path, describe: Callable[[Path], None] = lambda _: None) -> Writer:

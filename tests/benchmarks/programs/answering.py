@@ -1,0 +1,47 @@
+"""How a benchmark program talks with the one that started it: `what count` comes in, nanoseconds go out."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+Body = Callable[[int], None]
+
+_clock = time.perf_counter_ns
+
+
+def answer(prepare: Callable[[], Mapping[str, Body]]) -> None:
+    """Serve until the input ends.
+
+    Args:
+        prepare: imports, opens, warms up; returns what can be asked for: functions that do it `count` times.
+    """
+    # MLflow prints the URL of a run to stdout: it must not land between the answers.
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.close(silence)
+    bodies = prepare()
+    gc.collect()
+    gc.freeze()
+    out.write("ready\n")
+    for line in sys.stdin:
+        what, count = line.split()
+        out.write(f"{timed(bodies[what], int(count))}\n")
+        if f"after-{what}" in bodies:
+            bodies[f"after-{what}"](1)
+
+
+def timed(body: Body, count: int) -> int:
+    """Nanoseconds of `body(count)`, without the garbage of what was before."""
+    gc.collect()
+    gc.disable()
+    try:
+        start = _clock()
+        body(count)
+        return _clock() - start
+    finally:
+        gc.enable()

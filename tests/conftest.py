@@ -1,0 +1,235 @@
+"""What the tests share: private spools, real stores, programs in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trackdsl import _target, errors, settings
+from trackdsl._state import state
+
+#: What the machine may take for anything that is waited for, in seconds.
+PATIENCE = 90.0
+
+
+def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """Wait for a condition; its first true value is returned."""
+    give_up = time.monotonic() + patience
+    pause = time.sleep  # The pause of a poll, not a guess at how long something takes.
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > give_up:
+            raise AssertionError(f"waited {patience} s in vain for {what}")
+        pause(0.02)
+
+
+@pytest.fixture(autouse=True)
+def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test has a working directory and a spool of its own, and leaves no setting behind."""
+    for name in list(os.environ):
+        if name.startswith(("TRACKDSL_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TRACKDSL_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    before = settings.configured()
+    state.refresh()
+    yield
+    _target.close_all()
+    _target.override(None)
+    settings.restore(before)
+    errors._reported.clear()
+    errors.set_strict(False)
+
+
+@dataclass
+class Program:
+    """A program that runs in a process of its own, in the test's working directory and spool."""
+
+    process: subprocess.Popen[str]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def say(self) -> str:
+        """The next line that the program prints; the way for it to say how far it is."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def finish(self, timeout: float = PATIENCE) -> tuple[int, str, str]:
+        """Wait for the end: exit code, output, errors."""
+        out, err = self.process.communicate(timeout=timeout)
+        return self.process.returncode, out, err
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        self.process.send_signal(number)
+        self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode
+
+
+StartProgram = Callable[..., Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[StartProgram]:
+    """Start a program from its source; whatever still runs at the end is killed by its process id."""
+    started: list[Program] = []
+
+    def start_program(source: str, *arguments: str, **environment: str) -> Program:
+        path = tmp_path / f"program_{len(started)}.py"
+        path.write_text(textwrap.dedent(source))
+        process = subprocess.Popen(
+            [sys.executable, str(path), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+        )
+        started.append(Program(process))
+        return started[-1]
+
+    yield start_program
+    for program in started:
+        if program.process.poll() is None:
+            program.kill()
+    end_delivery(tmp_path / "spool")
+
+
+def delivery_pids(spool: Path) -> list[int]:
+    """The delivery processes of a spool."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"trackdsl.delivery" in command and os.fsencode(spool) in command:
+                found.append(int(entry.name))
+    return found
+
+
+def end_delivery(spool: Path) -> None:
+    """Kill the delivery process of a spool, if there is one."""
+    for pid in delivery_pids(spool):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not delivery_pids(spool), "the delivery process to end")
+
+
+def sync(timeout: float = PATIENCE, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `trackdsl sync`."""
+    return subprocess.run(
+        [sys.executable, "-m", "trackdsl.cli", "sync"],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def client(uri: str | None = None) -> Any:
+    """MLflow's client on a store; the default one of the working directory where no URI is given."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri or f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def all_runs(uri: str | None = None) -> list[Any]:
+    """Every run of a store, in the order they began."""
+    mlflow = client(uri)
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    found: list[Any] = []
+    token = None
+    while True:
+        page = mlflow.search_runs(experiments, max_results=1000, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted(found, key=lambda run: run.data.tags.get("trackdsl.id", ""))
+
+
+class Server:
+    """A real `mlflow server` on loopback, which can be killed and started again on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL"))}
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/srv.db",
+                 "--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1",
+                 "--port", str(self.port), "--workers", "1"],
+                stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
+                env={**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            )  # fmt: skip
+        wait_until(self.answers, "the MLflow server to answer")
+
+    def answers(self) -> bool:
+        """Whether it is there."""
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """SIGKILL, for it and its workers, which are in its process group."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests of this process that leave it alive."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """A server for one test, which may kill it. It is not started yet."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = Server(folder)
+    yield server
+    server.kill()

@@ -1,0 +1,487 @@
+"""The journal: what was appended is read back, whatever happens to the file or the program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trackdsl import _events as events
+from trackdsl import stage
+from trackdsl._replay import RecordedRun, replay
+from trackdsl._target import Target
+from trackdsl.journal import _format, _writer
+from trackdsl.journal._lock import is_held
+from trackdsl.journal._reader import Reader, read_all, segments
+from trackdsl.journal._spool import journals
+from trackdsl.journal._writer import Writer
+from trackdsl.testing import capture_runs
+
+from .conftest import Program, StartProgram, wait_until
+
+GOLDEN = Path(__file__).parent / "golden"
+
+ids = st.binary(min_size=16, max_size=16)
+scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
+texts = st.text(max_size=30)
+times = st.integers(0, 2**62)
+mappings = st.dictionaries(texts, texts, max_size=3)
+any_event = st.one_of(
+    st.builds(
+        events.Open,
+        ids, st.none() | ids, st.none() | texts, texts, texts, texts, st.integers(0, 99), times,
+        st.dictionaries(texts, scalars, max_size=4), mappings, st.none() | st.tuples(texts, texts, texts),
+    ),
+    st.builds(events.Params, ids, st.dictionaries(texts, scalars, max_size=4)),
+    st.builds(events.Metric, ids, texts, st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1), times),
+    st.builds(events.Metrics, ids, st.dictionaries(texts, st.floats(allow_nan=False), max_size=4), st.integers(0, 9), times),
+    st.builds(events.Tags, ids, mappings),
+    st.builds(events.File, ids, texts, texts, st.booleans()),
+    st.builds(events.Close, ids, texts, times, st.none() | st.builds(events.Failure, texts, texts, texts), st.integers(0, 9)),
+    st.builds(events.Adopt, ids, texts, texts),
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def written(found: list[Any], directory: Path, **sizes: int) -> Path:
+    """A journal with these events, whose writer is gone."""
+    shutil.rmtree(directory, ignore_errors=True)
+    writer = Writer.create(directory)
+    for event in found:
+        writer.append(events.encode(event))
+    writer.close()
+    return directory
+
+
+@given(found=st.lists(any_event, max_size=20))
+def test_round_trip(found: list[Any]) -> None:
+    """Every event is read back as it was appended, in order."""
+    with tempfile.TemporaryDirectory() as name:
+        assert read_all(written(found, Path(name) / "j")) == found
+
+
+@settings(max_examples=60, deadline=None)
+@given(found=st.lists(any_event, min_size=1, max_size=12), data=st.data())
+def test_any_truncation_recovers_a_prefix(found: list[Any], data: st.DataObject) -> None:
+    """Cut anywhere, a journal gives exactly the events that stand whole before the cut."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = written(found, Path(name) / "j")
+        path = directory / "000001.seg"
+        ends = ends_of(directory)
+        cut = data.draw(st.integers(0, ends[-1] + 40))
+        os.truncate(path, cut)
+        whole = sum(1 for end in ends if end <= cut) if cut >= _format.HEADER_SIZE else 0
+        assert read_all(directory) == found[:whole]
+
+
+@settings(max_examples=150, deadline=None)
+@given(found=st.lists(any_event, min_size=1, max_size=12), data=st.data())
+def test_any_flipped_byte_costs_one_record_at_most(found: list[Any], data: st.DataObject) -> None:
+    """Flip any byte of a record: that record is skipped and counted, all others are read."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = written(found, Path(name) / "j")
+        path = directory / "000001.seg"
+        ends = ends_of(directory)
+        at = data.draw(st.integers(_format.HEADER_SIZE, ends[-1] - 1))
+        content = bytearray(path.read_bytes())
+        content[at] ^= data.draw(st.integers(1, 255))
+        path.write_bytes(content)
+        hit = next(index for index, end in enumerate(ends) if at < end)
+        reader = Reader(directory)
+        entries = list(reader.read(10_000, writer_alive=False))
+        reader.close()
+        assert [e.event for e in entries if e.event is not None] == found[:hit] + found[hit + 1 :]
+        assert sum(e.event is None for e in entries) == 1
+
+
+def test_a_damaged_header_is_counted_not_guessed(folder: Path) -> None:
+    """Without its header a segment has no salt: nothing in it is believed, and that is counted."""
+    directory = written([events.Params(b"a" * 16, {"x": 1})], folder / "j")
+    path = directory / "000001.seg"
+    content = bytearray(path.read_bytes())
+    content[3] ^= 255
+    path.write_bytes(content)
+    entries = list(Reader(directory).read(100, writer_alive=False))
+    assert [entry.event for entry in entries] == [None]
+
+
+def test_a_value_that_looks_like_a_record_is_never_taken_for_one(folder: Path) -> None:
+    """A parameter that holds the bytes of a record of another journal stays a value, even when its own is damaged."""
+    forged = _format.frame(events.encode(events.Params(b"f" * 16, {"forged": 1})), 0)
+    tags = events.Tags(b"a" * 16, {"x": forged.decode("latin-1")})
+    directory = written([tags, events.Params(b"b" * 16, {"y": 2})], folder / "j")
+    path = directory / "000001.seg"
+    content = bytearray(path.read_bytes())
+    content[_format.HEADER_SIZE + 3] ^= 255
+    path.write_bytes(content)
+    assert read_all(directory) == [events.Params(b"b" * 16, {"y": 2})]
+
+
+def ends_of(directory: Path) -> list[int]:
+    reader = Reader(directory)
+    ends = [entry.end.offset for entry in reader.read(10_000, writer_alive=False)]
+    reader.close()
+    return ends
+
+
+def test_segments_follow_each_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal of many segments is read in order, also while it grows, and from any position on."""
+    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
+    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 8192)
+    writer = Writer.create(folder / "j")
+    reader = Reader(folder / "j")
+    seen = []
+    for n in range(3000):
+        writer.append(events.encode(events.Metric(b"a" * 16, "m", float(n), n, n)))
+        if n % 7 == 0:
+            seen += [entry.event.step for entry in reader.read(10_000, writer_alive=True)]  # type: ignore[union-attr]
+    assert is_held(folder / "j" / "lock")
+    middle = reader.position
+    writer.append(events.encode(events.Metric(b"a" * 16, "x" * 50_000, 0.0, 3000, 0)))
+    writer.close()
+    assert not is_held(folder / "j" / "lock")
+    seen += [entry.event.step for entry in reader.read(10_000, writer_alive=False)]  # type: ignore[union-attr]
+    assert seen == list(range(3001))
+    assert len(segments(folder / "j")) > 10
+    again = [e.event.step for e in Reader(folder / "j", middle).read(10_000, writer_alive=False)]  # type: ignore[union-attr]
+    assert again == list(range(2997, 3001))
+
+
+def test_threads_lose_and_tear_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads over many changes of segment: every event is there once, each thread's in its order."""
+    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
+    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    writer = Writer.create(folder / "j")
+
+    def write(thread: int) -> None:
+        for n in range(2000):
+            writer.append(events.encode(events.Metric(bytes([thread]) * 16, "m", 0.0, n, 0)))
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    found = read_all(folder / "j")
+    for n in range(8):
+        assert [e.step for e in found if e.run == bytes([n]) * 16] == list(range(2000))  # type: ignore[union-attr]
+
+
+def test_a_signal_handler_may_record_at_any_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that records, run thousands of times in the middle of appends and changes of segment, loses nothing."""
+    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
+    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    writer = Writer.create(folder / "j")
+    handled = 0
+
+    def handler(_number: int, _frame: object) -> None:
+        nonlocal handled
+        handled += 1  # First: the next signal may come in the middle of this one.
+        writer.append(events.encode(events.Metric(b"h" * 16, "m", 0.0, handled, 0)))
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    try:
+        written_ = 0
+        while handled < 2000:
+            writer.append(events.encode(events.Metric(b"m" * 16, "m", 0.0, written_, 0)))
+            written_ += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    writer.close()
+    found = read_all(folder / "j")
+    assert sorted(e.step for e in found if e.run == b"h" * 16) == list(range(1, handled + 1))  # type: ignore[union-attr]
+    assert [e.step for e in found if e.run == b"m" * 16] == list(range(written_))  # type: ignore[union-attr]
+
+
+def test_an_append_is_safe_from_sigkill_when_it_returns(start: StartProgram, tmp_path: Path) -> None:
+    """Killed at a random moment, a program's journal holds everything it had said was logged."""
+    program = start("""
+        import sys, trackdsl
+        with trackdsl.stage("s"):
+            n = 0
+            while True:
+                trackdsl.log_metric("m", n, step=n)
+                sys.stdout.write(f"{n}\\n")
+                n += 1
+    """)
+    said = [int(program.say()) for _ in range(500)]
+    program.kill()
+    (directory,) = journals(tmp_path / "spool")
+    steps = [event.step for event in read_all(directory) if isinstance(event, events.Metric)]
+    assert steps[: max(said) + 1] == list(range(max(said) + 1))
+    assert not is_held(directory / "lock")
+
+
+operations = st.lists(
+    st.tuples(st.sampled_from(["open", "close", "metric", "param", "tag"]), st.integers(0, 3)), max_size=40
+)
+
+
+@given(operations=operations)
+def test_any_interleaving_replays_to_the_same_tree(operations: list[tuple[str, int]]) -> None:
+    """Four threads of control open, log and close in any order: the replayed tree is the one that was built."""
+    import contextvars
+
+    contexts = [contextvars.copy_context() for _ in range(4)]
+    stacks: list[list[Any]] = [[] for _ in range(4)]
+    model: list[dict[str, Any]] = []
+
+    def perform(index: int, who: int, what: str) -> None:
+        stack = stacks[who]
+        if what == "open":
+            block = stage(f"run-{index}")
+            run = block.__enter__()
+            parent = stack[-1][1]["id"] if stack else None
+            entry = {"id": run.id, "parent": parent, "metrics": [], "params": {}, "tags": {}, "status": "RUNNING"}
+            model.append(entry)
+            stack.append((block, entry, run))
+        elif stack:
+            block, entry, run = stack[-1]
+            if what == "metric":
+                run.log_metric("m", index)
+                entry["metrics"].append(index)
+            elif what == "param":
+                run.log_param(f"p{index}", index)
+                entry["params"][f"p{index}"] = index
+            elif what == "tag":
+                run.set_tag("t", index)
+                entry["tags"]["t"] = str(index)
+            else:
+                block.__exit__(None, None, None)
+                entry["status"] = "FINISHED"
+                stack.pop()
+
+    with capture_runs() as captured:
+        for index, (what, who) in enumerate(operations):
+            contexts[who].run(perform, index, who, what)
+    assert [_told(run) for run in captured.runs] == model
+
+
+def _told(run: RecordedRun) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "parent": run.parent.id if run.parent is not None else None,
+        "metrics": [point.value for point in run.metrics.get("m", [])],
+        "params": run.params,
+        "tags": run.tags,
+        "status": run.status,
+    }
+
+
+def test_the_golden_journal_of_schema_1_is_read_for_ever() -> None:
+    """A journal written by schema version 1, kept as a file, replays to what it was written from."""
+    found = read_all(GOLDEN / "schema-1")
+    root, child, adopted = replay((event, GOLDEN) for event in found)
+    assert len(found) == 10
+    assert (root.name, root.experiment, root.status, root.word) == ("pipeline", "golden", "FAILED", "experiment")
+    assert root.params == {"none": None, "yes": True, "n": -3, "big": 2**63, "x": 0.25, "text": "grün"}
+    assert (child.parent, child.path, child.status, child.lost) == (root, "pipeline/fit", "FINISHED", 2)
+    assert [tuple(point) for point in child.metrics["loss"]] == [(0, 1.5, 11), (7, -2.0, 12)]
+    assert child.metric("acc") == 1.0
+    assert child.tags == {"team": "a"}
+    assert child.artifacts == {"models/m.bin": GOLDEN / "files" / "000001/m.bin"}
+    assert child.params == {"late": 1}
+    assert root.failure == events.Failure("ValueError", "no", "Traceback …")
+    assert adopted.word == "mlflow"
+
+
+def test_encoding_has_not_changed() -> None:
+    """The same events encode to the very bytes of the golden journal: a change needs a new schema version."""
+    found = read_all(GOLDEN / "schema-1")
+    content = (GOLDEN / "schema-1" / "000001.seg").read_bytes()
+    header = _format.Header.unpack(content)
+    assert header is not None
+    assert (header.schema, events.SCHEMA) == (1, 1)
+    assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in found)
+
+
+def test_a_newer_schema_is_left_alone(folder: Path) -> None:
+    """Nothing of a journal with a higher schema version is read, and the version is told."""
+    directory = written([events.Params(b"a" * 16, {"x": 1})], folder / "j")
+    path = directory / "000001.seg"
+    content = path.read_bytes()
+    header = _format.Header.unpack(content)
+    assert header is not None
+    newer = _format.Header(events.SCHEMA + 1, header.number, header.salt, header.created)
+    path.write_bytes(newer.pack() + content[_format.HEADER_SIZE :])
+    reader = Reader(directory)
+    assert not list(reader.read(100, writer_alive=False))
+    assert reader.newer_schema == events.SCHEMA + 1
+
+
+FULL_DISK = """
+    import logging, resource, signal, sys, trackdsl
+    logging.basicConfig()
+    trackdsl.configure(mode="offline")
+    with trackdsl.stage("first") as run:
+        run.log_metric("m", 0)
+    # No file may grow from here on: what a full disk looks like to a program.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    with trackdsl.stage("second") as run:
+        for n in range(20_000):
+            run.log_metric("m", n, step=n)
+        run.log_text("x" * 10_000, "text.txt")
+        lost = run._lost
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with trackdsl.stage("third") as run:
+        while True:  # Until the journal has noticed that there is room again.
+            before = run._lost
+            run.log_metric("probe", 0)
+            if run._lost == before:
+                break
+        for n in range(20_000):
+            run.log_metric("m", n, step=n)
+    print(lost)
+"""
+
+
+def test_a_full_disk_costs_counted_events_and_nothing_else(start: StartProgram, tmp_path: Path) -> None:
+    """The program goes on, one line says why, the run ends with the number that is missing, and later runs are whole."""
+    program: Program = start(FULL_DISK)
+    code, out, err = program.finish()
+    assert code == 0, err
+    assert err.count("cannot write to its spool") == 1
+    (directory,) = journals(tmp_path / "spool")
+    first, second, third = replay((event, directory) for event in read_all(directory))
+    lost = int(out)
+    assert lost > 0
+    assert (second.lost, second.status) == (lost, "FINISHED")
+    assert len(second.metrics["m"]) == 20_000 - lost
+    assert "trackdsl.omitted.text.txt" in second.tags
+    assert len(third.metrics["m"]) == 20_000
+    assert (first.lost, first.status) == (0, "FINISHED")
+
+
+def test_an_unwritable_spool_is_replaced(start: StartProgram, tmp_path: Path) -> None:
+    """Where the spool cannot be written, events go to the temporary folder, and one line says so."""
+    (tmp_path / "file").write_text("in the way")
+    program = start(
+        """
+        import logging, trackdsl
+        logging.basicConfig()
+        for _ in range(3):
+            with trackdsl.stage("s") as run:
+                run.log_metric("m", 1)
+        """,
+        TRACKDSL_SPOOL=str(tmp_path / "file" / "spool"),
+        TMPDIR=str(tmp_path),
+    )
+    code, _, err = program.finish()
+    assert (code, err.count("cannot use its spool")) == (0, 1)
+    (directory,) = journals(next(tmp_path.glob("trackdsl-*/spool/*")))
+    assert len(replay((event, directory) for event in read_all(directory))) == 3
+
+
+def test_nowhere_to_write_is_counted(start: StartProgram, tmp_path: Path) -> None:
+    """With no place at all the program goes on, and says at its end how many events are missing."""
+    (tmp_path / "file").write_text("in the way")
+    program = start(
+        """
+        import logging, tempfile, trackdsl
+        logging.basicConfig()
+        tempfile.tempdir = "/dev/null/none"
+        with trackdsl.stage("s") as run:
+            for n in range(8):
+                run.log_metric("m", 1)
+        print("went on")
+        """,
+        TRACKDSL_SPOOL=str(tmp_path / "file" / "spool"),
+    )
+    code, out, err = program.finish()
+    assert (code, out) == (0, "went on\n")
+    assert "could not record 10 events" in err
+
+
+def test_a_forked_child_writes_a_journal_of_its_own(start: StartProgram, tmp_path: Path) -> None:
+    """Parent and child log on the same run from two journals; neither touches the other's, and ids never repeat."""
+    program = start("""
+        import os, trackdsl
+        with trackdsl.stage("parent") as run:
+            run.log_metric("before", 1)
+            pid = os.fork()
+            if pid == 0:
+                run.log_metric("child", 1)
+                with trackdsl.stage("inside"):
+                    pass
+                os._exit(0)
+            os.waitpid(pid, 0)
+            run.log_metric("after", 1)
+    """)
+    code, _, err = program.finish()
+    assert code == 0, err
+    found = sorted(journals(tmp_path / "spool"))
+    assert len(found) == 2
+    runs = replay((event, directory) for directory in found for event in read_all(directory))
+    parent, inside = runs
+    assert set(parent.metrics) == {"before", "child", "after"}
+    assert inside.parent is parent
+    assert inside.id != parent.id
+
+
+def test_memory_stays_bounded(start: StartProgram) -> None:
+    """Two hundred thousand points grow the program by less than 20 MB."""
+    program = start("""
+        import resource, trackdsl
+        with trackdsl.stage("s") as run:
+            run.log_metric("m", 0)
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for n in range(200_000):
+                run.log_metric("m", n, step=n)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """)
+    code, out, err = program.finish()
+    assert code == 0, err
+    assert int(out) < 20_000
+
+
+def test_a_journal_is_born_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lists the spool while a journal is made sees none, or one whose lock is held."""
+    (folder / "journals").mkdir()
+    seen: list[bool] = []
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.extend(is_held(directory / "lock") for directory in journals(folder))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    writers = [Writer.create(folder / "journals" / f"{n:03d}") for n in range(40)]
+    wait_until(lambda: len(seen) > 100, "the watcher to look")
+    stop.set()
+    watcher.join()
+    assert all(seen)
+    for writer in writers:
+        writer.close()
+
+
+def test_targets_are_by_uri_and_reset_by_forks() -> None:
+    """A target that is reset, as in a forked child, forgets its writer and starts another."""
+    with tempfile.TemporaryDirectory() as name:
+        spool = Path(name)
+        (spool / "journals").mkdir()
+        target = Target("x", "/", spool=spool, deliver=False)
+        target.append(events.encode(events.Params(b"a" * 16, {})))
+        first = target.writer
+        target.reset_after_fork()
+        target.append(events.encode(events.Params(b"a" * 16, {})))
+        assert target.writer is not first
+        assert len(list(journals(spool))) == 2
+        target.close()

@@ -1,0 +1,123 @@
+"""Events → the run tree that they tell of, without MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from trackdsl import _events as events
+
+
+class Point(NamedTuple):
+    """One point of a metric; `time` in nanoseconds since 1970."""
+
+    step: int
+    value: float
+    time: int
+
+
+@dataclass
+class RecordedRun:
+    """A run as it was recorded.
+
+    Attributes:
+        id: trackdsl's id, 32 hexadecimal digits.
+        name: the run's name.
+        path: names from the root down, joined by `/`.
+        word: `experiment` or `stage`.
+        experiment: the MLflow experiment.
+        parent: the run around it, or None.
+        children: the runs inside it, in the order they began.
+        params: values as recorded: masked, flat, of plain types.
+        metrics: name to points, in the order they were logged.
+        tags: name to value.
+        artifacts: path in the run to the snapshot on disk.
+        status: `FINISHED`, `FAILED`, `KILLED`, or `RUNNING` while it is open.
+        failure: type, message and traceback of the exception that ended it, or None.
+        lost: how many events of it could not be recorded.
+    """
+
+    id: str
+    name: str
+    path: str
+    word: str = "stage"
+    experiment: str | None = None
+    parent: RecordedRun | None = field(default=None, repr=False)
+    children: list[RecordedRun] = field(default_factory=list, repr=False)
+    params: dict[str, events.Scalar] = field(default_factory=dict)
+    metrics: dict[str, list[Point]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    status: str = "RUNNING"
+    failure: events.Failure | None = None
+    lost: int = 0
+
+    def metric(self, name: str) -> float:
+        """The last value of a metric.
+
+        Raises:
+            KeyError: it was never logged.
+        """
+        return self.metrics[name][-1].value
+
+    def walk(self) -> Iterator[RecordedRun]:
+        """This run and everything below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def replay(found: Iterable[tuple[events.AnyEvent, Path]]) -> list[RecordedRun]:
+    """Fold events into runs.
+
+    Args:
+        found: each event with the folder of its journal, in the order they were written.
+
+    Returns:
+        the runs in the order they began. An event of an unknown run is passed over; a run whose parent is unknown is
+        a root.
+    """
+    runs: dict[bytes, RecordedRun] = {}
+    for event, directory in found:
+        if isinstance(event, events.Open):
+            runs[event.run] = _opened(event, runs)
+        elif isinstance(event, events.Adopt):
+            runs[event.run] = RecordedRun(event.run.hex(), "mlflow", "mlflow", word="mlflow")
+        elif event.run in runs:
+            _apply(runs[event.run], event, directory)
+    return list(runs.values())
+
+
+def _opened(event: events.Open, runs: dict[bytes, RecordedRun]) -> RecordedRun:
+    parent = runs.get(event.parent) if event.parent is not None else None
+    run = RecordedRun(
+        event.run.hex(),
+        event.name,
+        event.path,
+        event.word,
+        event.experiment,
+        parent,
+        params=dict(event.params),
+        tags=dict(event.tags),
+    )
+    if parent is not None:
+        parent.children.append(run)
+    return run
+
+
+def _apply(run: RecordedRun, event: events.AnyEvent, directory: Path) -> None:
+    if isinstance(event, events.Metric):
+        run.metrics.setdefault(event.key, []).append(Point(event.step, event.value, event.time))
+    elif isinstance(event, events.Metrics):
+        for key, value in event.values.items():
+            run.metrics.setdefault(key, []).append(Point(event.step, value, event.time))
+    elif isinstance(event, events.Params):
+        run.params.update(event.values)
+    elif isinstance(event, events.Tags):
+        run.tags.update(event.values)
+    elif isinstance(event, events.File):
+        run.artifacts[event.path] = directory / "files" / event.snapshot
+    elif isinstance(event, events.Close):
+        run.status, run.failure, run.lost = event.status, event.failure, event.lost

@@ -1,0 +1,161 @@
+"""What a spool holds, read from outside: nothing is changed, and no journal is kept from its writer or deliverer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from trackdsl._process import Origin, read_origin
+from trackdsl._secrets import mask_prose
+from trackdsl.delivery._backlog import bytes_between
+from trackdsl.delivery._progress import Progress, read_progress
+from trackdsl.journal import _spool
+from trackdsl.journal._format import HEADER_SIZE
+from trackdsl.journal._lock import is_held
+from trackdsl.journal._reader import START, Position, Reader, segments
+
+#: Events are counted one by one, and `trackdsl status` has to be quick.
+MOST_COUNTED = 10_000
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A journal as it was found.
+
+    Attributes:
+        directory: its folder.
+        origin: who writes it; None where that file is damaged.
+        alive: whether that program still runs.
+        progress: how far delivery has come.
+        end: behind the last event.
+        newer: the version of its events, where this trackdsl is too old to read them.
+    """
+
+    directory: Path
+    origin: Origin | None
+    alive: bool
+    progress: Progress
+    end: Position
+    newer: int | None
+
+    @property
+    def problem(self) -> str | None:
+        """Why no delivery of this version will ever touch it, or None."""
+        if self.origin is None:
+            return "damaged-origin"
+        return None if self.newer is None else "newer-version"
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is left to do: a dead program's journal is to be finished even where all was delivered."""
+        if self.problem or not self.alive:
+            return True
+        return self.progress.position < self.end or self.progress.deferred > 0
+
+    @property
+    def target(self) -> str | None:
+        """The tracking URI, without credentials."""
+        return None if self.origin is None else mask_prose(self.origin.uri)
+
+    @property
+    def source(self) -> str | None:
+        """The program's file, without credentials."""
+        return None if self.origin is None else mask_prose(self.origin.source)
+
+    @property
+    def program(self) -> str:
+        """The program, for people."""
+        if self.origin is None:
+            return f"the journal {self.directory.name}"
+        return f"{self.source} (pid {self.origin.pid})"
+
+    @property
+    def error(self) -> str:
+        """What delivery said last, without credentials."""
+        return mask_prose(self.progress.error)
+
+    def bytes_left(self) -> int:
+        """Bytes of events that are not delivered."""
+        return bytes_between(self.directory, self.progress.position, self.end)
+
+    def count(self) -> tuple[int, int]:
+        """How many events wait, up to `MOST_COUNTED`, and how many were lost before they could be written."""
+        if self.problem:
+            return 0, 0
+        reader = Reader(self.directory, self.progress.position)
+        try:
+            waiting = sum(entry.event is not None for entry in reader.read(MOST_COUNTED, writer_alive=self.alive))
+            return waiting, reader.lost()
+        finally:
+            reader.close()
+
+
+def place(named: Path | None) -> Path:
+    """The spool to look at: the named one, or the one that programs would use here.
+
+    Raises:
+        click.ClickException: it cannot be used.
+    """
+    if named is None:
+        return _spool.find()
+    named = named.expanduser().absolute()
+    if not (named / _spool.JOURNALS).is_dir():
+        return named  # Nothing to see; a folder that is no spool must not be made one by looking.
+    try:
+        return _spool.prepare(named)
+    except OSError as error:
+        raise click.ClickException(
+            f"the spool {named} cannot be used ({error.strerror or error}): "
+            "give --spool a folder of your own that can be written."
+        ) from None
+
+
+def look(spool: Path) -> Iterator[Journal]:
+    """The journals of a spool, oldest first."""
+    for directory in _spool.journals(spool):
+        journal = _read(directory)
+        if journal is not None:
+            yield journal
+
+
+def is_written(directory: Path) -> bool:
+    """Whether a living program writes this journal; False too where it is gone."""
+    try:
+        return is_held(directory / "lock")
+    except OSError:
+        return False
+
+
+def _read(directory: Path) -> Journal | None:
+    origin = read_origin(directory)
+    # In this order: what a dead program left is all there once its lock is seen free.
+    alive = is_written(directory)
+    progress = read_progress(directory) or Progress()
+    end, newer = _end(directory), _newer_schema(directory, progress.position)
+    # A journal that was finished in the middle of this look is gone, and nothing of the above counts.
+    return Journal(directory, origin, alive, progress, end, newer) if directory.is_dir() else None
+
+
+def _end(directory: Path) -> Position:
+    # The rest of a segment is zeros. An event may end in zeros too, which makes no difference to comparisons: there
+    # is no place to stop between its last other byte and its end.
+    for number in reversed(segments(directory)):
+        try:
+            size = len((directory / f"{number:06d}.seg").read_bytes().rstrip(b"\0"))
+        except OSError:
+            continue
+        if size > HEADER_SIZE:
+            return Position(number, size)
+    return START
+
+
+def _newer_schema(directory: Path, position: Position) -> int | None:
+    reader = Reader(directory, position)
+    try:
+        next(reader.read(1, writer_alive=True), None)
+        return reader.newer_schema
+    finally:
+        reader.close()

@@ -1,0 +1,194 @@
+"""`trackdsl status`: what is waiting in the spool, and why."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trackdsl._events import SCHEMA
+from trackdsl.cli._journals import MOST_COUNTED, Journal, look, place
+from trackdsl.journal._lock import is_held
+
+#: Wide enough that no address is broken where the output goes to a file or another program.
+_WIDTH_OF_PIPES = 200
+
+
+def show(named: Path | None, *, as_json: bool) -> None:
+    """Print what a spool holds.
+
+    Args:
+        named: the spool; the one in use by default.
+        as_json: print JSON instead of a table.
+    """
+    spool = place(named)
+    found = list(look(spool))
+    if as_json:
+        click.echo(json.dumps(_structure(spool, found), indent=2))
+        return
+    waiting = [journal for journal in found if journal.waits]
+    if not waiting:
+        recording = f"; {_programs(len(found))} recording, all delivered so far" if found else ""
+        click.echo(f"Nothing is waiting in {spool}{recording}.")
+        return
+    _print_table(found)
+    click.echo(f"spool: {spool}")
+    click.echo(_next_step(spool, waiting))
+
+
+def ago(nanoseconds: int) -> str:
+    """How long ago a time is, in words for people.
+
+    >>> ago(time.time_ns() - 7_200_000_000_000)
+    '2 h ago'
+    """
+    seconds = max(0, (time.time_ns() - nanoseconds) // 1_000_000_000)
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def size(count: float) -> str:
+    """Bytes, for people.
+
+    >>> size(120), size(34_567)
+    ('120 B', '34.6 kB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def newer_version(journal: Journal) -> str:
+    """What to say of a journal that this version cannot read."""
+    return (
+        f"written by a newer trackdsl (version {journal.newer} of the events, this one reads up to {SCHEMA}) and left "
+        "alone: `pip install --upgrade trackdsl`"
+    )
+
+
+def damaged_origin(journal: Journal) -> str:
+    """What to say of a journal that does not tell where it goes."""
+    return f"its `origin` file is damaged, so nobody knows where it goes; it is left alone in {journal.directory}"
+
+
+def _is_delivering(spool: Path) -> bool:
+    try:
+        return is_held(spool / "delivery.lock")
+    except OSError:
+        return False
+
+
+def _programs(count: int) -> str:
+    return "1 program is" if count == 1 else f"{count} programs are"
+
+
+def _next_step(spool: Path, waiting: list[Journal]) -> str:
+    if _is_delivering(spool):
+        return "a delivery process is at work; `trackdsl sync` waits for it"
+    if all(journal.problem for journal in waiting):
+        return "no delivery process is at work, and none could deliver this"
+    return "no delivery process is at work; `trackdsl sync` delivers now"
+
+
+def _print_table(journals: list[Journal]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_edge=False, pad_edge=False)
+    for title in ("program", "goes to", "waiting", "since", "remarks"):
+        # Folded, never cut: an address or an error that ends in dots helps nobody.
+        table.add_column(title, overflow="fold")
+    for journal in journals:
+        table.add_row(*(Text(cell) for cell in _cells(journal)))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH_OF_PIPES)
+    console.print(table)
+
+
+def _cells(journal: Journal) -> tuple[str, ...]:
+    origin = journal.origin
+    program = f"{journal.program}\n{'running' if journal.alive else 'ended'}"
+    if origin is not None:
+        program += f" on {origin.host}"
+    events, lost = journal.count()
+    more = "+" if events == MOST_COUNTED else ""
+    left = "" if journal.problem else f"{events:,}{more} events\n{size(journal.bytes_left())}"
+    since = _since(journal)
+    return program, journal.target or "?", left, "" if since is None else ago(since), "\n".join(_remarks(journal, lost))
+
+
+def _remarks(journal: Journal, lost: int) -> list[str]:
+    progress = journal.progress
+    found = []
+    if journal.origin is None:
+        found.append(damaged_origin(journal))
+    elif journal.newer is not None:
+        found.append(newer_version(journal))
+    if progress.blocked_since and journal.problem is None:
+        found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.error}")
+    elif progress.error and journal.problem is None:
+        found.append(journal.error)
+    for count, what in (
+        (progress.deferred, "artifacts wait for their store"),
+        (progress.damaged, "damaged records were skipped"),
+        (progress.orphans, "events belong to runs that nothing is known of"),
+        (lost, "events could not be recorded"),
+    ):
+        if count:
+            found.append(f"{count} {what}")
+    return found
+
+
+def _since(journal: Journal) -> int | None:
+    return journal.progress.blocked_since or (None if journal.origin is None else journal.origin.time)
+
+
+def _structure(spool: Path, found: list[Journal]) -> dict[str, Any]:
+    return {
+        "spool": str(spool),
+        "delivering": _is_delivering(spool),
+        "waiting": sum(journal.waits for journal in found),
+        "journals": [_entry(journal) for journal in found],
+    }
+
+
+def _entry(journal: Journal) -> dict[str, Any]:
+    origin, progress = journal.origin, journal.progress
+    events, lost = journal.count()
+    return {
+        "journal": journal.directory.name,
+        "source": None if origin is None else journal.source,
+        "pid": None if origin is None else origin.pid,
+        "host": None if origin is None else origin.host,
+        "alive": journal.alive,
+        "target": journal.target,
+        "waits": journal.waits,
+        "problem": journal.problem,
+        "schema": journal.newer,
+        "events": events,
+        "events_exact": events < MOST_COUNTED,
+        "bytes": journal.bytes_left(),
+        "since": _iso(_since(journal)),
+        "blocked_since": _iso(progress.blocked_since or None),
+        "error": journal.error or None,
+        "deferred": progress.deferred,
+        "damaged": progress.damaged,
+        "orphans": progress.orphans,
+        "lost": lost,
+    }
+
+
+def _iso(nanoseconds: int | None) -> str | None:
+    if nanoseconds is None:
+        return None
+    return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,150 @@
+"""`trackdsl sync`: the delivery in the foreground, by this process or by the delivery process that is at work already.
+
+How far it has come is read from the journals' own files, so that it makes no difference who delivers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from trackdsl.cli._goals import Goals
+from trackdsl.cli._journals import Journal, look, place
+from trackdsl.cli._status import damaged_origin, newer_version, size
+from trackdsl.delivery._client import wake
+from trackdsl.delivery._process import ENVIRONMENT, LOCK, LOG, open_sink, take_lock
+from trackdsl.delivery._worker import Worker
+from trackdsl.journal._lock import FileLock, is_held
+
+_NAP = 0.05
+#: Programs only look whether the lock is held, which takes it for an instant: hence the patience.
+_LOCK_PATIENCE = 0.5
+_WAKE_EVERY = 1.0
+_INTERRUPTED = 130
+
+
+def run(named: Path | None, timeout: float) -> None:
+    """Deliver what is in a spool, and exit with what came of it.
+
+    Args:
+        named: the spool; the one in use by default.
+        timeout: seconds without any progress after which to give up.
+    """
+    spool = place(named)
+    found = [journal for journal in look(spool) if journal.waits]
+    if not found:
+        click.echo(f"Nothing is waiting in {spool}.")
+        return
+    goals = Goals([journal for journal in found if journal.problem is None], timeout)
+    try:
+        with _own_log(spool) as log, goals.shown():
+            _deliver(spool, goals)
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Nothing is lost: what is left is delivered by the next `trackdsl sync`.", err=True)
+        sys.exit(_INTERRUPTED)
+    left = goals.left()
+    if left or len(goals) < len(found):
+        _tell_left(spool, {journal.directory for journal in found if journal.problem} | set(left))
+        sys.exit(1)
+    click.echo(f"Everything is delivered: {goals.summary()}.")
+    if log.warnings:
+        click.echo(f"There were {log.warnings} warnings on the way: see {spool / LOG}.", err=True)
+
+
+def _deliver(spool: Path, goals: Goals) -> None:
+    told = False
+    while goals.moving():
+        lock = take_lock(spool, _LOCK_PATIENCE)
+        if lock is not None:
+            _deliver_here(spool, goals, lock)
+            continue
+        if not told:
+            click.echo("A delivery process is at work already: waiting for it.", err=True)
+            told = True
+        _follow(spool, goals)
+
+
+def _deliver_here(spool: Path, goals: Goals, lock: FileLock) -> None:
+    worker = Worker(spool, open_sink)
+    try:
+        while goals.moving():
+            if not worker.round():
+                time.sleep(_NAP)
+    finally:
+        lock.release()
+        worker.close()
+
+
+def _follow(spool: Path, goals: Goals) -> None:
+    """Wait while somebody else delivers."""
+    next_wake = 0.0
+    while goals.moving() and is_held(spool / LOCK):
+        if time.monotonic() >= next_wake:
+            # Again and again: it tries once for each, and one failure alone does not mean much.
+            wake(spool)
+            next_wake = time.monotonic() + _WAKE_EVERY
+        time.sleep(_NAP)
+
+
+def _tell_left(spool: Path, directories: set[Path]) -> None:
+    left = [journal for journal in look(spool) if journal.directory in directories]
+    click.echo(f"Not everything is delivered; this is left in {spool}:", err=True)
+    for journal in left:
+        click.echo(f"  {journal.program}: {_reason(journal)}", err=True)
+    if any(journal.problem is None for journal in left):
+        click.echo("Nothing is lost. Mend the cause, then run `trackdsl sync` again.", err=True)
+
+
+def _reason(journal: Journal) -> str:
+    if journal.origin is None:
+        return damaged_origin(journal)
+    if journal.newer is not None:
+        return newer_version(journal)
+    what = f"{size(journal.bytes_left())} of events for {journal.target}"
+    progress = journal.progress
+    if not journal.bytes_left():
+        what = f"{progress.deferred} artifacts for {journal.target}" if progress.deferred else "the ends of its runs"
+    return f"{what}: {journal.error or 'nothing has moved, and no error is known; try a longer --timeout'}"
+
+
+class _Counting(logging.FileHandler):
+    """Writes the delivery's log, as the delivery process would, and counts what it writes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, delay=True)
+        self.warnings = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.warnings += 1
+        super().emit(record)
+
+
+@contextlib.contextmanager
+def _own_log(spool: Path) -> Iterator[_Counting]:
+    """Make this process one that delivers: MLflow's environment, and a log beside the progress bar."""
+    from trackdsl.delivery._process import _Masking
+
+    os.environ.update(ENVIRONMENT)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        os.environ.pop(name, None)
+    handler = _Counting(spool / LOG)
+    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
+    handler.setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield handler
+    finally:
+        root.removeHandler(handler)
+        handler.close()
