@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from trackdsl import _target, errors, settings
 from trackdsl._state import state
+from trackdsl.journal._lock import is_held
 
 #: What the machine may take for anything that is waited for, in seconds.
 PATIENCE = 90.0
@@ -72,6 +74,12 @@ class Program:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    def go_on(self) -> None:
+        """Let a program go on that waits for a line of input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
     def finish(self, timeout: float = PATIENCE) -> tuple[int, str, str]:
         """Wait for the end: exit code, output, errors."""
         out, err = self.process.communicate(timeout=timeout)
@@ -97,6 +105,7 @@ def start(tmp_path: Path) -> Iterator[StartProgram]:
         path.write_text(textwrap.dedent(source))
         process = subprocess.Popen(
             [sys.executable, str(path), *arguments],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -130,7 +139,8 @@ def end_delivery(spool: Path) -> None:
     """Kill the delivery process of a spool, if there is one."""
     for pid in delivery_pids(spool):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not delivery_pids(spool), "the delivery process to end")
+    # The lock goes last: a process that is dying has no command line any more, and still holds it.
+    wait_until(lambda: not delivery_pids(spool) and not is_held(spool / "delivery.lock"), "delivery to end")
 
 
 def sync(timeout: float = PATIENCE, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -233,3 +243,45 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     server = Server(folder)
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store with its tables and nothing in it: making one takes seconds, copying it nothing."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def sqlite_store(empty_store: Path) -> str:
+    """The default store of the working directory, with its tables made."""
+    shutil.copy(empty_store, "mlflow.db")
+    return f"sqlite:///{Path.cwd()}/mlflow.db"
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def store(request: pytest.FixtureRequest) -> str:
+    """A real store, of each kind."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_store"))
+    return str(request.getfixturevalue("shared_server").uri)
+
+
+def deliver(uri: str | None = None) -> None:
+    """Deliver what this process recorded, as the delivery process would, and end its journals."""
+    from trackdsl.delivery._process import open_sink
+    from trackdsl.delivery._worker import Worker
+
+    spool = settings.spool()
+    assert spool is not None
+    _target.close_all()
+    worker = Worker(spool, open_sink)
+    wait_until(lambda: not worker.round() and worker.idle(), "everything to be delivered")
+    worker.close()
+
+
+def points(run: Any, key: str, uri: str | None = None) -> list[tuple[int, float]]:
+    """The points of a metric as MLflow holds them: step and value, in the order of their times."""
+    history = client(uri).get_metric_history(run.info.run_id, key)
+    return [(point.step, point.value) for point in sorted(history, key=lambda p: (p.timestamp, p.step))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -167,6 +168,9 @@ def test_threads_lose_and_tear_nothing(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
     writer = Writer.create(folder / "j")
 
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
     def write(thread: int) -> None:
         for n in range(2000):
             writer.append(events.encode(events.Metric(bytes([thread]) * 16, "m", 0.0, n, 0)))
@@ -176,6 +180,7 @@ def test_threads_lose_and_tear_nothing(folder: Path, monkeypatch: pytest.MonkeyP
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(before)
     writer.close()
     found = read_all(folder / "j")
     for n in range(8):

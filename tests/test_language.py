@@ -204,7 +204,7 @@ def _misuses() -> dict[str, tuple[Callable[[], Any], type[Exception], str]]:
     def two() -> tuple[int, int]:
         return 1, 2
 
-    def loose():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def loose():  # type: ignore[no-untyped-def]
         return 1, 2
 
     return {
@@ -219,7 +219,11 @@ def _misuses() -> dict[str, tuple[Callable[[], Any], type[Exception], str]]:
             trackdsl.OptionError,
             "did you mean `prefix`",
         ),
-        "template over no parameter": (lambda: stage("fit-{modl}")(two), trackdsl.TemplateError, "no parameter of two()"),
+        "template over no parameter": (
+            lambda: stage("fit-{modl}")(two),
+            trackdsl.TemplateError,
+            "no parameter of two()",
+        ),
         "template with a lone brace": (lambda: stage("fit-{")(two), trackdsl.TemplateError, "{{ and }}"),
         "params that are none": (lambda: stage(params=["z"])(two), trackdsl.OptionError, "no parameter of two()"),
         "too many names for the annotation": (
@@ -256,7 +260,7 @@ def test_names_too_many_lose_nothing() -> None:
 
     @stage
     @track_returns("a", "b", "c")
-    def loose():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def loose():  # type: ignore[no-untyped-def]
         return 1, 2
 
     with capture_runs() as captured, pytest.raises(trackdsl.ReturnsError) as raised:
@@ -377,7 +381,7 @@ def test_generators_are_refused_with_advice() -> None:
     with pytest.raises(trackdsl.OptionError, match="with stage"):
 
         @stage
-        def numbers():  # type: ignore[no-untyped-def]  # noqa: ANN202
+        def numbers():  # type: ignore[no-untyped-def]
             yield 1
 
 

@@ -162,7 +162,7 @@ def test_markers_on_parameters() -> None:
         b: Annotated[int, Ignore],
         c: Annotated[str, Secret],
         d: Annotated[str, Secret()],
-        e: "Annotated[int, Param('late')]" = 5,
+        e: Annotated[int, Param("late")] = 5,
     ) -> None: ...
 
     with capture_runs() as captured:
@@ -201,6 +201,7 @@ def test_secret_names(name: str, secret: bool) -> None:
     [
         ("postgresql://me:hunter2@db:5432/x", "postgresql://***@db:5432/x"),
         ("see https://token@github.com/a/b.", "see https://***@github.com/a/b."),
+        ("https://me:p@ss@host/x", "https://***@host/x"),
         ("https://example.com/a@b", "https://example.com/a@b"),
         ("AKIAIOSFODNN7EXAMPLE", "***"),
         ("ghp_" + "a1" * 18, "***"),
@@ -299,7 +300,9 @@ def test_markers_on_returns() -> None:
     @stage
     @track_returns
     def train() -> tuple[
-        Annotated[object, Model("classifier")], Annotated[float, Metric("accuracy")], Annotated[str, Artifact("a/n.txt")]
+        Annotated[object, Model("classifier")],
+        Annotated[float, Metric("accuracy")],
+        Annotated[str, Artifact("a/n.txt")],
     ]:
         return {1}, 0.5, "note"
 
@@ -434,7 +437,7 @@ def test_nothing_that_is_logged_raises(value: Any, tag: str, name: str) -> None:
             run.log_param(name, x)
             run.set_tag(tag, x)
             run.log_metric(name, x)
-            with stage(name or None, **{"p": x}):
+            with stage(name or None, p=x):
                 pass
             return x
 

@@ -124,13 +124,14 @@ class Call:
 
     def _enter_section(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
         outer = _context.current()
-        if outer is None:
+        run = outer.run if outer is not None else _roots.run_of_mlflow()
+        if run is None:
             return self._enter_run(args, kwargs)
         with guarded("entering a call"):
             name = self._names(args, kwargs)[0]
-            scope = open_section(outer, name, self)
+            scope = open_section(run, outer, name, self)
             if scope.index == 0 and self.plan.records:
-                append_params(outer.run, _under(name, self.plan.params(args, kwargs)))
+                append_params(run, _under(name, self.plan.params(args, kwargs)))
             return scope
         return None
 
@@ -215,11 +216,11 @@ def open_scope(
     return scope
 
 
-def open_section(outer: Scope, name: str, owner: object) -> Scope:
-    """Begin a section of the current run."""
-    scope = Scope(outer.run, outer, owner, outer.step)
+def open_section(run: Run, outer: Scope | None, name: str, owner: object) -> Scope:
+    """Begin a section of a run."""
+    scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
     scope.section = name
-    scope.index = outer.run.next_index(name)
+    scope.index = run.next_index(name)
     _context.enter(scope)
     scope.entered = _clock()
     return scope
@@ -252,8 +253,9 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Ru
         if extra and "{" in name and set(_quiet_placeholders(name)) <= set(extra):
             name = _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
         outer = _context.current()
-        if is_stage and not options.nested and outer is not None:
-            scope = open_section(outer, name, owner)
+        enclosing = outer.run if outer is not None else _roots.run_of_mlflow()
+        if is_stage and not options.nested and enclosing is not None:
+            scope = open_section(enclosing, outer, name, owner)
             if scope.index == 0:
                 append_params(scope.run, _under(name, params))
         else:

@@ -218,10 +218,12 @@ def _report_unrecorded() -> None:
 
 def _at_exit() -> None:
     _report_unrecorded()
-    if settings.mode() != "disabled" and any(target.writer is not None and target._deliver for target in targets()):
+    writers = [target.writer for target in targets() if target.writer is not None and target._deliver]
+    if writers:
         from trackdsl.delivery import wait_at_exit
 
-        wait_at_exit([t.writer for t in targets() if t.writer is not None and t._deliver])
+        with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.
+            wait_at_exit(writers)
 
 
 def _after_fork() -> None:

@@ -49,6 +49,7 @@ class Child:
 
     def __init__(self, program: str, *args: str, env: dict[str, str], cwd: Path) -> None:
         command = [sys.executable, "-W", "ignore", str(PROGRAMS / f"{program}.py"), *args]
+        self._name = program
         self._log = open(cwd / "children.log", "ab")  # noqa: SIM115 - closed with the child
         self.process = subprocess.Popen(
             command, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
@@ -56,14 +57,19 @@ class Child:
         self._ready = False
 
     def ask(self, what: str, loops: int) -> float:
-        """Let it do `what` so many times; returns the seconds of one.
+        """Let it do `what` so many times; returns the seconds of one."""
+        return self.ask_both(what, loops)[0]
+
+    def ask_both(self, what: str, loops: int) -> tuple[float, float]:
+        """As `ask`, with the processor's seconds second.
 
         Raises:
             RuntimeError: the program is gone.
         """
         self.wait()
         self._send(f"{what} {loops}")
-        return int(self._receive()) / loops / 1e9
+        wall, processor = map(int, self._receive().split())
+        return wall / loops / 1e9, processor / loops / 1e9
 
     def subject(self, name: str, what: str, loops: int) -> Subject:
         """`what` of this child, to be measured in turn with others."""
@@ -93,7 +99,7 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a benchmark program died: {self.process.args}; it said:\n{self._last_words()}")
+            raise RuntimeError(f"the benchmark program {self._name} died; it said:\n{self._last_words()}")
         return line
 
     def _last_words(self) -> str:

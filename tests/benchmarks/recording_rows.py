@@ -53,7 +53,7 @@ class Effort:
 
 
 FULL = Effort(rounds=15, starts=15, outages=5, segments=400, points=1_000_000)
-QUICK = Effort(rounds=4, starts=3, outages=1, segments=60, points=1_000_000)
+QUICK = Effort(rounds=3, starts=3, outages=1, segments=40, points=1_000_000)
 
 
 def recording(place: Place, effort: Effort, groups: set[str], tell: Tell) -> list[Row]:

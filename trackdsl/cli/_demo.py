@@ -42,8 +42,8 @@ def run(directory: Path | None, spool: Path | None) -> None:
         raise click.ClickException("the demo needs scikit-learn: `pip install scikit-learn`")
     if settings.mode() == "disabled":
         raise click.ClickException("trackdsl is switched off (TRACKDSL_MODE=disabled): unset it to run the demo.")
-    if spool is not None:
-        trackdsl.configure(spool=spool)
+    # Named before the folder changes, which a relative path would change with.
+    trackdsl.configure(spool=_spool.find() if spool is None else spool.expanduser().absolute())
     with _inside(directory):
         started = time.time_ns() // 1_000_000
         _run_pipeline()
@@ -104,16 +104,19 @@ def _wait() -> None:
 def _errors() -> list[str]:
     here = os.getpid()
     own = [journal for journal in look(_spool.find()) if journal.origin is not None and journal.origin.pid == here]
-    return [journal.error for journal in own if journal.progress.blocked_since or journal.progress.deferred]
+    return [
+        journal.brief_error or "artifacts wait for their store"
+        for journal in own
+        if journal.progress.blocked_since or journal.progress.deferred
+    ]
 
 
 def _show(uri: str, started: int) -> None:
     from rich.console import Console
 
-    from trackdsl.delivery._process import ENVIRONMENT
+    from trackdsl.delivery._process import prepare_environment
 
-    os.environ.update(ENVIRONMENT)
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    prepare_environment()
     runs = _read_back(uri, started)
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -150,11 +153,10 @@ def _tree(found: Any, children: dict[str | None, list[Any]], above: Tree | None 
     from rich.text import Text
     from rich.tree import Tree
 
-    label = Text.assemble(
-        (found.info.run_name, "bold"), "  ", (found.info.status, _colour(found.info.status)), f"  {_duration(found.info)}"
-    )
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(found.data.metrics.items()))
-    label.append(f"  {metrics}", "cyan")
+    label = Text.assemble((found.info.run_name, "bold"), "  ", (found.info.status, _colour(found.info.status)))
+    label.append(f"  {_duration(found.info)}")
+    for name, value in sorted(found.data.metrics.items()):
+        label.append(f"  {name} {value:.4g}", "cyan")
     tree = Tree(label) if above is None else above.add(label)
     for child in children.get(found.info.run_id, []):
         _tree(child, children, tree)
@@ -181,3 +183,5 @@ def _tell_how_to_open(console: Console, uri: str, roots: list[Any]) -> None:
         return
     console.print("\nOpen it in the MLflow UI, at http://localhost:5000:", soft_wrap=True)
     console.print(f"  mlflow ui --backend-store-uri {shlex.quote(shown)} --port 5000", soft_wrap=True, markup=False)
+    if uri == target_for(settings.DEFAULT_TRACKING_URI).uri:
+        console.print("In this folder, `mlflow ui` alone does the same.")

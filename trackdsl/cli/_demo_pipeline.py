@@ -53,7 +53,7 @@ def fit(model: str, train: Any, test: Any, rate: float, epochs: int = 10, seed: 
         log_metrics(
             {
                 "loss": log_loss(train[1], classifier.predict_proba(train[0]), labels=CLASSES),
-                "accuracy_by_epoch": classifier.score(*test),
+                "test_accuracy": classifier.score(*test),
             }
         )
     return classifier, float(classifier.score(*test))

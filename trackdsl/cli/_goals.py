@@ -78,7 +78,8 @@ class Goals:
     def moving(self) -> bool:
         """Whether something is left to deliver, and worth waiting for."""
         open_ = [goal for goal in self._goals if not goal.reached]
-        if any([goal.look() for goal in open_]):
+        moved = [goal.look() for goal in open_]
+        if any(moved):
             self._moved = time.monotonic()
         open_ = [goal for goal in open_ if not goal.reached]
         if not open_ or all(goal.failures >= _ENOUGH_FAILURES for goal in open_):
@@ -100,7 +101,9 @@ class Goals:
         """Show a progress bar on the terminal, drawn by a thread: a round of delivery may take a while."""
         from tqdm import tqdm
 
-        bar = tqdm(total=self._total, desc=_TITLE, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False)
+        bar = tqdm(
+            total=self._total, desc=_TITLE, unit="B", unit_scale=True, file=sys.stderr, disable=None, leave=False
+        )
         done = threading.Event()
         thread = threading.Thread(target=self._draw, args=(bar, done), name="trackdsl-bar", daemon=True)
         thread.start()

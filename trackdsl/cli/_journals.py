@@ -77,6 +77,11 @@ class Journal:
         """What delivery said last, without credentials."""
         return mask_prose(self.progress.error)
 
+    @property
+    def brief_error(self) -> str:
+        """Its first line: a database's error brings the whole statement along."""
+        return self.error.partition("\n")[0]
+
     def bytes_left(self) -> int:
         """Bytes of events that are not delivered."""
         return bytes_between(self.directory, self.progress.position, self.end)

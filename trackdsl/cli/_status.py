@@ -12,10 +12,11 @@ import click
 
 from trackdsl._events import SCHEMA
 from trackdsl.cli._journals import MOST_COUNTED, Journal, look, place
+from trackdsl.delivery._process import LOCK
 from trackdsl.journal._lock import is_held
 
-#: Wide enough that no address is broken where the output goes to a file or another program.
-_WIDTH_OF_PIPES = 200
+#: Wide enough that no address and no message is broken where the output goes to a file or another program.
+_WIDTH_OF_PIPES = 1000
 
 
 def show(named: Path | None, *, as_json: bool) -> None:
@@ -79,9 +80,10 @@ def damaged_origin(journal: Journal) -> str:
     return f"its `origin` file is damaged, so nobody knows where it goes; it is left alone in {journal.directory}"
 
 
-def _is_delivering(spool: Path) -> bool:
+def is_delivering(spool: Path) -> bool:
+    """Whether somebody delivers from this spool right now."""
     try:
-        return is_held(spool / "delivery.lock")
+        return is_held(spool / LOCK)
     except OSError:
         return False
 
@@ -91,7 +93,7 @@ def _programs(count: int) -> str:
 
 
 def _next_step(spool: Path, waiting: list[Journal]) -> str:
-    if _is_delivering(spool):
+    if is_delivering(spool):
         return "a delivery process is at work; `trackdsl sync` waits for it"
     if all(journal.problem for journal in waiting):
         return "no delivery process is at work, and none could deliver this"
@@ -135,9 +137,9 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     elif journal.newer is not None:
         found.append(newer_version(journal))
     if progress.blocked_since and journal.problem is None:
-        found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.error}")
+        found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.brief_error}")
     elif progress.error and journal.problem is None:
-        found.append(journal.error)
+        found.append(journal.brief_error)
     for count, what in (
         (progress.deferred, "artifacts wait for their store"),
         (progress.damaged, "damaged records were skipped"),
@@ -156,7 +158,7 @@ def _since(journal: Journal) -> int | None:
 def _structure(spool: Path, found: list[Journal]) -> dict[str, Any]:
     return {
         "spool": str(spool),
-        "delivering": _is_delivering(spool),
+        "delivering": is_delivering(spool),
         "waiting": sum(journal.waits for journal in found),
         "journals": [_entry(journal) for journal in found],
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 import warnings
@@ -18,11 +17,11 @@ import click
 
 from trackdsl.cli._goals import Goals
 from trackdsl.cli._journals import Journal, look, place
-from trackdsl.cli._status import damaged_origin, newer_version, size
+from trackdsl.cli._status import damaged_origin, is_delivering, newer_version, size
 from trackdsl.delivery._client import wake
-from trackdsl.delivery._process import ENVIRONMENT, LOCK, LOG, open_sink, take_lock
+from trackdsl.delivery._process import LOG, LOG_FORMAT, MaskingFormatter, open_sink, prepare_environment, take_lock
 from trackdsl.delivery._worker import Worker
-from trackdsl.journal._lock import FileLock, is_held
+from trackdsl.journal._lock import FileLock
 
 _NAP = 0.05
 #: Programs only look whether the lock is held, which takes it for an instant: hence the patience.
@@ -86,7 +85,7 @@ def _deliver_here(spool: Path, goals: Goals, lock: FileLock) -> None:
 def _follow(spool: Path, goals: Goals) -> None:
     """Wait while somebody else delivers."""
     next_wake = 0.0
-    while goals.moving() and is_held(spool / LOCK):
+    while goals.moving() and is_delivering(spool):
         if time.monotonic() >= next_wake:
             # Again and again: it tries once for each, and one failure alone does not mean much.
             wake(spool)
@@ -99,7 +98,13 @@ def _tell_left(spool: Path, directories: set[Path]) -> None:
     click.echo(f"Not everything is delivered; this is left in {spool}:", err=True)
     for journal in left:
         click.echo(f"  {journal.program}: {_reason(journal)}", err=True)
-    if any(journal.problem is None for journal in left):
+    if not any(journal.problem is None for journal in left):
+        return
+    if is_delivering(spool):
+        click.echo(
+            "Nothing is lost: the delivery process goes on trying; `trackdsl status` tells how it fares.", err=True
+        )
+    else:
         click.echo("Nothing is lost. Mend the cause, then run `trackdsl sync` again.", err=True)
 
 
@@ -112,7 +117,7 @@ def _reason(journal: Journal) -> str:
     progress = journal.progress
     if not journal.bytes_left():
         what = f"{progress.deferred} artifacts for {journal.target}" if progress.deferred else "the ends of its runs"
-    return f"{what}: {journal.error or 'nothing has moved, and no error is known; try a longer --timeout'}"
+    return f"{what}: {journal.brief_error or 'nothing has moved, and no error is known; try a longer --timeout'}"
 
 
 class _Counting(logging.FileHandler):
@@ -130,14 +135,9 @@ class _Counting(logging.FileHandler):
 @contextlib.contextmanager
 def _own_log(spool: Path) -> Iterator[_Counting]:
     """Make this process one that delivers: MLflow's environment, and a log beside the progress bar."""
-    from trackdsl.delivery._process import _Masking
-
-    os.environ.update(ENVIRONMENT)
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        os.environ.pop(name, None)
+    prepare_environment()
     handler = _Counting(spool / LOG)
-    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(MaskingFormatter(LOG_FORMAT))
     handler.setLevel(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)

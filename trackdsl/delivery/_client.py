@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import threading
@@ -247,9 +248,27 @@ def _start_thread(spool: Path) -> None:
             return
         from trackdsl.delivery._thread import serve
 
+        _wait_before_shutdown()
         thread = threading.Thread(target=serve, args=(spool,), name="trackdsl-delivery", daemon=True)
         _threads[spool] = thread
         thread.start()
+
+
+def _wait_before_shutdown() -> None:
+    """Let the thread finish while Python can still start threads: `atexit` is too late for MLflow's own."""
+    register = getattr(threading, "_register_atexit", None)
+    if register is None or _threads:
+        return
+
+    # Registered before ours, so it ends thread pools after us; MLflow would import it too late.
+    importlib.import_module("concurrent.futures.thread")
+
+    def wait() -> None:
+        from trackdsl._target import targets
+
+        wait_at_exit([target.writer for target in targets() if target.writer is not None])
+
+    register(wait)
 
 
 def _after_fork() -> None:

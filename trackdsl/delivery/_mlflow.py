@@ -44,6 +44,7 @@ class MlflowSink:
         with _translated(), _alone(uri), _inside(cwd, move):
             from mlflow import MlflowClient
 
+            _make_database(uri)
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def experiment(self, name: str) -> str:
@@ -183,6 +184,39 @@ def _alone(uri: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _make_database(uri: str) -> None:
+    """Make a fresh SQLite file whole or not at all: MLflow can never open one whose making was cut short."""
+    path = sqlite_path(uri)
+    if path is None or path == ":memory:" or _has_content(path):
+        return
+    from mlflow import MlflowClient
+
+    part = f"{path}.trackdsl-part"
+    try:
+        # Left by a process that was killed here; its rollback journal would be played back into the new file.
+        _unlink(part, f"{part}-journal")
+        client = MlflowClient(tracking_uri=uri.replace(path, part, 1))
+        client._tracking_client.store.engine.dispose()
+        # Somebody who does not know our lock may have made it meanwhile: theirs stands.
+        if not _has_content(path):
+            os.replace(part, path)
+    finally:
+        _unlink(part, f"{part}-journal")
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except FileNotFoundError:
+        return False
+
+
+def _unlink(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from trackdsl._secrets import mask_prose
 from trackdsl.delivery._sink import Sink
@@ -19,6 +20,7 @@ from trackdsl.journal._lock import FileLock
 
 LOCK = "delivery.lock"
 LOG = "delivery.log"
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LINGER = 3.0
 _SHORTEST_NAP = 0.02
@@ -33,6 +35,7 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -57,10 +60,8 @@ def take_lock(spool: Path, patience: float) -> FileLock | None:
 
 def main(spool: Path) -> None:
     """Deliver until nothing is left."""
-    os.environ.update(ENVIRONMENT)
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        os.environ.pop(name, None)
-    _log_to_stderr()
+    prepare_environment()
+    log_to(sys.stderr)
     with contextlib.suppress(OSError):
         os.nice(10)
     stop = _Stop()
@@ -112,14 +113,24 @@ def _serve(worker: Worker, stop: _Stop) -> None:
         nap = min(nap * 1.3, _LONGEST_NAP)
 
 
-class _Masking(logging.Formatter):
+def prepare_environment() -> None:
+    """Make this process one that delivers: before MLflow is imported, and never in a user's program."""
+    os.environ.update(ENVIRONMENT)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+        os.environ.pop(name, None)
+
+
+class MaskingFormatter(logging.Formatter):
+    """Takes secrets out of whatever is logged, by us or by MLflow."""
+
     def format(self, record: logging.LogRecord) -> str:
         return mask_prose(super().format(record))
 
 
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Masking("%(asctime)s %(levelname)s %(message)s"))
+def log_to(stream: TextIO) -> None:
+    """Send the warnings of this process to a stream, with secrets masked."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(MaskingFormatter(LOG_FORMAT))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

@@ -15,6 +15,7 @@ from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._reader import newer_schema
 from trackdsl.journal._spool import journals, sweep
 
 _FIRST_PAUSE = 0.25
@@ -165,6 +166,10 @@ class Worker:
             try:
                 if origin is None:
                     raise OSError(22, "its `origin` file is damaged", str(directory))
+                # Before a stream opens it for writing; as a stream it would also hold up all others of its store.
+                newer = newer_schema(directory)
+                if newer is not None:
+                    raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
                 self._streams[directory] = Stream(directory, origin, self._find_foreign)
             except OSError as error:
                 self._unreadable.add(directory)

@@ -195,6 +195,18 @@ def segments(directory: Path) -> list[int]:
     return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
 
 
+def newer_schema(directory: Path) -> int | None:
+    """The version of a journal's events where it is too new to be read, or None. A program writes one version alone."""
+    for number in segments(directory)[:1]:
+        try:
+            with open(directory / f"{number:06d}.seg", "rb") as file:
+                header = fmt.Header.unpack(file.read(fmt.HEADER_SIZE))
+        except OSError:
+            return None
+        return header.schema if header is not None and header.schema > events.SCHEMA else None
+    return None
+
+
 def read_all(directory: Path) -> list[events.AnyEvent]:
     """Every event of a journal that can be read now."""
     reader = Reader(directory)

@@ -81,7 +81,8 @@ class Writer:
             writer = cls(unborn, lock, int.from_bytes(os.urandom(4), "little"))
             _allocate(unborn / "progress", PROGRESS_SIZE)
             _allocate(unborn / "reserve", _RESERVE)
-            writer._switch(writer._next_segment(_FIRST_SEGMENT))
+            mapped = writer._next_segment(_FIRST_SEGMENT)
+            writer._switch(mapped, "next", mapped.write)
             describe(unborn)
             os.rename(unborn, directory)
         except BaseException:
@@ -156,13 +157,15 @@ class Writer:
 
     def _grow(self, data: bytes) -> None:
         size = max(self._size, fmt.HEADER_SIZE + len(data))
-        self._switch(self._next_segment(size))
+        mapped = self._next_segment(size)
+        # Before other threads can see the segment, and fill it.
+        mapped.write(data)
+        self._switch(mapped, "next", mapped.write)
         self._size = min(self._size * 2, _LARGEST_SEGMENT)
         if self._in_reserve:
             self._in_reserve = False
             with contextlib.suppress(OSError):
                 _allocate(self.directory / "reserve", _RESERVE)
-        self._write(data)
 
     def _next_segment(self, size: int) -> mmap.mmap:
         path = self.directory / "next"
@@ -179,23 +182,22 @@ class Writer:
         mapped.write(header.pack())
         return mapped
 
-    def _switch(self, mapped: mmap.mmap, name: str = "next") -> None:
+    def _switch(self, mapped: mmap.mmap, name: str, write: Callable[[bytes], int]) -> None:
         # Close first, show the new one second: a reader that sees a successor knows that no late write can follow.
         if self._number:
             self._map.close()
         self._number += 1
         os.rename(self.directory / name, self.directory / f"{self._number:06d}.seg")
         self._map = mapped
-        self._write = mapped.write
+        self._write = write
         self._note_lost()
 
     def _write_reserved(self, data: bytes) -> bool:
         try:
             if not self._in_reserve:
                 mapped = self._map_segment(self.directory / "reserve", _RESERVE)
-                self._switch(mapped, "reserve")
+                self._switch(mapped, "reserve", _no_segment)
                 self._in_reserve = True
-                self._write = _no_segment
             self._map.write(data)
         except (OSError, ValueError):
             return False
