@@ -44,10 +44,14 @@ any_event = st.one_of(
     ),
     st.builds(events.Params, ids, st.dictionaries(texts, scalars, max_size=4)),
     st.builds(events.Metric, ids, texts, st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1), times),
-    st.builds(events.Metrics, ids, st.dictionaries(texts, st.floats(allow_nan=False), max_size=4), st.integers(0, 9), times),
+    st.builds(
+        events.Metrics, ids, st.dictionaries(texts, st.floats(allow_nan=False), max_size=4), st.integers(0, 9), times
+    ),
     st.builds(events.Tags, ids, mappings),
     st.builds(events.File, ids, texts, texts, st.booleans()),
-    st.builds(events.Close, ids, texts, times, st.none() | st.builds(events.Failure, texts, texts, texts), st.integers(0, 9)),
+    st.builds(
+        events.Close, ids, texts, times, st.none() | st.builds(events.Failure, texts, texts, texts), st.integers(0, 9)
+    ),
     st.builds(events.Adopt, ids, texts, texts),
 )  # fmt: skip
 
@@ -58,7 +62,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def written(found: list[Any], directory: Path, **sizes: int) -> Path:
+def written(found: list[Any], directory: Path) -> Path:
     """A journal with these events, whose writer is gone."""
     shutil.rmtree(directory, ignore_errors=True)
     writer = Writer.create(directory)
@@ -358,7 +362,7 @@ FULL_DISK = """
 
 
 def test_a_full_disk_costs_counted_events_and_nothing_else(start: StartProgram, tmp_path: Path) -> None:
-    """The program goes on, one line says why, the run ends with the number that is missing, and later runs are whole."""
+    """The program goes on, one line says why, the run ends with what is missing counted, and later runs are whole."""
     program: Program = start(FULL_DISK)
     code, out, err = program.finish()
     assert code == 0, err

@@ -19,6 +19,7 @@ from trackdsl._run import (
     append_params,
     clean_tags,
     close_run,
+    fault,
     guarded,
     open_run,
     record_metrics,
@@ -116,10 +117,12 @@ class Call:
     def _enter_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
         options = self.options
         assert options is not None
-        with guarded("entering a call"):
+        try:
             params = self.plan.params(args, kwargs) if self.plan.records else {}
             name, experiment = self._names(args, kwargs)
             return open_scope(options, name, experiment, params, self._tags, self._site, self)
+        except Exception as error:
+            fault("entering a call", error)
         return None
 
     def _enter_section(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
@@ -229,12 +232,13 @@ def open_section(run: Run, outer: Scope | None, name: str, owner: object) -> Sco
 def close_scope(scope: Scope, error: BaseException | None) -> None:
     """End a run or a section, and make what is around it current again."""
     try:
-        with guarded("leaving a call"):
-            if scope.section is None:
-                close_run(scope.run, error)
-            else:
-                seconds = (_clock() - scope.entered) / 1e9
-                record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)
+        if scope.section is None:
+            close_run(scope.run, error)
+        else:
+            seconds = (_clock() - scope.entered) / 1e9
+            record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)
+    except Exception as trouble:
+        fault("leaving a call", trouble)
     finally:
         _context.leave(scope)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _artifacts, markers
-from trackdsl._run import Run, append_tags, guarded, record_metrics, to_number
+from trackdsl._run import Run, append_tags, guarded, record_metrics, record_numbers, to_number
 from trackdsl._secrets import is_secret_name, mask_text
 from trackdsl._signature import annotations_of, markers_of
 from trackdsl.errors import ReturnsError, report
@@ -53,6 +53,8 @@ class ReturnPlan:
         self._unread: Callable[..., Any] | None = fn
         self._marker: Any = None
         self._part_markers: tuple[Any, ...] = ()
+        #: Nothing chooses, names or places: a dict of numbers is recorded as it is.
+        self._as_is = not names and not prefix and self._metrics is None
         self._read_annotation()
 
     def record(self, run: Run, value: Any, step: int, section: str = "") -> None:
@@ -72,6 +74,8 @@ class ReturnPlan:
         if self._unread is not None:
             self._read_annotation()
             self._unread = None
+        if self._as_is and self._marker is None and not section and record_numbers(run, value, step):
+            return
         with guarded("track_returns"):
             found = _Found(run, section + self._prefix)
             self._sort(found, value)

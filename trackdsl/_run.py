@@ -22,6 +22,9 @@ from trackdsl.errors import RunNotReady, TrackdslError, report
 
 _now = time.time_ns
 _INT64 = 1 << 63
+#: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
+_NUMBERS = frozenset([float, int])
+_NAMES = frozenset([str])
 
 # An id is ten random bytes, drawn once per process, and a count: uuid4 would cost more than the rest of an event.
 _prefix = os.urandom(10)
@@ -250,6 +253,13 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
         return True
 
 
+def fault(doing: str, error: Exception) -> None:
+    """What `guarded` does, for the two hot paths, where a `with` costs a quarter of a microsecond."""
+    if isinstance(error, TrackdslError):
+        raise error
+    report("capture", f"trackdsl: {doing} failed: {type(error).__name__}: {error}", key=doing)
+
+
 def open_run(
     *,
     name: str,
@@ -312,8 +322,25 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
     record_metrics(run, {name: value}, step)
 
 
+def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
+    """Write points of several metrics where an event takes them as they are; False where it does not."""
+    if type(metrics) is not dict or type(step) is not int:
+        return False
+    # A copy, because another thread may change the user's dict between the check and the writing.
+    values = metrics.copy()
+    if not values or not (_NUMBERS.issuperset(map(type, values.values())) and _NAMES.issuperset(map(type, values))):
+        return False
+    try:
+        run._target.append(encode(Metrics(run._id, values, step, _now())), run)
+    except (OverflowError, UnicodeEncodeError):
+        return False
+    return True
+
+
 def record_metrics(run: Run, metrics: Mapping[str, Any], step: Any) -> None:
     """Write points of several metrics; what is no number is left out, and a tag says so."""
+    if record_numbers(run, metrics, step):
+        return
     with guarded("log_metrics"):
         values: dict[str, float] = {}
         tags: dict[str, str] = {}

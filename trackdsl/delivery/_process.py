@@ -23,6 +23,8 @@ LOG = "delivery.log"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LINGER = 3.0
+#: Of 19: enough to leave a busy machine to the program, and still to get on there.
+_NICENESS = 15
 _SHORTEST_NAP = 0.02
 _LONGEST_NAP = 0.2
 #: How long to go on trying a store that does not answer, when no program is alive that could have more to say.
@@ -62,8 +64,7 @@ def main(spool: Path) -> None:
     """Deliver until nothing is left."""
     prepare_environment()
     log_to(sys.stderr)
-    with contextlib.suppress(OSError):
-        os.nice(10)
+    _give_way()
     stop = _Stop()
     while not stop:
         # Programs only look whether the lock is held, which takes it for an instant: hence the patience.
@@ -111,6 +112,15 @@ def _serve(worker: Worker, stop: _Stop) -> None:
             return
         time.sleep(nap)
         nap = min(nap * 1.3, _LONGEST_NAP)
+
+
+def _give_way() -> None:
+    """Let programs go first."""
+    with contextlib.suppress(OSError):
+        os.nice(_NICENESS)
+    # On Linux a session of its own is a group of its own, and niceness counts within a group alone.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_NICENESS))
 
 
 def prepare_environment() -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG001 - a body that used its parameters would be measured too
 """The function that all subjects call: eight parameters, five returned metrics."""
 
 from __future__ import annotations
