@@ -75,7 +75,7 @@ def mask_prose(text: str) -> str:
     """Mask secrets in free text: shapes, remembered values, and assignments such as `password="…"`.
 
     >>> mask_prose("login(password='hunter2')")
-    "login(password=***)"
+    'login(password=***)'
     """
     text = _ASSIGNED.sub(rf"\g<name>\g<equals>{MASK}", mask_text(text))
     # Longest first: a secret may be part of another.

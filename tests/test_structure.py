@@ -1,0 +1,123 @@
+"""The house itself: which way imports go, what the examples print, what type checkers say."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trackdsl
+
+PACKAGE = Path(trackdsl.__file__).parent
+ROOT = PACKAGE.parent
+
+#: From the words down to the file: a module may import from its own layer and those below it.
+LAYERS = [
+    {"cli", "testing", "_pytest_plugin"},
+    {"__init__"},
+    {"_decorators", "_configure", "_log", "_steps"},
+    {"_call", "_call_shapes"},
+    {"_roots", "_returns"},
+    {"_run", "_artifacts", "_signature", "_template", "handlers"},
+    {"_target", "_context", "_failure", "_state", "_source", "_replay"},
+    {"_flatten", "_process", "markers"},
+    {"journal", "_events", "_secrets"},
+    {"settings"},
+    {"errors", "_suggest", "_version"},
+]
+
+MODULES = [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.") if not name.endswith("__main__")]
+
+
+def _imports(path: Path) -> list[tuple[str, bool]]:
+    """Modules that a file imports, and whether it does so when it is imported itself."""
+    tree = ast.parse(path.read_text())
+    late = {
+        id(node)
+        for scope in ast.walk(tree)
+        if isinstance(scope, (ast.FunctionDef, ast.AsyncFunctionDef))
+        or (isinstance(scope, ast.If) and ast.unparse(scope.test) == "TYPE_CHECKING")
+        for node in ast.walk(scope)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = inner if node.module == "trackdsl" else [node.module]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found += [(name, id(node) not in late) for name in names]
+    return found
+
+
+def _part(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def test_imports_follow_the_arrows() -> None:
+    """No module imports from a layer above its own; delivery is reached by `delivery.__init__` and `_client` alone."""
+    level = {part: number for number, layer in enumerate(LAYERS) for part in layer}
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        here = parts[0]
+        for name, early in _imports(path):
+            there = _part(name) if _part(name) in level else "__init__"
+            if not name.startswith("trackdsl") or not early or "delivery" in (here, there):
+                continue
+            if level[there] < level[here]:
+                wrong.append(f"{'.'.join(parts)} imports {name}")
+    assert not wrong
+
+
+def test_only_the_sink_and_the_tools_import_mlflow() -> None:
+    """MLflow is imported in one module of the delivery, and by commands that read it back."""
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] == "mlflow" for name, _ in _imports(path))
+    }
+    assert users <= {"delivery/_mlflow.py", "cli/_demo.py"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings(name: str) -> None:
+    """What the docstrings show is what happens."""
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_everything_public_is_named_and_told() -> None:
+    """`__all__` is sorted and complete, and everything in it has a docstring."""
+    assert trackdsl.__all__ == sorted(trackdsl.__all__)
+    for name in trackdsl.__all__:
+        assert name == "__version__" or getattr(trackdsl, name).__doc__, name
+
+
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    """The first program of the README runs as it stands, and prints what the README says."""
+    text = (ROOT / "README.md").read_text()
+    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert program is not None
+    (tmp_path / "pipeline.py").write_text(program[1])
+    done = subprocess.run([sys.executable, "pipeline.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_see_the_function_unchanged(checker: str) -> None:
+    """mypy and pyright agree with every line of `tests/typing/api.py`, its errors included."""
+    command = {
+        "mypy": [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "tests/typing/api.py"],
+        "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "tests/typing/api.py"],
+    }[checker]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
