@@ -55,6 +55,8 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _target.close_all()
     _target.override(None)
     settings.restore(before)
+    if "mlflow" in sys.modules:
+        sys.modules["mlflow"].set_tracking_uri(None)
     errors._reported.clear()
     errors.set_strict(False)
 
@@ -164,9 +166,11 @@ def free_port() -> int:
 
 def client(uri: str | None = None) -> Any:
     """MLflow's client on a store; the default one of the working directory where no URI is given."""
-    from mlflow import MlflowClient
+    import mlflow
 
-    return MlflowClient(uri or f"sqlite:///{Path.cwd()}/mlflow.db")
+    uri = uri or f"sqlite:///{Path.cwd()}/mlflow.db"
+    mlflow.set_tracking_uri(uri)  # MLflow 3.1 asks the global one where a server's artifacts are.
+    return mlflow.MlflowClient(uri)
 
 
 def all_runs(uri: str | None = None) -> list[Any]:

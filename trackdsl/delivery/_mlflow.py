@@ -31,17 +31,18 @@ class MlflowSink:
     Args:
         uri: the tracking URI.
         cwd: the folder below which a local store puts its artifacts, as MLflow does for a program that runs there.
-        move: whether this process may change its working directory for a moment, to make MLflow look there.
+        own: whether this process belongs to delivery, so that its working directory and MLflow's global tracking URI
+            may be set.
 
     Raises:
         Unavailable: the store cannot be opened.
     """
 
-    def __init__(self, uri: str, cwd: str, *, move: bool) -> None:
+    def __init__(self, uri: str, cwd: str, *, own: bool) -> None:
         self._uri = uri
-        self._cwd = cwd
+        self._own = own
         self._experiments: dict[str, str] = {}
-        with _translated(), _alone(uri), _inside(cwd, move):
+        with _translated(), _alone(uri), _inside(cwd, own):
             from mlflow import MlflowClient
 
             _make_database(uri)
@@ -112,6 +113,7 @@ class MlflowSink:
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """See `Sink`."""
         with _translated():
+            self._point_mlflow_here()
             if directory:
                 self._client.log_artifacts(run_id, str(local), place or None)
             else:
@@ -121,7 +123,15 @@ class MlflowSink:
     def write_text(self, run_id: str, text: str, place: str) -> None:
         """See `Sink`."""
         with _translated():
+            self._point_mlflow_here()
             self._client.log_text(run_id, text, place)
+
+    def _point_mlflow_here(self) -> None:
+        # MLflow 3.1 asks the global tracking URI, not its client's, where a server's artifacts go.
+        if self._own:
+            import mlflow
+
+            mlflow.set_tracking_uri(self._uri)
 
     def _all_experiments(self) -> list[str]:
         found: list[str] = []

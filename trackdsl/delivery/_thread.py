@@ -36,4 +36,4 @@ def serve(spool: Path) -> None:
 def _open_sink(uri: str, cwd: str) -> Sink:
     from trackdsl.delivery._mlflow import MlflowSink
 
-    return MlflowSink(uri, cwd, move=False)
+    return MlflowSink(uri, cwd, own=False)
