@@ -9,7 +9,6 @@ import atexit
 import contextlib
 import itertools
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -138,7 +137,7 @@ class Target:
         from trackdsl import _process
 
         spool = self.spool or find_spool()
-        directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}"
+        directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
         record = _process.origin(self.uri, self.cwd)
         writer = Writer.create(directory, lambda unborn: _process.write_origin(unborn, record))
         if self._deliver:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,8 @@ def default_path() -> Path:
 
 def fallback_path() -> Path:
     """Where the spool goes when its own place cannot be written: the temporary folder."""
+    import tempfile
+
     return Path(tempfile.gettempdir()) / f"trackdsl-{os.getuid()}" / "spool" / _host()
 
 
