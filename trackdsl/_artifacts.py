@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from trackdsl._events import File, encode
+from trackdsl._events import File
+from trackdsl._record import append_tags, encode_safely
 from trackdsl._secrets import mask_text
 from trackdsl.errors import report
 
@@ -64,8 +65,6 @@ def keep_object(run: Run, artifact_file: str, write: Callable[[Path], None]) -> 
 
 
 def _keep(run: Run, place: str, write: Callable[[Path], None], *, directory: bool = False) -> None:
-    from trackdsl._run import append_tags
-
     try:
         place = inside(place)
         path, relative = run._target.new_file(PurePosixPath(place).name or "content")
@@ -80,7 +79,7 @@ def _keep(run: Run, place: str, write: Callable[[Path], None], *, directory: boo
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place}": reason[:500]})
         return
-    run._target.append(encode(File(run._id, place, relative, directory)), run, True)
+    run._target.append(encode_safely(File(run._id, place, relative, directory)), run, True)
 
 
 def inside(place: str) -> str:

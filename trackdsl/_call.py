@@ -12,18 +12,9 @@ from trackdsl import _context, _roots, _template
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import flatten
+from trackdsl._record import append_params, clean_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
-from trackdsl._run import (
-    NULL_RUN,
-    Run,
-    append_params,
-    clean_tags,
-    close_run,
-    fault,
-    guarded,
-    open_run,
-    record_metrics,
-)
+from trackdsl._run import NULL_RUN, Run, close_run, open_run
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._state import state

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from trackdsl import _context
+from trackdsl._record import record_metric
 from trackdsl._roots import run_of_mlflow, run_outside
-from trackdsl._run import Run, record_metric
+from trackdsl._run import Run
 
 
 def current_run() -> Run | None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _artifacts, markers
-from trackdsl._run import Run, append_tags, guarded, record_metrics, record_numbers, to_number
+from trackdsl._record import append_tags, guarded, record_metrics, record_numbers, to_number
+from trackdsl._run import Run
 from trackdsl._secrets import is_secret_name, mask_text
 from trackdsl._signature import annotations_of, markers_of
 from trackdsl.errors import ReturnsError, report

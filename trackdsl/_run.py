@@ -6,7 +6,6 @@ Every method here writes one event to the journal and returns; nothing waits for
 from __future__ import annotations
 
 import itertools
-import operator
 import os
 import time
 from collections.abc import Mapping
@@ -14,17 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _artifacts, _context, _failure
-from trackdsl._events import Adopt, Close, Failure, Metric, Metrics, Open, Params, Scalar, Tags, encode
+from trackdsl._events import Adopt, Close, Open, Scalar
 from trackdsl._flatten import flatten
-from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl._record import (
+    append_params,
+    append_tags,
+    clean_tags,
+    encode_safely,
+    guarded,
+    record_metric,
+    record_metrics,
+)
+from trackdsl._secrets import mask_text
 from trackdsl._target import Target
-from trackdsl.errors import RunNotReady, TrackdslError, report
+from trackdsl.errors import RunNotReady
 
 _now = time.time_ns
-_INT64 = 1 << 63
-#: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
-_NUMBERS = frozenset([float, int])
-_NAMES = frozenset([str])
 
 # An id is ten random bytes, drawn once per process, and a count: uuid4 would cost more than the rest of an event.
 _prefix = os.urandom(10)
@@ -235,31 +239,6 @@ class _NullRun(Run):
 NULL_RUN: Run = _NullRun(bytes(16), "disabled", None, "disabled", None, Target("disabled", "/", deliver=False))
 
 
-class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
-    """Keeps faults in tracking away from user code: they are reported, once per cause, and the block ends."""
-
-    __slots__ = ("_doing",)
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if error is None or not isinstance(error, Exception) or isinstance(error, TrackdslError):
-            return False
-        report("capture", f"trackdsl: {self._doing} failed: {type(error).__name__}: {error}", key=self._doing)
-        return True
-
-
-def fault(doing: str, error: Exception) -> None:
-    """What `guarded` does, for the two hot paths, where a `with` costs a quarter of a microsecond."""
-    if isinstance(error, TrackdslError):
-        raise error
-    report("capture", f"trackdsl: {doing} failed: {type(error).__name__}: {error}", key=doing)
-
-
 def open_run(
     *,
     name: str,
@@ -277,13 +256,8 @@ def open_run(
     run = Run(new_id(), name, parent, path, experiment, target)
     now = _now()
     parent_id = None if parent is None else parent._id
-    try:
-        payload = encode(Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site))
-    except (OverflowError, UnicodeEncodeError, ValueError):
-        clean = [_storable(part) for part in (experiment, name, word, path, params, tags, site)]
-        experiment, name, word, path, params, tags, site = clean
-        payload = encode(Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site))
-    target.append(payload, run, True)
+    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
+    target.append(encode_safely(event), run, True)
     if now > target.watch_at and target.watch_at:
         target.watch(now)
     return run
@@ -292,7 +266,7 @@ def open_run(
 def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
     """A handle on a run that plain MLflow opened; trackdsl writes to it and never ends it."""
     run = Run(new_id(), "mlflow", None, "mlflow", None, target)
-    target.append(encode(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
+    target.append(encode_safely(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
     return run
 
 
@@ -303,122 +277,4 @@ def close_run(run: Run, error: BaseException | None) -> None:
     else:
         status, failure = _failure.status_of(error), _failure.describe(error)
     event = Close(run._id, status, _now(), failure, run._lost)
-    try:
-        payload = encode(event)
-    except (UnicodeEncodeError, ValueError):
-        payload = encode(Close(run._id, status, event.time, _storable_failure(failure), run._lost))
-    run._target.append(payload, run, True)
-
-
-def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
-    """Write one metric point: the hottest path of the program."""
-    kind = type(value)
-    if (kind is float or kind is int) and type(step) is int and type(name) is str:
-        try:
-            run._target.append(encode(Metric(run._id, name, value, step, _now())), run)
-            return
-        except (OverflowError, UnicodeEncodeError):
-            pass
-    record_metrics(run, {name: value}, step)
-
-
-def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
-    """Write points of several metrics where an event takes them as they are; False where it does not."""
-    if type(metrics) is not dict or type(step) is not int:
-        return False
-    # A copy, because another thread may change the user's dict between the check and the writing.
-    values = metrics.copy()
-    if not values or not (_NUMBERS.issuperset(map(type, values.values())) and _NAMES.issuperset(map(type, values))):
-        return False
-    try:
-        run._target.append(encode(Metrics(run._id, values, step, _now())), run)
-    except (OverflowError, UnicodeEncodeError):
-        return False
-    return True
-
-
-def record_metrics(run: Run, metrics: Mapping[str, Any], step: Any) -> None:
-    """Write points of several metrics; what is no number is left out, and a tag says so."""
-    if record_numbers(run, metrics, step):
-        return
-    with guarded("log_metrics"):
-        values: dict[str, float] = {}
-        tags: dict[str, str] = {}
-        for key, value in dict(metrics).items():
-            name = str(_storable(str(key)))
-            try:
-                values[name] = to_number(value)
-            except Exception as fault:
-                tags[f"trackdsl.omitted.{name}"] = f"{type(value).__name__} is no number: {fault}"[:500]
-        try:
-            place = operator.index(step)
-        except TypeError:
-            place = int(step)
-        if not -_INT64 <= place < _INT64:
-            tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
-            place = min(max(place, -_INT64), _INT64 - 1)
-        if values:
-            run._target.append(encode(Metrics(run._id, values, place, _now())), run)
-        if tags:
-            report("omitted", f"trackdsl left out values that are no numbers: {', '.join(tags)}", key=str(sorted(tags)))
-            append_tags(run, tags)
-
-
-def to_number(value: Any) -> float:
-    """The number that MLflow can hold for `value`.
-
-    Raises:
-        TypeError, ValueError, OverflowError: there is none.
-    """
-    if isinstance(value, (str, bytes, bytearray)):
-        raise TypeError("text is not a metric")
-    return float(value)
-
-
-def append_params(run: Run, values: dict[str, Scalar]) -> None:
-    """Write parameters that are flat and masked already."""
-    if not values:
-        return
-    try:
-        payload = encode(Params(run._id, values))
-    except (OverflowError, UnicodeEncodeError, ValueError):
-        payload = encode(Params(run._id, _storable(values)))
-    run._target.append(payload, run)
-
-
-def append_tags(run: Run, values: dict[str, str]) -> None:
-    """Write tags that are masked already."""
-    if not values:
-        return
-    try:
-        payload = encode(Tags(run._id, values))
-    except (UnicodeEncodeError, ValueError):
-        payload = encode(Tags(run._id, _storable(values)))
-    run._target.append(payload, run, True)
-
-
-def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
-    """Tags as text, with secrets masked."""
-    return {
-        str(key): remember(value) if is_secret_name(str(key)) else mask_text(str(value))
-        for key, value in dict(tags or {}).items()
-    }
-
-
-def _storable(value: Any) -> Any:
-    """Replace what MessagePack cannot hold: integers beyond 64 bits, lone surrogates."""
-    if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_storable(item) for item in value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, int) and not -_INT64 <= value < 2 * _INT64:
-        return str(value) if value.bit_length() < 10_000 else f"<an integer of {value.bit_length()} bits>"
-    return value
-
-
-def _storable_failure(failure: Failure | None) -> Failure | None:
-    if failure is None:
-        return None
-    return Failure(_storable(failure.type), _storable(failure.message), _storable(failure.traceback))
+    run._target.append(encode_safely(event), run, True)
