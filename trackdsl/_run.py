@@ -22,6 +22,9 @@ from trackdsl.errors import RunNotReady, TrackdslError, report
 
 _now = time.time_ns
 _INT64 = 1 << 63
+#: An event of more bytes than this has texts cut to so many characters, see `_cut`.
+_LARGE = 32 << 20
+_CUT = 100_000
 #: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
 _NUMBERS = frozenset([float, int])
 _NAMES = frozenset([str])
@@ -119,7 +122,7 @@ class Run:
         Example:
             >>> run.log_metric("loss", 0.25, step=3)  # doctest: +SKIP
         """
-        record_metric(self, name, value, self._default_step() if step is None else step)
+        record_metric(self, name, value, _context.step_of(self) if step is None else step)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record a point of each of several metrics, all at the same step and time.
@@ -128,7 +131,7 @@ class Run:
             metrics: names to numbers.
             step: as for `log_metric`.
         """
-        record_metrics(self, metrics, self._default_step() if step is None else step)
+        record_metrics(self, metrics, _context.step_of(self) if step is None else step)
 
     def log_param(self, key: str, value: Any) -> None:
         """Record a parameter. Mappings and dataclasses become one parameter per leaf (`optimizer.lr`).
@@ -201,10 +204,6 @@ class Run:
         """
         with guarded("log_text"):
             _artifacts.write_text(self, text, artifact_file)
-
-    def _default_step(self) -> int:
-        scope = _context.current()
-        return scope.step if scope is not None and scope.run is self else 0
 
     def next_index(self, name: str) -> int:
         """How many children or sections called `name` this run has had before."""
@@ -283,6 +282,10 @@ def open_run(
         clean = [_storable(part) for part in (experiment, name, word, path, params, tags, site)]
         experiment, name, word, path, params, tags, site = clean
         payload = encode(Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site))
+    if len(payload) > _LARGE:
+        # Without this event everything else of the run would belong to nobody.
+        params, tags = _cut(params), _cut(tags)
+        payload = encode(Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site))
     target.append(payload, run, True)
     if now > target.watch_at and target.watch_at:
         target.watch(now)
@@ -297,7 +300,9 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
 
 
 def close_run(run: Run, error: BaseException | None) -> None:
-    """End a run, truthfully."""
+    """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
+    if not run._id.startswith(_prefix):
+        return
     if error is None:
         status, failure = _failure.FINISHED, None
     else:
@@ -402,6 +407,14 @@ def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
     return {
         str(key): remember(value) if is_secret_name(str(key)) else mask_text(str(value))
         for key, value in dict(tags or {}).items()
+    }
+
+
+def _cut(values: dict[str, Any]) -> dict[str, Any]:
+    """Keep the beginnings of texts that would make an event too large for the journal."""
+    return {
+        key: f"{value[:_CUT]}… [{len(value)} characters]" if isinstance(value, str) and len(value) > _CUT else value
+        for key, value in values.items()
     }
 
 
