@@ -49,13 +49,14 @@ def write_text(run: Run, text: str, artifact_file: str) -> None:
 
 def write_structure(run: Run, value: Any, artifact_file: str) -> None:
     """Keep a structure as JSON or YAML."""
+    from trackdsl._flatten import one_line
+    from trackdsl.handlers.json import masked
+
+    text = json.dumps(masked(value), indent=2, default=one_line, ensure_ascii=False)
     if artifact_file.endswith((".yaml", ".yml")):
         import yaml
 
-        plain = json.loads(json.dumps(value, default=str))
-        text = yaml.safe_dump(plain, allow_unicode=True, sort_keys=False)
-    else:
-        text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
+        text = yaml.safe_dump(json.loads(text), allow_unicode=True, sort_keys=False)
     _keep(run, artifact_file, lambda to: _write(to, text))
 
 
@@ -102,6 +103,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
+    if not source.is_file() and source.exists():
+        raise OSError(22, "neither a file nor a folder", str(source))  # Opening a FIFO would wait for its writer.
     with open(source, "rb") as reader, open(target, "xb") as writer:
         if not _clone(reader.fileno(), writer.fileno()):
             shutil.copyfileobj(reader, writer, 1 << 20)

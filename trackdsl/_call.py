@@ -52,6 +52,13 @@ class Options:
                 raise OptionError(
                     f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
                 )
+        given = dict(given)
+        params = given.get("params", True)
+        if not isinstance(params, bool):
+            if not isinstance(params, Iterable):
+                raise OptionError(f"{word}(params=...) takes True, False or names, not {params!r}.", option="params")
+            # Once and for all: a generator would be empty the second time.
+            given["params"] = (params,) if isinstance(params, str) else tuple(params)
         return cls(word, name, **given)
 
     def static_tags(self) -> dict[str, str]:
@@ -130,6 +137,9 @@ class Call:
         return None
 
     def _enter_nothing(self, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Scope | None:
+        if self._behind is not None:
+            # A cache in between may answer without any run: an earlier one must not be taken for this call's.
+            _last_run.set(None)
         return _context.current()
 
     def _leave_run(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:

@@ -48,5 +48,5 @@ def configure(
     }
     settings.update(**{name: value for name, value in named.items() if value is not None}, **unknown)
     if spool is not None:
-        _target.close_all()
+        _target.start_anew()
     state.refresh()

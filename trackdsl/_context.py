@@ -49,6 +49,14 @@ def leave(scope: Scope) -> None:
         inside = inside.outer
 
 
+def step_of(run: Run) -> int:
+    """The default step of metrics of `run` here: of the innermost scope that is about it, else 0."""
+    scope = _current.get()
+    while scope is not None and scope.run is not run:
+        scope = scope.outer
+    return 0 if scope is None else scope.step
+
+
 def find(owner: object) -> Scope | None:
     """The innermost scope of the current context that `owner` opened."""
     scope = _current.get()

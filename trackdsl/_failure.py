@@ -13,6 +13,8 @@ KILLED = "KILLED"
 
 _MAX_FRAMES = 100
 _MAX_MESSAGE = 4000
+#: Masking takes time in the program, and an event has a largest size.
+_MAX_TRACEBACK = 200_000
 _HERE = __file__.rsplit("/", 1)[0]
 
 
@@ -36,7 +38,7 @@ def describe(error: BaseException) -> Failure | None:
         return None
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return Failure(name, mask_prose(_message(error))[:_MAX_MESSAGE], mask_prose(_traceback(error)))
+    return Failure(name, mask_prose(_message(error)[: 4 * _MAX_MESSAGE])[:_MAX_MESSAGE], mask_prose(_traceback(error)))
 
 
 def _message(error: BaseException) -> str:
@@ -50,6 +52,7 @@ def _traceback(error: BaseException) -> str:
     try:
         told = traceback.TracebackException(type(error), error, error.__traceback__, limit=-_MAX_FRAMES, compact=True)
         told.stack = traceback.StackSummary.from_list([f for f in told.stack if not f.filename.startswith(_HERE)])
-        return "".join(told.format())
+        text = "".join(told.format())
+        return text if len(text) <= _MAX_TRACEBACK else f"… {text[-_MAX_TRACEBACK:]}"
     except Exception as fault:
         return f"<the traceback cannot be read: {type(fault).__name__}>"

@@ -95,8 +95,8 @@ def _one_line(value: Any) -> Scalar:
         return value.name
     if isinstance(value, str):
         return mask_text(str.__str__(value))
-    if isinstance(value, (bool, int, float)):
-        return value + 0
+    if isinstance(value, (int, float)):  # np.float64 is a float, and an event takes the builtin types alone.
+        return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, os.PathLike):
         return mask_text(os.fsdecode(value))
     if isinstance(value, (datetime.date, datetime.time)):
@@ -107,6 +107,15 @@ def _one_line(value: Any) -> Scalar:
         return _sequence(value)
     if isinstance(value, type) or inspect.isroutine(value):
         return f"{value.__module__}.{value.__qualname__}"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Scalar:
+    """The number in a NumPy scalar or a 0-d array or tensor, known by what they offer; else the class name."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        item = value.item()
+        if type(item) in _PLAIN:
+            return item  # type: ignore[no-any-return]
     return class_name(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import os
 import platform
@@ -101,8 +102,9 @@ def main_file() -> str | None:
 def ask_git(directory: Path) -> None:
     """Let git say, beside the program, which commit its source is at; the answer lands in the journal's folder."""
     source = main_file()
-    place = os.path.dirname(os.path.abspath(source)) if source and os.path.exists(source) else os.getcwd()
+    # Without an answer delivery waits a moment, and goes on without it.
     with contextlib.suppress(OSError):
+        place = os.path.dirname(os.path.abspath(source)) if source and os.path.exists(source) else os.getcwd()
         run_detached(["/bin/sh", "-c", _GIT, "sh", place, str(directory / "git")])
 
 
@@ -114,14 +116,16 @@ def run_detached(
     Raises:
         OSError: there is no shell, or no process can be made.
     """
-    subprocess.run(
+    done = subprocess.run(
         ["/bin/sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 &', "sh", log, *command],
         stdin=subprocess.DEVNULL,
         cwd=cwd,
         env=env,
         start_new_session=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:  # The shell could not fork.
+        raise OSError(errno.EAGAIN, f"the shell could not start {command[0]}")
 
 
 def _user() -> str:

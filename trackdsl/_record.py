@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _now = time.time_ns
 _INT64 = 1 << 63
+#: An event of more bytes than this has texts cut to so many characters, see `cut_texts`.
+LARGE = 32 << 20
+LONG_TEXT = 100_000
 #: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
 _NUMBERS = frozenset([float, int])
 _NAMES = frozenset([str])
@@ -52,8 +55,11 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
     """Write one metric point: the hottest path of the program."""
     kind = type(value)
     if (kind is float or kind is int) and type(step) is int and type(name) is str:
+        target, now = run._target, _now()
         try:
-            run._target.append(encode(Metric(run._id, name, value, step, _now())), run)
+            target.append(encode(Metric(run._id, name, value, step, now)), run)
+            if now > target.watch_at:
+                target.watch(now)
             return
         except (OverflowError, UnicodeEncodeError):
             pass
@@ -141,6 +147,21 @@ def encode_safely(event: AnyEvent) -> bytes:
         return encode(event)
     except (OverflowError, UnicodeEncodeError, ValueError):
         return encode(_storable(event))
+
+
+def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
+    """Keep the beginnings of texts that would make an event too large for the journal."""
+    return {
+        key: f"{value[:LONG_TEXT]}… [{len(value)} characters]"
+        if isinstance(value, str) and len(value) > LONG_TEXT
+        else value
+        for key, value in values.items()
+    }
+
+
+def fit_place(key: str) -> str:
+    """A name as part of a path: letters, digits and a few signs alone."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[:100] or "_"
 
 
 def _storable(value: Any) -> Any:

@@ -191,6 +191,9 @@ class _Found:
         self.metrics: dict[str, Any] = {}
 
     def keep(self, place: str | None, value: Any, name: str = "") -> None:
+        if is_secret_name(name.rpartition("/")[2]):
+            append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is that of a secret"})
+            return
         if isinstance(value, Path) and value.exists():
             _artifacts.snapshot(self.run, value, place)
             return

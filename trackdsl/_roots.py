@@ -11,11 +11,14 @@ from trackdsl._context import Scope
 from trackdsl._run import Run, adopt_run
 from trackdsl._state import state
 from trackdsl._target import Target, target_for
-from trackdsl.errors import report
+from trackdsl.errors import TrackdslError, report
 
 #: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
 _adopted: dict[str, Run] = {}
 _MAX_ADOPTED = 1000
+if hasattr(os, "register_at_fork"):
+    # A child tells its own journal: nobody could find these by tag once the parent's is gone.
+    os.register_at_fork(after_in_child=_adopted.clear)
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -50,16 +53,22 @@ def run_of_mlflow() -> Run | None:
     active_run = getattr(mlflow, "active_run", None)
     if active_run is None:
         return None
-    active = active_run()
-    if active is None:
+    try:
+        active = active_run()
+        return None if active is None else _adopt(active.info, mlflow.get_tracking_uri())
+    except TrackdslError:
+        raise
+    except Exception as error:  # Whatever stands in for MLflow in a test: user code must not notice.
+        report("mlflow", f"trackdsl cannot tell which MLflow run is active: {type(error).__name__}: {error}")
         return None
-    run_id = active.info.run_id
-    known = _adopted.get(run_id)
+
+
+def _adopt(info: Any, uri: str) -> Run:
+    known = _adopted.get(info.run_id)
     if known is None:
         if len(_adopted) >= _MAX_ADOPTED:
             _adopted.clear()
-        known = adopt_run(run_id, active.info.experiment_id, target_for(mlflow.get_tracking_uri()))
-        _adopted[run_id] = known
+        known = _adopted[info.run_id] = adopt_run(info.run_id, info.experiment_id, target_for(uri))
     return known
 
 

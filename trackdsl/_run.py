@@ -12,13 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from trackdsl import _artifacts, _context, _failure
 from trackdsl._events import Adopt, Close, Open, Scalar
 from trackdsl._flatten import flatten
 from trackdsl._record import (
+    LARGE,
     append_params,
     append_tags,
     clean_tags,
+    cut_texts,
     encode_safely,
     guarded,
     record_metric,
@@ -123,7 +127,7 @@ class Run:
         Example:
             >>> run.log_metric("loss", 0.25, step=3)  # doctest: +SKIP
         """
-        record_metric(self, name, value, self._default_step() if step is None else step)
+        record_metric(self, name, value, _context.step_of(self) if step is None else step)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record a point of each of several metrics, all at the same step and time.
@@ -132,7 +136,7 @@ class Run:
             metrics: names to numbers.
             step: as for `log_metric`.
         """
-        record_metrics(self, metrics, self._default_step() if step is None else step)
+        record_metrics(self, metrics, _context.step_of(self) if step is None else step)
 
     def log_param(self, key: str, value: Any) -> None:
         """Record a parameter. Mappings and dataclasses become one parameter per leaf (`optimizer.lr`).
@@ -206,10 +210,6 @@ class Run:
         with guarded("log_text"):
             _artifacts.write_text(self, text, artifact_file)
 
-    def _default_step(self) -> int:
-        scope = _context.current()
-        return scope.step if scope is not None and scope.run is self else 0
-
     def next_index(self, name: str) -> int:
         """How many children or sections called `name` this run has had before."""
         counter = self._children.get(name)
@@ -257,8 +257,17 @@ def open_run(
     now = _now()
     parent_id = None if parent is None else parent._id
     event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
-    target.append(encode_safely(event), run, True)
-    if now > target.watch_at and target.watch_at:
+    payload = encode_safely(event)
+    large = len(payload) > LARGE
+    if large:
+        # Without this event everything else of the run would belong to nobody.
+        payload = encode_safely(msgspec.structs.replace(event, params=cut_texts(params), tags=cut_texts(tags)))
+    target.append(payload, run, True)
+    if large:
+        for key, value in {**params, **tags}.items():
+            if isinstance(value, str) and len(value) > LONG_TEXT:
+                _artifacts.write_text(run, value, f"trackdsl/whole/{fit_place(key)}.txt")
+    if now > target.watch_at:
         target.watch(now)
     return run
 
@@ -271,7 +280,9 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
 
 
 def close_run(run: Run, error: BaseException | None) -> None:
-    """End a run, truthfully."""
+    """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
+    if not run._id.startswith(_prefix):
+        return
     if error is None:
         status, failure = _failure.FINISHED, None
     else:

@@ -31,8 +31,9 @@ _TOKEN_SHAPE = re.compile(
 )
 _TOKEN_HINT = re.compile(r"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox|sk-|sk_live|AIza|hf_|pypi-|npm_|dapi|eyJ|-----B")
 _ASSIGNED = re.compile(
-    r"(?P<name>[\w\-.]*(?:passw(?:or)?d|passwd|passphrase|secret|api_?key|access_?key|private_?key|auth_?token|\btoken)"
-    r"[\w\-]*)(?P<equals>['\"]?\s*[:=]\s*)(?P<value>'[^'\n]*'|\"[^\"\n]*\"|[^\s,;)}\]'\"]+)",
+    # Starts at the word itself: a free prefix would be tried from every character of a long text, which is quadratic.
+    r"(?P<name>(?:passw(?:or)?d|passwd|passphrase|secret|api_?key|access_?key|private_?key|auth_?token|\btoken)"
+    r"[\w\-]{0,64})(?P<equals>['\"]?\s*[:=]\s*)(?P<value>'[^'\n]*'|\"[^\"\n]*\"|[^\s,;)}\]'\"]+)",
     re.IGNORECASE,
 )
 

@@ -86,9 +86,9 @@ class CallPlan:
         if self._fn is not None:
             self._retry_markers()
         out: dict[str, Scalar] = {}
-        special = self._special
+        special, template = self._special, self._template
         for name, value in self.bind(args, kwargs).items():
-            if name in special:
+            if name in special or name not in template:
                 self._add_special(out, name, value)
                 continue
             kind = type(value)
@@ -108,12 +108,20 @@ class CallPlan:
         return {name: MASK if self._is_secret(name) else value for name, value in bound.items()}
 
     def _is_secret(self, name: str) -> bool:
-        return name in self._secret or (self._extra is not None and name not in self._template and is_secret_name(name))
+        return name in self._secret or (
+            name not in self._template and (self._gatherer(name) in self._secret or is_secret_name(name))
+        )
+
+    def _gatherer(self, name: str) -> str | None:
+        """The `*args` or `**kwargs` that a bound name came in by; None for a parameter of its own."""
+        if name in self._template:
+            return None
+        return self._rest if self._rest is not None and name.startswith(f"{self._rest}.") else self._extra
 
     def _add_special(self, out: dict[str, Scalar], name: str, value: Any) -> None:
-        if name in self._dropped or value is _MISSING:
+        if self._dropped.intersection((name, self._gatherer(name))) or value is _MISSING:
             return
-        if name in self._secret:
+        if self._is_secret(name):
             out[self._renamed.get(name, name)] = None if value is None else remember(value)
         else:
             flatten(out, self._renamed.get(name, name), value)

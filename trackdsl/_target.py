@@ -92,6 +92,7 @@ class Target:
     def close(self) -> None:
         """Give up the journal: its lock is released, and a later event makes a new one."""
         writer, self.writer, self.append = self.writer, None, self._append_first
+        _made.discard(self)
         if writer is not None:
             writer.close()
 
@@ -116,20 +117,23 @@ class Target:
 
     def _make(self) -> Writer | None:
         with self._making:
+            if self._deliver:
+                settings.mode()  # A bad setting is told before anything is made, and every time.
             now = time.monotonic_ns()
             if self.writer is not None or now < self._retry_at:
                 return self.writer
             try:
                 self.writer = self._create()
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # platformdirs raises the latter where nobody has a home.
                 self._retry_at = now + _RETRY
                 report(
                     "spool",
-                    f"trackdsl cannot write its journal ({error.strerror or error}: {error.filename}): the program "
+                    f"trackdsl cannot write its journal ({error}): the program "
                     "goes on and nothing is recorded. Free some space or set TRACKDSL_SPOOL.",
                 )
                 return None
             self.append = self.writer.append
+            _made.add(self)
         self.watch(time.time_ns())
         return self.writer
 
@@ -149,6 +153,8 @@ class Target:
 
 
 _targets: dict[tuple[str, str], Target] = {}
+#: Those that have a journal, also where `_targets` leads to them no longer: an open run keeps its own.
+_made: set[Target] = set()
 #: While set, every run goes here: `trackdsl.testing.capture_runs` and the like.
 _override: Target | None = None
 
@@ -180,12 +186,17 @@ def override(target: Target | None) -> Target | None:
 
 def targets() -> list[Target]:
     """The targets that this process has recorded to."""
-    return [target for target in dict.fromkeys(_targets.values()) if target.writer is not None]
+    return [target for target in list(_made) if target._deliver]
+
+
+def start_anew() -> None:
+    """Let new runs begin new journals, for settings that move the spool; open runs keep the one they began in."""
+    _targets.clear()
 
 
 def close_all() -> None:
-    """Give up every journal, for settings that move the spool."""
-    for target in targets():
+    """Give up every journal."""
+    for target in list(_made):
         target.close()
     _targets.clear()
 
@@ -209,7 +220,7 @@ def _absolute(uri: str, cwd: str) -> str:
 
 
 def _report_unrecorded() -> None:
-    lost = sum(target.unrecorded for target in dict.fromkeys(_targets.values()))
+    lost = sum(target.unrecorded for target in dict.fromkeys([*_made, *_targets.values()]))
     if lost:
         with contextlib.suppress(TrackdslError):
             report("spool-total", f"trackdsl could not record {lost} events: there was no place to write them to.")
@@ -217,7 +228,7 @@ def _report_unrecorded() -> None:
 
 def _at_exit() -> None:
     _report_unrecorded()
-    writers = [target.writer for target in targets() if target.writer is not None and target._deliver]
+    writers = [target.writer for target in targets() if target.writer is not None]
     if writers:
         from trackdsl.delivery import wait_at_exit
 
@@ -226,10 +237,8 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    for target in list(_targets.values()):
+    for target in list(_made):
         target.reset_after_fork()
-    if _override is not None:
-        _override.reset_after_fork()
 
 
 atexit.register(_at_exit)

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trackdsl import _target, settings
+from trackdsl import _context, _target, settings
 from trackdsl._replay import Point, RecordedRun, replay
 from trackdsl._state import state
 from trackdsl.journal._reader import read_all
@@ -90,10 +90,13 @@ def capture_runs() -> Iterator[Captured]:
         captured = Captured(prepare(Path(folder)))
         target = _target.Target("trackdsl-capture:", folder, spool=Path(folder), deliver=False)
         before = _target.override(target)
+        outer = _context.current()
+        _context.enter(None)  # A run around the block has a target of its own, which its children would inherit.
         state.disabled = False
         try:
             yield captured
         finally:
+            _context.enter(outer)
             _target.override(before)
             target.close()
             state.disabled = disabled

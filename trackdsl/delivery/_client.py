@@ -34,19 +34,27 @@ Position = tuple[int, int]
 
 def ensure_running(spool: Path) -> None:
     """Start the delivery process (or thread) of a spool, unless one is at work."""
-    if settings.delivery() == "thread":
-        _start_thread(spool)
+    if settings.delivery() == "process" and _process_runs(spool):
         return
+    try:
+        _start_thread(spool)
+    except (OSError, RuntimeError) as error:  # No more files or threads, or none this late.
+        report("delivery-thread", f"trackdsl cannot deliver from a thread ({error}): `trackdsl sync` does it later.")
+
+
+def _process_runs(spool: Path) -> bool:
+    """Start the delivery process unless one is at work; False where none can be started."""
     try:
         if not is_held(spool / "delivery.lock"):
             _start_process(spool)
+        return True
     except OSError as error:
         report(
             "delivery",
             f"trackdsl cannot start its delivery process ({error}): it delivers from a thread of this program instead. "
             "Set TRACKDSL_DELIVERY=thread to choose that.",
         )
-        _start_thread(spool)
+        return False
 
 
 def flush(timeout: float | None = None) -> bool:
@@ -119,6 +127,8 @@ class _Wait:
 
     def __init__(self, writers: list[Writer], *, show: bool = False) -> None:
         self._goals = [(writer, writer.position()) for writer in writers]
+        # A failure that was noted before may be over: only one that is noted from now on counts.
+        self._counts = {writer: state.count for writer in writers if (state := _progress_of(writer)) is not None}
         self._show = show
         self._bar: Any = None
         self._next_start = 0.0
@@ -135,7 +145,11 @@ class _Wait:
                     return True
                 now = time.monotonic()
                 states = [_progress_of(writer) for writer, _ in left]
-                state = [s and (s.segment, s.offset, s.intent_offset, s.deferred) for s in states]
+                # Runs are made one by one before a stretch of events counts as delivered.
+                state = [
+                    s and (s.segment, s.offset, s.intent, s.deferred, _runs_size(writer))
+                    for s, (writer, _) in zip(states, left, strict=True)
+                ]
                 if state != seen:
                     seen, changed = state, now
                 if timeout is not None and now - started >= timeout:
@@ -160,7 +174,10 @@ class _Wait:
             )
 
     def _hopeless(self, left: list[tuple[Writer, Position]], states: list[Progress | None], quiet: float) -> bool:
-        if all(state is not None and (state.blocked_since or state.deferred) for state in states):
+        if all(
+            state is None or state.deferred or (state.blocked_since and state.count > self._counts.get(writer, 0))
+            for (writer, _), state in zip(left, states, strict=True)
+        ):
             return True
         from trackdsl._process import read_origin
 
@@ -212,12 +229,20 @@ def _progress_of(writer: Writer) -> Progress | None:
 
 def _is_delivered(writer: Writer, goal: Position) -> bool:
     progress = _progress_of(writer)
-    # A journal that is gone has been delivered to its end.
-    return progress is None or (progress.position >= goal and not progress.deferred)
+    # Delivery removes no journal whose program lives, so one that cannot be read is not known to be delivered.
+    return progress is not None and progress.position >= goal and not progress.deferred
+
+
+def _runs_size(writer: Writer) -> int:
+    try:
+        return (writer.directory / "runs").stat().st_size
+    except OSError:
+        return 0
 
 
 def _start_process(spool: Path) -> None:
-    if not sys.executable or not os.path.exists(sys.executable):
+    # A frozen program's executable is the program itself: it would start itself again and again.
+    if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(sys.executable):
         raise OSError(2, "this Python has no interpreter of its own to start")
     from trackdsl._process import run_detached
 

@@ -101,7 +101,8 @@ def run_tags(event: events.Open) -> dict[str, str]:
     if event.site is not None:
         function, file, digest = event.site
         tags |= {"trackdsl.function": function, "trackdsl.source.file": file, "trackdsl.source.hash": digest}
-    return {key: value for key, value in (tags | event.tags).items() if value}
+    # Ours stand: by `trackdsl.id` a run is found again after a crash.
+    return event.tags | {key: value for key, value in tags.items() if value}
 
 
 def failure_tags(failure: events.Failure) -> dict[str, str]:

@@ -46,6 +46,10 @@ class DeferredArtifacts:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def holds(self, run_id: str) -> bool:
+        """Whether an artifact of a run waits."""
+        return any(artifact.run_id == run_id for artifact in self._waiting)
+
     def add(self, run_id: str, event: events.File, reason: str) -> None:
         """Keep an artifact for later."""
         artifact = _Artifact(run_id, event.path, event.snapshot, event.directory)
@@ -59,8 +63,12 @@ class DeferredArtifacts:
         """Try again, at most every few seconds; returns whether anything was delivered."""
         if not self._waiting or time.monotonic() < self._next_try:
             return False
-        left = []
+        left: list[_Artifact] = []
+        away: set[str] = set()
         for artifact in self._waiting:
+            if artifact.run_id in away:  # In order, see `holds`.
+                left.append(artifact)
+                continue
             local = self._directory / "files" / artifact.snapshot
             try:
                 if local.exists():
@@ -72,6 +80,7 @@ class DeferredArtifacts:
             except Unavailable as error:
                 self.reason = f"the artifact {artifact.path!r} is not taken: {error}"
                 left.append(artifact)
+                away.add(artifact.run_id)
         delivered = len(left) < len(self._waiting)
         self._waiting = left
         self._next_try = time.monotonic() + _PAUSE

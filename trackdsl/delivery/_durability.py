@@ -8,44 +8,66 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+import threading
 from pathlib import Path
 
 from trackdsl.journal._reader import segments
+from trackdsl.journal._spool import journals
 
 _EVERY = 1.0
 
 
 class Durability:
-    """Syncs the journals of a spool, once a second."""
+    """Syncs the journals of a spool, once a second, from a thread: a store may keep the worker for longer.
 
-    def __init__(self) -> None:
-        self._next = 0.0
+    Args:
+        spool: the spool's folder.
+    """
+
+    def __init__(self, spool: Path) -> None:
+        self._spool = spool
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trackdsl-durability", daemon=True)
         self._files: dict[Path, int] = {}
+        self._sealed: dict[Path, int] = {}
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after a sync that may be under way."""
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(_EVERY):
+            self.sync(list(journals(self._spool)))
 
     def sync(self, directories: list[Path]) -> None:
-        """Sync what may have changed; does nothing more often than once a second."""
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _EVERY
+        """Sync what may have changed."""
         self._files = {directory: self._files.get(directory, 0) for directory in directories}
+        self._sealed = {directory: self._sealed.get(directory, 0) for directory in directories}
         for directory in directories:
-            # The last two: a segment that was just filled, and the one that is being written.
-            for number in segments(directory)[-2:]:
+            # All that were written since the last time: a busy program fills several in a second.
+            found = [number for number in segments(directory) if number > self._sealed.get(directory, 0)]
+            for number in found:
                 _sync(directory / f"{number:06d}.seg")
-            for name in ("origin", "runs", "progress"):
+            self._sealed[directory] = max([self._sealed.get(directory, 0), *found[:-1]])
+            for name in ("origin", "runs", "progress", "deferred"):
                 _sync(directory / name)
             self._sync_files(directory)
 
     def _sync_files(self, directory: Path) -> None:
         done = self._files[directory]
-        for folder in _numbered(directory / "files"):
-            if int(folder.name) > done:
-                for path in folder.rglob("*"):
-                    if path.is_file():
-                        _sync(path)
-                self._files[directory] = max(self._files[directory], int(folder.name))
+        folders = [folder for folder in _numbered(directory / "files") if int(folder.name) > done]
+        for folder in folders:
+            for path in folder.rglob("*"):
+                if path.is_file():
+                    _sync(path)
+        # The last one may still be copied to.
+        self._files[directory] = max([done, *(int(folder.name) for folder in folders[:-1])])
 
 
 def _numbered(files: Path) -> list[Path]:

@@ -7,7 +7,6 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from trackdsl._secrets import mask_text
 from trackdsl.delivery._sink import Batch, Refused, Unavailable
@@ -247,4 +246,5 @@ def sqlite_path(uri: str) -> str | None:
     """The file of a SQLite URI, or None for any other."""
     if not uri.startswith("sqlite:///"):
         return None
-    return urlsplit(uri).path[1:] or None
+    # As SQLAlchemy reads it: `#` is a character like any other.
+    return uri.removeprefix("sqlite:///").partition("?")[0] or None

@@ -24,7 +24,6 @@ class KnownRun:
         experiment_id: MLflow's id of its experiment.
         open: whether trackdsl has to end it.
         params: parameters that MLflow has, by name; None where that was not looked up yet.
-        lost: events of it that could not be recorded.
     """
 
     run_id: str
@@ -45,6 +44,8 @@ class RunMap:
         self._runs: dict[bytes, KnownRun] = {}
         for id_, run in read_runs(directory):
             self._runs[id_] = run
+        # A line that was torn by a power cut must not swallow the next one.
+        self._note("\n")
 
     def get(self, id_: bytes) -> KnownRun | None:
         """The run with our id, if it exists at MLflow."""

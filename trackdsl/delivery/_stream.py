@@ -75,14 +75,16 @@ class Stream:
         alive = is_held(self.directory / "lock")
         start = self._reader.position
         entries = list(self._reader.read(_STRETCH, writer_alive=alive))
-        if self._reader.newer_schema is not None:
-            raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")
-        self._take_git(sink)
         if not entries:
+            if self._reader.newer_schema is not None:
+                raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")
+            self._take_git(sink)
             return self._rest(sink, alive)
         self._note_intent()
-        damaged = self.progress.damaged
+        damaged, orphans = self.progress.damaged, self.progress.orphans
         try:
+            # Inside: whatever fails from here on, these entries are read again.
+            self._take_git(sink)
             for entry in entries:
                 if entry.event is None:
                     self._skip_damage()
@@ -93,7 +95,7 @@ class Stream:
             self._reader.position = start
             self._pending.clear()
             self._spacing = Spacing(self.progress.points)
-            self.progress.damaged = damaged
+            self.progress.damaged, self.progress.orphans = damaged, orphans
             # Whatever was sent of this stretch is looked up the next time.
             self._doubt_until = max(self._doubt_until, entries[-1].end)
             raise
@@ -127,7 +129,7 @@ class Stream:
         else:
             run = self.runs.get(event.run) or self._find_foreign(event.run, self)
             if run is None:
-                self.progress.orphans += 1
+                self._skip_orphan(event.run)
                 return
             self._apply_to(sink, run, event, in_doubt)
 
@@ -162,7 +164,7 @@ class Stream:
                 )
             # A child of a plain MLflow run names no experiment: it goes where its parent is.
             named = event.experiment or "Default"
-            experiment = parent.experiment_id if parent is not None else sink.experiment(named)
+            experiment = parent.experiment_id if parent is not None else self._experiment(sink, named, tags)
             run = self._find_or_create(sink, event, experiment, tags, in_doubt)
             self.runs.add(event.run, run)
             if self._git is None:
@@ -180,7 +182,9 @@ class Stream:
         for key, value in tags.items():
             fitted.add_tag(key, value)
         self._doubted.add(event.run)
-        name = _limits.fit_text(event.name, _limits.MAX_RUN_NAME) or event.word
+        # MLflow refuses a tag of this name that says anything else.
+        own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
+        name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.word
         try:
             run_id = sink.create_run(experiment, name, event.time // 1_000_000, fitted.batch.tags)
         except Refused as error:
@@ -190,6 +194,15 @@ class Stream:
         self._of(event.run).texts.update(fitted.texts)
         return KnownRun(run_id, experiment, params={})
 
+    def _experiment(self, sink: Sink, name: str, tags: dict[str, str]) -> str:
+        try:
+            return sink.experiment(name)
+        except Refused as error:
+            # A name that MLflow does not take must not keep the runs from it, nor those behind them.
+            self._refuse(f"the experiment {name[:100]!r}", error)
+            tags["trackdsl.refused.experiment"] = name
+            return sink.experiment("Default")
+
     def _add_metric(self, run: bytes, key: str, value: float, step: int, at: int) -> None:
         milliseconds = self._spacing.place(run, key, step, value, at // 1_000_000)
         self._of(run).add_metric(key, value, milliseconds, step)
@@ -198,7 +211,10 @@ class Stream:
         if not values:
             return
         if run.params is None:
-            run.params = sink.params(run.run_id)
+            try:
+                run.params = sink.params(run.run_id)
+            except Refused:  # The run is gone for good; what is written to it will be refused, and told.
+                run.params = {}
         fresh = Pending()
         for key, value in values.items():
             fresh.add_param(key, value)
@@ -217,7 +233,10 @@ class Stream:
         local = self.directory / "files" / event.snapshot
         omitted = None
         try:
-            if local.exists():
+            if self._deferred.holds(run.run_id):
+                # In order: an older file must not be stored over a newer one later.
+                self._deferred.add(run.run_id, event, self._deferred.reason)
+            elif local.exists():
                 sink.write_artifact(run.run_id, local, event.path, directory=event.directory)
                 shutil.rmtree(local.parent, ignore_errors=True)
             elif not in_doubt:  # In doubt, it was stored and removed just before the last delivery process died.
@@ -298,6 +317,13 @@ class Stream:
         self.progress.error = mask_text(f"MLflow refused {what}: {error}")[:1000]
         logger.warning("trackdsl: %s", self.progress.error)
 
+    def _skip_orphan(self, id_: bytes) -> None:
+        if not self.progress.orphans:
+            logger.warning(
+                "trackdsl: nothing is known of run %s, of which %s tells; it is left out", id_.hex(), self.directory
+            )
+        self.progress.orphans += 1
+
     def _skip_damage(self) -> None:
         self.progress.damaged += 1
         logger.warning("trackdsl: a damaged record in %s was skipped", self.directory)
@@ -305,19 +331,17 @@ class Stream:
             self._of(id_).add_tag("trackdsl.damaged_records", str(self.progress.damaged))
 
     def _take_git(self, sink: Sink) -> None:
-        if self._git is not None:
-            return
-        self._git = _compose.git_tags(self.directory)
-        if self._git:
-            for id_ in self._without_git:
-                run = self.runs.get(id_)
-                if run is not None:
-                    try:
-                        sink.write(run.run_id, Batch(tags=self._git))
-                    except Refused as error:
-                        self._refuse(f"the git tags of run {run.run_id}", error)
-        if self._git is not None:
-            self._without_git.clear()
+        if self._git is None:
+            self._git = _compose.git_tags(self.directory)
+        # One by one: where the store goes away in between, the rest is told the next time.
+        while self._git is not None and self._without_git:
+            run = self.runs.get(self._without_git[-1])
+            if run is not None and self._git:
+                try:
+                    sink.write(run.run_id, Batch(tags=self._git))
+                except Refused as error:
+                    self._refuse(f"the git tags of run {run.run_id}", error)
+            self._without_git.pop()
 
     def _rest(self, sink: Sink, alive: bool) -> bool:
         """What is left to do when everything is read."""

@@ -33,9 +33,15 @@ class _Place:
     uri: str
     cwd: str
     sink: Sink | None = None
-    pause: float = 0.0
-    next_try: float = 0.0
     failures: int = 0
+
+
+@dataclass
+class _Pause:
+    """How long a journal waits before it is tried again: its own, as what it waits for may not concern the others."""
+
+    length: float = 0.0
+    until: float = 0.0
 
 
 class Worker:
@@ -51,11 +57,14 @@ class Worker:
         self._open_sink = open_sink
         self._streams: dict[Path, Stream] = {}
         self._places: dict[tuple[str, str], _Place] = {}
+        self._pauses: dict[Path, _Pause] = {}
+        self._waits: set[Path] = set()
         self._unreadable: set[Path] = set()
         self._unknown: set[bytes] = set()
-        self._durability = Durability()
+        self._durability = Durability(spool)
         self._woken = self._wake_time()
         sweep(spool)
+        self._durability.start()
 
     def round(self) -> bool:
         """Deliver a stretch of every journal that can be delivered now.
@@ -64,7 +73,6 @@ class Worker:
             whether anything was done; if not, wait a little before the next round.
         """
         self._find_streams()
-        self._durability.sync(list(self._streams))
         self._hear_wake()
         busy = [self._step(stream) for stream in list(self._streams.values())]
         return any(busy)
@@ -74,29 +82,21 @@ class Worker:
         self._find_streams()
         return not self._streams
 
-    def waiting(self) -> list[Stream]:
-        """The journals that have something left to deliver."""
-        self._find_streams()
-        return [stream for stream in self._streams.values() if stream.has_more() or stream.progress.deferred]
-
     def living(self) -> bool:
         """Whether a program writes to one of the journals."""
         return any(is_held(directory / "lock") for directory in self._streams)
 
-    def stuck(self) -> bool:
-        """Whether everything that is left has failed at least twice in a row."""
-        waiting = self.waiting()
-        return bool(waiting) and all(self._place(stream.origin).failures >= 2 for stream in waiting)
-
     def close(self) -> None:
         """Let go of all files."""
+        self._durability.stop()
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
 
     def _step(self, stream: Stream) -> bool:
         place = self._place(stream.origin)
-        if time.monotonic() < place.next_try:
+        pause = self._pauses.get(stream.directory)
+        if pause is not None and time.monotonic() < pause.until:
             return False
         try:
             # An idle stream costs no more than a glance: no sink is opened for it.
@@ -104,6 +104,8 @@ class Worker:
                 return False
             busy = stream.step(self._sink(place))
         except NotYet:
+            self._waits.add(stream.directory)
+            self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + _FIRST_PAUSE)
             return False
         except Unavailable as error:
             self._back_off(place, stream, str(error))
@@ -113,7 +115,9 @@ class Worker:
             logger.exception("trackdsl: the delivery of %s failed", stream.directory)
             self._back_off(place, stream, f"{type(error).__name__}: {error}")
             return False
-        place.pause, place.failures = 0.0, 0
+        place.failures = 0
+        self._pauses.pop(stream.directory, None)
+        self._waits.discard(stream.directory)
         if stream.finished:
             del self._streams[stream.directory]
         return busy
@@ -131,11 +135,10 @@ class Worker:
         if not place.failures:
             logger.warning("trackdsl: delivery waits: %s", error)
         place.failures += 1
-        place.pause = min(max(place.pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-        place.next_try = time.monotonic() + place.pause
-        for other in self._streams.values():
-            if other is stream or (self._place(other.origin) is place and other.has_more()):
-                other.note_blocked(error)
+        pause = self._pauses.setdefault(stream.directory, _Pause())
+        pause.length = min(max(pause.length * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        pause.until = time.monotonic() + pause.length
+        stream.note_blocked(error)
 
     def _find_foreign(self, id_: bytes, asking: Stream) -> KnownRun | None:
         """A run that another journal opened: a forked child writes on its parent's."""
@@ -146,9 +149,10 @@ class Worker:
                 return run
         if id_ in self._unknown:
             return None
-        if any(stream.origin.uri == asking.origin.uri and stream.has_more() for stream in others):
-            raise NotYet("another journal may open this run")
+        # Looked up first: the journal that opened it may be finished and gone.
         found = self._sink(self._place(asking.origin)).find_run(id_.hex(), None)
+        if found is None and any(self._may_open(stream, asking) for stream in others):
+            raise NotYet("another journal may open this run")
         if found is None:
             if len(self._unknown) < _MAX_UNKNOWN:
                 self._unknown.add(id_)
@@ -157,6 +161,15 @@ class Worker:
         asking.runs.add(id_, run)
         asking.runs.close(id_)
         return run
+
+    def _may_open(self, other: Stream, asking: Stream) -> bool:
+        """Whether `other` may still bring a run that `asking` waits for.
+
+        Of journals that all wait for each other the oldest gives up: one that waits has nothing to say to older ones.
+        """
+        if other.origin.uri != asking.origin.uri or not other.has_more():
+            return False
+        return other.directory not in self._waits or other.directory.name < asking.directory.name
 
     def _find_streams(self) -> None:
         for directory in journals(self.spool):
@@ -186,8 +199,7 @@ class Worker:
         woken = self._wake_time()
         if woken != self._woken:
             self._woken = woken
-            for place in self._places.values():
-                place.next_try = 0.0
+            self._pauses.clear()
 
     def _wake_time(self) -> float:
         try:

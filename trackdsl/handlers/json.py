@@ -18,14 +18,15 @@ class _Json:
 
     def write(self, value: Any, path: Path) -> None:
         with open(path, "x", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(_masked(value), file, indent=2, ensure_ascii=False)
+            json.dump(masked(value), file, indent=2, ensure_ascii=False)
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
+    """A structure with its secrets masked, by name and by shape."""
     if isinstance(value, dict):
-        return {str(k): MASK if is_secret_name(str(k)) and v is not None else _masked(v) for k, v in value.items()}
+        return {str(k): MASK if is_secret_name(str(k)) and v is not None else masked(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_masked(item) for item in value]
+        return [masked(item) for item in value]
     return mask_text(value) if isinstance(value, str) else value
 
 

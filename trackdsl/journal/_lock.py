@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import weakref
 from pathlib import Path
+
+#: What this process holds. A forked child has the descriptors too, and would keep the locks of a parent that has died.
+_held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
@@ -38,6 +42,7 @@ class FileLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        _held.add(self)
         return True
 
     def release(self) -> None:
@@ -53,6 +58,16 @@ class FileLock:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = None
+
+
+def _after_fork() -> None:
+    for lock in list(_held):
+        lock.abandon()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def is_held(path: Path) -> bool:

@@ -36,14 +36,15 @@ def fallback_path() -> Path:
 
 def find() -> Path:
     """The spool in use: the named or default place where that can be written, the temporary folder otherwise."""
-    wanted = settings.spool() or default_path()
+    wanted: Path | None = None
     try:
+        wanted = settings.spool() or default_path()
         return prepare(wanted)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # The latter where nobody has a home folder.
         fallback = prepare(fallback_path())
         report(
             "spool-place",
-            f"trackdsl cannot use its spool {wanted} ({error.strerror or error}) and records to {fallback} instead. "
+            f"trackdsl cannot use its spool {wanted} ({error}) and records to {fallback} instead. "
             "Set TRACKDSL_SPOOL to a folder that can be written.",
             key=str(wanted),
         )

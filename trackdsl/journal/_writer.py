@@ -74,8 +74,8 @@ class Writer:
         # Under a hidden name until it is locked, so that the delivery process never sees it without its lock.
         unborn = directory.with_name("." + directory.name)
         unborn.mkdir(mode=0o700)
+        lock = FileLock(unborn / "lock")
         try:
-            lock = FileLock(unborn / "lock")
             if not lock.acquire():
                 raise OSError(errno.EBUSY, "the lock of a new journal is taken", str(directory))
             writer = cls(unborn, lock, int.from_bytes(os.urandom(4), "little"))
@@ -88,6 +88,7 @@ class Writer:
         except BaseException:
             import shutil
 
+            lock.release()
             shutil.rmtree(unborn, ignore_errors=True)
             raise
         writer.directory = directory
