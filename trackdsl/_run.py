@@ -19,11 +19,13 @@ from trackdsl._events import Adopt, Close, Open, Scalar
 from trackdsl._flatten import flatten
 from trackdsl._record import (
     LARGE,
+    LONG_TEXT,
     append_params,
     append_tags,
     clean_tags,
     cut_texts,
     encode_safely,
+    fit_place,
     guarded,
     record_metric,
     record_metrics,
