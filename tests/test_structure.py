@@ -29,7 +29,7 @@ LAYERS = [
     {"_artifacts"},
     {"_record", "_target", "_context", "_failure", "_state", "_source", "_replay"},
     {"_flatten", "_process", "markers"},
-    {"journal", "_events", "_secrets"},
+    {"journal", "_events", "_secrets", "_ids"},
     {"settings"},
     {"errors", "_suggest", "_version"},
 ]

@@ -18,7 +18,7 @@ from trackdsl._run import NULL_RUN, Run, close_run, open_run
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._state import state
-from trackdsl.errors import OptionError, ReturnsError, TemplateError
+from trackdsl.errors import OptionError, ReturnsError, TemplateError, logger
 
 _clock = time.perf_counter_ns
 
@@ -239,7 +239,10 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
             seconds = (_clock() - scope.entered) / 1e9
             record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)
     except Exception as trouble:
-        fault("leaving a call", trouble)
+        if error is None:
+            fault("leaving a call", trouble)
+        else:  # The user's own exception is on its way, and is never replaced.
+            logger.warning("trackdsl: leaving a call failed: %s: %s", type(trouble).__name__, trouble)
     finally:
         _context.leave(scope)
 

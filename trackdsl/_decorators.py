@@ -96,7 +96,7 @@ def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the ove
         tracking_uri: where the run goes, as MLflow writes it.
         params: record all arguments (`True`), none (`False`), or those named.
         returns: record what the function returns, as `track_returns` does.
-        system_metrics: sample processor and memory while it runs; the configured choice by default.
+        system_metrics: for the sampling of processor and memory, which is still to come: it has no effect yet.
 
     Raises:
         OptionError: an option that does not exist, or a name in `params` that is no parameter.
@@ -137,7 +137,7 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
         returns: record what the function returns, as `track_returns` does.
         tags: tags of the run.
         description: shown by the MLflow UI above the run.
-        system_metrics: sample processor and memory while it runs; the configured choice by default.
+        system_metrics: for the sampling of processor and memory, which is still to come: it has no effect yet.
         **block_params: in a `with` block, parameters of the run.
 
     Raises:

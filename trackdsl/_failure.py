@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 
 from trackdsl._events import Failure
@@ -15,7 +16,7 @@ _MAX_FRAMES = 100
 _MAX_MESSAGE = 4000
 #: Masking takes time in the program, and an event has a largest size.
 _MAX_TRACEBACK = 200_000
-_HERE = __file__.rsplit("/", 1)[0]
+_HERE = os.path.dirname(__file__) + os.sep
 
 
 def status_of(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from trackdsl._ids import prefix
 from trackdsl._secrets import mask_text
 from trackdsl._version import __version__
 
@@ -42,6 +43,7 @@ class Origin:
         cwd: the program's working directory.
         host, pid, user, python, version, source: the program.
         time: when the journal was made, in nanoseconds since 1970.
+        prefix: what the ids of its runs begin with, in hexadecimal.
     """
 
     uri: str
@@ -53,6 +55,7 @@ class Origin:
     version: str
     source: str
     time: int
+    prefix: str = ""
 
 
 def origin(uri: str, cwd: str) -> Origin:
@@ -67,6 +70,7 @@ def origin(uri: str, cwd: str) -> Origin:
         version=__version__,
         source=mask_text(main_file() or "<interactive>"),
         time=time.time_ns(),
+        prefix=prefix().hex(),
     )
 
 

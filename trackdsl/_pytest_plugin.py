@@ -1,4 +1,4 @@
-"""The pytest fixtures of trackdsl. Loaded into every test session, so it imports nothing of trackdsl by itself."""
+"""The pytest fixtures of trackdsl. Loaded into every test session, so it imports what it needs late."""
 
 from __future__ import annotations
 

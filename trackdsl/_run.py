@@ -17,6 +17,7 @@ import msgspec
 from trackdsl import _artifacts, _context, _failure
 from trackdsl._events import Adopt, Close, Open, Scalar
 from trackdsl._flatten import flatten
+from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import (
     LARGE,
     LONG_TEXT,
@@ -35,24 +36,6 @@ from trackdsl._target import Target
 from trackdsl.errors import RunNotReady
 
 _now = time.time_ns
-
-# An id is ten random bytes, drawn once per process, and a count: uuid4 would cost more than the rest of an event.
-_prefix = os.urandom(10)
-_count = itertools.count(1)
-
-
-def _after_fork() -> None:
-    global _prefix, _count
-    _prefix, _count = os.urandom(10), itertools.count(1)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def new_id() -> bytes:
-    """A new id of 16 bytes, unique among all runs anywhere."""
-    return _prefix + next(_count).to_bytes(6, "big")
 
 
 class Run:
@@ -283,7 +266,7 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
 
 def close_run(run: Run, error: BaseException | None) -> None:
     """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
-    if not run._id.startswith(_prefix):
+    if not begins_with(run._id, prefix()):
         return
     if error is None:
         status, failure = _failure.FINISHED, None

@@ -25,7 +25,7 @@ _URL_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.\-]*://)[^/?#\s
 _TOKEN_SHAPE = re.compile(
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[\w\-]{20,}"
     r"|\bxox[abposr]-[\w\-]{10,}|\bsk-[\w\-]{20,}|\bsk_live_\w{16,}|\bAIza[\w\-]{35}|\bhf_[A-Za-z0-9]{30,}"
-    r"|\bpypi-[\w\-]{50,}|\bnpm_[A-Za-z0-9]{30,}|\bdapi[0-9a-f]{32}|\beyJ[\w\-]{10,}\.eyJ[\w\-]{10,}\.[\w\-]+"
+    r"|\bpypi-[\w\-]{50,}|\bnpm_[A-Za-z0-9]{30,}|\bdapi[0-9a-f]{32}|\beyJ[\w\-]{10,2000}\.eyJ[\w\-]{10,4000}\.[\w\-]{1,2000}"
     r"|-----BEGIN[A-Z ]*PRIVATE KEY-----.*?(?:-----END[A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )

@@ -1,6 +1,6 @@
 """Markers for `typing.Annotated`, on parameters and on what a function returns.
 
-def train(data: Frame, lr: Annotated[float, Param("learning_rate")], key: Secret[str])
+def train(data: Frame, lr: Annotated[float, Param("learning_rate")], key: Annotated[str, Secret])
     -> tuple[Annotated[object, Model("classifier")], Annotated[float, Metric("accuracy")]]: ...
 """
 

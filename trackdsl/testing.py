@@ -20,6 +20,7 @@ from pathlib import Path
 from trackdsl import _context, _target, settings
 from trackdsl._replay import Point, RecordedRun, replay
 from trackdsl._state import state
+from trackdsl.errors import set_strict
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals, prepare
 
@@ -99,6 +100,7 @@ def capture_runs() -> Iterator[Captured]:
             _context.enter(outer)
             _target.override(before)
             target.close()
-            state.disabled = disabled
             settings.restore(configured)
+            state.disabled = disabled
+            set_strict(settings.strict())
             captured.finish()

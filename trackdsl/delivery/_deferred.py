@@ -93,4 +93,5 @@ class DeferredArtifacts:
             part.write_bytes(msgspec.json.encode(self._waiting))
             os.replace(part, self._path)
         except OSError as error:
-            logger.warning("trackdsl cannot note artifacts that wait in %s: %s", self._path, error)
+            # Without the note a crash would lose them: delivery stays where it is until there is room.
+            raise Unavailable(f"cannot note the artifacts that wait in {self._path}: {error}") from None

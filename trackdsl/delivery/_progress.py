@@ -93,11 +93,11 @@ class ProgressFile:
         """Note progress; it survives the death of this process."""
         progress.count += 1
         payload = _encode(progress)
+        kept = progress.points
         while len(payload) > _SLOT - _HEAD.size:
             # Points that are not remembered could collide only if delivery died right now.
-            progress.points = progress.points[: len(progress.points) // 2]
-            progress.error = progress.error[:200]
-            payload = _encode(progress)
+            kept = kept[len(kept) // 2 :]
+            payload = _encode(msgspec.structs.replace(progress, points=kept, error=progress.error[:200]))
         start = (progress.count % 2) * _SLOT
         self._map[start : start + _HEAD.size + len(payload)] = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 

@@ -100,6 +100,7 @@ class Stream:
             self._doubt_until = max(self._doubt_until, entries[-1].end)
             raise
         self._note_done(len(entries))
+        self._retry_deferred(sink)
         return True
 
     def note_blocked(self, error: str) -> None:
@@ -174,13 +175,14 @@ class Stream:
     def _find_or_create(
         self, sink: Sink, event: events.Open, experiment: str, tags: dict[str, str], in_doubt: bool
     ) -> KnownRun:
+        fitted = Pending()
+        for key, value in tags.items():
+            fitted.add_tag(key, value)
+        self._of(event.run).texts.update(fitted.texts)
         if in_doubt or event.run in self._doubted:
             found = sink.find_run(event.run.hex(), experiment)
             if found is not None:
                 return KnownRun(*found)
-        fitted = Pending()
-        for key, value in tags.items():
-            fitted.add_tag(key, value)
         self._doubted.add(event.run)
         # MLflow refuses a tag of this name that says anything else.
         own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
@@ -191,7 +193,6 @@ class Stream:
             # Nothing of this run could be written, so it waits until somebody has mended the cause.
             raise Unavailable(str(error)) from None
         self._doubted.discard(event.run)
-        self._of(event.run).texts.update(fitted.texts)
         return KnownRun(run_id, experiment, params={})
 
     def _experiment(self, sink: Sink, name: str, tags: dict[str, str]) -> str:
@@ -345,8 +346,9 @@ class Stream:
 
     def _rest(self, sink: Sink, alive: bool) -> bool:
         """What is left to do when everything is read."""
-        if not alive:
-            return self._finish(sink)
+        return self._retry_deferred(sink) if alive else self._finish(sink)
+
+    def _retry_deferred(self, sink: Sink) -> bool:
         delivered = self._deferred.retry(sink)
         if delivered:
             self.progress.deferred = len(self._deferred)
