@@ -137,6 +137,14 @@ def delivery_pids(spool: Path) -> list[int]:
     return found
 
 
+def memory_of(pid: int) -> int:
+    """The resident memory of a process in bytes; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
 def end_delivery(spool: Path) -> None:
     """Kill the delivery process of a spool, if there is one."""
     for pid in delivery_pids(spool):

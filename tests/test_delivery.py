@@ -109,11 +109,10 @@ def test_limits_of_mlflow_lose_nothing(store: str) -> None:
     for number, key in enumerate(keys):
         if len(key) < 250:
             assert by_key[key] == str(number), key
-    cut = [key for key in data.params if key.startswith("xxx")]
-    assert sorted(data.params[key] for key in cut) == ["11", "12"]
-    assert {data.tags[f"trackdsl.renamed.{key}"[:250]] for key in cut if f"trackdsl.renamed.{key}" in data.tags} <= set(
-        keys
-    )
+    cut = {key: value for key, value in data.params.items() if key.startswith("xxx")}
+    assert {keys[int(value)] for value in cut.values()} == {"x" * 400, "x" * 399 + "y"}
+    # A key that is cut is told whole in a tag, whose own key had to be cut too.
+    assert {value for key, value in data.tags.items() if key.startswith("trackdsl.renamed.xxx")} >= {"x" * 400}
     assert sum(1 for n in range(350) if data.params[f"p{n}"] == str(n)) == 350
     assert sum(1 for n in range(250) if data.tags[f"t{n}"] == str(n)) == 250
     assert points(found, "many", store) == [(n, float(n)) for n in range(2500)]
@@ -226,7 +225,7 @@ def test_the_delivery_process_goes_away(start: StartProgram, tmp_path: Path, sql
 
 def test_many_programs_have_one_delivery_process(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Five programs at once share one delivery process, and every run arrives."""
-    from .conftest import delivery_pids
+    from .conftest import delivery_pids, memory_of
 
     source = """
         import trackdsl
@@ -240,7 +239,8 @@ def test_many_programs_have_one_delivery_process(start: StartProgram, tmp_path: 
 
     def finished() -> bool:
         nonlocal most
-        most = max(most, len(delivery_pids(tmp_path / "spool")))
+        # Others find the lock held and go, long before they would import MLflow, which takes 100 MB and more.
+        most = max(most, sum(memory_of(pid) > 80 << 20 for pid in delivery_pids(tmp_path / "spool")))
         return all(program.process.poll() is not None for program in programs)
 
     wait_until(finished, "the programs to end")
@@ -250,8 +250,7 @@ def test_many_programs_have_one_delivery_process(start: StartProgram, tmp_path: 
     runs = all_runs(sqlite_store)
     assert len(runs) == 5 * 21
     assert len({run.data.tags["trackdsl.id"] for run in runs}) == len(runs)
-    # Others may be seen for the instant that it takes them to find the lock held.
-    assert most >= 1
+    assert most == 1
     log = (tmp_path / "spool" / "delivery.log").read_text()
     assert "WARNING" not in log, log
 
