@@ -15,6 +15,7 @@ from trackdsl._flatten import flatten
 from trackdsl._record import append_params, clean_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run, close_run, open_run
+from trackdsl._secrets import mask_text
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._state import state
@@ -65,7 +66,7 @@ class Options:
         """The tags that every run of these options has."""
         tags = clean_tags(self.tags)
         if self.description is not None:
-            tags["mlflow.note.content"] = self.description
+            tags["mlflow.note.content"] = mask_text(self.description)
         return tags
 
 
@@ -256,7 +257,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Ru
         for key, value in extra.items():
             flatten(params, key, value)
         is_stage = options.word == "stage"
-        name = (options.name if is_stage else options.run_name or options.name) or options.word
+        name = mask_text((options.name if is_stage else options.run_name or options.name) or options.word)
         # In a block a name is a template only where it fits: text with braces may just be text.
         if extra and "{" in name and set(_quiet_placeholders(name)) <= set(extra):
             name = _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
@@ -267,7 +268,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Ru
             if scope.index == 0:
                 append_params(scope.run, _under(name, params))
         else:
-            experiment = None if is_stage else options.name
+            experiment = None if is_stage or options.name is None else mask_text(options.name)
             scope = open_scope(options, name, experiment, params, options.static_tags(), None, owner)
         return scope.run
     return NULL_RUN

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, encode
+from trackdsl._flatten import class_name, flatten
 from trackdsl._secrets import is_secret_name, mask_text, remember
-from trackdsl.errors import TrackdslError, report
+from trackdsl.errors import TrackdslError, report, told
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -27,12 +28,18 @@ _NAMES = frozenset([str])
 
 
 class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
-    """Keeps faults in tracking away from user code: they are reported, once per cause, and the block ends."""
+    """Keeps faults in tracking away from user code: they are reported, once per cause, and the block ends.
 
-    __slots__ = ("_doing",)
+    Args:
+        doing: what is being done, for the log.
+        run: gets a tag that tells what is missing.
+    """
 
-    def __init__(self, doing: str) -> None:
+    __slots__ = ("_doing", "_run")
+
+    def __init__(self, doing: str, run: Run | None = None) -> None:
         self._doing = doing
+        self._run = run
 
     def __enter__(self) -> None:
         return None
@@ -40,15 +47,17 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
         if error is None or not isinstance(error, Exception) or isinstance(error, TrackdslError):
             return False
-        report("capture", f"trackdsl: {self._doing} failed: {type(error).__name__}: {error}", key=self._doing)
+        fault(self._doing, error)
+        if self._run is not None:
+            append_tags(self._run, {f"trackdsl.omitted.{self._doing}": mask_text(told(error))[:500]})
         return True
 
 
 def fault(doing: str, error: Exception) -> None:
-    """What `guarded` does, for the two hot paths, where a `with` costs a quarter of a microsecond."""
+    """Report a fault; for the hot paths, where a `with guarded` costs a quarter of a microsecond."""
     if isinstance(error, TrackdslError):
         raise error
-    report("capture", f"trackdsl: {doing} failed: {type(error).__name__}: {error}", key=doing)
+    report("capture", f"trackdsl: {doing} failed: {mask_text(told(error))}", key=doing)
 
 
 def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
@@ -63,7 +72,7 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
             return
         except (OverflowError, UnicodeEncodeError):
             pass
-    record_metrics(run, {name: value}, step)
+    record_metrics(run, {_name(name): value}, step)
 
 
 def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
@@ -85,19 +94,20 @@ def record_metrics(run: Run, metrics: Mapping[str, Any], step: Any) -> None:
     """Write points of several metrics; what is no number is left out, and a tag says so."""
     if record_numbers(run, metrics, step):
         return
-    with guarded("log_metrics"):
+    with guarded("log_metrics", run):
         values: dict[str, float] = {}
         tags: dict[str, str] = {}
         for key, value in dict(metrics).items():
-            name = str(_storable(str(key)))
+            name = _name(key)
             try:
                 values[name] = to_number(value)
-            except Exception as fault:
-                tags[f"trackdsl.omitted.{name}"] = f"{type(value).__name__} is no number: {fault}"[:500]
+            except Exception as error:
+                tags[f"trackdsl.omitted.{name}"] = f"{type(value).__name__} is no number: {told(error)}"[:500]
         try:
             place = operator.index(step)
         except TypeError:
             place = int(step)
+            tags["trackdsl.omitted.step"] = f"step {step} is no whole number; recorded at {place}"
         if not -_INT64 <= place < _INT64:
             tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
             place = min(max(place, -_INT64), _INT64 - 1)
@@ -134,11 +144,36 @@ def append_tags(run: Run, values: dict[str, str]) -> None:
 
 
 def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
-    """Tags as text, with secrets masked."""
-    return {
-        str(key): remember(value) if is_secret_name(str(key)) else mask_text(str(value))
-        for key, value in dict(tags or {}).items()
-    }
+    """Tags as text, with secrets masked; one that cannot be read is told as an omission."""
+    return tags_of(dict(tags or {}).items())
+
+
+def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    """The same for pairs of name and value."""
+    found = {}
+    for key, value in pairs:
+        name = _name(key)
+        try:
+            found[name] = remember(value) if is_secret_name(name) else mask_text(str(value))
+        except Exception as error:
+            found[f"trackdsl.omitted.{name}"] = told(error)[:500]
+    return found
+
+
+def params_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Scalar]:
+    """Pairs of name and value as flat parameters, with secrets masked."""
+    flat: dict[str, Scalar] = {}
+    for key, value in pairs:
+        flatten(flat, _name(key), value)
+    return flat
+
+
+def _name(key: Any) -> str:
+    """A name as text, whatever was given for one."""
+    try:
+        return mask_text(str(_storable(str(key))))
+    except Exception:
+        return class_name(key)
 
 
 def encode_safely(event: AnyEvent) -> bytes:

@@ -20,6 +20,7 @@ from trackdsl._signature import annotations_of, markers_of
 from trackdsl.errors import ReturnsError, report
 from trackdsl.handlers import handler_of
 
+_MAX_DEPTH = 20
 _VALUE_MARKERS = (markers.Metric, markers.Artifact, markers.Model, markers.Dataset)
 
 
@@ -77,7 +78,7 @@ class ReturnPlan:
             self._unread = None
         if self._as_is and self._marker is None and not section and record_numbers(run, value, step):
             return
-        with guarded("track_returns"):
+        with guarded("track_returns", run):
             found = _Found(run, section + self._prefix)
             self._sort(found, value)
             found.write(step)
@@ -121,7 +122,7 @@ class ReturnPlan:
 
     def _sort_mapping(self, found: _Found, name: str, value: Any) -> None:
         rest: dict[str, Any] = {}
-        for key, leaf in _leaves(_as_mapping(value), f"{name}/" if name else ""):
+        for key, leaf in _leaves(value, f"{name}/" if name else ""):
             if _is_number(leaf) and self._wants_metric(key):
                 found.metrics[key] = leaf
             elif leaf is not None and self._wants_artifact(key):
@@ -245,13 +246,13 @@ def _as_mapping(value: Any) -> Mapping[Any, Any]:
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
-def _leaves(value: Mapping[Any, Any], prefix: str, depth: int = 0) -> typing.Iterator[tuple[str, Any]]:
-    for key, leaf in value.items():
+def _leaves(value: Any, prefix: str, around: tuple[int, ...] = ()) -> typing.Iterator[tuple[str, Any]]:
+    for key, leaf in _as_mapping(value).items():
         name = f"{prefix}{key}"
-        if depth < 20 and _is_mapping(leaf) and not is_secret_name(str(key)):
-            yield from _leaves(_as_mapping(leaf), f"{name}/", depth + 1)
-        else:
+        if not _is_mapping(leaf) or is_secret_name(str(key)) or len(around) >= _MAX_DEPTH:
             yield name, leaf
+        elif id(leaf) not in around and leaf is not value:  # One that holds itself has been told already.
+            yield from _leaves(leaf, f"{name}/", (*around, id(value)))
 
 
 def _is_plain(value: Any) -> bool:

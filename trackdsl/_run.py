@@ -16,7 +16,6 @@ import msgspec
 
 from trackdsl import _artifacts, _context, _failure
 from trackdsl._events import Adopt, Close, Open, Scalar
-from trackdsl._flatten import flatten
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import (
     LARGE,
@@ -28,8 +27,10 @@ from trackdsl._record import (
     encode_safely,
     fit_place,
     guarded,
+    params_of,
     record_metric,
     record_metrics,
+    tags_of,
 )
 from trackdsl._secrets import mask_text
 from trackdsl._target import Target
@@ -130,15 +131,13 @@ class Run:
             key: its name.
             value: anything; what is not a plain value is recorded by its type, never by its `repr`.
         """
-        self.log_params({key: value})
+        with guarded("log_param", self):
+            append_params(self, params_of([(key, value)]))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record several parameters; see `log_param`."""
-        with guarded("log_params"):
-            flat: dict[str, Scalar] = {}
-            for key, value in dict(params).items():
-                flatten(flat, str(key), value)
-            append_params(self, flat)
+        with guarded("log_params", self):
+            append_params(self, params_of(dict(params).items()))
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set a tag; a later value of the same name replaces it.
@@ -147,11 +146,12 @@ class Run:
             key: its name.
             value: its value, as text.
         """
-        self.set_tags({key: value})
+        with guarded("set_tag", self):
+            append_tags(self, tags_of([(key, value)]))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set several tags; see `set_tag`."""
-        with guarded("set_tags"):
+        with guarded("set_tags", self):
             append_tags(self, clean_tags(tags))
 
     def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
@@ -162,7 +162,7 @@ class Run:
             artifact_path: where to put it in the run. With a suffix (`"models/best.pth"`) it is the file's own new
                 path, without one (`"models"`) the folder that the file goes to, under its own name.
         """
-        with guarded("log_artifact"):
+        with guarded("log_artifact", self):
             _artifacts.snapshot(self, Path(local_path), artifact_path)
 
     def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
@@ -172,7 +172,7 @@ class Run:
             local_dir: the folder.
             artifact_path: the folder of the run to put its content in; the top by default.
         """
-        with guarded("log_artifacts"):
+        with guarded("log_artifacts", self):
             _artifacts.snapshot_content(self, Path(local_dir), artifact_path)
 
     def log_dict(self, dictionary: Any, artifact_file: str) -> None:
@@ -182,7 +182,7 @@ class Run:
             dictionary: anything made of dicts, lists, text and numbers.
             artifact_file: its path in the run, such as `config.json`.
         """
-        with guarded("log_dict"):
+        with guarded("log_dict", self):
             _artifacts.write_structure(self, dictionary, artifact_file)
 
     def log_text(self, text: str, artifact_file: str) -> None:
@@ -192,7 +192,7 @@ class Run:
             text: the content.
             artifact_file: its path in the run, such as `status.txt`.
         """
-        with guarded("log_text"):
+        with guarded("log_text", self):
             _artifacts.write_text(self, text, artifact_file)
 
     def next_index(self, name: str) -> int:
@@ -213,7 +213,9 @@ class _NullRun(Run):
 
     def log_metric(self, name: str, value: float, step: int | None = None) -> None: ...
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_param(self, key: str, value: Any) -> None: ...
     def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def set_tag(self, key: str, value: Any) -> None: ...
     def set_tags(self, tags: Mapping[str, Any]) -> None: ...
     def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None: ...
     def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None: ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trackdsl._flatten import one_line
+from trackdsl._secrets import MASK, is_secret_name
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import TemplateError
 
@@ -14,7 +16,12 @@ _MAX_LENGTH = 250
 
 
 class _Filler(string.Formatter):
-    """Formats plain values, and anything else by its class name."""
+    """Formats plain values, anything else by its class name, and secrets by their mask."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        if any(is_secret_name(part) for part in re.split(r"[.\[\]]+", field_name)):
+            return MASK, field_name
+        return super().get_field(field_name, args, kwargs)
 
     def format_field(self, value: Any, format_spec: str) -> str:
         plain = one_line(value)

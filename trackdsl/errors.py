@@ -108,6 +108,14 @@ def set_strict(strict: bool) -> None:
     _strict = strict
 
 
+def told(error: BaseException) -> str:
+    """An exception in one line, also where its own `__str__` raises."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 def report(cause: str, message: str, *, key: str | None = None) -> None:
     """Tell of a fault in tracking: one warning on logger `trackdsl` per cause.
 

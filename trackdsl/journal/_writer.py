@@ -143,7 +143,7 @@ class Writer:
             return
         except ValueError:
             if len(data) > fmt.MAX_PAYLOAD:
-                self._lose(run, f"an event of {len(data)} bytes is too large for the journal")
+                self._lose(run, f"an event of {len(data)} bytes, which is too large for the journal")
                 return
         now = time.monotonic_ns()
         if now >= self._retry_at:
