@@ -120,6 +120,9 @@ def test_a_damaged_header_is_counted_not_guessed(folder: Path) -> None:
     content = bytearray(path.read_bytes())
     content[3] ^= 255
     path.write_bytes(content)
+    assert read_all(directory) == [events.Params(b"a" * 16, {"x": 1})]  # There is a second copy.
+    content[64 + 3] ^= 255
+    path.write_bytes(content)
     entries = list(Reader(directory).read(100, writer_alive=False))
     assert [entry.event for entry in entries] == [None]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trackdsl._events import File
 from trackdsl._record import append_tags, encode_safely
 from trackdsl._secrets import mask_text
-from trackdsl.errors import report
+from trackdsl.errors import report, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,21 +65,23 @@ def keep_object(run: Run, artifact_file: str, write: Callable[[Path], None]) -> 
     _keep(run, artifact_file, write)
 
 
-def _keep(run: Run, place: str, write: Callable[[Path], None], *, directory: bool = False) -> None:
+def _keep(run: Run, place: str, write: Callable[[Path], dict[str, str] | None], *, directory: bool = False) -> None:
     try:
         place = inside(place)
         path, relative = run._target.new_file(PurePosixPath(place).name or "content")
         try:
-            write(path)
-            # The snapshot must be as durable as the event that names it: both are in the page cache now.
+            missing = write(path) or {}
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
     except Exception as error:
-        reason = mask_text(f"{type(error).__name__}: {error}")
+        reason = mask_text(told(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place}": reason[:500]})
         return
+    if missing:
+        report("artifact", f"trackdsl left out of {place!r}: {missing}", key=place)
+        append_tags(run, {f"trackdsl.omitted.{place}/{name}": mask_text(why)[:500] for name, why in missing.items()})
     run._target.append(encode_safely(File(run._id, place, relative, directory)), run, True)
 
 
@@ -126,11 +128,12 @@ def _clone(source: int, target: int) -> bool:
         os.lseek(target, 0, os.SEEK_SET)
         os.ftruncate(target, 0)
         return False
-    # A file that reports no size (in /proc), or one that is growing: take the rest as it comes.
+    # A file that reports no size (in /proc), or one that has shrunk: take what comes.
     return left == 0 and os.fstat(source).st_size > 0
 
 
-def _copy_tree(source: Path, target: Path) -> None:
+def _copy_tree(source: Path, target: Path) -> dict[str, str]:
+    """Copy a folder; returns what could not be copied, by its path in it, with the reason."""
     if not source.is_dir():
         raise NotADirectoryError(20, "not a folder", str(source))
 
@@ -138,4 +141,19 @@ def _copy_tree(source: Path, target: Path) -> None:
         _copy(Path(one), Path(other))
         return other
 
-    shutil.copytree(source, target, copy_function=copy)
+    try:
+        shutil.copytree(source, target, copy_function=copy, ignore=_loops)
+    except shutil.Error as error:  # It has copied all the others.
+        return {os.path.relpath(str(one), source): str(reason) for one, _, reason in error.args[0]}
+    return {}
+
+
+def _loops(folder: str, names: list[str]) -> list[str]:
+    """Links to a folder that this one is inside of: following them would never end."""
+    here = os.path.join(os.path.realpath(folder), "")
+    paths = {name: os.path.join(folder, name) for name in names}
+    return [
+        name
+        for name, path in paths.items()
+        if os.path.islink(path) and here.startswith(os.path.join(os.path.realpath(path), ""))
+    ]

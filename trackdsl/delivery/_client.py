@@ -183,7 +183,7 @@ class _Wait:
 
         origins = [read_origin(writer.directory) for writer, _ in left]
         server = all(origin is not None and origin.uri.startswith("http") for origin in origins)
-        started = any(state is not None and state.events for state in states)
+        started = any(state is not None and (state.events or state.intent_offset) for state in states)
         return quiet > (_EXIT_PATIENCE_SERVER if server and started else _EXIT_PATIENCE)
 
     def _restart(self, now: float) -> None:

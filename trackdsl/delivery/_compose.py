@@ -15,6 +15,7 @@ from trackdsl.delivery._sink import Batch
 
 #: Where texts that are too long for MLflow's fields are kept whole.
 OVERFLOW = "trackdsl"
+_INT64 = 1 << 63
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Pending:
 
     def add_metric(self, key: str, value: float, time: int, step: int) -> None:
         """Add a point; `time` in milliseconds since 1970."""
-        self.batch.metrics.append((self._name(key), value, time, step))
+        self.batch.metrics.append((self._name(key), value, time, min(max(step, -_INT64), _INT64 - 1)))
 
     def _name(self, key: str) -> str:
         name = _limits.fit_key(key)
@@ -53,7 +54,7 @@ class Pending:
     def _fitted(self, place: str, text: str, limit: int) -> str:
         if len(text) <= limit:
             return text
-        place = f"{OVERFLOW}/{place}"
+        place = f"{OVERFLOW}/{_limits.fit_place(place)}"
         self.texts[place] = text
         self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{place}")] = f"{len(text)} characters, whole in {place}"
         return _limits.fit_text(text, limit)

@@ -21,6 +21,7 @@ MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_TAGS = 100
 MAX_ITEMS = 1000
+_MAX_FILE_NAME = 200
 
 _REFUSED = re.compile(r"[^/\w.\- :]|_(?=x[0-9A-F]{4,6}_)")
 _ESCAPED = re.compile(r"_x([0-9A-F]{4,6})_")
@@ -67,6 +68,18 @@ def fit_key(key: str) -> str:
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     # A cut may leave half an escape or a slash at the end: the hash behind it keeps the name a proper path.
     return escaped[: MAX_KEY - 13].rstrip("/. ") + "-" + digest
+
+
+def fit_place(place: str) -> str:
+    """A path whose parts fit a file system, which counts bytes: a long part is cut, with a hash behind it."""
+    parts = []
+    for part in place.split("/"):
+        stem, dot, suffix = part.rpartition(".")
+        if len(part.encode()) > _MAX_FILE_NAME:
+            digest = hashlib.sha256(part.encode()).hexdigest()[:12]
+            part = stem.encode()[:150].decode(errors="ignore") + f"-{digest}{dot}{suffix[:20]}"
+        parts.append(part)
+    return "/".join(parts)
 
 
 def fit_text(text: str, limit: int) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from trackdsl._secrets import mask_text
-from trackdsl.delivery._sink import Batch, Refused, Unavailable
+from trackdsl.delivery._sink import GONE, Batch, Refused, Unavailable
+from trackdsl.errors import told
 
 #: What the store answers for good; everything else may be different next time.
 _FINAL = {
@@ -21,6 +24,9 @@ _FINAL = {
     "NOT_FOUND",
     "NOT_IMPLEMENTED",
 }
+_CHECKED = {"INVALID_PARAMETER_VALUE"}
+#: A path that no file system takes, or that is taken by something else.
+_FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 _ID_TAG = "trackdsl.id"
 
 
@@ -40,8 +46,9 @@ class MlflowSink:
     def __init__(self, uri: str, cwd: str, *, own: bool) -> None:
         self._uri = uri
         self._own = own
+        self._translated = partial(_translated, uri.startswith("http"))
         self._experiments: dict[str, str] = {}
-        with _translated(), _alone(uri), _inside(cwd, own):
+        with self._translated(), _alone(uri), _inside(cwd, own):
             from mlflow import MlflowClient
 
             _make_database(uri)
@@ -51,13 +58,13 @@ class MlflowSink:
         """See `Sink`."""
         known = self._experiments.get(name)
         if known is None:
-            with _translated():
+            with self._translated():
                 known = self._experiments[name] = self._find_or_make(name)
         return known
 
     def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
         """See `Sink`."""
-        with _translated():
+        with self._translated():
             places = [experiment_id] if experiment_id is not None else self._all_experiments()
             for start in range(0, len(places), 100):
                 found = self._client.search_runs(
@@ -67,9 +74,27 @@ class MlflowSink:
                     return found[0].info.run_id, found[0].info.experiment_id
         return None
 
+    def status(self, run_id: str) -> str:
+        """See `Sink`."""
+        with self._translated():
+            try:
+                run = self._client.get_run(run_id)
+            except Exception as error:
+                if _is_final(error, self._uri.startswith("http")):
+                    return GONE
+                raise
+            return GONE if run.info.lifecycle_stage == "deleted" else str(run.info.status)
+
+    def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
+        """See `Sink`."""
+        with self._translated():
+            for found in self._client.search_runs([experiment_id], f"tags.`{_ID_TAG}` = '{id_}'"):
+                if found.info.run_id != run_id:
+                    self._client.delete_run(found.info.run_id)
+
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         """See `Sink`."""
-        with _translated():
+        with self._translated():
             try:
                 run = self._client.create_run(experiment_id, start, tags, name)
             except BaseException:
@@ -83,7 +108,7 @@ class MlflowSink:
         """See `Sink`."""
         from mlflow.entities import Metric, Param, RunTag
 
-        with _translated():
+        with self._translated():
             self._client.log_batch(
                 run_id,
                 metrics=[Metric(key, value, time, step) for key, value, time, step in batch.metrics],
@@ -94,12 +119,12 @@ class MlflowSink:
 
     def params(self, run_id: str) -> dict[str, str]:
         """See `Sink`."""
-        with _translated():
+        with self._translated():
             return dict(self._client.get_run(run_id).data.params)
 
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """See `Sink`."""
-        with _translated():
+        with self._translated():
             store = getattr(getattr(self._client, "_tracking_client", None), "store", None)
             if store is None:
                 self._client.set_terminated(run_id, status, end)
@@ -111,7 +136,7 @@ class MlflowSink:
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """See `Sink`."""
-        with _translated():
+        with self._translated():
             self._point_mlflow_here()
             if directory:
                 self._client.log_artifacts(run_id, str(local), place or None)
@@ -121,7 +146,7 @@ class MlflowSink:
 
     def write_text(self, run_id: str, text: str, place: str) -> None:
         """See `Sink`."""
-        with _translated():
+        with self._translated():
             self._point_mlflow_here()
             self._client.log_text(run_id, text, place)
 
@@ -161,18 +186,32 @@ class MlflowSink:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(remote: bool) -> Iterator[None]:
     """Turn what MLflow raises into `Unavailable` or `Refused`."""
     try:
         yield
     except (Unavailable, Refused):
         raise
     except Exception as error:
-        text = mask_text(f"{type(error).__name__}: {error}").strip()[:2000]
-        code = getattr(error, "error_code", None)
-        if code in _FINAL or isinstance(error, (OverflowError, TypeError, ValueError)):
+        text = mask_text(told(error)).strip()[:2000]
+        if _is_final(error, remote):
             raise Refused(text) from None
-        raise Unavailable(text) from None
+        raise Unavailable(text, late=remote and "timed out" in text.lower()) from None
+
+
+def _is_final(error: Exception, remote: bool) -> bool:
+    """Whether trying again would change nothing."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    if isinstance(error, RestException):
+        return error.error_code in _FINAL
+    if isinstance(error, MlflowException):
+        # From a server these are pages of something in between, with a code that MLflow made of their status; the
+        # client's own checks have just this one.
+        return error.error_code in (_CHECKED if remote else _FINAL)
+    if isinstance(error, OSError):
+        return error.errno in _FINAL_ERRNO
+    return isinstance(error, (OverflowError, TypeError, ValueError))
 
 
 @contextlib.contextmanager

@@ -47,6 +47,9 @@ class RunMap:
         # A line that was torn by a power cut must not swallow the next one.
         self._note("\n")
 
+    def __len__(self) -> int:
+        return len(self._runs)
+
     def get(self, id_: bytes) -> KnownRun | None:
         """The run with our id, if it exists at MLflow."""
         return self._runs.get(id_)

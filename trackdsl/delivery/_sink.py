@@ -6,9 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+#: The status of a run that nobody can write to any more.
+GONE = "GONE"
+
 
 class Unavailable(Exception):
-    """The store cannot be reached or is not ready; the same call may work later."""
+    """The store cannot be reached or is not ready; the same call may work later.
+
+    Attributes:
+        late: the store may still carry out what it was asked, at any time from now.
+    """
+
+    def __init__(self, message: str, *, late: bool = False) -> None:
+        super().__init__(message)
+        self.late = late
 
 
 class NotYet(Unavailable):
@@ -52,6 +63,12 @@ class Sink(Protocol):
 
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         """Make a run that began at `start`, in milliseconds since 1970; returns its id."""
+
+    def status(self, run_id: str) -> str:
+        """`RUNNING`, how the run ended, or `GONE` where it is deleted or was never there."""
+
+    def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
+        """Delete every run of an experiment that carries our id, except one."""
 
     def write(self, run_id: str, batch: Batch) -> None:
         """Write parameters, tags and metric points."""

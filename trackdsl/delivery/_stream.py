@@ -19,16 +19,18 @@ from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._deferred import DeferredArtifacts
 from trackdsl.delivery._progress import ProgressFile
 from trackdsl.delivery._runs import KnownRun, RunMap
-from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
+from trackdsl.delivery._sink import GONE, Batch, NotYet, Refused, Sink, Unavailable
 from trackdsl.delivery._spacing import Spacing
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._reader import Reader, segments
+from trackdsl.journal._reader import Position, Reader, segments
 from trackdsl.journal._spool import remove_journal
 
 _STRETCH = 2000
 #: How long the end of a journal waits for git's answer, in seconds.
 _GIT_PATIENCE = 10.0
+#: How long a server may take over a request that nobody waits for any more, in seconds.
+_LATE_PATIENCE = 20.0
 _DIED = "the process died before this run ended"
 
 #: Finds a run of another journal: (our id) -> known run, or None; raises Unavailable while it may still come.
@@ -53,10 +55,13 @@ class Stream:
         self._file = ProgressFile(directory, write=True)
         self.progress = self._file.read()
         self._reader = Reader(directory, self.progress.position)
-        self._doubt_until = self.progress.intent
+        # Where the note of the intent is lost, everything may have been sent.
+        unknown = not self.progress.count and bool(self.runs)
+        self._doubt_until = Position(1 << 62, 0) if unknown else self.progress.intent
         self._spacing = Spacing(self.progress.points)
         self._pending: dict[bytes, Pending] = {}
         self._doubted: set[bytes] = set()
+        self._late: dict[bytes, float] = {}
         self._git = _compose.git_tags(directory)
         self._without_git: list[bytes] = []
         self._deferred = DeferredArtifacts(directory)
@@ -166,7 +171,10 @@ class Stream:
             # A child of a plain MLflow run names no experiment: it goes where its parent is.
             named = event.experiment or "Default"
             experiment = parent.experiment_id if parent is not None else self._experiment(sink, named, tags)
-            run = self._find_or_create(sink, event, experiment, tags, in_doubt)
+            try:
+                run = self._find_or_create(sink, event, experiment, tags, in_doubt)
+            except Refused as error:
+                run = self._create_elsewhere(sink, event, experiment, tags, error)
             self.runs.add(event.run, run)
             if self._git is None:
                 self._without_git.append(event.run)
@@ -189,11 +197,25 @@ class Stream:
         name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.word
         try:
             run_id = sink.create_run(experiment, name, event.time // 1_000_000, fitted.batch.tags)
-        except Refused as error:
-            # Nothing of this run could be written, so it waits until somebody has mended the cause.
-            raise Unavailable(str(error)) from None
+        except Unavailable as error:
+            if error.late:
+                self._late[event.run] = time.monotonic()
+            raise
         self._doubted.discard(event.run)
         return KnownRun(run_id, experiment, params={})
+
+    def _create_elsewhere(
+        self, sink: Sink, event: events.Open, refused: str, tags: dict[str, str], error: Refused
+    ) -> KnownRun:
+        """Where a store has begun anew, the parent's experiment is gone, and its name leads to another."""
+        fresh = self._experiment(sink, event.experiment or "Default", tags)
+        try:
+            if fresh != refused:
+                return self._find_or_create(sink, event, fresh, tags, in_doubt=False)
+        except Refused as again:
+            error = again
+        # Nothing of this run could be written, so it waits until somebody has mended the cause.
+        raise Unavailable(str(error))
 
     def _experiment(self, sink: Sink, name: str, tags: dict[str, str]) -> str:
         try:
@@ -291,7 +313,10 @@ class Stream:
         for part in _compose.split(pending.batch):
             try:
                 sink.write(run.run_id, part)
-            except Refused:
+            except Refused as error:
+                if sink.status(run.run_id) == GONE:
+                    self._refuse(f"everything else of run {run.run_id}, which is deleted", error)
+                    return
                 self._write_singly(sink, run, part)
         for place, text in pending.texts.items():
             try:
@@ -359,10 +384,14 @@ class Stream:
         """End what a dead writer left open, and remove the journal."""
         if self._git is None and self._without_git and self._age() < _GIT_PATIENCE:
             return False
+        self._settle_late(sink)
         lost = self._reader.lost()
         for id_ in self.runs.still_open():
             run = self.runs.get(id_)
             assert run is not None
+            if sink.status(run.run_id) != "RUNNING":
+                self.runs.close(id_)  # The note of its end was lost.
+                continue
             pending = self._of(id_)
             pending.add_tag("trackdsl.ended", _DIED)
             if lost:
@@ -377,6 +406,16 @@ class Stream:
         self.close()
         remove_journal(self.directory)
         return True
+
+    def _settle_late(self, sink: Sink) -> None:
+        """Remove what requests have made that were given up and carried out all the same, once no more can come."""
+        for id_, since in list(self._late.items()):
+            if time.monotonic() - since < _LATE_PATIENCE:
+                raise NotYet("a request that was given up may still be carried out")
+            run = self.runs.get(id_)
+            if run is not None:
+                sink.remove_others(id_.hex(), run.experiment_id, run.run_id)
+            del self._late[id_]
 
     def _age(self) -> float:
         return (time.time_ns() - self.origin.time) / 1e9

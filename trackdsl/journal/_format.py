@@ -1,6 +1,7 @@
 """The layout of a segment file: a header and frames.
 
-    header  64 bytes: magic, schema, segment number, salt, creation time, CRC-32; then a count of lost events
+    header  128 bytes: magic, schema, segment number, salt, creation time, CRC-32; a count of lost events; and all of it
+            once more, because without the salt nothing of the segment could be read
     frame   marker (2 bytes), length (4), CRC-32 of the payload started with the salt (4), payload
 
 The file is allocated in advance, so the end of what was written is a run of zeros. The salt makes sure that a user's
@@ -14,7 +15,8 @@ import zlib
 from dataclasses import dataclass
 
 MAGIC = b"tdsl.jnl"
-HEADER_SIZE = 64
+HEADER_SIZE = 128
+_HALF = HEADER_SIZE // 2
 _HEADER = struct.Struct("<8sHHIIQ")
 _CHECK = struct.Struct("<I")
 LOST = struct.Struct("<Q")
@@ -46,13 +48,17 @@ class Header:
     def pack(self) -> bytes:
         """The first `HEADER_SIZE` bytes of the segment."""
         body = _HEADER.pack(MAGIC, self.schema, 0, self.number, self.salt, self.created)
-        return (body + _CHECK.pack(zlib.crc32(body))).ljust(HEADER_SIZE, b"\0")
+        return 2 * (body + _CHECK.pack(zlib.crc32(body))).ljust(_HALF, b"\0")
 
     @classmethod
     def unpack(cls, data: bytes) -> Header | None:
-        """Read a header; None where it is damaged or something else."""
+        """Read a header; None where both copies are damaged or it is something else."""
         if len(data) < HEADER_SIZE:
             return None
+        return cls._unpack(data[:_HALF]) or cls._unpack(data[_HALF:])
+
+    @classmethod
+    def _unpack(cls, data: bytes) -> Header | None:
         magic, schema, _, number, salt, created = _HEADER.unpack_from(data)
         (check,) = _CHECK.unpack_from(data, _HEADER.size)
         if magic != MAGIC or zlib.crc32(data[: _HEADER.size]) != check:
