@@ -210,6 +210,8 @@ def _working_directory() -> str:
 
 def _absolute(uri: str, cwd: str) -> str:
     # MLflow resolves these against its own working directory, and delivery has another one than the program.
+    if uri.startswith("sqlite:") and not {"?", "%"}.isdisjoint(cwd):
+        return uri  # A URI would read these otherwise: the sink sees to it.
     for prefix in ("sqlite:///", "file:"):
         path = uri.removeprefix(prefix)
         if uri.startswith(prefix) and path and not path.startswith(("/", ":memory:", "file:")):

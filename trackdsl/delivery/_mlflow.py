@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -44,7 +46,7 @@ class MlflowSink:
     """
 
     def __init__(self, uri: str, cwd: str, *, own: bool) -> None:
-        self._uri = uri
+        self._uri = uri = _absolute(uri, cwd)
         self._own = own
         self._translated = partial(_translated, uri.startswith("http"))
         self._experiments: dict[str, str] = {}
@@ -279,6 +281,21 @@ def _inside(cwd: str, move: bool) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
+
+
+def _absolute(uri: str, cwd: str) -> str:
+    """The URI of a SQLite file that is named relative to a folder which no URI could name: by a link to it."""
+    path = sqlite_path(uri)
+    if path is None or path.startswith((os.sep, ":")):
+        return uri
+    link = os.path.join(
+        tempfile.gettempdir(), f"trackdsl-{os.getuid()}-{hashlib.sha256(cwd.encode()).hexdigest()[:16]}"
+    )
+    with contextlib.suppress(FileExistsError):
+        os.symlink(cwd, link)
+    if os.readlink(link) != cwd:
+        raise Unavailable(f"{link} is in the way: it should be a link to {cwd}")
+    return f"sqlite:///{link}/{path}"
 
 
 def sqlite_path(uri: str) -> str | None:
