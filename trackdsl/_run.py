@@ -132,12 +132,12 @@ class Run:
             value: anything; what is not a plain value is recorded by its type, never by its `repr`.
         """
         with guarded("log_param", self):
-            append_params(self, params_of([(key, value)]))
+            append_params(self, _shortened(self, params_of([(key, value)])))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record several parameters; see `log_param`."""
         with guarded("log_params", self):
-            append_params(self, params_of(dict(params).items()))
+            append_params(self, _shortened(self, params_of(dict(params).items())))
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set a tag; a later value of the same name replaces it.
@@ -147,12 +147,12 @@ class Run:
             value: its value, as text.
         """
         with guarded("set_tag", self):
-            append_tags(self, tags_of([(key, value)]))
+            append_tags(self, _shortened(self, tags_of([(key, value)])))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set several tags; see `set_tag`."""
         with guarded("set_tags", self):
-            append_tags(self, clean_tags(tags))
+            append_tags(self, _shortened(self, clean_tags(tags)))
 
     def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
         """Record a file or folder as it is now; it may be changed or deleted right after.
@@ -251,12 +251,18 @@ def open_run(
         payload = encode_safely(msgspec.structs.replace(event, params=cut_texts(params), tags=cut_texts(tags)))
     target.append(payload, run, True)
     if large:
-        for key, value in {**params, **tags}.items():
-            if isinstance(value, str) and len(value) > LONG_TEXT:
-                _artifacts.write_text(run, value, f"trackdsl/whole/{fit_place(key)}.txt")
+        _shortened(run, {**params, **tags})
     if now > target.watch_at:
         target.watch(now)
     return run
+
+
+def _shortened(run: Run, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with long texts cut; the whole of those is kept as files, as it would burst the journal."""
+    long = {key: value for key, value in values.items() if isinstance(value, str) and len(value) > LONG_TEXT}
+    for key, value in long.items():
+        _artifacts.write_text(run, value, f"trackdsl/whole/{fit_place(key)}.txt")
+    return cut_texts(values) if long else values
 
 
 def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
