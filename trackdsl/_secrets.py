@@ -19,7 +19,7 @@ _SECRET_NAME = re.compile(
 )
 # `max_tokens`, `token_count`, `num_tokens` and the like are hyper-parameters of language models, not secrets.
 
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.\-]*://)[^/?#\s'\"]+@")
+_URL_CREDENTIALS = re.compile(r"(?P<scheme>://)[^/?#\s'\"]+@")
 # Prefixes as published by the issuers: AWS, GitHub, GitLab, Slack, OpenAI/Anthropic, Google, Stripe, Hugging Face,
 # PyPI, npm, Databricks, JSON Web Tokens and PEM private keys.
 _TOKEN_SHAPE = re.compile(

@@ -1,6 +1,7 @@
 """Which MLflow run each of our runs became: a text file in the journal's folder, one line per fact.
 
-o <id> <MLflow run> <MLflow experiment>    opened
+o <id> <MLflow run> <MLflow experiment>    opened by the program of this journal
+a <id> <MLflow run> <MLflow experiment>    opened by somebody else, who ends it too
 c <id>                                     closed
 """
 
@@ -22,13 +23,15 @@ class KnownRun:
     Attributes:
         run_id: MLflow's id.
         experiment_id: MLflow's id of its experiment.
-        open: whether trackdsl has to end it.
+        open: whether this journal has to end it.
+        ours: whether the program of this journal opened it.
         params: parameters that MLflow has, by name; None where that was not looked up yet.
     """
 
     run_id: str
     experiment_id: str
     open: bool = True
+    ours: bool = True
     params: dict[str, str] | None = None
 
 
@@ -59,6 +62,12 @@ class RunMap:
         self._runs[id_] = run
         self._note(f"o {id_.hex()} {run.run_id} {run.experiment_id}\n")
 
+    def adopt(self, id_: bytes, run: KnownRun) -> None:
+        """Note a run that somebody else opened and ends."""
+        run.open = run.ours = False
+        self._runs[id_] = run
+        self._note(f"a {id_.hex()} {run.run_id} {run.experiment_id}\n")
+
     def close(self, id_: bytes) -> None:
         """Note that a run has ended."""
         self._runs[id_].open = False
@@ -68,6 +77,10 @@ class RunMap:
     def still_open(self) -> list[bytes]:
         """Ids of the runs that nobody has ended, latest first."""
         return [id_ for id_, run in reversed(self._runs.items()) if run.open]
+
+    def ours(self) -> list[bytes]:
+        """Ids of the runs that the program of this journal opened."""
+        return [id_ for id_, run in self._runs.items() if run.ours]
 
     def _note(self, line: str) -> None:
         try:
@@ -89,8 +102,9 @@ def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:
         words = line.split(" ")
         try:
             id_ = bytes.fromhex(words[1])
-            if words[0] == "o" and len(words) == 4:
-                found[id_] = KnownRun(words[2], words[3])
+            if words[0] in ("o", "a") and len(words) == 4:
+                ours = words[0] == "o"
+                found[id_] = KnownRun(words[2], words[3], open=ours, ours=ours)
             elif words[0] == "c" and id_ in found:
                 found[id_].open = False
         except (ValueError, IndexError):

@@ -62,8 +62,9 @@ class Stream:
         self._pending: dict[bytes, Pending] = {}
         self._doubted: set[bytes] = set()
         self._late: dict[bytes, float] = {}
-        self._git = _compose.git_tags(directory)
-        self._without_git: list[bytes] = []
+        # Whether an earlier process has told these is not known; telling them twice does no harm.
+        self._without_git = self.runs.ours()
+        self._git = None if self._without_git else _compose.git_tags(directory)
         self._deferred = DeferredArtifacts(directory)
         self._last_time = 0
 
@@ -130,8 +131,7 @@ class Stream:
             self._open(sink, event, in_doubt)
         elif isinstance(event, events.Adopt):
             if self.runs.get(event.run) is None:
-                self.runs.add(event.run, KnownRun(event.mlflow_run_id, event.mlflow_experiment_id))
-                self.runs.close(event.run)
+                self.runs.adopt(event.run, KnownRun(event.mlflow_run_id, event.mlflow_experiment_id))
         else:
             run = self.runs.get(event.run) or self._find_foreign(event.run, self)
             if run is None:

@@ -161,9 +161,10 @@ class Worker:
                 self._unknown.add(id_)
             return None
         run = KnownRun(*found)
-        asking.runs.add(id_, run)
-        if not own:
-            asking.runs.close(id_)
+        if own:
+            asking.runs.add(id_, run)
+        else:
+            asking.runs.adopt(id_, run)
         return run
 
     def _may_open(self, other: Stream, asking: Stream) -> bool:

@@ -1,0 +1,146 @@
+"""A store in memory that keeps to the contract of `trackdsl.delivery._sink.Sink`, and fails where it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trackdsl.delivery._sink import GONE, Batch, Refused
+from trackdsl.delivery._worker import Worker
+
+
+class Crash(BaseException):
+    """The delivery process is gone at this very call: nothing of it may run on."""
+
+
+@dataclass
+class Held:
+    """A run as the store holds it; `points` are key, value, time and step, of which equal ones are one."""
+
+    experiment: str
+    name: str
+    tags: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    points: set[tuple[str, float | str, int, int]] = field(default_factory=set)
+    files: dict[str, str] = field(default_factory=dict)
+    status: str = "RUNNING"
+
+
+class MemoryStore:
+    """Writes are idempotent, except `create_run`; what MLflow refuses is refused.
+
+    Attributes:
+        faults: what to raise at the n-th call, and whether the call has done its work by then.
+        before: called with the method's name and arguments before anything is done; may raise.
+    """
+
+    def __init__(self, faults: dict[int, tuple[Callable[[str], BaseException], bool]] | None = None) -> None:
+        self.runs: dict[str, Held] = {}
+        self.calls = 0
+        self.faults = faults or {}
+        self.before: Callable[..., None] = lambda *_: None
+
+    def open(self, _uri: str = "", _cwd: str = "") -> MemoryStore:
+        """For a worker, as its way to open the sink."""
+        with self._call("open"):
+            return self
+
+    def experiment(self, name: str) -> str:
+        with self._call("experiment", name):
+            return f"e-{name}"
+
+    def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
+        with self._call("find_run", id_):
+            for run_id, run in self.runs.items():
+                if run.tags.get("trackdsl.id") == id_ and experiment_id in (None, run.experiment):
+                    return run_id, run.experiment
+            return None
+
+    def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
+        with self._call("create_run", name, tags):
+            if tags.get("mlflow.runName", name) != name:
+                raise Refused("both a name and another mlflow.runName")
+            run_id = f"r{self.calls}"
+            self.runs[run_id] = Held(experiment_id, name, dict(tags))
+            return run_id
+
+    def status(self, run_id: str) -> str:
+        with self._call("status", run_id):
+            return self.runs[run_id].status if run_id in self.runs else GONE
+
+    def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
+        with self._call("remove_others", id_):
+            for other, run in list(self.runs.items()):
+                if other != run_id and (run.tags.get("trackdsl.id"), run.experiment) == (id_, experiment_id):
+                    del self.runs[other]
+
+    def write(self, run_id: str, batch: Batch) -> None:
+        with self._call("write", run_id, batch):
+            run = self.runs[run_id]
+            if any(run.params.get(key, value) != value for key, value in batch.params.items()):
+                raise Refused("a parameter has another value already")
+            run.params.update(batch.params)
+            run.tags.update(batch.tags)
+            run.points |= {(key, value if value == value else "nan", *rest) for key, value, *rest in batch.metrics}
+
+    def params(self, run_id: str) -> dict[str, str]:
+        with self._call("params", run_id):
+            return dict(self.runs[run_id].params)
+
+    def end_run(self, run_id: str, status: str, end: int) -> None:
+        with self._call("end_run", run_id, status):
+            self.runs[run_id].status = status
+
+    def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
+        with self._call("write_artifact", run_id, place):
+            for path in sorted(local.rglob("*")) if directory else [local]:
+                if path.is_file():
+                    inside = str(path.relative_to(local)) if directory else ""
+                    self.runs[run_id].files["/".join(filter(None, [place, inside]))] = path.read_text()
+
+    def write_text(self, run_id: str, text: str, place: str) -> None:
+        with self._call("write_text", run_id, place):
+            self.runs[run_id].files[place] = text
+
+    def named(self, name: str) -> Held:
+        """The one run of a name."""
+        (run,) = (run for run in self.runs.values() if run.name == name)
+        return run
+
+    @contextmanager
+    def _call(self, method: str, *arguments: Any) -> Iterator[None]:
+        self.calls += 1
+        fault, done = self.faults.get(self.calls, (None, False))
+        if fault is not None and not done:
+            raise fault(f"call {self.calls}: {method}")
+        self.before(method, *arguments)
+        yield
+        if fault is not None:
+            raise fault(f"call {self.calls}: {method}")
+
+
+def fail_once(*methods: str, error: Callable[[], BaseException]) -> Callable[..., None]:
+    """For `MemoryStore.before`: the first call of each of these methods fails."""
+    left = list(methods)
+
+    def before(method: str, *_: Any) -> None:
+        if method in left:
+            left.remove(method)
+            raise error()
+
+    return before
+
+
+def deliver_to(store: MemoryStore, spool: Path, rounds: int = 300) -> None:
+    """Deliver a spool by a worker of its own; the journals of programs that live are there for the rest."""
+    worker = Worker(spool, store.open)
+    try:
+        for _ in range(rounds):
+            worker.round()
+            if worker.idle():
+                break
+    finally:
+        worker.close()

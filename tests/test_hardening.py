@@ -1,0 +1,241 @@
+"""Programs in bad company: secrets in odd places, mocks, huge arguments, missing shells and folders, forks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+from unittest import mock
+
+import pytest
+
+import trackdsl
+from trackdsl import Secret, _call, _secrets, log_metric, stage, steps, track_returns
+from trackdsl._replay import RecordedRun, replay
+from trackdsl.journal._reader import read_all
+from trackdsl.journal._spool import journals
+from trackdsl.testing import capture_runs
+
+
+def recorded(spool: Path) -> dict[str, RecordedRun]:
+    """The runs in the journals of a spool, by name."""
+    runs = replay((event, directory) for directory in journals(spool) for event in read_all(directory))
+    assert len({run.name for run in runs}) == len(runs)
+    return {run.name: run for run in runs}
+
+
+def params_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    with capture_runs() as captured:
+        function(*args, **kwargs)
+    (run,) = captured.runs
+    return run.params
+
+
+def test_secrets_that_come_in_by_stars_are_masked() -> None:
+    """`**kwargs` are masked by their own names, `*args` by the name or marker of what gathers them."""
+    password = "hunter2"
+
+    @stage
+    def by_name(**options: Any) -> None: ...
+
+    @stage
+    def gathered(*passwords: str) -> None: ...
+
+    @stage
+    def marked(*words: Annotated[str, Secret], **rest: Annotated[str, Secret]) -> None: ...
+
+    assert params_of(by_name, password=password, lr=1) == {"password": "***", "lr": 1}
+    assert params_of(gathered, password, password) == {"passwords.0": "***", "passwords.1": "***"}
+    assert params_of(marked, password, x=password) == {"words.0": "***", "x": "***"}
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["lr"], {"lr": 1}),
+        (["rest"], {"rest.0": 5}),
+        (["options"], {"foo": 2}),
+        ((name for name in ["lr", "options"]), {"lr": 1, "foo": 2}),
+    ],
+    ids=["one", "args", "kwargs", "generator"],
+)
+def test_chosen_params_leave_out_the_stars(names: Any, expected: dict[str, Any]) -> None:
+    """`params=[...]` chooses among `*args` and `**kwargs` too, and may be any iterable."""
+
+    @track_returns
+    @stage(params=names)
+    def f(lr: int, *rest: int, **options: int) -> float:
+        return 1.0
+
+    for _ in range(2):
+        assert params_of(f, 1, 5, foo=2) == expected
+
+
+class NoRepr:
+    def __repr__(self) -> str:
+        raise AssertionError("repr")
+
+    __str__ = __repr__
+
+
+@pytest.mark.parametrize("place", ["c.json", "c.yaml"])
+def test_log_dict_masks_and_takes_no_repr(place: str) -> None:
+    """In a logged structure secrets are masked by name and shape, and strange objects are told by their class."""
+    with capture_runs() as captured:
+        with stage("s") as run:
+            run.log_dict({"password": "hunter2", "in": [{"url": "pg://me:hunter2@host/x"}], "o": NoRepr()}, place)
+        text = captured.one("s").artifacts[place].read_text()
+    assert "hunter2" not in text
+    assert "pg://***@host/x" in text
+    assert f"{__name__}.NoRepr" in text
+
+
+def test_a_returned_secret_is_left_out() -> None:
+    """A returned value with a secret's name is no file, whatever holds it; a tag tells, and the others are kept."""
+
+    @stage
+    @track_returns("api_key", "n", "config")
+    def login() -> Any:
+        return "hunter2", 1, {"token": "hunter2", "deep": {"password": {"a": "hunter2"}}, "host": "h"}
+
+    with capture_runs() as captured:
+        login()
+        run = captured.one("login")
+        texts = {place: file.read_text() for place, file in run.artifacts.items()}
+    assert run.metrics.keys() == {"n"}
+    assert "trackdsl.omitted.api_key" in run.tags
+    assert list(texts) == ["config.json"]
+    assert "hunter2" not in texts["config.json"]
+    assert json.loads(texts["config.json"])["host"] == "h"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lambda n: "x" * n,
+        lambda n: "pass word " * (n // 10),
+        lambda n: "password" * (n // 8),
+        lambda n: "a://" * (n // 4) + "@",
+        lambda n: "a" * n + "://@",
+        lambda n: "a-" * (n // 2) + "://@",
+        lambda n: "eyJ" + "a" * n,
+        lambda n: "eyJ-" * (n // 4),
+        lambda n: "-----BEGIN PRIVATE KEY-----" * (n // 27),
+        lambda n: "token" + " " * n,
+    ],
+    ids=["plain", "words", "names", "urls", "scheme", "dashes", "token", "tokens", "keys", "spaces"],
+)
+def test_masking_of_long_texts_ends(text: Callable[[int], str]) -> None:
+    """A long message is masked at once: were the time to grow with the square of its length, it would take hours."""
+    words = text(400_000)
+    assert "hunter2" not in _secrets.mask_prose(f"{words} https://me:hunter2@host/")
+
+
+def test_numpy_arguments_are_plain_numbers() -> None:
+    """NumPy scalars arrive as numbers of Python's own."""
+    import numpy as np
+
+    @stage
+    def f(**numbers: Any) -> None: ...
+
+    found = params_of(f, a=np.float64(0.5), b=np.int64(3), c=np.float32(0.5), d=np.bool_(True), e=np.array(2))
+    assert found == {"a": 0.5, "b": 3, "c": 0.5, "d": True, "e": 2}
+    assert [type(value) for value in found.values()] == [float, int, float, bool, int]
+
+
+def test_a_huge_argument_keeps_its_run() -> None:
+    """An argument beyond what a journal takes is cut on its run, and whole in a file of it."""
+
+    @stage
+    def tokenize(corpus: str, lr: float) -> None:
+        log_metric("n", 1)
+
+    corpus = "0123456789" * 7_000_000
+    with capture_runs() as captured:
+        tokenize(corpus, 0.5)
+        run = captured.one("tokenize")
+        assert (run.status, run.metric("n"), run.params["lr"], run.lost) == ("FINISHED", 1, 0.5, 0)
+        assert str(run.params["corpus"]).endswith("… [70000000 characters]")
+        assert run.artifacts["trackdsl/whole/corpus.txt"].stat().st_size == len(corpus)
+
+
+def test_a_mock_of_mlflow_harms_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where a program's own tests put a `MagicMock` in MLflow's place, nothing raises and runs are recorded."""
+
+    @stage(nested=False)
+    def section() -> None: ...
+
+    with monkeypatch.context() as patch, capture_runs() as captured:
+        patch.setitem(sys.modules, "mlflow", mock.MagicMock())
+        log_metric("outside", 1)
+        with stage("block", nested=False):
+            log_metric("inside", 2)
+        section()
+    assert captured.one("block").metric("inside") == 2
+    assert captured.one("section").status == "FINISHED"
+    assert "cannot tell which MLflow run is active" in caplog.text
+
+
+def test_a_cached_result_is_on_no_older_run() -> None:
+    """Where a cache between `track_returns` and `stage` answers, the values are on no run that ended before."""
+
+    @track_returns
+    @functools.lru_cache
+    @stage
+    def f(x: int) -> float:
+        return float(x)
+
+    with capture_runs() as captured:
+        assert [f(1), f(2), f(1)] == [1.0, 2.0, 1.0]
+        with stage("around"):
+            f(2)
+    assert [(run.params, [p.value for p in run.metrics["f"]]) for run in captured.named("f")] == [
+        ({"x": 1}, [1.0]),
+        ({"x": 2}, [2.0]),
+    ]
+    assert captured.one("around").metric("f") == 2.0
+
+
+def test_a_fault_at_the_end_hides_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under `strict`, a run that cannot be ended does not put its fault in place of the program's own exception."""
+
+    def broken(*_: Any) -> None:
+        raise OSError("no")
+
+    @stage
+    def f() -> None:
+        raise KeyError("mine")
+
+    trackdsl.configure(strict=True)
+    monkeypatch.setattr(_call, "close_run", broken)
+    with capture_runs(), pytest.raises(KeyError, match="mine"):
+        f()
+    with capture_runs(), pytest.raises(KeyError, match="mine"), stage("s"):
+        raise KeyError("mine")
+
+
+def test_the_step_of_an_outer_run() -> None:
+    """A metric of an outer run gets the step of the loop that is about it, also from a run inside the loop."""
+    with capture_runs() as captured, stage("outer") as outer:
+        for _ in steps(range(3)):
+            with stage("inner") as inner:
+                for _ in steps(range(2)):
+                    outer.log_metric("x", 1)
+                    inner.log_metric("y", 1)
+    assert [point.step for point in captured.one("outer").metrics["x"]] == [0, 0, 1, 1, 2, 2]
+    assert [point.step for point in captured.named("inner")[-1].metrics["y"]] == [0, 1]
+
+
+def test_capturing_inside_a_run(tmp_path: Path) -> None:
+    """`capture_runs` inside an open run captures what begins there, and the run around it is as before."""
+    with stage("around") as around:
+        with capture_runs() as captured, stage("inside"):
+            log_metric("m", 1)
+        assert trackdsl.current_run() is around
+        log_metric("after", 1)
+    assert [run.name for run in captured.roots] == ["inside"]
+    assert set(recorded(tmp_path / "spool")) == {"around"}
+    assert recorded(tmp_path / "spool")["around"].metric("after") == 1
