@@ -104,6 +104,7 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
     give_up = time.monotonic() + (timeout if settings.mode() == "online" else 0)
     assert target.writer is not None
     spool = target.writer.directory.parent.parent
+    wake(spool)
     while True:
         for directory in [target.writer.directory, *journals(spool)]:
             for known, run in read_runs(directory):

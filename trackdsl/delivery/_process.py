@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TextIO
 
 from trackdsl._secrets import mask_prose
+from trackdsl.delivery._pace import Pace
 from trackdsl.delivery._sink import Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
@@ -26,8 +27,7 @@ _LINGER = 3.0
 #: Of 19. A third of the share of a program: on a machine whose cores are all busy, which is where models are trained,
 #: a higher value would leave delivery minutes behind.
 _NICENESS = 5
-_SHORTEST_NAP = 0.02
-_LONGEST_NAP = 0.2
+_NAP = 0.02
 #: How long to go on trying a store that does not answer, when no program is alive that could have more to say.
 _PATIENCE = 900.0
 
@@ -57,7 +57,7 @@ def take_lock(spool: Path, patience: float) -> FileLock | None:
     while not lock.acquire():
         if time.monotonic() >= give_up:
             return None
-        time.sleep(_SHORTEST_NAP)
+        time.sleep(_NAP)
     return lock
 
 
@@ -99,20 +99,19 @@ class _Stop:
 
 
 def _serve(worker: Worker, stop: _Stop) -> None:
-    nap = _SHORTEST_NAP
+    pace = Pace(worker)
     last_work = time.monotonic()
     while not stop:
-        if worker.round():
-            nap, last_work = _SHORTEST_NAP, time.monotonic()
-            continue
+        busy = worker.round()
+        if busy:
+            last_work = time.monotonic()
         quiet = time.monotonic() - last_work
         if quiet > _LINGER and worker.idle():
             return
         if quiet > _PATIENCE and not worker.living():
             logger.warning("trackdsl: delivery gives up for now; the next program or `trackdsl sync` goes on")
             return
-        time.sleep(nap)
-        nap = min(nap * 1.3, _LONGEST_NAP)
+        pace.rest(busy)
 
 
 def _give_way() -> None:

@@ -44,6 +44,10 @@ class Stream:
         directory: the journal's folder.
         origin: who wrote it, and where it goes.
         find_foreign: finds runs that another journal opened.
+
+    Attributes:
+        finished: the journal is delivered to its end, and gone.
+        gathering: its program lives, and the last stretch was not full: more is worth waiting for.
     """
 
     def __init__(self, directory: Path, origin: Origin, find_foreign: FindForeign) -> None:
@@ -51,6 +55,7 @@ class Stream:
         self.origin = origin
         self.runs = RunMap(directory)
         self.finished = False
+        self.gathering = False
         self._find_foreign = find_foreign
         self._file = ProgressFile(directory, write=True)
         self.progress = self._file.read()
@@ -81,6 +86,7 @@ class Stream:
         alive = is_held(self.directory / "lock")
         start = self._reader.position
         entries = list(self._reader.read(_STRETCH, writer_alive=alive))
+        self.gathering = alive and len(entries) < _STRETCH
         if not entries:
             if self._reader.newer_schema is not None:
                 raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
+from trackdsl.delivery._pace import Pace
 from trackdsl.delivery._process import take_lock
 from trackdsl.delivery._sink import Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
-
-_NAP = 0.05
 
 
 def serve(spool: Path) -> None:
@@ -20,12 +18,13 @@ def serve(spool: Path) -> None:
         if lock is None:
             return  # A delivery process is at work on the same spool.
         worker = Worker(spool, _open_sink)
+        pace = Pace(worker)
         try:
             while True:
-                if not worker.round():
-                    if worker.idle():
-                        return
-                    time.sleep(_NAP)
+                busy = worker.round()
+                if not busy and worker.idle():
+                    return
+                pace.rest(busy)
         finally:
             worker.close()
             lock.release()

@@ -51,6 +51,10 @@ class Worker:
     Args:
         spool: the spool's folder.
         open_sink: opens the sink of a tracking URI and working directory.
+
+    Attributes:
+        gathering: whether all that was delivered last will soon have company.
+        called_at: when somebody last asked to go on at once, on the monotonic clock.
     """
 
     def __init__(self, spool: Path, open_sink: OpenSink) -> None:
@@ -64,6 +68,8 @@ class Worker:
         self._unknown: set[bytes] = set()
         self._durability = Durability(spool)
         self._woken = self._wake_time()
+        self.gathering = False
+        self.called_at = time.monotonic()
         sweep(spool)
         self._durability.start()
 
@@ -74,9 +80,17 @@ class Worker:
             whether anything was done; if not, wait a little before the next round.
         """
         self._find_streams()
-        self._hear_wake()
-        busy = [self._step(stream) for stream in list(self._streams.values())]
-        return any(busy)
+        if self.called():
+            self._woken = self._wake_time()
+            self.called_at = time.monotonic()
+            self._pauses.clear()
+        busy = [stream for stream in list(self._streams.values()) if self._step(stream)]
+        self.gathering = all(stream.gathering for stream in busy)
+        return bool(busy)
+
+    def called(self) -> bool:
+        """Whether somebody has asked, since the last round, to go on at once."""
+        return self._wake_time() != self._woken
 
     def idle(self) -> bool:
         """Whether no journal is left that this worker could ever deliver."""
@@ -199,12 +213,6 @@ class Worker:
         if place is None:
             place = self._places[key] = _Place(*key)
         return place
-
-    def _hear_wake(self) -> None:
-        woken = self._wake_time()
-        if woken != self._woken:
-            self._woken = woken
-            self._pauses.clear()
 
     def _wake_time(self) -> float:
         try:
