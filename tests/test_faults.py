@@ -160,7 +160,7 @@ def test_a_delivery_process_that_is_killed_again_and_again(
         """
         import trackdsl
         with trackdsl.experiment("e"):
-            for n in range(250):
+            for n in range(150):
                 with trackdsl.stage("s", n=n) as run:
                     for step in range(5):
                         run.log_metric("m", 1.0)
@@ -181,9 +181,9 @@ def test_a_delivery_process_that_is_killed_again_and_again(
     done = sync()
     assert done.returncode == 0, done.stderr
     runs = all_runs(sqlite_store)
-    assert len(runs) == 251
+    assert len(runs) == 151
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert sorted(int(run.data.params["n"]) for run in runs if run.data.params) == list(range(250))
+    assert sorted(int(run.data.params["n"]) for run in runs if run.data.params) == list(range(150))
     for run in runs[1:]:
         assert len(points(run, "m", sqlite_store)) == 5
     assert not list(journals(spool))
@@ -206,13 +206,13 @@ def test_a_delivery_process_that_is_killed_while_it_makes_the_store(start: Start
 def test_a_server_that_is_killed_while_it_is_written_to(
     start: StartProgram, own_server: Server, tmp_path: Path
 ) -> None:
-    """The server dies twice in the middle of delivery and comes back: everything is there, once."""
+    """The server dies in the middle of delivery and comes back: everything is there, once."""
     own_server.start()
     program = start(
         """
         import sys, trackdsl
         with trackdsl.experiment("e"):
-            for n in range(80):
+            for n in range(100):
                 with trackdsl.stage("s", n=n) as run:
                     run.log_metric("m", n)
                     run.log_metric("m", n)
@@ -225,23 +225,21 @@ def test_a_server_that_is_killed_while_it_is_written_to(
         TRACKDSL_TRACKING_URI=own_server.uri,
     )
     assert program.say() == "recorded"
-    for _ in range(2):
-        before = len(all_runs(own_server.uri))
-        wait_until(lambda: len(all_runs(own_server.uri)) > before + 5, "some runs")  # noqa: B023 - waited for at once
-        own_server.kill()
-        (journal,) = journals(tmp_path / "spool")
-        wait_until(lambda: read_progress(journal).blocked_since, "delivery to notice")  # type: ignore[union-attr]  # noqa: B023
-        own_server.start()
+    (journal,) = journals(tmp_path / "spool")
+    wait_until(lambda: len(list(read_runs(journal))) > random.randint(1, 20), "some runs")
+    own_server.kill()
+    wait_until(lambda: read_progress(journal).blocked_since, "delivery to notice")  # type: ignore[union-attr]
+    own_server.start()
     program.kill()
     done = sync()
     assert done.returncode == 0, done.stderr
     runs = all_runs(own_server.uri)
-    assert len(runs) == 81
+    assert len(runs) == 101
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs[1:30]:
         assert len(points(run, "m", own_server.uri)) == 2
     files = [run for run in runs if client(own_server.uri).list_artifacts(run.info.run_id)]
-    assert sorted(int(run.data.params["n"]) for run in files) == list(range(0, 80, 20))
+    assert sorted(int(run.data.params["n"]) for run in files) == list(range(0, 100, 20))
 
 
 @pytest.fixture
@@ -335,9 +333,9 @@ def test_two_stores_do_not_hold_each_other_up(start: StartProgram, sqlite_store:
         TRACKDSL_MODE="online",
     )
     assert program.finish()[0] == 0
-    wait_until(lambda: len(all_runs(sqlite_store)) == 1, "the run of the store that is there")
+    wait_until(lambda: len(list(journals(tmp_path / "spool"))) == 1, "the end of the store's journal that is there")
+    assert len(all_runs(sqlite_store)) == 1
     end_delivery(tmp_path / "spool")
-    assert len(list(journals(tmp_path / "spool"))) == 1
 
 
 def test_a_damaged_record_is_told_on_the_run(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
