@@ -15,7 +15,7 @@ import pytest
 
 import trackdsl
 from trackdsl import experiment, log_metric, stage, steps, track_returns
-from trackdsl.testing import capture_runs
+from trackdsl.testing import Captured, capture_runs
 
 
 @stage
@@ -463,3 +463,11 @@ def test_disabled_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
     assert trackdsl.flush() is True
     assert not caplog.records
     assert not list(trackdsl.settings.spool().parent.glob("spool/**/*.seg"))  # type: ignore[union-attr]
+
+
+def test_the_pytest_fixture(trackdsl_runs: Captured) -> None:
+    """`trackdsl_runs`, which comes with the package, captures what the test records."""
+    module_level(1)
+    assert trackdsl_runs.one("module_level").params == {"x": 1, "y": 2}
+    with pytest.raises(LookupError, match="0 runs are named 'other'; recorded: module_level"):
+        trackdsl_runs.one("other")
