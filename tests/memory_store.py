@@ -48,6 +48,10 @@ class MemoryStore:
         with self._call("open"):
             return self
 
+    def stale(self) -> bool:
+        """See `Sink`."""
+        return False
+
     def experiment(self, name: str) -> str:
         with self._call("experiment", name):
             return f"e-{name}"

@@ -432,3 +432,11 @@ def test_newer_holds_up_nobody(start: StartProgram, spool: Path) -> None:
     assert journals(spool) == [newer]
     assert {path: path.read_bytes() for path in newer.iterdir()} == before
     assert len(all_runs()) == 2
+
+
+def test_help_keeps_its_lines() -> None:
+    """The examples of each help text stand on lines of their own."""
+    for command in ([], ["status"], ["sync"], ["demo"]):
+        text = trackdsl(*command, "--help").stdout
+        assert "\\b" not in text
+        assert "\n    trackdsl " in text

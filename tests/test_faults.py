@@ -132,6 +132,37 @@ def test_no_run_of_a_dead_process_stays_running(start: StartProgram, tmp_path: P
     wait_until(lambda: not delivery_pids(tmp_path / "spool"), "the delivery process to end")
 
 
+def test_ctrl_c_ends_a_program_as_ever(start: StartProgram, tmp_path: Path) -> None:
+    """Interrupted, the program dies by the signal, as a shell or Makefile around it expects."""
+    program = start(
+        """
+        import trackdsl
+        with trackdsl.stage("s"):
+            print("open", flush=True)
+            while True:
+                pass
+        """,
+        TRACKDSL_MODE="online",
+    )
+    assert program.say() == "open"
+    assert program.kill(signal.SIGINT) == -signal.SIGINT
+
+
+def test_a_store_that_is_removed_is_made_again(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
+    """Where the SQLite file is deleted between two programs, the delivery process at work goes on with a new one."""
+    source = "import trackdsl\nwith trackdsl.stage('s') as run: run.log_metric('m', 1)"
+    keeper = start("import sys, trackdsl\nwith trackdsl.stage('k'): sys.stdin.readline()", TRACKDSL_MODE="online")
+    assert start(source, TRACKDSL_MODE="online").finish()[0] == 0
+    wait_until(lambda: len(all_runs(sqlite_store)) == 2, "both runs")
+    Path("mlflow.db").unlink()
+    code, _, err = start(source, TRACKDSL_MODE="online").finish()
+    assert code == 0, err
+    wait_until(lambda: Path("mlflow.db").exists(), "the new store")
+    wait_until(lambda: {run.info.run_name for run in all_runs()} >= {"s"}, "the run in the new store")
+    keeper.go_on()
+    assert keeper.finish()[0] == 0
+
+
 def test_the_end_of_a_program(start: StartProgram, sqlite_store: str) -> None:
     """Uncaught exceptions, `sys.exit` and `os._exit` each end their runs as they should."""
     ends = {

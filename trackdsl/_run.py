@@ -33,7 +33,7 @@ from trackdsl._record import (
     tags_of,
 )
 from trackdsl._secrets import mask_text
-from trackdsl._target import Target
+from trackdsl._target import WATCH, Target
 from trackdsl.errors import RunNotReady
 
 _now = time.time_ns
@@ -51,11 +51,23 @@ class Run:
         experiment: the MLflow experiment it is in.
     """
 
-    __slots__ = ("__weakref__", "_children", "_id", "_lost", "_target", "experiment", "name", "parent", "path")
+    __slots__ = (
+        "__weakref__",
+        "_began",
+        "_children",
+        "_id",
+        "_lost",
+        "_target",
+        "experiment",
+        "name",
+        "parent",
+        "path",
+    )
 
     def __init__(self, id_: bytes, name: str, parent: Run | None, path: str, experiment: str | None, target: Target):
         self._id = id_
         self._lost = 0
+        self._began = 0
         self._children: dict[str, itertools.count[int]] = {}
         self._target = target
         self.name = name
@@ -241,7 +253,7 @@ def open_run(
     index = 0 if parent is None else parent.next_index(name)
     path = name if parent is None else f"{parent.path}/{name}"
     run = Run(new_id(), name, parent, path, experiment, target)
-    now = _now()
+    now = run._began = _now()
     parent_id = None if parent is None else parent._id
     event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
     payload = encode_safely(event)
@@ -252,7 +264,7 @@ def open_run(
     target.append(payload, run, True)
     if large:
         _shortened(run, {**params, **tags})
-    if now > target.watch_at:
+    if not 0 <= target.watch_at - now <= WATCH:  # Past it, or the clock was set back.
         target.watch(now)
     return run
 
@@ -280,5 +292,6 @@ def close_run(run: Run, error: BaseException | None) -> None:
         status, failure = _failure.FINISHED, None
     else:
         status, failure = _failure.status_of(error), _failure.describe(error)
-    event = Close(run._id, status, _now(), failure, run._lost)
+    # A run never ends before it began, also where the clock was set back.
+    event = Close(run._id, status, max(_now(), run._began), failure, run._lost)
     run._target.append(encode_safely(event), run, True)

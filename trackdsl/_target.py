@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from trackdsl.journal._spool import find as find_spool
 from trackdsl.journal._writer import Losing, Writer
 
 #: How often a program looks whether its delivery process still lives, in nanoseconds.
-_WATCH = 1_000_000_000
+WATCH = 1_000_000_000
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
 
@@ -83,7 +84,7 @@ class Target:
 
     def watch(self, now: int) -> None:
         """Make sure that somebody delivers; called with the time, in nanoseconds, once it is past `watch_at`."""
-        self.watch_at = now + _WATCH
+        self.watch_at = now + WATCH
         if self._deliver and self.writer is not None and settings.mode() == "online":
             from trackdsl.delivery import ensure_running
 
@@ -236,6 +237,17 @@ def _at_exit() -> None:
 
         with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.
             wait_at_exit(writers)
+    _keep_interrupted()
+
+
+def _keep_interrupted() -> None:
+    """Let a program that Ctrl-C has ended end as such: by the signal.
+
+    CPython forgets that it has to when any text is executed afterwards, as `namedtuple` and `dataclass` do in imports.
+    """
+    if issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102 - constant, and the only way to set the flag
 
 
 def _after_fork() -> None:

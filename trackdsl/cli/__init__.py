@@ -40,7 +40,7 @@ def _with_spool(command: C) -> C:
 @click.group(cls=_Group)
 @click.version_option(__version__, prog_name="trackdsl")
 def main() -> None:
-    r"""Look after what trackdsl has recorded and MLflow does not have yet.
+    """Look after what trackdsl has recorded and MLflow does not have yet.
 
     \b
     Examples:
@@ -54,7 +54,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @_with_spool
 def status(as_json: bool, spool: Path | None) -> None:
-    r"""Show what has been recorded and is not at MLflow yet.
+    """Show what has been recorded and is not at MLflow yet.
 
     \b
     Examples:
@@ -77,7 +77,7 @@ def status(as_json: bool, spool: Path | None) -> None:
 )
 @_with_spool
 def sync(timeout: float, spool: Path | None) -> None:
-    r"""Deliver everything that is waiting, here and now.
+    """Deliver everything that is waiting, here and now.
 
     Exits with 0 when nothing is left, with 1 when something is, and with 130 on Ctrl-C. What is left is kept, and
     nothing is delivered twice. A program that still runs counts as delivered up to where it is now.
@@ -102,7 +102,7 @@ def sync(timeout: float, spool: Path | None) -> None:
 )
 @_with_spool
 def demo(directory: Path | None, spool: Path | None) -> None:
-    r"""Run a small scikit-learn pipeline, and show its runs as MLflow has them.
+    """Run a small scikit-learn pipeline, and show its runs as MLflow has them.
 
     It records into sqlite:///mlflow.db in the folder, unless TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI names
     another store. Nothing is downloaded.

@@ -169,7 +169,8 @@ class _Wait:
         """One line on what is left behind, and why."""
         if not _is_delivered(writer, writer.position()):
             state = _progress_of(writer)
-            why = state.error if state is not None and state.blocked_since else "delivery goes on in the background"
+            blocked = state is not None and state.blocked_since
+            why = state.error.partition("\n")[0] if state and blocked else "delivery goes on in the background"
             report(
                 "left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it."
             )

@@ -55,6 +55,15 @@ class MlflowSink:
 
             _make_database(uri)
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._file = _identity(uri)
+
+    def stale(self) -> bool:
+        """See `Sink`. A SQLite file may be removed or replaced: open connections lead to the old one for ever."""
+        if self._file is None or _identity(self._uri) == self._file:
+            return False
+        # MLflow keeps the engine for the whole process.
+        self._client._tracking_client.store.engine.dispose()
+        return True
 
     def experiment(self, name: str) -> str:
         """See `Sink`."""
@@ -254,6 +263,15 @@ def _make_database(uri: str) -> None:
             os.replace(part, path)
     finally:
         _unlink(part, f"{part}-journal")
+
+
+def _identity(uri: str) -> tuple[int, int] | None:
+    path = sqlite_path(uri)
+    try:
+        found = os.stat(path) if path is not None and path != ":memory:" else None
+    except FileNotFoundError:
+        return (0, 0)
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _has_content(path: str) -> bool:

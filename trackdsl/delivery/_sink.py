@@ -55,6 +55,9 @@ class Sink(Protocol):
     as writing it once; only `create_run` is not repeatable, which is what `find_run` is for.
     """
 
+    def stale(self) -> bool:
+        """Whether this sink leads nowhere any more, and has to be opened anew."""
+
     def experiment(self, name: str) -> str:
         """The id of an experiment; it is made where it does not exist."""
 

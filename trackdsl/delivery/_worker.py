@@ -138,6 +138,8 @@ class Worker:
         return busy
 
     def _sink(self, place: _Place) -> Sink:
+        if place.sink is not None and place.sink.stale():
+            place.sink = None
         if place.sink is None or place.failures:
             reason = why_unreachable(place.uri)
             if reason is not None:
