@@ -132,7 +132,9 @@ def delivery_pids(spool: Path) -> list[int]:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"trackdsl.delivery" in command and os.fsencode(spool) in command:
+            # Not the shell in between, which has all of it on its own command line.
+            ours = b"trackdsl.delivery" in command and os.fsencode(spool) in command
+            if ours and not command[0].endswith(b"sh"):
                 found.append(int(entry.name))
     return found
 
