@@ -264,7 +264,7 @@ def open_run(
     target.append(payload, run, True)
     if large:
         _shortened(run, {**params, **tags})
-    if not 0 <= target.watch_at - now <= WATCH:  # Past it, or the clock was set back.
+    if not 0 <= target.watch_at - now <= 2 * WATCH:  # Past it, or the clock was set back.
         target.watch(now)
     return run
 
