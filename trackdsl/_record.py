@@ -67,11 +67,12 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
         target, now = run._target, _now()
         try:
             target.append(encode(Metric(run._id, name, value, step, now)), run)
+        except (OverflowError, UnicodeEncodeError):
+            pass
+        else:
             if now > target.watch_at:
                 target.watch(now)
             return
-        except (OverflowError, UnicodeEncodeError):
-            pass
     record_metrics(run, {_name(name): value}, step)
 
 
@@ -83,10 +84,13 @@ def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
     values = metrics.copy()
     if not values or not (_NUMBERS.issuperset(map(type, values.values())) and _NAMES.issuperset(map(type, values))):
         return False
+    target, now = run._target, _now()
     try:
-        run._target.append(encode(Metrics(run._id, values, step, _now())), run)
+        target.append(encode(Metrics(run._id, values, step, now)), run)
     except (OverflowError, UnicodeEncodeError):
         return False
+    if now > target.watch_at:
+        target.watch(now)
     return True
 
 
