@@ -48,7 +48,10 @@ any_event = st.one_of(
         events.Metrics, ids, st.dictionaries(texts, st.floats(allow_nan=False), max_size=4), st.integers(0, 9), times
     ),
     st.builds(events.Tags, ids, mappings),
-    st.builds(events.File, ids, texts, texts, st.booleans()),
+    st.builds(events.File, ids, texts, texts, st.booleans(), texts, texts),
+    st.builds(events.Input, ids, texts, texts, texts, texts, texts, texts, st.none() | texts),
+    st.builds(events.Model, ids, texts, texts, st.none() | texts, st.integers(0, 9), times, texts, texts),
+    st.builds(events.Table, ids, texts, texts),
     st.builds(
         events.Close, ids, texts, times, st.none() | st.builds(events.Failure, texts, texts, texts), st.integers(0, 9)
     ),
@@ -314,13 +317,30 @@ def test_the_golden_journal_of_schema_1_is_read_for_ever() -> None:
     assert adopted.word == "mlflow"
 
 
+def test_the_golden_journal_of_schema_2_is_read_for_ever() -> None:
+    """What schema version 2 added, datasets, models, tables and who wrote a file, replays too."""
+    found = read_all(GOLDEN / "schema-2")
+    (run,) = replay((event, GOLDEN) for event in found)
+    assert len(found) == 6
+    assert run.artifacts == {"clean.pkl": GOLDEN / "files" / "000001/clean.pkl"}
+    assert found[1:5] == SCHEMA_2
+
+
+SCHEMA_2 = [
+    events.File(b"r" * 16, "clean.pkl", "000001/clean.pkl", False, "object", "ab" * 32),
+    events.Input(b"r" * 16, "train", "cd" * 16, "code", "{}", '{"mlflow_colspec": []}', '{"num_rows": 3}', "training"),
+    events.Model(b"r" * 16, "classifier", "000002/model", "churn", 3, 12, "sklearn.base.BaseEstimator", "ef" * 32),
+    events.Table(b"r" * 16, "eval.json", "000003/eval.json"),
+]
+
+
 def test_encoding_has_not_changed() -> None:
     """The same events encode to the very bytes of the golden journal: a change needs a new schema version."""
-    found = read_all(GOLDEN / "schema-1")
-    content = (GOLDEN / "schema-1" / "000001.seg").read_bytes()
+    found = read_all(GOLDEN / "schema-2")
+    content = (GOLDEN / "schema-2" / "000001.seg").read_bytes()
     header = _format.Header.unpack(content)
     assert header is not None
-    assert (header.schema, events.SCHEMA) == (1, 1)
+    assert (header.schema, events.SCHEMA) == (2, 2)
     assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in found)
 
 

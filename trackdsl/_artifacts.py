@@ -5,6 +5,7 @@ The copy is made by the kernel (`copy_file_range`, a shared extent where the fil
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,13 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._events import File
-from trackdsl._record import append_tags, encode_safely
+from trackdsl._record import append_tags, encode_safely, fit_place
 from trackdsl._secrets import mask_text
 from trackdsl.errors import report, told
+from trackdsl.handlers._registry import class_name, handler_for, handler_of, name_of, writer_for
+from trackdsl.handlers.json import tree_of, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trackdsl._flatten import Flat
     from trackdsl._run import Run
 
 
@@ -49,28 +53,61 @@ def write_text(run: Run, text: str, artifact_file: str) -> None:
 
 def write_structure(run: Run, value: Any, artifact_file: str) -> None:
     """Keep a structure as JSON or YAML."""
-    from trackdsl._flatten import one_line
-    from trackdsl.handlers.json import masked
-
-    text = json.dumps(masked(value), indent=2, default=one_line, ensure_ascii=False)
-    if artifact_file.endswith((".yaml", ".yml")):
-        import yaml
-
-        text = yaml.safe_dump(json.loads(text), allow_unicode=True, sort_keys=False)
-    _keep(run, artifact_file, lambda to: _write(to, text))
+    tree = tree_of(value)
+    _keep(run, artifact_file, lambda to: write_json(tree, to), handler="builtins.dict")
 
 
-def keep_object(run: Run, artifact_file: str, write: Callable[[Path], None]) -> None:
-    """Keep what `write` puts into the file it is given."""
-    _keep(run, artifact_file, write)
+def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
+    """Keep what was too deep or too large to be told by parameters alone, and say what is not plain from names."""
+    for key, value in flat.whole.items():
+        place = f"trackdsl/params/{fit_place(prefix + key)}.json"
+        write_structure(run, value, place)
+        append_tags(run, {f"trackdsl.truncated.{prefix}{key}": f"too large for parameters, whole in {place}"})
+    if flat.paths:
+        paths = {prefix + key: path for key, path in flat.paths.items()}
+        append_tags(run, {"trackdsl.params.paths": json.dumps(paths, ensure_ascii=False)})
 
 
-def _keep(run: Run, place: str, write: Callable[[Path], dict[str, str] | None], *, directory: bool = False) -> None:
+def keep_object(run: Run, place: str, value: Any) -> None:
+    """Keep an object as a file.
+
+    Args:
+        run: whose file it is.
+        place: its path in the run; the suffix names the format. Where the object does not fit that, its handler's own
+            format is taken, and where that fails too, a pickle.
+        value: the object.
+    """
+    own = handler_of(value)
+    handler = writer_for(value, own, PurePosixPath(place).suffix.lower())
+    if handler is None:
+        told_as = f"{class_name(value)} cannot be written as {PurePosixPath(place).suffix}; kept as {place}{own.suffix}"
+        append_tags(run, {f"trackdsl.omitted.{place}": told_as})
+        place, handler = f"{place}{own.suffix}", own
+    kind = type(value)
+    if _keep(run, place, lambda to: handler.write(value, to), handler=name_of(handler, kind), hashed=handler.executes):
+        return
+    if not handler.executes:
+        pickled = handler_for(object)
+        place = f"{place.removesuffix(handler.suffix)}{pickled.suffix}"
+        _keep(run, place, lambda to: pickled.write(value, to), handler="object", hashed=True)
+
+
+def _keep(
+    run: Run,
+    place: str,
+    write: Callable[[Path], dict[str, str] | None],
+    *,
+    directory: bool = False,
+    handler: str = "",
+    hashed: bool = False,
+) -> bool:
+    """Write a snapshot and tell of it; False where that could not be done, which a tag says."""
     try:
         place = inside(place)
         path, relative = run._target.new_file(PurePosixPath(place).name or "content")
         try:
             missing = write(path) or {}
+            digest = sha256_of(path) if hashed else ""
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
@@ -78,11 +115,21 @@ def _keep(run: Run, place: str, write: Callable[[Path], dict[str, str] | None], 
         reason = mask_text(told(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place}": reason[:500]})
-        return
+        return False
     if missing:
         report("artifact", f"trackdsl left out of {place!r}: {missing}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place}/{name}": mask_text(why)[:500] for name, why in missing.items()})
-    run._target.append(encode_safely(File(run._id, place, relative, directory)), run, True)
+    run._target.append(encode_safely(File(run._id, place, relative, directory, handler, digest)), run, True)
+    return True
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def inside(place: str) -> str:

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from trackdsl import _context, _roots, _template
+from trackdsl import _artifacts, _context, _datasets, _roots, _template
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
-from trackdsl._flatten import flatten
+from trackdsl._flatten import Flat
 from trackdsl._record import append_params, clean_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run, close_run, open_run
@@ -22,6 +23,13 @@ from trackdsl._state import state
 from trackdsl.errors import OptionError, ReturnsError, TemplateError, logger
 
 _clock = time.perf_counter_ns
+
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+#: Begins a call, and ends it: with its scope, what it returned, what it raised, and its arguments.
+Enter = Callable[[Args, Kwargs], "Scope | None"]
+Leave = Callable[["Scope | None", Any, "BaseException | None", Args, Kwargs], None]
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,8 @@ class Call:
         self.plan = CallPlan(fn, False if options is None else options.params, "" if options is None else options.word)
         self._behind = behind
         self._noted = False
-        self.enter: Callable[[tuple[Any, ...], dict[str, Any]], Scope | None] = self._enter_nothing
-        self.leave: Callable[[Scope | None, Any, BaseException | None], None] = self._leave_returns
+        self.enter: Enter = self._enter_nothing
+        self.leave: Leave = self._leave_returns
         if behind is not None:
             behind._noted = True
         if options is not None:
@@ -113,18 +121,29 @@ class Call:
         self.enter = self._enter_section if section else self._enter_run
         self.leave = self._leave_section if section else self._leave_run
 
-    def _enter_run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
+    def _enter_run(self, args: Args, kwargs: Kwargs) -> Scope | None:
         options = self.options
         assert options is not None
+        plan = self.plan
         try:
-            params = self.plan.params(args, kwargs) if self.plan.records else {}
+            flat = plan.params(args, kwargs) if plan.records else Flat()
             name, experiment = self._names(args, kwargs)
-            return open_scope(options, name, experiment, params, self._tags, self._site, self)
+            scope = open_scope(options, name, experiment, flat.values, self._tags, self._site, self)
         except Exception as error:
             fault("entering a call", error)
-        return None
+            return None
+        if flat.whole or flat.paths or plan.datasets:
+            self._record_rest(scope.run, flat, args, kwargs)
+        return scope
 
-    def _enter_section(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scope | None:
+    def _record_rest(self, run: Run, flat: Flat, args: Args, kwargs: Kwargs, prefix: str = "") -> None:
+        """What parameters cannot hold: arguments that are too large for them, and datasets."""
+        with guarded("recording arguments", run):
+            _artifacts.keep_whole(run, flat, prefix)
+            for marker, value in self.plan.dataset_arguments(args, kwargs):
+                _datasets.record_input(run, value, marker.name, marker.context)
+
+    def _enter_section(self, args: Args, kwargs: Kwargs) -> Scope | None:
         outer = _context.current()
         run = outer.run if outer is not None else _roots.run_of_mlflow()
         if run is None:
@@ -133,23 +152,32 @@ class Call:
             name = self._names(args, kwargs)[0]
             scope = open_section(run, outer, name, self)
             if scope.index == 0 and self.plan.records:
-                append_params(run, _under(name, self.plan.params(args, kwargs)))
+                flat = self.plan.params(args, kwargs)
+                append_params(run, _under(name, flat.values))
+                self._record_rest(run, flat, args, kwargs, f"{name}.")
             return scope
         return None
 
-    def _enter_nothing(self, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Scope | None:
+    def _enter_nothing(self, _args: Args, _kwargs: Kwargs) -> Scope | None:
         if self._behind is not None:
             # A cache in between may answer without any run: an earlier one must not be taken for this call's.
             _last_run.set(None)
         return _context.current()
 
-    def _leave_run(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:
+    def _leave_run(
+        self,
+        scope: Scope | None,
+        result: Any,
+        error: BaseException | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         if scope is None:
             return
         misuse = None
         try:
             if error is None and self.returns is not None:
-                self.returns.record(scope.run, result, scope.step)
+                self.returns.record(scope.run, result, scope.step, partial(self.plan.bind, args, kwargs))
         except ReturnsError as raised:
             misuse = raised
         finally:
@@ -159,17 +187,32 @@ class Call:
         if misuse is not None:
             raise misuse
 
-    def _leave_section(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:
+    def _leave_section(
+        self,
+        scope: Scope | None,
+        result: Any,
+        error: BaseException | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         if scope is None or scope.section is None:
-            self._leave_run(scope, result, error)
+            self._leave_run(scope, result, error, args, kwargs)
             return
         try:
             if error is None and self.returns is not None:
-                self.returns.record(scope.run, result, scope.index, f"{scope.section}/")
+                arguments = partial(self.plan.bind, args, kwargs)
+                self.returns.record(scope.run, result, scope.index, arguments, f"{scope.section}/")
         finally:
             close_scope(scope, error)
 
-    def _leave_returns(self, scope: Scope | None, result: Any, error: BaseException | None) -> None:
+    def _leave_returns(
+        self,
+        scope: Scope | None,
+        result: Any,
+        error: BaseException | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
         if error is not None or self.returns is None:
             return
         noted = _last_run.get() if self._behind is not None else None
@@ -183,9 +226,9 @@ class Call:
                 self.returns.check_count(result)
                 return
             run, step = outside, 0
-        self.returns.record(run, result, step)
+        self.returns.record(run, result, step, partial(self.plan.bind, args, kwargs))
 
-    def _names(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str | None]:
+    def _names(self, args: Args, kwargs: Kwargs) -> tuple[str, str | None]:
         name, experiment = self._name, self._experiment
         if self._templated or self._experiment_templated:
             shown = self.plan.shown(args, kwargs)
@@ -253,9 +296,10 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Ru
     if state.disabled:
         return NULL_RUN
     with guarded("entering a block"):
-        params: dict[str, Scalar] = {}
+        flat = Flat()
         for key, value in extra.items():
-            flatten(params, key, value)
+            flat.add(key, value)
+        params = flat.values
         is_stage = options.word == "stage"
         name = mask_text((options.name if is_stage else options.run_name or options.name) or options.word)
         # In a block a name is a template only where it fits: text with braces may just be text.
@@ -270,6 +314,9 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Ru
         else:
             experiment = None if is_stage or options.name is None else mask_text(options.name)
             scope = open_scope(options, name, experiment, params, options.static_tags(), None, owner)
+        if flat:
+            with guarded("recording parameters", scope.run):
+                _artifacts.keep_whole(scope.run, flat, f"{name}." if scope.section is not None else "")
         return scope.run
     return NULL_RUN
 

@@ -46,9 +46,9 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
         try:
             result = fn(*args, **kwargs)
         except BaseException as error:
-            leave(scope, None, error)
+            leave(scope, None, error, args, kwargs)
             raise
-        leave(scope, result, None)
+        leave(scope, result, None, args, kwargs)
         return result
 
     return wrapper
@@ -64,9 +64,9 @@ def _coroutine(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
         try:
             result = await fn(*args, **kwargs)
         except BaseException as error:
-            leave(scope, None, error)
+            leave(scope, None, error, args, kwargs)
             raise
-        leave(scope, result, None)
+        leave(scope, result, None, args, kwargs)
         return result
 
     return wrapper

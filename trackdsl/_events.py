@@ -11,7 +11,7 @@ from typing import Union
 import msgspec
 
 #: Version of the wire form. A journal with a higher number is left alone.
-SCHEMA = 1
+SCHEMA = 2
 
 Scalar = Union[None, bool, int, float, str]
 
@@ -70,12 +70,17 @@ class Tags(Event, frozen=True, tag=5):
 
 
 class File(Event, frozen=True, tag=6):
-    """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` its place in the run."""
+    """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` its place in the run.
+
+    `handler` names what wrote it and reads it back; `sha256` is the hash of what may run code when it is read.
+    """
 
     run: bytes
     path: str
     snapshot: str
     directory: bool
+    handler: str = ""
+    sha256: str = ""
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True):
@@ -104,7 +109,41 @@ class Adopt(Event, frozen=True, tag=8):
     mlflow_experiment_id: str
 
 
-AnyEvent = Union[Open, Params, Metric, Metrics, Tags, File, Close, Adopt]
+class Input(Event, frozen=True, tag=9):
+    """A dataset that a run uses. `schema`, `profile` and `source` are JSON, as MLflow writes them."""
+
+    run: bytes
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str
+    profile: str
+    context: Union[str, None]
+
+
+class Model(Event, frozen=True, tag=10):
+    """A model. `snapshot` is a folder: `model/` holds its files, `spec.json` what MLflow is to be told of it."""
+
+    run: bytes
+    name: str
+    snapshot: str
+    registered_name: Union[str, None]
+    step: int
+    time: int
+    handler: str = ""
+    sha256: str = ""
+
+
+class Table(Event, frozen=True, tag=11):
+    """Rows to be appended to a table. `snapshot` is a JSON file of `columns` and `data`; `path` the table's place."""
+
+    run: bytes
+    path: str
+    snapshot: str
+
+
+AnyEvent = Union[Open, Params, Metric, Metrics, Tags, File, Close, Adopt, Input, Model, Table]
 
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(AnyEvent).decode

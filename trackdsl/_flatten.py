@@ -1,127 +1,141 @@
 """Arguments → parameters: structures become one parameter per leaf, everything else one line.
 
-The `repr` of an object of unknown type is never taken: it may be huge, slow, or raise.
+The leaves of a structure are `name.part.part`. What would be ambiguous, because a part has a dot of its own or two
+parts read the same, is kept apart and its true path noted, so that `nest` gives back the structure.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import decimal
-import enum
-import inspect
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from trackdsl._events import Scalar
-from trackdsl._secrets import MASK, is_secret_name, mask_text, remember
+from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl.handlers._registry import class_name, handler_for
+from trackdsl.handlers.json import MAX_ITEMS, summary_of
 
-_MAX_DEPTH = 10
-_MAX_LEAVES = 2000
-_MAX_ITEMS = 100
-
-_PLAIN = (bool, int, float, str, type(None))
-_SECRET_TYPES = ("SecretStr", "SecretBytes", "Secret")
+MAX_DEPTH = 10
+MAX_LEAVES = 2000
+#: A plain list of more items than this is data, not configuration: its length is all that is told.
+MAX_LIST = 10_000
 
 
-def flatten(out: dict[str, Scalar], key: str, value: Any, depth: int = 0) -> None:
-    """Add the leaves of `value` to `out`, under `key` and below it.
+class Flat:
+    """Parameters, gathered from values one by one.
 
     Args:
-        out: parameters so far; added to in place.
-        key: name of the parameter; leaves of structures are `key.leaf`.
-        value: anything.
-        depth: how many structures are around it already.
+        values: what was gathered before; added to in place.
 
-    >>> out = {}
-    >>> flatten(out, "opt", {"lr": 0.1, "decay": {"rate": 2}})
-    >>> out
-    {'opt.lr': 0.1, 'opt.decay.rate': 2}
+    Attributes:
+        values: name → plain value, with secrets masked.
+        whole: values that were too deep or too large to be told by leaf, by name: they are to be kept as a file.
+        paths: the true path of every name that does not tell it itself.
+
+    Example:
+        >>> flat = Flat()
+        >>> flat.add("opt", {"lr": 0.1, "decay": {"rate": 2}})
+        >>> flat.values
+        {'opt.lr': 0.1, 'opt.decay.rate': 2}
     """
-    if is_secret_name(key.rpartition(".")[2]) and value is not None:
-        out[key] = remember(value)
-        return
-    kind = type(value)
-    if kind is str:
-        out[key] = mask_text(value)
-        return
-    if kind in _PLAIN:
-        out[key] = value
-        return
-    leaves = None
-    try:
-        leaves = _children(value)
-    except Exception:  # A property or mapping of the user's that raises: its class name is recorded.
-        out[key] = class_name(value)
-        return
-    if leaves is None or depth >= _MAX_DEPTH or len(out) >= _MAX_LEAVES:
-        out[key] = one_line(value)
-    elif not leaves:
-        out[key] = "{}"
-    else:
-        for name, leaf in leaves.items():
-            flatten(out, f"{key}.{name}", leaf, depth + 1)
+
+    __slots__ = ("_over", "paths", "values", "whole")
+
+    def __init__(self, values: dict[str, Scalar] | None = None) -> None:
+        self.values: dict[str, Scalar] = {} if values is None else values
+        self.whole: dict[str, Any] = {}
+        self.paths: dict[str, list[str]] = {}
+        self._over = False
+
+    def __bool__(self) -> bool:
+        return bool(self.whole or self.paths)
+
+    def add(self, key: str, value: Any) -> None:
+        """Add a value under a name of the user's.
+
+        Args:
+            key: name of the parameter; leaves of structures are `key.leaf`.
+            value: anything.
+        """
+        if value is not None and is_secret_name(key.rpartition(".")[2]):
+            self.values[key] = remember(value)
+            return
+        self._over = False
+        self._add(key, (key,), value)
+        if self._over:
+            self.whole[key] = value
+
+    def _add(self, key: str, path: tuple[str, ...], value: Any) -> None:
+        values = self.values
+        try:
+            parts = handler_for(type(value)).children(value)
+        except Exception:  # A property or mapping of the user's that raises: its class name is recorded.
+            values[key] = class_name(value)
+            return
+        if parts is None:
+            values[key] = summary_of(value)
+            if type(value) in (list, tuple) and MAX_ITEMS < len(value) <= MAX_LIST:
+                self._over = True
+        elif not parts:
+            values[key] = "{}"
+        elif len(path) > MAX_DEPTH or len(values) >= MAX_LEAVES:
+            values[key] = f"{type(value).__name__} of {len(parts)}"
+            self._over = True
+        else:
+            self._add_parts(key, path, parts)
+
+    def _add_parts(self, key: str, path: tuple[str, ...], parts: Mapping[Any, Any]) -> None:
+        values = self.values
+        odd = key in self.paths
+        for part, leaf in parts.items():
+            name = part if type(part) is str else str(part)
+            place = f"{key}.{name}"
+            if odd or "." in name or place in values:
+                place = self._apart(place, (*path, name))
+            if leaf is None:
+                values[place] = None
+            elif is_secret_name(name):
+                values[place] = remember(leaf)
+            else:
+                kind = type(leaf)
+                if kind is float or kind is int or kind is bool:
+                    values[place] = leaf
+                elif kind is str:
+                    values[place] = mask_text(leaf)
+                elif len(values) >= MAX_LEAVES:
+                    self._over = True
+                    return
+                else:
+                    self._add(place, (*path, name), leaf)
+                    continue
+            if len(values) >= MAX_LEAVES:
+                self._over = True
+                return
+
+    def _apart(self, place: str, path: tuple[str, ...]) -> str:
+        free, count = place, 1
+        while free in self.values:
+            count += 1
+            free = f"{place}#{count}"
+        self.paths[free] = list(path)
+        return free
 
 
-def one_line(value: Any) -> Scalar:
-    """A value that is no structure, in one line that cannot fail."""
-    try:
-        return _one_line(value)
-    except Exception:
-        return class_name(value)
+def nest(values: Mapping[str, Any], paths: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
+    """The structure that flat parameters were gathered from.
 
+    Args:
+        values: parameters by name.
+        paths: see `Flat`.
 
-def class_name(value: Any) -> str:
-    """The full name of the value's class, without `builtins`."""
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _children(value: Any) -> Mapping[str, Any] | None:
-    if isinstance(value, Mapping):
-        return {str(key): item for key, item in value.items()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return dict(zip(value._fields, value, strict=False))
-    return None
-
-
-def _one_line(value: Any) -> Scalar:
-    if type(value).__name__ in _SECRET_TYPES:
-        return MASK
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, str):
-        return mask_text(str.__str__(value))
-    if isinstance(value, (int, float)):  # np.float64 is a float, and an event takes the builtin types alone.
-        return int(value) if isinstance(value, int) else float(value)
-    if isinstance(value, os.PathLike):
-        return mask_text(os.fsdecode(value))
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, (datetime.timedelta, decimal.Decimal)):
-        return str(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return _sequence(value)
-    if isinstance(value, type) or inspect.isroutine(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> Scalar:
-    """The number in a NumPy scalar or a 0-d array or tensor, known by what they offer; else the class name."""
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        item = value.item()
-        if type(item) in _PLAIN:
-            return item  # type: ignore[no-any-return]
-    return class_name(value)
-
-
-def _sequence(value: Any) -> str:
-    name = type(value).__name__
-    if len(value) > _MAX_ITEMS or any(type(item) not in _PLAIN for item in value):
-        return f"{name} of {len(value)}"
-    items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
-    return "[" + ", ".join(mask_text(item) if type(item) is str else str(item) for item in items) + "]"
+    Example:
+        >>> nest({"opt.lr": 0.1, "opt.decay.rate": 2})
+        {'opt': {'lr': 0.1, 'decay': {'rate': 2}}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        *folders, last = (paths or {}).get(key) or key.split(".")
+        place = found
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = value
+    return found

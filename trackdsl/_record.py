@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, encode
-from trackdsl._flatten import class_name, flatten
+from trackdsl._flatten import Flat
 from trackdsl._secrets import is_secret_name, mask_text, remember
 from trackdsl.errors import TrackdslError, report, told
+from trackdsl.handlers._registry import class_name
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -164,11 +165,11 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
     return found
 
 
-def params_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Scalar]:
+def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:
     """Pairs of name and value as flat parameters, with secrets masked."""
-    flat: dict[str, Scalar] = {}
+    flat = Flat()
     for key, value in pairs:
-        flatten(flat, _name(key), value)
+        flat.add(_name(key), value)
     return flat
 
 

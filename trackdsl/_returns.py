@@ -1,4 +1,4 @@
-"""What a function returns → metrics and artifacts of a run.
+"""What a function returns → metrics, files, models and datasets of a run.
 
 The plan is compiled once, at decoration, from the names given to `track_returns` and the markers of the return
 annotation. The value itself is handed on untouched.
@@ -6,21 +6,19 @@ annotation. The value itself is handed on untouched.
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any
 
-from trackdsl import _artifacts, markers
-from trackdsl._record import append_tags, guarded, record_metrics, record_numbers, to_number
+from trackdsl import markers
+from trackdsl._datasets import record_input
+from trackdsl._found import Found, is_mapping, is_number, leaves
+from trackdsl._record import guarded, record_numbers
 from trackdsl._run import Run
-from trackdsl._secrets import is_secret_name, mask_text
 from trackdsl._signature import annotations_of, markers_of
-from trackdsl.errors import ReturnsError, report
-from trackdsl.handlers import handler_of
+from trackdsl.errors import ReturnsError
+from trackdsl.handlers.json import is_plain
 
-_MAX_DEPTH = 20
 _VALUE_MARKERS = (markers.Metric, markers.Artifact, markers.Model, markers.Dataset)
 
 
@@ -59,13 +57,16 @@ class ReturnPlan:
         self._as_is = not names and not prefix and self._metrics is None
         self._read_annotation()
 
-    def record(self, run: Run, value: Any, step: int, section: str = "") -> None:
+    def record(
+        self, run: Run, value: Any, step: int, arguments: Callable[[], Mapping[str, Any]], section: str = ""
+    ) -> None:
         """Record one returned value.
 
         Args:
             run: where to.
             value: what the function returned.
             step: of the metrics.
+            arguments: gives the call's arguments by name; a model's input example is taken from them.
             section: `name/` for a section of a run, else nothing.
 
         Raises:
@@ -79,12 +80,12 @@ class ReturnPlan:
         if self._as_is and self._marker is None and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
-            found = _Found(run, section + self._prefix)
+            found = Found(run, section + self._prefix, step, arguments)
             self._sort(found, value)
-            found.write(step)
+            found.write()
         self.check_count(value)
 
-    def _sort(self, found: _Found, value: Any) -> None:
+    def _sort(self, found: Found, value: Any) -> None:
         names = self._names
         if type(value) is tuple and (len(names) != 1 or len(value) == 1):
             for index, part in enumerate(value):
@@ -96,44 +97,35 @@ class ReturnPlan:
         else:
             self._sort_one(found, "", value, self._marker)
 
-    def _sort_one(self, found: _Found, name: str, value: Any, marker: Any) -> None:
+    def _sort_one(self, found: Found, name: str, value: Any, marker: Any) -> None:
         if value is None:
             return
         if marker is not None:
-            self._sort_marked(found, value, marker)
+            _sort_marked(found, value, marker)
             return
-        kind = type(value)
-        if (kind is dict or _is_mapping(value)) and (not self._artifacts or name not in self._artifacts):
+        if (not self._artifacts or name not in self._artifacts) and is_mapping(value):
             self._sort_mapping(found, name, value)
             return
         name = name or self._name
-        if self._wants_artifact(name) and (not _is_number(value) or self._named_artifact(name)):
+        if self._wants_artifact(name) and (not is_number(value) or self._named_artifact(name)):
             self._keep(found, name, value)
-        elif _is_number(value) and self._wants_metric(name):
+        elif is_number(value) and self._wants_metric(name):
             found.metrics[name] = value
 
-    def _sort_marked(self, found: _Found, value: Any, marker: Any) -> None:
-        if isinstance(marker, markers.Metric):
-            found.metrics[marker.name] = value
-        elif isinstance(marker, markers.Artifact):
-            found.keep(marker.path, value)
-        else:
-            found.keep(f"{marker.name}/{marker.name}{handler_of(value).suffix}", value)
-
-    def _sort_mapping(self, found: _Found, name: str, value: Any) -> None:
+    def _sort_mapping(self, found: Found, name: str, value: Any) -> None:
         rest: dict[str, Any] = {}
-        for key, leaf in _leaves(value, f"{name}/" if name else ""):
-            if _is_number(leaf) and self._wants_metric(key):
+        for key, leaf in leaves(value, f"{name}/" if name else ""):
+            if is_number(leaf) and self._wants_metric(key):
                 found.metrics[key] = leaf
             elif leaf is not None and self._wants_artifact(key):
-                if _is_plain(leaf) and key not in self._paths:
+                if is_plain(leaf) and key not in self._paths:
                     _nest(rest, key[len(name) + 1 :] if name else key, leaf)
                 else:
                     self._keep(found, key, leaf)
         if rest:
             self._keep(found, name or self._name, rest)
 
-    def _keep(self, found: _Found, name: str, value: Any) -> None:
+    def _keep(self, found: Found, name: str, value: Any) -> None:
         found.keep(self._paths.get(name), value, name)
 
     def _wants_metric(self, name: str) -> bool:
@@ -183,82 +175,16 @@ class ReturnPlan:
                     raise self._too_many(len(parts))
 
 
-class _Found:
-    """The metrics of one returned value, gathered for one event; files are written as they are found."""
-
-    def __init__(self, run: Run, prefix: str) -> None:
-        self.run = run
-        self.prefix = prefix
-        self.metrics: dict[str, Any] = {}
-
-    def keep(self, place: str | None, value: Any, name: str = "") -> None:
-        if is_secret_name(name.rpartition("/")[2]):
-            append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is that of a secret"})
-            return
-        if isinstance(value, Path) and value.exists():
-            _artifacts.snapshot(self.run, value, place)
-            return
-        try:
-            handler = handler_of(value)
-            path = place or f"{self.prefix}{name}{handler.suffix}"
-            _artifacts.keep_object(self.run, path, lambda to: handler.write(value, to))
-        except ImportError as error:
-            reason = mask_text(f"{type(value).__name__}: {error}")
-            report("artifact", f"trackdsl could not keep the returned {name or place!r}: {reason}", key=name)
-            append_tags(self.run, {f"trackdsl.omitted.{name or place}": reason[:500]})
-
-    def write(self, step: int) -> None:
-        if self.metrics:
-            prefix = self.prefix
-            named = {prefix + name: value for name, value in self.metrics.items()} if prefix else self.metrics
-            record_metrics(self.run, named, step)
-
-
-def _is_number(value: Any) -> bool:
-    kind = type(value)
-    if kind is float or kind is int or kind is bool:
-        return True
-    if isinstance(value, (int, float)):
-        return True
-    # NumPy scalars, 0-d arrays and tensors, Decimal, Fraction: recognised by what they offer, not by their library.
-    if getattr(value, "shape", None) == () or hasattr(value, "as_integer_ratio"):
-        try:
-            to_number(value)
-        except Exception:
-            return False
-        return True
-    return False
-
-
-def _is_mapping(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        or (dataclasses.is_dataclass(value) and not isinstance(value, type))
-        or (isinstance(value, tuple) and hasattr(value, "_fields"))
-    )
-
-
-def _as_mapping(value: Any) -> Mapping[Any, Any]:
-    if isinstance(value, Mapping):
-        return value
-    if isinstance(value, tuple):
-        return dict(zip(value._fields, value, strict=False))  # type: ignore[attr-defined]
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-
-
-def _leaves(value: Any, prefix: str, around: tuple[int, ...] = ()) -> typing.Iterator[tuple[str, Any]]:
-    for key, leaf in _as_mapping(value).items():
-        name = f"{prefix}{key}"
-        if not _is_mapping(leaf) or is_secret_name(str(key)) or len(around) >= _MAX_DEPTH:
-            yield name, leaf
-        elif id(leaf) not in around and leaf is not value:  # One that holds itself has been told already.
-            yield from _leaves(leaf, f"{name}/", (*around, id(value)))
-
-
-def _is_plain(value: Any) -> bool:
-    from trackdsl.handlers.json import is_plain
-
-    return is_plain(value)
+def _sort_marked(found: Found, value: Any, marker: Any) -> None:
+    if isinstance(marker, markers.Metric):
+        found.metrics[marker.name] = value
+    elif isinstance(marker, markers.Artifact):
+        found.keep(marker.path, value, as_model=False)
+    elif isinstance(marker, markers.Model):
+        found.keep_model(value, marker.name, marker.registered_model_name)
+    else:
+        found.keep(None, value, marker.name)
+        record_input(found.run, value, marker.name, marker.context)
 
 
 def _nest(target: dict[str, Any], key: str, value: Any) -> None:

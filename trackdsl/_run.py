@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +144,12 @@ class Run:
             value: anything; what is not a plain value is recorded by its type, never by its `repr`.
         """
         with guarded("log_param", self):
-            append_params(self, _shortened(self, params_of([(key, value)])))
+            self._add_params([(key, value)])
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record several parameters; see `log_param`."""
         with guarded("log_params", self):
-            append_params(self, _shortened(self, params_of(dict(params).items())))
+            self._add_params(dict(params).items())
 
     def set_tag(self, key: str, value: Any) -> None:
         """Set a tag; a later value of the same name replaces it.
@@ -206,6 +206,11 @@ class Run:
         """
         with guarded("log_text", self):
             _artifacts.write_text(self, text, artifact_file)
+
+    def _add_params(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        flat = params_of(pairs)
+        append_params(self, _shortened(self, flat.values))
+        _artifacts.keep_whole(self, flat)
 
     def next_index(self, name: str) -> int:
         """How many children or sections called `name` this run has had before."""

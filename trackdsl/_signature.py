@@ -11,12 +11,12 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trackdsl import markers
-from trackdsl._events import Scalar
-from trackdsl._flatten import flatten
+from trackdsl import _secrets, markers
+from trackdsl._flatten import Flat
 from trackdsl._secrets import MASK, is_secret_name, mask_text, remember
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import OptionError
+from trackdsl.handlers._registry import load_entry_points
 
 _RECEIVERS = ("self", "cls", "mcs")
 
@@ -61,12 +61,17 @@ class CallPlan:
         }
         self.names = tuple(p.name for p in parameters)
         self._dropped = {name for name in self._positional[:1] if name in _RECEIVERS}
-        self._secret = {name for name in self.names if is_secret_name(name)}
+        self._marked_secret: set[str] = set()
         self._renamed: dict[str, str] = {}
+        #: Parameters that are datasets, by name.
+        self.datasets: dict[str, markers.Dataset] = {}
         self._fn: Callable[..., Any] | None = fn
-        self._read_markers(fn)
+        load_entry_points()
         self.records = params is not False
         self._select(params, word)
+        self._prepare()
+        if self._fn is not None:
+            self._version = -1  # An annotation names what is defined further down: tried once more at the first call.
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by parameter name, defaults applied; a call that the function will refuse binds what it can."""
@@ -81,15 +86,15 @@ class CallPlan:
                 bound[f"{self._rest}.{index}"] = value
         return bound
 
-    def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Scalar]:
+    def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat:
         """The parameters that a call records: flat, masked, of plain types."""
-        if self._fn is not None:
-            self._retry_markers()
-        out: dict[str, Scalar] = {}
-        special, template = self._special, self._template
+        if self._version != _secrets.version:
+            self._prepare()
+        flat = Flat()
+        out, special, template = flat.values, self._special, self._template
         for name, value in self.bind(args, kwargs).items():
             if name in special or name not in template:
-                self._add_special(out, name, value)
+                self._add_special(flat, name, value)
                 continue
             kind = type(value)
             if kind is float or kind is int or kind is bool or value is None:
@@ -97,8 +102,13 @@ class CallPlan:
             elif kind is str:
                 out[name] = mask_text(value)
             elif kind is not _Missing:
-                flatten(out, name, value)
-        return out
+                flat.add(name, value)
+        return flat
+
+    def dataset_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[markers.Dataset, Any]]:
+        """The arguments that are marked `Dataset`, each with its marker."""
+        bound = self.bind(args, kwargs)
+        return [(marker, bound[name]) for name, marker in self.datasets.items() if bound.get(name) is not None]
 
     def shown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
         """Arguments for a name template: as bound, with secrets masked."""
@@ -118,13 +128,13 @@ class CallPlan:
             return None
         return self._rest if self._rest is not None and name.startswith(f"{self._rest}.") else self._extra
 
-    def _add_special(self, out: dict[str, Scalar], name: str, value: Any) -> None:
+    def _add_special(self, flat: Flat, name: str, value: Any) -> None:
         if self._dropped.intersection((name, self._gatherer(name))) or value is _MISSING:
             return
         if self._is_secret(name):
-            out[self._renamed.get(name, name)] = None if value is None else remember(value)
+            flat.values[self._renamed.get(name, name)] = None if value is None else remember(value)
         else:
-            flatten(out, self._renamed.get(name, name), value)
+            flat.add(self._renamed.get(name, name), value)
 
     def _select(self, params: bool | Iterable[str], word: str) -> None:
         if not isinstance(params, bool):
@@ -139,27 +149,29 @@ class CallPlan:
                         suggestion=hint.name,
                     )
             self._dropped |= set(self.names) - set(kept)
-        self._special = frozenset(self._dropped | self._secret | set(self._renamed))
 
     def _read_markers(self, fn: Callable[..., Any]) -> None:
         hints = annotations_of(fn)
         if hints is None:
-            return  # A name that is defined further down: tried once more at the first call.
+            return
         self._fn = None
         for name in self.names:
             for marker in markers_of(hints.get(name)):
                 if isinstance(marker, markers.Param):
                     self._renamed[name] = marker.name
                 elif marker in (markers.Secret, markers.Secret()):
-                    self._secret.add(name)
+                    self._marked_secret.add(name)
                 elif marker in (markers.Ignore, markers.Ignore()):
                     self._dropped.add(name)
+                elif isinstance(marker, markers.Dataset):
+                    self.datasets[name] = marker
 
-    def _retry_markers(self) -> None:
-        fn, self._fn = self._fn, None
-        if fn is not None:
-            self._read_markers(fn)
-        self._fn = None
+    def _prepare(self) -> None:
+        """Work out which parameters need more than a look at their type; again when what is secret has changed."""
+        if self._fn is not None:
+            self._read_markers(self._fn)
+        self._version = _secrets.version
+        self._secret = {name for name in self.names if is_secret_name(name)} | self._marked_secret
         self._special = frozenset(self._dropped | self._secret | set(self._renamed))
 
 

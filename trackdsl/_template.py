@@ -7,10 +7,10 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trackdsl._flatten import one_line
 from trackdsl._secrets import MASK, is_secret_name
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import TemplateError
+from trackdsl.handlers.json import summary_of
 
 _MAX_LENGTH = 250
 
@@ -24,7 +24,7 @@ class _Filler(string.Formatter):
         return super().get_field(field_name, args, kwargs)
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        plain = one_line(value)
+        plain = summary_of(value)
         return str(super().format_field(plain, "" if plain is None else format_spec))
 
 

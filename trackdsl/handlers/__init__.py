@@ -1,7 +1,8 @@
-"""Handlers: how a returned value becomes a file of the run.
+"""Handlers: what trackdsl knows of values, one file per library.
 
-A handler is found by the value's type, newest registration first, and the answer is cached. Types are registered by
-name, so that no library is imported because trackdsl was. The last handler takes everything: cloudpickle.
+A handler turns values of a type into parameters (`summary`, `children`), files (`write`, `read`), dataset inputs
+(`dataset`) and MLflow models (`save_model`). It is found by the value's type, and the answer is cached. Types are
+registered by name, so that no library is imported because trackdsl was. The last handler takes everything: cloudpickle.
 """
 
 from __future__ import annotations

@@ -2,92 +2,290 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Union
+
+from trackdsl.errors import OptionError, report, told
+
+if TYPE_CHECKING:
+    from trackdsl.handlers._dataset import DatasetProfile
+    from trackdsl.handlers._flavor import Flavor
+
+Scalar = Union[None, bool, int, float, str]
+
+#: The group of entry points: the full name of a type → `module:attribute` of its handler.
+ENTRY_POINTS = "trackdsl.handlers"
 
 
-class Handler(Protocol):
-    """Writes values of some types to files.
+class Handler:
+    """What trackdsl knows of values of some types. Subclass it and change what differs.
 
-    A handler must not change the value, must not keep it, and must write the whole of it before it returns.
+    A handler must not change the value and must not keep it.
+
+    Attributes:
+        suffix: the ending of the files it writes, with the dot.
+        suffixes: other endings that `write` understands, for a path that the user chose.
+        executes: reading such a file may run code that is in it, so it needs `trusted=True`.
+        model: values are MLflow models where nothing else is said.
+
+    Example:
+        >>> class Upper(Handler):
+        ...     suffix = ".txt"
+        ...     def write(self, value, path):
+        ...         path.write_text(value.name.upper())
+        ...     def read(self, path):
+        ...         return path.read_text()
     """
 
-    #: The ending of the files it writes, with the dot.
-    suffix: str
+    suffix: str = ".pkl"
+    suffixes: tuple[str, ...] = ()
+    executes: bool = False
+    model: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        """Whether `write` can hold all of this value; where not, it is pickled."""
+        return True
+
+    def children(self, value: Any) -> Mapping[Any, Any] | None:
+        """The parts of a structure by name, each of which becomes a parameter of its own; None for anything else."""
+        return None
+
+    def summary(self, value: Any) -> Scalar:
+        """The value as a parameter: a number, or one line of text. Never its `repr`, which may be huge."""
+        return class_name(value)
 
     def write(self, value: Any, path: Path) -> None:
-        """Write `value` to the new file `path`.
+        """Write `value` to the new file `path`, whose suffix is one of the handler's.
 
         Raises:
-            Exception: whatever goes wrong; it is recorded as an omission on the run.
+            Exception: whatever goes wrong; it is recorded on the run.
         """
+        raise NotImplementedError(f"{type(self).__name__} writes no files")
+
+    def read(self, path: Path) -> Any:
+        """Read back what `write` has written."""
+        raise NotImplementedError(f"{type(self).__name__} reads no files")
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        """Digest, schema and size of data, for an MLflow dataset input; None for what is no data."""
+        return None
+
+    def save_model(self, value: Any, folder: Path) -> Flavor | None:
+        """Write a model's files to `folder`, as the flavour of MLflow wants them; None for what is no model."""
+        return None
 
 
+class _Adapted(Handler):
+    """An object that has only some of a handler's attributes."""
+
+    def __init__(self, handler: Any) -> None:
+        for name in ("suffix", "suffixes", "executes", "model", "accepts", "children", "summary", "write", "read",
+                     "dataset", "save_model"):  # fmt: skip
+            if hasattr(handler, name):
+                setattr(self, name, getattr(handler, name))
+
+
+_HERE = "trackdsl.handlers"
 #: Full name of a type → where its handler lives (`module:attribute`), or the handler itself. Later entries win.
 _by_name: dict[str, str | Handler] = {
-    "object": "trackdsl.handlers.pickled:handler",
-    "builtins.dict": "trackdsl.handlers.json:handler",
-    "builtins.list": "trackdsl.handlers.json:handler",
-    "builtins.tuple": "trackdsl.handlers.json:handler",
-    "builtins.str": "trackdsl.handlers.text:handler",
-    "builtins.bytes": "trackdsl.handlers.binary:handler",
-    "pathlib.PurePath": "trackdsl.handlers.path:handler",
-}
+    "object": f"{_HERE}.pickled:handler",
+    **dict.fromkeys(("builtins.dict", "collections.abc.Mapping"), f"{_HERE}.json:mapping"),
+    **dict.fromkeys(("builtins.list", "builtins.tuple"), f"{_HERE}.json:sequence"),
+    **dict.fromkeys(("builtins.set", "builtins.frozenset"), f"{_HERE}.scalars:group"),
+    **dict.fromkeys(("builtins.bool", "builtins.int", "builtins.float", "builtins.NoneType"), f"{_HERE}.json:number"),
+    "builtins.str": f"{_HERE}.text:handler",
+    **dict.fromkeys(("builtins.bytes", "builtins.bytearray", "builtins.memoryview"), f"{_HERE}.binary:handler"),
+    "pathlib.PurePath": f"{_HERE}.path:handler",
+    "enum.Enum": f"{_HERE}.scalars:member",
+    **dict.fromkeys(("datetime.date", "datetime.time"), f"{_HERE}.scalars:moment"),
+    **dict.fromkeys(
+        ("datetime.timedelta", "datetime.tzinfo", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
+         "builtins.complex", "builtins.range", "builtins.slice", "ipaddress._IPAddressBase", "numpy.dtype",
+         "torch.dtype", "torch.device"),
+        f"{_HERE}.scalars:shown",
+    ),
+    **dict.fromkeys(
+        ("builtins.type", "builtins.function", "builtins.method", "builtins.builtin_function_or_method",
+         "functools.partial", "builtins.method_descriptor", "builtins.wrapper_descriptor", "builtins.method-wrapper"),
+        f"{_HERE}.functions:handler",
+    ),
+    **dict.fromkeys(("argparse.Namespace", "types.SimpleNamespace"), f"{_HERE}.structures:namespace"),
+    "pydantic.main.BaseModel": f"{_HERE}.pydantic:model",
+    "pydantic.v1.main.BaseModel": f"{_HERE}.pydantic:model",
+    "omegaconf.basecontainer.BaseContainer": f"{_HERE}.omegaconf:handler",
+}  # fmt: skip
+_SECRET_TYPES = ("SecretStr", "SecretBytes", "Secret")
 _cache: dict[type, Handler] = {}
+#: Which entry of `_by_name` a type was resolved by, which is what an artifact remembers.
+_names: dict[type, str] = {}
+#: A program that makes classes all the time must not have all of them kept.
+_MAX_TYPES = 1000
+_entry_points_read = False
 
 
-def register_handler(type_name: type | str, handler: Handler) -> None:
+def register_handler(type_name: type | str, handler: Any) -> None:
     """Let `handler` write values of a type and its subclasses.
 
     Args:
         type_name: the type, or its full name (`polars.DataFrame`) where importing it early is not wanted.
-        handler: see `Handler`.
+        handler: a `Handler`, or any object that has a `suffix` and `write(value, path)`.
+
+    Raises:
+        OptionError: the handler has neither.
 
     Example:
-        >>> class Upper:
+        >>> class Upper(Handler):
         ...     suffix = ".txt"
         ...     def write(self, value, path):
         ...         path.write_text(value.name.upper())
         >>> register_handler("shop.Customer", Upper())
     """
-    name = type_name if isinstance(type_name, str) else _full_name(type_name)
+    if not isinstance(handler, Handler):
+        if not callable(getattr(handler, "write", None)) or not isinstance(getattr(handler, "suffix", None), str):
+            raise OptionError(
+                f"register_handler({type_name!r}, ...) takes an object with a `suffix` and `write(value, path)`, such "
+                "as a subclass of trackdsl.handlers.Handler.",
+                option="handler",
+            )
+        handler = _Adapted(handler)
+    name = type_name if isinstance(type_name, str) else full_name(type_name)
     _by_name[name] = handler
     _cache.clear()
+    _names.clear()
+
+
+def load_entry_points() -> None:
+    """Enter what other packages offer, by name: their modules are imported when a value of the type comes."""
+    global _entry_points_read
+    if _entry_points_read:
+        return
+    _entry_points_read = True
+    import importlib.metadata
+
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        _by_name.setdefault(entry.name, entry.value)
 
 
 def handler_of(value: Any) -> Handler:
-    """The handler for one value: its type's, unless that has an `accepts` which declines."""
+    """The handler that can write one value: its type's, unless that declines."""
     found = handler_for(type(value))
-    accepts = getattr(found, "accepts", None)
-    return found if accepts is None or accepts(value) else handler_for(object)
+    try:
+        accepted = found.accepts(value)
+    except Exception:
+        accepted = False
+    return found if accepted else handler_for(object)
 
 
 def handler_for(kind: type) -> Handler:
     """The handler for values of a type: that of the nearest base class which has one."""
     found = _cache.get(kind)
     if found is None:
-        found = _cache[kind] = _resolve(kind)
+        found = _resolve(kind)
     return found
 
 
-def _resolve(kind: type) -> Handler:
-    for base in kind.__mro__:
-        entry = _by_name.get(_full_name(base))
-        if entry is not None:
-            return _load(entry)
-    return _load(_by_name["object"])
+def writer_for(value: Any, own: Handler, suffix: str) -> Handler | None:
+    """The handler that writes a value in the format of a suffix; None where there is none.
+
+    That is its own, or one that takes any value: pickle, text, and JSON for structures.
+    """
+    if not suffix or suffix == own.suffix or suffix in own.suffixes:
+        return own
+    if suffix in (".pkl", ".pickle"):
+        return handler_for(object)
+    if suffix == ".txt":
+        return handler_for(str)
+    structure = own.children(value) is not None or handler_for(dict).accepts(value)
+    return handler_for(dict) if structure and suffix in (".json", ".yaml", ".yml") else None
 
 
-def _load(entry: str | Handler) -> Handler:
-    if not isinstance(entry, str):
-        return entry
-    module, _, attribute = entry.partition(":")
-    loaded: Handler = getattr(importlib.import_module(module), attribute)
-    return loaded
+def name_of(handler: Handler, kind: type) -> str:
+    """The name under which an artifact remembers the handler that wrote a value of type `kind`."""
+    for known in (kind, object, str, dict):
+        if _cache.get(known) is handler:
+            return _names[known]
+    return "object"
 
 
-def _full_name(kind: type) -> str:
+def handler_named(name: str) -> Handler | None:
+    """The handler registered under a name that an artifact remembers; None where there is none here."""
+    load_entry_points()
+    entry = _by_name.get(name)
+    return None if entry is None else _load(name, entry)
+
+
+def class_name(value: Any) -> str:
+    """The full name of the value's class, without `builtins`."""
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def full_name(kind: type) -> str:
+    """The full name of a type, by which handlers are registered."""
     # pathlib moved into a package in Python 3.13; its public name stays.
     module = "pathlib" if kind.__module__.startswith("pathlib") else kind.__module__
     return "object" if kind is object else f"{module}.{kind.__qualname__}"
+
+
+def _resolve(kind: type) -> Handler:
+    load_entry_points()
+    name = next((name for name in _candidates(kind) if name in _by_name), "object")
+    try:
+        found = _load(name, _by_name[name])
+    except Exception as error:  # A third party's handler that cannot be imported: its values are still recorded.
+        report("handler", f"trackdsl cannot load the handler for {name}: {told(error)}", key=name)
+        name, found = "object", _load("object", _by_name["object"])
+    if len(_cache) >= _MAX_TYPES:
+        _cache.clear()
+        _names.clear()
+    _names[kind] = name
+    _cache[kind] = found
+    return found
+
+
+def _candidates(kind: type) -> list[str]:
+    """The names a type may be registered under, nearest first; what it is made like comes before `builtins`."""
+    names = [full_name(base) for base in kind.__mro__]
+    own = [name for name in names if not name.startswith("builtins.")][:-1]
+    builtin = [name for name in names if name.startswith("builtins.")]
+    return [*own, *_like(kind), *builtin]
+
+
+def _like(kind: type) -> list[str]:
+    """What a type is by its make: kept in `_by_name` under names that no class has."""
+    found = []
+    if kind.__name__ in _SECRET_TYPES:
+        found.append("<secret>")
+    if dataclasses.is_dataclass(kind):
+        found.append("<dataclass>")
+    if hasattr(kind, "__attrs_attrs__"):
+        found.append("<attrs>")
+    if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        found.append("<named tuple>")
+    if issubclass(kind, Mapping) and not issubclass(kind, dict):
+        found.append("collections.abc.Mapping")
+    if issubclass(kind, type):
+        found.append("builtins.type")
+    return found
+
+
+_by_name.update(
+    {
+        "<secret>": f"{_HERE}.scalars:secret",
+        "<dataclass>": f"{_HERE}.structures:dataclass",
+        "<attrs>": f"{_HERE}.structures:attrs",
+        "<named tuple>": f"{_HERE}.structures:named_tuple",
+    }
+)
+
+
+def _load(name: str, entry: str | Handler) -> Handler:
+    if isinstance(entry, Handler):
+        return entry
+    module, _, attribute = entry.partition(":")
+    loaded = getattr(importlib.import_module(module), attribute or "handler")
+    handler = _by_name[name] = loaded if isinstance(loaded, Handler) else _Adapted(loaded)
+    return handler

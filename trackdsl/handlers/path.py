@@ -1,5 +1,18 @@
 """A `Path` → the text of the path; an existing file is taken itself, before a handler is asked."""
 
-from trackdsl.handlers.text import handler
+from __future__ import annotations
 
-__all__ = ["handler"]
+import os
+from typing import Any
+
+from trackdsl._secrets import mask_text
+from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers.text import Text
+
+
+class _Path(Text):
+    def summary(self, value: Any) -> Scalar:
+        return mask_text(os.fsdecode(value))
+
+
+handler = _Path()

@@ -6,13 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._secrets import mask_text
+from trackdsl.handlers._registry import Handler, Scalar
 
 
-class _Text:
+class Text(Handler):
+    """Text, and what is written as its text."""
+
     suffix = ".txt"
+    suffixes = (".html", ".md", ".csv", ".json", ".yaml", ".yml", ".log", ".xml", ".svg", ".sql", ".py")
+
+    def summary(self, value: Any) -> Scalar:
+        """See `Handler`."""
+        return mask_text(str.__str__(value))
 
     def write(self, value: Any, path: Path) -> None:
-        path.write_text(mask_text(str(value)), encoding="utf-8", errors="backslashreplace")
+        """See `Handler`."""
+        path.write_text(mask_text(str(value)), encoding="utf-8", errors="backslashreplace", newline="")
+
+    def read(self, path: Path) -> str:
+        """See `Handler`."""
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
 
 
-handler = _Text()
+handler = Text()
