@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from trackdsl import _target, errors, settings
+from trackdsl import _secrets, _target, errors, settings
 from trackdsl._state import state
 from trackdsl.journal._lock import is_held
 
@@ -59,6 +59,9 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         sys.modules["mlflow"].set_tracking_uri(None)
     errors._reported.clear()
     errors.set_strict(False)
+    _secrets.choose_names()
+    _secrets._remembered.clear()
+    _secrets._long_remembered = ()
 
 
 @dataclass

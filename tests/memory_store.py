@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trackdsl import _events as events
 from trackdsl.delivery._sink import GONE, Batch, Refused
 from trackdsl.delivery._worker import Worker
 
@@ -26,6 +27,7 @@ class Held:
     params: dict[str, str] = field(default_factory=dict)
     points: set[tuple[str, float | str, int, int]] = field(default_factory=set)
     files: dict[str, str] = field(default_factory=dict)
+    inputs: set[tuple[str, str]] = field(default_factory=set)
     status: str = "RUNNING"
 
 
@@ -104,6 +106,16 @@ class MemoryStore:
                 if path.is_file():
                     inside = str(path.relative_to(local)) if directory else ""
                     self.runs[run_id].files["/".join(filter(None, [place, inside]))] = path.read_text()
+
+    def write_model(self, run_id: str, experiment_id: str, event: events.Model, local: Path) -> None:
+        with self._call("write_model", run_id, event.name):
+            for path in sorted(local.rglob("*")):
+                if path.is_file():
+                    self.runs[run_id].files[f"{event.name}/{path.relative_to(local)}"] = path.read_text()
+
+    def write_input(self, run_id: str, event: events.Input) -> None:
+        with self._call("write_input", run_id, event.name):
+            self.runs[run_id].inputs.add((event.name, event.digest))
 
     def write_text(self, run_id: str, text: str, place: str) -> None:
         with self._call("write_text", run_id, place):

@@ -24,11 +24,13 @@ from trackdsl._log import (
     set_tag,
     set_tags,
 )
+from trackdsl._reading import load_artifact
 from trackdsl._run import Run
 from trackdsl._steps import steps
 from trackdsl._version import __version__
 from trackdsl.delivery import flush
 from trackdsl.errors import (
+    ArtifactError,
     OptionError,
     ReturnsError,
     RunNotReady,
@@ -36,12 +38,14 @@ from trackdsl.errors import (
     TemplateError,
     TrackdslError,
     TrackingFault,
+    UntrustedArtifact,
 )
 from trackdsl.handlers import register_handler
 from trackdsl.markers import Artifact, Dataset, Ignore, Metric, Model, Param, Secret
 
 __all__ = [
     "Artifact",
+    "ArtifactError",
     "Dataset",
     "Ignore",
     "Metric",
@@ -56,11 +60,13 @@ __all__ = [
     "TemplateError",
     "TrackdslError",
     "TrackingFault",
+    "UntrustedArtifact",
     "__version__",
     "configure",
     "current_run",
     "experiment",
     "flush",
+    "load_artifact",
     "log_artifact",
     "log_artifacts",
     "log_dict",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
     from trackdsl._flatten import Flat
     from trackdsl._run import Run
+
+
+_OUTSIDE = frozenset("\0\\")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=[.:/]|$)", re.IGNORECASE)
 
 
 def snapshot(run: Run, source: Path, artifact_path: str | None) -> None:
@@ -103,7 +109,9 @@ def _keep(
 ) -> bool:
     """Write a snapshot and tell of it; False where that could not be done, which a tag says."""
     try:
-        place = inside(place)
+        asked, place = place, without_devices(inside(place))
+        if place != inside(asked):
+            append_tags(run, {f"trackdsl.renamed.{place}": asked})
         path, relative = run._target.new_file(PurePosixPath(place).name or "content")
         try:
             missing = write(path) or {}
@@ -133,18 +141,29 @@ def sha256_of(path: Path) -> str:
 
 
 def inside(place: str) -> str:
-    """Check that an artifact's path stays in the run's folder.
+    """Check that an artifact's path stays in the run's folder, on every system.
 
     Raises:
-        ValueError: it is absolute, climbs out, or holds a NUL.
+        ValueError: it is absolute, climbs out, or holds a NUL or a backslash.
 
     >>> inside("models/best.pth")
     'models/best.pth'
     """
     path = PurePosixPath(place)
-    if path.is_absolute() or ".." in path.parts or "\0" in place or "\\" in place:
+    if path.is_absolute() or ".." in path.parts or not _OUTSIDE.isdisjoint(place) or _DRIVE.match(place):
         raise ValueError(f"an artifact's path must stay inside the run's folder: {place!r}")
     return "" if str(path) == "." else str(path)
+
+
+def without_devices(place: str) -> str:
+    """A path none of whose parts is what Windows calls a device, as it could not be read there.
+
+    Source of the names: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
+
+    >>> without_devices("aux.csv"), without_devices("models/best.pth")
+    ('aux_.csv', 'models/best.pth')
+    """
+    return _DEVICE.sub(r"\g<0>_", place)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ def configure(
     spool: str | Path | None = None,
     strict: bool | None = None,
     delivery: str | None = None,
+    secret_names: Iterable[str] | None = None,
+    public_names: Iterable[str] | None = None,
     **unknown: Any,
 ) -> None:
     """Choose settings for the rest of the program. What is not given stays as it is.
@@ -30,6 +33,9 @@ def configure(
         spool: the folder that keeps what is not delivered yet.
         strict: raise faults in tracking instead of logging them.
         delivery: `"process"` (a process of its own) or `"thread"` (a thread of this one).
+        secret_names: names of arguments, fields, tags and keys whose values are masked, beside the well-known ones
+            (`password`, `token`, `api_key`, …); `*` stands for anything, and case does not matter.
+        public_names: the same for names that are no secrets, whatever they look like: `public_names=["token_*"]`.
         **unknown: refused, with a suggestion.
 
     Raises:
@@ -45,6 +51,8 @@ def configure(
         "spool": spool,
         "strict": strict,
         "delivery": delivery,
+        "secret_names": secret_names,
+        "public_names": public_names,
     }
     settings.update(**{name: value for name, value in named.items() if value is not None}, **unknown)
     if spool is not None:

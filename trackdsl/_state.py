@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from trackdsl import settings
+from trackdsl._secrets import choose_names
 from trackdsl.errors import SettingsError, set_strict
 
 
@@ -26,6 +27,12 @@ class State:
     def refresh(self) -> None:
         """Read the settings again."""
         self.disabled = settings.mode() == "disabled"
+        self.apply()
+
+    @staticmethod
+    def apply() -> None:
+        """Hand on the settings that others keep."""
+        choose_names(settings.secret_names(), settings.public_names())
         set_strict(settings.strict())
 
     def __reduce__(self) -> str:

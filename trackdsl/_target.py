@@ -36,15 +36,18 @@ class Target:
         cwd: the working directory, below which MLflow puts local artifacts.
         spool: the spool folder, or None for the configured one.
         deliver: whether a delivery process is to be started.
+
+    Attributes:
+        delivers: what is recorded goes on to MLflow.
     """
 
     __slots__ = (
-        "_deliver",
         "_files",
         "_making",
         "_retry_at",
         "append",
         "cwd",
+        "delivers",
         "spool",
         "unrecorded",
         "uri",
@@ -59,7 +62,7 @@ class Target:
         self.writer: Writer | None = None
         self.unrecorded = 0
         self.watch_at = 0
-        self._deliver = deliver
+        self.delivers = deliver
         self._files = itertools.count(1)
         self._making = threading.RLock()
         self._retry_at = 0
@@ -85,7 +88,7 @@ class Target:
     def watch(self, now: int) -> None:
         """Make sure that somebody delivers; called with the time, in nanoseconds, once it is past `watch_at`."""
         self.watch_at = now + WATCH
-        if self._deliver and self.writer is not None and settings.mode() == "online":
+        if self.delivers and self.writer is not None and settings.mode() == "online":
             from trackdsl.delivery import ensure_running
 
             ensure_running(self.writer.directory.parent.parent)
@@ -118,7 +121,7 @@ class Target:
 
     def _make(self) -> Writer | None:
         with self._making:
-            if self._deliver:
+            if self.delivers:
                 settings.mode()  # A bad setting is told before anything is made, and every time.
             now = time.monotonic_ns()
             if self.writer is not None or now < self._retry_at:
@@ -145,7 +148,7 @@ class Target:
         directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
         record = _process.origin(self.uri, self.cwd)
         writer = Writer.create(directory, lambda unborn: _process.write_origin(unborn, record))
-        if self._deliver:
+        if self.delivers:
             _process.ask_git(directory)
         return writer
 
@@ -187,7 +190,7 @@ def override(target: Target | None) -> Target | None:
 
 def targets() -> list[Target]:
     """The targets that this process has recorded to."""
-    return [target for target in list(_made) if target._deliver]
+    return [target for target in list(_made) if target.delivers]
 
 
 def start_anew() -> None:

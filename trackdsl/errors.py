@@ -90,6 +90,22 @@ class RunNotReady(TrackdslError, TimeoutError):
         self.reason = reason
 
 
+class ArtifactError(TrackdslError, ValueError):
+    """An artifact cannot be loaded.
+
+    Attributes:
+        path: its path in the run, as it was asked for.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class UntrustedArtifact(ArtifactError):
+    """An artifact that may run code when it is loaded was asked for without `trusted=True`."""
+
+
 class TrackingFault(TrackdslError):
     """A fault in tracking, raised only under `TRACKDSL_STRICT=1`.
 

@@ -8,11 +8,14 @@
 | `spool` | `TRACKDSL_SPOOL` | the user's state directory |
 | `strict` | `TRACKDSL_STRICT` | off |
 | `delivery` | `TRACKDSL_DELIVERY` | `process` |
+| `secret_names` | `TRACKDSL_SECRET_NAMES`, separated by commas | none beside the well-known ones |
+| `public_names` | `TRACKDSL_PUBLIC_NAMES`, separated by commas | none |
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,8 @@ class Settings:
         spool: the folder of the journals.
         strict: raise faults in tracking instead of logging them.
         delivery: `process` delivers from a process of its own, `thread` from a thread of this one.
+        secret_names: names whose values are masked, beside the well-known ones (`password`, `api_key`, …).
+        public_names: names whose values are not masked, whatever they look like.
     """
 
     tracking_uri: str | None = None
@@ -46,6 +51,8 @@ class Settings:
     spool: str | Path | None = None
     strict: bool | None = None
     delivery: str | None = None
+    secret_names: tuple[str, ...] | None = None
+    public_names: tuple[str, ...] | None = None
 
 
 _configured = Settings()
@@ -77,6 +84,9 @@ def update(**changes: Any) -> None:
                 setting=name,
                 value=changes[name],
             )
+    for name in ("secret_names", "public_names"):
+        if name in changes:
+            changes[name] = _names(name, changes[name])
     settings = replace(_configured, **changes)
     if settings.mode is not None:
         _one_of("mode", settings.mode, MODES)
@@ -126,10 +136,33 @@ def experiment_name() -> str:
     )
 
 
+def secret_names() -> tuple[str, ...]:
+    """Names whose values are masked, beside the well-known ones."""
+    return _either(_configured.secret_names, "TRACKDSL_SECRET_NAMES")
+
+
+def public_names() -> tuple[str, ...]:
+    """Names whose values are not masked, whatever they look like."""
+    return _either(_configured.public_names, "TRACKDSL_PUBLIC_NAMES")
+
+
 def spool() -> Path | None:
     """The spool folder that the user named, or None for the default place."""
     named = _configured.spool or os.environ.get("TRACKDSL_SPOOL")
     return Path(named).expanduser().absolute() if named else None
+
+
+def _either(configured: tuple[str, ...] | None, variable: str) -> tuple[str, ...]:
+    if configured is not None:
+        return configured
+    return tuple(name.strip() for name in os.environ.get(variable, "").split(",") if name.strip())
+
+
+def _names(setting: str, value: Any) -> tuple[str, ...]:
+    names = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        raise SettingsError(f"{setting} takes names, not {value!r}.", setting=setting, value=value)
+    return names
 
 
 def _one_of(setting: str, value: str, known: tuple[str, ...]) -> str:

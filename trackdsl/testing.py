@@ -20,7 +20,6 @@ from pathlib import Path
 from trackdsl import _context, _target, settings
 from trackdsl._replay import Point, RecordedRun, replay
 from trackdsl._state import state
-from trackdsl.errors import set_strict
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals, prepare
 
@@ -102,5 +101,5 @@ def capture_runs() -> Iterator[Captured]:
             target.close()
             settings.restore(configured)
             state.disabled = disabled
-            set_strict(settings.strict())
+            state.apply()
             captured.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +16,8 @@ from trackdsl.delivery._sink import Batch
 
 #: Where texts that are too long for MLflow's fields are kept whole.
 OVERFLOW = "trackdsl"
+#: Begins the tag of an artifact that a handler wrote, before its path.
+ARTIFACT_TAG = "trackdsl.artifact."
 _INT64 = 1 << 63
 
 
@@ -104,6 +107,11 @@ def run_tags(event: events.Open) -> dict[str, str]:
         tags |= {"trackdsl.function": function, "trackdsl.source.file": file, "trackdsl.source.hash": digest}
     # Ours stand: by `trackdsl.id` a run is found again after a crash.
     return event.tags | {key: value for key, value in tags.items() if value}
+
+
+def artifact_tag(place: str, handler: str, sha256: str) -> tuple[str, str]:
+    """The tag that tells how an artifact is read back: the handler that wrote it, and the hash of what runs code."""
+    return f"{ARTIFACT_TAG}{place}", json.dumps({"handler": handler, **({"sha256": sha256} if sha256 else {})})
 
 
 def failure_tags(failure: events.Failure) -> dict[str, str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from trackdsl._events import Input, Model
 from trackdsl._secrets import mask_text
 from trackdsl.delivery._sink import GONE, Batch, Refused, Unavailable
 from trackdsl.errors import told
@@ -154,6 +155,25 @@ class MlflowSink:
             else:
                 folder = str(PurePosixPath(place).parent)
                 self._client.log_artifact(run_id, str(local), None if folder == "." else folder)
+
+    def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> None:
+        """See `Sink`."""
+        from trackdsl.delivery._models import log_model
+
+        with self._translated():
+            self._point_mlflow_here()
+            log_model(self._client, self._uri, run_id, experiment_id, event, local)
+
+    def write_input(self, run_id: str, event: Input) -> None:
+        """See `Sink`."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            event.name, event.digest, event.source_type, event.source, event.schema or None, event.profile or None
+        )
+        tags = [] if event.context is None else [InputTag("mlflow.data.context", event.context)]
+        with self._translated():
+            self._client.log_inputs(run_id, [DatasetInput(dataset, tags)])
 
     def write_text(self, run_id: str, text: str, place: str) -> None:
         """See `Sink`."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from trackdsl._events import Input, Model
+
 #: The status of a run that nobody can write to any more.
 GONE = "GONE"
 
@@ -84,6 +86,12 @@ class Sink(Protocol):
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """Store a file at `place`, or the content of a folder below it."""
+
+    def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> None:
+        """Store the model whose snapshot lies in a folder, and register it where the event says so."""
+
+    def write_input(self, run_id: str, event: Input) -> None:
+        """Record a dataset as an input of a run."""
 
     def write_text(self, run_id: str, text: str, place: str) -> None:
         """Store text as a file at `place`."""

@@ -6,7 +6,7 @@ have been sent: runs are looked up by their tag before they are created, and eve
 
 from __future__ import annotations
 
-import shutil
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +15,8 @@ from trackdsl import _events as events
 from trackdsl._process import Origin
 from trackdsl._secrets import mask_text
 from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
 from trackdsl.delivery._compose import Pending
-from trackdsl.delivery._deferred import DeferredArtifacts
 from trackdsl.delivery._progress import ProgressFile
 from trackdsl.delivery._runs import KnownRun, RunMap
 from trackdsl.delivery._sink import GONE, Batch, NotYet, Refused, Sink, Unavailable
@@ -70,7 +70,7 @@ class Stream:
         # Whether an earlier process has told these is not known; telling them twice does no harm.
         self._without_git = self.runs.ours()
         self._git = None if self._without_git else _compose.git_tags(directory)
-        self._deferred = DeferredArtifacts(directory)
+        self._artifacts = Artifacts(directory)
         self._last_time = 0
 
     def step(self, sink: Sink) -> bool:
@@ -157,8 +157,10 @@ class Stream:
             case events.Tags(id_, tags):
                 for key, text in tags.items():
                     self._of(id_).add_tag(key, text)
-            case events.File():
+            case events.File() | events.Model():
                 self._store(sink, run, event, in_doubt)
+            case events.Input():
+                self._add_input(sink, run, event)
             case events.Close():
                 self._close(sink, run, event)
 
@@ -234,7 +236,12 @@ class Stream:
 
     def _add_metric(self, run: bytes, key: str, value: float, step: int, at: int) -> None:
         milliseconds = self._spacing.place(run, key, step, value, at // 1_000_000)
-        self._of(run).add_metric(key, value, milliseconds, step)
+        pending = self._of(run)
+        pending.add_metric(key, value, milliseconds, step)
+        if math.isinf(value):
+            pending.add_tag(
+                f"trackdsl.infinite.{key}", f"{value} at step {step} is the largest number to MLflow's store"
+            )
 
     def _add_params(self, sink: Sink, run: KnownRun, id_: bytes, values: dict[str, events.Scalar]) -> None:
         if not values:
@@ -258,28 +265,22 @@ class Stream:
         pending.batch.tags.update(fresh.batch.tags)
         pending.texts.update(fresh.texts)
 
-    def _store(self, sink: Sink, run: KnownRun, event: events.File, in_doubt: bool) -> None:
-        local = self.directory / "files" / event.snapshot
-        omitted = None
-        try:
-            if self._deferred.holds(run.run_id):
-                # In order: an older file must not be stored over a newer one later.
-                self._deferred.add(run.run_id, event, self._deferred.reason)
-            elif local.exists():
-                sink.write_artifact(run.run_id, local, event.path, directory=event.directory)
-                shutil.rmtree(local.parent, ignore_errors=True)
-            elif not in_doubt:  # In doubt, it was stored and removed just before the last delivery process died.
-                omitted = "its snapshot is gone"
-        except Refused as error:
-            omitted = f"MLflow refused it: {error}"
-            shutil.rmtree(local.parent, ignore_errors=True)
-        except Unavailable as error:
-            # An artifact store that is away must not hold up metrics, nor the artifact be lost.
-            logger.warning("trackdsl keeps the artifact %r for later: %s", event.path, error)
-            self._deferred.add(run.run_id, event, str(error))
+    def _store(self, sink: Sink, run: KnownRun, event: Stored, in_doubt: bool) -> None:
+        place = place_of(event)
+        omitted = self._artifacts.store(sink, run, event, in_doubt=in_doubt)
         if omitted is not None:
-            self._of(event.run).add_tag(f"trackdsl.omitted.{event.path}", omitted[:500])
-            logger.warning("trackdsl: the artifact %r is left out: %s", event.path, omitted)
+            self._of(event.run).add_tag(f"trackdsl.omitted.{place}", omitted[:500])
+            logger.warning("trackdsl: %r is left out: %s", place, omitted)
+        elif event.handler:
+            key, value = _compose.artifact_tag(place, event.handler, event.sha256)
+            self._of(event.run).add_tag(key, value)
+
+    def _add_input(self, sink: Sink, run: KnownRun, event: events.Input) -> None:
+        try:
+            sink.write_input(run.run_id, event)
+        except Refused as error:
+            self._of(event.run).add_tag(f"trackdsl.omitted.{event.name}", f"MLflow refused the dataset: {error}"[:500])
+            self._refuse(f"the dataset {event.name!r} of run {run.run_id}", error)
 
     def _close(self, sink: Sink, run: KnownRun, event: events.Close) -> None:
         pending = self._of(event.run)
@@ -380,9 +381,9 @@ class Stream:
         return self._retry_deferred(sink) if alive else self._finish(sink)
 
     def _retry_deferred(self, sink: Sink) -> bool:
-        delivered = self._deferred.retry(sink)
+        delivered = self._artifacts.retry(sink)
         if delivered:
-            self.progress.deferred = len(self._deferred)
+            self.progress.deferred = len(self._artifacts)
             self._file.write(self.progress)
         return delivered
 
@@ -405,9 +406,9 @@ class Stream:
             self._flush(sink, id_, run)
             self._end(sink, run, "KILLED", (self._last_time or self._newest_time()) // 1_000_000)
             self.runs.close(id_)
-        self._deferred.retry(sink)
-        if self._deferred:
-            raise Unavailable(self._deferred.reason)
+        self._artifacts.retry(sink)
+        if self._artifacts:
+            raise Unavailable(self._artifacts.reason)
         self.finished = True
         self.close()
         remove_journal(self.directory)
@@ -442,7 +443,7 @@ class Stream:
         self.progress.segment, self.progress.offset = position
         self.progress.events += count
         self.progress.blocked_since = 0
-        self.progress.deferred = len(self._deferred)
+        self.progress.deferred = len(self._artifacts)
         self.progress.points = self._spacing.remembered()
         self._file.write(self.progress)
         for number in segments(self.directory):

@@ -69,6 +69,10 @@ class Handler:
         """Read back what `write` has written."""
         raise NotImplementedError(f"{type(self).__name__} reads no files")
 
+    def executes_code(self, path: Path) -> bool:
+        """Whether reading this very file or folder may run code."""
+        return self.executes
+
     def dataset(self, value: Any) -> DatasetProfile | None:
         """Digest, schema and size of data, for an MLflow dataset input; None for what is no data."""
         return None

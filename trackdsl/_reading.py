@@ -1,0 +1,262 @@
+"""`load_artifact`: what a handler wrote, read back by it.
+
+What decides is the tag that was recorded beside the artifact and the handlers of this process, never the artifact
+itself. A format that can run code is read only when asked to, and after its hash is checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from trackdsl import _events as events
+from trackdsl import settings
+from trackdsl._artifacts import inside, sha256_of, without_devices
+from trackdsl._run import Run
+from trackdsl._secrets import mask_text
+from trackdsl._target import target_for
+from trackdsl.errors import ArtifactError, UntrustedArtifact, told
+from trackdsl.handlers._registry import Handler, handler_named
+from trackdsl.journal._reader import read_all
+
+_MLFLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+#: Formats of files that no handler has written, none of which runs code: suffix → the name of a handler.
+_BY_SUFFIX = {
+    **dict.fromkeys((".json", ".yaml", ".yml"), "builtins.dict"),
+    **dict.fromkeys((".txt", ".md", ".log", ".html", ".svg", ".xml", ".sql", ".py"), "builtins.str"),
+    **dict.fromkeys((".csv", ".parquet"), "pandas.DataFrame"),
+    **dict.fromkeys((".npy", ".npz"), "numpy.ndarray"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tiff"), "PIL.Image.Image"),
+}
+_PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".dill", ".cloudpickle")
+
+
+class _Note(msgspec.Struct, frozen=True):
+    """What was recorded of an artifact when it was written."""
+
+    handler: str = ""
+    sha256: str = ""
+
+
+@dataclass
+class _Fetched:
+    """A private copy of an artifact, and what is known of it."""
+
+    path: Path
+    note: _Note
+
+
+def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tracking_uri: str | None = None) -> Any:
+    """Read an artifact back as the object it was written from.
+
+    Frames, arrays, JSON, text, pictures and bytes load as they are. A file that no handler wrote is read by its suffix,
+    and where that says nothing, as bytes. A pickle, and a model that holds one, can run any code when it is loaded: it
+    loads with `trusted=True` alone, and only while its SHA-256 is the one that was recorded when it was written.
+
+    Args:
+        run: a `Run`, the id of a run (MLflow's or trackdsl's), or an `mlflow.entities.Run`.
+        path: the artifact's path in the run, such as `frames/train.parquet`, or a model's name.
+        trusted: whoever recorded the run is trusted with running code here.
+        tracking_uri: where the run is; the run's own, else the configured one.
+
+    Returns:
+        the object. Figures come back as pictures.
+
+    Raises:
+        UntrustedArtifact: loading it may run code, and `trusted` was not given.
+        ArtifactError: there is no such artifact, it has changed since it was written, it cannot be read, or its path
+            leads out of the run.
+        RunNotReady: the run is not at MLflow yet.
+
+    Example:
+        >>> frame = load_artifact("0123456789abcdef0123456789abcdef", "clean.parquet")  # doctest: +SKIP
+    """
+    try:
+        place = inside(path)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(str(error), path=str(path)) from None
+    if place != without_devices(place):
+        raise ArtifactError(
+            f"{place!r} is the name of a device on Windows; trackdsl keeps such a file as {without_devices(place)!r}",
+            path=place,
+        )
+    if not place:
+        raise ArtifactError(f"{path!r} names no file: give the path of a file, or a model's name", path=path)
+    with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
+        fetched = _from_journal(run, place, Path(folder)) if isinstance(run, Run) else None
+        if fetched is None:
+            fetched = _from_mlflow(run, place, Path(folder), tracking_uri)
+        return _read(fetched, place, trusted)
+
+
+def _read(fetched: _Fetched, place: str, trusted: bool) -> Any:
+    path, note = fetched.path, fetched.note
+    suffix = path.suffix.lower()
+    if not note.handler and suffix in _PICKLES:
+        raise UntrustedArtifact(
+            f"{place!r} is a pickle of which no SHA-256 was recorded, so trackdsl does not load it. Download it with "
+            "mlflow.artifacts.download_artifacts, and load it yourself if you know where it comes from.",
+            path=place,
+        )
+    if not note.handler and suffix not in _BY_SUFFIX:
+        if path.is_dir():
+            raise ArtifactError(f"{place!r} is a folder: name one of the files in it", path=place)
+        return path.read_bytes()
+    handler = _handler(note, suffix, place)
+    if handler.executes_code(path):
+        _check_trust(path, note, place, trusted)
+    try:
+        return handler.read(path)
+    except Exception as error:
+        raise ArtifactError(f"{place!r} cannot be read: {mask_text(told(error))}", path=place) from error
+
+
+def _handler(note: _Note, suffix: str, place: str) -> Handler:
+    name = note.handler or _BY_SUFFIX[suffix]
+    handler = handler_named(name)
+    if handler is None:
+        raise ArtifactError(
+            f"{place!r} was written by the handler for {name}, which is not registered here. Install the package that "
+            "brings it, or call register_handler.",
+            path=place,
+        )
+    return handler
+
+
+def _check_trust(path: Path, note: _Note, place: str, trusted: bool) -> None:
+    if not trusted:
+        raise UntrustedArtifact(
+            f"loading {place!r} can run any code that is in it. Pass trusted=True if you trust whoever recorded it.",
+            path=place,
+        )
+    found = sha256_of(path)
+    if found != note.sha256:
+        raise ArtifactError(
+            f"{place!r} is not what was written: its SHA-256 is {found}, and {note.sha256 or 'none'} was recorded.",
+            path=place,
+        )
+
+
+def _from_journal(run: Run, place: str, folder: Path) -> _Fetched | None:
+    """An artifact that this process has recorded and that is not delivered yet."""
+    writer = run._target.writer
+    if writer is None:
+        return None
+    found = None
+    # The journal may be delivered, and removed, while it is read.
+    with contextlib.suppress(OSError):
+        for event in read_all(writer.directory):
+            if isinstance(event, (events.File, events.Model)) and event.run == run._id:
+                rest = _below(event, place)
+                found = (event, rest) if rest is not None else found
+        if found is not None:
+            event, rest = found
+            source = writer.directory / "files" / event.snapshot
+            target = folder / Path(place).name
+            source = source / "model" if isinstance(event, events.Model) else source
+            _copy(source / rest if rest else source, target)
+            return _Fetched(target, _Note() if rest else _Note(event.handler, event.sha256))
+    return None
+
+
+def _below(event: events.File | events.Model, place: str) -> str | None:
+    """What is left of `place` below an artifact; None where it is another one's."""
+    if isinstance(event, events.Model):
+        return "" if event.name == place else None
+    if event.path == place:
+        return ""
+    if event.directory and (not event.path or place.startswith(f"{event.path}/")):
+        return place[len(event.path) + 1 if event.path else 0 :]
+    return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copyfile(source, target)
+
+
+def _from_mlflow(run: Any, place: str, folder: Path, tracking_uri: str | None) -> _Fetched:
+    if isinstance(run, Run) and not run._target.delivers:
+        raise ArtifactError(f"run {run.name!r} has no artifact {place!r}", path=place)
+    from mlflow import MlflowClient, artifacts
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri or (run._target.uri if isinstance(run, Run) else target_for(settings.tracking_uri()).uri)
+    client = MlflowClient(tracking_uri=uri)
+    id_ = run.run_id if isinstance(run, Run) else getattr(getattr(run, "info", None), "run_id", run)
+    try:
+        found = _find(client, id_)
+        note = _note_of(found.data.tags, place)
+        _check_links(found.info.artifact_uri, place)
+        local = artifacts.download_artifacts(
+            run_id=found.info.run_id, artifact_path=place, dst_path=str(folder), tracking_uri=uri
+        )
+    except (MlflowException, OSError) as error:
+        raise ArtifactError(f"run {id_} has no artifact {place!r}: {mask_text(told(error))}", path=place) from None
+    path = Path(local)
+    if not path.exists():
+        raise ArtifactError(f"run {id_} has no artifact {place!r}", path=place)
+    _check_inside(path, folder, place)
+    return _Fetched(path, note)
+
+
+def _find(client: Any, id_: Any) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    if not isinstance(id_, str) or not _MLFLOW_ID.fullmatch(id_):
+        raise ArtifactError(f"{id_!r} is no run: pass a Run or its id", path="")
+    try:
+        return client.get_run(id_)
+    except MlflowException:
+        # It may be trackdsl's own id.
+        experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=3)]
+        found = client.search_runs(experiments, f"tags.`trackdsl.id` = '{id_}'", max_results=1) if experiments else []
+        if not found:
+            raise
+        return found[0]
+
+
+def _note_of(tags: dict[str, str], place: str) -> _Note:
+    from trackdsl.delivery._compose import ARTIFACT_TAG
+    from trackdsl.delivery._limits import fit_key
+
+    text = tags.get(fit_key(f"{ARTIFACT_TAG}{place}"))
+    try:
+        return _Note() if text is None else msgspec.json.decode(text, type=_Note)
+    except msgspec.MsgspecError as error:
+        raise ArtifactError(f"what was recorded of {place!r} is damaged: {error}", path=place) from None
+
+
+def _check_links(root: str, place: str) -> None:
+    """Refuse a link in a store of files: it may lead anywhere on this machine."""
+    if "://" in root and not root.startswith("file://"):
+        return
+    path = Path(root.removeprefix("file://"))
+    for part in Path(place).parts:
+        path = path / part
+        if path.is_symlink():
+            raise ArtifactError(f"{place!r} is, or lies behind, a link, which may lead anywhere", path=place)
+    _refuse_links(path, place)
+
+
+def _check_inside(path: Path, folder: Path, place: str) -> None:
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{place!r} leads out of the run's folder", path=place)
+    _refuse_links(path, place)
+
+
+def _refuse_links(path: Path, place: str) -> None:
+    for directory, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(directory, name)):
+                raise ArtifactError(f"{place!r} holds a link, {name!r}, which may lead anywhere", path=place)
