@@ -323,6 +323,9 @@ def test_the_golden_journal_of_schema_2_is_read_for_ever() -> None:
     (run,) = replay((event, GOLDEN) for event in found)
     assert len(found) == 6
     assert run.artifacts == {"clean.pkl": GOLDEN / "files" / "000001/clean.pkl"}
+    assert run.models == {"classifier": GOLDEN / "files" / "000002/model"}
+    assert run.tables == {"eval.json": [GOLDEN / "files" / "000003/eval.json"]}
+    assert [(data.name, data.context) for data in run.inputs] == [("train", "training")]
     assert found[1:5] == SCHEMA_2
 
 

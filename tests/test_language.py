@@ -376,15 +376,6 @@ def test_async_blocks() -> None:
     assert captured.one("inner").status == "FINISHED"
 
 
-def test_generators_are_refused_with_advice() -> None:
-    """A generator function cannot be decorated yet; the error says what to do instead."""
-    with pytest.raises(trackdsl.OptionError, match="with stage"):
-
-        @stage
-        def numbers():  # type: ignore[no-untyped-def]
-            yield 1
-
-
 def test_steps_give_metrics_their_step_even_zero() -> None:
     """Inside `steps` the round is the default step, in loops inside loops too, and restored after a break."""
     with capture_runs() as captured, stage("fit"):

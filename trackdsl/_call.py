@@ -13,7 +13,7 @@ from trackdsl import _artifacts, _context, _datasets, _roots, _template
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
-from trackdsl._record import append_params, clean_tags, fault, guarded, record_metrics
+from trackdsl._record import append_params, append_tags, clean_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run, close_run, open_run
 from trackdsl._secrets import mask_text
@@ -227,6 +227,22 @@ class Call:
                 return
             run, step = outside, 0
         self.returns.record(run, result, step, partial(self.plan.bind, args, kwargs))
+
+    def record_yield(self, scope: Scope | None, item: Any, index: int) -> None:
+        """Record the numbers in what a generator yields, at the index of the yield."""
+        if self.returns is None:
+            return
+        scope = scope if self.options is not None else _context.current()
+        run = scope.run if scope is not None else _roots.run_outside(f"@track_returns on {self.plan.name}")
+        if run is not None:
+            section = f"{scope.section}/" if scope is not None and scope.section else ""
+            self.returns.record_numbers(run, item, index, section)
+
+    def note_closed_early(self, scope: Scope | None) -> None:
+        """Say of a generator's run that its caller did not want all of it."""
+        if scope is not None and self.options is not None and scope.section is None:
+            with guarded("closing a generator", scope.run):
+                append_tags(scope.run, {"trackdsl.closed_early": "true"})
 
     def _names(self, args: Args, kwargs: Kwargs) -> tuple[str, str | None]:
         name, experiment = self._name, self._experiment

@@ -1,7 +1,7 @@
 """The three words: `experiment`, `stage`, `track_returns`.
 
 What a word does to a function is worked out here, once, at decoration; `_call_shapes` chooses how the function is
-wrapped (plain function or coroutine function), which is the only place that knows of shapes.
+wrapped, which is the only place that tells functions, coroutines and generators apart.
 """
 
 from __future__ import annotations

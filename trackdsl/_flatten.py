@@ -18,6 +18,8 @@ MAX_DEPTH = 10
 MAX_LEAVES = 2000
 #: A plain list of more items than this is data, not configuration: its length is all that is told.
 MAX_LIST = 10_000
+#: A shorter name cannot hold what has the shape of a secret.
+_LONG_NAME = 16
 
 
 class Flat:
@@ -38,12 +40,14 @@ class Flat:
         {'opt.lr': 0.1, 'opt.decay.rate': 2}
     """
 
-    __slots__ = ("_over", "paths", "values", "whole")
+    __slots__ = ("_full", "_over", "paths", "values", "whole")
 
     def __init__(self, values: dict[str, Scalar] | None = None) -> None:
         self.values: dict[str, Scalar] = {} if values is None else values
         self.whole: dict[str, Any] = {}
         self.paths: dict[str, list[str]] = {}
+        #: How many values there may be, counted anew for each that is added; whether one had more.
+        self._full = 0
         self._over = False
 
     def __bool__(self) -> bool:
@@ -59,8 +63,11 @@ class Flat:
         if value is not None and is_secret_name(key.rpartition(".")[2]):
             self.values[key] = remember(value)
             return
-        self._over = False
-        self._add(key, (key,), value)
+        self._full, self._over = len(self.values) + MAX_LEAVES, False
+        try:
+            self._add(key, (key,), value)
+        except Exception:  # Whatever else the user's objects do when they are asked.
+            self.values[key] = class_name(value)
         if self._over:
             self.whole[key] = value
 
@@ -77,17 +84,19 @@ class Flat:
                 self._over = True
         elif not parts:
             values[key] = "{}"
-        elif len(path) > MAX_DEPTH or len(values) >= MAX_LEAVES:
+        elif len(path) > MAX_DEPTH or len(values) >= self._full:
             values[key] = f"{type(value).__name__} of {len(parts)}"
             self._over = True
         else:
             self._add_parts(key, path, parts)
 
     def _add_parts(self, key: str, path: tuple[str, ...], parts: Mapping[Any, Any]) -> None:
-        values = self.values
+        values, full = self.values, self._full
         odd = key in self.paths
         for part, leaf in parts.items():
-            name = part if type(part) is str else str(part)
+            name = part if type(part) is str else _name_of(part)
+            if len(name) >= _LONG_NAME:
+                name = mask_text(name)
             place = f"{key}.{name}"
             if odd or "." in name or place in values:
                 place = self._apart(place, (*path, name))
@@ -101,13 +110,13 @@ class Flat:
                     values[place] = leaf
                 elif kind is str:
                     values[place] = mask_text(leaf)
-                elif len(values) >= MAX_LEAVES:
+                elif len(values) >= full:
                     self._over = True
                     return
                 else:
                     self._add(place, (*path, name), leaf)
                     continue
-            if len(values) >= MAX_LEAVES:
+            if len(values) >= full:
                 self._over = True
                 return
 
@@ -118,6 +127,13 @@ class Flat:
             free = f"{place}#{count}"
         self.paths[free] = list(path)
         return free
+
+
+def _name_of(part: Any) -> str:
+    try:
+        return str(part)
+    except Exception:
+        return class_name(part)
 
 
 def nest(values: Mapping[str, Any], paths: Mapping[str, list[str]] | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _artifacts, _models
+from trackdsl._datasets import record_input
 from trackdsl._record import append_tags, record_metrics, to_number
 from trackdsl._run import Run
 from trackdsl._secrets import is_secret_name, mask_text
@@ -65,12 +66,30 @@ class Found:
             step=self._step,
         )
 
+    def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
+        """Keep a value as a file, and tell of it as a dataset of the run."""
+        self.keep(None, value, name)
+        record_input(self.run, value, name, context)
+
     def write(self) -> None:
         """Write the numbers."""
         if self.metrics:
             prefix = self._prefix
             named = {prefix + name: value for name, value in self.metrics.items()} if prefix else self.metrics
             record_metrics(self.run, named, self._step)
+
+
+class Numbers(Found):
+    """The numbers alone: whatever is no number is passed over."""
+
+    def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
+        """Pass over."""
+
+    def keep_model(self, value: Any, name: str, registered_model_name: str | None) -> None:
+        """Pass over."""
+
+    def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
+        """Pass over."""
 
 
 def is_number(value: Any) -> bool:

@@ -34,6 +34,9 @@ class RecordedRun:
         metrics: name to points, in the order they were logged.
         tags: name to value.
         artifacts: path in the run to the snapshot on disk.
+        inputs: the datasets it uses.
+        models: name to the folder of the snapshot on disk.
+        tables: path in the run to the snapshots of what was appended, in order.
         status: `FINISHED`, `FAILED`, `KILLED`, or `RUNNING` while it is open.
         failure: type, message and traceback of the exception that ended it, or None.
         lost: how many events of it could not be recorded.
@@ -50,6 +53,9 @@ class RecordedRun:
     metrics: dict[str, list[Point]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, Path] = field(default_factory=dict)
+    inputs: list[events.Input] = field(default_factory=list)
+    models: dict[str, Path] = field(default_factory=dict)
+    tables: dict[str, list[Path]] = field(default_factory=dict)
     status: str = "RUNNING"
     failure: events.Failure | None = None
     lost: int = 0
@@ -117,7 +123,18 @@ def _apply(run: RecordedRun, event: events.AnyEvent, directory: Path) -> None:
         run.params.update(event.values)
     elif isinstance(event, events.Tags):
         run.tags.update(event.values)
-    elif isinstance(event, events.File):
-        run.artifacts[event.path] = directory / "files" / event.snapshot
+    elif isinstance(event, (events.File, events.Model, events.Table)):
+        _keep(run, event, directory / "files" / event.snapshot)
+    elif isinstance(event, events.Input):
+        run.inputs.append(event)
     elif isinstance(event, events.Close):
         run.status, run.failure, run.lost = event.status, event.failure, event.lost
+
+
+def _keep(run: RecordedRun, event: events.File | events.Model | events.Table, snapshot: Path) -> None:
+    if isinstance(event, events.File):
+        run.artifacts[event.path] = snapshot
+    elif isinstance(event, events.Model):
+        run.models[event.name] = snapshot
+    else:
+        run.tables.setdefault(event.path, []).append(snapshot)

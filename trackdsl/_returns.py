@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from trackdsl import markers
-from trackdsl._datasets import record_input
-from trackdsl._found import Found, is_mapping, is_number, leaves
+from trackdsl._found import Found, Numbers, is_mapping, is_number, leaves
 from trackdsl._record import guarded, record_numbers
 from trackdsl._run import Run
 from trackdsl._signature import annotations_of, markers_of
@@ -84,6 +83,15 @@ class ReturnPlan:
             self._sort(found, value)
             found.write()
         self.check_count(value)
+
+    def record_numbers(self, run: Run, value: Any, step: int, section: str = "") -> None:
+        """Record the numbers in a value, such as one that a generator yields; everything else is passed over."""
+        if value is None or (self._as_is and self._marker is None and not section and record_numbers(run, value, step)):
+            return
+        with guarded("track_returns", run):
+            found = Numbers(run, section + self._prefix, step, dict)
+            self._sort(found, value)
+            found.write()
 
     def _sort(self, found: Found, value: Any) -> None:
         names = self._names
@@ -183,8 +191,7 @@ def _sort_marked(found: Found, value: Any, marker: Any) -> None:
     elif isinstance(marker, markers.Model):
         found.keep_model(value, marker.name, marker.registered_model_name)
     else:
-        found.keep(None, value, marker.name)
-        record_input(found.run, value, marker.name, marker.context)
+        found.keep_dataset(value, marker.name, marker.context)
 
 
 def _nest(target: dict[str, Any], key: str, value: Any) -> None:

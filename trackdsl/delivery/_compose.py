@@ -51,7 +51,7 @@ class Pending:
     def _name(self, key: str) -> str:
         name = _limits.fit_key(key)
         if name != key:
-            self.batch.tags[_limits.fit_key(f"trackdsl.renamed.{name}")] = _limits.fit_text(key, _limits.MAX_TAG)
+            self.batch.tags[_limits.cut_key(f"trackdsl.renamed.{name}")] = _limits.fit_text(key, _limits.MAX_TAG)
         return name
 
     def _fitted(self, place: str, text: str, limit: int) -> str:

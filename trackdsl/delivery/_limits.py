@@ -62,9 +62,14 @@ def unescape_key(key: str) -> str:
 
 def fit_key(key: str) -> str:
     """A key that MLflow takes: escaped, and cut with a hash behind it where it is too long."""
-    escaped = escape_key(key)
+    return cut_key(escape_key(key), key)
+
+
+def cut_key(escaped: str, key: str | None = None) -> str:
+    """A key that is escaped already, cut with a hash of the whole behind it where it is too long."""
     if len(escaped) <= MAX_KEY:
         return escaped
+    key = escaped if key is None else key
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     # A cut may leave half an escape or a slash at the end: the hash behind it keeps the name a proper path.
     return escaped[: MAX_KEY - 13].rstrip("/. ") + "-" + digest
