@@ -266,7 +266,12 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables and nothing in it: making one takes seconds, copying it nothing."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    client(f"sqlite:///{path}").search_experiments()
+    before = Path.cwd()
+    os.chdir(path.parent)  # The default experiment keeps its artifacts where it was made.
+    try:
+        client(f"sqlite:///{path}").search_experiments()
+    finally:
+        os.chdir(before)
     return path
 
 

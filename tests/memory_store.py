@@ -96,6 +96,10 @@ class MemoryStore:
         with self._call("params", run_id):
             return dict(self.runs[run_id].params)
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        with self._call("tags", run_id):
+            return dict(self.runs[run_id].tags)
+
     def end_run(self, run_id: str, status: str, end: int) -> None:
         with self._call("end_run", run_id, status):
             self.runs[run_id].status = status
@@ -106,6 +110,11 @@ class MemoryStore:
                 if path.is_file():
                     inside = str(path.relative_to(local)) if directory else ""
                     self.runs[run_id].files["/".join(filter(None, [place, inside]))] = path.read_text()
+
+    def read_artifact(self, run_id: str, place: str) -> bytes | None:
+        with self._call("read_artifact", run_id, place):
+            found = self.runs[run_id].files.get(place)
+            return None if found is None else found.encode()
 
     def write_model(self, run_id: str, experiment_id: str, event: events.Model, local: Path) -> None:
         with self._call("write_model", run_id, event.name):

@@ -330,16 +330,17 @@ def test_a_structure_over_the_bounds_is_kept_whole(store: str) -> None:
         deep = {"d": deep}
 
     @stage
-    def f(wide: Any, deep: Any, numbers: Any, lr: float = 0.1) -> None: ...
+    def f(wide: Any, deep: Any, listed: Any, numbers: list[int], lr: float = 0.1) -> None: ...
 
-    f(wide, deep, list(range(5000)))
+    f(wide, deep, {"a": list(range(5000))}, list(range(5000)))
     deliver()
     run = all_runs(store)[-1]
     assert run.data.params["lr"] == "0.1"
-    assert run.data.params["numbers"] == "list of 5000"
+    assert run.data.params["numbers"] == run.data.params["listed.a"] == "list of 5000"
+    assert "trackdsl.truncated.numbers" not in run.data.tags  # Data, not configuration.
     assert run.data.params["wide.k0.v"] == "0"
     assert MAX_LEAVES <= len(run.data.params) < MAX_LEAVES + 20
-    for name, value in (("wide", wide), ("deep", deep), ("numbers", list(range(5000)))):
+    for name, value in (("wide", wide), ("deep", deep), ("listed", {"a": list(range(5000))})):
         place = f"trackdsl/params/{name}.json"
         assert place in run.data.tags[f"trackdsl.truncated.{name}"]
         whole = trackdsl.load_artifact(run, place, tracking_uri=store)

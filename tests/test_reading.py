@@ -48,7 +48,7 @@ FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", None]})
 KEPT: dict[str, Any] = {
     "frame": FRAME,
     "array": np.arange(6.0).reshape(2, 3),
-    "settings": {"a": [1, None, "grün"], "b": {"c": True}},
+    "settings": {"a": [1, None, "grün"], "b": {"c": "d"}},
     "note": "line\r\nline\n",
     "blob": b"\0\xff",
     "thing": Thing(3),
@@ -64,8 +64,11 @@ def returned(value: Any, uri: str, *names: str) -> Any:
 
 
 def equal(found: Any, expected: Any) -> bool:
-    if isinstance(expected, (np.ndarray, pd.DataFrame)):
-        return type(found) is type(expected) and bool(np.array_equal(found.astype(str), expected.astype(str)))
+    if isinstance(expected, pd.DataFrame):
+        pd.testing.assert_frame_equal(found, expected)
+        return True
+    if isinstance(expected, np.ndarray):
+        return type(found) is np.ndarray and bool(np.array_equal(found, expected))
     return bool(found == expected)
 
 

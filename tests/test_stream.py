@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import trackdsl
 from trackdsl import _context, _process, _target, experiment, stage
-from trackdsl.delivery import _artifacts, _client, _durability, _stream, _worker
+from trackdsl.delivery import _artifacts, _client, _creation, _durability, _stream, _tables, _worker
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._runs import KnownRun, RunMap, read_runs
 from trackdsl.delivery._sink import Refused, Unavailable
@@ -42,8 +42,10 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
     monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
+    monkeypatch.setattr(_tables, "_PAUSE", 0.0)
+    monkeypatch.setattr(_tables, "_LATE_PATIENCE", 0.0)
     monkeypatch.setattr(_stream, "_GIT_PATIENCE", 0.0)
-    monkeypatch.setattr(_stream, "_LATE_PATIENCE", 0.0)
+    monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
     monkeypatch.setattr(_process, "ask_git", lambda directory: None)
 
 

@@ -16,17 +16,22 @@ from trackdsl._log import (
     log_artifact,
     log_artifacts,
     log_dict,
+    log_figure,
+    log_image,
+    log_input,
     log_metric,
     log_metrics,
+    log_model,
     log_param,
     log_params,
+    log_table,
     log_text,
     set_tag,
     set_tags,
 )
 from trackdsl._reading import load_artifact
 from trackdsl._run import Run
-from trackdsl._steps import steps
+from trackdsl._steps import log_stream, steps
 from trackdsl._version import __version__
 from trackdsl.delivery import flush
 from trackdsl.errors import (
@@ -70,10 +75,16 @@ __all__ = [
     "log_artifact",
     "log_artifacts",
     "log_dict",
+    "log_figure",
+    "log_image",
+    "log_input",
     "log_metric",
     "log_metrics",
+    "log_model",
     "log_param",
     "log_params",
+    "log_stream",
+    "log_table",
     "log_text",
     "register_handler",
     "set_tag",

@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._events import File
-from trackdsl._record import append_tags, encode_safely, fit_place
+from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
 from trackdsl._secrets import mask_text
 from trackdsl.errors import report, told
-from trackdsl.handlers._registry import class_name, handler_for, handler_of, name_of, writer_for
+from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
 from trackdsl.handlers.json import tree_of, write_json
 
 if TYPE_CHECKING:
@@ -74,6 +74,14 @@ def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
         append_tags(run, {"trackdsl.params.paths": json.dumps(paths, ensure_ascii=False)})
 
 
+def keep_long(run: Run, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with long texts cut; the whole of those is kept as files, as it would burst the journal."""
+    long = {key: value for key, value in values.items() if isinstance(value, str) and len(value) > LONG_TEXT}
+    for key, value in long.items():
+        write_text(run, value, f"trackdsl/whole/{fit_place(key)}.txt")
+    return cut_texts(values) if long else values
+
+
 def keep_object(run: Run, place: str, value: Any) -> None:
     """Keep an object as a file.
 
@@ -89,13 +97,21 @@ def keep_object(run: Run, place: str, value: Any) -> None:
         told_as = f"{class_name(value)} cannot be written as {PurePosixPath(place).suffix}; kept as {place}{own.suffix}"
         append_tags(run, {f"trackdsl.omitted.{place}": told_as})
         place, handler = f"{place}{own.suffix}", own
-    kind = type(value)
-    if _keep(run, place, lambda to: handler.write(value, to), handler=name_of(handler, kind), hashed=handler.executes):
-        return
-    if not handler.executes:
+    if not _keep_by(run, place, value, handler) and not handler.executes:
         pickled = handler_for(object)
-        place = f"{place.removesuffix(handler.suffix)}{pickled.suffix}"
-        _keep(run, place, lambda to: pickled.write(value, to), handler="object", hashed=True)
+        _keep_by(run, f"{place.removesuffix(handler.suffix)}{pickled.suffix}", value, pickled)
+
+
+def _keep_by(run: Run, place: str, value: Any, handler: Handler) -> bool:
+    name = name_of(handler, type(value))
+    return _keep(
+        run,
+        place,
+        lambda to: handler.write(value, to),
+        handler=name,
+        hashed=handler.executes,
+        what=class_name(value),
+    )
 
 
 def _keep(
@@ -106,6 +122,7 @@ def _keep(
     directory: bool = False,
     handler: str = "",
     hashed: bool = False,
+    what: str = "",
 ) -> bool:
     """Write a snapshot and tell of it; False where that could not be done, which a tag says."""
     try:
@@ -120,7 +137,7 @@ def _keep(
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
     except Exception as error:
-        reason = mask_text(told(error))
+        reason = mask_text(f"{what}: {told(error)}" if what else told(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place}": reason[:500]})
         return False

@@ -13,9 +13,10 @@ from trackdsl import _artifacts, _context, _datasets, _roots, _template
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
+from trackdsl._lifecycle import close_run, open_run
 from trackdsl._record import append_params, append_tags, clean_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
-from trackdsl._run import NULL_RUN, Run, close_run, open_run
+from trackdsl._run import NULL_RUN, Run
 from trackdsl._secrets import mask_text
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of

@@ -16,7 +16,7 @@ from trackdsl.handlers.json import MAX_ITEMS, summary_of
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
-#: A plain list of more items than this is data, not configuration: its length is all that is told.
+#: A plain list of more items than this is data wherever it stands: its length is all that is told.
 MAX_LIST = 10_000
 #: A shorter name cannot hold what has the shape of a secret.
 _LONG_NAME = 16
@@ -80,7 +80,8 @@ class Flat:
             return
         if parts is None:
             values[key] = summary_of(value)
-            if type(value) in (list, tuple) and MAX_ITEMS < len(value) <= MAX_LIST:
+            # A long list is data where it is an argument of its own, and configuration inside of one.
+            if len(path) > 1 and type(value) in (list, tuple) and MAX_ITEMS < len(value) <= MAX_LIST:
                 self._over = True
         elif not parts:
             values[key] = "{}"

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trackdsl import _artifacts, _models
+from trackdsl import _artifacts
 from trackdsl._datasets import record_input
 from trackdsl._record import append_tags, record_metrics, to_number
 from trackdsl._run import Run
-from trackdsl._secrets import is_secret_name, mask_text
-from trackdsl.errors import report
+from trackdsl._secrets import is_secret_name
 from trackdsl.handlers._registry import handler_for, handler_of
 
 _MAX_DEPTH = 20
@@ -48,16 +47,13 @@ class Found:
             return
         if isinstance(value, complex):
             append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
-        try:
-            _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{handler.suffix}", value)
-        except ImportError as error:
-            reason = mask_text(f"{type(value).__name__}: {error}")
-            report("artifact", f"trackdsl could not keep the returned {name or place!r}: {reason}", key=name)
-            append_tags(self.run, {f"trackdsl.omitted.{name or place}": reason[:500]})
+        _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{handler.suffix}", value)
 
     def keep_model(self, value: Any, name: str, registered_model_name: str | None) -> None:
         """Keep a value as a model, whose input example is one of the call's arguments."""
-        _models.record_model(
+        from trackdsl._models import record_model  # It brings what a program without models need not wait for.
+
+        record_model(
             self.run,
             value,
             f"{self._prefix}{name}",

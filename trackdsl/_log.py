@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trackdsl import _context
@@ -84,6 +84,51 @@ def log_text(text: str, artifact_file: str) -> None:
     """Record text as a file on the current run; see `Run.log_text`."""
     if run := _run("log_text"):
         run.log_text(text, artifact_file)
+
+
+def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
+    """Record a figure as a file on the current run; see `Run.log_figure`."""
+    if run := _run("log_figure"):
+        run.log_figure(figure, artifact_file, save_kwargs=save_kwargs)
+
+
+def log_image(image: Any, artifact_file: str | None = None, *, key: str | None = None, step: int | None = None) -> None:
+    """Record an image, or one of a series, on the current run; see `Run.log_image`."""
+    if run := _run("log_image"):
+        run.log_image(image, artifact_file, key=key, step=step)
+
+
+def log_table(data: Any, artifact_file: str) -> None:
+    """Append rows to a table of the current run; see `Run.log_table`."""
+    if run := _run("log_table"):
+        run.log_table(data, artifact_file)
+
+
+def log_input(dataset: Any, context: str | None = None, *, name: str | None = None) -> None:
+    """Record data as an input of the current run; see `Run.log_input`."""
+    if run := _run("log_input"):
+        run.log_input(dataset, context, name=name)
+
+
+def log_model(
+    model: Any,
+    name: str,
+    *,
+    registered_model_name: str | None = None,
+    signature: Any = None,
+    input_example: Any = None,
+    pip_requirements: Sequence[str] | None = None,
+) -> None:
+    """Record a model on the current run; see `Run.log_model`."""
+    if run := _run("log_model"):
+        run.log_model(
+            model,
+            name,
+            registered_model_name=registered_model_name,
+            signature=signature,
+            input_example=input_example,
+            pip_requirements=pip_requirements,
+        )
 
 
 def _run(doing: str) -> Run | None:

@@ -1,13 +1,46 @@
-"""Models → a folder of files that MLflow can load, written without MLflow."""
+"""Models → a folder of files that MLflow can load, written without MLflow.
+
+The folder holds `model/` (what the handler has written), an example of the input and of what the model answers to it,
+and `spec.json`: what MLflow is to be told. Delivery makes an MLflow model of it without loading the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import contextvars
+import copy
+import json
+import platform
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from trackdsl import _artifacts
+from trackdsl import _context
+from trackdsl._context import Scope
+from trackdsl._events import Model
+from trackdsl._ids import new_id
+from trackdsl._record import append_tags, encode_safely
 from trackdsl._run import Run
-from trackdsl.handlers._registry import handler_of
+from trackdsl._secrets import mask_text
+from trackdsl._target import Target
+from trackdsl.errors import report, told
+from trackdsl.handlers import _examples
+from trackdsl.handlers._flavor import Inputs, ModelHandler, sha256_of_files
+from trackdsl.handlers._registry import Handler, handler_named, handler_of, name_of
+from trackdsl.handlers._requirements import build_requirements, requirements
+from trackdsl.journal._writer import Losing
+
+#: The name of the handler for whatever is marked as a model and is none by its type.
+_ANYTHING = "<model>"
+#: A larger model is not copied to see what it answers, in bytes.
+_MAX_COPIED = 32 << 20
+#: How many arguments are tried as input of a model that does not know what it was fitted on.
+_MAX_TRIES = 3
 
 
 def record_model(
@@ -20,7 +53,210 @@ def record_model(
     step: int = 0,
     signature: Any = None,
     input_example: Any = None,
-    pip_requirements: Sequence[str] | None = None,
+    pip_requirements: Sequence[str] | str | None = None,
 ) -> None:
-    """Record a model."""
-    _artifacts.keep_object(run, f"{name}/{name}{handler_of(model).suffix}", model)
+    """Record a model. What cannot be written is told in a tag, and nothing is raised.
+
+    Args:
+        run: whose model it is.
+        model: an estimator or network of a known library, a `PythonModel`, or anything else that can be pickled.
+        name: its name; characters that MLflow does not take are replaced.
+        registered_model_name: register it under this name too.
+        arguments: those of the call that made it, by name: its input example is taken from them.
+        step: the step it belongs to.
+        signature: an `mlflow.models.ModelSignature`; by default it is inferred from the example.
+        input_example: data that the model takes, or a tuple of such data and a dict of parameters.
+        pip_requirements: what loading it needs: requirements, or the path of a file of them. By default the
+            installed versions of the packages that the model refers to.
+    """
+    name = mask_text(name) or "model"
+    try:
+        path, relative = run._target.new_file("model")
+        try:
+            handler, handler_name = _handler(model)
+            with _untouched():
+                _write(path, handler, model, arguments or {}, signature, input_example, pip_requirements)
+            digest = sha256_of_files(path / "model")
+        except BaseException:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            raise
+    except Exception as error:
+        reason = mask_text(f"{type(model).__name__}: {told(error)}")
+        append_tags(run, {f"trackdsl.omitted.{name}": reason[:500]})
+        report("model", f"trackdsl could not keep the model {name!r}: {reason}", key=name)
+        return
+    registered = None if registered_model_name is None else mask_text(registered_model_name)
+    event = Model(run._id, name, relative, registered, step, time.time_ns(), handler_name, digest)
+    run._target.append(encode_safely(event), run, True)
+
+
+def _handler(model: Any) -> tuple[Handler, str]:
+    found = handler_of(model)
+    if found.model:
+        return found, name_of(found, type(model))
+    anything = handler_named(_ANYTHING)
+    assert anything is not None
+    return anything, _ANYTHING
+
+
+def _write(
+    folder: Path,
+    handler: Handler,
+    model: Any,
+    arguments: Mapping[str, Any],
+    signature: Any,
+    input_example: Any,
+    pip_requirements: Sequence[str] | str | None,
+) -> None:
+    files = folder / "model"
+    files.mkdir(parents=True, mode=0o700)
+    flavor = handler.save_model(model, files)
+    if flavor is None:
+        raise TypeError(f"its handler, {type(handler).__name__}, writes no models")
+    size = sum(path.stat().st_size for path in files.rglob("*") if path.is_file())
+    given, params = _given(input_example)
+    tried = [(given, True)] if given is not None else _chosen(handler, model, arguments)
+    asked = input_example is not None or getattr(handler, "callable_unasked", False)
+    wants_answer = asked and size <= _MAX_COPIED and signature is None
+    example, answer = _try(handler, model, tried, wants_answer)
+    spec = {
+        "flavor": flavor.name,
+        "options": flavor.options,
+        "pyfunc": flavor.pyfunc,
+        "requirements": requirements(flavor.packages, pip_requirements),
+        "python": platform.python_version(),
+        "build": build_requirements(),
+        "example": _written(example, folder, "example"),
+        "params": params,
+        "answer": _written(answer, folder, "answer"),
+        "signature": signature.to_dict() if hasattr(signature, "to_dict") else signature,
+    }
+    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+
+
+def _given(input_example: Any) -> tuple[Any, dict[str, Any] | None]:
+    """The user's own example, and the parameters of the prediction that belong to it."""
+    if isinstance(input_example, tuple) and len(input_example) == 2 and isinstance(input_example[1], dict):
+        return _given(input_example[0])[0], input_example[1]
+    taken = _examples.rows_of(input_example, None)
+    return (input_example if taken is None else taken), None
+
+
+def _chosen(handler: Handler, model: Any, arguments: Mapping[str, Any]) -> Iterator[tuple[Any, bool]]:
+    """Examples among the arguments of the call."""
+    wanted = Inputs()
+    if isinstance(handler, ModelHandler):
+        with contextlib.suppress(Exception):  # One that is not fitted.
+            wanted = handler.inputs(model)
+    return _examples.candidates(arguments, wanted)
+
+
+def _try(handler: Handler, model: Any, tried: Any, wants_answer: bool) -> tuple[Any, Any]:
+    """The first example that the model can answer, and the answer."""
+    if not isinstance(handler, ModelHandler):
+        return next(((example, None) for example, _ in tried), (None, None))
+    try:
+        for number, (example, certain) in enumerate(tried):
+            if number == _MAX_TRIES:
+                break
+            with contextlib.suppress(Exception, SystemExit):
+                prepared = handler.prepare(model, example)
+                if not wants_answer:
+                    return prepared, None
+                # Copies: whatever the model does to itself or to the example, neither may show.
+                return prepared, _apart(_answer, handler, model, prepared)
+            if certain:
+                return example, None
+    except Exception:  # Arguments are the user's: asking them may raise anything.
+        return None, None
+    return None, None
+
+
+def _answer(handler: ModelHandler, model: Any, example: Any) -> Any:
+    return _examples.answer_of(handler.predict(copy.deepcopy(model), copy.deepcopy(example)))
+
+
+def _written(value: Any, folder: Path, stem: str) -> dict[str, str] | None:
+    """Write an example; None where there is none, or it cannot be held without pickling."""
+    if value is None:
+        return None
+    try:
+        return _examples.write(value, folder, stem)
+    except Exception:
+        for path in folder.glob(f"{stem}.*"):
+            path.unlink()
+        return None
+
+
+@contextlib.contextmanager
+def _untouched() -> Iterator[None]:
+    """Leave the global random generators as they were: a program that is recorded must draw the same numbers."""
+    before = [(kept, kept()) for kept in _generators()]
+    try:
+        yield
+    finally:
+        # Where nothing was drawn nothing is put back: another thread may be drawing.
+        for kept, state in before:
+            if not _same(state, kept()):
+                kept.put_back(state)
+
+
+class _Generator:
+    """A global random generator: calling it gives its state."""
+
+    def __init__(self, get: Any, put_back: Any) -> None:
+        self._get = get
+        self.put_back = put_back
+
+    def __call__(self) -> Any:
+        return self._get()
+
+
+def _generators() -> Iterator[_Generator]:
+    yield _Generator(random.getstate, random.setstate)
+    numpy, torch = sys.modules.get("numpy.random"), sys.modules.get("torch")
+    if numpy is not None:
+        yield _Generator(numpy.get_state, numpy.set_state)
+    if torch is not None and hasattr(torch, "get_rng_state"):
+        yield _Generator(torch.get_rng_state, torch.set_rng_state)
+        if torch.cuda.is_initialized():
+            yield _Generator(torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool((one == other).all()) if hasattr(one, "shape") else bool(one == other)
+
+
+def _apart(call: Callable[..., Any], *args: Any) -> Any:
+    """Call something in a context of its own, where whatever it records goes nowhere: a decorated `predict`, say."""
+    with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
+        nowhere = _Nowhere(folder)
+        run = Run(new_id(), "example", None, "example", None, nowhere)
+
+        def inside() -> Any:
+            _context.enter(Scope(run, None, run, 0))
+            return call(*args)
+
+        return contextvars.copy_context().run(inside)
+
+
+class _Nowhere(Target):
+    """A target that takes everything and keeps nothing."""
+
+    __slots__ = ("_folder",)
+
+    def __init__(self, folder: str) -> None:
+        super().__init__("trackdsl-nowhere:", folder, spool=Path(folder), deliver=False)
+        self._folder = folder
+
+    def new_file(self, name: str) -> tuple[Path, str]:
+        """See `Target`; the file goes when the call has ended."""
+        relative = f"{next(self._files):06d}/{name}"
+        path = Path(self._folder) / relative
+        path.parent.mkdir(parents=True, mode=0o700)
+        return path, relative
+
+    def _append_first(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
+        """Nothing is written."""

@@ -24,6 +24,7 @@ from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._target import target_for
 from trackdsl.errors import ArtifactError, UntrustedArtifact, told
+from trackdsl.handlers._flavor import sha256_of_files
 from trackdsl.handlers._registry import Handler, handler_named
 from trackdsl.journal._reader import read_all
 
@@ -106,9 +107,9 @@ def _read(fetched: _Fetched, place: str, trusted: bool) -> Any:
             "mlflow.artifacts.download_artifacts, and load it yourself if you know where it comes from.",
             path=place,
         )
+    if not note.handler and path.is_dir():
+        raise ArtifactError(f"{place!r} is a folder: name one of the files in it", path=place)
     if not note.handler and suffix not in _BY_SUFFIX:
-        if path.is_dir():
-            raise ArtifactError(f"{place!r} is a folder: name one of the files in it", path=place)
         return path.read_bytes()
     handler = _handler(note, suffix, place)
     if handler.executes_code(path):
@@ -137,7 +138,7 @@ def _check_trust(path: Path, note: _Note, place: str, trusted: bool) -> None:
             f"loading {place!r} can run any code that is in it. Pass trusted=True if you trust whoever recorded it.",
             path=place,
         )
-    found = sha256_of(path)
+    found = sha256_of_files(path) if path.is_dir() else sha256_of(path)
     if found != note.sha256:
         raise ArtifactError(
             f"{place!r} is not what was written: its SHA-256 is {found}, and {note.sha256 or 'none'} was recorded.",

@@ -8,7 +8,8 @@ from typing import Any
 
 from trackdsl import settings
 from trackdsl._context import Scope
-from trackdsl._run import Run, adopt_run
+from trackdsl._lifecycle import adopt_run
+from trackdsl._run import Run
 from trackdsl._state import state
 from trackdsl._target import Target, target_for
 from trackdsl.errors import TrackdslError, report

@@ -8,24 +8,15 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from trackdsl import _artifacts, _context, _failure
-from trackdsl._events import Adopt, Close, Open, Scalar
-from trackdsl._ids import begins_with, new_id, prefix
+from trackdsl import _artifacts, _context, _datasets, _images, _tables
 from trackdsl._record import (
-    LARGE,
-    LONG_TEXT,
     append_params,
     append_tags,
     clean_tags,
-    cut_texts,
-    encode_safely,
-    fit_place,
     guarded,
     params_of,
     record_metric,
@@ -33,8 +24,8 @@ from trackdsl._record import (
     tags_of,
 )
 from trackdsl._secrets import mask_text
-from trackdsl._target import WATCH, Target
-from trackdsl.errors import RunNotReady
+from trackdsl._target import Target
+from trackdsl.errors import OptionError, RunNotReady
 
 _now = time.time_ns
 
@@ -159,12 +150,12 @@ class Run:
             value: its value, as text.
         """
         with guarded("set_tag", self):
-            append_tags(self, _shortened(self, tags_of([(key, value)])))
+            append_tags(self, _artifacts.keep_long(self, tags_of([(key, value)])))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set several tags; see `set_tag`."""
         with guarded("set_tags", self):
-            append_tags(self, _shortened(self, clean_tags(tags)))
+            append_tags(self, _artifacts.keep_long(self, clean_tags(tags)))
 
     def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
         """Record a file or folder as it is now; it may be changed or deleted right after.
@@ -207,9 +198,122 @@ class Run:
         with guarded("log_text", self):
             _artifacts.write_text(self, text, artifact_file)
 
+    def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Record a figure as a file.
+
+        Args:
+            figure: of matplotlib (or its axes) or plotly.
+            artifact_file: its path in the run; the suffix names the format: `.png`, `.svg`, `.pdf`, `.html`, `.json`.
+            save_kwargs: what matplotlib's `savefig`, or plotly's `write_html` or `write_image`, is to be told.
+
+        Example:
+            >>> run.log_figure(figure, "plots/loss.png", save_kwargs={"dpi": 200})  # doctest: +SKIP
+        """
+        with guarded("log_figure", self):
+            _images.record_figure(self, figure, artifact_file, dict(save_kwargs or {}))
+
+    def log_image(
+        self, image: Any, artifact_file: str | None = None, *, key: str | None = None, step: int | None = None
+    ) -> None:
+        """Record an image: as one file, or as one of a series, which MLflow shows with a slider over the steps.
+
+        Args:
+            image: an array of height by width (by 1, 3 or 4 channels) of truth values, integers from 0 to 255, or
+                floats from 0 to 1 (others are rescaled to that), a tensor of torch with the channels first, an image of
+                Pillow's, or an `mlflow.Image`.
+            artifact_file: its path in the run, such as `samples/first.png`.
+            key: the name of the series, instead of a path.
+            step: its place in the series; the step of the enclosing `steps` loop by default, else 0.
+
+        Raises:
+            OptionError: both `artifact_file` and `key` are given, or neither.
+
+        Example:
+            >>> run.log_image(sample, key="samples", step=3)  # doctest: +SKIP
+        """
+        if (artifact_file is None) == (key is None) or (step is not None and key is None):
+            raise OptionError(
+                "log_image takes either a path, log_image(image, 'samples/first.png'), or the key of a series, "
+                "log_image(image, key='samples', step=3).",
+                option="key" if artifact_file is None or key is not None else "step",
+            )
+        with guarded("log_image", self):
+            if key is None:
+                _images.record_image(self, image, str(artifact_file))
+            else:
+                _images.record_frame(self, image, str(key), int(_context.step_of(self) if step is None else step))
+
+    def log_table(self, data: Any, artifact_file: str) -> None:
+        """Append rows to a table; the first call makes it. `mlflow.load_table` reads it back.
+
+        Args:
+            data: a dict of columns (lists, or one value for all rows), a list of dicts, or a frame of pandas, polars or
+                pyarrow. Columns may differ from call to call; images in cells become files.
+            artifact_file: the table's path in the run, which ends in `.json` or `.parquet`.
+
+        Raises:
+            OptionError: the path is none that a table can have.
+
+        Example:
+            >>> run.log_table({"question": ["2 + 2"], "answer": [4]}, "answers.json")  # doctest: +SKIP
+        """
+        with guarded("log_table", self):
+            _tables.append_table(self, data, artifact_file)
+
+    def log_input(self, dataset: Any, context: str | None = None, *, name: str | None = None) -> None:
+        """Record data as an input of the run, with a digest of all of it.
+
+        Args:
+            dataset: a frame, an array, or an `mlflow.data.Dataset`.
+            context: what it is used for, such as `training`.
+            name: its name; that of the `mlflow.data.Dataset`, or `dataset`, by default.
+
+        Example:
+            >>> run.log_input(frame, "training", name="churn-2024")  # doctest: +SKIP
+        """
+        with guarded("log_input", self):
+            _datasets.record_input(self, dataset, name or "", context)
+
+    def log_model(
+        self,
+        model: Any,
+        name: str,
+        *,
+        registered_model_name: str | None = None,
+        signature: Any = None,
+        input_example: Any = None,
+        pip_requirements: Sequence[str] | None = None,
+    ) -> None:
+        """Record a model, which `mlflow.pyfunc.load_model` can load.
+
+        Args:
+            model: an estimator, a network, or anything else that a handler knows for a model.
+            name: its name.
+            registered_model_name: the model of the registry that it is to be a new version of.
+            signature: an `mlflow.models.ModelSignature`; inferred from the example by default.
+            input_example: data that the model takes.
+            pip_requirements: what loading it needs; by default the installed versions of the packages it refers to.
+
+        Example:
+            >>> run.log_model(model, "classifier", input_example=frame.head())  # doctest: +SKIP
+        """
+        from trackdsl._models import record_model  # It brings what a program without models need not wait for.
+
+        with guarded("log_model", self):
+            record_model(
+                self,
+                model,
+                name,
+                registered_model_name=registered_model_name,
+                step=_context.step_of(self),
+                signature=signature,
+                input_example=input_example,
+                pip_requirements=pip_requirements,
+            )
+
     def _add_params(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         flat = params_of(pairs)
-        append_params(self, _shortened(self, flat.values))
+        append_params(self, _artifacts.keep_long(self, flat.values))
         _artifacts.keep_whole(self, flat)
 
     def next_index(self, name: str) -> int:
@@ -228,75 +332,11 @@ class _NullRun(Run):
 
     __slots__ = ()
 
-    def log_metric(self, name: str, value: float, step: int | None = None) -> None: ...
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
-    def log_param(self, key: str, value: Any) -> None: ...
-    def log_params(self, params: Mapping[str, Any]) -> None: ...
-    def set_tag(self, key: str, value: Any) -> None: ...
-    def set_tags(self, tags: Mapping[str, Any]) -> None: ...
-    def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None: ...
-    def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None: ...
-    def log_dict(self, dictionary: Any, artifact_file: str) -> None: ...
-    def log_text(self, text: str, artifact_file: str) -> None: ...
 
+def _record_nothing(*_: Any, **__: Any) -> None: ...
+
+
+for _name in [name for name in vars(Run) if name.startswith(("log_", "set_"))]:
+    setattr(_NullRun, _name, _record_nothing)
 
 NULL_RUN: Run = _NullRun(bytes(16), "disabled", None, "disabled", None, Target("disabled", "/", deliver=False))
-
-
-def open_run(
-    *,
-    name: str,
-    word: str,
-    parent: Run | None,
-    target: Target,
-    experiment: str | None,
-    params: dict[str, Scalar],
-    tags: dict[str, str],
-    site: tuple[str, str, str] | None,
-) -> Run:
-    """Begin a run: one event, and the handle."""
-    index = 0 if parent is None else parent.next_index(name)
-    path = name if parent is None else f"{parent.path}/{name}"
-    run = Run(new_id(), name, parent, path, experiment, target)
-    now = run._began = _now()
-    parent_id = None if parent is None else parent._id
-    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
-    payload = encode_safely(event)
-    large = len(payload) > LARGE
-    if large:
-        # Without this event everything else of the run would belong to nobody.
-        payload = encode_safely(msgspec.structs.replace(event, params=cut_texts(params), tags=cut_texts(tags)))
-    target.append(payload, run, True)
-    if large:
-        _shortened(run, {**params, **tags})
-    if not 0 <= target.watch_at - now <= 2 * WATCH:  # Past it, or the clock was set back.
-        target.watch(now)
-    return run
-
-
-def _shortened(run: Run, values: dict[str, Any]) -> dict[str, Any]:
-    """The values with long texts cut; the whole of those is kept as files, as it would burst the journal."""
-    long = {key: value for key, value in values.items() if isinstance(value, str) and len(value) > LONG_TEXT}
-    for key, value in long.items():
-        _artifacts.write_text(run, value, f"trackdsl/whole/{fit_place(key)}.txt")
-    return cut_texts(values) if long else values
-
-
-def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
-    """A handle on a run that plain MLflow opened; trackdsl writes to it and never ends it."""
-    run = Run(new_id(), "mlflow", None, "mlflow", None, target)
-    target.append(encode_safely(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
-    return run
-
-
-def close_run(run: Run, error: BaseException | None) -> None:
-    """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
-    if not begins_with(run._id, prefix()):
-        return
-    if error is None:
-        status, failure = _failure.FINISHED, None
-    else:
-        status, failure = _failure.status_of(error), _failure.describe(error)
-    # A run never ends before it began, also where the clock was set back.
-    event = Close(run._id, status, max(_now(), run._began), failure, run._lost)
-    run._target.append(encode_safely(event), run, True)

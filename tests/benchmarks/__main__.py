@@ -21,12 +21,14 @@ from places import Place
 from process_rows import imports, memory, outage
 from recording_rows import FULL, QUICK, Effort, Tell, disabled, recording
 from rich.console import Console
+from value_rows import values
 
 _GROUPS: dict[str, Callable[[Place, Effort, Tell], list[Row]]] = {
     "disabled": disabled,
     "import": imports,
     "memory": memory,
     "loop": loop,
+    "values": values,
 }
 #: These two share their subjects, which take seconds to start.
 _RECORDING = ("stage", "metric")

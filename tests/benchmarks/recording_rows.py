@@ -43,6 +43,7 @@ class Effort:
         outages: of programs without a server.
         segments: of the numeric loop.
         points: of the program whose memory is watched.
+        megabytes: of the large frame.
     """
 
     rounds: int
@@ -50,10 +51,11 @@ class Effort:
     outages: int
     segments: int
     points: int
+    megabytes: int
 
 
-FULL = Effort(rounds=15, starts=15, outages=5, segments=400, points=1_000_000)
-QUICK = Effort(rounds=3, starts=3, outages=1, segments=40, points=1_000_000)
+FULL = Effort(rounds=15, starts=15, outages=5, segments=400, points=1_000_000, megabytes=1000)
+QUICK = Effort(rounds=3, starts=3, outages=1, segments=40, points=1_000_000, megabytes=200)
 
 
 def recording(place: Place, effort: Effort, groups: set[str], tell: Tell) -> list[Row]:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from typing_extensions import assert_type
 
-from trackdsl import Run, current_run, experiment, flush, stage, steps, track_returns
+from trackdsl import (
+    Run,
+    current_run,
+    experiment,
+    flush,
+    log_figure,
+    log_image,
+    log_input,
+    log_model,
+    log_stream,
+    log_table,
+    stage,
+    steps,
+    track_returns,
+)
 
 
 @stage
@@ -78,6 +92,32 @@ async def blocks() -> None:
         assert_type(run, Run)
 
 
+def numbers() -> Iterator[dict[str, float]]:
+    yield {"loss": 0.5}
+
+
+async def later() -> AsyncIterator[float]:
+    yield 0.5
+
+
+def words(run: Run) -> None:
+    run.log_figure(object(), "plots/loss.png", save_kwargs={"dpi": 200})
+    run.log_image(object(), "first.png")
+    run.log_image(object(), key="samples", step=3)
+    run.log_table([{"x": 1}], "t.json")
+    run.log_input(object(), "training", name="d")
+    run.log_model(object(), "m", registered_model_name="r", pip_requirements=["a"])
+    log_figure(object(), "loss.svg")
+    log_image(object(), key="samples")
+    log_table({"x": [1]}, artifact_file="t.parquet")
+    log_input(object(), context="training")
+    log_model(object(), "m", signature=None, input_example=[1])
+    log_image(object(), "a.png", "key")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+assert_type(log_stream(numbers(), prefix="train/", start=1), Iterator[dict[str, float]])
+assert_type(log_stream([1, 2]), Iterator[int])
+assert_type(log_stream(later()), AsyncIterator[float])
 assert_type(steps(range(3)), Iterator[int])
 assert_type(current_run(), Run | None)
 assert_type(flush(1.0), bool)

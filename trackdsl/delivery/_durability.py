@@ -63,9 +63,10 @@ class Durability:
         done = self._files[directory]
         folders = [folder for folder in _numbered(directory / "files") if int(folder.name) > done]
         for folder in folders:
-            for path in folder.rglob("*"):
-                if path.is_file():
-                    _sync(path)
+            # Not `rglob`, which raises where a folder that is delivered is removed meanwhile.
+            for inside, _, names in os.walk(folder):
+                for name in names:
+                    _sync(Path(inside, name))
         # The last one may still be copied to.
         self._files[directory] = max([done, *(int(folder.name) for folder in folders[:-1])])
 

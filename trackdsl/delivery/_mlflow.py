@@ -134,6 +134,11 @@ class MlflowSink:
         with self._translated():
             return dict(self._client.get_run(run_id).data.params)
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        """See `Sink`."""
+        with self._translated():
+            return dict(self._client.get_run(run_id).data.tags)
+
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """See `Sink`."""
         with self._translated():
@@ -155,6 +160,21 @@ class MlflowSink:
             else:
                 folder = str(PurePosixPath(place).parent)
                 self._client.log_artifact(run_id, str(local), None if folder == "." else folder)
+
+    def read_artifact(self, run_id: str, place: str) -> bytes | None:
+        """See `Sink`."""
+        folder = str(PurePosixPath(place).parent)
+        with self._translated():
+            self._point_mlflow_here()
+            found = self._client.list_artifacts(run_id, None if folder == "." else folder)
+            if not any(file.path == place and not file.is_dir for file in found):
+                return None
+            with tempfile.TemporaryDirectory(prefix="trackdsl-") as temporary:
+                local = Path(temporary) / "content"
+                # Its public way shows a progress bar, in whatever terminal delivery has.
+                repository = self._client._tracking_client._get_artifact_repo(run_id)
+                repository._download_file(place, str(local))  # type: ignore[no-untyped-call]
+                return local.read_bytes()
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> None:
         """See `Sink`."""

@@ -81,11 +81,17 @@ class Sink(Protocol):
     def params(self, run_id: str) -> dict[str, str]:
         """The parameters that a run has."""
 
+    def tags(self, run_id: str) -> dict[str, str]:
+        """The tags that a run has."""
+
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """End a run at `end`, in milliseconds since 1970."""
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """Store a file at `place`, or the content of a folder below it."""
+
+    def read_artifact(self, run_id: str, place: str) -> bytes | None:
+        """The content of the file at `place`; None where there is none."""
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> None:
         """Store the model whose snapshot lies in a folder, and register it where the event says so."""

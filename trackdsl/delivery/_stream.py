@@ -17,10 +17,12 @@ from trackdsl._secrets import mask_text
 from trackdsl.delivery import _compose, _limits
 from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
 from trackdsl.delivery._compose import Pending
+from trackdsl.delivery._creation import RunCreation
 from trackdsl.delivery._progress import ProgressFile
 from trackdsl.delivery._runs import KnownRun, RunMap
-from trackdsl.delivery._sink import GONE, Batch, NotYet, Refused, Sink, Unavailable
+from trackdsl.delivery._sink import GONE, Batch, Refused, Sink, Unavailable
 from trackdsl.delivery._spacing import Spacing
+from trackdsl.delivery._tables import Tables
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import Position, Reader, segments
@@ -29,8 +31,6 @@ from trackdsl.journal._spool import remove_journal
 _STRETCH = 2000
 #: How long the end of a journal waits for git's answer, in seconds.
 _GIT_PATIENCE = 10.0
-#: How long a server may take over a request that nobody waits for any more, in seconds.
-_LATE_PATIENCE = 20.0
 _DIED = "the process died before this run ended"
 
 #: Finds a run of another journal: (our id) -> known run, or None; raises Unavailable while it may still come.
@@ -44,13 +44,14 @@ class Stream:
         directory: the journal's folder.
         origin: who wrote it, and where it goes.
         find_foreign: finds runs that another journal opened.
+        tables: the tables of the whole spool.
 
     Attributes:
         finished: the journal is delivered to its end, and gone.
         gathering: its program lives, and the last stretch was not full: more is worth waiting for.
     """
 
-    def __init__(self, directory: Path, origin: Origin, find_foreign: FindForeign) -> None:
+    def __init__(self, directory: Path, origin: Origin, find_foreign: FindForeign, tables: Tables) -> None:
         self.directory = directory
         self.origin = origin
         self.runs = RunMap(directory)
@@ -65,12 +66,12 @@ class Stream:
         self._doubt_until = Position(1 << 62, 0) if unknown else self.progress.intent
         self._spacing = Spacing(self.progress.points)
         self._pending: dict[bytes, Pending] = {}
-        self._doubted: set[bytes] = set()
-        self._late: dict[bytes, float] = {}
+        self._creation = RunCreation(self._refuse)
         # Whether an earlier process has told these is not known; telling them twice does no harm.
         self._without_git = self.runs.ours()
         self._git = None if self._without_git else _compose.git_tags(directory)
         self._artifacts = Artifacts(directory)
+        self._tables = tables
         self._last_time = 0
 
     def step(self, sink: Sink) -> bool:
@@ -103,6 +104,7 @@ class Stream:
                 else:
                     self._apply(sink, entry.event, in_doubt=entry.end <= self._doubt_until)
             self._flush_all(sink)
+            self._tables.upload(sink, self.directory)
         except BaseException:
             self._reader.position = start
             self._pending.clear()
@@ -157,12 +159,21 @@ class Stream:
             case events.Tags(id_, tags):
                 for key, text in tags.items():
                     self._of(id_).add_tag(key, text)
+            case events.Close():
+                self._close(sink, run, event)
+            case _:
+                self._apply_data(sink, run, event, in_doubt)
+
+    def _apply_data(self, sink: Sink, run: KnownRun, event: events.AnyEvent, in_doubt: bool) -> None:
+        match event:
             case events.File() | events.Model():
                 self._store(sink, run, event, in_doubt)
             case events.Input():
                 self._add_input(sink, run, event)
-            case events.Close():
-                self._close(sink, run, event)
+            case events.Table():
+                omitted = self._tables.take(run.run_id, event, self.directory, in_doubt=in_doubt)
+                if omitted is not None:
+                    self._omit(event.run, event.path, omitted)
 
     def _open(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
         run = self.runs.get(event.run)
@@ -176,63 +187,12 @@ class Stream:
                     if parent is None
                     else {"mlflow.parentRunId": parent.run_id}
                 )
-            # A child of a plain MLflow run names no experiment: it goes where its parent is.
-            named = event.experiment or "Default"
-            experiment = parent.experiment_id if parent is not None else self._experiment(sink, named, tags)
-            try:
-                run = self._find_or_create(sink, event, experiment, tags, in_doubt)
-            except Refused as error:
-                run = self._create_elsewhere(sink, event, experiment, tags, error)
+            run, texts = self._creation.create(sink, event, parent, tags, in_doubt=in_doubt)
+            self._of(event.run).texts.update(texts)
             self.runs.add(event.run, run)
             if self._git is None:
                 self._without_git.append(event.run)
         self._add_params(sink, run, event.run, event.params)
-
-    def _find_or_create(
-        self, sink: Sink, event: events.Open, experiment: str, tags: dict[str, str], in_doubt: bool
-    ) -> KnownRun:
-        fitted = Pending()
-        for key, value in tags.items():
-            fitted.add_tag(key, value)
-        self._of(event.run).texts.update(fitted.texts)
-        if in_doubt or event.run in self._doubted:
-            found = sink.find_run(event.run.hex(), experiment)
-            if found is not None:
-                return KnownRun(*found)
-        self._doubted.add(event.run)
-        # MLflow refuses a tag of this name that says anything else.
-        own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
-        name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.word
-        try:
-            run_id = sink.create_run(experiment, name, event.time // 1_000_000, fitted.batch.tags)
-        except Unavailable as error:
-            if error.late:
-                self._late[event.run] = time.monotonic()
-            raise
-        self._doubted.discard(event.run)
-        return KnownRun(run_id, experiment, params={})
-
-    def _create_elsewhere(
-        self, sink: Sink, event: events.Open, refused: str, tags: dict[str, str], error: Refused
-    ) -> KnownRun:
-        """Where a store has begun anew, the parent's experiment is gone, and its name leads to another."""
-        fresh = self._experiment(sink, event.experiment or "Default", tags)
-        try:
-            if fresh != refused:
-                return self._find_or_create(sink, event, fresh, tags, in_doubt=False)
-        except Refused as again:
-            error = again
-        # Nothing of this run could be written, so it waits until somebody has mended the cause.
-        raise Unavailable(str(error))
-
-    def _experiment(self, sink: Sink, name: str, tags: dict[str, str]) -> str:
-        try:
-            return sink.experiment(name)
-        except Refused as error:
-            # A name that MLflow does not take must not keep the runs from it, nor those behind them.
-            self._refuse(f"the experiment {name[:100]!r}", error)
-            tags["trackdsl.refused.experiment"] = name
-            return sink.experiment("Default")
 
     def _add_metric(self, run: bytes, key: str, value: float, step: int, at: int) -> None:
         milliseconds = self._spacing.place(run, key, step, value, at // 1_000_000)
@@ -269,11 +229,14 @@ class Stream:
         place = place_of(event)
         omitted = self._artifacts.store(sink, run, event, in_doubt=in_doubt)
         if omitted is not None:
-            self._of(event.run).add_tag(f"trackdsl.omitted.{place}", omitted[:500])
-            logger.warning("trackdsl: %r is left out: %s", place, omitted)
+            self._omit(event.run, place, omitted)
         elif event.handler:
             key, value = _compose.artifact_tag(place, event.handler, event.sha256)
             self._of(event.run).add_tag(key, value)
+
+    def _omit(self, run: bytes, place: str, reason: str) -> None:
+        self._of(run).add_tag(f"trackdsl.omitted.{place}", reason[:500])
+        logger.warning("trackdsl: %r is left out: %s", place, reason)
 
     def _add_input(self, sink: Sink, run: KnownRun, event: events.Input) -> None:
         try:
@@ -382,16 +345,20 @@ class Stream:
 
     def _retry_deferred(self, sink: Sink) -> bool:
         delivered = self._artifacts.retry(sink)
+        delivered = self._tables.upload(sink, self.directory) or delivered
         if delivered:
-            self.progress.deferred = len(self._artifacts)
+            self.progress.deferred = self._deferred()
             self._file.write(self.progress)
         return delivered
+
+    def _deferred(self) -> int:
+        return len(self._artifacts) + self._tables.waiting(self.directory)
 
     def _finish(self, sink: Sink) -> bool:
         """End what a dead writer left open, and remove the journal."""
         if self._git is None and self._without_git and self._age() < _GIT_PATIENCE:
             return False
-        self._settle_late(sink)
+        self._creation.settle(sink, self.runs)
         lost = self._reader.lost()
         for id_ in self.runs.still_open():
             run = self.runs.get(id_)
@@ -406,23 +373,13 @@ class Stream:
             self._flush(sink, id_, run)
             self._end(sink, run, "KILLED", (self._last_time or self._newest_time()) // 1_000_000)
             self.runs.close(id_)
-        self._artifacts.retry(sink)
-        if self._artifacts:
-            raise Unavailable(self._artifacts.reason)
+        self._retry_deferred(sink)
+        if self._deferred():
+            raise Unavailable(self._artifacts.reason if self._artifacts else self._tables.reason)
         self.finished = True
         self.close()
         remove_journal(self.directory)
         return True
-
-    def _settle_late(self, sink: Sink) -> None:
-        """Remove what requests have made that were given up and carried out all the same, once no more can come."""
-        for id_, since in list(self._late.items()):
-            if time.monotonic() - since < _LATE_PATIENCE:
-                raise NotYet("a request that was given up may still be carried out")
-            run = self.runs.get(id_)
-            if run is not None:
-                sink.remove_others(id_.hex(), run.experiment_id, run.run_id)
-            del self._late[id_]
 
     def _age(self) -> float:
         return (time.time_ns() - self.origin.time) / 1e9
@@ -443,7 +400,7 @@ class Stream:
         self.progress.segment, self.progress.offset = position
         self.progress.events += count
         self.progress.blocked_since = 0
-        self.progress.deferred = len(self._artifacts)
+        self.progress.deferred = self._deferred()
         self.progress.points = self._spacing.remembered()
         self._file.write(self.progress)
         for number in segments(self.directory):

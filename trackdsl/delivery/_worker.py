@@ -14,6 +14,7 @@ from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
+from trackdsl.delivery._tables import Tables
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import newer_schema
@@ -67,6 +68,7 @@ class Worker:
         self._unreadable: set[Path] = set()
         self._unknown: set[bytes] = set()
         self._durability = Durability(spool)
+        self._tables = Tables(spool)
         self._woken = self._wake_time()
         self.gathering = False
         self.called_at = time.monotonic()
@@ -204,7 +206,7 @@ class Worker:
                 newer = newer_schema(directory)
                 if newer is not None:
                     raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
-                self._streams[directory] = Stream(directory, origin, self._find_foreign)
+                self._streams[directory] = Stream(directory, origin, self._find_foreign, self._tables)
             except OSError as error:
                 self._unreadable.add(directory)
                 logger.warning("trackdsl: the journal %s is left alone: %s", directory, error)

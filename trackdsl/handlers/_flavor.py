@@ -1,9 +1,27 @@
-"""What MLflow is told of a model's files."""
+"""What MLflow is told of a model's files, and what the handlers of models share."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from trackdsl._secrets import is_secret_name, mask_text
+from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers.pickled import Pickled
+
+#: What MLflow adds to a model's folder, see mlflow/models/model.py and mlflow/utils/environment.py.
+ADDED_BY_MLFLOW = frozenset(
+    ["MLmodel", "conda.yaml", "python_env.yaml", "requirements.txt", "constraints.txt", "input_example.json",
+     "serving_input_example.json", "registered_model_meta", "environment_variables.txt", "metadata"]
+)  # fmt: skip
+_PLAIN = (bool, int, float, str, type(None))
+_MAX_SUMMARY = 500
+_REQUIRED = object()
+_defaults: dict[type, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -13,7 +31,7 @@ class Flavor:
     Attributes:
         name: the flavour: `sklearn`, `xgboost`, …, or `python_function` for what is nothing else.
         options: the flavour's section in the `MLmodel` file.
-        pyfunc: the section `python_function`; None where the model cannot be loaded as one.
+        pyfunc: arguments of `mlflow.pyfunc.add_to_model`; None where the model cannot be loaded as one.
         packages: names of the packages, as they are imported, that loading it needs.
         executes: loading its files may run code that is in them.
     """
@@ -23,3 +41,146 @@ class Flavor:
     pyfunc: dict[str, Any] | None
     packages: tuple[str, ...] = ()
     executes: bool = True
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The data that a fitted model takes, as far as it knows.
+
+    Attributes:
+        names: of the columns, in order.
+        count: of the columns.
+    """
+
+    names: tuple[Any, ...] | None = None
+    count: int | None = None
+
+
+class ModelHandler(Pickled):
+    """The base of handlers of models: a model is a folder, and pickled where a single file is asked for."""
+
+    model = True
+    #: The model may be called to see what it answers, without being asked to by the user.
+    callable_unasked = True
+
+    def inputs(self, value: Any) -> Inputs:
+        """The data that a fitted model takes."""
+        return Inputs()
+
+    def prepare(self, value: Any, example: Any) -> Any:
+        """An example in the form in which MLflow hands data to the model."""
+        return example
+
+    def predict(self, copied: Any, example: Any) -> Any:
+        """What the model answers; `copied` is a copy that may be changed. None where MLflow could not tell of it."""
+        return copied.predict(example)
+
+    def read(self, path: Path) -> Any:
+        """See `Handler`: of a folder that `save_model` has written, or of a file."""
+        return self.read_folder(path) if path.is_dir() else super().read(path)
+
+    def read_folder(self, folder: Path) -> Any:
+        """Read back what `save_model` has written."""
+        raise NotImplementedError
+
+
+def dump(value: Any, path: Path) -> tuple[str, ...]:
+    """Pickle a value, by value where it is defined in `__main__`.
+
+    Returns:
+        the packages that the pickle refers to, as they are imported.
+    """
+    pickler = noting_pickler()
+    with open(path, "xb") as file:
+        found = pickler(file)
+        found.dump(value)
+    return tuple(sorted(found.packages))
+
+
+def noting_pickler() -> Any:
+    """The class of a cloudpickle pickler that notes, in `packages`, where what it pickles comes from."""
+    import cloudpickle
+
+    class Noting(cloudpickle.Pickler):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.packages: set[str] = set()
+            super().__init__(*args, **kwargs)
+
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, ModuleType):
+                module: Any = obj.__name__
+            else:
+                module = getattr(
+                    obj if isinstance(obj, type) or inspect.isroutine(obj) else type(obj), "__module__", ""
+                )
+            if isinstance(module, str):
+                self.packages.add(module.partition(".")[0])
+            return super().reducer_override(obj)
+
+    return Noting
+
+
+def load_pickle(path: Path) -> Any:
+    """Load a pickle whose hash has been checked."""
+    import pickle
+
+    with open(path, "rb") as file:
+        return pickle.load(file)  # noqa: S301 - the caller has checked its hash, and was asked to
+
+
+def sha256_of_files(folder: Path) -> str:
+    """The SHA-256 over the names and contents of a model's files, without those that MLflow adds."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder)
+        if path.is_dir() or name.parts[0] in ADDED_BY_MLFLOW or "__pycache__" in name.parts:
+            continue
+        part = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                part.update(block)
+        digest.update(f"{name.as_posix()}\0{part.hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def constructor_summary(value: Any) -> Scalar:
+    """An estimator in one line: its class, with the plain parameters that are not as they would be by default."""
+    kind = type(value)
+    try:
+        shown = [f"{name}={text}" for name in defaults_of(kind) if (text := _shown(value, name)) is not None]
+    except Exception:  # An estimator of the user's, whose attributes may do anything.
+        shown = []
+    return mask_text(f"{kind.__name__}({', '.join(shown)})")[:_MAX_SUMMARY]
+
+
+def defaults_of(kind: type) -> dict[str, Any]:
+    """The parameters of a class's constructor by name, with their defaults."""
+    known = _defaults.get(kind)
+    if known is None:
+        if len(_defaults) >= 1000:  # Of a program that makes classes all the time, none must be kept for ever.
+            _defaults.clear()
+        found = inspect.signature(kind).parameters.values()
+        known = _defaults[kind] = {
+            p.name: _REQUIRED if p.default is p.empty else p.default
+            for p in found
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        }
+    return known
+
+
+def _shown(value: Any, name: str) -> str | None:
+    found = getattr(value, name, None)
+    default = defaults_of(type(value))[name]
+    if is_secret_name(name) and found is not None:
+        return None
+    if type(found) in _PLAIN:
+        return None if type(default) in _PLAIN and _same(found, default) else repr(found)[:100]
+    if hasattr(found, "get_params"):
+        return type(found).__name__
+    if type(found) is list and found and all(type(item) is tuple and len(item) >= 2 for item in found[:20]):
+        return "[" + ", ".join(type(item[1]).__name__ for item in found[:20]) + "]"
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other or (one != one and other != other))

@@ -120,6 +120,39 @@ _by_name: dict[str, str | Handler] = {
     "pydantic.main.BaseModel": f"{_HERE}.pydantic:model",
     "pydantic.v1.main.BaseModel": f"{_HERE}.pydantic:model",
     "omegaconf.basecontainer.BaseContainer": f"{_HERE}.omegaconf:handler",
+    # Data.
+    **dict.fromkeys(("pandas.core.frame.DataFrame", "pandas.DataFrame"), f"{_HERE}.pandas:frame"),
+    **dict.fromkeys(("pandas.core.series.Series", "pandas.Series"), f"{_HERE}.pandas:series"),
+    **dict.fromkeys(("pandas.core.indexes.base.Index", "pandas.Index"), f"{_HERE}.pandas:index"),
+    "polars.dataframe.frame.DataFrame": f"{_HERE}.polars:frame",
+    "polars.series.series.Series": f"{_HERE}.polars:series",
+    "polars.lazyframe.frame.LazyFrame": f"{_HERE}.polars:lazy",
+    "pyarrow.lib.Table": f"{_HERE}.pyarrow:table",
+    "pyarrow.lib.RecordBatch": f"{_HERE}.pyarrow:batch",
+    "pyarrow.lib.ChunkedArray": f"{_HERE}.pyarrow:chunked",
+    "pyarrow.lib.Array": f"{_HERE}.pyarrow:array",
+    "numpy.ndarray": f"{_HERE}.numpy:handler",
+    "numpy.generic": f"{_HERE}.numpy:scalar",
+    "numpy.str_": f"{_HERE}.text:handler",
+    "numpy.bytes_": f"{_HERE}.binary:handler",
+    "torch.Tensor": f"{_HERE}.tensors:handler",
+    **dict.fromkeys(("scipy.sparse._base._spbase", "scipy.sparse._base.spmatrix"), f"{_HERE}.scipy:handler"),
+    # Pictures.
+    **dict.fromkeys(
+        ("matplotlib.figure.FigureBase", "matplotlib.axes._base._AxesBase", "seaborn.axisgrid._BaseGrid"),
+        f"{_HERE}.matplotlib:handler",
+    ),
+    "plotly.basedatatypes.BaseFigure": f"{_HERE}.plotly:handler",
+    "PIL.Image.Image": f"{_HERE}.pillow:handler",
+    # Models.
+    "sklearn.base.BaseEstimator": f"{_HERE}.sklearn:handler",
+    **dict.fromkeys(("xgboost.core.Booster", "xgboost.sklearn.XGBModel"), f"{_HERE}.xgboost:handler"),
+    "lightgbm.basic.Booster": f"{_HERE}.lightgbm:booster",
+    "lightgbm.sklearn.LGBMModel": f"{_HERE}.lightgbm:estimator",
+    "torch.nn.modules.module.Module": f"{_HERE}.torch:module",
+    "keras.src.models.model.Model": f"{_HERE}.keras:handler",
+    "mlflow.pyfunc.model.PythonModel": f"{_HERE}.pyfunc:handler",
+    "<model>": f"{_HERE}.pyfunc:anything",  # What is marked as a model and is none by its type.
 }  # fmt: skip
 _SECRET_TYPES = ("SecretStr", "SecretBytes", "Secret")
 _cache: dict[type, Handler] = {}
@@ -198,8 +231,14 @@ def writer_for(value: Any, own: Handler, suffix: str) -> Handler | None:
     """
     if not suffix or suffix == own.suffix or suffix in own.suffixes:
         return own
+    typed = handler_for(type(value))
+    if suffix in typed.suffixes:  # A handler accepts values for its first format; another may hold what that cannot.
+        return typed
     if suffix in (".pkl", ".pickle"):
         return handler_for(object)
+    if suffix == ".npz" and isinstance(value, Mapping) and value:  # Arrays by name.
+        part = handler_for(type(next(iter(value.values()))))
+        return part if suffix in part.suffixes else None
     if suffix == ".txt":
         return handler_for(str)
     structure = own.children(value) is not None or handler_for(dict).accepts(value)
@@ -211,7 +250,7 @@ def name_of(handler: Handler, kind: type) -> str:
     for known in (kind, object, str, dict):
         if _cache.get(known) is handler:
             return _names[known]
-    return "object"
+    return next((_names[known] for known, found in _cache.items() if found is handler), "object")
 
 
 def handler_named(name: str) -> Handler | None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trackdsl._secrets import is_secret_name, mask_text, remember
-from trackdsl.handlers._registry import Handler, Scalar, class_name, handler_for
+from trackdsl.handlers._registry import Handler, Scalar, class_name, full_name, handler_for
+
+if TYPE_CHECKING:
+    from trackdsl.handlers._dataset import DatasetProfile
 
 _MAX_DEPTH = 50
 #: A list of more plain items than this is told by its length.
@@ -47,6 +50,16 @@ class _Mapping(Json):
     def summary(self, value: Any) -> Scalar:
         return f"{type(value).__name__} of {len(value)}"
 
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        """Columns by name, or arrays by name."""
+        from trackdsl.handlers._dataset import plain_profile
+
+        if value and all(full_name(type(part)) == "numpy.ndarray" for part in value.values()):
+            from trackdsl.handlers.numpy import arrays_profile
+
+            return arrays_profile(value)
+        return plain_profile(value)
+
 
 class _Sequence(Json):
     """Lists and tuples: one line where all items are plain, else one parameter per item."""
@@ -60,6 +73,12 @@ class _Sequence(Json):
         if len(value) > MAX_ITEMS:
             return f"{type(value).__name__} of {len(value)}"
         return "[" + ", ".join(str(summary_of(item)) for item in value) + "]"
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        """Records, or one column."""
+        from trackdsl.handlers._dataset import plain_profile
+
+        return plain_profile(value)
 
 
 class _Number(Json):

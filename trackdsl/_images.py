@@ -1,0 +1,174 @@
+"""Images and figures → files, and MLflow's own layout for the images of a training loop."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trackdsl import _artifacts
+from trackdsl._record import append_tags
+from trackdsl._secrets import mask_text
+from trackdsl.errors import report, told
+from trackdsl.handlers._registry import class_name, full_name, handler_of, name_of
+
+if TYPE_CHECKING:
+    from trackdsl._run import Run
+
+#: The longer side of what MLflow's image grid shows first; see mlflow/tracking/multimedia.py.
+_SMALL = 256
+_CHANNELS = (1, 3, 4)
+#: What MLflow does not take in the key of an image, see `MlflowClient.log_image`.
+_NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
+
+
+def record_image(run: Run, image: Any, place: str) -> None:
+    """Keep an image as the file `place`, whose suffix names the format."""
+    _artifacts._keep(run, place, lambda to: _save(picture_of(image), to))
+
+
+def record_frame(run: Run, image: Any, key: str, step: int) -> None:
+    """Keep an image as one of a series, which the MLflow UI shows in a grid with a slider over the steps.
+
+    The names are those of `MlflowClient.log_image` of MLflow 3.17: the key with `~` for `/`, the step, the time in
+    milliseconds and a random part, joined by `+`, which the UI of MLflow 3.1 reads too; beside it a small copy, and a
+    tag that tells of images.
+    """
+    name = _NOT_IN_KEYS.sub(lambda match: f"_x{ord(match[0]):04X}_", mask_text(key)).replace("/", "~")
+    place = f"images/{name}+step+{step}+timestamp+{time.time_ns() // 1_000_000}+{uuid.uuid4()}"
+    if _write_both(run, image, f"images/{key}", f"{place}.png", f"{place}+compressed.webp"):
+        append_tags(run, {"mlflow.loggedImages": "True"})
+
+
+def record_cell(run: Run, image: Any, table: str) -> dict[str, str] | None:
+    """Keep an image that stands in a table, as `MlflowClient.log_table` does; returns what the cell then holds."""
+    place = f"table_images/{table.rpartition('.')[0]}/{uuid.uuid4()}"
+    if not _write_both(run, image, table, f"{place}.png", f"{place}.webp"):
+        return None
+    return {"type": "image", "filepath": f"{place}.png", "compressed_filepath": f"{place}.webp"}
+
+
+def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
+    """Keep a figure; `save_kwargs` go to the library's own way to save one."""
+    # Axes and seaborn's grids lead to their figure so.
+    figure = getattr(figure, "figure", figure)
+    if not save_kwargs:
+        _artifacts.keep_object(run, place, figure)
+        return
+    handler = name_of(handler_of(figure), type(figure))
+    _artifacts._keep(run, place, lambda to: _save_figure(figure, to, save_kwargs), handler=handler)
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a value is an image by its type: Pillow's, or `mlflow.Image`."""
+    return any(full_name(base) in ("PIL.Image.Image", _MLFLOW) for base in type(value).__mro__)
+
+
+def picture_of(value: Any) -> Any:
+    """An image as one of Pillow's, made anew: saving leaves notes on what is saved.
+
+    Args:
+        value: Pillow's, MLflow's, an array of (height, width) or (height, width, 1, 3 or 4), or a tensor of torch,
+            whose channels come first.
+
+    Raises:
+        TypeError: it is none of these, or of numbers that are no brightness.
+        ValueError: it has another shape, or integers beyond 0 to 255.
+    """
+    names = {full_name(base) for base in type(value).__mro__}
+    if "PIL.Image.Image" in names:
+        return value.copy()
+    if _MLFLOW in names:
+        return value.to_pil().copy()
+    if "torch.Tensor" in names:
+        return _from_array(_array_of_tensor(value))
+    if hasattr(value, "__array__"):
+        import numpy as np
+
+        return _from_array(np.asarray(value))
+    raise TypeError(f"{class_name(value)} is no image: give an array, a tensor, or an image of Pillow's")
+
+
+_MLFLOW = "mlflow.tracking.multimedia.Image"
+
+
+def _write_both(run: Run, image: Any, name: str, place: str, small: str) -> bool:
+    try:
+        picture = picture_of(image)
+        shrunk = _shrunk(picture)
+    except Exception as error:
+        # Told by the name, which is the same in every round of a loop; the places are not.
+        reason = mask_text(told(error))
+        report("image", f"trackdsl could not keep an image of {mask_text(name)!r}: {reason}", key=name)
+        append_tags(run, {f"trackdsl.omitted.{mask_text(name)}": reason[:500]})
+        return False
+    return _artifacts._keep(run, place, lambda to: _save(picture, to)) and _artifacts._keep(
+        run, small, lambda to: _save(shrunk, to)
+    )
+
+
+def _array_of_tensor(tensor: Any) -> Any:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.float()  # NumPy has no bfloat16.
+    array = tensor.numpy()
+    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+
+
+def _from_array(array: Any) -> Any:
+    from PIL import Image
+
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _CHANNELS) or not array.size:
+        raise ValueError(
+            f"an image has a height, a width, and 1, 3 or 4 channels or none; this has the shape {array.shape}"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return Image.fromarray(_bytes_of(array))
+
+
+def _bytes_of(array: Any) -> Any:
+    """Brightness from 0 to 255, by the rules of `mlflow.log_image`: floats outside of 0 to 1 are rescaled."""
+    import numpy as np
+
+    kind = array.dtype.kind
+    if kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    if kind in "iu":
+        if array.min() < 0 or array.max() > 255:
+            raise ValueError(f"integers of an image are from 0 to 255, not from {array.min()} to {array.max()}")
+        return array.astype(np.uint8)
+    if kind != "f":
+        raise TypeError(f"an array of {array.dtype} is no image")
+    finite = array[np.isfinite(array)].astype(np.float64)
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    array = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
+    if low < 0 or high > 1:
+        array = (array - low) / ((high - low) or 1.0)
+    return (array * 255).astype(np.uint8)
+
+
+def _shrunk(picture: Any) -> Any:
+    width, height = picture.size
+    scale = _SMALL / max(width, height)
+    return picture.resize((max(1, int(width * scale)), max(1, int(height * scale))))
+
+
+def _save(picture: Any, path: Path) -> None:
+    try:
+        picture.save(path)
+    except (OSError, ValueError):  # The format has no such mode: transparency in JPEG, CMYK in PNG.
+        picture.convert("RGB").save(path)
+
+
+def _save_figure(figure: Any, path: Path, options: dict[str, Any]) -> None:
+    if hasattr(figure, "savefig"):
+        figure.savefig(path, **options)
+    elif path.suffix == ".html":
+        figure.write_html(path, **options)
+    elif path.suffix == ".json":
+        figure.write_json(path, **options)
+    else:
+        figure.write_image(path, **options)

@@ -1,0 +1,67 @@
+"""Runs begin and end: one event each."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from trackdsl import _artifacts, _failure
+from trackdsl._events import Adopt, Close, Open, Scalar
+from trackdsl._ids import begins_with, new_id, prefix
+from trackdsl._record import LARGE, cut_texts, encode_safely
+from trackdsl._run import Run
+from trackdsl._target import WATCH, Target
+
+_now = time.time_ns
+
+
+def open_run(
+    *,
+    name: str,
+    word: str,
+    parent: Run | None,
+    target: Target,
+    experiment: str | None,
+    params: dict[str, Scalar],
+    tags: dict[str, str],
+    site: tuple[str, str, str] | None,
+) -> Run:
+    """Begin a run: one event, and the handle."""
+    index = 0 if parent is None else parent.next_index(name)
+    path = name if parent is None else f"{parent.path}/{name}"
+    run = Run(new_id(), name, parent, path, experiment, target)
+    now = run._began = _now()
+    parent_id = None if parent is None else parent._id
+    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
+    payload = encode_safely(event)
+    large = len(payload) > LARGE
+    if large:
+        # Without this event everything else of the run would belong to nobody.
+        payload = encode_safely(msgspec.structs.replace(event, params=cut_texts(params), tags=cut_texts(tags)))
+    target.append(payload, run, True)
+    if large:
+        _artifacts.keep_long(run, {**params, **tags})
+    if not 0 <= target.watch_at - now <= 2 * WATCH:  # Past it, or the clock was set back.
+        target.watch(now)
+    return run
+
+
+def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
+    """A handle on a run that plain MLflow opened; trackdsl writes to it and never ends it."""
+    run = Run(new_id(), "mlflow", None, "mlflow", None, target)
+    target.append(encode_safely(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
+    return run
+
+
+def close_run(run: Run, error: BaseException | None) -> None:
+    """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
+    if not begins_with(run._id, prefix()):
+        return
+    if error is None:
+        status, failure = _failure.FINISHED, None
+    else:
+        status, failure = _failure.status_of(error), _failure.describe(error)
+    # A run never ends before it began, also where the clock was set back.
+    event = Close(run._id, status, max(_now(), run._began), failure, run._lost)
+    run._target.append(encode_safely(event), run, True)

@@ -1,0 +1,99 @@
+"""Creating runs at the store: the one thing that cannot be done twice, so that it is looked up where in doubt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trackdsl import _events as events
+from trackdsl.delivery import _limits
+from trackdsl.delivery._compose import Pending
+from trackdsl.delivery._runs import KnownRun, RunMap
+from trackdsl.delivery._sink import NotYet, Refused, Sink, Unavailable
+
+#: How long a server may take over a request that nobody waits for any more, in seconds.
+_LATE_PATIENCE = 20.0
+
+
+class RunCreation:
+    """Creates the runs of one journal, each once.
+
+    Args:
+        refuse: is told what the store refused, and its answer.
+    """
+
+    def __init__(self, refuse: Callable[[str, Exception], None]) -> None:
+        self._refuse = refuse
+        self._doubted: set[bytes] = set()
+        self._late: dict[bytes, float] = {}
+
+    def create(
+        self, sink: Sink, event: events.Open, parent: KnownRun | None, tags: dict[str, str], *, in_doubt: bool
+    ) -> tuple[KnownRun, dict[str, str]]:
+        """Create a run, or find it where it may be there already.
+
+        Returns:
+            the run, and the whole texts of tags that were cut, by their place in it.
+        """
+        # A child of a plain MLflow run names no experiment: it goes where its parent is.
+        named = event.experiment or "Default"
+        experiment = parent.experiment_id if parent is not None else self._experiment(sink, named, tags)
+        try:
+            return self._find_or_create(sink, event, experiment, tags, in_doubt)
+        except Refused as error:
+            return self._create_elsewhere(sink, event, experiment, tags, error)
+
+    def settle(self, sink: Sink, runs: RunMap) -> None:
+        """Remove what requests have made that were given up and carried out all the same, once no more can come."""
+        for id_, since in list(self._late.items()):
+            if time.monotonic() - since < _LATE_PATIENCE:
+                raise NotYet("a request that was given up may still be carried out")
+            run = runs.get(id_)
+            if run is not None:
+                sink.remove_others(id_.hex(), run.experiment_id, run.run_id)
+            del self._late[id_]
+
+    def _find_or_create(
+        self, sink: Sink, event: events.Open, experiment: str, tags: dict[str, str], in_doubt: bool
+    ) -> tuple[KnownRun, dict[str, str]]:
+        fitted = Pending()
+        for key, value in tags.items():
+            fitted.add_tag(key, value)
+        if in_doubt or event.run in self._doubted:
+            found = sink.find_run(event.run.hex(), experiment)
+            if found is not None:
+                return KnownRun(*found), fitted.texts
+        self._doubted.add(event.run)
+        # MLflow refuses a tag of this name that says anything else.
+        own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
+        name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.word
+        try:
+            run_id = sink.create_run(experiment, name, event.time // 1_000_000, fitted.batch.tags)
+        except Unavailable as error:
+            if error.late:
+                self._late[event.run] = time.monotonic()
+            raise
+        self._doubted.discard(event.run)
+        return KnownRun(run_id, experiment, params={}), fitted.texts
+
+    def _create_elsewhere(
+        self, sink: Sink, event: events.Open, refused: str, tags: dict[str, str], error: Refused
+    ) -> tuple[KnownRun, dict[str, str]]:
+        """Where a store has begun anew, the parent's experiment is gone, and its name leads to another."""
+        fresh = self._experiment(sink, event.experiment or "Default", tags)
+        try:
+            if fresh != refused:
+                return self._find_or_create(sink, event, fresh, tags, in_doubt=False)
+        except Refused as again:
+            error = again
+        # Nothing of this run could be written, so it waits until somebody has mended the cause.
+        raise Unavailable(str(error))
+
+    def _experiment(self, sink: Sink, name: str, tags: dict[str, str]) -> str:
+        try:
+            return sink.experiment(name)
+        except Refused as error:
+            # A name that MLflow does not take must not keep the runs from it, nor those behind them.
+            self._refuse(f"the experiment {name[:100]!r}", error)
+            tags["trackdsl.refused.experiment"] = name
+            return sink.experiment("Default")

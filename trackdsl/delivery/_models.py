@@ -1,0 +1,211 @@
+"""A model's snapshot → an MLflow logged model of the run, assembled without ever loading the model.
+
+Everything can be done again: what is there already is found by its tag and finished. What is done follows
+`mlflow.models.Model.log`, without its inference of requirements and its check of the example, which load the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from trackdsl._events import Model
+from trackdsl.delivery._limits import fit_text
+from trackdsl.handlers import _examples
+
+_TAG = "trackdsl.model"
+_MAX_NAME = 250
+_MAX_TAG = 5000
+#: What MLflow refuses in the name of a logged model, see `_validate_logged_model_name` in mlflow/utils/validation.py.
+_REFUSED = re.compile(r"[/:.%\"'\x00-\x1f]")
+#: Lists the versions of a logged model for MLflow's UI, see mlflow/utils/mlflow_tags.py.
+_VERSIONS = "mlflow.modelVersions"
+
+
+def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Model, folder: Path) -> None:
+    """Log a model; where it is logged already, what is missing is added.
+
+    Args:
+        client: an `MlflowClient` for the store.
+        uri: its tracking URI.
+        run_id: the run that made the model, as MLflow calls it.
+        experiment_id: the experiment of that run.
+        event: tells of the model.
+        folder: its snapshot, which is left as it is.
+    """
+    key = _key(event)
+    params = client.get_run(run_id).data.params
+    model = _find(client, experiment_id, key)
+    if model is None:
+        model = _create(client, run_id, experiment_id, event, key, params)
+    if str(getattr(model.status, "value", model.status)) != "READY":
+        _log_output(client, run_id, model.model_id, event.step)
+        with _assembled(model, run_id, event, folder) as assembled:
+            client.log_model_artifacts(model.model_id, str(assembled))
+        # A server is sent many parameters in several requests, of which some may be missing.
+        missing = {name: value for name, value in params.items() if name not in (model.params or {})}
+        if missing:
+            client.log_model_params(model.model_id, missing)
+        client.finalize_logged_model(model.model_id, "READY")
+    if event.registered_name is not None:
+        _register(client, uri, run_id, model, event.registered_name, key)
+
+
+def logged_name(name: str) -> str:
+    """The name of a logged model, without what MLflow does not take.
+
+    >>> logged_name("models/rf"), logged_name("classifier")
+    ('models_rf', 'classifier')
+    """
+    return fit_text(_REFUSED.sub("_", name), _MAX_NAME) or "model"
+
+
+def _key(event: Model) -> str:
+    """What is the same each time this very event is delivered, and is that of no other."""
+    told = json.dumps([event.run.hex(), event.name, event.snapshot, event.time])
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _find(client: Any, experiment_id: str, key: str) -> Any:
+    found = list(client.search_logged_models([experiment_id], f"tags.`{_TAG}` = '{key}'"))
+    found.sort(key=lambda model: (model.creation_timestamp, model.model_id))
+    for late in found[1:]:
+        # A server may carry out a request that was given up: one model is kept.
+        client.delete_logged_model(late.model_id)
+    return found[0] if found else None
+
+
+def _create(client: Any, run_id: str, experiment_id: str, event: Model, key: str, params: dict[str, str]) -> Any:
+    name = logged_name(event.name)
+    tags = {_TAG: key}
+    if name != event.name:
+        tags["trackdsl.model.name"] = fit_text(event.name, _MAX_TAG)
+    return client.create_logged_model(experiment_id, name, run_id, tags, params)
+
+
+def _log_output(client: Any, run_id: str, model_id: str, step: int) -> None:
+    from mlflow.entities import LoggedModelOutput
+
+    # The store adds a row each time, so it is asked first.
+    outputs = getattr(client.get_run(run_id).outputs, "model_outputs", None) or []
+    if all(output.model_id != model_id for output in outputs):
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+
+
+@contextlib.contextmanager
+def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[Path]:
+    """An MLflow model's folder, made of a snapshot."""
+    from mlflow import pyfunc
+    from mlflow.models import Model as MlflowModel
+
+    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    # Beside the snapshot: what a crash leaves goes with it, and files can be linked.
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=folder.parent) as temporary:
+        path = Path(temporary) / "model"
+        shutil.copytree(folder / "model", path, copy_function=_link)
+        described = MlflowModel(
+            artifact_path=model.artifact_location,
+            run_id=run_id,
+            utc_time_created=datetime.fromtimestamp(event.time / 1e9, timezone.utc).replace(tzinfo=None),
+            model_uuid=model.model_id,
+            model_id=model.model_id,
+        )
+        _add_example(described, spec, folder, path)
+        if spec["pyfunc"] is not None:
+            pyfunc.add_to_model(described, **spec["pyfunc"], conda_env="conda.yaml", python_env="python_env.yaml")
+            described.flavors[pyfunc.FLAVOR_NAME]["python_version"] = spec["python"]
+        if spec["flavor"] != pyfunc.FLAVOR_NAME:
+            described.add_flavor(spec["flavor"], **spec["options"])
+        described.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        _write_environment(spec, path)
+        described.save(str(path / "MLmodel"))
+        yield path
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # The file system cannot.
+        shutil.copyfile(source, target)
+
+
+def _add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path) -> None:
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.models.utils import _save_example  # There is no public way but to hand MLflow the model itself.
+
+    example, answer = (
+        None if spec[part] is None else _examples.read(spec[part], folder) for part in ("example", "answer")
+    )
+    params = spec["params"]
+    if example is not None:
+        # What MLflow cannot hold as an example may still tell the signature, and the model is there without either.
+        with contextlib.suppress(Exception):
+            _save_example(described, example if params is None else (example, params), str(path))
+    if spec["signature"]:
+        described.signature = ModelSignature.from_dict(spec["signature"])
+    elif example is not None:
+        with contextlib.suppress(Exception):
+            described.signature = infer_signature(example, answer, params)
+
+
+def _write_environment(spec: dict[str, Any], path: Path) -> None:
+    """Write the three files that MLflow makes environments from, see its documentation of the model format."""
+    import yaml
+
+    requirements, build = spec["requirements"], spec["build"]
+    conda = {
+        "name": "mlflow-env",
+        "channels": ["conda-forge"],
+        # Not the very version of pip: it may not be at conda-forge yet.
+        "dependencies": [f"python={spec['python']}", build[0].replace("==", "<="), {"pip": requirements}],
+    }
+    python = {"python": spec["python"], "build_dependencies": build, "dependencies": ["-r requirements.txt"]}
+    (path / "requirements.txt").write_text("\n".join(requirements), encoding="utf-8")
+    for name, content in (("conda.yaml", conda), ("python_env.yaml", python)):
+        (path / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _register(client: Any, uri: str, run_id: str, model: Any, name: str, key: str) -> None:
+    """Make the model a version of a registered model, once."""
+    versions = client.search_model_versions(f"run_id='{run_id}'", max_results=1000)
+    known = next((found for found in versions if found.name == name and found.tags.get(_TAG) == key), None)
+    if known is None:
+        _create_registered_model(client, name)
+        known = client.create_model_version(
+            name, _source(uri, model), run_id, {_TAG: key}, await_creation_for=0, model_id=model.model_id
+        )
+    told = json.dumps([{"name": name, "version": int(known.version)}])
+    if model.tags.get(_VERSIONS) != told:
+        client.set_logged_model_tags(model.model_id, {_VERSIONS: told})
+
+
+def _create_registered_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+            raise
+
+
+def _source(uri: str, model: Any) -> str:
+    """Where a version's files are.
+
+    A database store looks up a model's id at MLflow's global tracking URI, which may lead elsewhere in a program that
+    delivers by itself.
+    """
+    import mlflow
+
+    if uri.startswith("http") or mlflow.get_tracking_uri() == uri:
+        return f"models:/{model.model_id}"
+    return str(model.artifact_location)

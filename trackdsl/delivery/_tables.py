@@ -1,0 +1,332 @@
+"""Tables that grow: the rows of many events, of several journals, in one file at MLflow, each exactly once.
+
+MLflow can replace a file and not append to it, so what it gets must not depend on how often it is told. On their way
+the rows of a table are kept in a log of their own, `<spool>/tables/<run>-<hash of the path>.jsonl`:
+
+    {"run_id": ..., "path": ...}                                   the table
+    {"journal": ..., "snapshot": ..., "table": {...}}              the rows of one event, once
+    {"base": {...}}                                                what MLflow had before, noted before it gets anything
+
+An upload is the base and all rows after it: the same file, however often it is repeated. The log is removed when
+MLflow has taken it, and the next rows begin a new one, whose base has the former rows. A snapshot is removed only when
+the log is on the disk, and again when a log is found at the start: so an event that is read once more finds its rows in
+the log, or its snapshot gone. Rows that another program appends between the base and the upload are lost, as they are
+with `mlflow.log_table`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from trackdsl import _events as events
+from trackdsl.delivery import _limits
+from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
+from trackdsl.delivery._table_format import Table, as_table, parse, render
+from trackdsl.errors import logger
+from trackdsl.journal._spool import JOURNALS
+
+_FOLDER = "tables"
+#: Seconds before a table that the store would not take is tried again.
+_PAUSE = 5.0
+#: How long a store may take over an upload that nobody waits for any more: it must not replace a later one.
+_LATE_PATIENCE = 20.0
+#: The tag by which MLflow's UI and `mlflow.load_table` find tables.
+_TAG = "mlflow.loggedArtifacts"
+_MAX_TOLD = 10_000
+
+
+class Tables:
+    """Delivers the tables of a spool.
+
+    Args:
+        spool: the spool's folder, of which nobody else delivers anything meanwhile.
+
+    Attributes:
+        reason: what the store said last.
+    """
+
+    def __init__(self, spool: Path) -> None:
+        self._folder = spool / _FOLDER
+        self._journals = spool / JOURNALS
+        self._logs: dict[Path, _Log] = {}
+        self._told: set[tuple[str, str]] = set()
+        self.reason = ""
+        self._find_logs()
+
+    def take(self, run_id: str, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
+        """Take the rows of an event over; call `upload` before the event is noted as done.
+
+        Args:
+            run_id: MLflow's id of the run.
+            event: tells of the rows.
+            journal: the folder of the journal that the event is from.
+            in_doubt: it may have been taken before.
+
+        Returns:
+            why the rows are left out for good; None where they are not.
+
+        Raises:
+            Unavailable: there is no room for them.
+        """
+        log = self._log(run_id, event.path)
+        source = (journal.name, event.snapshot)
+        if log is not None and source in log.sources:
+            return None
+        try:
+            rows = as_table(json.loads((journal / "files" / event.snapshot).read_bytes()))
+        except FileNotFoundError:
+            return None if in_doubt else "its snapshot is gone"
+        except (OSError, ValueError) as error:
+            return f"its snapshot cannot be read: {error}"
+        try:
+            log = log or self._new_log(run_id, event.path)
+            log.add_rows(source, rows)
+        except OSError as error:
+            raise Unavailable(f"cannot keep the rows of {event.path!r} in {self._folder}: {error}") from None
+        return None
+
+    def upload(self, sink: Sink, journal: Path, run_id: str | None = None) -> bool:
+        """Tell the store of the tables that have rows of a journal; those that it does not take now wait.
+
+        Args:
+            sink: the store of the journal.
+            journal: the journal's folder.
+            run_id: the only run whose tables are meant, or None for all.
+
+        Returns:
+            whether any was delivered.
+
+        Raises:
+            Unavailable: the rows cannot be made durable.
+        """
+        self._settle()
+        mine = [log for log in self._logs.values() if journal.name in log.journals and run_id in (None, log.run_id)]
+        return sum(self._deliver(sink, log) for log in mine if time.monotonic() >= log.next_try) > 0
+
+    def waiting(self, journal: Path) -> int:
+        """How many tables have rows of a journal that the store has not taken yet; the journal must not go before."""
+        return sum(journal.name in log.journals for log in self._logs.values())
+
+    def _find_logs(self) -> None:
+        """Take up what an earlier process left."""
+        for part in self._folder.glob("upload-*"):
+            shutil.rmtree(part, ignore_errors=True)
+        for path in sorted(self._folder.glob("*.jsonl")):
+            log = _Log.read(path)
+            # A journal goes after its tables, so these have been delivered: the removal was lost in a power cut.
+            if log is None or not any((self._journals / name).is_dir() for name in log.journals):
+                _remove(path)
+            else:
+                self._logs[path] = log
+        self._settle()
+
+    def _path(self, run_id: str, place: str) -> Path:
+        name = "".join(c if c.isalnum() else "_" for c in run_id)[:64]
+        return self._folder / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:16]}.jsonl"
+
+    def _log(self, run_id: str, place: str) -> _Log | None:
+        return self._logs.get(self._path(run_id, place))
+
+    def _new_log(self, run_id: str, place: str) -> _Log:
+        if not self._folder.exists():
+            self._folder.mkdir(mode=0o700)
+            _sync(self._folder.parent)
+        path = self._path(run_id, place)
+        log = _Log(path, run_id, place)
+        log.add({"run_id": run_id, "path": place})
+        self._logs[path] = log
+        return log
+
+    def _settle(self) -> None:
+        """Bring what was taken to the disk, and only then remove its snapshots."""
+        unsynced = [log for log in self._logs.values() if log.unsynced]
+        if not unsynced:
+            return
+        try:
+            for log in unsynced:
+                _sync(log.path)
+            # The names too: of these logs, and of those that were removed since.
+            _sync(self._folder)
+        except OSError as error:
+            raise Unavailable(f"cannot keep tables in {self._folder}: {error}") from None
+        for log in unsynced:
+            for journal, snapshot in log.unsynced:
+                _remove((self._journals / journal / "files" / snapshot).parent)
+            log.unsynced.clear()
+
+    def _deliver(self, sink: Sink, log: _Log) -> bool:
+        try:
+            self._store(sink, log)
+        except Refused as error:
+            if not self._leave_out(sink, log, str(error)):
+                return False
+        except Unavailable as error:
+            self._wait(log, error)
+            return False
+        _remove(log.path)
+        del self._logs[log.path]
+        return True
+
+    def _store(self, sink: Sink, log: _Log) -> None:
+        table = Table()
+        try:
+            if not log.has_base:
+                content = sink.read_artifact(log.run_id, log.place)
+                base = Table() if content is None else parse(content, log.place)
+                log.add({"base": {"columns": base.columns, "data": base.rows}})
+                _sync(log.path)
+                log.has_base = True
+            base, appended = log.content()
+            table.append(base)
+            for rows in appended:
+                table.append(rows)
+            with tempfile.TemporaryDirectory(prefix="upload-", dir=self._folder) as folder:
+                local = Path(folder) / PurePosixPath(log.place).name
+                local.write_bytes(render(table, log.place))
+                sink.write_artifact(log.run_id, local, log.place, directory=False)
+        except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+            raise Refused(f"{type(error).__name__}: {error}") from None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise Refused(str(error)) from None
+            raise Unavailable(f"cannot write to {self._folder}: {error}") from None
+        self._tell(sink, log)
+
+    def _tell(self, sink: Sink, log: _Log) -> None:
+        """Add a table to the tag that lists them; it may hold what others have entered."""
+        entry = {"path": log.place, "type": "table"}
+        if (log.run_id, log.place) in self._told:
+            return
+        try:
+            listed = json.loads(sink.tags(log.run_id).get(_TAG, "[]"))
+        except ValueError:
+            listed = []
+        listed = listed if isinstance(listed, list) else []
+        if entry not in listed:
+            text = json.dumps([*listed, entry])
+            if len(text) > _limits.MAX_TAG:
+                tag = _limits.fit_key(f"trackdsl.omitted.{_TAG}/{log.place}")
+                sink.write(log.run_id, Batch(tags={tag: "the tag that lists tables is full"}))
+            else:
+                sink.write(log.run_id, Batch(tags={_TAG: text}))
+        if len(self._told) >= _MAX_TOLD:
+            self._told.clear()
+        self._told.add((log.run_id, log.place))
+
+    def _leave_out(self, sink: Sink, log: _Log, reason: str) -> bool:
+        tag = _limits.fit_key(f"trackdsl.omitted.{log.place}")
+        try:
+            sink.write(log.run_id, Batch(tags={tag: _limits.fit_text(f"MLflow refused it: {reason}", 500)}))
+        except Unavailable as error:
+            self._wait(log, error)
+            return False
+        except Refused:
+            pass  # The run is gone, and nobody can be told.
+        logger.warning("trackdsl: rows of the table %r are left out: %s", log.place, reason)
+        return True
+
+    def _wait(self, log: _Log, error: Unavailable) -> None:
+        self.reason = f"the table {log.place!r} is not taken: {error}"
+        if not log.next_try:
+            logger.warning("trackdsl keeps rows of the table %r for later: %s", log.place, error)
+        log.next_try = time.monotonic() + (_LATE_PATIENCE if error.late else _PAUSE)
+
+
+class _Log:
+    """The rows of one table on their way.
+
+    Attributes:
+        sources: journal and snapshot of every event whose rows it holds.
+        unsynced: those of them that may not be on the disk yet, or whose snapshots may be there.
+        journals: the journals that they are from.
+        has_base: whether what MLflow had before is noted.
+        next_try: when it may be tried again, on the monotonic clock; 0 before the first time.
+    """
+
+    def __init__(self, path: Path, run_id: str, place: str) -> None:
+        self.path = path
+        self.run_id = run_id
+        self.place = place
+        self.sources: set[tuple[str, str]] = set()
+        self.unsynced: list[tuple[str, str]] = []
+        self.journals: set[str] = set()
+        self.has_base = False
+        self.next_try = 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> _Log | None:
+        """Find a log again; what follows a torn line was not taken yet, and is cut off."""
+        log = None
+        with open(path, "rb+") as file:
+            good = 0
+            for line in file:
+                try:
+                    told = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    told = None
+                if not isinstance(told, dict):
+                    file.truncate(good)
+                    break
+                good += len(line)
+                if log is None:
+                    log = cls(path, told["run_id"], told["path"])
+                elif "base" in told:
+                    log.has_base = True
+                else:
+                    log._note((told["journal"], told["snapshot"]))
+        return log
+
+    def add_rows(self, source: tuple[str, str], rows: Table) -> None:
+        """Note the rows of an event."""
+        table = {"columns": rows.columns, "data": rows.rows}
+        self.add({"journal": source[0], "snapshot": source[1], "table": table})
+        self._note(source)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write a line, whole or not at all."""
+        with open(self.path, "ab", buffering=0) as file:
+            size = file.tell()
+            content = json.dumps(line).encode() + b"\n"
+            if file.write(content) != len(content):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, "no space left", str(self.path))
+
+    def content(self) -> tuple[Table, list[Table]]:
+        """What MLflow had before, and what is to be appended, in order."""
+        base, appended = Table(), []
+        with open(self.path, "rb") as file:
+            for line in file:
+                told = json.loads(line)
+                if "base" in told:
+                    base = as_table(told["base"])
+                elif "table" in told:
+                    appended.append(as_table(told["table"]))
+        return base, appended
+
+    def _note(self, source: tuple[str, str]) -> None:
+        self.sources.add(source)
+        self.unsynced.append(source)
+        self.journals.add(source[0])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

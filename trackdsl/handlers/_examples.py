@@ -1,0 +1,273 @@
+"""Examples of a model's input and output: chosen among a call's arguments, kept as files that hold no code.
+
+Libraries are recognised only where the program has imported them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trackdsl._secrets import is_secret_name, mask_text
+from trackdsl.handlers._flavor import Inputs
+
+ROWS = 5
+_NAMES = ("x", "x_train", "features", "data", "inputs", "df", "frame", "train", "texts", "text", "documents", "corpus")
+_ARRAYS = ("numpy", "torch", "jax", "jaxlib", "tensorflow")
+_MAX_CELLS = 1_000_000
+
+
+def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[Any, bool]]:
+    """Examples from the arguments of a call, the best first.
+
+    Args:
+        arguments: by name; parts of tuples and dicts count as arguments too.
+        wanted: the data that the model takes.
+
+    Yields:
+        an example of a few rows, and whether its columns are those that the model takes.
+    """
+    found = [(name, value) for name, value in _opened(arguments) if _is_data(value)]
+    if wanted.names is not None:
+        for _, value in found:
+            selected = _select(value, wanted.names)
+            if selected is not None:
+                yield selected, True
+                return
+    if wanted.count is not None:
+        for _, value in found:
+            if _width(value) == wanted.count:
+                taken = rows_of(value)
+                # Without names of its own the model was fitted on an array.
+                unnamed = wanted.names is None and hasattr(taken, "to_numpy")
+                yield taken.to_numpy() if unnamed else taken, True
+                return
+        return
+    named = [value for name in _NAMES for found_as, value in found if found_as.lower() == name]
+    for value in [*named, *(value for _, value in found if _width(value) is not None)]:
+        taken = rows_of(value)
+        if isinstance(taken, list) or getattr(taken, "ndim", 0) == 1:
+            # MLflow makes a frame of a list, of which a vectorizer would see the names of the columns alone.
+            taken = _texts(taken)
+        if taken is not None:
+            yield taken, False
+
+
+def rows_of(value: Any, count: int | None = ROWS) -> Any:
+    """A copy of the first rows of data, as pandas, NumPy, SciPy or a list have it; None for anything else."""
+    pandas, polars, pyarrow = (sys.modules.get(name) for name in ("pandas", "polars", "pyarrow"))
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return None if _hides(value.columns) else value.iloc[:count].reset_index(drop=True)
+    if pandas is not None and isinstance(value, pandas.Series):
+        return value.iloc[:count].to_numpy(copy=True)
+    if polars is not None and isinstance(value, polars.DataFrame):
+        return None if _hides(value.columns) else (value if count is None else value.head(count)).to_pandas()
+    if pyarrow is not None and isinstance(value, (pyarrow.Table, pyarrow.RecordBatch)):
+        return None if _hides(value.schema.names) else value.slice(0, count).to_pandas()
+    if _is_sparse(value):
+        return value.tocsr()[:count].copy()
+    if _is_array(value):
+        return _array(value[:count] if value.ndim else value)
+    if isinstance(value, (list, tuple)):
+        return list(value[:count])
+    return None
+
+
+def answer_of(value: Any) -> Any:
+    """What a model has answered, as it can be kept; None where it cannot."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.Series):
+        return value.reset_index(drop=True)
+    return value if isinstance(value, (dict, str, int, float)) else rows_of(value, None)
+
+
+def write(value: Any, folder: Path, stem: str) -> dict[str, str]:
+    """Write an example.
+
+    Args:
+        value: as `rows_of` returns it, or a dict of arrays, or what JSON can hold.
+        folder: where to.
+        stem: the file's name without its suffix.
+
+    Returns:
+        what `read` needs to find it.
+
+    Raises:
+        Exception: it cannot be held without pickling.
+    """
+    pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
+    if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series)):
+        return _write_frame(value, folder / f"{stem}.arrow")
+    if _is_sparse(value):
+        import scipy.sparse
+
+        scipy.sparse.save_npz(folder / f"{stem}.npz", value)
+        return {"kind": "sparse", "file": f"{stem}.npz"}
+    if numpy is not None and isinstance(value, numpy.ndarray) and value.dtype.kind != "O":
+        texts = [mask_text(str(text)) for text in value.flat] if value.dtype.kind == "U" else []
+        masked = numpy.array(texts).reshape(value.shape) if texts != value.ravel().tolist() and texts else value
+        numpy.save(folder / f"{stem}.npy", masked, allow_pickle=False)
+        return {"kind": "array", "file": f"{stem}.npy"}
+    if numpy is not None and isinstance(value, dict) and all(_is_array(part) for part in value.values()) and value:
+        arrays = {str(name): _array(part) for name, part in value.items()}
+        numpy.savez(folder / f"{stem}.npz", allow_pickle=False, **arrays)
+        return {"kind": "arrays", "file": f"{stem}.npz"}
+    kind = "objects" if hasattr(value, "tolist") else "json"
+    tree = value.tolist() if kind == "objects" else value
+    (folder / f"{stem}.json").write_text(json.dumps(_masked(tree)), encoding="utf-8")
+    return {"kind": kind, "file": f"{stem}.json"}
+
+
+def read(told: Mapping[str, str], folder: Path) -> Any:
+    """Read what `write` has written; nothing of it is executed."""
+    path = folder / told["file"]
+    kind = told["kind"]
+    if kind in ("frame", "series"):
+        import pyarrow as pa
+
+        with pa.OSFile(str(path)) as file:
+            frame = pa.ipc.open_file(file).read_all().to_pandas()
+        return frame if kind == "frame" else frame.iloc[:, 0].rename(told.get("name"))
+    if kind == "sparse":
+        import scipy.sparse
+
+        return scipy.sparse.load_npz(path)
+    if kind == "json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    import numpy as np
+
+    if kind == "objects":
+        return np.array(json.loads(path.read_text(encoding="utf-8")), dtype=object)
+    loaded = np.load(path, allow_pickle=False)
+    return dict(loaded) if kind == "arrays" else loaded
+
+
+def _opened(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in arguments.items():
+        if is_secret_name(name):
+            continue
+        if type(value) is tuple:
+            yield from ((name, part) for part in value[:20])
+        elif isinstance(value, dict):
+            yield from ((str(key), part) for key, part in list(value.items())[:20] if not is_secret_name(str(key)))
+        else:
+            yield name, value
+
+
+def _is_data(value: Any) -> bool:
+    if _width(value) is not None or (_is_array(value) and value.ndim > 2):
+        return _few_cells(value)
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.Series):
+        return len(value) > 0 and type(value.iloc[0]) is str
+    return type(value) is list and bool(value) and type(value[0]) is str
+
+
+def _texts(values: Any) -> Any:
+    import numpy as np
+
+    return np.array([str(text) for text in values]) if all(isinstance(text, str) for text in values) else None
+
+
+def _few_cells(value: Any) -> bool:
+    """Rows of so many cells are no example for people to look at, nor for a text file to hold."""
+    cells = 1
+    for size in value.shape[1:]:
+        cells *= size
+    return bool(value.shape[0]) and cells * ROWS <= _MAX_CELLS
+
+
+def _width(value: Any) -> int | None:
+    """The number of columns of what is a table."""
+    pandas, polars, pyarrow = (sys.modules.get(name) for name in ("pandas", "polars", "pyarrow"))
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return int(value.shape[1])
+    if polars is not None and isinstance(value, polars.DataFrame):
+        return int(value.shape[1])
+    if pyarrow is not None and isinstance(value, (pyarrow.Table, pyarrow.RecordBatch)):
+        return int(value.num_columns)
+    if _is_sparse(value) or (_is_array(value) and value.ndim == 2):
+        return int(value.shape[1])
+    return None
+
+
+def _select(value: Any, names: tuple[Any, ...]) -> Any:
+    """The columns of these names, where the frame has all of them."""
+    if not hasattr(value, "columns"):
+        return None
+    present = getattr(value, "column_names", None)  # Of pyarrow, whose `columns` are the data.
+    if not set(names) <= set(value.columns if present is None else present):
+        return None
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        picked = value.iloc[:ROWS][list(names)]
+        return rows_of(picked) if picked.shape[1] == len(names) else None
+    return rows_of(value.select(list(names)))
+
+
+def _hides(columns: Any) -> bool:
+    return any(is_secret_name(str(name)) for name in columns)
+
+
+def _is_array(value: Any) -> bool:
+    root = type(value).__module__.partition(".")[0]
+    return root in _ARRAYS and hasattr(value, "ndim") and hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+def _is_sparse(value: Any) -> bool:
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(value)) and value.ndim == 2
+
+
+def _array(value: Any) -> Any:
+    import numpy as np
+
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+        return value.numpy().copy()
+    return np.array(value)
+
+
+def _write_frame(value: Any, path: Path) -> dict[str, str]:
+    import pyarrow as pa
+
+    told = {"kind": "frame", "file": path.name}
+    frame = value
+    if value.ndim == 1:
+        frame = value.to_frame("answer")
+        told["kind"] = "series"
+        if isinstance(value.name, str):
+            told["name"] = value.name
+    texts = {
+        name: frame[name].map(lambda cell: mask_text(cell) if isinstance(cell, str) else cell)
+        for name in frame.columns
+        if frame[name].dtype == object or str(frame[name].dtype).startswith(("str", "string"))
+    }
+    frame = frame.assign(**texts) if all(isinstance(name, str) for name in texts) else frame
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    return told
+
+
+def _masked(value: Any) -> Any:
+    """A tree of plain values as JSON holds it, with secrets masked.
+
+    Raises:
+        TypeError: something in it is none.
+    """
+    if isinstance(value, dict):
+        return {str(key): _masked(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_masked(part) for part in value]
+    if hasattr(value, "tolist"):
+        return _masked(value.tolist())
+    if isinstance(value, str):
+        return mask_text(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be kept as an example")

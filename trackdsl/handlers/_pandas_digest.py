@@ -1,0 +1,273 @@
+"""Digests of pandas frames, over the buffers of their columns where those are in one piece.
+
+The columns of a frame that was made from an array in C order lie across each other. They are put in order through
+copies that fit into the processor's cache, by two threads where the frame is large: each byte is fetched from memory
+once, as it would be if the columns were hashed where they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from trackdsl.handlers._dataset import column_type
+from trackdsl.handlers._digest import GROUP, Digest, feed_objects
+from trackdsl.handlers.numpy import feed_bytes, has_missing
+
+_ROWS = 1024
+_COLUMNS = 128
+#: Bytes of a frame from which on a second thread is worth its start.
+_LARGE = 32 << 20
+_CHUNK = 1 << 18
+
+Missing = dict[int, bool]
+
+
+def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list[tuple[Any, str, bool]]]:
+    """The digest of a frame, its rows, and name, MLflow's type and completeness of its columns."""
+    import pandas as pd
+
+    plain = pd.DataFrame(frame, copy=False)
+    digest = Digest(kind)
+    digest.note(list(plain.shape), list(plain.columns), list(plain.columns.names))
+    _feed_index(digest, plain.index)
+    missing: Missing = {}
+    strided = []
+    types = []
+    for place in range(plain.shape[1]):
+        column = plain.iloc[:, place]
+        across, told = _feed_column(digest, place, column, missing)
+        types.append(told)
+        if across is not None:
+            strided.append((place, across))
+    for places, block in _blocks(strided):
+        _feed_block(digest, places, block, missing)
+    columns = [(name, types[place], not missing.get(place)) for place, name in enumerate(plain.columns)]
+    return digest, len(plain), columns
+
+
+def _feed_column(digest: Digest, place: int, column: Any, missing: Missing) -> tuple[Any, str]:
+    """Feed a column; one whose values do not lie side by side is given back to be fed later. And MLflow's type."""
+    import numpy as np
+
+    values, stream = column.array, str(place)
+    digest.note(str(column.dtype))
+    if isinstance(column.dtype, np.dtype):
+        plain = column.to_numpy()
+        if plain.dtype == object:
+            kinds = feed_objects(digest, stream, plain)
+            missing[place] = kinds != {str} and bool(column.hasnans)
+            return None, column_type(kinds)
+        if not plain.flags.c_contiguous:
+            return plain, mlflow_type(column.dtype)
+        missing[place] = _feed_whole(digest, stream, plain)
+    else:
+        missing[place] = _feed_extension(digest, stream, values)
+    return None, mlflow_type(column.dtype)
+
+
+def _feed_whole(digest: Digest, stream: str, values: Any) -> bool:
+    """Feed a contiguous column of numbers, looking for what is missing while it is in the cache."""
+    missing = False
+    if values.dtype.kind not in "fcmM":
+        feed_bytes(digest, stream, values)
+        return False
+    hashed = digest.stream(stream)
+    flat = values.view("u1")
+    step = _CHUNK // values.itemsize
+    for start in range(0, len(values), step):
+        hashed.update(flat[start * values.itemsize : (start + step) * values.itemsize])
+        missing = missing or has_missing(values[start : start + step])
+    return missing
+
+
+def _feed_extension(digest: Digest, stream: str, values: Any) -> bool:
+    """Feed a column of one of pandas' own types, or of somebody else's."""
+    import numpy as np
+    import pandas as pd
+
+    missing = bool(values.isna().any())
+    if isinstance(values, pd.Categorical):
+        digest.note(bool(values.ordered))
+        _feed_index(digest, values.categories, f"{stream}.categories")
+        feed_bytes(digest, stream, np.asarray(values.codes))
+    elif hasattr(values, "asi8"):  # Times with a zone, and periods.
+        feed_bytes(digest, stream, values.asi8)
+    elif isinstance(values, pd.arrays.IntervalArray):
+        for side in ("left", "right"):
+            _feed_index(digest, getattr(values, side), f"{stream}.{side}")
+    elif isinstance(values.dtype, pd.StringDtype) and values.dtype.storage == "python":
+        feed_objects(digest, stream, values.to_numpy(dtype=object, na_value=None))
+    elif hasattr(values, "__arrow_array__") and not _is_masked(values):
+        from trackdsl.handlers.pyarrow import feed_arrow
+
+        feed_arrow(digest, stream, values.__arrow_array__())
+    else:
+        _feed_pieces(digest, stream, values)
+    return missing
+
+
+def _feed_pieces(digest: Digest, stream: str, values: Any) -> None:
+    import numpy as np
+    import pandas as pd
+
+    for start in range(0, len(values), GROUP):
+        piece = values[start : start + GROUP]
+        if _is_masked(piece):
+            mask = piece.isna()
+            feed_bytes(digest, f"{stream}.mask", mask)
+            feed_bytes(digest, stream, piece.to_numpy(dtype=piece.dtype.numpy_dtype, na_value=piece.dtype.type(0)))
+        elif isinstance(piece, pd.arrays.SparseArray):
+            feed_bytes(digest, stream, np.asarray(piece))
+        else:
+            feed_objects(digest, stream, list(piece))
+
+
+def _is_masked(values: Any) -> bool:
+    import pandas as pd
+
+    return isinstance(values, (pd.arrays.IntegerArray, pd.arrays.FloatingArray, pd.arrays.BooleanArray))
+
+
+def _feed_index(digest: Digest, index: Any, stream: str = "index") -> None:
+    import pandas as pd
+
+    if isinstance(index, pd.MultiIndex):
+        digest.note(list(index.names), index.nlevels)
+        for level in range(index.nlevels):
+            _feed_index(digest, index.get_level_values(level), f"{stream}.{level}")
+        return
+    ranged = _as_range(index)
+    digest.note(index.name, len(index), None if ranged is None else [ranged.start, ranged.step], str(index.dtype))
+    if ranged is None:
+        import numpy as np
+
+        series = pd.Series(index, copy=False)
+        if isinstance(series.dtype, np.dtype):
+            plain = series.to_numpy()
+            feed_objects(digest, stream, plain) if plain.dtype == object else feed_bytes(digest, stream, plain)
+        else:
+            _feed_extension(digest, stream, series.array)
+
+
+def _as_range(index: Any) -> range | None:
+    """The range that an index of whole numbers is, whether pandas knows it or not; to pandas they are equal."""
+    import numpy as np
+    import pandas as pd
+
+    if isinstance(index, pd.RangeIndex):
+        found = range(index.start, index.stop, index.step)
+        return range(found.start, 0, 1) if len(found) == 1 else found if found else range(0)
+    if index.dtype != np.int64 or not len(index):
+        return None
+    values = index.to_numpy()
+    start, step = int(values[0]), int(values[1]) - int(values[0]) if len(values) > 1 else 1
+    if step == 0 or abs(start) + abs(step) * len(values) > 1 << 62:
+        return None
+    for at in range(0, len(values), GROUP):
+        part = values[at : at + GROUP]
+        if not np.array_equal(part, np.arange(start + at * step, start + (at + len(part)) * step, step)):
+            return None
+    return range(start, 0, 1) if len(values) == 1 else range(start, start + step * len(values), step)
+
+
+def _blocks(strided: Sequence[tuple[int, Any]]) -> Iterator[tuple[list[int], Any]]:
+    """Columns that lie in one array, put together again: their places, and the array with a row for each row."""
+    import numpy as np
+
+    at = 0
+    while at < len(strided):
+        _, first = strided[at]
+        end, apart = at + 1, 0
+        while end < len(strided) and end - at < _COLUMNS:
+            column = strided[end][1]
+            step = _address(column) - _address(strided[end - 1][1])
+            if (column.dtype, column.strides) != (first.dtype, first.strides) or step != (apart or step):
+                break
+            end, apart = end + 1, step
+        shape, strides = (len(first), end - at), (first.strides[0], apart)
+        yield [place for place, _ in strided[at:end]], np.lib.stride_tricks.as_strided(first, shape, strides)
+        at = end
+
+
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
+def _feed_block(digest: Digest, places: Sequence[int], block: Any, missing: Missing) -> None:
+    # Made here: making them is no work for threads.
+    hashed = [digest.stream(str(place)) for place in places]
+    half = (len(places) + 1) // 2
+    parts = [slice(0, half), slice(half, None)] if block.nbytes >= _LARGE and len(places) > 1 else [slice(None)]
+
+    def feed(part: slice) -> None:
+        _feed_across(hashed[part], places[part], block[:, part], missing)
+
+    _in_parallel(feed, parts)
+
+
+def _feed_across(hashed: Sequence[Any], places: Sequence[int], block: Any, missing: Missing) -> None:
+    import numpy as np
+
+    rows, count = block.shape
+    buffer = np.empty((count, _ROWS), block.dtype)
+    looks = block.dtype.kind in "fcmM"
+    for start in range(0, rows, _ROWS):
+        piece = block[start : start + _ROWS]
+        if len(piece) < _ROWS:
+            buffer = np.empty((count, len(piece)), block.dtype)
+        np.copyto(buffer, piece.T)
+        for one, column in zip(hashed, buffer.view("u1"), strict=True):
+            one.update(column)
+        if looks and has_missing(buffer):
+            for place, column in zip(places, buffer, strict=True):
+                missing[place] = missing.get(place, False) or has_missing(column)
+
+
+def _in_parallel(feed: Callable[[slice], None], parts: Sequence[slice]) -> None:
+    """Feed the first part in a thread and the others here; all of them here where no thread can be had."""
+    failed: list[BaseException] = []
+
+    def first() -> None:
+        try:
+            feed(parts[0])
+        except BaseException as error:  # It is raised where it can be seen.
+            failed.append(error)
+
+    if len(parts) > 1 and (os.cpu_count() or 1) > 1:
+        worker = threading.Thread(target=first, name="trackdsl-digest", daemon=True)
+        with contextlib.suppress(RuntimeError):  # None starts any more when the program ends.
+            worker.start()
+    else:
+        worker = None
+    if worker is None or worker.ident is None:
+        worker = None
+        feed(parts[0])
+    for part in parts[1:]:
+        feed(part)
+    if worker is not None:
+        worker.join()
+    if failed:
+        raise failed[0]
+
+
+def mlflow_type(dtype: Any) -> str:
+    """MLflow's type for a column, see `_infer_numpy_dtype` in mlflow/types/utils.py; `any` where it has none."""
+    kind = getattr(dtype, "kind", "O")
+    size = int(getattr(dtype, "itemsize", None) or getattr(getattr(dtype, "numpy_dtype", None), "itemsize", None) or 8)
+    name = str(dtype)
+    if kind == "b":
+        return "boolean"
+    if kind in "iu" and name != "category":
+        bits = size * 8 + (kind == "u")
+        return "integer" if bits <= 32 else "long" if bits <= 64 else "any"
+    if kind == "f":
+        return "float" if size <= 4 else "double" if size <= 8 else "any"
+    if kind == "M":
+        return "datetime"
+    if name.startswith(("str", "string")) or kind == "U":
+        return "string"
+    return "any"

@@ -1,0 +1,242 @@
+"""pandas frames → Parquet, a slice at a time: a frame of a gigabyte is written with some megabytes more.
+
+Which frames Parquet holds is found out on an empty frame of the same columns, by the way there and back.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+#: Bytes of a slice, which is one row group.
+_SLICE = 32 << 20
+_MAX_ROWS = 1 << 20
+_SAMPLE = 50
+#: What a column of objects may be made of, one of these and what is missing; and the name pyarrow has for it in the
+#: metadata that pandas reads.
+_KINDS = {
+    "str": ("string", "unicode"), "str_": ("string", "unicode"), "bytes": ("binary", "bytes"),
+    "bool": ("bool_", "bool"), "int": ("int64", "int64"), "float": ("float64", "float64"), "date": ("date32", "date"),
+    "Decimal": ("", "decimal"), "list": ("", "list"), "ndarray": ("", "list"),
+}  # fmt: skip
+_MODULES = frozenset(["builtins", "numpy", "datetime", "decimal"])
+
+
+def schema_of(frame: Any) -> Any:
+    """The Arrow schema of a frame, with what pandas needs to make it again; but its `attrs`, which are no content.
+
+    Raises:
+        Exception: Parquet cannot hold it, or would give back another one.
+    """
+    import pandas as pd
+    import pyarrow as pa
+
+    frame = pd.DataFrame(frame, copy=False)  # Without what a subclass, or `attrs`, would have copied for every slice.
+    if not frame.columns.is_unique or not len(frame.columns):
+        raise ValueError("column names are not unique, or there are none")
+    if len({type(name) for name in frame.columns}) > 1:
+        raise TypeError("column names are of several types")
+    empty = frame.iloc[:0]
+    ranged = isinstance(frame.index, pd.RangeIndex)
+    schema = pa.Schema.from_pandas(empty, preserve_index=None if ranged else True)
+    told = json.loads(schema.metadata[b"pandas"])
+    for index, column in enumerate(_columns(frame)):
+        if column.dtype == object:
+            kind, told["columns"][index]["pandas_type"] = _type_of_objects(column)
+            schema = schema.set(index, schema.field(index).with_type(kind))
+    for level in range(frame.index.nlevels):
+        values = frame.index.get_level_values(level)
+        if values.dtype == object:
+            kind, told["columns"][len(frame.columns) + level]["pandas_type"] = _type_of_objects(values)
+            schema = schema.set(len(frame.columns) + level, schema.field(len(frame.columns) + level).with_type(kind))
+    if ranged:
+        told["index_columns"][0].update(start=frame.index.start, stop=frame.index.stop, step=frame.index.step)
+    metadata = {**schema.metadata, b"pandas": json.dumps(told).encode()}
+    schema = schema.with_metadata({**metadata, **_kept_beside(frame)})
+    _check(empty, schema)
+    return schema
+
+
+def holds(frame: Any) -> bool:
+    """Whether Parquet gives back an equal frame.
+
+    Raises:
+        Exception: it does not.
+    """
+    import pandas as pd
+
+    columns = frame.columns
+    named = isinstance(columns, pd.RangeIndex) or (columns.is_unique and set(map(type, columns)) == {str})
+    names = {type(name) for name in (*columns.names, *frame.index.names)} <= {str, type(None)}
+    ranged = isinstance(frame.index, pd.RangeIndex)
+    # Of thousands of columns a schema takes a second.
+    if not (named and names and ranged and len(columns) and set(frame.dtypes) <= _simple()):
+        schema_of(frame)
+    return True
+
+
+@functools.cache
+def _simple() -> frozenset[Any]:
+    """Types that come back as they are, whatever the values."""
+    import numpy as np
+
+    names = ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8", "M8[ns]", "M8[us]")
+    return frozenset(map(np.dtype, names))
+
+
+def write_parquet(frame: Any, path: Path) -> None:
+    """Write a frame.
+
+    Raises:
+        Exception: see `schema_of`; or an object is not what the others of its column are.
+    """
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    frame = pd.DataFrame(frame, copy=False)
+    schema = schema_of(frame)
+    columns = list(_columns(frame))
+    levels = range(frame.index.nlevels) if len(schema) > len(columns) else ()
+    # One by one, where pyarrow converts as many columns at a time as there are processors.
+    floating = [str(field.type) in ("float", "double") for field in schema]
+    repeated: Any = [field.name for field, is_float in zip(schema, floating, strict=True) if not is_float]
+    # A dictionary of numbers that do not repeat is twice the work and a fifth more bytes.
+    with open(path, "xb") as file, pq.ParquetWriter(file, schema, use_dictionary=repeated or False) as writer:
+        for start, end in _slices(frame):
+            index = frame.index[start:end]
+            pieces = [*(column.iloc[start:end] for column in columns), *(index.get_level_values(i) for i in levels)]
+            arrays = [
+                pa.array(piece, type=field.type if piece.dtype == object else None, from_pandas=True)
+                for piece, field in zip(pieces, schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def read_parquet(source: Any) -> Any:
+    """Read a frame, with the types that Parquet has not: categories other than text, and times in seconds."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(source)
+    frame = table.to_pandas()
+    kept = json.loads((table.schema.metadata or {}).get(b"trackdsl", b"{}"))
+    for place, told in kept.get("categories", {}).items():
+        categories = pd.Index(_from_text(told["values"]))
+        dtype = pd.CategoricalDtype(categories, ordered=told["ordered"])
+        frame.isetitem(int(place), frame.iloc[:, int(place)].astype(dtype))
+    for place in kept.get("seconds", ()):
+        column = frame.iloc[:, place]
+        frame.isetitem(place, column.dt.as_unit("s"))
+    return frame
+
+
+def _columns(frame: Any) -> Iterator[Any]:
+    return (frame.iloc[:, index] for index in range(len(frame.columns)))
+
+
+def _type_of_objects(values: Any) -> tuple[Any, str]:
+    """The Arrow type for a column of Python objects, where it has one that gives back equal objects."""
+    import pandas as pd
+    import pyarrow as pa
+
+    objects = values.to_numpy()
+    kinds = set(map(type, objects)) - {type(None), type(pd.NA), type(pd.NaT)}
+    if float in kinds and len(kinds) > 1 and pd.isna([v for v in objects if type(v) is float]).all():
+        kinds.discard(float)
+    if not kinds:
+        return pa.null(), "empty"
+    (kind,) = kinds if len(kinds) == 1 else (type(None),)
+    if kind.__module__ not in _MODULES or kind.__name__ not in _KINDS:
+        raise TypeError(f"{values.name!r} holds objects of {sorted(kind.__name__ for kind in kinds)}")
+    if kind is int and values.hasnans:
+        raise TypeError(f"{values.name!r} holds whole numbers, and something is missing: they would be read as floats")
+    name, told = _KINDS[kind.__name__]
+    found = getattr(pa, name)() if name else pa.infer_type(objects, from_pandas=True)
+    if any(word in str(found) for word in ("struct", "map", "null")):
+        raise TypeError(f"{values.name!r} holds structures, which would be read with the keys of all others")
+    return found, told
+
+
+def _kept_beside(frame: Any) -> dict[bytes, bytes]:
+    """What Parquet would lose: categories that are no text, and that times are in seconds."""
+    categories, seconds = {}, []
+    for place, dtype in enumerate(frame.dtypes):
+        if dtype == "category" and dtype.categories.dtype.kind in "iufbM":
+            categories[place] = {"values": _as_text(dtype.categories), "ordered": bool(dtype.ordered)}
+        elif str(dtype).startswith("datetime64[s"):
+            seconds.append(place)
+    if not categories and not seconds:
+        return {}
+    return {b"trackdsl": json.dumps({"categories": categories, "seconds": seconds}).encode()}
+
+
+def _as_text(index: Any) -> str:
+    import base64
+
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch({"values": pa.array(index, from_pandas=True)})
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return base64.b64encode(sink.getvalue()).decode()
+
+
+def _from_text(text: str) -> Any:
+    import base64
+
+    import pyarrow as pa
+
+    return pa.ipc.open_stream(base64.b64decode(text)).read_all()["values"].to_pandas()
+
+
+def _check(empty: Any, schema: Any) -> None:
+    """Write and read a frame without rows, and see whether it has come back.
+
+    Raises:
+        Exception: it has not.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    found = read_parquet(pa.BufferReader(sink.getvalue()))
+    same_names = found.columns.equals(empty.columns) and list(found.columns.names) == list(empty.columns.names)
+    if not same_names or list(found.index.names) != list(empty.index.names):
+        raise ValueError("names of columns or of the index would change")
+    for level in range(empty.index.nlevels):
+        one, other = (part.index.get_level_values(level).dtype for part in (found, empty))
+        if str(one) != str(other) and object not in (one, other) and (one.kind, other.kind) != ("M", "M"):
+            raise TypeError(f"the index of {other} would be read as one of {one}")
+    for one, other in zip(found.dtypes, empty.dtypes, strict=True):
+        if str(one) != str(other) and object not in (one, other):
+            raise TypeError(f"{other} would be read as {one}")
+
+
+def _slices(frame: Any) -> Iterator[tuple[int, int]]:
+    """Where slices of a size that fits into memory beside the frame begin and end."""
+    step = max(1, min(_MAX_ROWS, int(_SLICE // max(_row_bytes(frame), 1))))
+    for start in range(0, max(len(frame), 1), step):
+        yield start, min(start + step, len(frame))
+
+
+def _row_bytes(frame: Any) -> float:
+    """About how many bytes one row takes; of objects, as some of them say."""
+    import sys
+
+    rows = max(len(frame), 1)
+    size = frame.memory_usage(index=True, deep=False).sum() / rows
+    for column in _columns(frame):
+        if column.dtype == object:
+            some = column.iloc[:: max(1, rows // _SAMPLE)].to_list()[:_SAMPLE]
+            size += sum(getattr(v, "nbytes", 0) + sys.getsizeof(v) + _held_by(v) for v in some) / max(len(some), 1)
+    return float(size)
+
+
+def _held_by(value: Any) -> int:
+    return 32 * len(value) if isinstance(value, list) else 0

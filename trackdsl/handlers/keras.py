@@ -1,0 +1,70 @@
+"""Keras 3 models → MLflow's `keras` flavour, in Keras's own `.keras` format.
+
+Loading counts as running code: the format names classes to import, and its safe mode has been got around before
+(CVE-2025-1550).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler
+from trackdsl.handlers._registry import Scalar
+
+_FOLDER = "data"
+_FILE = "model.keras"
+
+
+class _Keras(ModelHandler):
+    suffix = ".keras"
+
+    def summary(self, value: Any) -> Scalar:
+        name = type(value).__name__
+        return f"{name}: {value.count_params()} parameters" if value.built else f"{name}: not built"
+
+    def write(self, value: Any, path: Path) -> None:
+        value.save(path)
+
+    def read(self, path: Path) -> Any:
+        import keras
+
+        return keras.saving.load_model(path / _FOLDER / _FILE if path.is_dir() else path)
+
+    def save_model(self, value: Any, folder: Path) -> Flavor:
+        import keras
+
+        inner = folder / _FOLDER
+        inner.mkdir()
+        value.save(inner / _FILE)
+        backend = keras.backend.backend()
+        return Flavor(
+            "keras",
+            {
+                "data": _FOLDER,
+                "keras_version": keras.__version__,
+                "keras_backend": backend,
+                "save_exported_model": False,
+            },
+            {"loader_module": "mlflow.keras"},
+            ("keras", backend),
+        )
+
+    def inputs(self, value: Any) -> Inputs:
+        shape = getattr(value, "input_shape", None)
+        plain = type(shape) is tuple and len(shape) == 2 and type(shape[1]) is int
+        return Inputs(None, shape[1] if plain and shape is not None else None)
+
+    def prepare(self, value: Any, example: Any) -> Any:
+        import numpy as np
+
+        return example.to_numpy() if hasattr(example, "to_numpy") else np.asarray(example)
+
+    def predict(self, copied: Any, example: Any) -> Any:
+        import keras
+
+        answer = copied(example, training=False)
+        return keras.ops.convert_to_numpy(answer) if keras.ops.is_tensor(answer) else None
+
+
+handler = _Keras()

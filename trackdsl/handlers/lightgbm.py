@@ -1,0 +1,80 @@
+"""LightGBM → MLflow's `lightgbm` flavour: boosters as LightGBM's text, which holds no code, estimators pickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, constructor_summary, dump, load_pickle
+from trackdsl.handlers._registry import Scalar
+
+_TEXT = "model.lgb"
+_PICKLE = "model.pkl"
+
+
+class _Booster(ModelHandler):
+    suffix = ".txt"
+    executes = False
+
+    def summary(self, value: Any) -> Scalar:
+        return f"Booster({value.num_trees()} trees, {value.num_feature()} features)"
+
+    def write(self, value: Any, path: Path) -> None:
+        value.save_model(path)
+
+    def read(self, path: Path) -> Any:
+        import lightgbm
+
+        return lightgbm.Booster(model_file=path / _TEXT if path.is_dir() else path)
+
+    def save_model(self, value: Any, folder: Path) -> Flavor:
+        value.save_model(folder / _TEXT)
+        return _flavor("lightgbm.basic.Booster", _TEXT, ("lightgbm",), executes=False)
+
+    def inputs(self, value: Any) -> Inputs:
+        return _named(value.feature_name(), value.num_feature())
+
+
+class _Estimator(ModelHandler):
+    def summary(self, value: Any) -> Scalar:
+        return constructor_summary(value)
+
+    def save_model(self, value: Any, folder: Path) -> Flavor:
+        packages = dump(value, folder / _PICKLE)
+        kind = type(value)
+        return _flavor(
+            f"{kind.__module__}.{kind.__qualname__}", _PICKLE, ("lightgbm", "sklearn", "cloudpickle", *packages)
+        )
+
+    def inputs(self, value: Any) -> Inputs:
+        return _named(value.feature_name_, value.n_features_in_)
+
+    def read_folder(self, folder: Path) -> Any:
+        return load_pickle(folder / _PICKLE)
+
+
+def _flavor(kind: str, file: str, packages: tuple[str, ...], *, executes: bool = True) -> Flavor:
+    import lightgbm
+
+    return Flavor(
+        "lightgbm",
+        {
+            "lgb_version": lightgbm.__version__,
+            "data": file,
+            "model_class": kind,
+            "serialization_format": "cloudpickle",
+            "code": None,
+        },
+        {"loader_module": "mlflow.lightgbm", "data": file},
+        packages,
+        executes,
+    )
+
+
+def _named(names: list[str], count: int) -> Inputs:
+    # Columns without names are called so.
+    return Inputs(None if list(names) == [f"Column_{index}" for index in range(count)] else tuple(names), count)
+
+
+booster = _Booster()
+estimator = _Estimator()

@@ -1,0 +1,216 @@
+"""NumPy arrays → `.npy`, never with a pickle inside; NumPy's numbers → numbers.
+
+As `.csv` and `.txt` an array of one or two dimensions is text, and as `.json` lists: reading those finds the type anew.
+A dict of arrays is one `.npz` where a path with that suffix was chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
+from trackdsl.handlers._digest import GROUP, Digest, feed_objects
+from trackdsl.handlers._registry import Handler, Scalar, class_name
+from trackdsl.handlers.json import Json, is_plain, is_scalar, write_json
+
+#: Bytes of a piece that is copied: it stays in the processor's cache until it is hashed.
+PIECE = 1 << 19
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": None}
+
+
+class _Array(Handler):
+    suffix = ".npy"
+    suffixes = (".npz", ".csv", ".tsv", ".txt", ".json")
+
+    def accepts(self, value: Any) -> bool:
+        """No objects, which would be pickled, and no subclass, whose mask or unit would be lost."""
+        import numpy as np
+
+        return type(value) in (np.ndarray, np.memmap) and _is_told_by_npy(value.dtype)
+
+    def summary(self, value: Any) -> Scalar:
+        kind = type(value)
+        if value.shape == () and value.dtype.kind in "biufU" and kind.__name__ == "ndarray":
+            return scalar.summary(value)
+        name = kind.__qualname__ if kind.__module__.partition(".")[0] == "numpy" else class_name(value)
+        return one_line(f"{name} {name_of_dtype(value.dtype)} {value.shape}")
+
+    def write(self, value: Any, path: Path) -> None:
+        import numpy as np
+
+        if path.suffix == ".json":
+            write_json(value.tolist(), path)
+            return
+        with open(path, "xb") as file:
+            if path.suffix == ".npz":
+                arrays = value if isinstance(value, Mapping) else {"arr_0": value}
+                refused = [name for name, array in arrays.items() if not self.accepts(array)]
+                if refused:
+                    raise TypeError(f"no plain array of numbers: {refused[:5]}")
+                _write_npz(file, arrays)
+            elif path.suffix in _DELIMITERS:
+                # `%s` is the shortest text that gives back the same number.
+                np.savetxt(file, value, fmt="%s", delimiter=_DELIMITERS[path.suffix] or " ", encoding="utf-8")
+            else:
+                np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
+
+    def read(self, path: Path) -> Any:
+        import numpy as np
+
+        if path.suffix == ".json":
+            import json
+
+            return np.array(json.loads(path.read_text(encoding="utf-8")))
+        if path.suffix in _DELIMITERS:
+            return np.genfromtxt(path, dtype=None, delimiter=_DELIMITERS[path.suffix], encoding="utf-8", comments="\0")
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
+            return found["arr_0"] if list(found) == ["arr_0"] else found
+        return np.load(path, allow_pickle=False)
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        return arrays_profile({None: value})
+
+
+class _Scalar(Json):
+    """A number of NumPy's own; what is no number to JSON is told as text, and kept as a pickle."""
+
+    def accepts(self, value: Any) -> bool:
+        return is_plain(value.item()) and value.dtype.kind in "biufU"
+
+    def summary(self, value: Any) -> Scalar:
+        if value.dtype.kind == "V":
+            return f"{class_name(value)} of {value.dtype.itemsize} bytes"
+        item = value.item() if value.dtype.kind in "biufU" else None
+        return item if is_scalar(item) and item is not None else one_line(str(value))
+
+    def write(self, value: Any, path: Path) -> None:
+        write_json(value.item(), path)
+
+
+def arrays_profile(arrays: Mapping[str | None, Any]) -> DatasetProfile:
+    """The profile of one array, or of several by name."""
+    digest = Digest("array")
+    for index, (name, array) in enumerate(arrays.items()):
+        digest.note(name)
+        feed_array(digest, str(index), array)
+    told = {name: (mlflow_dtype(array.dtype), array.shape, int(array.nbytes)) for name, array in arrays.items()}
+    return tensor_profile(digest, told)
+
+
+def feed_array(digest: Digest, stream: str, array: Any) -> None:
+    """Feed the type, shape and values of an array, in the order of its indices whatever its layout."""
+    import numpy as np
+
+    plain = np.asarray(array)
+    digest.note(str(plain.dtype.descr) if plain.dtype.names else str(plain.dtype), list(plain.shape))
+    if isinstance(array, np.ma.MaskedArray):
+        mask = np.ma.getmaskarray(array)
+        _feed_values(digest, f"{stream}.mask", mask)
+        # What is below the mask is no content.
+        plain = np.where(mask, np.zeros((), plain.dtype), plain)
+    _feed_values(digest, stream, plain)
+
+
+def feed_bytes(digest: Digest, stream: str, array: Any) -> None:
+    """Feed the values of an array whose values are their bytes."""
+    import numpy as np
+
+    if array.size and array.dtype.itemsize:
+        if array.flags.c_contiguous:
+            digest.feed(stream, array.reshape(-1).view(np.uint8))
+        else:
+            for piece in _pieces(array):
+                digest.feed(stream, piece.reshape(-1).view(np.uint8))
+
+
+def has_missing(array: Any) -> bool:
+    """Whether there is a NaN or a NaT in a contiguous array."""
+    import numpy as np
+
+    kind, flat = array.dtype.kind, array.reshape(-1)
+    if kind == "c":
+        flat, kind = flat.view(flat.real.dtype), "f"
+    if kind in "mM":
+        return bool(flat.size) and bool(np.minimum.reduce(flat.view(np.int64)) == np.iinfo(np.int64).min)
+    if kind != "f":
+        return False
+    # The least of several numbers is NaN where one of them is; that takes half the time of looking at each.
+    return bool(flat.size) and bool(np.isnan(np.minimum.reduce(flat)))
+
+
+def name_of_dtype(dtype: Any) -> str:
+    """A dtype in a word."""
+    return f"structured of {len(dtype.names)} fields" if dtype.names else str(dtype)[:60]
+
+
+def mlflow_dtype(dtype: Any) -> str:
+    """A dtype as MLflow tells it: without the length of text, see `clean_tensor_type` in mlflow/types/utils.py."""
+    return {"U": "str", "S": "bytes"}.get(dtype.kind, str(dtype.name))
+
+
+def _is_told_by_npy(dtype: Any) -> bool:
+    """Whether reading gives this dtype back: not the objects and, of bfloat16 and its like, no more than the size."""
+    from numpy.lib import format as npy
+
+    if dtype.hasobject or dtype.kind == "T":
+        return False
+    try:
+        return bool(npy.descr_to_dtype(npy.dtype_to_descr(dtype)) == dtype) and dtype.metadata is None
+    except (TypeError, ValueError):
+        return False
+
+
+def _write_npz(file: Any, arrays: Mapping[Any, Any]) -> None:
+    """Write arrays as `numpy.savez` would, which has names of its own that no array may have."""
+    import zipfile
+
+    import numpy as np
+
+    with zipfile.ZipFile(file, "w", allowZip64=True) as folder:
+        for name, array in arrays.items():
+            with folder.open(f"{name}.npy", "w", force_zip64=True) as part:
+                np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
+
+
+def _feed_values(digest: Digest, stream: str, array: Any) -> None:
+    import numpy as np
+
+    dtype = array.dtype
+    if dtype.names:  # Between the fields there may be bytes that are nobody's.
+        for index, name in enumerate(dtype.names):
+            _feed_values(digest, f"{stream}.{index}", array[name])
+    elif dtype.hasobject or dtype.kind == "T":
+        for start in range(0, array.size, GROUP):
+            feed_objects(digest, stream, array.flat[start : start + GROUP].tolist())
+    elif dtype.kind in "fc" and np.finfo(dtype).nmant == 63:
+        # The 80 bits of an x87 number lie in 96 or 128, of which the rest may be anything.
+        for piece in _pieces(array):
+            parts = piece.reshape(-1).view(np.longdouble).view(np.uint8).reshape(-1, np.dtype(np.longdouble).itemsize)
+            feed_bytes(digest, stream, np.ascontiguousarray(parts[:, :10]))
+    else:
+        feed_bytes(digest, stream, array)
+
+
+def _pieces(array: Any) -> Iterator[Any]:
+    """An array in the order of its indices, as contiguous pieces of about `PIECE` bytes."""
+    import numpy as np
+
+    if array.nbytes <= PIECE or array.ndim == 0:
+        yield np.ascontiguousarray(array)
+        return
+    row = array.nbytes // len(array)
+    if row > PIECE:
+        for inner in array:
+            yield from _pieces(inner)
+        return
+    step = max(1, PIECE // max(row, 1))
+    for start in range(0, len(array), step):
+        yield np.ascontiguousarray(array[start : start + step])
+
+
+handler = _Array()
+scalar = _Scalar()

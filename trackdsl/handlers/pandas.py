@@ -1,0 +1,136 @@
+"""pandas frames, series and indexes → Parquet; also `.csv`, `.tsv`, `.json` and `.html` where that suffix was chosen.
+
+Parquet keeps the index and every type; the others find the types anew when they are read, and `.html` is not read back
+at all: it comes as its text. An index that is no more than the count of rows is left out of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
+from trackdsl.handlers._parquet import holds, read_parquet, write_parquet
+from trackdsl.handlers._registry import Handler, Scalar
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+
+
+class _Frame(Handler):
+    suffix = ".parquet"
+    suffixes = (".csv", ".tsv", ".txt", ".json", ".html")
+
+    def accepts(self, value: Any) -> bool:
+        """Whether Parquet gives back an equal frame."""
+        return holds(value)
+
+    def summary(self, value: Any) -> Scalar:
+        rows, count = value.shape
+        columns = [(value.columns[index], _word(value.iloc[:, index].dtype)) for index in range(min(count, SHOWN))]
+        return summary_of_table(type(value).__name__, by(rows, count), columns, count)
+
+    def write(self, value: Any, path: Path) -> None:
+        if path.suffix in _SEPARATORS:
+            value.to_csv(path, sep=_SEPARATORS[path.suffix], index=_tells(value.index), mode="x", encoding="utf-8",
+                         errors="backslashreplace")  # fmt: skip
+        elif path.suffix == ".json":
+            # `split` keeps the index; `records` is what is expected where there is none to keep.
+            orient = "split" if _tells(value.index) else "records"
+            value.to_json(path, orient=orient, date_format="iso", double_precision=15)
+        elif path.suffix == ".html":
+            value.to_html(path, index=_tells(value.index), encoding="utf-8")
+        else:
+            write_parquet(value, path)
+
+    def read(self, path: Path) -> Any:
+        import pandas as pd
+
+        if path.suffix in _SEPARATORS:
+            return pd.read_csv(path, sep=_SEPARATORS[path.suffix])
+        if path.suffix == ".json":
+            with open(path, encoding="utf-8") as file:
+                orient = "records" if file.read(1) == "[" else "split"
+            return pd.read_json(path, orient=orient)
+        return path.read_text(encoding="utf-8") if path.suffix == ".html" else read_parquet(path)
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        from trackdsl.handlers._pandas_digest import digest_frame
+
+        return frame_profile(*digest_frame(value))
+
+
+class _Column(_Frame):
+    """What is one column, or a few: it is written as a frame, with a note of what it is."""
+
+    def frame_of(self, value: Any) -> Any:
+        """The value as a frame that shares its memory."""
+        raise NotImplementedError
+
+    def value_of(self, frame: Any) -> Any:
+        """The value that a frame was made of, with default names."""
+        raise NotImplementedError
+
+    def accepts(self, value: Any) -> bool:
+        return super().accepts(self.frame_of(value))
+
+    def summary(self, value: Any) -> Scalar:
+        names = list(value.names) if hasattr(value, "names") else [value.name]
+        dtype = _word(value.dtype) if len(names) == 1 else ""
+        columns = [("" if name is None else name, dtype) for name in names[:SHOWN]]
+        return summary_of_table(type(value).__name__, str(len(value)), columns, len(names))
+
+    def write(self, value: Any, path: Path) -> None:
+        super().write(self.frame_of(value), path)
+
+    def read(self, path: Path) -> Any:
+        found = super().read(path)
+        return found if isinstance(found, str) else self.value_of(found)
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        from trackdsl.handlers._pandas_digest import digest_frame
+
+        return frame_profile(*digest_frame(self.frame_of(value), type(self).__name__))
+
+
+class _Series(_Column):
+    def frame_of(self, value: Any) -> Any:
+        return value.to_frame(_UNNAMED if value.name is None else value.name)
+
+    def value_of(self, frame: Any) -> Any:
+        found = frame.iloc[:, -1]
+        return found.rename(None) if found.name == _UNNAMED else found
+
+
+class _Index(_Column):
+    def frame_of(self, value: Any) -> Any:
+        names = [f"{_UNNAMED}{place}" if name is None else name for place, name in enumerate(value.names)]
+        return value.to_frame(index=False, name=names if len(names) > 1 else names[0])
+
+    def value_of(self, frame: Any) -> Any:
+        import pandas as pd
+
+        names = [None if str(name).startswith(_UNNAMED) else name for name in frame.columns]
+        if len(names) > 1:
+            return pd.MultiIndex.from_frame(frame, names=names)
+        return pd.Index(frame.iloc[:, 0], name=names[0])
+
+
+_UNNAMED = "__unnamed__"
+
+
+def _tells(index: Any) -> bool:
+    """Whether an index says more than the number of the row."""
+    import pandas as pd
+
+    plain = isinstance(index, pd.RangeIndex) and (index.start, index.step) == (0, 1) and index.name is None
+    return not plain
+
+
+def _word(dtype: Any) -> str:
+    # The text of a dtype may be long where it has parts, and making it slow.
+    return "category" if type(dtype).__name__ == "CategoricalDtype" else str(dtype)
+
+
+frame = _Frame()
+series = _Series()
+index = _Index()

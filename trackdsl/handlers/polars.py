@@ -1,0 +1,119 @@
+"""Polars frames and series → Parquet. A lazy frame is told by its class alone: asking it for more may read files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
+from trackdsl.handlers._digest import Digest, feed_objects
+from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers.pickled import Pickled
+
+
+class _Frame(Handler):
+    suffix = ".parquet"
+    suffixes = (".arrow", ".feather", ".csv", ".json")
+
+    def accepts(self, value: Any) -> bool:
+        """Whether Parquet gives back every type."""
+        import io
+
+        import polars as pl
+
+        frame = self.frame_of(value)
+        if any(_holds_objects(dtype) for dtype in frame.dtypes) or (frame.height and not frame.width):
+            return False
+        sink = io.BytesIO()
+        frame.clear().write_parquet(sink)
+        sink.seek(0)
+        return bool(pl.read_parquet(sink).schema == frame.schema)
+
+    def summary(self, value: Any) -> Scalar:
+        names, dtypes = value.columns[:SHOWN], value.dtypes[:SHOWN]
+        columns = [(name, _word(dtype)) for name, dtype in zip(names, dtypes, strict=True)]
+        return summary_of_table(type(value).__name__, by(value.height, value.width), columns, value.width)
+
+    def write(self, value: Any, path: Path) -> None:
+        frame = self.frame_of(value)
+        with open(path, "xb") as file:
+            if path.suffix == ".csv":
+                frame.write_csv(file)
+            elif path.suffix == ".json":
+                frame.write_json(file)
+            elif path.suffix in (".arrow", ".feather"):
+                frame.write_ipc(file)
+            else:
+                frame.write_parquet(file)
+
+    def read(self, path: Path) -> Any:
+        import polars as pl
+
+        if path.suffix == ".csv":
+            return self.value_of(pl.read_csv(path))
+        if path.suffix == ".json":
+            return self.value_of(pl.read_json(path))
+        if path.suffix in (".arrow", ".feather"):
+            with open(path, "rb") as file:
+                return self.value_of(pl.read_ipc(file))
+        # A path would be taken for a pattern.
+        with open(path, "rb") as file:
+            return self.value_of(pl.read_parquet(file))
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        import polars as pl
+        import pyarrow as pa
+
+        from trackdsl.handlers.pyarrow import feed_arrow, mlflow_type
+
+        frame = self.frame_of(value)
+        digest = Digest("polars")
+        digest.note(frame.height, list(frame.columns))
+        columns = []
+        for place, column in enumerate(frame.iter_columns()):
+            digest.note(str(column.dtype))
+            if column.dtype == pl.Object:
+                feed_objects(digest, str(place), column.to_list())
+                columns.append((column.name, "any", column.null_count() == 0))
+            else:
+                shared = pa.chunked_array(column)
+                feed_arrow(digest, str(place), shared)
+                columns.append((column.name, mlflow_type(shared.type), column.null_count() == 0))
+        return frame_profile(digest, frame.height, columns)
+
+    def frame_of(self, value: Any) -> Any:
+        """The value as a frame that shares its memory."""
+        return value
+
+    def value_of(self, frame: Any) -> Any:
+        """The value that a frame was made of."""
+        return frame
+
+
+class _Series(_Frame):
+    def summary(self, value: Any) -> Scalar:
+        return summary_of_table("Series", str(len(value)), [(value.name, _word(value.dtype))], 1)
+
+    def frame_of(self, value: Any) -> Any:
+        return value.to_frame()
+
+    def value_of(self, frame: Any) -> Any:
+        return frame.to_series(0)
+
+
+class _Lazy(Pickled):
+    """A plan of work: as a file it is pickled, which does none of it."""
+
+
+def _holds_objects(dtype: Any) -> bool:
+    return "Object" in str(dtype.base_type()) or (dtype.is_nested() and "Object" in str(dtype))
+
+
+def _word(dtype: Any) -> str:
+    # The categories of an enumeration, and the fields of a struct, may be many.
+    return str(dtype.base_type().__name__ if dtype.is_nested() or hasattr(dtype, "categories") else dtype)
+
+
+frame = _Frame()
+series = _Series()
+lazy = _Lazy()

@@ -1,0 +1,263 @@
+"""Arrow tables, record batches and arrays → Parquet, or an Arrow file (`.arrow`, `.feather`) where that was chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
+from trackdsl.handlers._digest import GROUP, Digest, feed_objects
+from trackdsl.handlers._registry import Handler, Scalar
+
+_ROW_GROUP = 1 << 18
+_COLUMN = "values"
+
+
+class _Table(Handler):
+    suffix = ".parquet"
+    suffixes = (".arrow", ".feather", ".csv")
+
+    def accepts(self, value: Any) -> bool:
+        """Whether Parquet gives back every type."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = self.table_of(value).schema
+        sink = pa.BufferOutputStream()
+        pq.write_table(schema.empty_table(), sink)
+        return bool(pq.read_schema(pa.BufferReader(sink.getvalue())).equals(schema))
+
+    def summary(self, value: Any) -> Scalar:
+        table = self.table_of(value)
+        columns = [(field.name, _word(field.type)) for field in (table.schema.field(i) for i in _first(table))]
+        shape = by(table.num_rows, table.num_columns)
+        return summary_of_table(type(value).__name__, shape, columns, table.num_columns)
+
+    def write(self, value: Any, path: Path) -> None:
+        import pyarrow as pa
+
+        table = self.table_of(value)
+        with open(path, "xb") as file:
+            if path.suffix == ".csv":
+                import pyarrow.csv
+
+                pyarrow.csv.write_csv(table, file)
+            elif path.suffix in (".arrow", ".feather"):
+                with pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table, _ROW_GROUP)
+            else:
+                import pyarrow.parquet as pq
+
+                repeated = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+                pq.write_table(table, file, row_group_size=_ROW_GROUP, use_dictionary=repeated or False)
+
+    def read(self, path: Path) -> Any:
+        import pyarrow as pa
+
+        if path.suffix == ".csv":
+            import pyarrow.csv
+
+            return self.value_of(pyarrow.csv.read_csv(path))
+        if path.suffix in (".arrow", ".feather"):
+            with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
+                return self.value_of(reader.read_all())
+        import pyarrow.parquet as pq
+
+        return self.value_of(pq.read_table(path))
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        table = self.table_of(value)
+        digest = Digest("arrow")
+        digest.note(table.num_rows, list(table.column_names))
+        columns = []
+        for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
+            digest.note(str(field.type))
+            feed_arrow(digest, str(place), column)
+            columns.append((field.name, mlflow_type(field.type), column.null_count == 0))
+        return frame_profile(digest, table.num_rows, columns)
+
+    def table_of(self, value: Any) -> Any:
+        """The value as a table that shares its memory."""
+        return value
+
+    def value_of(self, table: Any) -> Any:
+        """The value that a table was made of."""
+        return table
+
+
+class _Batch(_Table):
+    def table_of(self, value: Any) -> Any:
+        import pyarrow as pa
+
+        return pa.Table.from_batches([value])
+
+    def value_of(self, table: Any) -> Any:
+        import pyarrow as pa
+
+        batches = table.combine_chunks().to_batches()
+        return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+class _Chunked(_Table):
+    """One column, which is written as a table of one."""
+
+    def summary(self, value: Any) -> Scalar:
+        return summary_of_table(type(value).__name__, str(len(value)), [("", _word(value.type))], 1)
+
+    def table_of(self, value: Any) -> Any:
+        import pyarrow as pa
+
+        return pa.table({_COLUMN: value})
+
+    def value_of(self, table: Any) -> Any:
+        return table.column(0)
+
+
+class _Array(_Chunked):
+    def value_of(self, table: Any) -> Any:
+        import pyarrow as pa
+
+        column = table.column(0)
+        return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def feed_arrow(digest: Digest, stream: str, column: Any) -> None:
+    """Feed an Arrow array or chunked array, whatever its chunks, offsets, and the bytes under its nulls."""
+    for chunk in getattr(column, "chunks", [column]):
+        for start in range(0, len(chunk), GROUP):
+            _feed(digest, stream, chunk.slice(start, GROUP))
+
+
+def _feed(digest: Digest, stream: str, array: Any) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind, nulls = array.type, None
+    before = digest.passed.get(stream, 0)
+    digest.passed[stream] = before + len(array)
+    if array.null_count and not pa.types.is_null(kind):
+        nulls = np.asarray(pc.is_null(array).to_numpy(zero_copy_only=False), bool)
+        digest.feed(f"{stream}.nulls", np.flatnonzero(nulls).astype(np.int64) + before)
+    if isinstance(array, pa.ExtensionArray):
+        _feed(digest, f"{stream}.storage", array.storage)
+    elif pa.types.is_dictionary(kind):
+        # Chunks may have dictionaries of their own.
+        _feed(digest, f"{stream}.decoded", array.dictionary_decode())
+    elif pa.types.is_nested(kind):
+        _feed_nested(digest, stream, array)
+    else:
+        _feed_plain(digest, stream, array, nulls)
+
+
+def _feed_plain(digest: Digest, stream: str, array: Any, nulls: Any) -> None:
+    import pyarrow as pa
+
+    kind = array.type
+    if pa.types.is_boolean(kind):
+        digest.feed(f"{stream}.data", array.fill_null(False).cast(pa.uint8()).to_numpy())
+    elif _is_bytes(kind):
+        _feed_binary(digest, stream, array)
+    elif pa.types.is_fixed_size_binary(kind) or pa.types.is_primitive(kind) or pa.types.is_decimal(kind):
+        _feed_fixed(digest, stream, array, nulls)
+    elif not pa.types.is_null(kind):
+        _feed_one_by_one(digest, stream, array)
+
+
+def _feed_one_by_one(digest: Digest, stream: str, array: Any) -> None:
+    # Groups of objects must not depend on the chunks.
+    for item in array.to_pylist():
+        feed_objects(digest, stream, [item])
+
+
+def _feed_nested(digest: Digest, stream: str, array: Any) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_struct(array.type):
+        for place, part in enumerate(array.flatten()):
+            _feed(digest, f"{stream}.{place}", part)
+        return
+    if pa.types.is_union(array.type):
+        _feed_one_by_one(digest, stream, array)
+        return
+    if pa.types.is_map(array.type):
+        array = array.cast(pa.list_(pa.struct([("key", array.type.key_type), ("value", array.type.item_type)])))
+    lengths = pc.fill_null(pc.list_value_length(array), 0)
+    digest.feed(f"{stream}.lengths", lengths.to_numpy(zero_copy_only=False).astype(np.int64))
+    inner = array.flatten()
+    for start in range(0, len(inner), GROUP):
+        _feed(digest, f"{stream}.items", inner.slice(start, GROUP))
+
+
+def _feed_binary(digest: Digest, stream: str, array: Any) -> None:
+    import numpy as np
+    import pyarrow as pa
+
+    text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or "string" in str(array.type)
+    if "view" in str(array.type):
+        array = array.cast(pa.large_string() if text else pa.large_binary())
+    if array.null_count:
+        array = array.fill_null("" if text else b"")
+    large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
+    _, places, content = array.buffers()
+    if places is None or not len(array):
+        return
+    offsets = np.frombuffer(places, np.int64 if large else np.int32)[array.offset : array.offset + len(array) + 1]
+    digest.feed(f"{stream}.lengths", np.diff(offsets).astype(np.int64, copy=False))
+    if content is not None and offsets[-1] > offsets[0]:
+        digest.feed(f"{stream}.data", memoryview(content)[int(offsets[0]) : int(offsets[-1])])
+
+
+def _feed_fixed(digest: Digest, stream: str, array: Any, nulls: Any) -> None:
+    import numpy as np
+
+    width = array.type.bit_width // 8
+    if not width or not len(array):
+        return
+    data = memoryview(array.buffers()[1])[array.offset * width : (array.offset + len(array)) * width]
+    if nulls is None:
+        digest.feed(f"{stream}.data", data)
+        return
+    copy = np.frombuffer(data, np.uint8).reshape(len(array), width).copy()
+    copy[nulls] = 0
+    digest.feed(f"{stream}.data", copy)
+
+
+def _is_bytes(kind: Any) -> bool:
+    return str(kind) in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+
+
+def mlflow_type(kind: Any) -> str:
+    """MLflow's type for a column of an Arrow type; `any` where it has none."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_integer(kind):
+        bits = kind.bit_width + pa.types.is_unsigned_integer(kind)
+        return "integer" if bits <= 32 else "long" if bits <= 64 else "any"
+    if pa.types.is_floating(kind):
+        return "double" if kind.bit_width == 64 else "float"
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if _is_bytes(kind):
+        return "string" if "string" in str(kind) else "binary"
+    return "datetime" if pa.types.is_timestamp(kind) or pa.types.is_date(kind) else "any"
+
+
+def _first(table: Any) -> range:
+    return range(min(table.num_columns, SHOWN))
+
+
+def _word(kind: Any) -> str:
+    import pyarrow as pa
+
+    return "struct" if pa.types.is_struct(kind) or pa.types.is_union(kind) else str(kind)
+
+
+table = _Table()
+batch = _Batch()
+chunked = _Chunked()
+array = _Array()

@@ -1,0 +1,96 @@
+"""`mlflow.pyfunc.PythonModel`, and whatever else is marked as a model → MLflow's `python_function` flavour.
+
+What is no `PythonModel` is pickled beside a module of a few lines that loads it, which `mlflow.pyfunc` takes from the
+model's own folder: so neither is MLflow imported here, nor is trackdsl needed where the model is loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._flavor import Flavor, ModelHandler, dump, load_pickle
+
+_PYTHON_MODEL = "python_model.pkl"
+_PICKLE = "model.pkl"
+_CODE = "code"
+_LOADER = "trackdsl_callable"
+#: How MLflow loads the kinds of `PythonModel` that take chat messages, see mlflow/pyfunc/model.py.
+_LOADERS = {"ChatModel": "chat_model", "ChatAgent": "chat_agent", "ResponsesAgent": "responses_agent"}
+_SOURCE = '''\
+"""Loads a callable, or an object with `predict`, as an MLflow model."""
+
+import cloudpickle
+
+
+class Loaded:
+    def __init__(self, value):
+        self._value = value
+
+    def get_raw_model(self):
+        return self._value
+
+    def predict(self, model_input, params=None):
+        call = getattr(self._value, "predict", self._value)
+        return call(model_input, **params) if params else call(model_input)
+
+
+def _load_pyfunc(path):
+    with open(path, "rb") as file:
+        return Loaded(cloudpickle.load(file))
+'''
+
+
+class _PythonModel(ModelHandler):
+    callable_unasked = False
+
+    def save_model(self, value: Any, folder: Path) -> Flavor:
+        import cloudpickle
+
+        packages = dump(value, folder / _PYTHON_MODEL)
+        bases = type(value).__mro__
+        loader = next(
+            (f"mlflow.pyfunc.loaders.{_LOADERS[base.__name__]}"
+             for base in bases if base.__name__ in _LOADERS and base.__module__.startswith("mlflow.")),
+            "mlflow.pyfunc.model",
+        )  # fmt: skip
+        own = next(base for base in bases if base.__name__ == "PythonModel")
+        streams = getattr(type(value), "predict_stream", None) is not getattr(own, "predict_stream", None)
+        options = {
+            "loader_module": loader,
+            "cloudpickle_version": cloudpickle.__version__,
+            "python_model": _PYTHON_MODEL,
+            "streamable": streams,
+        }
+        return Flavor("python_function", {}, options, ("cloudpickle", *packages))
+
+    def predict(self, copied: Any, example: Any) -> Any:
+        import inspect
+
+        # MLflow takes both forms, with a context and without one, see mlflow/pyfunc/model.py.
+        named = "context" in inspect.signature(copied.predict).parameters
+        return copied.predict(None, example) if named else copied.predict(example)
+
+    def read_folder(self, folder: Path) -> Any:
+        return load_pickle(folder / _PYTHON_MODEL)
+
+
+class _Anything(ModelHandler):
+    callable_unasked = False
+
+    def save_model(self, value: Any, folder: Path) -> Flavor:
+        packages = dump(value, folder / _PICKLE)
+        (folder / _CODE).mkdir()
+        (folder / _CODE / f"{_LOADER}.py").write_text(_SOURCE)
+        options = {"loader_module": _LOADER, "data": _PICKLE, "code": _CODE}
+        return Flavor("python_function", {}, options, ("cloudpickle", *packages))
+
+    def predict(self, copied: Any, example: Any) -> Any:
+        return getattr(copied, "predict", copied)(example)
+
+    def read_folder(self, folder: Path) -> Any:
+        return load_pickle(folder / _PICKLE)
+
+
+handler = _PythonModel()
+anything = _Anything()

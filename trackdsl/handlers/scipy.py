@@ -1,0 +1,67 @@
+"""SciPy's sparse matrices and arrays → `.npz`, without a pickle inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
+from trackdsl.handlers._digest import Digest
+from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers.numpy import feed_array, mlflow_dtype
+
+#: See `scipy.sparse.save_npz`, which has no other.
+_FORMATS = frozenset(["csc", "csr", "bsr", "dia", "coo"])
+
+
+class _Sparse(Handler):
+    suffix = ".npz"
+
+    def accepts(self, value: Any) -> bool:
+        """The formats that SciPy can write, of numbers."""
+        return value.format in _FORMATS and value.dtype.kind in "biufc"
+
+    def summary(self, value: Any) -> Scalar:
+        # Of some formats `nnz` counts, so that it takes as long as there are values.
+        return one_line(f"{type(value).__name__} {value.dtype} {tuple(value.shape)}, {value.nnz} stored")
+
+    def write(self, value: Any, path: Path) -> None:
+        from scipy import sparse
+
+        with open(path, "xb") as file:
+            sparse.save_npz(file, value, compressed=False)
+
+    def read(self, path: Path) -> Any:
+        from scipy import sparse
+
+        return sparse.load_npz(path)
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        digest = Digest("sparse")
+        digest.note(list(value.shape), str(value.dtype))
+        for name, part in _parts(value).items():
+            feed_array(digest, name, part)
+        size = int(value.nnz) * value.dtype.itemsize
+        return tensor_profile(digest, {None: (mlflow_dtype(value.dtype), tuple(value.shape), size)})
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Where values are and which, in the order of their places, each place once; the format is no content."""
+    import numpy as np
+    from scipy import sparse
+
+    if len(value.shape) != 2:
+        places = value.tocoo(copy=True)
+        places.sum_duplicates()
+        return {**{f"axis{axis}": np.asarray(c, np.int64) for axis, c in enumerate(places.coords)}, "data": places.data}
+    rows = value if value.format == "csr" else value.tocsr()
+    # A shell of our own: asking for the form would leave marks on the value.
+    shell = sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=rows.shape, copy=False)
+    if not shell.has_canonical_format:
+        shell = shell.copy()
+        shell.sum_duplicates()
+    indices, starts = shell.indices.astype(np.int64, copy=False), shell.indptr.astype(np.int64, copy=False)
+    return {"indices": indices, "starts": starts, "data": shell.data[: shell.indptr[-1]]}
+
+
+handler = _Sparse()

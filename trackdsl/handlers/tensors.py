@@ -1,0 +1,97 @@
+"""PyTorch tensors → `.npy`, read back as tensors of the processor: neither the device nor the gradient is content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers import numpy as arrays
+from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
+from trackdsl.handlers._digest import Digest
+from trackdsl.handlers._registry import Handler, Scalar, class_name
+from trackdsl.handlers.json import is_scalar
+
+
+class _Tensor(Handler):
+    suffix = ".npy"
+    suffixes = (".npz", ".csv", ".tsv", ".txt", ".json")
+
+    def accepts(self, value: Any) -> bool:
+        """Dense tensors of types that NumPy has; of a subclass nothing is known."""
+        import torch
+
+        if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_meta:
+            return False
+        return not value.is_quantized and _numpy_name(value.dtype) is not None
+
+    def summary(self, value: Any) -> Scalar:
+        if value.ndim == 0 and not value.is_meta:
+            item = value.item()
+            if is_scalar(item):
+                return item  # type: ignore[no-any-return]
+        kind = type(value)
+        name = kind.__qualname__ if kind.__module__.partition(".")[0] == "torch" else class_name(value)
+        words = [name, _word(value.dtype), str(tuple(value.shape))]
+        if value.device.type != "cpu":
+            words.append(str(value.device))
+        if str(value.layout) != "torch.strided":
+            words.append(_word(value.layout))
+        return one_line(" ".join(words))
+
+    def write(self, value: Any, path: Path) -> None:
+        arrays.handler.write(_as_array(value), path)
+
+    def read(self, path: Path) -> Any:
+        import torch
+
+        found = arrays.handler.read(path)
+        # Torch takes no array that it may not write to, and none of dimension 0 with a byte order of its own.
+        return torch.from_numpy(found)
+
+    def dataset(self, value: Any) -> DatasetProfile | None:
+        import torch
+
+        if value.is_meta or value.is_quantized:
+            return None
+        digest = Digest("tensor")
+        digest.note(_word(value.dtype), list(value.shape))
+        if value.layout != torch.strided:
+            parts = value.detach().to_sparse_coo().coalesce() if value.layout != torch.sparse_coo else None
+            parts = value.detach().coalesce() if parts is None else parts
+            digest.note("sparse")
+            arrays.feed_array(digest, "indices", _as_array(parts.indices()))
+            arrays.feed_array(digest, "values", _bits(parts.values()))
+        else:
+            arrays.feed_array(digest, "values", _bits(value))
+        size = value.element_size() * value.numel()
+        return tensor_profile(digest, {None: (_word(value.dtype), tuple(value.shape), size)})
+
+
+def _as_array(value: Any) -> Any:
+    return value.detach().cpu().resolve_conj().resolve_neg().numpy()
+
+
+def _bits(value: Any) -> Any:
+    """The values as an array: of bfloat16 and its like, which NumPy has not, the bits."""
+    import torch
+
+    if _numpy_name(value.dtype) is not None:
+        return _as_array(value)
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[value.dtype.itemsize]
+    return value.detach().cpu().contiguous().view(integer).numpy()
+
+
+def _numpy_name(dtype: Any) -> str | None:
+    import torch
+
+    try:
+        return str(torch.empty(0, dtype=dtype).numpy().dtype)
+    except (TypeError, RuntimeError):
+        return None
+
+
+def _word(thing: Any) -> str:
+    return str(thing).removeprefix("torch.")
+
+
+handler = _Tensor()

@@ -1,0 +1,104 @@
+"""`torch.nn.Module` → MLflow's `pytorch` flavour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from trackdsl.handlers._flavor import Flavor, ModelHandler, noting_pickler
+from trackdsl.handlers._registry import Scalar
+
+_FOLDER = "data"
+_FILE = "model.pth"
+#: Where MLflow looks up how to load the file, see mlflow/pytorch/__init__.py: a module like cloudpickle.
+_PICKLE_MODULE = "mlflow.pytorch.pickle_module"
+
+
+class _Module(ModelHandler):
+    suffix = ".pt"
+    suffixes = (".pth",)
+
+    def summary(self, value: Any) -> Scalar:
+        parameters = list(value.parameters())
+        count = sum(parameter.numel() for parameter in parameters)
+        told = [f"{count} parameters"]
+        if parameters:
+            told += [str(parameters[0].dtype).removeprefix("torch."), str(parameters[0].device)]
+        return f"{type(value).__name__}: {', '.join(told)}"
+
+    def write(self, value: Any, path: Path) -> None:
+        _save(value, path)
+
+    def read(self, path: Path) -> Any:
+        import torch
+
+        file = path / _FOLDER / _FILE if path.is_dir() else path
+        device = None if torch.cuda.is_available() else "cpu"
+        return torch.load(file, map_location=device, weights_only=False)
+
+    def save_model(self, value: Any, folder: Path) -> Flavor:
+        import torch
+
+        inner = folder / _FOLDER
+        inner.mkdir()
+        packages = _save(value, inner / _FILE)
+        (inner / "pickle_module_info.txt").write_text(_PICKLE_MODULE)
+        return Flavor(
+            "pytorch",
+            {"model_data": _FOLDER, "pytorch_version": str(torch.__version__), "code": None},
+            {
+                "loader_module": "mlflow.pytorch",
+                "data": _FOLDER,
+                "pickle_module_name": _PICKLE_MODULE,
+                "model_config": {"device": None},
+            },
+            ("torch", "cloudpickle", *packages),
+        )
+
+    def prepare(self, value: Any, example: Any) -> Any:
+        import numpy as np
+
+        array = example.to_numpy() if hasattr(example, "to_numpy") else np.asarray(example)
+        floating = next((p for p in value.parameters() if p.is_floating_point()), None)
+        if array.dtype.kind != "f" and hasattr(example, "to_numpy"):
+            array = array.astype(np.float32)
+        if array.dtype.kind == "f" and floating is not None:
+            # MLflow hands data on as it is; half precision is what NumPy or the processor may not know.
+            wide = str(floating.dtype) == "torch.float64"
+            array = array.astype(np.float64 if wide else np.float32)
+        return array
+
+    def predict(self, copied: Any, example: Any) -> Any:
+        import torch
+
+        first = next(copied.parameters(), None)
+        tensor = torch.from_numpy(example.copy())
+        copied.eval()
+        with torch.no_grad():
+            answer = copied(tensor if first is None else tensor.to(first.device))
+        return answer.float().cpu().numpy() if isinstance(answer, torch.Tensor) else None
+
+
+def _save(value: Any, path: Path) -> tuple[str, ...]:
+    import torch
+
+    value = getattr(value, "_orig_mod", value)  # What `torch.compile` has wrapped; the wrapper cannot be pickled.
+    if isinstance(value, torch.jit.ScriptModule):
+        value.save(path)
+        return ()
+    packages: set[str] = set()
+
+    class Pickler(noting_pickler()):  # type: ignore[misc]
+        def dump(self, obj: Any) -> None:
+            super().dump(obj)
+            packages.update(self.packages)
+
+    # What `torch.save` takes as a pickle module: this much of one.
+    pickle_module = ModuleType(_PICKLE_MODULE)
+    pickle_module.Pickler = Pickler  # type: ignore[attr-defined]
+    torch.save(value, path, pickle_module=pickle_module)
+    return tuple(sorted(packages))
+
+
+module = _Module()

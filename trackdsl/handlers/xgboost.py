@@ -1,0 +1,75 @@
+"""XGBoost boosters and estimators → MLflow's `xgboost` flavour, in XGBoost's own format, which holds no code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, constructor_summary
+from trackdsl.handlers._registry import Scalar
+
+_FILE = "model.ubj"
+
+
+class _XGBoost(ModelHandler):
+    suffix = ".ubj"
+    suffixes = (".json",)
+    executes = False
+
+    def summary(self, value: Any) -> Scalar:
+        if hasattr(value, "get_params"):
+            return constructor_summary(value)
+        return f"Booster({value.num_boosted_rounds()} rounds, {value.num_features()} features)"
+
+    def write(self, value: Any, path: Path) -> None:
+        value.save_model(path)
+
+    def read(self, path: Path) -> Any:
+        import xgboost
+
+        file = path / _FILE if path.is_dir() else path
+        booster = xgboost.Booster(model_file=file)
+        # Written by XGBoost's estimators, see `XGBModel.save_model`.
+        told = json.loads(booster.attr("scikit_learn") or "{}").get("_estimator_type")
+        classes = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
+        if told not in classes:
+            return booster
+        estimator = getattr(xgboost, classes[told])()
+        estimator.load_model(file)
+        return estimator
+
+    def save_model(self, value: Any, folder: Path) -> Flavor:
+        import xgboost
+
+        value.save_model(folder / _FILE)
+        # A subclass of the user's could not be loaded elsewhere; what it is made from can.
+        kind = next(base for base in type(value).__mro__ if base.__module__.startswith("xgboost."))
+        return Flavor(
+            "xgboost",
+            {
+                "xgb_version": xgboost.__version__,
+                "data": _FILE,
+                "model_class": f"{kind.__module__}.{kind.__qualname__}",
+                "model_format": "ubj",
+                "code": None,
+            },
+            {"loader_module": "mlflow.xgboost", "data": _FILE},
+            ("xgboost", "sklearn") if hasattr(value, "get_params") else ("xgboost",),
+            executes=False,
+        )
+
+    def inputs(self, value: Any) -> Inputs:
+        booster = value.get_booster() if hasattr(value, "get_booster") else value
+        names = booster.feature_names
+        return Inputs(None if names is None else tuple(names), booster.num_features())
+
+    def predict(self, copied: Any, example: Any) -> Any:
+        if hasattr(copied, "get_params"):
+            return copied.predict(example)
+        import xgboost
+
+        return copied.predict(xgboost.DMatrix(example))
+
+
+handler = _XGBoost()
