@@ -135,13 +135,22 @@ TABLE: dict[str, tuple[Any, dict[str, str]]] = {
     "ordered": (collections.OrderedDict(b=1), {"ordered.b": "1"}),
     "records": ([{"n": 1}, {"n": 2}], {"records.0.n": "1", "records.1.n": "2"}),
     "dotted": ({"a.b": 1, "a": {"b": 2}}, {"dotted.a.b": "1", "dotted.a.b_x0023_2": "2"}),
-    "odd": ({"k[0]": 1, "a=b": 2, "": 3, 7: 4}, {"odd.k_x005B_0_x005D_": "1", "odd.a_x003D_b": "2", "odd.": "3", "odd.7": "4"}),
+    "odd": (
+        {"k[0]": 1, "a=b": 2, "": 3, 7: 4},
+        {"odd.k_x005B_0_x005D_": "1", "odd.a_x003D_b": "2", "odd.": "3", "odd.7": "4"},
+    ),
     "dataclass": (Optimizer(), under("dataclass", OPTIMIZER)),
-    "pydantic": (Net(), {"pydantic.layers": "[64, 32]", "pydantic.hidden": "***"} | under("pydantic.optimizer", OPTIMIZER)),
+    "pydantic": (
+        Net(),
+        {"pydantic.layers": "[64, 32]", "pydantic.hidden": "***"} | under("pydantic.optimizer", OPTIMIZER),
+    ),
     "loose": (Loose(b=2), {"loose.a": "1", "loose.b": "2"}),  # type: ignore[call-arg]
     "attrs": (Cloud(), {"attrs.region": "eu"} | under("attrs.nested", OPTIMIZER)),
     "point": (Point(1, {"z": 2}), {"point.x": "1", "point.y.z": "2"}),
-    "namespace": (argparse.Namespace(lr=1, db=types.SimpleNamespace(p=2)), {"namespace.lr": "1", "namespace.db.p": "2"}),
+    "namespace": (
+        argparse.Namespace(lr=1, db=types.SimpleNamespace(p=2)),
+        {"namespace.lr": "1", "namespace.db.p": "2"},
+    ),
     "config": (
         CONFIG,
         {"config.db.host": "h", "config.db.url": "h/x", "config.db.port": "???", "config.db.dead": "${nowhere}",

@@ -33,7 +33,8 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
     if told is None:
         found = handler_for(type(value)).dataset(value)
         if found is None:
-            append_tags(run, {f"trackdsl.omitted.{name or 'dataset'}": f"{class_name(value)} is no data that trackdsl can read"})
+            reason = f"{class_name(value)} is no data that trackdsl can read"
+            append_tags(run, {f"trackdsl.omitted.{name or 'dataset'}": reason})
             return
         source = {"tags": {"mlflow.source.name": mask_text(main_file() or "<interactive>")}}
         told = {

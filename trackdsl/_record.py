@@ -131,6 +131,8 @@ def to_number(value: Any) -> float:
     """
     if isinstance(value, (str, bytes, bytearray)):
         raise TypeError("text is not a metric")
+    if hasattr(value, "requires_grad"):  # Otherwise torch warns the user of what we do.
+        value = value.detach()
     return float(value)
 
 

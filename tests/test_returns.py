@@ -1,0 +1,313 @@
+"""What a function returns, as MLflow then holds it: metrics, files, models and datasets, on real stores."""
+
+from __future__ import annotations
+
+import dataclasses
+import decimal
+import fractions
+import gc
+import json
+import math
+import pickle
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import polars as pl
+import pyarrow as pa
+import pydantic
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.linear_model import LinearRegression
+
+import trackdsl
+from tests.conftest import all_runs, client, deliver, points
+from trackdsl import Artifact, Dataset, Metric, Model, load_artifact, stage, track_returns
+from trackdsl.testing import capture_runs
+
+mpl.use("agg")
+
+
+@dataclasses.dataclass
+class Scores:
+    acc: float = 0.5
+    name: str = "rf"
+    weights: Any = dataclasses.field(default_factory=lambda: np.zeros(3))
+
+
+class Report(pydantic.BaseModel):
+    f1: float = 0.25
+    tags: list[str] = ["a"]
+
+
+class Pair(NamedTuple):
+    loss: float
+    steps: int
+
+
+def figure() -> Figure:
+    drawn = Figure()
+    drawn.subplots().plot([1, 2])
+    return drawn
+
+
+FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+PICTURE = Image.new("RGB", (4, 2), "red")
+
+#: name → the value returned, the metrics and the files that MLflow then holds. The function is called `f`.
+TABLE: dict[str, tuple[Any, dict[str, float], set[str]]] = {
+    "float": (0.5, {"f": 0.5}, set()),
+    "int": (3, {"f": 3}, set()),
+    "bool": (True, {"f": 1}, set()),
+    "numpy": (np.float32(0.5), {"f": 0.5}, set()),
+    "numpy int": (np.int64(3), {"f": 3}, set()),
+    "0-d array": (np.array(2.0), {"f": 2}, set()),
+    "0-d tensor": (torch.tensor(1.5, requires_grad=True), {"f": 1.5}, set()),
+    "decimal": (decimal.Decimal("0.25"), {"f": 0.25}, set()),
+    "fraction": (fractions.Fraction(1, 4), {"f": 0.25}, set()),
+    "nan": (math.nan, {"f": math.nan}, set()),
+    "infinite": (math.inf, {"f": 1.7976931348623157e308}, set()),
+    "mapping": ({"a": 1, "b": {"c": 2, "note": "x"}}, {"a": 1, "b/c": 2}, {"f.json"}),
+    "dataclass": (Scores(), {"acc": 0.5}, {"f.json", "weights.npy"}),
+    "pydantic": (Report(), {"f1": 0.25}, {"f.json"}),
+    "named tuple": (Pair(0.5, 7), {"loss": 0.5, "steps": 7}, set()),
+    "tuple": ((0.5, "note", None), {"f.0": 0.5}, {"f.1.txt"}),
+    "pandas": (FRAME, {}, {"f.parquet"}),
+    "polars": (pl.DataFrame({"a": [1]}), {}, {"f.parquet"}),
+    "arrow": (pa.table({"a": [1]}), {}, {"f.parquet"}),
+    "array": (np.arange(6).reshape(2, 3), {}, {"f.npy"}),
+    "tensor": (torch.arange(3), {}, {"f.npy"}),
+    "matplotlib": (figure(), {}, {"f.png"}),
+    "plotly": (go.Figure(go.Bar(y=[1, 2])), {}, {"f.html"}),
+    "picture": (PICTURE, {}, {"f.png"}),
+    "text": ("some text", {}, {"f.txt"}),
+    "list": ([1, "two", None], {}, {"f.json"}),
+    "bytes": (b"\0\1", {}, {"f.bin"}),
+    "set": ({1, 2}, {}, {"f.pkl"}),
+    "estimator": (LinearRegression().fit([[1], [2]], [1, 2]), {}, set()),
+}
+
+
+def returned(uri: str, value: Any, *names: str, **options: Any) -> Any:
+    """The MLflow run of a function `f` that returned `value`."""
+    trackdsl.configure(tracking_uri=uri)
+
+    def f() -> Any:
+        return value
+
+    assert stage(track_returns(*names, **options)(f))() is value
+    deliver()
+    return all_runs(uri)[-1]
+
+
+def files_of(uri: str, run: Any, folder: str = "") -> set[str]:
+    found: set[str] = set()
+    for entry in client(uri).list_artifacts(run.info.run_id, folder):
+        found |= files_of(uri, run, entry.path) if entry.is_dir else {entry.path}
+    return found
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_every_kind_of_return_value(store: str, kind: str) -> None:
+    """Each value of the table arrives as the metrics and files beside it, and as nothing else."""
+    value, metrics, files = TABLE[kind]
+    run = returned(store, value)
+    assert {key: "nan" if number != number else number for key, number in run.data.metrics.items()} == {
+        key: "nan" if number != number else number for key, number in metrics.items()
+    }
+    assert files_of(store, run) == files
+    assert len(run.outputs.model_outputs) == (1 if kind == "estimator" else 0)
+    assert not [tag for tag in run.data.tags if tag.startswith("trackdsl.omitted")]
+
+
+FORMATS: list[tuple[Any, str]] = [
+    (FRAME, "frames/train.parquet"),
+    (FRAME, "train.csv"),
+    (FRAME, "train.json"),
+    (FRAME, "train.html"),
+    (FRAME, "train.pkl"),
+    (np.arange(3.0), "a.npy"),
+    (np.arange(3.0), "a.npz"),
+    ({"x": np.arange(3.0), "y": np.arange(2)}, "b.npz"),
+    ({"a": [1, {"b": None}]}, "c.json"),
+    ({"a": [1, {"b": None}]}, "c.yaml"),
+    ({"a": 1}, "c.txt"),
+    (Scores(weights=None), "d.json"),
+    ("<p>", "e.html"),
+    ("text", "e.txt"),
+    (PICTURE, "p.png"),
+    (0.5, "number.txt"),
+    (0.5, "number.json"),
+    (object, "class.pkl"),
+]
+
+
+@pytest.mark.parametrize(("value", "path"), FORMATS, ids=[f"{type(value).__name__}-{path}" for value, path in FORMATS])
+def test_the_suffix_names_the_format(value: Any, path: str) -> None:
+    """`Artifact("x.csv")` is a CSV file, and so on: the content is what such a file holds."""
+
+    def f() -> Any:
+        return value
+
+    f.__annotations__["return"] = Annotated[Any, Artifact(path)]
+    with capture_runs() as captured, stage("outer"):
+        track_returns(f)()
+        content = captured.one("outer").artifacts[path].read_bytes()
+    run = captured.one("outer")
+    assert list(run.artifacts) == [path]
+    assert not [tag for tag in run.tags if tag.startswith("trackdsl.omitted")]
+    begins = {"parquet": b"PAR1", "npy": b"\x93NUMPY", "npz": b"PK", "png": b"\x89PNG", "pkl": b"\x80"}
+    suffix = path.rpartition(".")[2]
+    assert content.startswith(begins.get(suffix, b""))
+    if suffix == "json":
+        json.loads(content)
+    if suffix == "html":
+        assert b"<" in content
+
+
+def test_figures_as_svg_and_plotly_as_json(sqlite_store: str) -> None:
+    """`log_figure` and markers take every format of the library."""
+    trackdsl.configure(tracking_uri=sqlite_store)
+    with stage("f") as run:
+        run.log_figure(figure(), "plots/a.svg")
+        run.log_figure(go.Figure(), "plots/b.json")
+    deliver()
+    assert files_of(sqlite_store, all_runs()[-1]) == {"plots/a.svg", "plots/b.json"}
+
+
+def test_what_is_no_metric_is_visible(store: str) -> None:
+    """Complex, huge and non-numeric values: each a tag with its name; infinity is told, as MLflow cannot hold it."""
+    trackdsl.configure(tracking_uri=store)
+    with stage("f") as run:
+        for name, value in {
+            "complex": 1j, "huge": 10**400, "text": "x", "none": None, "array": np.arange(2), "object": object(),
+        }.items():  # fmt: skip
+            run.log_metric(name, value)  # type: ignore[arg-type]
+        run.log_metrics({"good": 1, "nan": math.nan, "inf": -math.inf})
+    deliver()
+    data = all_runs(store)[-1].data
+    for name in ("complex", "huge", "text", "none", "array", "object"):
+        assert "is no number" in data.tags[f"trackdsl.omitted.{name}"]
+    assert data.metrics["good"] == 1
+    assert math.isnan(data.metrics["nan"])
+    assert data.metrics["inf"] == -1.7976931348623157e308
+    assert "-inf" in data.tags["trackdsl.infinite.inf"]
+
+
+def test_a_complex_return_value_is_told_and_kept() -> None:
+    """It can be no metric, which a tag says, and nothing is lost."""
+    with capture_runs() as captured, stage("f") as run:
+        track_returns("z")(lambda: 1 + 2j)()
+        assert load_artifact(run, "z.pkl", trusted=True) == 1 + 2j
+    assert "complex" in captured.one("f").tags["trackdsl.omitted.z"]
+
+
+@pytest.mark.parametrize("step", [0, np.int64(0), np.int64(7), np.int32(7), True, 2.0], ids=repr)
+def test_steps_of_every_kind(store: str, step: Any) -> None:
+    """NumPy's integers and zero are the steps they say, on every store, three times over."""
+    trackdsl.configure(tracking_uri=store)
+    with stage("f") as run:
+        for value in (1.0, 2.0, 3.0):
+            run.log_metric("m", value, step=step)
+    deliver()
+    assert points(all_runs(store)[-1], "m", store) == [(int(step), 1.0), (int(step), 2.0), (int(step), 3.0)]
+
+
+def test_paths_are_their_files(sqlite_store: str) -> None:
+    """A `Path` of a file or folder is kept as that; one that is not there is its text."""
+    trackdsl.configure(tracking_uri=sqlite_store)
+    Path("folder/deep").mkdir(parents=True)
+    Path("folder/deep/x.txt").write_text("x")
+    Path("report.html").write_text("<p>")
+    run = returned(sqlite_store, (Path("folder"), Path("report.html"), Path("nowhere")), "a", "b", "c")
+    assert files_of(sqlite_store, run) == {"folder/deep/x.txt", "report.html", "c.txt"}
+
+
+def test_markers(store: str) -> None:
+    """`Metric`, `Artifact`, `Model` and `Dataset` in the return annotation: name, place, registry, digest."""
+    trackdsl.configure(tracking_uri=store)
+
+    @stage
+    @track_returns
+    def train(features: pd.DataFrame, y: Any) -> tuple[
+        Annotated[object, Model("line", registered_model_name="lines")],
+        Annotated[float, Metric("accuracy")],
+        Annotated[pd.DataFrame, Dataset("clean", context="validation")],
+        Annotated[pd.DataFrame, Artifact("frames/x.csv")],
+    ]:  # fmt: skip
+        return LinearRegression().fit(features, y), 0.5, features, features
+
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": [0.0, 1.0]})
+    model, *_ = train(frame, [1, 2])
+    deliver()
+    run = client(store).get_run(all_runs(store)[-1].info.run_id)
+    assert run.data.metrics == {"accuracy": 0.5}
+    assert files_of(store, run) == {"clean.parquet", "frames/x.csv"}
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.tags[0].value) == ("clean", "validation")
+    (version,) = client(store).search_model_versions(f"run_id='{run.info.run_id}'")
+    assert version.name == "lines"
+    loaded = load_artifact(run, "line", trusted=True, tracking_uri=store)
+    assert loaded.predict(frame).tolist() == model.predict(frame).tolist()
+
+
+def test_what_cannot_be_kept_is_told(sqlite_store: str) -> None:
+    """Not even pickle: the type and the reason stand in a tag, and the run is FINISHED."""
+    run = returned(sqlite_store, (threading.Lock(), {"a": (i for i in "b")}), "lock", "nested")
+    assert run.info.status == "FINISHED"
+    assert "lock: " in run.data.tags["trackdsl.omitted.lock.pkl"]
+    assert "pickle" in run.data.tags["trackdsl.omitted.lock.pkl"]
+    assert "generator" in run.data.tags["trackdsl.omitted.nested/a.pkl"]
+
+
+def test_a_frame_that_parquet_cannot_hold_is_pickled(sqlite_store: str) -> None:
+    """Mixed objects in one column: the whole frame comes back all the same."""
+    mixed = pd.DataFrame({"a": [1, "x", object]})
+    run = returned(sqlite_store, mixed)
+    assert files_of(sqlite_store, run) == {"f.pkl"}
+    assert load_artifact(run, "f.pkl", trusted=True).equals(mixed)
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "pandas": FRAME.copy,
+    "array": lambda: np.arange(6),
+    "tensor": lambda: torch.arange(3),
+    "matplotlib": figure,
+    "estimator": lambda: LinearRegression().fit([[1], [2]], [1, 2]),
+    "dataclass": Scores,
+    "picture": PICTURE.copy,
+}
+
+
+def state_of(value: Any) -> Any:
+    """All that a user can have set; drawing makes the ticks of a figure, which are no part of that."""
+    if isinstance(value, Figure):
+        return value.get_size_inches().tolist(), value.dpi, value.get_facecolor(), type(value.canvas), value.stale
+    return pickle.dumps(value)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_values_are_neither_kept_alive_nor_changed(kind: str) -> None:
+    """Once the caller has dropped it, nothing of what was recorded keeps a value in memory."""
+
+    @stage(returns=True)
+    def f(value: Any) -> Any:
+        return value
+
+    with capture_runs():
+        value = MADE[kind]()
+        before = state_of(value)
+        f(value)
+        assert state_of(value) == before
+        reference = weakref.ref(value)
+        del value
+        gc.collect()
+        assert reference() is None
