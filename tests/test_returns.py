@@ -30,7 +30,7 @@ from sklearn.linear_model import LinearRegression
 
 import trackdsl
 from tests.conftest import all_runs, client, deliver, points
-from trackdsl import Artifact, Dataset, Metric, Model, load_artifact, stage, track_returns
+from trackdsl import Artifact, Dataset, Ignore, Metric, Model, load_artifact, stage, track_returns
 from trackdsl.testing import capture_runs
 
 mpl.use("agg")
@@ -311,3 +311,16 @@ def test_values_are_neither_kept_alive_nor_changed(kind: str) -> None:
         del value
         gc.collect()
         assert reference() is None
+
+
+def test_what_is_ignored_or_secret_is_no_input_example() -> None:
+    """Arguments that are not to be recorded do not come back as rows of a model's example."""
+
+    @stage(returns=True)
+    def fit(features: Annotated[Any, Ignore], secret_rows: Any, y: Any) -> Any:
+        return LinearRegression().fit(features, y)
+
+    with capture_runs() as captured:
+        fit(np.eye(3), np.eye(3), [1, 2, 3])
+        spec = json.loads((captured.one("fit").models["fit"] / "spec.json").read_text())
+    assert spec["example"] is None

@@ -178,7 +178,7 @@ class Call:
         misuse = None
         try:
             if error is None and self.returns is not None:
-                self.returns.record(scope.run, result, scope.step, partial(self.plan.bind, args, kwargs))
+                self.returns.record(scope.run, result, scope.step, partial(self.plan.open_arguments, args, kwargs))
         except ReturnsError as raised:
             misuse = raised
         finally:
@@ -201,7 +201,7 @@ class Call:
             return
         try:
             if error is None and self.returns is not None:
-                arguments = partial(self.plan.bind, args, kwargs)
+                arguments = partial(self.plan.open_arguments, args, kwargs)
                 self.returns.record(scope.run, result, scope.index, arguments, f"{scope.section}/")
         finally:
             close_scope(scope, error)
@@ -227,7 +227,7 @@ class Call:
                 self.returns.check_count(result)
                 return
             run, step = outside, 0
-        self.returns.record(run, result, step, partial(self.plan.bind, args, kwargs))
+        self.returns.record(run, result, step, partial(self.plan.open_arguments, args, kwargs))
 
     def record_yield(self, scope: Scope | None, item: Any, index: int) -> None:
         """Record the numbers in what a generator yields, at the index of the yield."""

@@ -199,9 +199,10 @@ def _from_mlflow(run: Any, place: str, folder: Path, tracking_uri: str | None) -
         found = _find(client, id_)
         note = _note_of(found.data.tags, place)
         _check_links(found.info.artifact_uri, place)
-        local = artifacts.download_artifacts(
-            run_id=found.info.run_id, artifact_path=place, dst_path=str(folder), tracking_uri=uri
-        )
+        handler = handler_named(note.handler)
+        model = _model_uri(client, found.info, place) if handler is not None and handler.model else None
+        where = {"artifact_uri": model} if model else {"run_id": found.info.run_id, "artifact_path": place}
+        local = artifacts.download_artifacts(**where, dst_path=str(folder), tracking_uri=uri)
     except (MlflowException, OSError) as error:
         raise ArtifactError(f"run {id_} has no artifact {place!r}: {mask_text(told(error))}", path=place) from None
     path = Path(local)
@@ -209,6 +210,16 @@ def _from_mlflow(run: Any, place: str, folder: Path, tracking_uri: str | None) -
         raise ArtifactError(f"run {id_} has no artifact {place!r}", path=place)
     _check_inside(path, folder, place)
     return _Fetched(path, note)
+
+
+def _model_uri(client: Any, run: Any, place: str) -> str | None:
+    """The model that a run has under this name, by its id: MLflow 3.1 asks a server for minutes by the run's."""
+    from trackdsl.delivery._models import logged_name
+
+    # MLflow takes no quotes in a model's name, so none can end the text here.
+    where = f"name = '{logged_name(place)}' AND source_run_id = '{run.run_id}'"
+    found = client.search_logged_models([run.experiment_id], where, max_results=1)
+    return f"models:/{found[0].model_id}" if found else None
 
 
 def _find(client: Any, id_: Any) -> Any:

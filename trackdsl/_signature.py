@@ -62,6 +62,7 @@ class CallPlan:
         self.names = tuple(p.name for p in parameters)
         self._dropped = {name for name in self._positional[:1] if name in _RECEIVERS}
         self._marked_secret: set[str] = set()
+        self._marked_ignore: set[str] = set()
         self._renamed: dict[str, str] = {}
         #: Parameters that are datasets, by name.
         self.datasets: dict[str, markers.Dataset] = {}
@@ -104,6 +105,12 @@ class CallPlan:
             elif kind is not _Missing:
                 flat.add(name, value)
         return flat
+
+    def open_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments whose content may be looked at: without secrets and those that are marked `Ignore`."""
+        hidden = self._marked_ignore | self._secret
+        bound = self.bind(args, kwargs)
+        return {name: value for name, value in bound.items() if hidden.isdisjoint((name, self._gatherer(name)))}
 
     def dataset_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[markers.Dataset, Any]]:
         """The arguments that are marked `Dataset`, each with its marker."""
@@ -163,6 +170,7 @@ class CallPlan:
                     self._marked_secret.add(name)
                 elif marker in (markers.Ignore, markers.Ignore()):
                     self._dropped.add(name)
+                    self._marked_ignore.add(name)
                 elif isinstance(marker, markers.Dataset):
                     self.datasets[name] = marker
 

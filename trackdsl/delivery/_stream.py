@@ -167,6 +167,8 @@ class Stream:
     def _apply_data(self, sink: Sink, run: KnownRun, event: events.AnyEvent, in_doubt: bool) -> None:
         match event:
             case events.File() | events.Model():
+                if isinstance(event, events.Model):
+                    self._flush(sink, event.run, run)  # A logged model takes the parameters that its run has.
                 self._store(sink, run, event, in_doubt)
             case events.Input():
                 self._add_input(sink, run, event)
