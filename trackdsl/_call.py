@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from trackdsl import _artifacts, _context, _datasets, _roots, _template
@@ -127,20 +126,22 @@ class Call:
         assert options is not None
         plan = self.plan
         try:
-            flat = plan.params(args, kwargs) if plan.records else Flat()
+            params: dict[str, Scalar] = {}
+            flat = plan.params(params, args, kwargs) if plan.records else None
             name, experiment = self._names(args, kwargs)
-            scope = open_scope(options, name, experiment, flat.values, self._tags, self._site, self)
+            scope = open_scope(options, name, experiment, params, self._tags, self._site, self)
         except Exception as error:
             fault("entering a call", error)
             return None
-        if flat.whole or flat.paths or plan.datasets:
+        if flat or plan.datasets:
             self._record_rest(scope.run, flat, args, kwargs)
         return scope
 
-    def _record_rest(self, run: Run, flat: Flat, args: Args, kwargs: Kwargs, prefix: str = "") -> None:
+    def _record_rest(self, run: Run, flat: Flat | None, args: Args, kwargs: Kwargs, prefix: str = "") -> None:
         """What parameters cannot hold: arguments that are too large for them, and datasets."""
         with guarded("recording arguments", run):
-            _artifacts.keep_whole(run, flat, prefix)
+            if flat:
+                _artifacts.keep_whole(run, flat, prefix)
             for marker, value in self.plan.dataset_arguments(args, kwargs):
                 _datasets.record_input(run, value, marker.name, marker.context)
 
@@ -153,8 +154,9 @@ class Call:
             name = self._names(args, kwargs)[0]
             scope = open_section(run, outer, name, self)
             if scope.index == 0 and self.plan.records:
-                flat = self.plan.params(args, kwargs)
-                append_params(run, _under(name, flat.values))
+                params: dict[str, Scalar] = {}
+                flat = self.plan.params(params, args, kwargs)
+                append_params(run, _under(name, params))
                 self._record_rest(run, flat, args, kwargs, f"{name}.")
             return scope
         return None
@@ -178,7 +180,7 @@ class Call:
         misuse = None
         try:
             if error is None and self.returns is not None:
-                self.returns.record(scope.run, result, scope.step, partial(self.plan.open_arguments, args, kwargs))
+                self.returns.record(scope.run, result, scope.step, self.plan, args, kwargs)
         except ReturnsError as raised:
             misuse = raised
         finally:
@@ -201,8 +203,7 @@ class Call:
             return
         try:
             if error is None and self.returns is not None:
-                arguments = partial(self.plan.open_arguments, args, kwargs)
-                self.returns.record(scope.run, result, scope.index, arguments, f"{scope.section}/")
+                self.returns.record(scope.run, result, scope.index, self.plan, args, kwargs, f"{scope.section}/")
         finally:
             close_scope(scope, error)
 
@@ -227,7 +228,7 @@ class Call:
                 self.returns.check_count(result)
                 return
             run, step = outside, 0
-        self.returns.record(run, result, step, partial(self.plan.open_arguments, args, kwargs))
+        self.returns.record(run, result, step, self.plan, args, kwargs)
 
     def record_yield(self, scope: Scope | None, item: Any, index: int) -> None:
         """Record the numbers in what a generator yields, at the index of the yield."""

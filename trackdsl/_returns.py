@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 from trackdsl import markers
 from trackdsl._found import Found, Numbers, is_mapping, is_number, leaves
 from trackdsl._record import guarded, record_numbers
 from trackdsl._run import Run
-from trackdsl._signature import annotations_of, markers_of
+from trackdsl._signature import CallPlan, annotations_of, markers_of
 from trackdsl.errors import ReturnsError
 from trackdsl.handlers.json import is_plain
 
@@ -57,7 +58,14 @@ class ReturnPlan:
         self._read_annotation()
 
     def record(
-        self, run: Run, value: Any, step: int, arguments: Callable[[], Mapping[str, Any]], section: str = ""
+        self,
+        run: Run,
+        value: Any,
+        step: int,
+        plan: CallPlan,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        section: str = "",
     ) -> None:
         """Record one returned value.
 
@@ -65,7 +73,9 @@ class ReturnPlan:
             run: where to.
             value: what the function returned.
             step: of the metrics.
-            arguments: gives the call's arguments by name; a model's input example is taken from them.
+            plan: of the call.
+            args: its arguments; a model's input example is taken from them.
+            kwargs: those given by name.
             section: `name/` for a section of a run, else nothing.
 
         Raises:
@@ -79,7 +89,7 @@ class ReturnPlan:
         if self._as_is and self._marker is None and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
-            found = Found(run, section + self._prefix, step, arguments)
+            found = Found(run, section + self._prefix, step, partial(plan.open_arguments, args, kwargs))
             self._sort(found, value)
             found.write()
         self.check_count(value)

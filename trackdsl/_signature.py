@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from trackdsl import _secrets, markers
+from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
 from trackdsl._secrets import MASK, is_secret_name, mask_text, remember
 from trackdsl._suggest import suggestion_for
@@ -87,14 +88,19 @@ class CallPlan:
                 bound[f"{self._rest}.{index}"] = value
         return bound
 
-    def params(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat:
-        """The parameters that a call records: flat, masked, of plain types."""
+    def params(self, out: dict[str, Scalar], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat | None:
+        """Add the parameters that a call records to `out`: flat, masked, of plain types.
+
+        Returns:
+            what `out` could not hold; None where all arguments are plain.
+        """
         if self._version != _secrets.version:
             self._prepare()
-        flat = Flat()
-        out, special, template = flat.values, self._special, self._template
+        flat: Flat | None = None
+        special, template = self._special, self._template
         for name, value in self.bind(args, kwargs).items():
             if name in special or name not in template:
+                flat = flat if flat is not None else Flat(out)
                 self._add_special(flat, name, value)
                 continue
             kind = type(value)
@@ -103,6 +109,7 @@ class CallPlan:
             elif kind is str:
                 out[name] = mask_text(value)
             elif kind is not _Missing:
+                flat = flat if flat is not None else Flat(out)
                 flat.add(name, value)
         return flat
 
