@@ -15,11 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from trackdsl import _secrets, _target, errors, settings
 from trackdsl._state import state
 from trackdsl.journal._lock import is_held
+
+# A machine that is busy with the other tests is no fault of the one at hand.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 #: What the machine may take for anything that is waited for, in seconds.
 PATIENCE = 90.0

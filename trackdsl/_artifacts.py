@@ -82,7 +82,7 @@ def keep_long(run: Run, values: dict[str, Any]) -> dict[str, Any]:
     return cut_texts(values) if long else values
 
 
-def keep_object(run: Run, place: str, value: Any) -> None:
+def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) -> None:
     """Keep an object as a file.
 
     Args:
@@ -90,8 +90,9 @@ def keep_object(run: Run, place: str, value: Any) -> None:
         place: its path in the run; the suffix names the format. Where the object does not fit that, its handler's own
             format is taken, and where that fails too, a pickle.
         value: the object.
+        own: its handler, where that is known.
     """
-    own = handler_of(value)
+    own = handler_of(value) if own is None else own
     handler = writer_for(value, own, PurePosixPath(place).suffix.lower())
     if handler is None:
         told_as = f"{class_name(value)} cannot be written as {PurePosixPath(place).suffix}; kept as {place}{own.suffix}"

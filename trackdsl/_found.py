@@ -47,7 +47,7 @@ class Found:
             return
         if isinstance(value, complex):
             append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
-        _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{handler.suffix}", value)
+        _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{handler.suffix}", value, handler)
 
     def keep_model(self, value: Any, name: str, registered_model_name: str | None) -> None:
         """Keep a value as a model, whose input example is one of the call's arguments."""

@@ -17,7 +17,7 @@ from trackdsl.handlers._dataset import column_type
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 from trackdsl.handlers.numpy import feed_bytes, has_missing
 
-_ROWS = 1024
+_ROWS = 2048
 _COLUMNS = 128
 #: Bytes of a frame from which on a second thread is worth its start.
 _LARGE = 32 << 20
@@ -35,22 +35,22 @@ def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list
     digest.note(list(plain.shape), list(plain.columns), list(plain.columns.names))
     _feed_index(digest, plain.index)
     missing: Missing = {}
-    strided = []
+    numbers = []
     types = []
     for place in range(plain.shape[1]):
-        column = plain.iloc[:, place]
-        across, told = _feed_column(digest, place, column, missing)
+        values, told = _feed_column(digest, place, plain.iloc[:, place], missing)
         types.append(told)
-        if across is not None:
-            strided.append((place, across))
-    for places, block in _blocks(strided):
+        if values is not None:
+            numbers.append((place, values))
+    _feed_all_whole(digest, [found for found in numbers if found[1].flags.c_contiguous], missing)
+    for places, block in _blocks([found for found in numbers if not found[1].flags.c_contiguous]):
         _feed_block(digest, places, block, missing)
     columns = [(name, types[place], not missing.get(place)) for place, name in enumerate(plain.columns)]
     return digest, len(plain), columns
 
 
 def _feed_column(digest: Digest, place: int, column: Any, missing: Missing) -> tuple[Any, str]:
-    """Feed a column; one whose values do not lie side by side is given back to be fed later. And MLflow's type."""
+    """Feed a column; plain numbers are given back, to be fed together. And MLflow's type."""
     import numpy as np
 
     values, stream = column.array, str(place)
@@ -61,26 +61,45 @@ def _feed_column(digest: Digest, place: int, column: Any, missing: Missing) -> t
             kinds = feed_objects(digest, stream, plain)
             missing[place] = kinds != {str} and bool(column.hasnans)
             return None, column_type(kinds)
-        if not plain.flags.c_contiguous:
-            return plain, mlflow_type(column.dtype)
-        missing[place] = _feed_whole(digest, stream, plain)
-    else:
-        missing[place] = _feed_extension(digest, stream, values)
+        return plain, mlflow_type(column.dtype)
+    missing[place] = _feed_extension(digest, stream, values)
     return None, mlflow_type(column.dtype)
 
 
-def _feed_whole(digest: Digest, stream: str, values: Any) -> bool:
+def _feed_all_whole(digest: Digest, columns: Sequence[tuple[int, Any]], missing: Missing) -> None:
+    hashed = [digest.stream(str(place)) for place, _ in columns]
+
+    def feed(part: slice) -> None:
+        for one, (place, values) in zip(hashed[part], columns[part], strict=True):
+            missing[place] = _feed_whole(one, values)
+
+    _in_parallel(feed, _parts(len(columns), sum(values.nbytes for _, values in columns)))
+
+
+def _parts(count: int, size: int) -> list[slice]:
+    """How to share columns: by two where they are large."""
+    half = (count + 1) // 2
+    return [slice(0, half), slice(half, None)] if size >= _LARGE and count > 1 else [slice(None)]
+
+
+def _feed_whole(hashed: Any, values: Any) -> bool:
     """Feed a contiguous column of numbers, looking for what is missing while it is in the cache."""
-    missing = False
-    if values.dtype.kind not in "fcmM":
-        feed_bytes(digest, stream, values)
-        return False
-    hashed = digest.stream(stream)
+    import numpy as np
+
     flat = values.view("u1")
-    step = _CHUNK // values.itemsize
+    if values.dtype.kind not in "fcmM":
+        hashed.update(flat)
+        return False
+    size, missing = values.itemsize, False
+    step = _CHUNK // size
+    simple = values.dtype.char in "fd" and values.dtype.isnative
     for start in range(0, len(values), step):
-        hashed.update(flat[start * values.itemsize : (start + step) * values.itemsize])
-        missing = missing or has_missing(values[start : start + step])
+        hashed.update(flat[start * size : (start + step) * size])
+        if simple:  # What `has_missing` does, which would take longer to find out the type.
+            least = np.minimum.reduce(values[start : start + step])
+            missing = missing or bool(least != least)
+        else:
+            missing = missing or has_missing(values[start : start + step])
     return missing
 
 
@@ -200,13 +219,11 @@ def _address(array: Any) -> int:
 def _feed_block(digest: Digest, places: Sequence[int], block: Any, missing: Missing) -> None:
     # Made here: making them is no work for threads.
     hashed = [digest.stream(str(place)) for place in places]
-    half = (len(places) + 1) // 2
-    parts = [slice(0, half), slice(half, None)] if block.nbytes >= _LARGE and len(places) > 1 else [slice(None)]
 
     def feed(part: slice) -> None:
         _feed_across(hashed[part], places[part], block[:, part], missing)
 
-    _in_parallel(feed, parts)
+    _in_parallel(feed, _parts(len(places), block.nbytes))
 
 
 def _feed_across(hashed: Sequence[Any], places: Sequence[int], block: Any, missing: Missing) -> None:

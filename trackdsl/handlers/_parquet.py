@@ -43,21 +43,16 @@ def schema_of(frame: Any) -> Any:
     ranged = isinstance(frame.index, pd.RangeIndex)
     schema = pa.Schema.from_pandas(empty, preserve_index=None if ranged else True)
     told = json.loads(schema.metadata[b"pandas"])
-    for index, column in enumerate(_columns(frame)):
-        if column.dtype == object:
-            kind, told["columns"][index]["pandas_type"] = _type_of_objects(column)
-            schema = schema.set(index, schema.field(index).with_type(kind))
-    for level in range(frame.index.nlevels):
-        values = frame.index.get_level_values(level)
+    levels = (frame.index.get_level_values(level) for level in range(frame.index.nlevels))
+    for place, values in enumerate((*_columns(frame), *levels)):
         if values.dtype == object:
-            kind, told["columns"][len(frame.columns) + level]["pandas_type"] = _type_of_objects(values)
-            schema = schema.set(len(frame.columns) + level, schema.field(len(frame.columns) + level).with_type(kind))
+            kind, told["columns"][place]["pandas_type"] = _type_of_objects(values)
+            schema = schema.set(place, schema.field(place).with_type(kind))
+    metadata = {**schema.metadata, **_kept_beside(frame)}
+    _check(empty, schema.with_metadata({**metadata, b"pandas": json.dumps(told).encode()}))
     if ranged:
         told["index_columns"][0].update(start=frame.index.start, stop=frame.index.stop, step=frame.index.step)
-    metadata = {**schema.metadata, b"pandas": json.dumps(told).encode()}
-    schema = schema.with_metadata({**metadata, **_kept_beside(frame)})
-    _check(empty, schema)
-    return schema
+    return schema.with_metadata({**metadata, b"pandas": json.dumps(told).encode()})
 
 
 def holds(frame: Any) -> bool:
@@ -165,7 +160,8 @@ def _kept_beside(frame: Any) -> dict[bytes, bytes]:
     """What Parquet would lose: categories that are no text, and that times are in seconds."""
     categories, seconds = {}, []
     for place, dtype in enumerate(frame.dtypes):
-        if dtype == "category" and dtype.categories.dtype.kind in "iufbM":
+        # Text that no row has is lost where there is no other.
+        if dtype == "category" and (dtype.categories.dtype.kind in "iufbM" or frame.iloc[:, place].isna().all()):
             categories[place] = {"values": _as_text(dtype.categories), "ordered": bool(dtype.ordered)}
         elif str(dtype).startswith("datetime64[s"):
             seconds.append(place)
@@ -191,7 +187,7 @@ def _from_text(text: str) -> Any:
 
     import pyarrow as pa
 
-    return pa.ipc.open_stream(base64.b64decode(text)).read_all()["values"].to_pandas()
+    return pa.ipc.open_stream(base64.b64decode(text)).read_all()["values"].to_pandas().rename(None)
 
 
 def _check(empty: Any, schema: Any) -> None:

@@ -85,6 +85,8 @@ class _Number(Json):
     """Subclasses of numbers, such as `numpy.float64`: an event takes the builtin types alone."""
 
     def summary(self, value: Any) -> Scalar:
+        if value is None:
+            return None
         return int(value) if isinstance(value, int) else float(value)
 
 

@@ -25,8 +25,12 @@ class _Frame(Handler):
         return holds(value)
 
     def summary(self, value: Any) -> Scalar:
+        import pandas as pd
+
         rows, count = value.shape
-        columns = [(value.columns[index], _word(value.iloc[:, index].dtype)) for index in range(min(count, SHOWN))]
+        # Every column would have a deep copy of the attributes.
+        plain = pd.DataFrame(value, copy=False) if value.attrs else value
+        columns = [(value.columns[index], _word(plain.iloc[:, index].dtype)) for index in range(min(count, SHOWN))]
         return summary_of_table(type(value).__name__, by(rows, count), columns, count)
 
     def write(self, value: Any, path: Path) -> None:
@@ -112,7 +116,7 @@ class _Index(_Column):
         names = [None if str(name).startswith(_UNNAMED) else name for name in frame.columns]
         if len(names) > 1:
             return pd.MultiIndex.from_frame(frame, names=names)
-        return pd.Index(frame.iloc[:, 0], name=names[0])
+        return pd.Index(frame.iloc[:, 0]).rename(names[0])
 
 
 _UNNAMED = "__unnamed__"

@@ -134,6 +134,9 @@ def _feed(digest: Digest, stream: str, array: Any) -> None:
     import pyarrow.compute as pc
 
     kind, nulls = array.type, None
+    if str(kind) in ("string_view", "binary_view"):  # Of which Arrow can do little else than this.
+        array = array.cast(pa.large_string() if str(kind) == "string_view" else pa.large_binary())
+        kind = array.type
     before = digest.passed.get(stream, 0)
     digest.passed[stream] = before + len(array)
     if array.null_count and not pa.types.is_null(kind):
@@ -143,7 +146,10 @@ def _feed(digest: Digest, stream: str, array: Any) -> None:
         _feed(digest, f"{stream}.storage", array.storage)
     elif pa.types.is_dictionary(kind):
         # Chunks may have dictionaries of their own.
-        _feed(digest, f"{stream}.decoded", array.dictionary_decode())
+        values = array.dictionary
+        if str(values.type) == "string_view":
+            values = values.cast(pa.large_string())
+        _feed(digest, f"{stream}.decoded", values.take(array.indices))
     elif pa.types.is_nested(kind):
         _feed_nested(digest, stream, array)
     else:
@@ -195,11 +201,8 @@ def _feed_binary(digest: Digest, stream: str, array: Any) -> None:
     import numpy as np
     import pyarrow as pa
 
-    text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or "string" in str(array.type)
-    if "view" in str(array.type):
-        array = array.cast(pa.large_string() if text else pa.large_binary())
     if array.null_count:
-        array = array.fill_null("" if text else b"")
+        array = array.fill_null("" if "string" in str(array.type) else b"")
     large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
     _, places, content = array.buffers()
     if places is None or not len(array):

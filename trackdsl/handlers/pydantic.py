@@ -11,7 +11,8 @@ from trackdsl.handlers.structures import Structure
 class _Model(Structure):
     def names(self, value: Any) -> Iterable[str]:
         kind = type(value)
-        fields = getattr(kind, "model_fields", None) or getattr(kind, "__fields__", {})
+        # Version 2 has `__fields__` too, and warns of it.
+        fields = kind.model_fields if hasattr(kind, "model_fields") else getattr(kind, "__fields__", {})
         return dict.fromkeys([*fields, *(getattr(value, "__pydantic_extra__", None) or ())])
 
 

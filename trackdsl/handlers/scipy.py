@@ -18,8 +18,8 @@ class _Sparse(Handler):
     suffix = ".npz"
 
     def accepts(self, value: Any) -> bool:
-        """The formats that SciPy can write, of numbers."""
-        return value.format in _FORMATS and value.dtype.kind in "biufc"
+        """The formats that SciPy can write, of numbers; SciPy 1.15 cannot read what has not two dimensions."""
+        return len(value.shape) == 2 and value.format in _FORMATS and value.dtype.kind in "biufc"
 
     def summary(self, value: Any) -> Scalar:
         # Of some formats `nnz` counts, so that it takes as long as there are values.

@@ -1,0 +1,1090 @@
+"""What every handler promises: values come back, are left alone and let go; digests tell all of the content."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime
+import enum
+import functools
+import gc
+import json
+import math
+import os
+import pathlib
+import pickle
+import sys
+import types
+import uuid
+import warnings
+import weakref
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any, NamedTuple
+
+import cloudpickle
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from trackdsl import Artifact, stage, track_returns
+from trackdsl.handlers import Handler, handler_for, handler_of, register_handler
+from trackdsl.handlers._dataset import by
+from trackdsl.handlers._registry import handler_named, name_of, writer_for
+from trackdsl.testing import capture_runs
+
+QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class Bomb:
+    """Leaves a folder behind where its pickle is loaded."""
+
+    def __init__(self, place: pathlib.Path) -> None:
+        self.place = str(place)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.place,)
+
+
+class HandlerContract:
+    """What every handler promises. A handler of one's own passes it with a subclass that gives some values.
+
+    Attributes:
+        needs: libraries without which its tests are skipped.
+        one_way: what is read is something else than what was written.
+        one_line: the summary is short, and one line; text is told whole.
+        notices: a file that is cut off cannot be read.
+        formats: the suffixes that the first value can be written with, beside the handler's own.
+    """
+
+    needs: tuple[str, ...] = ()
+    one_way = False
+    one_line = True
+    notices = True
+    formats: tuple[str, ...] = ()
+
+    def values(self) -> list[Any]:
+        """Values, made anew at each call; among them an empty one where there are such."""
+        raise NotImplementedError
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether a value has come back, in the sense of its library."""
+        return type(one) is type(other) and bool(one == other)
+
+    def content(self, value: Any) -> Any:
+        """All that must not change."""
+        return cloudpickle.dumps(value)
+
+    @pytest.fixture(autouse=True)
+    def _has_its_libraries(self) -> None:
+        for name in self.needs:
+            pytest.importorskip(name)
+        handler_for.__globals__["_cache"].clear()
+
+    def test_it_comes_back(self, tmp_path: pathlib.Path) -> None:
+        """What the handler accepts it writes, and reads what it has written."""
+        for index, value in enumerate(self.values()):
+            handler = handler_of(value)
+            assert handler is handler_for(type(value)), f"{value!r} is not accepted"
+            path = tmp_path / f"{index}{handler.suffix}"
+            handler.write(value, path)
+            found = handler.read(path)
+            assert self.one_way or self.same(value, found), (value, found)
+
+    def test_its_other_formats(self, tmp_path: pathlib.Path) -> None:
+        """The first value can be written with each suffix that is said of it, and the file be read."""
+        value = self.values()[0]
+        handler = handler_of(value)
+        assert set(self.formats) <= set(handler.suffixes)
+        for suffix in self.formats:
+            path = tmp_path / f"x{suffix}"
+            handler.write(value, path)
+            assert path.stat().st_size > 0
+            handler.read(path)
+
+    def test_the_value_is_left_alone(self, tmp_path: pathlib.Path) -> None:
+        """Neither telling, writing nor hashing a value changes it."""
+        for index, value in enumerate(self.values()):
+            before = self.content(value)
+            handler = handler_of(value)
+            handler.summary(value)
+            handler.children(value)
+            handler.dataset(value)
+            handler.write(value, tmp_path / f"{index}{handler.suffix}")
+            assert self.content(value) == before
+
+    def test_the_value_is_let_go(self, tmp_path: pathlib.Path) -> None:
+        """No handler keeps a value."""
+        gc.collect()
+        gc.freeze()  # What was there before need not be looked through.
+        try:
+            values = self.values()
+            before = [sys.getrefcount(value) for value in values]
+            for index, value in enumerate(values):
+                handler = handler_of(value)
+                handler.summary(value)
+                handler.children(value)
+                handler.dataset(value)
+                handler.write(value, tmp_path / f"{index}{handler.suffix}")
+            del value
+            gc.collect()
+            watched = [_watch(value) for value in values]
+            after = [sys.getrefcount(value) for value in values]
+            values.clear()
+            gc.collect()
+            for one, other, gone in zip(before, after, watched, strict=True):
+                # Such as None is held by thousands, whose number changes.
+                assert one == other or one > 1000 or gone() is None
+        finally:
+            gc.unfreeze()
+
+    def test_its_summary_is_a_line(self) -> None:
+        """A summary is a number, or one short line."""
+        for value in self.values():
+            told = handler_of(value).summary(value)
+            assert told is None or type(told) in (bool, int, float, str)
+            if self.one_line and isinstance(told, str):
+                assert len(told) < 500
+                assert len(told.splitlines()) <= 1
+
+    def test_its_suffixes(self) -> None:
+        """A suffix begins with a dot, and none is named twice."""
+        handler = handler_of(self.values()[0])
+        suffixes = [handler.suffix, *handler.suffixes]
+        assert all(suffix[0] == "." and len(suffix) > 1 for suffix in suffixes)
+        assert len(set(suffixes)) == len(suffixes)
+
+    def test_a_hostile_file_runs_nothing(self, tmp_path: pathlib.Path) -> None:
+        """A pickle under the suffix of a handler that says it executes nothing is not loaded."""
+        handler = handler_of(self.values()[0])
+        for suffix in (handler.suffix, *handler.suffixes):
+            path = tmp_path / f"x{suffix}"
+            path.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+            if handler.executes_code(path):
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with contextlib.suppress(Exception):
+                    handler.read(path)
+            assert not (tmp_path / "exploded").exists(), suffix
+
+    def test_a_file_that_is_cut_off(self, tmp_path: pathlib.Path) -> None:
+        """Reading half a file raises an ordinary exception, where the format can tell."""
+        value = self.values()[0]
+        handler = handler_of(value)
+        path = tmp_path / f"x{handler.suffix}"
+        handler.write(value, path)
+        os.truncate(path, path.stat().st_size // 2)
+        if self.notices:
+            with pytest.raises(Exception):  # noqa: B017, PT011 - which one is the library's affair
+                handler.read(path)
+        else:
+            handler.read(path)
+
+
+def _watch(value: Any) -> Callable[[], Any]:
+    """Asks for a value that may be gone; one that cannot be watched never is."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return lambda: True
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Optimizer:
+    lr: float = 0.1
+
+
+class Shape(NamedTuple):
+    width: int
+
+
+class Plain:
+    def __init__(self) -> None:
+        self.a = [1]
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+class TestMappings(HandlerContract):
+    formats = (".yaml", ".yml", ".txt")
+
+    def values(self) -> list[Any]:
+        return [{"a": [1, {"b": None}], "ü": "x\n"}, {}, {"a": [1, 2], "b": [1.5, math.inf]}]
+
+
+class TestSequences(HandlerContract):
+    one_line = False  # It is a parameter's whole text, which is kept as a file where it is too long for MLflow.
+    formats = (".yaml", ".yml", ".txt")
+
+    def values(self) -> list[Any]:
+        return [[1, "two", None, True, [2.5]], [], ["x" * 300] * 100, [{"a": 1}, {"a": 2}]]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return bool(list(one) == other)
+
+
+class TestNumbers(HandlerContract):
+    formats = (".yaml", ".txt")
+
+    def values(self) -> list[Any]:
+        return [12345, -0.5, True, None, 10**300]
+
+    def test_a_file_that_is_cut_off(self) -> None:
+        """Half the digits are a number too."""
+
+
+class TestText(HandlerContract):
+    one_line = False
+    notices = False
+    formats = (".html", ".md", ".csv")
+
+    def values(self) -> list[Any]:
+        return ["zeilen\r\n\n ü", ""]
+
+
+class TestBinary(HandlerContract):
+    notices = False
+
+    def values(self) -> list[Any]:
+        return [b"\x00\xff" * 9, b"", bytearray(b"x"), memoryview(b"xy")]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return bytes(one) == other
+
+    def content(self, value: Any) -> Any:
+        return bytes(value)
+
+
+class TestPaths(HandlerContract):
+    notices = False
+    one_way = True  # A path that leads nowhere is kept as its text.
+
+    def values(self) -> list[Any]:
+        return [pathlib.PurePosixPath("a/b"), pathlib.Path("nowhere")]
+
+
+class TestFunctions(HandlerContract):
+    def values(self) -> list[Any]:
+        return [double, json.dumps, functools.partial(double, 1), int]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return one is other or one.func is other.func
+
+
+class TestWords(HandlerContract):
+    def values(self) -> list[Any]:
+        return [Decimal("1.50"), uuid.UUID(int=1), 1 + 2j, range(3), datetime.timedelta(1), datetime.date(2020, 1, 1),
+                datetime.time(1), {1, 2}, frozenset(), set(range(1000)), Color.RED]  # fmt: skip
+
+
+class TestStructures(HandlerContract):
+    def values(self) -> list[Any]:
+        return [Optimizer(), Shape(3), argparse.Namespace(a=1), types.SimpleNamespace()]
+
+
+class TestPydantic(HandlerContract):
+    needs = ("pydantic",)
+
+    def values(self) -> list[Any]:
+        import pydantic
+
+        return [pydantic.create_model("Model", a=(int, 1))(), pydantic.create_model("Empty")()]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return bool(one.model_dump() == other.model_dump())
+
+    def content(self, value: Any) -> Any:
+        return repr(value), repr(vars(value))
+
+
+class TestOmegaConf(HandlerContract):
+    needs = ("omegaconf",)
+
+    def values(self) -> list[Any]:
+        from omegaconf import OmegaConf
+
+        return [OmegaConf.create({"a": {"b": 1}, "c": "${a.b}", "d": "???"}), OmegaConf.create([1]), OmegaConf.create()]
+
+
+class TestPickles(HandlerContract):
+    def values(self) -> list[Any]:
+        return [Plain(), Exception("x")]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return type(one) is type(other) and vars(one) == vars(other)
+
+
+class TestNumpyArrays(HandlerContract):
+    needs = ("numpy",)
+    formats = (".npz", ".csv", ".tsv", ".txt", ".json")
+
+    def values(self) -> list[Any]:
+        import numpy as np
+
+        base = np.arange(24.0)
+        fields = np.array([(1, 2.5)], dtype=np.dtype([("a", "i1"), ("b", "f8")], align=True))
+        return [base.reshape(6, 4), np.asfortranarray(base.reshape(6, 4)), base[::-3], np.zeros((0, 3)), np.array(3),
+                np.array(["ü", "x"]), np.array(["2020"], "M8[D]"), fields, np.zeros(2, ">i4"), np.zeros(2, bool),
+                np.lib.stride_tricks.as_strided(base, (2, 2), (0, 8)), np.zeros((1,) * 60)]  # fmt: skip
+
+    def same(self, one: Any, other: Any) -> bool:
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+
+
+class TestNumpyScalars(HandlerContract):
+    needs = ("numpy",)
+
+    def values(self) -> list[Any]:
+        import numpy as np
+
+        return [np.float32(0.125), np.int8(100), np.bool_(True), np.float64(0.1), np.float16(0.5)]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return bool(one == other)
+
+    def test_a_file_that_is_cut_off(self) -> None:
+        """Half the digits are a number too."""
+
+
+class TestPandasFrames(HandlerContract):
+    needs = ("pandas", "pyarrow")
+    formats = (".csv", ".tsv", ".txt", ".json", ".html")
+
+    def values(self) -> list[Any]:
+        return frames()
+
+    def same(self, one: Any, other: Any) -> bool:
+        import pandas as pd
+
+        pd.testing.assert_frame_equal(one, other, check_freq=False, check_column_type=False)
+        return True
+
+    def content(self, value: Any) -> Any:
+        return str(value.to_dict("split")), list(value.dtypes), value.columns.names, value.index.names, value.attrs
+
+
+def frames() -> list[Any]:
+    """Frames of every kind that Parquet gives back."""
+    import numpy as np
+    import pandas as pd
+
+    times = pd.date_range("2020", periods=3, tz="Europe/Berlin", unit="us")
+    pairs = pd.MultiIndex.from_product([[1, 2], ["x", "y"]], names=["n", None])
+    full = pd.DataFrame(
+        {
+            "f": [1.5, np.nan, -0.0], "i": [1, 2, 3], "u": np.array([0, 1, 255], "u1"), "b": [True, False, True],
+            "s": ["ü", None, ""], "t": times, "d": pd.to_timedelta([1, None, 3], unit="s"),
+            "c": pd.Categorical(["x", None, "y"], ["z", "y", "x"], ordered=True),
+            "n": pd.Categorical([2, 1, 2], [3, 2, 1]),
+            "I": pd.array([1, None, 3], "Int64"), "B": pd.array([True, None, False], "boolean"),
+            "p": pd.period_range("2020", periods=3, freq="M"), "v": pd.interval_range(0, 3),
+            "none": pd.Series([None] * 3, dtype=object), "bytes": [b"\x00", None, b""],
+            "seconds": pd.to_datetime(["2020"] * 3).astype("datetime64[s]"), "days": [datetime.date(2020, 1, 1)] * 3,
+        }
+    )  # fmt: skip
+    plain = pd.DataFrame(np.arange(6.0).reshape(3, 2), columns=["a", "b"])
+    return [
+        plain, full, full.set_index("t"), full.set_index("s"), full.iloc[:0], full.iloc[::-1],
+        pd.DataFrame({"x": range(4)}, index=pairs), pd.DataFrame(np.zeros((2, 3))),
+        pd.DataFrame({"x": [1]}, index=pd.RangeIndex(5, 15, 10, name="r")),
+        pd.DataFrame([[1, 2]], columns=pd.MultiIndex.from_tuples([("a", "x"), ("a", "y")])),
+        pd.DataFrame(np.zeros((1, 2000)), columns=[f"c\n{i}" * 9 for i in range(2000)]), plain.iloc[:, ::-1],
+    ]  # fmt: skip
+
+
+class TestPandasSeries(HandlerContract):
+    needs = ("pandas", "pyarrow")
+    formats = (".csv", ".json")
+
+    def values(self) -> list[Any]:
+        import pandas as pd
+
+        return [pd.Series([1.5, None], name="x"), pd.Series([1, 2]), pd.Series([], dtype=float),
+                pd.Series(["a"], ["k"]), pd.Series([1], name=3)]  # fmt: skip
+
+    def same(self, one: Any, other: Any) -> bool:
+        import pandas as pd
+
+        pd.testing.assert_series_equal(one, other)
+        return True
+
+
+class TestPandasIndexes(HandlerContract):
+    needs = ("pandas", "pyarrow")
+
+    def values(self) -> list[Any]:
+        import pandas as pd
+
+        return [pd.Index(["a", "b"], name="k"), pd.RangeIndex(3), pd.date_range("2020", periods=2, unit="us"),
+                pd.MultiIndex.from_tuples([(1, "x"), (2, "y")], names=["n", None]),
+                pd.CategoricalIndex(["x"])]  # fmt: skip
+
+    def same(self, one: Any, other: Any) -> bool:
+        import pandas as pd
+
+        pd.testing.assert_index_equal(one, other, exact="equiv")
+        return True
+
+    def content(self, value: Any) -> Any:
+        return value.copy(deep=True).tolist(), list(value.names)
+
+
+class TestPolars(HandlerContract):
+    needs = ("polars", "pyarrow")
+    formats = (".csv", ".json", ".arrow", ".feather")
+
+    def values(self) -> list[Any]:
+        import polars as pl
+
+        full = pl.DataFrame({"a": [1, None], "s": ["ü", None], "c": pl.Series(["x", "y"], dtype=pl.Categorical),
+                             "l": [[1], []], "t": [datetime.datetime(2020, 1, 1)] * 2, "b": [True, None],
+                             "d": [Decimal("1.5"), None], "e": pl.Series(["x", "y"], dtype=pl.Enum(["x", "y"])),
+                             "r": [{"k": 1}, {"k": None}]})  # fmt: skip
+        return [full.select("a", "s"), full, full.clear(), pl.DataFrame(), full["a"], pl.Series("z", [], dtype=pl.Int8)]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return bool(one.equals(other)) and getattr(one, "schema", one.name if hasattr(one, "name") else 0) == getattr(
+            other, "schema", other.name if hasattr(other, "name") else 0
+        )
+
+
+class TestPyarrow(HandlerContract):
+    needs = ("pyarrow",)
+    formats = (".arrow", ".feather", ".csv")
+
+    def values(self) -> list[Any]:
+        import pyarrow as pa
+
+        table = pa.table({"a": [1, None], "s": ["x", None]})
+        rich = table.append_column("l", [[[1], None]]).append_column("d", pa.array(["x", "y"]).dictionary_encode())
+        return [table, rich, table.slice(1), table.schema.empty_table(), rich.to_batches()[0], pa.array([1, None]),
+                pa.chunked_array([[1], [2]]), pa.array([], pa.int8())]  # fmt: skip
+
+    def same(self, one: Any, other: Any) -> bool:
+        return type(one) is type(other) and bool(one.equals(other))
+
+    def content(self, value: Any) -> Any:
+        return value.to_pylist()
+
+
+class TestTorch(HandlerContract):
+    needs = ("torch",)
+    formats = (".npz", ".csv", ".json")
+
+    def values(self) -> list[Any]:
+        import torch
+
+        grown = torch.ones(2, 3, requires_grad=True)
+        return [grown, torch.zeros(0, 3), torch.tensor(3), torch.arange(6).reshape(2, 3).T, torch.tensor([1j]).conj(),
+                torch.nn.Parameter(torch.ones(2))]  # fmt: skip
+
+    def same(self, one: Any, other: Any) -> bool:
+        import torch
+
+        return one.dtype == other.dtype and torch.equal(one.detach(), other)
+
+    def content(self, value: Any) -> Any:
+        return value.detach().numpy(force=True).tobytes(), value.requires_grad, value.stride(), value.is_conj()
+
+
+class TestScipy(HandlerContract):
+    needs = ("scipy",)
+
+    def values(self) -> list[Any]:
+        from scipy import sparse
+
+        matrix = sparse.random_array((5, 7), density=0.3, rng=0)
+        unsorted = sparse.csr_matrix(([1.0, 2.0], [3, 1], [0, 2, 2]), shape=(2, 4))
+        kinds = [matrix.asformat(name) for name in ("csr", "csc", "coo", "bsr", "dia")]
+        return [*kinds, sparse.csr_matrix((0, 3)), unsorted]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return type(one) is type(other) and one.shape == other.shape and abs(one - other).sum() == 0
+
+
+class TestMatplotlib(HandlerContract):
+    needs = ("matplotlib", "PIL")
+    one_way = True
+    formats = (".svg", ".pdf", ".jpg")
+
+    def values(self) -> list[Any]:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(3, 2), dpi=70, facecolor="red")
+        axes = figure.subplots()
+        axes.plot([1, 2, 3])
+        packed = Figure(layout="constrained")
+        packed.subplots(2, 2)[0, 0].set_title("x\ny")
+        return [figure, packed, Figure(layout="tight"), Figure().subplots(), Figure().subfigures(1, 2)[0]]
+
+    def content(self, value: Any) -> Any:
+        figure = value.figure
+        while not hasattr(figure, "canvas") or not hasattr(figure, "savefig"):
+            figure = figure.figure
+        places = [(a.get_position(True).bounds, a.get_position(False).bounds, a.stale) for a in figure.axes]
+        return (figure.dpi, figure.canvas, type(figure.canvas), figure.get_facecolor(), figure.get_edgecolor(),
+                figure.stale, tuple(figure.get_size_inches()), places, vars(figure.subplotpars).copy())  # fmt: skip
+
+
+class TestPlotly(HandlerContract):
+    needs = ("plotly",)
+    one_way = True
+    notices = False
+    formats = (".json",)
+
+    def values(self) -> list[Any]:
+        import plotly.graph_objects as go
+
+        return [go.Figure(go.Scatter(y=[1, 2])), go.Figure()]
+
+    def content(self, value: Any) -> Any:
+        return value.to_json()
+
+
+class TestPillow(HandlerContract):
+    needs = ("PIL",)
+    formats = (".jpg", ".webp", ".bmp", ".gif", ".tiff")
+
+    def values(self) -> list[Any]:
+        from PIL import Image
+
+        noise = Image.effect_noise((40, 30), 50)
+        return [noise.convert("RGBA"), noise, noise.convert("1"), noise.convert("P"), noise.convert("LA")]
+
+    def same(self, one: Any, other: Any) -> bool:
+        return one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
+
+    def content(self, value: Any) -> Any:
+        return value.tobytes(), sorted(vars(value))
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.from_regex("[a-d]{1,8}", fullmatch=True), inner),
+    max_leaves=20,
+)
+
+
+def back(value: Any, folder: pathlib.Path) -> Any:
+    """A value, written and read."""
+    handler = handler_of(value)
+    path = folder / f"{len(list(folder.iterdir()))}{handler.suffix}"
+    handler.write(value, path)
+    return handler.read(path)
+
+
+@given(JSON_LIKE | st.binary() | st.text(st.characters(codec="utf-8")))
+@QUICK
+def test_anything_plain_comes_back(tmp_path: pathlib.Path, value: Any) -> None:
+    """JSON-like values, bytes and text are read as they were written, down to the type."""
+    found = back(value, tmp_path)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_any_array_comes_back(tmp_path: pathlib.Path) -> None:
+    """NumPy arrays of any shape and type are read bit by bit as they were written."""
+    pytest.importorskip("numpy")
+    hnp = pytest.importorskip("hypothesis.extra.numpy")
+    shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
+
+    @given(hnp.arrays(hnp.scalar_dtypes() | hnp.array_dtypes(max_size=3), shapes))
+    @QUICK
+    def check(array: Any) -> None:
+        found = back(array, tmp_path)
+        assert (found.dtype, found.shape, found.tobytes()) == (array.dtype, array.shape, array.tobytes())
+
+    check()
+
+
+def any_frame() -> Any:
+    pdst = pytest.importorskip("hypothesis.extra.pandas")
+    numbers = pdst.column("f", dtype=float), pdst.column("i", dtype="int32"), pdst.column("b", dtype=bool)
+    texts = pdst.column(
+        "s", elements=st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\0")), dtype=object
+    )
+    return pdst.data_frames([*numbers, texts, pdst.column("t", dtype="datetime64[ns]")])
+
+
+def test_any_frame_comes_back(tmp_path: pathlib.Path) -> None:
+    """A pandas frame is read from Parquet as it was, also by pandas itself."""
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+
+    @given(any_frame())
+    @QUICK
+    def check(frame: Any) -> None:
+        handler = handler_of(frame)
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.parquet"
+        handler.write(frame, path)
+        for found in (handler.read(path), pd.read_parquet(path)):
+            pd.testing.assert_frame_equal(found.astype({"s": object}).fillna({"s": ""}), frame.fillna({"s": ""}))
+
+    check()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda pd: pd.DataFrame({"a": [1, "x"]}),
+        lambda pd: pd.DataFrame({"a": [{"k": 1}, {"l": 2}]}),
+        lambda pd: pd.DataFrame({"a": [{1}, {2}]}),
+        lambda pd: pd.DataFrame({"a": pd.Series([2**60 + 1, None], dtype=object)}),
+        lambda pd: pd.DataFrame([[1, 2]], columns=["a", "a"]),
+        lambda pd: pd.DataFrame([[1, 2]], columns=["1", 1]),
+        lambda pd: pd.DataFrame({"a": [1j]}),
+        lambda pd: pd.DataFrame(index=range(3)),
+        lambda pd: pd.DataFrame({"a": pd.arrays.SparseArray([0, 1])}),
+        lambda pd: pd.DataFrame({"a": [1]}, index=pd.Index([0], name=5)),
+    ],
+)
+def test_frames_that_parquet_cannot_hold_are_pickled(make: Callable[[Any], Any], tmp_path: pathlib.Path) -> None:
+    """A frame that would come back changed is kept as a pickle, and comes back equal."""
+    pd = pytest.importorskip("pandas")
+    frame = make(pd)
+    assert handler_of(frame) is handler_for(object)
+    pd.testing.assert_frame_equal(back(frame, tmp_path), frame)
+
+
+def test_frames_are_written_by_the_slice(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame of several slices, whose objects differ from one to the next, is one file with equal content."""
+    pd = pytest.importorskip("pandas")
+    pq = pytest.importorskip("pyarrow.parquet")
+    from trackdsl.handlers import _parquet
+
+    monkeypatch.setattr(_parquet, "_SLICE", 1000)
+    index = pd.MultiIndex.from_product([range(100), ["x", "y"]])
+    halves = [None] * 100 + [b"x"] * 100
+    frame = pd.DataFrame({"o": halves, "c": pd.Categorical(["u", "v"] * 100), "l": [[1.5]] * 200}, index=index)
+    path = tmp_path / "x.parquet"
+    handler_of(frame).write(frame, path)
+    assert pq.ParquetFile(path).num_row_groups > 5
+    found = handler_for(pd.DataFrame).read(path)
+    pd.testing.assert_frame_equal(found[["o", "c"]], frame[["o", "c"]])
+    assert [list(item) for item in found["l"]] == frame["l"].tolist()
+
+
+def test_an_index_that_means_something_is_in_every_format(tmp_path: pathlib.Path) -> None:
+    """Text formats have the index, unless it only counts the rows."""
+    pd = pytest.importorskip("pandas")
+    handler = handler_for(pd.DataFrame)
+    for suffix in (".csv", ".json", ".html"):
+        for name, frame in {"k": pd.DataFrame({"a": [1]}, index=["key"]), "p": pd.DataFrame({"a": [1]})}.items():
+            handler.write(frame, tmp_path / f"{name}{suffix}")
+        assert "key" in (tmp_path / f"k{suffix}").read_text()
+    assert (tmp_path / "p.csv").read_text() == "a\n1\n"
+    assert json.loads((tmp_path / "p.json").read_text()) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: pytest.importorskip("numpy").zeros((3, 224), "f4"), "ndarray float32 (3, 224)"),
+        (lambda: pytest.importorskip("numpy").float32(0.5), 0.5),
+        (lambda: pytest.importorskip("numpy").array(3), 3),
+        (lambda: pytest.importorskip("numpy").datetime64("2020-01-02"), "2020-01-02"),
+        (lambda: pytest.importorskip("numpy").str_("x"), "x"),
+        (lambda: pytest.importorskip("numpy").ma.array([1]), "MaskedArray int64 (1,)"),
+        (lambda: pytest.importorskip("torch").zeros(64, 10), "Tensor float32 (64, 10)"),
+        (lambda: pytest.importorskip("torch").tensor(2.5), 2.5),
+        (lambda: pytest.importorskip("torch").zeros(2, 2).to_sparse(), "Tensor float32 (2, 2) sparse_coo"),
+        (lambda: pytest.importorskip("pandas").DataFrame({"a": [1], "b": [0.5]}),
+         f"DataFrame {by(1, 2)} [a int64, b float64]"),
+        (lambda: pytest.importorskip("pandas").Series([1], name="a"), "Series 1 [a int64]"),
+        (lambda: pytest.importorskip("pandas").Index([1]), "Index 1 [int64]"),
+        (lambda: pytest.importorskip("polars").DataFrame({"a": [1]}), f"DataFrame {by(1, 1)} [a Int64]"),
+        (lambda: pytest.importorskip("polars").LazyFrame({"a": [1]}), "polars.lazyframe.frame.LazyFrame"),
+        (lambda: pytest.importorskip("pyarrow").table({"a": [1]}), f"Table {by(1, 1)} [a int64]"),
+        (lambda: pytest.importorskip("pyarrow").array([1]), "Int64Array 1 [int64]"),
+        (lambda: pytest.importorskip("scipy.sparse").eye_array(3, format="csr"), "csr_array float64 (3, 3), 3 stored"),
+        (lambda: pytest.importorskip("PIL.Image").new("L", (4, 3)), f"Image L {by(4, 3)}"),
+    ],
+)  # fmt: skip
+def test_summaries(make: Callable[[], Any], told: Any) -> None:
+    """Data is told by its type, shape, types and first columns; a single number by itself."""
+    value = make()
+    assert handler_for(type(value)).summary(value) == told
+
+
+@pytest.mark.parametrize("name", ["object", "masked", "matrix", "bfloat16"])
+def test_arrays_that_npy_cannot_hold_are_not_accepted(name: str) -> None:
+    """Objects, masks, subclasses and types that NumPy has not are not lost in an `.npy`."""
+    np = pytest.importorskip("numpy")
+    if name == "bfloat16":
+        value = pytest.importorskip("torch").zeros(2, dtype=pytest.importorskip("torch").bfloat16)
+    else:
+        value = {"object": np.array([{}]), "masked": np.ma.array([1], mask=[1]), "matrix": np.asmatrix([1])}[name]
+    assert handler_of(value) is handler_for(object)
+
+
+def test_a_pickle_inside_an_array_is_not_loaded(tmp_path: pathlib.Path) -> None:
+    """An `.npy`, `.npz` or sparse `.npz` file with a pickle in it is refused."""
+    np = pytest.importorskip("numpy")
+    sparse = pytest.importorskip("scipy.sparse")
+    bombs = np.array([Bomb(tmp_path / "exploded")], dtype=object)
+    np.save(tmp_path / "x.npy", bombs)
+    np.savez(tmp_path / "x.npz", bombs)
+    np.savez(tmp_path / "s.npz", format=bombs)
+    for handler, file in ((np.ndarray, "x.npy"), (np.ndarray, "x.npz"), (sparse.csr_array, "s.npz")):
+        with pytest.raises(ValueError, match="allow_pickle"):
+            handler_for(handler).read(tmp_path / file)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_dict_of_arrays_is_one_npz() -> None:
+    """`Artifact("x.npz")` on a dict of arrays is one file, which is read as that dict."""
+    np = pytest.importorskip("numpy")
+
+    arrays = {"train": np.arange(3), "file": np.zeros((2, 2))}
+    handler = writer_for(arrays, handler_of(arrays), ".npz")
+    assert handler is handler_for(np.ndarray)
+    assert handler_named(name_of(handler, dict)) is handler
+
+    @stage
+    @track_returns
+    def split() -> Annotated[Any, Artifact("split.npz")]:
+        return arrays
+
+    with capture_runs() as captured:
+        split()
+        found = handler.read(captured.one("split").artifacts["split.npz"])
+    assert {name: array.tolist() for name, array in found.items()} == {"train": [0, 1, 2], "file": [[0, 0], [0, 0]]}
+
+
+def digest(value: Any) -> str:
+    found = handler_for(type(value)).dataset(value)
+    assert found is not None
+    assert len(found.digest) == 32
+    assert int(found.digest, 16) >= 0
+    return found.digest
+
+
+def test_digests_of_arrays() -> None:
+    """One value more, less or other makes another digest; another layout of the same values does not."""
+    np = pytest.importorskip("numpy")
+    hnp = pytest.importorskip("hypothesis.extra.numpy")
+    kinds = (
+        hnp.integer_dtypes() | hnp.floating_dtypes() | hnp.unicode_string_dtypes(max_len=4) | hnp.datetime64_dtypes()
+    )
+
+    @given(hnp.arrays(kinds, hnp.array_shapes(max_dims=3, max_side=6)), st.data())
+    @QUICK
+    def check(array: Any, data: Any) -> None:
+        told = digest(array)
+        wide = np.repeat(array, 2, axis=0)
+        layouts = [np.asfortranarray(array), wide[::2], array[..., ::-1].copy()[..., ::-1], array.T.copy().T]
+        assert {digest(layout) for layout in layouts} == {told}
+        changed = array.copy()
+        raw = changed.reshape(-1).view("u1")
+        assume(raw.size)
+        raw[data.draw(st.integers(0, raw.size - 1))] ^= 1
+        assert digest(changed) != told
+        assert digest(array.reshape(-1, *[1] * array.ndim)) != told
+        assert digest(array[:-1]) != told
+
+    check()
+
+
+def test_digests_of_odd_arrays() -> None:
+    """What lies between fields, under a mask or beyond 80 bits is no content; the mask and the type are."""
+    np = pytest.importorskip("numpy")
+    padded = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    one, other = (np.frombuffer(bytes([fill]) * 32, padded).copy() for fill in (0, 255))
+    for array in (one, other):
+        array["a"], array["b"] = 1, 2.5
+    assert digest(one) == digest(other)
+    assert digest(np.ma.array([1, 2], mask=[0, 1])) == digest(np.ma.array([1, 3], mask=[0, 1]))
+    assert digest(np.ma.array([1, 2], mask=[0, 1])) != digest(np.ma.array([1, 2], mask=[1, 0]))
+    assert digest(np.zeros(2, "i4")) != digest(np.zeros(2, "u4"))
+    assert digest(np.array([1, "x"], object)) == digest(np.array([1, "x"], object)[::-1][::-1])
+    assert digest(np.array([1, "x"], object)) != digest(np.array(["1", "x"], object))
+
+
+def test_digests_of_frames() -> None:
+    """Any change of a frame changes its digest; how it lies in memory does not."""
+    np = pytest.importorskip("numpy")
+    pd = pytest.importorskip("pandas")
+
+    @given(any_frame(), st.data())
+    @QUICK
+    def check(frame: Any, data: Any) -> None:
+        told = digest(frame)
+        apart = pd.DataFrame({name: frame[name].copy() for name in frame})
+        doubled = pd.concat([frame, frame], axis=1).iloc[:, : frame.shape[1]]
+        assert {digest(other) for other in (frame.copy(), apart, doubled, pickle.loads(pickle.dumps(frame)))} == {told}
+        assert digest(frame.rename(columns={"f": "g"})) != told
+        assert digest(frame[["i", "f", "b", "s", "t"]]) != told
+        assert digest(frame.astype({"i": "int64"})) != told
+        assert digest(frame.rename_axis("name")) != told
+        assume(len(frame))
+        assert digest(frame.iloc[:-1]) != told
+        assert digest(frame.set_index(frame.index + 1)) != told
+        place, name = data.draw(st.integers(0, len(frame) - 1)), data.draw(st.sampled_from(list(frame)))
+        changed = frame.copy()
+        before = changed.iloc[place, changed.columns.get_loc(name)]
+        others = {"f": (0.5, 1.5), "i": (0, 1), "b": (True, False), "s": ("x", "y")}
+        one, other = others.get(name, (pd.Timestamp(4), pd.Timestamp(5)))
+        after = other if before == one else one
+        changed.isetitem(
+            changed.columns.get_loc(name), [*changed[name].iloc[:place], after, *changed[name].iloc[place + 1 :]]
+        )
+        assert digest(changed.astype(frame.dtypes)) != told
+
+    check()
+    block = np.random.default_rng(0).random((70_000, 70))
+    block[5, 3] = np.nan
+    across = pd.DataFrame(block, copy=False)
+    side = pd.DataFrame({index: block[:, index].copy() for index in range(70)})
+    assert digest(across) == digest(side)
+    required = [
+        column["required"] for column in json.loads(handler_for(pd.DataFrame).dataset(across).schema)["mlflow_colspec"]
+    ]
+    assert required == [index != 3 for index in range(70)]
+    some = [0, 1, 3, 2, 7]
+    views = pd.DataFrame({index: block[:, index] for index in some}, copy=False)
+    assert digest(views) == digest(side[some])
+    block[69_999, 69] += 1e-9
+    assert digest(pd.DataFrame(block, copy=False)) != digest(side)
+
+
+def test_every_part_of_a_frame_counts() -> None:
+    """Of every kind of column, one other value is another digest; and an index is told by its content."""
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    for frame in frames():
+        told = digest(frame)
+        assert digest(frame.copy()) == told
+        for place in range(min(frame.shape[1], 20)):
+            if len(frame) > 1 and frame.iloc[:, place].map(repr).nunique() > 1:
+                turned = frame.copy()
+                turned.isetitem(place, frame.iloc[::-1, place].array)
+                assert turned.equals(frame) or digest(turned) != told, frame.columns[place]
+    texts = [pd.DataFrame({"a": pd.Series(["ab", "c", last], dtype=object)}) for last in ("d", None)]
+    texts += [pd.DataFrame({"a": pd.Series(["a", "bc", last], dtype=object)}) for last in ("d", None)]
+    assert len({digest(text) for text in texts}) == 4
+    numbers = pd.DataFrame({"a": [1, 2, 3]})
+    assert digest(numbers.set_axis(pd.Index([0, 1, 2]))) == digest(numbers)
+    assert digest(numbers.set_axis(pd.Index([0, 1, 3]))) != digest(numbers)
+    assert digest(pd.DataFrame({"a": pd.Series(["x", None], dtype=object)})) != digest(
+        pd.DataFrame({"a": pd.Series(["x", float("nan")], dtype=object)})
+    )
+
+
+def test_digests_of_objects() -> None:
+    """Equal objects have one digest, be they the same object or not, in whatever order a set gives them."""
+    from trackdsl.handlers._digest import encode
+
+    text = "".join(["long", " text"])
+    assert encode([text, text]) == encode(["long text", "".join(["long", " text"])])
+    assert list({0, 8}) != list({8, 0})
+    assert encode({0, 8}) == encode({8, 0})
+    assert encode({"a": 1, "b": 2}) == encode({"b": 2, "a": 1})
+    assert encode(Optimizer()) == encode(Optimizer())
+    different = [
+        1, True, 1.0, "1", b"1", [1], (1,), {1}, {1: 1}, None, Decimal(1), Optimizer(), Optimizer(0.2), int, [[1]],
+        [1, 1], [[], [1]], [[[]], 1], Color.RED, 1j, datetime.date(2020, 1, 1), "", b"", (), [],
+    ]  # fmt: skip
+    assert len({encode(value) for value in different}) == len(different)
+    loop: list[Any] = [1]
+    loop.append(loop)
+    assert encode(loop) == encode(loop)
+    with pytest.raises(TypeError):
+        encode(lambda: 1)
+
+
+@pytest.mark.parametrize("name", ["pyarrow", "polars"])
+def test_digests_of_arrow_and_polars(name: str) -> None:
+    """Chunks, offsets and what lies under nulls are no content; any value, name or type is."""
+    pa = pytest.importorskip("pyarrow")
+    pl = pytest.importorskip("polars")
+    columns = {
+        "i": [1, None, 3, 4], "s": ["a", None, "bc", ""], "l": [[1], [], None, [2, None]],
+        "b": [True, None, False, True], "r": [{"k": "x"}, None, {"k": None}, {"k": "y"}],
+        "t": [datetime.datetime(2020, 1, day) for day in (1, 2, 3, 4)],
+        "n": [None] * 4, "d": [Decimal("1.5"), None, Decimal("2.5"), Decimal(0)],
+    }  # fmt: skip
+    made = pa.table(columns)
+    made = made.append_column("c", pa.array(["x", "y", "x", None]).dictionary_encode())
+    chunks = pa.concat_tables([made.slice(0, 1), made.slice(1, 2), made.slice(3)])
+    longer = pa.concat_tables([made, made]).combine_chunks().slice(4, 4)
+    tables: list[Any] = [made, chunks, longer]
+    if name == "polars":
+        tables = [pl.from_arrow(table, rechunk=False) for table in tables]
+    assert len({digest(table) for table in tables}) == 1
+    told = digest(tables[0])
+    for column in columns:
+        if column != "n":
+            other = made.set_column(made.column_names.index(column), column, [made[column].to_pylist()[::-1]])
+            assert digest(other if name == "pyarrow" else pl.from_arrow(other)) != told, column
+    renamed = made.rename_columns([f"{column}_" for column in made.column_names])
+    assert digest(renamed if name == "pyarrow" else pl.from_arrow(renamed)) != told
+    under = pa.Array.from_buffers(pa.int64(), 2, [pa.py_buffer(b"\x01"), pa.py_buffer(bytes(8) + b"\x07" * 8)])
+    assert digest(under) == digest(pa.array([0, None]))
+
+
+def test_digests_of_tensors_and_sparse_matrices() -> None:
+    """Strides, gradients and formats are no content; values, types and places are."""
+    torch = pytest.importorskip("torch")
+    sparse = pytest.importorskip("scipy.sparse")
+    tensor = torch.arange(6.0).reshape(2, 3)
+    assert digest(tensor) == digest(tensor.T.contiguous().T) == digest(tensor.clone().requires_grad_())
+    assert len({digest(tensor), digest(tensor + 1), digest(tensor.double()), digest(tensor.reshape(3, 2)),
+                digest(tensor.bfloat16()), digest(tensor.to_sparse())}) == 6  # fmt: skip
+    matrix = sparse.random_array((9, 7), density=0.4, rng=1)
+    assert len({digest(matrix.asformat(name)) for name in ("csr", "csc", "coo", "lil", "dok", "dia", "bsr")}) == 1
+    unsorted = sparse.csr_array(([1.0, 2.0], [3, 1], [0, 2, 2]), shape=(2, 4))
+    assert digest(unsorted) == digest(unsorted.tocsc())
+    assert digest(sparse.coo_array([1, 0, 2])) != digest(sparse.coo_array([1, 2, 0]))
+    assert len({digest(matrix), digest(matrix * 2), digest(matrix.T), digest(matrix.astype("f4"))}) == 4
+
+
+def test_data_in_lists() -> None:
+    """Columns by name and records have digest, schema and size; settings are no data."""
+    handler = handler_for(dict)
+    found = handler.dataset({"a": [1, 2], "b": ["x", None]})
+    assert found is not None
+    assert json.loads(found.schema) == {
+        "mlflow_colspec": [
+            {"type": "long", "name": "a", "required": True},
+            {"type": "string", "name": "b", "required": False},
+        ]
+    }
+    assert json.loads(found.profile) == {"num_rows": 2, "num_elements": 4}
+    assert digest([{"a": 1}, {"a": 2}]) != digest([{"a": 1}, {"a": 3}])
+    assert digest([{"a": 1}]) != digest([{"a": 1, "b": None}])
+    for value in ({}, {"lr": 0.1}, {"a": [1], "b": [1, 2]}, {"model": [object()]}):
+        assert handler.dataset(value) is None
+
+
+def test_schemas_are_those_of_mlflow() -> None:
+    """MLflow reads the schemas, and has the same of its own where it can tell one."""
+    np = pytest.importorskip("numpy")
+    pd = pytest.importorskip("pandas")
+    pl = pytest.importorskip("polars")
+    import mlflow.data
+    from mlflow.types import Schema
+
+    frame = pd.DataFrame({"f": [1.5, None], "i": [1, 2], "s": ["x", "y"], "t": pd.to_datetime(["2020", "2021"]),
+                          "u": [b"", None],
+                          "b": [True, False], "f4": np.zeros(2, "f4"), "i1": np.zeros(2, "i1")})  # fmt: skip
+    ours = handler_for(pd.DataFrame).dataset(frame)
+    theirs = mlflow.data.from_pandas(frame).to_dict()
+    assert (json.loads(ours.schema), json.loads(ours.profile)) == (
+        json.loads(theirs["schema"]),
+        json.loads(theirs["profile"]),
+    )
+    for value in (np.zeros((3, 2)), np.array(["x"]), {"a": np.zeros(2), "b": np.zeros((2, 2), "i4")}):
+        ours = handler_for(type(value)).dataset(value)
+        theirs = mlflow.data.from_numpy(value).to_dict()
+        assert json.loads(ours.schema) == json.loads(theirs["schema"])
+        assert json.loads(ours.profile).items() >= json.loads(theirs["profile"]).items()
+    told = handler_for(pl.DataFrame).dataset(pl.DataFrame({"a": [1], "b": [[1]], "c": ["x"]}))
+    odd = handler_for(pd.DataFrame).dataset(pd.DataFrame({"c": [1j], 5: [{}], "k": pd.Categorical(["x"])}))
+    for one in (told, odd):
+        assert len(Schema.from_json(json.dumps(json.loads(one.schema)["mlflow_colspec"])).inputs) == 3
+
+
+def test_other_handlers_are_found_by_their_entry_points(tmp_path: pathlib.Path, start: Any) -> None:
+    """A package that offers handlers is imported when a value of the type comes; one that is broken is told of once."""
+    site = tmp_path / "site"
+    info = site / "shop_handlers-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shop-handlers\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[trackdsl.handlers]\nshop.Customer = shop_handlers:customer\nshop.Order = shop_broken:order\n"
+    )
+    (site / "shop.py").write_text(
+        "class Customer:\n    name = 'ada'\nclass Vip(Customer): ...\nclass Order:\n    total = 1\n"
+    )
+    (site / "shop_handlers.py").write_text(
+        "class Customer:\n    suffix = '.customer'\n    def write(self, value, path): path.write_text(value.name)\n"
+        "customer = Customer()\n"
+    )
+    (site / "shop_broken.py").write_text("import nothing_of_this_name\n")
+    program = start(
+        """
+        import sys, logging
+        logging.basicConfig(format="LOG %(message)s", stream=sys.stdout)
+        from trackdsl import stage, track_returns
+        from trackdsl.testing import capture_runs
+        import shop
+        @stage
+        @track_returns("a", "b", "c", "d")
+        def f():
+            print("shop_handlers" in sys.modules)
+            return shop.Customer(), shop.Vip(), shop.Order(), shop.Order()
+        with capture_runs() as captured:
+            f()
+            print(sorted(captured.one("f").artifacts), captured.one("f").artifacts["b.customer"].read_text())
+        """,
+        PYTHONPATH=f"{site}{os.pathsep}{os.pathsep.join(filter(None, sys.path))}",
+    )
+    code, out, err = program.finish()
+    assert code == 0, err
+    imported, log, kept = out.strip().splitlines()
+    assert imported == "False"
+    assert log.startswith("LOG ")
+    assert "shop.Order" in log
+    assert "nothing_of_this_name" in log
+    assert kept == "['a.customer', 'b.customer', 'c.pkl', 'd.pkl'] ada"
+
+
+def test_an_object_that_looks_like_a_handler(tmp_path: pathlib.Path) -> None:
+    """Any object with a suffix and `write` is a handler; what it has not is the default."""
+
+    class Card:
+        title = "x"
+
+    class Cards:
+        suffix = ".card"
+
+        def write(self, value: Card, path: pathlib.Path) -> None:
+            path.write_text(value.title)
+
+    register_handler(Card, Cards())
+    handler = handler_of(Card())
+    handler.write(Card(), tmp_path / "x.card")
+    assert (tmp_path / "x.card").read_text() == "x"
+    assert (handler.suffix, handler.children(Card()), handler.dataset(Card())) == (".card", None, None)
+    assert handler.summary(Card()).endswith("Card")
+    with pytest.raises(NotImplementedError):
+        handler.read(tmp_path / "x.card")
+
+
+def test_a_path_of_another_format() -> None:
+    """A value that its handler's first format cannot hold is written in the one that was asked for, where that can."""
+    pd = pytest.importorskip("pandas")
+    mixed = pd.DataFrame({"a": [1, "x"]})
+    handler = writer_for(mixed, handler_of(mixed), ".csv")
+    assert isinstance(handler, Handler)
+    assert handler is handler_for(pd.DataFrame)
+
+
+def test_no_library_is_imported_for_its_handler(start: Any) -> None:
+    """Neither importing trackdsl, decorating, nor a call with plain values imports a library that has a handler."""
+    program = start(
+        """
+        import sys
+        import trackdsl
+        from trackdsl.handlers import handler_of
+        @trackdsl.stage
+        @trackdsl.track_returns
+        def f(x, y): return {"a": 1, "b": [2], "c": "x"}
+        f(1, [1])
+        for value in ({}, [], "", b"", 1, None, {1}, 1j): handler_of(value)
+        print([name for name in ("numpy", "pandas", "polars", "pyarrow", "torch", "scipy", "matplotlib", "plotly",
+                                 "PIL", "sklearn", "xxhash", "cloudpickle", "yaml", "mlflow") if name in sys.modules])
+        """
+    )
+    code, out, err = program.finish()
+    assert (code, out.strip()) == (0, "[]"), err
