@@ -205,6 +205,11 @@ def all_runs(uri: str | None = None) -> list[Any]:
             return sorted(found, key=lambda run: run.data.tags.get("trackdsl.id", ""))
 
 
+def last_run(uri: str | None = None) -> Any:
+    """The run of a store that began last: a server is shared with other tests."""
+    return max(all_runs(uri), key=lambda run: (run.info.start_time, run.data.tags.get("trackdsl.id", "")))
+
+
 class Server:
     """A real `mlflow server` on loopback, which can be killed and started again on the same port."""
 

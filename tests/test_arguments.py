@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
 import trackdsl
-from tests.conftest import all_runs, client, deliver
+from tests.conftest import all_runs, client, deliver, last_run
 from trackdsl import Dataset, Ignore, Param, Secret, stage
 from trackdsl._flatten import MAX_LEAVES, Flat, nest
 from trackdsl.delivery._limits import MAX_KEY, escape_key, fit_key, unescape_key
@@ -172,7 +172,7 @@ def test_every_kind_of_argument(store: str) -> None:
 
     f(**{name: value for name, (value, _) in TABLE.items()})
     deliver()
-    found = dict(all_runs(store)[-1].data.params)
+    found = dict(last_run(store).data.params)
     expected = {key: text for _, leaves in TABLE.values() for key, text in leaves.items()}
     method = found.pop("method")
     assert expected.pop("method") is None
@@ -343,7 +343,7 @@ def test_a_structure_over_the_bounds_is_kept_whole(store: str) -> None:
 
     f(wide, deep, {"a": list(range(5000))}, list(range(5000)))
     deliver()
-    run = all_runs(store)[-1]
+    run = last_run(store)
     assert run.data.params["lr"] == "0.1"
     assert run.data.params["numbers"] == run.data.params["listed.a"] == "list of 5000"
     assert "trackdsl.truncated.numbers" not in run.data.tags  # Data, not configuration.
@@ -365,7 +365,7 @@ def test_a_long_value_is_cut_and_kept_whole(store: str) -> None:
     with stage("f", text="x" * 7000 + "end"):
         pass
     deliver()
-    run = all_runs(store)[-1]
+    run = last_run(store)
     assert len(run.data.params["text"]) <= 6000
     (tag,) = [value for key, value in run.data.tags.items() if key.startswith("trackdsl.truncated.")]
     assert "7003 characters" in tag

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
@@ -320,3 +322,113 @@ def test_methods_that_are_generators() -> None:
         assert list(Loader().rows(2)) == [0, 1]
         assert list(Loader.of_class()) == ["Loader"]
     assert captured.one("rows").params == {"n": 2}
+
+
+def returning() -> Generator[int, None, str]:
+    try:
+        yield 1
+    except GeneratorExit:
+        return "result"
+    return "never"
+
+
+def stubborn() -> Iterator[int]:
+    while True:
+        with contextlib.suppress(GeneratorExit):
+            yield 1
+
+
+@pytest.mark.parametrize("function", [returning, stubborn])
+@pytest.mark.parametrize("move", ["close", "throw"])
+def test_a_body_that_catches_generator_exit(function: Callable[[], Any], move: str) -> None:
+    """It answers as undecorated: it yields on or returns, and what it returns is given."""
+
+    def told(generator: Any) -> list[Any]:
+        next(generator)
+        answers: list[Any] = []
+        for _ in range(2):
+            try:
+                answers.append(generator.close() if move == "close" else generator.throw(GeneratorExit()))
+            except BaseException as error:
+                answers.append((type(error), str(error)))
+        return answers
+
+    with capture_runs():
+        assert told(stage(function)()) == told(function())
+
+
+class Batch:
+    """Something large."""
+
+
+def test_what_passes_through_is_let_go() -> None:
+    """While the body makes the next item, the wrapper holds neither the last one, nor what was sent, nor arguments."""
+    alive: list[weakref.ref[Batch]] = []
+    seen = []
+
+    def count() -> int:
+        gc.collect()
+        return sum(1 for reference in alive if reference() is not None)
+
+    def new() -> Batch:
+        batch = Batch()
+        alive.append(weakref.ref(batch))
+        return batch
+
+    @stage
+    def body(first: Batch) -> Iterator[Batch]:
+        del first
+        for _ in range(3):
+            seen.append(count())
+            yield new()
+        seen.append(count())
+
+    with capture_runs():
+        items = body(new())
+        for item in items:
+            del item
+    assert seen == [0, 0, 0, 0]
+
+
+def test_an_async_generator_left_open_ends_with_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """One that is still open when the loop ends is closed by it, once, without a word, and has not failed."""
+
+    @stage
+    async def rows() -> AsyncIterator[int]:
+        for index in range(3):
+            yield index
+
+    kept = []
+
+    async def main() -> None:
+        items = rows()
+        kept.append(items)
+        assert await items.__anext__() == 0
+
+    with capture_runs() as captured, caplog.at_level("DEBUG"):
+        asyncio.run(main())
+    run = captured.one("rows")
+    assert (run.status, run.tags) == ("FINISHED", {"trackdsl.closed_early": "true"})
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
+
+
+def test_callable_objects() -> None:
+    """Objects whose `__call__` is a coroutine, a generator or an async generator are recorded as such."""
+
+    class Later:
+        async def __call__(self) -> int:
+            log_metric("m", 1)
+            return 3
+
+    class Rows:
+        def __call__(self) -> Iterator[int]:
+            log_metric("m", 1)
+            yield 3
+
+    async def main() -> int:
+        return int(await stage("later")(Later())())
+
+    with capture_runs() as captured:
+        assert asyncio.run(main()) == 3
+        assert list(stage("rows")(Rows())()) == [3]
+    assert captured.one("later").metric("m") == captured.one("rows").metric("m") == 1

@@ -239,3 +239,16 @@ def test_capturing_inside_a_run(tmp_path: Path) -> None:
     assert [run.name for run in captured.roots] == ["inside"]
     assert set(recorded(tmp_path / "spool")) == {"around"}
     assert recorded(tmp_path / "spool")["around"].metric("after") == 1
+
+
+def test_a_recursion_that_fills_the_stack_ends_truthfully() -> None:
+    """Where the stack is full, the innermost runs too are FAILED, and the user's RecursionError arrives."""
+
+    @stage
+    def deeper(n: int) -> int:
+        return int(deeper(n + 1))
+
+    with capture_runs() as captured, pytest.raises(RecursionError):
+        deeper(0)
+    assert len(captured.runs) > 100
+    assert {run.status for run in captured.runs} == {"FAILED"}

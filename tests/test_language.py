@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import pickle
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cloudpickle
@@ -462,3 +464,60 @@ def test_the_pytest_fixture(trackdsl_runs: Captured) -> None:
     assert trackdsl_runs.one("module_level").params == {"x": 1, "y": 2}
     with pytest.raises(LookupError, match="0 runs are named 'other'; recorded: module_level"):
         trackdsl_runs.one("other")
+
+
+def test_a_block_that_is_left_in_another_context_ends() -> None:
+    """Blocks of interleaved generators, and one that is entered in a thread and left in another, all end."""
+
+    def rows(name: str) -> Iterator[int]:
+        with stage(name):
+            yield from range(2)
+
+    with capture_runs() as captured, experiment("e"):
+        list(zip(rows("a"), rows("b"), strict=True))
+        with contextlib.ExitStack() as stack:
+            thread = threading.Thread(target=lambda: stack.enter_context(stage("entered elsewhere")))
+            thread.start()
+            thread.join()
+    assert len(captured.runs) == 4
+    assert {run.status for run in captured.runs} == {"FINISHED"}
+
+
+def test_a_block_is_entered_again_while_it_is_open() -> None:
+    """The same block, nested in itself and in several threads at once: each entry is a run that ends."""
+    block = stage("again")
+
+    def enter(barrier: threading.Barrier) -> None:
+        with block:
+            barrier.wait()
+
+    with capture_runs() as captured:
+        barrier = threading.Barrier(4)
+        threads = [threading.Thread(target=enter, args=(barrier,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with block, block:
+            pass
+    assert len(captured.runs) == 6
+    assert {run.status for run in captured.runs} == {"FINISHED"}
+
+
+def test_names_are_masked_too() -> None:
+    """Credentials in a decorator's name, or in what a template fills in, reach no journal."""
+
+    class Place:
+        netloc = "https://u:hunter2hunter2@host"
+
+    @stage("load https://u:hunter2hunter2@host")
+    def load() -> None: ...
+
+    @experiment("ex https://u:hunter2hunter2@host", run_name="{place.netloc}")
+    def main(place: Any) -> None:
+        load()
+
+    with capture_runs() as captured:
+        main(Place())
+    assert [run.name for run in captured.runs] == ["https://***@host", "load https://***@host"]
+    assert captured.runs[0].experiment == "ex https://***@host"

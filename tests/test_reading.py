@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trackdsl
-from tests.conftest import all_runs, client, deliver
+from tests.conftest import client, deliver, last_run
 from trackdsl import Artifact, ArtifactError, UntrustedArtifact, load_artifact, stage, track_returns
 from trackdsl.handlers import Handler, register_handler
 from trackdsl.testing import capture_runs
@@ -60,7 +60,7 @@ def returned(value: Any, uri: str, *names: str) -> Any:
     trackdsl.configure(tracking_uri=uri)
     stage("f")(track_returns(*names)(lambda: value))()
     deliver()
-    return all_runs(uri)[-1]
+    return last_run(uri)
 
 
 def equal(found: Any, expected: Any) -> bool:
@@ -111,7 +111,7 @@ def test_files_that_no_handler_wrote_are_read_by_their_suffix(sqlite_store: str)
         Path("t.pkl").write_bytes(pickle.dumps(1))
         run.log_artifact("t.pkl")
     deliver()
-    id_ = all_runs()[-1].info.run_id
+    id_ = last_run().info.run_id
     assert load_artifact(id_, "t.csv").to_dict("list") == {"a": [1], "b": [2]}
     assert load_artifact(id_, "t.yaml") == {"a": [1]}
     assert load_artifact(id_, "t.md") == "# x"
@@ -183,10 +183,37 @@ def test_a_path_never_leaves_the_run(path: str) -> None:
     assert path in str(caught.value) or repr(path)[1:-1] in str(caught.value)
 
 
+ODD = ["a#b.txt", "q?x=1.txt", "p%2fq.txt", "%2e%2e.txt", "x%41.txt", " lead.txt", "d / e.txt", "n\nl.txt", "end.", "ü m"]
+
+
+def test_odd_names_are_kept_apart_and_come_back(store: str) -> None:
+    """Names that MLflow's client would send to a server as other ones are rewritten, told, and still found."""
+    trackdsl.configure(tracking_uri=store)
+    with stage("f") as run:
+        for name in ODD:
+            run.log_text(f"this is {name}", name)
+    deliver()
+    found = last_run(store)
+    for name in ODD:
+        assert load_artifact(found, name, tracking_uri=store) in (f"this is {name}", f"this is {name}".encode())
+    assert found.data.tags["trackdsl.renamed.a_x0023_b.txt"] == "a#b.txt"
+
+
+@pytest.mark.parametrize("path", ["%2e%2e/%2e%2e/%2e%2e/outside.txt", "..%2f..%2foutside.txt", "x.json#y", "x.json?y"])
+def test_no_spelling_leads_elsewhere(store: str, path: str) -> None:
+    """Quoted dots and slashes, fragments and queries are part of a name, and lead to no other file."""
+    run = returned({"a": "b"}, store, "x")
+    for level in Path(run.info.artifact_uri.removeprefix("file://")).parents:
+        if level.is_dir() and "pytest" in str(level):
+            (level / "outside.txt").write_text("outside")
+    with pytest.raises(ArtifactError, match="no artifact"):
+        load_artifact(run.info.run_id, path)
+
+
 @given(path=st.text(alphabet="a./\\\0:", max_size=8))
 def test_whatever_path_is_asked_for_stays_inside(path: str) -> None:
     """Any path is either refused, or stays below the folder it is joined to."""
-    from trackdsl._artifacts import inside
+    from trackdsl._places import inside
 
     try:
         place = inside(path)

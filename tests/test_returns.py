@@ -29,7 +29,7 @@ from PIL import Image
 from sklearn.linear_model import LinearRegression
 
 import trackdsl
-from tests.conftest import all_runs, client, deliver, points
+from tests.conftest import client, deliver, last_run, points
 from trackdsl import Artifact, Dataset, Ignore, Metric, Model, load_artifact, stage, track_returns
 from trackdsl.testing import capture_runs
 
@@ -105,7 +105,7 @@ def returned(uri: str, value: Any, *names: str, **options: Any) -> Any:
 
     assert stage(track_returns(*names, **options)(f))() is value
     deliver()
-    return all_runs(uri)[-1]
+    return last_run(uri)
 
 
 def files_of(uri: str, run: Any, folder: str = "") -> set[str]:
@@ -180,7 +180,7 @@ def test_figures_as_svg_and_plotly_as_json(sqlite_store: str) -> None:
         run.log_figure(figure(), "plots/a.svg")
         run.log_figure(go.Figure(), "plots/b.json")
     deliver()
-    assert files_of(sqlite_store, all_runs()[-1]) == {"plots/a.svg", "plots/b.json"}
+    assert files_of(sqlite_store, last_run()) == {"plots/a.svg", "plots/b.json"}
 
 
 def test_what_is_no_metric_is_visible(store: str) -> None:
@@ -193,7 +193,7 @@ def test_what_is_no_metric_is_visible(store: str) -> None:
             run.log_metric(name, value)  # type: ignore[arg-type]
         run.log_metrics({"good": 1, "nan": math.nan, "inf": -math.inf})
     deliver()
-    data = all_runs(store)[-1].data
+    data = last_run(store).data
     for name in ("complex", "huge", "text", "none", "array", "object"):
         assert "is no number" in data.tags[f"trackdsl.omitted.{name}"]
     assert data.metrics["good"] == 1
@@ -218,7 +218,7 @@ def test_steps_of_every_kind(store: str, step: Any) -> None:
         for value in (1.0, 2.0, 3.0):
             run.log_metric("m", value, step=step)
     deliver()
-    assert points(all_runs(store)[-1], "m", store) == [(int(step), 1.0), (int(step), 2.0), (int(step), 3.0)]
+    assert points(last_run(store), "m", store) == [(int(step), 1.0), (int(step), 2.0), (int(step), 3.0)]
 
 
 def test_paths_are_their_files(sqlite_store: str) -> None:
@@ -248,7 +248,7 @@ def test_markers(store: str) -> None:
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": [0.0, 1.0]})
     model, *_ = train(frame, [1, 2])
     deliver()
-    run = client(store).get_run(all_runs(store)[-1].info.run_id)
+    run = client(store).get_run(last_run(store).info.run_id)
     assert run.data.metrics == {"accuracy": 0.5}
     assert files_of(store, run) == {"clean.parquet", "frames/x.csv"}
     (used,) = run.inputs.dataset_inputs

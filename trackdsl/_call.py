@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ from trackdsl._flatten import Flat
 from trackdsl._lifecycle import close_run, open_run
 from trackdsl._record import append_params, append_tags, clean_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
-from trackdsl._run import NULL_RUN, Run
+from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
@@ -110,8 +111,8 @@ class Call:
     def _prepare(self, options: Options) -> None:
         function = self.plan.name
         name = options.name if options.word == "stage" else options.run_name
-        self._name = name or function
-        self._experiment = options.name if options.word == "experiment" else None
+        self._name = mask_text(name or function)
+        self._experiment = mask_text(options.name) if options.word == "experiment" and options.name else None
         names = self.plan.names
         self._templated = _template.check(name, names, function) if name else False
         self._experiment_templated = _template.check(self._experiment, names, function) if self._experiment else False
@@ -250,9 +251,9 @@ class Call:
         name, experiment = self._name, self._experiment
         if self._templated or self._experiment_templated:
             shown = self.plan.shown(args, kwargs)
-            name = _template.fill(name, shown) if self._templated else name
+            name = mask_text(_template.fill(name, shown)) if self._templated else name
             if experiment and self._experiment_templated:
-                experiment = _template.fill(experiment, shown)
+                experiment = mask_text(_template.fill(experiment, shown))
         return name, experiment
 
 
@@ -309,10 +310,10 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
         _context.leave(scope)
 
 
-def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Run:
-    """Begin the run or section of a `with` block."""
+def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
+    """Begin the run or section of a `with` block; None where nothing is recorded."""
     if state.disabled:
-        return NULL_RUN
+        return None
     with guarded("entering a block"):
         flat = Flat()
         for key, value in extra.items():
@@ -335,14 +336,18 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Ru
         if flat:
             with guarded("recording parameters", scope.run):
                 _artifacts.keep_whole(scope.run, flat, f"{name}." if scope.section is not None else "")
-        return scope.run
-    return NULL_RUN
+        return scope
+    return None
 
 
-def leave_block(owner: object, error: BaseException | None) -> None:
-    """End what `enter_block` began for the same owner in this context."""
+def leave_block(owner: object, opened: list[Scope], error: BaseException | None) -> None:
+    """End what `enter_block` began last for the same owner: in this context, or else in any."""
     scope = _context.find(owner)
+    if scope is None and opened:
+        scope = opened[-1]
     if scope is not None:
+        with contextlib.suppress(ValueError):  # Another thread has left it in the meantime.
+            opened.remove(scope)
         close_scope(scope, error)
 
 

@@ -6,10 +6,10 @@ Wrappers hold only what pickles by reference or by value, so a function of `__ma
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import _context
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     """Wrap `fn` so that each call is recorded as `call` says."""
-    if inspect.isgeneratorfunction(fn):
+    called = fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else type(fn).__call__
+    if inspect.isgeneratorfunction(called):
         shape = _generator
-    elif inspect.isasyncgenfunction(fn):
+    elif inspect.isasyncgenfunction(called):
         shape = _async_generator
     else:
-        shape = _coroutine if inspect.iscoroutinefunction(fn) else _plain
+        shape = _coroutine if inspect.iscoroutinefunction(called) else _plain
     wrapper = functools.wraps(fn)(shape(fn, call))
     wrapper.__trackdsl__ = call  # type: ignore[attr-defined]
     return wrapper
@@ -72,28 +73,28 @@ def _coroutine(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
 def _generator(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         body = Unrecorded(args, kwargs) if state.disabled else Body(call, args, kwargs)
+        del args, kwargs
         inner = body.begin(fn)
-        resume, value = inner.send, None
+        # What passes through is held here alone, and let go at once: it may be a batch of gigabytes.
+        resume: Any = inner.send
+        passing: list[Any] = [None]
         while True:
             try:
-                item = resume(value)
+                passing.append(resume(passing.pop()))
             except StopIteration as stop:
                 body.end(stop.value, None)
                 return stop.value
             except BaseException as error:
                 body.end(None, error)
                 raise
-            body.suspend(item)
+            body.suspend(passing[0])
             try:
-                resume, value = inner.send, (yield item)
-            except GeneratorExit:
-                body.resume()
-                with body.closing():
-                    inner.close()
-                raise
+                passing.append((yield passing.pop()))
+                resume = inner.send
             except BaseException as thrown:
-                resume, value = inner.throw, thrown
-            body.resume()
+                resume = inner.throw
+                passing.append(thrown)
+            body.resume(passing[0])
 
     return wrapper
 
@@ -101,34 +102,55 @@ def _generator(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
 def _async_generator(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         body = Unrecorded(args, kwargs) if state.disabled else Body(call, args, kwargs)
+        del args, kwargs
         inner = body.begin(fn)
-        resume, value = inner.asend, None
+        resume: Any = _unhooked(inner)
+        passing: list[Any] = [None]
         while True:
             try:
-                item = await resume(value)
+                passing.append(await resume(passing.pop()))
             except StopAsyncIteration:
                 body.end(None, None)
                 return
             except BaseException as error:
                 body.end(None, error)
                 raise
-            body.suspend(item)
+            body.suspend(passing[0])
             try:
-                resume, value = inner.asend, (yield item)
-            except GeneratorExit:
-                body.resume()
-                with body.closing():
-                    await inner.aclose()
-                raise
+                passing.append((yield passing.pop()))
+                resume = inner.asend
             except BaseException as thrown:
-                resume, value = inner.athrow, thrown
-            body.resume()
+                resume = inner.athrow
+                passing.append(thrown)
+            body.resume(passing[0])
 
     return wrapper
 
 
+def _unhooked(inner: Any) -> Callable[[Any], Any]:
+    """The first `asend`, by which an async generator makes itself known to the event loop.
+
+    At its end the loop would close the inner and the outer one at once; it is the outer one's to close.
+    """
+
+    def asend(value: Any) -> Any:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return inner.asend(value)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    return asend
+
+
 class Unrecorded:
-    """The body of a generator while nothing is recorded."""
+    """The body of a generator while nothing is recorded.
+
+    Args:
+        args: its arguments; they are let go when it is made.
+        kwargs: those given by name.
+    """
 
     __slots__ = ("_args", "_kwargs")
 
@@ -138,20 +160,18 @@ class Unrecorded:
 
     def begin(self, fn: Callable[..., Any]) -> Any:
         """Make the generator."""
-        return fn(*self._args, **self._kwargs)
+        args, kwargs = self._args, self._kwargs
+        self._args, self._kwargs = (), {}
+        return fn(*args, **kwargs)
 
     def suspend(self, item: Any) -> None:
         """It has yielded."""
 
-    def resume(self) -> None:
-        """It goes on."""
+    def resume(self, sent: Any) -> None:
+        """It goes on, with what was sent or thrown."""
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """It has ended."""
-
-    def closing(self) -> contextlib.AbstractContextManager[None]:
-        """It is closed before its end."""
-        return contextlib.nullcontext()
 
 
 class Body(Unrecorded):
@@ -159,14 +179,16 @@ class Body(Unrecorded):
 
     Args:
         call: how it is recorded.
-        args, kwargs: its arguments.
+        args: its arguments; they are let go when it is made, unless what it returns is recorded.
+        kwargs: those given by name.
     """
 
-    __slots__ = ("_call", "_count", "_inside", "_outer", "_scope")
+    __slots__ = ("_call", "_closing", "_count", "_inside", "_outer", "_scope")
 
     def __init__(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(args, kwargs)
         self._call = call
+        self._closing = False
         self._count = 0
         self._outer = _context.current()
         self._inside: Scope | None = None
@@ -174,12 +196,16 @@ class Body(Unrecorded):
 
     def begin(self, fn: Callable[..., Any]) -> Any:
         """Enter the call and make the generator, which refuses wrong arguments."""
-        self._scope = self._call.enter(self._args, self._kwargs)
+        args, kwargs = self._args, self._kwargs
+        self._scope = self._call.enter(args, kwargs)
         try:
-            return fn(*self._args, **self._kwargs)
+            inner = fn(*args, **kwargs)
         except BaseException as error:
             self.end(None, error)
             raise
+        if self._call.returns is None:
+            self._args, self._kwargs = (), {}
+        return inner
 
     def suspend(self, item: Any) -> None:
         """Record what was yielded, and give the context back to the caller."""
@@ -191,30 +217,23 @@ class Body(Unrecorded):
             self._inside = _context.current()
             _context.enter(self._outer)
 
-    def resume(self) -> None:
-        """Take the context from whoever asks for the next item."""
+    def resume(self, sent: Any) -> None:
+        """Take the context from whoever asks for the next item, or wants no more."""
+        self._closing = isinstance(sent, GeneratorExit)
         if self._call.options is not None:
             self._outer = _context.current()
             _context.enter(self._inside)
 
     def end(self, result: Any, error: BaseException | None) -> None:
-        """Leave the call."""
+        """Leave the call. A body that its caller closes has not failed."""
+        if self._closing and (error is None or isinstance(error, GeneratorExit)):
+            self._call.note_closed_early(self._scope)
+            error = None
         try:
             self._call.leave(self._scope, result, error, self._args, self._kwargs)
         finally:
             if self._call.options is not None:
                 _context.enter(self._outer)
-
-    @contextlib.contextmanager
-    def closing(self) -> Iterator[None]:
-        """While the generator is closed before its end: what it raises there is its end, nothing is an early one."""
-        try:
-            yield
-        except BaseException as error:
-            self.end(None, error)
-            raise
-        self._call.note_closed_early(self._scope)
-        self.end(None, None)
 
 
 _SHAPES = (_plain, _coroutine, _generator, _async_generator)

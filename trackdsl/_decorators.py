@@ -14,8 +14,9 @@ from typing import Any, TypeVar, overload
 
 from trackdsl._call import Call, Options, enter_block, leave_block
 from trackdsl._call_shapes import call_behind, call_of, wrap
+from trackdsl._context import Scope
 from trackdsl._returns import ReturnPlan
-from trackdsl._run import Run
+from trackdsl._run import NULL_RUN, Run
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import OptionError
 
@@ -36,6 +37,8 @@ class Block:
     def __init__(self, options: Options, extra: dict[str, Any]) -> None:
         self._options = options
         self._extra = extra
+        # A block may be entered in one context and left in another, where the way back to its scope is not known.
+        self._open: list[Scope] = []
 
     def __call__(self, fn: F) -> F:
         """Decorate `fn`.
@@ -52,12 +55,16 @@ class Block:
         return decorated
 
     def __enter__(self) -> Run:
-        return enter_block(self._options, self._extra, self)
+        scope = enter_block(self._options, self._extra, self)
+        if scope is None:
+            return NULL_RUN
+        self._open.append(scope)
+        return scope.run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        leave_block(self, error)
+        leave_block(self, self._open, error)
 
     async def __aenter__(self) -> Run:
         return self.__enter__()

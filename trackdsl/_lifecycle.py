@@ -7,7 +7,7 @@ import time
 import msgspec
 
 from trackdsl import _artifacts, _failure
-from trackdsl._events import Adopt, Close, Open, Scalar
+from trackdsl._events import Adopt, Close, Failure, Open, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
 from trackdsl._run import Run
@@ -54,14 +54,29 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
     return run
 
 
+#: Runs whose end could not be told, because the stack was full: with status and time.
+_unended: list[tuple[Run, str, int]] = []
+
+
 def close_run(run: Run, error: BaseException | None) -> None:
     """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
     if not begins_with(run._id, prefix()):
         return
-    if error is None:
-        status, failure = _failure.FINISHED, None
+    status, failure = _failure.FINISHED, None
+    try:
+        if error is not None:
+            status = _failure.FAILED
+            status, failure = _failure.status_of(error), _failure.describe(error)
+        _append_end(run, status, _now(), failure)
+    except RecursionError:
+        # Further out there is room again.
+        _unended.append((run, status, _now()))
     else:
-        status, failure = _failure.status_of(error), _failure.describe(error)
+        while _unended:
+            _append_end(*_unended.pop(), None)
+
+
+def _append_end(run: Run, status: str, now: int, failure: Failure | None) -> None:
     # A run never ends before it began, also where the clock was set back.
-    event = Close(run._id, status, max(_now(), run._began), failure, run._lost)
+    event = Close(run._id, status, max(now, run._began), failure, run._lost)
     run._target.append(encode_safely(event), run, True)

@@ -14,12 +14,15 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import msgspec
 
 from trackdsl import _events as events
 from trackdsl import settings
-from trackdsl._artifacts import inside, sha256_of, without_devices
+from trackdsl._artifacts import sha256_of
+from trackdsl._places import inside, safe, without_devices
 from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._target import target_for
@@ -91,6 +94,7 @@ def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tra
         )
     if not place:
         raise ArtifactError(f"{path!r} names no file: give the path of a file, or a model's name", path=path)
+    place = safe(place)
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
         fetched = _from_journal(run, place, Path(folder)) if isinstance(run, Run) else None
         if fetched is None:
@@ -198,17 +202,21 @@ def _from_mlflow(run: Any, place: str, folder: Path, tracking_uri: str | None) -
     try:
         found = _find(client, id_)
         note = _note_of(found.data.tags, place)
-        _check_links(found.info.artifact_uri, place)
         handler = handler_named(note.handler)
         model = _model_uri(client, found.info, place) if handler is not None and handler.model else None
         where = {"artifact_uri": model} if model else {"run_id": found.info.run_id, "artifact_path": place}
-        local = artifacts.download_artifacts(**where, dst_path=str(folder), tracking_uri=uri)
+        root = _folder(found.info.artifact_uri)
+        if root is not None and model is None and os.path.lexists(root / place):
+            path = _copied(root / place, place, folder)
+        else:
+            path = Path(artifacts.download_artifacts(**where, dst_path=str(folder), tracking_uri=uri))
     except (MlflowException, OSError) as error:
         raise ArtifactError(f"run {id_} has no artifact {place!r}: {mask_text(told(error))}", path=place) from None
-    path = Path(local)
-    if not path.exists():
+    if not path.exists() or (model is None and path.name != Path(place).name):
         raise ArtifactError(f"run {id_} has no artifact {place!r}", path=place)
-    _check_inside(path, folder, place)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{place!r} leads out of the run's folder", path=place)
+    _refuse_links(path, place)
     return _Fetched(path, note)
 
 
@@ -249,22 +257,24 @@ def _note_of(tags: dict[str, str], place: str) -> _Note:
         raise ArtifactError(f"what was recorded of {place!r} is damaged: {error}", path=place) from None
 
 
-def _check_links(root: str, place: str) -> None:
-    """Refuse a link in a store of files: it may lead anywhere on this machine."""
-    if "://" in root and not root.startswith("file://"):
-        return
-    path = Path(root.removeprefix("file://"))
-    for part in Path(place).parts:
-        path = path / part
+def _folder(root: str) -> Path | None:
+    """The folder of a run's artifacts, where the store is one of files."""
+    if root.startswith("file://"):
+        return Path(url2pathname(urlsplit(root).path))
+    return None if "://" in root or ":" in root.partition("/")[0] else Path(root)
+
+
+def _copied(source: Path, place: str, folder: Path) -> Path:
+    """Copy from a store of files, refusing links: they may lead anywhere on this machine."""
+    path = source
+    for _ in Path(place).parts:
         if path.is_symlink():
             raise ArtifactError(f"{place!r} is, or lies behind, a link, which may lead anywhere", path=place)
-    _refuse_links(path, place)
-
-
-def _check_inside(path: Path, folder: Path, place: str) -> None:
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{place!r} leads out of the run's folder", path=place)
-    _refuse_links(path, place)
+        path = path.parent
+    _refuse_links(source, place)
+    target = folder / source.name
+    _copy(source, target)
+    return target
 
 
 def _refuse_links(path: Path, place: str) -> None:

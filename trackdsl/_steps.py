@@ -71,9 +71,9 @@ def log_stream(
         >>> for row in log_stream(train(model), prefix="train/"):  # doctest: +SKIP
         ...     print(row["loss"])
     """
-    if isinstance(iterable, Iterable):
-        return _stream(iterable, prefix, start)
-    return _async_stream(iterable, prefix, start)
+    if isinstance(iterable, AsyncIterable) and not isinstance(iterable, Iterable):
+        return _async_stream(iterable, prefix, start)
+    return _stream(iterable, prefix, start)
 
 
 def _stream(iterable: Iterable[T], prefix: str, start: int) -> Iterator[T]:
