@@ -196,7 +196,7 @@ def test_odd_names_are_kept_apart_and_come_back(store: str) -> None:
     found = last_run(store)
     for name in ODD:
         assert load_artifact(found, name, tracking_uri=store) in (f"this is {name}", f"this is {name}".encode())
-    assert found.data.tags["trackdsl.renamed.a_x0023_b.txt"] == "a#b.txt"
+    assert found.data.tags["trackdsl.renamed.a_0x23_b.txt"] == "a#b.txt"
 
 
 @pytest.mark.parametrize("path", ["%2e%2e/%2e%2e/%2e%2e/outside.txt", "..%2f..%2foutside.txt", "x.json#y", "x.json?y"])

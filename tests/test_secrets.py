@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import pickle
 import re
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,12 +17,12 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import StartProgram, all_runs, sync
-from trackdsl import Secret, SettingsError, _secrets, stage, track_returns
+from trackdsl import Run, Secret, SettingsError, _artifacts, _failure, _secrets, errors, stage, track_returns
 from trackdsl.testing import RecordedRun, capture_runs
 
 #: Plants every kind of secret in every place, each of them told apart by its number.
 PROGRAM = """
-    import argparse, dataclasses, logging, os, sys, typing
+    import argparse, collections, dataclasses, logging, os, sys, typing
     import attrs, pydantic, omegaconf
     import pandas as pd
     import trackdsl
@@ -46,6 +51,12 @@ PROGRAM = """
     api = Api(url=f"https://me:{plant(3)}@host/path", anything=plant(4), raw=plant(5).encode())
     conf = omegaconf.OmegaConf.create({"db": {"password": plant(6), "port": 1}})
     deep = {"a": {"b": [{"c": {"api_key": plant(7)}}]}, "headers": {"Authorization": f"Bearer {plant(8)}"}}
+    class Stubborn:
+        def __init__(self, text):
+            self.text = text
+        def __float__(self):
+            raise ValueError(self.text)
+        __str__ = __index__ = __float__
     large = {f"k{i}": {"secret": plant(9), "n": i} for i in range(3000)}
     aws, github = "AKIA" + "IOSFODNN7PLANT10", "ghp_" + "PLANT011" * 5
     @stage("fit-{password}-{url}")
@@ -63,11 +74,50 @@ PROGRAM = """
         with stage(f"inner {url}", secret_key=plant(19), description="x", tags={"token": plant(20)}) as run:
             run.log_param(github, 1)
             run.log_params({"m": {github: 1}})
+        run = trackdsl.current_run()
+        run.log_metric("bad", Stubborn(f"https://u:{plant(40)}@host"))
+        run.log_metrics({"worse": Stubborn(f"https://u:{plant(41)}@host")})
+        run.set_tag("bad", Stubborn(f"https://u:{plant(42)}@host"))
+        run.log_metric("step", 1.0, step=Stubborn(f"https://u:{plant(43)}@host"))
+        run.log_metric(f"https://u:{plant(44)}@host", 0.5)
+        run.log_metrics({f"https://u:{plant(45)}@host": 0.5})
+        run.set_tags({"asdict": {"password": plant(46)}, "login": Login("me", plant(47))})
+        run.log_text(str(Login("me", plant(48))), "login.txt")
+        run.log_text("x", f"a/https://u:{plant(49)}@host/x.txt")
+        run.log_text(f"[db]\\nDB_PASSWORD={plant(50)}\\n", "settings.env")
+        run.log_artifact(f"https://u:{plant(51)}@host/x")
+        open("plain.txt", "w").close()
+        run.log_artifact("plain.txt", f"https://u:{plant(52)}@host")
+        run.log_image(object(), f"https://u:{plant(53)}@host.png")
+        run.log_figure(object(), f"https://u:{plant(54)}@host.png")
+        run.log_input(pd.DataFrame({f"https://u:{plant(55)}@h": [1]}), f"https://u:{plant(56)}@h",
+                      name=f"https://u:{plant(57)}@h")
+        run.log_table({"a": [f"Password={plant(58)}", f"login(password={plant(59)!r})"]}, "cells.json")
+        run.log_params({"set": {f"https://u:{plant(60)}@host"}})
+        run.log_params({"dsn": f"Server=h;Password={plant(61)};", "page": f"https://h/x?api_key={plant(62)}"})
+        trackdsl.errors.logger.warning("cannot reach %s", f"https://u:{plant(63)}@host")
         try:
             raise RuntimeError(f"cannot log in with {password} at {url}")
         except RuntimeError as error:
             first = error
         return {"acc": 0.9, "password": plant(21), "info": {"token": plant(22)}, "said": f"with {hidden}"}
+    @stage
+    @track_returns
+    def give():
+        return {
+            "users": [Login("me", plant(64))], "apis": [Api(url="x", anything=plant(65), raw=plant(66).encode())],
+            "marked": [Login("me", "", plant(67))], "queue": collections.deque([f"https://u:{plant(68)}@host"]),
+            "group": {f"https://u:{plant(69)}@host", "b"}, "raw": f"see https://u:{plant(70)}@host".encode(),
+            "odd": {1: {"password": plant(71)}},
+        }
+    @stage
+    @track_returns
+    def give_as() -> typing.Annotated[object, trackdsl.Artifact("given.pkl")]:
+        return Login("me", plant(72))
+    @stage
+    @track_returns(artifacts={"text": "given.txt", "page": "given.html", "mapping": "mapping.pkl"})
+    def give_text():
+        return {"text": Login("me", "", plant(73)), "page": Login("me", plant(74)), "mapping": {"password": plant(75)}}
     @stage
     def fail(password, url):
         key = "harmless"
@@ -80,6 +130,7 @@ PROGRAM = """
         fit(login, api, conf, deep, large, Cloud("eu", plant(26)), Pair("a", plant(27)),
             argparse.Namespace(lr=1, api_token=plant(28)), f"postgresql://u:{plant(29)}@host/db", plant(30),
             plant(31), plant(32), pin_code=plant(33), client_secret=plant(34))
+        give(), give_as(), give_text()
         try:
             fail(plant(35), f"https://{plant(36)}@host")
         except ValueError:
@@ -128,7 +179,7 @@ def test_no_byte_that_is_written_holds_a_secret(start: StartProgram, tmp_path: P
         "a",
         "1",
     )
-    assert fit.data.metrics == {"acc": 0.9, "loss": 0.5}
+    assert (fit.data.metrics["acc"], fit.data.metrics["loss"]) == (0.9, 0.5)
     failed = next(run for run in all_runs() if run.info.run_name == "fail")
     assert failed.data.tags["trackdsl.exception.message"] == "login('***') at https://***@host with ***"
 
@@ -139,6 +190,16 @@ def recorded(value: Any, name: str = "x") -> RecordedRun:
     return captured.one("f")
 
 
+def kept(act: Callable[[Run], None]) -> tuple[RecordedRun, dict[str, bytes]]:
+    """A run in which something is done, and the files that it keeps, by their names."""
+    with capture_runs() as captured:
+        with stage("f") as run:
+            act(run)
+        found = captured.one("f")
+        tables = [path for paths in found.tables.values() for path in paths]
+        return found, {path.name: path.read_bytes() for path in [*found.artifacts.values(), *tables]}
+
+
 @pytest.mark.parametrize(
     ("name", "secret"),
     [
@@ -147,6 +208,21 @@ def recorded(value: Any, name: str = "x") -> RecordedRun:
         ("client_secret", True), ("private_key", True), ("connection_string", True), ("credentials", True),
         ("max_tokens", False), ("token_count", False), ("n_tokens", False), ("tokenizer", False), ("keyword", False),
         ("monkey", False), ("passes", False), ("lr", False), ("key", False), ("author", False),
+        ("AccessToken", True), ("accessToken", True), ("refreshToken", True), ("idToken", True), ("hfToken", True),
+        ("sessionToken", True), ("githubToken", True), ("HFToken", True), ("dbPassword", True), ("openaiKey", True),
+        ("api-key", True), ("X-Api-Key", True), ("access-key", True), ("private-key", True), ("encryption-key", True),
+        ("connection-string", True), ("api_tokens", True), ("access_tokens", True), ("passwords", True),
+        ("db_pass", True), ("DB_PASS", True), ("smtp_pass", True), ("pw", True), ("passcode", True), ("creds", True),
+        ("jwt", True), ("auth", True), ("dsn", True), ("conn_str", True), ("ssh_key", True), ("rsa_key", True),
+        ("signing_key", True), ("account_key", True), ("OPENAI_KEY", True), ("token_1", True), ("my_token_v2", True),
+        ("Set-Cookie", True), ("basic_auth", True), ("x" * 1000 + "_password", True),
+        ("tokens", False), ("pad_token", False), ("eos_token", False), ("bos_token", False), ("unk_token", False),
+        ("mask_token", False), ("cls_token", False), ("sep_token", False), ("pad_token_id", False),
+        ("eos_token_id", False), ("image_token_index", False), ("max_token_length", False), ("add_bos_token", False),
+        ("cost_per_token", False), ("time_to_first_token", False), ("stop_token", False), ("next_token", False),
+        ("tokens_per_second", False), ("prompt_tokens", False), ("maxTokens", False), ("secretary", False),
+        ("cookie_count", False), ("n_cookies", False), ("compassion", False), ("primary_key", False),
+        ("sort_key", False), ("foreign_key", False), ("forward_pass", False), ("connection_strategy", False),
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str, secret: bool) -> None:
@@ -224,6 +300,219 @@ def test_the_users_secret_is_given_back_whole() -> None:
         assert f("hunter22", "hunter33") == {"password": "hunter22", "hidden": "hunter33"}
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("https://u:p/ss@h/db", "https://***@h/db"), ("https://u:p#s?s@h", "https://***@h"),
+        (str(Path("https://u:hunter2@h/x")), "https:/***@h/x"),
+        ("https://host:8080/path/@user", "https://host:8080/path/@user"),
+        ("https://medium.com/@user", "https://medium.com/@user"), ("C:/work/me@home", "C:/work/me@home"),
+        ("https://h/x?api_key=hunter2&page=2", "https://h/x?api_key=***&page=2"),
+        ("https://h/x?v=1&X-Amz-Signature=abc&sig=abc", "https://h/x?v=1&X-Amz-Signature=***&sig=***"),
+        ("Server=h;Password=hunter2;Port=1", "Server=h;Password=***;Port=1"),
+        ("Password=hunter2; Server=h", "Password=***; Server=h"), ("AccountKey=abc+/def==;x=1", "AccountKey=***;x=1"),
+        ("x = 1; token=tokens[i]; f(a)", "x = 1; token=tokens[i]; f(a)"),
+        ("train --password hunter2 --lr 1", "train --password *** --lr 1"),
+        ("train --max-tokens 100 --lr 1", "train --max-tokens 100 --lr 1"),
+        ("Authorization: Bearer abcdefgh1", "Authorization: Bearer ***"),
+        ("Bearer authentication is used", "Bearer authentication is used"),
+        ("sk_test_" + "a1" * 12, "***"), ("SG." + "a" * 22 + "." + "b" * 43, "***"),
+        ("sk-proj-" + "aB-1_" * 8, "***"), ("sk-" + "a1" * 24, "***"),
+        ("sk-learn-pipeline-gradient-boosting", "sk-learn-pipeline-gradient-boosting"),
+        ("task-" + "a" * 24, "task-" + "a" * 24), ("my_task_test_" + "a" * 24, "my_task_test_" + "a" * 24),
+        ("x_ghp_" + "a1" * 18 + "_x", "x_***_x"), ("xAKIAIOSFODNN7EXAMPLE_", "x***_"),
+        ("-----BEGIN PGP PRIVATE KEY BLOCK-----\nabc\n-----END PGP PRIVATE KEY BLOCK-----", "***"),
+    ],
+)  # fmt: skip
+def test_shapes_of_secrets(text: str, masked: str) -> None:
+    """What has the shape of a secret is masked in any text, and what only looks a little like one is left."""
+    assert _secrets.mask_text(text) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("{'password': 'hunter2', 'api-key': \"it's\"}", "{'password': ***, 'api-key': ***}"),
+        ("Login(user='me', password='hunter2')", "Login(user='me', password=***)"),
+        ("db_password: b'ab'", "db_password: ***"),
+        ("a: 1\npassword: hunter\nb: 2", "a: 1\npassword: ***\nb: 2"), ("DB_PASSWORD=hunter", "DB_PASSWORD=***"),
+        ("note='login password=hunter2 now'", "note='login password=*** now'"),
+        ("token = tokens[i]", "token = tokens[i]"),
+        ("def f(password: str, token=None):", "def f(password: str, token=None):"),
+        ("f(password=password, secret=get())", "f(password=password, secret=get())"),
+        ("    password: str\n    token: str", "    password: str\n    token: str"),
+        ('{"token": "Paris", "label": "LOC"}', '{"token": "Paris", "label": "LOC"}'),
+        ("secret = os.environ['X']", "secret = os.environ['X']"), ("password: ${PASSWORD}", "password: ${PASSWORD}"),
+    ],
+)  # fmt: skip
+def test_literals_in_written_text(text: str, masked: str) -> None:
+    """In text that a user writes literal secrets are masked, wherever it goes; code that only names them stays."""
+
+    def act(run: Run) -> None:
+        run.set_tag("x", text)
+        run.log_text(text, "x.txt")
+        run.log_table({"x": [text]}, "x.json")
+
+    found, files = kept(act)
+    assert found.tags["x"] == masked
+    assert files["x.txt"].decode() == masked
+    assert json.loads(files["rows.json"])["data"] == [[masked]]
+
+
+def test_messages_hide_more_than_literals() -> None:
+    """In an error's message whatever is assigned to the name of a secret is masked, escaped quotes included."""
+    message = (
+        repr({"outer": repr({"password": "hunter2", "it's": "x"})}) + " password=hunter --password=abc api_key = key"
+    )
+    told = _secrets.mask_prose(message)
+    assert "hunter" not in told
+    assert told.endswith("password=*** --password=*** api_key = ***")
+
+
+def test_the_working_directory_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`PWD` of the environment is where the program runs, and is left in messages."""
+    monkeypatch.setenv("PWD", "/home/me/project")
+    monkeypatch.setenv("SMTP_PASS", "/home/me/hunter2")
+    assert _secrets.mask_prose("/home/me/project/x.py has /home/me/hunter2") == "/home/me/project/x.py has ***"
+
+
+def test_numbers_of_tokens_and_booleans_are_data() -> None:
+    """A number under the name of a token is a count, and a boolean hides nothing; numbers under `password` do."""
+    pairs = {"token": 5, "has_password": True, "db_password": 1234, "api_key": None, "auth_token": "abc"}
+    with capture_runs() as captured, stage("f") as run:
+        run.set_tags(pairs)
+        run.log_table([pairs], "x.json")
+    found = captured.one("f").tags
+    assert {name: found[name] for name in pairs} == {
+        "token": "5", "has_password": "True", "db_password": "***", "api_key": "None", "auth_token": "***",
+    }  # fmt: skip
+    trackdsl.configure(secret_names=["token"])
+    assert _secrets.is_secret("token", 5)
+
+
+def test_booleans_and_short_numbers_are_not_remembered() -> None:
+    """A password that is `True` or 1024 is not taken out of other texts; one of many digits is."""
+    for value in (True, 1024, 31415926):
+        _secrets.remember(value)
+    assert _secrets.mask_prose("True, 1024 steps, seed 31415926") == "True, 1024 steps, seed ***"
+
+
+@dataclasses.dataclass
+class Login:
+    user: str
+    password: str
+
+
+@dataclasses.dataclass
+class Marked:
+    user: str
+    hint: Annotated[str, Secret]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ([Login("me", "hunter2")], [{"user": "me", "password": "***"}]),
+        (Marked("me", "hunter2"), {"user": "me", "hint": "***"}),
+        (deque(["b", "https://u:hunter2@h"]), ["b", "https://***@h"]),
+        ({"https://u:hunter2@h", "b"}, ["b", "https://***@h"]),
+        ({1: b"https://u:hunter2@h"}, {"1": "bytes of 19"}),
+    ],
+    ids=["dataclass", "annotated", "deque", "set", "bytes"],
+)
+def test_a_structure_with_a_secret_is_not_pickled(value: Any, told: Any) -> None:
+    """What can be told of it is kept as JSON, and a tag says why."""
+    found, files = kept(lambda run: _artifacts.keep_object(run, "x.pkl", value))
+    assert {name: json.loads(content) for name, content in files.items()} == {"x.json": told}
+    assert found.tags["trackdsl.omitted.x.pkl"].endswith("holds a secret; its other parts are in x.json")
+
+
+def test_the_text_of_a_structure_with_a_secret_is_not_kept() -> None:
+    """A text may tell in its own words what is masked by its annotation: the structure is kept as JSON instead."""
+    found, files = kept(lambda run: _artifacts.keep_object(run, "x.txt", Marked("me", "abc")))
+    assert {name: json.loads(content) for name, content in files.items()} == {"x.json": {"user": "me", "hint": "***"}}
+    assert found.tags["trackdsl.omitted.x.txt"].endswith("holds a secret; its other parts are in x.json")
+
+
+def test_a_structure_without_a_secret_is_pickled() -> None:
+    """Whatever names and values it has."""
+    value = [{"user": "me", "tokens": ["a"], "password": None}, {1, 2}, "https://host/@me"]
+    _, files = kept(lambda run: _artifacts.keep_object(run, "x.pkl", value))
+    assert pickle.loads(files["x.pkl"]) == value
+
+
+def test_bytes_that_are_no_text_stay_as_they_are() -> None:
+    """A credential is masked in bytes that are text; other bytes are not touched."""
+    binary = b"\xff\xfe https://u:hunter2@h"
+
+    def act(run: Run) -> None:
+        _artifacts.keep_object(run, "text.bin", b"see https://u:hunter2@h")
+        _artifacts.keep_object(run, "binary.bin", binary)
+
+    assert kept(act)[1] == {"text.bin": b"see https://***@h", "binary.bin": binary}
+
+
+def test_names_of_metrics_are_masked() -> None:
+    """On the quick ways too, again and again, and where the name is a secret that came later."""
+    with capture_runs() as captured, stage("f") as run:
+        for step in range(3):
+            run.log_metric("https://u:hunter2@h", 0.5, step)
+            run.log_metrics({"https://u:hunter3@h/x": 1, "correct horse": 2.0}, step)
+        run.log_param("password", "correct horse")
+        run.log_metric("correct horse", 3.0)
+    assert sorted(captured.one("f").metrics) == ["***", "correct horse", "https://***@h", "https://***@h/x"]
+
+
+def test_log_lines_and_strict_errors_are_masked(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever writes a line on trackdsl's logger, and what a fault raises where faults raise."""
+    errors.logger.warning("cannot reach %s", "https://u:hunter2@h")
+    errors.report("x", "login(password='hunter2')")
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot reach https://***@h",
+        "login(password=***)",
+    ]
+    errors.set_strict(True)
+    with pytest.raises(errors.TrackingFault, match=r"login\(password=\*\*\*\)"):
+        errors.report("x", "login(password='hunter2')")
+
+
+def test_a_log_line_that_cannot_be_read_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """An error whose text cannot be read, in the arguments of a log line: the line is written without it."""
+
+    class Unreadable(Exception):
+        def __str__(self) -> str:
+            raise ValueError("https://u:hunter2@h")
+
+    errors.logger.warning("leaving failed: %s", Unreadable())
+    assert [record.getMessage() for record in caplog.records] == ["leaving failed: %s"]
+
+
+def test_a_long_traceback_is_cut_after_masking() -> None:
+    """A credential that the cut goes through leaves no half behind."""
+    for length in range(199_960, 200_001, 4):
+        try:
+            raise ValueError("https://user:hunter2hunter2@host/" + "x" * length)
+        except ValueError as error:
+            found = _failure.describe(error)
+        assert found is not None
+        assert "hunter2@" not in found.traceback
+
+
+def test_thousands_of_secrets_are_remembered(caplog: pytest.LogCaptureFixture) -> None:
+    """Each of them is taken out of later texts, a log line says where that ends, and long texts are searched too."""
+    secrets = [f"{number:05d}-secret" for number in range(_secrets._MAX_REMEMBERED + 5)]
+    for number, secret in enumerate(secrets):
+        _secrets.remember(secret)
+        if number in (0, 5, 50, 5000):
+            assert _secrets.mask_text(f"({secret})") == "(***)"
+    assert [record.message for record in caplog.records] == [
+        "trackdsl has masked 10000 different secrets; further ones are masked under their names, and no longer looked "
+        "for in other texts."
+    ]
+    assert _secrets.mask_text(f"{secrets[7]} {secrets[9999]} {secrets[10_001]}") == f"*** *** {secrets[10_001]}"
+    assert secrets[4321] not in _secrets.mask_prose("x " * 2_000_000 + secrets[4321])
+
+
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
 def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
     """Masking takes nothing out of text that holds neither a URL with credentials nor the shape of a token."""
@@ -241,4 +530,3 @@ def test_what_is_remembered_never_gets_through(before: str, after: str, secret: 
     _secrets.remember(secret)
     assert secret not in _secrets.mask_text(f"{before}{secret}{after}")
     _secrets._remembered.clear()
-    _secrets._long_remembered = ()

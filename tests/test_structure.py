@@ -32,6 +32,7 @@ LAYERS = [
     {"_tables"},
     {"_images"},
     {"_artifacts", "_datasets"},
+    {"_places"},
     {"_record", "_target", "_context", "_failure", "_state", "_source", "_replay"},
     {"_flatten", "_process"},
     {"handlers"},

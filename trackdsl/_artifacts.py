@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._events import File
+from trackdsl._places import fitted, inside, masked, safe
 from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_literals, mask_prose
 from trackdsl.errors import report, told
 from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
 from trackdsl.handlers.json import tree_of, write_json
+from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers.scalars import secret
+from trackdsl.handlers.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,16 +30,11 @@ if TYPE_CHECKING:
     from trackdsl._run import Run
 
 
-_OUTSIDE = frozenset("\0\\")
-_DRIVE = re.compile(r"[A-Za-z]:")
-_DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=[.:/]|$)", re.IGNORECASE)
-
-
 def snapshot(run: Run, source: Path, artifact_path: str | None) -> None:
     """Keep a file or folder; see `Run.log_artifact`."""
     if source.is_dir():
         name = source.resolve().name
-        _keep(run, str(PurePosixPath(artifact_path or "") / name), lambda to: _copy_tree(source, to), directory=True)
+        keep(run, str(PurePosixPath(artifact_path or "") / name), lambda to: _copy_tree(source, to), directory=True)
         return
     if artifact_path is None:
         place = source.name
@@ -44,23 +42,23 @@ def snapshot(run: Run, source: Path, artifact_path: str | None) -> None:
         place = artifact_path
     else:
         place = str(PurePosixPath(artifact_path) / source.name)
-    _keep(run, place, lambda to: _copy(source, to))
+    keep(run, place, lambda to: _copy(source, to))
 
 
 def snapshot_content(run: Run, source: Path, artifact_path: str | None) -> None:
     """Keep what is inside a folder; see `Run.log_artifacts`."""
-    _keep(run, artifact_path or "", lambda to: _copy_tree(source, to), directory=True)
+    keep(run, artifact_path or "", lambda to: _copy_tree(source, to), directory=True)
 
 
 def write_text(run: Run, text: str, artifact_file: str) -> None:
     """Keep text as a file."""
-    _keep(run, artifact_file, lambda to: _write(to, mask_text(str(text))))
+    keep(run, artifact_file, lambda to: _write(to, mask_literals(str(text))))
 
 
 def write_structure(run: Run, value: Any, artifact_file: str) -> None:
     """Keep a structure as JSON or YAML."""
     tree = tree_of(value)
-    _keep(run, artifact_file, lambda to: write_json(tree, to), handler="builtins.dict")
+    keep(run, artifact_file, lambda to: write_json(tree, to), handler="builtins.dict")
 
 
 def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
@@ -92,20 +90,46 @@ def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) ->
         value: the object.
         own: its handler, where that is known.
     """
+    place = masked(place)
     own = handler_of(value) if own is None else own
     handler = writer_for(value, own, PurePosixPath(place).suffix.lower())
     if handler is None:
         told_as = f"{class_name(value)} cannot be written as {PurePosixPath(place).suffix}; kept as {place}{own.suffix}"
         append_tags(run, {f"trackdsl.omitted.{place}": told_as})
         place, handler = f"{place}{own.suffix}", own
-    if not _keep_by(run, place, value, handler) and not handler.executes:
+    if _reveals(handler, value):
+        _keep_masked(run, place, value)
+    elif not _keep_by(run, place, value, handler) and not handler.executes:
         pickled = handler_for(object)
-        _keep_by(run, f"{place.removesuffix(handler.suffix)}{pickled.suffix}", value, pickled)
+        place = f"{place.removesuffix(handler.suffix)}{pickled.suffix}"
+        if _reveals(pickled, value):
+            _keep_masked(run, place, value)
+        else:
+            _keep_by(run, place, value, pickled)
+
+
+def _reveals(handler: Handler, value: Any) -> bool:
+    """Whether a handler would write a secret that it cannot mask."""
+    from trackdsl.handlers._hidden import holds_secret  # What a program that keeps numbers alone need not wait for.
+
+    if isinstance(handler, Text):
+        return not isinstance(value, (str, os.PathLike)) and holds_secret(value)
+    return isinstance(handler, Pickled) and handler is not secret and holds_secret(value)
+
+
+def _keep_masked(run: Run, place: str, value: Any) -> None:
+    """Keep what can be told of a structure that holds a secret."""
+    from trackdsl.handlers._hidden import GROUPS
+
+    told_at = f"{place.removesuffix(PurePosixPath(place).suffix)}.json"
+    reason = f"{class_name(value)} holds a secret; its other parts are in {told_at}"
+    append_tags(run, {f"trackdsl.omitted.{place}": reason})
+    write_structure(run, sorted(value, key=str) if isinstance(value, GROUPS) else value, told_at)
 
 
 def _keep_by(run: Run, place: str, value: Any, handler: Handler) -> bool:
     name = name_of(handler, type(value))
-    return _keep(
+    return keep(
         run,
         place,
         lambda to: handler.write(value, to),
@@ -115,7 +139,7 @@ def _keep_by(run: Run, place: str, value: Any, handler: Handler) -> bool:
     )
 
 
-def _keep(
+def keep(
     run: Run,
     place: str,
     write: Callable[[Path], dict[str, str] | None],
@@ -127,24 +151,30 @@ def _keep(
 ) -> bool:
     """Write a snapshot and tell of it; False where that could not be done, which a tag says."""
     try:
-        asked, place = place, without_devices(inside(place))
-        if place != inside(asked):
-            append_tags(run, {f"trackdsl.renamed.{place}": asked})
+        place = masked(place)
+        asked, place = place, fitted(place)
+        renamed = {place: asked} if place != inside(asked) else {}
         path, relative = run._target.new_file(PurePosixPath(place).name or "content")
         try:
             missing = write(path) or {}
             digest = sha256_of(path) if hashed else ""
+            if directory:
+                renamed |= {f"{place}/{new}": f"{place}/{old}" for new, old in _rename_unsafe(path).items()}
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
     except Exception as error:
-        reason = mask_text(f"{what}: {told(error)}" if what else told(error))
+        reason = mask_prose(f"{what}: {told(error)}" if what else told(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place}": reason[:500]})
         return False
+    append_tags(run, {f"trackdsl.renamed.{new}": masked(old) for new, old in renamed.items()})
     if missing:
         report("artifact", f"trackdsl left out of {place!r}: {missing}", key=place)
-        append_tags(run, {f"trackdsl.omitted.{place}/{name}": mask_text(why)[:500] for name, why in missing.items()})
+        append_tags(
+            run,
+            {f"trackdsl.omitted.{masked(f'{place}/{name}')}": mask_prose(why)[:500] for name, why in missing.items()},
+        )
     run._target.append(encode_safely(File(run._id, place, relative, directory, handler, digest)), run, True)
     return True
 
@@ -156,32 +186,6 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def inside(place: str) -> str:
-    """Check that an artifact's path stays in the run's folder, on every system.
-
-    Raises:
-        ValueError: it is absolute, climbs out, or holds a NUL or a backslash.
-
-    >>> inside("models/best.pth")
-    'models/best.pth'
-    """
-    path = PurePosixPath(place)
-    if path.is_absolute() or ".." in path.parts or not _OUTSIDE.isdisjoint(place) or _DRIVE.match(place):
-        raise ValueError(f"an artifact's path must stay inside the run's folder: {place!r}")
-    return "" if str(path) == "." else str(path)
-
-
-def without_devices(place: str) -> str:
-    """A path none of whose parts is what Windows calls a device, as it could not be read there.
-
-    Source of the names: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
-
-    >>> without_devices("aux.csv"), without_devices("models/best.pth")
-    ('aux_.csv', 'models/best.pth')
-    """
-    return _DEVICE.sub(r"\g<0>_", place)
 
 
 def _write(path: Path, text: str) -> None:
@@ -230,6 +234,18 @@ def _copy_tree(source: Path, target: Path) -> dict[str, str]:
     except shutil.Error as error:  # It has copied all the others.
         return {os.path.relpath(str(one), source): str(reason) for one, _, reason in error.args[0]}
     return {}
+
+
+def _rename_unsafe(folder: Path) -> dict[str, str]:
+    """Rename what a store would keep under another name; returns the new path of each in the folder, and the old."""
+    renamed = {}
+    for inner, folders, files in os.walk(folder, topdown=False):
+        for name in (*folders, *files):
+            new = os.path.join(inner, safe(name))
+            if safe(name) != name and not os.path.lexists(new):
+                os.rename(os.path.join(inner, name), new)
+                renamed[os.path.relpath(new, folder)] = os.path.relpath(os.path.join(inner, name), folder)
+    return renamed
 
 
 def _loops(folder: str, names: list[str]) -> list[str]:

@@ -34,7 +34,7 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         found = handler_for(type(value)).dataset(value)
         if found is None:
             reason = f"{class_name(value)} is no data that trackdsl can read"
-            append_tags(run, {f"trackdsl.omitted.{name or 'dataset'}": reason})
+            append_tags(run, {f"trackdsl.omitted.{mask_text(name) or 'dataset'}": reason})
             return
         source = {"tags": {"mlflow.source.name": mask_text(main_file() or "<interactive>")}}
         told = {
@@ -44,8 +44,8 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
             "schema": found.schema,
             "profile": found.profile,
         }
-    name = (name or told.get("name") or "dataset")[:_MAX_NAME]
-    schema = told.get("schema") or ""
+    name = mask_text(name or told.get("name") or "dataset")[:_MAX_NAME]
+    schema = mask_text(told.get("schema") or "")
     event = Input(
         run._id,
         name,
@@ -53,8 +53,8 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         told.get("source_type") or "code",
         mask_text(told.get("source") or "{}"),
         schema if len(schema) <= _MAX_SCHEMA else "",
-        (told.get("profile") or "")[:_MAX_PROFILE],
-        context,
+        mask_text(told.get("profile") or "")[:_MAX_PROFILE],
+        None if context is None else mask_text(str(context)),
     )
     run._target.append(encode_safely(event), run)
 

@@ -39,7 +39,7 @@ def describe(error: BaseException) -> Failure | None:
         return None
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return Failure(name, mask_prose(_message(error)[: 4 * _MAX_MESSAGE])[:_MAX_MESSAGE], mask_prose(_traceback(error)))
+    return Failure(name, mask_prose(_message(error)[: 4 * _MAX_MESSAGE])[:_MAX_MESSAGE], _traceback(error))
 
 
 def _message(error: BaseException) -> str:
@@ -54,6 +54,9 @@ def _traceback(error: BaseException) -> str:
         told = traceback.TracebackException(type(error), error, error.__traceback__, limit=-_MAX_FRAMES, compact=True)
         told.stack = traceback.StackSummary.from_list([f for f in told.stack if not f.filename.startswith(_HERE)])
         text = "".join(told.format())
-        return text if len(text) <= _MAX_TRACEBACK else f"… {text[-_MAX_TRACEBACK:]}"
+        if len(text) <= _MAX_TRACEBACK:
+            return mask_prose(text)
+        # What is cut in two has no shape any more, so the cut comes after the masking.
+        return f"… {mask_prose(text[-2 * _MAX_TRACEBACK :])[-_MAX_TRACEBACK:]}"
     except Exception as fault:
         return f"<the traceback cannot be read: {type(fault).__name__}>"

@@ -11,13 +11,12 @@ from typing import Any
 
 from trackdsl._events import Scalar
 from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl.errors import told
 from trackdsl.handlers._registry import class_name, handler_for
-from trackdsl.handlers.json import MAX_ITEMS, summary_of
+from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
-#: A plain list of more items than this is data wherever it stands: its length is all that is told.
-MAX_LIST = 10_000
 #: A shorter name cannot hold what has the shape of a secret.
 _LONG_NAME = 16
 
@@ -32,6 +31,7 @@ class Flat:
         values: name → plain value, with secrets masked.
         whole: values that were too deep or too large to be told by leaf, by name: they are to be kept as a file.
         paths: the true path of every name that does not tell it itself.
+        omitted: why a value is told by its class name alone, by name, where it raised when it was asked for more.
 
     Example:
         >>> flat = Flat()
@@ -40,18 +40,20 @@ class Flat:
         {'opt.lr': 0.1, 'opt.decay.rate': 2}
     """
 
-    __slots__ = ("_full", "_over", "paths", "values", "whole")
+    __slots__ = ("_full", "_over", "_survey", "omitted", "paths", "values", "whole")
 
     def __init__(self, values: dict[str, Scalar] | None = None) -> None:
         self.values: dict[str, Scalar] = {} if values is None else values
         self.whole: dict[str, Any] = {}
         self.paths: dict[str, list[str]] = {}
+        self.omitted: dict[str, str] = {}
         #: How many values there may be, counted anew for each that is added; whether one had more.
         self._full = 0
         self._over = False
+        self._survey: Survey | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.whole or self.paths)
+        return bool(self.whole or self.paths or self.omitted)
 
     def add(self, key: str, value: Any) -> None:
         """Add a value under a name of the user's.
@@ -60,42 +62,82 @@ class Flat:
             key: name of the parameter; leaves of structures are `key.leaf`.
             value: anything.
         """
+        if key in self.values:
+            key = self._apart(key, (key,))
         if value is not None and is_secret_name(key.rpartition(".")[2]):
             self.values[key] = remember(value)
             return
-        self._full, self._over = len(self.values) + MAX_LEAVES, False
+        self._full, self._over, self._survey = len(self.values) + MAX_LEAVES, False, None
         try:
             self._add(key, (key,), value)
-        except Exception:  # Whatever else the user's objects do when they are asked.
-            self.values[key] = class_name(value)
+        except Exception as error:  # Whatever else the user's objects do when they are asked.
+            self._omit(key, value, error)
+        self._forget(key)
         if self._over:
             self.whole[key] = value
 
+    def hide(self, key: str, value: Any) -> None:
+        """Add a value that is a secret: only whether it was given is told."""
+        if key in self.values:
+            key = self._apart(key, (key,))
+        self.values[key] = None if value is None else remember(value)
+
     def _add(self, key: str, path: tuple[str, ...], value: Any) -> None:
         values = self.values
-        try:
-            parts = handler_for(type(value)).children(value)
-        except Exception:  # A property or mapping of the user's that raises: its class name is recorded.
-            values[key] = class_name(value)
+        kind = type(value)
+        if kind is bool or kind is int or kind is float or value is None:
+            values[key] = value
             return
-        if parts is None:
-            values[key] = summary_of(value)
-            # A long list is data where it is an argument of its own, and configuration inside of one.
-            if len(path) > 1 and type(value) in (list, tuple) and MAX_ITEMS < len(value) <= MAX_LIST:
-                self._over = True
-        elif not parts:
+        try:
+            handler = handler_for(kind)
+            if handler is sequence:
+                self._add_list(key, path, value)
+                return
+            parts = handler.children(value)
+            if parts is None:
+                values[key] = handler.summary(value)
+                return
+        except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
+            self._omit(key, value, error)
+            return
+        if not parts:
             values[key] = "{}"
         elif len(path) > MAX_DEPTH or len(values) >= self._full:
-            values[key] = f"{type(value).__name__} of {len(parts)}"
-            self._over = True
+            self._cut(key, value, len(parts))
         else:
             self._add_parts(key, path, parts)
+
+    def _add_list(self, key: str, path: tuple[str, ...], value: Any) -> None:
+        parts, data = None, len(value) > MAX_LIST
+        if not data and not is_flat(value):
+            self._survey = self._survey or Survey()
+            parts, data = sequence.parts(value, self._survey), self._survey.data
+            if self._survey.left < 0:  # Nobody knows what is in the lists that were not looked into.
+                self._over = True
+        if parts is None:
+            line, complete = sequence.line(value)
+            self.values[key] = line
+            # A long list is data where it is an argument of its own, and configuration inside of one.
+            if not complete and not data and (len(path) > 1 or len(value) <= MAX_ITEMS):
+                self._over = True
+        elif len(path) > MAX_DEPTH or len(self.values) >= self._full:
+            self._cut(key, value, len(parts))
+        else:
+            self._add_parts(key, path, parts)
+
+    def _cut(self, key: str, value: Any, count: int) -> None:
+        self.values[key] = f"{type(value).__name__} of {count}"
+        self._over = True
+
+    def _omit(self, key: str, value: Any, error: Exception) -> None:
+        self.values[key] = class_name(value)
+        self.omitted[key] = f"told by its class alone: {mask_text(told(error))}"[:500]
 
     def _add_parts(self, key: str, path: tuple[str, ...], parts: Mapping[Any, Any]) -> None:
         values, full = self.values, self._full
         odd = key in self.paths
         for part, leaf in parts.items():
-            name = part if type(part) is str else _name_of(part)
+            name = part if type(part) is str else name_of_key(part)
             if len(name) >= _LONG_NAME:
                 name = mask_text(name)
             place = f"{key}.{name}"
@@ -116,10 +158,16 @@ class Flat:
                     return
                 else:
                     self._add(place, (*path, name), leaf)
+                    self._forget(place)
                     continue
             if len(values) >= full:
                 self._over = True
                 return
+
+    def _forget(self, place: str) -> None:
+        """The path of a structure served the names of its leaves; another leaf may have its name."""
+        if place in self.paths and place not in self.values:
+            del self.paths[place]
 
     def _apart(self, place: str, path: tuple[str, ...]) -> str:
         free, count = place, 1
@@ -128,13 +176,6 @@ class Flat:
             free = f"{place}#{count}"
         self.paths[free] = list(path)
         return free
-
-
-def _name_of(part: Any) -> str:
-    try:
-        return str(part)
-    except Exception:
-        return class_name(part)
 
 
 def nest(values: Mapping[str, Any], paths: Mapping[str, list[str]] | None = None) -> dict[str, Any]:

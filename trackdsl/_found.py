@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,15 @@ from trackdsl import _artifacts
 from trackdsl._datasets import record_input
 from trackdsl._record import append_tags, record_metrics, to_number
 from trackdsl._run import Run
-from trackdsl._secrets import is_secret_name
-from trackdsl.handlers._registry import handler_for, handler_of
+from trackdsl._secrets import is_secret_name, mask_text
+from trackdsl.errors import report, told
+from trackdsl.handlers._registry import handler_for, handler_of, is_array_like, is_mock, offers
+from trackdsl.handlers.json import Repeats, name_of_key
 
 _MAX_DEPTH = 20
+#: How many leaves of what stands in a value more than once are told each time.
+_MAX_REPEATED = 2000
+_MAX_TYPES = 1000
 
 
 class Found:
@@ -38,14 +43,14 @@ class Found:
         if is_secret_name(name.rpartition("/")[2]):
             append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is that of a secret"})
             return
-        if isinstance(value, Path) and value.exists():
+        if issubclass(type(value), Path) and _exists(value):
             _artifacts.snapshot(self.run, value, place)
             return
         handler = handler_of(value)
         if handler.model and place is None and as_model:
             self.keep_model(value, name, None)
             return
-        if isinstance(value, complex):
+        if issubclass(type(value), complex):
             append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
         _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{handler.suffix}", value, handler)
 
@@ -66,6 +71,20 @@ class Found:
         """Keep a value as a file, and tell of it as a dataset of the run."""
         self.keep(None, value, name)
         record_input(self.run, value, name, context)
+
+    def add_metric(self, name: str, value: Any) -> None:
+        """Gather a number; beside one that has its name already, not in its place."""
+        self.metrics[free_name(name, self.metrics)] = value
+
+    def omit(self, name: str, error: Exception) -> None:
+        """Say that a value is missing, because it raised when it was looked at; the others are not."""
+        reason = mask_text(told(error))[:500]
+        append_tags(self.run, {f"trackdsl.omitted.{name}": reason})
+        report("omitted", f"trackdsl left out {name!r}, which was returned: {reason}", key=f"returned:{name}")
+
+    def cut(self, name: str) -> None:
+        """Say that a value holds the same parts over and over, so that not all of it was told."""
+        append_tags(self.run, {f"trackdsl.truncated.{name}": "it holds the same parts over and over: told in part"})
 
     def write(self) -> None:
         """Write the numbers."""
@@ -88,21 +107,39 @@ class Numbers(Found):
         """Pass over."""
 
 
+#: Whether values of a type are numbers; None for one of which only each value can tell.
+_numeric: dict[type, bool | None] = {}
+
+
 def is_number(value: Any) -> bool:
     """Whether a value is something that a metric can hold: also NumPy scalars, 0-d arrays and tensors, decimals."""
     kind = type(value)
     if kind is float or kind is int or kind is bool:
         return True
-    if isinstance(value, (int, float)):
-        return True
-    # Recognised by what they offer, not by their library.
-    if getattr(value, "shape", None) == () or hasattr(value, "as_integer_ratio"):
-        try:
-            to_number(value)
-        except Exception:
+    try:
+        numeric = _numeric[kind]
+    except KeyError:
+        if len(_numeric) >= _MAX_TYPES:  # Each mock has a class of its own.
+            _numeric.clear()
+        numeric = _numeric[kind] = _is_numeric(kind)
+    if numeric is not None:
+        return numeric
+    try:
+        if is_array_like(kind) and not offers(kind, "as_integer_ratio") and value.shape != ():
             return False
+        to_number(value)
+    except Exception:
+        return False
+    return True
+
+
+def _is_numeric(kind: type) -> bool | None:
+    """Recognised by what the type offers, not by its library: a value may load or compute what it is asked for."""
+    if issubclass(kind, (int, float)):
         return True
-    return False
+    if is_mock(kind):
+        return False
+    return None if is_array_like(kind) or offers(kind, "as_integer_ratio") else False
 
 
 def is_mapping(value: Any) -> bool:
@@ -112,14 +149,55 @@ def is_mapping(value: Any) -> bool:
         return True
     if kind is list or kind is tuple:
         return False
-    return handler_for(kind).children(value) is not None
+    try:
+        return handler_for(kind).children(value) is not None
+    except Exception:  # It is kept as what it is, not by its parts.
+        return False
 
 
-def leaves(value: Any, prefix: str, around: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """The parts of a structure that are none themselves, by their names joined with `/`."""
-    for key, leaf in (handler_for(type(value)).children(value) or {}).items():
+def leaves(value: Any, prefix: str, cut: Callable[[], None] | None = None) -> Iterator[tuple[str, Any]]:
+    """The parts of a structure that are none themselves, by their names joined with `/`; no name comes twice.
+
+    Args:
+        value: the structure.
+        prefix: put before every name.
+        cut: called where parts are left out, because they stand in the value over and over.
+    """
+    names: set[str] = set()
+    repeats = Repeats(_MAX_REPEATED)
+    for name, leaf in _leaves(value, prefix, (), repeats):
+        free = free_name(name, names)
+        names.add(free)
+        yield free, leaf
+    if repeats.exceeded and cut is not None:
+        cut()
+
+
+def _leaves(value: Any, prefix: str, around: tuple[int, ...], repeats: Repeats) -> Iterator[tuple[str, Any]]:
+    parts = handler_for(type(value)).children(value) or {}
+    if repeats.over(value, len(parts)):
+        return
+    inside = (*around, id(value))
+    for key, leaf in parts.items():
+        key = name_of_key(key)
         name = f"{prefix}{key}"
-        if is_secret_name(str(key)) or len(around) >= _MAX_DEPTH or not is_mapping(leaf):
+        if is_secret_name(key) or len(around) >= _MAX_DEPTH or not is_mapping(leaf):
             yield name, leaf
-        elif id(leaf) not in around and leaf is not value:  # One that holds itself has been told already.
-            yield from leaves(leaf, f"{name}/", (*around, id(value)))
+        elif id(leaf) not in inside:  # One that holds itself has been told already.
+            yield from _leaves(leaf, f"{name}/", inside, repeats)
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """A name, or with a number where it is taken."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}#{count}"
+    return free
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # Too long for a name, or with a NUL in it.
+        return False

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl import _artifacts
 from trackdsl._record import append_tags
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.errors import report, told
 from trackdsl.handlers._registry import class_name, full_name, handler_of, name_of
 
@@ -26,7 +26,7 @@ _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
 
 def record_image(run: Run, image: Any, place: str) -> None:
     """Keep an image as the file `place`, whose suffix names the format."""
-    _artifacts._keep(run, place, lambda to: _save(picture_of(image), to))
+    _artifacts.keep(run, place, lambda to: _save(picture_of(image), to))
 
 
 def record_frame(run: Run, image: Any, key: str, step: int) -> None:
@@ -58,7 +58,7 @@ def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any]
         _artifacts.keep_object(run, place, figure)
         return
     handler = name_of(handler_of(figure), type(figure))
-    _artifacts._keep(run, place, lambda to: _save_figure(figure, to, save_kwargs), handler=handler)
+    _artifacts.keep(run, place, lambda to: _save_figure(figure, to, save_kwargs), handler=handler)
 
 
 def is_picture(value: Any) -> bool:
@@ -100,11 +100,11 @@ def _write_both(run: Run, image: Any, name: str, place: str, small: str) -> bool
         shrunk = _shrunk(picture)
     except Exception as error:
         # Told by the name, which is the same in every round of a loop; the places are not.
-        reason = mask_text(told(error))
+        reason = mask_prose(told(error))
         report("image", f"trackdsl could not keep an image of {mask_text(name)!r}: {reason}", key=name)
         append_tags(run, {f"trackdsl.omitted.{mask_text(name)}": reason[:500]})
         return False
-    return _artifacts._keep(run, place, lambda to: _save(picture, to)) and _artifacts._keep(
+    return _artifacts.keep(run, place, lambda to: _save(picture, to)) and _artifacts.keep(
         run, small, lambda to: _save(shrunk, to)
     )
 

@@ -31,6 +31,7 @@ from trackdsl._target import Target
 from trackdsl.errors import report, told
 from trackdsl.handlers import _examples
 from trackdsl.handlers._flavor import Inputs, ModelHandler, sha256_of_files
+from trackdsl.handlers._hidden import holds_secret
 from trackdsl.handlers._registry import Handler, handler_named, handler_of, name_of
 from trackdsl.handlers._requirements import build_requirements, requirements
 from trackdsl.journal._writer import Losing
@@ -94,6 +95,8 @@ def _handler(model: Any) -> tuple[Handler, str]:
     found = handler_of(model)
     if found.model:
         return found, name_of(found, type(model))
+    if holds_secret(model):
+        raise TypeError("it holds a secret, which its pickle would tell")
     anything = handler_named(_ANYTHING)
     assert anything is not None
     return anything, _ANYTHING

@@ -5,12 +5,37 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from trackdsl._secrets import MASK, mask_text
+
 _OUTSIDE = frozenset("\0\\")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=[.:/]|$)", re.IGNORECASE)
 #: What MLflow's client does not quote in the URL of an artifact, so that a server keeps it under another name; spaces
 #: and dots where Windows, or MLflow's reading of a `runs:/` URI, drops them.
 _UNSAFE = re.compile(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
+
+
+def fitted(place: str) -> str:
+    """The path under which an artifact is kept.
+
+    Raises:
+        ValueError: see `inside`.
+
+    >>> fitted("aux/50%.csv")
+    'aux_/50_0x25_.csv'
+    """
+    return safe(without_devices(inside(place)))
+
+
+def masked(place: str) -> str:
+    """An artifact's path without the secrets in it, as a name that every system takes.
+
+    >>> masked("https:/me:hunter2@host/x.txt"), masked("models/best.pth")
+    ('https:/xxx@host/x.txt', 'models/best.pth')
+    """
+    text = str(place)
+    without = mask_text(text)
+    return text if without == text else without.replace(MASK, "xxx")
 
 
 def inside(place: str) -> str:
@@ -40,9 +65,9 @@ def without_devices(place: str) -> str:
 
 
 def safe(place: str) -> str:
-    """A path without characters that a store would read as something else, each written as `_xHHHH_`.
+    """A path without characters that a store would read as something else, each written as `_0xHH_`.
 
     >>> safe("runs#1/50%.csv"), safe("models/best.pth")
-    ('runs_x0023_1/50_x0025_.csv', 'models/best.pth')
+    ('runs_0x23_1/50_0x25_.csv', 'models/best.pth')
     """
-    return _UNSAFE.sub(lambda match: f"_x{ord(match[0]):04X}_", place)
+    return _UNSAFE.sub(lambda match: f"_0x{ord(match[0]):02X}_", place)

@@ -11,7 +11,7 @@ import msgspec
 
 from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, encode
 from trackdsl._flatten import Flat
-from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl._secrets import clean_names, is_secret, mask_literals, mask_name, mask_prose, remember
 from trackdsl.errors import TrackdslError, report, told
 from trackdsl.handlers._registry import class_name
 
@@ -50,7 +50,7 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
             return False
         fault(self._doing, error)
         if self._run is not None:
-            append_tags(self._run, {f"trackdsl.omitted.{self._doing}": mask_text(told(error))[:500]})
+            append_tags(self._run, {f"trackdsl.omitted.{self._doing}": mask_prose(told(error))[:500]})
         return True
 
 
@@ -58,13 +58,13 @@ def fault(doing: str, error: Exception) -> None:
     """Report a fault; for the hot paths, where a `with guarded` costs a quarter of a microsecond."""
     if isinstance(error, TrackdslError):
         raise error
-    report("capture", f"trackdsl: {doing} failed: {mask_text(told(error))}", key=doing)
+    report("capture", f"trackdsl: {doing} failed: {told(error)}", key=doing)
 
 
 def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
     """Write one metric point: the hottest path of the program."""
     kind = type(value)
-    if (kind is float or kind is int) and type(step) is int and type(name) is str:
+    if (kind is float or kind is int) and type(step) is int and type(name) is str and name in clean_names:
         target, now = run._target, _now()
         try:
             target.append(encode(Metric(run._id, name, value, step, now)), run)
@@ -74,6 +74,7 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
             if now > target.watch_at:
                 target.watch(now)
             return
+    # Once: the name is clean now, or another.
     record_metrics(run, {_name(name): value}, step)
 
 
@@ -84,6 +85,8 @@ def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
     # A copy, because another thread may change the user's dict between the check and the writing.
     values = metrics.copy()
     if not values or not (_NUMBERS.issuperset(map(type, values.values())) and _NAMES.issuperset(map(type, values))):
+        return False
+    if not clean_names.issuperset(values):
         return False
     target, now = run._target, _now()
     try:
@@ -107,12 +110,13 @@ def record_metrics(run: Run, metrics: Mapping[str, Any], step: Any) -> None:
             try:
                 values[name] = to_number(value)
             except Exception as error:
-                tags[f"trackdsl.omitted.{name}"] = f"{type(value).__name__} is no number: {told(error)}"[:500]
+                reason = f"{type(value).__name__} is no number: {told(error)}"
+                tags[f"trackdsl.omitted.{name}"] = mask_prose(reason)[:500]
         try:
             place = operator.index(step)
         except TypeError:
             place = int(step)
-            tags["trackdsl.omitted.step"] = f"step {step} is no whole number; recorded at {place}"
+            tags["trackdsl.omitted.step"] = mask_prose(f"step {step} is no whole number; recorded at {place}")[:500]
         if not -_INT64 <= place < _INT64:
             tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
             place = min(max(place, -_INT64), _INT64 - 1)
@@ -161,9 +165,9 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
     for key, value in pairs:
         name = _name(key)
         try:
-            found[name] = remember(value) if is_secret_name(name) else mask_text(str(value))
+            found[name] = remember(value) if is_secret(name, value) else mask_literals(str(value))
         except Exception as error:
-            found[f"trackdsl.omitted.{name}"] = told(error)[:500]
+            found[f"trackdsl.omitted.{name}"] = mask_prose(told(error))[:500]
     return found
 
 
@@ -178,7 +182,7 @@ def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:
 def _name(key: Any) -> str:
     """A name as text, whatever was given for one."""
     try:
-        return mask_text(str(_storable(str(key))))
+        return mask_name(str(_storable(str(key))))
     except Exception:
         return class_name(key)
 

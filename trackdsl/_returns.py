@@ -6,7 +6,6 @@ annotation. The value itself is handed on untouched.
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
@@ -15,9 +14,11 @@ from trackdsl import markers
 from trackdsl._found import Found, Numbers, is_mapping, is_number, leaves
 from trackdsl._record import guarded, record_numbers
 from trackdsl._run import Run
-from trackdsl._signature import CallPlan, annotations_of, markers_of
-from trackdsl.errors import ReturnsError
-from trackdsl.handlers.json import is_plain
+from trackdsl._secrets import remember
+from trackdsl._signature import CallPlan
+from trackdsl.errors import ReturnsError, TrackdslError
+from trackdsl.handlers._annotations import Annotations, annotations_of
+from trackdsl.handlers.json import Repeats, is_plain
 
 _VALUE_MARKERS = (markers.Metric, markers.Artifact, markers.Model, markers.Dataset)
 
@@ -90,8 +91,10 @@ class ReturnPlan:
             return
         with guarded("track_returns", run):
             found = Found(run, section + self._prefix, step, partial(plan.open_arguments, args, kwargs))
-            self._sort(found, value)
-            found.write()
+            try:
+                self._sort(found, value)
+            finally:
+                found.write()
         self.check_count(value)
 
     def record_numbers(self, run: Run, value: Any, step: int, section: str = "") -> None:
@@ -100,8 +103,10 @@ class ReturnPlan:
             return
         with guarded("track_returns", run):
             found = Numbers(run, section + self._prefix, step, dict)
-            self._sort(found, value)
-            found.write()
+            try:
+                self._sort(found, value)
+            finally:
+                found.write()
 
     def _sort(self, found: Found, value: Any) -> None:
         names = self._names
@@ -118,28 +123,43 @@ class ReturnPlan:
     def _sort_one(self, found: Found, name: str, value: Any, marker: Any) -> None:
         if value is None:
             return
-        if marker is not None:
-            _sort_marked(found, value, marker)
-            return
-        if (not self._artifacts or name not in self._artifacts) and is_mapping(value):
-            self._sort_mapping(found, name, value)
-            return
-        name = name or self._name
+        try:
+            if marker is not None:
+                _sort_marked(found, value, marker)
+            elif (not self._artifacts or name not in self._artifacts) and is_mapping(value):
+                self._sort_mapping(found, name, value)
+            else:
+                self._sort_leaf(found, name or self._name, value)
+        except TrackdslError:
+            raise
+        except Exception as error:  # What one part raises must not lose the others.
+            found.omit(name or self._name, error)
+
+    def _sort_leaf(self, found: Found, name: str, value: Any) -> None:
         if self._wants_artifact(name) and (not is_number(value) or self._named_artifact(name)):
             self._keep(found, name, value)
         elif is_number(value) and self._wants_metric(name):
-            found.metrics[name] = value
+            found.add_metric(name, value)
 
     def _sort_mapping(self, found: Found, name: str, value: Any) -> None:
         rest: dict[str, Any] = {}
-        for key, leaf in leaves(value, f"{name}/" if name else ""):
-            if is_number(leaf) and self._wants_metric(key):
-                found.metrics[key] = leaf
-            elif leaf is not None and self._wants_artifact(key):
-                if is_plain(leaf) and key not in self._paths:
-                    _nest(rest, key[len(name) + 1 :] if name else key, leaf)
-                else:
-                    self._keep(found, key, leaf)
+        cut = partial(found.cut, name or self._name)
+        repeats = Repeats()
+        for key, leaf in leaves(value, f"{name}/" if name else "", cut):
+            try:
+                if is_number(leaf) and self._wants_metric(key):
+                    found.add_metric(key, leaf)
+                elif leaf is not None and self._wants_artifact(key):
+                    if key not in self._paths and is_plain(leaf, repeats):
+                        _nest(rest, key[len(name) + 1 :] if name else key, leaf)
+                    elif not repeats.exceeded or type(leaf) not in (dict, list, tuple):
+                        self._keep(found, key, leaf)
+            except TrackdslError:
+                raise
+            except Exception as error:
+                found.omit(key, error)
+        if repeats.exceeded:
+            cut()
         if rest:
             self._keep(found, name or self._name, rest)
 
@@ -179,29 +199,33 @@ class ReturnPlan:
 
     def _read_annotation(self) -> None:
         fn = self._unread
-        hints = None if fn is None else annotations_of(fn)
-        if hints is None:
+        if fn is None:
             return
-        self._unread = None
-        annotation = hints.get("return")
-        self._marker = _value_marker(annotation)
-        if typing.get_origin(annotation) is tuple:
-            parts = typing.get_args(annotation)
-            if Ellipsis not in parts:
-                self._part_markers = tuple(_value_marker(part) for part in parts)
-                if len(self._names) > len(parts):
-                    raise self._too_many(len(parts))
+        annotations = annotations_of(fn)
+        annotation = annotations.get("return")
+        marker, parts = _value_marker(annotations, annotation), annotations.tuple_parts(annotation)
+        # Read a second time, further from where it was written, it may tell less.
+        self._marker = self._marker if marker is None else marker
+        if parts:
+            found = tuple(_value_marker(annotations, part) for part in parts)
+            self._part_markers = found if any(found) else self._part_markers
+            if len(self._names) > len(parts):
+                raise self._too_many(len(parts))
+        if not annotations.missing and not annotations.failed:
+            self._unread = None
 
 
 def _sort_marked(found: Found, value: Any, marker: Any) -> None:
     if isinstance(marker, markers.Metric):
-        found.metrics[marker.name] = value
+        found.add_metric(marker.name, value)
     elif isinstance(marker, markers.Artifact):
         found.keep(marker.path, value, as_model=False)
     elif isinstance(marker, markers.Model):
         found.keep_model(value, marker.name, marker.registered_model_name)
-    else:
+    elif isinstance(marker, markers.Dataset):
         found.keep_dataset(value, marker.name, marker.context)
+    elif marker is markers.Secret or isinstance(marker, markers.Secret):
+        remember(value)
 
 
 def _nest(target: dict[str, Any], key: str, value: Any) -> None:
@@ -215,8 +239,11 @@ def _nest(target: dict[str, Any], key: str, value: Any) -> None:
     target[last] = value
 
 
-def _value_marker(annotation: Any) -> Any:
-    return next((m for m in markers_of(annotation) if isinstance(m, _VALUE_MARKERS)), None)
+def _value_marker(annotations: Annotations, annotation: Any) -> Any:
+    """What is to be done with a value; one that is to be hidden is not recorded, whatever else it is marked with."""
+    if any(annotations.hides(annotation)):
+        return markers.Secret if annotations.hides(annotation)[0] else markers.Ignore
+    return next((m for m in annotations.markers(annotation) if isinstance(m, _VALUE_MARKERS)), None)
 
 
 def _as_set(names: Collection[str]) -> frozenset[str]:

@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _artifacts, _images
+from trackdsl import _images
 from trackdsl._events import Table
+from trackdsl._places import fitted, masked
 from trackdsl._record import append_tags, encode_safely
-from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl._secrets import is_secret, is_secret_name, mask_literals, mask_prose, mask_text, remember
 from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers._registry import class_name, handler_for
 from trackdsl.handlers.json import tree_of
@@ -40,22 +41,23 @@ def append_table(run: Run, data: Any, artifact_file: str) -> None:
         OptionError: the path is none that a table can have.
     """
     _check(artifact_file)
+    artifact_file = masked(artifact_file)
     try:
-        place = _artifacts.without_devices(_artifacts.inside(artifact_file))
+        place = fitted(artifact_file)
         columns, rows = rows_of(data)
         names = _distinct([mask_text(_text(str(column))) for column in columns])
         cell = _cell_writer(run, place)
         secret = [is_secret_name(name) for name in names]
         plain = [
             [
-                remember(value) if hidden and value is not None else cell(value)
-                for hidden, value in zip(secret, row, strict=True)
+                remember(value) if hidden and is_secret(name, value) else cell(value)
+                for name, hidden, value in zip(names, secret, row, strict=True)
             ]
             for row in rows
         ]
         relative = _write(run, json.dumps({"columns": names, "data": plain}, ensure_ascii=False))
     except Exception as error:
-        reason = mask_text(told(error))
+        reason = mask_prose(told(error))
         report("table", f"trackdsl could not keep rows of the table {artifact_file!r}: {reason}", key=artifact_file)
         append_tags(run, {f"trackdsl.omitted.{artifact_file}": reason[:500]})
         return
@@ -139,7 +141,7 @@ def _cell_writer(run: Run, place: str) -> Callable[[Any], Any]:
         if kind is int:
             return value if -_INT64 <= value < _INT64 else str(value)
         if kind is str:
-            return _text(mask_text(value))
+            return _text(mask_literals(value))
         if kind.__name__ in _MISSING:
             return None
         if _images.is_picture(value):

@@ -7,9 +7,13 @@ A fault in tracking (a full disk, a value that cannot be stored) never reaches u
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger("trackdsl")
+
+#: Takes secrets out of what is told. The module that knows how puts it here; it needs this one to report.
+mask: Callable[[str], str] = str
 
 #: `TRACKDSL_STRICT=1` makes `report` raise instead of log.
 _strict = False
@@ -124,6 +128,22 @@ def set_strict(strict: bool) -> None:
     _strict = strict
 
 
+class _Masked(logging.Filter):
+    """Takes secrets out of what is logged, whoever wrote the line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See `logging.Filter`."""
+        try:
+            record.msg = mask(record.getMessage())
+        except Exception:  # Of the user's objects among the arguments: nothing of them is written.
+            record.msg = str(record.msg)
+        record.args = ()
+        return True
+
+
+logger.addFilter(_Masked())
+
+
 def told(error: BaseException) -> str:
     """An exception in one line, also where its own `__str__` raises."""
     try:
@@ -144,7 +164,7 @@ def report(cause: str, message: str, *, key: str | None = None) -> None:
         TrackingFault: under `TRACKDSL_STRICT=1`.
     """
     if _strict:
-        raise TrackingFault(message, cause=cause)
+        raise TrackingFault(mask(message), cause=cause)
     seen = f"{cause}:{key}"
     if seen not in _reported:
         if len(_reported) < 10_000:

@@ -260,6 +260,21 @@ def handler_named(name: str) -> Handler | None:
     return None if entry is None else _load(name, entry)
 
 
+def offers(kind: type, name: str) -> bool:
+    """Whether a type itself has an attribute. Values are not asked: what they load or compute then is the user's."""
+    return any(name in vars(base) for base in kind.__mro__)
+
+
+def is_array_like(kind: type) -> bool:
+    """Whether values of a type have a `shape` that can be trusted, as those of every library of arrays have."""
+    return offers(kind, "shape") and (offers(kind, "__array__") or offers(kind, "__float__"))
+
+
+def is_mock(kind: type) -> bool:
+    """Whether a type stands in for any other in a test, and so has whatever it is asked for."""
+    return any(base.__module__ in ("unittest.mock", "mock.mock", "mock") for base in kind.__mro__)
+
+
 def class_name(value: Any) -> str:
     """The full name of the value's class, without `builtins`."""
     kind = type(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,18 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 50
 #: A list of more plain items than this is told by its length.
 MAX_ITEMS = 100
+#: A list of more items than this, with those of the lists in it, is data: its length is all that is told of it.
+MAX_LIST = 10_000
+#: How many items of lists are looked at, in one value, for a structure among them.
+_MAX_LOOKED_AT = 50_000
+#: The longest value of a parameter that MLflow takes, see `MAX_PARAM_VAL_LENGTH` in mlflow/utils/validation.py.
+MAX_LINE = 6000
+#: How much of what stands in a value more than once is told each time.
+_MAX_REPEATED = 20_000
+#: A mapping of more items than this, which need not have an end, is not told.
+_MAX_MAPPING = 100_000
 _SCALARS = frozenset([bool, int, float, str, type(None)])
+_NUMBERS = _SCALARS - {str}
 
 
 class Json(Handler):
@@ -45,7 +57,16 @@ class Json(Handler):
 
 class _Mapping(Json):
     def children(self, value: Any) -> Mapping[Any, Any]:
-        return value if type(value) is dict else dict(value.items())
+        # Copies, in one step where that can be, because another thread may change the user's dict meanwhile.
+        kind = type(value)
+        if kind is dict:
+            return value.copy()  # type: ignore[no-any-return]
+        if issubclass(kind, dict) and kind.items is dict.items:
+            return dict.copy(value) if kind.__iter__ is dict.__iter__ else dict(dict.items(value))
+        parts = dict(islice(value.items(), _MAX_MAPPING + 1))
+        if len(parts) > _MAX_MAPPING:
+            raise ValueError(f"it has more than {_MAX_MAPPING} items")
+        return parts
 
     def summary(self, value: Any) -> Scalar:
         return f"{type(value).__name__} of {len(value)}"
@@ -61,18 +82,103 @@ class _Mapping(Json):
         return plain_profile(value)
 
 
+class Survey:
+    """Looks for structures in the lists of one value: in each list once, and in so many items at most.
+
+    Attributes:
+        left: how many items may still be looked at.
+        data: whether the last list had too many items to be anything but data.
+    """
+
+    __slots__ = ("_plain", "data", "left")
+
+    def __init__(self) -> None:
+        self.left = _MAX_LOOKED_AT
+        self.data = False
+        #: Lists without structures: themselves, so that no other can come to have the same `id`.
+        self._plain: dict[int, Any] = {}
+
+    def holds_structure(self, value: Any) -> bool:
+        """Whether there is a structure among the items of a list, or of the lists in it."""
+        self.data = False
+        budget = MAX_LIST
+        seen, waiting = {id(value): value}, [value]
+        while waiting:
+            items = waiting.pop()
+            budget -= len(items)
+            self.left -= len(items)
+            self.data = budget < 0
+            if self.data or self.left < 0:
+                return False
+            if _SCALARS.issuperset(map(type, items)):
+                continue
+            for item in items:
+                if type(item) in _SCALARS:
+                    continue
+                if handler_for(type(item)) is not sequence:
+                    if _is_structure(item):
+                        return True
+                elif id(item) not in seen and id(item) not in self._plain:
+                    seen[id(item)] = item
+                    waiting.append(item)
+        self._plain.update(seen)
+        return False
+
+
 class _Sequence(Json):
     """Lists and tuples: one line where all items are plain, else one parameter per item."""
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
-        if all(type(item) in _SCALARS for item in value) or not any(_is_structure(item) for item in value):
+        return self.parts(value, None)
+
+    def parts(self, value: Any, survey: Survey | None) -> Mapping[Any, Any] | None:
+        """The same, for one of several lists in a value."""
+        if len(value) > MAX_LIST or is_flat(value):
             return None
-        return dict(enumerate(value))
+        return dict(enumerate(value)) if (survey or Survey()).holds_structure(value) else None
 
     def summary(self, value: Any) -> Scalar:
+        return self.line(value)[0]
+
+    def line(self, value: Any) -> tuple[str, bool]:
+        """The items in one line, and whether that tells them all."""
+        length = f"{type(value).__name__} of {len(value)}"
         if len(value) > MAX_ITEMS:
-            return f"{type(value).__name__} of {len(value)}"
-        return "[" + ", ".join(str(summary_of(item)) for item in value) + "]"
+            return length, False
+        if is_flat(value):
+            text = _short_line(value)
+            if text is not None:
+                return text, True
+        words: list[str] = []
+        if self._add_words(words, value, MAX_LINE, ()) >= 0:
+            return "".join(words), True
+        end = f"… [{length}]"
+        return "".join(words)[: MAX_LINE - len(end)] + end, False
+
+    def _add_words(self, words: list[str], value: Any, left: int, around: tuple[int, ...]) -> int:
+        """Add the text of a list; returns how many characters are left, which is less than 0 where some were not."""
+        inside = (*around, id(value))
+        opening = "["
+        for item in value:
+            words.append(opening)
+            left -= len(opening)
+            opening = ", "
+            kind = type(item)
+            if kind is str:  # Masked before it is cut: of half a secret nobody would know that it is one.
+                word = mask_text(item if len(item) <= MAX_LINE else item[: 4 * MAX_LINE])
+            elif kind in _SCALARS or handler_for(kind) is not self:
+                word = name_of_key(summary_of(item))
+            elif len(item) > MAX_ITEMS or len(inside) > _MAX_DEPTH or id(item) in inside:
+                word = f"{kind.__name__} of {len(item)}"
+            else:
+                left = self._add_words(words, item, left, inside)
+                word = ""
+            words.append(word)
+            left -= len(word)
+            if left < 0:
+                return left
+        words.append("]" if len(value) else "[]")
+        return left - 2
 
     def dataset(self, value: Any) -> DatasetProfile | None:
         """Records, or one column."""
@@ -103,30 +209,77 @@ def write_json(tree: Any, path: Path) -> None:
             json.dump(tree, file, indent=2, ensure_ascii=False)
 
 
-def tree_of(value: Any, around: tuple[int, ...] = ()) -> Any:
+class Repeats:
+    """Notices what stands in a value more than once: told each time, a few lists can be more than a disk holds.
+
+    Args:
+        most: how many parts of such may be told again.
+    """
+
+    __slots__ = ("_left", "_seen")
+
+    def __init__(self, most: int = _MAX_REPEATED) -> None:
+        #: Themselves, so that no other can come to have the same `id`.
+        self._seen: dict[int, Any] = {}
+        self._left = most
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether there was one too many."""
+        return self._left < 0
+
+    def over(self, part: Any, size: int) -> bool:
+        """Whether a structure of so many parts is one too many."""
+        if id(part) not in self._seen:
+            self._seen[id(part)] = part
+            return False
+        self._left -= size + 1
+        return self._left < 0
+
+
+def tree_of(value: Any) -> Any:
     """Any value as dicts, lists and plain values, with its secrets masked: by name, by type and by shape.
 
     What is no structure is told by its summary; what holds itself is cut there.
     """
-    if type(value) is str:
+    return _tree_of(value, (), Repeats())
+
+
+def _tree_of(value: Any, around: tuple[int, ...], repeats: Repeats) -> Any:
+    kind = type(value)
+    if kind is str:
         return mask_text(value)
-    if type(value) in _SCALARS:
+    if kind in _SCALARS:
         return value
     if len(around) > _MAX_DEPTH or id(value) in around:
         return class_name(value)
     inside = (*around, id(value))
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return [tree_of(item, inside) for item in value]
     try:
-        parts = handler_for(type(value)).children(value)
+        is_list = issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields")
+        parts = value if is_list else handler_for(kind).children(value)
     except Exception:  # A property or mapping of the user's that raises.
         return class_name(value)
     if parts is None:
         return summary_of(value)
-    return {
-        str(key): remember(part) if part is not None and is_secret_name(str(key)) else tree_of(part, inside)
-        for key, part in parts.items()
-    }
+    if repeats.over(value, len(parts)):
+        return class_name(value)
+    if is_list:
+        numbers = _NUMBERS.issuperset(map(type, value))
+        return list(value) if numbers else [_tree_of(item, inside, repeats) for item in value]
+    found: dict[str, Any] = {}
+    for key, part in parts.items():
+        name = name_of_key(key)
+        hidden = part is not None and is_secret_name(name)
+        found[name] = remember(part) if hidden else _tree_of(part, inside, repeats)
+    return found
+
+
+def name_of_key(key: Any) -> str:
+    """A key of the user's as text, whatever it is; its class name where it has none."""
+    try:
+        return str(key)
+    except Exception:
+        return class_name(key)
 
 
 def summary_of(value: Any) -> Scalar:
@@ -147,15 +300,44 @@ def is_scalar(value: Any) -> bool:
     return type(value) in _SCALARS
 
 
-def is_plain(value: Any, depth: int = 0) -> bool:
-    """Whether a value is made of what JSON knows, down to the last leaf."""
-    if value is None or isinstance(value, (str, int, float)):
+def is_flat(value: Any) -> bool:
+    """Whether a list holds plain numbers, texts and None alone."""
+    return _SCALARS.issuperset(map(type, value))
+
+
+def _short_line(value: Any) -> str | None:
+    """A flat list in one line, or None for one that is too long for it."""
+    try:
+        words = [item if type(item) is str else str(item) for item in value]
+    except ValueError:  # An integer may have more digits than Python tells.
+        return None
+    if sum(map(len, words)) + 2 * len(words) > MAX_LINE:
+        return None
+    return f"[{', '.join(map(mask_text, words))}]"
+
+
+def is_plain(value: Any, repeats: Repeats | None = None) -> bool:
+    """Whether a value is made of what JSON knows, down to the last leaf.
+
+    Args:
+        value: anything.
+        repeats: those of the values that go into the same file.
+    """
+    return _is_plain(value, 0, repeats or Repeats())
+
+
+def _is_plain(value: Any, depth: int, repeats: Repeats) -> bool:
+    kind = type(value)
+    # By the type: what an object answers for its `__class__` is its own affair.
+    if value is None or issubclass(kind, (str, int, float)):
         return True
-    if depth > _MAX_DEPTH:
+    if depth > _MAX_DEPTH or not issubclass(kind, (dict, list, tuple)) or repeats.over(value, len(value)):
         return False
-    if isinstance(value, dict):
-        return all(isinstance(key, str) and is_plain(item, depth + 1) for key, item in value.items())
-    return isinstance(value, (list, tuple)) and all(is_plain(item, depth + 1) for item in value)
+    if issubclass(kind, dict):
+        if not all(issubclass(type(key), str) for key in value):
+            return False
+        value = value.values()
+    return _SCALARS.issuperset(map(type, value)) or all(_is_plain(item, depth + 1, repeats) for item in value)
 
 
 def _is_structure(value: Any) -> bool:

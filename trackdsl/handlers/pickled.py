@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trackdsl.handlers._registry import Handler, Scalar, class_name
+from trackdsl.handlers._registry import Handler, Scalar, class_name, is_array_like, offers
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -34,7 +34,8 @@ class Pickled(Handler):
 class _Anything(Pickled):
     def summary(self, value: Any) -> Scalar:
         """The number in what looks like a NumPy scalar or a 0-d array; else the class name."""
-        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        kind = type(value)
+        if is_array_like(kind) and offers(kind, "item") and value.shape == ():
             item = value.item()
             if type(item) in _PLAIN:
                 return item  # type: ignore[no-any-return]

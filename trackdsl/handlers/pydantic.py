@@ -1,19 +1,45 @@
-"""pydantic models (versions 1 and 2), with what they allow beyond their fields."""
+"""pydantic models (versions 1 and 2), with what they allow beyond their fields; a root model is what it holds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trackdsl.handlers.structures import Structure
+from trackdsl import markers
+from trackdsl._secrets import remember
+from trackdsl.handlers._registry import Scalar, handler_for
+from trackdsl.handlers.json import summary_of
+from trackdsl.handlers.structures import Structure, part_of
 
 
 class _Model(Structure):
     def names(self, value: Any) -> Iterable[str]:
-        kind = type(value)
-        # Version 2 has `__fields__` too, and warns of it.
-        fields = kind.model_fields if hasattr(kind, "model_fields") else getattr(kind, "__fields__", {})
-        return dict.fromkeys([*fields, *(getattr(value, "__pydantic_extra__", None) or ())])
+        return dict.fromkeys([*_fields(type(value)), *(getattr(value, "__pydantic_extra__", None) or ())])
+
+    def children(self, value: Any) -> Mapping[Any, Any] | None:
+        if _is_root(type(value)):
+            root = self._root(value)
+            return handler_for(type(root)).children(root)
+        return super().children(value)
+
+    def summary(self, value: Any) -> Scalar:
+        return summary_of(self._root(value)) if _is_root(type(value)) else super().summary(value)
+
+    def _root(self, value: Any) -> Any:
+        # The annotation is an argument of the class, of which pydantic keeps the extras alone.
+        extras = getattr(_fields(type(value)).get("root"), "metadata", ())
+        root = part_of(value, "root")
+        return remember(root) if any(e is markers.Secret or type(e) is markers.Secret for e in extras) else root
+
+
+def _fields(kind: type) -> Mapping[str, Any]:
+    # Version 2 has `__fields__` too, and warns of it.
+    found: Mapping[str, Any] = kind.model_fields if hasattr(kind, "model_fields") else getattr(kind, "__fields__", {})
+    return found
+
+
+def _is_root(kind: type) -> bool:
+    return bool(getattr(kind, "__pydantic_root_model__", False))
 
 
 model = _Model()

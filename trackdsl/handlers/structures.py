@@ -6,16 +6,13 @@ A field that is annotated `Annotated[..., Secret]` is masked, one annotated `Ann
 from __future__ import annotations
 
 import dataclasses as _dataclasses
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trackdsl import markers
 from trackdsl._secrets import remember
+from trackdsl.handlers._annotations import fields_of
 from trackdsl.handlers._registry import Scalar, class_name
 from trackdsl.handlers.pickled import Pickled
-
-_marked: dict[type, tuple[frozenset[str], frozenset[str]]] = {}
 
 
 class Structure(Pickled):
@@ -25,24 +22,37 @@ class Structure(Pickled):
         """The names of its parts, each of which is an attribute."""
         raise NotImplementedError
 
-    def children(self, value: Any) -> Mapping[Any, Any]:
+    def children(self, value: Any) -> Mapping[Any, Any] | None:
         """See `Handler`."""
-        hidden, ignored = marked_fields(type(value))
-        return {
-            name: remember(part) if name in hidden and part is not None else part
-            for name, part in ((name, part_of(value, name)) for name in self.names(value) if name not in ignored)
-        }
+        marked = fields_of(type(value))
+        parts: dict[Any, Any] = {}
+        for name in self.names(value):
+            if name not in marked.ignored:
+                part = part_of(value, name)
+                if name in marked.hidden and part is not None:
+                    part = remember(part)
+                elif name in marked.typed:
+                    part = marked.typed[name].conceal(part)
+                parts[name] = part
+        return parts
 
     def summary(self, value: Any) -> Scalar:
         """See `Handler`."""
         return class_name(value)
 
 
-class Unreadable:
-    """Stands for a part that raised when it was asked for."""
+class _WithContent(Structure):
+    """A structure that may be a dict or a list besides: what it holds as such comes after its fields."""
 
-    def __init__(self, error: Exception) -> None:
-        self.error = type(error).__name__
+    def children(self, value: Any) -> Mapping[Any, Any] | None:
+        parts = dict(super().children(value) or {})
+        kind = type(value)
+        if issubclass(kind, (dict, list)):
+            ignored = fields_of(kind).ignored
+            content = dict.copy(value) if issubclass(kind, dict) else dict(enumerate(list.copy(value)))
+            # Some keep their fields as items too: those are told already, and masked where they must be.
+            parts.update((name, part) for name, part in content.items() if name not in parts and name not in ignored)
+        return parts
 
 
 def part_of(value: Any, name: str) -> Any:
@@ -50,38 +60,15 @@ def part_of(value: Any, name: str) -> Any:
     try:
         return getattr(value, name)
     except Exception as error:
-        return Unreadable(error)
+        return f"<unreadable: {type(error).__name__}>"
 
 
-def marked_fields(kind: type) -> tuple[frozenset[str], frozenset[str]]:
-    """The fields of a class that are annotated `Secret`, and those annotated `Ignore`."""
-    known = _marked.get(kind)
-    if known is not None:
-        return known
-    try:
-        hints = typing.get_type_hints(kind, include_extras=True)
-    except Exception:  # Annotations are the user's: they may name what is not there.
-        hints = {}
-    extras = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
-    if len(_marked) >= 1000:  # Of a program that makes classes all the time, none must be kept for ever.
-        _marked.clear()
-    _marked[kind] = known = (
-        frozenset(name for name, found in extras.items() if _has(found, markers.Secret)),
-        frozenset(name for name, found in extras.items() if _has(found, markers.Ignore)),
-    )
-    return known
-
-
-def _has(found: tuple[Any, ...], marker: type) -> bool:
-    return any(extra is marker or isinstance(extra, marker) for extra in found)
-
-
-class _Dataclass(Structure):
+class _Dataclass(_WithContent):
     def names(self, value: Any) -> Iterable[str]:
         return [field.name for field in _dataclasses.fields(value)]
 
 
-class _Attrs(Structure):
+class _Attrs(_WithContent):
     def names(self, value: Any) -> Iterable[str]:
         return [attribute.name for attribute in type(value).__attrs_attrs__]
 

@@ -1,0 +1,74 @@
+"""Secrets inside of a structure, which a pickle or a text of it would tell."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from trackdsl._secrets import MASK, is_secret, mask_text
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers.binary import masked
+from trackdsl.handlers.json import is_scalar
+from trackdsl.handlers.scalars import secret
+from trackdsl.handlers.structures import Structure
+
+#: Looking further would take longer than writing.
+_MAX_PARTS = 100_000
+_BYTES = (bytes, bytearray, memoryview)
+_CONTAINERS = (dict, list, tuple)
+GROUPS = (set, frozenset, deque)
+
+
+def holds_secret(value: Any) -> bool:
+    """Whether a part of a structure is a secret by its name, its type, its annotation, or its shape.
+
+    What is no structure is not looked into: an object's attributes are its own affair.
+
+    >>> holds_secret([{"user": "me", "password": "hunter2"}]), holds_secret([{"user": "me"}])
+    (True, False)
+    """
+    left, seen = [value], {id(value)}
+    while left:
+        part = left.pop()
+        if isinstance(part, (str, *_BYTES)):
+            if _tells(part):
+                return True
+        elif not is_scalar(part):
+            inner = None if handler_for(type(part)) is secret else _parts(part)
+            if inner is None:
+                return True
+            new = [item for item in inner if is_scalar(item) or id(item) not in seen]
+            seen.update(map(id, new))
+            left += new
+            if len(left) > _MAX_PARTS or len(seen) > _MAX_PARTS:
+                return False
+    return False
+
+
+def _tells(value: Any) -> bool:
+    return mask_text(value) != value if isinstance(value, str) else masked(value) is not value
+
+
+def _parts(value: Any) -> Iterable[Any] | None:
+    """What a value is made of; None where a name or an annotation says that there is a secret."""
+    if isinstance(value, (list, tuple, *GROUPS)) and not hasattr(value, "_fields"):
+        return list(value)
+    try:
+        handler = handler_for(type(value))
+        parts: Mapping[Any, Any] = handler.children(value) or {}
+        if any(is_secret(str(key), part) for key, part in parts.items()):
+            return None
+    except Exception:  # The user's objects may raise whatever they are asked.
+        return []
+    if isinstance(handler, Structure) and any(_is_concealed(value, key, part) for key, part in parts.items()):
+        return None
+    return [*(key for key in parts if isinstance(key, str)), *parts.values()]
+
+
+def _is_concealed(value: Any, name: Any, part: Any) -> bool:
+    """Whether a structure tells something else than the field has, because that is annotated `Secret`."""
+    field = getattr(value, name, part) if isinstance(name, str) else part
+    if field is part:
+        return False
+    return part == MASK if isinstance(part, str) else isinstance(part, (list, dict)) and isinstance(field, _CONTAINERS)
