@@ -239,7 +239,7 @@ def test_an_append_is_safe_from_sigkill_when_it_returns(start: StartProgram, tmp
     said = [int(program.say()) for _ in range(500)]
     program.kill()
     (directory,) = journals(tmp_path / "spool")
-    steps = [event.step for event in read_all(directory) if isinstance(event, events.Metric)]
+    steps = [event.step for event in read_all(directory) if isinstance(event, (events.Metric, events.Metrics))]
     assert steps[: max(said) + 1] == list(range(max(said) + 1))
     assert not is_held(directory / "lock")
 

@@ -833,3 +833,11 @@ def test_data_sets_keep_their_marker() -> None:
         return [found.name for found in recorded(f, 1, value).inputs]
 
     assert inputs({"a": [1, 2]}) == ["train"]
+
+
+def test_a_mock_is_no_metric() -> None:
+    """A mock that stands in for a number in a test is told as an omission, not recorded as 1.0."""
+    with capture_runs() as captured, stage("f") as run:
+        run.log_metric("m", mock.MagicMock())
+    assert captured.one("f").metrics == {}
+    assert "mock" in captured.one("f").tags["trackdsl.omitted.m"]

@@ -183,7 +183,7 @@ def test_a_path_never_leaves_the_run(path: str) -> None:
     assert path in str(caught.value) or repr(path)[1:-1] in str(caught.value)
 
 
-ODD = ["a#b.txt", "q?x=1.txt", "p%2fq.txt", "%2e%2e.txt", "x%41.txt", " lead.txt", "d / e.txt", "n\nl.txt", "end.", "ü m"]
+ODD = ["a#b.txt", "q?x=1.txt", "p%2fq.txt", "%2e%2e.txt", "x%41.txt", " lead.txt", "d / e.txt", "n\nl.txt", "end."]
 
 
 def test_odd_names_are_kept_apart_and_come_back(store: str) -> None:

@@ -324,3 +324,75 @@ def test_what_is_ignored_or_secret_is_no_input_example() -> None:
         fit(np.eye(3), np.eye(3), [1, 2, 3])
         spec = json.loads((captured.one("fit").models["fit"] / "spec.json").read_text())
     assert spec["example"] is None
+
+
+@pytest.mark.parametrize(("value", "path"), [(FRAME, "x.CSV"), ({"a": ["b"]}, "x.JSON"), (PICTURE, "x.PNG")])
+def test_a_suffix_in_capitals_names_the_same_format(value: Any, path: str) -> None:
+    """`x.CSV` is a CSV file as `x.csv` is, under the name that was asked for, and is read back as one."""
+    with capture_runs() as captured, stage("f") as run:
+        track_returns("x", artifacts={"x": path})(lambda: value)()
+        found = load_artifact(run, path)
+    assert list(captured.one("f").artifacts) == [path]
+    assert type(found) is type(value) or isinstance(found, Image.Image)
+
+
+def test_data_inside_of_a_structure_is_not_told_by_its_shape() -> None:
+    """A dict of arrays that is to be YAML is pickled, with a tag, as YAML could only hold what they look like."""
+    with capture_runs() as captured, stage("f") as run:
+        track_returns("x", artifacts={"x": "x.yaml"})(lambda: [np.arange(3)])()
+        assert load_artifact(run, "x.yaml.pkl", trusted=True)[0].tolist() == [0, 1, 2]
+    assert "trackdsl.omitted.x.yaml" in captured.one("f").tags
+
+
+def test_numpy_complex_is_no_metric() -> None:
+    """A complex number of NumPy is told like Python's, and its imaginary part is not dropped."""
+    with capture_runs() as captured, stage("f"):
+        track_returns("z")(lambda: np.complex128(1 + 2j))()
+    assert captured.one("f").metrics == {}
+    assert "complex" in captured.one("f").tags["trackdsl.omitted.z"]
+
+
+def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    """Two folders with links to one another are copied once, and not for ever."""
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / "m" / one).mkdir(parents=True)
+        (tmp_path / "m" / one / "file.txt").write_text(one)
+        for link in ("l1", "l2"):
+            (tmp_path / "m" / one / link).symlink_to(f"../{other}")
+    with capture_runs() as captured, stage("f") as run:
+        run.log_artifact(tmp_path / "m")
+        copied = list(captured.one("f").artifacts["m"].rglob("*.txt"))
+    assert 2 <= len(copied) < 20
+
+
+def test_code_of_the_user_is_not_run_for_an_example() -> None:
+    """A model with a `predict`, a step or a hook of the user's is recorded without being asked for an answer."""
+    called = []
+
+    class Own(LinearRegression):
+        def predict(self, features: Any) -> Any:
+            called.append(features)
+            return super().predict(features)
+
+    net = torch.nn.Linear(2, 1)
+    net.register_forward_hook(lambda *_: called.append(1))
+
+    @stage(returns=True)
+    def fit(features: Any, model: Any) -> Any:
+        return model
+
+    with capture_runs() as captured:
+        fit(np.eye(2), Own().fit(np.eye(2), [1, 2]))
+        fit(np.eye(2, dtype="float32"), net)
+        specs = [json.loads((run.models["fit"] / "spec.json").read_text()) for run in captured.runs]
+    assert called == []
+    assert all(spec["example"] and not spec["answer"] for spec in specs)
+
+
+@pytest.mark.parametrize("name", ["", " ", "team/churn", "a:b"])
+def test_names_that_the_registry_refuses(name: str) -> None:
+    """A name that MLflow would refuse is an error at once, in the marker and in the word."""
+    with pytest.raises(trackdsl.OptionError, match="registered_model_name"):
+        Model("m", registered_model_name=name)
+    with capture_runs(), stage("f") as run, pytest.raises(trackdsl.OptionError, match="registered_model_name"):
+        run.log_model(LinearRegression(), "m", registered_model_name=name)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
     if flat.paths:
         paths = {prefix + key: path for key, path in flat.paths.items()}
         append_tags(run, {"trackdsl.params.paths": json.dumps(paths, ensure_ascii=False)})
+    append_tags(run, {f"trackdsl.omitted.{prefix}{key}": why for key, why in flat.omitted.items()})
 
 
 def keep_long(run: Run, values: dict[str, Any]) -> dict[str, Any]:
@@ -132,11 +134,19 @@ def _keep_by(run: Run, place: str, value: Any, handler: Handler) -> bool:
     return keep(
         run,
         place,
-        lambda to: handler.write(value, to),
+        lambda to: _write_by(handler, value, to),
         handler=name,
         hashed=handler.executes,
         what=class_name(value),
     )
+
+
+def _write_by(handler: Handler, value: Any, path: Path) -> None:
+    # Handlers tell formats by suffixes in small letters.
+    small = path.with_suffix(path.suffix.lower())
+    handler.write(value, small)
+    if small != path:
+        small.rename(path)
 
 
 def keep(
@@ -230,7 +240,7 @@ def _copy_tree(source: Path, target: Path) -> dict[str, str]:
         return other
 
     try:
-        shutil.copytree(source, target, copy_function=copy, ignore=_loops)
+        shutil.copytree(source, target, copy_function=copy, ignore=partial(_loops, source))
     except shutil.Error as error:  # It has copied all the others.
         return {os.path.relpath(str(one), source): str(reason) for one, _, reason in error.args[0]}
     return {}
@@ -248,12 +258,17 @@ def _rename_unsafe(folder: Path) -> dict[str, str]:
     return renamed
 
 
-def _loops(folder: str, names: list[str]) -> list[str]:
-    """Links to a folder that this one is inside of: following them would never end."""
-    here = os.path.join(os.path.realpath(folder), "")
-    paths = {name: os.path.join(folder, name) for name in names}
-    return [
-        name
-        for name, path in paths.items()
-        if os.path.islink(path) and here.startswith(os.path.join(os.path.realpath(path), ""))
-    ]
+def _loops(source: Path, folder: str, names: list[str]) -> list[str]:
+    """Links to a folder that this one is inside of, by whatever way it was reached: they would never end."""
+    way = Path(folder)
+    around = [os.path.join(os.path.realpath(way), "")]
+    while way not in (source, way.parent):
+        way = way.parent
+        around.append(os.path.join(os.path.realpath(way), ""))
+    loops = []
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.islink(path):
+            real = os.path.join(os.path.realpath(path), "")
+            loops += [name] if any(one.startswith(real) for one in around) else []
+    return loops

@@ -40,6 +40,11 @@ from trackdsl.journal._writer import Losing
 _ANYTHING = "<model>"
 #: A larger model is not copied to see what it answers, in bytes.
 _MAX_COPIED = 32 << 20
+#: Packages whose models may be asked for an answer without anybody having said so.
+_KNOWN = frozenset(
+    ["builtins", "cloudpickle", "collections", "copyreg", "functools", "joblib", "keras", "lightgbm", "numpy", "pandas",
+     "scipy", "sklearn", "torch", "xgboost"]
+)  # fmt: skip
 #: How many arguments are tried as input of a model that does not know what it was fitted on.
 _MAX_TRIES = 3
 
@@ -120,7 +125,8 @@ def _write(
     given, params = _given(input_example)
     tried = [(given, True)] if given is not None else _chosen(handler, model, arguments)
     asked = input_example is not None or getattr(handler, "callable_unasked", False)
-    wants_answer = asked and size <= _MAX_COPIED and signature is None
+    harmless = input_example is not None or _is_known(model, flavor.packages)
+    wants_answer = asked and harmless and size <= _MAX_COPIED and signature is None
     example, answer = _try(handler, model, tried, wants_answer)
     spec = {
         "flavor": flavor.name,
@@ -135,6 +141,16 @@ def _write(
         "signature": signature.to_dict() if hasattr(signature, "to_dict") else signature,
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+
+
+def _is_known(model: Any, packages: Sequence[str]) -> bool:
+    """Whether a model runs no code but that of well-known libraries: the user's own may print, count, or take time."""
+    parts = [model]
+    for walk in ("modules", "_flatten_layers"):  # Of torch, of Keras
+        parts += getattr(model, walk)() if callable(getattr(type(model), walk, None)) else []
+    roots = {type(part).__module__.partition(".")[0] for part in parts}
+    hooks = [getattr(part, name, None) for part in parts for name in ("_forward_hooks", "_forward_pre_hooks")]
+    return _KNOWN.issuperset({*packages, *roots}) and not any(hooks)
 
 
 def _given(input_example: Any) -> tuple[Any, dict[str, Any] | None]:

@@ -116,6 +116,8 @@ def _read(fetched: _Fetched, place: str, trusted: bool) -> Any:
     if not note.handler and suffix not in _BY_SUFFIX:
         return path.read_bytes()
     handler = _handler(note, suffix, place)
+    if path.suffix != suffix:  # Handlers tell formats by suffixes in small letters.
+        path = path.rename(path.with_suffix(suffix))
     if handler.executes_code(path):
         _check_trust(path, note, place, trusted)
     try:

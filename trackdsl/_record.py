@@ -13,7 +13,7 @@ from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, en
 from trackdsl._flatten import Flat
 from trackdsl._secrets import clean_names, is_secret, mask_literals, mask_name, mask_prose, remember
 from trackdsl.errors import TrackdslError, report, told
-from trackdsl.handlers._registry import class_name
+from trackdsl.handlers._registry import class_name, is_mock, offers
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -133,9 +133,14 @@ def to_number(value: Any) -> float:
     Raises:
         TypeError, ValueError, OverflowError: there is none.
     """
-    if isinstance(value, (str, bytes, bytearray)):
+    kind = type(value)
+    if issubclass(kind, (str, bytes, bytearray)):
         raise TypeError("text is not a metric")
-    if hasattr(value, "requires_grad"):  # Otherwise torch warns the user of what we do.
+    if issubclass(kind, complex) or (offers(kind, "dtype") and getattr(value.dtype, "kind", "") == "c"):
+        raise TypeError("a complex value is not a metric")
+    if is_mock(kind):
+        raise TypeError("a mock is not a metric")
+    if offers(kind, "requires_grad"):  # Otherwise torch warns the user of what we do.
         value = value.detach()
     return float(value)
 

@@ -26,6 +26,7 @@ from trackdsl._record import (
 from trackdsl._secrets import mask_text
 from trackdsl._target import Target
 from trackdsl.errors import OptionError, RunNotReady
+from trackdsl.markers import check_registered_name
 
 _now = time.time_ns
 
@@ -299,6 +300,7 @@ class Run:
         """
         from trackdsl._models import record_model  # It brings what a program without models need not wait for.
 
+        check_registered_name(registered_model_name)
         with guarded("log_model", self):
             record_model(
                 self,

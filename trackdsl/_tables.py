@@ -18,7 +18,7 @@ from trackdsl._places import fitted, masked
 from trackdsl._record import append_tags, encode_safely
 from trackdsl._secrets import is_secret, is_secret_name, mask_literals, mask_prose, mask_text, remember
 from trackdsl.errors import OptionError, report, told
-from trackdsl.handlers._registry import class_name, handler_for
+from trackdsl.handlers._registry import class_name, handler_for, is_array_like
 from trackdsl.handlers.json import tree_of
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ def _listed(value: Any) -> list[Any] | None:
     """A column's values; None for what is a single one."""
     if isinstance(value, (list, tuple, range)):
         return list(value)
-    if len(getattr(value, "shape", ())) == 1 and hasattr(value, "tolist"):  # Arrays, tensors, series of pandas
+    if (
+        is_array_like(type(value)) and len(value.shape) == 1 and hasattr(value, "tolist")
+    ):  # Arrays, tensors, series of pandas
         return list(value.tolist())
     for way in ("to_list", "to_pylist"):  # Of polars, of pyarrow
         if hasattr(value, way) and hasattr(value, "__len__"):
@@ -148,7 +150,7 @@ def _cell_writer(run: Run, place: str) -> Callable[[Any], Any]:
             if id(value) not in images:
                 images[id(value)] = _images.record_cell(run, value, place)
             return images[id(value)]
-        if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        if is_array_like(kind) and value.shape == () and hasattr(value, "item"):
             return _settled(tree_of(value.item()))
         return _settled(tree_of(value))
 

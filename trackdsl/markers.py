@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from trackdsl.errors import OptionError
+
+_REFUSED = frozenset("/:")
+
 
 @dataclass(frozen=True)
 class Param:
@@ -53,6 +57,23 @@ class Model:
 
     name: str
     registered_model_name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_registered_name(self.registered_model_name)
+
+
+def check_registered_name(name: str | None) -> None:
+    """Check the name of a registered model, see `_validate_model_name` in mlflow/utils/validation.py.
+
+    Raises:
+        OptionError: it is empty, or holds what MLflow does not take.
+    """
+    if name is not None and (not name.strip() or not _REFUSED.isdisjoint(name)):
+        raise OptionError(
+            f"registered_model_name={name!r}: MLflow takes a name without '/' and ':' there, such as "
+            f"{name.translate({ord(sign): '-' for sign in _REFUSED}).strip() or 'churn'!r}.",
+            option="registered_model_name",
+        )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ Stored = Union[events.File, events.Model]
 class _Waiting(msgspec.Struct, frozen=True):
     run_id: str
     experiment_id: str
+    place: str
     event: bytes
 
 
@@ -65,7 +66,7 @@ class Artifacts:
             why it is left out for good; None where it is not.
         """
         local = self._directory / "files" / event.snapshot
-        if any(waiting.run_id == run.run_id for waiting in self._waiting):
+        if any(waiting.run_id == run.run_id and _overlap(waiting.place, _key(event)) for waiting in self._waiting):
             # In order: an older file must not be stored over a newer one later.
             self._defer(run, event, self.reason)
             return None
@@ -88,9 +89,9 @@ class Artifacts:
         if not self._waiting or time.monotonic() < self._next_try:
             return False
         left: list[_Waiting] = []
-        away: set[str] = set()
+        away: list[tuple[str, str]] = []
         for waiting in self._waiting:
-            if waiting.run_id in away:  # In order, see `store`.
+            if any(waiting.run_id == run_id and _overlap(waiting.place, place) for run_id, place in away):
                 left.append(waiting)
                 continue
             event = events.decode(waiting.event)
@@ -106,7 +107,7 @@ class Artifacts:
             except Unavailable as error:
                 self.reason = f"{place_of(event)!r} is not taken: {error}"
                 left.append(waiting)
-                away.add(waiting.run_id)
+                away.append((waiting.run_id, waiting.place))
         delivered = len(left) < len(self._waiting)
         self._waiting = left
         self._next_try = time.monotonic() + _PAUSE
@@ -114,7 +115,7 @@ class Artifacts:
         return delivered
 
     def _defer(self, run: KnownRun, event: Stored, reason: str) -> None:
-        waiting = _Waiting(run.run_id, run.experiment_id, events.encode(event))
+        waiting = _Waiting(run.run_id, run.experiment_id, _key(event), events.encode(event))
         if waiting not in self._waiting:
             self._waiting.append(waiting)
         self.reason = reason
@@ -136,6 +137,17 @@ def _send(sink: Sink, run_id: str, experiment_id: str, event: Stored, local: Pat
         sink.write_model(run_id, experiment_id, event, local)
     else:
         sink.write_artifact(run_id, local, event.path, directory=event.directory)
+
+
+def _key(event: Stored) -> str:
+    """Where an artifact stands among those of its run; ends with a slash."""
+    kind = "models" if isinstance(event, events.Model) else "files"
+    return f"{kind}/{place_of(event)}".rstrip("/") + "/"
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether two artifacts are the same or one is inside the other, so that their order counts."""
+    return one.startswith(other) or other.startswith(one)
 
 
 def place_of(event: Stored) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._events import Model
-from trackdsl.delivery._limits import fit_text
+from trackdsl.delivery._limits import fit_key, fit_text
 from trackdsl.handlers import _examples
 
 _TAG = "trackdsl.model"
@@ -57,7 +57,7 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
             client.log_model_params(model.model_id, missing)
         client.finalize_logged_model(model.model_id, "READY")
     if event.registered_name is not None:
-        _register(client, uri, run_id, model, event.registered_name, key)
+        _try_to_register(client, uri, run_id, model, event, key)
 
 
 def logged_name(name: str) -> str:
@@ -172,6 +172,20 @@ def _write_environment(spec: dict[str, Any], path: Path) -> None:
     (path / "requirements.txt").write_text("\n".join(requirements), encoding="utf-8")
     for name, content in (("conda.yaml", conda), ("python_env.yaml", python)):
         (path / name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def _try_to_register(client: Any, uri: str, run_id: str, model: Any, event: Model, key: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    assert event.registered_name is not None
+    try:
+        _register(client, uri, run_id, model, event.registered_name, key)
+    except MlflowException as error:
+        if error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        # The model is there all the same.
+        tag = fit_key(f"trackdsl.omitted.{event.name}.registered")
+        client.set_tag(run_id, tag, fit_text(f"MLflow refused it: {error}", 500))
 
 
 def _register(client: Any, uri: str, run_id: str, model: Any, name: str, key: str) -> None:

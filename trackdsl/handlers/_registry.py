@@ -160,6 +160,7 @@ _cache: dict[type, Handler] = {}
 _names: dict[type, str] = {}
 #: A program that makes classes all the time must not have all of them kept.
 _MAX_TYPES = 1000
+_MAX_DEPTH = 20
 _entry_points_read = False
 
 
@@ -232,7 +233,8 @@ def writer_for(value: Any, own: Handler, suffix: str) -> Handler | None:
     if not suffix or suffix == own.suffix or suffix in own.suffixes:
         return own
     typed = handler_for(type(value))
-    if suffix in typed.suffixes:  # A handler accepts values for its first format; another may hold what that cannot.
+    # A handler accepts values for its first format; another may hold what that cannot.
+    if suffix in typed.suffixes and (typed.suffix != ".json" or not _holds_data(value)):
         return typed
     if suffix in (".pkl", ".pickle"):
         return handler_for(object)
@@ -241,8 +243,23 @@ def writer_for(value: Any, own: Handler, suffix: str) -> Handler | None:
         return part if suffix in part.suffixes else None
     if suffix == ".txt":
         return handler_for(str)
-    structure = own.children(value) is not None or handler_for(dict).accepts(value)
-    return handler_for(dict) if structure and suffix in (".json", ".yaml", ".yml") else None
+    if suffix not in (".json", ".yaml", ".yml"):
+        return None
+    as_json = handler_for(dict)
+    return as_json if as_json.accepts(value) or (typed.children(value) is not None and not _holds_data(value)) else None
+
+
+def _holds_data(value: Any, depth: int = 0) -> bool:
+    """Whether a structure holds arrays, frames and the like, of which JSON could only tell a summary."""
+    if depth > _MAX_DEPTH:
+        return True
+    if isinstance(value, (list, tuple)):
+        return any(_holds_data(part, depth + 1) for part in value)
+    handler = handler_for(type(value))
+    parts = handler.children(value)
+    if parts is None:
+        return handler.suffix not in (".json", ".txt", ".pkl")
+    return any(_holds_data(part, depth + 1) for part in parts.values())
 
 
 def name_of(handler: Handler, kind: type) -> str:

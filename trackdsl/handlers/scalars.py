@@ -19,7 +19,8 @@ class _Shown(Pickled):
 
 class _Member(Pickled):
     def summary(self, value: Any) -> Scalar:
-        return str(value.name)
+        # A flag of no members has no name.
+        return f"{type(value).__name__}({value.value})" if value.name is None else str(value.name)
 
 
 class _Moment(Pickled):
