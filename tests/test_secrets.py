@@ -530,3 +530,22 @@ def test_what_is_remembered_never_gets_through(before: str, after: str, secret: 
     _secrets.remember(secret)
     assert secret not in _secrets.mask_text(f"{before}{secret}{after}")
     _secrets._remembered.clear()
+
+
+def test_flags_and_counts_under_secret_names_are_data() -> None:
+    """`use_auth_token=True` and `token=3` say no secret, as arguments, in structures and in files; a password does."""
+
+    @stage
+    def f(use_auth_token: bool, token: int, config: dict[str, Any], password: int, pin: Annotated[int, Secret]) -> None:
+        trackdsl.log_dict(config, "config.json")
+
+    with capture_runs() as captured:
+        f(True, 3, {"auth_token": False, "token": "long secret"}, 12345678, 1)
+        run = captured.one("f")
+        kept = run.artifacts["config.json"].read_text()
+    assert run.params == {
+        "use_auth_token": True, "token": 3, "config.auth_token": False, "config.token": "***", "password": "***",
+        "pin": "***",
+    }  # fmt: skip
+    assert "false" in kept
+    assert "long secret" not in kept

@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from trackdsl._events import Scalar
-from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl._secrets import is_secret, mask_text, remember
 from trackdsl.errors import told
 from trackdsl.handlers._registry import class_name, handler_for
 from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
-#: A shorter name cannot hold what has the shape of a secret.
-_LONG_NAME = 16
+#: A shorter name cannot hold a secret.
+_SECRET_LENGTH = 8
 
 
 class Flat:
@@ -64,7 +64,7 @@ class Flat:
         """
         if key in self.values:
             key = self._apart(key, (key,))
-        if value is not None and is_secret_name(key.rpartition(".")[2]):
+        if is_secret(key.rpartition(".")[2], value):
             self.values[key] = remember(value)
             return
         self._full, self._over, self._survey = len(self.values) + MAX_LEAVES, False, None
@@ -138,14 +138,14 @@ class Flat:
         odd = key in self.paths
         for part, leaf in parts.items():
             name = part if type(part) is str else name_of_key(part)
-            if len(name) >= _LONG_NAME:
+            if len(name) >= _SECRET_LENGTH:
                 name = mask_text(name)
             place = f"{key}.{name}"
             if odd or "." in name or place in values:
                 place = self._apart(place, (*path, name))
             if leaf is None:
                 values[place] = None
-            elif is_secret_name(name):
+            elif is_secret(name, leaf):
                 values[place] = remember(leaf)
             else:
                 kind = type(leaf)

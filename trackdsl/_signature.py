@@ -14,7 +14,7 @@ from typing import Any
 from trackdsl import _secrets, markers
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
-from trackdsl._secrets import MASK, is_secret_name, mask_text
+from trackdsl._secrets import MASK, is_secret, is_secret_name, mask_text
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import Annotations, Fields, annotations_of, fields_of
@@ -170,7 +170,9 @@ class CallPlan:
         if value is _MISSING or not self._left_out.isdisjoint((name, *self._gatherers(name)[:1])):
             return
         place = self._renamed.get(name, name)
-        if self._is_secret(name):
+        # A flag, or a number of tokens, is no secret though its name looks like one, unless it is marked.
+        harmless = name not in self._marked_secret and is_secret_name(name) and not is_secret(name, value)
+        if self._is_secret(name) and (value is None or not harmless):
             flat.hide(place, value)
         else:
             flat.add(place, self._concealed(name, value))

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackdsl._secrets import is_secret_name, mask_text, remember
+from trackdsl._secrets import is_secret, mask_text, remember
 from trackdsl.handlers._registry import Handler, Scalar, class_name, full_name, handler_for
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _tree_of(value: Any, around: tuple[int, ...], repeats: Repeats) -> Any:
     found: dict[str, Any] = {}
     for key, part in parts.items():
         name = name_of_key(key)
-        hidden = part is not None and is_secret_name(name)
+        hidden = is_secret(name, part)
         found[name] = remember(part) if hidden else _tree_of(part, inside, repeats)
     return found
 
