@@ -73,6 +73,9 @@ class MemoryStore:
             self.runs[run_id] = Held(experiment_id, name, dict(tags))
             return run_id
 
+    def experiment_is_deleted(self, experiment_id: str) -> bool:
+        return False
+
     def status(self, run_id: str) -> str:
         with self._call("status", run_id):
             return self.runs[run_id].status if run_id in self.runs else GONE

@@ -29,8 +29,11 @@ from PIL import Image
 from sklearn.linear_model import LinearRegression
 
 import trackdsl
-from tests.conftest import client, deliver, last_run, points
-from trackdsl import Artifact, Dataset, Ignore, Metric, Model, load_artifact, stage, track_returns
+from tests.conftest import client, deliver, last_run, points, wait_until
+from trackdsl import Artifact, Dataset, Ignore, Metric, Model, experiment, load_artifact, stage, track_returns
+from trackdsl.delivery._process import open_sink
+from trackdsl.delivery._worker import Worker
+from trackdsl.journal._lock import FileLock
 from trackdsl.testing import capture_runs
 
 mpl.use("agg")
@@ -396,3 +399,43 @@ def test_names_that_the_registry_refuses(name: str) -> None:
         Model("m", registered_model_name=name)
     with capture_runs(), stage("f") as run, pytest.raises(trackdsl.OptionError, match="registered_model_name"):
         run.log_model(LinearRegression(), "m", registered_model_name=name)
+
+
+def test_what_a_deleted_experiment_refuses_waits_for_it(store: str, tmp_path: Path) -> None:
+    """A dataset and a model of a run whose experiment is deleted meanwhile are there once it is restored."""
+    name = f"gone-{tmp_path.name}"
+    trackdsl.configure(tracking_uri=store)
+    worker = Worker(tmp_path / "spool", open_sink)
+    with experiment(name) as run:
+        run.log_metric("m", 1)
+        wait_until(lambda: worker.round() or client(store).get_experiment_by_name(name), "the run to be delivered")
+        wait_until(lambda: not worker.round(), "everything to be delivered")
+        id_ = client(store).get_experiment_by_name(name).experiment_id
+        client(store).delete_experiment(id_)
+        run.log_input(np.arange(3), name="data")
+        run.log_model(LinearRegression().fit([[1], [2]], [1, 2]), "line")
+    for _ in range(3):
+        worker.round()
+    client(store).restore_experiment(id_)
+    worker.close()
+    deliver()
+    (found,) = client(store).search_runs([id_])
+    found = client(store).get_run(found.info.run_id)
+    assert [used.dataset.name for used in found.inputs.dataset_inputs] == ["data"]
+    assert len(found.outputs.model_outputs) == 1
+    assert not [tag for tag in found.data.tags if tag.startswith("trackdsl.omitted")]
+
+
+def test_a_lock_whose_file_is_gone_is_none(tmp_path: Path) -> None:
+    """Where the spool is removed, whoever delivers from it notices, and another one may begin."""
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    assert lock.stands()
+    (tmp_path / "lock").unlink()
+    assert not lock.stands()
+    other = FileLock(tmp_path / "lock")
+    assert other.acquire()
+    assert other.stands()
+    assert not lock.stands()
+    other.release()
+    lock.release()

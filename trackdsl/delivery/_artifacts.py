@@ -75,6 +75,7 @@ class Artifacts:
         try:
             _send(sink, run.run_id, run.experiment_id, event, local)
         except Refused as error:
+            check_experiment(sink, run, error)
             shutil.rmtree(local.parent, ignore_errors=True)
             return f"MLflow refused it: {error}"
         except Unavailable as error:
@@ -114,6 +115,10 @@ class Artifacts:
         self._save()
         return delivered
 
+    def hurry(self) -> None:
+        """Try again at once what waits."""
+        self._next_try = 0.0
+
     def _defer(self, run: KnownRun, event: Stored, reason: str) -> None:
         waiting = _Waiting(run.run_id, run.experiment_id, _key(event), events.encode(event))
         if waiting not in self._waiting:
@@ -137,6 +142,23 @@ def _send(sink: Sink, run_id: str, experiment_id: str, event: Stored, local: Pat
         sink.write_model(run_id, experiment_id, event, local)
     else:
         sink.write_artifact(run_id, local, event.path, directory=event.directory)
+
+
+def check_experiment(sink: Sink, run: KnownRun, error: Refused) -> None:
+    """Let what was refused wait where the experiment is deleted: it may be restored.
+
+    Raises:
+        Unavailable: it is deleted.
+    """
+    try:
+        deleted = sink.experiment_is_deleted(run.experiment_id)
+    except Refused:  # It is gone for good.
+        return
+    if deleted:
+        raise Unavailable(
+            f"the MLflow experiment {run.experiment_id} is deleted: restore it with `mlflow experiments restore "
+            f"--experiment-id {run.experiment_id}`, and its runs will be delivered ({error})"
+        ) from None
 
 
 def _key(event: Stored) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from trackdsl._events import Input, Model
 from trackdsl._secrets import mask_text
-from trackdsl.delivery._sink import GONE, Batch, Refused, Unavailable
+from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Refused, Unavailable
 from trackdsl.errors import told
 
 #: What the store answers for good; everything else may be different next time.
@@ -30,6 +30,8 @@ _FINAL = {
 _CHECKED = {"INVALID_PARAMETER_VALUE"}
 #: A path that no file system takes, or that is taken by something else.
 _FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
+#: How long to wait for the answer to an upload at least, in seconds.
+_UPLOAD_PATIENCE = 120
 _ID_TAG = "trackdsl.id"
 
 
@@ -85,6 +87,11 @@ class MlflowSink:
                 if found:
                     return found[0].info.run_id, found[0].info.experiment_id
         return None
+
+    def experiment_is_deleted(self, experiment_id: str) -> bool:
+        """See `Sink`."""
+        with self._translated():
+            return bool(self._client.get_experiment(experiment_id).lifecycle_stage != "active")
 
     def status(self, run_id: str) -> str:
         """See `Sink`."""
@@ -153,7 +160,7 @@ class MlflowSink:
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """See `Sink`."""
-        with self._translated():
+        with self._translated(), self._patiently():
             self._point_mlflow_here()
             if directory:
                 self._client.log_artifacts(run_id, str(local), place or None)
@@ -180,7 +187,7 @@ class MlflowSink:
         """See `Sink`."""
         from trackdsl.delivery._models import log_model
 
-        with self._translated():
+        with self._translated(), self._patiently():
             self._point_mlflow_here()
             log_model(self._client, self._uri, run_id, experiment_id, event, local)
 
@@ -200,6 +207,21 @@ class MlflowSink:
         with self._translated():
             self._point_mlflow_here()
             self._client.log_text(run_id, text, place)
+
+    @contextlib.contextmanager
+    def _patiently(self) -> Iterator[None]:
+        """Wait longer for an answer: a server may copy a file to where it keeps it before it says anything."""
+        name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+        before = os.environ.get(name)
+        if not self._own or before is None:
+            yield
+            return
+        wanted = os.environ.get(UPLOAD_TIMEOUT, "")
+        os.environ[name] = str(max(_UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0))
+        try:
+            yield
+        finally:
+            os.environ[name] = before
 
     def _point_mlflow_here(self) -> None:
         # MLflow 3.1 asks the global tracking URI, not its client's, where a server's artifacts go.

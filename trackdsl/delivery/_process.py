@@ -14,7 +14,7 @@ from typing import TextIO
 
 from trackdsl._secrets import mask_prose
 from trackdsl.delivery._pace import Pace
-from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock
@@ -54,11 +54,15 @@ def take_lock(spool: Path, patience: float) -> FileLock | None:
     """The lock of the spool's one deliverer, or None where somebody else keeps it for `patience` seconds."""
     lock = FileLock(spool / LOCK)
     give_up = time.monotonic() + patience
-    while not lock.acquire():
+    while True:
+        # Whoever has removed the file, and with it the spool, has not removed the lock: it would be held by two.
+        if lock.acquire():
+            if lock.stands():
+                return lock
+            lock.release()
         if time.monotonic() >= give_up:
             return None
         time.sleep(_NAP)
-    return lock
 
 
 def main(spool: Path) -> None:
@@ -74,12 +78,13 @@ def main(spool: Path) -> None:
             return
         worker = Worker(spool, open_sink)
         try:
-            _serve(worker, stop)
+            _serve(worker, stop, lock)
+            stands = lock.stands()
         finally:
             lock.release()
             worker.close()
         # A program that looked while the lock was still held relies on this last glance.
-        if worker.idle() or not worker.living():
+        if not stands or worker.idle() or not worker.living():
             return
 
 
@@ -98,10 +103,11 @@ class _Stop:
         return self._asked
 
 
-def _serve(worker: Worker, stop: _Stop) -> None:
+def _serve(worker: Worker, stop: _Stop, lock: FileLock) -> None:
     pace = Pace(worker)
     last_work = time.monotonic()
-    while not stop:
+    # Where the spool has been removed, another one may be there by now, with a deliverer of its own.
+    while not stop and lock.stands():
         busy = worker.round()
         if busy:
             last_work = time.monotonic()
@@ -125,6 +131,7 @@ def _give_way() -> None:
 
 def prepare_environment() -> None:
     """Make this process one that delivers: before MLflow is imported, and never in a user's program."""
+    os.environ.setdefault(UPLOAD_TIMEOUT, os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0"))
     os.environ.update(ENVIRONMENT)
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         os.environ.pop(name, None)

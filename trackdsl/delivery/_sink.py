@@ -8,6 +8,8 @@ from typing import Protocol
 
 from trackdsl._events import Input, Model
 
+#: The variable of the environment that holds what the user wants to wait for an upload at least, in seconds.
+UPLOAD_TIMEOUT = "TRACKDSL_UPLOAD_TIMEOUT"
 #: The status of a run that nobody can write to any more.
 GONE = "GONE"
 
@@ -68,6 +70,9 @@ class Sink(Protocol):
 
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         """Make a run that began at `start`, in milliseconds since 1970; returns its id."""
+
+    def experiment_is_deleted(self, experiment_id: str) -> bool:
+        """Whether nobody can write to the runs of an experiment until it is restored."""
 
     def status(self, run_id: str) -> str:
         """`RUNNING`, how the run ended, or `GONE` where it is deleted or was never there."""

@@ -15,7 +15,7 @@ from trackdsl import _events as events
 from trackdsl._process import Origin
 from trackdsl._secrets import mask_text
 from trackdsl.delivery import _compose, _limits
-from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
+from trackdsl.delivery._artifacts import Artifacts, Stored, check_experiment, place_of
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._creation import RunCreation
 from trackdsl.delivery._progress import ProgressFile
@@ -123,6 +123,10 @@ class Stream:
             self.progress.blocked_since = time.time_ns()
         self.progress.error = error[:1000]
         self._file.write(self.progress)
+
+    def hurry(self) -> None:
+        """Somebody asks to go on at once: nothing waits for its time to be tried again."""
+        self._artifacts.hurry()
 
     def has_more(self) -> bool:
         """Whether something is left to deliver right now."""
@@ -244,6 +248,7 @@ class Stream:
         try:
             sink.write_input(run.run_id, event)
         except Refused as error:
+            check_experiment(sink, run, error)
             self._of(event.run).add_tag(f"trackdsl.omitted.{event.name}", f"MLflow refused the dataset: {error}"[:500])
             self._refuse(f"the dataset {event.name!r} of run {run.run_id}", error)
 

@@ -111,6 +111,11 @@ class Tables:
         mine = [log for log in self._logs.values() if journal.name in log.journals and run_id in (None, log.run_id)]
         return sum(self._deliver(sink, log) for log in mine if time.monotonic() >= log.next_try) > 0
 
+    def hurry(self) -> None:
+        """Try again at once what waits."""
+        for log in self._logs.values():
+            log.next_try = 0.0
+
     def waiting(self, journal: Path) -> int:
         """How many tables have rows of a journal that the store has not taken yet; the journal must not go before."""
         return sum(journal.name in log.journals for log in self._logs.values())

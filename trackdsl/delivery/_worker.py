@@ -86,6 +86,9 @@ class Worker:
             self._woken = self._wake_time()
             self.called_at = time.monotonic()
             self._pauses.clear()
+            self._tables.hurry()
+            for stream in self._streams.values():
+                stream.hurry()
         busy = [stream for stream in list(self._streams.values()) if self._step(stream)]
         self.gathering = all(stream.gathering for stream in busy)
         return bool(busy)

@@ -45,6 +45,16 @@ class FileLock:
         _held.add(self)
         return True
 
+    def stands(self) -> bool:
+        """Whether the lock is held, and its file is still the one that others would lock."""
+        if self._descriptor is None:
+            return False
+        try:
+            own, there = os.fstat(self._descriptor), os.stat(self.path)
+        except OSError:
+            return False
+        return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
+
     def release(self) -> None:
         """Give the lock back; harmless when it is not held."""
         if self._descriptor is not None:
