@@ -21,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trackdsl
+from tests.conftest import wait_until
 from trackdsl import Artifact, Ignore, Metric, Model, Param, Secret, _secrets, stage, track_returns
 from trackdsl.handlers import register_handler
+from trackdsl.journal._spool import journals
 from trackdsl.testing import RecordedRun, capture_runs
 
 
@@ -228,6 +230,8 @@ def test_a_secret_is_nowhere_in_the_spool(tmp_path: pathlib.Path) -> None:
         run.set_tag("password", planted)
         run.log_dict({"a": 1}, "a.json")
         run.log_text(f"see https://me:{planted}@host/", "note.txt")
+    (journal,) = journals(tmp_path / "spool")
+    wait_until((journal / "git").exists, "git's answer, which is renamed when it is whole")
     files = [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]
     assert any(path.suffix == ".seg" for path in files)
     for path in files:
