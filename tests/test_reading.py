@@ -276,8 +276,8 @@ def test_a_handler_of_ones_own_reads_back(sqlite_store: str) -> None:
     register_handler(Customer, AsText())
     run = returned(Customer(), sqlite_store, "c")
     assert load_artifact(run.info.run_id, "c.txt") == ("customer", "ada")
-    client(sqlite_store).set_tag(run.info.run_id, "trackdsl.artifact.c.txt", '{"handler": "shop.Customer"}')
-    with pytest.raises(ArtifactError, match=r"shop\.Customer, which is not registered"):
+    client(sqlite_store).set_tag(run.info.run_id, "trackdsl.artifact.c.txt", '{"handler": "shop.Nobody"}')
+    with pytest.raises(ArtifactError, match=r"shop\.Nobody, which is not registered"):
         load_artifact(run.info.run_id, "c.txt")
 
 
