@@ -25,6 +25,7 @@ LAYERS = [
     {"_decorators", "_configure", "_log", "_steps", "_reading"},
     {"_call", "_call_shapes"},
     {"_roots", "_returns"},
+    {"_propagation", "distributed"},
     {"_found"},
     {"_models"},
     {"_lifecycle"},

@@ -29,13 +29,16 @@ from trackdsl._log import (
     set_tag,
     set_tags,
 )
+from trackdsl._propagation import Context, attach
 from trackdsl._reading import load_artifact
+from trackdsl._roots import capture
 from trackdsl._run import Run
 from trackdsl._steps import log_stream, steps
 from trackdsl._version import __version__
 from trackdsl.delivery import flush
 from trackdsl.errors import (
     ArtifactError,
+    ContextError,
     OptionError,
     ReturnsError,
     RunNotReady,
@@ -51,6 +54,8 @@ from trackdsl.markers import Artifact, Dataset, Ignore, Metric, Model, Param, Se
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "Context",
+    "ContextError",
     "Dataset",
     "Ignore",
     "Metric",
@@ -67,6 +72,8 @@ __all__ = [
     "TrackingFault",
     "UntrustedArtifact",
     "__version__",
+    "attach",
+    "capture",
     "configure",
     "current_run",
     "experiment",

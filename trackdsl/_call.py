@@ -21,6 +21,7 @@ from trackdsl._secrets import mask_text
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._state import state
+from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import OptionError, ReturnsError, TemplateError, logger
 
 _clock = time.perf_counter_ns
@@ -148,7 +149,7 @@ class Call:
 
     def _enter_section(self, args: Args, kwargs: Kwargs) -> Scope | None:
         outer = _context.current()
-        run = outer.run if outer is not None else _roots.run_of_mlflow()
+        run = outer.run if outer is not None else _roots.run_around()
         if run is None:
             return self._enter_run(args, kwargs)
         with guarded("entering a call"):
@@ -279,6 +280,7 @@ def open_scope(
         name=name, word=options.word, parent=parent, target=target, experiment=home, params=params, tags=tags, site=site
     )
     scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
+    opened(scope)
     _context.enter(scope)
     return scope
 
@@ -297,6 +299,7 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
     """End a run or a section, and make what is around it current again."""
     try:
         if scope.section is None:
+            closed(scope)
             close_run(scope.run, error)
         else:
             seconds = (_clock() - scope.entered) / 1e9
@@ -325,7 +328,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
         if extra and "{" in name and set(_quiet_placeholders(name)) <= set(extra):
             name = _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
         outer = _context.current()
-        enclosing = outer.run if outer is not None else _roots.run_of_mlflow()
+        enclosing = outer.run if outer is not None else _roots.run_around()
         if is_stage and not options.nested and enclosing is not None:
             scope = open_section(enclosing, outer, name, owner)
             if scope.index == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import msgspec
@@ -10,7 +11,7 @@ from trackdsl import _artifacts, _failure
 from trackdsl._events import Adopt, Close, Failure, Open, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
-from trackdsl._run import Run
+from trackdsl._run import AdoptedRun, Run
 from trackdsl._target import WATCH, Target
 
 _now = time.time_ns
@@ -47,10 +48,24 @@ def open_run(
     return run
 
 
-def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Run:
+#: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
+_adopted: dict[str, AdoptedRun] = {}
+_MAX_ADOPTED = 1000
+if hasattr(os, "register_at_fork"):
+    # A child tells its own journal: nobody could find these by tag once the parent's is gone.
+    os.register_at_fork(after_in_child=_adopted.clear)
+
+
+def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> AdoptedRun:
     """A handle on a run that plain MLflow opened; trackdsl writes to it and never ends it."""
-    run = Run(new_id(), "mlflow", None, "mlflow", None, target)
-    target.append(encode_safely(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
+    run = _adopted.get(mlflow_run_id)
+    if run is None:
+        run = AdoptedRun(new_id(), "mlflow", None, "mlflow", None, target)
+        run.mlflow_run_id, run.mlflow_experiment_id = mlflow_run_id, experiment_id
+        target.append(encode_safely(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
+        if len(_adopted) >= _MAX_ADOPTED:
+            _adopted.clear()
+        _adopted[mlflow_run_id] = run
     return run
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from trackdsl import _context
 from trackdsl._record import record_metric
-from trackdsl._roots import run_of_mlflow, run_outside
+from trackdsl._roots import run_around, run_outside
 from trackdsl._run import Run
 
 
@@ -20,7 +20,7 @@ def current_run() -> Run | None:
         True
     """
     scope = _context.current()
-    return scope.run if scope is not None else run_of_mlflow()
+    return scope.run if scope is not None else run_around()
 
 
 def log_metric(name: str, value: float, step: int | None = None) -> None:

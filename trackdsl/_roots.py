@@ -6,20 +6,15 @@ import os
 import sys
 from typing import Any
 
-from trackdsl import settings
+from trackdsl import _context, settings
 from trackdsl._context import Scope
 from trackdsl._lifecycle import adopt_run
+from trackdsl._propagation import Context, inherited
 from trackdsl._run import Run
 from trackdsl._state import state
 from trackdsl._target import Target, target_for
 from trackdsl.errors import TrackdslError, report
 
-#: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
-_adopted: dict[str, Run] = {}
-_MAX_ADOPTED = 1000
-if hasattr(os, "register_at_fork"):
-    # A child tells its own journal: nobody could find these by tag once the parent's is gone.
-    os.register_at_fork(after_in_child=_adopted.clear)
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -41,9 +36,9 @@ def place(
         if tracking_uri is None or target_for(tracking_uri) is outer.run._target:
             return parent, outer.run._target, outer.run.experiment
     else:
-        parent = None if tracking_uri else run_of_mlflow()
+        parent = None if tracking_uri else run_around()
         if parent is not None:
-            return parent, parent._target, None
+            return parent, parent._target, parent.experiment
     # Another store cannot hold a child of a run that it does not know: a root there.
     return None, target_for(tracking_uri), experiment or settings.experiment_name()
 
@@ -56,7 +51,9 @@ def run_of_mlflow() -> Run | None:
         return None
     try:
         active = active_run()
-        return None if active is None else _adopt(active.info, mlflow.get_tracking_uri())
+        if active is None:
+            return None
+        return adopt_run(active.info.run_id, active.info.experiment_id, target_for(mlflow.get_tracking_uri()))
     except TrackdslError:
         raise
     except Exception as error:  # Whatever stands in for MLflow in a test: user code must not notice.
@@ -64,20 +61,36 @@ def run_of_mlflow() -> Run | None:
         return None
 
 
-def _adopt(info: Any, uri: str) -> Run:
-    known = _adopted.get(info.run_id)
-    if known is None:
-        if len(_adopted) >= _MAX_ADOPTED:
-            _adopted.clear()
-        known = _adopted[info.run_id] = adopt_run(info.run_id, info.experiment_id, target_for(uri))
-    return known
+def run_around() -> Run | None:
+    """The run that is around this program where no scope is: plain MLflow's, or that of whoever started it."""
+    return run_of_mlflow() or inherited()
+
+
+def capture() -> Context:
+    """The run that is current here, to be entered elsewhere with `attach`: another process, machine, or later.
+
+    Threads, tasks, executors and processes that are started inside a run need no help; this is for everything else,
+    such as a message queue.
+
+    Returns:
+        a small object that pickles; false where no run is current. Its `to_text()` is JSON.
+
+    Example:
+        >>> bool(capture())
+        False
+    """
+    scope = _context.current()
+    if scope is None and not state.disabled:
+        run = run_around()
+        scope = None if run is None else Scope(run, None, None, 0)
+    return Context(scope)
 
 
 def run_outside(doing: str) -> Run | None:
     """The run for something logged outside of any scope: plain MLflow's, or none, which is reported once per place."""
     if state.disabled:
         return None
-    run = run_of_mlflow()
+    run = run_around()
     if run is None:
         where = _caller()
         report(

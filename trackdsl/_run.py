@@ -329,6 +329,20 @@ class Run:
         return f"<Run {self.path!r} {self.id}>"
 
 
+class AdoptedRun(Run):
+    """A run that plain MLflow opened and will end.
+
+    Attributes:
+        mlflow_run_id: MLflow's id of it.
+        mlflow_experiment_id: MLflow's id of its experiment.
+    """
+
+    __slots__ = ("mlflow_experiment_id", "mlflow_run_id")
+
+    mlflow_run_id: str
+    mlflow_experiment_id: str
+
+
 class _NullRun(Run):
     """The handle where nothing is recorded: every method does nothing."""
 

@@ -110,6 +110,18 @@ class UntrustedArtifact(ArtifactError):
     """An artifact that may run code when it is loaded was asked for without `trusted=True`."""
 
 
+class ContextError(TrackdslError, ValueError):
+    """A text that should be a captured context is none.
+
+    Attributes:
+        text: its beginning, with secrets masked.
+    """
+
+    def __init__(self, message: str, *, text: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
 class TrackingFault(TrackdslError):
     """A fault in tracking, raised only under `TRACKDSL_STRICT=1`.
 

@@ -1,0 +1,109 @@
+"""Threads and thread pools: what runs there belongs to the scope that started it."""
+
+from __future__ import annotations
+
+import sys
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from trackdsl import _context
+from trackdsl.distributed._patching import Patch, closed, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trackdsl._context import Scope
+
+_POOLS = "concurrent.futures.thread"
+_current, _enter = _context.current, _context.enter
+
+
+class InThread:
+    """A function, to be called in the scope that handed it over.
+
+    Args:
+        fn: the function.
+        scope: the scope.
+    """
+
+    __slots__ = ("_fn", "_scope")
+
+    def __init__(self, fn: Callable[..., Any], scope: Scope) -> None:
+        self._fn = fn
+        self._scope = scope
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        opened(self)
+        before = _current()
+        _enter(self._scope)
+        try:
+            return self._fn(*args, **kwargs)
+        finally:
+            _enter(before)
+            closed(self)
+
+
+class ThreadBody:
+    """Stands in for the `run` of a thread until it is called.
+
+    Args:
+        thread: the thread.
+        scope: the scope that starts it.
+    """
+
+    __slots__ = ("_own", "_scope", "_thread")
+
+    def __init__(self, thread: Thread, scope: Scope) -> None:
+        self._thread = thread
+        self._scope = scope
+        #: A `run` that the program has set on this thread alone.
+        self._own = vars(thread).get("run")
+
+    def __call__(self) -> None:
+        thread = self._thread
+        self.step_aside()
+        opened(self)
+        _enter(self._scope)
+        try:
+            thread.run()
+        finally:
+            closed(self)
+
+    def step_aside(self) -> None:
+        """Make the thread what it was."""
+        if vars(self._thread).get("run") is self:
+            if self._own is None:
+                del self._thread.run
+            else:
+                self._thread.run = self._own
+
+
+def _start(original: Callable[..., None]) -> Callable[..., None]:
+    def start(self: Thread, *args: Any, **kwargs: Any) -> None:
+        scope = _current()
+        # A thread that a pool starts serves other scopes later: it belongs to none.
+        if scope is None or sys._getframe(1).f_globals.get("__name__") == _POOLS:
+            return original(self, *args, **kwargs)
+        body = ThreadBody(self, scope)
+        self.run = body  # type: ignore[method-assign]
+        try:
+            return original(self, *args, **kwargs)
+        except BaseException:
+            body.step_aside()
+            raise
+
+    return start
+
+
+def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
+    def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        scope = _current()
+        return original(self, fn if scope is None else InThread(fn, scope), *args, **kwargs)
+
+    return submit
+
+
+PATCHES = [
+    Patch("threading", "Thread.start", _start),
+    Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
+]
