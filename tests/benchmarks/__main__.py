@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+from concurrency_rows import concurrency
 from figures import Row, as_json, table_of, targets_of
 from loop_row import loop
 from places import Place
@@ -28,6 +29,7 @@ _GROUPS: dict[str, Callable[[Place, Effort, Tell], list[Row]]] = {
     "import": imports,
     "memory": memory,
     "loop": loop,
+    "concurrency": concurrency,
     "values": values,
 }
 #: These two share their subjects, which take seconds to start.

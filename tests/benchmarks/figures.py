@@ -33,7 +33,9 @@ class Target:
 
     def text(self, unit: Unit) -> str:
         """The target in words."""
-        return f"≥ {self.limit:g}x cheaper" if self.of == "ratio" else f"≤ {show(self.limit, unit)}"
+        if self.of == "figure":
+            return f"≤ {show(self.limit, unit)}"
+        return f"≥ {self.limit:g}x cheaper" if self.limit >= 1 else f"≤ {1 / self.limit:.3g}x dearer"
 
 
 @dataclass(frozen=True)
