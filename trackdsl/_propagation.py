@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Optional
 from urllib.parse import urlsplit, urlunsplit
 
@@ -227,8 +228,11 @@ _foreign: dict[str, Run] = {}
 def _foreign_run(carried: Carried) -> Run:
     run = _foreign.get(carried.run)
     if run is None:
-        _take_settings(carried)
-        target = _target.target_for(_with_credentials(carried), carried.cwd)
+        if carried.uri == _target.CAPTURED:
+            target = _target.Target(carried.uri, carried.cwd, spool=Path(carried.spool), deliver=False)
+        else:
+            _take_settings(carried)
+            target = _target.target_for(_with_credentials(carried), carried.cwd)
         if carried.mlflow is not None:
             return adopt_run(*carried.mlflow, target)
         if len(_foreign) >= _MAX_FOREIGN:

@@ -24,6 +24,8 @@ from trackdsl.journal._writer import Losing, Writer
 
 #: How often a program looks whether its delivery process still lives, in nanoseconds.
 WATCH = 1_000_000_000
+#: Stands for a tracking URI where what is recorded stays in a folder of a test's.
+CAPTURED = "trackdsl-capture:"
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
 

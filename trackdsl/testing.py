@@ -88,7 +88,7 @@ def capture_runs() -> Iterator[Captured]:
     configured, disabled = settings.configured(), state.disabled
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
         captured = Captured(prepare(Path(folder)))
-        target = _target.Target("trackdsl-capture:", folder, spool=Path(folder), deliver=False)
+        target = _target.Target(_target.CAPTURED, folder, spool=Path(folder), deliver=False)
         before = _target.override(target)
         outer = _context.current()
         _context.enter(None)  # A run around the block has a target of its own, which its children would inherit.

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from trackdsl._context import Scope
 
-_POOLS = "concurrent.futures.thread"
+#: Modules whose threads serve whoever comes, and know themselves in whose context.
+_POOLS = frozenset(["concurrent.futures.thread", "anyio._backends._asyncio", "trio._core._thread_cache"])
 _current, _enter = _context.current, _context.enter
 
 
@@ -62,7 +63,9 @@ class ThreadBody:
     def __call__(self) -> None:
         thread = self._thread
         self.step_aside()
-        opened(self)
+        # A thread in the background may never end, and the patches would stay with it.
+        if not thread.daemon:
+            opened(self)
         _enter(self._scope)
         try:
             thread.run()
@@ -82,7 +85,7 @@ def _start(original: Callable[..., None]) -> Callable[..., None]:
     def start(self: Thread, *args: Any, **kwargs: Any) -> None:
         scope = _current()
         # A thread that a pool starts serves other scopes later: it belongs to none.
-        if scope is None or sys._getframe(1).f_globals.get("__name__") == _POOLS:
+        if scope is None or sys._getframe(1).f_globals.get("__name__") in _POOLS:
             return original(self, *args, **kwargs)
         body = ThreadBody(self, scope)
         self.run = body  # type: ignore[method-assign]
