@@ -66,7 +66,6 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     errors.set_strict(False)
     _secrets.choose_names()
     _secrets._remembered.clear()
-    _secrets._long_remembered = ()
 
 
 @dataclass

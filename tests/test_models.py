@@ -543,6 +543,13 @@ def test_what_the_user_gives_counts(sqlite_store: str) -> None:
     assert (downloaded(f"models:/{logged.model_id}") / "requirements.txt").read_text() == "numpy>=1"
 
 
+def test_an_example_that_nobody_can_hold_is_told_of() -> None:
+    """An input example of the user's that cannot be kept is not dropped in silence: a tag says so."""
+    with capture_runs() as captured, stage("train") as run:
+        record_model(run, lambda data: data, "model", input_example=threading.Lock())
+    assert "lock" in captured.one("train").tags["trackdsl.omitted.model.example"]
+
+
 def test_a_callable_is_asked_only_where_an_example_is_given() -> None:
     """What a function of the user's does when it is called nobody knows: it is called on request alone."""
     asked: list[int] = []

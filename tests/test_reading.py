@@ -306,3 +306,36 @@ def test_the_suffix_of_an_artifact_chooses_the_format(value: Any, path: str, kep
     found = captured.one("outer")
     assert list(found.artifacts) == [kept]
     assert (f"trackdsl.omitted.{path}" in found.tags) == (path != kept)
+
+
+@pytest.mark.parametrize("name", ["100%", "line\nbreak", "models/rf"])
+def test_a_model_is_read_by_the_name_it_was_given(sqlite_store: str, name: str) -> None:
+    """A model whose name MLflow rewrites comes back by its own name, from the journal and from the store."""
+    from sklearn.linear_model import LinearRegression
+
+    model = LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
+    with stage("train") as run:
+        run.log_model(model, name)
+    assert load_artifact(run, name, trusted=True).coef_[0] == pytest.approx(2.0)
+    deliver()
+    assert load_artifact(last_run(), name, trusted=True).coef_[0] == pytest.approx(2.0)
+
+
+def test_the_class_of_an_estimator_comes_back() -> None:
+    """A random forest of XGBoost's comes back as one, also where its format does not tell."""
+    xgboost = pytest.importorskip("xgboost")
+    model = xgboost.XGBRFRegressor(n_estimators=2, max_depth=2).fit(np.eye(8), np.arange(8.0))
+    with stage("train") as run:
+        run.log_model(model, "forest")
+    found = load_artifact(run, "forest")
+    assert type(found) is xgboost.XGBRFRegressor
+    assert (found.predict(np.eye(8)) == model.predict(np.eye(8))).all()
+
+
+def test_a_table_whose_columns_share_a_name_comes_back(sqlite_store: str) -> None:
+    """An Arrow table that Parquet could not give back is kept in a way that can."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table([[1, 2], [3, 4]], names=["a", "a"])
+    run = returned(table, sqlite_store, "table")
+    [name] = [file.path for file in client().list_artifacts(run.info.run_id)]
+    assert load_artifact(run, name, trusted=True).equals(table)

@@ -81,7 +81,7 @@ def record_model(
         try:
             handler, handler_name = _handler(model)
             with _untouched():
-                _write(path, handler, model, arguments or {}, signature, input_example, pip_requirements)
+                kept = _write(path, handler, model, arguments or {}, signature, input_example, pip_requirements)
             digest = sha256_of_files(path / "model")
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
@@ -94,6 +94,10 @@ def record_model(
     registered = None if registered_model_name is None else mask_text(registered_model_name)
     event = Model(run._id, name, relative, registered, step, time.time_ns(), handler_name, digest)
     run._target.append(encode_safely(event), run, True)
+    if input_example is not None and not kept:
+        reason = f"{type(input_example).__name__} is no input example that the model and MLflow can take"
+        append_tags(run, {f"trackdsl.omitted.{name}.example": reason})
+        report("example", f"trackdsl left out the input example of model {name!r}: {reason}", key=name)
 
 
 def _handler(model: Any) -> tuple[Handler, str]:
@@ -115,7 +119,8 @@ def _write(
     signature: Any,
     input_example: Any,
     pip_requirements: Sequence[str] | str | None,
-) -> None:
+) -> bool:
+    """Write all of it; whether there is an example."""
     files = folder / "model"
     files.mkdir(parents=True, mode=0o700)
     flavor = handler.save_model(model, files)
@@ -141,6 +146,7 @@ def _write(
         "signature": signature.to_dict() if hasattr(signature, "to_dict") else signature,
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    return spec["example"] is not None
 
 
 def _is_known(model: Any, packages: Sequence[str]) -> bool:

@@ -96,9 +96,9 @@ def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tra
         raise ArtifactError(f"{path!r} names no file: give the path of a file, or a model's name", path=path)
     place = safe(place)
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-        fetched = _from_journal(run, place, Path(folder)) if isinstance(run, Run) else None
+        fetched = _from_journal(run, place, path, Path(folder)) if isinstance(run, Run) else None
         if fetched is None:
-            fetched = _from_mlflow(run, place, Path(folder), tracking_uri)
+            fetched = _from_mlflow(run, place, path, Path(folder), tracking_uri)
         return _read(fetched, place, trusted)
 
 
@@ -118,7 +118,7 @@ def _read(fetched: _Fetched, place: str, trusted: bool) -> Any:
     handler = _handler(note, suffix, place)
     if path.suffix != suffix:  # Handlers tell formats by suffixes in small letters.
         path = path.rename(path.with_suffix(suffix))
-    if handler.executes_code(path):
+    if handler.executes:
         _check_trust(path, note, place, trusted)
     try:
         return handler.read(path)
@@ -152,7 +152,7 @@ def _check_trust(path: Path, note: _Note, place: str, trusted: bool) -> None:
         )
 
 
-def _from_journal(run: Run, place: str, folder: Path) -> _Fetched | None:
+def _from_journal(run: Run, place: str, name: str, folder: Path) -> _Fetched | None:
     """An artifact that this process has recorded and that is not delivered yet."""
     writer = run._target.writer
     if writer is None:
@@ -162,7 +162,7 @@ def _from_journal(run: Run, place: str, folder: Path) -> _Fetched | None:
     with contextlib.suppress(OSError):
         for event in read_all(writer.directory):
             if isinstance(event, (events.File, events.Model)) and event.run == run._id:
-                rest = _below(event, place)
+                rest = _below(event, place, name)
                 found = (event, rest) if rest is not None else found
         if found is not None:
             event, rest = found
@@ -174,10 +174,10 @@ def _from_journal(run: Run, place: str, folder: Path) -> _Fetched | None:
     return None
 
 
-def _below(event: events.File | events.Model, place: str) -> str | None:
-    """What is left of `place` below an artifact; None where it is another one's."""
+def _below(event: events.File | events.Model, place: str, name: str) -> str | None:
+    """What is left of `place` below an artifact; None where it is another one's. A model has its name as given."""
     if isinstance(event, events.Model):
-        return "" if event.name == place else None
+        return "" if event.name in (name, place) else None
     if event.path == place:
         return ""
     if event.directory and (not event.path or place.startswith(f"{event.path}/")):
@@ -192,7 +192,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _from_mlflow(run: Any, place: str, folder: Path, tracking_uri: str | None) -> _Fetched:
+def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: str | None) -> _Fetched:
     if isinstance(run, Run) and not run._target.delivers:
         raise ArtifactError(f"run {run.name!r} has no artifact {place!r}", path=place)
     from mlflow import MlflowClient, artifacts
@@ -202,10 +202,13 @@ def _from_mlflow(run: Any, place: str, folder: Path, tracking_uri: str | None) -
     client = MlflowClient(tracking_uri=uri)
     id_ = run.run_id if isinstance(run, Run) else getattr(getattr(run, "info", None), "run_id", run)
     try:
-        found = _find(client, id_)
-        note = _note_of(found.data.tags, place)
-        handler = handler_named(note.handler)
-        model = _model_uri(client, found.info, place) if handler is not None and handler.model else None
+        found = _find(client, id_, place)
+        note, model = _note_of(found.data.tags, place), None
+        for called in dict.fromkeys((name, place)):
+            noted = _note_of(found.data.tags, called)
+            handler = handler_named(noted.handler)
+            if model is None and handler is not None and handler.model:
+                note, model = noted, _model_uri(client, found.info, called)
         where = {"artifact_uri": model} if model else {"run_id": found.info.run_id, "artifact_path": place}
         root = _folder(found.info.artifact_uri)
         if root is not None and model is None and os.path.lexists(root / place):
@@ -232,11 +235,11 @@ def _model_uri(client: Any, run: Any, place: str) -> str | None:
     return f"models:/{found[0].model_id}" if found else None
 
 
-def _find(client: Any, id_: Any) -> Any:
+def _find(client: Any, id_: Any, place: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     if not isinstance(id_, str) or not _MLFLOW_ID.fullmatch(id_):
-        raise ArtifactError(f"{id_!r} is no run: pass a Run or its id", path="")
+        raise ArtifactError(f"{id_!r} is no run: pass a Run or its id", path=place)
     try:
         return client.get_run(id_)
     except MlflowException:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._events import Model
+from trackdsl._secrets import mask_text
 from trackdsl.delivery._limits import fit_key, fit_text
+from trackdsl.errors import logger, told
 from trackdsl.handlers import _examples
 
 _TAG = "trackdsl.model"
@@ -148,13 +150,21 @@ def _add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path)
     params = spec["params"]
     if example is not None:
         # What MLflow cannot hold as an example may still tell the signature, and the model is there without either.
-        with contextlib.suppress(Exception):
+        with _told("the input example"):
             _save_example(described, example if params is None else (example, params), str(path))
     if spec["signature"]:
         described.signature = ModelSignature.from_dict(spec["signature"])
     elif example is not None:
-        with contextlib.suppress(Exception):
+        with _told("the signature"):
             described.signature = infer_signature(example, answer, params)
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        logger.warning("trackdsl: a model is logged without %s: %s", what, mask_text(told(error)))
 
 
 def _write_environment(spec: dict[str, Any], path: Path) -> None:

@@ -33,14 +33,12 @@ class Flavor:
         options: the flavour's section in the `MLmodel` file.
         pyfunc: arguments of `mlflow.pyfunc.add_to_model`; None where the model cannot be loaded as one.
         packages: names of the packages, as they are imported, that loading it needs.
-        executes: loading its files may run code that is in them.
     """
 
     name: str
     options: dict[str, Any]
     pyfunc: dict[str, Any] | None
     packages: tuple[str, ...] = ()
-    executes: bool = True
 
 
 @dataclass(frozen=True)

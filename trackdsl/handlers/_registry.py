@@ -69,10 +69,6 @@ class Handler:
         """Read back what `write` has written."""
         raise NotImplementedError(f"{type(self).__name__} reads no files")
 
-    def executes_code(self, path: Path) -> bool:
-        """Whether reading this very file or folder may run code."""
-        return self.executes
-
     def dataset(self, value: Any) -> DatasetProfile | None:
         """Digest, schema and size of data, for an MLflow dataset input; None for what is no data."""
         return None
@@ -203,8 +199,11 @@ def load_entry_points() -> None:
     _entry_points_read = True
     import importlib.metadata
 
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        _by_name.setdefault(entry.name, entry.value)
+    try:
+        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+            _by_name.setdefault(entry.name, entry.value)
+    except Exception as error:  # Of a package whose metadata is damaged: decorating must work all the same.
+        report("handler", f"trackdsl cannot read which handlers the installed packages bring: {told(error)}")
 
 
 def handler_of(value: Any) -> Handler:

@@ -29,7 +29,7 @@ class _Booster(ModelHandler):
 
     def save_model(self, value: Any, folder: Path) -> Flavor:
         value.save_model(folder / _TEXT)
-        return _flavor("lightgbm.basic.Booster", _TEXT, ("lightgbm",), executes=False)
+        return _flavor("lightgbm.basic.Booster", _TEXT, ("lightgbm",))
 
     def inputs(self, value: Any) -> Inputs:
         return _named(value.feature_name(), value.num_feature())
@@ -53,7 +53,7 @@ class _Estimator(ModelHandler):
         return load_pickle(folder / _PICKLE)
 
 
-def _flavor(kind: str, file: str, packages: tuple[str, ...], *, executes: bool = True) -> Flavor:
+def _flavor(kind: str, file: str, packages: tuple[str, ...]) -> Flavor:
     import lightgbm
 
     return Flavor(
@@ -67,7 +67,6 @@ def _flavor(kind: str, file: str, packages: tuple[str, ...], *, executes: bool =
         },
         {"loader_module": "mlflow.lightgbm", "data": file},
         packages,
-        executes,
     )
 
 

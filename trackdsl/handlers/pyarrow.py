@@ -18,11 +18,13 @@ class _Table(Handler):
     suffixes = (".arrow", ".feather", ".csv")
 
     def accepts(self, value: Any) -> bool:
-        """Whether Parquet gives back every type."""
+        """Whether Parquet gives back every column and its type."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = self.table_of(value).schema
+        if len(set(schema.names)) < len(schema.names):  # It would be written, and could not be read.
+            return False
         sink = pa.BufferOutputStream()
         pq.write_table(schema.empty_table(), sink)
         return bool(pq.read_schema(pa.BufferReader(sink.getvalue())).equals(schema))

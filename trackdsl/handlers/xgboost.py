@@ -10,6 +10,10 @@ from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, constructor_
 from trackdsl.handlers._registry import Scalar
 
 _FILE = "model.ubj"
+#: Beside it, for XGBoost's own format does not tell forests from boosted trees: the name of the estimator's class.
+_CLASS = "estimator.txt"
+_BY_TYPE = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
+_ESTIMATORS = frozenset([*_BY_TYPE.values(), "XGBRFClassifier", "XGBRFRegressor"])
 
 
 class _XGBoost(ModelHandler):
@@ -32,10 +36,13 @@ class _XGBoost(ModelHandler):
         booster = xgboost.Booster(model_file=file)
         # Written by XGBoost's estimators, see `XGBModel.save_model`.
         told = json.loads(booster.attr("scikit_learn") or "{}").get("_estimator_type")
-        classes = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
-        if told not in classes:
+        name = _BY_TYPE.get(told)
+        note = path / _CLASS
+        if note.is_file() and note.read_text() in _ESTIMATORS:
+            name = note.read_text()
+        if name is None:
             return booster
-        estimator = getattr(xgboost, classes[told])()
+        estimator = getattr(xgboost, name)()
         estimator.load_model(file)
         return estimator
 
@@ -45,6 +52,8 @@ class _XGBoost(ModelHandler):
         value.save_model(folder / _FILE)
         # A subclass of the user's could not be loaded elsewhere; what it is made from can.
         kind = next(base for base in type(value).__mro__ if base.__module__.startswith("xgboost."))
+        if kind.__name__ in _ESTIMATORS:
+            (folder / _CLASS).write_text(kind.__name__)
         return Flavor(
             "xgboost",
             {
@@ -56,7 +65,6 @@ class _XGBoost(ModelHandler):
             },
             {"loader_module": "mlflow.xgboost", "data": _FILE},
             ("xgboost", "sklearn") if hasattr(value, "get_params") else ("xgboost",),
-            executes=False,
         )
 
     def inputs(self, value: Any) -> Inputs:
