@@ -65,6 +65,21 @@ class MemoryStore:
                     return run_id, run.experiment
             return None
 
+    def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
+        with self._call("find_orphans", prefix):
+            missing = {run_id: run.tags.get("trackdsl.parent.missing", "") for run_id, run in self.runs.items()}
+            return [(run_id, id_) for run_id, id_ in missing.items() if id_ and id_.startswith(prefix)]
+
+    def link(self, run_id: str, parent_run_id: str) -> None:
+        with self._call("link", run_id, parent_run_id):
+            self.runs[run_id].tags["mlflow.parentRunId"] = parent_run_id
+            self.runs[run_id].tags.pop("trackdsl.parent.missing", None)
+
+    def metric_history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
+        with self._call("metric_history", run_id, key):
+            points = (point for point in self.runs[run_id].points if point[0] == key)
+            return [(step, float(value), time) for _, value, time, step in points]
+
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         with self._call("create_run", name, tags):
             if tags.get("mlflow.runName", name) != name:

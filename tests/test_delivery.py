@@ -365,24 +365,33 @@ def test_batches_keep_to_the_limits_and_lose_nothing(params: dict[str, str], tag
 
 
 @given(
-    events=st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 1), st.integers(0, 5)), max_size=60),
+    events=st.lists(
+        st.tuples(st.sampled_from("ab"), st.integers(0, 1), st.integers(0, 5), st.integers(0, 3)), max_size=60
+    ),
     cut=st.integers(0, 60),
+    taken=st.frozensets(st.integers(0, 60)),
 )
-def test_spacing_is_unique_and_the_same_after_a_crash(events: list[tuple[str, int, int]], cut: int) -> None:
-    """Every point has a millisecond of its own, and delivery that resumes anywhere gives the same ones."""
-    time = 0
-    timed = []
-    for key, value, pause in events:
+def test_spacing_is_unique_and_the_same_after_a_crash(
+    events: list[tuple[str, int, int, int]], cut: int, taken: frozenset[int]
+) -> None:
+    """Every point has a millisecond of its own, none that is taken, and delivery that resumes anywhere the same ones.
+
+    Threads write their points in another order than they took the time.
+    """
+    time = 3
+    timed: list[Any] = []
+    for key, value, pause, early in events:
         time += pause // 4
-        timed.append((b"r", key, 0, float(value), time))
+        timed.append((b"r", key, 0, float(value), time - early, taken))
     whole = Spacing([])
     expected = [whole.place(*point) for point in timed]
+    assert taken.isdisjoint(expected)
     identities = [(point[1], point[3], placed) for point, placed in zip(timed, expected, strict=True)]
     assert len(set(identities)) == len(identities)
     first = Spacing([])
     for point in timed[:cut]:
         first.place(*point)
-    resumed = Spacing(first.remembered())
+    resumed = Spacing(first.remembered(), first.now)
     assert [resumed.place(*point) for point in timed[cut:]] == expected[cut:]
 
 

@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 
 import trackdsl
 from trackdsl import _context, _process, _target, experiment, stage
-from trackdsl.delivery import _artifacts, _client, _creation, _durability, _stream, _tables, _worker
+from trackdsl.delivery import (
+    _artifacts,
+    _client,
+    _creation,
+    _durability,
+    _foreign,
+    _git_tags,
+    _tables,
+    _waiting,
+    _worker,
+)
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._runs import KnownRun, RunMap, read_runs
 from trackdsl.delivery._sink import Refused, Unavailable
@@ -27,6 +37,7 @@ from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer
 
+from .conftest import wait_until
 from .drawn_programs import FAULT, PROGRAM, Delivery, Expected, Program, forked, perform
 from .memory_store import Held, MemoryStore, deliver_to, fail_once
 
@@ -44,8 +55,12 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
     monkeypatch.setattr(_tables, "_PAUSE", 0.0)
     monkeypatch.setattr(_tables, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_stream, "_GIT_PATIENCE", 0.0)
+    monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
     monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
+    monkeypatch.setattr(_foreign, "PATIENCE", 0.0)
+    monkeypatch.setattr(_foreign, "GRACE", 0.0)
+    monkeypatch.setattr(_foreign, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(_foreign, "_LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(_process, "ask_git", lambda directory: None)
 
 
@@ -277,6 +292,35 @@ def test_flush_after_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) 
             done.set()
             thread.join()
         assert len(store.named("s").points) == 1
+
+
+@pytest.mark.usefixtures("nobody_starts")
+def test_flush_while_delivery_tries_again(
+    outage: tuple[MemoryStore, Worker], spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the first try after an outage is under way, `flush` does not take the old error for a new one."""
+    store, worker = outage
+    looks: list[Path] = []
+    with stage("s"):
+        worker.round()
+
+        def look(directory: Path) -> Any:
+            looks.append(directory)
+            return read_progress(directory)
+
+        def slow(method: str, *_: Any) -> None:
+            if method == "create_run":
+                already = len(looks)
+                wait_until(lambda: len(looks) > already + 3 or not thread.is_alive(), "flush to look")
+
+        store.before = slow
+        monkeypatch.setattr(_waiting, "read_progress", look)
+        flushed: list[bool] = []
+        thread = threading.Thread(target=lambda: flushed.append(trackdsl.flush()))
+        thread.start()
+        wait_until(lambda: worker.round() or flushed, "the delivery")
+        thread.join()
+        assert flushed == [True]
 
 
 @pytest.mark.usefixtures("nobody_starts")

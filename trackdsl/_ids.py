@@ -20,6 +20,11 @@ def prefix() -> bytes:
     return _prefix
 
 
+def prefix_of(id_: bytes) -> bytes:
+    """What all ids of the process begin with that drew an id."""
+    return id_[:_PREFIX_LENGTH]
+
+
 def begins_with(id_: bytes, start: bytes) -> bool:
     """Whether an id was drawn by the process whose ids begin with `start`."""
     return id_[:_PREFIX_LENGTH] == start

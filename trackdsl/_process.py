@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import getpass
 import os
@@ -44,6 +45,8 @@ class Origin:
         host, pid, user, python, version, source: the program.
         time: when the journal was made, in nanoseconds since 1970.
         prefix: what the ids of its runs begin with, in hexadecimal.
+        within: the same of the processes that it was started by, or worked for, when the journal was made.
+        beside: those of them that record to the same spool.
     """
 
     uri: str
@@ -56,6 +59,44 @@ class Origin:
     source: str
     time: int
     prefix: str = ""
+    within: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+
+#: What the ids of this process begin with, and those of the processes that it belongs to.
+_own = prefix().hex()
+_within: tuple[str, ...] = ()
+_beside: tuple[str, ...] = ()
+_MOST_WITHIN = 32
+
+
+def within() -> tuple[str, ...]:
+    """What the ids of the processes begin with that this one works for."""
+    return _within
+
+
+def work_within(prefixes: tuple[str, ...], beside: tuple[str, ...]) -> None:
+    """Take note of the processes whose run this one works in; a journal tells of the latest.
+
+    Args:
+        prefixes: what their ids begin with, outermost first.
+        beside: the same of those that record to the same spool.
+    """
+    global _within, _beside
+    if _own not in prefixes:
+        _within = tuple(dict.fromkeys(prefixes))[-_MOST_WITHIN:]
+        _beside = tuple(dict.fromkeys(beside))[-_MOST_WITHIN:]
+
+
+def _after_fork() -> None:
+    global _own
+    forked_from, _own = _own, prefix().hex()
+    work_within((*_within, forked_from), (*_beside, forked_from))
+
+
+if hasattr(os, "register_at_fork"):
+    # After that of `_ids`, which is imported first.
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def origin(uri: str, cwd: str) -> Origin:
@@ -70,7 +111,9 @@ def origin(uri: str, cwd: str) -> Origin:
         version=__version__,
         source=mask_text(main_file() or "<interactive>"),
         time=time.time_ns(),
-        prefix=prefix().hex(),
+        prefix=_own,
+        within=_within,
+        beside=_beside,
     )
 
 
@@ -120,7 +163,10 @@ def run_detached(
     Raises:
         OSError: there is no shell, or no process can be made.
     """
-    done = subprocess.run(
+    # Without any context: it is no part of the program.
+    env = {name: value for name, value in (os.environ if env is None else env).items() if name != "TRACKDSL_CONTEXT"}
+    done = contextvars.Context().run(
+        subprocess.run,
         ["/bin/sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 &', "sh", log, *command],
         stdin=subprocess.DEVNULL,
         cwd=cwd,

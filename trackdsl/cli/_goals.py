@@ -47,8 +47,8 @@ class _Goal:
         moved = state != self.state
         if moved:
             self.failures = 0
-        elif self.progress is not None and progress.count != self.progress.count and progress.blocked_since:
-            self.failures += 1
+        elif self.progress is not None:
+            self.failures += progress.failures - self.progress.failures
         self.state, self.progress = state, progress
         return moved
 

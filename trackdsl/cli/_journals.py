@@ -10,7 +10,7 @@ import click
 
 from trackdsl._process import Origin, read_origin
 from trackdsl._secrets import mask_prose
-from trackdsl.delivery._backlog import bytes_between
+from trackdsl.delivery._backlog import bytes_between, end_of
 from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.journal import _spool
 from trackdsl.journal._format import HEADER_SIZE
@@ -139,22 +139,9 @@ def _read(directory: Path) -> Journal | None:
     # In this order: what a dead program left is all there once its lock is seen free.
     alive = is_written(directory)
     progress = read_progress(directory) or Progress()
-    end, newer = _end(directory), _newer_schema(directory, progress.position)
+    end, newer = end_of(directory), _newer_schema(directory, progress.position)
     # A journal that was finished in the middle of this look is gone, and nothing of the above counts.
     return Journal(directory, origin, alive, progress, end, newer) if directory.is_dir() else None
-
-
-def _end(directory: Path) -> Position:
-    # The rest of a segment is zeros. An event may end in zeros too, which makes no difference to comparisons: there
-    # is no place to stop between its last other byte and its end.
-    for number in reversed(segments(directory)):
-        try:
-            size = len((directory / f"{number:06d}.seg").read_bytes().rstrip(b"\0"))
-        except OSError:
-            continue
-        if size > HEADER_SIZE:
-            return Position(number, size)
-    return START
 
 
 def _newer_schema(directory: Path, position: Position) -> int | None:

@@ -141,7 +141,8 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     elif progress.error and journal.problem is None:
         found.append(journal.brief_error)
     for count, what in (
-        (progress.deferred, "artifacts wait for their store"),
+        (progress.deferred - progress.aside, "artifacts wait for their store"),
+        (progress.aside, "events wait for runs that another machine delivers"),
         (progress.damaged, "damaged records were skipped"),
         (progress.orphans, "events belong to runs that nothing is known of"),
         (lost, "events could not be recorded"),
@@ -183,7 +184,8 @@ def _entry(journal: Journal) -> dict[str, Any]:
         "since": _iso(_since(journal)),
         "blocked_since": _iso(progress.blocked_since or None),
         "error": journal.error or None,
-        "deferred": progress.deferred,
+        "deferred": progress.deferred - progress.aside,
+        "aside": progress.aside,
         "damaged": progress.damaged,
         "orphans": progress.orphans,
         "lost": lost,

@@ -116,7 +116,8 @@ def _reason(journal: Journal) -> str:
     what = f"{size(journal.bytes_left())} of events for {journal.target}"
     progress = journal.progress
     if not journal.bytes_left():
-        what = f"{progress.deferred} artifacts for {journal.target}" if progress.deferred else "the ends of its runs"
+        kept = "events" if progress.aside else "artifacts"
+        what = f"{progress.deferred} {kept} for {journal.target}" if progress.deferred else "the ends of its runs"
     return f"{what}: {journal.brief_error or 'nothing has moved, and no error is known; try a longer --timeout'}"
 
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackdsl.journal._format import HEADER_SIZE
-from trackdsl.journal._reader import Position, Reader, segments
+from trackdsl.journal._reader import START, Position, Reader, segments
+
+
+def end_of(directory: Path) -> Position:
+    """The position behind the last event of a journal, as it is now."""
+    # The rest of a segment is zeros. An event may end in zeros too, which makes no difference to comparisons: there
+    # is no place to stop between its last other byte and its end.
+    for number in reversed(segments(directory)):
+        try:
+            size = len((directory / f"{number:06d}.seg").read_bytes().rstrip(b"\0"))
+        except OSError:
+            continue
+        if size > HEADER_SIZE:
+            return Position(number, size)
+    return START
 
 
 def bytes_between(directory: Path, start: tuple[int, int], end: tuple[int, int]) -> int:

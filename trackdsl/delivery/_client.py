@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib
 import os
 import sys
@@ -18,18 +19,12 @@ from trackdsl.journal._writer import Writer
 
 if TYPE_CHECKING:
     from trackdsl._target import Target
-    from trackdsl.delivery._progress import Progress
 
 _POLL = 0.02
-#: How long exit waits for a delivery that shows no progress, in seconds: a server answers within milliseconds, but
-#: MLflow takes seconds to import and to set up a new database.
-_EXIT_PATIENCE = 20.0
-_EXIT_PATIENCE_SERVER = 4.0
-_SHOW_AFTER = 1.0
+#: The first pause where a single run is waited for, which is there in milliseconds.
+_SHORT_POLL = 0.002
 _RESTART_AFTER = 2.0
 _MAX_LOG = 1 << 20
-
-Position = tuple[int, int]
 
 
 def ensure_running(spool: Path) -> None:
@@ -58,7 +53,7 @@ def _process_runs(spool: Path) -> bool:
 
 
 def flush(timeout: float | None = None) -> bool:
-    """Wait until everything recorded so far is at MLflow.
+    """Wait until everything recorded so far is at MLflow: by this process, and by those started inside its runs.
 
     Args:
         timeout: seconds to wait at most; None to wait as long as delivery comes forward.
@@ -75,20 +70,22 @@ def flush(timeout: float | None = None) -> bool:
     writers = [target.writer for target in targets() if target.writer is not None]
     if not writers or settings.mode() == "disabled":
         return True
-    if settings.mode() == "offline":
-        return all(_is_delivered(writer, writer.position()) for writer in writers)
-    return _Wait(writers).until_done(timeout)
+    from trackdsl.delivery._waiting import Wait
+
+    wait = Wait(writers, ensure_running, wake)
+    return wait.is_over() if settings.mode() == "offline" else wait.until_done(timeout, _RESTART_AFTER)
 
 
 def wait_at_exit(writers: list[Writer]) -> None:
     """At the end of the program: wait for delivery while it comes forward, and leave the rest to it."""
     if settings.mode() != "online":
         return
+    from trackdsl.delivery._waiting import Wait
+
     with contextlib.suppress(KeyboardInterrupt):
-        wait = _Wait(writers, show=True)
-        if not wait.until_done(None):
-            for writer in writers:
-                wait.tell(writer)
+        wait = Wait(writers, ensure_running, wake, show=True)
+        if not wait.until_done(None, _RESTART_AFTER):
+            wait.tell()
 
 
 def find_run(target: Target, id_: bytes, timeout: float) -> Any:
@@ -98,18 +95,19 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
         RunNotReady: it was not created in time.
     """
     from trackdsl.delivery._progress import read_progress
-    from trackdsl.delivery._runs import read_runs
+    from trackdsl.delivery._runs import find_noted
     from trackdsl.journal._spool import journals
 
     give_up = time.monotonic() + (timeout if settings.mode() == "online" else 0)
     assert target.writer is not None
     spool = target.writer.directory.parent.parent
+    pause = _SHORT_POLL
     wake(spool)
     while True:
         for directory in [target.writer.directory, *journals(spool)]:
-            for known, run in read_runs(directory):
-                if known == id_:
-                    return run
+            run = find_noted(directory, id_)
+            if run is not None:
+                return run
         if time.monotonic() >= give_up:
             progress = read_progress(target.writer.directory)
             reason = progress.error if progress is not None else None
@@ -120,126 +118,14 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
                 reason=reason,
             )
         target.watch(time.time_ns())
-        time.sleep(_POLL)
-
-
-class _Wait:
-    """Waiting for the delivery of some journals up to where they are now."""
-
-    def __init__(self, writers: list[Writer], *, show: bool = False) -> None:
-        self._goals = [(writer, writer.position()) for writer in writers]
-        # A failure that was noted before may be over: only one that is noted from now on counts.
-        self._counts = {writer: state.count for writer in writers if (state := _progress_of(writer)) is not None}
-        self._show = show
-        self._bar: Any = None
-        self._next_start = 0.0
-
-    def until_done(self, timeout: float | None) -> bool:
-        """Wait; returns whether everything has arrived."""
-        started = changed = time.monotonic()
-        seen: object = None
-        self._wake()
-        try:
-            while True:
-                left = [(writer, goal) for writer, goal in self._goals if not _is_delivered(writer, goal)]
-                if not left:
-                    return True
-                now = time.monotonic()
-                states = [_progress_of(writer) for writer, _ in left]
-                # Runs are made one by one before a stretch of events counts as delivered.
-                state = [
-                    s and (s.segment, s.offset, s.intent, s.deferred, _runs_size(writer))
-                    for s, (writer, _) in zip(states, left, strict=True)
-                ]
-                if state != seen:
-                    seen, changed = state, now
-                if timeout is not None and now - started >= timeout:
-                    return False
-                if timeout is None and self._hopeless(left, states, now - changed):
-                    return False
-                self._restart(now)
-                if self._show and now - started > _SHOW_AFTER:
-                    self._draw(left, states)
-                time.sleep(_POLL)
-        finally:
-            if self._bar is not None:
-                self._bar.close()
-
-    def tell(self, writer: Writer) -> None:
-        """One line on what is left behind, and why."""
-        if not _is_delivered(writer, writer.position()):
-            state = _progress_of(writer)
-            blocked = state is not None and state.blocked_since
-            why = state.error.partition("\n")[0] if state and blocked else "delivery goes on in the background"
-            report(
-                "left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it."
-            )
-
-    def _hopeless(self, left: list[tuple[Writer, Position]], states: list[Progress | None], quiet: float) -> bool:
-        if all(
-            state is None or state.deferred or (state.blocked_since and state.count > self._counts.get(writer, 0))
-            for (writer, _), state in zip(left, states, strict=True)
-        ):
-            return True
-        from trackdsl._process import read_origin
-
-        origins = [read_origin(writer.directory) for writer, _ in left]
-        server = all(origin is not None and origin.uri.startswith("http") for origin in origins)
-        started = any(state is not None and (state.events or state.intent_offset) for state in states)
-        return quiet > (_EXIT_PATIENCE_SERVER if server and started else _EXIT_PATIENCE)
-
-    def _restart(self, now: float) -> None:
-        if now >= self._next_start:
-            self._next_start = now + _RESTART_AFTER
-            for spool in {writer.directory.parent.parent for writer, _ in self._goals}:
-                ensure_running(spool)
-
-    def _wake(self) -> None:
-        for writer, _ in self._goals:
-            wake(writer.directory.parent.parent)
-
-    def _draw(self, left: list[tuple[Writer, Position]], states: list[Progress | None]) -> None:
-        from trackdsl.delivery._backlog import bytes_between
-
-        open_ = sum(
-            bytes_between(w.directory, s.position, goal)
-            for (w, goal), s in zip(left, states, strict=True)
-            if s is not None
-        )
-        if self._bar is None:
-            from tqdm import tqdm
-
-            if not sys.stderr.isatty():
-                sys.stderr.write("trackdsl: waiting for the delivery to MLflow (Ctrl-C leaves it to the background)\n")
-            self._bar = tqdm(
-                total=open_, desc="trackdsl: delivering to MLflow", unit="B", unit_scale=True, leave=False, disable=None
-            )
-        self._bar.update(self._bar.total - open_ - self._bar.n)
+        time.sleep(pause)
+        pause = min(pause * 1.5, _POLL)
 
 
 def wake(spool: Path) -> None:
     """Ask the worker of a spool to try again now what it has put off."""
     with contextlib.suppress(OSError):
         (spool / "wake").touch()
-
-
-def _progress_of(writer: Writer) -> Progress | None:
-    from trackdsl.delivery._progress import read_progress
-
-    return read_progress(writer.directory)
-
-
-def _is_delivered(writer: Writer, goal: Position) -> bool:
-    progress = _progress_of(writer)
-    # Delivery removes no journal whose program lives, so one that cannot be read is not known to be delivered.
-    return progress is not None and progress.position >= goal and not progress.deferred
-
-
-def _runs_size(writer: Writer) -> int:
-    try:
-        return (writer.directory / "runs").stat().st_size
-    except OSError:
-        return 0
 
 
 def _start_process(spool: Path) -> None:
@@ -278,7 +164,8 @@ def _start_thread(spool: Path) -> None:
         _wait_before_shutdown()
         thread = threading.Thread(target=serve, args=(spool,), name="trackdsl-delivery", daemon=True)
         _threads[spool] = thread
-        thread.start()
+        # Outside of any run: this one lives on when the run that is current here has ended.
+        contextvars.Context().run(thread.start)
 
 
 def _wait_before_shutdown() -> None:

@@ -26,6 +26,8 @@ class RunCreation:
         self._refuse = refuse
         self._doubted: set[bytes] = set()
         self._late: dict[bytes, float] = {}
+        #: Ids of experiments, as programs gave them, that runs can be made in.
+        self._active: set[str] = set()
 
     def create(
         self, sink: Sink, event: events.Open, parent: KnownRun | None, tags: dict[str, str], *, in_doubt: bool
@@ -36,11 +38,11 @@ class RunCreation:
             the run, and the whole texts of tags that were cut, by their place in it.
         """
         # A child of a plain MLflow run names no experiment: it goes where its parent is.
-        named = event.experiment or "Default"
-        experiment = parent.experiment_id if parent is not None else self._experiment(sink, named, tags)
+        experiment = parent.experiment_id if parent is not None else self._experiment_of_root(sink, event, tags)
         try:
             return self._find_or_create(sink, event, experiment, tags, in_doubt)
         except Refused as error:
+            self._active.clear()
             return self._create_elsewhere(sink, event, experiment, tags, error)
 
     def settle(self, sink: Sink, runs: RunMap) -> None:
@@ -80,7 +82,7 @@ class RunCreation:
         self, sink: Sink, event: events.Open, refused: str, tags: dict[str, str], error: Refused
     ) -> tuple[KnownRun, dict[str, str]]:
         """Where a store has begun anew, the parent's experiment is gone, and its name leads to another."""
-        fresh = self._experiment(sink, event.experiment or "Default", tags)
+        fresh = self._experiment_of_root(sink, event, tags)
         try:
             if fresh != refused:
                 return self._find_or_create(sink, event, fresh, tags, in_doubt=False)
@@ -88,6 +90,24 @@ class RunCreation:
             error = again
         # Nothing of this run could be written, so it waits until somebody has mended the cause.
         raise Unavailable(str(error))
+
+    def _experiment_of_root(self, sink: Sink, event: events.Open, tags: dict[str, str]) -> str:
+        named = event.experiment_id
+        if named is None:
+            return self._experiment(sink, event.experiment or "Default", tags)
+        try:
+            if named not in self._active and sink.experiment_is_deleted(named):
+                raise Unavailable(
+                    f"the MLflow experiment {named} is deleted: restore it with "
+                    f"`mlflow experiments restore --experiment-id {named}`, and its runs will be delivered"
+                )
+        except Refused as error:
+            # An id of another store, or of one that has begun anew.
+            self._refuse(f"the experiment with the id {named[:100]!r}", error)
+            tags["trackdsl.refused.experiment"] = f"id {named}"
+            return self._experiment(sink, event.experiment or "Default", tags)
+        self._active.add(named)
+        return named
 
     def _experiment(self, sink: Sink, name: str, tags: dict[str, str]) -> str:
         try:

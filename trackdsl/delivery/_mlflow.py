@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from trackdsl._events import Input, Model
 from trackdsl._secrets import mask_text
+from trackdsl.delivery import _sqlite
 from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Refused, Unavailable
 from trackdsl.errors import told
 
@@ -33,6 +32,7 @@ _FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, e
 #: How long to wait for the answer to an upload at least, in seconds.
 _UPLOAD_PATIENCE = 120
 _ID_TAG = "trackdsl.id"
+_ORPHAN_TAG = "trackdsl.parent.missing"
 
 
 class MlflowSink:
@@ -49,20 +49,20 @@ class MlflowSink:
     """
 
     def __init__(self, uri: str, cwd: str, *, own: bool) -> None:
-        self._uri = uri = _absolute(uri, cwd)
+        self._uri = uri = _sqlite.absolute(uri, cwd)
         self._own = own
         self._translated = partial(_translated, uri.startswith("http"))
         self._experiments: dict[str, str] = {}
-        with self._translated(), _alone(uri), _inside(cwd, own):
+        with self._translated(), _sqlite.alone(uri), _inside(cwd, own):
             from mlflow import MlflowClient
 
-            _make_database(uri)
+            _sqlite.make_database(uri, lambda fresh: MlflowClient(tracking_uri=fresh))
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        self._file = _identity(uri)
+        self._file = _sqlite.identity(uri)
 
     def stale(self) -> bool:
         """See `Sink`. A SQLite file may be removed or replaced: open connections lead to the old one for ever."""
-        if self._file is None or _identity(self._uri) == self._file:
+        if self._file is None or _sqlite.identity(self._uri) == self._file:
             return False
         # MLflow keeps the engine for the whole process.
         self._client._tracking_client.store.engine.dispose()
@@ -87,6 +87,35 @@ class MlflowSink:
                 if found:
                     return found[0].info.run_id, found[0].info.experiment_id
         return None
+
+    def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
+        """See `Sink`."""
+        orphans: list[tuple[str, str]] = []
+        with self._translated():
+            places = self._all_experiments()
+            for start in range(0, len(places), 100):
+                token = None
+                while True:
+                    page = self._client.search_runs(
+                        places[start : start + 100], f"tags.`{_ORPHAN_TAG}` LIKE '{prefix}%'", page_token=token
+                    )
+                    orphans += [(run.info.run_id, run.data.tags[_ORPHAN_TAG]) for run in page]
+                    token = page.token
+                    if not token:
+                        break
+        return orphans
+
+    def link(self, run_id: str, parent_run_id: str) -> None:
+        """See `Sink`."""
+        with self._translated():
+            self._client.set_tag(run_id, "mlflow.parentRunId", parent_run_id)
+            with contextlib.suppress(Refused), self._translated():
+                self._client.delete_tag(run_id, _ORPHAN_TAG)
+
+    def metric_history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
+        """See `Sink`."""
+        with self._translated():
+            return [(p.step, p.value, p.timestamp) for p in self._client.get_metric_history(run_id, key)]
 
     def experiment_is_deleted(self, experiment_id: str) -> bool:
         """See `Sink`."""
@@ -288,68 +317,6 @@ def _is_final(error: Exception, remote: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(uri: str) -> Iterator[None]:
-    """Hold a lock while a fresh SQLite file gets its tables: two processes doing so at once crash in alembic.
-
-    The lock is on the folder, which leaves no file behind.
-    """
-    path = sqlite_path(uri)
-    if path is None:
-        yield
-        return
-    folder = os.path.dirname(path) or "."
-    os.makedirs(folder, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _make_database(uri: str) -> None:
-    """Make a fresh SQLite file whole or not at all: MLflow can never open one whose making was cut short."""
-    path = sqlite_path(uri)
-    if path is None or path == ":memory:" or _has_content(path):
-        return
-    from mlflow import MlflowClient
-
-    part = f"{path}.trackdsl-part"
-    try:
-        # Left by a process that was killed here; its rollback journal would be played back into the new file.
-        _unlink(part, f"{part}-journal")
-        client = MlflowClient(tracking_uri=uri.replace(path, part, 1))
-        client._tracking_client.store.engine.dispose()
-        # Somebody who does not know our lock may have made it meanwhile: theirs stands.
-        if not _has_content(path):
-            os.replace(part, path)
-    finally:
-        _unlink(part, f"{part}-journal")
-
-
-def _identity(uri: str) -> tuple[int, int] | None:
-    path = sqlite_path(uri)
-    try:
-        found = os.stat(path) if path is not None and path != ":memory:" else None
-    except FileNotFoundError:
-        return (0, 0)
-    return None if found is None else (found.st_dev, found.st_ino)
-
-
-def _has_content(path: str) -> bool:
-    try:
-        return os.path.getsize(path) > 0
-    except FileNotFoundError:
-        return False
-
-
-def _unlink(*paths: str) -> None:
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-@contextlib.contextmanager
 def _inside(cwd: str, move: bool) -> Iterator[None]:
     """Stand in the program's working directory, which MLflow takes local artifacts' place from."""
     if not move or not os.path.isdir(cwd):
@@ -361,26 +328,3 @@ def _inside(cwd: str, move: bool) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
-
-
-def _absolute(uri: str, cwd: str) -> str:
-    """The URI of a SQLite file that is named relative to a folder which no URI could name: by a link to it."""
-    path = sqlite_path(uri)
-    if path is None or path.startswith((os.sep, ":")):
-        return uri
-    link = os.path.join(
-        tempfile.gettempdir(), f"trackdsl-{os.getuid()}-{hashlib.sha256(cwd.encode()).hexdigest()[:16]}"
-    )
-    with contextlib.suppress(FileExistsError):
-        os.symlink(cwd, link)
-    if os.readlink(link) != cwd:
-        raise Unavailable(f"{link} is in the way: it should be a link to {cwd}")
-    return f"sqlite:///{link}/{path}"
-
-
-def sqlite_path(uri: str) -> str | None:
-    """The file of a SQLite URI, or None for any other."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    # As SQLAlchemy reads it: `#` is a character like any other.
-    return uri.removeprefix("sqlite:///").partition("?")[0] or None

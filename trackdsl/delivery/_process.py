@@ -133,7 +133,8 @@ def prepare_environment() -> None:
     """Make this process one that delivers: before MLflow is imported, and never in a user's program."""
     os.environ.setdefault(UPLOAD_TIMEOUT, os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0"))
     os.environ.update(ENVIRONMENT)
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+    # What the program handed over to those that it starts is not meant for this one.
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "TRACKDSL_CONTEXT"):
         os.environ.pop(name, None)
 
 

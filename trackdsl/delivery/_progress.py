@@ -32,10 +32,13 @@ class Progress(msgspec.Struct, array_like=True):
         events: how many events are delivered.
         damaged: how many damaged records were skipped.
         orphans: how many events belong to runs that nothing is known of.
-        deferred: how many artifacts wait for their store.
+        deferred: how many artifacts wait for their store, and events for their runs.
         blocked_since: when delivery last began to fail, in nanoseconds since 1970; 0 while it works.
         error: what stands in the way, or the last thing that was refused.
         points: the latest time given to each metric point that could collide, see `Spacing`.
+        clock: the latest time of a metric point, in milliseconds since 1970.
+        failures: how often delivery has failed.
+        aside: how many events wait for runs that another machine delivers.
     """
 
     count: int = 0
@@ -50,6 +53,9 @@ class Progress(msgspec.Struct, array_like=True):
     blocked_since: int = 0
     error: str = ""
     points: list[tuple[bytes, str, int, float, int]] = []
+    clock: int = 0
+    failures: int = 0
+    aside: int = 0
 
     @property
     def position(self) -> Position:

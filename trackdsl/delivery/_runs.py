@@ -3,6 +3,8 @@
 o <id> <MLflow run> <MLflow experiment>    opened by the program of this journal
 a <id> <MLflow run> <MLflow experiment>    opened by somebody else, who ends it too
 c <id>                                     closed
+m <id> <our id of its parent>              opened without its parent, of which nothing is known
+p <id>                                     has its parent after all
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ class RunMap:
 
     Args:
         directory: the journal's folder.
+
+    Attributes:
+        orphans: runs that were, or are about to be, opened without their parents, with our ids of those.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -47,6 +52,7 @@ class RunMap:
         self._runs: dict[bytes, KnownRun] = {}
         for id_, run in read_runs(directory):
             self._runs[id_] = run
+        self.orphans = _read_orphans(directory)
         # A line that was torn by a power cut must not swallow the next one.
         self._note("\n")
 
@@ -74,6 +80,17 @@ class RunMap:
         self._runs[id_].params = None
         self._note(f"c {id_.hex()}\n")
 
+    def note_orphan(self, id_: bytes, parent: bytes) -> None:
+        """Note that a run is opened without its parent, before it is: somebody has to look for it afterwards."""
+        if id_ not in self.orphans:
+            self.orphans[id_] = parent
+            self._note(f"m {id_.hex()} {parent.hex()}\n")
+
+    def note_parent(self, id_: bytes) -> None:
+        """Note that such a run has its parent after all."""
+        del self.orphans[id_]
+        self._note(f"p {id_.hex()}\n")
+
     def still_open(self) -> list[bytes]:
         """Ids of the runs that nobody has ended, latest first."""
         return [id_ for id_, run in reversed(self._runs.items()) if run.open]
@@ -91,15 +108,21 @@ class RunMap:
             logger.warning("trackdsl cannot note its runs in %s: %s", self._path, error)
 
 
+def find_noted(directory: Path, id_: bytes) -> KnownRun | None:
+    """One run noted in a journal's folder, if it is there."""
+    try:
+        # A look is all that most calls take: it is waited for, and thousands may be noted.
+        if id_.hex().encode() not in (directory / _NAME).read_bytes():
+            return None
+    except OSError:
+        return None
+    return dict(read_runs(directory)).get(id_)
+
+
 def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:
     """The runs noted in a journal's folder, in order; torn lines are passed over."""
     found: dict[bytes, KnownRun] = {}
-    try:
-        lines = (directory / _NAME).read_text(encoding="ascii", errors="replace").split("\n")[:-1]
-    except OSError:
-        lines = []
-    for line in lines:
-        words = line.split(" ")
+    for words in _lines(directory):
         try:
             id_ = bytes.fromhex(words[1])
             if words[0] in ("o", "a") and len(words) == 4:
@@ -110,3 +133,24 @@ def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:
         except (ValueError, IndexError):
             continue
     yield from found.items()
+
+
+def _read_orphans(directory: Path) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for words in _lines(directory):
+        try:
+            if words[0] == "m":
+                found[bytes.fromhex(words[1])] = bytes.fromhex(words[2])
+            elif words[0] == "p":
+                found.pop(bytes.fromhex(words[1]), None)
+        except (ValueError, IndexError):
+            continue
+    return found
+
+
+def _lines(directory: Path) -> list[list[str]]:
+    try:
+        text = (directory / _NAME).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return []
+    return [line.split(" ") for line in text.split("\n")[:-1]]

@@ -27,7 +27,17 @@ class Unavailable(Exception):
 
 
 class NotYet(Unavailable):
-    """Something that another journal brings is not there yet; it may be in a moment."""
+    """Something that another journal or another machine brings is not there yet; it may be in a moment.
+
+    Attributes:
+        pause: how long not to ask again, in seconds; None to choose.
+        blocks: it has been waited for so long that whoever waits in turn should know.
+    """
+
+    def __init__(self, message: str, *, pause: float | None = None, blocks: bool = False) -> None:
+        super().__init__(message)
+        self.pause = pause
+        self.blocks = blocks
 
 
 class Refused(Exception):
@@ -70,6 +80,18 @@ class Sink(Protocol):
 
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         """Make a run that began at `start`, in milliseconds since 1970; returns its id."""
+
+    def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
+        """Runs that miss a parent whose id, of ours, begins with `prefix`: their run ids, and our ids of the parents.
+
+        They miss it if they have the tag `trackdsl.parent.missing`, which holds that id.
+        """
+
+    def link(self, run_id: str, parent_run_id: str) -> None:
+        """Make a run the child of another one, and take the tag `trackdsl.parent.missing` from it."""
+
+    def metric_history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
+        """The points of a metric: step, value, time in milliseconds since 1970."""
 
     def experiment_is_deleted(self, experiment_id: str) -> bool:
         """Whether nobody can write to the runs of an experiment until it is restored."""

@@ -2,10 +2,16 @@
 
 MLflow identifies a point by run, key, step, value and millisecond, and keeps one of equals. A loop that logs faster
 than that would lose points, so an equal point is moved to the next millisecond that is free. The outcome depends on
-the journal alone: what is sent twice, after a crash, is the same both times, and MLflow keeps one.
+the journal alone: what is sent twice, after a crash, is the same both times, and MLflow keeps one. `_shared_points.py`
+tells of runs that several journals write to.
 """
 
 from __future__ import annotations
+
+from collections.abc import Container
+
+#: Threads may write their points in another order than they took the time, in milliseconds. More is a clock set back.
+_JITTER = 1000
 
 Point = tuple[bytes, str, int, float, int]
 
@@ -15,22 +21,35 @@ class Spacing:
 
     Args:
         points: what `remembered` returned when delivery last came to this place.
+        now: and what `now` was.
+
+    Attributes:
+        now: the latest time that was met, in milliseconds since 1970.
     """
 
-    def __init__(self, points: list[Point]) -> None:
+    def __init__(self, points: list[Point], now: int = 0) -> None:
         self._latest = {_identity(run, key, step, value): time for run, key, step, value, time in points}
-        self._now = 0
+        self.now = now
 
-    def place(self, run: bytes, key: str, step: int, value: float, time: int) -> int:
-        """The millisecond for a point that was recorded at `time`, in milliseconds since 1970."""
-        if time > self._now:
-            self._now = time
+    def place(
+        self, run: bytes, key: str, step: int, value: float, time: int, taken: Container[int] = frozenset()
+    ) -> int:
+        """The millisecond for a point that was recorded at `time`, in milliseconds since 1970; none that is taken."""
+        if time > self.now:
+            self.now = time
             if len(self._latest) > 256:
                 self._forget()
+        elif self.now - time <= _JITTER:
+            # Before now its equals are forgotten.
+            time = self.now
+        else:
+            self.now = time
         identity = _identity(run, key, step, value)
         latest = self._latest.get(identity)
         if latest is not None and time <= latest:
             time = latest + 1
+        while time in taken:
+            time += 1
         self._latest[identity] = time
         return time
 
@@ -43,7 +62,7 @@ class Spacing:
         ]
 
     def _forget(self) -> None:
-        self._latest = {identity: time for identity, time in self._latest.items() if time >= self._now}
+        self._latest = {identity: time for identity, time in self._latest.items() if time >= self.now}
 
 
 def _identity(run: bytes, key: str, step: int, value: float) -> tuple[bytes, str, int, float | str]:

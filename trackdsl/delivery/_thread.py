@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trackdsl import _context
 from trackdsl.delivery._pace import Pace
 from trackdsl.delivery._process import take_lock
 from trackdsl.delivery._sink import Sink
@@ -13,6 +14,7 @@ from trackdsl.errors import logger
 
 def serve(spool: Path) -> None:
     """Deliver for as long as the program lives; the thread is a daemon."""
+    _context.enter(None)  # It may be started inside a run, and belongs to none.
     try:
         lock = take_lock(spool, 0.5)
         if lock is None:

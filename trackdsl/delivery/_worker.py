@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackdsl._ids import begins_with
 from trackdsl._process import Origin, read_origin
 from trackdsl.delivery._durability import Durability
+from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._health import why_unreachable
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._interpreter import Shared
+from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.delivery._tables import Tables
@@ -22,7 +23,6 @@ from trackdsl.journal._spool import journals, sweep
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
-_MAX_UNKNOWN = 10_000
 
 #: Opens the sink of a target.
 OpenSink = Callable[[str, str], Sink]
@@ -64,11 +64,9 @@ class Worker:
         self._streams: dict[Path, Stream] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._pauses: dict[Path, _Pause] = {}
-        self._waits: set[Path] = set()
         self._unreadable: set[Path] = set()
-        self._unknown: set[bytes] = set()
         self._durability = Durability(spool)
-        self._tables = Tables(spool)
+        self._shared = Shared(ForeignRuns(spool, self._find_streams), SharedPoints(spool, self._reached), Tables(spool))
         self._woken = self._wake_time()
         self.gathering = False
         self.called_at = time.monotonic()
@@ -86,7 +84,8 @@ class Worker:
             self._woken = self._wake_time()
             self.called_at = time.monotonic()
             self._pauses.clear()
-            self._tables.hurry()
+            self._shared.tables.hurry()
+            self._shared.foreign.hurry()
             for stream in self._streams.values():
                 stream.hurry()
         busy = [stream for stream in list(self._streams.values()) if self._step(stream)]
@@ -123,9 +122,11 @@ class Worker:
             if not stream.has_more() and not stream.progress.deferred:
                 return False
             busy = stream.step(self._sink(place))
-        except NotYet:
-            self._waits.add(stream.directory)
-            self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + _FIRST_PAUSE)
+        except NotYet as error:
+            pause_ = _FIRST_PAUSE if error.pause is None else error.pause
+            self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + pause_)
+            if error.blocks:
+                stream.note_blocked(str(error))
             return False
         except Unavailable as error:
             self._back_off(place, stream, str(error))
@@ -137,9 +138,9 @@ class Worker:
             return False
         place.failures = 0
         self._pauses.pop(stream.directory, None)
-        self._waits.discard(stream.directory)
         if stream.finished:
             del self._streams[stream.directory]
+            self._shared.foreign.remove(stream)
         return busy
 
     def _sink(self, place: _Place) -> Sink:
@@ -162,40 +163,10 @@ class Worker:
         pause.until = time.monotonic() + pause.length
         stream.note_blocked(error)
 
-    def _find_foreign(self, id_: bytes, asking: Stream) -> KnownRun | None:
-        """A run that another journal opened: a forked child writes on its parent's."""
-        others = [stream for stream in self._streams.values() if stream is not asking]
-        for stream in others:
-            run = stream.runs.get(id_)
-            if run is not None:
-                return run
-        if id_ in self._unknown:
-            return None
-        # Its own, where the note of it was lost: it has to be ended with the others.
-        own = begins_with(id_, bytes.fromhex(asking.origin.prefix))
-        # Looked up first: the journal that opened it may be finished and gone.
-        found = self._sink(self._place(asking.origin)).find_run(id_.hex(), None)
-        if found is None and not own and any(self._may_open(stream, asking) for stream in others):
-            raise NotYet("another journal may open this run")
-        if found is None:
-            if len(self._unknown) < _MAX_UNKNOWN:
-                self._unknown.add(id_)
-            return None
-        run = KnownRun(*found)
-        if own:
-            asking.runs.add(id_, run)
-        else:
-            asking.runs.adopt(id_, run)
-        return run
-
-    def _may_open(self, other: Stream, asking: Stream) -> bool:
-        """Whether `other` may still bring a run that `asking` waits for.
-
-        Of journals that all wait for each other the oldest gives up: one that waits has nothing to say to older ones.
-        """
-        if other.origin.uri != asking.origin.uri or not other.has_more():
-            return False
-        return other.directory not in self._waits or other.directory.name < asking.directory.name
+    def _reached(self, names: set[str]) -> int:
+        """Up to when all of some journals have been read, in milliseconds since 1970."""
+        streams = (stream for stream in self._streams.values() if stream.directory.name in names)
+        return min((stream.reached() for stream in streams), default=time.time_ns() // 1_000_000)
 
     def _find_streams(self) -> None:
         for directory in journals(self.spool):
@@ -209,7 +180,8 @@ class Worker:
                 newer = newer_schema(directory)
                 if newer is not None:
                     raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
-                self._streams[directory] = Stream(directory, origin, self._find_foreign, self._tables)
+                stream = self._streams[directory] = Stream(directory, origin, self._shared)
+                self._shared.foreign.add(stream)
             except OSError as error:
                 self._unreadable.add(directory)
                 logger.warning("trackdsl: the journal %s is left alone: %s", directory, error)

@@ -1,0 +1,331 @@
+"""Metric points of runs that several journals write to: each gets a millisecond of its own, as `Spacing` does for one.
+
+A journal that writes to a run of another process asks here for the millisecond of every point: the first from the
+recorded one on that nobody else has. Taken are those that were given here before, those that the store has, and those
+that the run's own journal has since taken. What is given is noted before it is sent, once for each point of a journal:
+whatever is sent again gets the same. So a run's log is
+
+    {"run_id": ...}                                             the run
+    {"journal": ...}                                            one that writes to the run
+    [journal, aside, segment, offset, key, step, value, time]   the millisecond of a point, and where that was read
+    [key, step, value, time]                                    a millisecond that is taken
+
+in the file `<spool>/points/<run>.jsonl`. It is removed with the last of these journals.
+
+The run's own journal, whose points may be millions, notes nothing: its points go round what was given here, and their
+milliseconds follow from the journal as before. Those may differ from what was sent before a crash, if some were given
+here in between. No point is lost or doubled by it, as points that are equal cannot be told apart: moving on to the next
+free millisecond, the same points occupy the same milliseconds together, whichever of them comes first.
+
+A spool knows nothing of points on their way from another machine: two that are equal, in the same millisecond, are one
+if neither was at the store when the other was read.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trackdsl.delivery import _limits
+from trackdsl.delivery._sink import Refused, Sink, Unavailable
+from trackdsl.journal._reader import Position
+from trackdsl.journal._spool import JOURNALS
+
+_FOLDER = "points"
+#: How much earlier than a point the store's points are asked for, in milliseconds, for those that come after it.
+_MARGIN = 60_000
+#: How many of the store's points are kept in mind of one metric, unless there are more in that time.
+_MOST_SEEN = 200_000
+#: With more than this given to the points of one run, those that nobody can meet any more are forgotten.
+_MOST_TAKEN = 100_000
+#: How long after the time that its journals have reached, in milliseconds.
+_FORGET_AFTER = 600_000
+_INT64 = 1 << 63
+
+#: Step and value, as MLflow has them.
+Identity = tuple[int, Any]
+
+
+class Source(NamedTuple):
+    """Where a point was read: the position behind its event, and whether that was kept aside since; see `Orphans`."""
+
+    journal: str
+    end: Position
+    aside: bool = False
+
+
+@dataclass
+class _Seen:
+    """The points of one metric that are not from here, since a time."""
+
+    since: int
+    times: dict[Identity, set[int]] = field(default_factory=dict)
+    count: int = 0
+    most: int = _MOST_SEEN
+
+    def add(self, identity: Identity, time: int) -> None:
+        self.times.setdefault(identity, set()).add(time)
+        self.count += 1
+
+
+class SharedPoints:
+    """Gives milliseconds to points on runs of others.
+
+    Args:
+        spool: the spool's folder, of which nobody else delivers anything meanwhile.
+        reached: says up to when some journals have been read, in milliseconds since 1970.
+    """
+
+    def __init__(self, spool: Path, reached: Callable[[set[str]], int]) -> None:
+        self._reached = reached
+        self._folder = spool / _FOLDER
+        self._journals = spool / JOURNALS
+        self._runs: dict[str, SharedRun] = {}
+        self._unsettled: dict[str, SharedRun] = {}
+        for path in sorted(self._folder.glob("*.jsonl")):
+            run = SharedRun.read(path)
+            if run is not None:
+                self._runs[run.run_id] = run
+        self.remove_finished()
+
+    def of(self, run_id: str, journal: str) -> SharedRun | None:
+        """What was given to points of a run, if there are any, for a journal that does not ask here."""
+        run = self._runs.get(run_id)
+        if run is not None and journal not in run.journals:
+            run.join(journal)
+            self._unsettled[run_id] = run
+        return run
+
+    def place(
+        self, sink: Sink, run_id: str, source: Source, owners: Iterable[str], point: tuple[str, int, float, int]
+    ) -> int:
+        """The millisecond for a point; call `settle` before it is sent.
+
+        Args:
+            sink: the store.
+            run_id: MLflow's id of the run.
+            source: where the point was read.
+            owners: the run's own journals, those that ask for nothing.
+            point: key, step, value, and when it was recorded in milliseconds since 1970.
+        """
+        run = self._runs.get(run_id)
+        if run is None:
+            name = "".join(c if c.isalnum() else "_" for c in run_id)[:64]
+            digest = hashlib.sha256(run_id.encode()).hexdigest()[:16]
+            run = self._runs[run_id] = SharedRun(self._folder / f"{name}-{digest}.jsonl", run_id)
+        run.join(source.journal, *owners)
+        time = run.place(sink, source, point)
+        if run.unwritten:
+            self._unsettled[run_id] = run
+        return time
+
+    def settle(self) -> None:
+        """Bring what was given to the disk.
+
+        Raises:
+            Unavailable: there is no room for it.
+        """
+        if not self._unsettled:
+            return
+        try:
+            if not self._folder.exists():
+                self._folder.mkdir(mode=0o700)
+                _sync(self._folder.parent)
+            for run in self._unsettled.values():
+                run.write()
+            _sync(self._folder)
+        except OSError as error:
+            raise Unavailable(f"cannot note points in {self._folder}: {error}") from None
+        self._unsettled.clear()
+
+    def delivered(self, journal: str, *, aside: bool = False) -> None:
+        """What was given to points of a journal so far is never asked for again.
+
+        Raises:
+            Unavailable: there is no room to note it.
+        """
+        for run in self._runs.values():
+            run.given.pop((journal, aside), None)
+            if run.count > run.most:
+                try:
+                    run.forget(self._reached(run.journals) - _FORGET_AFTER)
+                except OSError as error:
+                    raise Unavailable(f"cannot note points in {self._folder}: {error}") from None
+
+    def remove_finished(self) -> None:
+        """Remove the logs of runs that no journal writes to any more."""
+        for run_id, run in list(self._runs.items()):
+            if not any((self._journals / name).is_dir() for name in run.journals):
+                run.path.unlink(missing_ok=True)
+                del self._runs[run_id]
+                self._unsettled.pop(run_id, None)
+
+
+class SharedRun:
+    """The points of one run that were given milliseconds.
+
+    Attributes:
+        journals: those that write to the run, as far as known.
+        given: by journal, what its points were given that may not be delivered yet; apart for those kept aside.
+        count: how many milliseconds are taken.
+        most: with how many it is worthwhile to forget some.
+        unwritten: lines of the log that are not written yet.
+    """
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path = path
+        self.run_id = run_id
+        self.journals: set[str] = set()
+        self.given: dict[tuple[str, bool], dict[tuple[Position, str], tuple[Identity, int]]] = {}
+        self.count = 0
+        self.most = _MOST_TAKEN
+        self.unwritten: list[Any] = [{"run_id": run_id}]
+        self._taken: dict[str, dict[Identity, set[int]]] = {}
+        self._seen: dict[str, _Seen] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> SharedRun | None:
+        """Find a log again; a torn line was not settled, and is cut off."""
+        run = None
+        with open(path, "rb+") as file:
+            good = 0
+            for line in file:
+                try:
+                    told = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    told = None
+                if told is None or (run is None and not isinstance(told, dict)):
+                    file.truncate(good)
+                    break
+                good += len(line)
+                if run is None:
+                    run = cls(path, told["run_id"])
+                elif isinstance(told, dict):
+                    run.journals.add(told["journal"])
+                else:
+                    run._note(told)
+        if run is not None:
+            run.unwritten.clear()
+        return run
+
+    def join(self, *journals: str) -> None:
+        """Note journals that write to the run."""
+        for name in journals:
+            if name not in self.journals:
+                self.journals.add(name)
+                self.unwritten.append({"journal": name})
+
+    def place(self, sink: Sink, source: Source, point: tuple[str, int, float, int]) -> int:
+        """See `SharedPoints.place`."""
+        key, identity, time = _identity(*point)
+        before = self.given.get((source.journal, source.aside), {}).get((source.end, key))
+        if before is not None:
+            return before[1]
+        taken = self._taken.get(key, {}).get(identity, ())
+        seen = self._seen_since(sink, key, time).times.get(identity, ())
+        while time in taken or time in seen:
+            time += 1
+        line = [source.journal, source.aside, *source.end, key, *identity, time]
+        self._note(line)
+        self.unwritten.append(line)
+        return time
+
+    def taken(self, key: str, step: int, value: float) -> set[int]:
+        """The milliseconds that an equal point must not have."""
+        fitted, identity, _ = _identity(key, step, value, 0)
+        return self._taken.get(fitted, {}).get(identity, set())
+
+    def see(self, key: str, step: int, value: float, time: int) -> None:
+        """Take note of a point that did not ask here."""
+        fitted, identity, time = _identity(key, step, value, time)
+        seen = self._seen.get(fitted)
+        if seen is not None:
+            seen.add(identity, time)
+
+    def write(self) -> None:
+        """Write the lines that are not written yet, whole or not at all."""
+        content = _lines(self.unwritten)
+        with open(self.path, "ab", buffering=0) as file:
+            size = file.tell()
+            if file.write(content) != len(content):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, "no space left", str(self.path))
+            os.fsync(file.fileno())
+        self.unwritten.clear()
+
+    def forget(self, before: int) -> None:
+        """Forget milliseconds that nobody can meet any more."""
+        sourced = [
+            [*journal, *end, key, *identity, time]
+            for journal, points in self.given.items()
+            for (end, key), (identity, time) in points.items()
+        ]
+        kept = [
+            [key, *identity, time]
+            for key, identities in self._taken.items()
+            for identity, times in identities.items()
+            for time in times
+            if time >= before
+        ]
+        lines = [{"run_id": self.run_id}, *({"journal": name} for name in sorted(self.journals)), *sourced, *kept]
+        part = self.path.with_suffix(".part")
+        part.write_bytes(_lines(lines))
+        _sync(part)
+        os.replace(part, self.path)
+        self.count = 0
+        self._taken.clear()
+        self._seen.clear()
+        self.unwritten.clear()
+        for line in [*sourced, *kept]:
+            self._note(line)
+        self.most = max(_MOST_TAKEN, 2 * self.count)
+
+    def _seen_since(self, sink: Sink, key: str, time: int) -> _Seen:
+        seen = self._seen.get(key)
+        if seen is None or time < seen.since or seen.count > seen.most:
+            seen = _Seen(time - _MARGIN)
+            try:
+                history = sink.metric_history(self.run_id, key)
+            except Refused:  # The run is gone; what is written to it will be refused, and told.
+                history = []
+            for step, value, at in history:
+                if at >= seen.since:
+                    seen.add(_identity(key, step, value, at)[1], at)
+            seen.most = max(_MOST_SEEN, 2 * seen.count)
+            self._seen[key] = seen
+        return seen
+
+    def _note(self, line: list[Any]) -> None:
+        *source, key, step, value, time = line
+        self._taken.setdefault(key, {}).setdefault((step, value), set()).add(time)
+        self.count += 1
+        if source:
+            journal, aside, segment, offset = source
+            given = self.given.setdefault((journal, aside), {})
+            given[Position(segment, offset), key] = (step, value), time
+
+
+def _lines(told: list[Any]) -> bytes:
+    return b"".join(json.dumps(line).encode() + b"\n" for line in told)
+
+
+def _identity(key: str, step: int, value: float, time: int) -> tuple[str, Identity, int]:
+    """A point as MLflow has it: nan is unlike itself, and infinity is the largest number."""
+    largest = sys.float_info.max
+    same: Any = "nan" if value != value else max(-largest, min(largest, float(value)))
+    return _limits.fit_key(key), (min(max(step, -_INT64), _INT64 - 1), same), time
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

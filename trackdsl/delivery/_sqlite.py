@@ -1,0 +1,102 @@
+"""SQLite stores: what MLflow's client does not see to where several processes, and crashes, meet on one file."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from trackdsl.delivery._sink import Unavailable
+
+
+@contextlib.contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """Hold a lock while a fresh SQLite file gets its tables: two processes doing so at once crash in alembic.
+
+    The lock is on the folder, which leaves no file behind.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        yield
+        return
+    folder = os.path.dirname(path) or "."
+    os.makedirs(folder, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def make_database(uri: str, open_client: Callable[[str], Any]) -> None:
+    """Make a fresh SQLite file whole or not at all: MLflow can never open one whose making was cut short.
+
+    Args:
+        uri: of the store.
+        open_client: makes MLflow's client of a tracking URI, which makes the tables.
+    """
+    path = sqlite_path(uri)
+    if path is None or path == ":memory:" or _has_content(path):
+        return
+    part = f"{path}.trackdsl-part"
+    try:
+        # Left by a process that was killed here; its rollback journal would be played back into the new file.
+        _unlink(part, f"{part}-journal")
+        client = open_client(uri.replace(path, part, 1))
+        client._tracking_client.store.engine.dispose()
+        # Somebody who does not know our lock may have made it meanwhile: theirs stands.
+        if not _has_content(path):
+            os.replace(part, path)
+    finally:
+        _unlink(part, f"{part}-journal")
+
+
+def identity(uri: str) -> tuple[int, int] | None:
+    """What tells the file of a SQLite URI from one that takes its place; None for any other URI."""
+    path = sqlite_path(uri)
+    try:
+        found = os.stat(path) if path is not None and path != ":memory:" else None
+    except FileNotFoundError:
+        return (0, 0)
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+def absolute(uri: str, cwd: str) -> str:
+    """The URI of a SQLite file that is named relative to a folder which no URI could name: by a link to it."""
+    path = sqlite_path(uri)
+    if path is None or path.startswith((os.sep, ":")):
+        return uri
+    link = os.path.join(
+        tempfile.gettempdir(), f"trackdsl-{os.getuid()}-{hashlib.sha256(cwd.encode()).hexdigest()[:16]}"
+    )
+    with contextlib.suppress(FileExistsError):
+        os.symlink(cwd, link)
+    if os.readlink(link) != cwd:
+        raise Unavailable(f"{link} is in the way: it should be a link to {cwd}")
+    return f"sqlite:///{link}/{path}"
+
+
+def sqlite_path(uri: str) -> str | None:
+    """The file of a SQLite URI, or None for any other."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    # As SQLAlchemy reads it: `#` is a character like any other.
+    return uri.removeprefix("sqlite:///").partition("?")[0] or None
+
+
+def _has_content(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except FileNotFoundError:
+        return False
+
+
+def _unlink(*paths: str) -> None:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

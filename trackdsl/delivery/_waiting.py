@@ -1,0 +1,193 @@
+"""Waiting for the delivery of what was recorded up to now, by this process and by those that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trackdsl._ids import prefix
+from trackdsl._process import Origin, read_origin
+from trackdsl.delivery._backlog import bytes_between, end_of
+from trackdsl.delivery._progress import Progress, read_progress
+from trackdsl.errors import report
+from trackdsl.journal._lock import is_held
+from trackdsl.journal._reader import Position
+from trackdsl.journal._spool import journals
+from trackdsl.journal._writer import Writer
+
+_POLL = 0.02
+#: How long to wait for a delivery that shows no progress, in seconds: a server answers within milliseconds, but
+#: MLflow takes seconds to import and to set up a new database.
+_PATIENCE = 20.0
+_PATIENCE_SERVER = 4.0
+_SHOW_AFTER = 1.0
+
+
+@dataclass
+class _Goal:
+    """A journal, and the position up to which it is to be delivered.
+
+    Attributes:
+        own: this process writes it.
+        origin: who writes it, and where it goes.
+        failures: how often its delivery had failed before: that may be over.
+        alive: its program lived, and may go on.
+    """
+
+    directory: Path
+    end: Position
+    own: bool
+    origin: Origin | None
+    failures: int = 0
+    alive: bool = True
+
+    def is_reached(self, progress: Progress | None) -> bool:
+        """Whether everything has arrived.
+
+        Args:
+            progress: what `read_progress` says of the journal.
+        """
+        # Delivery removes no journal whose program lives, so one that cannot be read is not known to be delivered. That
+        # of a dead one is there until its last run has been ended.
+        if not self.own and not self.directory.is_dir():
+            return True
+        delivered = progress is not None and progress.position >= self.end and not progress.deferred
+        return delivered and self.alive
+
+    def is_hopeless(self, progress: Progress | None) -> bool:
+        """Whether it is known that nothing will come soon."""
+        if progress is None:
+            return not self.directory.is_dir()
+        return bool(progress.deferred or (progress.blocked_since and progress.failures > self.failures))
+
+
+class Wait:
+    """Waiting for the delivery of some journals up to where they are now.
+
+    Args:
+        writers: of this process's own journals. Those of the processes that it started count too.
+        start: starts the delivery of a spool, where nobody is at it.
+        wake: asks the delivery of a spool to go on at once.
+        show: whether to show a progress bar.
+    """
+
+    def __init__(
+        self,
+        writers: list[Writer],
+        start: Callable[[Path], None],
+        wake: Callable[[Path], None],
+        *,
+        show: bool = False,
+    ) -> None:
+        self._spools = list(dict.fromkeys(writer.directory.parent.parent for writer in writers))
+        self._start = start
+        self._wake = wake
+        self._show = show
+        self._bar: Any = None
+        self._goals = [
+            _Goal(writer.directory, Position(*writer.position()), True, read_origin(writer.directory))
+            for writer in writers
+        ]
+        own = {goal.directory for goal in self._goals}
+        self._goals += [goal for goal in _descendants(self._spools) if goal.directory not in own]
+        for goal in self._goals:
+            progress = read_progress(goal.directory)
+            goal.failures = 0 if progress is None else progress.failures
+
+    def is_over(self) -> bool:
+        """Whether everything has arrived."""
+        return not self._left()
+
+    def until_done(self, timeout: float | None, restart_after: float) -> bool:
+        """Wait; returns whether everything has arrived.
+
+        Args:
+            timeout: seconds to wait at most; None to wait as long as delivery comes forward.
+            restart_after: how often to see to it that somebody delivers, in seconds.
+        """
+        started = changed = time.monotonic()
+        next_start = 0.0
+        seen: object = None
+        for spool in self._spools:
+            self._wake(spool)
+        try:
+            while left := self._left():
+                now = time.monotonic()
+                state = [_state(goal, progress) for goal, progress in left]
+                if state != seen:
+                    seen, changed = state, now
+                if timeout is not None and now - started >= timeout:
+                    return False
+                if timeout is None and _hopeless(left, now - changed):
+                    return False
+                if now >= next_start:
+                    next_start = now + restart_after
+                    for spool in self._spools:
+                        self._start(spool)
+                if self._show and now - started > _SHOW_AFTER:
+                    self._draw(left)
+                time.sleep(_POLL)
+            return True
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+
+    def tell(self) -> None:
+        """One line on what is left behind, and why."""
+        left = self._left()
+        if not left:
+            return
+        blocked = [progress.error for _, progress in left if progress is not None and progress.blocked_since]
+        why = next(iter(blocked), "").partition("\n")[0] or "delivery goes on in the background"
+        report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
+
+    def _left(self) -> list[tuple[_Goal, Progress | None]]:
+        looked = [(goal, read_progress(goal.directory)) for goal in self._goals]
+        return [(goal, progress) for goal, progress in looked if not goal.is_reached(progress)]
+
+    def _draw(self, left: list[tuple[_Goal, Progress | None]]) -> None:
+        known = ((goal, progress) for goal, progress in left if progress is not None)
+        open_ = sum(bytes_between(goal.directory, progress.position, goal.end) for goal, progress in known)
+        if self._bar is None:
+            from tqdm import tqdm
+
+            if not sys.stderr.isatty():
+                sys.stderr.write("trackdsl: waiting for the delivery to MLflow (Ctrl-C leaves it to the background)\n")
+            self._bar = tqdm(
+                total=open_, desc="trackdsl: delivering to MLflow", unit="B", unit_scale=True, leave=False, disable=None
+            )
+        self._bar.update(self._bar.total - open_ - self._bar.n)
+
+
+def _descendants(spools: Iterable[Path]) -> Iterator[_Goal]:
+    """The journals of processes that were started inside a run of this one, at any remove."""
+    mine = prefix().hex()
+    for spool in spools:
+        for directory in journals(spool):
+            origin = read_origin(directory)
+            if origin is not None and mine in origin.within:
+                with contextlib.suppress(OSError):  # It is finished by now.
+                    alive = is_held(directory / "lock")
+                    yield _Goal(directory, end_of(directory), False, origin, alive=alive)
+
+
+def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:
+    if all(goal.is_hopeless(progress) for goal, progress in left):
+        return True
+    server = all(goal.origin is not None and goal.origin.uri.startswith("http") for goal, _ in left)
+    started = any(progress is not None and (progress.events or progress.intent_offset) for _, progress in left)
+    return quiet > (_PATIENCE_SERVER if server and started else _PATIENCE)
+
+
+def _state(goal: _Goal, progress: Progress | None) -> object:
+    # Runs are made one by one before a stretch of events counts as delivered.
+    try:
+        runs = (goal.directory / "runs").stat().st_size
+    except OSError:
+        runs = 0
+    return progress and (progress.position, progress.intent, progress.deferred, runs)
