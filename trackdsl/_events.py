@@ -21,7 +21,10 @@ class Event(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Open(Event, frozen=True, tag=1):
-    """A run begins. `site` is the function: qualified name, file, hash of its source."""
+    """A run begins. `site` is the function: qualified name, file, hash of its source.
+
+    `experiment_id` is MLflow's id of the experiment of a root run that names none.
+    """
 
     run: bytes
     parent: Union[bytes, None]
@@ -34,6 +37,7 @@ class Open(Event, frozen=True, tag=1):
     params: dict[str, Scalar]
     tags: dict[str, str]
     site: Union[tuple[str, str, str], None]
+    experiment_id: Union[str, None] = None
 
 
 class Params(Event, frozen=True, tag=2):

@@ -3,7 +3,7 @@
 | setting | environment | default |
 |---|---|---|
 | `tracking_uri` | `TRACKDSL_TRACKING_URI`, then `MLFLOW_TRACKING_URI` | `sqlite:///mlflow.db` in the working folder |
-| `experiment_name` | `TRACKDSL_EXPERIMENT_NAME`, then `MLFLOW_EXPERIMENT_NAME` | `Default` |
+| `experiment_name` | `TRACKDSL_EXPERIMENT_NAME`, then `MLFLOW_EXPERIMENT_ID` and `MLFLOW_EXPERIMENT_NAME` | `Default` |
 | `mode` | `TRACKDSL_MODE` | `online` |
 | `spool` | `TRACKDSL_SPOOL` | the user's state directory |
 | `strict` | `TRACKDSL_STRICT` | off |
@@ -134,6 +134,21 @@ def experiment_name() -> str:
         or environ.get("MLFLOW_EXPERIMENT_NAME")
         or "Default"
     )
+
+
+def experiment_id() -> str | None:
+    """MLflow's id of the experiment of root runs that name none, where that counts before any name.
+
+    `mlflow.set_experiment` leaves it in the environment. MLflow's own order is the same: what was set in the program,
+    then the environment, where a name and an id that do not agree are an error.
+    """
+    environ = os.environ
+    if _configured.experiment_name or environ.get("TRACKDSL_EXPERIMENT_NAME"):
+        return None
+    # An id says something at the store alone that MLflow itself uses.
+    if tracking_uri() != (environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI):
+        return None
+    return environ.get("MLFLOW_EXPERIMENT_ID") or None
 
 
 def secret_names() -> tuple[str, ...]:

@@ -1,0 +1,117 @@
+"""When the run of a scope has arrived at MLflow: who asks for its id may have to wait for it, but never for long."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from trackdsl import _target
+from trackdsl._events import Tags, encode
+from trackdsl._ids import begins_with, prefix
+from trackdsl._run import AdoptedRun, Run
+from trackdsl._target import Target
+from trackdsl.errors import RunNotReady
+from trackdsl.journal._writer import Writer
+
+if TYPE_CHECKING:
+    from trackdsl.delivery._progress import Progress
+
+#: How long to wait for a run to be made, in seconds: on a busy machine delivery takes that to start and make a database.
+_PATIENCE = 60.0
+#: The same once delivery says that it has tried in vain.
+_PATIENCE_BLOCKED = 3.0
+#: How long nobody waits any more for a store that did not answer in time.
+_AWAY = 60.0
+#: How long to wait for what was recorded before: a run's own parameters go before those that MLflow logs.
+_SETTLE = 2.0
+_GLANCE = 0.5
+_POLL = 0.005
+
+#: Stores that did not answer in time, by tracking URI and folder: until when nobody waits for them.
+_away: dict[tuple[str, str], float] = {}
+
+
+class Ids(NamedTuple):
+    """What MLflow calls a run."""
+
+    run_id: str
+    experiment_id: str
+
+
+def wait_for(run: Run) -> Ids:
+    """Wait until a run exists at MLflow, and with it what was recorded of it so far.
+
+    Raises:
+        RunNotReady: it could not be created in time.
+    """
+    if isinstance(run, AdoptedRun):
+        return Ids(run.mlflow_run_id, run.mlflow_experiment_id)
+    target = run._target
+    if not begins_with(run._id, prefix()):
+        # Of another process. Delivery looks for it as soon as there is something to be written to it.
+        target.append(encode(Tags(run._id, {})), run)
+    writer = target.writer
+    goal = writer.position() if writer is not None else (0, 0)
+    patience = 0.0 if is_away(target) else _PATIENCE
+    try:
+        ids = _wait(run, writer, patience)
+    except RunNotReady:
+        if patience:
+            _away[target.uri, target.cwd] = time.monotonic() + _AWAY
+        raise
+    _away.pop((target.uri, target.cwd), None)
+    if writer is not None:
+        _settle(writer, goal)
+    return ids
+
+
+def is_away(target: Target) -> bool:
+    """Whether a store has lately failed to answer in time."""
+    return time.monotonic() < _away.get((target.uri, target.cwd), 0.0)
+
+
+@functools.lru_cache(maxsize=64)
+def same_store(uri: str, other: str, cwd: str) -> bool:
+    """Whether two tracking URIs lead to the same store; credentials tell nothing of that."""
+    return uri == other or _place(_target._absolute(uri, cwd)) == _place(_target._absolute(other, cwd))
+
+
+def _place(uri: str) -> tuple[str, str, str, str]:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri, "", "", ""
+    return parts.scheme, parts.netloc.rpartition("@")[2].lower(), parts.path.rstrip("/"), parts.query
+
+
+def _wait(run: Run, writer: Writer | None, patience: float) -> Ids:
+    give_up = time.monotonic() + patience
+    before = _progress(writer)
+    blocked = False
+    while True:
+        left = give_up - time.monotonic()
+        try:
+            found = run.wait_for_mlflow(max(0.0, min(left, _GLANCE)))
+        except RunNotReady:
+            if left <= _GLANCE:
+                raise
+        else:
+            return Ids(found.run_id, found.experiment_id)
+        state = _progress(writer)
+        if state.blocked_since and state.count > before.count and not blocked:
+            blocked = True
+            give_up = min(give_up, time.monotonic() + _PATIENCE_BLOCKED)
+
+
+def _settle(writer: Writer, goal: tuple[int, int]) -> None:
+    give_up = time.monotonic() + _SETTLE
+    while _progress(writer).position < goal and time.monotonic() < give_up:
+        time.sleep(_POLL)
+
+
+def _progress(writer: Writer | None) -> Progress:
+    from trackdsl.delivery._progress import Progress, read_progress
+
+    return (read_progress(writer.directory) if writer is not None else None) or Progress()

@@ -1,0 +1,115 @@
+"""Without MLflow's private names: its public functions, told the id of the run of the scope around the call.
+
+Used where MLflow keeps its active runs in another way than the bridge knows. It does not reach what MLflow calls by
+itself under private names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import mlflow
+from mlflow.entities import RunTag
+
+from trackdsl.mlflow_bridge._runs import ScopeRun
+from trackdsl.mlflow_bridge._scopes import here, opened_by_user
+
+Function = Callable[..., Any]
+
+
+def words() -> dict[str, Callable[[Function], Function]]:
+    """The public functions to wrap, and with what."""
+    found: dict[str, Callable[[Function], Function]] = {
+        "active_run": _active_run,
+        "start_run": _start_run,
+        "set_tags": _set_tags,
+    }
+    for name in dir(mlflow):
+        if name.startswith("log_") or name in ("set_tag", "delete_tag"):
+            if "run_id" in _parameters(getattr(mlflow, name)):
+                found[name] = _with_run_id
+            elif _parameters(getattr(mlflow.MlflowClient, name, None))[1:2] == ["run_id"]:
+                found[name] = _through_client
+    return found
+
+
+def _parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
+
+
+def _run_id() -> str | None:
+    """MLflow's id of the run of the current scope."""
+    place = here()
+    if place is None:
+        return None
+    around = place.users[-1] if place.users else place.entry
+    if around is None or (isinstance(around, ScopeRun) and not around.resolve()):
+        return None
+    return str(around.info.run_id)
+
+
+def _active_run(original: Function) -> Function:
+    def active_run() -> Any:
+        place = here()
+        if place is None:
+            return original()
+        return place.users[-1] if place.users else place.entry
+
+    return active_run
+
+
+def _start_run(original: Function) -> Function:
+    signature = inspect.signature(original)
+
+    def start_run(*args: Any, **kwargs: Any) -> Any:
+        place, parent = here(), _run_id()
+        if place is None or parent is None:
+            return original(*args, **kwargs)
+        call = signature.bind(*args, **kwargs)
+        given = call.arguments
+        if not (given.get("run_id") or os.environ.get("MLFLOW_RUN_ID") or given.get("parent_run_id")):
+            around = place.users[-1] if place.users else place.entry
+            assert around is not None
+            given.setdefault("experiment_id", around.info.experiment_id)
+            # Of two runs that claim to be around it MLflow only takes its own.
+            if not given.get("nested") or place.users:
+                given["parent_run_id"] = parent
+        return opened_by_user(original(*call.args, **call.kwargs))
+
+    return start_run
+
+
+def _with_run_id(original: Function) -> Function:
+    signature = inspect.signature(original)
+
+    def log(*args: Any, **kwargs: Any) -> Any:
+        call = signature.bind(*args, **kwargs)
+        if call.arguments.get("run_id") is None:
+            call.arguments["run_id"] = _run_id()
+        return original(*call.args, **call.kwargs)
+
+    return log
+
+
+def _through_client(original: Function) -> Function:
+    def log(*args: Any, **kwargs: Any) -> Any:
+        run_id = _run_id()
+        if run_id is None:
+            return original(*args, **kwargs)
+        return getattr(mlflow.MlflowClient(), original.__name__)(run_id, *args, **kwargs)
+
+    return log
+
+
+def _set_tags(original: Function) -> Function:
+    def set_tags(tags: dict[str, Any], synchronous: bool | None = None) -> Any:
+        run_id = _run_id()
+        if run_id is None:
+            return original(tags, synchronous)
+        entities = [RunTag(key, str(value)) for key, value in tags.items()]
+        return mlflow.MlflowClient().log_batch(run_id, tags=entities, synchronous=synchronous)
+
+    return set_tags

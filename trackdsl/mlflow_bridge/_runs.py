@@ -1,0 +1,166 @@
+"""The run of a scope, as plain MLflow is shown it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import mlflow
+from mlflow.entities import RunInfo
+
+from trackdsl import settings
+from trackdsl._record import append_tags
+from trackdsl._run import AdoptedRun, Run
+from trackdsl._secrets import mask_prose, mask_text
+from trackdsl.errors import RunNotReady, report, told
+from trackdsl.mlflow_bridge._arrival import Ids, is_away, same_store, wait_for
+from trackdsl.mlflow_bridge._params import watch_params
+
+
+class ScopeRun(mlflow.ActiveRun):
+    """The run of a scope, as MLflow is shown it: waited for when something of it is asked, and ended by nothing here.
+
+    Args:
+        run: the run.
+
+    Attributes:
+        run: the run.
+        vain_ends: how often `end_run` found nothing to end.
+        ended: the program has ended it, which it can where the run is its own.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.vain_ends = 0
+        self.ended = False
+        self._ids: Ids | None = None
+        self._absent = False
+        self._told: set[str] = set()
+        self._fetched: Any = None
+        # MLflow keeps the models that it logs here.
+        self._inputs = self._outputs = None
+
+    @property
+    def info(self) -> Any:
+        if self.resolve():
+            assert self._ids is not None
+            return _Info(self, *self._ids)
+        # It has stepped aside: this is what MLflow does with no scope around.
+        return (mlflow.active_run() or mlflow.start_run()).info
+
+    @property
+    def data(self) -> Any:
+        return self.fetched().data
+
+    @property
+    def inputs(self) -> Any:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Any:
+        return self._outputs
+
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> bool:
+        return exc_type is None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return mlflow.ActiveRun, (self.fetched(),)
+
+    def fetched(self) -> Any:
+        """The run as the store has it, or had it when it was first asked."""
+        if self._fetched is None:
+            self._fetched = mlflow.MlflowClient().get_run(self.info.run_id)
+        return self._fetched
+
+    def uri(self) -> str | None:
+        """The tracking URI where MLflow can have it; None where it cannot."""
+        return self.run._target.uri if self._reason() is None else None
+
+    def stands(self) -> bool:
+        """Whether plain MLflow can be given this run. Where not, that is told, and MLflow does as without a scope."""
+        reason = self._reason()
+        if reason is not None:
+            if self.run._target.delivers:
+                self._tell(*reason)
+            return False
+        here = mlflow.get_tracking_uri()
+        target = self.run._target
+        if same_store(here, target.uri, target.cwd):
+            return True
+        self._tell(
+            "elsewhere",
+            f"MLflow points at {mask_text(here)}, and the run is recorded at {mask_text(target.uri)}",
+            "Call mlflow.set_tracking_uri before the run begins, and give trackdsl no other tracking URI.",
+        )
+        return False
+
+    def resolve(self) -> bool:
+        """Wait until the run exists at MLflow; False where it cannot be had in time."""
+        if self._ids is None and not self._absent:
+            try:
+                self._ids = wait_for(self.run)
+                if not isinstance(self.run, AdoptedRun):
+                    watch_params(self._ids.run_id, self.run)
+            except Exception as error:
+                self._absent = True
+                reason = error.reason if isinstance(error, RunNotReady) and error.reason else told(error)
+                self._tell("away", reason.partition("\n")[0], _STATUS)
+        return self._ids is not None
+
+    def _reason(self) -> tuple[str, str, str] | None:
+        """Why MLflow cannot have the run: a name of the cause, the cause, what to do."""
+        if self._ids is not None or isinstance(self.run, AdoptedRun):
+            return None
+        mode = settings.mode()
+        if not self.run._target.delivers or mode != "online":
+            return mode, f"in mode {mode!r} there is no MLflow run yet", _OWN_WORDS
+        if not self._absent and is_away(self.run._target):
+            # Nobody waits, but it may be there by now.
+            self.resolve()
+        return ("away", "MLflow's store did not answer", _STATUS) if self._absent else None
+
+    def _tell(self, cause: str, reason: str, advice: str) -> None:
+        if cause in self._told:
+            return
+        self._told.add(cause)
+        append_tags(self.run, {"trackdsl.omitted.mlflow": mask_prose(f"plain MLflow calls: {reason}")[:500]})
+        report(
+            "mlflow",
+            f"plain MLflow calls inside {self.run.path!r} go where MLflow sends them by itself: {reason}. {advice}",
+            key=f"{cause}:{self.run._target.uri}",
+        )
+
+
+_STATUS = "`trackdsl status` shows what is waiting."
+_OWN_WORDS = "trackdsl's own words (log_metric, log_param, …) are kept for `trackdsl sync`."
+
+
+class _Info(RunInfo):
+    """What MLflow knows of the run of a scope; what we do not know ourselves is looked up when it is asked."""
+
+    def __init__(self, entry: ScopeRun, run_id: str, experiment_id: str) -> None:
+        self._entry = entry
+        self._own = (run_id, experiment_id)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copy.copy, (self._entry.fetched().info,)
+
+    @property
+    def run_id(self) -> str:
+        return self._own[0]
+
+    @property
+    def experiment_id(self) -> str:
+        return self._own[1]
+
+    @property
+    def start_time(self) -> Any:
+        return self._entry.run._began // 1_000_000 or self._entry.fetched().info.start_time
+
+
+def _looked_up(name: str) -> property:
+    return property(lambda info: getattr(info._entry.fetched().info, name))
+
+
+for _name in ("artifact_uri", "end_time", "lifecycle_stage", "run_name", "status", "user_id"):
+    setattr(_Info, _name, _looked_up(_name))

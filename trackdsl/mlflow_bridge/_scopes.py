@@ -1,0 +1,257 @@
+"""What plain MLflow is shown as its active runs: derived from the scopes, so it is right in every task and thread."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import mlflow
+
+from trackdsl import _context
+from trackdsl._context import Scope
+from trackdsl._lifecycle import adopt_run
+from trackdsl._run import AdoptedRun, Run
+from trackdsl.errors import TrackdslError, report, told
+from trackdsl.mlflow_bridge._private import ActiveStack, is_shown, showing
+from trackdsl.mlflow_bridge._runs import ScopeRun
+
+#: After so many vain calls of `end_run` a program that ends runs until none is active is told that none is.
+_MANY_ENDS = 2
+
+
+class UserRun(mlflow.ActiveRun):
+    """A run that the program has opened with plain MLflow inside a scope: a scope of its own, until it is ended.
+
+    Args:
+        active: as MLflow has made it.
+        run: our handle on it.
+        ours: it is the run of an open scope, taken up again: only the scope ends it.
+
+    Attributes:
+        ended: it is active no more.
+        kept: the list of MLflow's that it went to when the scope around it was left.
+    """
+
+    def __init__(self, active: mlflow.ActiveRun, run: Run, *, ours: bool) -> None:
+        super().__init__(active)  # type: ignore[no-untyped-call]
+        self.run = run
+        self.ours = ours
+        self.pid = os.getpid()
+        self.ended = False
+        self.kept: list[Any] | None = None
+
+    def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> bool:
+        # Some tools end a run and open it again in between: it is known by its id.
+        again = [user for user in users_here() if user.info.run_id == self.info.run_id]
+        user = again[-1] if again else self
+        if not user.ended:
+            finish(user, "FINISHED" if exc_type is None else "FAILED")
+        return exc_type is None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return mlflow.ActiveRun, (mlflow.entities.Run(self.info, self.data),)
+
+
+class Stack(list[Any]):
+    """The active runs of a scope as MLflow is shown them: what it adds or takes away is a scope that opens or ends."""
+
+    def append(self, active: mlflow.ActiveRun) -> None:
+        super().append(opened_by_user(active))
+
+    def pop(self, *index: Any) -> Any:
+        active = super().pop(*index)
+        if isinstance(active, UserRun):
+            forget(active)
+        return active
+
+
+class Place(NamedTuple):
+    """Where plain MLflow is called from.
+
+    Attributes:
+        entry: the run of the scope, where MLflow can have it.
+        users: the runs that the program has opened with plain MLflow inside that scope, the innermost last.
+    """
+
+    entry: ScopeRun | None
+    users: list[UserRun]
+
+
+def here() -> Place | None:
+    """Where this is called from; None outside of any scope, and where we step aside."""
+    try:
+        return None if is_shown() else _place()
+    except TrackdslError:
+        raise
+    except Exception as error:
+        _report_fault(error)
+        return None
+
+
+def _place() -> Place | None:
+    entry, users = _chain()
+    if not users and plain_run_here() is not None:
+        return None
+    if entry is not None and not entry.stands():
+        entry = None
+    return Place(entry, users) if entry is not None or users else None
+
+
+def shown() -> list[Any] | None:
+    """What MLflow is to take for its active runs; None for its own list."""
+    place = here()
+    if place is None:
+        return None
+    entry, users = place
+    if entry is None:
+        return Stack(users)
+    if entry.vain_ends >= _MANY_ENDS and not users:
+        entry.vain_ends = 0
+        return Stack()
+    return Stack([entry, *users])
+
+
+def uri() -> str | None:
+    """The tracking URI of the current scope, where MLflow can have its run."""
+    try:
+        entry = _chain()[0]
+        return None if entry is None else entry.uri()
+    except TrackdslError:
+        raise
+    except Exception as error:
+        _report_fault(error)
+        return None
+
+
+def _report_fault(error: Exception) -> None:
+    report("mlflow-bridge", f"trackdsl cannot lead a plain MLflow call to the run around it: {told(error)}")
+
+
+def plain_run_here() -> ScopeRun | None:
+    """The run of a section, or of a loop, in a plain run that this thread has open, or that was ended there."""
+    entry = _chain()[0]
+    if entry is None or not isinstance(entry.run, AdoptedRun):
+        return None
+    return entry if entry.ended or _is_active(entry.run) else None
+
+
+def users_here() -> list[UserRun]:
+    """The runs that the program has opened with plain MLflow inside the current scope, the innermost last."""
+    return _chain()[1]
+
+
+def keys_here() -> list[object]:
+    """The runs of the current scope and of those around it."""
+    keys: list[object] = []
+    scope = _context.current()
+    while scope is not None:
+        if not keys or keys[-1] is not scope.run:
+            keys.append(scope.run)
+        scope = scope.outer
+    return keys
+
+
+def _chain() -> tuple[ScopeRun | None, list[UserRun]]:
+    scope = _context.current()
+    users: list[UserRun] = []
+    while scope is not None:
+        owner, outer = scope.owner, scope.outer
+        if isinstance(owner, UserRun):
+            if not owner.ended:
+                users.insert(0, owner)
+        elif outer is None or outer.run is not scope.run:  # Otherwise a section or a loop: the run is further out.
+            return _entry_of(scope), users
+        scope = outer
+    return None, users
+
+
+def _entry_of(scope: Scope) -> ScopeRun:
+    entry = getattr(scope, "plain", None)
+    if entry is None:
+        entry = scope.plain = ScopeRun(scope.run)
+    assert isinstance(entry, ScopeRun)
+    return entry
+
+
+#: Set when the bridge is put in place: MLflow's own list of active runs, and its `end_run`.
+own_stack: ActiveStack | None = None
+end_run: Any = None
+
+
+def _is_active(run: AdoptedRun) -> bool:
+    active = [] if own_stack is None else own_stack.own()
+    return any(each.info.run_id == run.mlflow_run_id for each in active)
+
+
+def opened_by_user(active: mlflow.ActiveRun) -> UserRun:
+    """Make a run current that plain MLflow has opened inside a scope."""
+    outer = _context.current()
+    assert outer is not None
+    id_ = active.data.tags.get("trackdsl.id")
+    scope: Scope | None = outer
+    while scope is not None and scope.run.id != id_:
+        scope = scope.outer
+    if scope is not None:
+        user = UserRun(active, scope.run, ours=True)
+    else:
+        run = adopt_run(active.info.run_id, active.info.experiment_id, outer.run._target)
+        run.name = active.info.run_name or run.name
+        run.parent, run.path = outer.run, f"{outer.run.path}/{run.name}"
+        user = UserRun(active, run, ours=False)
+    _context.enter(Scope(user.run, outer, user, outer.step))
+    return user
+
+
+def finish(user: UserRun, *args: Any, **kwargs: Any) -> None:
+    """End a run that the program has opened inside a scope, whichever is the innermost.
+
+    Args:
+        user: the run.
+        args: for MLflow's `end_run`.
+        kwargs: those given by name.
+    """
+    try:
+        # A forked child leaves what its parent has opened to that.
+        if not user.ours and user.pid == os.getpid():
+            with showing([user]):
+                end_run(*args, **kwargs)
+    finally:
+        forget(user)
+
+
+def forget(user: UserRun) -> None:
+    """Take a run that has ended out of the scopes, and out of MLflow's list."""
+    user.ended = True
+    if user.kept is not None:
+        user.kept[:] = [active for active in user.kept if active is not user]
+    inside, scope = None, _context.current()
+    while scope is not None and scope.owner is not user:
+        inside, scope = scope, scope.outer
+    if scope is None:
+        return
+    if inside is None:
+        _context.enter(scope.outer)
+    else:
+        inside.outer = scope.outer
+
+
+def keep_open(innermost: Scope, left: Scope) -> None:
+    """A scope is left in which the program has opened runs with plain MLflow: they go on, as they would without it.
+
+    Args:
+        innermost: the innermost scope inside the one that is left.
+        left: the scope that is left.
+    """
+    found = []
+    scope: Scope | None = innermost
+    while scope is not None and scope is not left:
+        if isinstance(scope.owner, UserRun) and not scope.owner.ended and not scope.owner.ours:
+            found.append(scope.owner)
+        scope = scope.outer
+    for user in reversed(found):
+        outer = _context.current()
+        if outer is not None:
+            _context.enter(Scope(user.run, outer, user, outer.step))
+        elif own_stack is not None:
+            user.kept = own_stack.own()
+            user.kept.append(user)

@@ -1,0 +1,182 @@
+"""The words of plain MLflow that open and end runs: what they do inside a scope."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mlflow
+
+from trackdsl import _context
+from trackdsl.errors import report
+from trackdsl.mlflow_bridge import _params, _private, _scopes
+from trackdsl.mlflow_bridge._private import Moved, showing
+from trackdsl.mlflow_bridge._runs import ScopeRun
+from trackdsl.mlflow_bridge._scopes import Place, Stack, UserRun, finish, here
+
+Function = Callable[..., Any]
+
+#: When the program last called `mlflow.set_experiment`, in nanoseconds since 1970.
+_chosen_at = 0
+
+
+def take_over() -> None:
+    """Put the bridge in place, in a program that has imported MLflow.
+
+    Raises:
+        AttributeError, TypeError: this MLflow lacks something public; nothing is changed then.
+    """
+    _check_public()
+    missing = []
+    try:
+        _scopes.own_stack = _private.take_active_stack(_scopes.shown)
+    except Moved as error:
+        missing.append(str(error))
+        from trackdsl.mlflow_bridge import _public
+
+        replacing = _public.words()
+    else:
+        replacing = {"start_run": _start_run}
+    for take in (
+        _private.check_traces,
+        functools.partial(_private.take_tracking_uri, _scopes.uri),
+        functools.partial(_private.take_sessions, _scopes.keys_here),
+    ):
+        try:
+            take()
+        except Moved as error:
+            missing.append(str(error))
+    replacing |= {"end_run": _end_run, "set_experiment": _set_experiment}
+    _replace(replacing)
+    setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
+    _params.take_over()
+    _context.on_left_open = _scopes.keep_open
+    if missing:
+        report(
+            "mlflow-bridge",
+            f"this MLflow ({mlflow.__version__}) is not as trackdsl knows it: {', '.join(missing)}. The main calls of "
+            "plain MLflow still land on the run of the scope around them; autologging and traces may not.",
+        )
+
+
+def _check_public() -> None:
+    for function, needed in (
+        (mlflow.start_run, {"run_id", "experiment_id", "nested", "parent_run_id"}),
+        (mlflow.end_run, {"status"}),
+        (mlflow.set_experiment, set()),
+        (mlflow.ActiveRun.__exit__, set()),
+        (mlflow.MlflowClient.log_batch, {"run_id", "params", "synchronous"}),
+        (mlflow.MlflowClient.log_param, {"run_id", "key", "value", "synchronous"}),
+    ):
+        missing = needed - set(inspect.signature(function).parameters)
+        if missing:
+            raise TypeError(f"{function.__qualname__} has no argument {', '.join(sorted(missing))}")
+
+
+def _replace(wrappers: dict[str, Callable[[Function], Function]]) -> None:
+    """Wrap functions of MLflow's, also where a module has imported them by name."""
+    by_id = {}
+    for name, make in wrappers.items():
+        original = getattr(mlflow, name)
+        by_id[id(original)] = (original, functools.wraps(original)(make(original)))
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", None)
+        if not isinstance(names, dict):  # Anything may stand in `sys.modules`.
+            continue
+        for name, value in list(names.items()):
+            found = by_id.get(id(value))
+            if found is not None:
+                names[name] = found[1]
+
+
+def _start_run(original: Function) -> Function:
+    signature = inspect.signature(original)
+
+    def start_run(*args: Any, **kwargs: Any) -> Any:
+        place = here()
+        if place is None:
+            return original(*args, **kwargs)
+        call = signature.bind(*args, **kwargs)
+        stack = _stack_for(place, call.arguments)
+        if stack is None:
+            return original(*args, **kwargs)
+        with showing(stack):
+            return original(*call.args, **call.kwargs)
+
+    return start_run
+
+
+def _stack_for(place: Place, given: dict[str, Any]) -> Stack | None:
+    """What `start_run` is to take for the active runs; changes its arguments. None where it is left to itself."""
+    entry, users = place
+    around = users[-1] if users else entry
+    assert around is not None
+    if given.get("run_id") or os.environ.get("MLFLOW_RUN_ID"):
+        return Stack(users)
+    if isinstance(around, ScopeRun) and not around.resolve():
+        return None
+    if given.get("experiment_id") is None and not _chosen_since(around):
+        given["experiment_id"] = around.info.experiment_id
+    if users or given.get("parent_run_id"):
+        return Stack(users)
+    # Nobody has to say `nested` for a run that trackdsl has opened.
+    given["nested"] = True
+    return Stack([around])
+
+
+def _chosen_since(around: ScopeRun | UserRun) -> bool:
+    """Whether the program has set the experiment since the run around began: then it is meant for runs inside."""
+    return 0 < around.run._began < _chosen_at
+
+
+def _end_run(original: Function) -> Function:
+    _scopes.end_run = original
+
+    def end_run(*args: Any, **kwargs: Any) -> Any:
+        place = here()
+        if place is None:
+            plain = _scopes.plain_run_here()
+            if plain is not None:
+                plain.ended = True
+            return original(*args, **kwargs)
+        if place.users:
+            finish(place.users[-1], *args, **kwargs)
+        elif place.entry is not None:
+            place.entry.vain_ends += 1
+        return None
+
+    return end_run
+
+
+def _set_experiment(original: Function) -> Function:
+    def set_experiment(*args: Any, **kwargs: Any) -> Any:
+        global _chosen_at
+        found = original(*args, **kwargs)
+        _chosen_at = time.time_ns()
+        return found
+
+    return set_experiment
+
+
+def _exit(original: Function) -> Function:
+    def __exit__(self: mlflow.ActiveRun, *args: Any) -> Any:  # noqa: N807 - it stands in for that
+        with _outside():  # A run that was opened outside of the scope in which it is ended.
+            return original(self, *args)
+
+    return functools.wraps(original)(__exit__)
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    before = _context.current()
+    _context.enter(None)
+    try:
+        yield
+    finally:
+        _context.enter(before)
