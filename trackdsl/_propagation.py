@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
+from contextvars import Token
 from pathlib import Path
-from typing import Any, Optional
-from urllib.parse import urlsplit, urlunsplit
-
-import msgspec
+from typing import Any
+from weakref import WeakValueDictionary
 
 from trackdsl import _context, _target, settings
-from trackdsl._context import Scope
-from trackdsl._ids import begins_with, prefix
+from trackdsl._carried import Carried, Chosen, decode, encode, is_beside, public, take_settings, uri_of
+from trackdsl._context import Scope, TaskScope
+from trackdsl._ids import prefix_of
 from trackdsl._lifecycle import adopt_run
-from trackdsl._process import read_origin
+from trackdsl._process import within, work_within
 from trackdsl._run import NULL_RUN, AdoptedRun, Run
-from trackdsl._secrets import mask_text
 from trackdsl._state import state
 from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import ContextError, OptionError, TrackdslError, report, told
-from trackdsl.journal._spool import default_path, journals
-from trackdsl.journal._spool import find as find_spool
+from trackdsl.journal._writer import Writer
 
 #: The variable of the environment by which a program hands its current run to programs that it starts.
 VARIABLE = "TRACKDSL_CONTEXT"
 
-#: What `configure` set and must hold for the other process too; where runs go is told by the run itself.
-_SETTINGS = ("mode", "strict", "delivery", "secret_names", "public_names")
 _MAX_FOREIGN = 1000
-
-
-class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The wire form of a context; all of it may be seen by others on the machine, so it holds no credentials."""
-
-    run: str
-    name: str
-    path: str
-    uri: str
-    cwd: str
-    host: str
-    spool: str
-    experiment: Optional[str] = None  # noqa: UP045 - msgspec reads it at run time
-    step: int = 0
-    mlflow: Optional[tuple[str, str]] = None  # noqa: UP045
-    settings: dict[str, Any] = {}
+#: A variable of the environment has room for 128 KiB on Linux.
+_MAX_PATH = 4000
 
 
 class Context:
@@ -67,23 +50,13 @@ class Context:
         Raises:
             ContextError: the text is none of a context.
         """
-        if not text:
-            return cls(None)
-        try:
-            carried = msgspec.json.decode(text, type=Carried)
-            if len(bytes.fromhex(carried.run)) != 16:
-                raise ValueError("the run's id is none")
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
-            raise ContextError(
-                f"this is no context of trackdsl's: {told(error)}", text=mask_text(str(text))[:200]
-            ) from None
-        return cls(None, carried)
+        return cls(None, decode(text)) if text else cls(None)
 
     def to_text(self) -> str:
         """The context as JSON, for a message queue or the environment: `TRACKDSL_CONTEXT` is read by itself."""
-        if self._scope is not None:
-            return msgspec.json.encode(_carry(self._scope)).decode()
-        return "" if self._carried is None else msgspec.json.encode(self._carried).decode()
+        if self._carried is not None:
+            return encode(self._carried)
+        return "" if self._scope is None else _text_of(self._scope)
 
     def scope(self) -> Scope | None:
         """The scope to be entered; None where there is none."""
@@ -96,7 +69,7 @@ class Context:
         return self._scope is not None or self._carried is not None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Context.from_text, (self.to_text(),)
+        return _arrived, (self.to_text(),)
 
     def __repr__(self) -> str:
         told_of = self._scope.run if self._scope is not None else self._carried
@@ -116,11 +89,13 @@ class attach:  # noqa: N801 - reads as a word in `with attach(...)`
         ContextError: a text that is none of a context.
 
     Example:
+        >>> from trackdsl import capture
+        >>> from trackdsl import capture
         >>> with attach(capture()) as run:
         ...     run.log_metric("rows", 10)
     """
 
-    __slots__ = ("_before", "_context", "_scope")
+    __slots__ = ("_context", "_open", "_tokens")
 
     def __init__(self, context: Context | str) -> None:
         if isinstance(context, str):
@@ -128,29 +103,40 @@ class attach:  # noqa: N801 - reads as a word in `with attach(...)`
         if not isinstance(context, Context):
             raise OptionError(f"attach() takes what capture() gave, not {type(context).__name__}.", option="context")
         self._context = context
-        self._scope: Scope | None = None
-        self._before: Scope | None = None
+        self._open: list[Scope] = []
+        # Of entries into no run at all, which no scope stands for.
+        self._tokens: list[Token[Scope | None]] = []
 
     def __enter__(self) -> Run:
-        if state.disabled:
+        captured = None if state.disabled else _resolved(self._context)
+        if state.disabled:  # Perhaps since the settings have arrived with the context.
             return NULL_RUN
-        self._before = _context.current()
-        self._scope = scope = _resolved(self._context)
-        if scope is not None:
-            opened(self)
+        if captured is None:
+            self._tokens.append(_context.enter(None))
+            return NULL_RUN
+        # A scope of its own, as the same context may be entered in many places at once.
+        outer = _context.current()
+        scope = Scope(captured.run, outer, self, captured.step)
+        if outer is not None and outer.tags and outer.run is captured.run:
+            scope = TaskScope(captured.run, outer, self, captured.step, outer.tags)  # It is about the same task.
+        self._open.append(scope)
+        opened(scope)
         _context.enter(scope)
-        return NULL_RUN if scope is None else scope.run
+        return scope.run
 
     def __exit__(self, *_: object) -> None:
-        scope = self._scope
+        scope = _context.find(self)
+        if scope is None and self._open:
+            scope = self._open[-1]
         if scope is not None:
-            closed(self)
-        inside = _context.current()
-        while inside is not None and inside is not scope:
-            inside = inside.outer
-        # Left in another context than it was entered in: that one has its own.
-        if inside is scope:
-            _context.enter(self._before)
+            with contextlib.suppress(ValueError):
+                self._open.remove(scope)
+            closed(scope)
+            _context.leave(scope)
+        elif self._tokens:
+            token = self._tokens.pop()
+            with contextlib.suppress(ValueError):  # Left in another context than it was entered in.
+                token.var.reset(token)
 
 
 class InScope:
@@ -177,19 +163,30 @@ class InScope:
 def inherited() -> Run | None:
     """The run that whoever started this program handed over in `TRACKDSL_CONTEXT`, if any."""
     text = os.environ.get(VARIABLE)
-    if not text:
+    if not text or _target.overridden():  # A test of a program's wants to see what that does by itself.
         return None
     try:
-        scope = _from_environment(text).scope()
-    except TrackdslError as error:
+        context = _from_environment(text)
+    except ContextError as error:
         report("context", f"trackdsl cannot read {VARIABLE}: {error} Runs begin as roots.")
         return None
+    scope = _resolved(context)
     return None if scope is None else scope.run
 
 
 @functools.lru_cache(maxsize=8)
 def _from_environment(text: str) -> Context:
     return Context.from_text(text)
+
+
+def _take_inherited_settings() -> None:
+    """Do as the program was told to that started this one, from its first run on."""
+    with contextlib.suppress(Exception):  # The first run tells of it.
+        take_settings(decode(os.environ[VARIABLE]))
+
+
+if os.environ.get(VARIABLE):
+    _take_inherited_settings()
 
 
 def _resolved(context: Context) -> Scope | None:
@@ -202,22 +199,53 @@ def _resolved(context: Context) -> Scope | None:
         return None
 
 
+def _arrived(text: str) -> Context:
+    """What a pickled context becomes: nothing where another version wrote it, as what came with it must go on."""
+    try:
+        return Context.from_text(text)
+    except ContextError as error:
+        report("context", f"trackdsl cannot read a context, so runs begin as roots: {error}")
+        return Context(None)
+
+
+#: What was made last: thousands of tasks are handed out from one scope.
+_last: tuple[tuple[Run, int, settings.Settings, Writer | None], str] | None = None
+#: The runs of this process that are known elsewhere, in case one of their contexts comes back.
+_sent: WeakValueDictionary[str, Run] = WeakValueDictionary()
+
+
+def _text_of(scope: Scope) -> str:
+    global _last
+    key = (scope.run, scope.step, settings.configured(), scope.run._target.writer)
+    last = _last
+    if last is None or last[0] != key:
+        _sent[scope.run.id] = scope.run
+        _last = last = (key, encode(_carry(scope)))
+    return last[1]
+
+
 def _carry(scope: Scope) -> Carried:
     run, configured = scope.run, settings.configured()
     target = run._target
-    chosen = {name: value for name in _SETTINGS if (value := getattr(configured, name)) is not None}
+    path = run.path if len(run.path) <= _MAX_PATH else f"…{run.path[-_MAX_PATH:]}"
+    if target.writer is not None:
+        spool, journal = str(target.writer.directory.parent.parent), target.writer.directory.name
+    else:
+        spool, journal = str(target.spool or settings.spool() or ""), ""
     return Carried(
         run=run.id,
-        name=run.name,
-        path=run.path,
+        name=run.name[:_MAX_PATH],
+        path=path,
         experiment=run.experiment,
-        uri=_public(target.uri),
+        uri=public(target.uri),
         cwd=target.cwd,
         host=os.uname().nodename,
-        spool=str(target.writer.directory.parent.parent) if target.writer is not None else "",
+        spool=spool,
+        journal=journal,
         step=scope.step,
+        within=within(),
         mlflow=(run.mlflow_run_id, run.mlflow_experiment_id) if isinstance(run, AdoptedRun) else None,
-        settings=chosen,
+        settings=Chosen(**{name: getattr(configured, name) for name in Chosen.__struct_fields__}),
     )
 
 
@@ -226,13 +254,15 @@ _foreign: dict[str, Run] = {}
 
 
 def _foreign_run(carried: Carried) -> Run:
-    run = _foreign.get(carried.run)
-    if run is None:
+    run = _sent.get(carried.run) or _foreign.get(carried.run)
+    if run is None or (_target.overridden() and run._target is not _target.target_for()):
         if carried.uri == _target.CAPTURED:
             target = _target.Target(carried.uri, carried.cwd, spool=Path(carried.spool), deliver=False)
         else:
-            _take_settings(carried)
-            target = _target.target_for(_with_credentials(carried), carried.cwd)
+            take_settings(carried)
+            target = _target.target_for(uri_of(carried), carried.cwd)
+        started_by = prefix_of(bytes.fromhex(carried.run)).hex()
+        work_within((*carried.within, started_by), (started_by,) if is_beside(carried) else ())
         if carried.mlflow is not None:
             return adopt_run(*carried.mlflow, target)
         if len(_foreign) >= _MAX_FOREIGN:
@@ -240,53 +270,3 @@ def _foreign_run(carried: Carried) -> Run:
         id_ = bytes.fromhex(carried.run)
         run = _foreign[carried.run] = Run(id_, carried.name, None, carried.path, carried.experiment, target)
     return run
-
-
-def _take_settings(carried: Carried) -> None:
-    """Do as the other process was told to, where nobody has told this one anything."""
-    if begins_with(bytes.fromhex(carried.run), prefix()):
-        return
-    chosen = dict(carried.settings)
-    if _is_here(carried) and os.access(carried.spool, os.W_OK) and carried.spool != str(default_path()):
-        chosen["spool"] = carried.spool
-    configured = settings.configured()
-    for name in list(chosen):
-        if getattr(configured, name, None) is not None or os.environ.get(f"TRACKDSL_{name.upper()}"):
-            del chosen[name]
-    if chosen:
-        settings.update(**chosen)
-        if "spool" in chosen:
-            _target.start_anew()
-        state.refresh()
-
-
-def _is_here(carried: Carried) -> bool:
-    return carried.host == os.uname().nodename
-
-
-def _with_credentials(carried: Carried) -> str:
-    """The tracking URI, with the credentials that it had: from what this process, or this machine, knows of it."""
-    known = [settings.tracking_uri(), *(target.uri for target in _target.targets())]
-    for uri in known:
-        if _public(uri) == carried.uri:
-            return uri
-    if _is_here(carried):
-        for directory in journals(find_spool()):
-            origin = read_origin(directory)
-            if origin is not None and _public(origin.uri) == carried.uri:
-                return origin.uri
-    return carried.uri
-
-
-def _public(uri: str) -> str:
-    """A tracking URI without credentials."""
-    try:
-        parts = urlsplit(uri)
-        if "@" in parts.netloc:
-            host = parts.netloc.rpartition("@")[2]
-            # The user of a database is part of its address; that of a server is half of a secret, or all of it.
-            user = parts.netloc.partition(":")[0] if parts.password and not parts.scheme.startswith("http") else ""
-            uri = urlunsplit(parts._replace(netloc=f"{user}@{host}" if user else host))
-    except ValueError:
-        pass
-    return mask_text(uri)

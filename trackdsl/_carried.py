@@ -1,0 +1,145 @@
+"""The wire form of a context, and what the process that it arrives in makes of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from trackdsl import _target, settings
+from trackdsl._ids import begins_with, prefix
+from trackdsl._process import read_origin
+from trackdsl._secrets import MASK, mask_text
+from trackdsl._state import state
+from trackdsl.errors import ContextError, told
+from trackdsl.journal._spool import JOURNALS, default_path, journals
+from trackdsl.journal._spool import find as find_spool
+
+_SHOWN = 200
+
+
+class Chosen(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What `configure` set and must hold for the other process too; where runs go is told by the run itself."""
+
+    mode: Optional[Literal["online", "offline", "disabled"]] = None  # noqa: UP045 - msgspec reads it at run time
+    strict: Optional[bool] = None  # noqa: UP045
+    delivery: Optional[Literal["process", "thread"]] = None  # noqa: UP045
+    secret_names: Optional[tuple[str, ...]] = None  # noqa: UP045
+    public_names: Optional[tuple[str, ...]] = None  # noqa: UP045
+
+
+class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The wire form of a context; all of it may be seen by others on the machine, so it holds no credentials."""
+
+    run: str
+    name: str
+    path: str
+    uri: str
+    cwd: str
+    host: str
+    spool: str
+    #: The journal that tells of the run, in `spool`: its `origin` file has the credentials, for its owner alone.
+    journal: str = ""
+    #: What the ids of the processes begin with that the run's own belongs to; see `Origin.within`.
+    within: tuple[str, ...] = ()
+    experiment: Optional[str] = None  # noqa: UP045
+    step: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)] = 0
+    mlflow: Optional[tuple[str, str]] = None  # noqa: UP045
+    settings: Chosen = Chosen()
+
+
+def encode(carried: Carried) -> str:
+    """As JSON."""
+    # In ASCII: no locale of a child refuses it. msgspec would refuse the bytes of file names that are no text.
+    return json.dumps(msgspec.to_builtins(carried), separators=(",", ":"))
+
+
+@functools.lru_cache(maxsize=64)
+def decode(text: str) -> Carried:
+    """From JSON.
+
+    Raises:
+        ContextError: it is something else.
+    """
+    try:
+        carried = msgspec.convert(json.loads(text), Carried)
+        if len(bytes.fromhex(carried.run)) != 16 or len(carried.run) != 32:
+            raise ValueError("the run's id is none")
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        shown = mask_text(str(text)[: 10 * _SHOWN])[:_SHOWN]
+        raise ContextError(f"this is no context of trackdsl's: {told(error)}", text=shown) from None
+    return carried
+
+
+def take_settings(carried: Carried) -> None:
+    """Do as the other process was told to, where nobody has told this one anything."""
+    if begins_with(bytes.fromhex(carried.run), prefix()):
+        return
+    chosen: dict[str, Any] = {name: getattr(carried.settings, name) for name in Chosen.__struct_fields__}
+    if _is_here(carried) and carried.spool != _usual_spool() and os.access(carried.spool, os.W_OK):
+        chosen["spool"] = carried.spool
+    configured = settings.configured()
+    for name in list(chosen):
+        told_already = getattr(configured, name) is not None or os.environ.get(f"TRACKDSL_{name.upper()}")
+        if told_already or chosen[name] is None:
+            del chosen[name]
+    if chosen:
+        settings.update(**chosen)
+        if "spool" in chosen:
+            _target.start_anew()
+        state.refresh()
+
+
+def is_beside(carried: Carried) -> bool:
+    """Whether the process that a context is from records to the same spool as this one."""
+    return _is_here(carried) and carried.spool == str(settings.spool() or _usual_spool())
+
+
+def _usual_spool() -> str:
+    try:
+        return str(default_path())
+    except RuntimeError:  # platformdirs, where nobody has a home.
+        return ""
+
+
+def _is_here(carried: Carried) -> bool:
+    return carried.host == os.uname().nodename
+
+
+def uri_of(carried: Carried) -> str:
+    """The tracking URI, with the credentials that it had: from what this process, or this machine, knows of it."""
+    known = [settings.tracking_uri(), *(target.uri for target in _target.targets())]
+    for uri in known:
+        if public(uri) == carried.uri:
+            return uri
+    if _is_here(carried):
+        told_of = read_origin(Path(carried.spool) / JOURNALS / (Path(carried.journal).name or "-"))
+        # What is a secret there may be none here, and would be left in.
+        if told_of is not None and (public(told_of.uri) == carried.uri or MASK in carried.uri):
+            return told_of.uri
+        for directory in journals(find_spool()):
+            origin = read_origin(directory)
+            if origin is not None and public(origin.uri) == carried.uri:
+                return origin.uri
+    return carried.uri
+
+
+def public(uri: str) -> str:
+    """A tracking URI without credentials."""
+    user = ""
+    try:
+        parts = urlsplit(uri)
+        if "@" in parts.netloc:
+            # The user of a database is part of its address; that of a server is half of a secret, or all of it.
+            if parts.password and not parts.scheme.startswith("http"):
+                user = mask_text(parts.netloc.partition(":")[0]) + "@"
+            uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    except ValueError:
+        pass
+    uri = mask_text(uri)
+    return uri.replace("://", f"://{user}", 1) if user else uri

@@ -1,0 +1,265 @@
+"""Processes, pools of them, and other programs: what runs there belongs to the scope that started it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from trackdsl import _context, _target
+from trackdsl._propagation import VARIABLE, Context, attach
+from trackdsl.distributed._patching import Patch, opened
+from trackdsl.errors import report, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from multiprocessing.process import BaseProcess
+
+    from trackdsl._context import Scope
+
+_current, _enter = _context.current, _context.enter
+
+#: The place of `env` among the arguments of `Popen`, after itself.
+_ENV = 10
+
+
+class InProcess:
+    """A function, to be called in a context by whatever process or thread of a pool it arrives in.
+
+    Args:
+        fn: the function.
+        context: the context.
+    """
+
+    __slots__ = ("_context", "_fn")
+
+    def __init__(self, fn: Callable[..., Any], context: Context) -> None:
+        self._fn = fn
+        self._context = context
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with attach(self._context):
+            return self._fn(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self._fn, self._context)
+
+
+def _arrived(fn: Callable[..., Any], context: Context) -> InProcess:
+    _serve()
+    return InProcess(fn, context)
+
+
+def _serve() -> None:
+    """Make a child of `multiprocessing` one that works for its parent."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        # Whoever joins it would wait for its delivery too.
+        _target.waits_at_exit = False
+        # A worker has no code of its own that could miss what is patched; one task after the other would patch anew.
+        opened(InProcess)
+
+
+class InScopeIterable:
+    """An iterable that a pool takes its tasks from, whenever and wherever it likes.
+
+    Its body runs in the scope in which it was handed over, or in one that it has opened itself since.
+
+    Args:
+        iterable: the iterable.
+        scope: the scope.
+    """
+
+    __slots__ = ("_iterable", "_scope")
+
+    def __init__(self, iterable: Iterable[Any], scope: Scope) -> None:
+        self._iterable = iterable
+        self._scope = scope
+
+    def __iter__(self) -> Iterator[Any]:
+        return InScopeIterator(iter(self._iterable), self._scope)
+
+
+class InScopeIterator:
+    """See `InScopeIterable`.
+
+    Args:
+        iterator: of the iterable.
+        scope: the scope.
+    """
+
+    __slots__ = ("_iterator", "scope")
+
+    def __init__(self, iterator: Iterator[Any], scope: Scope) -> None:
+        self._iterator = iterator
+        self.scope: Scope | None = scope
+
+    def __iter__(self) -> InScopeIterator:
+        return self
+
+    def __next__(self) -> Any:
+        before = _current()
+        _enter(self.scope)
+        try:
+            item = next(self._iterator)
+        finally:
+            self.scope = _current()
+            _enter(before)
+        return self.handed_out(item)
+
+    def handed_out(self, item: Any) -> Any:
+        """What the pool gets for an item."""
+        return item
+
+
+class ProcessBody:
+    """Stands in for the `run` of a process until it is called, which is in the child.
+
+    Args:
+        process: the process.
+        context: of the scope that starts it.
+    """
+
+    __slots__ = ("_context", "_own", "_process")
+
+    def __init__(self, process: BaseProcess, context: Context) -> None:
+        self._process = process
+        self._context = context
+        #: A `run` that the program has set on this process alone.
+        self._own = vars(process).get("run")
+
+    def __call__(self) -> None:
+        self.step_aside()
+        _serve()
+        with attach(self._context):
+            self._process.run()
+
+    def step_aside(self) -> None:
+        """Make the process what it was."""
+        process = self._process
+        if vars(process).get("run") is self:
+            if self._own is None:
+                del process.run
+            else:
+                process.run = self._own  # type: ignore[method-assign]
+
+
+def _start(original: Callable[..., None]) -> Callable[..., None]:
+    def start(self: BaseProcess, *args: Any, **kwargs: Any) -> None:
+        scope = _current()
+        if scope is None:
+            return original(self, *args, **kwargs)
+        # By this attribute it travels: a forked child inherits it, and a spawned one unpickles it.
+        body = ProcessBody(self, Context(scope))
+        self.run = body  # type: ignore[method-assign]
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            body.step_aside()
+
+    return start
+
+
+def make_pool(original: Callable[..., None]) -> Callable[..., None]:
+    """Wrap the `__init__` of a pool: its workers belong to no scope, and begin by a function that belongs to ours."""
+    names = list(signature(original).parameters)
+    place = names.index("initializer") if "initializer" in names else len(names)
+
+    def make(*args: Any, **kwargs: Any) -> None:
+        scope = _current()
+        if scope is None:
+            return original(*args, **kwargs)
+        if len(args) > place and callable(args[place]):
+            args = (*args[:place], InProcess(args[place], Context(scope)), *args[place + 1 :])
+        elif callable(kwargs.get("initializer")):
+            kwargs["initializer"] = InProcess(kwargs["initializer"], Context(scope))
+        _enter(None)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            _enter(scope)
+
+    return make
+
+
+def submit_to_pool(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap the `submit` of an executor. What workers it starts thereby belong to no scope."""
+
+    def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        scope = _current()
+        if scope is None:
+            return original(self, fn, *args, **kwargs)
+        task = InProcess(fn, Context(scope))
+        _enter(None)
+        try:
+            return original(self, task, *args, **kwargs)
+        finally:
+            _enter(scope)
+
+    return submit
+
+
+def _apply(original: Callable[..., Any]) -> Callable[..., Any]:
+    def apply(self: Any, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        scope = _current()
+        return original(self, func if scope is None else InProcess(func, Context(scope)), *args, **kwargs)
+
+    return apply
+
+
+def _imap(original: Callable[..., Any]) -> Callable[..., Any]:
+    def imap(self: Any, func: Callable[..., Any], iterable: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
+        scope = _current()
+        if scope is not None:
+            func, iterable = InProcess(func, Context(scope)), InScopeIterable(iterable, scope)
+        return original(self, func, iterable, *args, **kwargs)
+
+    return imap
+
+
+def _popen(original: Callable[..., None]) -> Callable[..., None]:
+    def start(*args: Any, **kwargs: Any) -> None:
+        scope = _current()
+        if scope is None:
+            return original(*args, **kwargs)
+        if len(args) > _ENV + 1:
+            args = (*args[: _ENV + 1], _environment(args[_ENV + 1], scope), *args[_ENV + 2 :])
+        else:
+            kwargs["env"] = _environment(kwargs.get("env"), scope)
+        return original(*args, **kwargs)
+
+    return start
+
+
+def _environment(given: Any, scope: Scope) -> Any:
+    """The environment for another program: what the program gave for it, and the context."""
+    try:
+        text = Context(scope).to_text()
+        if given is None:
+            return {**os.environ, VARIABLE: text}
+        environment = dict(given.items())
+        chosen = environment.pop(os.fsencode(VARIABLE), environment.get(VARIABLE))
+        if chosen is not None and os.fsdecode(chosen) != os.environ.get(VARIABLE):
+            return given  # It was chosen for this one, rather than copied along.
+        environment[VARIABLE] = text
+    except Exception as error:
+        # Where it is no environment at all, `Popen` says so.
+        if given is None or hasattr(given, "items"):
+            report("context", f"trackdsl cannot hand its context to another program: {told(error)}")
+        return given
+    return environment
+
+
+PATCHES = [
+    Patch("multiprocessing.process", "BaseProcess.start", _start),
+    Patch("multiprocessing.pool", "Pool.__init__", make_pool),
+    Patch("multiprocessing.pool", "Pool.apply_async", _apply),
+    Patch("multiprocessing.pool", "Pool._map_async", _apply),
+    Patch("multiprocessing.pool", "Pool.imap", _imap),
+    Patch("multiprocessing.pool", "Pool.imap_unordered", _imap),
+    Patch("concurrent.futures.thread", "ThreadPoolExecutor.__init__", make_pool),
+    Patch("concurrent.futures.process", "ProcessPoolExecutor.__init__", make_pool),
+    Patch("concurrent.futures.process", "ProcessPoolExecutor.submit", submit_to_pool),
+    Patch("subprocess", "Popen.__init__", _popen),
+]
