@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+from cluster_rows import clusters
 from concurrency_rows import concurrency
 from figures import Row, as_json, table_of, targets_of
 from loop_row import loop
@@ -31,6 +32,7 @@ _GROUPS: dict[str, Callable[[Place, Effort, Tell], list[Row]]] = {
     "loop": loop,
     "concurrency": concurrency,
     "values": values,
+    "clusters": clusters,
 }
 #: These two share their subjects, which take seconds to start.
 _RECORDING = ("stage", "metric")

@@ -44,6 +44,7 @@ class Effort:
         segments: of the numeric loop.
         points: of the program whose memory is watched.
         megabytes: of the large frame.
+        tasks: of a cluster.
     """
 
     rounds: int
@@ -52,10 +53,11 @@ class Effort:
     segments: int
     points: int
     megabytes: int
+    tasks: int
 
 
-FULL = Effort(rounds=15, starts=15, outages=5, segments=400, points=1_000_000, megabytes=1000)
-QUICK = Effort(rounds=3, starts=3, outages=1, segments=40, points=1_000_000, megabytes=200)
+FULL = Effort(rounds=15, starts=15, outages=5, segments=400, points=1_000_000, megabytes=1000, tasks=10_000)
+QUICK = Effort(rounds=3, starts=3, outages=1, segments=40, points=1_000_000, megabytes=200, tasks=800)
 
 
 def recording(place: Place, effort: Effort, groups: set[str], tell: Tell) -> list[Row]:

@@ -6,12 +6,13 @@ patch passes straight through where no scope is current.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
 import threading
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from trackdsl.errors import report, told
@@ -35,9 +36,18 @@ class Patch(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a patch stands, and what."""
+    """Where a patch stands, and what.
+
+    Attributes:
+        owner: the class or module whose attribute is replaced.
+        namespace: of the owner, as it is at any time.
+        attribute: its name there.
+        original: what stood there.
+        wrapper: what stands in its place.
+    """
 
     owner: Any
+    namespace: Mapping[str, Any]
     attribute: str
     original: Any
     wrapper: Any
@@ -74,10 +84,13 @@ def _install() -> None:
         try:
             if not _patches:
                 _prepare()
-            for patch in _patches:
-                module = sys.modules.get(patch.module)
-                if module is not None:
-                    _apply(patch, module)
+            # A loop over roots comes by here each time.
+            for owner, namespace, attribute, original, wrapper in _places.values():
+                if namespace.get(attribute) is original:
+                    setattr(owner, attribute, wrapper)
+                else:
+                    _stack()
+                    break
         except Exception as error:
             report("patching", f"trackdsl cannot follow threads and processes to where they run: {told(error)}")
 
@@ -90,58 +103,65 @@ def _uninstall() -> None:
         if _open:
             _installed = True
             return
-        for owner, attribute, original, wrapper in _places.values():
+        for owner, namespace, attribute, original, wrapper in _places.values():
             # Where somebody else has patched on top of ours, theirs stays.
-            if vars(owner).get(attribute) is wrapper:
+            if namespace.get(attribute) is wrapper:
                 setattr(owner, attribute, original)
 
 
+def _stack() -> None:
+    """Put every patch in place where others have patched too: below theirs if ours is there still, else on top."""
+    for patch, place in list(_places.items()):
+        found = place.namespace.get(place.attribute)
+        if found is not place.original and not _wraps(found, place.wrapper):
+            place = _places[patch] = _made(patch, place.owner, place.attribute, found)
+        if found is place.original:
+            setattr(place.owner, place.attribute, place.wrapper)
+
+
 def _prepare() -> None:
-    """Gather the patches, once; what is imported later is patched then."""
+    """Find what is to be patched, once; what is imported later is found then."""
     import wrapt
 
+    from trackdsl import mlflow_bridge
     from trackdsl.distributed._starters import patches
 
+    mlflow_bridge.install()
     _patches.extend(patches())
-    for module in dict.fromkeys(patch.module for patch in _patches):
-        if module not in sys.modules:
-            wrapt.register_post_import_hook(_on_import, module)
+    for name in dict.fromkeys(patch.module for patch in _patches):
+        module = sys.modules.get(name)
+        if module is None:
+            wrapt.register_post_import_hook(_on_import, name)
+        else:
+            _find(module)
 
 
 def _on_import(module: ModuleType) -> None:
     with _lock:
-        if _installed:
-            for patch in _patches:
-                if patch.module == module.__name__:
-                    _apply(patch, module)
+        for place in _find(module):
+            if _installed:
+                setattr(place.owner, place.attribute, place.wrapper)
 
 
-def _apply(patch: Patch, module: ModuleType) -> None:
-    place = _places.get(patch)
-    if place is None:
-        place = _place(patch, module)
-        if place is None:
-            return
-    owner, attribute, original, wrapper = place
-    found = vars(owner).get(attribute)
-    if found is original:
-        setattr(owner, attribute, wrapper)
-    elif found is not wrapper and not _wraps(found, wrapper):
-        del _places[patch]  # Somebody has replaced it in the meantime: theirs is the original now.
-        _apply(patch, module)
-
-
-def _place(patch: Patch, module: ModuleType) -> _Place | None:
+def _find(module: ModuleType) -> list[_Place]:
+    """Note where the patches of a module go; another version of a library may lack the one or other."""
     import wrapt
 
-    try:
-        owner, attribute, original = wrapt.resolve_path(module, patch.name)
-        original = vars(owner)[attribute]
-    except (AttributeError, KeyError):  # Another version of the library has no such function.
-        return None
-    wrapper = functools.wraps(original)(patch.wrapper(original))
-    place = _places[patch] = _Place(owner, attribute, original, wrapper)
-    return place
+    found = []
+    for patch in _patches:
+        if patch.module == module.__name__:
+            with contextlib.suppress(AttributeError, KeyError):
+                owner, attribute, _ = wrapt.resolve_path(module, patch.name)
+                place = _places[patch] = _made(patch, owner, attribute, vars(owner)[attribute])
+                found.append(place)
+    return found
+
+
+def _made(patch: Patch, owner: Any, attribute: str, original: Any) -> _Place:
+    # What others have put there may be an object that has to be asked for by the class, to know its instance.
+    called = original if type(original) is FunctionType else getattr(owner, attribute)
+    wrapper = functools.wraps(original)(patch.wrapper(called))
+    return _Place(owner, vars(owner), attribute, original, wrapper)
 
 
 def _wraps(found: Any, wrapper: Any) -> bool:
@@ -156,8 +176,9 @@ def _wraps(found: Any, wrapper: Any) -> bool:
 
 
 def _after_fork() -> None:
-    global _lock
+    global _lock, _installed
     _lock = threading.RLock()
+    _installed = False  # Another thread may have been at it: the next scope looks at every patch again.
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from trackdsl._context import Scope
 
 #: Modules whose threads serve whoever comes, and know themselves in whose context.
-_POOLS = frozenset(["concurrent.futures.thread", "anyio._backends._asyncio", "trio._core._thread_cache"])
+_POOLS = frozenset(
+    ["concurrent.futures.thread", "anyio._backends._asyncio", "trio._core._thread_cache"]
+    # Loops, pools and processes of Dask's; whatever runs in them brings its own.
+    + ["distributed." + name for name in ("_concurrent_futures_thread", "nanny", "process", "profile")]
+    + ["distributed.threadpoolexecutor", "distributed.utils"]
+)
 _current, _enter = _context.current, _context.enter
 
 

@@ -1,0 +1,30 @@
+"""What runs in Dask's scheduler: it alone knows how often a task was begun when workers come and go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distributed.diagnostics.plugin import SchedulerPlugin
+
+from trackdsl.distributed.dask import ATTEMPT, CONTEXT
+
+
+class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
+    """Writes into the annotations of a task, which go to the worker, which attempt the next one is."""
+
+    name = "trackdsl-attempts"
+    idempotent = True
+
+    def __init__(self) -> None:
+        self._scheduler: Any = None
+
+    async def start(self, scheduler: Any) -> None:
+        """Begin to count."""
+        self._scheduler = scheduler
+
+    def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
+        """A task that ran, or whose result is lost, and that is not done: should it run again, that is another time."""
+        if finish != "memory" and start in ("processing", "memory"):
+            task = self._scheduler.tasks.get(key)
+            if task is not None and task.annotations and CONTEXT in task.annotations:
+                task.annotations = {**task.annotations, ATTEMPT: task.annotations.get(ATTEMPT, 1) + 1}

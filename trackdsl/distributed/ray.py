@@ -1,0 +1,278 @@
+"""Ray: a task, and a call of an actor's method, belongs to the run that submitted it.
+
+Functions and classes are exported to the cluster as they are, so that names, signatures and what is already there stay
+what they were. The context travels with each call as one argument more, behind those that Ray has checked; the worker
+takes it out again before the function is called. Ray's own tracing passes its context in the same way, but has to
+change the functions for it (ray/util/tracing/tracing_helper.py).
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any
+
+from trackdsl._propagation import Context
+from trackdsl.distributed._patching import Patch, opened
+from trackdsl.distributed._sending import text_here
+from trackdsl.distributed._surroundings import Task, inside
+from trackdsl.errors import logger, report, told
+
+_WORKER = "ray._private.worker"
+#: Where Ray keeps what makes a list of arguments and what takes it apart; the second is that of older versions.
+_SIGNATURES = ("ray._common.signature", "ray._private.signature")
+#: Stands before the context in the list of a call's arguments, and is no name that an argument can have.
+MARK = "trackdsl:context"
+_NOTHING = Context(None)
+
+
+class Arguments(tuple[Any, ...]):
+    """The positional arguments of a call on their way to where Ray checks them, with the context of the call.
+
+    Ray leaves out that step where there are no arguments, so it is true also where it is empty.
+    """
+
+    text: str
+
+    def __bool__(self) -> bool:
+        return True
+
+
+def _arrive() -> str:
+    """Unpickled in a worker, before the arguments are taken apart; pickled by value, as trackdsl may not be there."""
+    try:
+        from trackdsl.distributed.ray import arrived
+
+        return arrived()
+    except Exception:
+        import sys
+
+        mark = "trackdsl:context"
+        for name in ("ray._common.signature", "ray._private.signature"):
+            module: Any = sys.modules.get(name)
+            if module is not None and not hasattr(module.recover_args, "trackdsl"):
+                original = module.recover_args
+
+                def recover_args(flattened_args, original=original):  # type: ignore[no-untyped-def]
+                    if flattened_args and flattened_args[-2] == mark:
+                        flattened_args = flattened_args[:-2]
+                    return original(flattened_args)
+
+                recover_args.trackdsl = True  # type: ignore[attr-defined]
+                module.recover_args = recover_args
+        return mark
+
+
+class _Arrival:
+    """Pickles to a call of `_arrive`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        by_value = types.FunctionType(_arrive.__code__, {"__builtins__": __builtins__}, "_arrive")
+        by_value.__module__ = "__main__"
+        return by_value, ()
+
+
+class _Mark:
+    """The mark as it travels: unpickling it makes the worker ready for the context that follows."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (_arrival(),)
+
+
+_mark = _Mark()
+
+
+@functools.lru_cache(maxsize=1)
+def _arrival() -> bytes:
+    pickled: bytes = sys.modules["ray"].cloudpickle.dumps(_Arrival())
+    return pickled
+
+
+@functools.lru_cache(maxsize=1)
+def _can_follow() -> bool:
+    """Whether this version of Ray, which the workers have too, takes arguments apart where it is expected to."""
+    worker = getattr(sys.modules[_WORKER], "Worker", None)
+    found = any(hasattr(sys.modules.get(name), "recover_args") for name in _SIGNATURES)
+    found = found and hasattr(worker, "record_task_log_start") and hasattr(worker, "record_task_log_end")
+    if not found:
+        report("ray", "trackdsl does not know this version of Ray: what runs in its tasks begins as roots.")
+    return found
+
+
+def _carried(args: Any) -> Any:
+    """The arguments of a call, with its context where it has one."""
+    text = text_here("Ray")
+    if not text or not _can_follow():
+        return args
+    carried = Arguments(args or ())
+    carried.text = text
+    return carried
+
+
+def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What starts a task, and what makes an actor."""
+
+    def _remote(self: Any, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        return original(self, _carried(args), kwargs, *rest, **options)
+
+    return _remote
+
+
+def _call_method(original: Callable[..., Any]) -> Callable[..., Any]:
+    def _actor_method_call(self: Any, method_name: str, args: Any = None, *rest: Any, **options: Any) -> Any:
+        return original(self, method_name, _carried(args), *rest, **options)
+
+    return _actor_method_call
+
+
+def _flatten(original: Callable[..., Any]) -> Callable[..., Any]:
+    def flatten_args(signature_parameters: Any, args: Any, kwargs: Any) -> Any:
+        flattened = original(signature_parameters, args, kwargs)
+        return [*flattened, _mark, args.text] if type(args) is Arguments else flattened
+
+    return flatten_args
+
+
+PATCHES = [
+    Patch("ray.remote_function", "RemoteFunction._remote", _submit),
+    Patch("ray.actor", "ActorClass._remote", _submit),
+    Patch("ray.actor", "ActorHandle._actor_method_call", _call_method),
+    *(Patch(name, "flatten_args", _flatten) for name in _SIGNATURES),
+]
+
+
+class _Here(threading.local):
+    """What a thread of a worker is about."""
+
+    #: The context that has been taken out of the arguments of the task which begins next.
+    text = ""
+    #: The scope that it runs in.
+    inside: inside | None = None
+    #: Id and task of the one that ran last: generators of `num_returns="dynamic"` run after its end.
+    last: tuple[str, Task] | None = None
+
+
+_here = _Here()
+#: The calls that run in the event loops of an asynchronous actor, by their ids.
+_tasks: dict[str, Task] = {}
+_followed = False
+
+
+def arrived() -> str:
+    """A context has arrived in this process: be ready to take it out.
+
+    Raises:
+        ImportError: this version of Ray has nowhere to do so.
+    """
+    follow()
+    if not _followed:
+        raise ImportError("this version of Ray is unknown")
+    return MARK
+
+
+def follow() -> None:
+    """Stand around every task of this worker from now on; the patches stand for good, as scopes come and go."""
+    global _followed
+    opened(_WORKER)
+    modules = [module for module in map(sys.modules.get, _SIGNATURES) if hasattr(module, "recover_args")]
+    if _followed or not modules or not _can_follow():
+        return
+    worker: Any = sys.modules[_WORKER].Worker
+    for module in modules:
+        _replace(module, "recover_args", _recover)
+    _replace(worker, "record_task_log_start", _begin)
+    _replace(worker, "record_task_log_end", _end)
+    _followed = True
+
+
+def _replace(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    original = getattr(owner, name)
+    wrapped = functools.wraps(original)(wrapper(original))
+    wrapped.trackdsl = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)
+
+
+def _recover(original: Callable[..., Any]) -> Callable[..., Any]:
+    def recover_args(flattened_args: Any) -> Any:
+        if flattened_args and flattened_args[-2] == MARK:
+            _here.text = flattened_args[-1]
+            flattened_args = flattened_args[:-2]
+        return original(flattened_args)
+
+    return recover_args
+
+
+def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What Ray calls right before a task's function, in its thread, with the id and the number of the attempt."""
+
+    def record_task_log_start(self: Any, task_id: Any, attempt_number: int) -> Any:
+        text, _here.text = _here.text, ""
+        try:
+            _leave()
+            tags = {"trackdsl.task": task_id.hex(), "trackdsl.attempt": str(attempt_number + 1)}
+            task = Task(_received(text), tags)
+            if self.core_worker.current_actor_is_asyncio():
+                # Its body runs in the thread of an event loop, which is asked for the id then.
+                _tasks[task_id.hex()] = task
+            else:
+                _here.last = task_id.hex(), task
+                _here.inside = inside(task)
+                _here.inside.__enter__()
+        except Exception as error:
+            logger.warning("trackdsl cannot follow a task of Ray, so its runs begin as roots: %s", told(error))
+        return original(self, task_id, attempt_number)
+
+    return record_task_log_start
+
+
+def _end(original: Callable[..., Any]) -> Callable[..., Any]:
+    def record_task_log_end(self: Any, task_id: Any, attempt_number: int) -> Any:
+        _tasks.pop(task_id.hex(), None)
+        _leave()
+        return original(self, task_id, attempt_number)
+
+    return record_task_log_end
+
+
+def _leave() -> None:
+    """Leave the scope of the task that has ended, or was cancelled before it had begun."""
+    around, _here.inside = _here.inside, None
+    if around is not None:
+        around.__exit__()
+
+
+def _received(text: str) -> Context:
+    try:
+        return _read(text)
+    except Exception as error:
+        logger.warning("trackdsl cannot read the context of a task, so its runs begin as roots: %s", told(error))
+        return _NOTHING
+
+
+@functools.lru_cache(maxsize=256)
+def _read(text: str) -> Context:
+    return Context.from_text(text)
+
+
+def current_task() -> Task | None:
+    """The task of Ray that this code runs in, where no scope was entered for it."""
+    ray: Any = sys.modules["ray"]
+    worker = ray._private.worker.global_worker
+    if worker.mode != ray.WORKER_MODE:
+        return None
+    follow()
+    id_ = ray.get_runtime_context().get_task_id()
+    task = _tasks.get(id_)
+    if task is not None:
+        return task
+    if _here.last is not None and _here.last[0] == id_:
+        return _here.last[1]
+    # trackdsl has been imported by this very task, or a thread asks, for which Ray makes up an id.
+    if id_ is None or threading.current_thread() is not threading.main_thread():
+        return Task(_NOTHING)
+    attempt = worker.core_worker.get_current_task_attempt_number()
+    return Task(_NOTHING, {"trackdsl.task": id_, "trackdsl.attempt": str(attempt + 1)})
