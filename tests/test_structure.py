@@ -24,8 +24,9 @@ LAYERS = [
     {"__init__"},
     {"_decorators", "_configure", "_log", "_steps", "_reading"},
     {"_call", "_call_shapes"},
-    {"_roots", "_returns"},
-    {"_propagation", "distributed"},
+    {"_call_parameters", "_deferred", "_generator_body", "_methods"},
+    {"_roots", "_returns", "mlflow_bridge"},
+    {"_propagation", "_carried", "distributed"},
     {"_found"},
     {"_models"},
     {"_lifecycle"},
@@ -37,7 +38,7 @@ LAYERS = [
     {"_record", "_target", "_context", "_failure", "_state", "_source", "_replay"},
     {"_flatten", "_process"},
     {"handlers"},
-    {"markers", "journal", "_events", "_secrets", "_ids"},
+    {"markers", "journal", "_events", "_secrets", "_ids", "_stack", "_held_context"},
     {"settings"},
     {"errors", "_suggest", "_version"},
 ]
@@ -89,13 +90,24 @@ def test_imports_follow_the_arrows() -> None:
 
 
 def test_only_the_sink_and_the_tools_import_mlflow() -> None:
-    """MLflow is imported in one module of the delivery, and by commands that read it back."""
+    """MLflow is imported by the sink, by commands that read it back, and where the program has imported it itself."""
     users = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
         if any(name.split(".")[0] == "mlflow" for name, _ in _imports(path))
+        and path.parent.name != "mlflow_bridge"  # A program that imports no MLflow imports none of it, see below.
     }
     assert users <= {"delivery/_mlflow.py", "delivery/_models.py", "_reading.py", "cli/_demo.py"}
+
+
+def test_the_bridge_waits_for_mlflow() -> None:
+    """Installing the bridge imports no MLflow, and nothing of the bridge that does."""
+    program = (
+        "import sys, trackdsl.mlflow_bridge as bridge; bridge.install(); bridge.install(); "
+        "print([name for name in sys.modules if name.split('.')[0] == 'mlflow' or name.startswith(bridge.__name__)])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "['trackdsl.mlflow_bridge']\n"
 
 
 @pytest.mark.parametrize("name", MODULES)
