@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from trackdsl import OptionError, Run, _images, _roots, _target, configure, log_stream, stage, steps
+from trackdsl import OptionError, Run, _images, _lifecycle, _target, configure, log_stream, stage, steps
 from trackdsl import _events as events
 from trackdsl._tables import rows_of
 from trackdsl.delivery import _table_format, _tables
@@ -514,7 +514,7 @@ def test_rows_join_those_of_plain_mlflow(store: str, suffix: str) -> None:
         mlflow.log_table({"a": [1]}, f"t.{suffix}")
         trackdsl.log_table({"a": [2, 3]}, f"t.{suffix}")
         deliver()
-        _roots._adopted.clear()  # As in another process: the journal that told of this run is gone.
+        _lifecycle._adopted.clear()  # As in another process: the journal that told of this run is gone.
         mlflow.log_table({"a": [4]}, f"t.{suffix}")
         trackdsl.log_table({"a": [5]}, f"t.{suffix}")
         deliver()
@@ -557,7 +557,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(_tables, "_PAUSE", 0.0)
     monkeypatch.setattr("trackdsl.delivery._worker._FIRST_PAUSE", 0.0)
     monkeypatch.setattr("trackdsl.delivery._worker._LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr("trackdsl.delivery._stream._GIT_PATIENCE", 0.0)
+    monkeypatch.setattr("trackdsl.delivery._git_tags.PATIENCE", 0.0)
     return tmp_path / SPOOL
 
 

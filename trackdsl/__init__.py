@@ -36,6 +36,7 @@ from trackdsl._run import Run
 from trackdsl._steps import log_stream, steps
 from trackdsl._version import __version__
 from trackdsl.delivery import flush
+from trackdsl.distributed._surroundings import look_for_workers as _look_for_workers
 from trackdsl.errors import (
     ArtifactError,
     ContextError,
@@ -100,3 +101,5 @@ __all__ = [
     "steps",
     "track_returns",
 ]
+
+_look_for_workers()

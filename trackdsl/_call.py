@@ -20,6 +20,7 @@ from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
+from trackdsl._stack import EVERY, Room, deepen, release, shallow
 from trackdsl._state import state
 from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import OptionError, ReturnsError, TemplateError, logger
@@ -133,8 +134,12 @@ class Call:
             name, experiment = self._names(args, kwargs)
             scope = open_scope(options, name, experiment, params, self._tags, self._site, self)
         except Exception as error:
-            fault("entering a call", error)
+            with contextlib.suppress(RecursionError):  # Where the stack is full it cannot even be told.
+                fault("entering a call", error)
             return None
+        depth = scope.depth = scope.depth + 1
+        if not depth % EVERY:
+            scope.room = deepen()
         if flat or plan.datasets:
             self._record_rest(scope.run, flat, args, kwargs)
         return scope
@@ -152,22 +157,27 @@ class Call:
         run = outer.run if outer is not None else _roots.run_around()
         if run is None:
             return self._enter_run(args, kwargs)
+        scope = None
         with guarded("entering a call"):
             name = self._names(args, kwargs)[0]
             scope = open_section(run, outer, name, self)
+            scope.depth += 1
+            if not scope.depth % EVERY:
+                scope.room = deepen()
             if scope.index == 0 and self.plan.records:
                 params: dict[str, Scalar] = {}
                 flat = self.plan.params(params, args, kwargs)
                 append_params(run, _under(name, params))
                 self._record_rest(run, flat, args, kwargs, f"{name}.")
-            return scope
-        return None
+        return scope
 
     def _enter_nothing(self, _args: Args, _kwargs: Kwargs) -> Scope | None:
         if self._behind is not None:
             # A cache in between may answer without any run: an earlier one must not be taken for this call's.
             _last_run.set(None)
-        return _context.current()
+        scope = _context.current()
+        room = None if shallow() else deepen()
+        return scope if room is None else _Deep(scope, room)
 
     def _leave_run(
         self,
@@ -217,6 +227,9 @@ class Call:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
+        if type(scope) is _Deep:
+            release(scope.room)
+            scope = scope.outer
         if error is not None or self.returns is None:
             return
         noted = _last_run.get() if self._behind is not None else None
@@ -258,6 +271,21 @@ class Call:
         return name, experiment
 
 
+class _Deep(Scope):
+    """Stands for the scope around a call that has none of its own, and was given room on the stack.
+
+    Args:
+        outer: the scope around it.
+        room: to be released at the end of the call.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, outer: Scope | None, room: Room) -> None:
+        self.outer = outer
+        self.room = room
+
+
 #: The run that a call with a `track_returns` further out has just ended.
 _last_run: ContextVar[tuple[Call, Run] | None] = ContextVar("trackdsl_last_run", default=None)
 
@@ -273,6 +301,8 @@ def open_scope(
 ) -> Scope:
     """Begin a run where the table "where a run goes" says, and make it current."""
     outer = _context.current()
+    if around := _roots.task_tags() if outer is None else outer.tags:
+        tags = {**tags, **around}
     parent, target, home = _roots.place(outer, options.tracking_uri, experiment)
     if parent is not None and experiment is not None:
         tags = {**tags, "trackdsl.experiment": experiment}
@@ -305,12 +335,15 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
             seconds = (_clock() - scope.entered) / 1e9
             record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)
     except Exception as trouble:
-        if error is None:
-            fault("leaving a call", trouble)
-        else:  # The user's own exception is on its way, and is never replaced.
-            logger.warning("trackdsl: leaving a call failed: %s: %s", type(trouble).__name__, trouble)
+        with contextlib.suppress(RecursionError):
+            if error is None:
+                fault("leaving a call", trouble)
+            else:  # The user's own exception is on its way, and is never replaced.
+                logger.warning("trackdsl: leaving a call failed: %s: %s", type(trouble).__name__, trouble)
     finally:
         _context.leave(scope)
+        if scope.room is not None:
+            release(scope.room)
 
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:

@@ -8,33 +8,98 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _context
+from trackdsl import _stack
+from trackdsl._call_parameters import wrapper_like
+from trackdsl._deferred import Deferred, is_future
+from trackdsl._generator_body import Body, Unrecorded
 from trackdsl._state import state
 
 if TYPE_CHECKING:
     from trackdsl._call import Call
-    from trackdsl._context import Scope
 
 
 def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     """Wrap `fn` so that each call is recorded as `call` says."""
+    kind = _kind_of(fn)
+    if kind is not None:
+        wrapper = wrapper_like(fn, _SHAPES[kind], fn, call)
+    elif any(_kind_of(inner) is not None for inner in _further_in(fn)):
+        wrapper = _deferring(fn, call)
+    else:
+        wrapper = _plain(fn, call)
+    functools.update_wrapper(wrapper, fn)
+    _bring_methods(wrapper, fn)
+    wrapper.__trackdsl__ = call
+    flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
+    made: Callable[..., Any] = types.coroutine(wrapper) if flags & inspect.CO_ITERABLE_COROUTINE else wrapper
+    return made
+
+
+def _kind_of(fn: Callable[..., Any]) -> type | None:
+    """The type of what a function gives back that is run later; None for a plain function."""
     called = fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else type(fn).__call__
     if inspect.isgeneratorfunction(called):
-        shape = _generator
-    elif inspect.isasyncgenfunction(called):
-        shape = _async_generator
-    else:
-        shape = _coroutine if inspect.iscoroutinefunction(called) else _plain
-    wrapper = functools.wraps(fn)(shape(fn, call))
-    wrapper.__trackdsl__ = call  # type: ignore[attr-defined]
-    return wrapper
+        return types.GeneratorType
+    if inspect.isasyncgenfunction(called):
+        return types.AsyncGeneratorType
+    return types.CoroutineType if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(fn) else None
+
+
+def _further_in(fn: Any) -> Iterator[Any]:
+    """The functions that `fn`, a decorator of somebody else's, wraps, by what `functools.wraps` says."""
+    seen = {id(fn)}
+    while True:
+        fn = fn.func if isinstance(fn, functools.partial) else getattr(fn, "__wrapped__", None)
+        if fn is None or id(fn) in seen:
+            return
+        seen.add(id(fn))
+        yield fn
+
+
+def _bring_methods(wrapper: Any, fn: Any) -> None:
+    """Give the wrapper of an object what is called on it, such as `cache_clear`: `functools` knows attributes alone."""
+    if isinstance(fn, functools.partial):
+        wrapper.func, wrapper.args, wrapper.keywords = fn.func, fn.args, fn.keywords
+    elif not isinstance(fn, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
+        for name in dir(type(fn)):
+            found = inspect.getattr_static(type(fn), name)
+            method = inspect.isroutine(found) or isinstance(found, (classmethod, staticmethod))
+            if method and not name.startswith("__") and name not in wrapper.__dict__:
+                setattr(wrapper, name, getattr(fn, name))
 
 
 def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+    enter, leave = call.enter, call.leave
+    # Else positional arguments are let go while they are handed over, in an expression that comes after them: the
+    # function may delete one of gigabytes. Up to 3.11 Python itself holds them.
+    keeps = call.returns is not None
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if state.disabled:
+            if _stack.shallow():
+                return fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
+            with _stack.deeper():
+                return fn(*args, **kwargs)
+        scope = enter(args, kwargs)
+        try:
+            result = fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
+        except BaseException as error:
+            leave(scope, None, error, args, kwargs)
+            raise
+        leave(scope, result, None, args, kwargs)
+        return result
+
+    return wrapper
+
+
+def _deferring(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+    """For what wraps a function that is run later: what it gives back goes on where it is run, on the same run."""
     enter, leave = call.enter, call.leave
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -46,21 +111,39 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
         except BaseException as error:
             leave(scope, None, error, args, kwargs)
             raise
-        leave(scope, result, None, args, kwargs)
+        shape = _SHAPES.get(type(result))
+        if shape is not None:
+            return _named_like(result, shape(lambda: result, Deferred(call, scope, args, kwargs))())
+        if is_future(result):
+            result.add_done_callback(Deferred(call, scope, args, kwargs).when_done)
+        else:
+            leave(scope, result, None, args, kwargs)
         return result
 
     return wrapper
 
 
-def _coroutine(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+def _named_like(inner: Any, outer: Any) -> Any:
+    outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
+    return outer
+
+
+def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
     enter, leave = call.enter, call.leave
+    keeps = call.returns is not None
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         if state.disabled:
-            return await fn(*args, **kwargs)
+            if _stack.shallow():
+                return await fn(*args, **kwargs)
+            with _stack.deeper():
+                return await fn(*args, **kwargs)
         scope = enter(args, kwargs)
         try:
-            result = await fn(*args, **kwargs)
+            awaited = fn(*args, **kwargs)
+            if not keeps:
+                args, kwargs = (), {}
+            result = await awaited
         except BaseException as error:
             leave(scope, None, error, args, kwargs)
             raise
@@ -70,17 +153,18 @@ def _coroutine(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     return wrapper
 
 
-def _generator(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+def _generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         body = Unrecorded(args, kwargs) if state.disabled else Body(call, args, kwargs)
         del args, kwargs
         inner = body.begin(fn)
-        # What passes through is held here alone, and let go at once: it may be a batch of gigabytes.
         resume: Any = inner.send
-        passing: list[Any] = [None]
+        # What passes through is held here alone, and let go at once: it may be a batch of gigabytes.
+        passing: list[Any] = []
         while True:
             try:
-                passing.append(resume(passing.pop()))
+                # `next` takes less of the C stack, which counts where generators go through each other by the hundred.
+                passing.append(resume(passing.pop()) if passing else next(inner))
             except StopIteration as stop:
                 body.end(stop.value, None)
                 return stop.value
@@ -95,11 +179,13 @@ def _generator(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
                 resume = inner.throw
                 passing.append(thrown)
             body.resume(passing[0])
+            if passing[0] is None:
+                passing.clear()
 
     return wrapper
 
 
-def _async_generator(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+def _async_generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         body = Unrecorded(args, kwargs) if state.disabled else Body(call, args, kwargs)
         del args, kwargs
@@ -144,106 +230,22 @@ def _unhooked(inner: Any) -> Callable[[Any], Any]:
     return asend
 
 
-class Unrecorded:
-    """The body of a generator while nothing is recorded.
-
-    Args:
-        args: its arguments; they are let go when it is made.
-        kwargs: those given by name.
-    """
-
-    __slots__ = ("_args", "_kwargs")
-
-    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._args = args
-        self._kwargs = kwargs
-
-    def begin(self, fn: Callable[..., Any]) -> Any:
-        """Make the generator."""
-        args, kwargs = self._args, self._kwargs
-        self._args, self._kwargs = (), {}
-        return fn(*args, **kwargs)
-
-    def suspend(self, item: Any) -> None:
-        """It has yielded."""
-
-    def resume(self, sent: Any) -> None:
-        """It goes on, with what was sent or thrown."""
-
-    def end(self, result: Any, error: BaseException | None) -> None:
-        """It has ended."""
-
-
-class Body(Unrecorded):
-    """The body of one generator, which runs in pieces: its scope is current while it runs, never for its caller.
-
-    Args:
-        call: how it is recorded.
-        args: its arguments; they are let go when it is made, unless what it returns is recorded.
-        kwargs: those given by name.
-    """
-
-    __slots__ = ("_call", "_closing", "_count", "_inside", "_outer", "_scope")
-
-    def __init__(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__(args, kwargs)
-        self._call = call
-        self._closing = False
-        self._count = 0
-        self._outer = _context.current()
-        self._inside: Scope | None = None
-        self._scope: Scope | None = None
-
-    def begin(self, fn: Callable[..., Any]) -> Any:
-        """Enter the call and make the generator, which refuses wrong arguments."""
-        args, kwargs = self._args, self._kwargs
-        self._scope = self._call.enter(args, kwargs)
-        try:
-            inner = fn(*args, **kwargs)
-        except BaseException as error:
-            self.end(None, error)
-            raise
-        if self._call.returns is None:
-            self._args, self._kwargs = (), {}
-        return inner
-
-    def suspend(self, item: Any) -> None:
-        """Record what was yielded, and give the context back to the caller."""
-        self._call.record_yield(self._scope, item, self._count)
-        self._count += 1
-        if self._call.options is not None:
-            if self._scope is not None:
-                self._scope.step = self._count
-            self._inside = _context.current()
-            _context.enter(self._outer)
-
-    def resume(self, sent: Any) -> None:
-        """Take the context from whoever asks for the next item, or wants no more."""
-        self._closing = isinstance(sent, GeneratorExit)
-        if self._call.options is not None:
-            self._outer = _context.current()
-            _context.enter(self._inside)
-
-    def end(self, result: Any, error: BaseException | None) -> None:
-        """Leave the call. A body that its caller closes has not failed."""
-        if self._closing and (error is None or isinstance(error, GeneratorExit)):
-            self._call.note_closed_early(self._scope)
-            error = None
-        try:
-            self._call.leave(self._scope, result, error, self._args, self._kwargs)
-        finally:
-            if self._call.options is not None:
-                _context.enter(self._outer)
-
-
-_SHAPES = (_plain, _coroutine, _generator, _async_generator)
-_WRAPPERS = {const for shape in _SHAPES for const in shape.__code__.co_consts if inspect.iscode(const)}
+_SHAPES: dict[type, Callable[..., Any]] = {
+    types.CoroutineType: _coroutine,
+    types.GeneratorType: _generator,
+    types.AsyncGeneratorType: _async_generator,
+}
+#: The end of this file's name, by which wrappers are known that have come from another machine too.
+_FILE = os.sep.join(_plain.__code__.co_filename.split(os.sep)[-2:])
 
 
 def call_of(fn: Any) -> Call | None:
     """The call behind one of our own wrappers; None for any other function, also one that wraps ours."""
     found: Call | None = getattr(fn, "__trackdsl__", None)
-    return found if found is not None and getattr(fn, "__code__", None) in _WRAPPERS else None
+    code = getattr(fn, "__code__", None)
+    if found is None or code is None:
+        return None
+    return found if code.co_name == "wrapper" and code.co_filename.endswith(_FILE) else None
 
 
 def call_behind(fn: Any) -> Call | None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from trackdsl import _held_context  # noqa: F401 - it is there from the first run on
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from trackdsl._run import Run
+    from trackdsl._stack import Room
 
 
 class Scope:
@@ -17,25 +22,47 @@ class Scope:
         outer: the scope around this one.
         owner: the block or call that opened it, to find it again at the exit.
         step: the default step of metrics.
+        depth: how many decorated calls there are from the outermost to here.
+        room: what the stack has been given for their frames, where it has been.
+        plain: what plain MLflow is shown for its run; not there before MLflow asks.
     """
 
-    __slots__ = ("entered", "index", "outer", "owner", "run", "section", "step")
+    __slots__ = ("depth", "entered", "index", "outer", "owner", "plain", "room", "run", "section", "step")
+
+    plain: object
+
+    #: What a run that begins directly in it is tagged with; see `TaskScope`.
+    tags: Mapping[str, str] | None = None
 
     def __init__(self, run: Run, outer: Scope | None, owner: object, step: int) -> None:
         self.run = run
         self.outer = outer
         self.owner = owner
         self.step = step
+        self.depth: int = 0 if outer is None else outer.depth
+        self.room: Room | None = None
         # Of sections alone (`nested=False`): the name, the index of the call, the time of entry in nanoseconds.
         self.section: str | None = None
         self.index = 0
         self.entered = 0
 
 
+class TaskScope(Scope):
+    """The scope around a task of a cluster engine: the run that submitted it, and the tags of the task."""
+
+    __slots__ = ("tags",)
+
+    def __init__(self, run: Run, outer: Scope | None, owner: object, step: int, tags: Mapping[str, str]) -> None:
+        super().__init__(run, outer, owner, step)
+        self.tags = tags
+
+
 _current: ContextVar[Scope | None] = ContextVar("trackdsl_scope", default=None)
 
 current = _current.get
 enter = _current.set
+#: Is told of a scope that is left while others inside it are open: the innermost of those, and the one that is left.
+on_left_open: Callable[[Scope, Scope], None] | None = None
 
 
 def leave(scope: Scope) -> None:
@@ -45,6 +72,8 @@ def leave(scope: Scope) -> None:
     while inside is not None:
         if inside is scope:
             _current.set(scope.outer)
+            if innermost is not scope and innermost is not None and on_left_open is not None:
+                on_left_open(innermost, scope)
             return
         inside = inside.outer
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 from trackdsl._call import Call, Options, enter_block, leave_block
 from trackdsl._call_shapes import call_behind, call_of, wrap
 from trackdsl._context import Scope
+from trackdsl._methods import METHODS, rebuilt
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._suggest import suggestion_for
@@ -202,7 +203,7 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
 
 def _word(word: str, name: Any, options: dict[str, Any], known: tuple[str, ...]) -> Any:
     if name is not None and not isinstance(name, str):
-        if options or not (callable(name) or isinstance(name, (classmethod, staticmethod, property))):
+        if options or not (callable(name) or hasattr(type(name), "__get__")):
             raise OptionError(
                 f"{word}() takes a name as its first argument, not {name!r}. Write @{word}(...) above the function.",
                 option="name",
@@ -216,8 +217,8 @@ def _word(word: str, name: Any, options: dict[str, Any], known: tuple[str, ...])
 
 
 def _decorate(fn: Any, options: Options) -> Any:
-    if isinstance(fn, (classmethod, staticmethod)):
-        return type(fn)(_decorate(fn.__func__, options))
+    if isinstance(fn, METHODS):
+        return rebuilt(fn, lambda inner: _decorate(inner, options))
     _check_callable(fn, options.word)
     inner = call_of(fn)
     if inner is not None and inner.options is None:
@@ -228,8 +229,8 @@ def _decorate(fn: Any, options: Options) -> Any:
 
 
 def _track(fn: Any, names: tuple[str, ...], options: dict[str, Any]) -> Any:
-    if isinstance(fn, (classmethod, staticmethod)):
-        return type(fn)(_track(fn.__func__, names, options))
+    if isinstance(fn, METHODS):
+        return rebuilt(fn, lambda inner: _track(inner, names, options))
     _check_callable(fn, "track_returns")
     inner = call_of(fn)
     target = fn if inner is None else inner.fn
@@ -241,8 +242,9 @@ def _track(fn: Any, names: tuple[str, ...], options: dict[str, Any]) -> Any:
 
 
 def _check_callable(fn: Any, word: str) -> None:
-    if isinstance(fn, property):
-        raise OptionError(f"@{word} goes below @property, next to the function.", option="property")
+    if isinstance(fn, (property, functools.cached_property)):
+        name = type(fn).__name__
+        raise OptionError(f"@{word} goes below @{name}, next to the function.", option=name)
     if inspect.isclass(fn) or not callable(fn):
         raise OptionError(f"@{word} decorates functions and methods, not {fn!r}.", option=repr(fn))
 

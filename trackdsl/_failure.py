@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from types import TracebackType
+from typing import Any
 
 from trackdsl._events import Failure
 from trackdsl._secrets import mask_prose
@@ -49,10 +51,50 @@ def _message(error: BaseException) -> str:
         return f"<the message cannot be read: {type(fault).__name__}>"
 
 
+def _last_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The end of a traceback: `traceback` goes through all of it to find its last frames, at every level of a stack."""
+    ahead = trace
+    for _ in range(_MAX_FRAMES):
+        ahead = None if ahead is None else ahead.tb_next
+    while ahead is not None and trace is not None:
+        ahead, trace = ahead.tb_next, trace.tb_next
+    return trace
+
+
+class _Stack(traceback.StackSummary):
+    """The frames of a traceback, written out once."""
+
+    def format(self, **options: Any) -> list[str]:
+        """See `traceback.StackSummary`."""
+        if not hasattr(self, "_lines"):
+            self._lines = super().format(**options)
+        return self._lines
+
+
+#: That of the last deep stack: it has the same end at each of its levels, where a recursion without end has a thousand.
+_deep_stack: dict[tuple[Any, ...], _Stack] = {}
+
+
+def _places(trace: TracebackType | None) -> tuple[Any, ...]:
+    places = []
+    while trace is not None:
+        places.append((id(trace.tb_frame.f_code), trace.tb_lasti, trace.tb_lineno))
+        trace = trace.tb_next
+    return tuple(places)
+
+
 def _traceback(error: BaseException) -> str:
     try:
-        told = traceback.TracebackException(type(error), error, error.__traceback__, limit=-_MAX_FRAMES, compact=True)
-        told.stack = traceback.StackSummary.from_list([f for f in told.stack if not f.filename.startswith(_HERE)])
+        last = _last_frames(error.__traceback__)
+        deep = last is not error.__traceback__
+        known = _deep_stack.get(_places(last)) if deep else None
+        told = traceback.TracebackException(
+            type(error), error, None if known else last, limit=-_MAX_FRAMES, compact=True
+        )
+        told.stack = known or _Stack([frame for frame in told.stack if not frame.filename.startswith(_HERE)])
+        if deep and not known:
+            _deep_stack.clear()
+            _deep_stack[_places(last)] = told.stack
         text = "".join(told.format())
         if len(text) <= _MAX_TRACEBACK:
             return mask_prose(text)

@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from trackdsl import _artifacts, _failure
+from trackdsl import _artifacts, _failure, settings
 from trackdsl._events import Adopt, Close, Failure, Open, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
@@ -34,7 +34,8 @@ def open_run(
     run = Run(new_id(), name, parent, path, experiment, target)
     now = run._began = _now()
     parent_id = None if parent is None else parent._id
-    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
+    experiment_id = settings.experiment_id() if parent is None and experiment is None else None
+    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site, experiment_id)
     payload = encode_safely(event)
     large = len(payload) > LARGE
     if large:
@@ -59,7 +60,7 @@ if hasattr(os, "register_at_fork"):
 def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> AdoptedRun:
     """A handle on a run that plain MLflow opened; trackdsl writes to it and never ends it."""
     run = _adopted.get(mlflow_run_id)
-    if run is None:
+    if run is None or run._target is not target:
         run = AdoptedRun(new_id(), "mlflow", None, "mlflow", None, target)
         run.mlflow_run_id, run.mlflow_experiment_id = mlflow_run_id, experiment_id
         target.append(encode_safely(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from trackdsl import _context, settings
@@ -13,6 +14,7 @@ from trackdsl._propagation import Context, inherited
 from trackdsl._run import Run
 from trackdsl._state import state
 from trackdsl._target import Target, target_for
+from trackdsl.distributed._surroundings import current_task
 from trackdsl.errors import TrackdslError, report
 
 _PACKAGE = os.path.dirname(__file__) + os.sep
@@ -29,7 +31,7 @@ def place(
         experiment: as named by the word itself.
 
     Returns:
-        the parent (None for a root), the target, and the name of the MLflow experiment.
+        the parent (None for a root), the target, and the name of the MLflow experiment; None where its id counts.
     """
     if outer is not None:
         parent: Run | None = outer.run
@@ -40,7 +42,9 @@ def place(
         if parent is not None:
             return parent, parent._target, parent.experiment
     # Another store cannot hold a child of a run that it does not know: a root there.
-    return None, target_for(tracking_uri), experiment or settings.experiment_name()
+    if experiment is None and (tracking_uri is not None or settings.experiment_id() is None):
+        experiment = settings.experiment_name()
+    return None, target_for(tracking_uri), experiment
 
 
 def run_of_mlflow() -> Run | None:
@@ -62,8 +66,22 @@ def run_of_mlflow() -> Run | None:
 
 
 def run_around() -> Run | None:
-    """The run that is around this program where no scope is: plain MLflow's, or that of whoever started it."""
-    return run_of_mlflow() or inherited()
+    """The run around this place where no scope is: plain MLflow's, that of a cluster's task, or of this program."""
+    run = run_of_mlflow()
+    if run is not None:
+        return run
+    task = current_task()
+    if task is not None:
+        # It was submitted to whatever started the worker: its submitter alone counts.
+        scope = task.context.scope()
+        return None if scope is None else scope.run
+    return inherited()
+
+
+def task_tags() -> Mapping[str, str] | None:
+    """The tags of a run that begins where no scope is: those of the task of a cluster, if this is one."""
+    task = current_task()
+    return None if task is None else task.tags
 
 
 def capture() -> Context:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ from trackdsl._secrets import mask_text
 from trackdsl._target import Target
 from trackdsl.errors import OptionError, RunNotReady
 from trackdsl.markers import check_registered_name
-
-_now = time.time_ns
 
 
 class Run:

@@ -22,7 +22,7 @@ def site_of(fn: Callable[..., Any]) -> Site:
     fn = inspect.unwrap(fn)
     name = f"{getattr(fn, '__module__', None) or '?'}.{getattr(fn, '__qualname__', type(fn).__name__)}"
     code = getattr(fn, "__code__", None)
-    if code is None:
+    if type(code) is not CodeType:  # It is written in C, or a mock.
         return name, "", ""
     lines = linecache.getlines(code.co_filename, getattr(fn, "__globals__", None))
     text = "".join(lines[code.co_firstlineno - 1 : _last_line(code)])

@@ -28,6 +28,9 @@ WATCH = 1_000_000_000
 CAPTURED = "trackdsl-capture:"
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
+#: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
+#: to that program: whoever ends workers does not wait for them long.
+waits_at_exit = True
 
 
 class Target:
@@ -190,6 +193,11 @@ def override(target: Target | None) -> Target | None:
     return before
 
 
+def overridden() -> bool:
+    """Whether every new root run goes to one target, whatever the settings."""
+    return _override is not None
+
+
 def targets() -> list[Target]:
     """The targets that this process has recorded to."""
     return [target for target in list(_made) if target.delivers]
@@ -237,7 +245,7 @@ def _report_unrecorded() -> None:
 def _at_exit() -> None:
     _report_unrecorded()
     writers = [target.writer for target in targets() if target.writer is not None]
-    if writers:
+    if writers and waits_at_exit:
         from trackdsl.delivery import wait_at_exit
 
         with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.

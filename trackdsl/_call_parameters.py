@@ -1,0 +1,136 @@
+"""Wrappers with the parameters of the function they wrap.
+
+The body of a coroutine or a generator starts later than its call. A wrapper that takes any arguments would find out
+then that they are wrong; with the function's own parameters Python refuses them at the call, as undecorated.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+Shape = Callable[..., Any]
+
+#: Put before every name that a wrapper uses itself, because parameters may be called anything.
+_OURS = "_trackdsl_"
+
+
+def wrapper_like(fn: Callable[..., Any], shape: Shape, *given: Any) -> Any:
+    """A wrapper made by `shape`, with the parameters of `fn` where it is written in Python.
+
+    Args:
+        fn: what is wrapped.
+        shape: a function that defines `wrapper(*args, **kwargs)` and returns it.
+        *given: what `shape` takes.
+    """
+    if not isinstance(fn, FunctionType):
+        return shape(*given)
+    try:
+        make = _specialized(shape, *_parameters(fn))
+    except OSError:  # The source of trackdsl is not at hand.
+        return shape(*given)
+    wrapper = make(*given)
+    wrapper.__defaults__ = fn.__defaults__
+    wrapper.__kwdefaults__ = None if fn.__kwdefaults__ is None else dict(fn.__kwdefaults__)
+    return wrapper
+
+
+def _parameters(fn: FunctionType) -> tuple[str, str]:
+    """The parameters of a function as they are written, without defaults; and statements that gather the arguments."""
+    code = fn.__code__
+    count, keywords = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+    names = list(code.co_varnames[:count])
+    keyed = [f"{name!r}: {name}" for name in code.co_varnames[count:keywords]]
+    further = iter(code.co_varnames[keywords:])
+    written = names.copy()
+    if code.co_posonlyargcount:
+        written.insert(code.co_posonlyargcount, "/")
+    if code.co_flags & inspect.CO_VARARGS:
+        names.append(f"*{next(further)}")
+        written.append(names[-1])
+    elif keyed:
+        written.append("*")
+    written += code.co_varnames[count:keywords]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        keyed.append(f"**{next(further)}")
+        written.append(keyed[-1])
+    taken = [name.lstrip("*") for name in written if name not in ("*", "/")]
+    gather = f"args = ({''.join(f'{name}, ' for name in names)})\nkwargs = {{{', '.join(keyed)}}}"
+    return ", ".join(written), f"{gather}\ndel {', '.join(taken)}" if taken else gather
+
+
+@functools.lru_cache(maxsize=1024)
+def _specialized(shape: Shape, parameters: str, gather: str) -> Shape:
+    """`shape`, whose wrappers have these parameters."""
+    outer, names = _template(shape)
+    wrapper = next(part for part in outer.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    head = ast.parse(f"def head({parameters}):\n{textwrap.indent(gather, ' ')}").body[0]
+    assert isinstance(head, ast.FunctionDef)
+    for node in ast.walk(head):
+        if isinstance(node, ast.Name) and node.id in ("args", "kwargs") and isinstance(node.ctx, ast.Store):
+            node.id = _OURS + node.id
+        if "lineno" in node._attributes:
+            ast.copy_location(node, wrapper)
+    # Nodes are shared with the template, which `compile` leaves as they are.
+    inner = _changed(wrapper, args=head.args, body=[*head.body, *wrapper.body])
+    body = [inner if part is wrapper else part for part in outer.body]
+    module = ast.Module([_changed(outer, body=body)], [])
+    made: dict[str, Shape] = {}
+    # Of our own source and the names of parameters, which Python has accepted as such.
+    exec(compile(module, shape.__code__.co_filename, "exec", dont_inherit=True), names, made)  # noqa: S102
+    return made[outer.name]
+
+
+@functools.cache
+def _template(shape: Shape) -> tuple[ast.FunctionDef, dict[str, Any]]:
+    """The source of a shape with our own prefix on all names, and what those names are that it finds outside."""
+    tree = ast.parse(inspect.getsource(shape))
+    ast.increment_lineno(tree, shape.__code__.co_firstlineno - 1)
+    outer = tree.body[0]
+    assert isinstance(outer, ast.FunctionDef)
+    renaming = _Renaming()
+    renaming.visit(outer)
+    known = {**vars(builtins), **shape.__globals__}
+    outside = {_OURS + name: known[name] for name in renaming.names if name in known}
+    return outer, {**outside, "__name__": shape.__module__}
+
+
+class _Renaming(ast.NodeVisitor):
+    """Puts our own prefix on the names in a function, and takes the annotations away."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def _renamed(self, name: str) -> str:
+        self.names.add(name)
+        return _OURS + name
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if node.id != "wrapper":
+            node.id = self._renamed(node.id)
+
+    def visit_arg(self, node: ast.arg) -> None:
+        node.arg = self._renamed(node.arg)
+        node.annotation = None
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        node.returns = None
+        self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        if node.name is not None:
+            node.name = self._renamed(node.name)
+        self.generic_visit(node)
+
+
+def _changed(node: Any, **changes: Any) -> Any:
+    fields = {name: getattr(node, name) for name in node._fields if hasattr(node, name)}
+    return ast.copy_location(type(node)(**{**fields, **changes}), node)
