@@ -65,6 +65,15 @@ class MemoryStore:
                     return run_id, run.experiment
             return None
 
+    def find_runs(self, start: str, experiment_id: str | None) -> list[tuple[str, str, str]]:
+        with self._call("find_runs", start):
+            ids = {run_id: run.tags.get("trackdsl.id", "") for run_id, run in self.runs.items()}
+            return [
+                (id_, run_id, self.runs[run_id].experiment)
+                for run_id, id_ in ids.items()
+                if id_.startswith(start) and (experiment_id is None or self.runs[run_id].experiment == experiment_id)
+            ]
+
     def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
         with self._call("find_orphans", prefix):
             missing = {run_id: run.tags.get("trackdsl.parent.missing", "") for run_id, run in self.runs.items()}

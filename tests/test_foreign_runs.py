@@ -36,7 +36,7 @@ from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._spool import journals
 
-from .conftest import StartProgram, all_runs, points, wait_until
+from .conftest import StartProgram, all_runs, points, sync, wait_until
 from .drawn_processes import FAULT, POINTS, WORDS, Machine, Process, World
 from .memory_store import MemoryStore, deliver_to, fail_once
 
@@ -187,7 +187,7 @@ def test_ten_thousand_children_ask_once(machines: Callable[..., Machine]) -> Non
     """Runs of two workers under one parent of another machine take one look-up, as does what they log on it."""
     store = MemoryStore()
     asked: list[str] = []
-    store.before = lambda method, *words: asked.append(words[0]) if method == "find_run" else None
+    store.before = lambda method, *words: asked.append(words[0]) if method == "find_runs" else None
     client = Process(machines("client", store).spool)
     parent = client.open("parent")
     rounds(Machine(client.spool, store), number=2)
@@ -208,11 +208,28 @@ def test_ten_thousand_children_ask_once(machines: Callable[..., Machine]) -> Non
     assert cluster.empty
 
 
+def test_runs_of_one_process_are_looked_up_together(machines: Callable[..., Machine]) -> None:
+    """Tasks whose parents are tasks of another machine, each of its own, take few look-ups."""
+    store = MemoryStore()
+    asked: list[str] = []
+    store.before = lambda method, *words: asked.append(words[0]) if method == "find_runs" else None
+    first, second = machines("first", store), machines("second", store)
+    opener, worker = Process(first.spool), Process(second.spool)
+    for number in range(1000):
+        worker.open(f"child{number}", opener.open(f"parent{number}"))
+    rounds(first, second, number=3)
+    ids = {run.name: run_id for run_id, run in store.runs.items()}
+    assert len(ids) == 2000
+    for number in range(1000):
+        assert store.named(f"child{number}").tags["mlflow.parentRunId"] == ids[f"parent{number}"]
+    assert len(asked) < 12
+
+
 def test_a_parent_is_waited_for(machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     """While its machine is behind, the store is asked at growing intervals, and whoever waits for delivery knows."""
     store = MemoryStore()
     asked: list[str] = []
-    store.before = lambda method, *words: asked.append(words[0]) if method == "find_run" else None
+    store.before = lambda method, *words: asked.append(words[0]) if method == "find_runs" else None
     client, cluster = machines("client", store), machines("cluster", store)
     clock = Clock(monkeypatch)
     opener, worker = Process(client.spool), Process(cluster.spool)
@@ -328,7 +345,7 @@ def test_delivery_is_killed_before_it_has_asked_again(machines: Callable[..., Ma
         if method == "create_run" and words[0] == "child":
             client.round()
             came.append(method)
-        elif method == "find_run" and came == ["create_run"]:
+        elif method == "find_runs" and came == ["create_run"]:
             came.append(method)
             raise Unavailable("gone")
 
@@ -420,7 +437,7 @@ def test_a_journal_that_is_made_in_between(machines: Callable[..., Machine]) -> 
     missed: list[bool] = []
 
     def before(method: str, *words: Any) -> None:
-        if method == "find_run" and not made:
+        if method == "find_runs" and not made:
             made.append(Process(machine.spool, prefix=late))
             made[0].open("parent")
         elif method == "create_run":
@@ -480,11 +497,12 @@ def test_equal_points_of_forked_processes(start: StartProgram, sqlite_store: str
             log()
             for pid in pids:
                 os.waitpid(pid, 0)
-        """,
-        TRACKDSL_MODE="online",
+        """
     )
     code, _, err = program.finish()
     assert code == 0, err
+    done = sync()
+    assert done.returncode == 0, done.stderr
     (run,) = all_runs(sqlite_store)
     assert points(run, "same", sqlite_store) == [(3, 1.0)] * 1500
     assert run.info.status == "FINISHED"

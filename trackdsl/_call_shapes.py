@@ -33,12 +33,21 @@ def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
         wrapper = _deferring(fn, call)
     else:
         wrapper = _plain(fn, call)
+        _show_signature(wrapper, fn)
     functools.update_wrapper(wrapper, fn)
     _bring_methods(wrapper, fn)
     wrapper.__trackdsl__ = call
     flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
     made: Callable[..., Any] = types.coroutine(wrapper) if flags & inspect.CO_ITERABLE_COROUTINE else wrapper
     return made
+
+
+def _show_signature(wrapper: Any, fn: Any) -> None:
+    """Tell the parameters also to those who do not follow `__wrapped__`, such as `inspect.getfullargspec`."""
+    # Annotations that are text are evaluated by `inspect.signature(eval_str=True)` only where it finds them itself.
+    if inspect.isfunction(fn) and not hasattr(fn, "__wrapped__"):
+        if not any(isinstance(annotation, str) for annotation in fn.__annotations__.values()):
+            wrapper.__signature__ = inspect.signature(fn)
 
 
 def _kind_of(fn: Callable[..., Any]) -> type | None:

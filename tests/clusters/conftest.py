@@ -30,8 +30,15 @@ def run_once(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Run
         folder.mkdir(exist_ok=True)
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            if (folder / "failed").exists():
+                pytest.fail((folder / "failed").read_text(), pytrace=False)
             if not (folder / "done").exists():
-                _run(folder, [str(Path(__file__).parent / program), *arguments, str(folder)], empty_store, environment)
+                try:
+                    command = [str(Path(__file__).parent / program), *arguments, str(folder)]
+                    _run(folder, command, empty_store, environment)
+                except Exception as error:
+                    (folder / "failed").write_text(str(error))  # Not once more for each test.
+                    raise
                 (folder / "done").touch()
         return folder
 

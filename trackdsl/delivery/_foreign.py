@@ -14,6 +14,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
 #: What is known of a run that does not come is forgotten after this time, in seconds.
 _FORGET_AFTER = 7 * 86_400.0
+#: So many runs of a process are looked up one by one.
+_SINGLE_LOOKS = 4
 _NAME = "awaited"
 _MOST = 10_000
 
@@ -65,6 +68,7 @@ class ForeignRuns:
         self._streams: dict[bytes, list[Stream]] = {}
         self._finished: set[bytes] = set()
         self._found: dict[bytes, KnownRun] = {}
+        self._looks: Counter[bytes] = Counter()
         self._lost: set[bytes] = set()
         self._awaited = _read(self._path)
         # Processes whose delivery did not come forward for `PATIENCE`.
@@ -125,6 +129,8 @@ class ForeignRuns:
         self._waits.pop(asking.directory, None)
         run = self.known(id_)
         if run is not None or id_ in self._lost:
+            if self._awaited and self._awaited.pop(id_, None) is not None:
+                self._save()
             return run
         self._wait_for_journals(id_, asking)
         asked = self._awaited.get(id_)
@@ -180,20 +186,30 @@ class ForeignRuns:
         return run
 
     def _look_up(self, sink: Sink, id_: bytes, experiment: str | None) -> KnownRun | None:
-        found = None
+        # Of a process that many runs of are asked for, others are asked for with it: a look-up at a store of many runs
+        # takes long, however many it finds.
+        process = prefix_of(id_)
+        start = id_.hex() if self._looks[process] < _SINGLE_LOOKS else id_.hex()[:-2]
         if experiment is not None:
             with contextlib.suppress(Refused):
-                found = sink.find_run(id_.hex(), sink.experiment(experiment))
-        found = found or sink.find_run(id_.hex(), None)
-        if found is None:
+                self._take(sink.find_runs(start, sink.experiment(experiment)))
+        if id_ not in self._found:
+            self._take(sink.find_runs(start, None))
+        run = self._found.get(id_)
+        if run is None:
             return None
-        if len(self._found) >= _MOST:
-            self._found.clear()
-        run = self._found[id_] = KnownRun(*found, open=False, ours=False)
-        self._behind.discard(prefix_of(id_))
+        self._looks[process] += 1
+        self._behind.discard(process)
         if self._awaited.pop(id_, None) is not None:
             self._save()
         return run
+
+    def _take(self, found: list[tuple[str, str, str]]) -> None:
+        if len(self._found) >= _MOST:
+            self._found.clear()
+        for id_, run_id, experiment_id in found:
+            with contextlib.suppress(ValueError):  # Somebody else's idea of the tag.
+                self._found[bytes.fromhex(id_)] = KnownRun(run_id, experiment_id, open=False, ours=False)
 
     def _wait(self, id_: bytes, at: int) -> None:
         """Return where a run has been waited for long enough.

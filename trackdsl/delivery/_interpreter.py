@@ -70,6 +70,7 @@ class Interpreter:
     ) -> None:
         self._stream = stream
         self._directory = stream.directory
+        self._name = stream.directory.name
         self._runs = stream.runs
         self._shared = shared
         self._refuse = refuse
@@ -104,14 +105,15 @@ class Interpreter:
             if self._runs.get(event.run) is None:
                 self._runs.adopt(event.run, KnownRun(event.mlflow_run_id, event.mlflow_experiment_id))
             return
-        if self._orphans.keeps(end):
+        if self._orphans.kept and end in self._orphans.kept:
             return
         if event.run in self._orphans.runs and not self._deliver_orphans(sink, event.run):
             self._orphans.add(event, end)  # In order: an older tag must not replace a newer one later.
             return
         run = self._runs.get(event.run) or self._shared.foreign.find(sink, self._stream, event.run, self.last_time)
         if run is not None:
-            self._apply_to(sink, run, event, Source(self._directory.name, end), in_doubt)
+            source = None if self._goes_first(event.run, run) else Source(self._name, end)
+            self._apply_to(sink, run, event, source, in_doubt)
         elif self._shared.foreign.is_lost(event.run):
             self._skip(event.run)
         else:
@@ -138,7 +140,7 @@ class Interpreter:
     def delivered(self) -> None:
         """What was flushed counts as delivered now, and will not be read again."""
         self._orphans.noted()
-        self._shared.points.delivered(self._directory.name)
+        self._shared.points.delivered(self._name)
 
     def retry(self, sink: Sink) -> bool:
         """Deliver what waits for a store of artifacts or for runs of others; returns whether there was any."""
@@ -170,7 +172,7 @@ class Interpreter:
         self._runs.close(id_)
 
     def _apply_to(
-        self, sink: Sink, run: KnownRun, event: events.AnyEvent, source: Source, in_doubt: bool = True
+        self, sink: Sink, run: KnownRun, event: events.AnyEvent, source: Source | None, in_doubt: bool = True
     ) -> None:
         match event:
             case events.Metric(id_, key, value, step, at):
@@ -214,12 +216,12 @@ class Interpreter:
         self._outbox.add_params(sink, event.run, run, event.params)
 
     def _add_metric(
-        self, sink: Sink, id_: bytes, run: KnownRun, source: Source, point: tuple[str, int, float, int]
+        self, sink: Sink, id_: bytes, run: KnownRun, source: Source | None, point: tuple[str, int, float, int]
     ) -> None:
         key, step, value, at = point
-        if not self._goes_first(id_, run):
+        if source is not None:
             at = self._shared.points.place(sink, run.run_id, source, self._first_ones(id_), point)
-        elif (shared := self._shared.points.of(run.run_id, source.journal)) is None:
+        elif (shared := self._shared.points.of(run.run_id, self._name)) is None:
             at = self.spacing.place(id_, key, step, value, at)
         else:
             at = self.spacing.place(id_, key, step, value, at, shared.taken(key, step, value))
@@ -287,7 +289,7 @@ class Interpreter:
             id_ = aside.event.run
             run = self._runs.get(id_) or self._shared.foreign.find(sink, self._stream, id_, 0)
             if run is not None:
-                self._apply_to(sink, run, aside.event, Source(self._directory.name, aside.end, aside=True))
+                self._apply_to(sink, run, aside.event, Source(self._name, aside.end, aside=True))
             elif self._shared.foreign.is_lost(id_):
                 self._skip(id_)
             else:
@@ -296,5 +298,5 @@ class Interpreter:
 
         if not self._orphans.take(apply, lambda: self._outbox.flush_all(sink)):
             return False
-        self._shared.points.delivered(self._directory.name, aside=True)
+        self._shared.points.delivered(self._name, aside=True)
         return only not in self._orphans.runs

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from trackdsl._events import Input, Model
 from trackdsl._secrets import mask_text
@@ -88,22 +89,14 @@ class MlflowSink:
                     return found[0].info.run_id, found[0].info.experiment_id
         return None
 
+    def find_runs(self, start: str, experiment_id: str | None) -> list[tuple[str, str, str]]:
+        """See `Sink`."""
+        found = self._search(_ID_TAG, start, experiment_id)
+        return [(run.data.tags[_ID_TAG], run.info.run_id, run.info.experiment_id) for run in found]
+
     def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
         """See `Sink`."""
-        orphans: list[tuple[str, str]] = []
-        with self._translated():
-            places = self._all_experiments()
-            for start in range(0, len(places), 100):
-                token = None
-                while True:
-                    page = self._client.search_runs(
-                        places[start : start + 100], f"tags.`{_ORPHAN_TAG}` LIKE '{prefix}%'", page_token=token
-                    )
-                    orphans += [(run.info.run_id, run.data.tags[_ORPHAN_TAG]) for run in page]
-                    token = page.token
-                    if not token:
-                        break
-        return orphans
+        return [(run.info.run_id, run.data.tags[_ORPHAN_TAG]) for run in self._search(_ORPHAN_TAG, prefix, None)]
 
     def link(self, run_id: str, parent_run_id: str) -> None:
         """See `Sink`."""
@@ -258,6 +251,23 @@ class MlflowSink:
             import mlflow
 
             mlflow.set_tracking_uri(self._uri)
+
+    def _search(self, tag: str, start: str, experiment_id: str | None) -> list[Any]:
+        """Runs with a tag that begins with `start`; MLflow looks for no list of values."""
+        found: list[Any] = []
+        with self._translated():
+            places = [experiment_id] if experiment_id is not None else self._all_experiments()
+            for first in range(0, len(places), 100):
+                token = None
+                while True:
+                    page = self._client.search_runs(
+                        places[first : first + 100], f"tags.`{tag}` LIKE '{start}%'", run_view_type=3, page_token=token
+                    )
+                    found += page
+                    token = page.token
+                    if not token:
+                        break
+        return found
 
     def _all_experiments(self) -> list[str]:
         found: list[str] = []

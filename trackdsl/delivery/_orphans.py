@@ -38,20 +38,17 @@ class Orphans:
 
     Attributes:
         runs: our ids of those runs.
+        kept: the positions behind the events that were taken over from the journal.
     """
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / _NAME
         self._waiting, self._delivered = _read(self._path)
         self.runs = {aside.event.run for aside in self._waiting}
-        self._kept = {aside.end for aside in self._waiting} | self._delivered
+        self.kept = {aside.end for aside in self._waiting} | self._delivered
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    def keeps(self, end: Position) -> bool:
-        """Whether an event was taken over from the journal."""
-        return end in self._kept
 
     @property
     def reason(self) -> str:
@@ -76,7 +73,7 @@ class Orphans:
             raise Unavailable(f"cannot keep events aside in {self._path}: {error}") from None
         self._waiting.append(Aside(event, end))
         self.runs.add(event.run)
-        self._kept.add(end)
+        self.kept.add(end)
 
     def take(self, apply: Callable[[Aside], bool], settle: Callable[[], None]) -> bool:
         """Deliver what can be delivered now.
@@ -112,7 +109,7 @@ class Orphans:
     def noted(self) -> None:
         """What was delivered from here will not be read from the journal again."""
         if self._delivered:
-            self._kept -= self._delivered
+            self.kept -= self._delivered
             self._delivered = set()
             self._save(self._waiting, self._delivered)
 

@@ -89,9 +89,13 @@ class SharedPoints:
         self._journals = spool / JOURNALS
         self._runs: dict[str, SharedRun] = {}
         self._unsettled: dict[str, SharedRun] = {}
+        for part in self._folder.glob("*.part"):
+            part.unlink(missing_ok=True)
         for path in sorted(self._folder.glob("*.jsonl")):
             run = SharedRun.read(path)
-            if run is not None:
+            if run is None:  # Not even its first line was settled.
+                path.unlink(missing_ok=True)
+            else:
                 self._runs[run.run_id] = run
         self.remove_finished()
 

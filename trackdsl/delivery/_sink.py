@@ -81,6 +81,13 @@ class Sink(Protocol):
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         """Make a run that began at `start`, in milliseconds since 1970; returns its id."""
 
+    def find_runs(self, start: str, experiment_id: str | None) -> list[tuple[str, str, str]]:
+        """Runs that carry an id of ours which begins with `start`, anywhere or in one experiment.
+
+        Returns:
+            for each our id, its run id and its experiment id.
+        """
+
     def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
         """Runs that miss a parent whose id, of ours, begins with `prefix`: their run ids, and our ids of the parents.
 

@@ -157,8 +157,6 @@ class _Here(threading.local):
 
 
 _here = _Here()
-#: The calls that run in the event loops of an asynchronous actor, by their ids.
-_tasks: dict[str, Task] = {}
 _followed = False
 
 
@@ -215,13 +213,11 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
             _leave()
             tags = {"trackdsl.task": task_id.hex(), "trackdsl.attempt": str(attempt_number + 1)}
             task = Task(_received(text), tags)
-            if self.core_worker.current_actor_is_asyncio():
-                # Its body runs in the thread of an event loop, which is asked for the id then.
-                _tasks[task_id.hex()] = task
-            else:
-                _here.last = task_id.hex(), task
-                _here.inside = inside(task)
-                _here.inside.__enter__()
+            _here.last = task_id.hex(), task
+            # What an asynchronous actor runs for it in its event loop gets a copy of the context that this thread has
+            # now, before the thread turns to the next call.
+            _here.inside = inside(task)
+            _here.inside.__enter__()
         except Exception as error:
             logger.warning("trackdsl cannot follow a task of Ray, so its runs begin as roots: %s", told(error))
         return original(self, task_id, attempt_number)
@@ -231,7 +227,6 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _end(original: Callable[..., Any]) -> Callable[..., Any]:
     def record_task_log_end(self: Any, task_id: Any, attempt_number: int) -> Any:
-        _tasks.pop(task_id.hex(), None)
         _leave()
         return original(self, task_id, attempt_number)
 
@@ -239,7 +234,7 @@ def _end(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leave() -> None:
-    """Leave the scope of the task that has ended, or was cancelled before it had begun."""
+    """Leave the scope of the task that has ended, or was cancelled before it had begun, or went on elsewhere."""
     around, _here.inside = _here.inside, None
     if around is not None:
         around.__exit__()
@@ -266,9 +261,6 @@ def current_task() -> Task | None:
         return None
     follow()
     id_ = ray.get_runtime_context().get_task_id()
-    task = _tasks.get(id_)
-    if task is not None:
-        return task
     if _here.last is not None and _here.last[0] == id_:
         return _here.last[1]
     # trackdsl has been imported by this very task, or a thread asks, for which Ray makes up an id.

@@ -18,7 +18,7 @@ from trackdsl.journal._writer import Writer
 if TYPE_CHECKING:
     from trackdsl.delivery._progress import Progress
 
-#: How long to wait for a run to be made, in seconds: on a busy machine delivery takes that to start and make a database.
+#: How long to wait for a run to be made, in seconds: a busy machine takes that to start delivery and make a database.
 _PATIENCE = 60.0
 #: The same once delivery says that it has tried in vain.
 _PATIENCE_BLOCKED = 3.0

@@ -23,7 +23,6 @@ Function = Callable[..., Any]
 def words() -> dict[str, Callable[[Function], Function]]:
     """The public functions to wrap, and with what."""
     found: dict[str, Callable[[Function], Function]] = {
-        "active_run": _active_run,
         "start_run": _start_run,
         "set_tags": _set_tags,
     }
@@ -49,16 +48,6 @@ def _run_id() -> str | None:
     if around is None or (isinstance(around, ScopeRun) and not around.resolve()):
         return None
     return str(around.info.run_id)
-
-
-def _active_run(original: Function) -> Function:
-    def active_run() -> Any:
-        place = here()
-        if place is None:
-            return original()
-        return place.users[-1] if place.users else place.entry
-
-    return active_run
 
 
 def _start_run(original: Function) -> Function:

@@ -25,7 +25,7 @@ class ScopeRun(mlflow.ActiveRun):
 
     Attributes:
         run: the run.
-        vain_ends: how often `end_run` found nothing to end.
+        vain_ends: how often in a row `end_run` found nothing to end.
         ended: the program has ended it, which it can where the run is its own.
     """
 

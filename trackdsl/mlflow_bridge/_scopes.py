@@ -15,9 +15,6 @@ from trackdsl.errors import TrackdslError, report, told
 from trackdsl.mlflow_bridge._private import ActiveStack, is_shown, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun
 
-#: After so many vain calls of `end_run` a program that ends runs until none is active is told that none is.
-_MANY_ENDS = 2
-
 
 class UserRun(mlflow.ActiveRun):
     """A run that the program has opened with plain MLflow inside a scope: a scope of its own, until it is ended.
@@ -105,9 +102,7 @@ def shown() -> list[Any] | None:
     entry, users = place
     if entry is None:
         return Stack(users)
-    if entry.vain_ends >= _MANY_ENDS and not users:
-        entry.vain_ends = 0
-        return Stack()
+    entry.vain_ends = 0
     return Stack([entry, *users])
 
 

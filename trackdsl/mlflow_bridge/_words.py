@@ -22,6 +22,9 @@ from trackdsl.mlflow_bridge._scopes import Place, Stack, UserRun, finish, here
 
 Function = Callable[..., Any]
 
+#: A program that ends runs until none is active is told after so many vain attempts in a row that none is.
+_MANY_ENDS = 2
+
 #: When the program last called `mlflow.set_experiment`, in nanoseconds since 1970.
 _chosen_at = 0
 
@@ -52,7 +55,7 @@ def take_over() -> None:
             take()
         except Moved as error:
             missing.append(str(error))
-    replacing |= {"end_run": _end_run, "set_experiment": _set_experiment}
+    replacing |= {"active_run": _active_run, "end_run": _end_run, "set_experiment": _set_experiment}
     _replace(replacing)
     setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
     _params.take_over()
@@ -93,6 +96,20 @@ def _replace(wrappers: dict[str, Callable[[Function], Function]]) -> None:
             found = by_id.get(id(value))
             if found is not None:
                 names[name] = found[1]
+
+
+def _active_run(original: Function) -> Function:
+    def active_run() -> Any:
+        place = here()
+        if place is None:
+            return original()
+        entry, users = place
+        if entry is not None and not users and entry.vain_ends >= _MANY_ENDS:
+            entry.vain_ends = 0
+            return None
+        return users[-1] if users else entry
+
+    return active_run
 
 
 def _start_run(original: Function) -> Function:
