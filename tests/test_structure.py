@@ -38,7 +38,7 @@ LAYERS = [
     {"_record", "_target", "_context", "_failure", "_state", "_source", "_replay"},
     {"_flatten", "_process"},
     {"handlers"},
-    {"markers", "journal", "_events", "_secrets", "_ids", "_stack", "_held_context"},
+    {"markers", "journal", "_events", "_secrets", "_ids", "_stack", "_held_context", "_quiet"},
     {"settings"},
     {"errors", "_suggest", "_version"},
 ]

@@ -18,7 +18,7 @@ from trackdsl import _stack
 from trackdsl._call_parameters import wrapper_like
 from trackdsl._deferred import Deferred, is_future
 from trackdsl._generator_body import Body, Unrecorded
-from trackdsl._state import state
+from trackdsl._quiet import quiet
 
 if TYPE_CHECKING:
     from trackdsl._call import Call
@@ -44,10 +44,11 @@ def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
 
 def _show_signature(wrapper: Any, fn: Any) -> None:
     """Tell the parameters also to those who do not follow `__wrapped__`, such as `inspect.getfullargspec`."""
+    if not inspect.isfunction(fn) or hasattr(fn, "__wrapped__"):
+        return
     # Annotations that are text are evaluated by `inspect.signature(eval_str=True)` only where it finds them itself.
-    if inspect.isfunction(fn) and not hasattr(fn, "__wrapped__"):
-        if not any(isinstance(annotation, str) for annotation in fn.__annotations__.values()):
-            wrapper.__signature__ = inspect.signature(fn)
+    if not any(isinstance(annotation, str) for annotation in fn.__annotations__.values()):
+        wrapper.__signature__ = inspect.signature(fn)
 
 
 def _kind_of(fn: Callable[..., Any]) -> type | None:
@@ -90,7 +91,7 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     keeps = call.returns is not None
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if state.disabled:
+        if quiet.on and quiet.here():
             if _stack.shallow():
                 return fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
             with _stack.deeper():
@@ -112,7 +113,7 @@ def _deferring(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     enter, leave = call.enter, call.leave
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if state.disabled:
+        if quiet.on and quiet.here():
             return fn(*args, **kwargs)
         scope = enter(args, kwargs)
         try:
@@ -142,7 +143,7 @@ def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
     keeps = call.returns is not None
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if state.disabled:
+        if quiet.on and quiet.here():
             if _stack.shallow():
                 return await fn(*args, **kwargs)
             with _stack.deeper():
@@ -164,7 +165,7 @@ def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
 
 def _generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        body = Unrecorded(args, kwargs) if state.disabled else Body(call, args, kwargs)
+        body = Unrecorded(args, kwargs) if quiet.on and quiet.here() else Body(call, args, kwargs)
         del args, kwargs
         inner = body.begin(fn)
         resume: Any = inner.send
@@ -196,7 +197,7 @@ def _generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
 
 def _async_generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        body = Unrecorded(args, kwargs) if state.disabled else Body(call, args, kwargs)
+        body = Unrecorded(args, kwargs) if quiet.on and quiet.here() else Body(call, args, kwargs)
         del args, kwargs
         inner = body.begin(fn)
         resume: Any = _unhooked(inner)

@@ -13,6 +13,9 @@ import msgspec
 #: Version of the wire form. A journal with a higher number is left alone.
 SCHEMA = 2
 
+#: The tag that tells MLflow's id of the experiment of a root run, where it names no experiment.
+EXPERIMENT_ID = "trackdsl.experiment_id"
+
 Scalar = Union[None, bool, int, float, str]
 
 
@@ -21,10 +24,7 @@ class Event(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Open(Event, frozen=True, tag=1):
-    """A run begins. `site` is the function: qualified name, file, hash of its source.
-
-    `experiment_id` is MLflow's id of the experiment of a root run that names none.
-    """
+    """A run begins. `site` is the function: qualified name, file, hash of its source."""
 
     run: bytes
     parent: Union[bytes, None]
@@ -37,7 +37,6 @@ class Open(Event, frozen=True, tag=1):
     params: dict[str, Scalar]
     tags: dict[str, str]
     site: Union[tuple[str, str, str], None]
-    experiment_id: Union[str, None] = None
 
 
 class Params(Event, frozen=True, tag=2):

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from trackdsl._events import Failure
+from trackdsl._quiet import quiet
 from trackdsl._secrets import mask_prose
 
 FINISHED = "FINISHED"
@@ -39,6 +40,14 @@ def describe(error: BaseException) -> Failure | None:
     """Type, message and traceback, with secrets masked; None for a clean `sys.exit`."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return None
+    quiet.begin()
+    try:
+        return _described(error)
+    finally:
+        quiet.end()
+
+
+def _described(error: BaseException) -> Failure:
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return Failure(name, mask_prose(_message(error)[: 4 * _MAX_MESSAGE])[:_MAX_MESSAGE], _traceback(error))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trackdsl._events import Scalar
+from trackdsl._quiet import quiet
 from trackdsl._secrets import is_secret, mask_text, remember
 from trackdsl.errors import told
 from trackdsl.handlers._registry import class_name, handler_for
@@ -68,10 +69,13 @@ class Flat:
             self.values[key] = remember(value)
             return
         self._full, self._over, self._survey = len(self.values) + MAX_LEAVES, False, None
+        quiet.begin()
         try:
             self._add(key, (key,), value)
         except Exception as error:  # Whatever else the user's objects do when they are asked.
             self._omit(key, value, error)
+        finally:
+            quiet.end()
         self._forget(key)
         if self._over:
             self.whole[key] = value

@@ -8,7 +8,7 @@ import time
 import msgspec
 
 from trackdsl import _artifacts, _failure, settings
-from trackdsl._events import Adopt, Close, Failure, Open, Scalar
+from trackdsl._events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
 from trackdsl._run import AdoptedRun, Run
@@ -34,8 +34,9 @@ def open_run(
     run = Run(new_id(), name, parent, path, experiment, target)
     now = run._began = _now()
     parent_id = None if parent is None else parent._id
-    experiment_id = settings.experiment_id() if parent is None and experiment is None else None
-    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site, experiment_id)
+    if parent is None and experiment is None:
+        tags = {**tags, EXPERIMENT_ID: settings.experiment_id() or ""}
+    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
     payload = encode_safely(event)
     large = len(payload) > LARGE
     if large:

@@ -11,6 +11,7 @@ import msgspec
 
 from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, encode
 from trackdsl._flatten import Flat
+from trackdsl._quiet import quiet
 from trackdsl._secrets import clean_names, is_secret, mask_literals, mask_name, mask_prose, remember
 from trackdsl.errors import TrackdslError, report, told
 from trackdsl.handlers._registry import class_name, is_mock, offers
@@ -43,9 +44,10 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
         self._run = run
 
     def __enter__(self) -> None:
-        return None
+        quiet.begin()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        quiet.end()
         if error is None or not isinstance(error, Exception) or isinstance(error, TrackdslError):
             return False
         fault(self._doing, error)

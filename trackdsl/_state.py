@@ -1,28 +1,33 @@
-"""What the hot path asks first: is trackdsl switched off?"""
+"""Is trackdsl switched off?"""
 
 from __future__ import annotations
 
 import contextlib
 
 from trackdsl import settings
+from trackdsl._quiet import quiet
 from trackdsl._secrets import choose_names
 from trackdsl.errors import SettingsError, set_strict
 
 
 class State:
-    """Process-wide switches, read from the settings at import and at `configure`, kept as plain attributes.
+    """Process-wide switches, read from the settings at import and at `configure`."""
 
-    Attributes:
-        disabled: nothing is to be recorded.
-    """
-
-    __slots__ = ("disabled",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self.disabled = False
         # A bad environment variable is told at the first run, where the traceback is the user's.
         with contextlib.suppress(SettingsError):
             self.refresh()
+
+    @property
+    def disabled(self) -> bool:
+        """Nothing is to be recorded."""
+        return quiet.off
+
+    @disabled.setter
+    def disabled(self, disabled: bool) -> None:
+        quiet.off = disabled
 
     def refresh(self) -> None:
         """Read the settings again."""
@@ -34,10 +39,6 @@ class State:
         """Hand on the settings that others keep."""
         choose_names(settings.secret_names(), settings.public_names())
         set_strict(settings.strict())
-
-    def __reduce__(self) -> str:
-        # Wrappers that travel by cloudpickle refer to the state of the process they arrive in.
-        return "state"
 
 
 state = State()

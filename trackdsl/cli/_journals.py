@@ -13,9 +13,8 @@ from trackdsl._secrets import mask_prose
 from trackdsl.delivery._backlog import bytes_between, end_of
 from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.journal import _spool
-from trackdsl.journal._format import HEADER_SIZE
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._reader import START, Position, Reader, segments
+from trackdsl.journal._reader import Position, Reader
 
 #: Events are counted one by one, and `trackdsl status` has to be quick.
 MOST_COUNTED = 10_000

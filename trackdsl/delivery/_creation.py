@@ -92,8 +92,8 @@ class RunCreation:
         raise Unavailable(str(error))
 
     def _experiment_of_root(self, sink: Sink, event: events.Open, tags: dict[str, str]) -> str:
-        named = event.experiment_id
-        if named is None:
+        named = event.tags.get(events.EXPERIMENT_ID) if event.experiment is None else None
+        if not named:
             return self._experiment(sink, event.experiment or "Default", tags)
         try:
             if named not in self._active and sink.experiment_is_deleted(named):
