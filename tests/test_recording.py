@@ -448,7 +448,8 @@ def test_nothing_that_is_logged_raises(value: Any, tag: str, name: str) -> None:
             return x
 
         f(value)
-    assert captured.one("f").status == "FINISHED"
+    (run,) = captured.roots
+    assert (run.name, run.status) == ("f", "FINISHED")
 
 
 def test_nothing_heavy_is_imported(start: Any) -> None:

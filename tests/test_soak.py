@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import soak_program
 from tests.conftest import all_runs, deliver
 
 
+@pytest.mark.slow
 def test_threads_of_tasks_in_processes(sqlite_store: str) -> None:
     """16 threads of 16 tasks in each of 3 processes: parents, parameters, metrics, tags, statuses as the model says."""
     done = subprocess.run(

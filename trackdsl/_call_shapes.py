@@ -14,11 +14,11 @@ import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _stack
 from trackdsl._call_parameters import wrapper_like
 from trackdsl._deferred import Deferred, is_future
 from trackdsl._generator_body import Body, Unrecorded
 from trackdsl._quiet import quiet
+from trackdsl._stack import stack
 
 if TYPE_CHECKING:
     from trackdsl._call import Call
@@ -92,9 +92,9 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if quiet.on and quiet.here():
-            if _stack.shallow():
+            if stack.shallow():
                 return fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
-            with _stack.deeper():
+            with stack.deeper():
                 return fn(*args, **kwargs)
         scope = enter(args, kwargs)
         try:
@@ -144,9 +144,9 @@ def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         if quiet.on and quiet.here():
-            if _stack.shallow():
+            if stack.shallow():
                 return await fn(*args, **kwargs)
-            with _stack.deeper():
+            with stack.deeper():
                 return await fn(*args, **kwargs)
         scope = enter(args, kwargs)
         try:

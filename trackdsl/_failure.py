@@ -40,11 +40,11 @@ def describe(error: BaseException) -> Failure | None:
     """Type, message and traceback, with secrets masked; None for a clean `sys.exit`."""
     if isinstance(error, SystemExit) and error.code in (None, 0):
         return None
-    quiet.begin()
+    thread = quiet.begin()
     try:
         return _described(error)
     finally:
-        quiet.end()
+        quiet.end(thread)
 
 
 def _described(error: BaseException) -> Failure:

@@ -69,13 +69,13 @@ class Flat:
             self.values[key] = remember(value)
             return
         self._full, self._over, self._survey = len(self.values) + MAX_LEAVES, False, None
-        quiet.begin()
+        thread = quiet.begin()
         try:
             self._add(key, (key,), value)
         except Exception as error:  # Whatever else the user's objects do when they are asked.
             self._omit(key, value, error)
         finally:
-            quiet.end()
+            quiet.end(thread)
         self._forget(key)
         if self._over:
             self.whole[key] = value

@@ -21,8 +21,8 @@ class Quiet:
     def __init__(self) -> None:
         self.on = False
         self._off = False
-        # Threads by their number, once for each level.
-        self._reading: list[int] = []
+        #: Threads by their number → how many levels deep they read.
+        self._reading: dict[int, int] = {}
 
     @property
     def off(self) -> bool:
@@ -38,19 +38,27 @@ class Quiet:
         """Whether a decorated call in this thread is to pass unrecorded."""
         return self._off or get_ident() in self._reading
 
-    def begin(self) -> None:
-        """This thread begins to read values."""
-        self._reading.append(get_ident())
+    def begin(self) -> int:
+        """This thread begins to read values.
+
+        Returns:
+            what `end` is to be told.
+        """
+        thread = get_ident()
+        self._reading[thread] = self._reading.get(thread, 0) + 1
         self.on = True
+        return thread
 
-    def end(self) -> None:
+    def end(self, thread: int) -> None:
         """It has ended what it began last."""
-        self._reading.remove(get_ident())
-        self.on = self._off or bool(self._reading)
-
-    def start_anew(self) -> None:
-        """In a forked child, where the other threads are gone."""
-        self._reading[:] = [number for number in self._reading if number == get_ident()]
+        # Nothing is called here: where the stack is full that would fail, and the thread would be quiet for ever.
+        levels = self._reading[thread] - 1
+        if levels:
+            self._reading[thread] = levels
+            return
+        del self._reading[thread]
+        if not self._reading:
+            self.on = self._off
 
     def __reduce__(self) -> str:
         # Wrappers that travel by cloudpickle refer to that of the process they arrive in.

@@ -37,17 +37,17 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
         run: gets a tag that tells what is missing.
     """
 
-    __slots__ = ("_doing", "_run")
+    __slots__ = ("_doing", "_run", "_thread")
 
     def __init__(self, doing: str, run: Run | None = None) -> None:
         self._doing = doing
         self._run = run
 
     def __enter__(self) -> None:
-        quiet.begin()
+        self._thread = quiet.begin()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        quiet.end()
+        quiet.end(self._thread)
         if error is None or not isinstance(error, Exception) or isinstance(error, TrackdslError):
             return False
         fault(self._doing, error)

@@ -59,6 +59,21 @@ class deeper:  # noqa: N801 - reads as a word in `with deeper()`
         release(self._room)
 
 
+class _Stack:
+    """What wrappers ask. An object, as cloudpickle looks through `sys.modules` for each module that they refer to."""
+
+    __slots__ = ()
+
+    shallow = staticmethod(shallow)
+    deeper = deeper
+
+    def __reduce__(self) -> str:
+        return "stack"
+
+
+stack = _Stack()
+
+
 def deepen() -> Room | None:
     """Raise the recursion limit by the frames that wrappers take on this stack, if these are many and it is half full.
 

@@ -20,6 +20,8 @@ os.environ |= {
     "SPARK_LOCAL_IP": "127.0.0.1",
     "SPARK_LOCAL_DIRS": str(FOLDER / "local"),
     "SPARK_WORKER_DIR": str(FOLDER / "work"),  # By default inside the installed package.
+    # Compiling for a long life is half of what such short ones cost.
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
 }
 
 import pandas as pd  # noqa: E402
