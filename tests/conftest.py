@@ -20,6 +20,7 @@ import pytest
 
 from trackdsl import _secrets, _target, errors, settings
 from trackdsl._state import state
+from trackdsl.distributed import _patching
 from trackdsl.journal._lock import is_held
 
 # A machine that is busy with the other tests is no fault of the one at hand.
@@ -57,6 +58,8 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = settings.configured()
     state.refresh()
     yield
+    for holder in list(_patching._open):  # What a test has left open on purpose, and threads of the background.
+        _patching.closed(holder)
     _target.close_all()
     _target.override(None)
     settings.restore(before)

@@ -845,6 +845,7 @@ def test_xgboost(here: str) -> None:
     assert (tree.count, tree.statuses()) == (1, {"FINISHED"})
 
 
+@pytest.mark.slow
 def test_keras(here: str) -> None:
     """Keras's autologging lands on the run of the stage."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -953,6 +954,7 @@ IMPORTED_INSIDE = """
 """
 
 
+@pytest.mark.slow
 def test_mlflow_imported_inside_a_scope(start: StartProgram, sqlite_store: str) -> None:
     """MLflow may be imported first inside a scope; other processes write to the same runs, and end none of them."""
     program = start(IMPORTED_INSIDE, TRACKDSL_MODE="online")
@@ -1044,6 +1046,7 @@ RENAMED = """
 """
 
 
+@pytest.mark.slow
 def test_without_the_private_names(start: StartProgram, sqlite_store: str) -> None:
     """Where MLflow's private names have moved, the main calls land right by public ways, and one line says so."""
     program = start(RENAMED.replace("URI)", f"{sqlite_store!r})", 1), TRACKDSL_MODE="online")

@@ -388,6 +388,7 @@ def test_joblib(start: StartProgram, sqlite_store: str) -> None:
     }
 
 
+@pytest.mark.slow
 def test_grid_search(start: StartProgram, sqlite_store: str) -> None:
     """What an estimator of the program's own records while scikit-learn searches in parallel is under the search."""
     pytest.importorskip("sklearn")
@@ -432,6 +433,7 @@ def test_grid_search(start: StartProgram, sqlite_store: str) -> None:
     assert all(run.params == {"depth": run.name[-1]} for run in runs if run.name.startswith("learn"))
 
 
+@pytest.mark.slow
 def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
     """What the workers of a `DataLoader` record is on the run that goes over it, also where they are kept."""
     pytest.importorskip("torch")

@@ -113,7 +113,13 @@ def test_the_bridge_waits_for_mlflow() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings(name: str) -> None:
     """What the docstrings show is what happens."""
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("distributed", "pyspark", "ray"):
+            raise
+        pytest.skip(f"needs {error.name}, which is an extra")
+    assert doctest.testmod(module).failed == 0
 
 
 def test_everything_public_is_named_and_told() -> None:
