@@ -24,9 +24,10 @@ LOG = "delivery.log"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LINGER = 3.0
-#: Of 19. A third of the share of a program: on a machine whose cores are all busy, which is where models are trained,
-#: a higher value would leave delivery minutes behind.
-_NICENESS = 5
+#: Of 19. A third of the share of a program while MLflow is imported and makes its tables, which is seconds of work
+#: that runs are waited for; then a fifteenth, and on machines with few cores, all of them busy, still a tenth of one.
+_NICENESS_OF_THE_START = 5
+_NICENESS = 12
 _NAP = 0.02
 #: How long to go on trying a store that does not answer, when no program is alive that could have more to say.
 _PATIENCE = 900.0
@@ -69,7 +70,7 @@ def main(spool: Path) -> None:
     """Deliver until nothing is left."""
     prepare_environment()
     log_to(sys.stderr)
-    _give_way()
+    _give_way(_NICENESS_OF_THE_START)
     stop = _Stop()
     while not stop:
         # Programs only look whether the lock is held, which takes it for an instant: hence the patience.
@@ -106,11 +107,15 @@ class _Stop:
 def _serve(worker: Worker, stop: _Stop, lock: FileLock) -> None:
     pace = Pace(worker)
     last_work = time.monotonic()
+    starting = True
     # Where the spool has been removed, another one may be there by now, with a deliverer of its own.
     while not stop and lock.stands():
         busy = worker.round()
         if busy:
             last_work = time.monotonic()
+        if busy and starting:
+            starting = False
+            _give_way(_NICENESS)
         quiet = time.monotonic() - last_work
         if quiet > _LINGER and worker.idle():
             return
@@ -120,13 +125,17 @@ def _serve(worker: Worker, stop: _Stop, lock: FileLock) -> None:
         pace.rest(busy)
 
 
-def _give_way() -> None:
-    """Let programs go first."""
+def _give_way(niceness: int) -> None:
+    """Let programs go first.
+
+    Args:
+        niceness: of this process; it is never lowered, which only root may do.
+    """
     with contextlib.suppress(OSError):
-        os.nice(_NICENESS)
+        os.nice(max(0, niceness - os.nice(0)))
     # On Linux a session of its own is a group of its own, and niceness counts within a group alone.
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_NICENESS))
+        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def prepare_environment() -> None:
