@@ -1,6 +1,6 @@
 """The three words: `experiment`, `stage`, `track_returns`.
 
-What a word does to a function is worked out here, once, at decoration; `_call_shapes` chooses how the function is
+What a word does to a function is worked out here, once, at decoration; `_call_shapes_like_importlib_bootstrap` chooses how the function is
 wrapped, which is the only place that tells functions, coroutines and generators apart.
 """
 
@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from trackdsl._call import Call, Options, enter_block, leave_block
-from trackdsl._call_shapes import call_behind, call_of, wrap
+from trackdsl._call_shapes_like_importlib_bootstrap import call_behind, call_of, wrap
 from trackdsl._context import Scope
 from trackdsl._methods import METHODS, rebuilt
 from trackdsl._returns import ReturnPlan

@@ -26,6 +26,8 @@ from trackdsl.journal._writer import Losing, Writer
 WATCH = 1_000_000_000
 #: Stands for a tracking URI where what is recorded stays in a folder of a test's.
 CAPTURED = "trackdsl-capture:"
+#: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
+_getcwd = os.getcwd
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
 #: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
@@ -217,7 +219,7 @@ def close_all() -> None:
 
 def _working_directory() -> str:
     try:
-        return os.getcwd()
+        return _getcwd()
     except OSError:  # It has been removed.
         return os.path.expanduser("~")
 

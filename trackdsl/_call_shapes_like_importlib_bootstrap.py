@@ -2,6 +2,10 @@
 
 A wrapper adds one frame to a traceback and nothing else: `inspect` answers, names and annotations are the function's.
 Wrappers hold only what pickles by reference or by value, so a function of `__main__` travels with cloudpickle.
+
+The name of this file is for `warnings` and, from Python 3.11 on, `logging`: their `stacklevel` passes over frames whose
+file has `importlib` and `_bootstrap` in its name (`_is_internal_frame` in CPython's Lib/warnings.py and
+Lib/logging/__init__.py). So a decorated function that warns its caller points at the caller, not at its wrapper.
 """
 
 from __future__ import annotations
@@ -35,6 +39,11 @@ def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
         wrapper = _plain(fn, call)
         _show_signature(wrapper, fn)
     functools.update_wrapper(wrapper, fn)
+    if not hasattr(type(fn), "__get__"):
+        from trackdsl._decorated_object import decorated_object
+
+        stand_in: Callable[..., Any] = decorated_object(fn, call, wrapper, wrap)
+        return stand_in
     _bring_methods(wrapper, fn)
     wrapper.__trackdsl__ = call
     flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
@@ -74,9 +83,7 @@ def _further_in(fn: Any) -> Iterator[Any]:
 
 def _bring_methods(wrapper: Any, fn: Any) -> None:
     """Give the wrapper of an object what is called on it, such as `cache_clear`: `functools` knows attributes alone."""
-    if isinstance(fn, functools.partial):
-        wrapper.func, wrapper.args, wrapper.keywords = fn.func, fn.args, fn.keywords
-    elif not isinstance(fn, (types.FunctionType, types.MethodType, types.BuiltinFunctionType)):
+    if not isinstance(fn, (types.FunctionType, types.MethodType)):
         for name in dir(type(fn)):
             found = inspect.getattr_static(type(fn), name)
             method = inspect.isroutine(found) or isinstance(found, (classmethod, staticmethod))
@@ -251,7 +258,10 @@ _FILE = os.sep.join(_plain.__code__.co_filename.split(os.sep)[-2:])
 
 def call_of(fn: Any) -> Call | None:
     """The call behind one of our own wrappers; None for any other function, also one that wraps ours."""
-    found: Call | None = getattr(fn, "__trackdsl__", None)
+    found: Call | None = vars(type(fn)).get("__trackdsl__")
+    if found is not None:  # The stand-in of an object.
+        return found
+    found = getattr(fn, "__trackdsl__", None)
     code = getattr(fn, "__code__", None)
     if found is None or code is None:
         return None
