@@ -391,6 +391,33 @@ def test_ends_out_of_order(here: str) -> None:
     assert tree["s"].data.metrics == {"of-s": 1}
 
 
+def test_the_last_active_run(here: str) -> None:
+    """After a scope that plain MLflow has logged to, its run was the last active one; runs opened later come after."""
+
+    @stage
+    def fit() -> None:
+        mlflow.log_metric("m", 1)
+        with mlflow.start_run(run_name="inside"):
+            pass
+        assert mlflow.last_active_run().info.run_name == "fit"
+
+    def last() -> str:
+        found = mlflow.last_active_run()
+        assert isinstance(found, mlflow.entities.Run)
+        return str(found.info.run_name)
+
+    with mlflow.start_run(run_name="before"):
+        pass
+    fit()
+    assert last() == "fit"
+    with stage("untouched"):
+        pass
+    assert last() == "fit"
+    with mlflow.start_run(run_name="after"):
+        pass
+    assert last() == "after"
+
+
 def test_a_run_that_outlives_its_scope(here: str) -> None:
     """A run that a decorated function opens and leaves open is active for its caller, as without the decorator."""
 
@@ -970,6 +997,33 @@ def test_mlflow_imported_inside_a_scope(start: StartProgram, sqlite_store: str) 
     assert runs["plain"].data.tags["mlflow.parentRunId"] == runs["work"].info.run_id
     assert runs["open"].data.metrics == {"forked": 3}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
+
+
+WAITING = """
+    import sys, time, trackdsl
+
+    starts = []
+
+    def hear(event, args):
+        if event == "subprocess.Popen" and "trackdsl.delivery" in args[1]:
+            starts.append(args)
+
+    sys.addaudithook(hear)
+    begun = time.monotonic()
+    with trackdsl.stage("waits") as run:
+        run.wait_for_mlflow(120)
+    print(len(starts), time.monotonic() - begun)
+"""
+
+
+@pytest.mark.slow
+def test_waiting_starts_no_crowd(start: StartProgram, sqlite_store: str) -> None:
+    """Who waits for a run looks for a delivery process, which takes its time to start, no more than once a second."""
+    code, out, err = start(WAITING, TRACKDSL_MODE="online").finish()
+    assert code == 0, err
+    starts, seconds = out.split()
+    assert 1 <= int(starts) <= 2 + float(seconds)
+    assert {run.info.status for run in all_runs(sqlite_store)} == {"FINISHED"}
 
 
 #: Gives every private name that the bridge knows another one, before MLflow is executed.

@@ -439,7 +439,7 @@ def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
     pytest.importorskip("torch")
     program = start("""
         from torch.utils.data import DataLoader, Dataset
-        from trackdsl import log_metric, stage
+        from trackdsl import current_run, log_metric, stage
 
         class Squares(Dataset):
             def __init__(self, name):
@@ -451,7 +451,8 @@ def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
             def __getitem__(self, i):
                 with stage(f"{self.name} item-{i}"):
                     pass
-                log_metric("item", i, step=i)
+                if current_run() is not None:
+                    log_metric("item", i, step=i)
                 return i
 
         def begin(number):
@@ -468,11 +469,13 @@ def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
             for epoch in range(3):
                 with stage(f"epoch-{epoch}"):
                     assert sum(batch.item() for batch in loader) == 6
+                assert sum(batch.item() for batch in loader) == 6
     """)
     ended(program)
     found = family(told())
     expected: dict[tuple[str, str | None], int] = {(f"epoch-{epoch}", None): 1 for epoch in range(3)}
     expected |= {(f"kept item-{i}", f"epoch-{epoch}"): 1 for i in range(4) for epoch in range(3)}
+    expected |= {(f"kept item-{i}", None): 3 for i in range(4)}
     for method in ("fork", "spawn"):
         expected |= {(method, None): 1, ("begin", method): 1}
         expected |= {(f"{method} item-{i}", method): 1 for i in range(4)}
@@ -480,6 +483,34 @@ def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
     for run in all_runs():
         if run.info.run_name in ("fork", "spawn", "epoch-0", "epoch-1", "epoch-2"):
             assert points(run, "item") == [(i, float(i)) for i in range(4)]
+
+
+def test_worker_processes_of_anyio(start: StartProgram, sqlite_store: str) -> None:
+    """What `anyio.to_process` runs belongs to the scope that asked for it; its workers are kept, and belong to none."""
+    program = start("""
+        import anyio, anyio.to_process
+        from trackdsl import current_run, stage
+
+        @stage
+        def leaf(n):
+            return n
+
+        async def ask(n):
+            assert await anyio.to_process.run_sync(leaf, n) == n
+
+        async def main():
+            for n in range(2):
+                with stage(f"scope-{n}") as run:
+                    await ask(n)
+                    assert current_run() is run
+            await ask(2)
+
+        if __name__ == "__main__":
+            anyio.run(main)
+    """)
+    ended(program)
+    expected = {("leaf", f"scope-{n}"): 1 for n in range(2)} | {(f"scope-{n}", None): 1 for n in range(2)}
+    assert family(told()) == {**expected, ("leaf", None): 1}
 
 
 PROGRAM = """

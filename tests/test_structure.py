@@ -23,7 +23,7 @@ LAYERS = [
     {"cli", "testing", "_pytest_plugin"},
     {"__init__"},
     {"_decorators", "_configure", "_log", "_steps", "_reading"},
-    {"_call", "_call_shapes_like_importlib_bootstrap"},
+    {"_call", "_shapes_like_importlib_bootstrap"},
     {"_call_parameters", "_decorated_object", "_deferred", "_generator_body", "_methods"},
     {"_roots", "_returns", "mlflow_bridge"},
     {"_propagation", "_carried", "distributed"},

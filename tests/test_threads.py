@@ -6,9 +6,12 @@ import asyncio
 import contextvars
 import gc
 import signal
+import sys
 import threading
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -20,6 +23,7 @@ import trio
 import trackdsl
 from tests.conftest import StartProgram, all_runs, deliver
 from trackdsl import current_run, log_metric, stage, steps, track_returns
+from trackdsl._propagation import InScope
 from trackdsl.distributed import _patching
 from trackdsl.testing import Captured, capture_runs
 
@@ -392,6 +396,118 @@ def test_a_thread_is_left_as_it_was() -> None:
     assert seen == [run]
 
 
+@pytest.mark.parametrize("below", [True, False])
+@pytest.mark.parametrize("with_thread", [True, False])
+def test_a_thread_whose_run_somebody_else_wraps(below: bool, with_thread: bool) -> None:
+    """Who wraps `run` where threads are started, below our patch or above it, gets the thread's own; pools as ever.
+
+    Sentry hands the thread over, as to a function of the class.
+    """
+    original = threading.Thread.start
+
+    def patch() -> None:
+        under = threading.Thread.start
+
+        def start(self: threading.Thread) -> None:
+            run: Any = getattr(self.run, "__func__", self.run) if with_thread else self.run
+            self.run = lambda: run(self) if with_thread else run()  # type: ignore[method-assign]
+            under(self)
+
+        threading.Thread.start = start  # type: ignore[method-assign]
+
+    class Subclass(threading.Thread):
+        def run(self) -> None:
+            leaf(2)
+
+    try:
+        with capture_runs() as captured:
+            if below:
+                patch()
+            with stage("scope"):
+                if not below:
+                    patch()
+                for thread in [threading.Thread(target=leaf, args=(1,)), Subclass(), threading.Timer(0, leaf, [3])]:
+                    thread.start()
+                    thread.join()
+                pool = ThreadPoolExecutor(1)
+                pool.submit(leaf, 4).result()
+            pool.submit(leaf, 5).result()
+            pool.shutdown()
+    finally:
+        threading.Thread.start = original  # type: ignore[method-assign]
+    assert paths(captured) == ["leaf", "scope"] + ["scope/leaf"] * 4
+
+
+def test_a_thread_that_lets_nobody_set_anything() -> None:
+    """A class of threads may refuse attributes: it is started as ever, in the scope."""
+
+    class Closed(threading.Thread):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "run":
+                raise AttributeError(name)
+            super().__setattr__(name, value)
+
+    with capture_runs() as captured, stage("scope"):
+        thread = Closed(target=leaf, args=(1,))
+        thread.start()
+        thread.join()
+    assert paths(captured) == ["scope", "scope/leaf"]
+
+
+def test_callbacks_belong_to_the_scope_that_gave_them() -> None:
+    """What a future or a pool calls back once the work is done belongs to the scope in which it was asked to."""
+
+    def failing(_: int) -> None:
+        raise ValueError
+
+    called = threading.Semaphore(0)
+    go = threading.Event()
+
+    def back(_: object) -> None:
+        leaf(1)
+        called.release()
+
+    with capture_runs() as captured, ThreadPoolExecutor(1) as pool, ThreadPool(1) as other:
+        with stage("scope"):
+            pool.submit(go.wait).add_done_callback(back)
+            other.apply_async(go.wait, callback=back)
+            other.apply_async(failing, [1], None, None, back)
+            other.map_async(int, [1], callback=back)
+            other.map_async(failing, [1], error_callback=back)
+        outside = pool.submit(go.wait)
+        outside.add_done_callback(back)
+        go.set()
+        for _ in range(6):
+            assert called.acquire(timeout=60)
+    assert paths(captured) == ["leaf", "scope"] + ["scope/leaf"] * 5
+
+
+def test_an_interruption_while_a_pool_is_made() -> None:
+    """Where Ctrl-C arrives just when a pool is made, which belongs to no scope, the current run stays current."""
+
+    def interrupt(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_return" and frame.f_code.co_name == "make" and called.__name__ == "set":
+            raise KeyboardInterrupt
+
+    with stage("scope") as run:
+        sys.setprofile(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                ThreadPoolExecutor(1)
+        finally:
+            sys.setprofile(None)
+        assert current_run() is run
+
+
+def test_arguments_of_any_name() -> None:
+    """What is handed to a pool by name may have any name, also one of ours."""
+    given = {"self": 1, "fn": 2, "func": 3, "scope": 4, "args": 5, "kwargs": 6}
+    with stage("scope"), ThreadPoolExecutor(1) as pool, ThreadPool(1) as other:
+        assert pool.submit(dict, **given).result(60) == given  # type: ignore[arg-type]
+        assert other.apply_async(dict, (), given).get(60) == given
+        assert InScope(dict, trackdsl.capture())(**given) == given
+
+
 def test_a_pool_lets_go_of_what_it_was_given() -> None:
     """Once a task has run, neither its function nor its arguments nor its result are held by us."""
 
@@ -432,6 +548,32 @@ def test_scopes_that_open_and_close_in_many_threads_at_once() -> None:
             thread.join()
     assert not wrong
     assert not _patching._open
+
+
+def test_the_first_scopes_of_a_process_in_many_threads_at_once(start: StartProgram) -> None:
+    """What a thread starts in its first scope is inside it, also while another one is opening the very first."""
+    program = start(
+        """
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+        from trackdsl import current_run, stage
+
+        def first(name):
+            together.wait()
+            with stage(name) as run, ThreadPoolExecutor(1) as pool:
+                wrong.extend([name] if pool.submit(current_run).result() is not run else [])
+
+        wrong, together = [], threading.Barrier(8)
+        threads = [threading.Thread(target=first, args=(f"t{number}",)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong, wrong
+        """
+    )
+    code, _, err = program.finish()
+    assert (code, err) == (0, "")
 
 
 def test_pools_that_are_imported_inside_a_scope(start: StartProgram) -> None:

@@ -51,4 +51,3 @@ def decorated_object(fn: Any, call: Call, wrapper: Callable[..., Any], wrap: Wra
     """
     own = {"__call__": staticmethod(wrapper), "__trackdsl__": call, "wrap": staticmethod(wrap)}
     return type("Decorated", (_Decorated,), own)(fn)
-

@@ -1,7 +1,7 @@
 """The three words: `experiment`, `stage`, `track_returns`.
 
-What a word does to a function is worked out here, once, at decoration; `_call_shapes_like_importlib_bootstrap` chooses how the function is
-wrapped, which is the only place that tells functions, coroutines and generators apart.
+What a word does to a function is worked out here, once, at decoration; `_shapes_like_importlib_bootstrap` chooses how
+the function is wrapped, and is the one place that tells plain functions, coroutines and generators apart.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from trackdsl._call import Call, Options, enter_block, leave_block
-from trackdsl._call_shapes_like_importlib_bootstrap import call_behind, call_of, wrap
 from trackdsl._context import Scope
 from trackdsl._methods import METHODS, rebuilt
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run
+from trackdsl._shapes_like_importlib_bootstrap import call_behind, call_of, wrap
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import OptionError
 

@@ -152,7 +152,7 @@ class InScope:
         self._fn = fn
         self._context = context
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         with attach(self._context):
             return self._fn(*args, **kwargs)
 

@@ -19,7 +19,7 @@ EVERY = 16
 #: Frames beyond those of wrappers: for the wrappers up to the next look, and for what these call to record.
 _SLACK = 64
 #: The file that all wrappers stand in.
-_WRAPPERS = os.path.join(os.path.dirname(sys._getframe().f_code.co_filename), "_call_shapes_like_importlib_bootstrap.py")
+_WRAPPERS = os.path.join(os.path.dirname(sys._getframe().f_code.co_filename), "_shapes_like_importlib_bootstrap.py")
 #: Python 3.10 counts the call of `next` too, by which a generator's wrapper goes on.
 _NEXT_COUNTS = sys.version_info < (3, 11)
 

@@ -70,8 +70,8 @@ def fail_twice(folder: str) -> int:
 @stage
 def hang(told: str) -> None:
     Path(told).touch()
-    while True:
-        time.sleep(0.01)
+    # In small waits: Ray's cancelling does not wake what blocks.
+    wait_for(Path(f"{told}-over").exists)
 
 
 def plain(x: int) -> int:

@@ -29,7 +29,7 @@ from pyspark import TaskContext  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402
 from pyspark.sql.functions import pandas_udf, udf  # noqa: E402
 
-from trackdsl import configure, log_metric, stage  # noqa: E402
+from trackdsl import _context, configure, log_metric, stage  # noqa: E402
 from trackdsl.distributed import _patching  # noqa: E402
 from trackdsl.distributed.spark import PROPERTY  # noqa: E402
 
@@ -73,6 +73,12 @@ def batch(frame: DataFrame, number: int) -> None:
 def plain(x: int) -> int:
     log_metric("plain", x)
     return x
+
+
+def path_here(_: int) -> str:
+    """What plain MLflow would be led to."""
+    scope = _context.current()
+    return "" if scope is None else scope.run.path
 
 
 def plain_thread(x: int) -> int:
@@ -197,6 +203,12 @@ def scopes(spark: SparkSession, told: dict[str, Any]) -> None:
         context.parallelize([x], 1).map(work).collect()
         properties.append(context.getLocalProperty(PROPERTY))
     told["properties"] = properties
+    paths = []
+    for name in ("first", "second"):
+        with stage(name):
+            paths.append(context.parallelize([0, 1], 2).map(path_here).collect())
+        paths.append(context.parallelize([0, 1], 2).map(path_here).collect())
+    told["paths"] = paths
 
     def submit(name: str) -> None:
         with stage(f"meet-{name}"):

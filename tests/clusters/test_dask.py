@@ -200,6 +200,11 @@ CLIENT = """
         log_metric("x", x)
         return x
 
+    def knows():
+        import sys
+
+        return "trackdsl" in sys.modules
+
     def late(x):
         from trackdsl import log_metric
 
@@ -219,6 +224,8 @@ CLIENT = """
         client.wait_for_workers(2)
         workers = list(client.scheduler_info()["workers"])
         with stage("far"):
+            # Before the first task, which may be plain functions that call plain MLflow.
+            assert all(client.submit(knows, workers=worker, pure=False).result() for worker in workers)
             for x, worker in enumerate(workers):
                 client.submit(late, x, workers=worker).result()
                 client.submit(work, x, workers=worker).result()
@@ -294,7 +301,6 @@ def test_machines_that_share_no_disk(
     found = runs()
     (root,) = found["far"]
     assert root.info.status == "FINISHED"
-    # The first task on each worker has imported trackdsl itself.
     for metric in ("late", "plain"):
         assert sorted(value for _, value in points(root, metric, shared_server.uri)) == [0.0, 1.0]
     for run in found["work"] + found["be_killed"]:

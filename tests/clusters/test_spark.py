@@ -55,6 +55,11 @@ def test_a_metric_of_a_plain_function_lands_on_the_stage(recorded: Tree) -> None
     assert recorded.below(root) == []
 
 
+def test_a_task_is_inside_its_scope(recorded: Tree) -> None:
+    """A plain function is inside the scope of its action, where plain MLflow finds it, and the next one is not."""
+    assert recorded.told["paths"] == [["first"] * 2, [""] * 2, ["second"] * 2, [""] * 2]
+
+
 def test_batches_of_a_stream(recorded: Tree) -> None:
     """A batch belongs to the stage that started the stream, also when that is over; its tasks belong to the batch."""
     first, second = recorded.below_root("stream")

@@ -1,6 +1,7 @@
 """A plugin of pytest: every function and method of the packages in `DECORATED_PACKAGES` is decorated as it is imported.
 
-Lambdas stay as they are, and so does everything that is no `def`.
+Lambdas stay as they are, and so does everything that is no `def`. Each call is recorded, save in the tests that
+`DECORATED_UNRECORDED` names. `DECORATED_REPORT` is the file that is told how many functions were decorated.
 """
 
 from __future__ import annotations
@@ -9,28 +10,33 @@ import ast
 import builtins
 import importlib.abc
 import importlib.machinery
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from trackdsl import stage
+import pytest
+
+from trackdsl import configure, stage
 
 #: Names of builtins, so that no module has a name more than it had. Of each four functions one is a section.
 _WORDS = {"_trackdsl_stage": stage, "_trackdsl_section": stage(nested=False)}
+_UNRECORDED = [name for name in os.environ.get("DECORATED_UNRECORDED", "").split(",") if name]
 
 
 class Decorating(ast.NodeTransformer):
     """Puts a decorator below all others of every function, next to it: there it may stand everywhere."""
 
-    def __init__(self) -> None:
-        self.count = 0
+    #: Functions that have been decorated, in all modules.
+    count = 0
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Any:
         """Decorate the function, and those in it."""
-        word = list(_WORDS)[self.count % 4 == 3]
-        self.count += 1
+        word = list(_WORDS)[Decorating.count % 4 == 3]
+        Decorating.count += 1
         self.generic_visit(node)
         node.decorator_list.append(ast.copy_location(ast.Name(word, ast.Load()), node))
         return node
@@ -64,6 +70,23 @@ class Finder(importlib.abc.MetaPathFinder):
         if spec is not None and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             spec.loader = Loader(fullname, str(spec.origin))
         return spec
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Record nothing in the tests that say so."""
+    if not any(name in item.nodeid for name in _UNRECORDED):
+        return (yield)
+    configure(mode="disabled")
+    try:
+        return (yield)
+    finally:
+        configure(mode="offline")
+
+
+def pytest_unconfigure() -> None:
+    """Tell how many functions were decorated."""
+    Path(os.environ["DECORATED_REPORT"]).write_text(json.dumps({"functions": Decorating.count}))
 
 
 vars(builtins).update(_WORDS)

@@ -117,7 +117,9 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
                 run=id_.hex(),
                 reason=reason,
             )
-        target.watch(time.time_ns())
+        now = time.time_ns()
+        if now > target.watch_at:  # A delivery process holds its lock only once it has started.
+            target.watch(now)
         time.sleep(pause)
         pause = min(pause * 1.5, _POLL)
 

@@ -1,12 +1,17 @@
-"""What runs in Dask's scheduler: it alone knows how often a task was begun when workers come and go."""
+"""What runs in Dask's scheduler and workers.
+
+The scheduler alone knows how often a task was begun when workers come and go; workers have to know trackdsl before a
+task that calls plain MLflow and nothing of ours.
+"""
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
-from distributed.diagnostics.plugin import SchedulerPlugin
+from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 
-from trackdsl.distributed.dask import ATTEMPT, CONTEXT
+from trackdsl.distributed.dask import ATTEMPT, CONTEXT, follow
 
 
 class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
@@ -28,3 +33,31 @@ class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
             task = self._scheduler.tasks.get(key)
             if task is not None and task.annotations and CONTEXT in task.annotations:
                 task.annotations = {**task.annotations, ATTEMPT: task.annotations.get(ATTEMPT, 1) + 1}
+
+
+class Arrival(WorkerPlugin):  # type: ignore[misc] # Dask has no types
+    """Has each worker import trackdsl, where it can, before its next task."""
+
+    name = "trackdsl-arrival"
+    idempotent = True
+
+    def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask gives it by name
+        """Stand around the tasks of this worker."""
+        follow()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By value, as trackdsl may not be there.
+        by_value = types.FunctionType(_arrive.__code__, {"__builtins__": __builtins__}, "_arrive")
+        by_value.__module__ = "__main__"
+        return by_value, ()
+
+
+def _arrive() -> Any:
+    try:
+        from trackdsl.distributed._dask_scheduler import Arrival
+
+        return Arrival()
+    except Exception:
+        from distributed.diagnostics.plugin import WorkerPlugin
+
+        return WorkerPlugin()

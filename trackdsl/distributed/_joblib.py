@@ -74,8 +74,8 @@ def _call(original: Callable[..., Any]) -> Callable[..., Any]:
 def _start_workers(original: Callable[..., None]) -> Callable[..., None]:
     def start_workers(self: Any) -> None:
         scope = _current()
-        _context.enter(None)
         try:
+            _context.enter(None)
             original(self)
         finally:
             _context.enter(scope)

@@ -55,7 +55,7 @@ class _Place(NamedTuple):
 
 #: Everything that holds the patches in place: scopes, and work that runs inside one.
 _open: set[object] = set()
-_installed = False
+_installed = _installing = False
 _lock = threading.RLock()
 _patches: list[Patch] = []
 _places: dict[Patch, _Place] = {}
@@ -76,11 +76,11 @@ def closed(holder: object) -> None:
 
 
 def _install() -> None:
-    global _installed
+    global _installed, _installing
     with _lock:
-        if _installed:
+        if _installed or _installing:  # The latter by this very thread, further out.
             return
-        _installed = True
+        _installing = True
         try:
             if not _patches:
                 _prepare()
@@ -91,8 +91,13 @@ def _install() -> None:
                 else:
                     _stack()
                     break
+            # Not before: scopes of other threads go on without waiting once it is set.
+            _installed = True
         except Exception as error:
+            _installed = True
             report("patching", f"trackdsl cannot follow threads and processes to where they run: {told(error)}")
+        finally:
+            _installing = False
 
 
 def _uninstall() -> None:
@@ -176,9 +181,9 @@ def _wraps(found: Any, wrapper: Any) -> bool:
 
 
 def _after_fork() -> None:
-    global _lock, _installed
+    global _lock, _installed, _installing
     _lock = threading.RLock()
-    _installed = False  # Another thread may have been at it: the next scope looks at every patch again.
+    _installed = _installing = False  # Another thread may have been at it: the next scope looks at every patch again.
 
 
 if hasattr(os, "register_at_fork"):

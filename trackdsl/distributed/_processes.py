@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trackdsl import _context, _target
 from trackdsl._propagation import VARIABLE, Context, attach
 from trackdsl.distributed._patching import Patch, opened
+from trackdsl.distributed._threads import InThread
 from trackdsl.errors import report, told
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class InProcess:
         self._fn = fn
         self._context = context
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         with attach(self._context):
             return self._fn(*args, **kwargs)
 
@@ -100,8 +101,8 @@ class InScopeIterator:
 
     def __next__(self) -> Any:
         before = _current()
-        _enter(self.scope)
         try:
+            _enter(self.scope)
             item = next(self._iterator)
         finally:
             self.scope = _current()
@@ -174,8 +175,8 @@ def make_pool(original: Callable[..., None]) -> Callable[..., None]:
             args = (*args[:place], InProcess(args[place], Context(scope)), *args[place + 1 :])
         elif callable(kwargs.get("initializer")):
             kwargs["initializer"] = InProcess(kwargs["initializer"], Context(scope))
-        _enter(None)
         try:
+            _enter(None)
             return original(*args, **kwargs)
         finally:
             _enter(scope)
@@ -191,8 +192,8 @@ def submit_to_pool(original: Callable[..., Any]) -> Callable[..., Any]:
         if scope is None:
             return original(self, fn, *args, **kwargs)
         task = InProcess(fn, Context(scope))
-        _enter(None)
         try:
+            _enter(None)
             return original(self, task, *args, **kwargs)
         finally:
             _enter(scope)
@@ -208,6 +209,18 @@ def _apply(original: Callable[..., Any]) -> Callable[..., Any]:
     return apply
 
 
+def _make_result(original: Callable[..., None]) -> Callable[..., None]:
+    """Wrap the `__init__` of a pool's result, whose callbacks are called by a thread of the pool's."""
+
+    def make(self: Any, pool: Any, callback: Any, error_callback: Any) -> None:
+        scope = _current()
+        if scope is not None:
+            callback, error_callback = (fn and InThread(fn, scope) for fn in (callback, error_callback))
+        return original(self, pool, callback, error_callback)
+
+    return make
+
+
 def _imap(original: Callable[..., Any]) -> Callable[..., Any]:
     def imap(self: Any, func: Callable[..., Any], iterable: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
         scope = _current()
@@ -216,6 +229,23 @@ def _imap(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, func, iterable, *args, **kwargs)
 
     return imap
+
+
+def _run_sync(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap `anyio.to_process.run_sync`, whose worker is a program that serves others later."""
+
+    async def run_sync(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        scope = _current()
+        if scope is None:
+            return await original(func, *args, **kwargs)
+        task = InProcess(func, Context(scope))
+        try:
+            _enter(None)
+            return await original(task, *args, **kwargs)
+        finally:
+            _enter(scope)
+
+    return run_sync
 
 
 def _popen(original: Callable[..., None]) -> Callable[..., None]:
@@ -256,10 +286,12 @@ PATCHES = [
     Patch("multiprocessing.pool", "Pool.__init__", make_pool),
     Patch("multiprocessing.pool", "Pool.apply_async", _apply),
     Patch("multiprocessing.pool", "Pool._map_async", _apply),
+    Patch("multiprocessing.pool", "ApplyResult.__init__", _make_result),
     Patch("multiprocessing.pool", "Pool.imap", _imap),
     Patch("multiprocessing.pool", "Pool.imap_unordered", _imap),
     Patch("concurrent.futures.thread", "ThreadPoolExecutor.__init__", make_pool),
     Patch("concurrent.futures.process", "ProcessPoolExecutor.__init__", make_pool),
     Patch("concurrent.futures.process", "ProcessPoolExecutor.submit", submit_to_pool),
+    Patch("anyio.to_process", "run_sync", _run_sync),
     Patch("subprocess", "Popen.__init__", _popen),
 ]

@@ -106,6 +106,8 @@ def look_for_workers() -> None:
     """Be ready where trackdsl arrives with a worker's first task, or with the program of a worker that begins."""
     if "distributed.worker" in sys.modules:
         importlib.import_module(ENGINES["distributed.worker"]).follow()
+    if "pyspark.worker" in sys.modules:
+        importlib.import_module(ENGINES["pyspark.taskcontext"]).follow()
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.current_process().name.startswith("Dask Worker"):
         opened(ENGINES["distributed.worker"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,11 @@ class InThread:
         self._fn = fn
         self._scope = scope
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        opened(self)
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         before = _current()
-        _enter(self._scope)
         try:
+            opened(self)
+            _enter(self._scope)
             return self._fn(*args, **kwargs)
         finally:
             _enter(before)
@@ -65,35 +66,48 @@ class ThreadBody:
         #: A `run` that the program has set on this thread alone.
         self._own = vars(thread).get("run")
 
-    def __call__(self) -> None:
-        thread = self._thread
-        self.step_aside()
+    def __call__(self, *_: object) -> None:
+        # Whoever has wrapped it since may hand over the thread, as to a function of its class: Sentry does.
+        run = self.step_aside()
         # A thread in the background may never end, and the patches would stay with it.
-        if not thread.daemon:
+        if not self._thread.daemon:
             opened(self)
         _enter(self._scope)
         try:
-            thread.run()
+            run()
         finally:
             closed(self)
 
-    def step_aside(self) -> None:
-        """Make the thread what it was."""
-        if vars(self._thread).get("run") is self:
-            if self._own is None:
-                del self._thread.run
-            else:
-                self._thread.run = self._own
+    def step_aside(self) -> Callable[[], None]:
+        """Make the thread what it was.
+
+        Returns:
+            its own `run`, also where somebody else's stands around ours.
+        """
+        thread = self._thread
+        attributes = vars(thread)
+        if attributes.get("run") is not self:
+            return self._own or partial(type(thread).run, thread)
+        if self._own is None:
+            del attributes["run"]
+        else:
+            attributes["run"] = self._own
+        return thread.run
+
+
+def _serves(thread: Thread) -> bool:
+    """Whether a pool starts it, through a wrapper of somebody else's."""
+    return getattr(getattr(thread, "_target", None), "__module__", None) in _POOLS
 
 
 def _start(original: Callable[..., None]) -> Callable[..., None]:
     def start(self: Thread, *args: Any, **kwargs: Any) -> None:
         scope = _current()
         # A thread that a pool starts serves other scopes later: it belongs to none.
-        if scope is None or sys._getframe(1).f_globals.get("__name__") in _POOLS:
+        if scope is None or sys._getframe(1).f_globals.get("__name__") in _POOLS or _serves(self):
             return original(self, *args, **kwargs)
         body = ThreadBody(self, scope)
-        self.run = body  # type: ignore[method-assign]
+        vars(self)["run"] = body  # No `__setattr__` of its class has a say.
         try:
             return original(self, *args, **kwargs)
         except BaseException:
@@ -111,7 +125,17 @@ def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
     return submit
 
 
+def _add_done_callback(original: Callable[..., None]) -> Callable[..., None]:
+    def add_done_callback(self: Any, fn: Callable[..., Any]) -> None:
+        scope = _current()
+        return original(self, fn if scope is None else InThread(fn, scope))
+
+    return add_done_callback
+
+
 PATCHES = [
     Patch("threading", "Thread.start", _start),
     Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
+    # Whichever thread ends the future calls it.
+    Patch("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
 ]

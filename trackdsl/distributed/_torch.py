@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import _context
@@ -28,9 +29,30 @@ class _Arrival:
         return _go_on, (self._context,)
 
 
+#: Of a worker: what it is in, and whether the round that begins has brought it; the first one's process does.
+_entered: attach | None = None
+_brought = True
+
+
 def _go_on(context: Context) -> None:
+    global _entered, _brought
+    if _entered is not None:
+        _entered.__exit__()
     _context.enter(None)
-    attach(context).__enter__()
+    _entered, _brought = attach(context), True
+    _entered.__enter__()
+
+
+def _create_fetcher(original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_fetcher(*args: Any, **kwargs: Any) -> Any:
+        global _brought
+        if sys.modules["torch.utils.data._utils.worker"].get_worker_info() is not None:
+            if not _brought:  # Whoever goes over it is in no scope, so nothing was patched there.
+                _context.enter(None)
+            _brought = False
+        return original(*args, **kwargs)
+
+    return create_fetcher
 
 
 def _resume(original: Callable[..., None]) -> Callable[..., None]:
@@ -41,4 +63,8 @@ def _resume(original: Callable[..., None]) -> Callable[..., None]:
     return resume
 
 
-PATCHES = [Patch("torch.utils.data._utils.worker", "_ResumeIteration.__init__", _resume)]
+PATCHES = [
+    Patch("torch.utils.data._utils.worker", "_ResumeIteration.__init__", _resume),
+    # A worker calls it where a round begins.
+    Patch("torch.utils.data.dataloader", "_DatasetKind.create_fetcher", _create_fetcher),
+]

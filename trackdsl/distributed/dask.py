@@ -118,12 +118,16 @@ def _count_attempts(client: Any) -> None:
     _counted.add(client)
 
     async def register() -> None:
-        try:
-            from trackdsl.distributed._dask_scheduler import Attempts
+        from trackdsl.distributed._dask_scheduler import Arrival, Attempts
 
-            await client.register_plugin(Attempts(), name=Attempts.name)
-        except Exception as error:
-            logger.warning("trackdsl cannot count the attempts of Dask's tasks: %s", told(error))
+        for plugin, missed in (
+            (Attempts(), "count the attempts of Dask's tasks"),
+            (Arrival(), "prepare Dask's workers"),
+        ):
+            try:
+                await client.register_plugin(plugin, name=plugin.name)
+            except Exception as error:
+                logger.warning("trackdsl cannot %s: %s", missed, told(error))
 
     with contextlib.suppress(Exception):
         if client.asynchronous:

@@ -7,6 +7,7 @@ than before, so a program that does not call Spark inside a scope pays nothing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -62,6 +63,8 @@ class _Here(threading.local):
     told: Told | None = None
     #: Whether the thread is in a call back whose scope it has entered.
     in_batch = False
+    #: The scope of the task that the thread of a worker is about.
+    around: inside | None = None
 
 
 _here = _Here()
@@ -207,6 +210,57 @@ PATCHES = [
     Patch("pyspark.sql.pandas.functions", "_create_vectorized_udf", _create_udf),
     Patch("pyspark.sql.pandas.functions", "_create_pandas_udf", _create_udf),  # Up to 4.0
 ]
+
+
+def follow() -> None:
+    """Stand around the tasks of this worker, from the one on that has imported trackdsl.
+
+    Without it only what asks for the task would know of it, and plain MLflow does not. It never raises: the engine is
+    left alone where it is another than expected.
+    """
+    with contextlib.suppress(Exception):
+        worker, kind = sys.modules["pyspark.worker"], sys.modules["pyspark.taskcontext"].TaskContext
+        if kind.get() is None or hasattr(worker.read_command, "trackdsl"):
+            return
+        worker.read_command = _begin(worker.read_command)  # type: ignore[attr-defined]
+        kind._setTaskContext = classmethod(_end(kind._setTaskContext.__func__))
+        _enter()
+
+
+def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What Spark reads a task's function with; the task is known by then."""
+
+    @functools.wraps(original)
+    def read_command(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.suppress(Exception):
+            _enter()
+        return original(*args, **kwargs)
+
+    read_command.trackdsl = True  # type: ignore[attr-defined]
+    return read_command
+
+
+def _end(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def _setTaskContext(kind: Any, context: Any) -> Any:  # noqa: N802 - the name of what it stands for
+        _leave()
+        return original(kind, context)
+
+    return _setTaskContext
+
+
+def _enter() -> None:
+    _leave()  # Frames are read with more than one function.
+    task = current_task()
+    if task is not None:
+        _here.around = inside(task)
+        _here.around.__enter__()
+
+
+def _leave() -> None:
+    around, _here.around = _here.around, None
+    if around is not None:
+        around.__exit__()
 
 
 def current_task() -> Task | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import mlflow
@@ -15,6 +16,20 @@ from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.errors import RunNotReady, report, told
 from trackdsl.mlflow_bridge._arrival import Ids, is_away, same_store, wait_for
 from trackdsl.mlflow_bridge._params import watch_params
+
+
+class _Here(threading.local):
+    #: The run of a scope that MLflow was given last in this thread.
+    last: ScopeRun | None = None
+
+
+_here = _Here()
+
+
+def last_given() -> Any:
+    """The run of a scope that plain MLflow was given last in this thread, as the store has it, if any."""
+    last = _here.last
+    return None if last is None else mlflow.MlflowClient(last.run._target.uri).get_run(last.info.run_id)
 
 
 class ScopeRun(mlflow.ActiveRun):
@@ -101,6 +116,7 @@ class ScopeRun(mlflow.ActiveRun):
                 self._ids = wait_for(self.run)
                 if not isinstance(self.run, AdoptedRun):
                     watch_params(self._ids.run_id, self.run)
+                    _here.last = self
             except Exception as error:
                 self._absent = True
                 reason = error.reason if isinstance(error, RunNotReady) and error.reason else told(error)

@@ -17,7 +17,7 @@ from trackdsl import _context
 from trackdsl.errors import report
 from trackdsl.mlflow_bridge import _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
-from trackdsl.mlflow_bridge._runs import ScopeRun
+from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
 from trackdsl.mlflow_bridge._scopes import Place, Stack, UserRun, finish, here
 
 Function = Callable[..., Any]
@@ -56,6 +56,7 @@ def take_over() -> None:
         except Moved as error:
             missing.append(str(error))
     replacing |= {"active_run": _active_run, "end_run": _end_run, "set_experiment": _set_experiment}
+    replacing["last_active_run"] = _last_active_run
     _replace(replacing)
     setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
     _params.take_over()
@@ -110,6 +111,23 @@ def _active_run(original: Function) -> Function:
         return users[-1] if users else entry
 
     return active_run
+
+
+def _last_active_run(original: Function) -> Function:
+    def last_active_run() -> Any:
+        found = original()
+        if here() is not None:
+            return found
+        try:
+            given = last_given()
+        except Exception:  # It went to a store that does not answer now.
+            return found
+        if found is None or given is None:
+            return given or found
+        inside = found.data.tags.get("mlflow.parentRunId") == given.info.run_id
+        return given if inside or given.info.start_time > found.info.start_time else found
+
+    return last_active_run
 
 
 def _start_run(original: Function) -> Function:
