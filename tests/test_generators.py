@@ -432,3 +432,39 @@ def test_callable_objects() -> None:
         assert asyncio.run(main()) == 3
         assert list(stage("rows")(Rows())()) == [3]
     assert captured.one("later").metric("m") == captured.one("rows").metric("m") == 1
+
+
+def test_blocks_in_a_generator_that_is_closed_early() -> None:
+    """A block has not failed where its generator's caller wants no more; in a coroutine given up it is KILLED."""
+
+    def rows() -> Iterator[int]:
+        with stage("block"), stage("section", nested=False):
+            yield 1
+
+    async def items() -> AsyncIterator[int]:
+        async with stage("asynchronous"):
+            yield 1
+
+    async def given_up() -> None:
+        with stage("given up"):
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        found = items()
+        await anext(found)
+        await found.aclose()  # type: ignore[attr-defined]
+        coroutine = given_up()
+        coroutine.send(None)
+        coroutine.close()
+
+    with capture_runs() as captured:
+        asked = rows()
+        next(asked)
+        asked.close()  # type: ignore[attr-defined]
+        asyncio.run(main())
+    early = {"trackdsl.closed_early": "true"}
+    assert [(run.name, run.status, run.tags) for run in captured.runs] == [
+        ("block", "FINISHED", early),
+        ("asynchronous", "FINISHED", early),
+        ("given up", "KILLED", {}),
+    ]

@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 import trackdsl
+from tests.conftest import StartProgram
 from trackdsl import Secret, _call, _secrets, log_metric, stage, steps, track_returns
 from trackdsl._replay import RecordedRun, replay
 from trackdsl.journal._reader import read_all
@@ -252,3 +253,46 @@ def test_a_recursion_that_fills_the_stack_ends_truthfully() -> None:
         deeper(0)
     assert len(captured.runs) > 100
     assert {run.status for run in captured.runs} == {"FAILED"}
+
+
+def test_an_interrupt_leaves_no_run_current(start: StartProgram) -> None:
+    """Ctrl-C at any moment of calls, blocks and sections, as in a notebook, leaves the next run a root again."""
+    program = start(
+        """
+        import signal, time
+        from trackdsl import current_run, stage
+        from trackdsl.distributed import _patching
+
+        class Interrupt(BaseException):
+            pass
+
+        def interrupt(*_):
+            raise Interrupt
+
+        block, section = stage("block", x=1), stage("section", nested=False, y=1)
+
+        @stage(nested=False)
+        def part(x):
+            return x
+
+        @stage
+        def call(x):
+            with block, section:
+                return part(x)
+
+        signal.signal(signal.SIGALRM, interrupt)
+        end, count, lost = time.monotonic() + 1, 0, 0
+        while time.monotonic() < end:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0003 + count % 97 * 1e-5)
+                while True:
+                    call(1)
+            except Interrupt:
+                count += 1
+            lost += current_run() is not None or len(_patching._open)
+        assert count > 50 and not lost, (count, lost)
+        """,
+        TRACKDSL_MODE="offline",
+    )
+    code, _, err = program.finish()
+    assert (code, err) == (0, "")

@@ -183,7 +183,6 @@ def test_inspect_answers_as_for_the_function() -> None:
         inspect.signature,
         inspect.getdoc,
         inspect.getsource,
-        inspect.getsourcefile,
         inspect.getsourcelines,
         inspect.isfunction,
         inspect.iscoroutinefunction,
@@ -272,7 +271,7 @@ def test_lru_cache_above_and_below(word: Word, above: bool) -> None:
     assert (Model(2).scaled_(3), Model(3).scaled_(3)) == (6, 9)
 
 
-def test_classes(word: Word) -> None:
+def test_classes(word: Word) -> None:  # noqa: C901 - methods of every kind
     """Abstract methods, properties with setters, cached properties, class and static methods, `super()`, slots."""
 
     class Base(abc.ABC):
@@ -538,8 +537,8 @@ if __name__ == "__main__":
             assert not done.returncode and not done.stderr, done.stderr.decode()
             kinds = [*named, *later, "closing"]
             values = {"deep": 10, "generator": [11], "asynchronous": [11]}
-            told = [f"{kind} {values.get(kind, 11)}" for kind in kinds]
-            assert done.stdout.decode().splitlines() == told, done.stdout
+            expected = [f"{kind} {values.get(kind, 11)}" for kind in kinds]
+            assert done.stdout.decode().splitlines() == expected, done.stdout
             assert [list(generator(1)), asyncio.run(coroutine(1)), deep(900), closing(10)(1)] == [[11], 11, 10, 11]
 """
 
@@ -699,8 +698,9 @@ def test_deep():
     assert deep(900) == 0
 
 class TestModel:
+    @pytest.fixture(autouse=True)
     @stage
-    def setup_method(self):
+    def ready(self):
         self.ready = True
 
     @track_returns

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from typing import Any
 
 from trackdsl import _artifacts, _context, _datasets, _roots, _template
@@ -137,11 +138,15 @@ class Call:
             with contextlib.suppress(RecursionError):  # Where the stack is full it cannot even be told.
                 fault("entering a call", error)
             return None
-        depth = scope.depth = scope.depth + 1
-        if not depth % EVERY:
-            scope.room = deepen()
-        if flat or plan.datasets:
-            self._record_rest(scope.run, flat, args, kwargs)
+        try:
+            depth = scope.depth = scope.depth + 1
+            if not depth % EVERY:
+                scope.room = deepen()
+            if flat or plan.datasets:
+                self._record_rest(scope.run, flat, args, kwargs)
+        except BaseException as error:  # Ctrl-C: nobody will leave what nobody has entered.
+            close_scope(scope, error)
+            raise
         return scope
 
     def _record_rest(self, run: Run, flat: Flat | None, args: Args, kwargs: Kwargs, prefix: str = "") -> None:
@@ -158,17 +163,22 @@ class Call:
         if run is None:
             return self._enter_run(args, kwargs)
         scope = None
-        with guarded("entering a call"):
-            name = self._names(args, kwargs)[0]
-            scope = open_section(run, outer, name, self)
-            scope.depth += 1
-            if not scope.depth % EVERY:
-                scope.room = deepen()
-            if scope.index == 0 and self.plan.records:
-                params: dict[str, Scalar] = {}
-                flat = self.plan.params(params, args, kwargs)
-                append_params(run, _under(name, params))
-                self._record_rest(run, flat, args, kwargs, f"{name}.")
+        try:
+            with guarded("entering a call"):
+                name = self._names(args, kwargs)[0]
+                scope = open_section(run, outer, name, self)
+                scope.depth += 1
+                if not scope.depth % EVERY:
+                    scope.room = deepen()
+                if scope.index == 0 and self.plan.records:
+                    params: dict[str, Scalar] = {}
+                    flat = self.plan.params(params, args, kwargs)
+                    append_params(run, _under(name, params))
+                    self._record_rest(run, flat, args, kwargs, f"{name}.")
+        except BaseException as error:
+            if scope is not None:
+                close_scope(scope, error)
+            raise
         return scope
 
     def _enter_nothing(self, _args: Args, _kwargs: Kwargs) -> Scope | None:
@@ -180,12 +190,7 @@ class Call:
         return scope if room is None else _Deep(scope, room)
 
     def _leave_run(
-        self,
-        scope: Scope | None,
-        result: Any,
-        error: BaseException | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
     ) -> None:
         if scope is None:
             return
@@ -203,12 +208,7 @@ class Call:
             raise misuse
 
     def _leave_section(
-        self,
-        scope: Scope | None,
-        result: Any,
-        error: BaseException | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
     ) -> None:
         if scope is None or scope.section is None:
             self._leave_run(scope, result, error, args, kwargs)
@@ -220,12 +220,7 @@ class Call:
             close_scope(scope, error)
 
     def _leave_returns(
-        self,
-        scope: Scope | None,
-        result: Any,
-        error: BaseException | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
     ) -> None:
         if type(scope) is _Deep:
             release(scope.room)
@@ -257,9 +252,8 @@ class Call:
 
     def note_closed_early(self, scope: Scope | None) -> None:
         """Say of a generator's run that its caller did not want all of it."""
-        if scope is not None and self.options is not None and scope.section is None:
-            with guarded("closing a generator", scope.run):
-                append_tags(scope.run, {"trackdsl.closed_early": "true"})
+        if scope is not None and self.options is not None:
+            _note_closed_early(scope)
 
     def _names(self, args: Args, kwargs: Kwargs) -> tuple[str, str | None]:
         name, experiment = self._name, self._experiment
@@ -310,8 +304,12 @@ def open_scope(
         name=name, word=options.word, parent=parent, target=target, experiment=home, params=params, tags=tags, site=site
     )
     scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
-    opened(scope)
-    _context.enter(scope)
+    try:
+        opened(scope)
+        _context.enter(scope)
+    except BaseException as error:  # Ctrl-C, between one and the next.
+        close_scope(scope, error)
+        raise
     return scope
 
 
@@ -384,7 +382,22 @@ def leave_block(owner: object, opened: list[Scope], error: BaseException | None)
     if scope is not None:
         with contextlib.suppress(ValueError):  # Another thread has left it in the meantime.
             opened.remove(scope)
+        if isinstance(error, GeneratorExit) and _in_generator(error):
+            _note_closed_early(scope)
+            error = None
         close_scope(scope, error)
+
+
+def _in_generator(error: GeneratorExit) -> bool:
+    """Whether a block stands in a generator, whose caller wants no more; a coroutine that gets it is given up."""
+    trace = error.__traceback__
+    return trace is not None and bool(trace.tb_frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
+
+
+def _note_closed_early(scope: Scope) -> None:
+    if scope.section is None:
+        with guarded("closing a generator", scope.run):
+            append_tags(scope.run, {"trackdsl.closed_early": "true"})
 
 
 def _under(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from trackdsl._call import Call, Options, enter_block, leave_block
-from trackdsl._context import Scope
+from trackdsl._context import Scope, find
 from trackdsl._methods import METHODS, rebuilt
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run
@@ -27,6 +27,14 @@ _EXPERIMENT_OPTIONS = (
     "name", "run_name", "tags", "description", "tracking_uri", "params", "returns", "system_metrics",
 )  # fmt: skip
 _STAGE_OPTIONS = ("name", "nested", "params", "returns", "tags", "description", "system_metrics")
+
+
+#: What functions become, by package and class, that run elsewhere; and the decorator that makes them so.
+_SENDS_AWAY = {
+    "ray.RemoteFunction": "ray.remote",
+    "ray.ActorClass": "ray.remote",
+    "dask.Delayed": "dask.delayed",
+}
 
 
 class Block:
@@ -56,10 +64,16 @@ class Block:
         return decorated
 
     def __enter__(self) -> Run:
-        scope = enter_block(self._options, self._extra, self)
-        if scope is None:
-            return NULL_RUN
-        self._open.append(scope)
+        before = self._open.copy()
+        try:
+            scope = enter_block(self._options, self._extra, self)
+            if scope is None:
+                return NULL_RUN
+            self._open.append(scope)
+        except BaseException as error:  # Ctrl-C: Python will not leave what it has not entered.
+            if find(self) not in (None, *before):
+                leave_block(self, self._open, error)
+            raise
         return scope.run
 
     def __exit__(
@@ -245,6 +259,11 @@ def _check_callable(fn: Any, word: str) -> None:
     if isinstance(fn, (property, functools.cached_property)):
         name = type(fn).__name__
         raise OptionError(f"@{word} goes below @{name}, next to the function.", option=name)
+    kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(fn).__mro__}
+    engine = next((_SENDS_AWAY[kind] for kind in kinds & _SENDS_AWAY.keys()), None)
+    if engine is not None:
+        message = f"@{word} goes below @{engine}, next to the function or method: it is to run where that runs."
+        raise OptionError(message, option=engine)
     if inspect.isclass(fn) or not callable(fn):
         raise OptionError(f"@{word} decorates functions and methods, not {fn!r}.", option=repr(fn))
 

@@ -17,8 +17,9 @@ import pytest
 
 from tests.clusters.conftest import RunOnce
 from tests.conftest import PATIENCE, Server, StartProgram, all_runs, delivery_pids, end_delivery, points, wait_until
-from trackdsl import stage
+from trackdsl import OptionError, stage
 
+dask = pytest.importorskip("dask", reason="needs Dask: pip install 'trackdsl[dask]'")
 pytest.importorskip("distributed", reason="needs Dask: pip install 'trackdsl[dask]'")
 
 #: What lands below the stage of each name: name of the run, and its parameter `x`.
@@ -312,3 +313,9 @@ def test_machines_that_share_no_disk(
     if machines[0].named:
         assert {run.data.tags["trackdsl.host"] for run in found["work"]} == {"machine-0", "machine-1"}
     assert all(delivery_pids(machine.spool) for machine in machines[1:] if machine is not victim)
+
+
+def test_a_word_above_dask_delayed_is_refused() -> None:
+    """It would tell of a call that only notes what is to run."""
+    with pytest.raises(OptionError, match=r"goes below @dask\.delayed"):
+        stage(dask.delayed(lambda x: x))

@@ -10,7 +10,7 @@ import pytest
 from tests.clusters.conftest import RunOnce
 from tests.clusters.tree import Tree, attempts, shown, tree
 from tests.conftest import all_runs, points
-from trackdsl import stage
+from trackdsl import OptionError, stage
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'trackdsl[ray]'")
 pytest.importorskip("joblib", reason="needs joblib: pip install joblib")
@@ -164,3 +164,15 @@ def test_an_unknown_version_of_ray(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert [record.message for record in caplog.records] == [
         "trackdsl does not know this version of Ray: what runs in its tasks begins as roots."
     ]
+
+
+def test_a_word_above_ray_remote_is_refused() -> None:
+    """It would record nothing: neither the call nor what runs elsewhere."""
+
+    class Actor:
+        pass
+
+    with pytest.raises(OptionError, match=r"goes below @ray\.remote"):
+        stage(ray.remote(Actor))
+    with pytest.raises(OptionError, match=r"goes below @ray\.remote"):
+        stage(ray.remote(lambda x: x))
