@@ -296,3 +296,39 @@ def test_an_interrupt_leaves_no_run_current(start: StartProgram) -> None:
     )
     code, _, err = program.finish()
     assert (code, err) == (0, "")
+
+
+def test_what_a_signal_handler_raises_reaches_the_program(start: StartProgram) -> None:
+    """A time limit that strikes while a value is asked or kept is no fault of tracking: the program gets it."""
+    program = start(
+        """
+        import signal
+        from trackdsl import stage
+        from trackdsl.testing import capture_runs
+
+        class Slow:
+            def __reduce__(self):
+                while True:
+                    pass
+
+        def strike(*_):
+            raise TimeoutError("time is up")
+
+        @stage(returns=True)
+        def make():
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            return {"model": Slow()}
+
+        signal.signal(signal.SIGALRM, strike)
+        with capture_runs() as captured:
+            try:
+                make()
+            except TimeoutError as error:
+                assert str(error) == "time is up"
+            else:
+                raise AssertionError("it was swallowed")
+        assert [run.name for run in captured.runs] == ["make"]
+        """
+    )
+    code, _, err = program.finish()
+    assert (code, err) == (0, "")

@@ -640,6 +640,8 @@ def _recursions(word: Word) -> dict[str, Callable[[int], Any]]:
 @pytest.mark.parametrize("kind", ["plain", "generator", "coroutine", "method"])
 def test_a_recursion_of_900_calls(word: Word, kind: str) -> None:
     """It goes as deep as undecorated, in a thread with the usual limit; afterwards the limit is the program's own."""
+    if kind == "generator" and sys.version_info[:2] == (3, 12):
+        pytest.skip("Python 3.12 limits calls through C, such as `next`, and lets nobody raise that: some 700")
     limit = sys.getrecursionlimit()
     recurse = _recursions(word)[kind]
     found: list[Any] = []

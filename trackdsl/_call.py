@@ -207,6 +207,11 @@ class Call:
         if misuse is not None:
             raise misuse
 
+    def abandon(self, scope: Scope | None, error: BaseException) -> None:
+        """End a call whose end was interrupted, by Ctrl-C in the middle of it; else nothing is left to do."""
+        if scope is not None and scope.owner is self:
+            close_scope(scope, error)
+
     def _leave_section(
         self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
     ) -> None:
@@ -277,6 +282,7 @@ class _Deep(Scope):
 
     def __init__(self, outer: Scope | None, room: Room) -> None:
         self.outer = outer
+        self.owner = None
         self.room = room
 
 
@@ -342,6 +348,7 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
         _context.leave(scope)
         if scope.room is not None:
             release(scope.room)
+        scope.owner = None
 
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:

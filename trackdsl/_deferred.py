@@ -51,6 +51,10 @@ class Deferred:
             if self.options is not None and self._scope is not None:
                 _context.enter(self._around)
 
+    def abandon(self, scope: Scope | None, error: BaseException) -> None:
+        """See `Call.abandon`."""
+        self._call.abandon(scope, error)
+
     def when_done(self, future: Any) -> None:
         """End the call with a future."""
         self._begun = True

@@ -39,7 +39,7 @@ def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
         wrapper = _plain(fn, call)
         _show_signature(wrapper, fn)
     functools.update_wrapper(wrapper, fn)
-    if not hasattr(type(fn), "__get__"):
+    if isinstance(fn, functools.partial) or not hasattr(type(fn), "__get__"):
         from trackdsl._decorated_object import decorated_object
 
         stand_in: Callable[..., Any] = decorated_object(fn, call, wrapper, wrap)
@@ -92,7 +92,7 @@ def _bring_methods(wrapper: Any, fn: Any) -> None:
 
 
 def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
-    enter, leave = call.enter, call.leave
+    enter, leave, abandon = call.enter, call.leave, call.abandon
     # Else positional arguments are let go while they are handed over, in an expression that comes after them: the
     # function may delete one of gigabytes. Up to 3.11 Python itself holds them.
     keeps = call.returns is not None
@@ -105,11 +105,15 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
                 return fn(*args, **kwargs)
         scope = enter(args, kwargs)
         try:
-            result = fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
+            try:
+                result = fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
+            except BaseException as error:
+                leave(scope, None, error, args, kwargs)
+                raise
+            leave(scope, result, None, args, kwargs)
         except BaseException as error:
-            leave(scope, None, error, args, kwargs)
+            abandon(scope, error)
             raise
-        leave(scope, result, None, args, kwargs)
         return result
 
     return wrapper
@@ -146,7 +150,7 @@ def _named_like(inner: Any, outer: Any) -> Any:
 
 
 def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
-    enter, leave = call.enter, call.leave
+    enter, leave, abandon = call.enter, call.leave, call.abandon
     keeps = call.returns is not None
 
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -157,14 +161,18 @@ def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
                 return await fn(*args, **kwargs)
         scope = enter(args, kwargs)
         try:
-            awaited = fn(*args, **kwargs)
-            if not keeps:
-                args, kwargs = (), {}
-            result = await awaited
+            try:
+                awaited = fn(*args, **kwargs)
+                if not keeps:
+                    args, kwargs = (), {}
+                result = await awaited
+            except BaseException as error:
+                leave(scope, None, error, args, kwargs)
+                raise
+            leave(scope, result, None, args, kwargs)
         except BaseException as error:
-            leave(scope, None, error, args, kwargs)
+            abandon(scope, error)
             raise
-        leave(scope, result, None, args, kwargs)
         return result
 
     return wrapper

@@ -7,6 +7,8 @@ A fault in tracking (a full disk, a value that cannot be stored) never reaches u
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -157,11 +159,30 @@ logger.addFilter(_Masked())
 
 
 def told(error: BaseException) -> str:
-    """An exception in one line, also where its own `__str__` raises."""
+    """An exception in one line, also where its own `__str__` raises.
+
+    Raises:
+        BaseException: `error` itself, where a signal handler of the program has raised it, such as that of a time
+            limit: it was meant for the program, and has only happened to interrupt us.
+    """
+    if _comes_from_a_signal(error):
+        raise error
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
         return type(error).__name__
+
+
+def _comes_from_a_signal(error: BaseException) -> bool:
+    if threading.current_thread() is not threading.main_thread():  # Python runs handlers there alone.
+        return False
+    frames = set()
+    trace = error.__traceback__
+    while trace is not None:
+        frames.add(trace.tb_frame.f_code)
+        trace = trace.tb_next
+    handlers = map(signal.getsignal, signal.valid_signals())
+    return any(getattr(handler, "__code__", None) in frames for handler in handlers)
 
 
 def report(cause: str, message: str, *, key: str | None = None) -> None:
