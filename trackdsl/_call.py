@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
-from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
 from typing import Any
 
 from trackdsl import _artifacts, _context, _datasets, _roots, _template
@@ -15,16 +13,16 @@ from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
 from trackdsl._lifecycle import close_run, open_run
-from trackdsl._record import append_params, append_tags, clean_tags, fault, guarded, record_metrics
+from trackdsl._options import Options
+from trackdsl._record import append_params, append_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._stack import EVERY, Room, deepen, release, shallow
-from trackdsl._state import state
 from trackdsl.distributed._patching import closed, opened
-from trackdsl.errors import OptionError, ReturnsError, TemplateError, logger
+from trackdsl.errors import ReturnsError, logger
 
 _clock = time.perf_counter_ns
 
@@ -34,52 +32,6 @@ Kwargs = dict[str, Any]
 #: Begins a call, and ends it: with its scope, what it returned, what it raised, and its arguments.
 Enter = Callable[[Args, Kwargs], "Scope | None"]
 Leave = Callable[["Scope | None", Any, "BaseException | None", Args, Kwargs], None]
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of `experiment` or `stage`, as given."""
-
-    word: str
-    name: str | None = None
-    nested: bool = True
-    params: bool | Iterable[str] = True
-    returns: bool = False
-    tags: Mapping[str, Any] | None = None
-    description: str | None = None
-    run_name: str | None = None
-    tracking_uri: str | None = None
-    system_metrics: bool | None = None
-
-    @classmethod
-    def checked(cls, word: str, name: str | None, given: Mapping[str, Any]) -> Options:
-        """Options of the right types.
-
-        Raises:
-            OptionError: one is of the wrong type.
-        """
-        for option, kind in (("nested", bool), ("returns", bool), ("tags", Mapping), ("run_name", str),
-                             ("description", str), ("tracking_uri", str)):  # fmt: skip
-            value = given.get(option)
-            if value is not None and not isinstance(value, kind):
-                raise OptionError(
-                    f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
-                )
-        given = dict(given)
-        params = given.get("params", True)
-        if not isinstance(params, bool):
-            if not isinstance(params, Iterable):
-                raise OptionError(f"{word}(params=...) takes True, False or names, not {params!r}.", option="params")
-            # Once and for all: a generator would be empty the second time.
-            given["params"] = (params,) if isinstance(params, str) else tuple(params)
-        return cls(word, name, **given)
-
-    def static_tags(self) -> dict[str, str]:
-        """The tags that every run of these options has."""
-        tags = clean_tags(self.tags)
-        if self.description is not None:
-            tags["mlflow.note.content"] = mask_text(self.description)
-        return tags
 
 
 class Call:
@@ -173,7 +125,7 @@ class Call:
                 if scope.index == 0 and self.plan.records:
                     params: dict[str, Scalar] = {}
                     flat = self.plan.params(params, args, kwargs)
-                    append_params(run, _under(name, params))
+                    append_params(run, under(name, params))
                     self._record_rest(run, flat, args, kwargs, f"{name}.")
         except BaseException as error:
             if scope is not None:
@@ -258,7 +210,7 @@ class Call:
     def note_closed_early(self, scope: Scope | None) -> None:
         """Say of a generator's run that its caller did not want all of it."""
         if scope is not None and self.options is not None:
-            _note_closed_early(scope)
+            note_closed_early(scope)
 
     def _names(self, args: Args, kwargs: Kwargs) -> tuple[str, str | None]:
         name, experiment = self._name, self._experiment
@@ -351,68 +303,11 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
         scope.owner = None
 
 
-def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
-    """Begin the run or section of a `with` block; None where nothing is recorded."""
-    if state.disabled:
-        return None
-    with guarded("entering a block"):
-        flat = Flat()
-        for key, value in extra.items():
-            flat.add(key, value)
-        params = flat.values
-        is_stage = options.word == "stage"
-        name = mask_text((options.name if is_stage else options.run_name or options.name) or options.word)
-        # In a block a name is a template only where it fits: text with braces may just be text.
-        if extra and "{" in name and set(_quiet_placeholders(name)) <= set(extra):
-            name = _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
-        outer = _context.current()
-        enclosing = outer.run if outer is not None else _roots.run_around()
-        if is_stage and not options.nested and enclosing is not None:
-            scope = open_section(enclosing, outer, name, owner)
-            if scope.index == 0:
-                append_params(scope.run, _under(name, params))
-        else:
-            experiment = None if is_stage or options.name is None else mask_text(options.name)
-            scope = open_scope(options, name, experiment, params, options.static_tags(), None, owner)
-        if flat:
-            with guarded("recording parameters", scope.run):
-                _artifacts.keep_whole(scope.run, flat, f"{name}." if scope.section is not None else "")
-        return scope
-    return None
-
-
-def leave_block(owner: object, opened: list[Scope], error: BaseException | None) -> None:
-    """End what `enter_block` began last for the same owner: in this context, or else in any."""
-    scope = _context.find(owner)
-    if scope is None and opened:
-        scope = opened[-1]
-    if scope is not None:
-        with contextlib.suppress(ValueError):  # Another thread has left it in the meantime.
-            opened.remove(scope)
-        if isinstance(error, GeneratorExit) and _in_generator(error):
-            _note_closed_early(scope)
-            error = None
-        close_scope(scope, error)
-
-
-def _in_generator(error: GeneratorExit) -> bool:
-    """Whether a block stands in a generator, whose caller wants no more; a coroutine that gets it is given up."""
-    trace = error.__traceback__
-    return trace is not None and bool(trace.tb_frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
-
-
-def _note_closed_early(scope: Scope) -> None:
+def note_closed_early(scope: Scope) -> None:
     if scope.section is None:
         with guarded("closing a generator", scope.run):
             append_tags(scope.run, {"trackdsl.closed_early": "true"})
 
 
-def _under(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+def under(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
     return {f"{name}.{key}": value for key, value in params.items()}
-
-
-def _quiet_placeholders(name: str) -> list[str]:
-    try:
-        return _template.placeholders(name)
-    except TemplateError:
-        return ["\0"]

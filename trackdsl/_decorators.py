@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from trackdsl._call import Call, Options, enter_block, leave_block
+from trackdsl._blocks import enter_block, leave_block
+from trackdsl._call import Call
 from trackdsl._context import Scope, find
 from trackdsl._methods import METHODS, rebuilt
+from trackdsl._options import Options
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._shapes_like_importlib_bootstrap import call_behind, call_of, wrap

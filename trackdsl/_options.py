@@ -1,0 +1,57 @@
+"""The options of `experiment` and `stage`, checked once, at decoration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trackdsl._record import clean_tags
+from trackdsl._secrets import mask_text
+from trackdsl.errors import OptionError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `experiment` or `stage`, as given."""
+
+    word: str
+    name: str | None = None
+    nested: bool = True
+    params: bool | Iterable[str] = True
+    returns: bool = False
+    tags: Mapping[str, Any] | None = None
+    description: str | None = None
+    run_name: str | None = None
+    tracking_uri: str | None = None
+    system_metrics: bool | None = None
+
+    @classmethod
+    def checked(cls, word: str, name: str | None, given: Mapping[str, Any]) -> Options:
+        """Options of the right types.
+
+        Raises:
+            OptionError: one is of the wrong type.
+        """
+        for option, kind in (("nested", bool), ("returns", bool), ("tags", Mapping), ("run_name", str),
+                             ("description", str), ("tracking_uri", str)):  # fmt: skip
+            value = given.get(option)
+            if value is not None and not isinstance(value, kind):
+                raise OptionError(
+                    f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
+                )
+        given = dict(given)
+        params = given.get("params", True)
+        if not isinstance(params, bool):
+            if not isinstance(params, Iterable):
+                raise OptionError(f"{word}(params=...) takes True, False or names, not {params!r}.", option="params")
+            # Once and for all: a generator would be empty the second time.
+            given["params"] = (params,) if isinstance(params, str) else tuple(params)
+        return cls(word, name, **given)
+
+    def static_tags(self) -> dict[str, str]:
+        """The tags that every run of these options has."""
+        tags = clean_tags(self.tags)
+        if self.description is not None:
+            tags["mlflow.note.content"] = mask_text(self.description)
+        return tags
