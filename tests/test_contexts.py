@@ -16,15 +16,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackdsl import Context, ContextError, OptionError, attach, capture, configure, current_run, settings, stage
-from trackdsl._carried import Carried, Chosen, decode, encode, public
+from trackdsl import (
+    Context,
+    ContextError,
+    OptionError,
+    RunNotReady,
+    attach,
+    capture,
+    configure,
+    current_run,
+    settings,
+    stage,
+)
+from trackdsl._carried import Carried, Chosen, decode, encode, is_beside, public
 from trackdsl._process import read_origin
 from trackdsl._replay import replay
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals
 from trackdsl.testing import Captured, capture_runs
 
-from .conftest import StartProgram, all_runs, deliver, delivery_pids
+from .conftest import StartProgram, all_runs, deliver, delivery_pids, end_delivery
 
 TEXT = {"run": "0" * 32, "name": "n", "path": "n", "uri": "sqlite:///x.db", "cwd": "/", "host": "h", "spool": "/s"}
 
@@ -266,6 +277,98 @@ def test_any_text(text: str) -> None:
         assert bool(Context.from_text(text)) is bool(text)
 
 
+def test_contexts_outlive_a_capture_of_runs() -> None:
+    """What one test has attached to leads to where runs go, not to the folder of the test that was there before."""
+    text = json.dumps(TEXT | {"run": "1" * 32})
+    context = Context.from_text(text)
+    for _ in range(2):
+        with capture_runs() as captured, attach(context) as first, attach(text) as second, stage("inside"):
+            assert first is second
+        assert [run.name for run in captured.runs] == ["inside"]
+    with attach(context) as first, attach(text) as second:
+        assert first is second
+        assert first._target.delivers
+
+
+def test_another_machine_may_have_the_same_name(tmp_path: Path) -> None:
+    """Containers may share a host's name and the path of a spool, but the journal of a program is in one of them."""
+    spool = settings.spool()
+    assert spool is not None
+    with stage("s"):
+        (journal,) = journals(spool)
+        carried = decode(capture().to_text())
+        assert is_beside(carried)
+        journal.rename(tmp_path / "elsewhere")
+        assert not is_beside(carried)
+        (tmp_path / "elsewhere").rename(journal)
+
+
+def test_ids_at_mlflow_of_runs_of_others(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
+    """A program that has recorded nothing yet is told the ids of runs that it has from others, another machine too."""
+    program = start(
+        """
+        import json, os, subprocess, sys
+        from trackdsl import capture, stage
+
+        ask = "import os, trackdsl\\nwith trackdsl.attach(os.environ['ASKED']) as run: print(run.run_id, flush=True)"
+        with stage("s") as run:
+            print(run.run_id)
+            if (pid := os.fork()) == 0:
+                print(run.run_id, flush=True)
+                os._exit(0)
+            os.waitpid(pid, 0)
+            text = capture().to_text()
+            for asked in (text, json.dumps(json.loads(text) | {"host": "elsewhere", "spool": "/elsewhere"})):
+                subprocess.run([sys.executable, "-c", ask], env={**os.environ, "ASKED": asked})
+                os.environ["TRACKDSL_SPOOL"] += "-of-another-machine"
+        """,
+        TRACKDSL_MODE="online",
+    )
+    code, out, err = program.finish()
+    end_delivery(tmp_path / "spool-of-another-machine")
+    assert code == 0, err
+    first, forked, inherited, elsewhere = out.splitlines()
+    assert first == forked == inherited == elsewhere
+
+
+def test_ids_that_are_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for the id of a run of plain MLflow, which the context tells, or of one that goes nowhere."""
+    with attach(json.dumps(TEXT | {"mlflow": ["abc", "0"]})) as run:
+        assert (run.run_id, run.url) == ("abc", "http://127.0.0.1:5000/#/experiments/0/runs/abc")
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    with capture_runs(), stage("s") as run, pytest.raises(RunNotReady, match="is not recorded"):
+        _ = run.run_id
+
+
+def test_a_run_of_plain_mlflow_outlives_who_adopted_it(start: StartProgram, tmp_path: Path) -> None:
+    """A forked child says itself which run that is, where it enters such a context again or goes on inside of it."""
+    program = start(
+        """
+        import os
+        from trackdsl import Context, attach, stage
+        context = Context.from_text(os.environ["ASKED"])
+
+        def fork(context):
+            if (pid := os.fork()) == 0:
+                with attach(context) if context else stage("child"), stage("inner"):
+                    pass
+                os._exit(0)
+            os.waitpid(pid, 0)
+
+        with attach(context), stage("parent"):
+            pass
+        fork(context)
+        with attach(context), attach(context):
+            fork(None)
+        """,
+        ASKED=json.dumps(TEXT | {"mlflow": ["abc", "0"]}),
+    )
+    code, _, err = program.finish()
+    assert code == 0, err
+    told = [[type(event).__name__ for event in read_all(place)] for place in sorted(journals(tmp_path / "spool"))]
+    assert told == [["Adopt", "Open", "Close"]] * 2 + [["Adopt", "Open", "Open", "Close", "Close"]]
+
+
 def test_through_queues(start: StartProgram, sqlite_store: str) -> None:
     """A worker that was started outside of any run, and other programs, attach to what reaches them as object or text.
 
@@ -349,6 +452,10 @@ SECRETS = [
     ("databricks://profile", "databricks://profile"),
     ("http://[::1]:5000", "http://[::1]:5000"),
     ("http://[", "http://["),
+    ("http://me:hunt\ner2@host", "http://host"),
+    ("postgresql://me:hunter2@/x?host=db", "postgresql://me@/x?host=db"),
+    ("mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3Dhunter2", "mssql+pyodbc:///?odbc_connect=***"),
+    ("mssql+pyodbc:///?a=%20&odbc_connect=PWD%3D%7Bhunter2%7D%3B", "mssql+pyodbc:///?a=%20&odbc_connect=***"),
 ]
 
 

@@ -405,6 +405,32 @@ def test_what_was_kept_aside_is_not_read_twice(machines: Callable[..., Machine])
 
 
 @pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_run_of_plain_mlflow_whose_adopter_is_gone(machines: Callable[..., Machine], restart: bool) -> None:
+    """A forked child goes on writing to it, and has children there, when the journal that adopted it is finished."""
+    store = MemoryStore()
+    machine = machines("one", store)
+    plain = store.create_run("e-e", "plain", 0, {})
+    adopter = Process(machine.spool)
+    prefix = (adopter.prefix.hex(),)
+    child = Process(machine.spool, within=prefix, beside=prefix)
+    run = adopter.prefix + (1).to_bytes(6, "big")
+    adopter.say(events.Adopt(run, plain, "e-e"))
+    child.metric(run, "m", 1.0)
+    rounds(machine, number=2)
+    adopter.die()
+    rounds(machine, number=3)
+    assert not adopter.directory.exists()
+    if restart:
+        machine.restart()
+    child.metric(run, "m", 2.0)
+    child.open("child", run)
+    rounds(machine)
+    assert {value for _, value, *_ in store.named("plain").points} == {1.0, 2.0}
+    assert store.named("child").tags["mlflow.parentRunId"] == plain
+
+
+@pytest.mark.usefixtures("no_pauses")
 def test_journals_that_wait_in_a_ring(machines: Callable[..., Machine]) -> None:
     """Where a record that two journals wait for is damaged, neither waits for ever, and only that is missing."""
     store = MemoryStore()

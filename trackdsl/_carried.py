@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlsplit
 
 import msgspec
 
@@ -97,7 +98,10 @@ def take_settings(carried: Carried) -> None:
 
 def is_beside(carried: Carried) -> bool:
     """Whether the process that a context is from records to the same spool as this one."""
-    return _is_here(carried) and carried.spool == str(settings.spool() or _usual_spool())
+    if not _is_here(carried) or carried.spool != str(settings.spool() or _usual_spool()):
+        return False
+    # Containers may have the host's name, and the same path of something else.
+    return not carried.journal or (Path(carried.spool) / JOURNALS / Path(carried.journal).name).is_dir()
 
 
 def _usual_spool() -> str:
@@ -138,8 +142,16 @@ def public(uri: str) -> str:
             # The user of a database is part of its address; that of a server is half of a secret, or all of it.
             if parts.password and not parts.scheme.startswith("http"):
                 user = mask_text(parts.netloc.partition(":")[0]) + "@"
-            uri = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+            # Not `urlunsplit` of the parts: it drops the slashes where no host is left.
+            uri = parts.geturl().replace(f"//{parts.netloc}", f"//{parts.netloc.rpartition('@')[2]}", 1)
     except ValueError:
         pass
+    for value in filter(_hides_password, re.split("[?&=]", uri)):
+        uri = uri.replace(f"={value}", f"={MASK}")
     uri = mask_text(uri)
     return uri.replace("://", f"://{user}", 1) if user else uri
+
+
+def _hides_password(value: str) -> bool:
+    """Whether a part of a query is a connection string of its own, as ODBC's are, with a password in it."""
+    return "pwd=" in unquote_plus(value).lower()

@@ -189,7 +189,8 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
 
     A number is a metric named after the function; a mapping, dataclass or NamedTuple gives a metric for each number in
     it and a JSON file for the rest; a tuple is taken apart by `names`, by the markers of the return annotation, or by
-    index; anything else is kept as a file. The caller gets the very object that was returned.
+    index; anything else is kept as a file. The caller gets the very object that was returned. Of what a generator
+    yields the numbers are metrics, with the index of the yield as step.
 
     Args:
         *names: names of the returned values, in order.

@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from trackdsl import _artifacts, _failure, settings
+from trackdsl import _artifacts, _context, _failure, settings
 from trackdsl._events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
@@ -53,9 +53,6 @@ def open_run(
 #: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
 _adopted: dict[str, AdoptedRun] = {}
 _MAX_ADOPTED = 1000
-if hasattr(os, "register_at_fork"):
-    # A child tells its own journal: nobody could find these by tag once the parent's is gone.
-    os.register_at_fork(after_in_child=_adopted.clear)
 
 
 def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> AdoptedRun:
@@ -64,11 +61,34 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Adopted
     if run is None or run._target is not target:
         run = AdoptedRun(new_id(), "mlflow", None, "mlflow", None, target)
         run.mlflow_run_id, run.mlflow_experiment_id = mlflow_run_id, experiment_id
-        target.append(encode_safely(Adopt(run._id, mlflow_run_id, experiment_id)), run, True)
+        target.append(_adoption(run), run, True)
         if len(_adopted) >= _MAX_ADOPTED:
             _adopted.clear()
         _adopted[mlflow_run_id] = run
     return run
+
+
+def _adoption(run: AdoptedRun) -> bytes:
+    return encode_safely(Adopt(run._id, run.mlflow_run_id, run.mlflow_experiment_id))
+
+
+def _after_fork() -> None:
+    """A child tells its own journal: nobody could find these by tag once the parent's is gone."""
+    _adopted.clear()
+    scope, inherited = _context.current(), set()
+    while scope is not None:
+        if isinstance(scope.run, AdoptedRun):
+            inherited.add(scope.run)
+        scope = scope.outer
+    for run in inherited:
+        preface, told = run._target.preface, _adoption(run)
+        if told not in preface:
+            preface.append(told)
+
+
+if hasattr(os, "register_at_fork"):
+    # After that of `_target`, which is imported first.
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 #: Runs whose end could not be told, because the stack was full: with status and time.

@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable
 from contextvars import Token
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from weakref import WeakValueDictionary
 
 from trackdsl import _context, _target, settings
 from trackdsl._carried import Carried, Chosen, decode, encode, is_beside, public, take_settings, uri_of
 from trackdsl._context import Scope, TaskScope
-from trackdsl._ids import prefix_of
+from trackdsl._ids import begins_with, prefix, prefix_of
 from trackdsl._lifecycle import adopt_run
 from trackdsl._process import within, work_within
 from trackdsl._run import NULL_RUN, AdoptedRun, Run
@@ -60,10 +60,13 @@ class Context:
 
     def scope(self) -> Scope | None:
         """The scope to be entered; None where there is none."""
-        if self._scope is None and self._carried is not None:
-            carried = self._carried
-            self._scope = Scope(_foreign_run(carried), None, self, carried.step)
-        return self._scope
+        carried, scope = self._carried, self._scope
+        if carried is not None and (scope is None or not _fits(scope.run, carried)):
+            scope = self._scope = Scope(_foreign_run(carried), None, self, carried.step)
+        elif scope is not None and _is_of_others(scope.run):
+            adopted = adopt_run(scope.run.mlflow_run_id, scope.run.mlflow_experiment_id, scope.run._target)
+            scope = self._scope = Scope(adopted, None, self, scope.step)
+        return scope
 
     def __bool__(self) -> bool:
         return self._scope is not None or self._carried is not None
@@ -89,8 +92,7 @@ class attach:  # noqa: N801 - reads as a word in `with attach(...)`
         ContextError: a text that is none of a context.
 
     Example:
-        >>> from trackdsl import capture
-        >>> from trackdsl import capture
+        >>> from trackdsl import attach, capture
         >>> with attach(capture()) as run:
         ...     run.log_metric("rows", 10)
     """
@@ -253,9 +255,23 @@ def _carry(scope: Scope) -> Carried:
 _foreign: dict[str, Run] = {}
 
 
+def _is_of_others(run: Run) -> TypeGuard[AdoptedRun]:
+    """Whether a run of plain MLflow was adopted before this process was forked: it has to tell of it itself."""
+    return isinstance(run, AdoptedRun) and not begins_with(run._id, prefix())
+
+
+def _fits(run: Run, carried: Carried) -> bool:
+    """Whether the handle that was made of a context leads to where runs go now."""
+    if _target.overridden():
+        return run._target is _target.target_for()
+    # Otherwise it was made while a test has captured runs.
+    return not _is_of_others(run) and (run._target.delivers or carried.uri == _target.CAPTURED)
+
+
 def _foreign_run(carried: Carried) -> Run:
     run = _sent.get(carried.run) or _foreign.get(carried.run)
-    if run is None or (_target.overridden() and run._target is not _target.target_for()):
+    if run is None or not _fits(run, carried):
+        _foreign.pop(carried.run, None)
         if carried.uri == _target.CAPTURED:
             target = _target.Target(carried.uri, carried.cwd, spool=Path(carried.spool), deliver=False)
         else:
@@ -267,6 +283,6 @@ def _foreign_run(carried: Carried) -> Run:
             return adopt_run(*carried.mlflow, target)
         if len(_foreign) >= _MAX_FOREIGN:
             _foreign.clear()
-        id_ = bytes.fromhex(carried.run)
-        run = _foreign[carried.run] = Run(id_, carried.name, None, carried.path, carried.experiment, target)
+        run = Run(bytes.fromhex(carried.run), carried.name, None, carried.path, carried.experiment, target)
+        run = _foreign.setdefault(carried.run, run)  # Another thread may have made it meanwhile.
     return run

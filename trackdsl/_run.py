@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
+from trackdsl._events import Tags, encode
+from trackdsl._ids import begins_with, prefix
 from trackdsl._record import (
     append_params,
     append_tags,
@@ -76,11 +78,13 @@ class Run:
         Raises:
             RunNotReady: it could not be created within 30 seconds, or never will be (offline, disabled).
         """
+        self._ask_for()
         return str(self.wait_for_mlflow(30.0).run_id)
 
     @property
     def url(self) -> str:
         """Where the MLflow UI shows this run; waits like `run_id`."""
+        self._ask_for()
         found = self.wait_for_mlflow(30.0)
         base = self._target.uri if self._target.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{mask_text(base).rstrip('/')}/#/experiments/{found.experiment_id}/runs/{found.run_id}"
@@ -99,9 +103,15 @@ class Run:
         """
         from trackdsl.delivery import find_run
 
-        if self._target.writer is None:
+        if self._target.writer is None or not self._target.delivers:
             raise RunNotReady(f"run {self.name!r} is not recorded, so MLflow has no id for it", run=self.id)
         return find_run(self._target, self._id, timeout)
+
+    def _ask_for(self) -> None:
+        """Have the run looked for where another process has opened it, on another machine perhaps."""
+        if self._target.delivers and not begins_with(self._id, prefix()):
+            # Delivery looks for what something is to be written to.
+            self._target.append(encode(Tags(self._id, {})), self)
 
     def log_metric(self, name: str, value: float, step: int | None = None) -> None:
         """Record one point of a metric.
@@ -338,6 +348,15 @@ class AdoptedRun(Run):
 
     mlflow_run_id: str
     mlflow_experiment_id: str
+
+    def wait_for_mlflow(self, timeout: float) -> Any:  # noqa: ARG002 - that of `Run`
+        """See `Run`: it is there already."""
+        from trackdsl.delivery._runs import KnownRun
+
+        return KnownRun(self.mlflow_run_id, self.mlflow_experiment_id)
+
+    def _ask_for(self) -> None:
+        """Nobody has to look for it."""
 
 
 class _NullRun(Run):

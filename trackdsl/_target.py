@@ -46,6 +46,7 @@ class Target:
 
     Attributes:
         delivers: what is recorded goes on to MLflow.
+        preface: events that the next journal begins with.
     """
 
     __slots__ = (
@@ -55,6 +56,7 @@ class Target:
         "append",
         "cwd",
         "delivers",
+        "preface",
         "spool",
         "unrecorded",
         "uri",
@@ -70,6 +72,7 @@ class Target:
         self.unrecorded = 0
         self.watch_at = 0
         self.delivers = deliver
+        self.preface: list[bytes] = []
         self._files = itertools.count(1)
         self._making = threading.RLock()
         self._retry_at = 0
@@ -112,6 +115,7 @@ class Target:
         if self.writer is not None:
             self.writer.forget()
         self.writer = None
+        self.preface = []
         self.unrecorded = self.watch_at = self._retry_at = 0
         self._files = itertools.count(1)
         self._making = threading.RLock()
@@ -143,6 +147,8 @@ class Target:
                     "goes on and nothing is recorded. Free some space or set TRACKDSL_SPOOL.",
                 )
                 return None
+            for payload in self.preface:
+                self.writer.append(payload, None, True)
             self.append = self.writer.append
             _made.add(self)
         self.watch(time.time_ns())

@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing_extensions import assert_type
 
 from trackdsl import (
+    Context,
     Run,
+    attach,
+    capture,
     current_run,
     experiment,
     flush,
@@ -119,5 +122,9 @@ assert_type(log_stream(numbers(), prefix="train/", start=1), Iterator[dict[str, 
 assert_type(log_stream([1, 2]), Iterator[int])
 assert_type(log_stream(later()), AsyncIterator[float])
 assert_type(steps(range(3)), Iterator[int])
+assert_type(capture(), Context)
+assert_type(Context.from_text(capture().to_text()), Context)
+with attach(capture()) as attached:
+    assert_type(attached, Run)
 assert_type(current_run(), Run | None)
 assert_type(flush(1.0), bool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackdsl.journal._format import HEADER_SIZE
-from trackdsl.journal._reader import START, Position, Reader, segments
+from trackdsl.journal._reader import START, Position, segments
 
 
 def end_of(directory: Path) -> Position:
@@ -37,12 +37,3 @@ def bytes_between(directory: Path, start: tuple[int, int], end: tuple[int, int])
             continue
         sizes += size - (max(start[1], HEADER_SIZE) if number == start[0] else HEADER_SIZE)
     return sizes + max(end[1] - HEADER_SIZE, 0)
-
-
-def events_waiting(directory: Path, position: Position, limit: int = 1_000_000) -> int:
-    """How many events stand behind a position, counted up to a limit."""
-    reader = Reader(directory, position)
-    try:
-        return sum(1 for entry in reader.read(limit, writer_alive=True) if entry.event is not None)
-    finally:
-        reader.close()

@@ -129,6 +129,9 @@ class ForeignRuns:
         self._waits.pop(asking.directory, None)
         run = self.known(id_)
         if run is not None or id_ in self._lost:
+            if run is not None and not run.ours:
+                # If plain MLflow opened it, its id is nowhere there, and who tells of it may be gone the next time.
+                run = _noted(asking, id_, run)
             if self._awaited and self._awaited.pop(id_, None) is not None:
                 self._save()
             return run
@@ -177,13 +180,7 @@ class ForeignRuns:
             asked.pause = min(max(asked.pause * 2, _FIRST_PAUSE), longest)
             asked.next = time.monotonic() + asked.pause
             return None
-        if begins_with(id_, asking.prefix):
-            # Its own, where the note of it was lost: it has to be ended with the others.
-            run = KnownRun(run.run_id, run.experiment_id)
-            asking.runs.add(id_, run)
-        else:
-            asking.runs.adopt(id_, run)
-        return run
+        return _noted(asking, id_, run)
 
     def _look_up(self, sink: Sink, id_: bytes, experiment: str | None) -> KnownRun | None:
         # Of a process that many runs of are asked for, others are asked for with it: a look-up at a store of many runs
@@ -281,6 +278,17 @@ class ForeignRuns:
         except OSError as error:
             # Without it the next process waits anew.
             logger.warning("trackdsl cannot note what it waits for in %s: %s", self._path, error)
+
+
+def _noted(asking: Stream, id_: bytes, run: KnownRun) -> KnownRun:
+    """Have a journal note a run that it refers to."""
+    if begins_with(id_, asking.prefix):
+        # Its own, where the note of it was lost: it has to be ended with the others.
+        run = KnownRun(run.run_id, run.experiment_id)
+        asking.runs.add(id_, run)
+    else:
+        asking.runs.adopt(id_, run)
+    return run
 
 
 def _read(path: Path) -> dict[bytes, _Asked]:

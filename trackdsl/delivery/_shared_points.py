@@ -17,8 +17,8 @@ milliseconds follow from the journal as before. Those may differ from what was s
 here in between. No point is lost or doubled by it, as points that are equal cannot be told apart: moving on to the next
 free millisecond, the same points occupy the same milliseconds together, whichever of them comes first.
 
-A spool knows nothing of points on their way from another machine: two that are equal, in the same millisecond, are one
-if neither was at the store when the other was read.
+A spool knows nothing of points on their way from another machine, and the run's own journal asks the store for none:
+of two that are equal and were given the same millisecond there and here, which need not be the recorded one, one stays.
 """
 
 from __future__ import annotations
