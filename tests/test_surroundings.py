@@ -114,6 +114,15 @@ def test_without_a_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert len(run_of_two(tmp_path / "spool").metrics["m"]) == 2
 
 
+def test_a_working_directory_that_is_no_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any) -> None:
+    """In a folder whose name is not valid UTF-8 a program is recorded all the same, and told so."""
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    monkeypatch.chdir(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    assert len(run_of_two(tmp_path / "spool").metrics["m"]) == 2
+    assert "no valid UTF-8" in caplog.text
+
+
 def test_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any) -> None:
     """A user of a container who has no home, nor an entry in passwd, is recorded in the temporary folder."""
     import platformdirs

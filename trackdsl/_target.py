@@ -225,9 +225,15 @@ def close_all() -> None:
 
 def _working_directory() -> str:
     try:
-        return _getcwd()
+        cwd = _getcwd()
+        cwd.encode()
     except OSError:  # It has been removed.
         return os.path.expanduser("~")
+    except UnicodeEncodeError:
+        home = os.path.expanduser("~")
+        report("cwd", f"The name of the working directory is no valid UTF-8: trackdsl takes relative paths from {home}.")
+        return home
+    return cwd
 
 
 def _absolute(uri: str, cwd: str) -> str:
