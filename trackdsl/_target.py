@@ -231,7 +231,7 @@ def _working_directory() -> str:
         return os.path.expanduser("~")
     except UnicodeEncodeError:
         home = os.path.expanduser("~")
-        report("cwd", f"The name of the working directory is no valid UTF-8: trackdsl takes relative paths from {home}.")
+        report("cwd", f"The working directory has a name that is no valid UTF-8: relative paths start at {home}.")
         return home
     return cwd
 
