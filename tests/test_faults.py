@@ -183,6 +183,7 @@ def test_the_end_of_a_program(start: StartProgram, sqlite_store: str) -> None:
     assert "Traceback" in tags["trackdsl.exception.traceback"]
 
 
+@pytest.mark.slow
 def test_a_delivery_process_that_is_killed_again_and_again(
     start: StartProgram, tmp_path: Path, sqlite_store: str
 ) -> None:
@@ -242,6 +243,7 @@ def test_a_delivery_process_that_is_killed_while_it_makes_the_store(start: Start
     assert [path.name for path in Path().glob("mlflow.db*")] == ["mlflow.db"]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_while_it_is_written_to(
     start: StartProgram, own_server: Server, tmp_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ def test_gathered_tasks_record_each_on_its_own_run(store: str) -> None:
 
     asyncio.run(root())
     deliver()
-    runs = [run for run in all_runs(store) if run.data.tags["trackdsl.path"].startswith("root")]
+    runs = [run for run in all_runs(store) if run.data.tags.get("trackdsl.path", "").startswith("root")]
     by_id = {run.info.run_id: run for run in runs}
     assert len(runs) == 9
     for run in runs:
@@ -211,9 +211,9 @@ def test_threads_and_pools_belong_to_the_scope_that_started_them(store: str) -> 
     found = sorted(
         (run.data.tags["trackdsl.path"], runs[run.data.tags["mlflow.parentRunId"]].data.tags["trackdsl.path"])
         for run in runs.values()
-        if run.data.tags["trackdsl.path"].startswith("threads/") and run.info.status == "FINISHED"
+        if run.data.tags.get("trackdsl.path", "").startswith("threads/") and run.info.status == "FINISHED"
     )
-    assert any(run.data.tags["trackdsl.id"] == root_id for run in runs.values())
+    assert root_id in {run.data.tags.get("trackdsl.id") for run in runs.values()}
     assert found == sorted(
         [
             ("threads/threads", "threads"),

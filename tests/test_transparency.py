@@ -618,7 +618,8 @@ def _recursions(word: Word) -> dict[str, Callable[[int], Any]]:
     def generator(n: int) -> Generator[int, None, None]:
         if n:
             yield from generator(n - 1)
-        yield n
+        else:
+            yield 0
 
     @word
     async def coroutine(n: int) -> int:
@@ -631,7 +632,7 @@ def _recursions(word: Word) -> dict[str, Callable[[int], Any]]:
 
     return {
         "plain": plain,
-        "generator": lambda n: sum(generator(n)) - n * (n + 1) // 2,
+        "generator": lambda n: sum(generator(n)),
         "coroutine": lambda n: asyncio.run(coroutine(n)),
         "method": Model().method,
     }

@@ -282,7 +282,7 @@ def test_machines_that_share_no_disk(
     def runs() -> dict[str, list[Any]]:
         found: dict[str, list[Any]] = {}
         for run in all_runs(shared_server.uri):
-            if run.data.tags["trackdsl.path"].startswith("far"):
+            if run.data.tags.get("trackdsl.path", "").startswith("far"):
                 found.setdefault(run.info.run_name, []).append(run)
         return found
 
