@@ -510,8 +510,8 @@ def test_worker_processes_of_anyio(start: StartProgram, sqlite_store: str) -> No
     """)
     code, _, err = program.finish()
     # asyncio says so where its own check of a worker comes before its watcher's.
-    told = [line for line in err.splitlines() if not line.startswith("Unknown child process pid")]
-    assert (code, told) == (0, [])
+    lines = [line for line in err.splitlines() if not line.startswith("Unknown child process pid")]
+    assert (code, lines) == (0, [])
     expected = {("leaf", f"scope-{n}"): 1 for n in range(2)} | {(f"scope-{n}", None): 1 for n in range(2)}
     assert family(told()) == {**expected, ("leaf", None): 1}
 
