@@ -1,14 +1,15 @@
 """How often a worker looks: seldom while nothing happens, and not for every single point.
 
 A write to a store costs milliseconds however little is in it. A program that logs all the time is delivered once a
-second, which costs a tenth of what following it at its heels would. Where programs keep all processors busy, a worker
-that is behind rests half of its time: niceness alone still leaves it every gap, and with it the caches.
+second, which costs a tenth of what following it at its heels would. Where programs keep the processors busy, a worker
+that is behind rests for most of its time: niceness alone still leaves it every gap, and with it the caches.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 from trackdsl.delivery._worker import Worker
 
@@ -19,6 +20,13 @@ _GATHER = 1.0
 #: How long somebody who has called is taken to be waiting, in seconds.
 _HURRY = 3.0
 _GLANCE = 0.02
+#: For so long it may be the end of a program, which waits; the mean of the machine's load still tells of its work then.
+_STILL_WAITING = 30.0
+#: How long to rest where programs need the processors, in lengths of the round before.
+_REST = 2.0
+_LONGEST_REST = 30.0
+#: Of all processors, so many are busy then.
+_BUSY = 0.75
 
 
 class Pace:
@@ -26,10 +34,12 @@ class Pace:
 
     Args:
         worker: the worker.
+        stopped: whether it was asked to end, which ends a rest.
     """
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, stopped: Callable[[], bool] = bool) -> None:
         self._worker = worker
+        self._stopped = stopped
         self._nap = _SHORTEST
         self._went_on = time.monotonic()
 
@@ -50,19 +60,20 @@ class Pace:
         now = time.monotonic()
         if now - self._worker.called_at <= _HURRY:
             return 0.0
-        if self._worker.gathering:
-            return _GATHER
-        return now - self._went_on if _crowded() else 0.0
+        gather = _GATHER if self._worker.gathering else 0.0
+        if now - self._worker.called_at <= _STILL_WAITING or not _crowded():
+            return gather
+        return max(gather, min(_REST * (now - self._went_on), _LONGEST_REST))
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._worker.called():
+        while (left := until - time.monotonic()) > 0 and not (self._worker.called() or self._stopped()):
             time.sleep(min(left, _GLANCE))
 
 
 def _crowded() -> bool:
-    """Whether more programs want to run than there are processors, as a mean of the last minute."""
+    """Whether programs need most of the processors, as a mean of the last minute."""
     try:
-        return os.getloadavg()[0] > (os.cpu_count() or 1)
+        return os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
     except (AttributeError, OSError):  # Windows has no such figure.
         return False

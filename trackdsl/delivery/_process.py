@@ -105,7 +105,7 @@ class _Stop:
 
 
 def _serve(worker: Worker, stop: _Stop, lock: FileLock) -> None:
-    pace = Pace(worker)
+    pace = Pace(worker, lambda: bool(stop))
     last_work = time.monotonic()
     starting = True
     # Where the spool has been removed, another one may be there by now, with a deliverer of its own.
