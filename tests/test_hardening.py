@@ -255,19 +255,22 @@ def test_a_recursion_that_fills_the_stack_ends_truthfully() -> None:
     assert {run.status for run in captured.runs} == {"FAILED"}
 
 
-def test_an_interrupt_leaves_no_run_current(start: StartProgram) -> None:
-    """Ctrl-C at any moment of calls, blocks and sections, as in a notebook, leaves the next run a root again."""
+def test_an_interrupt_leaves_nothing_behind(start: StartProgram) -> None:
+    """Ctrl-C at each place where Python looks for it, as in a notebook, leaves no run current, no patch and no silence.
+
+    Python looks where a function begins and after calls into C. What it raises where `__exit__` itself begins no
+    context manager can know of.
+    """
     program = start(
         """
-        import signal, time
+        import os, sys
+        import trackdsl
         from trackdsl import current_run, stage
+        from trackdsl._quiet import quiet
         from trackdsl.distributed import _patching
 
         class Interrupt(BaseException):
             pass
-
-        def interrupt(*_):
-            raise Interrupt
 
         block, section = stage("block", x=1), stage("section", nested=False, y=1)
 
@@ -280,17 +283,35 @@ def test_an_interrupt_leaves_no_run_current(start: StartProgram) -> None:
             with block, section:
                 return part(x)
 
-        signal.signal(signal.SIGALRM, interrupt)
-        end, count, lost = time.monotonic() + 1, 0, 0
-        while time.monotonic() < end:
+        def interrupt_at(number):
+            def look(frame, event, _):
+                nonlocal number
+                if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(HERE):
+                    return
+                if event == "call" and frame.f_code is type(block).__exit__.__code__:
+                    return
+                number -= 1
+                if not number:
+                    sys.setprofile(None)
+                    raise Interrupt
+            return look
+
+        HERE = os.path.dirname(trackdsl.__file__) + os.sep
+        call(1)
+        number, wrong, ended = 0, [], False
+        while not ended:
+            number += 1
+            sys.setprofile(interrupt_at(number))
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0003 + count % 97 * 1e-5)
-                while True:
-                    call(1)
+                call(1)
+                ended = True
             except Interrupt:
-                count += 1
-            lost += current_run() is not None or len(_patching._open)
-        assert count > 50 and not lost, (count, lost)
+                pass
+            sys.setprofile(None)
+            if current_run() is not None or _patching._open or quiet.on:
+                wrong.append((number, current_run(), len(_patching._open), quiet.on))
+                break
+        assert number > 100 and not wrong, (number, wrong)
         """,
         TRACKDSL_MODE="offline",
     )

@@ -12,15 +12,15 @@ from trackdsl._call import close_scope, note_closed_early, open_scope, open_sect
 from trackdsl._context import Scope
 from trackdsl._flatten import Flat
 from trackdsl._options import Options
+from trackdsl._quiet import quiet
 from trackdsl._record import append_params, guarded
 from trackdsl._secrets import mask_text
-from trackdsl._state import state
 from trackdsl.errors import TemplateError
 
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
     """Begin the run or section of a `with` block; None where nothing is recorded."""
-    if state.disabled:
+    if quiet.on and quiet.here():
         return None
     with guarded("entering a block"):
         flat = Flat()

@@ -14,6 +14,7 @@ from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
 from trackdsl._lifecycle import close_run, open_run
 from trackdsl._options import Options
+from trackdsl._quiet import quiet
 from trackdsl._record import append_params, append_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import Run
@@ -161,6 +162,8 @@ class Call:
 
     def abandon(self, scope: Scope | None, error: BaseException) -> None:
         """End a call whose end was interrupted, by Ctrl-C in the middle of it; else nothing is left to do."""
+        if quiet.on:
+            quiet.recover()
         if scope is not None and scope.owner is self:
             close_scope(scope, error)
 
@@ -285,7 +288,6 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
     """End a run or a section, and make what is around it current again."""
     try:
         if scope.section is None:
-            closed(scope)
             close_run(scope.run, error)
         else:
             seconds = (_clock() - scope.entered) / 1e9
@@ -297,10 +299,20 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
             else:  # The user's own exception is on its way, and is never replaced.
                 logger.warning("trackdsl: leaving a call failed: %s: %s", type(trouble).__name__, trouble)
     finally:
-        _context.leave(scope)
-        if scope.room is not None:
-            release(scope.room)
-        scope.owner = None
+        try:
+            _let_go(scope)
+        except BaseException:  # Ctrl-C in the middle of it.
+            _let_go(scope)
+            raise
+
+
+def _let_go(scope: Scope) -> None:
+    if scope.section is None:
+        closed(scope)
+    _context.leave(scope)
+    if scope.room is not None:
+        release(scope.room)
+    scope.owner = None
 
 
 def note_closed_early(scope: Scope) -> None:

@@ -17,6 +17,7 @@ from trackdsl._call import Call
 from trackdsl._context import Scope, find
 from trackdsl._methods import METHODS, rebuilt
 from trackdsl._options import Options
+from trackdsl._quiet import quiet
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._shapes_like_importlib_bootstrap import call_behind, call_of, wrap
@@ -73,6 +74,7 @@ class Block:
                 return NULL_RUN
             self._open.append(scope)
         except BaseException as error:  # Ctrl-C: Python will not leave what it has not entered.
+            quiet.recover()
             if find(self) not in (None, *before):
                 leave_block(self, self._open, error)
             raise
@@ -81,7 +83,13 @@ class Block:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        leave_block(self, self._open, error)
+        try:
+            leave_block(self, self._open, error)
+        except BaseException as interrupt:  # Ctrl-C in the middle of it.
+            quiet.recover()
+            if find(self) is not None:
+                leave_block(self, self._open, error or interrupt)
+            raise
 
     async def __aenter__(self) -> Run:
         return self.__enter__()

@@ -52,11 +52,22 @@ class Quiet:
     def end(self, thread: int) -> None:
         """It has ended what it began last."""
         # Nothing is called here: where the stack is full that would fail, and the thread would be quiet for ever.
+        if thread not in self._reading:
+            return
         levels = self._reading[thread] - 1
         if levels:
             self._reading[thread] = levels
             return
         del self._reading[thread]
+        if not self._reading:
+            self.on = self._off
+
+    def recover(self) -> None:
+        """This thread reads no more: for whoever records, and so was not quiet, and ends by an exception.
+
+        An interrupt may have come just before `end`.
+        """
+        self._reading.pop(get_ident(), None)
         if not self._reading:
             self.on = self._off
 

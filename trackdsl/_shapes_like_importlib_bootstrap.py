@@ -103,8 +103,9 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
                 return fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
             with stack.deeper():
                 return fn(*args, **kwargs)
-        scope = enter(args, kwargs)
+        scope = None
         try:
+            scope = enter(args, kwargs)
             try:
                 result = fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
             except BaseException as error:
@@ -159,8 +160,9 @@ def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
                 return await fn(*args, **kwargs)
             with stack.deeper():
                 return await fn(*args, **kwargs)
-        scope = enter(args, kwargs)
+        scope = None
         try:
+            scope = enter(args, kwargs)
             try:
                 awaited = fn(*args, **kwargs)
                 if not keeps:
