@@ -204,6 +204,7 @@ class ForeignRuns:
     def _take(self, found: list[tuple[str, str, str]]) -> None:
         if len(self._found) >= _MOST:
             self._found.clear()
+            self._looks.clear()
         for id_, run_id, experiment_id in found:
             with contextlib.suppress(ValueError):  # Somebody else's idea of the tag.
                 self._found[bytes.fromhex(id_)] = KnownRun(run_id, experiment_id, open=False, ours=False)

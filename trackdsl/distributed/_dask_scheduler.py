@@ -6,11 +6,11 @@ task that calls plain MLflow and nothing of ours.
 
 from __future__ import annotations
 
-import types
 from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 
+from trackdsl.distributed._sending import by_value
 from trackdsl.distributed.dask import ATTEMPT, CONTEXT, follow
 
 
@@ -46,10 +46,7 @@ class Arrival(WorkerPlugin):  # type: ignore[misc] # Dask has no types
         follow()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By value, as trackdsl may not be there.
-        by_value = types.FunctionType(_arrive.__code__, {"__builtins__": __builtins__}, "_arrive")
-        by_value.__module__ = "__main__"
-        return by_value, ()
+        return by_value(_arrive), ()
 
 
 def _arrive() -> Any:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable
+from typing import Any
+
 from trackdsl import _context
 from trackdsl._propagation import Context
 from trackdsl.distributed._surroundings import current_task
@@ -19,3 +23,14 @@ def text_here(engine: str) -> str:
     except Exception as error:
         logger.warning("trackdsl cannot hand a run over to %s, so runs begin there as roots: %s", engine, told(error))
         return ""
+
+
+def by_value(fn: Callable[[], Any]) -> Callable[[], Any]:
+    """A function that pickles with its code, for processes where trackdsl may not be.
+
+    Args:
+        fn: a function that finds all it needs by imports of its own.
+    """
+    made = types.FunctionType(fn.__code__, {"__builtins__": __builtins__}, fn.__name__)
+    made.__module__ = "__main__"
+    return made

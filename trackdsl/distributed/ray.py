@@ -12,13 +12,12 @@ import functools
 import pickle
 import sys
 import threading
-import types
 from collections.abc import Callable
 from typing import Any
 
 from trackdsl._propagation import Context
 from trackdsl.distributed._patching import Patch, opened
-from trackdsl.distributed._sending import text_here
+from trackdsl.distributed._sending import by_value, text_here
 from trackdsl.distributed._surroundings import Task, inside
 from trackdsl.errors import logger, report, told
 
@@ -71,9 +70,7 @@ class _Arrival:
     """Pickles to a call of `_arrive`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        by_value = types.FunctionType(_arrive.__code__, {"__builtins__": __builtins__}, "_arrive")
-        by_value.__module__ = "__main__"
-        return by_value, ()
+        return by_value(_arrive), ()
 
 
 class _Mark:

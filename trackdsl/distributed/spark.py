@@ -7,7 +7,6 @@ than before, so a program that does not call Spark inside a scope pays nothing.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import os
@@ -218,13 +217,15 @@ def follow() -> None:
     Without it only what asks for the task would know of it, and plain MLflow does not. It never raises: the engine is
     left alone where it is another than expected.
     """
-    with contextlib.suppress(Exception):
+    try:
         worker, kind = sys.modules["pyspark.worker"], sys.modules["pyspark.taskcontext"].TaskContext
         if kind.get() is None or hasattr(worker.read_command, "trackdsl"):
             return
         worker.read_command = _begin(worker.read_command)  # type: ignore[attr-defined]
         kind._setTaskContext = classmethod(_end(kind._setTaskContext.__func__))
         _enter()
+    except Exception as error:
+        logger.warning("trackdsl cannot stand around the tasks of this worker of Spark: %s", told(error))
 
 
 def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -232,8 +233,10 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def read_command(*args: Any, **kwargs: Any) -> Any:
-        with contextlib.suppress(Exception):
+        try:
             _enter()
+        except Exception as error:
+            logger.warning("trackdsl cannot follow a task of Spark, so plain MLflow misses its run: %s", told(error))
         return original(*args, **kwargs)
 
     read_command.trackdsl = True  # type: ignore[attr-defined]

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from trackdsl import _target
-from trackdsl._events import Tags, encode
-from trackdsl._ids import begins_with, prefix
 from trackdsl._run import AdoptedRun, Run
 from trackdsl._target import Target
 from trackdsl.errors import RunNotReady
@@ -49,9 +47,7 @@ def wait_for(run: Run) -> Ids:
     if isinstance(run, AdoptedRun):
         return Ids(run.mlflow_run_id, run.mlflow_experiment_id)
     target = run._target
-    if not begins_with(run._id, prefix()):
-        # Of another process. Delivery looks for it as soon as there is something to be written to it.
-        target.append(encode(Tags(run._id, {})), run)
+    run._ask_for()
     writer = target.writer
     goal = writer.position() if writer is not None else (0, 0)
     patience = 0.0 if is_away(target) else _PATIENCE

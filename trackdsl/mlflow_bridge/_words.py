@@ -14,7 +14,7 @@ from typing import Any
 import mlflow
 
 from trackdsl import _context
-from trackdsl.errors import report
+from trackdsl.errors import report, told
 from trackdsl.mlflow_bridge import _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
@@ -120,7 +120,8 @@ def _last_active_run(original: Function) -> Function:
             return found
         try:
             given = last_given()
-        except Exception:  # It went to a store that does not answer now.
+        except Exception as error:  # It went to a store that does not answer now.
+            report("last active run", f"trackdsl cannot ask for the last run of a scope: {told(error)}")
             return found
         if found is None or given is None:
             return given or found
