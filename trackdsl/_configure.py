@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trackdsl import _target, settings
+from trackdsl import _pyproject, _target, settings
 from trackdsl._state import state
+from trackdsl.errors import SettingsError
+
+if TYPE_CHECKING:
+    from trackdsl._settings_model import Settings
 
 
 def configure(
+    chosen: Settings | None = None,
+    /,
     *,
     tracking_uri: str | None = None,
     experiment_name: str | None = None,
@@ -27,6 +33,7 @@ def configure(
     Runs that are open keep the store they were opened in.
 
     Args:
+        chosen: a `trackdsl.Settings`: what it was given holds; what is given here by name counts before it.
         tracking_uri: where runs go, as MLflow writes it: `sqlite:////path/mlflow.db`, `http://host:5000`.
         experiment_name: the MLflow experiment of runs outside any `experiment`.
         mode: `"online"`, `"offline"` (record now, `trackdsl sync` later) or `"disabled"`.
@@ -54,7 +61,14 @@ def configure(
         "secret_names": secret_names,
         "public_names": public_names,
     }
-    settings.update(**{name: value for name, value in named.items() if value is not None}, **unknown)
-    if spool is not None:
+    if chosen is not None and not hasattr(chosen, "given"):
+        raise SettingsError(
+            f"configure() takes settings by name, or a trackdsl.Settings, not {chosen!r}.", setting="", value=chosen
+        )
+    _pyproject.forget()  # It may have been edited, in a notebook's life.
+    told = {} if chosen is None else chosen.given()
+    told |= {name: value for name, value in named.items() if value is not None}
+    settings.update(**told, **unknown)
+    if "spool" in told:
         _target.start_anew()
     state.refresh()

@@ -78,6 +78,19 @@ def leave(scope: Scope) -> None:
         inside = inside.outer
 
 
+def take_out(scope: Scope) -> None:
+    """Take a scope out from among those of the current context; what was opened inside it stays open."""
+    inside, found = None, _current.get()
+    while found is not None and found is not scope:
+        inside, found = found, found.outer
+    if found is None:
+        return
+    if inside is None:
+        _current.set(scope.outer)
+    else:
+        inside.outer = scope.outer
+
+
 def step_of(run: Run) -> int:
     """The default step of metrics of `run` here: of the innermost scope that is about it, else 0."""
     scope = _current.get()

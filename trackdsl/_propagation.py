@@ -211,7 +211,7 @@ def _arrived(text: str) -> Context:
 
 
 #: What was made last: thousands of tasks are handed out from one scope.
-_last: tuple[tuple[Run, int, settings.Settings, Writer | None], str] | None = None
+_last: tuple[tuple[Run, int, settings.Configured, Writer | None], str] | None = None
 #: The runs of this process that are known elsewhere, in case one of their contexts comes back.
 _sent: WeakValueDictionary[str, Run] = WeakValueDictionary()
 
@@ -227,7 +227,7 @@ def _text_of(scope: Scope) -> str:
 
 
 def _carry(scope: Scope) -> Carried:
-    run, configured = scope.run, settings.configured()
+    run = scope.run
     target = run._target
     path = run.path if len(run.path) <= _MAX_PATH else f"…{run.path[-_MAX_PATH:]}"
     if target.writer is not None:
@@ -247,7 +247,7 @@ def _carry(scope: Scope) -> Carried:
         step=scope.step,
         within=within(),
         mlflow=(run.mlflow_run_id, run.mlflow_experiment_id) if isinstance(run, AdoptedRun) else None,
-        settings=Chosen(**{name: getattr(configured, name) for name in Chosen.__struct_fields__}),
+        settings=Chosen(**{name: settings.told(name) for name in Chosen.__struct_fields__}),
     )
 
 

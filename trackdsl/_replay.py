@@ -47,8 +47,8 @@ class RecordedRun:
     path: str
     word: str = "stage"
     experiment: str | None = None
-    parent: RecordedRun | None = field(default=None, repr=False)
-    children: list[RecordedRun] = field(default_factory=list, repr=False)
+    parent: RecordedRun | None = field(default=None, repr=False, compare=False)
+    children: list[RecordedRun] = field(default_factory=list, repr=False, compare=False)
     params: dict[str, events.Scalar] = field(default_factory=dict)
     metrics: dict[str, list[Point]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)

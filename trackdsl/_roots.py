@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from trackdsl import _context, settings
@@ -17,6 +17,14 @@ from trackdsl._target import Target, target_for
 from trackdsl.distributed._surroundings import current_task
 from trackdsl.errors import TrackdslError, report
 
+
+def _none() -> Scope | None:
+    return None
+
+
+#: The scope of the session that this process has open, where it is the only one. The module of sessions, which needs
+#: this one, puts it here.
+scope_of_session: Callable[[], Scope | None] = _none
 _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
@@ -66,7 +74,7 @@ def run_of_mlflow() -> Run | None:
 
 
 def run_around() -> Run | None:
-    """The run around this place where no scope is: plain MLflow's, that of a cluster's task, or of this program."""
+    """The run around this place where no scope is: plain MLflow's, a cluster's task's, a session's, this program's."""
     run = run_of_mlflow()
     if run is not None:
         return run
@@ -74,8 +82,11 @@ def run_around() -> Run | None:
     if task is not None:
         # It was submitted to whatever started the worker: its submitter alone counts.
         scope = task.context.scope()
-        return None if scope is None else scope.run
-    return inherited()
+    else:
+        scope = scope_of_session()
+        if scope is None:
+            return inherited()
+    return None if scope is None else scope.run
 
 
 def task_tags() -> Mapping[str, str] | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import settings
+from trackdsl._uris import absolute
 from trackdsl.errors import TrackdslError, report
 from trackdsl.journal._spool import JOURNALS
 from trackdsl.journal._spool import find as find_spool
@@ -188,9 +189,9 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     key = (uri or settings.tracking_uri(), cwd)
     target = _targets.get(key)
     if target is None:
-        absolute = _absolute(key[0], cwd)
-        same = (t for t in _targets.values() if t.uri == absolute and t.cwd == cwd)
-        target = _targets[key] = next(same, None) or Target(absolute, cwd)
+        place = absolute(key[0], cwd)
+        same = (t for t in _targets.values() if t.uri == place and t.cwd == cwd)
+        target = _targets[key] = next(same, None) or Target(place, cwd)
     return target
 
 
@@ -234,19 +235,6 @@ def _working_directory() -> str:
         report("cwd", f"The working directory has a name that is no valid UTF-8: relative paths start at {home}.")
         return home
     return cwd
-
-
-def _absolute(uri: str, cwd: str) -> str:
-    # MLflow resolves these against its own working directory, and delivery has another one than the program.
-    if uri.startswith("sqlite:") and not {"?", "%"}.isdisjoint(cwd):
-        return uri  # A URI would read these otherwise: the sink sees to it.
-    for prefix in ("sqlite:///", "file:"):
-        path = uri.removeprefix(prefix)
-        if uri.startswith(prefix) and path and not path.startswith(("/", ":memory:", "file:")):
-            return f"{prefix}{'' if prefix.endswith('/') else '//'}{os.path.join(cwd, path)}"
-    if "://" not in uri and ":" not in uri:
-        return os.path.join(cwd, uri)
-    return uri
 
 
 def _report_unrecorded() -> None:

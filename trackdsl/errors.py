@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,18 @@ _reported: set[str] = set()
 
 
 class TrackdslError(Exception):
-    """The root of every error that trackdsl raises."""
+    """The root of every error that trackdsl raises. They travel between processes with all that they carry."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind = next(each for each in type(self).__mro__ if globals().get(each.__name__) is each)
+        return _rebuilt, (kind, self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[TrackdslError], args: tuple[Any, ...], fields: dict[str, Any]) -> TrackdslError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
 
 
 class OptionError(TrackdslError, TypeError):
@@ -82,6 +94,46 @@ class SettingsError(TrackdslError, ValueError):
         self.value = value
 
 
+class TrackingServerError(TrackdslError):
+    """The place that runs go to was reached, and says no: wrong address, credentials, version, a fault of its own.
+
+    Attributes:
+        uri: the tracking URI, without credentials.
+        status: the HTTP status that it answered with, or None.
+    """
+
+    def __init__(self, message: str, *, uri: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.uri = uri
+        self.status = status
+
+
+class TrackingServerUnreachable(TrackingServerError, ConnectionError):
+    """Nobody answers at the tracking URI, or not in time.
+
+    Attributes:
+        reason: what happened, in one sentence.
+    """
+
+    def __init__(self, message: str, *, uri: str, reason: str = "", status: int | None = None) -> None:
+        super().__init__(message, uri=uri, status=status)
+        self.reason = reason
+
+
+class ExperimentDeleted(TrackdslError):
+    """The MLflow experiment that a run is to go to is deleted.
+
+    Attributes:
+        experiment: its name.
+        experiment_id: MLflow's id of it.
+    """
+
+    def __init__(self, message: str, *, experiment: str, experiment_id: str) -> None:
+        super().__init__(message)
+        self.experiment = experiment
+        self.experiment_id = experiment_id
+
+
 class RunNotReady(TrackdslError, TimeoutError):
     """MLflow's id of a run was asked for, and the run could not be created at MLflow in time.
 
@@ -112,6 +164,40 @@ class UntrustedArtifact(ArtifactError):
     """An artifact that may run code when it is loaded was asked for without `trusted=True`."""
 
 
+class RegistryError(TrackdslError, ValueError):
+    """MLflow's model registry refuses a model, or the name that it is to have there.
+
+    Attributes:
+        name: the name of the registered model.
+    """
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class QueryError(TrackdslError, ValueError):
+    """A question that MLflow's runs cannot answer as it was asked: a bad filter, an unknown name, no store to ask.
+
+    Attributes:
+        argument: what was wrong: `where`, `order_by`, `tracking_uri`, the name of a condition.
+        suggestion: the nearest that there is, or None.
+    """
+
+    def __init__(self, message: str, *, argument: str, suggestion: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
+        self.suggestion = suggestion
+
+
+class ExperimentNotFound(QueryError, LookupError):
+    """The store has no such experiment."""
+
+
+class RunNotFound(QueryError, LookupError):
+    """The store has no such run, or several that the name fits."""
+
+
 class ContextError(TrackdslError, ValueError):
     """A text that should be a captured context is none.
 
@@ -134,6 +220,21 @@ class TrackingFault(TrackdslError):
     def __init__(self, message: str, *, cause: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+def as_mlflows(error: TrackdslError) -> TrackdslError:
+    """An error that a program written for MLflow catches too: an `MlflowException`, where MLflow has been imported."""
+    exceptions = sys.modules.get("mlflow.exceptions")
+    if exceptions is None:
+        return error
+    kind = type(error)
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    both: Any = type(kind.__name__, (kind, exceptions.MlflowException), names)
+    raised = both.__new__(both, *error.args)
+    exceptions.MlflowException.__init__(raised, str(error))
+    raised.__dict__.update(error.__dict__)
+    assert isinstance(raised, TrackdslError)
+    return raised
 
 
 def set_strict(strict: bool) -> None:

@@ -1,16 +1,20 @@
-"""Settings: `configure(...)`, then the environment, then defaults.
+"""Settings, and where each one comes from.
+
+A call, a decorator or the scope around it may say where a run goes. Failing that, for every setting, the first of these
+that says something counts: `configure(...)`, the environment (a setting's variables in the order below), the table
+`[tool.trackdsl]` of the nearest `pyproject.toml`, the default. `trackdsl doctor` prints what is in force, and why.
 
 | setting | environment | default |
 |---|---|---|
-| `tracking_uri` | `TRACKDSL_TRACKING_URI`, then `MLFLOW_TRACKING_URI` | `sqlite:///mlflow.db` in the working folder |
-| `experiment_name` | `TRACKDSL_EXPERIMENT_NAME`, then `MLFLOW_EXPERIMENT_ID` and `MLFLOW_EXPERIMENT_NAME` | `Default` |
+| `tracking_uri` | `TRACKDSL_TRACKING_URI`, `TRACELET_MLFLOW_TRACKING_URI`, `MLFLOW_TRACKING_URI` | `sqlite:///mlflow.db` in the working folder |
+| `experiment_name` | `TRACKDSL_EXPERIMENT_NAME`, `TRACELET_MLFLOW_EXPERIMENT_NAME`, `MLFLOW_EXPERIMENT_ID`, `MLFLOW_EXPERIMENT_NAME` | `Default` |
 | `mode` | `TRACKDSL_MODE` | `online` |
 | `spool` | `TRACKDSL_SPOOL` | the user's state directory |
 | `strict` | `TRACKDSL_STRICT` | off |
 | `delivery` | `TRACKDSL_DELIVERY` | `process` |
 | `secret_names` | `TRACKDSL_SECRET_NAMES`, separated by commas | none beside the well-known ones |
 | `public_names` | `TRACKDSL_PUBLIC_NAMES`, separated by commas | none |
-"""
+"""  # noqa: E501 - a table's rows cannot be broken
 
 from __future__ import annotations
 
@@ -18,10 +22,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from trackdsl import _pyproject
 from trackdsl._suggest import suggestion_for
+from trackdsl._uris import absolute
 from trackdsl.errors import SettingsError
+
+if TYPE_CHECKING:
+    from trackdsl._settings_model import Settings as Settings
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 MODES = ("online", "offline", "disabled")
@@ -31,8 +40,8 @@ _FALSE = ("", "0", "false", "no", "off")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What trackdsl was told. None means: not set, ask the environment.
+class Configured:
+    """What `configure` was told. None means: not set, ask the environment.
 
     Attributes:
         tracking_uri: where runs go, as MLflow writes it.
@@ -55,15 +64,49 @@ class Settings:
     public_names: tuple[str, ...] | None = None
 
 
-_configured = Settings()
+NAMES = tuple(field.name for field in fields(Configured))
+#: The variables of a setting, first the one that counts first. MLflow's id of an experiment has no place here: it says
+#: something at one store alone, see `experiment_id`.
+VARIABLES = {
+    **{name: (f"TRACKDSL_{name.upper()}",) for name in NAMES},
+    "tracking_uri": ("TRACKDSL_TRACKING_URI", "TRACELET_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+    "experiment_name": ("TRACKDSL_EXPERIMENT_NAME", "TRACELET_MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"),
+}
+_DEFAULTS = {
+    "tracking_uri": DEFAULT_TRACKING_URI,
+    "experiment_name": "Default",
+    "mode": "online",
+    "spool": None,
+    "strict": False,
+    "delivery": "process",
+    "secret_names": (),
+    "public_names": (),
+}
+_CHOICES = {"mode": MODES, "delivery": DELIVERIES}
 
 
-def configured() -> Settings:
+@dataclass(frozen=True)
+class Found:
+    """A setting that is in force.
+
+    Attributes:
+        value: its value.
+        source: what says so: `configure()`, the name of a variable, the path of a `pyproject.toml`, or `default`.
+    """
+
+    value: Any
+    source: str
+
+
+_configured = Configured()
+
+
+def configured() -> Configured:
     """What `configure` set so far."""
     return _configured
 
 
-def restore(settings: Settings) -> None:
+def restore(settings: Configured) -> None:
     """Put back settings taken from `configured`."""
     global _configured
     _configured = settings
@@ -75,65 +118,101 @@ def update(**changes: Any) -> None:
     Raises:
         SettingsError: an unknown setting or value; nothing is changed then.
     """
-    known = [field.name for field in fields(Settings)]
-    for name in changes:
-        if name not in known:
-            hint = suggestion_for(name, known)
-            raise SettingsError(
-                f"configure() has no setting {name!r}{hint.text} Known: {', '.join(known)}.",
-                setting=name,
-                value=changes[name],
-            )
-    for name in ("secret_names", "public_names"):
-        if name in changes:
-            changes[name] = _names(name, changes[name])
-    settings = replace(_configured, **changes)
-    if settings.mode is not None:
-        _one_of("mode", settings.mode, MODES)
-    if settings.delivery is not None:
-        _one_of("delivery", settings.delivery, DELIVERIES)
-    restore(settings)
+    for name, value in list(changes.items()):
+        check_name(name, value, "configure()")
+        if value is not None:
+            changes[name] = checked(name, value, name)
+    restore(replace(_configured, **changes))
+
+
+def check_name(name: str, value: Any, where: str) -> None:
+    """Refuse what is no setting.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if name not in NAMES:
+        hint = suggestion_for(name, NAMES)
+        message = f"{where} has no setting {name!r}{hint.text} Known: {', '.join(NAMES)}."
+        raise SettingsError(message, setting=name, value=value)
+
+
+def checked(name: str, value: Any, called: str) -> Any:
+    """The value of a setting, of the type that it has.
+
+    Args:
+        name: the setting.
+        value: as it was given, text where it comes from the environment.
+        called: what the user calls it, for the message.
+
+    Raises:
+        SettingsError: the setting cannot have this value.
+    """
+    if name in _CHOICES:
+        return _one_of(called, value, _CHOICES[name])
+    if name == "strict":
+        return value if isinstance(value, bool) else _is_true(called, value)
+    if name in ("secret_names", "public_names"):
+        return _names(called, value)
+    if name == "spool" and isinstance(value, Path):
+        return value
+    if not isinstance(value, str):
+        raise SettingsError(f"{called} takes text, not {value!r}.", setting=called, value=value)
+    return value
+
+
+def look_up(name: str) -> Found:
+    """The value of a setting, and what says so.
+
+    Raises:
+        SettingsError: what counts has a value that the setting cannot have.
+    """
+    value = getattr(_configured, name)
+    if value is not None:
+        return Found(value, "configure()")
+    environ = os.environ
+    for variable in VARIABLES[name]:
+        text = environ.get(variable)
+        if text:
+            return Found(checked(name, text, variable), variable)
+    table = _pyproject.project_table(check_name)
+    if name in table.values:
+        return Found(_of_project(name, table), table.path)
+    return Found(_DEFAULTS[name], "default")
+
+
+def _of_project(name: str, table: _pyproject.ProjectTable) -> Any:
+    value = checked(name, table.values[name], f"{name} in {table.path}")
+    folder = os.path.dirname(table.path)
+    # Relative paths start at the file that they stand in.
+    if name == "tracking_uri":
+        return absolute(value, folder)
+    return os.path.join(folder, os.path.expanduser(value)) if name == "spool" else value
 
 
 def mode() -> str:
     """`online`, `offline` or `disabled`."""
-    return _configured.mode or _one_of("TRACKDSL_MODE", os.environ.get("TRACKDSL_MODE") or "online", MODES)
+    return str(look_up("mode").value)
 
 
 def delivery() -> str:
     """`process` or `thread`: where the delivery worker runs."""
-    value = os.environ.get("TRACKDSL_DELIVERY") or "process"
-    return _configured.delivery or _one_of("TRACKDSL_DELIVERY", value, DELIVERIES)
+    return str(look_up("delivery").value)
 
 
 def strict() -> bool:
     """Whether faults in tracking raise."""
-    if _configured.strict is not None:
-        return _configured.strict
-    value = os.environ.get("TRACKDSL_STRICT", "").strip().lower()
-    return _one_of("TRACKDSL_STRICT", value, (*_TRUE, *_FALSE)) in _TRUE
+    return bool(look_up("strict").value)
 
 
 def tracking_uri() -> str:
     """Where root runs go when neither a call nor an enclosing scope says it."""
-    environ = os.environ
-    return (
-        _configured.tracking_uri
-        or environ.get("TRACKDSL_TRACKING_URI")
-        or environ.get("MLFLOW_TRACKING_URI")
-        or DEFAULT_TRACKING_URI
-    )
+    return str(look_up("tracking_uri").value)
 
 
 def experiment_name() -> str:
     """The MLflow experiment of root runs that name none."""
-    environ = os.environ
-    return (
-        _configured.experiment_name
-        or environ.get("TRACKDSL_EXPERIMENT_NAME")
-        or environ.get("MLFLOW_EXPERIMENT_NAME")
-        or "Default"
-    )
+    return str(look_up("experiment_name").value)
 
 
 def experiment_id() -> str | None:
@@ -142,48 +221,61 @@ def experiment_id() -> str | None:
     `mlflow.set_experiment` leaves it in the environment. MLflow's own order is the same: what was set in the program,
     then the environment, where a name and an id that do not agree are an error.
     """
-    environ = os.environ
-    if _configured.experiment_name or environ.get("TRACKDSL_EXPERIMENT_NAME"):
+    id_ = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if not id_ or look_up("experiment_name").source in ("configure()", *VARIABLES["experiment_name"][:2]):
         return None
     # An id says something at the store alone that MLflow itself uses.
-    if tracking_uri() != (environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI):
-        return None
-    return environ.get("MLFLOW_EXPERIMENT_ID") or None
+    return id_ if tracking_uri() == (os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_TRACKING_URI) else None
 
 
 def secret_names() -> tuple[str, ...]:
     """Names whose values are masked, beside the well-known ones."""
-    return _either(_configured.secret_names, "TRACKDSL_SECRET_NAMES")
+    return tuple(look_up("secret_names").value)
 
 
 def public_names() -> tuple[str, ...]:
     """Names whose values are not masked, whatever they look like."""
-    return _either(_configured.public_names, "TRACKDSL_PUBLIC_NAMES")
+    return tuple(look_up("public_names").value)
 
 
 def spool() -> Path | None:
     """The spool folder that the user named, or None for the default place."""
-    named = _configured.spool or os.environ.get("TRACKDSL_SPOOL")
+    named = look_up("spool").value
     return Path(named).expanduser().absolute() if named else None
 
 
-def _either(configured: tuple[str, ...] | None, variable: str) -> tuple[str, ...]:
-    if configured is not None:
-        return configured
-    return tuple(name.strip() for name in os.environ.get(variable, "").split(",") if name.strip())
+def told(name: str) -> Any:
+    """What `configure` or the project says of a setting: what another machine cannot know by itself. None: nothing."""
+    found = look_up(name)
+    return found.value if found.source == "configure()" or found.source.endswith(".toml") else None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Settings":  # It brings pydantic, which takes longer to import than everything else here.
+        from trackdsl._settings_model import Settings
+
+        return Settings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _names(setting: str, value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if isinstance(value, str):
+        names: tuple[Any, ...] = tuple(name.strip() for name in value.split(",") if name.strip())
+    else:
+        names = tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(isinstance(name, str) for name in names):
         raise SettingsError(f"{setting} takes names, not {value!r}.", setting=setting, value=value)
     return names
 
 
-def _one_of(setting: str, value: str, known: tuple[str, ...]) -> str:
+def _is_true(setting: str, value: Any) -> bool:
+    return _one_of(setting, str(value).strip().lower(), (*_TRUE, *_FALSE)) in _TRUE
+
+
+def _one_of(setting: str, value: Any, known: tuple[str, ...]) -> str:
     if value in known:
-        return value
-    hint = suggestion_for(value, known)
+        return str(value)
+    hint = suggestion_for(str(value), known)
     raise SettingsError(
         f"{setting} is {value!r}{hint.text} It must be one of: {', '.join(k for k in known if k)}.",
         setting=setting,

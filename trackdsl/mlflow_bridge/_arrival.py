@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from trackdsl import _target
+from trackdsl._uris import absolute
 from trackdsl._run import AdoptedRun, Run
 from trackdsl._target import Target
 from trackdsl.errors import RunNotReady
@@ -71,7 +71,7 @@ def is_away(target: Target) -> bool:
 @functools.lru_cache(maxsize=64)
 def same_store(uri: str, other: str, cwd: str) -> bool:
     """Whether two tracking URIs lead to the same store; credentials tell nothing of that."""
-    return uri == other or _place(_target._absolute(uri, cwd)) == _place(_target._absolute(other, cwd))
+    return uri == other or _place(absolute(uri, cwd)) == _place(absolute(other, cwd))
 
 
 def _place(uri: str) -> tuple[str, str, str, str]:

@@ -219,15 +219,9 @@ def forget(user: UserRun) -> None:
     user.ended = True
     if user.kept is not None:
         user.kept[:] = [active for active in user.kept if active is not user]
-    inside, scope = None, _context.current()
-    while scope is not None and scope.owner is not user:
-        inside, scope = scope, scope.outer
-    if scope is None:
-        return
-    if inside is None:
-        _context.enter(scope.outer)
-    else:
-        inside.outer = scope.outer
+    scope = _context.find(user)
+    if scope is not None:
+        _context.take_out(scope)
 
 
 def keep_open(innermost: Scope, left: Scope) -> None:

@@ -1,0 +1,1 @@
+"""Other libraries' calls, served by trackdsl."""

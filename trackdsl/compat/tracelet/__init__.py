@@ -1,0 +1,28 @@
+"""tracelet's calls, for its MLflow backend: change the import, and the program goes on.
+
+import trackdsl.compat.tracelet as tracelet
+
+exp = tracelet.start_logging(exp_name="baseline", project="vision", backend="mlflow")
+exp.log_metric("loss", 0.25, iteration=3)
+tracelet.stop_logging()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trackdsl._log import current_run as get_active_experiment
+from trackdsl.session import start_logging, stop_logging
+
+if TYPE_CHECKING:
+    from trackdsl.compat.tracelet.settings import TraceletSettings
+
+__all__ = ["TraceletSettings", "get_active_experiment", "start_logging", "stop_logging"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TraceletSettings":  # It brings pydantic.
+        from trackdsl.compat.tracelet.settings import TraceletSettings
+
+        return TraceletSettings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
