@@ -20,7 +20,7 @@ CONNECT, READ = 2.0, 4.0
 #: The variable without which MLflow takes no folder of files as a store.
 FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
 #: What trackdsl works with; that of `mlflow` in pyproject.toml.
-_VERSIONS = ((3, 1), (4, 0))
+VERSIONS = ((3, 1), (4, 0))
 #: What urllib3 says of its own objects in its errors.
 _NOISE = re.compile(r"(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)):?\s*")
 _FIND = "api/2.0/mlflow/experiments/get-by-name"
@@ -122,7 +122,7 @@ def _version(session: Any, uri: str) -> str:
     found = re.match(r"(\d+)\.(\d+)", text) if answer.status_code == 200 else None
     if found is None:
         return ""
-    least, beyond = _VERSIONS
+    least, beyond = VERSIONS
     if not least <= (int(found[1]), int(found[2])) < beyond:
         raise TrackingServerError(
             f"{mask_text(uri)} runs MLflow {text}; trackdsl works with {_dotted(least)} or newer, below "

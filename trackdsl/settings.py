@@ -175,10 +175,19 @@ def look_up(name: str) -> Found:
         text = environ.get(variable)
         if text:
             return Found(checked(name, text, variable), variable)
-    table = _pyproject.project_table(check_name)
+    table = project()
     if name in table.values:
         return Found(_of_project(name, table), table.path)
     return Found(_DEFAULTS[name], "default")
+
+
+def project() -> _pyproject.ProjectTable:
+    """What the project says.
+
+    Raises:
+        SettingsError: its file is no TOML, or has a setting that does not exist.
+    """
+    return _pyproject.project_table(check_name)
 
 
 def _of_project(name: str, table: _pyproject.ProjectTable) -> Any:

@@ -1,0 +1,261 @@
+"""What `trackdsl doctor` looks at: settings, versions, the store, the spool. Each check says what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from trackdsl import _uris, settings
+from trackdsl._reachable import check
+from trackdsl._secrets import mask_prose
+from trackdsl._tracking_server import VERSIONS
+from trackdsl._version import __version__
+from trackdsl.cli._journals import look
+from trackdsl.cli._status import is_delivering, size
+from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
+from trackdsl.journal import _spool
+
+Level = Literal["ok", "warning", "problem"]
+
+#: A disk with less than this is nearly full, and with less than that it is, in bytes.
+_LITTLE, _TOO_LITTLE = 1 << 30, 64 << 20
+_CREDENTIALS = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as it is in force.
+
+    Attributes:
+        name: its name, or that of a variable that MLflow reads.
+        value: as text, masked; None where it is not set.
+        source: what says so.
+        hides: what says something else, and counts less.
+        problem: what is wrong with it, or None.
+    """
+
+    name: str
+    value: str | None
+    source: str
+    hides: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found.
+
+    Attributes:
+        about: what was looked at.
+        level: how good it is.
+        text: what was found.
+        fix: what to do about it; empty where nothing is to be done.
+    """
+
+    about: str
+    level: Level
+    text: str
+    fix: str = ""
+
+
+def all_settings() -> list[Setting]:
+    """Every setting, with where its value comes from."""
+    return [_setting(name) for name in settings.NAMES] + [*_experiment_id(), *_credentials()]
+
+
+def _setting(name: str) -> Setting:
+    try:
+        found = settings.look_up(name)
+    except SettingsError as error:
+        return Setting(name, None, error.setting, problem=mask_prose(str(error)))
+    value = found.value
+    if name == "spool" and value is None:
+        value = _spool.default_path()
+    shown = ", ".join(value) if isinstance(value, tuple) else str(value)
+    return Setting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
+
+
+def _hidden(name: str, source: str) -> Iterator[str]:
+    """What says something of a setting too, in vain."""
+    variables = settings.VARIABLES[name]
+    counts_less = variables[variables.index(source) + 1 :] if source in variables else variables
+    yield from (variable for variable in counts_less if os.environ.get(variable))
+    try:
+        project = settings.project()
+    except SettingsError:  # Told where it counts.
+        return
+    if name in project.values and source != project.path:
+        yield project.path
+
+
+def _experiment_id() -> Iterator[Setting]:
+    id_ = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if id_:
+        counts = settings.experiment_id() is not None
+        value = id_ if counts else f"{id_}, which does not count: experiment_name or tracking_uri are said elsewhere"
+        yield Setting("experiment id", value, "MLFLOW_EXPERIMENT_ID")
+
+
+def _credentials() -> Iterator[Setting]:
+    for name in _CREDENTIALS:
+        if os.environ.get(name):
+            secret = name.endswith(("PASSWORD", "TOKEN", "USERNAME"))
+            yield Setting(name, "***" if secret else os.environ[name], "environment")
+
+
+def versions() -> Iterator[Finding]:
+    """trackdsl, Python, MLflow."""
+    where = Path(__file__).parent.parent
+    yield Finding(
+        "trackdsl", "ok", f"{__version__} in {where}, Python {platform.python_version()}, {platform.platform()}"
+    )
+    try:
+        found = metadata.version("mlflow")
+    except metadata.PackageNotFoundError:
+        yield Finding("MLflow", "problem", "is not installed", "pip install mlflow")
+        return
+    number = re.match(r"(\d+)\.(\d+)", found)
+    least, beyond = VERSIONS
+    if number is not None and not least <= (int(number[1]), int(number[2])) < beyond:
+        fix = f"pip install 'mlflow>={least[0]}.{least[1]},<{beyond[0]}'"
+        yield Finding("MLflow", "problem", f"{found} is not a version that trackdsl works with", fix)
+        return
+    yield Finding("MLflow", "ok", found)
+
+
+def mode() -> Iterator[Finding]:
+    """Whether anything is recorded, and delivered."""
+    chosen = settings.look_up("mode")
+    if chosen.value == "disabled":
+        yield Finding("recording", "warning", f"is switched off by {chosen.source}", _undo(chosen.source, "mode"))
+    elif chosen.value == "offline":
+        text = f"is on; delivery is off by {chosen.source}"
+        yield Finding("recording", "warning", text, "`trackdsl sync` delivers what was recorded")
+    else:
+        yield Finding("recording", "ok", "is on")
+    if chosen.value == "online" and settings.delivery() == "process" and not os.path.exists("/bin/sh"):
+        fix = "set TRACKDSL_DELIVERY=thread"
+        yield Finding("delivery", "problem", "needs /bin/sh to start its process, and there is none", fix)
+    if not sys.executable:
+        fix = "set TRACKDSL_DELIVERY=thread"
+        yield Finding("delivery", "problem", "cannot be started: this Python does not know its own program", fix)
+
+
+def _undo(source: str, name: str) -> str:
+    return f"unset {source}" if source.isupper() else f"change `{name}` there"
+
+
+def store(uri: str | None) -> Iterator[Finding]:
+    """Whether runs can go where they are to go."""
+    uri = _uris.absolute(uri or settings.tracking_uri(), os.getcwd())
+    shown = mask_prose(uri)
+    name = None if settings.experiment_id() else settings.experiment_name()
+    try:
+        found = check(uri, name)
+    except ExperimentDeleted as error:
+        yield Finding("store", "ok", f"{shown} answers")
+        yield Finding("experiment", "problem", *split(str(error)))
+        return
+    except TrackdslError as error:
+        yield Finding("store", "problem", *split(mask_prose(str(error))))
+        return
+    said = f" (MLflow {found.version})" if found.version else ""
+    path = _database_file(uri)
+    if path is not None and not path.exists():
+        yield from _place_of(path)
+        return
+    yield Finding("store", "ok", f"{shown} answers{said}")
+    yield from _schema(uri)
+    if name is not None:
+        told = f"id {found.experiment_id}" if found.experiment_id else "made by the first run"
+        yield Finding("experiment", "ok", f"{name!r}, {told}")
+
+
+def split(text: str) -> tuple[str, str]:
+    """An error's text: what happened, and what to do."""
+    happened, found, fix = text.partition(". ")
+    return (happened, fix) if found else (text, "")
+
+
+def _database_file(uri: str) -> Path | None:
+    path = uri.removeprefix("sqlite:///").partition("?")[0]
+    return Path(path) if uri.startswith("sqlite:///") and path else None
+
+
+def _place_of(path: Path) -> Iterator[Finding]:
+    if os.access(path.parent, os.W_OK | os.X_OK):
+        yield Finding("store", "ok", f"{path} is made by the first run")
+    else:
+        fix = "make the folder, or set TRACKDSL_TRACKING_URI to another place"
+        yield Finding("store", "problem", f"{path} cannot be made: {path.parent} is no folder that you can write", fix)
+
+
+def _schema(uri: str) -> Iterator[Finding]:
+    """Whether a database's tables are those of the installed MLflow, which refuses all others."""
+    spec = find_spec("mlflow")
+    if "://" not in uri or uri.startswith(("http", "file")) or spec is None or not spec.submodule_search_locations:
+        return
+    try:
+        import sqlalchemy
+        from alembic.script import ScriptDirectory
+        from sqlalchemy import pool
+
+        wanted = ScriptDirectory(f"{spec.submodule_search_locations[0]}/store/db_migrations").get_current_head()
+        engine = sqlalchemy.create_engine(uri, poolclass=pool.NullPool)
+        with engine.connect() as connection:
+            found = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+    except Exception as error:  # Plugins, databases without tables yet: nothing is known of them then.
+        yield Finding("schema", "warning", f"cannot be read: {mask_prose(str(error)).partition(chr(10))[0][:200]}")
+        return
+    if found == wanted:
+        yield Finding("schema", "ok", f"is that of the installed MLflow ({found})")
+    else:
+        text = f"is {found}, and the installed MLflow wants {wanted}"
+        fix = f"back the database up, then `mlflow db upgrade {mask_prose(uri)}`"
+        yield Finding("schema", "problem", text, fix)
+
+
+def spool(path: Path) -> Iterator[Finding]:
+    """The folder of what is not delivered yet: private, writable, with room, and how much waits there."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    private = "private" if not mode & 0o077 else f"open to others (mode {mode:o})"
+    fix = f"chmod 700 {path}" if mode & 0o077 else ""
+    yield Finding("spool", "problem" if fix else "ok", f"{path}, {private}, writable", fix)
+    free = shutil.disk_usage(path).free
+    level: Level = "problem" if free < _TOO_LITTLE else "warning" if free < _LITTLE else "ok"
+    room = "free some space, or set TRACKDSL_SPOOL to a folder on another disk" if level != "ok" else ""
+    yield Finding("disk", level, f"{size(free)} free where the spool is", room)
+    yield from _waiting(path)
+
+
+def _waiting(path: Path) -> Iterator[Finding]:
+    waiting = [journal for journal in look(path) if journal.waits]
+    at_work = "a delivery process is at work" if is_delivering(path) else "no delivery process is at work"
+    if not waiting:
+        yield Finding("waiting", "ok", f"nothing; {at_work}")
+        return
+    left = size(sum(journal.bytes_left() for journal in waiting))
+    text = f"{left} of events of {len(waiting)} program{'s' * (len(waiting) > 1)}; {at_work}"
+    errors = list(dict.fromkeys(journal.brief_error for journal in waiting if journal.progress.blocked_since))
+    if errors:
+        yield Finding("waiting", "problem", f"{text}: {errors[0]}", "mend that, then `trackdsl sync`")
+    else:
+        fix = "" if is_delivering(path) else "`trackdsl sync` delivers it now, `trackdsl status` tells more"
+        yield Finding("waiting", "ok" if is_delivering(path) else "warning", text, fix)

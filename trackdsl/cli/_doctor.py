@@ -1,0 +1,116 @@
+"""`trackdsl doctor`: what is in force, whether it works, and what to do where it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from trackdsl.cli import _checks
+from trackdsl.cli._checks import Finding, Setting
+from trackdsl.cli._journals import place
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Wide enough that nothing is broken where the output goes to a file or another program.
+_WIDTH_OF_PIPES = 1000
+_MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "problem": ("✘", "red")}
+
+
+def run(named: Path | None, uri: str | None, *, as_json: bool) -> None:
+    """Print what was found; ends the program with 1 where something is wrong.
+
+    Args:
+        named: the spool; the one in use by default.
+        uri: the store to ask instead of the configured one.
+        as_json: print JSON instead.
+    """
+    settings = _checks.all_settings()
+    findings = list(_looked(settings, named, uri))
+    problems = [finding for finding in findings if finding.level == "problem"]
+    if as_json:
+        told = {"settings": [asdict(s) for s in settings], "findings": [asdict(f) for f in findings]}
+        click.echo(json.dumps({**told, "problems": len(problems)}, indent=2))
+    else:
+        _print(settings, findings, len(problems))
+    if problems:
+        raise SystemExit(1)
+
+
+def _looked(settings: list[Setting], named: Path | None, uri: str | None) -> Iterator[Finding]:
+    broken = {each.problem: each for each in settings if each.problem}
+    for problem, each in broken.items():
+        yield Finding(f"setting {each.name}", "problem", *_checks.split(problem))
+    yield from _checks.versions()
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [("the spool", lambda: _checks.spool(place(named)))]
+    if not broken:
+        checks = [("the mode", _checks.mode), ("the store", lambda: _checks.store(uri)), *checks]
+    for what, look in checks:
+        with _waiting(what):
+            found = list(look())
+        yield from found
+
+
+@contextlib.contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """Show that something is asked that may not answer."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"Looking at {what} …"):
+        yield
+
+
+def _print(settings: list[Setting], findings: list[Finding], problems: int) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH_OF_PIPES)
+    _print_settings(console, settings)
+    _print_findings(console, findings)
+    if problems:
+        click.echo(f"{problems} problem{'s' * (problems > 1)} to mend.")
+    else:
+        click.echo("All is well.")
+
+
+def _print_settings(console: Console, settings: list[Setting]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_edge=False, pad_edge=False)
+    for title in ("setting", "value", "from"):
+        table.add_column(title, overflow="fold")
+    for each in settings:
+        source = each.source + (f"\nnot counted: {', '.join(each.hides)}" if each.hides else "")
+        value = each.value if each.value is not None else "?"
+        table.add_row(*(Text(cell) for cell in (each.name, value, source)))
+    console.print(table)
+    console.print()
+
+
+def _print_findings(console: Console, findings: list[Finding]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, show_edge=False, box=None, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for finding in findings:
+        mark, color = _MARKS[finding.level]
+        text = Text(finding.text)
+        if finding.fix:
+            text.append(f"\n→ {finding.fix}", style="bold")
+        table.add_row(Text(mark, style=color), Text(finding.about), text)
+    console.print(table)
+    console.print()
