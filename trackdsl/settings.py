@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trackdsl import _pyproject
 from trackdsl._suggest import suggestion_for
@@ -85,8 +85,7 @@ _DEFAULTS = {
 _CHOICES = {"mode": MODES, "delivery": DELIVERIES}
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A setting that is in force.
 
     Attributes:
