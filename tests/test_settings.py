@@ -27,6 +27,7 @@ VALUES: dict[str, list[Any]] = {
     "strict": [True, False],
     "delivery": ["process", "thread"],
     "secret_names": [("pin",), ("a", "b*")],
+    "system_metrics": [2.0, 30.0],
     "public_names": [("token_level",), ("x", "y")],
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from trackdsl import _artifacts, _context, _datasets, _roots, _template
+from trackdsl import _artifacts, _context, _datasets, _roots, _template, settings
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
@@ -261,8 +261,19 @@ def open_scope(
     parent, target, home = _roots.place(outer, options.tracking_uri, experiment)
     if parent is not None and experiment is not None:
         tags = {**tags, "trackdsl.experiment": experiment}
+    sampled = options.system_metrics
+    if sampled is None:
+        sampled = 0.0 if parent is not None else settings.system_metrics()
     run = open_run(
-        name=name, word=options.word, parent=parent, target=target, experiment=home, params=params, tags=tags, site=site
+        name=name,
+        word=options.word,
+        parent=parent,
+        target=target,
+        experiment=home,
+        params=params,
+        tags=tags,
+        site=site,
+        system_metrics=sampled,
     )
     scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
     try:

@@ -26,6 +26,7 @@ def configure(
     delivery: str | None = None,
     secret_names: Iterable[str] | None = None,
     public_names: Iterable[str] | None = None,
+    system_metrics: bool | float | None = None,
     **unknown: Any,
 ) -> None:
     """Choose settings for the rest of the program. What is not given stays as it is.
@@ -43,6 +44,8 @@ def configure(
         secret_names: names of arguments, fields, tags and keys whose values are masked, beside the well-known ones
             (`password`, `token`, `api_key`, …); `*` stands for anything, and case does not matter.
         public_names: the same for names that are no secrets, whatever they look like: `public_names=["token_*"]`.
+        system_metrics: sample processor, memory, disk, network and graphics cards while root runs are open: `True`, or
+            how often, in seconds.
         **unknown: refused, with a suggestion.
 
     Raises:
@@ -60,6 +63,7 @@ def configure(
         "delivery": delivery,
         "secret_names": secret_names,
         "public_names": public_names,
+        "system_metrics": system_metrics,
     }
     if chosen is not None and not hasattr(chosen, "given"):
         raise SettingsError(

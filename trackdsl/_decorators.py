@@ -112,7 +112,7 @@ def experiment(
     tracking_uri: str | None = None,
     params: bool | Iterable[str] = True,
     returns: bool = False,
-    system_metrics: bool | None = None,
+    system_metrics: bool | float | None = None,
 ) -> Block: ...
 def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
     """The outermost scope: a root run in the MLflow experiment `name`.
@@ -128,7 +128,8 @@ def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the ove
         tracking_uri: where the run goes, as MLflow writes it.
         params: record all arguments (`True`), none (`False`), or those named.
         returns: record what the function returns, as `track_returns` does.
-        system_metrics: for the sampling of processor and memory, which is still to come: it has no effect yet.
+        system_metrics: sample processor, memory, disk, network and graphics cards while it is open: `True`, or how
+            often, in seconds. By default root runs are sampled where the settings say so.
 
     Raises:
         OptionError: an option that does not exist, or a name in `params` that is no parameter.
@@ -152,7 +153,7 @@ def stage(
     returns: bool = False,
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
-    system_metrics: bool | None = None,
+    system_metrics: bool | float | None = None,
     **block_params: Any,
 ) -> Block: ...
 def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
@@ -169,7 +170,8 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
         returns: record what the function returns, as `track_returns` does.
         tags: tags of the run.
         description: shown by the MLflow UI above the run.
-        system_metrics: for the sampling of processor and memory, which is still to come: it has no effect yet.
+        system_metrics: sample processor, memory, disk, network and graphics cards while it is open: `True`, or how
+            often, in seconds. By default root runs are sampled where the settings say so.
         **block_params: in a `with` block, parameters of the run.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,6 +14,7 @@ from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
 from trackdsl._run import AdoptedRun, Run
 from trackdsl._target import WATCH, Target
+from trackdsl.errors import logger, told
 
 _now = time.time_ns
 
@@ -27,16 +29,19 @@ def open_run(
     params: dict[str, Scalar],
     tags: dict[str, str],
     site: tuple[str, str, str] | None,
+    began: int | None = None,
+    system_metrics: float = 0.0,
 ) -> Run:
-    """Begin a run: one event, and the handle."""
+    """Begin a run: one event, and the handle. It may have begun earlier, at a time in nanoseconds."""
     index = 0 if parent is None else parent.next_index(name)
     path = name if parent is None else f"{parent.path}/{name}"
     run = Run(new_id(), name, parent, path, experiment, target)
-    now = run._began = _now()
+    now = _now()
+    run._began = now if began is None else began
     parent_id = None if parent is None else parent._id
     if parent is None and experiment is None:
         tags = {**tags, EXPERIMENT_ID: settings.experiment_id() or ""}
-    event = Open(run._id, parent_id, experiment, name, word, path, index, now, params, tags, site)
+    event = Open(run._id, parent_id, experiment, name, word, path, index, run._began, params, tags, site)
     payload = encode_safely(event)
     large = len(payload) > LARGE
     if large:
@@ -45,9 +50,18 @@ def open_run(
     target.append(payload, run, True)
     if large:
         _artifacts.keep_long(run, {**params, **tags})
+    if system_metrics:
+        _have_sampled(run, system_metrics)
     if not 0 <= target.watch_at - now <= 2 * WATCH:  # Past it, or the clock was set back.
         target.watch(now)
     return run
+
+
+def _have_sampled(run: Run, interval: float) -> None:
+    """Tell the delivery process, beside the journal: it samples before it can deliver, and while it cannot."""
+    begun = f"o {run.id} {interval}\n"
+    if run._target.note("sampled", begun):
+        before_end.setdefault(run._id, []).append(lambda: run._target.note("sampled", f"c {run.id}\n"))
 
 
 #: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
@@ -91,6 +105,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+#: What is to be done before a run ends, by the run's id: a `watch` writes what it still holds, for example.
+before_end: dict[bytes, list[Callable[[], object]]] = {}
 #: Runs whose end could not be told, because the stack was full: with status and time.
 _unended: list[tuple[Run, str, int]] = []
 
@@ -99,6 +115,8 @@ def close_run(run: Run, error: BaseException | None) -> None:
     """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
     if not begins_with(run._id, prefix()):
         return
+    if before_end:
+        _do_before_end(run)
     status, failure = _failure.FINISHED, None
     try:
         if error is not None:
@@ -111,6 +129,19 @@ def close_run(run: Run, error: BaseException | None) -> None:
     else:
         while _unended:
             _append_end(*_unended.pop(), None)
+
+
+def end_run(run: Run, status: str, ended: int) -> None:
+    """End a run of something that was over before, at a time in nanoseconds."""
+    _append_end(run, status, ended, None)
+
+
+def _do_before_end(run: Run) -> None:
+    for call in before_end.pop(run._id, ()):
+        try:
+            call()
+        except Exception as error:
+            logger.warning("trackdsl: what belongs to %r could not be ended: %s", run.path, told(error))
 
 
 def _append_end(run: Run, status: str, now: int, failure: Failure | None) -> None:

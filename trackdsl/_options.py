@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trackdsl import settings
 from trackdsl._record import clean_tags
 from trackdsl._secrets import mask_text
-from trackdsl.errors import OptionError
+from trackdsl.errors import OptionError, SettingsError
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Options:
     description: str | None = None
     run_name: str | None = None
     tracking_uri: str | None = None
-    system_metrics: bool | None = None
+    #: How often they are sampled, in seconds; 0 for never, None where the settings say it.
+    system_metrics: float | None = None
 
     @classmethod
     def checked(cls, word: str, name: str | None, given: Mapping[str, Any]) -> Options:
@@ -41,6 +43,12 @@ class Options:
                     f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
                 )
         given = dict(given)
+        if given.get("system_metrics") is not None:
+            try:
+                seconds = settings.checked("system_metrics", given["system_metrics"], f"{word}(system_metrics=...)")
+            except SettingsError as error:
+                raise OptionError(str(error), option="system_metrics") from None
+            given["system_metrics"] = seconds
         params = given.get("params", True)
         if not isinstance(params, bool):
             if not isinstance(params, Iterable):

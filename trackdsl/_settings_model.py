@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal, Optional, Union
 
 from pydantic import PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
@@ -57,6 +57,7 @@ class Settings(CheckedSettings):
         delivery: `process` delivers from a process of its own, `thread` from a thread of this one.
         secret_names: names whose values are masked, beside the well-known ones (`password`, `api_key`, …).
         public_names: names whose values are not masked, whatever they look like.
+        system_metrics: sample processor, memory and so on of root runs: `True`, or how often, in seconds.
 
     Raises:
         SettingsError: a setting or value that does not exist.
@@ -74,6 +75,7 @@ class Settings(CheckedSettings):
     delivery: Literal["process", "thread"] = "process"
     secret_names: tuple[str, ...] = ()
     public_names: tuple[str, ...] = ()
+    system_metrics: Union[bool, float] = False
 
     @classmethod
     def settings_customise_sources(

@@ -96,6 +96,20 @@ class Target:
         path.parent.mkdir(parents=True, mode=0o700)
         return path, relative
 
+    def note(self, name: str, line: str) -> bool:
+        """Append a line to a file beside the journal, for the delivery process; whether there is a journal."""
+        writer = self.writer
+        if writer is None:
+            return False
+        try:
+            descriptor = os.open(writer.directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "a", encoding="ascii") as file:
+                file.write(line)
+        except OSError as error:
+            report("note", f"trackdsl cannot write beside its journal ({error}); no system metrics are sampled")
+            return False
+        return True
+
     def watch(self, now: int) -> None:
         """Make sure that somebody delivers; called with the time, in nanoseconds, once it is past `watch_at`."""
         self.watch_at = now + WATCH

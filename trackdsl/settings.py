@@ -14,10 +14,12 @@ that says something counts: `configure(...)`, the environment (a setting's varia
 | `delivery` | `TRACKDSL_DELIVERY` | `process` |
 | `secret_names` | `TRACKDSL_SECRET_NAMES`, separated by commas | none beside the well-known ones |
 | `public_names` | `TRACKDSL_PUBLIC_NAMES`, separated by commas | none |
+| `system_metrics` | `TRACKDSL_SYSTEM_METRICS`, `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING` | off |
 """  # noqa: E501 - a table's rows cannot be broken
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -52,6 +54,7 @@ class Configured:
         delivery: `process` delivers from a process of its own, `thread` from a thread of this one.
         secret_names: names whose values are masked, beside the well-known ones (`password`, `api_key`, …).
         public_names: names whose values are not masked, whatever they look like.
+        system_metrics: how often to sample root runs, in seconds; 0 for never.
     """
 
     tracking_uri: str | None = None
@@ -62,6 +65,7 @@ class Configured:
     delivery: str | None = None
     secret_names: tuple[str, ...] | None = None
     public_names: tuple[str, ...] | None = None
+    system_metrics: float | None = None
 
 
 NAMES = tuple(field.name for field in fields(Configured))
@@ -71,6 +75,7 @@ VARIABLES = {
     **{name: (f"TRACKDSL_{name.upper()}",) for name in NAMES},
     "tracking_uri": ("TRACKDSL_TRACKING_URI", "TRACELET_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
     "experiment_name": ("TRACKDSL_EXPERIMENT_NAME", "TRACELET_MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"),
+    "system_metrics": ("TRACKDSL_SYSTEM_METRICS", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"),
 }
 _DEFAULTS = {
     "tracking_uri": DEFAULT_TRACKING_URI,
@@ -81,7 +86,10 @@ _DEFAULTS = {
     "delivery": "process",
     "secret_names": (),
     "public_names": (),
+    "system_metrics": 0.0,
 }
+#: How often the machine is sampled where nobody says it, as by MLflow, and at most, in seconds.
+_INTERVAL, _SHORTEST_INTERVAL = 10.0, 0.1
 _CHOICES = {"mode": MODES, "delivery": DELIVERIES}
 
 
@@ -153,6 +161,8 @@ def checked(name: str, value: Any, called: str) -> Any:
         return value if isinstance(value, bool) else _is_true(called, value)
     if name in ("secret_names", "public_names"):
         return _names(called, value)
+    if name == "system_metrics":
+        return _interval(called, value)
     if name == "spool" and isinstance(value, Path):
         return value
     if not isinstance(value, str):
@@ -246,6 +256,11 @@ def public_names() -> tuple[str, ...]:
     return tuple(look_up("public_names").value)
 
 
+def system_metrics() -> float:
+    """How often root runs are sampled, in seconds; 0 for never."""
+    return float(look_up("system_metrics").value)
+
+
 def spool() -> Path | None:
     """The spool folder that the user named, or None for the default place."""
     named = look_up("spool").value
@@ -274,6 +289,29 @@ def _names(setting: str, value: Any) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names):
         raise SettingsError(f"{setting} takes names, not {value!r}.", setting=setting, value=value)
     return names
+
+
+def _interval(setting: str, value: Any) -> float:
+    """Seconds, from a truth value or a number, or the text of either."""
+    text = str(value).strip().lower()
+    if text in (*_TRUE, *_FALSE):
+        return _usual_interval() if text in _TRUE else 0.0
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        message = f"{setting} is {value!r}: it takes true, false, or how often, in seconds."
+        raise SettingsError(message, setting=setting, value=value)
+    return max(seconds, _SHORTEST_INTERVAL)
+
+
+def _usual_interval() -> float:
+    """MLflow's own, and its variable for it."""
+    try:
+        return max(float(os.environ["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"]), _SHORTEST_INTERVAL)
+    except (KeyError, ValueError):
+        return _INTERVAL
 
 
 def _is_true(setting: str, value: Any) -> bool:

@@ -17,6 +17,7 @@ from trackdsl.delivery._orphans import Aside, Orphans
 from trackdsl.delivery._outbox import Outbox
 from trackdsl.delivery._parents import Parents
 from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints, Source
 from trackdsl.delivery._sink import Refused, Sink
 from trackdsl.delivery._spacing import Spacing
@@ -38,11 +39,13 @@ class Shared:
         foreign: finds runs that another journal opened.
         points: the metric points of runs that several journals write to.
         tables: the tables.
+        sampler: of the machine, while runs are open.
     """
 
     foreign: ForeignRuns
     points: SharedPoints
     tables: Tables
+    sampler: Sampler
 
 
 class Interpreter:
@@ -58,6 +61,7 @@ class Interpreter:
         spacing: of the points of its own runs.
         creation: of its runs.
         git: what git said.
+        sampling: system metrics of its runs.
         last_time: of the event that was met last, in nanoseconds since 1970.
     """
 
@@ -79,6 +83,7 @@ class Interpreter:
         self._parents = Parents(stream, shared.foreign)
         self._artifacts = Artifacts(stream.directory)
         self._orphans = Orphans(stream.directory)
+        self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
         self.spacing = Spacing([])
         self.creation = RunCreation(refuse)
         self.git = GitTags(stream.directory, stream.runs, refuse)
@@ -128,6 +133,7 @@ class Interpreter:
 
     def flush(self, sink: Sink) -> None:
         """Send everything that was gathered."""
+        self._gather_samples()
         self._outbox.flush_all(sink)
         self._shared.tables.upload(sink, self._directory)
         self._parents.mend(sink)
@@ -135,11 +141,13 @@ class Interpreter:
     def forget(self, spacing: Spacing) -> None:
         """Forget what was gathered: it will be read again from where the spacing was this."""
         self._outbox.clear()
+        self.sampling.forget()
         self.spacing = spacing
 
     def delivered(self) -> None:
         """What was flushed counts as delivered now, and will not be read again."""
         self._orphans.noted()
+        self.sampling.delivered()
         self._shared.points.delivered(self._name)
 
     def retry(self, sink: Sink) -> bool:
@@ -167,6 +175,7 @@ class Interpreter:
         pending.add_tag("trackdsl.ended", _DIED)
         if lost:
             pending.add_tag("trackdsl.lost_events", f"{lost} of the whole process")
+        self._gather_samples(id_)
         self._outbox.flush(sink, id_)
         self._end(sink, run, "KILLED", time // 1_000_000)
         self._runs.close(id_)
@@ -209,8 +218,10 @@ class Interpreter:
             parent, links = self._parents.find(sink, event)
             tags = _compose.process_tags(self._stream.origin) | self.git.of_new_run(event.run)
             tags |= _compose.run_tags(event) | links
-            run, texts = self.creation.create(sink, event, parent, tags, in_doubt=in_doubt)
-            self._outbox.of(event.run, run).texts.update(texts)
+            run, rest = self.creation.create(sink, event, parent, tags, in_doubt=in_doubt)
+            pending = self._outbox.of(event.run, run)
+            pending.texts.update(rest.texts)
+            pending.batch.tags.update(rest.batch.tags)
             self._runs.add(event.run, run)
         self._parents.opened(event)
         self._outbox.add_params(sink, event.run, run, event.params)
@@ -270,10 +281,17 @@ class Interpreter:
                 pending.add_tag(key, value)
         if event.lost:
             pending.add_tag("trackdsl.lost_events", str(event.lost))
+        self._gather_samples(event.run)
         self._outbox.flush(sink, event.run)
         self._end(sink, run, event.status, event.time // 1_000_000)
         if self._runs.get(event.run) is run:
             self._runs.close(event.run)
+
+    def _gather_samples(self, only: bytes | None = None) -> None:
+        for id_, point in self.sampling.gather(only):
+            run = self._runs.get(id_)
+            if run is not None:
+                self._outbox.add_metric(id_, run, *point)
 
     def _end(self, sink: Sink, run: KnownRun, status: str, end: int) -> None:
         try:

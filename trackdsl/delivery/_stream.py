@@ -74,6 +74,7 @@ class Stream:
             if self._reader.newer_schema is not None:
                 raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")
             self._interpreter.git.tell(sink)
+            self._send_samples(sink)
             return self._retry(sink) if alive else self._finish(sink)
         self._in_hand = True
         self._note_intent()
@@ -113,6 +114,10 @@ class Stream:
         """Whether something is left to deliver right now."""
         return not self.finished and (self.behind() or not is_held(self.directory / "lock"))
 
+    def sampled(self) -> bool:
+        """Whether there are system metrics to send."""
+        return not self.finished and self._interpreter.sampling.due()
+
     def behind(self) -> bool:
         """Whether something is left to read, or in hand."""
         return self._in_hand or not self._reader.at_end()
@@ -125,6 +130,15 @@ class Stream:
         """Let go of the files."""
         self._reader.close()
         self._file.close()
+
+    def _send_samples(self, sink: Sink) -> None:
+        if self.sampled():
+            try:
+                self._interpreter.flush(sink)
+            except BaseException:
+                self._forget()
+                raise
+            self._interpreter.sampling.delivered()
 
     def _apply(self, sink: Sink, entries: list[Entry]) -> list[Entry]:
         """Apply events up to one that has to wait; returns those that were applied.

@@ -12,6 +12,7 @@ from trackdsl.delivery._durability import Durability
 from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._interpreter import Shared
+from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
@@ -66,7 +67,9 @@ class Worker:
         self._pauses: dict[Path, _Pause] = {}
         self._unreadable: set[Path] = set()
         self._durability = Durability(spool)
-        self._shared = Shared(ForeignRuns(spool, self._find_streams), SharedPoints(spool, self._reached), Tables(spool))
+        self._shared = Shared(
+            ForeignRuns(spool, self._find_streams), SharedPoints(spool, self._reached), Tables(spool), Sampler()
+        )
         self._woken = self._wake_time()
         self.gathering = False
         self.called_at = time.monotonic()
@@ -108,6 +111,7 @@ class Worker:
     def close(self) -> None:
         """Let go of all files."""
         self._durability.stop()
+        self._shared.sampler.stop()
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
@@ -119,7 +123,7 @@ class Worker:
             return False
         try:
             # An idle stream costs no more than a glance: no sink is opened for it.
-            if not stream.has_more() and not stream.progress.deferred:
+            if not stream.has_more() and not stream.progress.deferred and not stream.sampled():
                 return False
             busy = stream.step(self._sink(place))
         except NotYet as error:

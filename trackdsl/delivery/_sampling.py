@@ -1,0 +1,213 @@
+"""Samples runs while they are open, and keeps what it found until it has arrived at the store.
+
+Programs note beside their journals which runs are to be sampled: sampling begins before MLflow is imported, and goes on
+while a store does not answer. A line `o <id> <seconds>` asks for it, `c <id>` ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trackdsl._process import Origin
+from trackdsl.errors import logger, told
+from trackdsl.journal._lock import is_held
+
+if TYPE_CHECKING:
+    from trackdsl.system_metrics import Readings
+
+_NAME = "sampled"
+#: How often to look for new notes, in seconds.
+_LOOK = 0.25
+#: The first sample comes this soon, in seconds: many runs do not last for a whole interval.
+_SOON = 1.0
+#: More points of one run are not kept while they cannot be sent.
+_MOST = 100_000
+
+
+class Point(NamedTuple):
+    """One metric point: its name and value, its time in milliseconds since 1970, the number of the sample."""
+
+    key: str
+    value: float
+    time: int
+    step: int
+
+
+@dataclass
+class _Sampled:
+    """A run that is sampled.
+
+    Attributes:
+        readings: of its machine and program.
+        interval: in seconds.
+        due: when the next sample is, on the monotonic clock.
+        open: more are to come.
+        points: what has not arrived.
+        count: of samples so far.
+    """
+
+    readings: Readings
+    interval: float
+    due: float
+    open: bool = True
+    points: list[Point] = field(default_factory=list)
+    count: int = 0
+
+    def sample(self) -> None:
+        """Take a sample."""
+        self.due = time.monotonic() + self.interval
+        if len(self.points) >= _MOST:
+            return
+        now = time.time_ns() // 1_000_000
+        self.points += [Point(key, value, now, self.count) for key, value in self.readings.read().items()]
+        self.count += 1
+
+
+class Sampling:
+    """The samples of the runs of one journal.
+
+    Args:
+        directory: the journal's folder.
+        origin: who writes it.
+        lock: to be held where anything here is changed.
+    """
+
+    def __init__(self, directory: Path, origin: Origin, lock: threading.Lock) -> None:
+        self._directory = directory
+        self._origin = origin
+        self._lock = lock
+        self._read = 0
+        self._runs: dict[bytes, _Sampled] = {}
+        #: How many points of each run are being sent.
+        self._sent: dict[bytes, int] = {}
+
+    def look(self) -> bool:
+        """Take note of what is new, and take the samples that are due; whether more may come."""
+        alive = is_held(self._directory / "lock")
+        self._read_notes(alive)
+        now = time.monotonic()
+        for sampled in self._runs.values():
+            if sampled.open and (sampled.due <= now or not alive):
+                sampled.sample()
+                sampled.open = alive
+        return alive
+
+    def due(self) -> bool:
+        """Whether there is anything to send."""
+        return any(len(sampled.points) > self._sent.get(run, 0) for run, sampled in self._runs.items())
+
+    def gather(self, only: bytes | None = None) -> Iterator[tuple[bytes, Point]]:
+        """What has not been sent yet, of one run or of all; it counts as being sent."""
+        if not self._runs and not self._may_have_notes():
+            return
+        with self._lock:
+            self._catch_up()
+            for run in [only] if only in self._runs else [] if only is not None else list(self._runs):
+                points = self._runs[run].points
+                yield from ((run, point) for point in points[self._sent.get(run, 0) :])
+                self._sent[run] = len(points)
+
+    def forget(self) -> None:
+        """What was being sent has not arrived, or is not known to."""
+        self._sent.clear()
+
+    def delivered(self) -> None:
+        """What was being sent has arrived."""
+        if not self._sent:
+            return
+        with self._lock:
+            for run, count in self._sent.items():
+                del self._runs[run].points[:count]
+                if not self._runs[run].open and not self._runs[run].points:
+                    del self._runs[run]
+            self._sent.clear()
+
+    def _may_have_notes(self) -> bool:
+        return os.path.exists(self._directory / _NAME)
+
+    def _catch_up(self) -> None:
+        """Take the last sample of what has ended since the last look: it is about to be delivered."""
+        try:
+            self._read_notes(alive=True)
+        except Exception as error:
+            logger.warning("trackdsl: no system metrics: %s", told(error))
+
+    def _read_notes(self, alive: bool) -> None:
+        lines = [line.split(" ") for line in self._new_lines()]
+        # What has ended before it was seen was not sampled: nothing is known of it.
+        ended = {words[1] for words in lines if words[0] == "c" and len(words) > 1}
+        for words in lines:
+            if words[0] == "c" or (alive and words[1:2] != [] and words[1] not in ended):
+                self._heed(words)
+
+    def _new_lines(self) -> list[str]:
+        try:
+            with open(self._directory / _NAME, "rb") as file:
+                file.seek(self._read)
+                text = file.read()
+        except OSError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return whole.decode("ascii", "replace").splitlines()
+
+    def _heed(self, words: list[str]) -> None:
+        from trackdsl.system_metrics import Readings  # It brings psutil.
+
+        try:
+            run = bytes.fromhex(words[1])
+            if words[0] == "o" and run not in self._runs and self._origin.host == os.uname().nodename:
+                interval = float(words[2])
+                due = time.monotonic() + min(_SOON, interval)
+                self._runs[run] = _Sampled(Readings(self._origin.pid), interval, due)
+            elif words[0] == "c" and run in self._runs:
+                self._runs[run].sample()
+                self._runs[run].open = False
+        except (ValueError, IndexError):  # Torn by a full disk.
+            return
+
+
+class Sampler:
+    """Looks after the samples of all journals of a spool, in a thread."""
+
+    def __init__(self) -> None:
+        self._samplings: list[Sampling] = []
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def sampling(self, directory: Path, origin: Origin) -> Sampling:
+        """The samples of a journal, which are looked after from now on."""
+        found = Sampling(directory, origin, self._lock)
+        with self._lock:
+            self._samplings.append(found)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="trackdsl-sampler", daemon=True)
+                self._thread.start()
+        return found
+
+    def stop(self) -> None:
+        """No more samples."""
+        self._stopped.set()
+
+    def _work(self) -> None:
+        while not self._stopped.is_set():
+            with self._lock:
+                self._samplings[:] = [sampling for sampling in self._samplings if self._look(sampling)]
+            self._stopped.wait(_LOOK)
+
+    @staticmethod
+    def _look(sampling: Sampling) -> bool:
+        try:
+            return sampling.look()
+        except FileNotFoundError:  # The journal is finished and gone.
+            return False
+        except Exception as error:  # A machine that cannot be asked is no reason to stop delivering.
+            logger.warning("trackdsl: system metrics end: %s", told(error))
+            return False

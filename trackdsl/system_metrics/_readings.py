@@ -1,0 +1,151 @@
+"""One reading of a machine and of a program on it: processor, memory, disk, network, graphics cards.
+
+Names that MLflow has are MLflow's (see mlflow/system_metrics/metrics), so that its UI shows both alike; the input and
+output of disks, and all of the program itself, MLflow does not have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+
+_MEGABYTE = 1e6
+
+
+class Readings:
+    """Readings since a moment: what counts up is told from there.
+
+    Args:
+        pid: of the program; the processes it has started belong to it.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._gpus = _gpus()
+        self._disk, self._network = psutil.disk_io_counters(), psutil.net_io_counters()
+        self._machine = psutil.cpu_times()
+        self._at = time.monotonic()
+        #: Seconds of processor and bytes of disk of the program's processes when they were seen last, by process.
+        self._seen: dict[tuple[int, float], tuple[float, int, int]] = {}
+        self._read = self._written = 0
+        for process, used in _tree(pid):
+            self._seen[process] = used[:3]
+
+    def read(self) -> dict[str, float]:
+        """What is used now, by name.
+
+        Percentages of processors are averages since the last reading; megabytes are 10⁶ bytes, and those of disk and
+        network count from the beginning. A program that keeps two cores busy has 200 %.
+        """
+        now = time.monotonic()
+        found = {**self._processor(), **_memory(), **_room(), **self._traffic(), **self._program(now - self._at)}
+        for number, handle in enumerate(self._gpus):
+            found |= {f"gpu_{number}_{name}": value for name, value in _of_gpu(handle)}
+        self._at = now
+        return {f"system/{name}": round(value, 3) for name, value in found.items()}
+
+    def _processor(self) -> dict[str, float]:
+        before, self._machine = self._machine, psutil.cpu_times()
+        spent = [after - before for after, before in zip(self._machine, before, strict=True)]
+        idle = sum(getattr(self._machine, name, 0.0) - getattr(before, name, 0.0) for name in ("idle", "iowait"))
+        # Guests are counted twice in these.
+        whole = sum(spent) - sum(
+            getattr(self._machine, name, 0.0) - getattr(before, name, 0.0) for name in ("guest", "guest_nice")
+        )
+        return {"cpu_utilization_percentage": 100 * (1 - idle / whole)} if whole > 0 else {}
+
+    def _traffic(self) -> dict[str, float]:
+        found = {}
+        disk, network = psutil.disk_io_counters(), psutil.net_io_counters()
+        if disk is not None and self._disk is not None:  # None in some containers.
+            found["disk_read_megabytes"] = (disk.read_bytes - self._disk.read_bytes) / _MEGABYTE
+            found["disk_write_megabytes"] = (disk.write_bytes - self._disk.write_bytes) / _MEGABYTE
+        if network is not None and self._network is not None:
+            found["network_receive_megabytes"] = (network.bytes_recv - self._network.bytes_recv) / _MEGABYTE
+            found["network_transmit_megabytes"] = (network.bytes_sent - self._network.bytes_sent) / _MEGABYTE
+        return found
+
+    def _program(self, seconds: float) -> dict[str, float]:
+        busy, resident, seen = 0.0, 0, {}
+        for process, (cpu, read, written, memory) in _tree(self._pid):
+            before = self._seen.get(process, (0.0, 0, 0))
+            busy += cpu - before[0]
+            self._read += read - before[1]
+            self._written += written - before[2]
+            resident += memory
+            seen[process] = (cpu, read, written)
+        if not seen:  # It has ended.
+            return {}
+        self._seen = seen
+        found = {
+            "process_memory_megabytes": resident / _MEGABYTE,
+            "process_disk_read_megabytes": self._read / _MEGABYTE,
+            "process_disk_write_megabytes": self._written / _MEGABYTE,
+        }
+        return {**found, "process_cpu_percentage": 100 * busy / seconds} if seconds > 0 else found
+
+
+def _tree(pid: int) -> Iterator[tuple[tuple[int, float], tuple[float, int, int, int]]]:
+    """Each process of a program: pid and time of its start; seconds of processor, bytes read, written and resident."""
+    try:
+        program = psutil.Process(pid)
+        processes = [program, *program.children(recursive=True)]
+    except psutil.Error:
+        return
+    for process in processes:
+        with contextlib.suppress(psutil.Error), process.oneshot():
+            cpu = process.cpu_times()
+            read = written = 0
+            with contextlib.suppress(psutil.Error, AttributeError):  # Not on macOS.
+                traffic = process.io_counters()
+                read, written = traffic.read_bytes, traffic.write_bytes
+            used = (cpu.user + cpu.system, read, written, process.memory_info().rss)
+            yield (process.pid, process.create_time()), used
+
+
+def _memory() -> dict[str, float]:
+    memory = psutil.virtual_memory()
+    return {
+        "system_memory_usage_megabytes": memory.used / _MEGABYTE,
+        "system_memory_usage_percentage": 100 * memory.used / memory.total,
+    }
+
+
+def _room() -> dict[str, float]:
+    room = psutil.disk_usage(os.sep)
+    return {
+        "disk_usage_percentage": room.percent,
+        "disk_usage_megabytes": room.used / _MEGABYTE,
+        "disk_available_megabytes": room.free / _MEGABYTE,
+    }
+
+
+def _gpus() -> list[Any]:
+    """Handles of the graphics cards that NVML knows; none where there is no driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    except Exception:  # Whatever is missing, there is no card to be read.
+        return []
+
+
+def _of_gpu(handle: Any) -> Iterator[tuple[str, float]]:
+    import pynvml
+
+    with contextlib.suppress(pynvml.NVMLError):
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        yield "memory_usage_percentage", 100 * memory.used / memory.total
+        yield "memory_usage_megabytes", memory.used / _MEGABYTE
+    with contextlib.suppress(pynvml.NVMLError):
+        yield "utilization_percentage", pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+    with contextlib.suppress(pynvml.NVMLError):
+        used = pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        yield "power_usage_watts", used
+        yield "power_usage_percentage", 100 * used / (pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000)
