@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import os
 import pickle
@@ -23,7 +24,17 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import StartProgram, all_runs, client, deliver
-from trackdsl import Model, _target, stage, track_returns
+from trackdsl import (
+    ArtifactError,
+    Model,
+    OptionError,
+    RegistryError,
+    RunNotReady,
+    UntrustedArtifact,
+    _target,
+    stage,
+    track_returns,
+)
 from trackdsl import _events as events
 from trackdsl._models import record_model
 from trackdsl.handlers import _examples
@@ -764,3 +775,176 @@ def test_an_estimator_that_resists_is_still_told() -> None:
     record(Resisting(), {"X": 3})
     assert len(recorded()) == 2
     assert example_of(1) is None
+
+
+def test_reading_models_back_by_their_uris(store: str) -> None:
+    """By version, latest version, alias, run and id: the very model, trusted only where it holds a pickle."""
+    import mlflow
+
+    has_xgboost = importlib.util.find_spec("xgboost") is not None
+    trackdsl.configure(tracking_uri=store)
+    name = f"read-{Path.cwd().parent.name}"
+    frame = a_frame()
+    models = [RandomForestClassifier(trees, random_state=0).fit(frame, labels(frame)) for trees in (2, 3)]
+    with stage("train", tags={"test.cwd": Path.cwd()}) as run:
+        for model in models:  # Two of one name, each with a hash of its own.
+            run.log_model(model, "rf: first", registered_model_name=name)
+        if has_xgboost:
+            import xgboost
+
+            run.log_model(xgboost.XGBClassifier(n_estimators=2).fit(frame, labels(frame)), "plain")
+    deliver(store)
+    api = client(store)
+    api.set_registered_model_alias(name, "champion", "1")
+    run_id = run_of("train", store).info.run_id
+    by_version = {int(each.version): each for each in api.search_model_versions(f"name='{name}'")}
+    id_ = by_version[2].source.rpartition("/")[2]
+    for uri, trees in (
+        (f"models:/{name}/1", 2), (f"models:/{name}/2", 3), (f"models:/{name}/latest", 3),
+        (f"models:/{name}@champion", 2), (f"models:/{id_}", 3), (f"runs:/{run_id}/rf: first", 3),
+        (f"runs:/{run.id}/rf: first", 3),
+    ):  # fmt: skip
+        with pytest.raises(UntrustedArtifact, match="trusted=True"):
+            trackdsl.load_model(uri)
+        assert trackdsl.load_model(uri, trusted=True).n_estimators == trees, uri
+        assert trackdsl.load_model(uri, trusted=True, tracking_uri=store).n_estimators == trees, uri
+    if has_xgboost:  # It holds no pickle.
+        assert type(trackdsl.load_model(f"runs:/{run_id}/plain")).__name__ == "XGBClassifier"
+    mlflow.set_tracking_uri(store)
+    assert mlflow.sklearn.load_model(f"models:/{name}/1").n_estimators == 2
+
+
+def test_a_model_that_has_changed_is_not_loaded(sqlite_store: str) -> None:
+    """Neither one whose files are others now, nor one that plain MLflow has logged, of which no hash is known."""
+    import mlflow
+
+    with stage("train") as run:
+        run.log_model(RandomForestClassifier(2).fit(a_frame(), labels(a_frame())), "rf", registered_model_name="rf")
+    deliver()
+    [model] = client().search_logged_models(["0"])
+    file = Path(model.artifact_location.removeprefix("file://")) / "model.pkl"
+    file.write_bytes(pickle.dumps(os.getcwd))
+    for uri in ("models:/rf/1", f"runs:/{run.id}/rf"):
+        with pytest.raises(ArtifactError, match="is not what was written"):
+            trackdsl.load_model(uri, trusted=True)
+    mlflow.set_tracking_uri(sqlite_store)
+    with mlflow.start_run() as plain:
+        mlflow.sklearn.log_model(
+            LinearRegression(), name="own", registered_model_name="own", serialization_format="cloudpickle",
+            pip_requirements=[],
+        )  # fmt: skip
+    for uri in ("models:/own/1", f"runs:/{plain.info.run_id}/own"):
+        with pytest.raises(UntrustedArtifact, match=r"mlflow\.pyfunc\.load_model"):
+            trackdsl.load_model(uri, trusted=True)
+
+
+def test_models_that_are_not_there(sqlite_store: str) -> None:
+    """What no URI of a model is is told with those there are; what is not there, or not yet, is told as that."""
+    with stage("train") as run:
+        run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line", registered_model_name="line")
+    with pytest.raises(RunNotReady, match="not delivered"):
+        trackdsl.load_model("models:/line/1", trusted=True, timeout=0)
+    deliver()
+    for uri in ("line", "models:/line", "models:/line/Production", "runs:/abc", 3):
+        with pytest.raises(OptionError, match="runs:/<run id>/name"):
+            trackdsl.load_model(uri)  # type: ignore[arg-type]
+    for uri in ("models:/none/1", "models:/line/9", "models:/line@best", "models:/none/latest", "runs:/abc/line",
+                f"runs:/{run.id}/none", f"models:/m-{'0' * 32}"):  # fmt: skip
+        with pytest.raises(ArtifactError, match="there is no model"):
+            trackdsl.load_model(uri, trusted=True)
+    with pytest.raises(OptionError, match="quote"):
+        trackdsl.load_model("models:/it's/latest")
+
+
+def test_registering_by_hand(store: str) -> None:
+    """A model of a run becomes the next version, by run or by URI, and its page at MLflow lists every version."""
+    name = f"by-hand-{Path.cwd().parent.name}"
+    trackdsl.configure(tracking_uri=store)
+    with stage("train", tags={"test.cwd": Path.cwd()}) as run:
+        run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line")
+    deliver(store)
+    run_id = run_of("train", store).info.run_id
+    versions = [
+        trackdsl.register_model(f"runs:/{run_id}/line", name),
+        trackdsl.register_model(f"runs:/{run.id}/line", name, tracking_uri=store),
+    ]
+    [logged] = models_of(run_of("train", store), store)
+    versions.append(trackdsl.register_model(f"models:/{logged.model_id}", name))
+    assert [int(version.version) for version in versions] == [1, 2, 3]
+    assert {version.run_id for version in versions} == {run_id}
+    [logged] = models_of(run_of("train", store), store)
+    told = json.loads(logged.tags["mlflow.modelVersions"])
+    assert told == [{"name": name, "version": number} for number in (1, 2, 3)]
+    assert trackdsl.load_model(f"models:/{name}/3", trusted=True).coef_.shape == (3,)
+    with pytest.raises(OptionError, match="registered already"):
+        trackdsl.register_model(f"models:/{name}/1", name)
+    with pytest.raises(ArtifactError, match="there is no model"):
+        trackdsl.register_model(f"runs:/{run_id}/other", name)
+
+
+def test_registering_from_the_run(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handle of a run is enough where it has one model; it waits for delivery, and where there are two it asks."""
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
+    with stage("train") as run:
+        run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line")
+        version = trackdsl.register_model(run, "line")
+        assert (int(version.version), version.run_id) == (1, run.run_id)
+        run.log_model(LinearRegression(), "other")
+        with pytest.raises(ArtifactError, match="line, other: name one"):
+            _registered_after_delivery(run)
+        assert int(trackdsl.register_model(run, "line", model="other").version) == 2
+    monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    with stage("offline") as run:
+        run.log_model(LinearRegression(), "line")
+    with pytest.raises(RunNotReady):
+        trackdsl.register_model(run, "line")
+
+
+def _registered_after_delivery(run: Any) -> None:
+    assert trackdsl.flush(60)
+    trackdsl.register_model(run, "line")
+
+
+def test_names_that_the_registry_refuses(sqlite_store: str) -> None:
+    """A name that no registered model can have is told at the call; one that a prompt has, by an error or a tag."""
+    import mlflow
+
+    for name in ("", " ", "a/b", "a:b", ".", "..", "x" * 257, 3):
+        with pytest.raises(OptionError, match="registered_model_name"), stage("s") as run:
+            run.log_model(LinearRegression(), "line", registered_model_name=name)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="name="):
+            trackdsl.register_model("runs:/abc/line", name)  # type: ignore[arg-type]
+    mlflow.set_tracking_uri(sqlite_store)
+    hostile = "'; DROP TABLE registered_models; -- \N{PILE OF POO}\n"
+    client().create_prompt("taken")
+    with stage("train") as run:
+        run.log_model(LinearRegression(), "line", registered_model_name="taken")
+        run.log_model(LinearRegression(), "other", registered_model_name=hostile)
+    deliver()
+    assert "prompt" in run_of_name("train").data.tags["trackdsl.omitted.line.registered"]
+    with pytest.raises(RegistryError, match="prompt") as refused:
+        trackdsl.register_model(f"runs:/{run.id}/line", "taken")
+    assert refused.value.name == "taken"
+    assert int(trackdsl.register_model(f"runs:/{run.id}/line", hostile).version) == 2
+    assert type(trackdsl.load_model(f"runs:/{run.id}/line", trusted=True)) is LinearRegression
+
+
+def run_of_name(name: str) -> Any:
+    return next(run for run in all_runs() if run.info.run_name == name)
+
+
+def test_what_is_said_of_a_model_is_checked(tmp_path: Path, sqlite_store: str) -> None:
+    """A signature or requirements of the wrong kind are told at the call; a file of requirements is read."""
+    with stage("train") as run:
+        for options, option in (
+            ({"signature": "double"}, "signature"), ({"pip_requirements": "scikit-learn==1.5.0"}, "pip_requirements"),
+            ({"pip_requirements": [1]}, "pip_requirements"),
+        ):  # fmt: skip
+            with pytest.raises(OptionError) as refused:
+                run.log_model(LinearRegression(), "line", **options)  # type: ignore[arg-type]
+            assert refused.value.option == option
+        (tmp_path / "wanted.txt").write_text("scikit-learn\nnumpy\n")
+        trackdsl.log_model(LinearRegression(), "line", pip_requirements=tmp_path / "wanted.txt")
+    assert spec_of()["requirements"] == ["scikit-learn", "numpy"]
+    assert len(recorded()) == 1

@@ -9,6 +9,9 @@ def train(lr: float = 0.1) -> dict[str, float]: ...
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from trackdsl._configure import configure
 from trackdsl._decorators import experiment, stage, track_returns
 from trackdsl._log import (
@@ -40,17 +43,31 @@ from trackdsl.distributed._surroundings import look_for_workers as _look_for_wor
 from trackdsl.errors import (
     ArtifactError,
     ContextError,
+    ExperimentDeleted,
+    ExperimentNotFound,
     OptionError,
+    QueryError,
+    RegistryError,
     ReturnsError,
+    RunNotFound,
     RunNotReady,
     SettingsError,
     TemplateError,
     TrackdslError,
     TrackingFault,
+    TrackingServerError,
+    TrackingServerUnreachable,
     UntrustedArtifact,
 )
 from trackdsl.handlers import register_handler
 from trackdsl.markers import Artifact, Dataset, Ignore, Metric, Model, Param, Secret
+from trackdsl.session import start_logging, stop_logging
+
+if TYPE_CHECKING:
+    from trackdsl._model_registry import load_model, register_model
+    from trackdsl._settings_model import Settings
+    from trackdsl.integrations._watch import watch
+    from trackdsl.query import best, compare, history, runs, tree
 
 __all__ = [
     "Artifact",
@@ -58,28 +75,40 @@ __all__ = [
     "Context",
     "ContextError",
     "Dataset",
+    "ExperimentDeleted",
+    "ExperimentNotFound",
     "Ignore",
     "Metric",
     "Model",
     "OptionError",
     "Param",
+    "QueryError",
+    "RegistryError",
     "ReturnsError",
     "Run",
+    "RunNotFound",
     "RunNotReady",
     "Secret",
+    "Settings",
     "SettingsError",
     "TemplateError",
     "TrackdslError",
     "TrackingFault",
+    "TrackingServerError",
+    "TrackingServerUnreachable",
     "UntrustedArtifact",
     "__version__",
     "attach",
+    "best",
     "capture",
+    "compare",
     "configure",
     "current_run",
     "experiment",
     "flush",
+    "history",
     "load_artifact",
+    "load_model",
     "log_artifact",
     "log_artifacts",
     "log_dict",
@@ -95,11 +124,38 @@ __all__ = [
     "log_table",
     "log_text",
     "register_handler",
+    "register_model",
+    "runs",
     "set_tag",
     "set_tags",
     "stage",
+    "start_logging",
     "steps",
+    "stop_logging",
     "track_returns",
+    "tree",
+    "watch",
 ]
+
+#: What brings much with it, and is imported when it is first asked for: name → module.
+_LATE = {
+    "load_model": "trackdsl._model_registry",
+    "register_model": "trackdsl._model_registry",
+    "watch": "trackdsl.integrations._watch",
+    "Settings": "trackdsl._settings_model",
+    **dict.fromkeys(("best", "compare", "history", "runs", "tree"), "trackdsl.query"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})
+
 
 _look_for_workers()

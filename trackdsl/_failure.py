@@ -31,9 +31,16 @@ def status_of(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return FINISHED if error.code in (None, 0) else FAILED
     if isinstance(error, Exception):
-        return FAILED
+        return FINISHED if _is_pruning(error) else FAILED
     # KeyboardInterrupt, asyncio.CancelledError, trio.Cancelled: somebody else wanted the end.
     return KILLED
+
+
+def _is_pruning(error: Exception) -> bool:
+    """Whether Optuna ends a trial early, as it was asked to: by an exception, and not for a fault."""
+    return any(
+        kind.__name__ == "TrialPruned" and kind.__module__.partition(".")[0] == "optuna" for kind in type(error).__mro__
+    )
 
 
 def describe(error: BaseException) -> Failure | None:

@@ -117,7 +117,7 @@ def log_model(
     registered_model_name: str | None = None,
     signature: Any = None,
     input_example: Any = None,
-    pip_requirements: Sequence[str] | None = None,
+    pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
 ) -> None:
     """Record a model on the current run; see `Run.log_model`."""
     if run := _run("log_model"):

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import copy
 import json
+import os
 import platform
 import random
 import shutil
@@ -28,7 +29,7 @@ from trackdsl._record import append_tags, encode_safely
 from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._target import Target
-from trackdsl.errors import report, told
+from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers import _examples
 from trackdsl.handlers._flavor import Inputs, ModelHandler, sha256_of_files
 from trackdsl.handlers._hidden import holds_secret
@@ -59,7 +60,7 @@ def record_model(
     step: int = 0,
     signature: Any = None,
     input_example: Any = None,
-    pip_requirements: Sequence[str] | str | None = None,
+    pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
 ) -> None:
     """Record a model. What cannot be written is told in a tag, and nothing is raised.
 
@@ -100,6 +101,29 @@ def record_model(
         report("example", f"trackdsl left out the input example of model {name!r}: {reason}", key=name)
 
 
+def check_model_options(signature: Any, pip_requirements: Any) -> None:
+    """Check what the user says of a model, before anything is written.
+
+    Raises:
+        OptionError: it is of the wrong kind, or a file of requirements that is not there.
+    """
+    if signature is not None and not isinstance(signature, Mapping) and not hasattr(type(signature), "to_dict"):
+        raise OptionError(
+            f"log_model(signature=...) takes an mlflow.models.ModelSignature, as mlflow.models.infer_signature gives, "
+            f"not {type(signature).__name__}.",
+            option="signature",
+        )
+    if isinstance(pip_requirements, (str, os.PathLike)):
+        if not os.path.isfile(pip_requirements):
+            raise OptionError(
+                f"log_model(pip_requirements=...) takes a list, such as ['scikit-learn==1.5.0'], or the path of a file "
+                f"of them: there is no file {os.fspath(pip_requirements)!r}.",
+                option="pip_requirements",
+            )
+    elif pip_requirements is not None and not all(isinstance(line, str) for line in pip_requirements):
+        raise OptionError("log_model(pip_requirements=...) takes requirements as text.", option="pip_requirements")
+
+
 def _handler(model: Any) -> tuple[Handler, str]:
     found = handler_of(model)
     if found.model:
@@ -118,7 +142,7 @@ def _write(
     arguments: Mapping[str, Any],
     signature: Any,
     input_example: Any,
-    pip_requirements: Sequence[str] | str | None,
+    pip_requirements: Sequence[str] | str | os.PathLike[str] | None,
 ) -> bool:
     """Write all of it; whether there is an example."""
     files = folder / "model"

@@ -43,7 +43,7 @@ _BY_SUFFIX = {
 _PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".dill", ".cloudpickle")
 
 
-class _Note(msgspec.Struct, frozen=True):
+class Note(msgspec.Struct, frozen=True):
     """What was recorded of an artifact when it was written."""
 
     handler: str = ""
@@ -51,11 +51,11 @@ class _Note(msgspec.Struct, frozen=True):
 
 
 @dataclass
-class _Fetched:
+class Fetched:
     """A private copy of an artifact, and what is known of it."""
 
     path: Path
-    note: _Note
+    note: Note
 
 
 def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tracking_uri: str | None = None) -> Any:
@@ -99,10 +99,15 @@ def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tra
         fetched = _from_journal(run, place, path, Path(folder)) if isinstance(run, Run) else None
         if fetched is None:
             fetched = _from_mlflow(run, place, path, Path(folder), tracking_uri)
-        return _read(fetched, place, trusted)
+        return read_fetched(fetched, place, trusted)
 
 
-def _read(fetched: _Fetched, place: str, trusted: bool) -> Any:
+def read_fetched(fetched: Fetched, place: str, trusted: bool) -> Any:
+    """Read what was fetched, by the handler that wrote it.
+
+    Raises:
+        UntrustedArtifact, ArtifactError: see `load_artifact`.
+    """
     path, note = fetched.path, fetched.note
     suffix = path.suffix.lower()
     if not note.handler and suffix in _PICKLES:
@@ -126,7 +131,7 @@ def _read(fetched: _Fetched, place: str, trusted: bool) -> Any:
         raise ArtifactError(f"{place!r} cannot be read: {mask_text(told(error))}", path=place) from error
 
 
-def _handler(note: _Note, suffix: str, place: str) -> Handler:
+def _handler(note: Note, suffix: str, place: str) -> Handler:
     name = note.handler or _BY_SUFFIX[suffix]
     handler = handler_named(name)
     if handler is None:
@@ -138,7 +143,7 @@ def _handler(note: _Note, suffix: str, place: str) -> Handler:
     return handler
 
 
-def _check_trust(path: Path, note: _Note, place: str, trusted: bool) -> None:
+def _check_trust(path: Path, note: Note, place: str, trusted: bool) -> None:
     if not trusted:
         raise UntrustedArtifact(
             f"loading {place!r} can run any code that is in it. Pass trusted=True if you trust whoever recorded it.",
@@ -152,7 +157,7 @@ def _check_trust(path: Path, note: _Note, place: str, trusted: bool) -> None:
         )
 
 
-def _from_journal(run: Run, place: str, name: str, folder: Path) -> _Fetched | None:
+def _from_journal(run: Run, place: str, name: str, folder: Path) -> Fetched | None:
     """An artifact that this process has recorded and that is not delivered yet."""
     writer = run._target.writer
     if writer is None:
@@ -170,7 +175,7 @@ def _from_journal(run: Run, place: str, name: str, folder: Path) -> _Fetched | N
             target = folder / Path(place).name
             source = source / "model" if isinstance(event, events.Model) else source
             _copy(source / rest if rest else source, target)
-            return _Fetched(target, _Note() if rest else _Note(event.handler, event.sha256))
+            return Fetched(target, Note() if rest else Note(event.handler, event.sha256))
     return None
 
 
@@ -192,7 +197,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: str | None) -> _Fetched:
+def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: str | None) -> Fetched:
     if isinstance(run, Run) and not run._target.delivers:
         raise ArtifactError(f"run {run.name!r} has no artifact {place!r}", path=place)
     from mlflow import MlflowClient, artifacts
@@ -202,10 +207,10 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     client = MlflowClient(tracking_uri=uri)
     id_ = run.run_id if isinstance(run, Run) else getattr(getattr(run, "info", None), "run_id", run)
     try:
-        found = _find(client, id_, place)
-        note, model = _note_of(found.data.tags, place), None
+        found = find_mlflow_run(client, id_, place)
+        note, model = note_of(found.data.tags, place), None
         for called in dict.fromkeys((name, place)):
-            noted = _note_of(found.data.tags, called)
+            noted = note_of(found.data.tags, called)
             handler = handler_named(noted.handler)
             if model is None and handler is not None and handler.model:
                 note, model = noted, _model_uri(client, found.info, called)
@@ -221,8 +226,8 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
         raise ArtifactError(f"run {id_} has no artifact {place!r}", path=place)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ArtifactError(f"{place!r} leads out of the run's folder", path=place)
-    _refuse_links(path, place)
-    return _Fetched(path, note)
+    refuse_links(path, place)
+    return Fetched(path, note)
 
 
 def _model_uri(client: Any, run: Any, place: str) -> str | None:
@@ -235,7 +240,8 @@ def _model_uri(client: Any, run: Any, place: str) -> str | None:
     return f"models:/{found[0].model_id}" if found else None
 
 
-def _find(client: Any, id_: Any, place: str) -> Any:
+def find_mlflow_run(client: Any, id_: Any, place: str) -> Any:
+    """The run of an id: MLflow's, or trackdsl's own."""
     from mlflow.exceptions import MlflowException
 
     if not isinstance(id_, str) or not _MLFLOW_ID.fullmatch(id_):
@@ -251,13 +257,14 @@ def _find(client: Any, id_: Any, place: str) -> Any:
         return found[0]
 
 
-def _note_of(tags: dict[str, str], place: str) -> _Note:
+def note_of(tags: dict[str, str], place: str) -> Note:
+    """What the tags of a run tell of an artifact."""
     from trackdsl.delivery._compose import ARTIFACT_TAG
     from trackdsl.delivery._limits import fit_key
 
     text = tags.get(fit_key(f"{ARTIFACT_TAG}{place}"))
     try:
-        return _Note() if text is None else msgspec.json.decode(text, type=_Note)
+        return Note() if text is None else msgspec.json.decode(text, type=Note)
     except msgspec.MsgspecError as error:
         raise ArtifactError(f"what was recorded of {place!r} is damaged: {error}", path=place) from None
 
@@ -276,13 +283,18 @@ def _copied(source: Path, place: str, folder: Path) -> Path:
         if path.is_symlink():
             raise ArtifactError(f"{place!r} is, or lies behind, a link, which may lead anywhere", path=place)
         path = path.parent
-    _refuse_links(source, place)
+    refuse_links(source, place)
     target = folder / source.name
     _copy(source, target)
     return target
 
 
-def _refuse_links(path: Path, place: str) -> None:
+def refuse_links(path: Path, place: str) -> None:
+    """See to it that a folder holds no links.
+
+    Raises:
+        ArtifactError: it does.
+    """
     for directory, folders, files in os.walk(path):
         for name in (*folders, *files):
             if os.path.islink(os.path.join(directory, name)):

@@ -113,26 +113,40 @@ class Run:
             # Delivery looks for what something is to be written to.
             self._target.append(encode(Tags(self._id, {})), self)
 
-    def log_metric(self, name: str, value: float, step: int | None = None) -> None:
+    def log_metric(self, name: str, value: float, step: int | None = None, *, iteration: int | None = None) -> None:
         """Record one point of a metric.
 
         Args:
             name: the metric's name, such as `loss` or `val/loss`.
             value: a number: int, float, bool, NumPy scalar, or anything else that `float` takes.
             step: position on the x-axis; the step of the enclosing `steps` loop by default, else 0.
+            iteration: another name of `step`, which other libraries know it by.
+
+        Raises:
+            OptionError: both `step` and `iteration` are given.
 
         Example:
             >>> run.log_metric("loss", 0.25, step=3)  # doctest: +SKIP
         """
+        if iteration is not None:
+            step = _only(step, iteration)
         record_metric(self, name, value, _context.step_of(self) if step is None else step)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int | None = None, *, iteration: int | None = None
+    ) -> None:
         """Record a point of each of several metrics, all at the same step and time.
 
         Args:
             metrics: names to numbers.
             step: as for `log_metric`.
+            iteration: as for `log_metric`.
+
+        Raises:
+            OptionError: both `step` and `iteration` are given.
         """
+        if iteration is not None:
+            step = _only(step, iteration)
         record_metrics(self, metrics, _context.step_of(self) if step is None else step)
 
     def log_param(self, key: str, value: Any) -> None:
@@ -290,24 +304,34 @@ class Run:
         registered_model_name: str | None = None,
         signature: Any = None,
         input_example: Any = None,
-        pip_requirements: Sequence[str] | None = None,
+        pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
     ) -> None:
-        """Record a model, which `mlflow.pyfunc.load_model` can load.
+        """Record a model, which `mlflow.pyfunc.load_model` and `trackdsl.load_model` can load.
+
+        Estimators of scikit-learn are written by cloudpickle: the format that MLflow takes by itself, skops, refuses
+        every type that nobody has named as trusted, a forest among them.
 
         Args:
             model: an estimator, a network, or anything else that a handler knows for a model.
             name: its name.
             registered_model_name: the model of the registry that it is to be a new version of.
-            signature: an `mlflow.models.ModelSignature`; inferred from the example by default.
+            signature: an `mlflow.models.ModelSignature`; inferred from the example, and what the model answers to it,
+                by default.
             input_example: data that the model takes.
-            pip_requirements: what loading it needs; by default the installed versions of the packages it refers to.
+            pip_requirements: what loading it needs, as a list or the path of a file; by default the installed versions
+                of the packages it refers to.
+
+        Raises:
+            OptionError: a name that no registered model can have, or a signature or requirements that are none.
 
         Example:
             >>> run.log_model(model, "classifier", input_example=frame.head())  # doctest: +SKIP
         """
-        from trackdsl._models import record_model  # It brings what a program without models need not wait for.
+        # It brings what a program without models need not wait for.
+        from trackdsl._models import check_model_options, record_model
 
         check_registered_name(registered_model_name)
+        check_model_options(signature, pip_requirements)
         with guarded("log_model", self):
             record_model(
                 self,
@@ -334,6 +358,13 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.path!r} {self.id}>"
+
+
+def _only(step: int | None, iteration: int) -> int:
+    if step is not None:
+        message = f"step={step!r} and iteration={iteration!r} are names of the same: give one of them."
+        raise OptionError(message, option="iteration")
+    return iteration
 
 
 class AdoptedRun(Run):

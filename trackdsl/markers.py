@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from trackdsl.errors import OptionError
 
 _REFUSED = frozenset("/:")
+_PLACES = (".", "..")
+#: See `SqlRegisteredModel` in mlflow/store/model_registry/dbmodels/models.py; SQLite alone would take longer ones.
+_MAX_REGISTERED = 256
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,31 @@ class Model:
         check_registered_name(self.registered_model_name)
 
 
-def check_registered_name(name: str | None) -> None:
+def check_registered_name(name: str | None, option: str = "registered_model_name") -> None:
     """Check the name of a registered model, see `_validate_model_name` in mlflow/utils/validation.py.
 
+    Args:
+        name: the name; None where there is none to check.
+        option: what the user gave it as.
+
     Raises:
-        OptionError: it is empty, or holds what MLflow does not take.
+        OptionError: it is empty, too long, or holds what MLflow does not take.
     """
-    if name is not None and (not name.strip() or not _REFUSED.isdisjoint(name)):
+    if name is None:
+        return
+    if not isinstance(name, str):
+        raise OptionError(f"{option}={name!r}: MLflow takes text there.", option=option)
+    if len(name) > _MAX_REGISTERED:
         raise OptionError(
-            f"registered_model_name={name!r}: MLflow takes a name without '/' and ':' there, such as "
-            f"{name.translate({ord(sign): '-' for sign in _REFUSED}).strip() or 'churn'!r}.",
-            option="registered_model_name",
+            f"{option}={name[:40]!r}…: it has {len(name)} characters, and MLflow has room for {_MAX_REGISTERED}.",
+            option=option,
+        )
+    if not name.strip() or name in _PLACES or not _REFUSED.isdisjoint(name):
+        signs = {ord(sign): "-" for sign in _REFUSED}
+        better = name.translate(signs).strip() if name not in _PLACES else ""
+        raise OptionError(
+            f"{option}={name!r}: MLflow takes a name without '/' and ':' there, such as {better or 'churn'!r}.",
+            option=option,
         )
 
 

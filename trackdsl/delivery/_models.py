@@ -25,6 +25,8 @@ from trackdsl.errors import logger, told
 from trackdsl.handlers import _examples
 
 _TAG = "trackdsl.model"
+#: Tags of a logged model: what reads it back, and the hash of its files.
+HANDLER, SHA256 = "trackdsl.model.handler", "trackdsl.model.sha256"
 _MAX_NAME = 250
 _MAX_TAG = 5000
 #: What MLflow refuses in the name of a logged model, see `_validate_logged_model_name` in mlflow/utils/validation.py.
@@ -88,7 +90,8 @@ def _find(client: Any, experiment_id: str, key: str) -> Any:
 
 def _create(client: Any, run_id: str, experiment_id: str, event: Model, key: str, params: dict[str, str]) -> Any:
     name = logged_name(event.name)
-    tags = {_TAG: key}
+    # Of this very model: a run may record several of one name.
+    tags = {_TAG: key, **({HANDLER: event.handler, SHA256: event.sha256} if event.handler else {})}
     if name != event.name:
         tags["trackdsl.model.name"] = fit_text(event.name, _MAX_TAG)
     return client.create_logged_model(experiment_id, name, run_id, tags, params)
@@ -203,23 +206,59 @@ def _register(client: Any, uri: str, run_id: str, model: Any, name: str, key: st
     versions = client.search_model_versions(f"run_id='{run_id}'", max_results=1000)
     known = next((found for found in versions if found.name == name and found.tags.get(_TAG) == key), None)
     if known is None:
-        _create_registered_model(client, name)
-        known = client.create_model_version(
-            name, _source(uri, model), run_id, {_TAG: key}, await_creation_for=0, model_id=model.model_id
-        )
-    told = json.dumps([{"name": name, "version": int(known.version)}])
-    if model.tags.get(_VERSIONS) != told:
-        client.set_logged_model_tags(model.model_id, {_VERSIONS: told})
+        known = _create_version(client, uri, run_id, model, name, {_TAG: key})
+    _tell_of_version(client, model, name, int(known.version))
+
+
+def register_logged(client: Any, uri: str, model: Any, name: str) -> Any:
+    """Make a logged model the next version of a registered model.
+
+    Args:
+        client: an `MlflowClient` for the store.
+        uri: its tracking URI.
+        model: the `mlflow.entities.LoggedModel`.
+        name: of the registered model.
+
+    Returns:
+        the `mlflow.entities.model_registry.ModelVersion`.
+
+    Raises:
+        MlflowException: MLflow refuses it.
+    """
+    version = _create_version(client, uri, model.source_run_id, model, name, None)
+    _tell_of_version(client, model, name, int(version.version))
+    return version
+
+
+def _create_version(
+    client: Any, uri: str, run_id: str | None, model: Any, name: str, tags: dict[str, str] | None
+) -> Any:
+    _create_registered_model(client, name)
+    return client.create_model_version(
+        name, _source(uri, model), run_id, tags, await_creation_for=0, model_id=model.model_id
+    )
+
+
+def _tell_of_version(client: Any, model: Any, name: str, version: int) -> None:
+    """List a version on its logged model, as MLflow does, beside those that are listed there."""
+    known = json.loads(model.tags.get(_VERSIONS) or "[]")
+    entry = {"name": name, "version": version}
+    if entry not in known:
+        client.set_logged_model_tags(model.model_id, {_VERSIONS: json.dumps([*known, entry])})
 
 
 def _create_registered_model(client: Any, name: str) -> None:
     from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             raise
+        # MLflow keeps prompts under the same names, and would take the model for a version of one.
+        if client.get_prompt(name) is not None:
+            raise MlflowException(error.message, INVALID_PARAMETER_VALUE) from error
 
 
 def _source(uri: str, model: Any) -> str:

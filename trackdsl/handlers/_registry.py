@@ -113,6 +113,7 @@ _by_name: dict[str, str | Handler] = {
         f"{_HERE}.functions:handler",
     ),
     **dict.fromkeys(("argparse.Namespace", "types.SimpleNamespace"), f"{_HERE}.structures:namespace"),
+    "optuna.trial._base.BaseTrial": f"{_HERE}.optuna:trial",
     "pydantic.main.BaseModel": f"{_HERE}.pydantic:model",
     "pydantic.v1.main.BaseModel": f"{_HERE}.pydantic:model",
     "omegaconf.basecontainer.BaseContainer": f"{_HERE}.omegaconf:handler",

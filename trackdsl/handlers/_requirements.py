@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.metadata
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,14 +16,14 @@ from trackdsl._secrets import mask_text
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
-def requirements(packages: Iterable[str], asked: Sequence[str] | str | None = None) -> list[str]:
+def requirements(packages: Iterable[str], asked: Sequence[str] | str | os.PathLike[str] | None = None) -> list[str]:
     """The requirements of a model.
 
     Args:
         packages: what it refers to, as it is imported.
         asked: what the user wants instead: requirements, or the path of a file of them.
     """
-    if isinstance(asked, str):
+    if isinstance(asked, (str, os.PathLike)):
         asked = Path(asked).read_text(encoding="utf-8").splitlines()
     if asked is not None:
         return [mask_text(str(line)) for line in asked]

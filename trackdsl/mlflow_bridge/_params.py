@@ -32,6 +32,11 @@ def watch_params(run_id: str, run: Run) -> None:
     _watched[run_id] = run
 
 
+def is_watched(run_id: str) -> bool:
+    """Whether a run is one of ours that plain MLflow was given."""
+    return run_id in _watched
+
+
 def take_over() -> None:
     """Put ours in the place of the two methods that all of MLflow writes parameters with."""
     for name, make in (("log_batch", _log_batch), ("log_param", _log_param)):

@@ -15,7 +15,7 @@ import mlflow
 
 from trackdsl import _context
 from trackdsl.errors import report, told
-from trackdsl.mlflow_bridge import _params, _private, _scopes
+from trackdsl.mlflow_bridge import _inputs, _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
 from trackdsl.mlflow_bridge._scopes import Place, Stack, UserRun, finish, here
@@ -60,6 +60,7 @@ def take_over() -> None:
     _replace(replacing)
     setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
     _params.take_over()
+    _inputs.take_over()
     _context.on_left_open = _scopes.keep_open
     if missing:
         report(

@@ -1,0 +1,151 @@
+"""What the run around a study is told: of the study, of each better value, and of the best trial at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import weakref
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from trackdsl import _lifecycle
+from trackdsl._record import guarded
+from trackdsl._run import Run
+
+_lock = threading.Lock()
+#: What is known of the studies below each run.
+_studies: WeakKeyDictionary[Run, dict[str, _Below]] = WeakKeyDictionary()
+
+
+class _Below:
+    """A study whose trials are runs below one run.
+
+    Args:
+        study: it is not kept alive.
+        prefix: put before the names of what is recorded of it.
+
+    Attributes:
+        best: of the trials of this process, number and value.
+        params: of that trial.
+    """
+
+    def __init__(self, study: optuna.Study, prefix: str) -> None:
+        self.study = weakref.ref(study)
+        self.prefix = prefix
+        self.best: tuple[int, float] | None = None
+        self.params: dict[str, Any] = {}
+
+
+def note_trial(
+    run: Run, study: optuna.Study, number: int, params: dict[str, Any], values: list[float] | None, complete: bool
+) -> None:
+    """Tell the run around a study of one of its trials.
+
+    Args:
+        run: the run around it.
+        study: the study.
+        number: of the trial.
+        params: of the trial.
+        values: what the objective has returned, or None.
+        complete: the trial has come to its end.
+    """
+    below = _below(run, study)
+    if not complete or values is None or len(study.directions) != 1:
+        return
+    value = values[0]
+    with _lock:
+        if below.best is not None and not _is_better(value, below.best[1], study):
+            return
+        below.best, below.params = (number, value), params
+    with contextlib.suppress(ValueError):  # Without any trial that is complete; those of other processes count too.
+        if _is_better(study.best_value, value, study):
+            return
+    run.log_metric(f"{below.prefix}best_value", value, step=number)
+
+
+def log_study(run: Run, study: optuna.Study) -> None:
+    """Record the best of a study on the run around it."""
+    below = _below(run, study)
+    _write_best(run, below, study)
+
+
+def _is_better(value: float, other: float, study: optuna.Study) -> bool:
+    return value > other if study.direction is StudyDirection.MAXIMIZE else value < other
+
+
+def _below(run: Run, study: optuna.Study) -> _Below:
+    with _lock:
+        known = _studies.setdefault(run, {})
+        found = known.get(study.study_name)
+        if found is not None:
+            return found
+        below = known[study.study_name] = _Below(study, f"{study.study_name}." if known else "")
+        _lifecycle.before_end.setdefault(run._id, []).append(functools.partial(_at_end, weakref.ref(run), below))
+    run.set_tags(
+        {
+            f"{below.prefix}optuna.study": study.study_name,
+            f"{below.prefix}optuna.directions": ",".join(direction.name for direction in study.directions),
+            f"{below.prefix}optuna.sampler": type(study.sampler).__name__,
+            f"{below.prefix}optuna.pruner": type(study.pruner).__name__,
+        }
+    )
+    return below
+
+
+def _at_end(ref: weakref.ref[Run], below: _Below) -> None:
+    run = ref()
+    if run is not None:
+        with guarded("the best trial", run):
+            _write_best(run, below, below.study())
+
+
+def _write_best(run: Run, below: _Below, study: optuna.Study | None) -> None:
+    number, value, params = (*below.best, below.params) if below.best is not None else (None, 0.0, {})
+    if study is not None and len(study.directions) > 1:
+        run.set_tag(f"{below.prefix}optuna.best_trials", ",".join(str(trial.number) for trial in study.best_trials))
+        return
+    if study is not None:
+        with contextlib.suppress(ValueError):  # No trial is complete, or none is feasible.
+            best = study.best_trial
+            number, value, params = best.number, best.values[0], best.params
+    if number is None:
+        return
+    told = {"best.trial": number, "best.value": value, **{f"best.{name}": given for name, given in params.items()}}
+    run.log_params({f"{below.prefix}{name}": given for name, given in told.items()})
+
+
+def state_and_values(
+    study: optuna.Study | None, result: Any, error: BaseException | None, reported: dict[int, float]
+) -> tuple[TrialState, list[float] | None, str]:
+    """What becomes of a trial, as Optuna decides it: see `_tell_with_warning` in optuna/study/_tell.py.
+
+    Args:
+        study: the study; None for a trial without one.
+        result: what the objective has returned.
+        error: what it has raised, or None.
+        reported: the intermediate values, by step.
+
+    Returns:
+        the state, the values, and why it has failed where it returned something.
+    """
+    if isinstance(error, optuna.TrialPruned):
+        last = reported[max(reported)] if reported else float("nan")
+        return TrialState.PRUNED, None if last != last else [last], ""
+    if error is not None:
+        return TrialState.FAIL, None, ""
+    given = list(result) if hasattr(result, "__iter__") and not isinstance(result, str) else [result]
+    try:
+        values = [float(value) for value in given]
+    except (TypeError, ValueError):
+        return TrialState.FAIL, None, "the objective has returned no number"
+    if any(value != value for value in values):
+        return TrialState.FAIL, None, "the objective has returned NaN"
+    if study is not None and len(values) != len(study.directions):
+        reason = f"the objective has returned {len(values)} values, and the study has {len(study.directions)}"
+        return TrialState.FAIL, None, reason
+    return TrialState.COMPLETE, values, ""

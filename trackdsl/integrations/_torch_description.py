@@ -1,0 +1,47 @@
+"""What is told of a PyTorch model and its optimizer before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+#: In the parameter groups of optimizers, what is no hyperparameter of the user's.
+_NOT_SHOWN = frozenset(["params", "initial_lr", "param_names", "name"])
+
+
+def inner_of(model: Any) -> Any:
+    """The model itself, where `torch.compile` or `DataParallel` and its like have wrapped it."""
+    model = getattr(model, "_orig_mod", model)
+    inner = getattr(model, "module", None)
+    wraps = type(model).__module__.startswith("torch.") and isinstance(inner, torch.nn.Module)
+    return inner if wraps else model
+
+
+def architecture_of(model: torch.nn.Module) -> str:
+    """The layers of a model as PyTorch shows them, and its parameters with their shapes, as text."""
+    lines = [repr(model), "", "Parameters:"]
+    for name, parameter in model.named_parameters():
+        lazy = torch.nn.parameter.is_lazy(parameter)
+        shape = "not known yet" if lazy else " x ".join(map(str, parameter.shape)) or "scalar"
+        kept = "" if parameter.requires_grad else ", frozen"
+        lines.append(f"{name}: {shape} {str(parameter.dtype).removeprefix('torch.')}{kept}")
+    return "\n".join(lines) + "\n"
+
+
+def described(optimizer: Any) -> Iterator[tuple[str, Any]]:
+    """The class of an optimizer and its hyperparameters; of further groups of parameters those that differ."""
+    yield "class", type(optimizer).__name__
+    first = optimizer.param_groups[0]
+    for key, value in first.items():
+        if key not in _NOT_SHOWN:
+            yield key, _plain(value)
+    for number, group in enumerate(optimizer.param_groups[1:], start=1):
+        for key, value in group.items():
+            if key not in _NOT_SHOWN and _plain(value) != _plain(first.get(key)):
+                yield f"groups.{number}.{key}", _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value

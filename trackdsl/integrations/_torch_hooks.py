@@ -1,0 +1,266 @@
+"""What watches see of PyTorch, while any is open: on what `backward` is called, and which optimizers step.
+
+The hooks are global ones, and are taken away with the last watch: nothing is put on models and optimizers, so they are
+copied and saved as ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from trackdsl._record import fault
+
+#: A number as soon as it is known; on an accelerator a tensor, as asking it for the number would wait for all its work.
+Value = Any
+#: Whether `torch.compile` is reading the code. Of what it compiles nothing is seen: it would have to stop here, with a
+#: warning, or an error where it was told that it must not.
+compiling = torch.compiler.is_dynamo_compiling
+#: More scaled losses than this are under way in no loop.
+_MAX_SCALED = 16
+
+
+class Watcher(Protocol):
+    """What is told of the steps of an optimizer."""
+
+    def concerns(self, optimizer: Any) -> bool:
+        """Whether steps of this optimizer are to be told to it."""
+
+    def before_step(self, optimizer: Any) -> None:
+        """The optimizer is about to use the gradients."""
+
+    def after_step(self, optimizer: Any, loss: Value) -> None:
+        """The optimizer has stepped, down the gradient of `loss`; None where nobody has called `backward`."""
+
+
+class _Here(threading.local):
+    """What was seen in this thread.
+
+    Attributes:
+        total: the sum of what `backward` was called on since the last step.
+        steps: the optimizers whose steps are under way, with what `backward` was called on inside: by closures.
+        last: what the last step went by, for further optimizers that step by the same gradients.
+        taken: the optimizers, by `id`, that had it.
+        scaled: losses that a gradient scaler has made larger, by `id`, with what they were.
+        count: of the steps so far.
+    """
+
+    def __init__(self) -> None:
+        self.total: Value = None
+        self.steps: list[tuple[int, list[Value]]] = []
+        self.last: Value = None
+        self.taken: set[int] = set()
+        self.scaled: dict[int, tuple[weakref.ref[Any], Value]] = {}
+        self.count = 0
+
+
+_here = _Here()
+_lock = threading.RLock()
+_watchers: list[Watcher] = []
+#: The watchers of each optimizer that has been seen, by its `id`.
+_of: dict[int, tuple[weakref.ref[Any], tuple[Watcher, ...]]] = {}
+_undo: list[Callable[[], None]] = []
+
+
+def add(watcher: Watcher) -> None:
+    """Tell a watcher from now on."""
+    global _here
+    with _lock:
+        _of.clear()
+        if not _undo:
+            _here = _Here()  # Nothing of what earlier watches have seen.
+            _install()
+        _watchers.append(watcher)
+
+
+def remove(watcher: Watcher) -> None:
+    """Tell a watcher nothing more; with the last one the hooks go."""
+    with _lock:
+        if watcher in _watchers:
+            _watchers.remove(watcher)
+        _of.clear()
+        while not _watchers and _undo:
+            _undo.pop()()
+
+
+def value_of(tensor: Any) -> Value:
+    """The number of a tensor with one element; what is on an accelerator stays there, as a copy without a graph."""
+    if tensor.device.type == "cpu":
+        return tensor.item()
+    return tensor.detach().clone()  # What a captured graph of kernels has computed is overwritten by its next replay.
+
+
+def _install() -> None:
+    for register, hook in (
+        (register_optimizer_step_pre_hook, _before_step),
+        (register_optimizer_step_post_hook, _after_step),
+    ):
+        _undo.append(register(hook).remove)
+    for owner, name, make in (
+        (torch.autograd, "backward", _backward),
+        (torch.amp.GradScaler, "scale", _scale),
+        (torch.amp.GradScaler, "step", _scaler_step),
+        (torch.optim.Optimizer, "zero_grad", _zero_grad),
+    ):
+        _patch(owner, name, make)
+
+
+def _patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    original = vars(owner)[name]
+    wrapper = functools.wraps(original)(make(original))
+    setattr(owner, name, wrapper)
+
+    def undo() -> None:
+        # Where somebody else has patched on top of ours, theirs stays, and ours has nobody to tell.
+        if vars(owner).get(name) is wrapper:
+            setattr(owner, name, original)
+
+    _undo.append(undo)
+
+
+def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
+    def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if grad_tensors is None and _watchers and not compiling():
+            if isinstance(tensors, Iterator):  # It can be read once.
+                tensors = tuple(tensors)
+            try:
+                _note_loss((tensors,) if isinstance(tensors, torch.Tensor) else tensors)
+            except Exception as error:  # Also of tensors that are none yet, inside transforms of functions.
+                fault("watching a loss", error)
+        return original(tensors, grad_tensors, *args, **kwargs)
+
+    return backward
+
+
+def _note_loss(tensors: Any) -> None:
+    for tensor in tensors:
+        # Edges of graphs are taken too.
+        if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1 or _is_captured(tensor):
+            continue
+        known = _here.scaled.get(id(tensor))
+        value = known[1] if known is not None and known[0]() is tensor else value_of(tensor)
+        if _here.steps:  # Under way, or ended by an exception.
+            _here.steps[-1][1].append(value)
+        _here.total = _sum(_here.total, value)
+
+
+def _is_captured(tensor: Any) -> bool:
+    """Whether kernels are recorded for later replays, where copying one would be recorded too."""
+    return tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _sum(total: Value, value: Value) -> Value:
+    if total is None:
+        return value
+    if isinstance(total, torch.Tensor) and isinstance(value, torch.Tensor):
+        value = value.to(total.device, non_blocking=True)
+    return total + value
+
+
+def _scale(original: Callable[..., Any]) -> Callable[..., Any]:
+    def scale(self: Any, outputs: Any) -> Any:
+        result = original(self, outputs)
+        if (
+            result is not outputs
+            and _watchers
+            and not compiling()
+            and isinstance(result, torch.Tensor)
+            and result.numel() == 1
+        ):
+            try:
+                if len(_here.scaled) >= _MAX_SCALED:
+                    _here.scaled.clear()
+                _here.scaled[id(result)] = (weakref.ref(result), value_of(outputs))
+            except Exception as error:
+                fault("watching a loss", error)
+        return result
+
+    return scale
+
+
+def _scaler_step(original: Callable[..., Any]) -> Callable[..., Any]:
+    def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
+        before = 0 if compiling() else _here.count
+        result = original(self, optimizer, *args, **kwargs)
+        if not compiling() and _here.count == before:  # The gradients were not finite: it has left the step out.
+            _here.total = None
+        return result
+
+    return step
+
+
+def _zero_grad(original: Callable[..., Any]) -> Callable[..., Any]:
+    def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # What nobody has stepped by is given up. With several optimizers it may be another one's.
+        if not compiling() and len(_watchers) == 1 and _here.total is not None and _watchers_of(self):
+            _here.total = None
+        return original(self, *args, **kwargs)
+
+    return zero_grad
+
+
+def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    if compiling():
+        return
+    try:
+        # Entries of steps that have raised an exception.
+        for number, (other, _) in enumerate(_here.steps):
+            if other == id(optimizer):
+                del _here.steps[number:]
+                break
+        if len(args) > 1 or kwargs:  # A closure, perhaps.
+            _here.steps.append((id(optimizer), []))
+        for watcher in _watchers_of(optimizer):
+            watcher.before_step(optimizer)
+    except Exception as error:
+        fault("watching an optimizer", error)
+
+
+def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:  # noqa: ARG001 - as the hook is called
+    if compiling():
+        return
+    try:
+        _here.count += 1
+        loss = _loss_of_step(optimizer)
+        for watcher in _watchers_of(optimizer):
+            watcher.after_step(optimizer, loss)
+    except Exception as error:
+        fault("watching an optimizer", error)
+
+
+def _loss_of_step(optimizer: Any) -> Value:
+    inside: list[Value] = []
+    if _here.steps and _here.steps[-1][0] == id(optimizer):
+        inside = _here.steps.pop()[1]
+    if inside or _here.total is not None:
+        # A closure may have been called many times: the first loss is that of the parameters before the step.
+        _here.last = inside[0] if inside else _here.total
+        _here.total = None
+        _here.scaled.clear()
+        _here.taken.clear()
+    elif id(optimizer) in _here.taken:
+        return None
+    _here.taken.add(id(optimizer))
+    return _here.last
+
+
+def _watchers_of(optimizer: Any) -> tuple[Watcher, ...]:
+    known = _of.get(id(optimizer))
+    if known is None or known[0]() is not optimizer:
+        key = id(optimizer)
+        found = tuple(watcher for watcher in _watchers if watcher.concerns(optimizer))
+        with _lock:
+            known = _of[key] = (weakref.ref(optimizer, lambda ref: _forget(key, ref)), found)
+    return known[1]
+
+
+def _forget(key: int, ref: weakref.ref[Any]) -> None:
+    known = _of.get(key)
+    if known is not None and known[0] is ref:
+        del _of[key]
