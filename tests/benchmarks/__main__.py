@@ -21,6 +21,7 @@ from figures import Row, as_json, table_of, targets_of
 from loop_row import loop
 from places import Place
 from process_rows import imports, memory, outage
+from query_rows import query
 from recording_rows import FULL, QUICK, Effort, Tell, disabled, recording
 from rich.console import Console
 from value_rows import values
@@ -32,6 +33,7 @@ _GROUPS: dict[str, Callable[[Place, Effort, Tell], list[Row]]] = {
     "loop": loop,
     "concurrency": concurrency,
     "values": values,
+    "query": query,
     "clusters": clusters,
 }
 #: These two share their subjects, which take seconds to start.

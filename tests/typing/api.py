@@ -10,19 +10,24 @@ from trackdsl import (
     Context,
     Run,
     attach,
+    best,
     capture,
+    compare,
     current_run,
     experiment,
     flush,
+    history,
     log_figure,
     log_image,
     log_input,
     log_model,
     log_stream,
     log_table,
+    runs,
     stage,
     steps,
     track_returns,
+    tree,
 )
 
 
@@ -128,3 +133,12 @@ with attach(capture()) as attached:
     assert_type(attached, Run)
 assert_type(current_run(), Run | None)
 assert_type(flush(1.0), bool)
+
+
+def questions(run: Run) -> None:
+    runs("churn", "metrics.accuracy > 0.9", order_by=["accuracy DESC"], max_results=3, model="rf", lr__lt=0.1)
+    assert_type(best("churn", "accuracy", mode="max", status="FINISHED").value, float)
+    assert_type([one.name for one in tree(run, whole=True).walk()], list[str])
+    assert_type(len(compare(run, "a8c1", all=True)), int)
+    history(run, "loss", "accuracy")
+    runs(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""The command line: `trackdsl status`, `trackdsl sync`, `trackdsl demo`.
+"""The command line: `trackdsl ls`, `show`, `tree`, `compare`, `status`, `sync`, `demo`.
 
 What a command needs is imported by it alone: `status` has to be quick, and MLflow takes seconds.
 """
@@ -40,14 +40,40 @@ def _with_spool(command: C) -> C:
 @click.group(cls=_Group)
 @click.version_option(__version__, prog_name="trackdsl")
 def main() -> None:
-    """Look after what trackdsl has recorded and MLflow does not have yet.
+    """Look at the runs that are at MLflow, and after what is not there yet.
 
     \b
     Examples:
       trackdsl demo            run a small pipeline and look at its runs
+      trackdsl ls churn        the runs of an experiment
+      trackdsl tree pipeline   a run and everything below it
       trackdsl status          what is waiting, and why
       trackdsl sync            deliver it now, and wait until it is there
+      trackdsl doctor          which settings are in force, and whether all works
     """
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option(
+    "--tracking-uri", metavar="URI", help="Ask this store; by default the one that runs would go to from here."
+)
+@_with_spool
+def doctor(as_json: bool, tracking_uri: str | None, spool: Path | None) -> None:
+    """Show every setting and where it comes from, check that all works, and say what to do where it does not.
+
+    Looks at the settings, the versions, the tracking server, the spool and the room on its disk. Exits with 0 when all
+    is well, with 1 when something is to be mended.
+
+    \b
+    Examples:
+      trackdsl doctor
+      trackdsl doctor --tracking-uri http://localhost:5000
+      trackdsl doctor --json | jq '.findings[] | select(.level == "problem")'
+    """
+    from trackdsl.cli._doctor import run
+
+    run(spool, tracking_uri, as_json=as_json)
 
 
 @main.command()
@@ -93,6 +119,100 @@ def sync(timeout: float, spool: Path | None) -> None:
     run(spool, timeout)
 
 
+def _with_store(command: C) -> C:
+    return click.option(
+        "--tracking-uri",
+        metavar="URI",
+        help="Where the runs are; TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI by default, else ./mlflow.db.",
+    )(click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command))
+
+
+@main.command()
+@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
+@click.option("--where", metavar="FILTER", help="Only runs that pass a filter in MLflow's language.")
+@click.option(
+    "--order-by",
+    multiple=True,
+    metavar="NAME",
+    help="Such as 'accuracy DESC'; may be repeated. Newest first by default.",
+)
+@click.option(
+    "--max", "most", type=click.IntRange(min=0), default=50, show_default=True, metavar="N", help="No more; 0 for all."
+)
+@_with_store
+def ls(
+    experiments: tuple[str, ...],
+    where: str | None,
+    order_by: tuple[str, ...],
+    most: int,
+    tracking_uri: str | None,
+    as_json: bool,
+) -> None:
+    """List the runs of EXPERIMENTs as MLflow has them; of all experiments by default.
+
+    \b
+    Examples:
+      trackdsl ls churn
+      trackdsl ls churn --where "metrics.accuracy > 0.9 AND params.model = 'rf'" --order-by 'accuracy DESC'
+      trackdsl ls --max 0 --json | jq '.runs[] | select(.status == "FAILED") | .run_id'
+    """
+    from trackdsl.cli import _query
+
+    _query.ls(experiments, where, order_by, most, tracking_uri, as_json=as_json)
+
+
+@main.command()
+@click.argument("run")
+@_with_store
+def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
+    """Show a RUN: its parameters, metrics and tags.
+
+    RUN is an id, MLflow's or trackdsl's, the first four characters of it or more, or a name that one run alone has.
+
+    \b
+    Examples:
+      trackdsl show 3f2a9c1b
+      trackdsl show train --json | jq .metrics.accuracy
+    """
+    from trackdsl.cli import _query
+
+    _query.show(run, tracking_uri, as_json=as_json)
+
+
+@main.command()
+@click.argument("run")
+@click.option("--whole", is_flag=True, help="Begin at the root of the tree that the run is in.")
+@_with_store
+def tree(run: str, whole: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """Show a RUN and everything below it, with statuses and durations. RUN is as for `show`.
+
+    \b
+    Examples:
+      trackdsl tree pipeline
+      trackdsl tree 3f2a9c1b --whole
+    """
+    from trackdsl.cli import _query
+
+    _query.show_tree(run, tracking_uri, whole=whole, as_json=as_json)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.option("--all", "everything", is_flag=True, help="Also what is the same in all of them.")
+@_with_store
+def compare(runs: tuple[str, ...], everything: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """Show in what RUNs differ: parameters, metrics, source, tags. RUN is as for `show`.
+
+    \b
+    Examples:
+      trackdsl compare 3f2a9c1b 77fe0d12
+      trackdsl compare 3f2a9c1b 77fe0d12 --json | jq '.differences[] | select(.kind == "params")'
+    """
+    from trackdsl.cli import _query
+
+    _query.show_comparison(runs, tracking_uri, everything=everything, as_json=as_json)
+
+
 @main.command()
 @click.option(
     "--directory",
@@ -116,3 +236,25 @@ def demo(directory: Path | None, spool: Path | None) -> None:
     from trackdsl.cli._demo import run
 
     run(directory, spool)
+
+
+@main.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write compose.yaml and .env.example there, instead of printing the former.",
+)
+@click.option("--force", is_flag=True, help="Replace files that are there already.")
+def compose(output: Path | None, force: bool) -> None:
+    """Give the files of an MLflow tracking server: with PostgreSQL, an S3-compatible store, and Docker Compose.
+
+    \b
+    Examples:
+      trackdsl compose
+      trackdsl compose --output tracking
+      trackdsl compose --output tracking --force
+    """
+    from trackdsl.cli._compose import write
+
+    write(output, force=force)

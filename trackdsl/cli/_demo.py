@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,7 +22,9 @@ from trackdsl.journal import _spool
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.tree import Tree
+
+    from trackdsl.query._found import FoundRun
+    from trackdsl.query._paged import PagedReader
 
 #: MLflow takes seconds to import and to set up a new database, on a busy machine many of them.
 _PATIENCE = 180.0
@@ -115,70 +117,40 @@ def _show(uri: str, started: int) -> None:
     from rich.console import Console
 
     from trackdsl.delivery._process import prepare_environment
+    from trackdsl.query._store import opened
+    from trackdsl.query._tree import tree_of
 
     prepare_environment()
-    runs = _read_back(uri, started)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=120)
-    children: dict[str | None, list[Any]] = {}
-    for found in runs:
-        children.setdefault(found.data.tags.get("mlflow.parentRunId"), []).append(found)
-    for root in children.get(None, []):
-        console.print(_tree(root, children))
-    _tell_how_to_open(console, uri, children.get(None, []))
+    with opened(uri) as reader:
+        roots = _read_back(reader, started)
+        for root in roots:
+            console.print(tree_of(root, reader))
+    _tell_how_to_open(console, uri, roots)
 
 
-def _read_back(uri: str, started: int) -> list[Any]:
-    """The runs of this process, in the order they began, as MLflow has them."""
+def _read_back(reader: PagedReader, started: int) -> list[FoundRun]:
+    """The root runs of this process, in the order they began, as MLflow has them."""
     import platform
 
-    from mlflow import MlflowClient
+    from trackdsl.query._found import Search
 
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("trackdsl-demo")
-    if experiment is None:
-        return []
-    return list(
-        client.search_runs(
-            [experiment.experiment_id],
-            f"tags.`trackdsl.pid` = '{os.getpid()}' AND tags.`trackdsl.host` = '{platform.node()}'"
-            f" AND attributes.start_time >= {started}",
-            order_by=["attributes.start_time ASC", "tags.`trackdsl.id` ASC"],
-        )
+    experiments = tuple(one.id for one in reader.experiments() if one.name == "trackdsl-demo")
+    mine = (
+        f"tags.`trackdsl.pid` = '{os.getpid()}' AND tags.`trackdsl.host` = '{platform.node()}'"
+        f" AND attributes.start_time >= {started}"
     )
+    found = reader.search(Search(experiments, mine, ("attributes.start_time ASC", "tags.`trackdsl.id` ASC")))
+    return [run for run in found if run.parent is None]
 
 
-def _tree(found: Any, children: dict[str | None, list[Any]], above: Tree | None = None) -> Tree:
-    from rich.text import Text
-    from rich.tree import Tree
-
-    label = Text.assemble((found.info.run_name, "bold"), "  ", (found.info.status, _colour(found.info.status)))
-    label.append(f"  {_duration(found.info)}")
-    for name, value in sorted(found.data.metrics.items()):
-        label.append(f"  {name} {value:.4g}", "cyan")
-    tree = Tree(label) if above is None else above.add(label)
-    for child in children.get(found.info.run_id, []):
-        _tree(child, children, tree)
-    return tree
-
-
-def _colour(status: str) -> str:
-    return {"FINISHED": "green", "RUNNING": "yellow"}.get(status, "red")
-
-
-def _duration(info: Any) -> str:
-    if info.end_time is None:
-        return "not ended"
-    milliseconds = info.end_time - info.start_time
-    return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
-
-
-def _tell_how_to_open(console: Console, uri: str, roots: list[Any]) -> None:
+def _tell_how_to_open(console: Console, uri: str, roots: list[FoundRun]) -> None:
     shown = mask_prose(uri)
     if uri.startswith(("http://", "https://")):
         for root in roots:
-            page = f"{shown.rstrip('/')}/#/experiments/{root.info.experiment_id}/runs/{root.info.run_id}"
+            page = f"{shown.rstrip('/')}/#/experiments/{root.experiment_id}/runs/{root.run_id}"
             console.print(f"\nOpen it: {page}", soft_wrap=True)
         return
     console.print("\nOpen it in the MLflow UI, at http://localhost:5000:", soft_wrap=True)

@@ -1,0 +1,269 @@
+"""Conditions given as keywords: `accuracy__gt=0.9`, `model="rf"`, `params__lr=0.1`.
+
+Each is asked of MLflow as far as its filter language goes, and then of the runs that come back: what decides is always
+the comparison here, so that any name and any value can be given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trackdsl._suggest import suggestion_for
+from trackdsl.errors import QueryError
+from trackdsl.query import _attributes
+from trackdsl.query._found import KINDS, FoundRun, Search
+from trackdsl.query._grammar import has_place, is_quotable, number_text, quoted_key
+from trackdsl.query._paged import PagedReader
+
+#: How an operator is written in MLflow's filters.
+SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_ORDERING = ("gt", "ge", "lt", "le")
+_TEXT_ONLY = ("like", "ilike", "contains", "startswith")
+OPERATORS = (*SIGNS, "in", *_TEXT_ONLY)
+_INTEGER = re.compile(r"[+-]?\d{1,400}")
+_KIND_OF = {**{kind: kind for kind in KINDS}, **{kind[:-1]: kind for kind in KINDS}}
+#: What operators are called elsewhere.
+_ALIASES = {"gte": "ge", "lte": "le", "equals": "eq", "not": "ne", "icontains": "contains", "exact": "eq"}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A comparison that runs have to pass.
+
+    Attributes:
+        kinds: where the name stands: some of `metrics`, `params`, `tags`, or `attribute`; any of them will do.
+        key: the name.
+        operator: one of `OPERATORS`.
+        value: a number, text, truth value or None, or a tuple of them.
+    """
+
+    kinds: tuple[str, ...]
+    key: str
+    operator: str
+    value: Any
+
+    def holds(self, run: FoundRun) -> bool:
+        """Whether a run passes."""
+        return any(self._holds(kind, run) for kind in self.kinds)
+
+    def pushed(self) -> str | None:
+        """A filter of MLflow's that every run passes which passes this one; None where there is none."""
+        if len(self.kinds) != 1:
+            return None
+        (kind,) = self.kinds
+        if kind == "attribute":
+            return _attributes.pushed(self.key, self.operator, self.value)
+        if not has_place(self.key):
+            return None
+        place = f"{kind}.{quoted_key(self.key)}"
+        return _pushed_metric(place, self) if kind == "metrics" else _pushed_text(place, self)
+
+    def _holds(self, kind: str, run: FoundRun) -> bool:
+        if kind == "attribute":
+            return compare(_attributes.value_of(run, self.key), self.operator, self.value)
+        found = run.of_kind(kind).get(self.key)
+        return found is not None and compare(found, self.operator, self.value)
+
+
+def conditions_from(given: Mapping[str, Any], reader: PagedReader, experiments: tuple[str, ...]) -> list[Condition]:
+    """Read keywords.
+
+    Args:
+        given: names, perhaps with an operator, and values.
+        reader: of the store: what a bare name stands for depends on what its runs hold.
+        experiments: MLflow's ids of those that are asked for.
+
+    Raises:
+        QueryError: an unknown operator, a name that no run has, or a value that cannot be compared.
+    """
+    names = _Names(reader, experiments)
+    return [_condition(word, value, names) for word, value in given.items()]
+
+
+def compare(found: Any, operator: str, value: Any) -> bool:
+    """Whether what a run holds compares with a value as asked.
+
+    >>> compare("10", "eq", 10), compare("rf", "in", ("rf", "svm")), compare(float("nan"), "gt", 0)
+    (True, True, False)
+    """
+    if operator == "in":
+        return any(compare(found, "eq", one) for one in value)
+    if isinstance(found, str) and (operator in _TEXT_ONLY or isinstance(value, (str, bool))):
+        return _compare_text(found, operator, str(value))
+    if found is None or value is None:
+        same = found is value or (isinstance(found, str) and found == str(value))
+        return {"eq": same, "ne": not same}.get(operator, False)
+    number = _number(found)
+    if number is None or isinstance(value, str):
+        return operator == "ne"
+    return _ordered(number, operator, value)
+
+
+def _compare_text(found: str, operator: str, value: str) -> bool:
+    if operator == "contains":
+        return value in found
+    if operator == "startswith":
+        return found.startswith(value)
+    if operator in ("like", "ilike"):
+        pattern = "".join({"%": ".*", "_": "."}.get(one, re.escape(one)) for one in value)
+        flags = re.DOTALL | (re.IGNORECASE if operator == "ilike" else 0)
+        return re.fullmatch(pattern, found, flags) is not None
+    return found != value if operator == "ne" else found == value
+
+
+def _ordered(found: float, operator: str, value: float) -> bool:
+    return {
+        "eq": found == value,
+        "ne": found != value,
+        "gt": found > value,
+        "ge": found >= value,
+        "lt": found < value,
+        "le": found <= value,
+    }[operator]
+
+
+def _number(found: Any) -> float | int | None:
+    """What a parameter says, as a number: integers exactly."""
+    if not isinstance(found, str):
+        return found if isinstance(found, (int, float)) else None
+    text = found.strip()
+    try:
+        return int(text) if _INTEGER.fullmatch(text) else float(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What names stand for among the runs that are asked for."""
+
+    reader: PagedReader
+    experiments: tuple[str, ...]
+
+    def has(self, kind: str, key: str) -> bool:
+        return self.reader.has_key(kind, key, self.experiments)
+
+    def stored(self, kind: str, key: str) -> str:
+        """A name as MLflow has it: trackdsl writes what MLflow refuses in another way."""
+        from trackdsl.delivery._limits import fit_key
+
+        fitted = fit_key(key)
+        return key if fitted == key or self.has(kind, key) else fitted
+
+    def kinds(self, key: str) -> tuple[str, ...]:
+        """What a bare name stands for: a column of the frame, else a metric or parameter, else a tag."""
+        if key in _attributes.COLUMNS:
+            return ("attribute",)
+        found = tuple(kind for kind in ("metrics", "params") if self.has(kind, self.stored(kind, key)))
+        return found or (("tags",) if self.has("tags", self.stored("tags", key)) else ())
+
+    def unknown(self, word: str, key: str) -> tuple[str, ...]:
+        """What to take a name for that no run has: nothing that a run could pass, where there are no runs yet.
+
+        Raises:
+            QueryError: there are runs, and none has it.
+        """
+        if next(iter(self.reader.search(Search(self.experiments, limit=1))), None) is None:
+            return KINDS
+        keys = self.reader.keys(self.experiments)
+        names = [name for kind in ("metrics", "params") for name in sorted(keys[kind])]
+        nearest = suggestion_for(key, [*names, *_attributes.COLUMNS, *sorted(keys["tags"])])
+        raise QueryError(
+            f"{word}: no run has a metric, parameter or tag {key!r}{nearest.text} Write metrics__{key}, params__{key} "
+            f"or tags__{key} for one that none has yet.",
+            argument=word,
+            suggestion=nearest.name,
+        )
+
+
+def _condition(word: str, value: Any, names: _Names) -> Condition:
+    head, _, rest = word.partition("__")
+    kind = _KIND_OF.get(head) if rest else None
+    key, operator = _split(word, word if kind is None else rest, KINDS if kind is None else (kind,), names)
+    value = _checked_value(word, operator, value)
+    kinds = (kind,) if kind is not None else names.kinds(key) or names.unknown(word, key)
+    if kinds == ("attribute",):
+        return Condition(kinds, key, operator, _attributes.checked(key, operator, value))
+    return Condition(_fitting(word, kinds, operator, value), names.stored(kinds[0], key), operator, value)
+
+
+def _split(word: str, name: str, kinds: tuple[str, ...], names: _Names) -> tuple[str, str]:
+    """The name and the operator in a keyword."""
+    key, mark, operator = name.rpartition("__")
+    if not mark or not key:
+        return name, "eq"
+    if operator in OPERATORS:
+        return key, operator
+    if any(names.has(kind, names.stored(kind, name)) for kind in kinds):
+        return name, "eq"  # The underscores belong to the name.
+    nearest = suggestion_for(_ALIASES.get(operator, operator), OPERATORS)
+    raise QueryError(
+        f"{word}: {operator!r} is no operator{nearest.text} Known: {', '.join(OPERATORS)}. For a name that holds two "
+        f"underscores write {word}__eq.",
+        argument=word,
+        suggestion=None if nearest.name is None else f"{word[: -len(operator)]}{nearest.name}",
+    )
+
+
+def _checked_value(word: str, operator: str, value: Any) -> Any:
+    if operator == "in":
+        if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+            raise QueryError(f"{word} takes a list of values, not {value!r}.", argument=word)
+        return tuple(_checked_value(word, "eq", one) for one in value)
+    if not isinstance(value, (str, bool, int, float)) and value is not None and hasattr(value, "item"):
+        value = value.item()  # NumPy's numbers.
+    if _attributes.is_time(value):
+        return value
+    if value is not None and not isinstance(value, (str, bool, int, float)):
+        raise QueryError(
+            f"{word}: runs can be compared with numbers, text, True, False and None, not with a "
+            f"{type(value).__name__}.",
+            argument=word,
+        )
+    if operator in _TEXT_ONLY and not isinstance(value, str):
+        raise QueryError(f"{word}: {operator} compares text, not {value!r}.", argument=word)
+    return value
+
+
+def _fitting(word: str, kinds: tuple[str, ...], operator: str, value: Any) -> tuple[str, ...]:
+    """Those of the kinds that the comparison makes sense for."""
+    values = value if operator == "in" else (value,)
+    if _attributes.is_time(value):
+        raise QueryError(f"{word}: only `start` is a time; give a number or text.", argument=word)
+    if operator in _ORDERING and any(isinstance(one, str) or one is None for one in values):
+        raise QueryError(f"{word}: {operator} compares numbers, not {value!r}.", argument=word)
+    if not any(isinstance(one, str) or one is None for one in values):
+        return kinds
+    texts = tuple(kind for kind in kinds if kind != "metrics")
+    if not texts:
+        raise QueryError(f"{word}: metrics are numbers, and {value!r} is none.", argument=word)
+    return texts
+
+
+def _pushed_metric(place: str, condition: Condition) -> str | None:
+    # Of NaN, which is not equal to anything, versions of MLflow think differently.
+    if condition.operator not in (*_ORDERING, "eq"):
+        return None
+    try:
+        text = number_text(condition.value)
+    except OverflowError:  # An integer that is larger than any metric.
+        return None
+    return None if text is None else f"{place} {SIGNS[condition.operator]} {text}"
+
+
+def _pushed_text(place: str, condition: Condition) -> str | None:
+    operator, value = condition.operator, condition.value
+    if isinstance(value, bool) or value is None:
+        value = str(value)
+    if not isinstance(value, str) or not is_quotable(value):
+        return None
+    if operator in ("eq", "ne"):
+        return f"{place} {SIGNS[operator]} '{value}'"
+    if operator == "like":
+        return f"{place} LIKE '{value}'"
+    if operator in ("contains", "startswith") and not {"%", "_"} & set(value):
+        return f"{place} LIKE '{'%' if operator == 'contains' else ''}{value}%'"
+    return None

@@ -1,0 +1,113 @@
+"""MLflow's filter language: what it can say, and what is wrong with a filter that it does not understand."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from trackdsl._secrets import mask_prose
+from trackdsl.errors import QueryError
+
+#: Texts that stand between quotes without a doubt; MLflow's language knows no way to write the others.
+_QUOTABLE = re.compile(r"[\w .,:/@+=()-]*")
+#: Names that stand between backticks. MLflow itself takes no others, but for tags that are given to `create_run`.
+_KEY = re.compile(r"[\w.\-/: ]+")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE]-?\d+)?")
+_OUTSIDE_QUOTES = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+_PREFIXES = re.compile(r"(metric|param|parameter|tag|attribute|dataset)s?|attr|run")
+
+
+def is_quotable(text: str) -> bool:
+    """Whether a filter can hold this text as it is."""
+    return _QUOTABLE.fullmatch(text) is not None
+
+
+def has_place(key: str) -> bool:
+    """Whether a filter can name this metric, parameter or tag."""
+    return _KEY.fullmatch(key) is not None
+
+
+def quoted_key(key: str) -> str:
+    """A name for a filter.
+
+    >>> quoted_key("val/loss")
+    '`val/loss`'
+    """
+    return f"`{key}`"
+
+
+def number_text(value: float) -> str | None:
+    """A number for a filter; None where the language has no way to write it.
+
+    >>> number_text(0.9), number_text(float("inf")), number_text(1e300)
+    ('0.9', None, None)
+    """
+    text = repr(float(value))
+    return text if _NUMBER.fullmatch(text) else None
+
+
+def check_filter(where: object) -> None:
+    """Make sure that a filter is one that MLflow understands.
+
+    Raises:
+        QueryError: it is not; the message says what to write instead.
+    """
+    if not isinstance(where, str):
+        raise QueryError(
+            f'where takes text in MLflow\'s filter language, such as "metrics.accuracy > 0.9", not {where!r}.',
+            argument="where",
+        )
+    from mlflow.exceptions import MlflowException
+
+    language = language_of_mlflow()
+    try:
+        for part in language.parse_search_filter(where):
+            kind, key, comparator = part["type"], part["key"], part["comparator"].upper()
+            if not any(
+                (
+                    language.is_metric(kind, comparator),
+                    language.is_param(kind, comparator),
+                    language.is_tag(kind, comparator),
+                    language.is_dataset(kind, comparator),
+                    language.is_attribute(kind, language.translate_key_alias(key), comparator),
+                )
+            ):
+                raise QueryError(f"where: MLflow has no filter on {kind} {key!r}.", argument="where")
+    except MlflowException as error:
+        raise _bad_filter(where, str(error)) from None
+    except (ValueError, TypeError, AttributeError, IndexError, StopIteration, RuntimeError) as error:
+        # Its parser takes some texts for what they are not.
+        raise _bad_filter(where, f"{type(error).__name__}: {error}") from None
+
+
+def language_of_mlflow() -> Any:
+    """MLflow's own reader of filters."""
+    from mlflow.utils.search_utils import SearchUtils
+
+    return SearchUtils
+
+
+def _bad_filter(where: str, reason: str) -> QueryError:
+    hint, suggestion = _hint(_OUTSIDE_QUOTES.sub("''", where), where)
+    text = f"where={mask_prose(where)!r} is no filter that MLflow understands: {mask_prose(reason)}. {hint}"
+    return QueryError(text, argument="where", suggestion=suggestion)
+
+
+def _hint(bare: str, where: str) -> tuple[str, str | None]:
+    if re.search(r"\bor\b", bare, re.IGNORECASE):
+        return "MLflow has no OR: ask for each part, or filter the frame with pandas.", None
+    if "==" in bare:
+        return "Write `=` instead of `==`.", where.replace("==", "=")
+    name = re.match(r"\s*([A-Za-z_]\w*)\s*(?:=|!=|<|>|LIKE|ILIKE)", bare, re.IGNORECASE)
+    if name is not None:
+        return f"Say what {name[1]} is: metrics.{name[1]}, params.{name[1]} or tags.{name[1]}.", f"metrics.{name[1]}"
+    prefix = re.match(r"\s*(\w+)\.", bare)
+    if prefix is not None and _PREFIXES.fullmatch(prefix[1]) is None:
+        from trackdsl._suggest import suggestion_for
+
+        nearest = suggestion_for(prefix[1], ("metrics", "params", "tags", "attributes", "datasets"))
+        return f"{prefix[1]!r} is no kind of value{nearest.text}", nearest.name
+    return (
+        "Such as \"metrics.accuracy > 0.9 AND params.model = 'rf'\": values of params and tags in quotes, numbers of "
+        "metrics without."
+    ), None

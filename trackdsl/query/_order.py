@@ -1,0 +1,96 @@
+"""What runs are to be ordered by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from trackdsl._suggest import suggestion_for
+from trackdsl.errors import QueryError
+from trackdsl.query import _shown
+from trackdsl.query._attributes import COLUMNS, IN_MLFLOW
+from trackdsl.query._found import KINDS
+from trackdsl.query._grammar import has_place, quoted_key
+from trackdsl.query._paged import PagedReader
+
+_CLAUSE = re.compile(r"\s*(?P<name>.+?)(?:\s+(?P<way>ASC|DESC))?\s*", re.IGNORECASE | re.DOTALL)
+_KIND = re.compile(r"(?P<kind>metric|param|parameter|tag)s?\.(?P<key>.+)", re.DOTALL)
+_ATTRIBUTE = re.compile(r"(?:attributes?|attr|run)\.(?P<key>.+)", re.DOTALL)
+_MLFLOW_ATTRIBUTES = ("artifact_uri", "created", "end_time", "run_id", "run_name", "start_time", "status", "user_id")
+
+
+def order_in_mlflow(
+    order_by: str | Sequence[str] | None, reader: PagedReader, experiments: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The order in MLflow's words.
+
+    Raises:
+        QueryError: it names what no run has, or what MLflow cannot order by.
+    """
+    if order_by is None:
+        return ()
+    given: tuple[object, ...] = (order_by,) if isinstance(order_by, str) else tuple(order_by)
+    texts = tuple(one for one in given if isinstance(one, str) and one.strip())
+    if len(texts) < len(given):
+        raise QueryError(f"order_by takes names such as 'accuracy DESC', not {order_by!r}.", argument="order_by")
+    return tuple(dict.fromkeys(_clause(one, reader, experiments) for one in texts))
+
+
+def _clause(text: str, reader: PagedReader, experiments: tuple[str, ...]) -> str:
+    match = _CLAUSE.fullmatch(text)
+    assert match is not None
+    name, way = match["name"].strip(), (match["way"] or "ASC").upper()
+    attribute = _ATTRIBUTE.fullmatch(name)
+    if attribute is not None or name in _MLFLOW_ATTRIBUTES:
+        bare = _bare(attribute["key"]) if attribute is not None else name
+        if bare in _MLFLOW_ATTRIBUTES:
+            return f"attributes.{bare} {way}"
+        raise _unknown(text, bare, _MLFLOW_ATTRIBUTES, "attributes.")
+    if name in IN_MLFLOW:
+        return f"{IN_MLFLOW[name]} {way}"
+    if name in COLUMNS:
+        raise QueryError(
+            f"order_by: MLflow cannot order by {name}; sort the frame: runs(…).sort_values({name!r}).",
+            argument="order_by",
+        )
+    return f"{_held(text, name, reader, experiments)} {way}"
+
+
+def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...]) -> str:
+    """A metric, parameter or tag, in that order where a bare name could be any."""
+    prefixed = _KIND.fullmatch(name)
+    kinds: tuple[str, ...] = KINDS
+    key = _bare(name)
+    if prefixed is not None:
+        kinds, key = (f"{prefixed['kind'].replace('parameter', 'param')}s",), _bare(prefixed["key"])
+    for kind in kinds:
+        if reader.has_key(kind, key, experiments):
+            if has_place(key):
+                return f"{kind}.{quoted_key(key)}"
+            raise QueryError(
+                f"order_by: MLflow has no way to name {key!r}; sort the frame by {f'{kind}.{key}'!r} instead.",
+                argument="order_by",
+            )
+    keys = reader.keys(experiments)
+    if not any(keys.values()):  # There are no runs, and any order will do.
+        return IN_MLFLOW["start"]
+    known = [one for kind in kinds for one in sorted(keys[kind])]
+    raise _unknown(text, key, known, "" if len(kinds) > 1 else f"{kinds[0]}.")
+
+
+def _unknown(text: str, key: str, known: Sequence[str], prefix: str) -> QueryError:
+    nearest = suggestion_for(key, known)
+    named = ", ".join(map(_shown.printable, known[:20]))
+    there = f"There are: {named}{' …' if len(known) > 20 else ''}." if known else "There is nothing of that kind."
+    return QueryError(
+        f"order_by={text!r}: no run has {key!r}{nearest.text} {there}",
+        argument="order_by",
+        suggestion=None if nearest.name is None else f"{prefix}{nearest.name}",
+    )
+
+
+def _bare(key: str) -> str:
+    for quote in ("`", '"', "'"):
+        if len(key) >= 2 and key.startswith(quote) and key.endswith(quote):
+            return key[1:-1]
+    return key

@@ -1,0 +1,175 @@
+"""Reading runs through MLflow's public client, page by page: what works with every store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from trackdsl.query._found import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, Point, Search
+from trackdsl.query._grammar import has_place, is_quotable, quoted_key
+
+#: MLflow sends at most so many runs a page without being asked; larger pages take no less time a run.
+_PAGE = 1000
+_IDS_PER_QUERY = 100
+#: Beyond so many runs it is quicker to ask for the children of every single run.
+_MOST_TO_SIFT = 5 * _PAGE
+_DAY = 86_400_000
+
+
+class PagedReader:
+    """Reads a store through an `mlflow.MlflowClient`.
+
+    Args:
+        client: the client.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def experiments(self, *, deleted: bool = False) -> list[FoundExperiment]:
+        """The store's experiments, deleted ones only when asked to."""
+        found: list[FoundExperiment] = []
+        token = None
+        while True:
+            page = self.client.search_experiments(view_type=3 if deleted else 1, max_results=1000, page_token=token)
+            found += [FoundExperiment(str(one.experiment_id), one.name) for one in page]
+            token = page.token
+            if not token:
+                return found
+
+    def search(self, wanted: Search) -> Iterator[FoundRun]:
+        """Runs, in order; no more of them are read than are taken."""
+        for page in self._pages(wanted):
+            yield from page
+
+    def with_ids(self, run_ids: Sequence[str]) -> list[FoundRun]:
+        """Runs by MLflow's ids, deleted ones too; what is not there is left out."""
+        everywhere = tuple(one.id for one in self.experiments(deleted=True))
+        found: list[FoundRun] = []
+        for start in range(0, len(run_ids), _IDS_PER_QUERY):
+            part = [id_ for id_ in run_ids[start : start + _IDS_PER_QUERY] if is_quotable(id_)]
+            if part:
+                listed = ", ".join(f"'{id_}'" for id_ in part)
+                wanted = Search(everywhere, f"attributes.run_id IN ({listed})")
+                found += [run for page in self._pages(wanted, deleted=True) for run in page]
+        return found
+
+    def with_id(self, id_: str) -> list[FoundRun]:
+        """The runs that have this id, MLflow's or trackdsl's."""
+        if not is_quotable(id_):
+            return []
+        found = self.with_ids([id_])
+        return found or self._everywhere(f"tags.`{ID_TAG}` = '{id_}'")
+
+    def beginning_with(self, start: str, most: int) -> list[FoundRun]:
+        """Some of the runs whose id, MLflow's or trackdsl's, begins with `start`."""
+        found = self._everywhere(f"attributes.run_id LIKE '{start}%'", most)
+        return found or self._everywhere(f"tags.`{ID_TAG}` LIKE '{start}%'", most)
+
+    def named(self, name: str, most: int) -> list[FoundRun]:
+        """Some of the runs of this name, newest first."""
+        if is_quotable(name):
+            return self._everywhere(f"attributes.run_name = '{name}'", most)
+        return [run for run in self._everywhere("") if run.name == name][:most]
+
+    def descendants(self, root: FoundRun) -> list[FoundRun]:
+        """All that is below a run, in any order."""
+        children = self._sifted(root)
+        found: dict[str, FoundRun] = {}
+        level = [root]
+        while level:
+            below = [
+                child
+                for run in level
+                for child in (self._children(run) if children is None else children.get(run.run_id, ()))
+                if child.run_id not in found
+            ]
+            found.update((run.run_id, run) for run in below)
+            level = below
+        return list(found.values())
+
+    def history(self, run_id: str, key: str) -> list[Point]:
+        """Every point of a metric."""
+        return [
+            Point(point.step, point.value, point.timestamp) for point in self.client.get_metric_history(run_id, key)
+        ]
+
+    def has_key(self, kind: str, key: str, experiments: tuple[str, ...]) -> bool:
+        """Whether any run has a metric, parameter or tag of this name."""
+        if not has_place(key):
+            # Of such names MLflow's filters cannot ask; it takes them for tags alone, and where a run is made.
+            return kind == "tags" and any(key in run.tags for run in self.search(Search(experiments)))
+        # Every value but this one is another one, and NaN is so too.
+        where = "!= 1.0e-300" if kind == "metrics" else "LIKE '%'"
+        found = self.search(Search(experiments, f"{kind}.{quoted_key(key)} {where}", limit=1))
+        return next(found, None) is not None
+
+    def keys(self, experiments: tuple[str, ...]) -> dict[str, set[str]]:
+        """Names of metrics, params and tags: those of the newest runs where all would be too many to read."""
+        found: dict[str, set[str]] = {"metrics": set(), "params": set(), "tags": set()}
+        for run in next(self._pages(Search(experiments, limit=_PAGE)), ()):
+            for kind, names in found.items():
+                names.update(run.of_kind(kind))
+        return found
+
+    def _pages(self, wanted: Search, *, deleted: bool = False) -> Iterator[list[FoundRun]]:
+        if not wanted.experiments:
+            return
+        token = None
+        size = min(_PAGE, wanted.limit or _PAGE)
+        while True:
+            page = self.client.search_runs(
+                list(wanted.experiments),
+                wanted.where,
+                run_view_type=3 if deleted else 1,
+                max_results=size,
+                order_by=list(wanted.order_by),
+                page_token=token,
+            )
+            yield [found_of(run) for run in page]
+            token = page.token
+            if not token:
+                return
+
+    def _everywhere(self, where: str, most: int | None = None) -> list[FoundRun]:
+        experiments = tuple(one.id for one in self.experiments(deleted=True))
+        found: list[FoundRun] = []
+        for page in self._pages(Search(experiments, where, limit=most)):
+            found += page
+            if most is not None and len(found) >= most:
+                return found[:most]
+        return found
+
+    def _children(self, run: FoundRun) -> list[FoundRun]:
+        return self._everywhere(f"tags.`{PARENT_TAG}` = '{run.run_id}'")
+
+    def _sifted(self, root: FoundRun) -> dict[str, list[FoundRun]] | None:
+        """All runs with a parent since the root began, by parent; None where they are too many."""
+        experiments = tuple(one.id for one in self.experiments())
+        # Clocks of several machines differ, hence the day.
+        since = "" if root.start is None else f" AND attributes.start_time >= {max(0, root.start - _DAY)}"
+        found: dict[str, list[FoundRun]] = {}
+        count = 0
+        for page in self._pages(Search(experiments, f"tags.`{PARENT_TAG}` LIKE '%'{since}")):
+            count += len(page)
+            if count > _MOST_TO_SIFT:
+                return None
+            for run in page:
+                found.setdefault(run.parent or "", []).append(run)
+        return found
+
+
+def found_of(run: Any) -> FoundRun:
+    """A run of MLflow's as ours."""
+    info, data = run.info, run.data
+    return FoundRun(
+        run_id=info.run_id,
+        name=info.run_name or "",
+        experiment_id=str(info.experiment_id),
+        status=str(info.status),
+        start=info.start_time,
+        end=info.end_time,
+        params=data.params,
+        metrics=data.metrics,
+        tags=data.tags,
+    )

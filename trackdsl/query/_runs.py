@@ -1,0 +1,293 @@
+"""`runs`: the runs of experiments as a frame, and `best`: the one that did best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from trackdsl._suggest import suggestion_for
+from trackdsl.errors import ExperimentNotFound, QueryError
+from trackdsl.query import _shown
+from trackdsl.query._conditions import conditions_from
+from trackdsl.query._found import FoundExperiment, FoundRun, Search
+from trackdsl.query._frame import frame_of, paths_of
+from trackdsl.query._grammar import check_filter, has_place, quoted_key
+from trackdsl.query._order import order_in_mlflow
+from trackdsl.query._paged import PagedReader
+from trackdsl.query._store import opened
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def runs(
+    experiment: str | Sequence[str] | None = None,
+    where: str | None = None,
+    order_by: str | Sequence[str] | None = None,
+    max_results: int | None = None,
+    *,
+    numbers: bool = True,
+    tracking_uri: str | None = None,
+    **conditions: Any,
+) -> DataFrame:
+    r"""The runs of experiments as a pandas frame, a row for each.
+
+    Columns: `run_id` (MLflow's), `id` (trackdsl's), `name`, `experiment`, `status`, `start` (UTC), `duration`
+    (seconds), `parent` (MLflow's id), `path` (the names from the root down), then `params.<name>`, `metrics.<name>`
+    (the latest value of each) and `tags.<name>`, your own tags first. What a run does not have is missing (`isna()`).
+
+    A column of parameters becomes numbers or truth values where every value in it is what Python writes for one, so
+    `str` gives the text back; `numbers=False` leaves them all as the text that MLflow holds. Metrics are as MLflow has
+    them: it keeps NaN, and the largest float for infinity.
+
+    Keywords are conditions, all of which must hold. A name is a column of the frame (`status="FINISHED"`), else a
+    metric or a parameter, whichever there is, else a tag. `metrics__loss`, `params__lr` and `tags__team` say which. At
+    the end may stand an operator: `__ne`, `__gt`, `__ge`, `__lt`, `__le`, `__in`, and for text `__like`, `__ilike`,
+    `__contains`, `__startswith`. A number is compared with a parameter as a number: `epochs=10` finds `10` and `10.0`.
+    As in MLflow, runs without the name pass no condition, not even `__ne`. Names that are no identifiers go into a
+    dictionary: `runs("churn", **{"val/loss__lt": 0.3})`.
+
+    What this process has recorded is waited for, 30 seconds at most.
+
+    Args:
+        experiment: its name (or MLflow's id), or several; all that are not deleted by default.
+        where: a filter in MLflow's language, `"metrics.accuracy > 0.9 AND params.model = 'rf'"`.
+        order_by: names, each perhaps with ` DESC`, such as `"accuracy DESC"`, `"params.lr"` or `"start"`; the newest
+            first by default. Parameters are ordered as text, which is MLflow's way.
+        max_results: how many runs at most; all by default.
+        numbers: whether parameters that are numbers become numbers.
+        tracking_uri: where to look; the configured store by default.
+        **conditions: as above.
+
+    Returns:
+        the frame.
+
+    Raises:
+        ExperimentNotFound: there is no such experiment.
+        QueryError: the filter, an operator, a name or a value is none that can be asked for.
+        TrackingServerUnreachable: nobody answers at the tracking URI.
+
+    Example:
+        >>> runs("churn", accuracy__gt=0.9, model="rf", order_by="accuracy DESC")  # doctest: +SKIP
+    """
+    with opened(tracking_uri) as reader:
+        asked = Question.of(reader, experiment, where, order_by, conditions)
+        found = asked.ask(max_results)
+        return frame_of(found, asked.names, paths_of(found, reader), numbers=numbers)
+
+
+@dataclass(frozen=True)
+class BestRun:
+    """The run that did best.
+
+    Attributes:
+        run_id: MLflow's id of it.
+        id: trackdsl's id of it; None where plain MLflow made it.
+        name: its name.
+        experiment: the name of its experiment.
+        status: how it ended.
+        metric: what it was best in.
+        value: the value of that.
+        params: its parameters, as text.
+        metrics: its metrics.
+        tags: its tags.
+    """
+
+    run_id: str
+    id: str | None
+    name: str
+    experiment: str
+    status: str
+    metric: str
+    value: float
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"<BestRun {self.name!r} {self.metric} {_shown.number(self.value)} {self.run_id}>"
+
+
+def best(
+    experiment: str | Sequence[str] | None,
+    metric: str,
+    mode: str = "max",
+    where: str | None = None,
+    *,
+    tracking_uri: str | None = None,
+    **conditions: Any,
+) -> BestRun:
+    """The run whose latest value of a metric is the largest, or smallest; of several, the one that began last.
+
+    Runs of every status count, also those that still run: `status="FINISHED"` leaves out the others.
+
+    Args:
+        experiment: as for `runs`.
+        metric: its name.
+        mode: `max` or `min`.
+        where: as for `runs`.
+        tracking_uri: where to look; the configured store by default.
+        **conditions: as for `runs`.
+
+    Returns:
+        the run. NaN is never the best.
+
+    Raises:
+        QueryError: no run has the metric, or none that passes the conditions; and as for `runs`.
+
+    Example:
+        >>> best("churn", "accuracy", model="rf").params["lr"]  # doctest: +SKIP
+        '0.1'
+    """
+    if mode not in ("max", "min"):
+        raise QueryError(f"mode is 'max' or 'min', not {mode!r}.", argument="mode", suggestion="max")
+    with opened(tracking_uri) as reader:
+        asked = Question.of(reader, experiment, where, None, conditions)
+        metric = _known_metric(metric, reader, asked)
+        order = f"metrics.{quoted_key(metric)} {'DESC' if mode == 'max' else 'ASC'}"
+        for run in asked.passing(order=(order,)):
+            value = run.metrics.get(metric)
+            if value is None:
+                break  # Runs without it come last.
+            if not math.isnan(value):
+                return _best_run(run, asked, metric, value)
+        limits = " that passes the conditions" if where or conditions else ", other than NaN"
+        raise QueryError(f"no run has a value of {metric!r}{limits}.", argument="metric")
+
+
+def _best_run(run: FoundRun, asked: Question, metric: str, value: float) -> BestRun:
+    return BestRun(
+        run_id=run.run_id,
+        id=run.id,
+        name=run.name,
+        experiment=asked.names[run.experiment_id],
+        status=run.status,
+        metric=metric,
+        value=value,
+        params=dict(run.params),
+        metrics=dict(run.metrics),
+        tags=dict(run.tags),
+    )
+
+
+def _known_metric(metric: str, reader: PagedReader, asked: Question) -> str:
+    from trackdsl.delivery._limits import fit_key
+
+    for name in (metric, fit_key(metric)):
+        if has_place(name) and reader.has_key("metrics", name, tuple(asked.names)):
+            return name
+    raise no_metric(metric, sorted(reader.keys(tuple(asked.names))["metrics"]))
+
+
+def no_metric(metric: str, known: Sequence[str]) -> QueryError:
+    """What to say of a metric that is not there."""
+    nearest = suggestion_for(metric, known)
+    there = (
+        f"There are: {', '.join(map(_shown.printable, known[:20]))}{' …' if len(known) > 20 else ''}."
+        if known
+        else "There are none."
+    )
+    return QueryError(
+        f"there is no metric {metric!r}{nearest.text} {there}", argument="metric", suggestion=nearest.name
+    )
+
+
+@dataclass(frozen=True)
+class Question:
+    """What `runs` was asked.
+
+    Attributes:
+        reader: of the store.
+        names: of the experiments that are asked for, by MLflow's id.
+        where: the filter that MLflow gets.
+        order_by: in MLflow's words.
+        conditions: what runs have to pass besides.
+    """
+
+    reader: PagedReader
+    names: Mapping[str, str]
+    where: str
+    order_by: tuple[str, ...]
+    conditions: tuple[Any, ...]
+
+    @classmethod
+    def of(
+        cls,
+        reader: PagedReader,
+        experiment: str | Sequence[str] | None,
+        where: str | None,
+        order_by: str | Sequence[str] | None,
+        conditions: Mapping[str, Any],
+    ) -> Question:
+        """Read and check what was asked.
+
+        Raises:
+            QueryError: it cannot be asked.
+        """
+        if where:
+            check_filter(where)
+        names = {one.id: one.name for one in _experiments(experiment, reader)}
+        ids = tuple(names)
+        read = tuple(conditions_from(conditions, reader, ids))
+        pushed = [one.pushed() for one in read]
+        whole = " AND ".join(part for part in (where, *pushed) if part)
+        return cls(reader, names, whole, order_in_mlflow(order_by, reader, ids), read)
+
+    def ask(self, most: int | None) -> list[FoundRun]:
+        """The runs.
+
+        Args:
+            most: how many at most.
+        """
+        if not _is_count(most):
+            raise QueryError(f"max_results is a number of runs, not {most!r}.", argument="max_results")
+        return [] if most == 0 else list(islice(self.passing(most), most))
+
+    def passing(self, most: int | None = None, order: tuple[str, ...] | None = None) -> Iterator[FoundRun]:
+        """The runs, one by one."""
+        from tqdm import tqdm
+
+        limit = None if self.conditions else most
+        wanted = Search(tuple(self.names), self.where, self.order_by if order is None else order, limit)
+        found = self.reader.search(wanted)
+        for run in tqdm(found, desc="trackdsl: reading runs", unit=" runs", delay=1.0, disable=None, leave=False):
+            if all(condition.holds(run) for condition in self.conditions):
+                yield run
+
+
+def _is_count(most: object) -> bool:
+    return most is None or (isinstance(most, int) and not isinstance(most, bool) and most >= 0)
+
+
+def _experiments(asked: str | Sequence[str] | None, reader: PagedReader) -> list[FoundExperiment]:
+    if asked is None:
+        return reader.experiments()
+    names = [asked] if isinstance(asked, str) else list(asked)
+    return list(dict.fromkeys(_experiment(name, reader) for name in names))
+
+
+def _experiment(name: str, reader: PagedReader) -> FoundExperiment:
+    if not isinstance(name, str):
+        raise QueryError(f"an experiment is given by its name, not by {name!r}.", argument="experiment")
+    known = reader.experiments()
+    found = next((one for one in known if one.name == name), None) or next(
+        (one for one in known if one.id == name), None
+    )
+    if found is not None:
+        return found
+    deleted = next((one for one in reader.experiments(deleted=True) if name in (one.name, one.id)), None)
+    if deleted is not None:
+        raise ExperimentNotFound(
+            f"the experiment {name!r} is deleted; restore it with "
+            f"`mlflow experiments restore --experiment-id {deleted.id}`.",
+            argument="experiment",
+        )
+    names = [one.name for one in known]
+    nearest = suggestion_for(name, names)
+    there = f"There are: {', '.join(map(repr, names[:20]))}{' …' if len(names) > 20 else ''}."
+    raise ExperimentNotFound(
+        f"there is no experiment {name!r}{nearest.text} {there}", argument="experiment", suggestion=nearest.name
+    )

@@ -1,0 +1,160 @@
+"""Opening the store that is asked: which one it is, whether it is there, and whether it has what was just recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from trackdsl import settings
+from trackdsl._secrets import mask_prose
+from trackdsl._target import overridden, target_for, targets
+from trackdsl._uris import absolute
+from trackdsl.errors import QueryError, TrackdslError, TrackingServerUnreachable, logger, told
+from trackdsl.query._paged import PagedReader
+
+#: How long to wait for the delivery of what this process has recorded, in seconds.
+FLUSH_PATIENCE = 30.0
+_SHOW_AFTER = 1.0
+_CONNECT_PATIENCE = 5.0
+#: The file that each SQLite URI led to when it was last asked: MLflow keeps its connections for ever.
+_files: dict[str, tuple[int, int]] = {}
+
+
+@contextlib.contextmanager
+def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
+    """A reader of the store that runs go to, once it has what this process recorded for it.
+
+    Args:
+        tracking_uri: of another store than the configured one.
+
+    Raises:
+        QueryError: there is no store, or it fails to answer.
+        TrackingServerUnreachable: nobody answers at its address.
+    """
+    uri = _place(tracking_uri)
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    _wait_for_delivery(uri)
+    try:
+        _check_file(uri)
+        from mlflow import MlflowClient
+
+        from trackdsl.query._database import reader_for
+
+        yield reader_for(MlflowClient(tracking_uri=uri))
+    except TrackdslError:
+        raise
+    except Exception as error:
+        if not _is_the_stores(error):
+            raise
+        raise QueryError(
+            f"the runs at {mask_prose(uri)} cannot be read: {mask_prose(told(error))}", argument="tracking_uri"
+        ) from None
+
+
+def _place(tracking_uri: str | None) -> str:
+    """The tracking URI to ask, such that it leads to the same store from everywhere."""
+    from trackdsl.delivery import _sqlite
+
+    if overridden():
+        if tracking_uri is None:
+            raise QueryError(
+                "runs that are captured for a test do not reach MLflow: ask `captured`, or give tracking_uri=.",
+                argument="tracking_uri",
+            )
+        return absolute(tracking_uri, os.getcwd())
+    target = target_for(tracking_uri or settings.tracking_uri())
+    return _sqlite.absolute(target.uri, target.cwd)
+
+
+def _is_the_stores(error: Exception) -> bool:
+    """Whether an exception tells of the store, and not of a mistake in here."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(error, (MlflowException, SQLAlchemyError, OSError, sqlite3.Error))
+
+
+def _wait_for_delivery(uri: str) -> None:
+    """Let what this process has recorded for a store arrive there."""
+    from trackdsl.delivery import flush
+
+    if not any(target.uri == uri for target in targets()):
+        return
+    if flush(_SHOW_AFTER):
+        return
+    if settings.mode() == "online":
+        if sys.stderr.isatty():
+            sys.stderr.write("trackdsl: waiting for the delivery to MLflow …\n")
+        if flush(FLUSH_PATIENCE - _SHOW_AFTER):
+            return
+    logger.warning(
+        "trackdsl: not everything that this program recorded is at MLflow yet, so it is missing in what was asked for. "
+        "`trackdsl status` tells why; `trackdsl sync` delivers it."
+    )
+
+
+def _check_server(uri: str) -> None:
+    """Find out within seconds that nobody is there: MLflow would try for minutes.
+
+    Raises:
+        TrackingServerUnreachable: nobody takes connections at this address.
+    """
+    parts = urlsplit(uri)
+    if any(os.environ.get(name) for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")):
+        return  # What is reached through a proxy need not be reachable from here.
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), _CONNECT_PATIENCE).close()
+    except (OSError, ValueError) as error:
+        place = mask_prose(uri)
+        raise TrackingServerUnreachable(
+            f"no MLflow server answers at {place} ({told(error)}): start it, or name another one with tracking_uri= or "
+            "TRACKDSL_TRACKING_URI.",
+            uri=place,
+        ) from None
+
+
+def _check_file(uri: str) -> None:
+    """Make sure that a SQLite file is one of MLflow's: MLflow would make it, or fill any other with its tables.
+
+    Raises:
+        QueryError: it is not.
+    """
+    from trackdsl.delivery import _sqlite
+
+    path = _sqlite.sqlite_path(uri)
+    if path is None or path == ":memory:":
+        return
+    where = "give tracking_uri= or TRACKDSL_TRACKING_URI, or go to the folder that the program ran in"
+    if not os.path.exists(path):
+        raise QueryError(f"there are no runs: the database {path} does not exist; {where}.", argument="tracking_uri")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise QueryError(
+            f"{path} cannot be read as a database of MLflow's: {error}.", argument="tracking_uri"
+        ) from None
+    if found is None:
+        raise QueryError(f"{path} holds no runs of MLflow's: {where}.", argument="tracking_uri")
+    now = _sqlite.identity(uri)
+    if now is not None and _files.setdefault(uri, now) != now:
+        _files[uri] = now
+        _forget_connections(uri)
+
+
+def _forget_connections(uri: str) -> None:
+    """Let MLflow connect anew: another file has taken the place of the one that its connections lead to."""
+    from mlflow import MlflowClient
+
+    store = getattr(getattr(MlflowClient(tracking_uri=uri), "_tracking_client", None), "store", None)
+    engine = getattr(store, "engine", None)
+    if engine is not None:
+        engine.dispose()

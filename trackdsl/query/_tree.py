@@ -1,0 +1,214 @@
+"""`tree`: a run with everything below it, to look at and to walk through."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trackdsl.query import _shown
+from trackdsl.query._found import FoundRun
+from trackdsl.query._one import asked_for
+from trackdsl.query._paged import PagedReader
+
+if TYPE_CHECKING:
+    from rich.text import Text
+    from rich.tree import Tree
+
+_STYLE = (
+    "<style>.trackdsl-tree{font-family:monospace}.trackdsl-tree details,.trackdsl-tree div{margin-left:1.2em}"
+    ".trackdsl-tree summary{cursor:pointer}.trackdsl-tree .green{color:#188038}.trackdsl-tree .yellow{color:#b06000}"
+    ".trackdsl-tree .red{color:#c5221f}.trackdsl-tree .value{opacity:.75}</style>"
+)
+#: How many values of a run are shown beside its name.
+_SHOWN = 8
+_WIDE = 1_000_000
+
+
+@dataclass(frozen=True, repr=False)
+class RunTree:
+    """A run and the runs below it. Printed, it is a picture of the tree; in a notebook, one that folds.
+
+    Attributes:
+        run_id: MLflow's id of it.
+        id: trackdsl's id of it; None where plain MLflow made it.
+        name: its name.
+        status: `FINISHED`, `FAILED`, `KILLED` or `RUNNING`.
+        duration: seconds; None while it has not ended.
+        start: in ISO 8601, UTC; None where MLflow does not know.
+        params: its parameters, as text.
+        metrics: the latest value of each of its metrics.
+        tags: its tags.
+        children: the runs right below it, in the order they began.
+    """
+
+    run_id: str
+    id: str | None
+    name: str
+    status: str
+    duration: float | None
+    start: str | None
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    children: tuple[RunTree, ...] = field(default=())
+
+    def walk(self) -> Iterator[RunTree]:
+        """This run, then all below it: each before its children.
+
+        Example:
+            >>> [run.name for run in tree("pipeline").walk()]  # doctest: +SKIP
+            ['pipeline', 'load', 'train']
+        """
+        waiting = [self]
+        while waiting:
+            run = waiting.pop()
+            yield run
+            waiting += reversed(run.children)
+
+    def __repr__(self) -> str:
+        return f"<RunTree {self.name!r} {self.status} {self.run_id}, {sum(1 for _ in self.walk())} runs>"
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(file=io.StringIO(), width=_WIDE, color_system=None, highlight=False, legacy_windows=False)
+        console.print(self, soft_wrap=True)
+        assert isinstance(console.file, io.StringIO)
+        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+    def __rich__(self) -> Tree:
+        from rich.tree import Tree
+
+        top = Tree(_label(self))
+        waiting = [(self, top)]
+        while waiting:
+            run, branch = waiting.pop()
+            waiting += [(child, branch.add(_label(child))) for child in run.children]
+        return top
+
+    def _repr_html_(self) -> str:
+        parts = [_STYLE, '<div class="trackdsl-tree">']
+        waiting: list[RunTree | str] = [self]
+        while waiting:
+            run = waiting.pop()
+            if isinstance(run, str):
+                parts.append(run)
+            elif run.children:
+                parts.append(f"<details open><summary>{_html_label(run)}</summary>")
+                waiting.append("</details>")
+                waiting += reversed(run.children)
+            else:
+                parts.append(f"<div>{_html_label(run)}</div>")
+        return "".join([*parts, "</div>"])
+
+
+def tree(run: Any, *, whole: bool = False, tracking_uri: str | None = None) -> RunTree:
+    """A run and everything below it, as MLflow has it now.
+
+    Args:
+        run: a `Run`, its id (MLflow's or trackdsl's, or the beginning of it), its name, or a run of MLflow's.
+        whole: begin at the root of the tree that the run is in, instead of at the run.
+        tracking_uri: where the run is; the run's own place, else the configured store.
+
+    Returns:
+        the tree, which prints itself.
+
+    Raises:
+        RunNotFound: there is no such run.
+
+    Example:
+        >>> print(tree("pipeline"))  # doctest: +SKIP
+        pipeline  FINISHED  1.2 s  lr=0.05
+        ├── load  FINISHED  12 ms  limit=1000
+        └── train  FINISHED  1.1 s  lr=0.05  accuracy 0.1426
+    """
+    with asked_for([run], tracking_uri) as (reader, (found,)):
+        return tree_of(_root(found, reader) if whole else found, reader)
+
+
+def tree_of(top: FoundRun, reader: PagedReader) -> RunTree:
+    """A run that is known already, with everything below it."""
+    below: dict[str | None, list[FoundRun]] = {}
+    for run in reader.descendants(top):
+        if run.run_id != top.run_id:
+            below.setdefault(run.parent, []).append(run)
+    order = [top]
+    for run in order:  # It grows: level by level, without a limit to how deep.
+        order += sorted(below.get(run.run_id, ()), key=_began)
+    nodes: dict[str, RunTree] = {}
+    for run in reversed(order):
+        children = sorted(below.get(run.run_id, ()), key=_began)
+        nodes[run.run_id] = _node(run, tuple(nodes[child.run_id] for child in children))
+    return nodes[top.run_id]
+
+
+def _root(run: FoundRun, reader: PagedReader) -> FoundRun:
+    seen = {run.run_id}
+    while run.parent is not None and run.parent not in seen:
+        seen.add(run.parent)
+        found = reader.with_ids([run.parent])
+        if not found:
+            break
+        run = found[0]
+    return run
+
+
+def _began(run: FoundRun) -> tuple[int, str, str]:
+    return run.start or 0, run.id or "", run.run_id
+
+
+def _node(run: FoundRun, children: tuple[RunTree, ...]) -> RunTree:
+    return RunTree(
+        run_id=run.run_id,
+        id=run.id,
+        name=run.name,
+        status=run.status,
+        duration=run.duration,
+        start=_shown.moment(run.start),
+        params=dict(run.params),
+        metrics=dict(run.metrics),
+        tags=dict(run.tags),
+        children=children,
+    )
+
+
+def _values(run: RunTree) -> tuple[list[str], list[str]]:
+    """Parameters and metrics as they are shown, and no more of them than can be looked at."""
+    params = [f"{_shown.printable(key)}={_shown.printable(_brief(text))}" for key, text in sorted(run.params.items())]
+    metrics = [f"{_shown.printable(key)} {_shown.number(value)}" for key, value in sorted(run.metrics.items())]
+    return _few(params), _few(metrics)
+
+
+def _few(texts: list[str]) -> list[str]:
+    return texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"… {len(texts) - _SHOWN} more"]
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _label(run: RunTree) -> Text:
+    from rich.text import Text
+
+    params, metrics = _values(run)
+    label = Text.assemble(
+        (_shown.printable(run.name) or "unnamed", "bold"), "  ", (run.status, _shown.colour(run.status))
+    )
+    label.append(f"  {_shown.duration(run.duration)}")
+    for text in params:
+        label.append(f"  {text}", "dim")
+    for text in metrics:
+        label.append(f"  {text}", "cyan")
+    return label
+
+
+def _html_label(run: RunTree) -> str:
+    params, metrics = _values(run)
+    values = "".join(f' <span class="value">{_shown.markup(text)}</span>' for text in (*params, *metrics))
+    return (
+        f'<b title="{_shown.markup(run.run_id)}">{_shown.markup(run.name)}</b> '
+        f'<span class="{_shown.colour(run.status)}">{_shown.markup(run.status)}</span> '
+        f"{_shown.duration(run.duration)}{values}"
+    )
