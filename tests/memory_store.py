@@ -127,6 +127,14 @@ class MemoryStore:
         with self._call("tags", run_id):
             return dict(self.runs[run_id].tags)
 
+    def keys(self, run_id: str) -> dict[str, list[str]]:
+        with self._call("keys", run_id):
+            run = self.runs[run_id]
+            return {"params": [*run.params], "tags": [*run.tags], "metrics": [*{point[0] for point in run.points}]}
+
+    def folds_keys(self) -> bool:
+        return False
+
     def end_run(self, run_id: str, status: str, end: int) -> None:
         with self._call("end_run", run_id, status):
             self.runs[run_id].status = status

@@ -37,12 +37,12 @@ class Pending:
         """Add a parameter, formatted as MLflow does."""
         text = str(value)
         name = self._name(key)
-        self.batch.params[name] = self._fitted(f"params/{name}.txt", text, _limits.MAX_PARAM)
+        self.batch.params[name] = self._fitted(place_of_text("params", name), text, _limits.MAX_PARAM)
 
     def add_tag(self, key: str, value: str) -> None:
         """Add a tag."""
         name = self._name(key)
-        self.batch.tags[name] = self._fitted(f"tags/{name}.txt", value, _limits.MAX_TAG)
+        self.batch.tags[name] = self._fitted(place_of_text("tags", name), value, _limits.MAX_TAG)
 
     def add_metric(self, key: str, value: float, time: int, step: int) -> None:
         """Add a point; `time` in milliseconds since 1970."""
@@ -57,10 +57,14 @@ class Pending:
     def _fitted(self, place: str, text: str, limit: int) -> str:
         if len(text) <= limit:
             return text
-        place = f"{OVERFLOW}/{_limits.fit_place(place)}"
         self.texts[place] = text
         self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{place}")] = f"{len(text)} characters, whole in {place}"
         return _limits.fit_text(text, limit)
+
+
+def place_of_text(kind: str, name: str) -> str:
+    """Where the whole text of a parameter or a tag is kept, of which MLflow has a part."""
+    return f"{OVERFLOW}/{_limits.fit_place(f'{kind}/{name}.txt')}"
 
 
 def split(batch: Batch) -> Iterator[Batch]:
@@ -75,11 +79,14 @@ def split(batch: Batch) -> Iterator[Batch]:
         yield part
 
 
-def singles(batch: Batch) -> Iterator[Batch]:
-    """The batch item by item, to find the one that is refused."""
-    yield from (Batch(params={key: value}) for key, value in batch.params.items())
-    yield from (Batch(tags={key: value}) for key, value in batch.tags.items())
-    yield from (Batch(metrics=[point]) for point in batch.metrics)
+def halves(batch: Batch) -> Iterator[Batch]:
+    """The batch in smaller parts, to find the item that is refused; nothing where it is one item."""
+    params, tags, metrics = list(batch.params.items()), list(batch.tags.items()), batch.metrics
+    if bool(params) + bool(tags) + bool(metrics) > 1:
+        yield from filter(None, (Batch(params=dict(params)), Batch(tags=dict(tags)), Batch(metrics=metrics)))
+    elif (size := len(params) + len(tags) + len(metrics)) > 1:
+        for part in (slice(None, size // 2), slice(size // 2, None)):
+            yield Batch(dict(params[part]), dict(tags[part]), metrics[part])
 
 
 def process_tags(origin: Origin) -> dict[str, str]:

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 from trackdsl import _events as events
-from trackdsl.delivery import _limits
+from trackdsl.delivery import _limits, _otherwise
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._runs import KnownRun, RunMap
-from trackdsl.delivery._sink import NotYet, Refused, Sink, Unavailable
+from trackdsl.delivery._sink import Batch, NotYet, Refused, Sink, Unavailable
 
 #: How long a server may take over a request that nobody waits for any more, in seconds.
 _LATE_PATIENCE = 20.0
@@ -31,11 +31,12 @@ class RunCreation:
 
     def create(
         self, sink: Sink, event: events.Open, parent: KnownRun | None, tags: dict[str, str], *, in_doubt: bool
-    ) -> tuple[KnownRun, dict[str, str]]:
+    ) -> tuple[KnownRun, Pending]:
         """Create a run, or find it where it may be there already.
 
         Returns:
-            the run, and the whole texts of tags that were cut, by their place in it.
+            the run, and what is still to be written to it: the whole texts of tags that were cut, and tags that the
+            store does not take.
         """
         # A child of a plain MLflow run names no experiment: it goes where its parent is.
         experiment = parent.experiment_id if parent is not None else self._experiment_of_root(sink, event, tags)
@@ -57,30 +58,46 @@ class RunCreation:
 
     def _find_or_create(
         self, sink: Sink, event: events.Open, experiment: str, tags: dict[str, str], in_doubt: bool
-    ) -> tuple[KnownRun, dict[str, str]]:
+    ) -> tuple[KnownRun, Pending]:
         fitted = Pending()
         for key, value in tags.items():
             fitted.add_tag(key, value)
-        if in_doubt or event.run in self._doubted:
-            found = sink.find_run(event.run.hex(), experiment)
-            if found is not None:
-                return KnownRun(*found), fitted.texts
-        self._doubted.add(event.run)
         # MLflow refuses a tag of this name that says anything else.
         own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
         name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.word
+        keys = _otherwise.Keys({}) if sink.folds_keys() else None
+        if keys is not None:
+            fitted.batch = keys.tell_apart(fitted.batch)
+        plain, odd = _otherwise.plain_tags(fitted.batch.tags)
+        if in_doubt or event.run in self._doubted:
+            found = sink.find_run(event.run.hex(), experiment)
+            if found is not None:
+                # It may have been made without these.
+                return KnownRun(*found), Pending(Batch(tags=odd), fitted.texts)
+        self._doubted.add(event.run)
+        rest: dict[str, str] = {}
         try:
-            run_id = sink.create_run(experiment, name, event.time // 1_000_000, fitted.batch.tags)
+            run_id = self._create_run(sink, event, experiment, name, fitted.batch.tags)
+        except Refused:
+            if not odd and not _otherwise.plainer(name):
+                raise
+            # A run that is told less of is better than none, which would hold up all that is behind it.
+            run_id = self._create_run(sink, event, experiment, (_otherwise.plainer(name) or [name])[-1], plain)
+            rest = odd
+        self._doubted.discard(event.run)
+        return KnownRun(run_id, experiment, params={}, keys=keys), Pending(Batch(tags=rest), fitted.texts)
+
+    def _create_run(self, sink: Sink, event: events.Open, experiment: str, name: str, tags: dict[str, str]) -> str:
+        try:
+            return sink.create_run(experiment, name, event.time // 1_000_000, tags)
         except Unavailable as error:
             if error.late:
                 self._late[event.run] = time.monotonic()
             raise
-        self._doubted.discard(event.run)
-        return KnownRun(run_id, experiment, params={}), fitted.texts
 
     def _create_elsewhere(
         self, sink: Sink, event: events.Open, refused: str, tags: dict[str, str], error: Refused
-    ) -> tuple[KnownRun, dict[str, str]]:
+    ) -> tuple[KnownRun, Pending]:
         """Where a store has begun anew, the parent's experiment is gone, and its name leads to another."""
         fresh = self._experiment_of_root(sink, event, tags)
         try:

@@ -24,6 +24,8 @@ MAX_ITEMS = 1000
 _MAX_FILE_NAME = 200
 
 _REFUSED = re.compile(r"[^/\w.\- :]|_(?=x[0-9A-F]{4,6}_)")
+#: What may not tell one key from another where a store knows neither case nor accents, nor spaces at the end.
+_INDISTINCT = re.compile(r"[^/a-z0-9_.\- :]| (?= *$)")
 _ESCAPED = re.compile(r"_x([0-9A-F]{4,6})_")
 _EMPTY = "_x_"
 
@@ -58,6 +60,24 @@ def unescape_key(key: str) -> str:
     if key == _EMPTY:
         return ""
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), key)
+
+
+def spell_out(key: str) -> str:
+    """Another key that MLflow takes, of lower case and ASCII, from which `unescape_key` gives back the same.
+
+    >>> spell_out("LR"), spell_out("lr")
+    ('_x004C__x0052_', '_x006C_r')
+    """
+    parts = re.split(f"({_ESCAPED.pattern.replace('(', '(?:')})", key)  # Every other one is an escape.
+    spelled = "".join(
+        part if number % 2 else _INDISTINCT.sub(lambda match: _mark(match[0]), part)
+        for number, part in enumerate(parts)
+    )
+    if spelled == key:
+        spelled = _mark(key[0]) + key[1:]
+    if unescape_key(spelled) != unescape_key(key):  # What was there reads as an escape together with what is new.
+        spelled = "".join(map(_mark, unescape_key(key)))
+    return cut_key(spelled, key)
 
 
 def fit_key(key: str) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 
 from trackdsl._events import Input, Model
 from trackdsl._secrets import mask_text
-from trackdsl.delivery import _sqlite
+from trackdsl.delivery import _databases, _sqlite
+from trackdsl.delivery._advice import advised
 from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Refused, Unavailable
 from trackdsl.errors import told
 
@@ -54,7 +55,8 @@ class MlflowSink:
         self._own = own
         self._translated = partial(_translated, uri.startswith("http"))
         self._experiments: dict[str, str] = {}
-        with self._translated(), _sqlite.alone(uri), _inside(cwd, own):
+        self._folds: bool | None = None
+        with _for_now(), self._translated(), _sqlite.alone(uri), _databases.alone(uri), _inside(cwd, own):
             from mlflow import MlflowClient
 
             _sqlite.make_database(uri, lambda fresh: MlflowClient(tracking_uri=fresh))
@@ -167,6 +169,21 @@ class MlflowSink:
         """See `Sink`."""
         with self._translated():
             return dict(self._client.get_run(run_id).data.tags)
+
+    def keys(self, run_id: str) -> dict[str, list[str]]:
+        """See `Sink`."""
+        with self._translated():
+            data = self._client.get_run(run_id).data
+            return {"params": list(data.params), "tags": list(data.tags), "metrics": list(data.metrics)}
+
+    def folds_keys(self) -> bool:
+        """See `Sink`. What is behind a server does not tell; it finds experiments as it finds keys."""
+        if self._folds is None:
+            with self._translated():
+                name = next(iter(self._experiments), "Default")
+                found = self._client.get_experiment_by_name(name.swapcase())
+                self._folds = found is not None and found.name != name.swapcase()
+        return self._folds
 
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """See `Sink`."""
@@ -298,6 +315,15 @@ class MlflowSink:
 
 
 @contextlib.contextmanager
+def _for_now() -> Iterator[None]:
+    """A store that cannot be opened as things are: somebody may mend that, so nothing is left out for good."""
+    try:
+        yield
+    except Refused as error:
+        raise Unavailable(advised(error, str(error), remote=False)) from None
+
+
+@contextlib.contextmanager
 def _translated(remote: bool) -> Iterator[None]:
     """Turn what MLflow raises into `Unavailable` or `Refused`."""
     try:
@@ -308,7 +334,8 @@ def _translated(remote: bool) -> Iterator[None]:
         text = mask_text(told(error)).strip()[:2000]
         if _is_final(error, remote):
             raise Refused(text) from None
-        raise Unavailable(text, late=remote and "timed out" in text.lower()) from None
+        late = remote and "timed out" in text.lower()
+        raise Unavailable(advised(error, text, remote=remote), late=late) from None
 
 
 def _is_final(error: Exception, remote: bool) -> bool:

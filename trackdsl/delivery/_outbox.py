@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 
 from trackdsl import _events as events
-from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery import _compose, _limits, _otherwise
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import GONE, Batch, Refused, Sink
@@ -60,8 +61,8 @@ class Outbox:
         pending = self.of(id_, run)
         for key, text in fresh.batch.params.items():
             known = run.params.setdefault(key, text)
-            if known == text:
-                pending.batch.params[key] = text
+            if _otherwise.is_told_by(known, text):
+                pending.batch.params[key] = known
             else:
                 # MLflow would refuse the whole batch: the first value stands, the later one is told.
                 pending.add_tag(f"trackdsl.param.later.{key}", text)
@@ -80,7 +81,11 @@ class Outbox:
             return
         self._settle()
         run, pending = found
-        for part in _compose.split(pending.batch):
+        batch = pending.batch
+        if sink.folds_keys():
+            run.keys = run.keys or _keys_of(sink, run.run_id)
+            batch = run.keys.tell_apart(batch)
+        for part in _compose.split(batch):
             try:
                 sink.write(run.run_id, part)
             except Refused as error:
@@ -97,21 +102,53 @@ class Outbox:
     def _write_singly(self, sink: Sink, run: KnownRun, batch: Batch) -> None:
         # Plain MLflow may have written to the run in the meantime.
         run.params = {**(run.params or {}), **sink.params(run.run_id)}
-        later = {key: text for key, text in batch.params.items() if run.params.get(key, text) != text}
-        if later:
-            params = {key: text for key, text in batch.params.items() if key not in later}
-            told = {_limits.fit_key(f"trackdsl.param.later.{key}"): text for key, text in later.items()}
-            batch = Batch(params, batch.tags | told, batch.metrics)
         refused: dict[str, str] = {}
-        for single in _compose.singles(batch):
+        parts = [_tell_later(run.params, batch)]
+        while parts:
+            part = parts.pop(0)
             try:
-                sink.write(run.run_id, single)
+                sink.write(run.run_id, part)
+                continue
             except Refused as error:
-                name = next(iter([*single.params, *single.tags, *(point[0] for point in single.metrics)]))
-                refused[_limits.fit_key(f"trackdsl.refused.{name}")] = _limits.fit_text(str(error), 500)
-                self._refuse(f"{name!r} of run {run.run_id}", error)
+                refusal = error
+            halves = list(_compose.halves(part))
+            if halves:
+                parts[:0] = halves
+            elif not self._write_otherwise(sink, run, part):
+                name = next(iter([*part.params, *part.tags, *(point[0] for point in part.metrics)]))
+                refused[_limits.fit_key(f"trackdsl.refused.{name}")] = _limits.fit_text(str(refusal), 500)
+                self._refuse(f"{name!r} of run {run.run_id}", refusal)
         try:
             for part in _compose.split(Batch(tags=refused)):
                 sink.write(run.run_id, part)
         except Refused as error:
             self._refuse(f"run {run.run_id}", error)
+
+    def _write_otherwise(self, sink: Sink, run: KnownRun, single: Batch) -> bool:
+        """Write what is refused in other words, and keep its own in a file; returns whether any were taken."""
+        kind = "params" if single.params else "tags"
+        for key, text in (single.params or single.tags).items():
+            for plain in _otherwise.plainer(text):
+                way = {key: plain}
+                with contextlib.suppress(Refused):
+                    sink.write(run.run_id, Batch(params=way) if single.params else Batch(tags=way))
+                    sink.write_text(run.run_id, text, _compose.place_of_text(kind, key))
+                    return True
+        return False
+
+
+def _keys_of(sink: Sink, run_id: str) -> _otherwise.Keys:
+    try:
+        return _otherwise.Keys(sink.keys(run_id))
+    except Refused:  # The run is gone for good; what is written to it will be refused, and told.
+        return _otherwise.Keys({})
+
+
+def _tell_later(held: dict[str, str], batch: Batch) -> Batch:
+    """The batch with parameters that have another value already told in tags: MLflow would refuse all of it."""
+    later = {key for key, text in batch.params.items() if not _otherwise.is_told_by(held.get(key, text), text)}
+    if not later:
+        return batch
+    told = {_limits.fit_key(f"trackdsl.param.later.{key}"): batch.params[key] for key in later}
+    params = {key: text for key, text in batch.params.items() if key not in later}
+    return Batch(params, batch.tags | told, batch.metrics)

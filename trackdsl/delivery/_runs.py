@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trackdsl.delivery._otherwise import Keys
 from trackdsl.errors import logger
 
 _NAME = "runs"
@@ -28,6 +29,7 @@ class KnownRun:
         open: whether this journal has to end it.
         ours: whether the program of this journal opened it.
         params: parameters that MLflow has, by name; None where that was not looked up yet.
+        keys: what it has, where the store takes several keys for one.
     """
 
     run_id: str
@@ -35,6 +37,7 @@ class KnownRun:
     open: bool = True
     ours: bool = True
     params: dict[str, str] | None = None
+    keys: Keys | None = None
 
 
 class RunMap:

@@ -118,6 +118,12 @@ class Sink(Protocol):
     def tags(self, run_id: str) -> dict[str, str]:
         """The tags that a run has."""
 
+    def keys(self, run_id: str) -> dict[str, list[str]]:
+        """The names of what a run has: of its `params`, `tags` and `metrics`."""
+
+    def folds_keys(self) -> bool:
+        """Whether the store takes keys for one that differ in case."""
+
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """End a run at `end`, in milliseconds since 1970."""
 

@@ -1,0 +1,1 @@
+"""A tracking server to run with Docker Compose: files that `trackdsl compose` prints or writes."""
