@@ -301,6 +301,7 @@ class TestSync:
         assert str(damaged) in result.stderr
         assert {path: path.read_bytes() for path in spool.rglob("*") if path.is_file()} == before
 
+    @pytest.mark.slow
     def test_beside_the_delivery_process(self, start: StartProgram, spool: Path) -> None:
         """While a delivery process is at work `sync` waits for it, and a program that lives on counts as it stands."""
         program = start(LIVING, TRACKDSL_MODE="online")
@@ -319,6 +320,7 @@ class TestSync:
         assert trackdsl("sync").returncode == 0
         assert [run.info.status for run in all_runs()] == ["KILLED"]
 
+    @pytest.mark.slow
     def test_takes_over(self, start: StartProgram, spool: Path) -> None:
         """When the process that delivers goes away, `sync` goes on in its place."""
         record(start)
@@ -364,6 +366,7 @@ class TestSync:
 class TestDemo:
     """`trackdsl demo`."""
 
+    @pytest.mark.slow
     def test_end_to_end(self, tmp_path: Path, spool: Path) -> None:
         """The demo records a pipeline, and shows the tree of runs that MLflow then holds."""
         result = trackdsl("demo", "--directory", str(tmp_path / "demo"), TRACKDSL_MODE="online")

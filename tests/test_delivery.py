@@ -223,6 +223,7 @@ def test_the_delivery_process_goes_away(start: StartProgram, tmp_path: Path, sql
     assert not list((tmp_path / "spool" / "journals").iterdir())
 
 
+@pytest.mark.slow
 def test_many_programs_have_one_delivery_process(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Five programs at once share one delivery process, and every run arrives."""
     from .conftest import delivery_pids, memory_of

@@ -99,8 +99,20 @@ def check(told: Told, ended: str, uri: str | None = None) -> None:
     assert all(run.info.end_time for run in runs)
 
 
-@pytest.mark.parametrize("mode", ["offline", "online"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    ("number", "mode"),
+    [
+        pytest.param(number, mode, id=f"{number.name}-{mode}", marks=[] if plain else pytest.mark.slow)
+        for number, mode, plain in (
+            (signal.SIGKILL, "online", True),
+            (signal.SIGKILL, "offline", False),
+            (signal.SIGTERM, "online", False),
+            (signal.SIGTERM, "offline", True),
+            (signal.SIGINT, "online", True),
+            (signal.SIGINT, "offline", False),
+        )
+    ],
+)
 def test_a_killed_program_leaves_the_truth(
     number: signal.Signals, mode: str, start: StartProgram, sqlite_store: str
 ) -> None:
@@ -121,6 +133,7 @@ def test_a_killed_program_leaves_the_truth(
         assert "process died" in root.data.tags["trackdsl.ended"]
 
 
+@pytest.mark.slow
 def test_no_run_of_a_dead_process_stays_running(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Without `sync` or another program, the delivery process ends the runs of a program that was killed."""
     program = start(BUSY, TRACKDSL_MODE="online")
@@ -229,6 +242,7 @@ def size_of(path: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_delivery_process_that_is_killed_while_it_makes_the_store(start: StartProgram, tmp_path: Path) -> None:
     """Killed in the middle of making a fresh SQLite file, which takes MLflow seconds, it leaves one that works."""
     assert start("import trackdsl\nwith trackdsl.stage('s'): pass").finish()[0] == 0
@@ -334,6 +348,7 @@ def test_no_server_holds_nobody_up(kind: str, start: StartProgram, deaf_port: in
     assert journal.exists()
 
 
+@pytest.mark.slow
 def test_an_outage_ends_with_everything_delivered(start: StartProgram, own_server: Server, tmp_path: Path) -> None:
     """Recorded while the server was away, delivered by `sync` when it is there."""
     program = start(
@@ -444,6 +459,7 @@ def test_forked_children_end_truthfully(start: StartProgram, sqlite_store: str) 
     assert runs["e"].data.metrics == {"parent": 1.0, "child": 1.0}
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_waits_for_its_restoration(start: StartProgram, sqlite_store: str) -> None:
     """Runs of an experiment that was deleted are kept, `sync` names the command that helps, and then they arrive."""
     mlflow = client(sqlite_store)

@@ -102,6 +102,7 @@ def test_processes_on_two_machines(words: list[Any], faults: dict[int, Any], pat
 @pytest.mark.usefixtures("no_pauses", "short_stretches")
 @settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=POINTS, faults=st.dictionaries(st.integers(1, 40), FAULT, max_size=6))
+@pytest.mark.slow
 def test_equal_points_of_several_processes(words: list[Any], faults: dict[int, Any]) -> None:
     """Whoever is killed when, of equal points that processes log in the same milliseconds every one is kept, once."""
     with tempfile.TemporaryDirectory() as folder:

@@ -586,6 +586,7 @@ def test_at_a_server(shared_server: Server) -> None:
     assert_frame_equal(trackdsl.runs(name), trackdsl.runs(name, tracking_uri=database))
 
 
+@pytest.mark.slow
 def test_what_was_just_recorded_is_there(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
     """A program that asks for its own runs finds them, the one that is open included, by its handle too."""
     program = start(

@@ -385,6 +385,7 @@ def test_an_unreachable_server(online: None, tmp_path: Path) -> None:
     assert [run.info.run_name for run in all_runs()] == ["found"]
 
 
+@pytest.mark.slow
 def test_offline_spool(online: None, own_server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """With `offline="spool"` a session goes on without its server, which has everything once it is there."""
     run = start_logging("patient", config={"tracking_uri": own_server.uri}, offline="spool")

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.seeds.recorded import Recorded, run_program
+from tests.seeds.recorded import Recorded, once, run_program
 from trackdsl import settings
 
 
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Recorded:
     pytest.importorskip("matplotlib")
-    folder = tmp_path_factory.mktemp("plain")
-    shutil.copy(empty_store, folder / "mlflow.db")
-    run_program("plain_mlflow.py", folder)
+
+    def make(folder: Path) -> None:
+        shutil.copy(empty_store, folder / "mlflow.db")
+        run_program("plain_mlflow.py", folder)
+
+    folder = once(tmp_path_factory, "plain-mlflow", make)
     return Recorded(folder, f"sqlite:///{folder}/mlflow.db")
 
 

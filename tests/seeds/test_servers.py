@@ -16,7 +16,7 @@ import trackdsl
 from tests import services as real
 from tests.conftest import client, deliver, sync
 from tests.services import Service
-from trackdsl import experiment
+from trackdsl import TrackingServerError, experiment, start_logging
 from trackdsl.cli import main
 
 Services = Callable[..., Service]
@@ -76,8 +76,8 @@ def test_r22_a_server_with_a_local_artifact_root(elsewhere: str, services: Servi
     assert list(folder.glob(f"*/{found.info.run_id}/artifacts/notes/hello.txt"))
 
 
-def test_r23_a_server_that_does_not_know_its_name(elsewhere: str) -> None:
-    """Called by a name that `--allowed-hosts` does not have, it is no use; `trackdsl status` says what to do."""
+def test_r23_a_server_that_does_not_know_its_name(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called by a name that `--allowed-hosts` does not have, it is no use; a start and `status` say what to do."""
     uri = elsewhere.replace("0.0.0.0", "127.0.0.3")  # noqa: S104
     trackdsl.configure(tracking_uri=uri)
     with experiment("row-23"):
@@ -89,6 +89,10 @@ def test_r23_a_server_that_does_not_know_its_name(elsewhere: str) -> None:
     ).stdout
     assert "Invalid Host header" in status
     assert "--allowed-hosts" in status
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    with pytest.raises(TrackingServerError, match=r"403: 'Invalid Host header.*--allowed-hosts") as caught:
+        start_logging("row-23", config={"tracking_uri": uri})
+    assert caught.value.status == 403
 
 
 @pytest.fixture

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import ast
 import inspect
+import shutil
 from pathlib import Path
 
 import pytest
 
 import trackdsl.compat.tracelet as tracelet
-from tests.conftest import Server, free_port
-from tests.seeds.recorded import Recorded, run_program
+from tests.conftest import Server, deliver, free_port
+from tests.seeds.recorded import Recorded, once, run_program
 from trackdsl import OptionError, settings
 from trackdsl.testing import capture_runs
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sessions")
-
-
-@pytest.fixture(scope="session")
-def here(folder: Path, empty_store: Path, shared_server: Server) -> Recorded:
+def here(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Recorded:
     """The store of the working folder, which the program used where it named none."""
-    import shutil
 
-    shutil.copy(empty_store, folder / "mlflow.db")
-    run_program("sessions.py", folder, shared_server.uri, f"http://127.0.0.1:{free_port()}")
+    def make(folder: Path) -> None:
+        for name in ("mlflow.db", "other.db"):
+            shutil.copy(empty_store, folder / name)
+        run_program("sessions.py", folder, f"sqlite:///{folder}/other.db", f"http://127.0.0.1:{free_port()}")
+
+    folder = once(tmp_path_factory, "sessions", make)
     return Recorded(folder, f"sqlite:///{folder}/mlflow.db")
 
 
 @pytest.fixture(scope="session")
-def there(here: Recorded, shared_server: Server) -> Recorded:
-    """The server that it named in some of its calls."""
-    return Recorded(here.folder, shared_server.uri)
+def there(here: Recorded) -> Recorded:
+    """The one that it named in some of its calls."""
+    return Recorded(here.folder, f"sqlite:///{here.folder}/other.db")
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +51,14 @@ def test_r01_the_backend_is_documented() -> None:
     assert all(inspect.getdoc(getattr(tracelet, name)) for name in tracelet.__all__)
 
 
-def test_r02_a_server_gets_runs_and_experiments(there: Recorded) -> None:
+def test_r02_a_server_gets_runs_and_experiments(shared_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs and the experiments they are in appear at an MLflow server."""
-    assert there.run("placed").info.status == "FINISHED"
-    assert "Custom Experiments" in there.experiments.values()
+    tracelet.start_logging("at a server", config={"tracking_uri": shared_server.uri, "experiment_name": "Managed"})
+    tracelet.stop_logging()
+    deliver(shared_server.uri)
+    recorded = Recorded(Path(), shared_server.uri)
+    assert recorded.run("at a server").info.status == "FINISHED"
+    assert recorded.experiment_of("at a server") == "Managed"
 
 
 def test_r03_project_and_backend(here: Recorded) -> None:
