@@ -893,6 +893,7 @@ def test_keras(here: str) -> None:
     assert (tree.count, tree.statuses()) == (1, {"FINISHED"})
 
 
+@pytest.mark.slow
 def test_lightning(here: str) -> None:
     """PyTorch Lightning's autologging lands on the runs of two stages that train one after the other."""
     lightning = pytest.importorskip("lightning")

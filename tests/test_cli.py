@@ -271,6 +271,7 @@ class TestSync:
         assert journals(spool) == []
         assert not delivery_pids(spool)
 
+    @pytest.mark.slow
     def test_unreachable_server(self, start: StartProgram, spool: Path) -> None:
         """A server that is away fails `sync` within seconds, by name; nothing is lost, and other stores are served."""
         port = free_port()
@@ -398,6 +399,7 @@ class TestDemo:
         assert len(mlflow.get_run(runs["digits"].info.run_id).outputs.model_outputs) == 1
         assert [file.path for file in mlflow.list_artifacts(runs["evaluate"].info.run_id)] == ["report.json"]
 
+    @pytest.mark.slow
     def test_unreachable_server(self, spool: Path) -> None:
         """Without a server the demo fails by saying what is wrong and what to do; its runs are kept."""
         uri = f"http://me:hunter2@127.0.0.1:{free_port()}"
@@ -424,6 +426,7 @@ class TestDemo:
         assert "Error: TRACKDSL_MODE is 'onlin'" in bad.stderr
 
 
+@pytest.mark.slow
 def test_newer_holds_up_nobody(start: StartProgram, spool: Path) -> None:
     """A journal of a later version is not touched, and later ones of the same store are delivered."""
     for _ in range(2):

@@ -303,6 +303,7 @@ def test_another_machine_may_have_the_same_name(tmp_path: Path) -> None:
         (tmp_path / "elsewhere").rename(journal)
 
 
+@pytest.mark.slow
 def test_ids_at_mlflow_of_runs_of_others(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """A program that has recorded nothing yet is told the ids of runs that it has from others, another machine too."""
     program = start(

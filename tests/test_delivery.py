@@ -212,6 +212,7 @@ def test_the_default_store_is_where_mlflow_puts_it(start: StartProgram, tmp_path
     assert (expected / "a.txt").read_text() == "hello"
 
 
+@pytest.mark.slow
 def test_the_delivery_process_goes_away(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """A moment after the last program has ended, no delivery process and no journal is left."""
     from .conftest import delivery_pids
@@ -256,6 +257,7 @@ def test_many_programs_have_one_delivery_process(start: StartProgram, tmp_path: 
     assert "WARNING" not in log, log
 
 
+@pytest.mark.slow
 def test_the_worker_runs_inside_the_program_too(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """With `delivery="thread"` no process is started, and everything arrives before the program ends."""
     from .conftest import delivery_pids
@@ -279,6 +281,7 @@ def test_the_worker_runs_inside_the_program_too(start: StartProgram, tmp_path: P
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+@pytest.mark.slow
 def test_git_is_told(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Commit, branch, remote without credentials, and whether the tree is dirty, from the program's repository."""
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.com"]

@@ -107,8 +107,8 @@ def check(told: Told, ended: str, uri: str | None = None) -> None:
             (signal.SIGKILL, "online", True),
             (signal.SIGKILL, "offline", False),
             (signal.SIGTERM, "online", False),
-            (signal.SIGTERM, "offline", True),
-            (signal.SIGINT, "online", True),
+            (signal.SIGTERM, "offline", False),
+            (signal.SIGINT, "online", False),
             (signal.SIGINT, "offline", False),
         )
     ],
@@ -145,6 +145,7 @@ def test_no_run_of_a_dead_process_stays_running(start: StartProgram, tmp_path: P
     wait_until(lambda: not delivery_pids(tmp_path / "spool"), "the delivery process to end")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_program_as_ever(start: StartProgram, tmp_path: Path) -> None:
     """Interrupted, the program dies by the signal, as a shell or Makefile around it expects."""
     program = start(
@@ -161,6 +162,7 @@ def test_ctrl_c_ends_a_program_as_ever(start: StartProgram, tmp_path: Path) -> N
     assert program.kill(signal.SIGINT) == -signal.SIGINT
 
 
+@pytest.mark.slow
 def test_a_store_that_is_removed_is_made_again(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Where the SQLite file is deleted between two programs, the delivery process at work goes on with a new one."""
     source = "import trackdsl\nwith trackdsl.stage('s') as run: run.log_metric('m', 1)"
@@ -176,6 +178,7 @@ def test_a_store_that_is_removed_is_made_again(start: StartProgram, tmp_path: Pa
     assert keeper.finish()[0] == 0
 
 
+@pytest.mark.slow
 def test_the_end_of_a_program(start: StartProgram, sqlite_store: str) -> None:
     """Uncaught exceptions, `sys.exit` and `os._exit` each end their runs as they should."""
     ends = {
@@ -373,6 +376,7 @@ def test_an_outage_ends_with_everything_delivered(start: StartProgram, own_serve
     assert not list(journals(tmp_path / "spool"))
 
 
+@pytest.mark.slow
 def test_two_stores_do_not_hold_each_other_up(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
     """One program, two stores, one of them away: the other gets its runs at once."""
     from .conftest import free_port
@@ -394,6 +398,7 @@ def test_two_stores_do_not_hold_each_other_up(start: StartProgram, sqlite_store:
     end_delivery(tmp_path / "spool")
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_told_on_the_run(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """A flipped byte costs one record; the rest arrives, and the run says that something is missing."""
     program = start(
@@ -418,6 +423,7 @@ def test_a_damaged_record_is_told_on_the_run(start: StartProgram, tmp_path: Path
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_lost_events_are_told_on_the_run(start: StartProgram, sqlite_store: str) -> None:
     """The number of events that a full disk cost is a tag of the run."""
     from .test_journal import FULL_DISK
@@ -431,6 +437,7 @@ def test_lost_events_are_told_on_the_run(start: StartProgram, sqlite_store: str)
     assert "trackdsl.lost_events" not in runs["first"].data.tags
 
 
+@pytest.mark.slow
 def test_forked_children_end_truthfully(start: StartProgram, sqlite_store: str) -> None:
     """A child that is killed has its run KILLED while the parent goes on; both log on the parent's run."""
     program = start("""
@@ -475,6 +482,7 @@ def test_a_deleted_experiment_waits_for_its_restoration(start: StartProgram, sql
     assert [run.info.run_name for run in all_runs(sqlite_store)] == ["gone"]
 
 
+@pytest.mark.slow
 def test_a_stopped_delivery_process_is_replaced(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Killed while the program goes on, the delivery process is started again by the program itself."""
     program = start(

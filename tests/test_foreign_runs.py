@@ -87,6 +87,7 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_pauses", "short_stretches")
 @settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=WORDS, faults=st.dictionaries(st.integers(1, 80), FAULT, max_size=8), patience=st.sampled_from([0.0, 1e9]))
+@pytest.mark.slow
 def test_processes_on_two_machines(words: list[Any], faults: dict[int, Any], patience: float) -> None:
     """Whoever dies or fails when, and however runs of several processes refer to each other, all is there, once."""
     store = MemoryStore(faults)
@@ -503,6 +504,7 @@ def test_two_machines_at_a_real_store(store: str, tmp_path: Path) -> None:
         each.close()
 
 
+@pytest.mark.slow
 def test_equal_points_of_forked_processes(start: StartProgram, sqlite_store: str) -> None:
     """Four processes and their parent log the same point on one run, in the same milliseconds: every one is kept."""
     program = start(
@@ -535,6 +537,7 @@ def test_equal_points_of_forked_processes(start: StartProgram, sqlite_store: str
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_the_end_of_a_program_waits_for_its_children(start: StartProgram, sqlite_store: str) -> None:
     """What a child process recorded, which ended without waiting, is at MLflow when its parent has ended."""
     program = start(

@@ -114,6 +114,7 @@ def ended(finish: Callable[[Any], Any], fail_at: int | None = None) -> RecordedR
     return captured.one("training")
 
 
+@pytest.mark.slow
 def test_how_it_ends_is_told() -> None:
     """Exhausted: FINISHED. Raised: FAILED. Closed or dropped early: FINISHED, with a tag. Never asked: no run."""
     assert (ended(list).status, ended(list).tags) == ("FINISHED", {})
@@ -361,6 +362,7 @@ class Batch:
     """Something large."""
 
 
+@pytest.mark.slow
 def test_what_passes_through_is_let_go() -> None:
     """While the body makes the next item, the wrapper holds neither the last one, nor what was sent, nor arguments."""
     alive: list[weakref.ref[Batch]] = []

@@ -34,7 +34,7 @@ from trackdsl.handlers._dataset import by
 from trackdsl.handlers._registry import handler_named, name_of, writer_for
 from trackdsl.testing import capture_runs
 
-QUICK = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Bomb:

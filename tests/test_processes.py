@@ -290,6 +290,7 @@ def test_tasks_of_executors(start: StartProgram, sqlite_store: str) -> None:
     }
 
 
+@pytest.mark.slow
 def test_joblib(start: StartProgram, sqlite_store: str) -> None:
     """Tasks of `Parallel` belong to the scope that called it, with every backend, lazily, nested, and by a generator.
 

@@ -235,6 +235,7 @@ def test_the_doctor_names_what_to_mend(shared_server: Server, sqlite_store: str)
     assert "TRACKDSL_MODE is 'ofline'; did you mean `offline`?" in findings(told, "problem")["setting mode"]["text"]
 
 
+@pytest.mark.slow
 def test_the_doctor_for_people(sqlite_store: str) -> None:
     """Without --json there is a table of settings, a line for each check, and a verdict."""
     done = subprocess.run(

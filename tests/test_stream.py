@@ -65,7 +65,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_pauses")
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(words=PROGRAM, faults=st.dictionaries(st.integers(1, 50), FAULT, max_size=8))
 def test_everything_arrives_once(words: list[Any], faults: dict[int, Any]) -> None:
     """Whenever the store goes away or delivery is killed, before or after a call took effect, all is there once."""

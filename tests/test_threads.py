@@ -88,13 +88,13 @@ def test_gathered_tasks_record_each_on_its_own_run(store: str) -> None:
         await asyncio.sleep(0)
         log_metric("value", int(name[1]))
 
-    @trackdsl.experiment("tasks")
+    @trackdsl.experiment("tasks", run_name="gathered")
     async def root() -> None:
         await asyncio.gather(branch("a"), branch("b"))
 
     asyncio.run(root())
     deliver()
-    runs = [run for run in all_runs(store) if run.data.tags.get("trackdsl.path", "").startswith("root")]
+    runs = [run for run in all_runs(store) if run.data.tags.get("trackdsl.path", "").startswith("gathered")]
     by_id = {run.info.run_id: run for run in runs}
     assert len(runs) == 9
     for run in runs:
@@ -102,9 +102,9 @@ def test_gathered_tasks_record_each_on_its_own_run(store: str) -> None:
         parent = by_id.get(run.data.tags.get("mlflow.parentRunId"))
         if run.info.run_name == "branch":
             assert parent is not None
-            assert parent.info.run_name == "root"
+            assert parent.info.run_name == "gathered"
             assert run.data.metrics == dict.fromkeys(("before", "after"), float(ord(run.data.params["name"])))
-        elif run.info.run_name != "root":
+        elif run.info.run_name != "gathered":
             assert parent is not None
             assert run.data.params["name"][0] == parent.data.params["name"]
             assert run.data.metrics == {"value": float(run.data.params["name"][1])}

@@ -407,6 +407,7 @@ def test_objects_that_are_called(word: Word) -> None:
     assert inspect.signature(made) == inspect.signature(weights)
 
 
+@pytest.mark.slow
 def test_copies_and_weak_references(word: Word) -> None:
     """A function is its own copy; nothing of a function that is let go stays."""
 

@@ -735,6 +735,7 @@ ROWS = st.lists(st.tuples(st.sampled_from(["t.json", "u.json"]), st.integers(0, 
     order=st.lists(st.tuples(st.booleans(), st.integers(1, 3)), max_size=15),
     base=st.booleans(),
 )
+@pytest.mark.slow
 def test_rows_are_appended_once_whenever_delivery_is_killed(
     first: list[tuple[str, int]],
     second: list[tuple[str, int]],

@@ -44,7 +44,7 @@ _MAX_COPIED = 32 << 20
 #: Packages whose models may be asked for an answer without anybody having said so.
 _KNOWN = frozenset(
     ["builtins", "cloudpickle", "collections", "copyreg", "functools", "joblib", "keras", "lightgbm", "numpy", "pandas",
-     "scipy", "sklearn", "torch", "xgboost"]
+     "scipy", "sklearn", "tensorflow", "torch", "xgboost"]
 )  # fmt: skip
 #: How many arguments are tried as input of a model that does not know what it was fitted on.
 _MAX_TRIES = 3

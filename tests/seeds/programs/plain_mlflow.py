@@ -69,11 +69,11 @@ Path("facts.txt").write_text(repr([*facts, RunStatus.to_string(RunStatus.FINISHE
 mlflow.enable_system_metrics_logging()
 mlflow.set_system_metrics_sampling_interval(0.2)
 with mlflow.start_run(run_name="system of MLflow"):
-    until = time.monotonic() + 3
+    until = time.monotonic() + 1.5
     while time.monotonic() < until:
         sum(range(10_000))
 with experiment("system", run_name="system of trackdsl"):
-    until = time.monotonic() + 3
+    until = time.monotonic() + 1.5
     while time.monotonic() < until:
         sum(range(10_000))
 mlflow.disable_system_metrics_logging()
