@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -210,6 +211,9 @@ ENDS = {
     "no stop": ("pass", "", "FINISHED"),
     "crash": ("raise ValueError('boom')", "", "FAILED"),
     "crash, stopped at exit": ("raise ValueError('boom')", "atexit.register(trackdsl.stop_logging)", "FAILED"),
+    "exit code": ("sys.exit(3)", "", "FAILED"),
+    "exit code, stopped at exit": ("sys.exit('no data')", "atexit.register(trackdsl.stop_logging)", "FAILED"),
+    "exit": ("sys.exit()", "", "FINISHED"),
     "stopped at exit": ("pass", "atexit.register(trackdsl.stop_logging)", "FINISHED"),
     "interrupted": ("signal.raise_signal(signal.SIGINT)", "", "KILLED"),
     "stopped, then crashed": ("trackdsl.stop_logging(); raise ValueError('boom')", "", "FINISHED"),
@@ -222,7 +226,7 @@ def test_however_the_program_ends(start: StartProgram, sqlite_store: str, monkey
     """The status of a session says how its program ended: by itself, by a crash, by a signal, stopped or not."""
     programs = {}
     for name, (body, before, _) in ENDS.items():
-        head = "import atexit, os, signal, traceback\nimport trackdsl\n"
+        head = "import atexit, os, signal, sys, traceback\nimport trackdsl\n"
         programs[name] = start(f"{head}trackdsl.start_logging({name!r})\n{before}\n{body}\n", TRACKDSL_MODE="offline")
     for program in programs.values():
         program.finish()
@@ -344,6 +348,19 @@ def test_both_names_of_a_step(captured: Captured) -> None:
     stop_logging()
     kept = captured.one("r").metrics
     assert [p.step for p in kept["m"]] == [p.step for p in kept["n"]] == [0, 7]
+
+
+def test_sys_exit_is_as_ever(captured: Captured) -> None:
+    """While a session is open `sys.exit` does what it always does, and afterwards it is the very same."""
+    before = sys.exit
+    start_logging("first")
+    start_logging("second")
+    with pytest.raises(SystemExit) as caught:
+        sys.exit("with words")
+    assert caught.value.code == "with words"
+    assert sys.exit.__name__ == "exit"
+    stop_logging()
+    assert sys.exit is before
 
 
 def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:

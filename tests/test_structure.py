@@ -24,6 +24,7 @@ LAYERS = [
     {"__init__"},
     {"compat"},
     {"session"},
+    {"_session_choices", "_endings"},
     {"_model_registry"},
     {"_decorators", "_configure", "_log", "_steps", "_reading", "query", "integrations"},
     {"_blocks", "_call", "_shapes_like_importlib_bootstrap"},

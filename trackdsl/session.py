@@ -12,54 +12,26 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal
 
 from trackdsl import _context, _roots, settings
 from trackdsl._call import close_scope, open_scope
 from trackdsl._configure import configure
 from trackdsl._context import Scope
+from trackdsl._endings import ExitWatch, last_uncaught
 from trackdsl._options import Options
 from trackdsl._quiet import quiet
 from trackdsl._record import fault
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._secrets import mask_text
+from trackdsl._session_choices import Choice, SessionSettings, checked, choose, told_by
 from trackdsl._state import state
-from trackdsl._suggest import suggestion_for
 from trackdsl._target import Target, overridden, target_for
 from trackdsl.errors import OptionError, TrackdslError, TrackingServerUnreachable, as_mlflows, logger
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_KEYS = ("tracking_uri", "experiment_name", "run_name", "tags")
 _OFFLINE = ("raise", "spool")
 #: What settings say to the whole program, and not of a run.
 _PROGRAM = tuple(name for name in settings.NAMES if name not in ("tracking_uri", "experiment_name"))
-
-
-class SessionSettings(Protocol):
-    """What `start_logging(settings=)` takes: a `trackdsl.Settings`, or a `TraceletSettings`."""
-
-    def session(self) -> Mapping[str, Any]:
-        """Any of `project`, `backend`, `tracking_uri`, `experiment_name`, and settings for the whole program."""
-
-
-@dataclass
-class _Choice:
-    """Where a session goes and what it is called, from all that was given.
-
-    Attributes:
-        run_name: the name of its run.
-        experiment: the MLflow experiment; None where nobody says.
-        tracking_uri: None where nobody says.
-        tags: of the run.
-    """
-
-    run_name: str
-    experiment: str | None
-    tracking_uri: str | None
-    tags: dict[str, Any] = field(default_factory=dict)
 
 
 class _Session:
@@ -78,7 +50,7 @@ class _Session:
         self._pid = os.getpid()
         self._place = _place()
         self._handled = id(sys.exc_info()[1])
-        self._last = id(_last_uncaught())
+        self._last = id(last_uncaught())
 
     def is_of_here(self) -> bool:
         """Whether it was started in this process, thread and task."""
@@ -91,19 +63,22 @@ class _Session:
             return error
         if threading.main_thread().is_alive():
             return None
-        error = _last_uncaught()
-        return error if id(error) != self._last else None
+        error = last_uncaught()
+        return error if error is not None and id(error) != self._last else _exit.error
 
     def end(self, error: BaseException | None) -> None:
         """End its run, and take it out of the scopes, also from within others."""
         self.ended = True
         with contextlib.suppress(ValueError):
             _open.remove(self)
+        if not _open:
+            _exit.put_back()
         if self.scope is not None:
             _context.take_out(self.scope)
             close_scope(self.scope, error)
 
 
+_exit = ExitWatch()
 #: The sessions of this process that are open, the latest last.
 _open: list[_Session] = []
 
@@ -153,8 +128,8 @@ def start_logging(
     """
     if offline not in _OFFLINE:
         raise OptionError(f"start_logging(offline=...) takes 'raise' or 'spool', not {offline!r}.", option="offline")
-    told = _told_by(settings)
-    choice = _choice(exp_name, project, backend, _checked(config), told)
+    told = told_by(settings)
+    choice = choose(exp_name, project, backend, checked(config), told)
     with _configured({name: value for name, value in told.items() if name in _PROGRAM}):
         if quiet.on and quiet.here():
             return NULL_RUN
@@ -193,6 +168,7 @@ def _begin(options: Options) -> Run:
     except Exception as error:  # A fault in tracking is no reason not to go on.
         fault("starting a session", error)
         return NULL_RUN
+    _exit.take()
     _open.append(session)
     return session.scope.run
 
@@ -212,78 +188,7 @@ def _configured(chosen: Mapping[str, Any]) -> Iterator[None]:
         raise
 
 
-def _choice(
-    exp_name: str,
-    project: str | None,
-    backend: str | Iterable[str],
-    config: Mapping[str, Any],
-    told: Mapping[str, Any],
-) -> _Choice:
-    _check_backend(told.get("backend") or backend if backend == "mlflow" else backend)
-    project = project or told.get("project")
-    for option, value in (("exp_name", exp_name), ("project", project)):
-        if value is not None and not isinstance(value, str):
-            raise OptionError(f"start_logging({option}=...) takes text, not {value!r}.", option=option)
-    named = config.get("experiment_name") or told.get("experiment_name")
-    tags = dict(config.get("tags") or {})
-    if project is not None:
-        tags.setdefault("project", project)
-    return _Choice(
-        run_name=config.get("run_name") or exp_name or "session",
-        experiment=named or (project if _nobody_says_experiment() else None),
-        tracking_uri=config.get("tracking_uri") or told.get("tracking_uri"),
-        tags=tags,
-    )
-
-
-def _told_by(chosen: SessionSettings | None) -> Mapping[str, Any]:
-    if chosen is None:
-        return {}
-    session: Callable[[], Mapping[str, Any]] | None = getattr(chosen, "session", None)
-    if session is None:
-        raise OptionError(
-            f"start_logging(settings=...) takes a trackdsl.Settings or a TraceletSettings, not {chosen!r}; a dict is "
-            "for config=...",
-            option="settings",
-        )
-    return session()
-
-
-def _checked(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    if config is None:
-        return {}
-    if not isinstance(config, Mapping):
-        raise OptionError(f"start_logging(config=...) takes a dict, not {config!r}.", option="config")
-    for key, value in config.items():
-        if key not in _KEYS:
-            hint = suggestion_for(str(key), _KEYS)
-            raise OptionError(
-                f"start_logging(config=...) has no key {key!r}{hint.text} Known: {', '.join(_KEYS)}.",
-                option=str(key),
-                suggestion=hint.name,
-            )
-        kind = Mapping if key == "tags" else str
-        if value is not None and not isinstance(value, kind):
-            raise OptionError(f"config[{key!r}] must be a {kind.__name__.lower()}, not {value!r}.", option=key)
-    return config
-
-
-def _check_backend(backend: str | Iterable[str]) -> None:
-    named = [backend] if isinstance(backend, str) else list(backend)
-    for name in named:
-        if name != "mlflow":
-            raise OptionError(
-                f"start_logging(backend={name!r}): trackdsl records to MLflow alone. Write backend='mlflow', or leave "
-                "it out.",
-                option="backend",
-            )
-
-
-def _nobody_says_experiment() -> bool:
-    return settings.look_up("experiment_name").source == "default" and settings.experiment_id() is None
-
-
-def _check(choice: _Choice, previous: _Session | None, offline: str) -> None:
+def _check(choice: Choice, previous: _Session | None, offline: str) -> None:
     """Ask the store, where a root run is to go to one now."""
     if overridden() or settings.mode() != "online":
         return
@@ -302,7 +207,7 @@ def _check(choice: _Choice, previous: _Session | None, offline: str) -> None:
         raise as_mlflows(error) from None
 
 
-def _destination(choice: _Choice, previous: _Session | None) -> tuple[Target | None, str | None]:
+def _destination(choice: Choice, previous: _Session | None) -> tuple[Target | None, str | None]:
     """The target and the experiment of a root run; no target where it is to be a child."""
     outer = _context.current()
     while outer is not None and previous is not None and outer.owner is previous:
@@ -348,10 +253,6 @@ def _place() -> tuple[int, int]:
         with contextlib.suppress(RuntimeError):
             task = asyncio.current_task()
     return threading.get_ident(), id(task)
-
-
-def _last_uncaught() -> BaseException | None:
-    return getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
 
 
 def _scope_of_only() -> Scope | None:
