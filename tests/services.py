@@ -94,7 +94,11 @@ def shared(folder: Path, start: Callable[[Path], Service]) -> Iterator[Service]:
 
 def needs(module: str) -> None:
     """Skip unless a module can be imported."""
-    if importlib.util.find_spec(module) is None:
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # What it is in is missing.
+        found = None
+    if found is None:
         pytest.skip(f"needs {module}: pip install -e '.[stores]'")
 
 

@@ -215,7 +215,7 @@ ENDS = {
     "exit code, stopped at exit": ("sys.exit('no data')", "atexit.register(trackdsl.stop_logging)", "FAILED"),
     "exit": ("sys.exit()", "", "FINISHED"),
     "stopped at exit": ("pass", "atexit.register(trackdsl.stop_logging)", "FINISHED"),
-    "interrupted": ("signal.raise_signal(signal.SIGINT)", "", "KILLED"),
+    "interrupted": ("raise KeyboardInterrupt", "", "KILLED"),
     "stopped, then crashed": ("trackdsl.stop_logging(); raise ValueError('boom')", "", "FINISHED"),
     "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "", "KILLED"),
     "crash caught and told": ("try: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()", "", "FINISHED"),

@@ -96,6 +96,7 @@ def test_r62_each_artifact_store_holds_what_was_recorded(
     if kind == "local":
         root = Path("kept").absolute().as_uri()
     else:
+        real.needs({"s3": "boto3", "azure": "azure.storage.blob", "gcs": "google.cloud.storage"}[kind])
         for name, value in services(kind, getattr(real, kind)).environment.items():
             monkeypatch.setenv(name, value)
     client(sqlite_store).create_experiment("row-62", root)
