@@ -31,6 +31,18 @@ hypothesis.settings.load_profile("patient")
 PATIENCE = 90.0
 
 
+#: What concerns values alone: shown at SQLite always, and at a server by the slow tests.
+_OF_VALUES = {"test_returns.py", "test_arguments.py", "test_words.py", "test_reading.py", "test_models.py"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the rest of what concerns values alone to the slow tests."""
+    for item in items:
+        if item.path.name in _OF_VALUES and "[server" in item.name:
+            item.add_marker(pytest.mark.slow)
+
+
 def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
     """Wait for a condition; its first true value is returned."""
     give_up = time.monotonic() + patience

@@ -668,6 +668,7 @@ def test_offline(here: str, monkeypatch: pytest.MonkeyPatch, told: list[str]) ->
     assert "mlflow.parentRunId" not in runs["s-theirs"].data.tags
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away(online: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
     """Where delivery tries in vain, a plain call waits once, and from then on goes where MLflow sends it by itself."""
     from trackdsl.mlflow_bridge import _arrival
@@ -798,6 +799,7 @@ def sklearn_autolog() -> Iterator[None]:
     mlflow.sklearn.autolog(disable=True, silent=True)
 
 
+@pytest.mark.slow
 def test_scikit_learn(here: str, sklearn_autolog: None) -> None:
     """Fits land on the run of their stage: with its parameters, in tasks, and in threads at the same time."""
     from sklearn.linear_model import LogisticRegression

@@ -187,6 +187,7 @@ def test_inside_a_run_of_plain_mlflow(sqlite_store: str) -> None:
     assert outer.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_the_default_store_is_where_mlflow_puts_it(start: StartProgram, tmp_path: Path) -> None:
     """With nothing set, runs are in ./mlflow.db, and artifacts below ./mlruns/<experiment>/<run>/artifacts."""
     program = start(

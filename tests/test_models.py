@@ -343,6 +343,7 @@ class Dying:
         return call
 
 
+@pytest.mark.slow
 def test_a_crash_anywhere_leaves_one_model(sqlite_store: str) -> None:
     """Killed between any two requests and begun again, there is one model, one output and one version, all whole."""
     import mlflow

@@ -469,6 +469,7 @@ def test_the_picture_of_a_tree(zoo: str) -> None:
     assert "\x1b" not in page
 
 
+@pytest.mark.slow
 def test_a_deep_tree_and_a_circle(sqlite_store: str) -> None:
     """Neither a thousand levels nor parents that go round in a circle stop it."""
     mlflow = client(sqlite_store)

@@ -155,6 +155,7 @@ def found_in(folder: Path) -> dict[str, set[bytes]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_byte_that_is_written_holds_a_secret(start: StartProgram, tmp_path: Path) -> None:
     """By name, type, marker and shape, at any depth: not in the spool, the store, the artifacts, nor the logs."""
     program = start(PROGRAM, "--password=PLANT037x7Qz", DB_PASSWORD="PLANT038x7Qz", TRACKDSL_MODE="offline")

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from trackdsl._uris import absolute
 from trackdsl._run import AdoptedRun, Run
 from trackdsl._target import Target
+from trackdsl._uris import absolute
 from trackdsl.errors import RunNotReady
 from trackdsl.journal._writer import Writer
 
