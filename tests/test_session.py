@@ -493,6 +493,7 @@ class Answers:
         (200, b"<html>Welcome to nginx</html>", None, "200.*not as an MLflow server"),
         (200, b"{}", b"2.22.1", r"runs MLflow 2\.22\.1; trackdsl works with 3\.1 or newer, below 4\.0.*Upgrade"),
         (200, b"{}", b"1.30.0", r"MLflow 1\.30\.0"),
+        (200, b"{}", b"4.2.0", r"MLflow 4\.2\.0.*pip install --upgrade trackdsl"),
         (500, b"Internal Server Error", b"3.17.2", "500"),
     ],
 )

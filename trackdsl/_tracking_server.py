@@ -123,11 +123,13 @@ def _version(session: Any, uri: str) -> str:
     if found is None:
         return ""
     least, beyond = VERSIONS
-    if not least <= (int(found[1]), int(found[2])) < beyond:
+    number = (int(found[1]), int(found[2]))
+    if not least <= number < beyond:
+        older = "Upgrade the server (`pip install --upgrade mlflow`, then `mlflow db upgrade`)"
+        newer = "Upgrade here (`pip install --upgrade trackdsl mlflow`)"
         raise TrackingServerError(
             f"{mask_text(uri)} runs MLflow {text}; trackdsl works with {_dotted(least)} or newer, below "
-            f"{_dotted(beyond)}. Upgrade the server (`pip install --upgrade mlflow`, then `mlflow db upgrade`), or "
-            "name another one.",
+            f"{_dotted(beyond)}. {older if number < least else newer}, or name another one.",
             uri=mask_text(uri),
             status=200,
         )
