@@ -180,6 +180,85 @@ def test_where_nothing_is_current_the_only_session_is(captured: Captured, caplog
     assert "outside of any run" in caplog.text
 
 
+def test_sessions_of_threads_are_their_own(captured: Captured) -> None:
+    """Threads that have nothing in common open root runs side by side, and their stages land on none but their own."""
+    ready, opened = threading.Barrier(4), threading.Barrier(4)
+
+    def trial(number: int) -> None:
+        ready.wait(60)
+        with stage(f"before-{number}"):
+            pass
+        start_logging(f"trial-{number}").log_metric("value", number)
+        opened.wait(60)
+        with stage(f"inside-{number}"):
+            pass
+        stop_logging()
+
+    # From plain threads: as those of a pool that was there before.
+    threads = [threading.Thread(target=trial, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(4):
+        assert captured.one(f"before-{number}").parent is None
+        assert captured.one(f"trial-{number}").parent is None
+        assert captured.one(f"inside-{number}").path == f"trial-{number}/inside-{number}"
+
+
+def test_one_thread_after_the_other(captured: Captured) -> None:
+    """A session that one thread has open is nothing to another thread, which begins roots."""
+    opened, go_on = threading.Event(), threading.Event()
+
+    def keep_open() -> None:
+        start_logging("of a thread")
+        opened.set()
+        go_on.wait(60)
+        stop_logging()
+
+    thread = threading.Thread(target=keep_open)
+    thread.start()
+    assert opened.wait(60)
+    with stage("elsewhere"):
+        pass
+    start_logging("another")
+    stop_logging()
+    go_on.set()
+    thread.join()
+    assert {run.name for run in captured.roots} == {"of a thread", "elsewhere", "another"}
+    assert {run.status for run in captured.runs} == {"FINISHED"}
+
+
+def test_in_a_notebook(tmp_path: Path) -> None:
+    """Cells of a real kernel, also those that await: one session goes on in the next cell, the next one ends it."""
+    manager = pytest.importorskip("jupyter_client.manager", reason="pip install ipykernel jupyter_client")
+    pytest.importorskip("ipykernel", reason="pip install ipykernel jupyter_client")
+    kernel, client_ = manager.start_new_kernel()
+
+    def cell(code: str) -> str:
+        out: list[str] = []
+        client_.execute_interactive(
+            code, output_hook=lambda message: out.append(message["content"].get("text", "")), timeout=90
+        )
+        return "".join(out).strip()
+
+    try:
+        cell("import asyncio, trackdsl")
+        cells = (
+            "run = trackdsl.start_logging('a')",
+            "print(trackdsl.current_run().path)",
+            "await asyncio.sleep(0); run = trackdsl.start_logging('b')",
+            "trackdsl.current_run().log_metric('m', 1); print(run.path)",
+            "await asyncio.sleep(0); trackdsl.stop_logging(); trackdsl.stop_logging()",
+            "run = trackdsl.start_logging('c'); print(run.path)",
+            "trackdsl.stop_logging(); print(trackdsl.session._open)",
+        )
+        told = [cell(code) for code in cells]
+    finally:
+        kernel.shutdown_kernel(now=True)
+    assert [each for each in told if each and "ends the run" not in each] == ["a", "b", "c", "[]"]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

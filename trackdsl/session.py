@@ -1,7 +1,7 @@
 """`start_logging` and `stop_logging`: a run that begins at one call and ends at another.
 
 A session is current where it was started, and in what is started from there, as every scope. Where nothing is current,
-such as in threads that were there before it, it is too, as long as it is the only one that is open.
+such as in threads that were there before it, that of the main thread is, as long as it is the only one that is open.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class _Session:
         name: of its run.
         scope: the scope it opened.
         ended: it is open no more.
+        place: the thread and the task that started it.
     """
 
     def __init__(self, name: str) -> None:
@@ -48,13 +49,13 @@ class _Session:
         self.scope: Scope | None = None
         self.ended = False
         self._pid = os.getpid()
-        self._place = _place()
+        self.place = _place()
         self._handled = id(sys.exc_info()[1])
         self._last = id(last_uncaught())
 
     def is_of_here(self) -> bool:
         """Whether it was started in this process, thread and task."""
-        return self._pid == os.getpid() and self._place == _place()
+        return self._pid == os.getpid() and self.place == _place()
 
     def what_ends_it(self) -> BaseException | None:
         """The exception on its way where `stop_logging` is called in a `finally`, or that has ended the program."""
@@ -225,14 +226,19 @@ def _current() -> _Session | None:
         if isinstance(scope.owner, _Session) and not scope.owner.ended:
             return scope.owner
         scope = scope.outer
-    return _open[-1] if len(_open) == 1 or (_open and not threading.main_thread().is_alive()) else None
+    at_exit = not threading.main_thread().is_alive()
+    found = [session for session in _open if at_exit or session.is_of_here()]
+    return found[-1] if found else _only()
 
 
 def _previous() -> _Session | None:
     """The session that the next one takes the place of."""
     scope = _context.current()
-    before = scope.owner if scope is not None else _open[0] if len(_open) == 1 else None
-    return before if isinstance(before, _Session) and not before.ended and before.is_of_here() else None
+    if scope is not None and not isinstance(scope.owner, _Session):
+        return None
+    # In a notebook the context of a cell may be older than the session.
+    found = [session for session in _open if session.is_of_here()]
+    return found[-1] if found else None
 
 
 def _end_previous(previous: _Session, name: str) -> None:
@@ -252,11 +258,24 @@ def _place() -> tuple[int, int]:
     if asyncio is not None:
         with contextlib.suppress(RuntimeError):
             task = asyncio.current_task()
-    return threading.get_ident(), id(task)
+    return threading.get_ident(), 0 if task is None or _runs_cells(task) else id(task)
+
+
+def _runs_cells(task: Any) -> bool:
+    """Whether a task is one of a Jupyter kernel's, or of IPython's, which run one cell after the other."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and not {"ipykernel", "IPython"}.isdisjoint(code.co_filename.split(os.sep))
+
+
+def _only() -> _Session | None:
+    """The only session that is open, where it is that of the whole program and not of one of its threads or tasks."""
+    whole = (threading.main_thread().ident, 0)
+    return _open[0] if len(_open) == 1 and _open[0].place == whole else None
 
 
 def _scope_of_only() -> Scope | None:
-    return _open[0].scope if len(_open) == 1 else None
+    session = _only()
+    return None if session is None else session.scope
 
 
 def _at_exit() -> None:
