@@ -77,6 +77,7 @@ class _Session:
         if self.scope is not None:
             _context.take_out(self.scope)
             close_scope(self.scope, error)
+            self.scope.owner = self  # Other contexts may have it as theirs still.
 
 
 _exit = ExitWatch()
@@ -139,6 +140,7 @@ def start_logging(
             choice.experiment,
             {"run_name": choice.run_name, "tags": choice.tags, "tracking_uri": choice.tracking_uri},
         )
+        _leave_ended()
         previous = _previous()
         _check(choice, previous, offline)
         if previous is not None:
@@ -157,6 +159,7 @@ def stop_logging() -> None:
     session = _current()
     if session is not None:
         session.end(session.what_ends_it())
+    _leave_ended()
 
 
 def _begin(options: Options) -> Run:
@@ -229,6 +232,14 @@ def _current() -> _Session | None:
     at_exit = not threading.main_thread().is_alive()
     found = [session for session in _open if at_exit or session.is_of_here()]
     return found[-1] if found else _only()
+
+
+def _leave_ended() -> None:
+    """Leave the scopes of sessions that were ended from another context: another thread, or a cell of a notebook."""
+    scope = _context.current()
+    while scope is not None and isinstance(scope.owner, _Session) and scope.owner.ended:
+        scope = scope.outer
+        _context.enter(scope)
 
 
 def _previous() -> _Session | None:
