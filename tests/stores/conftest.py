@@ -73,11 +73,19 @@ class Ask:
         self.environment.update(service.environment)
         return service
 
-    def server(self, name: str, *options: str, host: str = "127.0.0.1", **environment: str) -> str:
-        """A tracking server; returns its URI."""
+    def server(
+        self,
+        name: str,
+        *options: str,
+        database: Callable[[], str] | None = None,
+        host: str = "127.0.0.1",
+        **environment: str,
+    ) -> str:
+        """A tracking server; returns its URI. Its database is made when it is started, which is once for all tests."""
 
         def start(folder: Path) -> Service:
-            return real.mlflow_server(folder, *options, host=host, **environment)
+            backend = [] if database is None else [f"--backend-store-uri={database()}"]
+            return real.mlflow_server(folder, *options, *backend, host=host, **environment)
 
         return self.services(name, start).uri
 
@@ -123,8 +131,8 @@ def _four_workers(ask: Ask) -> Place:
         ask.server(
             "four-workers",
             "--workers=4",
-            f"--backend-store-uri={ask.fixture('postgresql_database').fresh('four_workers')}",
             "--artifacts-destination=s3://runs/proxied",
+            database=lambda: str(ask.fixture("postgresql_database").fresh("four_workers")),
             **ask.services("s3", real.s3).environment,
         )
     )
@@ -160,8 +168,8 @@ def _allowed_hosts(ask: Ask) -> Place:
             "allowed-hosts",
             "--workers=1",
             "--allowed-hosts=127.0.0.2:{port}",
-            f"--backend-store-uri={ask.fixture('mariadb_database').fresh('allowed_hosts')}",
             "--artifacts-destination=gs://runs/proxied",
+            database=lambda: str(ask.fixture("mariadb_database").fresh("allowed_hosts")),
             host="127.0.0.2",
             **ask.services("gcs", real.gcs).environment,
         )
