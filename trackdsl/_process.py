@@ -22,12 +22,30 @@ from trackdsl._secrets import mask_text
 from trackdsl._version import __version__
 
 # Runs beside the program and writes its answer whole. The three lines of configuration keep a repository of a
-# stranger from running a command of its own, and credentials out of the remote's URL.
+# stranger from running a command of its own. What a remote's URL may hold of a secret is taken out before anything is
+# written: of a URL only the scheme, the host and the path are kept, and the name of a user that a forge gives to all;
+# nothing where it cannot be told which part is the host, as with an `@` in the path.
 _GIT = r"""
+without_tokens() { LC_ALL=C sed -E '
+s/(gh[pousr]_|github_pat_|glpat-|hf_|dckr_pat_|AKIA|ATBB|ATCTT|sk-|xox[a-z]-)[A-Za-z0-9_.=-]{8,}/***/g
+s/((pass|token|secret|key|pwd)[A-Za-z]*=).*/\1***/'; }
+safe_url() { head -n 1 | LC_ALL=C sed -E '
+/^((git[+])?ssh([+]git)?:\/\/)?(git|hg|gitea|gitlab|forgejo|gogs|org-[0-9]+)@[^@]*$/!{
+s,^([A-Za-z][A-Za-z0-9+.-]*:/+)[^/?#]*@,\1,
+/:\//!s,^[^/?#]*@,,
+/[^/]@/d
+}
+/:\/\//!{
+/^([.\/~]|[A-Za-z]:[\\/]|[^:]*$)/b
+}
+s/([?#;&=[:space:]]|%(3[BbDdFf]|2[36]|40)).*//
+/^[A-Za-z][A-Za-z0-9+.-]*:\/\/([a-z0-9-]+@)?([^][@:\/%]*|\[[0-9A-Fa-f:.]+\])(:[0-9]*)?(\/|$)/!{
+/^([a-z0-9-]+@)?[^][@:\/%]+:[^:\/]/!d
+}' | without_tokens; }
 cd "$1" && export GIT_OPTIONAL_LOCKS=0 &&
 git() { command git -c core.fsmonitor= -c core.hooksPath=/dev/null "$@"; } && {
-git rev-parse HEAD && git rev-parse --abbrev-ref HEAD && {
-git config --get remote.origin.url | sed 's#//[^/@]*@#//#' | grep . || echo; } &&
+git rev-parse HEAD && git rev-parse --abbrev-ref HEAD | without_tokens && {
+git config --get remote.origin.url | safe_url | grep . || echo; } &&
 if [ -n "$(git status --porcelain --untracked-files=no | head -c 1)" ]; then echo dirty; else echo clean; fi
 } > "$2.part" 2>/dev/null
 mv -f "$2.part" "$2" 2>/dev/null || : > "$2"

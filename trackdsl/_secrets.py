@@ -60,9 +60,10 @@ _MAX_NAME = 500
 #: Their values are where the program runs, which is in every traceback.
 _PLACES = frozenset(["PWD", "OLDPWD"])
 
-# A path made of a URL has lost one of its slashes. What stands behind the colon of a host is a port, not a password.
+# A path made of a URL has lost one of its slashes. What stands behind the colon of a host is a port, not a password;
+# `git` is the user of every forge.
 _URL_CREDENTIALS = re.compile(
-    r"(?P<scheme>:/{1,2})(?:(?<=//)[^/?#\s'\"]+|[^/?#\s'\":@\[]*:(?!\d*(?:[/?#]|$))[^\s'\"@]{1,200})@"
+    r"(?P<scheme>:/{1,2})(?!git@[^\s'\"@]*(?:[\s'\"]|$))(?:(?<=//)[^/?#\s'\"]+|[^/?#\s'\":@\[]*:(?!\d*(?:[/?#]|$))[^\s'\"@]{1,200})@"
 )
 # Parameters of a URL's query, and parts of a connection string.
 _PARAMETER = r"(?P<name>[A-Za-z][\w\-. ]{0,40}) ?=(?P<value>[^&;\s'\"]+)"
