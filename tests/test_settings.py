@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import Server, client, free_port
-from trackdsl import SettingsError, _pyproject, experiment, settings, stage
+from trackdsl import OptionError, QueryError, SettingsError, _pyproject, experiment, settings, stage
+from trackdsl._uris import absolute, mistake
+from trackdsl.compat.tracelet.settings import TraceletSettings
 from trackdsl.settings import Settings
 from trackdsl.testing import capture_runs
 
@@ -163,6 +166,135 @@ def test_a_call_counts_before_everything(monkeypatch: pytest.MonkeyPatch) -> Non
         with experiment("called"):
             pass
     assert [run.experiment for run in captured.runs] == ["of the environment", "configured", "called"]
+
+
+#: What people write, and what is offered instead; empty where nothing nearer can be told than what is wrong.
+WRONG_URIS = {
+    "127.0.0.1:5000": "did you mean http://127.0.0.1:5000?",
+    "localhost:5000": "did you mean http://localhost:5000?",
+    "my-server:5000/path": "did you mean http://my-server:5000/path?",
+    "[::1]:5000": "did you mean http://[::1]:5000?",
+    "//host:5000": "did you mean http://host:5000?",
+    "://host": "did you mean http://host?",
+    "localhost": "did you mean http://localhost?",
+    "htp://x": "did you mean http://x?",
+    "http//host": "did you mean http://host?",
+    "http:/host": "did you mean http://host?",
+    "http:///host": "did you mean http://host?",
+    "https:host": "did you mean https://host?",
+    "http://http://host": "did you mean http://host?",
+    "http://host/#/experiments/1": "did you mean http://host?",
+    "http://": "names no host",
+    "http": "names no host",
+    "http://::1:5000": "names no host",
+    "http://[::1": "is no address",
+    "http://my host": "is no name of a host",
+    "http://h:50a0": "its port is no number",
+    "http://h:70000": "its port is no number",
+    "http://h:0": "its port is no number",
+    "postgresql://ann:pw@h:54x/db": "its port is no number",
+    "postgres://h/db": "did you mean postgresql://h/db?",
+    "postgres+psycopg2://h/db": "did you mean postgresql+psycopg2://h/db?",
+    "postgresql:/h/db": "did you mean postgresql://h/db?",
+    "sqlite://mlflow.db": "did you mean sqlite:///mlflow.db?",
+    "sqlite:mlflow.db": "did you mean sqlite:///mlflow.db?",
+    "sqlite:/data/x.db": "did you mean sqlite:////data/x.db?",
+    "sqlite3:///x.db": "did you mean sqlite:///x.db?",
+    "sqlite://": "names no file",
+    "sqlite:///:memory:": "gone with the process",
+    "file://mlruns/x": "did you mean file:mlruns/x?",
+    " http://x": "did you mean http://x?",
+    "http://x\n": "did you mean http://x?",
+    "'http://x'": "did you mean http://x?",
+    "  ": "it is empty",
+    "s3://bucket/runs": "a place for files",
+    "arn:aws:sagemaker:eu-west-1:1:mlflow-tracking-server/x": "pip install sagemaker-mlflow",
+    "foo://x": "MLflow knows no scheme foo",
+    "C:\\mlruns": "a path of Windows",
+    "c:/mlruns": "a path of Windows",
+    "sqlite:///C:\\x.db": "a path of Windows",
+}
+RIGHT_URIS = (
+    "http://h", "HTTPS://h:443/x", "http://ann:p@ss:word@h:5000", "http://[::1]:5000", "http://h:/x",
+    "sqlite:///mlflow.db", "sqlite:////a b/x.db", "sqlite+pysqlite:///x.db",
+    "postgresql://ann:p#w/x@h:5432/db", "postgresql+psycopg2:///db?host=/tmp", "postgresql://a:1,b:2/db",
+    "mysql+pymysql://ann@h/db", "mssql+pyodbc://dsn", "file:mlruns", "file:///a", "file://localhost/a",
+    "mlruns", "./a:b", "/data/of 12:30", "runs of monday", "databricks", "databricks://profile",
+    "databricks://scope:key", "databricks-uc", "uc", "uc:http://h",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", WRONG_URIS)
+def test_a_wrong_tracking_uri_is_refused_wherever_it_is_given(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could never be delivered is an error at once that names what was probably meant, from every place."""
+    said = re.escape(WRONG_URIS[uri])
+    with pytest.raises(SettingsError, match=f"^tracking_uri is .*{said}"):
+        trackdsl.configure(tracking_uri=uri)
+    with pytest.raises(SettingsError, match=f"^tracking_uri is .*{said}"):
+        Settings(tracking_uri=uri)
+    with pytest.raises(OptionError, match=rf"^experiment\(tracking_uri=...\) is .*{said}"):
+        experiment("e", tracking_uri=uri)
+    with pytest.raises(OptionError, match=said):
+        trackdsl.start_logging("e", config={"tracking_uri": uri})
+    with pytest.raises(OptionError, match=said):
+        trackdsl.start_logging("e", settings=TraceletSettings(mlflow_tracking_uri=uri))
+    with pytest.raises(QueryError, match=said):
+        trackdsl.runs(tracking_uri=uri)
+    Path("pyproject.toml").write_text(f"[tool.trackdsl]\ntracking_uri = {json.dumps(uri)}\n")
+    _pyproject.forget()
+    with pytest.raises(SettingsError, match=rf"^tracking_uri in .*pyproject.toml is .*{said}"), stage("s"):
+        pass
+    for variable in settings.VARIABLES["tracking_uri"][::-1]:
+        monkeypatch.setenv(variable, uri)
+        with pytest.raises(SettingsError, match=f"^{variable} is .*{said}"), stage("s"):
+            pass
+    assert settings.configured().tracking_uri is None
+
+
+@pytest.mark.parametrize("uri", RIGHT_URIS)
+def test_what_mlflow_takes_is_handed_to_it(uri: str) -> None:
+    """Every form that MLflow takes is kept as it was written; a path or file alone is made absolute."""
+    trackdsl.configure(tracking_uri=uri)
+    experiment("e", tracking_uri=uri)
+    assert settings.tracking_uri() == Settings(tracking_uri=uri).tracking_uri == uri
+    kept = absolute(uri, "/work")
+    local = uri.startswith(("file:", "sqlite", "mlruns", "./", "runs"))
+    assert kept == uri or (local and "/work/" in kept)
+
+
+@pytest.mark.parametrize("uri", ["databricks", "databricks-uc", "uc"])
+def test_databricks_is_no_folder(uri: str) -> None:
+    """The words that MLflow takes in the place of a URI reach delivery as they are, from every folder."""
+    with stage("s"), experiment("e", tracking_uri=uri) as run:
+        pass
+    assert run._target.uri == uri
+
+
+def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheme that an installed package has registered with MLflow is no mistake, and is looked for once."""
+    uri = "acme-store://team"
+    assert "knows no scheme acme-store" in str(mistake(uri))
+    mistake.cache_clear()
+    package = tmp_path / "plugins/acme-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[mlflow.tracking_store]\nacme-store = acme:Store\n")
+    monkeypatch.syspath_prepend(package.parent)
+    trackdsl.configure(tracking_uri=uri)
+    assert settings.tracking_uri() == uri
+    mistake.cache_clear()
+
+
+def test_no_message_tells_the_credentials_of_a_uri() -> None:
+    """Whatever is wrong with a URI, its password is not printed: neither as given nor in what is offered instead."""
+    for uri in (
+        *("htp://ann:hunter2@h", "ann:hunter2@h:5000", "http://ann:hun@ter2@h:x", "postgres://ann:hunter2@h/d"),
+        *("postgresql://ann:hunter2/d", "sqlite:/x?key=hunter2", " http://ann:hunter2@h", "foo://ann:hunter2@h"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            trackdsl.configure(tracking_uri=uri)
+        assert "hunter2" not in f"{caught.value} {caught.value.value}", uri
+        assert "ter2" not in str(caught.value), uri
 
 
 # The doctor.

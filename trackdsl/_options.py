@@ -33,7 +33,7 @@ class Options:
         """Options of the right types.
 
         Raises:
-            OptionError: one is of the wrong type.
+            OptionError: one is of the wrong type, or has a value that it cannot have.
         """
         for option, kind in (("nested", bool), ("returns", bool), ("tags", Mapping), ("run_name", str),
                              ("description", str), ("tracking_uri", str)):  # fmt: skip
@@ -43,12 +43,12 @@ class Options:
                     f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
                 )
         given = dict(given)
-        if given.get("system_metrics") is not None:
-            try:
-                seconds = settings.checked("system_metrics", given["system_metrics"], f"{word}(system_metrics=...)")
-            except SettingsError as error:
-                raise OptionError(str(error), option="system_metrics") from None
-            given["system_metrics"] = seconds
+        for option in ("system_metrics", "tracking_uri"):
+            if given.get(option) not in (None, ""):
+                try:
+                    given[option] = settings.checked(option, given[option], f"{word}({option}=...)")
+                except SettingsError as error:
+                    raise OptionError(str(error), option=option) from None
         params = given.get("params", True)
         if not isinstance(params, bool):
             if not isinstance(params, Iterable):

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from trackdsl._secrets import mask_text
 from trackdsl._tracking_server import FILE_STORE, READ, Store, advice, ask_server, brief, deleted, unreachable
+from trackdsl._uris import is_path
 from trackdsl.errors import TrackingServerError
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
         return _within(patience, uri, lambda: _ask_database(uri, experiment))
     if scheme == "sqlite":
         return _ask_sqlite(uri, experiment)
-    if scheme == "file" or "://" not in uri:
+    if scheme == "file" or is_path(uri):
         return _look_at_files(uri, experiment)
     return Store()  # Databricks and other plugins of MLflow's: delivery will see.
 

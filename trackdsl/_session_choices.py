@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from trackdsl import settings
 from trackdsl._suggest import suggestion_for
-from trackdsl.errors import OptionError
+from trackdsl.errors import OptionError, SettingsError
 
 _KEYS = ("tracking_uri", "experiment_name", "run_name", "tags")
 
@@ -50,13 +50,16 @@ def choose(
         if value is not None and not isinstance(value, str):
             raise OptionError(f"start_logging({option}=...) takes text, not {value!r}.", option=option)
     named = config.get("experiment_name") or told.get("experiment_name")
+    uri = config.get("tracking_uri") or told.get("tracking_uri")
+    if uri is not None:
+        uri = _checked_uri(uri, "config['tracking_uri']" if config.get("tracking_uri") else "settings.tracking_uri")
     tags = dict(config.get("tags") or {})
     if project is not None:
         tags.setdefault("project", project)
     return Choice(
         run_name=config.get("run_name") or exp_name or "session",
         experiment=named or (project if _nobody_says_experiment() else None),
-        tracking_uri=config.get("tracking_uri") or told.get("tracking_uri"),
+        tracking_uri=uri,
         tags=tags,
     )
 
@@ -91,6 +94,13 @@ def checked(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
         if value is not None and not isinstance(value, kind):
             raise OptionError(f"config[{key!r}] must be a {kind.__name__.lower()}, not {value!r}.", option=key)
     return config
+
+
+def _checked_uri(uri: str, called: str) -> str:
+    try:
+        return str(settings.checked("tracking_uri", uri, called))
+    except SettingsError as error:
+        raise OptionError(str(error), option="tracking_uri") from None
 
 
 def _check_backend(backend: str | Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
-from pydantic import PrivateAttr, ValidationError
+from pydantic import PrivateAttr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -77,6 +77,11 @@ class Settings(CheckedSettings):
     public_names: tuple[str, ...] = ()
     system_metrics: Union[bool, float] = False
 
+    @field_validator("tracking_uri")
+    @classmethod
+    def _check_tracking_uri(cls, value: str) -> str:
+        return str(settings.checked("tracking_uri", value, "tracking_uri"))
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -96,6 +101,8 @@ class Settings(CheckedSettings):
 
 def _told(model: type[BaseSettings], error: ValidationError) -> SettingsError:
     first = error.errors()[0]
+    if isinstance(cause := first.get("ctx", {}).get("error"), SettingsError):
+        return cause
     name, value = ".".join(map(str, first["loc"])), first.get("input")
     known = list(model.model_fields)
     if first["type"] == "extra_forbidden":

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trackdsl import _pyproject
 from trackdsl._suggest import suggestion_for
-from trackdsl._uris import absolute
+from trackdsl._uris import absolute, mistake, shown
 from trackdsl.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ def checked(name: str, value: Any, called: str) -> Any:
         return value
     if not isinstance(value, str):
         raise SettingsError(f"{called} takes text, not {value!r}.", setting=called, value=value)
+    if name == "tracking_uri" and (wrong := mistake(value)) is not None:
+        raise SettingsError(f"{called} is {shown(value)!r}: {wrong}", setting=called, value=shown(value))
     return value
 
 

@@ -164,7 +164,8 @@ def _undo(source: str, name: str) -> str:
 
 def store(uri: str | None) -> Iterator[Finding]:
     """Whether runs can go where they are to go."""
-    uri = _uris.absolute(uri or settings.tracking_uri(), os.getcwd())
+    named = settings.checked("tracking_uri", uri, "--tracking-uri") if uri else settings.tracking_uri()
+    uri = _uris.absolute(named, os.getcwd())
     shown = mask_prose(uri)
     name = None if settings.experiment_id() else settings.experiment_name()
     try:
@@ -210,7 +211,7 @@ def _place_of(path: Path) -> Iterator[Finding]:
 def _schema(uri: str) -> Iterator[Finding]:
     """Whether a database's tables are those of the installed MLflow, which refuses all others."""
     spec = find_spec("mlflow")
-    if "://" not in uri or uri.startswith(("http", "file")) or spec is None or not spec.submodule_search_locations:
+    if not _uris.is_database(uri) or spec is None or not spec.submodule_search_locations:
         return
     try:
         import sqlalchemy

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from trackdsl import settings
 from trackdsl._secrets import mask_prose
 from trackdsl._target import overridden, target_for, targets
-from trackdsl._uris import absolute
+from trackdsl._uris import absolute, mistake, shown
 from trackdsl.errors import QueryError, TrackdslError, TrackingServerUnreachable, logger, told
 from trackdsl.query._paged import PagedReader
 
@@ -62,6 +62,8 @@ def _place(tracking_uri: str | None) -> str:
     """The tracking URI to ask, such that it leads to the same store from everywhere."""
     from trackdsl.delivery import _sqlite
 
+    if tracking_uri and (wrong := mistake(tracking_uri)) is not None:
+        raise QueryError(f"tracking_uri is {shown(tracking_uri)!r}: {wrong}", argument="tracking_uri")
     if overridden():
         if tracking_uri is None:
             raise QueryError(
