@@ -18,7 +18,7 @@ from trackdsl._process import read_origin
 from trackdsl._secrets import MASK, mask_text
 from trackdsl._state import state
 from trackdsl.errors import ContextError, told
-from trackdsl.journal._spool import JOURNALS, default_path, journals
+from trackdsl.journal._spool import JOURNALS, default_path, is_safe_spool, journals, locate, named_path
 from trackdsl.journal._spool import find as find_spool
 
 _SHOWN = 200
@@ -82,7 +82,8 @@ def take_settings(carried: Carried) -> None:
     if begins_with(bytes.fromhex(carried.run), prefix()):
         return
     chosen: dict[str, Any] = {name: getattr(carried.settings, name) for name in Chosen.__struct_fields__}
-    if _is_here(carried) and carried.spool != _usual_spool() and os.access(carried.spool, os.W_OK):
+    # Whoever can hand over a context may name any folder in it.
+    if _is_here(carried) and carried.spool != _usual_spool() and is_safe_spool(Path(carried.spool)):
         chosen["spool"] = carried.spool
     configured = settings.configured()
     for name in list(chosen):
@@ -98,16 +99,23 @@ def take_settings(carried: Carried) -> None:
 
 def is_beside(carried: Carried) -> bool:
     """Whether the process that a context is from records to the same spool as this one."""
-    if not _is_here(carried) or carried.spool != str(settings.spool() or _usual_spool()):
+    if not _is_here(carried) or carried.spool != _own_spool():
         return False
     # Containers may have the host's name, and the same path of something else.
     return not carried.journal or (Path(carried.spool) / JOURNALS / Path(carried.journal).name).is_dir()
 
 
+def _own_spool() -> str:
+    try:
+        return str(named_path())
+    except (OSError, RuntimeError):  # It cannot be used, or nobody has a home.
+        return ""
+
+
 def _usual_spool() -> str:
     try:
-        return str(default_path())
-    except RuntimeError:  # platformdirs, where nobody has a home.
+        return str(locate(default_path()))
+    except (OSError, RuntimeError):
         return ""
 
 
@@ -122,7 +130,9 @@ def uri_of(carried: Carried) -> str:
         if public(uri) == carried.uri:
             return uri
     if _is_here(carried):
-        told_of = read_origin(Path(carried.spool) / JOURNALS / (Path(carried.journal).name or "-"))
+        told_of = None
+        if is_safe_spool(Path(carried.spool)):
+            told_of = read_origin(Path(carried.spool) / JOURNALS / (Path(carried.journal).name or "-"))
         # What is a secret there may be none here, and would be left in.
         if told_of is not None and (public(told_of.uri) == carried.uri or MASK in carried.uri):
             return told_of.uri

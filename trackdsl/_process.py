@@ -20,6 +20,7 @@ import msgspec
 from trackdsl._ids import prefix
 from trackdsl._secrets import mask_text
 from trackdsl._version import __version__
+from trackdsl.journal._files import read_regular, write_private
 
 # Runs beside the program and writes its answer whole. The three lines of configuration keep a repository of a
 # stranger from running a command of its own. What a remote's URL may hold of a secret is taken out before anything is
@@ -86,6 +87,8 @@ _own = prefix().hex()
 _within: tuple[str, ...] = ()
 _beside: tuple[str, ...] = ()
 _MOST_WITHIN = 32
+#: In bytes; an environment, where all that is variable in it comes from, is no larger.
+_MOST_ORIGIN = 1 << 20
 
 
 def within() -> tuple[str, ...]:
@@ -144,19 +147,21 @@ def write_origin(directory: Path, record: Origin) -> None:
 def read_origin(directory: Path) -> Origin | None:
     """Read a journal's `origin` file; None where it is missing or damaged."""
     try:
-        check, content = (directory / "origin").read_bytes().split(b"\n")[:2]
+        check, content = read_regular(directory / "origin", _MOST_ORIGIN).split(b"\n")[:2]
         if int(check, 16) != zlib.crc32(content):
             return None
-        return msgspec.json.decode(content, type=Origin)
-    except (OSError, ValueError, msgspec.MsgspecError):
+        record = msgspec.json.decode(content, type=Origin)
+        for begin in (record.prefix, *record.within, *record.beside):
+            bytes.fromhex(begin)
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
+    return record if _is_sound(record) else None
 
 
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
+def _is_sound(record: Origin) -> bool:
+    """Whether everything that is told of a program can be shown, and used in calls of the system."""
+    texts = (record.uri, record.cwd, record.host, record.user, record.source)
+    return 0 <= record.time < 1 << 63 and 0 < record.pid < 1 << 31 and not any("\0" in text for text in texts)
 
 
 def main_file() -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from trackdsl._run import NULL_RUN, AdoptedRun, Run
 from trackdsl._state import state
 from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import ContextError, OptionError, TrackdslError, report, told
+from trackdsl.journal._spool import is_spool, locate
 from trackdsl.journal._writer import Writer
 
 #: The variable of the environment by which a program hands its current run to programs that it starts.
@@ -233,7 +235,7 @@ def _carry(scope: Scope) -> Carried:
     if target.writer is not None:
         spool, journal = str(target.writer.directory.parent.parent), target.writer.directory.name
     else:
-        spool, journal = str(target.spool or settings.spool() or ""), ""
+        spool, journal = _spool_of(target), ""
     return Carried(
         run=run.id,
         name=run.name[:_MAX_PATH],
@@ -249,6 +251,17 @@ def _carry(scope: Scope) -> Carried:
         mlflow=(run.mlflow_run_id, run.mlflow_experiment_id) if isinstance(run, AdoptedRun) else None,
         settings=Chosen(**{name: settings.told(name) for name in Chosen.__struct_fields__}),
     )
+
+
+def _spool_of(target: _target.Target) -> str:
+    """Where a target's journal would be made; empty for the usual place, which the other process knows."""
+    named = target.spool or settings.spool()
+    if named is None:
+        return ""
+    try:
+        return str(locate(named))
+    except OSError:  # It cannot be used, and this process will find another.
+        return ""
 
 
 #: Handles on runs of other processes, one each, so that indices of children count on.
@@ -273,6 +286,10 @@ def _foreign_run(carried: Carried) -> Run:
     if run is None or not _fits(run, carried):
         _foreign.pop(carried.run, None)
         if carried.uri == _target.CAPTURED:
+            if not is_spool(Path(carried.spool)):
+                raise PermissionError(
+                    errno.EPERM, "the folder of a test's runs is no spool of this user's", carried.spool
+                )
             target = _target.Target(carried.uri, carried.cwd, spool=Path(carried.spool), deliver=False)
         else:
             take_settings(carried)

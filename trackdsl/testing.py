@@ -21,7 +21,7 @@ from trackdsl import _context, _target, settings
 from trackdsl._replay import Point, RecordedRun, replay
 from trackdsl._state import state
 from trackdsl.journal._reader import read_all
-from trackdsl.journal._spool import journals, prepare
+from trackdsl.journal._spool import journals, make
 
 __all__ = ["Captured", "Point", "RecordedRun", "capture_runs"]
 
@@ -87,7 +87,7 @@ def capture_runs() -> Iterator[Captured]:
     """
     configured, disabled = settings.configured(), state.disabled
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-        captured = Captured(prepare(Path(folder)))
+        captured = Captured(make(Path(folder)))
         target = _target.Target(_target.CAPTURED, folder, spool=Path(folder), deliver=False)
         before = _target.override(target)
         outer = _context.current()

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackdsl.cli._journals import Journal, is_written
+from trackdsl.cli._journals import Journal
 from trackdsl.delivery._backlog import bytes_between
 from trackdsl.delivery._progress import Progress, read_progress
+from trackdsl.journal._lock import is_written
 
 _TITLE = "delivering to MLflow"
 _DRAW_EVERY = 0.2

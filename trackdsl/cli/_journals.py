@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,9 @@ from trackdsl._secrets import mask_prose
 from trackdsl.delivery._backlog import bytes_between, end_of
 from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.journal import _spool
+from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._reader import Position, Reader
+from trackdsl.journal._reader import START, Position, Reader
 
 #: Events are counted one by one, and `trackdsl status` has to be quick.
 MOST_COUNTED = 10_000
@@ -31,6 +34,7 @@ class Journal:
         progress: how far delivery has come.
         end: behind the last event.
         newer: the version of its events, where this trackdsl is too old to read them.
+        damage: why nothing of it can be read, or None.
     """
 
     directory: Path
@@ -39,10 +43,13 @@ class Journal:
     progress: Progress
     end: Position
     newer: int | None
+    damage: str | None = None
 
     @property
     def problem(self) -> str | None:
         """Why no delivery of this version will ever touch it, or None."""
+        if self.damage is not None:
+            return "unreadable"
         if self.origin is None:
             return "damaged-origin"
         return None if self.newer is None else "newer-version"
@@ -90,9 +97,13 @@ class Journal:
         if self.problem:
             return 0, 0
         reader = Reader(self.directory, self.progress.position)
+        waiting = lost = 0
         try:
-            waiting = sum(entry.event is not None for entry in reader.read(MOST_COUNTED, writer_alive=self.alive))
-            return waiting, reader.lost()
+            # A file of it may be gone by now.
+            with contextlib.suppress(OSError):
+                waiting = sum(entry.event is not None for entry in reader.read(MOST_COUNTED, writer_alive=self.alive))
+                lost = reader.lost()
+            return waiting, lost
         finally:
             reader.close()
 
@@ -103,44 +114,59 @@ def place(named: Path | None) -> Path:
     Raises:
         click.ClickException: it cannot be used.
     """
-    if named is None:
-        return _spool.find()
-    named = named.expanduser().absolute()
-    if not (named / _spool.JOURNALS).is_dir():
-        return named  # Nothing to see; a folder that is no spool must not be made one by looking.
     try:
-        return _spool.prepare(named)
+        if named is None:
+            return _spool.find()
+        spool = _spool.locate(named.expanduser())
+        if not (spool / _spool.JOURNALS).is_dir():
+            return spool  # Nothing to see; a folder that is no spool must not be made one by looking.
+        return _spool.prepare(spool)
     except OSError as error:
         raise click.ClickException(
-            f"the spool {named} cannot be used ({error.strerror or error}): "
+            f"the spool {named or ''} cannot be used ({_reason(error)}): "
             "give --spool a folder of your own that can be written."
         ) from None
 
 
 def look(spool: Path) -> Iterator[Journal]:
     """The journals of a spool, oldest first."""
-    for directory in _spool.journals(spool):
-        journal = _read(directory)
+    for directory, problem in _spool.look_through(spool):
+        journal = _read(directory) if problem is None else _unread(directory, problem)
         if journal is not None:
             yield journal
 
 
-def is_written(directory: Path) -> bool:
-    """Whether a living program writes this journal; False too where it is gone."""
-    try:
-        return is_held(directory / "lock")
-    except OSError:
-        return False
-
-
 def _read(directory: Path) -> Journal | None:
     origin = read_origin(directory)
-    # In this order: what a dead program left is all there once its lock is seen free.
-    alive = is_written(directory)
-    progress = read_progress(directory) or Progress()
-    end, newer = end_of(directory), _newer_schema(directory, progress.position)
+    try:
+        # In this order: what a dead program left is all there once its lock is seen free.
+        alive = is_held(directory / "lock")
+        progress = _progress_of(directory)
+        found = Journal(
+            directory, origin, alive, progress, end_of(directory), _newer_schema(directory, progress.position)
+        )
+    except OSError as error:
+        found = _unread(directory, _reason(error))
     # A journal that was finished in the middle of this look is gone, and nothing of the above counts.
-    return Journal(directory, origin, alive, progress, end, newer) if directory.is_dir() else None
+    return found if directory.is_dir() else None
+
+
+def _unread(directory: Path, why: str) -> Journal:
+    return Journal(directory, None, False, Progress(), START, None, why)
+
+
+def _progress_of(directory: Path) -> Progress:
+    progress = read_progress(directory)
+    path = directory / "progress"
+    if progress is None and os.path.lexists(path):
+        os.close(open_regular(path, os.O_RDWR))  # Too short is no matter: delivery makes it longer.
+    return progress or Progress()
+
+
+def _reason(error: OSError) -> str:
+    """What is wrong, and with which file."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what
 
 
 def _newer_schema(directory: Path, position: Position) -> int | None:

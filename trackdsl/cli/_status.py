@@ -12,8 +12,8 @@ import click
 
 from trackdsl._events import SCHEMA
 from trackdsl.cli._journals import MOST_COUNTED, Journal, look, place
-from trackdsl.delivery._process import LOCK
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._spool import LOCK
 
 #: Wide enough that no address and no message is broken where the output goes to a file or another program.
 _WIDTH_OF_PIPES = 1000
@@ -67,17 +67,16 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def newer_version(journal: Journal) -> str:
-    """What to say of a journal that this version cannot read."""
+def why_left_alone(journal: Journal) -> str:
+    """What to say of a journal that has a problem."""
+    if journal.damage is not None:
+        return f"{journal.damage}; it is left alone in {journal.directory}"
+    if journal.origin is None:
+        return f"its `origin` file is damaged, so nobody knows where it goes; it is left alone in {journal.directory}"
     return (
         f"written by a newer trackdsl (version {journal.newer} of the events, this one reads up to {SCHEMA}) and left "
         "alone: `pip install --upgrade trackdsl`"
     )
-
-
-def damaged_origin(journal: Journal) -> str:
-    """What to say of a journal that does not tell where it goes."""
-    return f"its `origin` file is damaged, so nobody knows where it goes; it is left alone in {journal.directory}"
 
 
 def is_delivering(spool: Path) -> bool:
@@ -132,10 +131,8 @@ def _cells(journal: Journal) -> tuple[str, ...]:
 def _remarks(journal: Journal, lost: int) -> list[str]:
     progress = journal.progress
     found = []
-    if journal.origin is None:
-        found.append(damaged_origin(journal))
-    elif journal.newer is not None:
-        found.append(newer_version(journal))
+    if journal.problem is not None:
+        found.append(why_left_alone(journal))
     if progress.blocked_since and journal.problem is None:
         found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.brief_error}")
     elif progress.error and journal.problem is None:
@@ -195,4 +192,7 @@ def _entry(journal: Journal) -> dict[str, Any]:
 def _iso(nanoseconds: int | None) -> str | None:
     if nanoseconds is None:
         return None
-    return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).isoformat(timespec="seconds")
+    try:
+        return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # From a damaged file.
+        return None

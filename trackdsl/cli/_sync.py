@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 
 import click
 
 from trackdsl.cli._goals import Goals
 from trackdsl.cli._journals import Journal, look, place
-from trackdsl.cli._status import damaged_origin, is_delivering, newer_version, size
+from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery._client import wake
-from trackdsl.delivery._process import LOG, LOG_FORMAT, MaskingFormatter, open_sink, prepare_environment, take_lock
+from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, open_sink, prepare_environment, take_lock
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
+from trackdsl.journal._spool import LOG
 
 _NAP = 0.05
 #: Programs only look whether the lock is held, which takes it for an instant: hence the patience.
@@ -61,7 +65,13 @@ def run(named: Path | None, timeout: float) -> None:
 def _deliver(spool: Path, goals: Goals) -> None:
     told = False
     while goals.moving():
-        lock = take_lock(spool, _LOCK_PATIENCE)
+        try:
+            lock = take_lock(spool, _LOCK_PATIENCE)
+        except OSError as error:
+            raise click.ClickException(
+                f"the lock of the spool {spool} cannot be taken ({error.strerror or error}): nothing is delivered, and "
+                "nothing is lost. Free some space, or mend the file, then run `trackdsl sync` again."
+            ) from None
         if lock is not None:
             _deliver_here(spool, goals, lock)
             continue
@@ -109,10 +119,8 @@ def _tell_left(spool: Path, directories: set[Path]) -> None:
 
 
 def _reason(journal: Journal) -> str:
-    if journal.origin is None:
-        return damaged_origin(journal)
-    if journal.newer is not None:
-        return newer_version(journal)
+    if journal.problem is not None:
+        return why_left_alone(journal)
     what = f"{size(journal.bytes_left())} of events for {journal.target}"
     progress = journal.progress
     if not journal.bytes_left():
@@ -128,9 +136,19 @@ class _Counting(logging.FileHandler):
         super().__init__(path, delay=True)
         self.warnings = 0
 
+    def _open(self) -> TextIOWrapper:
+        return open(open_regular(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8")
+
     def emit(self, record: logging.LogRecord) -> None:
         self.warnings += 1
-        super().emit(record)
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
+        # The disk is full, or something else is in the log's place: what it would hold is worth more than a traceback.
+        click.echo(self.format(record), err=True)
 
 
 @contextlib.contextmanager

@@ -5,18 +5,24 @@ An artifact store that is away must not hold up metrics, nor may what it did not
 
 from __future__ import annotations
 
-import os
+import contextlib
+import errno
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Union
 
 import msgspec
 
 from trackdsl import _events as events
+from trackdsl._places import inside
+from trackdsl.delivery import _limits
 from trackdsl.delivery._runs import KnownRun
-from trackdsl.delivery._sink import Refused, Sink, Unavailable
+from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.errors import logger
+from trackdsl.journal._files import read_regular, replace
+from trackdsl.journal._snapshots import UnsafeSnapshot, remove_snapshot, taken
 
 _PAUSE = 5.0
 
@@ -45,15 +51,14 @@ class Artifacts:
         self._path = directory / "deferred"
         self._next_try = 0.0
         self.reason = ""
-        try:
-            self._waiting = msgspec.json.decode(self._path.read_bytes(), type=list[_Waiting])
-        except (OSError, msgspec.MsgspecError):
-            self._waiting = []
+        self._waiting = _read(self._path)
+        for left in directory.glob("upload-*"):  # By a process that died; the links in it cost no space until now.
+            shutil.rmtree(left, ignore_errors=True)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def store(self, sink: Sink, run: KnownRun, event: Stored, *, in_doubt: bool) -> str | None:
+    def store(self, sink: Sink, run: KnownRun, event: Stored, *, in_doubt: bool) -> dict[str, str]:
         """Deliver one artifact, or keep it for later.
 
         Args:
@@ -63,27 +68,29 @@ class Artifacts:
             in_doubt: it may have been delivered, and its snapshot removed, just before the last process died.
 
         Returns:
-            why it is left out for good; None where it is not.
+            what of it is left out for good, by its place in the run, with the reasons: the artifact, or files inside.
         """
-        local = self._directory / "files" / event.snapshot
         if any(waiting.run_id == run.run_id and _overlap(waiting.place, _key(event)) for waiting in self._waiting):
             # In order: an older file must not be stored over a newer one later.
             self._defer(run, event, self.reason)
-            return None
-        if not local.exists():
-            return None if in_doubt else "its snapshot is gone"
+            return {}
+        place = place_of(event)
         try:
-            _send(sink, run.run_id, run.experiment_id, event, local)
+            left_out = self._send(sink, run.run_id, run.experiment_id, event)
+        except FileNotFoundError:
+            return {} if in_doubt else {place: "its snapshot is gone"}
+        except UnsafeSnapshot as error:
+            return {place: error.why}
         except Refused as error:
             check_experiment(sink, run, error)
-            shutil.rmtree(local.parent, ignore_errors=True)
-            return f"MLflow refused it: {error}"
+            remove_snapshot(self._directory, event.snapshot)
+            return {place: f"MLflow refused it: {error}"}
         except Unavailable as error:
-            logger.warning("trackdsl keeps %r for later: %s", place_of(event), error)
+            logger.warning("trackdsl keeps %r for later: %s", place, error)
             self._defer(run, event, str(error))
-            return None
-        shutil.rmtree(local.parent, ignore_errors=True)
-        return None
+            return {}
+        remove_snapshot(self._directory, event.snapshot)
+        return left_out
 
     def retry(self, sink: Sink) -> bool:
         """Try again, at most every few seconds; returns whether anything was delivered."""
@@ -97,14 +104,8 @@ class Artifacts:
                 continue
             event = events.decode(waiting.event)
             assert isinstance(event, (events.File, events.Model))
-            local = self._directory / "files" / event.snapshot
             try:
-                if local.exists():
-                    _send(sink, waiting.run_id, waiting.experiment_id, event, local)
-                    shutil.rmtree(local.parent, ignore_errors=True)
-            except Refused as error:
-                # It could be stored when it was first tried, or the answer would have been another then.
-                logger.warning("trackdsl: %r is left out: %s", place_of(event), error)
+                self._retry(sink, waiting, event)
             except Unavailable as error:
                 self.reason = f"{place_of(event)!r} is not taken: {error}"
                 left.append(waiting)
@@ -119,6 +120,37 @@ class Artifacts:
         """Try again at once what waits."""
         self._next_try = 0.0
 
+    def _send(self, sink: Sink, run_id: str, experiment_id: str, event: Stored) -> dict[str, str]:
+        """Hand an artifact to the store; returns which files in it are left out, and why."""
+        if isinstance(event, events.File):
+            check_place(event.path, event.snapshot)
+        with _legible(), taken(self._directory, event.snapshot) as snapshot:
+            if isinstance(event, events.File):
+                sink.write_artifact(run_id, snapshot.path, event.path, directory=event.directory)
+            elif snapshot.left_out:  # Without one of its files it is no model.
+                raise UnsafeSnapshot(next(iter(snapshot.left_out.values())), event.snapshot)
+            else:
+                sink.write_model(run_id, experiment_id, event, snapshot.path)
+            place = place_of(event)
+            return {f"{place}/{name}".lstrip("/"): why for name, why in snapshot.left_out.items()}
+
+    def _retry(self, sink: Sink, waiting: _Waiting, event: Stored) -> None:
+        place = place_of(event)
+        try:
+            left_out = self._send(sink, waiting.run_id, waiting.experiment_id, event)
+            remove_snapshot(self._directory, event.snapshot)
+        except FileNotFoundError:  # It was delivered just before the last process died.
+            return
+        except UnsafeSnapshot as error:
+            left_out = {place: error.why}
+        except Refused as error:
+            # It could be stored when it was first tried, or the answer would have been another then.
+            left_out = {place: f"MLflow refused it: {error}"}
+        for name, why in left_out.items():
+            logger.warning("trackdsl: %r is left out: %s", name, why)
+            with contextlib.suppress(Refused):  # The run is gone too.
+                sink.write(waiting.run_id, Batch(tags={omitted_tag(name): _limits.fit_text(why, 500)}))
+
     def _defer(self, run: KnownRun, event: Stored, reason: str) -> None:
         waiting = _Waiting(run.run_id, run.experiment_id, _key(event), events.encode(event))
         if waiting not in self._waiting:
@@ -128,20 +160,60 @@ class Artifacts:
         self._save()
 
     def _save(self) -> None:
-        part = self._path.with_suffix(".part")
         try:
-            part.write_bytes(msgspec.json.encode(self._waiting))
-            os.replace(part, self._path)
+            replace(self._path, msgspec.json.encode(self._waiting))
         except OSError as error:
             # Without the note a crash would lose them: delivery stays where it is until there is room.
             raise Unavailable(f"cannot note the artifacts that wait in {self._path}: {error}") from None
 
 
-def _send(sink: Sink, run_id: str, experiment_id: str, event: Stored, local: Path) -> None:
-    if isinstance(event, events.Model):
-        sink.write_model(run_id, experiment_id, event, local)
-    else:
-        sink.write_artifact(run_id, local, event.path, directory=event.directory)
+@contextlib.contextmanager
+def _legible() -> Iterator[None]:
+    """Tell a snapshot that can never be read from a machine that is short of something."""
+    try:
+        yield
+    except (FileNotFoundError, UnsafeSnapshot):
+        raise
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
+            raise UnsafeSnapshot(f"its snapshot cannot be read: {error.strerror}", str(error.filename)) from None
+        raise Unavailable(f"cannot read a snapshot: {error}") from None
+
+
+def _read(path: Path) -> list[_Waiting]:
+    """What waits; a note that tells of no artifact is passed over."""
+    try:
+        noted = msgspec.json.decode(read_regular(path), type=list[_Waiting])
+    except FileNotFoundError:
+        return []
+    except (OSError, RecursionError, msgspec.MsgspecError) as error:
+        logger.warning("trackdsl cannot read which artifacts wait, in %s: %s", path, error)
+        return []
+    return [waiting for waiting in noted if _tells_of_artifact(waiting)]
+
+
+def _tells_of_artifact(waiting: _Waiting) -> bool:
+    try:
+        return isinstance(events.decode(waiting.event), (events.File, events.Model))
+    except msgspec.MsgspecError:
+        return False
+
+
+def check_place(place: str, snapshot: str) -> None:
+    """Check that an artifact comes to lie inside of its run.
+
+    Raises:
+        UnsafeSnapshot: it does not.
+    """
+    try:
+        inside(place)
+    except ValueError as error:
+        raise UnsafeSnapshot(str(error), snapshot) from None
+
+
+def omitted_tag(place: str) -> str:
+    """The tag that tells why something is left out of a run."""
+    return _limits.fit_key(f"trackdsl.omitted.{place}")
 
 
 def check_experiment(sink: Sink, run: KnownRun, error: Refused) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trackdsl.journal._files import read_regular
 from trackdsl.journal._format import HEADER_SIZE
-from trackdsl.journal._reader import START, Position, segments
+from trackdsl.journal._reader import LARGEST, START, Position, segments
 
 
 def end_of(directory: Path) -> Position:
@@ -14,7 +15,7 @@ def end_of(directory: Path) -> Position:
     # is no place to stop between its last other byte and its end.
     for number in reversed(segments(directory)):
         try:
-            size = len((directory / f"{number:06d}.seg").read_bytes().rstrip(b"\0"))
+            size = len(read_regular(directory / f"{number:06d}.seg", LARGEST).rstrip(b"\0"))
         except OSError:
             continue
         if size > HEADER_SIZE:

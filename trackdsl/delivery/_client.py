@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl import settings
 from trackdsl.errors import RunNotReady, report
+from trackdsl.journal._files import is_regular, open_regular
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._spool import LOCK, LOG, WAKE, check_spool
 from trackdsl.journal._writer import Writer
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def ensure_running(spool: Path) -> None:
 def _process_runs(spool: Path) -> bool:
     """Start the delivery process unless one is at work; False where none can be started."""
     try:
-        if not is_held(spool / "delivery.lock"):
+        if not is_held(spool / LOCK):
             _start_process(spool)
         return True
     except OSError as error:
@@ -127,7 +129,11 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
 def wake(spool: Path) -> None:
     """Ask the worker of a spool to try again now what it has put off."""
     with contextlib.suppress(OSError):
-        (spool / "wake").touch()
+        descriptor = open_regular(spool / WAKE, os.O_WRONLY | os.O_CREAT)
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _start_process(spool: Path) -> None:
@@ -136,10 +142,13 @@ def _start_process(spool: Path) -> None:
         raise OSError(2, "this Python has no interpreter of its own to start")
     from trackdsl._process import run_detached
 
-    log = spool / "delivery.log"
+    check_spool(spool)
+    log = spool / LOG
     with contextlib.suppress(OSError):
-        if log.stat().st_size > _MAX_LOG:
+        if log.lstat().st_size > _MAX_LOG:
             log.unlink()
+    # The shell would wait for the reader of a FIFO, and follow a link.
+    log = log if is_regular(log) or not os.path.lexists(log) else Path(os.devnull)
     package = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
     path = [package, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]

@@ -13,12 +13,15 @@ from trackdsl._process import Origin
 from trackdsl._secrets import mask_text
 from trackdsl.delivery import _limits
 from trackdsl.delivery._sink import Batch
+from trackdsl.journal._files import read_regular
 
 #: Where texts that are too long for MLflow's fields are kept whole.
 OVERFLOW = "trackdsl"
 #: Begins the tag of an artifact that a handler wrote, before its path.
 ARTIFACT_TAG = "trackdsl.artifact."
 _INT64 = 1 << 63
+#: More bytes are no answer of git's.
+_MOST_ANSWERED = 1 << 16
 
 
 @dataclass
@@ -133,9 +136,12 @@ def failure_tags(failure: events.Failure) -> dict[str, str]:
 def git_tags(directory: Path) -> dict[str, str] | None:
     """What git said of the program's source; None while it has not answered."""
     try:
-        lines = (directory / "git").read_text(encoding="utf-8", errors="replace").split("\n")
-    except OSError:
+        answer = read_regular(directory / "git", _MOST_ANSWERED)
+    except FileNotFoundError:
         return None
+    except OSError:  # It is too large, or no file.
+        return {}
+    lines = answer.decode("utf-8", "replace").split("\n")
     if len(lines) < 4:
         return {}
     commit, branch, url, state = lines[:4]

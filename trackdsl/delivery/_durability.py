@@ -11,6 +11,7 @@ import os
 import threading
 from pathlib import Path
 
+from trackdsl.journal._files import sync
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import journals
 
@@ -73,15 +74,11 @@ class Durability:
 
 def _numbered(files: Path) -> list[Path]:
     try:
-        return sorted(folder for folder in files.iterdir() if folder.name.isdigit())
+        return sorted(folder for folder in files.iterdir() if folder.name.isascii() and folder.name.isdecimal())
     except OSError:
         return []
 
 
 def _sync(path: Path) -> None:
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)

@@ -255,9 +255,9 @@ class Interpreter:
     def _store(self, sink: Sink, run: KnownRun, event: Stored, in_doubt: bool) -> None:
         place = place_of(event)
         omitted = self._artifacts.store(sink, run, event, in_doubt=in_doubt)
-        if omitted is not None:
-            self._omit(event.run, run, place, omitted)
-        elif event.handler:
+        for name, why in omitted.items():
+            self._omit(event.run, run, name, why)
+        if place not in omitted and event.handler:
             key, value = _compose.artifact_tag(place, event.handler, event.sha256)
             self._outbox.of(event.run, run).add_tag(key, value)
 

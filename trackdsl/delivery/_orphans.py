@@ -17,6 +17,7 @@ import msgspec
 
 from trackdsl import _events as events
 from trackdsl.delivery._sink import NotYet, Unavailable
+from trackdsl.journal._files import open_regular, read_regular, replace
 from trackdsl.journal._reader import Position
 
 _HEAD = struct.Struct("<IIQ")
@@ -63,7 +64,7 @@ class Orphans:
             Unavailable: there is no room for it.
         """
         try:
-            with open(self._path, "ab", buffering=0) as file:
+            with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
                 size = file.tell()
                 frame = _frame(Aside(event, end))
                 if file.write(frame) != len(frame):
@@ -114,10 +115,8 @@ class Orphans:
             self._save(self._waiting, self._delivered)
 
     def _save(self, waiting: list[Aside], delivered: set[Position]) -> None:
-        part = self._path.with_suffix(".part")
         try:
-            part.write_bytes(b"".join([*(_HEAD.pack(0, *end) for end in delivered), *map(_frame, waiting)]))
-            os.replace(part, self._path)
+            replace(self._path, b"".join([*(_HEAD.pack(0, *end) for end in delivered), *map(_frame, waiting)]))
         except OSError as error:
             raise Unavailable(f"cannot note what is kept aside in {self._path}: {error}") from None
 
@@ -132,7 +131,7 @@ def _read(path: Path) -> tuple[list[Aside], set[Position]]:
     found: list[Aside] = []
     delivered: set[Position] = set()
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError:
         return found, delivered
     offset = 0

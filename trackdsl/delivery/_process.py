@@ -18,9 +18,8 @@ from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock
+from trackdsl.journal._spool import LOCK, check_spool
 
-LOCK = "delivery.lock"
-LOG = "delivery.log"
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LINGER = 3.0
@@ -67,9 +66,14 @@ def take_lock(spool: Path, patience: float) -> FileLock | None:
 
 
 def main(spool: Path) -> None:
-    """Deliver until nothing is left."""
+    """Deliver until nothing is left; ends the process with 1 where the spool is not safe from other users."""
     prepare_environment()
     log_to(sys.stderr)
+    try:
+        check_spool(spool)
+    except OSError as error:
+        logger.error("trackdsl: nothing is delivered from the spool %s: %s", spool, error)
+        sys.exit(1)
     _give_way(_NICENESS_OF_THE_START)
     stop = _Stop()
     while not stop:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from trackdsl.journal._files import open_regular
 from trackdsl.journal._reader import START, Position
 from trackdsl.journal._writer import PROGRESS_SIZE
 
@@ -80,8 +81,7 @@ class ProgressFile:
     """
 
     def __init__(self, directory: Path, *, write: bool = False) -> None:
-        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
-        descriptor = os.open(directory / _NAME, flags | os.O_CLOEXEC, 0o600)
+        descriptor = open_regular(directory / _NAME, os.O_RDWR | os.O_CREAT if write else os.O_RDONLY)
         try:
             if write and os.fstat(descriptor).st_size < PROGRESS_SIZE:
                 os.ftruncate(descriptor, PROGRESS_SIZE)

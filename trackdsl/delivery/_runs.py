@@ -9,12 +9,14 @@ p <id>                                     has its parent after all
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from trackdsl.delivery._otherwise import Keys
 from trackdsl.errors import logger
+from trackdsl.journal._files import open_regular, read_regular
 
 _NAME = "runs"
 
@@ -104,7 +106,7 @@ class RunMap:
 
     def _note(self, line: str) -> None:
         try:
-            with open(self._path, "a", encoding="ascii") as file:
+            with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="ascii") as file:
                 file.write(line)
         except OSError as error:
             # Delivery goes on: what this file would tell can be found at MLflow, by tag.
@@ -115,7 +117,7 @@ def find_noted(directory: Path, id_: bytes) -> KnownRun | None:
     """One run noted in a journal's folder, if it is there."""
     try:
         # A look is all that most calls take: it is waited for, and thousands may be noted.
-        if id_.hex().encode() not in (directory / _NAME).read_bytes():
+        if id_.hex().encode() not in read_regular(directory / _NAME):
             return None
     except OSError:
         return None
@@ -153,7 +155,7 @@ def _read_orphans(directory: Path) -> dict[bytes, bytes]:
 
 def _lines(directory: Path) -> list[list[str]]:
     try:
-        text = (directory / _NAME).read_text(encoding="ascii", errors="replace")
+        text = read_regular(directory / _NAME).decode("ascii", "replace")
     except OSError:
         return []
     return [line.split(" ") for line in text.split("\n")[:-1]]

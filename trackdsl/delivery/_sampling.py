@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trackdsl._process import Origin
 from trackdsl.errors import logger, told
+from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class Sampling:
 
     def _new_lines(self) -> list[str]:
         try:
-            with open(self._directory / _NAME, "rb") as file:
+            with open(open_regular(self._directory / _NAME), "rb") as file:
                 file.seek(self._read)
                 text = file.read()
         except OSError:

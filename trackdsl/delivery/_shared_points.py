@@ -35,8 +35,10 @@ from typing import Any, NamedTuple
 
 from trackdsl.delivery import _limits
 from trackdsl.delivery._sink import Refused, Sink, Unavailable
+from trackdsl.errors import logger
+from trackdsl.journal._files import open_regular, replace, sync
 from trackdsl.journal._reader import Position
-from trackdsl.journal._spool import JOURNALS
+from trackdsl.journal._spool import JOURNALS, is_journal_name
 
 _FOLDER = "points"
 #: How much earlier than a point the store's points are asked for, in milliseconds, for those that come after it.
@@ -92,7 +94,11 @@ class SharedPoints:
         for part in self._folder.glob("*.part"):
             part.unlink(missing_ok=True)
         for path in sorted(self._folder.glob("*.jsonl")):
-            run = SharedRun.read(path)
+            try:
+                run = SharedRun.read(path)
+            except (OSError, TypeError) as error:
+                logger.warning("trackdsl leaves %s alone: %s", path, error)
+                continue
             if run is None:  # Not even its first line was settled.
                 path.unlink(missing_ok=True)
             else:
@@ -141,10 +147,10 @@ class SharedPoints:
         try:
             if not self._folder.exists():
                 self._folder.mkdir(mode=0o700)
-                _sync(self._folder.parent)
+                sync(self._folder.parent)
             for run in self._unsettled.values():
                 run.write()
-            _sync(self._folder)
+            sync(self._folder)
         except OSError as error:
             raise Unavailable(f"cannot note points in {self._folder}: {error}") from None
         self._unsettled.clear()
@@ -198,23 +204,21 @@ class SharedRun:
     def read(cls, path: Path) -> SharedRun | None:
         """Find a log again; a torn line was not settled, and is cut off."""
         run = None
-        with open(path, "rb+") as file:
+        with open(open_regular(path, os.O_RDWR), "rb+") as file:
             good = 0
             for line in file:
-                try:
-                    told = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    told = None
-                if told is None or (run is None and not isinstance(told, dict)):
+                told = _line_of(line, run is None)
+                if told is None:
                     file.truncate(good)
                     break
                 good += len(line)
-                if run is None:
-                    run = cls(path, told["run_id"])
-                elif isinstance(told, dict):
-                    run.journals.add(told["journal"])
-                else:
+                if isinstance(told, list):
+                    assert run is not None
                     run._note(told)
+                elif run is None:
+                    run = cls(path, told["run_id"])
+                else:
+                    run.journals.add(told["journal"])
         if run is not None:
             run.unwritten.clear()
         return run
@@ -256,7 +260,7 @@ class SharedRun:
     def write(self) -> None:
         """Write the lines that are not written yet, whole or not at all."""
         content = _lines(self.unwritten)
-        with open(self.path, "ab", buffering=0) as file:
+        with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
             size = file.tell()
             if file.write(content) != len(content):
                 file.truncate(size)
@@ -279,10 +283,7 @@ class SharedRun:
             if time >= before
         ]
         lines = [{"run_id": self.run_id}, *({"journal": name} for name in sorted(self.journals)), *sourced, *kept]
-        part = self.path.with_suffix(".part")
-        part.write_bytes(_lines(lines))
-        _sync(part)
-        os.replace(part, self.path)
+        replace(self.path, _lines(lines), to_disk=True)
         self.count = 0
         self._taken.clear()
         self._seen.clear()
@@ -316,6 +317,20 @@ class SharedRun:
             given[Position(segment, offset), key] = (step, value), time
 
 
+def _line_of(line: bytes, first: bool) -> dict[str, str] | list[Any] | None:
+    """A line of a log; None where it is torn, or says what no delivery has written."""
+    try:
+        told = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    if first:
+        return told if isinstance(told, dict) and isinstance(told.get("run_id"), str) else None
+    if isinstance(told, dict):
+        journal = told.get("journal")
+        return told if isinstance(journal, str) and is_journal_name(journal) else None
+    return told if isinstance(told, list) and len(told) in (4, 8) else None
+
+
 def _lines(told: list[Any]) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in told)
 
@@ -325,11 +340,3 @@ def _identity(key: str, step: int, value: float, time: int) -> tuple[str, Identi
     largest = sys.float_info.max
     same: Any = "nan" if value != value else max(-largest, min(largest, float(value)))
     return _limits.fit_key(key), (min(max(step, -_INT64), _INT64 - 1), same), time
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -27,11 +27,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trackdsl import _events as events
+from trackdsl._places import inside
 from trackdsl.delivery import _limits
+from trackdsl.delivery._artifacts import check_place
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
 from trackdsl.errors import logger
-from trackdsl.journal._spool import JOURNALS
+from trackdsl.journal._files import open_regular, sync
+from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot
+from trackdsl.journal._spool import JOURNALS, is_journal_name
 
 _FOLDER = "tables"
 #: Seconds before a table that the store would not take is tried again.
@@ -81,10 +85,15 @@ class Tables:
         if log is not None and source in log.sources:
             return None
         try:
-            rows = as_table(json.loads((journal / "files" / event.snapshot).read_bytes()))
+            check_place(event.path, event.snapshot)
+            if not PurePosixPath(event.path).name:
+                return "a table's path must name a file"
+            rows = as_table(json.loads(read_snapshot(journal, event.snapshot)))
         except FileNotFoundError:
             return None if in_doubt else "its snapshot is gone"
-        except (OSError, ValueError) as error:
+        except UnsafeSnapshot as error:
+            return error.why
+        except (OSError, ValueError, RecursionError) as error:
             return f"its snapshot cannot be read: {error}"
         try:
             log = log or self._new_log(run_id, event.path)
@@ -125,7 +134,11 @@ class Tables:
         for part in self._folder.glob("upload-*"):
             shutil.rmtree(part, ignore_errors=True)
         for path in sorted(self._folder.glob("*.jsonl")):
-            log = _Log.read(path)
+            try:
+                log = _Log.read(path)
+            except OSError as error:
+                logger.warning("trackdsl leaves %s alone: %s", path, error)
+                continue
             # A journal goes after its tables, so these have been delivered: the removal was lost in a power cut.
             if log is None or not any((self._journals / name).is_dir() for name in log.journals):
                 _remove(path)
@@ -143,7 +156,7 @@ class Tables:
     def _new_log(self, run_id: str, place: str) -> _Log:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700)
-            _sync(self._folder.parent)
+            sync(self._folder.parent)
         path = self._path(run_id, place)
         log = _Log(path, run_id, place)
         log.add({"run_id": run_id, "path": place})
@@ -157,14 +170,14 @@ class Tables:
             return
         try:
             for log in unsynced:
-                _sync(log.path)
+                sync(log.path)
             # The names too: of these logs, and of those that were removed since.
-            _sync(self._folder)
+            sync(self._folder)
         except OSError as error:
             raise Unavailable(f"cannot keep tables in {self._folder}: {error}") from None
         for log in unsynced:
             for journal, snapshot in log.unsynced:
-                _remove((self._journals / journal / "files" / snapshot).parent)
+                remove_snapshot(self._journals / journal, snapshot)
             log.unsynced.clear()
 
     def _deliver(self, sink: Sink, log: _Log) -> bool:
@@ -187,7 +200,7 @@ class Tables:
                 content = sink.read_artifact(log.run_id, log.place)
                 base = Table() if content is None else parse(content, log.place)
                 log.add({"base": {"columns": base.columns, "data": base.rows}})
-                _sync(log.path)
+                sync(log.path)
                 log.has_base = True
             base, appended = log.content()
             table.append(base)
@@ -268,16 +281,17 @@ class _Log:
 
     @classmethod
     def read(cls, path: Path) -> _Log | None:
-        """Find a log again; what follows a torn line was not taken yet, and is cut off."""
+        """Find a log again; what follows a torn line was not taken yet, and is cut off.
+
+        Returns:
+            the log; None where not even its first line is sound.
+        """
         log = None
-        with open(path, "rb+") as file:
+        with open(open_regular(path, os.O_RDWR), "rb+") as file:
             good = 0
             for line in file:
-                try:
-                    told = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    told = None
-                if not isinstance(told, dict):
+                told = _line_of(line, log is None)
+                if told is None:
                     file.truncate(good)
                     break
                 good += len(line)
@@ -297,7 +311,7 @@ class _Log:
 
     def add(self, line: dict[str, Any]) -> None:
         """Write a line, whole or not at all."""
-        with open(self.path, "ab", buffering=0) as file:
+        with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
             size = file.tell()
             content = json.dumps(line).encode() + b"\n"
             if file.write(content) != len(content):
@@ -307,7 +321,7 @@ class _Log:
     def content(self) -> tuple[Table, list[Table]]:
         """What MLflow had before, and what is to be appended, in order."""
         base, appended = Table(), []
-        with open(self.path, "rb") as file:
+        with open(open_regular(self.path), "rb") as file:
             for line in file:
                 told = json.loads(line)
                 if "base" in told:
@@ -322,16 +336,34 @@ class _Log:
         self.journals.add(source[0])
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _line_of(line: bytes, first: bool) -> dict[str, Any] | None:
+    """A line of a log; None where it is torn, or says what no delivery has written."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        told = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    if first:
+        names = (told.get("run_id"), told.get("path"))
+        sound = all(isinstance(name, str) for name in names) and _is_inside(str(told["path"]))
+    elif "base" in told:
+        sound = isinstance(told["base"], dict)
+    else:
+        journal, snapshot = told.get("journal"), told.get("snapshot")
+        sound = isinstance(journal, str) and isinstance(snapshot, str) and is_journal_name(journal)
+    return told if sound else None
+
+
+def _is_inside(place: str) -> bool:
+    try:
+        return bool(inside(place))
+    except ValueError:
+        return False
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -10,12 +10,14 @@ from trackdsl.delivery._process import take_lock
 from trackdsl.delivery._sink import Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
+from trackdsl.journal._spool import check_spool
 
 
 def serve(spool: Path) -> None:
     """Deliver for as long as the program lives; the thread is a daemon."""
     _context.enter(None)  # It may be started inside a run, and belongs to none.
     try:
+        check_spool(spool)
         lock = take_lock(spool, 0.5)
         if lock is None:
             return  # A delivery process is at work on the same spool.
@@ -30,6 +32,8 @@ def serve(spool: Path) -> None:
         finally:
             worker.close()
             lock.release()
+    except OSError as error:
+        logger.warning("trackdsl: nothing is delivered from the spool %s: %s", spool, error)
     except Exception:
         logger.exception("trackdsl: the delivery thread has ended; what is left waits for `trackdsl sync`")
 

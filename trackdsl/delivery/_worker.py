@@ -18,9 +18,9 @@ from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.delivery._tables import Tables
 from trackdsl.errors import logger
-from trackdsl.journal._lock import is_held
+from trackdsl.journal._lock import is_held, is_written
 from trackdsl.journal._reader import newer_schema
-from trackdsl.journal._spool import journals, sweep
+from trackdsl.journal._spool import WAKE, check_spool, look_through, sweep
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
@@ -54,18 +54,23 @@ class Worker:
         spool: the spool's folder.
         open_sink: opens the sink of a tracking URI and working directory.
 
+    Raises:
+        OSError: the spool is not safe from other users, see `check_spool`.
+
     Attributes:
         gathering: whether all that was delivered last will soon have company.
         called_at: when somebody last asked to go on at once, on the monotonic clock.
     """
 
     def __init__(self, spool: Path, open_sink: OpenSink) -> None:
+        check_spool(spool)
         self.spool = spool
         self._open_sink = open_sink
         self._streams: dict[Path, Stream] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._pauses: dict[Path, _Pause] = {}
         self._unreadable: set[Path] = set()
+        self._refused = False
         self._durability = Durability(spool)
         self._shared = Shared(
             ForeignRuns(spool, self._find_streams), SharedPoints(spool, self._reached), Tables(spool), Sampler()
@@ -106,7 +111,7 @@ class Worker:
 
     def living(self) -> bool:
         """Whether a program writes to one of the journals."""
-        return any(is_held(directory / "lock") for directory in self._streams)
+        return any(is_written(directory) for directory in self._streams)
 
     def close(self) -> None:
         """Let go of all files."""
@@ -134,6 +139,9 @@ class Worker:
             return False
         except Unavailable as error:
             self._back_off(place, stream, str(error))
+            return False
+        except OSError as error:
+            self._back_off(place, stream, f"the journal cannot be read: {error}")
             return False
         except Exception as error:
             # A fault of ours or of MLflow's: the journal waits, the others go on.
@@ -173,11 +181,16 @@ class Worker:
         return min((stream.reached() for stream in streams), default=time.time_ns() // 1_000_000)
 
     def _find_streams(self) -> None:
-        for directory in journals(self.spool):
+        if not self._is_safe():
+            return
+        for directory, problem in look_through(self.spool):
             if directory in self._streams or directory in self._unreadable:
                 continue
-            origin = read_origin(directory)
             try:
+                if problem is not None:
+                    raise OSError(1, problem, str(directory))
+                is_held(directory / "lock")  # Raises where it can never be held.
+                origin = read_origin(directory)
                 if origin is None:
                     raise OSError(22, "its `origin` file is damaged", str(directory))
                 # Before a stream opens it for writing; as a stream it would also hold up all others of its store.
@@ -186,9 +199,27 @@ class Worker:
                     raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
                 stream = self._streams[directory] = Stream(directory, origin, self._shared)
                 self._shared.foreign.add(stream)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._unreadable.add(directory)
                 logger.warning("trackdsl: the journal %s is left alone: %s", directory, error)
+
+    def _is_safe(self) -> bool:
+        """Whether the spool is still this user's alone; nothing of it is touched otherwise."""
+        try:
+            check_spool(self.spool)
+        except FileNotFoundError:  # It has been removed; its lock tells whether another one is there.
+            return True
+        except OSError as error:
+            if not self._refused:
+                logger.warning("trackdsl: delivery from the spool %s stops: %s", self.spool, error)
+            self._refused = True
+            for stream in self._streams.values():
+                stream.close()
+                self._shared.foreign.remove(stream)
+            self._streams.clear()
+            return False
+        self._refused = False
+        return True
 
     def _place(self, origin: Origin) -> _Place:
         key = (origin.uri, origin.cwd)
@@ -199,6 +230,6 @@ class Worker:
 
     def _wake_time(self) -> float:
         try:
-            return (self.spool / "wake").stat().st_mtime_ns
+            return (self.spool / WAKE).lstat().st_mtime_ns
         except OSError:
             return 0.0

@@ -8,6 +8,8 @@ import os
 import weakref
 from pathlib import Path
 
+from trackdsl.journal._files import open_regular
+
 #: What this process holds. A forked child has the descriptors too, and would keep the locks of a parent that has died.
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
@@ -30,9 +32,9 @@ class FileLock:
             False where another holder has it (only without `wait`).
 
         Raises:
-            OSError: the file cannot be opened, or the file system knows no locks.
+            OSError: the file cannot be opened, is no regular file, or the file system knows no locks.
         """
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -50,7 +52,7 @@ class FileLock:
         if self._descriptor is None:
             return False
         try:
-            own, there = os.fstat(self._descriptor), os.stat(self.path)
+            own, there = os.fstat(self._descriptor), os.lstat(self.path)
         except OSError:
             return False
         return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
@@ -80,9 +82,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def is_written(journal: Path) -> bool:
+    """Whether a living program writes a journal; False too where it is gone, or its lock is no file."""
+    try:
+        return is_held(journal / "lock")
+    except OSError:
+        return False
+
+
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock on `path`."""
-    if not path.exists():
+    """Whether a living process holds the lock on `path`.
+
+    Raises:
+        OSError: it is no regular file, or cannot be opened.
+    """
+    if not os.path.lexists(path):
         return False
     probe = FileLock(path)
     if not probe.acquire():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 
 from trackdsl import _events as events
 from trackdsl.journal import _format as fmt
+from trackdsl.journal._files import NoRegularFile, is_regular, open_regular
 
 
 class Position(NamedTuple):
@@ -27,6 +29,9 @@ class Position(NamedTuple):
 
 
 START = Position(0, 0)
+_SEGMENT = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.seg")
+#: In bytes: more than the largest event and the rest of a segment take. A larger file is damage.
+LARGEST = 4 * fmt.MAX_PAYLOAD
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Reader:
 
     def _successor(self) -> int | None:
         current = self.position.segment
-        if current and (self.directory / f"{current + 1:06d}.seg").exists():
+        if current and is_regular(self.directory / f"{current + 1:06d}.seg"):
             return current + 1
         return next((number for number in segments(self.directory) if number > current), None)
 
@@ -153,11 +158,11 @@ class Reader:
         if number == 0:
             return None
         try:
-            descriptor = os.open(self.directory / f"{number:06d}.seg", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            descriptor = open_regular(self.directory / f"{number:06d}.seg")
+        except (FileNotFoundError, NoRegularFile):
             return None
         try:
-            if os.fstat(descriptor).st_size == 0:
+            if not 0 < os.fstat(descriptor).st_size <= LARGEST:
                 return None
             self._open = number, mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
         finally:
@@ -189,17 +194,18 @@ def _all_zero(data: mmap.mmap, start: int, stop: int) -> bool:
 def segments(directory: Path) -> list[int]:
     """The numbers of a journal's segments, in order."""
     try:
-        names = os.listdir(directory)
+        with os.scandir(directory) as found:
+            names = [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
+    return sorted(int(match[1]) for match in map(_SEGMENT.fullmatch, names) if match)
 
 
 def newer_schema(directory: Path) -> int | None:
     """The version of a journal's events where it is too new to be read, or None. A program writes one version alone."""
     for number in segments(directory)[:1]:
         try:
-            with open(directory / f"{number:06d}.seg", "rb") as file:
+            with open(open_regular(directory / f"{number:06d}.seg"), "rb") as file:
                 header = fmt.Header.unpack(file.read(fmt.HEADER_SIZE))
         except OSError:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -12,8 +13,21 @@ from pathlib import Path
 
 from trackdsl import settings
 from trackdsl.errors import report
+from trackdsl.journal._files import open_regular
+from trackdsl.journal._ownership import check_folder, check_way, is_own_folder
 
 JOURNALS = "journals"
+#: Held by whoever delivers from the spool.
+LOCK = "delivery.lock"
+#: What delivery has to say.
+LOG = "delivery.log"
+#: Touched by whoever asks delivery to go on at once.
+WAKE = "wake"
+#: An empty file in every spool that trackdsl has made: what has none is a folder of the user's, and left as it is.
+MARK = ".trackdsl-spool"
+_FOLDERS = (JOURNALS, "tables", "points")
+_CONTENT = {*_FOLDERS, LOCK, LOG, MARK, WAKE}
+_MOST_FALLBACKS = 9
 _SWEEP_AFTER = 3600.0
 
 
@@ -28,14 +42,37 @@ def default_path() -> Path:
 
 
 def fallback_path() -> Path:
-    """Where the spool goes when its own place cannot be written: the temporary folder."""
+    """Where the spool goes when its own place cannot be written: a folder of this user's in the temporary folder.
+
+    Anybody may have made a folder of that name before, so there are several names. One that this user has is taken
+    before one that is still free: every program finds the same.
+    """
     import tempfile
 
-    return Path(tempfile.gettempdir()) / f"trackdsl-{os.getuid()}" / "spool" / _host()
+    temporary = Path(tempfile.gettempdir())
+    names = [f"trackdsl-{os.geteuid()}", *(f"trackdsl-{os.geteuid()}-{n}" for n in range(2, _MOST_FALLBACKS + 1))]
+    places = [temporary / name for name in names]
+    own = [place for place in places if is_own_folder(place)]
+    free = [place for place in places if not os.path.lexists(place)]
+    return next(iter([*own, *free, *places])) / "spool" / _host()
+
+
+def named_path() -> Path:
+    """The spool that the settings name, or the default place; it need not exist.
+
+    Raises:
+        OSError: it cannot be looked at, or belongs to another user.
+        RuntimeError: nothing names it, and nobody has a home folder.
+    """
+    return locate(settings.spool() or default_path())
 
 
 def find() -> Path:
-    """The spool in use: the named or default place where that can be written, the temporary folder otherwise."""
+    """The spool in use: the named or default place where that can be written, the temporary folder otherwise.
+
+    Raises:
+        OSError: neither can be used.
+    """
     wanted: Path | None = None
     try:
         wanted = settings.spool() or default_path()
@@ -51,31 +88,145 @@ def find() -> Path:
         return fallback
 
 
-def prepare(spool: Path) -> Path:
-    """Make the spool folder, readable by its owner alone.
+def locate(wanted: Path) -> Path:
+    """The folder that is the spool where the user names one; nothing is made or changed.
+
+    That is the named folder where it is a spool, does not exist yet, or is empty. Where it is used for something else
+    (`/tmp`, a home folder, a project), it is a folder of this user's inside of it.
 
     Raises:
-        OSError: it cannot be made or written, or belongs to somebody else.
+        OSError: the folder cannot be looked at, or is the spool of another user.
     """
-    (spool / JOURNALS).mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = os.stat(spool)
-    if found.st_uid != os.getuid():
-        raise PermissionError(1, "the folder belongs to another user", str(spool))
-    if stat.S_IMODE(found.st_mode) & 0o077:
+    wanted = Path(os.path.abspath(wanted))
+    if wanted.is_symlink():
+        check_way(wanted / "inside")  # Whoever made the link chooses where it leads.
+        wanted = wanted.resolve()
+    try:
+        found = os.stat(wanted)
+    except FileNotFoundError:
+        return wanted
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(wanted))
+    if is_spool(wanted) or _may_become_spool(wanted, found):
+        return wanted
+    if found.st_uid != os.geteuid() and (wanted / JOURNALS).exists():
+        raise PermissionError(errno.EPERM, f"the folder belongs to another user (uid {found.st_uid})", str(wanted))
+    return wanted / f"trackdsl-spool-{os.geteuid()}"
+
+
+def is_spool(path: Path) -> bool:
+    """Whether a folder is a spool that this user's trackdsl has made."""
+    if not is_own_folder(path):
+        return False
+    try:
+        mark = os.lstat(path / MARK)
+        return stat.S_ISREG(mark.st_mode) and mark.st_uid == os.geteuid()
+    except FileNotFoundError:
+        pass
+    # Of a version that made no mark: private, or with nothing else in it.
+    journals = path / JOURNALS
+    if not is_own_folder(journals) or stat.S_IMODE(os.lstat(journals).st_mode) != 0o700:
+        return False
+    return stat.S_IMODE(os.lstat(path).st_mode) == 0o700 or set(os.listdir(path)) <= _CONTENT
+
+
+def is_safe_spool(path: Path) -> bool:
+    """Whether a path is that of a spool of this user's which is there already, and safe from others."""
+    try:
+        check_spool(path)
+        private = not stat.S_IMODE(os.lstat(path).st_mode) & 0o077
+        return path.is_absolute() and private and is_spool(path) and os.access(path / JOURNALS, os.W_OK | os.X_OK)
+    except (OSError, ValueError):  # The latter where it is no path at all.
+        return False
+
+
+def prepare(wanted: Path) -> Path:
+    """Make the spool for a folder that the user has named, readable by its owner alone.
+
+    Returns:
+        the spool, see `locate`.
+
+    Raises:
+        OSError: it cannot be made or written, or is not safe from other users.
+    """
+    spool = locate(wanted)
+    check_way(spool)
+    return make(spool)
+
+
+def make(spool: Path) -> Path:
+    """Make the folder of a spool and what belongs in it, or mend that.
+
+    Raises:
+        OSError: it cannot be made or written, or is not safe from other users.
+    """
+    _make_folder(spool)
+    # What an older version made may be open to others: nothing in it is touched before that is mended.
+    if is_own_folder(spool) and stat.S_IMODE(os.lstat(spool).st_mode) != 0o700:
         os.chmod(spool, 0o700)
-    os.chmod(spool / JOURNALS, 0o700)
-    if not os.access(spool / JOURNALS, os.W_OK | os.X_OK):
-        raise PermissionError(13, "the folder cannot be written", str(spool))
+    check_folder(spool)
+    journals = spool / JOURNALS
+    _make_folder(journals)
+    if is_own_folder(journals) and stat.S_IMODE(os.lstat(journals).st_mode) != 0o700:
+        os.chmod(journals, 0o700)
+    check_spool(spool)
+    if not os.access(journals, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "the folder cannot be written", str(spool))
+    for name in (MARK, LOCK, LOG, WAKE):
+        # Now: delivery needs them, and a disk that is full later has no room for them.
+        with contextlib.suppress(OSError):
+            os.close(open_regular(spool / name, os.O_WRONLY | os.O_CREAT))
     return spool
 
 
+def check_spool(spool: Path) -> None:
+    """Check that nobody but this user can write to a spool, or put another one in its place.
+
+    Raises:
+        FileNotFoundError: it does not exist.
+        OSError: it is not safe; the message names the cause.
+    """
+    check_way(spool)
+    check_folder(spool)
+    for name in _FOLDERS:
+        with contextlib.suppress(FileNotFoundError):
+            check_folder(spool / name)
+
+
 def journals(spool: Path) -> Iterator[Path]:
-    """The folders of all journals, oldest first."""
+    """The folders of all journals that are this user's, oldest first."""
+    yield from (path for path, problem in look_through(spool) if problem is None)
+
+
+def look_through(spool: Path) -> Iterator[tuple[Path, str | None]]:
+    """Everything in a spool that has the place of a journal, oldest first.
+
+    Yields:
+        its path, and why nothing of it may be read; None for a journal of this user's.
+    """
+    folder = spool / JOURNALS
     try:
-        found = sorted((spool / JOURNALS).iterdir())
+        if not is_own_folder(folder):
+            return
+        found = sorted(folder.iterdir())
     except OSError:
         return
-    yield from (path for path in found if path.is_dir() and not path.name.startswith("."))
+    for path in found:
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        try:
+            check_folder(path)
+        except FileNotFoundError:  # It is finished by now.
+            continue
+        except OSError as error:
+            yield path, error.strerror
+        else:
+            yield path, None
+
+
+def is_journal_name(name: str) -> bool:
+    """Whether a text can be the name of a journal's folder: that of something in the folder of journals."""
+    return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def remove_journal(directory: Path) -> None:
@@ -102,3 +253,34 @@ def sweep(spool: Path) -> None:
 
 def _host() -> str:
     return "".join(c if c.isalnum() or c in "-." else "_" for c in os.uname().nodename) or "host"
+
+
+def _may_become_spool(path: Path, found: os.stat_result) -> bool:
+    """Whether an existing folder can be taken for a spool: an empty one that the user has made for it."""
+    if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX or os.path.ismount(path):
+        return False
+    if any(_is_same(path, other) for other in (os.path.expanduser("~"), os.curdir)):
+        return False
+    return not os.listdir(path)
+
+
+def _is_same(path: Path, other: str) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
+
+
+def _make_folder(path: Path) -> None:
+    """Make a folder and those that lead to it, where they are missing: private ones, whatever the umask."""
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:  # By another process, in this very moment.
+            continue
+        if stat.S_IMODE(os.lstat(folder).st_mode) != 0o700:
+            os.chmod(folder, 0o700)

@@ -1,0 +1,117 @@
+"""Opening the files of a spool: regular files alone, and never through a link.
+
+A FIFO would keep whoever opens it until somebody writes to it, and a link may lead to a file of somebody else's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+#: More than any file of a spool has that is read as a whole, but for those with a limit of their own.
+_MOST = 1 << 30
+
+
+class NoRegularFile(OSError):
+    """Something is a link, a folder, a FIFO or a device, where a file is wanted."""
+
+
+def open_regular(path: Path | str, flags: int = os.O_RDONLY, *, folder: int | None = None) -> int:
+    """Open a file; a new one can be read by its owner alone.
+
+    Args:
+        path: the file, relative to `folder` where that is given.
+        flags: those of `os.open`.
+        folder: the descriptor of a folder.
+
+    Returns:
+        a descriptor, which blocks and is closed on `exec`.
+
+    Raises:
+        NoRegularFile: it is something else.
+        OSError: it cannot be opened.
+    """
+    wanted = flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, wanted, 0o600, dir_fd=folder)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR):
+            raise _no_file(path) from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _no_file(path)
+        os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_regular(path: Path | str, most: int = _MOST, *, folder: int | None = None) -> bytes:
+    """The content of a file; see `open_regular`.
+
+    Raises:
+        OSError: it cannot be read, or has more than `most` bytes.
+    """
+    with open(open_regular(path, folder=folder), "rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+        return file.read(most)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that its owner alone can read."""
+    with open(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+        file.write(content)
+
+
+def replace(path: Path, content: bytes, *, to_disk: bool = False) -> None:
+    """Put a file with new content in the place of one, in one step.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        to_disk: whether to bring it to the disk first.
+    """
+    part = path.with_suffix(".part")
+    # Left by a process that has died.
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)
+    with open(open_regular(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+        file.write(content)
+        if to_disk:
+            file.flush()
+            os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def sync(path: Path) -> None:
+    """Bring a file or a folder to the disk.
+
+    Raises:
+        OSError: it cannot be opened, or is a link, a FIFO or a device.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except NotADirectoryError:
+        descriptor = open_regular(path)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is that of a file, and no link."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _no_file(path: Path | str) -> OSError:
+    return NoRegularFile(errno.EINVAL, "it is no regular file", str(path))

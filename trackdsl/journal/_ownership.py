@@ -1,0 +1,144 @@
+"""Whether a folder is safe from other users of the machine: its owner, its mode, and the folders on the way to it.
+
+Whoever may write to a folder, or to one above it, can put something else in its place. A sticky folder, such as
+`/tmp`, lets nobody touch what another one has made in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+_MOST_LINKS = 40
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder belongs to this user, is no link, and is written by nobody else.
+
+    Raises:
+        OSError: it is missing, or not safe; the message names the cause.
+    """
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise _unsafe(path, "it is a symbolic link")
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(path))
+    if found.st_uid != os.geteuid():
+        raise _unsafe(path, f"the folder belongs to another user (uid {found.st_uid})")
+    if _others_write(found):
+        raise _unsafe(path, _open_to_others(found))
+
+
+def check_way(path: Path) -> None:
+    """Check the folders above a path, as far as they exist: nobody else may put something else in its place.
+
+    A path in a sticky folder may be missing, or must be this user's own and private; see `check_folder`.
+
+    Args:
+        path: absolute; links on the way are followed, and checked too.
+
+    Raises:
+        OSError: a folder on the way, or its owner, is not to be trusted; the message names it.
+    """
+    for folder, found in _way(path):
+        if found.st_uid not in _trusted():
+            raise _unsafe(folder, f"it is on the way to {path} and belongs to another user (uid {found.st_uid})")
+        # The bits of a link mean nothing.
+        if stat.S_ISDIR(found.st_mode) and _others_write(found) and not found.st_mode & stat.S_ISVTX:
+            raise _unsafe(folder, f"it is on the way to {path}, and {_open_to_others(found)}")
+    try:
+        parent, own = os.stat(path.parent), os.lstat(path)
+    except FileNotFoundError:
+        return
+    if parent.st_mode & stat.S_ISVTX and _others_write(parent):
+        mode = stat.S_IMODE(own.st_mode)
+        if own.st_uid != os.geteuid() or mode & 0o077:
+            raise _unsafe(path, f"others use the folder that it is in, and it is not private (mode {mode:o})")
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether a path is a folder of this user's, and no link."""
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _way(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """The folders and links that lead to a path, from the root on, up to the first that is missing; not the path."""
+    left = list(reversed(path.parent.parts[1:]))
+    here, links = path.anchor, 0
+    yield here, os.lstat(here)
+    while left:
+        name = left.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        step = os.path.join(here, name)
+        try:
+            found = os.lstat(step)
+        except FileNotFoundError:
+            return
+        yield step, found
+        if not stat.S_ISLNK(found.st_mode):
+            here = step
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        target = Path(os.readlink(step))
+        if target.is_absolute():
+            here = target.anchor
+        left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+
+
+def _others_write(found: os.stat_result) -> bool:
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and not _is_private_group(found.st_gid)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_private_group(group: int) -> bool:
+    """Whether nobody but this user and root is in a group: many systems give each user one, and a umask of 002."""
+    import grp
+    import pwd
+
+    if group == 0:
+        return True
+    if group != os.getegid():
+        return False
+    try:
+        members = set(grp.getgrgid(group).gr_mem)
+        return members <= {pwd.getpwuid(os.geteuid()).pw_name, "root"}
+    except KeyError:  # In a container neither need have a name.
+        return True
+
+
+@functools.lru_cache(maxsize=1)
+def _roots() -> tuple[int, ...]:
+    """Root, and the number that a container shows for owners from outside of it, where that is no user inside."""
+    try:
+        lines = [list(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        outside = int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return (0,)
+    inside = any(first <= outside < first + count for first, _, count in lines)
+    return (0,) if inside else (0, outside)
+
+
+def _trusted() -> tuple[int, ...]:
+    return (os.geteuid(), *_roots())
+
+
+def _open_to_others(found: os.stat_result) -> str:
+    return f"others may write to it (mode {stat.S_IMODE(found.st_mode):o}; `chmod go-w` mends that)"
+
+
+def _unsafe(path: Path | str, why: str) -> PermissionError:
+    return PermissionError(errno.EPERM, why, str(path))
