@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,7 +64,8 @@ class Worker:
     """
 
     def __init__(self, spool: Path, open_sink: OpenSink) -> None:
-        check_spool(spool)
+        with contextlib.suppress(FileNotFoundError):
+            check_spool(spool)
         self.spool = spool
         self._open_sink = open_sink
         self._streams: dict[Path, Stream] = {}

@@ -8,5 +8,8 @@ A journal is a folder of the spool:
     <id>/progress       how far delivery has come
     <id>/runs           which MLflow run each of our runs became
     <id>/git            what git said of the program's source
-    <id>/files/         snapshots of artifacts
+    <id>/files/         snapshots of artifacts, each in a folder of its own
+
+Everything in it is opened by `_files`, which follows no links, and snapshots by `_snapshots`; `_ownership` keeps the
+files of other users out.
 """

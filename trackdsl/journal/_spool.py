@@ -131,12 +131,17 @@ def is_spool(path: Path) -> bool:
 
 
 def is_safe_spool(path: Path) -> bool:
-    """Whether a path is that of a spool of this user's which is there already, and safe from others."""
+    """Whether a path is that of a spool of this user's which is there already, and safe from others.
+
+    Raises:
+        ValueError: it is no path at all.
+    """
     try:
+        if os.lstat(path).st_mode & 0o077 or not path.is_absolute():
+            return False
         check_spool(path)
-        private = not stat.S_IMODE(os.lstat(path).st_mode) & 0o077
-        return path.is_absolute() and private and is_spool(path) and os.access(path / JOURNALS, os.W_OK | os.X_OK)
-    except (OSError, ValueError):  # The latter where it is no path at all.
+        return is_spool(path) and os.access(path / JOURNALS, os.W_OK | os.X_OK)
+    except OSError:
         return False
 
 
