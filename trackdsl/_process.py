@@ -21,6 +21,7 @@ from trackdsl._ids import prefix
 from trackdsl._secrets import mask_text
 from trackdsl._version import __version__
 from trackdsl.journal._files import read_regular, write_private
+from trackdsl.journal._mounts import boot_id
 
 # Runs beside the program and writes its answer whole. The three lines of configuration keep a repository of a
 # stranger from running a command of its own. What a remote's URL may hold of a secret is taken out before anything is
@@ -66,6 +67,7 @@ class Origin:
         prefix: what the ids of its runs begin with, in hexadecimal.
         within: the same of the processes that it was started by, or worked for, when the journal was made.
         beside: those of them that record to the same spool.
+        boot: the machine, from when it was started on: see `boot_id`; empty where an old version wrote it.
     """
 
     uri: str
@@ -80,6 +82,7 @@ class Origin:
     prefix: str = ""
     within: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    boot: str = ""
 
 
 #: What the ids of this process begin with, and those of the processes that it belongs to.
@@ -135,6 +138,7 @@ def origin(uri: str, cwd: str) -> Origin:
         prefix=_own,
         within=_within,
         beside=_beside,
+        boot=boot_id(),
     )
 
 

@@ -123,6 +123,7 @@ class Target:
         writer, self.writer, self.append = self.writer, None, self._append_first
         _made.discard(self)
         if writer is not None:
+            writer.note_end()
             writer.close()
 
     def reset_after_fork(self) -> None:
@@ -166,6 +167,7 @@ class Target:
                 self.writer.append(payload, None, True)
             self.append = self.writer.append
             _made.add(self)
+            _note_end_of_child(self.writer)
         self.watch(time.time_ns())
         return self.writer
 
@@ -251,6 +253,15 @@ def _working_directory() -> str:
     return cwd
 
 
+def _note_end_of_child(writer: Writer) -> None:
+    """See that the end of a child of `multiprocessing` is noted, which does without `atexit`."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, writer.note_end, exitpriority=-1000)
+
+
 def _report_unrecorded() -> None:
     lost = sum(target.unrecorded for target in dict.fromkeys([*_made, *_targets.values()]))
     if lost:
@@ -266,6 +277,9 @@ def _at_exit() -> None:
 
         with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.
             wait_at_exit(writers)
+    for target in list(_made):
+        if target.writer is not None:
+            target.writer.note_end()
     _keep_interrupted()
 
 

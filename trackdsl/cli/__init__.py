@@ -101,19 +101,36 @@ def status(as_json: bool, spool: Path | None) -> None:
     metavar="SECONDS",
     help="Give up when nothing has moved for this long.",
 )
+@click.option("--all-hosts", is_flag=True, help="Also what waits in the spools of other hosts, beside this one.")
+@click.option("--host", metavar="HOST", help="Only what waits in the spool of this other host.")
+@click.option("--assume-ended", is_flag=True, help="With --host: you know that its programs have ended.")
 @_with_spool
-def sync(timeout: float, spool: Path | None) -> None:
+def sync(timeout: float, all_hosts: bool, host: str | None, assume_ended: bool, spool: Path | None) -> None:
     """Deliver everything that is waiting, here and now.
 
     Exits with 0 when nothing is left, with 1 when something is, and with 130 on Ctrl-C. What is left is kept, and
     nothing is delivered twice. A program that still runs counts as delivered up to where it is now.
 
+    Each host has a spool of its own, also where hosts share a home folder or a container gets a new name. With
+    --all-hosts those of other hosts are delivered too, where it is sure that their programs have ended. Where that
+    cannot be seen from here, `--host NODE --assume-ended` delivers what you know to have ended; run that on one machine
+    alone.
+
     \b
     Examples:
       trackdsl sync
       trackdsl sync --timeout 300     for a slow server
+      trackdsl sync --all-hosts       on a login node, for what the nodes recorded
+      trackdsl sync --host node7 --assume-ended
       TRACKDSL_MODE=offline python train.py && trackdsl sync
     """
+    if assume_ended and host is None:
+        raise click.UsageError("--assume-ended needs --host HOST: name the host whose programs have ended.")
+    if all_hosts or host is not None:
+        from trackdsl.cli import _sync_hosts
+
+        _sync_hosts.run(spool, timeout, host, assume_ended=assume_ended)
+        return
     from trackdsl.cli._sync import run
 
     run(spool, timeout)

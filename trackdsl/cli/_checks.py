@@ -20,8 +20,9 @@ from trackdsl._reachable import check
 from trackdsl._secrets import mask_prose
 from trackdsl._tracking_server import VERSIONS
 from trackdsl._version import __version__
+from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import look
-from trackdsl.cli._status import is_delivering, size
+from trackdsl.cli._status import ago, is_delivering, size
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.journal import _spool
 
@@ -29,6 +30,7 @@ Level = Literal["ok", "warning", "problem"]
 
 #: A disk with less than this is nearly full, and with less than that it is, in bytes.
 _LITTLE, _TOO_LITTLE = 1 << 30, 64 << 20
+_MOST_NAMED = 3
 _CREDENTIALS = (
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
@@ -244,6 +246,7 @@ def spool(path: Path) -> Iterator[Finding]:
     room = "free some space, or set TRACKDSL_SPOOL to a folder on another disk" if level != "ok" else ""
     yield Finding("disk", level, f"{size(free)} free where the spool is", room)
     yield from _waiting(path)
+    yield from _of_other_hosts(path)
 
 
 def _waiting(path: Path) -> Iterator[Finding]:
@@ -260,3 +263,20 @@ def _waiting(path: Path) -> Iterator[Finding]:
     else:
         fix = "" if is_delivering(path) else "`trackdsl sync` delivers it now, `trackdsl status` tells more"
         yield Finding("waiting", "ok" if is_delivering(path) else "warning", text, fix)
+
+
+def _of_other_hosts(path: Path) -> Iterator[Finding]:
+    hosts = other_hosts(path)
+    if not hosts:
+        return
+    told = []
+    for host in hosts:
+        events = sum(each.journal.count()[0] for each in host.waiting)
+        programs = ", ".join(each.journal.program for each in host.waiting[:_MOST_NAMED])
+        more = f" and {len(host.waiting) - _MOST_NAMED} more" if len(host.waiting) > _MOST_NAMED else ""
+        since = min((each.journal.since for each in host.waiting if each.journal.since is not None), default=None)
+        when = "" if since is None else f", the oldest from {ago(since)}"
+        told.append(f"{host.name}: {events:,} events of {programs}{more}{when}, in {host.spool}")
+    text = f"{summary(hosts)}: {'; '.join(told)}"
+    fix = "`trackdsl sync --all-hosts` delivers those whose programs have ended, `trackdsl status` tells more"
+    yield Finding("other hosts", "warning", text, fix)

@@ -80,6 +80,8 @@ def _print(settings: list[Setting], findings: list[Finding], problems: int) -> N
     _print_findings(console, findings)
     if problems:
         click.echo(f"{problems} problem{'s' * (problems > 1)} to mend.")
+    elif any(finding.about == "other hosts" for finding in findings):
+        click.echo("All is well on this host; what waits of other hosts is still to be delivered.")
     else:
         click.echo("All is well.")
 

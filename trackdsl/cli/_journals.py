@@ -79,6 +79,11 @@ class Journal:
         return f"{self.source} (pid {self.origin.pid})"
 
     @property
+    def since(self) -> int | None:
+        """From when on it waits, in nanoseconds since 1970: since delivery fails, or since it was made."""
+        return self.progress.blocked_since or (None if self.origin is None else self.origin.time)
+
+    @property
     def error(self) -> str:
         """What delivery said last, without credentials."""
         return mask_prose(self.progress.error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from trackdsl._events import SCHEMA
+from trackdsl.cli._hosts import Host, other_hosts, summary
 from trackdsl.cli._journals import MOST_COUNTED, Journal, look, place
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
@@ -28,17 +30,20 @@ def show(named: Path | None, *, as_json: bool) -> None:
     """
     spool = place(named)
     found = list(look(spool))
+    hosts = other_hosts(spool)
     if as_json:
-        click.echo(json.dumps(_structure(spool, found), indent=2))
+        click.echo(json.dumps(_structure(spool, found, hosts), indent=2))
         return
     waiting = [journal for journal in found if journal.waits]
-    if not waiting:
+    if waiting:
+        _print_table(found)
+        click.echo(f"spool: {spool}")
+        click.echo(_next_step(spool, waiting))
+    else:
         recording = f"; {_programs(len(found))} recording, all delivered so far" if found else ""
         click.echo(f"Nothing is waiting in {spool}{recording}.")
-        return
-    _print_table(found)
-    click.echo(f"spool: {spool}")
-    click.echo(_next_step(spool, waiting))
+    if hosts:
+        _print_hosts(hosts)
 
 
 def ago(nanoseconds: int) -> str:
@@ -99,7 +104,16 @@ def _next_step(spool: Path, waiting: list[Journal]) -> str:
     return "no delivery process is at work; `trackdsl sync` delivers now"
 
 
-def _print_table(journals: list[Journal]) -> None:
+def _print_hosts(hosts: list[Host]) -> None:
+    for host in hosts:
+        click.echo(f"\nOf the host {host.name}:")
+        unsure = {each.journal.directory for each in host.waiting if each.why_not and not each.runs}
+        _print_table([each.journal for each in host.waiting], unsure)
+        click.echo(f"spool: {host.spool}")
+    click.echo(f"\n{summary(hosts)}; `trackdsl sync --all-hosts` delivers those whose programs have ended")
+
+
+def _print_table(journals: list[Journal], unsure: Collection[Path] = ()) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -109,22 +123,22 @@ def _print_table(journals: list[Journal]) -> None:
         # Folded, never cut: an address or an error that ends in dots helps nobody.
         table.add_column(title, overflow="fold")
     for journal in journals:
-        table.add_row(*(Text(cell) for cell in _cells(journal)))
+        table.add_row(*(Text(cell) for cell in _cells(journal, sure=journal.directory not in unsure)))
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH_OF_PIPES)
     console.print(table)
 
 
-def _cells(journal: Journal) -> tuple[str, ...]:
+def _cells(journal: Journal, *, sure: bool) -> tuple[str, ...]:
     origin = journal.origin
-    program = f"{journal.program}\n{'running' if journal.alive else 'ended'}"
+    program = f"{journal.program}\n{'running' if journal.alive else 'ended' if sure else 'running or ended'}"
     if origin is not None:
         program += f" on {origin.host}"
     events, lost = journal.count()
     more = "+" if events == MOST_COUNTED else ""
     left = "" if journal.problem else f"{events:,}{more} events\n{size(journal.bytes_left())}"
-    since = _since(journal)
+    since = journal.since
     return program, journal.target or "?", left, "" if since is None else ago(since), "\n".join(_remarks(journal, lost))
 
 
@@ -149,16 +163,26 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     return found
 
 
-def _since(journal: Journal) -> int | None:
-    return journal.progress.blocked_since or (None if journal.origin is None else journal.origin.time)
-
-
-def _structure(spool: Path, found: list[Journal]) -> dict[str, Any]:
+def _structure(spool: Path, found: list[Journal], hosts: list[Host]) -> dict[str, Any]:
     return {
         "spool": str(spool),
         "delivering": is_delivering(spool),
         "waiting": sum(journal.waits for journal in found),
         "journals": [_entry(journal) for journal in found],
+        "other_hosts": [_host_entry(host) for host in hosts],
+    }
+
+
+def _host_entry(host: Host) -> dict[str, Any]:
+    return {
+        "host": host.name,
+        "spool": str(host.spool),
+        "delivering": is_delivering(host.spool),
+        "waiting": len(host.waiting),
+        "journals": [
+            {**_entry(each.journal), "ended": not each.why_not, "why_not": each.why_not or None}
+            for each in host.waiting
+        ],
     }
 
 
@@ -178,7 +202,7 @@ def _entry(journal: Journal) -> dict[str, Any]:
         "events": events,
         "events_exact": events < MOST_COUNTED,
         "bytes": journal.bytes_left(),
-        "since": _iso(_since(journal)),
+        "since": _iso(journal.since),
         "blocked_since": _iso(progress.blocked_since or None),
         "error": journal.error or None,
         "deferred": progress.deferred - progress.aside,

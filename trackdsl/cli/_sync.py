@@ -11,13 +11,14 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from io import TextIOWrapper
 from pathlib import Path
 
 import click
 
 from trackdsl.cli._goals import Goals
+from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import Journal, look, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery._client import wake
@@ -42,27 +43,47 @@ def run(named: Path | None, timeout: float) -> None:
         timeout: seconds without any progress after which to give up.
     """
     spool = place(named)
-    found = [journal for journal in look(spool) if journal.waits]
+    done = deliver(spool, timeout)
+    hosts = other_hosts(spool)
+    if hosts:
+        click.echo(f"{summary(hosts)}; `trackdsl sync --all-hosts` delivers those whose programs have ended.", err=True)
+    if not done:
+        sys.exit(1)
+
+
+def deliver(
+    spool: Path, timeout: float, only: Collection[Path] | None = None, *, command: str = "trackdsl sync"
+) -> bool:
+    """Deliver what is in a spool, and tell what came of it; whether nothing is left.
+
+    Args:
+        spool: the spool.
+        timeout: seconds without any progress after which to give up.
+        only: the journals to deliver; all by default.
+        command: what to run again where something is left.
+    """
+    found = [journal for journal in look(spool) if journal.waits and (only is None or journal.directory in only)]
     if not found:
         click.echo(f"Nothing is waiting in {spool}.")
-        return
+        return True
     goals = Goals([journal for journal in found if journal.problem is None], timeout)
     try:
         with _own_log(spool) as log, goals.shown():
-            _deliver(spool, goals)
+            _deliver(spool, goals, only)
     except KeyboardInterrupt:
-        click.echo("\nStopped. Nothing is lost: what is left is delivered by the next `trackdsl sync`.", err=True)
+        click.echo(f"\nStopped. Nothing is lost: what is left is delivered by the next `{command}`.", err=True)
         sys.exit(_INTERRUPTED)
     left = goals.left()
     if left or len(goals) < len(found):
-        _tell_left(spool, {journal.directory for journal in found if journal.problem} | set(left))
-        sys.exit(1)
+        _tell_left(spool, {journal.directory for journal in found if journal.problem} | set(left), command)
+        return False
     click.echo(f"Everything is delivered: {goals.summary()}.")
     if log.warnings:
         click.echo(f"There were {log.warnings} warnings on the way: see {spool / LOG}.", err=True)
+    return True
 
 
-def _deliver(spool: Path, goals: Goals) -> None:
+def _deliver(spool: Path, goals: Goals, only: Collection[Path] | None) -> None:
     told = False
     while goals.moving():
         try:
@@ -73,7 +94,7 @@ def _deliver(spool: Path, goals: Goals) -> None:
                 "nothing is lost. Free some space, or mend the file, then run `trackdsl sync` again."
             ) from None
         if lock is not None:
-            _deliver_here(spool, goals, lock)
+            _deliver_here(spool, goals, lock, only)
             continue
         if not told:
             click.echo("A delivery process is at work already: waiting for it.", err=True)
@@ -81,8 +102,8 @@ def _deliver(spool: Path, goals: Goals) -> None:
         _follow(spool, goals)
 
 
-def _deliver_here(spool: Path, goals: Goals, lock: FileLock) -> None:
-    worker = Worker(spool, open_sink)
+def _deliver_here(spool: Path, goals: Goals, lock: FileLock, only: Collection[Path] | None) -> None:
+    worker = Worker(spool, open_sink, only=only)
     try:
         while goals.moving():
             if not worker.round():
@@ -103,7 +124,7 @@ def _follow(spool: Path, goals: Goals) -> None:
         time.sleep(_NAP)
 
 
-def _tell_left(spool: Path, directories: set[Path]) -> None:
+def _tell_left(spool: Path, directories: set[Path], command: str) -> None:
     left = [journal for journal in look(spool) if journal.directory in directories]
     click.echo(f"Not everything is delivered; this is left in {spool}:", err=True)
     for journal in left:
@@ -115,7 +136,7 @@ def _tell_left(spool: Path, directories: set[Path]) -> None:
             "Nothing is lost: the delivery process goes on trying; `trackdsl status` tells how it fares.", err=True
         )
     else:
-        click.echo("Nothing is lost. Mend the cause, then run `trackdsl sync` again.", err=True)
+        click.echo(f"Nothing is lost. Mend the cause, then run `{command}` again.", err=True)
 
 
 def _reason(journal: Journal) -> str:

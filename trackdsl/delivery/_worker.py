@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Worker:
     Args:
         spool: the spool's folder.
         open_sink: opens the sink of a tracking URI and working directory.
+        only: the journals to deliver; None for all, those of programs to come too.
 
     Raises:
         OSError: the spool is not safe from other users, see `check_spool`.
@@ -63,10 +64,11 @@ class Worker:
         called_at: when somebody last asked to go on at once, on the monotonic clock.
     """
 
-    def __init__(self, spool: Path, open_sink: OpenSink) -> None:
+    def __init__(self, spool: Path, open_sink: OpenSink, *, only: Collection[Path] | None = None) -> None:
         with contextlib.suppress(FileNotFoundError):
             check_spool(spool)
         self.spool = spool
+        self._only = only
         self._open_sink = open_sink
         self._streams: dict[Path, Stream] = {}
         self._places: dict[tuple[str, str], _Place] = {}
@@ -187,6 +189,8 @@ class Worker:
             return
         for directory, problem in look_through(self.spool):
             if directory in self._streams or directory in self._unreadable:
+                continue
+            if self._only is not None and directory not in self._only:
                 continue
             try:
                 if problem is not None:

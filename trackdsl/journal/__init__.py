@@ -7,6 +7,7 @@ A journal is a folder of the spool:
     <id>/reserve        space set aside for the ends of runs, for the day the disk is full
     <id>/progress       how far delivery has come
     <id>/runs           which MLflow run each of our runs became
+    <id>/ended          where its program ended as it should
     <id>/git            what git said of the program's source
     <id>/files/         snapshots of artifacts, each in a folder of its own
 

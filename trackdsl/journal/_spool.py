@@ -67,6 +67,18 @@ def named_path() -> Path:
     return locate(settings.spool() or default_path())
 
 
+def others(spool: Path) -> list[Path]:
+    """The spools beside one that this user's programs may have used: those of other hosts, and of the other places."""
+    found = []
+    for place in (default_path, fallback_path):
+        try:
+            folders = sorted(place().parent.iterdir())
+        except (OSError, RuntimeError):  # The latter where nobody has a home folder.
+            continue
+        found += [each for each in folders if each != spool and each not in found and is_spool(each)]
+    return found
+
+
 def find() -> Path:
     """The spool in use: the named or default place where that can be written, the temporary folder otherwise.
 

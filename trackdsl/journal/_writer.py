@@ -22,6 +22,7 @@ from typing import Protocol
 from trackdsl._events import SCHEMA
 from trackdsl.errors import report
 from trackdsl.journal import _format as fmt
+from trackdsl.journal._files import write_private
 from trackdsl.journal._lock import FileLock
 
 _FIRST_SEGMENT = 256 * 1024
@@ -113,6 +114,15 @@ class Writer:
         """Segment number and offset behind the last event."""
         with self._rotation:
             return self._number, self._map.tell()
+
+    def note_end(self) -> None:
+        """Note that the program has ended as it should: another machine may not see whether the lock is free.
+
+        Whatever is appended after that makes the note void, as it names the place behind the last event.
+        """
+        with contextlib.suppress(OSError):  # No room: then another machine does not know.
+            number, offset = self.position()
+            write_private(self.directory / ENDED, f"{number} {offset}\n".encode())
 
     def close(self) -> None:
         """Give the lock back: whatever is still open is ended as killed by the delivery process."""
@@ -226,6 +236,8 @@ class Writer:
                 fmt.LOST.pack_into(self._map, fmt.LOST_OFFSET, self.lost)
 
 
+#: The file of a journal that notes where its program ended.
+ENDED = "ended"
 #: Two slots of 32 KiB, see `trackdsl.delivery._progress`.
 PROGRESS_SIZE = 64 * 1024
 
