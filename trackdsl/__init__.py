@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trackdsl import _held_context
 from trackdsl._configure import configure
 from trackdsl._decorators import experiment, stage, track_returns
 from trackdsl._log import (
@@ -159,3 +160,4 @@ def __dir__() -> list[str]:
 
 
 _look_for_workers()
+_held_context.install()

@@ -13,6 +13,7 @@ from urllib.parse import unquote_plus, urlsplit
 import msgspec
 
 from trackdsl import _target, settings
+from trackdsl._decoders import json_decoder
 from trackdsl._ids import begins_with, prefix
 from trackdsl._process import read_origin
 from trackdsl._secrets import MASK, mask_text
@@ -68,6 +69,7 @@ def decode(text: str) -> Carried:
         ContextError: it is something else.
     """
     try:
+        json_decoder(Carried)  # From here on msgspec knows the type, and need not look at it.
         carried = msgspec.convert(json.loads(text), Carried)
         if len(bytes.fromhex(carried.run)) != 16 or len(carried.run) != 32:
             raise ValueError("the run's id is none")

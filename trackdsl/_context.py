@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from trackdsl import _held_context  # noqa: F401 - it is there from the first run on
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

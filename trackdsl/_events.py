@@ -6,9 +6,13 @@ default, so that an older journal stays readable; anything else needs a new `SCH
 
 from __future__ import annotations
 
-from typing import Union
+import functools
+from collections.abc import Callable
+from typing import Union, cast
 
 import msgspec
+
+from trackdsl._decoders import msgpack_decoder
 
 #: Version of the wire form. A journal with a higher number is left alone.
 SCHEMA = 2
@@ -149,4 +153,17 @@ class Table(Event, frozen=True, tag=11):
 AnyEvent = Union[Open, Params, Metric, Metrics, Tags, File, Close, Adopt, Input, Model, Table]
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(AnyEvent).decode
+
+
+@functools.cache
+def _decode() -> Callable[[bytes | memoryview], AnyEvent]:
+    return msgpack_decoder(cast("type[AnyEvent]", AnyEvent)).decode
+
+
+def decode(payload: bytes | memoryview) -> AnyEvent:
+    """The event of a payload.
+
+    Raises:
+        msgspec.MsgspecError: it is none.
+    """
+    return _decode()(payload)

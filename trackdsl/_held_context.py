@@ -28,5 +28,7 @@ def _content(context: Context) -> Any:
     return next(iter(gc.get_referents(context)), None)
 
 
-if sys.version_info < (3, 12):
-    gc.callbacks.append(_hold)
+def install() -> None:
+    """Begin; the last thing that `import trackdsl` does, as the collector swallows a Ctrl-C that comes in here."""
+    if sys.version_info < (3, 12) and _hold not in gc.callbacks:
+        gc.callbacks.append(_hold)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from trackdsl._decoders import json_decoder
 from trackdsl._ids import prefix
 from trackdsl._secrets import mask_text
 from trackdsl._version import __version__
@@ -154,7 +155,7 @@ def read_origin(directory: Path) -> Origin | None:
         check, content = read_regular(directory / "origin", _MOST_ORIGIN).split(b"\n")[:2]
         if int(check, 16) != zlib.crc32(content):
             return None
-        record = msgspec.json.decode(content, type=Origin)
+        record: Origin = json_decoder(Origin).decode(content)
         for begin in (record.prefix, *record.within, *record.beside):
             bytes.fromhex(begin)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):

@@ -22,6 +22,7 @@ import msgspec
 from trackdsl import _events as events
 from trackdsl import settings
 from trackdsl._artifacts import sha256_of
+from trackdsl._decoders import json_decoder
 from trackdsl._places import inside, safe, without_devices
 from trackdsl._run import Run
 from trackdsl._secrets import mask_text
@@ -264,7 +265,7 @@ def note_of(tags: dict[str, str], place: str) -> Note:
 
     text = tags.get(fit_key(f"{ARTIFACT_TAG}{place}"))
     try:
-        return Note() if text is None else msgspec.json.decode(text, type=Note)
+        return Note() if text is None else json_decoder(Note).decode(text)
     except msgspec.MsgspecError as error:
         raise ArtifactError(f"what was recorded of {place!r} is damaged: {error}", path=place) from None
 

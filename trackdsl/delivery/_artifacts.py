@@ -16,6 +16,7 @@ from typing import Union
 import msgspec
 
 from trackdsl import _events as events
+from trackdsl._decoders import json_decoder
 from trackdsl._places import inside
 from trackdsl.delivery import _limits
 from trackdsl.delivery._runs import KnownRun
@@ -183,7 +184,7 @@ def _legible() -> Iterator[None]:
 def _read(path: Path) -> list[_Waiting]:
     """What waits; a note that tells of no artifact is passed over."""
     try:
-        noted = msgspec.json.decode(read_regular(path), type=list[_Waiting])
+        noted = json_decoder(list[_Waiting]).decode(read_regular(path))
     except FileNotFoundError:
         return []
     except (OSError, RecursionError, msgspec.MsgspecError) as error:

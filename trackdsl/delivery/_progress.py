@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from trackdsl._decoders import msgpack_decoder
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._reader import START, Position
 from trackdsl.journal._writer import PROGRESS_SIZE
@@ -120,13 +121,13 @@ class ProgressFile:
         if zlib.crc32(payload) != check:
             return None
         try:
-            return _decode(payload)
+            progress: Progress = msgpack_decoder(Progress).decode(payload)
+            return progress
         except msgspec.MsgspecError:
             return None
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Progress).decode
 
 
 def read_progress(directory: Path) -> Progress | None:

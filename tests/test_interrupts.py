@@ -1,0 +1,92 @@
+"""Ctrl-C while trackdsl is imported: a KeyboardInterrupt and a program that ends by the signal, never a crash."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+
+#: Sends itself a SIGINT some time after the beginning of the import, and prints how long the import took.
+IMPORTING = """
+import os, signal, sys, threading, time
+
+timer = threading.Timer(float(sys.argv[1]), os.kill, [os.getpid(), signal.SIGINT])
+timer.start()
+began = time.perf_counter()
+import trackdsl
+print(time.perf_counter() - began, flush=True)
+timer.join()
+sys.exit("the interrupt went unnoticed")
+"""
+#: Builds decoders, and has a signal handler raise in the middle of each.
+BUILDING = """
+import importlib, msgspec, random, signal
+from trackdsl import _decoders, _events
+
+armed = False
+
+def interrupt(*_):
+    global armed
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGALRM, interrupt)
+interrupted = 0
+while interrupted < 200:
+    kind = importlib.reload(_events).AnyEvent  # Types that msgspec has not seen.
+    try:
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.0005))
+            {build}
+        finally:
+            armed = False
+    except KeyboardInterrupt:
+        interrupted += 1
+print("whole")
+"""
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+
+
+@pytest.mark.parametrize("times", [8, pytest.param(300, marks=pytest.mark.slow)])
+def test_ctrl_c_in_the_middle_of_the_import(times: int) -> None:
+    """Interrupted while it imports trackdsl, a program ends by the signal, with a traceback of a KeyboardInterrupt."""
+    took = float(run(IMPORTING, "2").stdout)
+    for _ in range(times):
+        done = run(IMPORTING, str(random.uniform(0, took)))
+        # Python itself loses an exception that a handler raises in the importer's own weak references.
+        if "_get_module_lock" not in done.stderr or "ignored" not in done.stderr:
+            assert done.returncode == -signal.SIGINT, done.stderr
+            assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
+
+
+def test_a_handler_that_raises_breaks_in_on_no_decoder() -> None:
+    """A handler that raises hundreds of times while decoders are built ends none of them half way, which crashes."""
+    done = run(BUILDING.replace("{build}", "_decoders.msgpack_decoder(kind)"))
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+
+
+def test_importing_builds_no_decoder() -> None:
+    """`import trackdsl` alone builds no decoder, so there is nothing that a signal could break in on."""
+    program = """
+import msgspec, sys
+real = msgspec.msgpack.Decoder
+built = []
+for module in (msgspec.json, msgspec.msgpack):
+    def make(*arguments, kind=module.Decoder, **options):
+        built.append(sys._getframe(1).f_code.co_filename)
+        return kind(*arguments, **options)
+    module.Decoder = make
+import trackdsl, trackdsl.delivery._waiting
+print(built)
+"""
+    assert run(program).stdout == "[]\n"
