@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -402,6 +403,102 @@ def test_a_full_disk_costs_counted_events_and_nothing_else(start: StartProgram, 
     assert "trackdsl.omitted.text.txt" in second.tags
     assert len(third.metrics["m"]) == 20_000
     assert (first.lost, first.status) == (0, "FINISHED")
+
+
+NO_DESCRIPTORS = """
+    import logging, os, resource, trackdsl
+    logging.basicConfig()
+    with trackdsl.stage("s") as run:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken = []
+        while True:
+            try:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                break
+        for n in range(60_000):
+            run.log_metric("m", n, step=n)
+"""
+
+
+def test_a_program_without_a_free_descriptor_loses_nothing(start: StartProgram, tmp_path: Path) -> None:
+    """With every file descriptor taken, events go on to be recorded, over many segments, and nothing is reported."""
+    code, _, err = start(NO_DESCRIPTORS).finish()
+    assert (code, err) == (0, "")
+    (directory,) = journals(tmp_path / "spool")
+    assert len(segments(directory)) > 3
+    (run,) = replay((event, directory) for event in read_all(directory))
+    assert (len(run.metrics["m"]), run.lost, run.status) == (60_000, 0, "FINISHED")
+
+
+def test_a_moment_without_descriptors_costs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While no file can be opened at all, the segment that was opened ahead takes what comes."""
+    writer = Writer.create(folder / "j")
+
+    def none_free(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_writer, "allocate", none_free)
+        while len(segments(folder / "j")) < 2:
+            writer.append(b"x" * 10_000)
+        writer.append(b"y" * 10_000)
+    assert writer.lost == 0
+    writer.prepare()  # As a program does every second.
+    while len(segments(folder / "j")) < 4:
+        writer.append(b"x" * 10_000)
+    assert writer.lost == 0
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.ENOSPC, "Free some space"),
+        (errno.EDQUOT, "Free some space"),
+        (errno.EACCES, "permission"),
+        (errno.EROFS, "permission"),
+        (errno.EIO, "TRACKDSL_SPOOL"),
+    ],
+)
+def test_the_advice_fits_the_error(
+    number: int, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a warning tells the user to do depends on what went wrong: to free space only where space is missing."""
+    writer = Writer.create(folder / "j")
+
+    def fail(*_: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(_writer, "allocate", fail)
+    while not writer.lost:
+        writer.append(b"x" * 10_000)
+    (record,) = caplog.records
+    assert words in record.message
+    assert ("Free some space" in record.message) == (number in (errno.ENOSPC, errno.EDQUOT))
+    writer.close()
+
+
+def test_a_forked_child_leaves_the_next_segment_alone(folder: Path) -> None:
+    """A child that lets go of an inherited journal closes its own descriptors, and the parent goes on undisturbed."""
+    writer = Writer.create(folder / "j")
+    open_before = len(os.listdir("/proc/self/fd"))
+    pid = os.fork()
+    if pid == 0:
+        writer.forget()
+        writer.append(b"z" * 1000)
+        # The lock, the next segment, the reserve and the spare descriptor.
+        os._exit(0 if len(os.listdir("/proc/self/fd")) == open_before - 4 else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    while len(segments(folder / "j")) < 4:
+        writer.append(events.encode(events.Params(b"a" * 16, {"x": "y" * 10_000})))
+    writer.close()
+    assert writer.lost == 0
+    found = read_all(folder / "j")
+    assert all(isinstance(event, events.Params) for event in found)
+    assert len(found) > 50
 
 
 def test_an_unwritable_spool_is_replaced(start: StartProgram, tmp_path: Path) -> None:

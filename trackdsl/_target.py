@@ -19,6 +19,7 @@ from typing import Any
 from trackdsl import settings
 from trackdsl._uris import absolute
 from trackdsl.errors import TrackdslError, report
+from trackdsl.journal._allocation import advice
 from trackdsl.journal._spool import JOURNALS
 from trackdsl.journal._spool import find as find_spool
 from trackdsl.journal._writer import Losing, Writer
@@ -160,7 +161,8 @@ class Target:
                 report(
                     "spool",
                     f"trackdsl cannot write its journal ({error}): the program "
-                    "goes on and nothing is recorded. Free some space or set TRACKDSL_SPOOL.",
+                    f"goes on and nothing is recorded. {advice(error)}",
+                    key=str(getattr(error, "errno", None)),
                 )
                 return None
             for payload in self.preface:

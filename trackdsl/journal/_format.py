@@ -1,7 +1,8 @@
 """The layout of a segment file: a header and frames.
 
-    header  128 bytes: magic, schema, segment number, salt, creation time, CRC-32; a count of lost events; and all of it
-            once more, because without the salt nothing of the segment could be read
+    header  128 bytes: magic, schema, size in pages, segment number, salt, creation time, CRC-32; a count of lost
+            events; where the writer went on to the next segment; and all but those two once more, because without the
+            salt nothing of the segment could be read
     frame   marker (2 bytes), length (4), CRC-32 of the payload started with the salt (4), payload
 
 The file is allocated in advance, so the end of what was written is a run of zeros. The salt makes sure that a user's
@@ -21,6 +22,11 @@ _HEADER = struct.Struct("<8sHHIIQ")
 _CHECK = struct.Struct("<I")
 LOST = struct.Struct("<Q")
 LOST_OFFSET = 40
+#: Behind the last event, once the writer has gone on to the next segment; 0 before that.
+END = struct.Struct("<Q")
+END_OFFSET = 48
+#: Segments are whole pages of this many bytes.
+PAGE = 4096
 
 MARKER = 0xD51E
 MARKER_BYTES = struct.pack("<H", MARKER)
@@ -38,16 +44,18 @@ class Header:
         number: position of the segment in its journal, from 1.
         salt: start value of every checksum.
         created: nanoseconds since 1970.
+        size: bytes that were allocated for it; 0 where an old version wrote it.
     """
 
     schema: int
     number: int
     salt: int
     created: int
+    size: int = 0
 
     def pack(self) -> bytes:
         """The first `HEADER_SIZE` bytes of the segment."""
-        body = _HEADER.pack(MAGIC, self.schema, 0, self.number, self.salt, self.created)
+        body = _HEADER.pack(MAGIC, self.schema, self.size // PAGE, self.number, self.salt, self.created)
         return 2 * (body + _CHECK.pack(zlib.crc32(body))).ljust(_HALF, b"\0")
 
     @classmethod
@@ -59,11 +67,11 @@ class Header:
 
     @classmethod
     def _unpack(cls, data: bytes) -> Header | None:
-        magic, schema, _, number, salt, created = _HEADER.unpack_from(data)
+        magic, schema, pages, number, salt, created = _HEADER.unpack_from(data)
         (check,) = _CHECK.unpack_from(data, _HEADER.size)
         if magic != MAGIC or zlib.crc32(data[: _HEADER.size]) != check:
             return None
-        return cls(schema, number, salt, created)
+        return cls(schema, number, salt, created, pages * PAGE)
 
 
 def frame(payload: bytes, salt: int) -> bytes:

@@ -1,8 +1,8 @@
 """Appending to a journal: one copy into a file that is mapped into memory.
 
-The kernel owns the mapped pages, so what was copied survives the death of the process. Space is allocated before it
-is mapped: writing into a hole of a full disk would be a SIGBUS. `mmap.write` copies and advances in one C call, which
-makes an append atomic for threads and signal handlers without a lock; the lock below guards the change of segment.
+The kernel owns the mapped pages, so what was copied survives the death of the process. `mmap.write` copies and
+advances in one C call, which makes an append atomic for threads and signal handlers without a lock; the lock below
+guards the change of segment.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Protocol
 from trackdsl._events import SCHEMA
 from trackdsl.errors import report
 from trackdsl.journal import _format as fmt
+from trackdsl.journal._allocation import Place, Segment, advice, allocate, open_spare
 from trackdsl.journal._files import write_private
 from trackdsl.journal._lock import FileLock
 
@@ -43,7 +44,11 @@ class Losing(Protocol):
 
 
 class Writer:
-    """The journal of one process for one target. Make it with `Writer.create`."""
+    """The journal of one process for one target. Make it with `Writer.create`.
+
+    The next segment, and the reserve for a full disk, are open before they are needed: a moment without room, or
+    without a free file descriptor, costs nothing.
+    """
 
     def __init__(self, directory: Path, lock: FileLock, salt: int) -> None:
         self.directory = directory
@@ -57,7 +62,17 @@ class Writer:
         self._rotating = False
         self._pending: deque[tuple[bytes, Losing | None, bool]] = deque()
         self._retry_at = 0
+        self._ahead: Segment | None = None
+        self._reserve: Segment | None = None
         self._in_reserve = False
+        # Given up for a moment where no other descriptor is free: to open and map a file takes two, to keep it one.
+        self._spare: int | None = None
+        #: Makes another journal where this one has been deleted, and returns its writer.
+        self.replace: Callable[[], Writer | None] = lambda: None
+        self._heir: Writer | None = None
+        # What has to be there for delivery to find the events; empty while that changes.
+        self._files: tuple[Place, ...] = ()
+        self._lock_place: Place | None = None
         self._map: mmap.mmap
         self._write: Callable[[bytes], int] = _no_segment
 
@@ -79,13 +94,16 @@ class Writer:
         try:
             if not lock.acquire():
                 raise OSError(errno.EBUSY, "the lock of a new journal is taken", str(directory))
+            found = os.stat(lock.path)
             writer = cls(unborn, lock, int.from_bytes(os.urandom(4), "little"))
-            _allocate(unborn / "progress", PROGRESS_SIZE)
-            _allocate(unborn / "reserve", _RESERVE)
-            mapped = writer._next_segment(_FIRST_SEGMENT)
-            writer._switch(mapped, "next", mapped.write)
+            allocate(unborn / "progress", PROGRESS_SIZE).map.close()
+            writer._reserve = writer._open("reserve", _RESERVE)
+            first = writer._open("next", _FIRST_SEGMENT)
+            writer._begin(first)
+            writer._switch(first, first.map.write)
             describe(unborn)
             os.rename(unborn, directory)
+            lock.path = directory / "lock"
         except BaseException:
             import shutil
 
@@ -93,6 +111,9 @@ class Writer:
             shutil.rmtree(unborn, ignore_errors=True)
             raise
         writer.directory = directory
+        writer._lock_place = Place("lock", (found.st_dev, found.st_ino))
+        writer._files = (writer._lock_place, Place("000001.seg", first.identity))
+        writer.prepare()
         return writer
 
     def append(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
@@ -124,28 +145,78 @@ class Writer:
             number, offset = self.position()
             write_private(self.directory / ENDED, f"{number} {offset}\n".encode())
 
-    def close(self) -> None:
-        """Give the lock back: whatever is still open is ended as killed by the delivery process."""
-        self._write = _no_segment
-        self._retry_at = 1 << 63
+    def stands(self) -> bool:
+        """Whether the journal is still where delivery looks for it: its folder, its lock and its latest segment."""
+        while True:
+            files = self._files
+            if all(place.holds(self.directory) for place in files):
+                return True
+            if files is self._files:
+                return False
+
+    def prepare(self) -> None:
+        """Open what is missing of the next segment and the reserve; where that fails, a later call tries again."""
+        with self._rotation:
+            if self._rotating:
+                return
+            self._rotating = True
+            try:
+                self._make_ready()
+            finally:
+                self._rotating = False
+            self._write_pending()
+
+    def close(self, heir: Writer | None = None) -> None:
+        """Give the lock back: whatever is still open is ended as killed by the delivery process.
+
+        Args:
+            heir: gets what is still appended here, by threads that have not noticed yet.
+        """
+        self._heir = heir
+        with self._rotation:
+            self._write = _no_segment
+            self._retry_at = 1 << 63
+            if self._ahead is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.directory / "next")
+            self._let_go()
         self._lock.release()
 
     def forget(self) -> None:
         """Let go of an inherited journal in a forked child, without touching what belongs to the parent."""
         self._write = _no_segment
+        self._retry_at = 1 << 63
+        self._let_go()
         self._lock.abandon()
 
+    def _let_go(self) -> None:
+        """Close what is open ahead: the descriptors and mappings of this process alone."""
+        for segment in (self._ahead, self._reserve):
+            if segment is not None:
+                segment.map.close()
+        self._ahead = self._reserve = None
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
     def _spill(self, data: bytes, run: Losing | None, vital: bool) -> None:
+        # Not in the middle of a change of segment, which holds a lock that the replacement needs.
+        heir = self._heir or (None if self._rotating or self.stands() else self.replace())
+        if heir is not None:
+            heir.append(data[fmt.FRAME.size :], run, vital)
+            return
         with self._rotation:
             self._pending.append((data, run, vital))
-            if self._rotating:
-                return  # The call that this one interrupted writes it.
-            while self._pending:
-                self._rotating = True
-                try:
-                    self._write_or_rotate(*self._pending.popleft())
-                finally:
-                    self._rotating = False
+            if not self._rotating:  # Otherwise the call that this one interrupted writes it.
+                self._write_pending()
+
+    def _write_pending(self) -> None:
+        while self._pending:
+            self._rotating = True
+            try:
+                self._write_or_rotate(*self._pending.popleft())
+            finally:
+                self._rotating = False
 
     def _write_or_rotate(self, data: bytes, run: Losing | None, vital: bool) -> None:
         try:
@@ -155,60 +226,92 @@ class Writer:
             if len(data) > fmt.MAX_PAYLOAD:
                 self._lose(run, f"an event of {len(data)} bytes, which is too large for the journal")
                 return
-        now = time.monotonic_ns()
-        if now >= self._retry_at:
-            try:
-                self._grow(data)
+        try:
+            segment = self._next_segment(fmt.HEADER_SIZE + len(data))
+            if segment is not None:
+                self._go_on_in(segment, data)
                 return
-            except OSError as error:
-                self._retry_at = now + _RETRY_AFTER
-                self._blame(error)
+        except OSError as error:
+            self._retry_at = time.monotonic_ns() + _RETRY_AFTER
+            self._blame(error)
         if not (vital and self._write_reserved(data)):
             self._lose(run, None)
 
-    def _grow(self, data: bytes) -> None:
-        size = max(self._size, fmt.HEADER_SIZE + len(data))
-        mapped = self._next_segment(size)
+    def _next_segment(self, needed: int) -> Segment | None:
+        """A segment of so many bytes or more; None where there was none a moment ago.
+
+        Raises:
+            OSError: there is no room, or no descriptor, for one.
+        """
+        segment = self._ahead
+        if segment is not None and segment.size >= needed:
+            self._ahead = None
+            return segment
+        if time.monotonic_ns() < self._retry_at:
+            return None
+        return self._open("next" if segment is None else "larger", max(self._size, needed))
+
+    def _go_on_in(self, segment: Segment, data: bytes) -> None:
+        self._begin(segment)
         # Before other threads can see the segment, and fill it.
-        mapped.write(data)
-        self._switch(mapped, "next", mapped.write)
-        self._size = min(self._size * 2, _LARGEST_SEGMENT)
-        if self._in_reserve:
-            self._in_reserve = False
-            with contextlib.suppress(OSError):
-                _allocate(self.directory / "reserve", _RESERVE)
+        segment.map.write(data)
+        self._switch(segment, segment.map.write)
+        self._in_reserve = False
+        self._make_ready()
 
-    def _next_segment(self, size: int) -> mmap.mmap:
-        path = self.directory / "next"
-        _allocate(path, size)
-        return self._map_segment(path, size)
+    def _make_ready(self) -> None:
+        with contextlib.suppress(OSError):  # It is told once something is lost.
+            if self._spare is None:
+                self._spare = open_spare()
+            if self._reserve is None and not self._in_reserve:
+                self._reserve = self._open("reserve", _RESERVE)
+            if self._ahead is None:
+                self._ahead = self._open("next", self._size)
+                self._size = min(self._size * 2, _LARGEST_SEGMENT)
 
-    def _map_segment(self, path: Path, size: int) -> mmap.mmap:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    def _open(self, name: str, size: int) -> Segment:
+        size = -(-size // fmt.PAGE) * fmt.PAGE
         try:
-            mapped = mmap.mmap(descriptor, size)
+            return allocate(self.directory / name, size)
+        except OSError as error:
+            if self._spare is None or error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        os.close(self._spare)
+        self._spare = None
+        try:
+            return allocate(self.directory / name, size)
         finally:
-            os.close(descriptor)
-        header = fmt.Header(SCHEMA, self._number + 1, self._salt, time.time_ns())
-        mapped.write(header.pack())
-        return mapped
+            with contextlib.suppress(OSError):
+                self._spare = open_spare()
 
-    def _switch(self, mapped: mmap.mmap, name: str, write: Callable[[bytes], int]) -> None:
+    def _begin(self, segment: Segment) -> None:
+        header = fmt.Header(SCHEMA, self._number + 1, self._salt, time.time_ns(), segment.size)
+        segment.map.write(header.pack())
+
+    def _switch(self, segment: Segment, write: Callable[[bytes], int]) -> None:
         # Close first, show the new one second: a reader that sees a successor knows that no late write can follow.
         if self._number:
+            fmt.END.pack_into(self._map, fmt.END_OFFSET, self._map.tell())
             self._map.close()
         self._number += 1
-        os.rename(self.directory / name, self.directory / f"{self._number:06d}.seg")
-        self._map = mapped
+        self._files = ()
+        name = f"{self._number:06d}.seg"
+        os.rename(self.directory / segment.name, self.directory / name)
+        self._map = segment.map
         self._write = write
+        if self._lock_place is not None:
+            self._files = (self._lock_place, Place(name, segment.identity))
         self._note_lost()
 
     def _write_reserved(self, data: bytes) -> bool:
         try:
-            if not self._in_reserve:
-                mapped = self._map_segment(self.directory / "reserve", _RESERVE)
-                self._switch(mapped, "reserve", _no_segment)
+            if self._reserve is not None:
+                segment, self._reserve = self._reserve, None
                 self._in_reserve = True
+                self._begin(segment)
+                self._switch(segment, _no_segment)
+            if not self._in_reserve:
+                return False
             self._map.write(data)
         except (OSError, ValueError):
             return False
@@ -218,7 +321,8 @@ class Writer:
         report(
             "spool",
             f"trackdsl cannot write to its spool {self.directory.parent} ({error.strerror or error}): the program goes "
-            "on, and what cannot be recorded is counted on its run. Free some space or set TRACKDSL_SPOOL.",
+            f"on, and what cannot be recorded is counted on its run. {advice(error)}",
+            key=str(error.errno),
         )
 
     def _lose(self, run: Losing | None, why: str | None) -> None:
@@ -244,29 +348,3 @@ PROGRESS_SIZE = 64 * 1024
 
 def _no_segment(_data: bytes) -> int:
     raise ValueError("no segment is open")
-
-
-def _allocate(path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        _fill(descriptor, size)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _fill(descriptor: int, size: int) -> None:
-    try:
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    except AttributeError:  # macOS
-        pass
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
-    written = 0
-    while written < size:
-        written += os.write(descriptor, bytes(min(size - written, 1 << 20)))

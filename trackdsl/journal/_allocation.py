@@ -1,0 +1,93 @@
+"""Files of a journal that are allocated and mapped; whether they are still there; what to do if none can be made.
+
+Space is allocated before it is mapped: writing into a hole of a full disk would be a SIGBUS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+_FREE_SPACE = "Free some space, or set TRACKDSL_SPOOL to a folder on another disk."
+_PERMIT = "Give this user the permission to write there, or set TRACKDSL_SPOOL to another folder."
+_ADVICE = {
+    errno.EMFILE: "Close files that this program leaves open, or let it open more: `ulimit -n`.",
+    errno.ENFILE: "The whole machine has too many files open: end other programs, or raise `fs.file-max`.",
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "Let programs write larger files (`ulimit -f`), or set TRACKDSL_SPOOL to another file system.",
+    errno.EACCES: _PERMIT,
+    errno.EPERM: _PERMIT,
+    errno.EROFS: _PERMIT,
+}
+
+
+class Segment(NamedTuple):
+    """A file that is allocated and mapped, and becomes a segment when it is needed."""
+
+    name: str
+    map: mmap.mmap
+    size: int
+    identity: tuple[int, int]
+
+
+class Place(NamedTuple):
+    """A name in the journal's folder, and the file that it has to lead to."""
+
+    name: str
+    identity: tuple[int, int]
+
+    def holds(self, directory: Path) -> bool:
+        """Whether it does; True too where that cannot be seen."""
+        try:
+            found = os.stat(directory / self.name)
+        except OSError as error:
+            return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
+        return (found.st_dev, found.st_ino) == self.identity
+
+
+def open_spare() -> int:
+    """A descriptor to be closed when another file has to be opened and none is free."""
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def allocate(path: Path, size: int) -> Segment:
+    """Make a file of so many bytes, and map it.
+
+    Raises:
+        OSError: there is no room, or no descriptor.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        _fill(descriptor, size)
+        found = os.fstat(descriptor)
+        return Segment(path.name, mmap.mmap(descriptor, size), size, (found.st_dev, found.st_ino))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _fill(descriptor: int, size: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    except AttributeError:  # macOS
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+    written = 0
+    while written < size:
+        written += os.write(descriptor, bytes(min(size - written, 1 << 20)))
+
+
+def advice(error: Exception) -> str:
+    """What to do about an error of the file system, in one sentence."""
+    return _ADVICE.get(getattr(error, "errno", None) or 0, "Set TRACKDSL_SPOOL to a folder that can be written.")
