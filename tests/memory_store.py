@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _events as events
-from trackdsl.delivery._sink import GONE, Batch, Refused
+from trackdsl.delivery._sink import GONE, Batch, Refused, RunBlocked
 from trackdsl.delivery._worker import Worker
 
 
@@ -36,6 +36,7 @@ class MemoryStore:
 
     Attributes:
         faults: what to raise at the n-th call, and whether the call has done its work by then.
+        deleted: ids of experiments that are deleted; an experiment of the name n has the id `e-n`.
         before: called with the method's name and arguments before anything is done; may raise.
     """
 
@@ -44,6 +45,7 @@ class MemoryStore:
         self.calls = 0
         self.faults = faults or {}
         self.before: Callable[..., None] = lambda *_: None
+        self.deleted: set[str] = set()
 
     def open(self, _uri: str = "", _cwd: str = "") -> MemoryStore:
         """For a worker, as its way to open the sink."""
@@ -54,8 +56,20 @@ class MemoryStore:
         """See `Sink`."""
         return False
 
+    def close(self) -> None:
+        """See `Sink`."""
+
+    def answers(self) -> bool:
+        try:
+            with self._call("answers"):
+                return True
+        except Exception:
+            return False
+
     def experiment(self, name: str) -> str:
         with self._call("experiment", name):
+            if f"e-{name}" in self.deleted:
+                raise RunBlocked(f"experiment {name} is deleted", experiment=True)
             return f"e-{name}"
 
     def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
@@ -91,6 +105,7 @@ class MemoryStore:
 
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
         with self._call("create_run", name, tags):
+            self._check_active(experiment_id)
             if tags.get("mlflow.runName", name) != name:
                 raise Refused("both a name and another mlflow.runName")
             run_id = f"r{self.calls}"
@@ -98,10 +113,13 @@ class MemoryStore:
             return run_id
 
     def experiment_is_deleted(self, experiment_id: str) -> bool:
-        return False
+        with self._call("experiment_is_deleted", experiment_id):
+            return experiment_id in self.deleted
 
     def status(self, run_id: str) -> str:
         with self._call("status", run_id):
+            if run_id in self.runs and self.runs[run_id].experiment in self.deleted:
+                return GONE
             return self.runs[run_id].status if run_id in self.runs else GONE
 
     def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
@@ -113,6 +131,7 @@ class MemoryStore:
     def write(self, run_id: str, batch: Batch) -> None:
         with self._call("write", run_id, batch):
             run = self.runs[run_id]
+            self._check_active(run.experiment)
             if any(run.params.get(key, value) != value for key, value in batch.params.items()):
                 raise Refused("a parameter has another value already")
             run.params.update(batch.params)
@@ -137,6 +156,7 @@ class MemoryStore:
 
     def end_run(self, run_id: str, status: str, end: int) -> None:
         with self._call("end_run", run_id, status):
+            self._check_active(self.runs[run_id].experiment)
             self.runs[run_id].status = status
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
@@ -169,6 +189,10 @@ class MemoryStore:
         """The one run of a name."""
         (run,) = (run for run in self.runs.values() if run.name == name)
         return run
+
+    def _check_active(self, experiment_id: str) -> None:
+        if experiment_id in self.deleted:
+            raise Refused(f"the experiment {experiment_id} is deleted")
 
     @contextmanager
     def _call(self, method: str, *arguments: Any) -> Iterator[None]:

@@ -19,6 +19,7 @@ from trackdsl import _context, _process, stage
 from trackdsl import _events as events
 from trackdsl.delivery import (
     _artifacts,
+    _blocked,
     _client,
     _creation,
     _foreign,
@@ -47,6 +48,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
     monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
+    monkeypatch.setattr(_blocked, "_FIRST_PAUSE", 0.0)
     monkeypatch.setattr(_tables, "_PAUSE", 0.0)
     monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
     monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)

@@ -20,6 +20,7 @@ import trackdsl
 from trackdsl import _context, _process, _target, experiment, stage
 from trackdsl.delivery import (
     _artifacts,
+    _blocked,
     _client,
     _creation,
     _durability,
@@ -53,6 +54,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
     monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
+    monkeypatch.setattr(_blocked, "_FIRST_PAUSE", 0.0)
     monkeypatch.setattr(_tables, "_PAUSE", 0.0)
     monkeypatch.setattr(_tables, "_LATE_PATIENCE", 0.0)
     monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)

@@ -12,8 +12,10 @@ from typing import Any
 import click
 
 from trackdsl._events import SCHEMA
+from trackdsl._secrets import mask_prose
 from trackdsl.cli._hosts import Host, other_hosts, summary
 from trackdsl.cli._journals import MOST_COUNTED, Journal, look, place
+from trackdsl.delivery._blocked import read_blocked
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
 
@@ -152,7 +154,8 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     elif progress.error and journal.problem is None:
         found.append(journal.brief_error)
     for count, what in (
-        (progress.deferred - progress.aside, "artifacts wait for their store"),
+        (progress.set_aside, "runs are set aside until that is mended; `trackdsl status --json` lists them"),
+        (0 if progress.set_aside else progress.deferred - progress.aside, "artifacts wait for their store"),
         (progress.aside, "events wait for runs that another machine delivers"),
         (progress.damaged, "damaged records were skipped"),
         (progress.orphans, "events belong to runs that nothing is known of"),
@@ -207,6 +210,10 @@ def _entry(journal: Journal) -> dict[str, Any]:
         "error": journal.error or None,
         "deferred": progress.deferred - progress.aside,
         "aside": progress.aside,
+        "set_aside": [
+            {"run": run.run, "name": mask_prose(run.name), "reason": mask_prose(run.reason)}
+            for run in read_blocked(journal.directory)
+        ],
         "damaged": progress.damaged,
         "orphans": progress.orphans,
         "lost": lost,

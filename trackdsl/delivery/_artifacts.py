@@ -19,6 +19,7 @@ from trackdsl import _events as events
 from trackdsl._decoders import json_decoder
 from trackdsl._places import inside
 from trackdsl.delivery import _limits
+from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.errors import logger
@@ -83,10 +84,11 @@ class Artifacts:
         except UnsafeSnapshot as error:
             return {place: error.why}
         except Refused as error:
-            check_experiment(sink, run, error)
+            check_experiment(sink, run.experiment_id, error)
             remove_snapshot(self._directory, event.snapshot)
             return {place: f"MLflow refused it: {error}"}
-        except Unavailable as error:
+        except Exception as error:
+            # Also one that nobody expected: the rest of the run does not wait for it.
             logger.warning("trackdsl keeps %r for later: %s", place, error)
             self._defer(run, event, str(error))
             return {}
@@ -107,7 +109,8 @@ class Artifacts:
             assert isinstance(event, (events.File, events.Model))
             try:
                 self._retry(sink, waiting, event)
-            except Unavailable as error:
+            except Exception as error:
+                # Also one that nobody expected: the other artifacts do not wait for it.
                 self.reason = f"{place_of(event)!r} is not taken: {error}"
                 left.append(waiting)
                 away.append((waiting.run_id, waiting.place))
@@ -120,6 +123,13 @@ class Artifacts:
     def hurry(self) -> None:
         """Try again at once what waits."""
         self._next_try = 0.0
+
+    def drop(self, run_id: str) -> None:
+        """Forget what waits of one run."""
+        left = [waiting for waiting in self._waiting if waiting.run_id != run_id]
+        if len(left) < len(self._waiting):
+            self._waiting = left
+            self._save()
 
     def _send(self, sink: Sink, run_id: str, experiment_id: str, event: Stored) -> dict[str, str]:
         """Hand an artifact to the store; returns which files in it are left out, and why."""
@@ -145,6 +155,7 @@ class Artifacts:
         except UnsafeSnapshot as error:
             left_out = {place: error.why}
         except Refused as error:
+            check_experiment(sink, waiting.experiment_id, error)
             # It could be stored when it was first tried, or the answer would have been another then.
             left_out = {place: f"MLflow refused it: {error}"}
         for name, why in left_out.items():
@@ -215,23 +226,6 @@ def check_place(place: str, snapshot: str) -> None:
 def omitted_tag(place: str) -> str:
     """The tag that tells why something is left out of a run."""
     return _limits.fit_key(f"trackdsl.omitted.{place}")
-
-
-def check_experiment(sink: Sink, run: KnownRun, error: Refused) -> None:
-    """Let what was refused wait where the experiment is deleted: it may be restored.
-
-    Raises:
-        Unavailable: it is deleted.
-    """
-    try:
-        deleted = sink.experiment_is_deleted(run.experiment_id)
-    except Refused:  # It is gone for good.
-        return
-    if deleted:
-        raise Unavailable(
-            f"the MLflow experiment {run.experiment_id} is deleted: restore it with `mlflow experiments restore "
-            f"--experiment-id {run.experiment_id}`, and its runs will be delivered ({error})"
-        ) from None
 
 
 def _key(event: Stored) -> str:

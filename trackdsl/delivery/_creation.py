@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from trackdsl import _events as events
 from trackdsl.delivery import _limits, _otherwise
+from trackdsl.delivery._blocked import check_experiment, deleted_experiment
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._runs import KnownRun, RunMap
-from trackdsl.delivery._sink import Batch, NotYet, Refused, Sink, Unavailable
+from trackdsl.delivery._sink import Batch, Denied, NotYet, Refused, RunBlocked, Sink, Unavailable
 
 #: How long a server may take over a request that nobody waits for any more, in seconds.
 _LATE_PATIENCE = 20.0
@@ -28,6 +29,8 @@ class RunCreation:
         self._late: dict[bytes, float] = {}
         #: Ids of experiments, as programs gave them, that runs can be made in.
         self._active: set[str] = set()
+        #: Experiments that no run can be made in, and why, as of the last try.
+        self._unusable: dict[tuple[str, ...], str] = {}
 
     def create(
         self, sink: Sink, event: events.Open, parent: KnownRun | None, tags: dict[str, str], *, in_doubt: bool
@@ -37,14 +40,49 @@ class RunCreation:
         Returns:
             the run, and what is still to be written to it: the whole texts of tags that were cut, and tags that the
             store does not take.
+
+        Raises:
+            RunBlocked: it cannot be made as things are, and others can.
+            Unavailable: the store is away.
         """
+        place = _place_of(event, parent)
+        try:
+            if place in self._unusable:
+                raise RunBlocked(self._unusable[place])
+            return self._create(sink, event, parent, tags, in_doubt)
+        except RunBlocked as error:
+            if error.experiment:
+                self._unusable[place] = str(error)
+            raise
+        except Denied as error:
+            if not sink.answers():
+                raise
+            # Of a thousand runs in an experiment that this user may not write to, one asks.
+            self._unusable[place] = str(error)
+            raise RunBlocked(str(error), experiment=True) from None
+
+    def ask_again(self) -> None:
+        """Find out anew whether runs can be made in experiments where none could."""
+        self._unusable.clear()
+
+    def _create(
+        self, sink: Sink, event: events.Open, parent: KnownRun | None, tags: dict[str, str], in_doubt: bool
+    ) -> tuple[KnownRun, Pending]:
         # A child of a plain MLflow run names no experiment: it goes where its parent is.
         experiment = parent.experiment_id if parent is not None else self._experiment_of_root(sink, event, tags)
         try:
             return self._find_or_create(sink, event, experiment, tags, in_doubt)
         except Refused as error:
             self._active.clear()
+            check_experiment(sink, experiment, error)
             return self._create_elsewhere(sink, event, experiment, tags, error)
+
+    def rest(self, run: KnownRun, tags: dict[str, str]) -> Pending:
+        """What is still to be written to a run that was made already; what it has may be written twice."""
+        fitted = _fitted(tags)
+        if run.keys is not None:
+            fitted.batch = run.keys.tell_apart(fitted.batch)
+        return Pending(Batch(tags=_otherwise.plain_tags(fitted.batch.tags)[1]), fitted.texts)
 
     def settle(self, sink: Sink, runs: RunMap) -> None:
         """Remove what requests have made that were given up and carried out all the same, once no more can come."""
@@ -59,9 +97,7 @@ class RunCreation:
     def _find_or_create(
         self, sink: Sink, event: events.Open, experiment: str, tags: dict[str, str], in_doubt: bool
     ) -> tuple[KnownRun, Pending]:
-        fitted = Pending()
-        for key, value in tags.items():
-            fitted.add_tag(key, value)
+        fitted = _fitted(tags)
         # MLflow refuses a tag of this name that says anything else.
         own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
         name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.word
@@ -106,7 +142,7 @@ class RunCreation:
         except Refused as again:
             error = again
         # Nothing of this run could be written, so it waits until somebody has mended the cause.
-        raise Unavailable(str(error))
+        raise RunBlocked(str(error))
 
     def _experiment_of_root(self, sink: Sink, event: events.Open, tags: dict[str, str]) -> str:
         named = event.tags.get(events.EXPERIMENT_ID) if event.experiment is None else None
@@ -114,10 +150,7 @@ class RunCreation:
             return self._experiment(sink, event.experiment or "Default", tags)
         try:
             if named not in self._active and sink.experiment_is_deleted(named):
-                raise Unavailable(
-                    f"the MLflow experiment {named} is deleted: restore it with "
-                    f"`mlflow experiments restore --experiment-id {named}`, and its runs will be delivered"
-                )
+                raise RunBlocked(deleted_experiment(named, named), experiment=True)
         except Refused as error:
             # An id of another store, or of one that has begun anew.
             self._refuse(f"the experiment with the id {named[:100]!r}", error)
@@ -134,3 +167,17 @@ class RunCreation:
             self._refuse(f"the experiment {name[:100]!r}", error)
             tags["trackdsl.refused.experiment"] = name
             return sink.experiment("Default")
+
+
+def _fitted(tags: dict[str, str]) -> Pending:
+    fitted = Pending()
+    for key, value in tags.items():
+        fitted.add_tag(key, value)
+    return fitted
+
+
+def _place_of(event: events.Open, parent: KnownRun | None) -> tuple[str, ...]:
+    """The same for all runs that go to one experiment."""
+    if parent is not None:
+        return ("id", parent.experiment_id)
+    return (event.experiment or "", event.tags.get(events.EXPERIMENT_ID, "") if event.experiment is None else "")

@@ -56,7 +56,7 @@ class Durability:
             for number in found:
                 _sync(directory / f"{number:06d}.seg")
             self._sealed[directory] = max([self._sealed.get(directory, 0), *found[:-1]])
-            for name in ("origin", "runs", "progress", "deferred", "aside"):
+            for name in ("origin", "runs", "progress", "deferred", "aside", "dropped"):
                 _sync(directory / name)
             self._sync_files(directory)
 

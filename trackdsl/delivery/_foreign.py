@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from trackdsl._ids import begins_with, prefix_of
 from trackdsl.delivery._runs import KnownRun
-from trackdsl.delivery._sink import NotYet, Refused, Sink
+from trackdsl.delivery._sink import NotYet, Refused, RunBlocked, Sink
 from trackdsl.errors import logger
 
 if TYPE_CHECKING:
@@ -104,6 +104,10 @@ class ForeignRuns:
         """Whether a run that was asked for will never come."""
         return id_ in self._lost
 
+    def is_dropped(self, id_: bytes) -> bool:
+        """Whether a run was dropped."""
+        return any(stream.is_dropped(id_) for stream in self._sources(id_))
+
     def hurry(self) -> None:
         """Ask the store again at once."""
         for asked in self._awaited.values():
@@ -124,6 +128,7 @@ class ForeignRuns:
 
         Raises:
             NotYet: it may still come.
+            RunBlocked: it is set aside.
             Unavailable: the store cannot be asked.
         """
         self._waits.pop(asking.directory, None)
@@ -135,6 +140,10 @@ class ForeignRuns:
             if self._awaited and self._awaited.pop(id_, None) is not None:
                 self._save()
             return run
+        for stream in self._sources(id_):
+            why = stream.why_set_aside(id_)
+            if why is not None:
+                raise RunBlocked(why, waits=True)
         self._wait_for_journals(id_, asking)
         asked = self._awaited.get(id_)
         if asked is None or time.monotonic() >= asked.next:

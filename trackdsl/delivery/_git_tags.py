@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from trackdsl._events import Tags
 from trackdsl.delivery import _compose
-from trackdsl.delivery._runs import RunMap
+from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._runs import KnownRun, RunMap
 from trackdsl.delivery._sink import Batch, Refused, Sink
 
 #: How long the end of a journal waits for git's answer, in seconds.
@@ -21,9 +23,18 @@ class GitTags:
         directory: the journal's folder.
         runs: its runs.
         refuse: is told what the store refused, and its answer.
+        block: sets a run aside, with an event that could not be delivered, where an error concerns this run alone;
+            says whether it does.
     """
 
-    def __init__(self, directory: Path, runs: RunMap, refuse: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        runs: RunMap,
+        refuse: Callable[[str, Exception], None],
+        block: Callable[[Sink, Tags, Exception], bool],
+    ) -> None:
+        self._block = block
         self._directory = directory
         self._runs = runs
         self._refuse = refuse
@@ -33,7 +44,7 @@ class GitTags:
 
     def of_new_run(self, id_: bytes) -> dict[str, str]:
         """The tags of a run that is to be created; none where git has not answered: then it gets them later."""
-        if self._tags is None:
+        if self._tags is None and id_ not in self._untold[-1:]:
             self._untold.append(id_)
         return self._tags or {}
 
@@ -47,10 +58,19 @@ class GitTags:
             self._tags = _compose.git_tags(self._directory)
         # One by one: where the store goes away in between, the rest is told the next time.
         while self._tags is not None and self._untold:
-            run = self._runs.get(self._untold[-1])
+            id_ = self._untold[-1]
+            run = self._runs.get(id_)
             if run is not None and self._tags:
                 try:
-                    sink.write(run.run_id, Batch(tags=self._tags))
-                except Refused as error:
-                    self._refuse(f"the git tags of run {run.run_id}", error)
+                    self._write(sink, run, self._tags)
+                except Exception as error:
+                    if not self._block(sink, Tags(id_, self._tags), error):
+                        raise
             self._untold.pop()
+
+    def _write(self, sink: Sink, run: KnownRun, tags: dict[str, str]) -> None:
+        try:
+            sink.write(run.run_id, Batch(tags=tags))
+        except Refused as error:
+            check_experiment(sink, run.experiment_id, error)
+            self._refuse(f"the git tags of run {run.run_id}", error)

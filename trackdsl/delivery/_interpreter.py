@@ -1,29 +1,33 @@
-"""Carrying out the events of one journal at the store."""
+"""Carrying out the events of one journal at the store, in order for each run.
+
+What cannot be delivered now, while other runs can, is kept aside: see `_orphans.py` and `_blocked.py`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from trackdsl import _events as events
 from trackdsl._ids import begins_with
 from trackdsl.delivery import _compose
-from trackdsl.delivery._artifacts import Artifacts, Stored, check_experiment, place_of
+from trackdsl.delivery._blocked import BlockedRuns, check_experiment
 from trackdsl.delivery._creation import RunCreation
+from trackdsl.delivery._dropped import DroppedRuns
 from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._git_tags import GitTags
 from trackdsl.delivery._orphans import Aside, Orphans
-from trackdsl.delivery._outbox import Outbox
 from trackdsl.delivery._parents import Parents
+from trackdsl.delivery._run_writer import RunWriter
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints, Source
-from trackdsl.delivery._sink import Refused, Sink
+from trackdsl.delivery._sink import GONE, NotYet, Refused, RunBlocked, Sink
 from trackdsl.delivery._spacing import Spacing
 from trackdsl.delivery._tables import Tables
-from trackdsl.errors import logger
-from trackdsl.journal._reader import Position
+from trackdsl.journal._reader import START, Position
 
 if TYPE_CHECKING:
     from trackdsl.delivery._stream import Stream
@@ -48,6 +52,20 @@ class Shared:
     sampler: Sampler
 
 
+class Waiting(NamedTuple):
+    """How much of a journal waits.
+
+    Attributes:
+        total: artifacts, tables, events that are kept aside, and runs whose ends are.
+        awaited: of these, events that wait for runs of others.
+        blocked: how many runs are set aside.
+    """
+
+    total: int
+    awaited: int
+    blocked: int
+
+
 class Interpreter:
     """Carries out events; what it gathers is sent by `flush`.
 
@@ -58,10 +76,11 @@ class Interpreter:
         skip: is told of the runs of events that are left out because nothing is known of them.
 
     Attributes:
-        spacing: of the points of its own runs.
+        writer: of its events to runs.
         creation: of its runs.
         git: what git said.
         sampling: system metrics of its runs.
+        blocked: its runs that are set aside.
         last_time: of the event that was met last, in nanoseconds since 1970.
     """
 
@@ -73,24 +92,33 @@ class Interpreter:
         skip: Callable[[bytes], None],
     ) -> None:
         self._stream = stream
-        self._directory = stream.directory
         self._name = stream.directory.name
         self._runs = stream.runs
         self._shared = shared
-        self._refuse = refuse
         self._skip = skip
-        self._outbox = Outbox(refuse, shared.points.settle)
         self._parents = Parents(stream, shared.foreign)
-        self._artifacts = Artifacts(stream.directory)
         self._orphans = Orphans(stream.directory)
+        self._dropped = DroppedRuns(stream.directory, shared.foreign.is_dropped)
+        #: What was read of each run in this stretch: it goes aside with the run.
+        self._stretch: dict[bytes, list[Aside]] = {}
+        self.blocked = BlockedRuns(stream.directory)
+        self.writer = RunWriter(stream, shared.foreign, shared.points, shared.tables, refuse)
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
-        self.spacing = Spacing([])
         self.creation = RunCreation(refuse)
-        self.git = GitTags(stream.directory, stream.runs, refuse)
+        self.git = GitTags(stream.directory, stream.runs, refuse, self._block_with)
         self.last_time = 0
+        for id_ in self.blocked.ids():
+            if id_ not in self._orphans.runs:  # It was delivered just before delivery died, or its end is asked anew.
+                self.blocked.remove(id_)
+        self._forget_dropped()
+
+    @property
+    def spacing(self) -> Spacing:
+        """Of the points of its own runs."""
+        return self.writer.spacing
 
     def apply(self, sink: Sink, event: events.AnyEvent, end: Position, *, in_doubt: bool) -> None:
-        """Carry out one event, or gather what it brings.
+        """Carry out one event, or gather what it brings, or keep it aside.
 
         Args:
             sink: the store.
@@ -103,218 +131,323 @@ class Interpreter:
             Unavailable: the store is away.
         """
         self.last_time = getattr(event, "time", self.last_time)
-        if isinstance(event, events.Open):
-            self._open(sink, event, in_doubt)
-            return
         if isinstance(event, events.Adopt):
             if self._runs.get(event.run) is None:
                 self._runs.adopt(event.run, KnownRun(event.mlflow_run_id, event.mlflow_experiment_id))
             return
-        if self._orphans.kept and end in self._orphans.kept:
+        source = Source(self._name, end)
+        if end in self._orphans.kept:
+            self.writer.times_before(event, source)  # Later points of its run go round those that it has.
             return
-        if event.run in self._orphans.runs and not self._deliver_orphans(sink, event.run):
-            self._orphans.add(event, end)  # In order: an older tag must not replace a newer one later.
+        if self._dropped.covers(event):
+            self._drop(sink, event)
             return
-        run = self._runs.get(event.run) or self._shared.foreign.find(sink, self._stream, event.run, self.last_time)
-        if run is not None:
-            source = None if self._goes_first(event.run, run) else Source(self._name, end)
-            self._apply_to(sink, run, event, source, in_doubt)
-        elif self._shared.foreign.is_lost(event.run):
-            self._skip(event.run)
-        else:
-            self._orphans.add(event, end)
+        if event.run in self._orphans.runs and not self._comes(sink, event.run):
+            # In order: an older tag must not replace a newer one later.
+            self._orphans.add(Aside(event, end, self.writer.times_before(event, source)))
+            return
+        try:
+            self._deliver(sink, event, source, in_doubt)
+        except NotYet:
+            raise
+        except Exception as error:
+            if not self._block(sink, event.run, error, Aside(event, end)):
+                raise
 
     def note_damage(self, count: int) -> None:
         """Tell of damage on a run that was open."""
         for id_ in self._runs.still_open()[:1]:
-            run = self._runs.get(id_)
-            assert run is not None
-            self._outbox.of(id_, run).add_tag("trackdsl.damaged_records", str(count))
+            self._gather(events.Tags(id_, {"trackdsl.damaged_records": str(count)}))
 
     def flush(self, sink: Sink) -> None:
         """Send everything that was gathered."""
         self._gather_samples()
-        self._outbox.flush_all(sink)
-        self._shared.tables.upload(sink, self._directory)
+        for id_ in self.writer.outbox.ids():
+            try:
+                self.writer.outbox.flush(sink, id_)
+            except Exception as error:
+                if not self._block(sink, id_, error):
+                    raise
+        self._shared.tables.upload(sink, self._stream.directory)
         self._parents.mend(sink)
 
     def forget(self, spacing: Spacing) -> None:
         """Forget what was gathered: it will be read again from where the spacing was this."""
-        self._outbox.clear()
+        self.writer.outbox.clear()
+        self._stretch.clear()
         self.sampling.forget()
-        self.spacing = spacing
+        self.writer.spacing = spacing
 
     def delivered(self) -> None:
         """What was flushed counts as delivered now, and will not be read again."""
+        self._stretch.clear()
         self._orphans.noted()
+        self.blocked.delivered()
         self.sampling.delivered()
         self._shared.points.delivered(self._name)
 
+    def samples_delivered(self) -> None:
+        """The system metrics that were flushed have arrived."""
+        self._stretch.clear()
+        self.sampling.delivered()
+
     def retry(self, sink: Sink) -> bool:
-        """Deliver what waits for a store of artifacts or for runs of others; returns whether there was any."""
-        delivered = self._artifacts.retry(sink)
-        delivered = self._deliver_orphans(sink) or delivered
-        return self._shared.tables.upload(sink, self._directory) or delivered
+        """Deliver what waits for an artifact store, for runs of others, or is set aside; returns whether any was."""
+        delivered = self.writer.artifacts.retry(sink)
+        trying = self.blocked.due()
+        if trying:
+            self.creation.ask_again()
+        delivered = self._take_aside(sink) or delivered
+        if trying and self.blocked:
+            self.blocked.tried()
+        return self._shared.tables.upload(sink, self._stream.directory) or delivered
 
     def hurry(self) -> None:
         """Try again at once what waits."""
-        self._artifacts.hurry()
+        self.writer.artifacts.hurry()
+        self.blocked.hurry()
+        self._dropped.read()
+        self._forget_dropped()
 
-    def waiting(self) -> tuple[int, int]:
-        """How much waits, and how much of it are events that wait for runs of others."""
-        aside = len(self._orphans)
-        return len(self._artifacts) + aside + self._shared.tables.waiting(self._directory), aside
+    def why_set_aside(self, id_: bytes) -> str | None:
+        """Why a run that this journal opens is not made yet, before something is mended; None where that is not so."""
+        if self._runs.get(id_) is not None or not (id_ in self._orphans.unmade or id_ in self.blocked):
+            return None
+        return self.blocked.why(id_) or "the run that it belongs to is set aside"
+
+    def is_dropped(self, id_: bytes) -> bool:
+        """Whether a run of this journal is dropped."""
+        return id_ in self._dropped
+
+    def waiting(self) -> Waiting:
+        """How much waits."""
+        awaited = self._orphans.count() - self._orphans.count(self._blocked_runs())
+        ends = len([id_ for id_ in self.blocked.ids() if id_ not in self._orphans.runs])
+        others = len(self.writer.artifacts) + self._shared.tables.waiting(self._stream.directory)
+        return Waiting(others + self._orphans.count() + ends, awaited, len(self._blocked_runs()))
 
     def reason(self) -> str:
         """Why it waits."""
-        return next((kept.reason for kept in (self._artifacts, self._orphans) if kept), self._shared.tables.reason)
+        awaited = self._orphans.runs - self._blocked_runs()
+        return (
+            self.blocked.reason
+            or (self.writer.artifacts.reason if self.writer.artifacts else "")
+            or (self._orphans.reason(awaited) if awaited else "")
+            or self._shared.tables.reason
+        )
 
-    def kill(self, sink: Sink, id_: bytes, run: KnownRun, time: int, lost: int) -> None:
-        """End a run that its process has left open when it died."""
-        pending = self._outbox.of(id_, run)
+    def end_left_open(self, sink: Sink, time: int, lost: int) -> None:
+        """End the runs that a process which has died left open, of those that can be ended now.
+
+        Args:
+            sink: the store.
+            time: when it was last heard of, in nanoseconds since 1970.
+            lost: how many events it could not record.
+        """
+        trying = self.blocked.due()
+        for id_ in self._runs.still_open():
+            # What is kept aside of a run may hold its end.
+            if id_ in self._orphans.runs or (id_ in self.blocked and not trying):
+                continue
+            run = self._runs.get(id_)
+            assert run is not None
+            try:
+                self._kill(sink, id_, run, time, lost)
+            except Exception as error:
+                if isinstance(error, NotYet) or not self._block(sink, id_, error):
+                    raise
+                if id_ in self._dropped:
+                    self._runs.close(id_)
+                    self.blocked.remove(id_)
+                continue
+            self.blocked.remove(id_)
+
+    def _kill(self, sink: Sink, id_: bytes, run: KnownRun, time: int, lost: int) -> None:
+        status = sink.status(run.run_id)
+        if status == GONE:
+            check_experiment(sink, run.experiment_id, Refused("the run is deleted with it"))
+        if status != "RUNNING":
+            self._runs.close(id_)  # The note of its end was lost.
+            return
+        pending = self.writer.outbox.of(id_, run)
         pending.add_tag("trackdsl.ended", _DIED)
         if lost:
             pending.add_tag("trackdsl.lost_events", f"{lost} of the whole process")
         self._gather_samples(id_)
-        self._outbox.flush(sink, id_)
-        self._end(sink, run, "KILLED", time // 1_000_000)
+        self.writer.outbox.flush(sink, id_)
+        self.writer.end(sink, run, "KILLED", time)
         self._runs.close(id_)
 
-    def _apply_to(
-        self, sink: Sink, run: KnownRun, event: events.AnyEvent, source: Source | None, in_doubt: bool = True
-    ) -> None:
-        match event:
-            case events.Metric(id_, key, value, step, at):
-                self._add_metric(sink, id_, run, source, (key, step, value, at // 1_000_000))
-            case events.Metrics(id_, values, step, at):
-                for key, value in values.items():
-                    self._add_metric(sink, id_, run, source, (key, step, value, at // 1_000_000))
-            case events.Params(id_, values):
-                self._outbox.add_params(sink, id_, run, values)
-            case events.Tags(id_, tags):
-                for key, text in tags.items():
-                    self._outbox.of(id_, run).add_tag(key, text)
-            case events.Close():
-                self._close(sink, run, event)
-            case _:
-                self._apply_data(sink, run, event, in_doubt)
-
-    def _apply_data(self, sink: Sink, run: KnownRun, event: events.AnyEvent, in_doubt: bool) -> None:
-        match event:
-            case events.File() | events.Model():
-                if isinstance(event, events.Model):
-                    self._outbox.flush(sink, event.run)  # A logged model takes the parameters that its run has.
-                self._store(sink, run, event, in_doubt)
-            case events.Input():
-                self._add_input(sink, run, event)
-            case events.Table():
-                omitted = self._shared.tables.take(run.run_id, event, self._directory, in_doubt=in_doubt)
-                if omitted is not None:
-                    self._omit(event.run, run, event.path, omitted)
+    def _deliver(self, sink: Sink, event: events.AnyEvent, source: Source, in_doubt: bool) -> None:
+        if isinstance(event, events.Open):
+            self._stretch.setdefault(event.run, []).append(Aside(event, source.end))
+            self._open(sink, event, in_doubt)
+            return
+        run = self._runs.get(event.run) or self._shared.foreign.find(sink, self._stream, event.run, self.last_time)
+        if run is not None:
+            times = self.writer.times(sink, run, event, source)
+            self._stretch.setdefault(event.run, []).append(Aside(event, source.end, times))
+            self._write(sink, run, event, times, in_doubt)
+        elif self._shared.foreign.is_lost(event.run):
+            self._skip(event.run)
+        else:
+            self._orphans.add(Aside(event, source.end))
 
     def _open(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
         run = self._runs.get(event.run)
-        if run is None:
+        if run is not None and in_doubt:
+            # It may have been made just before delivery failed, without what does not go with its making.
+            rest = self.creation.rest(run, _compose.process_tags(self._stream.origin) | _compose.run_tags(event))
+            self._add_rest(event.run, run, rest)
+        elif run is None:
             parent, links = self._parents.find(sink, event)
             tags = _compose.process_tags(self._stream.origin) | self.git.of_new_run(event.run)
             tags |= _compose.run_tags(event) | links
             run, rest = self.creation.create(sink, event, parent, tags, in_doubt=in_doubt)
-            pending = self._outbox.of(event.run, run)
-            pending.texts.update(rest.texts)
-            pending.batch.tags.update(rest.batch.tags)
+            self._add_rest(event.run, run, rest)
             self._runs.add(event.run, run)
         self._parents.opened(event)
-        self._outbox.add_params(sink, event.run, run, event.params)
+        self.writer.write(sink, run, event, (), in_doubt=in_doubt)
 
-    def _add_metric(
-        self, sink: Sink, id_: bytes, run: KnownRun, source: Source | None, point: tuple[str, int, float, int]
-    ) -> None:
-        key, step, value, at = point
-        if source is not None:
-            at = self._shared.points.place(sink, run.run_id, source, self._first_ones(id_), point)
-        elif (shared := self._shared.points.of(run.run_id, self._name)) is None:
-            at = self.spacing.place(id_, key, step, value, at)
-        else:
-            at = self.spacing.place(id_, key, step, value, at, shared.taken(key, step, value))
-            shared.see(key, step, value, at)
-        self._outbox.add_metric(id_, run, key, value, at, step)
+    def _add_rest(self, id_: bytes, run: KnownRun, rest: _compose.Pending) -> None:
+        pending = self.writer.outbox.of(id_, run)
+        pending.texts.update(rest.texts)
+        pending.batch.tags.update(rest.batch.tags)
 
-    def _goes_first(self, id_: bytes, run: KnownRun) -> bool:
-        """Whether the points of this journal need not ask for their place: at most one does not for each run."""
-        if self._runs.get(id_) is not run:
-            return False
-        # Any process may write to a run of plain MLflow. It is taken to be that of a process which none started.
-        return run.ours or (begins_with(id_, self._stream.prefix) and not self._stream.origin.within)
-
-    def _first_ones(self, id_: bytes) -> list[str]:
-        """The journals that may go first."""
-        foreign = self._shared.foreign
-        starters = [name for prefix in self._stream.origin.within for name in foreign.owners(bytes.fromhex(prefix))]
-        return [*foreign.owners(id_), *starters]
-
-    def _store(self, sink: Sink, run: KnownRun, event: Stored, in_doubt: bool) -> None:
-        place = place_of(event)
-        omitted = self._artifacts.store(sink, run, event, in_doubt=in_doubt)
-        for name, why in omitted.items():
-            self._omit(event.run, run, name, why)
-        if place not in omitted and event.handler:
-            key, value = _compose.artifact_tag(place, event.handler, event.sha256)
-            self._outbox.of(event.run, run).add_tag(key, value)
-
-    def _omit(self, id_: bytes, run: KnownRun, place: str, reason: str) -> None:
-        self._outbox.of(id_, run).add_tag(f"trackdsl.omitted.{place}", reason[:500])
-        logger.warning("trackdsl: %r is left out: %s", place, reason)
-
-    def _add_input(self, sink: Sink, run: KnownRun, event: events.Input) -> None:
-        try:
-            sink.write_input(run.run_id, event)
-        except Refused as error:
-            check_experiment(sink, run, error)
-            pending = self._outbox.of(event.run, run)
-            pending.add_tag(f"trackdsl.omitted.{event.name}", f"MLflow refused the dataset: {error}"[:500])
-            self._refuse(f"the dataset {event.name!r} of run {run.run_id}", error)
-
-    def _close(self, sink: Sink, run: KnownRun, event: events.Close) -> None:
-        pending = self._outbox.of(event.run, run)
-        if event.failure is not None:
-            for key, value in _compose.failure_tags(event.failure).items():
-                pending.add_tag(key, value)
-        if event.lost:
-            pending.add_tag("trackdsl.lost_events", str(event.lost))
-        self._gather_samples(event.run)
-        self._outbox.flush(sink, event.run)
-        self._end(sink, run, event.status, event.time // 1_000_000)
-        if self._runs.get(event.run) is run:
-            self._runs.close(event.run)
+    def _write(self, sink: Sink, run: KnownRun, event: events.AnyEvent, times: tuple[int, ...], in_doubt: bool) -> None:
+        if isinstance(event, events.Close):
+            self._gather_samples(event.run)
+        self.writer.write(sink, run, event, times, in_doubt=in_doubt)
 
     def _gather_samples(self, only: bytes | None = None) -> None:
         for id_, point in self.sampling.gather(only):
+            if self._runs.get(id_) is not None:
+                self._gather(events.Metric(id_, point.key, point.value, point.step, point.time * 1_000_000), point.time)
+
+    def _gather(self, event: events.Tags | events.Metric, *times: int) -> None:
+        """Gather something that delivery adds to a run; it goes aside where the run is."""
+        aside = Aside(event, START, times)
+        run = self._runs.get(event.run)
+        if run is None or event.run in self._orphans.runs:
+            self._orphans.add(aside)
+            return
+        self._stretch.setdefault(event.run, []).append(aside)
+        match event:
+            case events.Metric(id_, key, value, step):
+                self.writer.outbox.add_metric(id_, run, key, value, times[0], step)
+            case events.Tags(id_, tags):
+                for key, text in tags.items():
+                    self.writer.outbox.of(id_, run).add_tag(key, text)
+
+    def _block(self, sink: Sink, id_: bytes, error: Exception, failed: Aside | None = None) -> bool:
+        """Set a run aside, with what this stretch has of it, where an error concerns it alone; says whether it does."""
+        reason = self.blocked.judge(sink, id_, error)
+        if reason is None:
+            return False
+        found = self._stretch.pop(id_, [])
+        if failed is not None and (not found or found[-1].end != failed.end):
+            found.append(failed)
+        self.writer.outbox.discard(id_)
+        if found:
+            self._orphans.add(*found)
+        self.blocked.add(id_, _name_in(found), reason)
+        return True
+
+    def _block_with(self, sink: Sink, event: events.Tags, error: Exception) -> bool:
+        return self._block(sink, event.run, error, Aside(event, START))
+
+    def _blocked_runs(self) -> set[bytes]:
+        """Runs that are set aside, of which the reason may not be known since a restart."""
+        return {*self.blocked.ids(), *self._orphans.unmade}
+
+    def _comes(self, sink: Sink, id_: bytes) -> bool:
+        """Whether all that was kept aside of a run is delivered now, so that the journal goes on with it."""
+        # Runs that are set aside are tried together, by `retry`.
+        if id_ in self.blocked or id_ in self._orphans.unmade or begins_with(id_, self._stream.prefix):
+            return False
+        return self._take_aside(sink, id_)
+
+    def _take_aside(self, sink: Sink, only: bytes | None = None) -> bool:
+        if not self._orphans.runs:
+            return False
+        trying = self.blocked.due()
+        delivered: list[bytes] = []
+
+        def deliver(id_: bytes, group: list[Aside]) -> bool:
+            if id_ in self.blocked and not trying and not self._dropped.covers(group[0].event):
+                return False
+            if self._deliver_group(sink, id_, group):
+                delivered.append(id_)
+                return True
+            return False
+
+        try:
+            return self._orphans.take(deliver, only)
+        finally:
+            for id_ in delivered:
+                self.blocked.remove(id_)
+                run = self._runs.get(id_) or self._shared.foreign.known(id_)
+                if run is not None:
+                    self._shared.points.delivered(self._name, aside=True, run_id=run.run_id)
+
+    def _deliver_group(self, sink: Sink, id_: bytes, group: list[Aside]) -> bool:
+        """Deliver all that was kept aside of one run; False where it has to wait, and is kept as it is."""
+        outbox = self.writer.outbox
+        try:
+            for event, end, times in group:
+                if self._dropped.covers(event):
+                    self._drop(sink, event)
+                elif not self._deliver_aside(sink, event, end, times):
+                    return False
+            outbox.flush(sink, id_)
+        except NotYet:
+            outbox.discard(id_)
+            return False
+        except Exception as error:
+            outbox.discard(id_)
+            reason = self.blocked.judge(sink, id_, error)
+            if reason is None:
+                raise
+            self.blocked.add(id_, _name_in(group), reason)
+            return False
+        return True
+
+    def _deliver_aside(self, sink: Sink, event: events.AnyEvent, end: Position, times: tuple[int, ...]) -> bool:
+        if isinstance(event, events.Open):
+            self._open(sink, event, in_doubt=True)
+            return True
+        id_ = event.run
+        run = self._runs.get(id_) or self._shared.foreign.find(sink, self._stream, id_, 0)
+        if run is None:
+            if self._shared.foreign.is_lost(id_):
+                self._skip(id_)
+                return True
+            return False
+        if times:
+            self.writer.see(run, event, times)
+        else:
+            times = self.writer.times(sink, run, event, Source(self._name, end, aside=True))
+        self._write(sink, run, event, times, in_doubt=True)
+        return True
+
+    def _forget_dropped(self) -> None:
+        """Forget what waits of dropped runs that MLflow has."""
+        for id_ in self._dropped:
             run = self._runs.get(id_)
             if run is not None:
-                self._outbox.add_metric(id_, run, *point)
+                self.writer.artifacts.drop(run.run_id)
+                self._shared.tables.drop(run.run_id)
 
-    def _end(self, sink: Sink, run: KnownRun, status: str, end: int) -> None:
-        try:
-            sink.end_run(run.run_id, status, end)
-        except Refused as error:
-            # The run was deleted at MLflow: there is nothing left to end.
-            self._refuse(f"the end of run {run.run_id}", error)
+    def _drop(self, sink: Sink, event: events.AnyEvent) -> None:
+        """Forget an event of a run that was dropped; a run that MLflow has is ended, if that can be done."""
+        self._dropped.forget(event)
+        run = self._runs.get(event.run)
+        if run is not None and isinstance(event, events.Close):
+            with contextlib.suppress(RunBlocked):  # As for all of this run, nobody waits for that.
+                self.writer.end(sink, run, event.status, event.time)
+            if run.open:
+                self._runs.close(event.run)
 
-    def _deliver_orphans(self, sink: Sink, only: bytes | None = None) -> bool:
-        """Deliver events whose runs have come; returns whether there were any, and none of run `only` is left."""
 
-        def apply(aside: Aside) -> bool:
-            id_ = aside.event.run
-            run = self._runs.get(id_) or self._shared.foreign.find(sink, self._stream, id_, 0)
-            if run is not None:
-                self._apply_to(sink, run, aside.event, Source(self._name, aside.end, aside=True))
-            elif self._shared.foreign.is_lost(id_):
-                self._skip(id_)
-            else:
-                return False
-            return True
-
-        if not self._orphans.take(apply, lambda: self._outbox.flush_all(sink)):
-            return False
-        self._shared.points.delivered(self._name, aside=True)
-        return only not in self._orphans.runs
+def _name_in(found: list[Aside]) -> str:
+    return next((aside.event.name for aside in found if isinstance(aside.event, events.Open)), "")

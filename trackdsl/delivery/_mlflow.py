@@ -15,7 +15,8 @@ from trackdsl._events import Input, Model
 from trackdsl._secrets import mask_text
 from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._advice import advised
-from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Refused, Unavailable
+from trackdsl.delivery._blocked import deleted_experiment
+from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Refused, RunBlocked, Unavailable
 from trackdsl.errors import told
 
 #: What the store answers for good; everything else may be different next time.
@@ -29,6 +30,8 @@ _FINAL = {
     "NOT_IMPLEMENTED",
 }
 _CHECKED = {"INVALID_PARAMETER_VALUE"}
+#: What the whole store answers while it is away, locked or busy, and to a user whom it does not know.
+_OF_THE_STORE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "UNAUTHENTICATED"}
 #: A path that no file system takes, or that is taken by something else.
 _FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 #: How long to wait for the answer to an upload at least, in seconds.
@@ -69,6 +72,17 @@ class MlflowSink:
             return False
         # MLflow keeps the engine for the whole process.
         self._client._tracking_client.store.engine.dispose()
+        return True
+
+    def close(self) -> None:
+        """See `Sink`."""
+
+    def answers(self) -> bool:
+        """See `Sink`."""
+        try:
+            self._client.search_experiments(max_results=1)
+        except Exception:
+            return False
         return True
 
     def experiment(self, name: str) -> str:
@@ -307,10 +321,7 @@ class MlflowSink:
                 if found is None:
                     raise
         if found.lifecycle_stage != "active":
-            raise Unavailable(
-                f"the MLflow experiment {name!r} is deleted: restore it with "
-                f"`mlflow experiments restore --experiment-id {found.experiment_id}`, and its runs will be delivered"
-            )
+            raise RunBlocked(deleted_experiment(repr(name), found.experiment_id), experiment=True)
         return str(found.experiment_id)
 
 
@@ -334,8 +345,11 @@ def _translated(remote: bool) -> Iterator[None]:
         text = mask_text(told(error)).strip()[:2000]
         if _is_final(error, remote):
             raise Refused(text) from None
+        text = advised(error, text, remote=remote)
+        if _is_denied(error):
+            raise Denied(text) from None
         late = remote and "timed out" in text.lower()
-        raise Unavailable(advised(error, text, remote=remote), late=late) from None
+        raise Unavailable(text, late=late, answered=not late and _is_of_the_request(error)) from None
 
 
 def _is_final(error: Exception, remote: bool) -> bool:
@@ -351,6 +365,24 @@ def _is_final(error: Exception, remote: bool) -> bool:
     if isinstance(error, OSError):
         return error.errno in _FINAL_ERRNO
     return isinstance(error, (OverflowError, TypeError, ValueError))
+
+
+def _is_denied(error: Exception) -> bool:
+    """Whether permission is missing, perhaps for this alone."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return str(error.error_code) == "PERMISSION_DENIED"
+    return isinstance(error, PermissionError)
+
+
+def _is_of_the_request(error: Exception) -> bool:
+    """Whether it may be this request alone that fails, while the store takes others."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, MlflowException):
+        return error.error_code not in _OF_THE_STORE
+    return not isinstance(error, OSError)
 
 
 @contextlib.contextmanager

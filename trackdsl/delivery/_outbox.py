@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from trackdsl import _events as events
 from trackdsl.delivery import _compose, _limits, _otherwise
+from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import GONE, Batch, Refused, Sink
@@ -25,6 +26,14 @@ class Outbox:
         self._refuse = refuse
         self._settle = settle
         self._pending: dict[bytes, tuple[KnownRun, Pending]] = {}
+
+    def ids(self) -> list[bytes]:
+        """Our ids of the runs that something was gathered of."""
+        return list(self._pending)
+
+    def discard(self, id_: bytes) -> None:
+        """Forget what was gathered of one run."""
+        self._pending.pop(id_, None)
 
     def clear(self) -> None:
         """Forget what was gathered: it will be read again."""
@@ -69,13 +78,12 @@ class Outbox:
         pending.batch.tags.update(fresh.batch.tags)
         pending.texts.update(fresh.texts)
 
-    def flush_all(self, sink: Sink) -> None:
-        """Write everything."""
-        for id_ in list(self._pending):
-            self.flush(sink, id_)
-
     def flush(self, sink: Sink, id_: bytes) -> None:
-        """Write what was gathered of one run."""
+        """Write what was gathered of one run.
+
+        Raises:
+            RunBlocked: its experiment is deleted.
+        """
         found = self._pending.pop(id_, None)
         if found is None:
             return
@@ -90,13 +98,17 @@ class Outbox:
                 sink.write(run.run_id, part)
             except Refused as error:
                 if sink.status(run.run_id) == GONE:
-                    self._refuse(f"everything else of run {run.run_id}, which is deleted", error)
-                    return
+                    check_experiment(sink, run.experiment_id, error)
+                    # Unless its experiment was restored in between.
+                    if sink.status(run.run_id) == GONE:
+                        self._refuse(f"everything else of run {run.run_id}, which is deleted", error)
+                        return
                 self._write_singly(sink, run, part)
         for place, text in pending.texts.items():
             try:
                 sink.write_text(run.run_id, text, place)
             except Refused as error:
+                check_experiment(sink, run.experiment_id, error)
                 self._refuse(f"{place} of run {run.run_id}", error)
 
     def _write_singly(self, sink: Sink, run: KnownRun, batch: Batch) -> None:

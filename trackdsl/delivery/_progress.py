@@ -41,6 +41,7 @@ class Progress(msgspec.Struct, array_like=True):
         clock: the latest time of a metric point, in milliseconds since 1970.
         failures: how often delivery has failed.
         aside: how many events wait for runs that another machine delivers.
+        set_aside: how many runs cannot be made or written as things are; see `_blocked.py`.
     """
 
     count: int = 0
@@ -58,6 +59,7 @@ class Progress(msgspec.Struct, array_like=True):
     clock: int = 0
     failures: int = 0
     aside: int = 0
+    set_aside: int = 0
 
     @property
     def position(self) -> Position:

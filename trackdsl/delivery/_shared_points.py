@@ -155,13 +155,20 @@ class SharedPoints:
             raise Unavailable(f"cannot note points in {self._folder}: {error}") from None
         self._unsettled.clear()
 
-    def delivered(self, journal: str, *, aside: bool = False) -> None:
-        """What was given to points of a journal so far is never asked for again.
+    def given(self, run_id: str, source: Source, key: str) -> int | None:
+        """The millisecond that a point was given before and that may be asked for again, or None."""
+        run = self._runs.get(run_id)
+        return None if run is None else run.given_before(source, _limits.fit_key(key))
+
+    def delivered(self, journal: str, *, aside: bool = False, run_id: str | None = None) -> None:
+        """What was given to points of a journal so far, on all runs or on one, is never asked for again.
 
         Raises:
             Unavailable: there is no room to note it.
         """
         for run in self._runs.values():
+            if run_id not in (None, run.run_id):
+                continue
             run.given.pop((journal, aside), None)
             if run.count > run.most:
                 try:
@@ -233,9 +240,9 @@ class SharedRun:
     def place(self, sink: Sink, source: Source, point: tuple[str, int, float, int]) -> int:
         """See `SharedPoints.place`."""
         key, identity, time = _identity(*point)
-        before = self.given.get((source.journal, source.aside), {}).get((source.end, key))
+        before = self.given_before(source, key)
         if before is not None:
-            return before[1]
+            return before
         taken = self._taken.get(key, {}).get(identity, ())
         seen = self._seen_since(sink, key, time).times.get(identity, ())
         while time in taken or time in seen:
@@ -244,6 +251,11 @@ class SharedRun:
         self._note(line)
         self.unwritten.append(line)
         return time
+
+    def given_before(self, source: Source, key: str) -> int | None:
+        """See `SharedPoints.given`; `key` as MLflow has it."""
+        before = self.given.get((source.journal, source.aside), {}).get((source.end, key))
+        return None if before is None else before[1]
 
     def taken(self, key: str, step: int, value: float) -> set[int]:
         """The milliseconds that an equal point must not have."""

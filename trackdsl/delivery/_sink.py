@@ -19,11 +19,31 @@ class Unavailable(Exception):
 
     Attributes:
         late: the store may still carry out what it was asked, at any time from now.
+        answered: the store was reached and failed over this request: it may take others.
     """
 
-    def __init__(self, message: str, *, late: bool = False) -> None:
+    def __init__(self, message: str, *, late: bool = False, answered: bool = False) -> None:
         super().__init__(message)
         self.late = late
+        self.answered = answered
+
+
+class Denied(Unavailable):
+    """The store, or the file system below it, does not permit this."""
+
+
+class RunBlocked(Unavailable):
+    """The store works, and one run cannot be made or written as things are: that may be mended.
+
+    Attributes:
+        experiment: the cause is the experiment of the run, so the same holds for all its runs.
+        waits: it waits for a run of another journal that is set aside.
+    """
+
+    def __init__(self, message: str, *, experiment: bool = False, waits: bool = False) -> None:
+        super().__init__(message)
+        self.experiment = experiment
+        self.waits = waits
 
 
 class NotYet(Unavailable):
@@ -65,15 +85,25 @@ class Batch:
 class Sink(Protocol):
     """A store that runs are delivered to.
 
-    Every method raises `Unavailable` or `Refused`. Writing the same batch, end or artifact twice must leave the store
-    as writing it once; only `create_run` is not repeatable, which is what `find_run` is for.
+    Every method but `answers` and `close` raises `Unavailable` or `Refused`. Writing the same batch, end or artifact
+    twice must leave the store as writing it once; only `create_run` is not repeatable, which is what `find_run` is for.
     """
 
     def stale(self) -> bool:
         """Whether this sink leads nowhere any more, and has to be opened anew."""
 
+    def close(self) -> None:
+        """Give back what the sink holds: connections, files, memory. It is not used afterwards."""
+
+    def answers(self) -> bool:
+        """Whether the store answers a request that concerns no run."""
+
     def experiment(self, name: str) -> str:
-        """The id of an experiment; it is made where it does not exist."""
+        """The id of an experiment; it is made where it does not exist.
+
+        Raises:
+            RunBlocked: it is deleted, and may be restored.
+        """
 
     def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
         """Run id and experiment id of the run that carries our id, anywhere or in one experiment."""

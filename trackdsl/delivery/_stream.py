@@ -75,7 +75,7 @@ class Stream:
                 raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")
             self._interpreter.git.tell(sink)
             self._send_samples(sink)
-            return self._retry(sink) if alive else self._finish(sink)
+            return self._retry_alone(sink) if alive else self._finish(sink)
         self._in_hand = True
         self._note_intent()
         damaged, orphans = self.progress.damaged, self.progress.orphans
@@ -110,6 +110,14 @@ class Stream:
         """Somebody asks to go on at once: nothing waits for its time to be tried again."""
         self._interpreter.hurry()
 
+    def why_set_aside(self, id_: bytes) -> str | None:
+        """Why a run that this journal opens is not made yet, before something is mended; None where that is not so."""
+        return self._interpreter.why_set_aside(id_)
+
+    def is_dropped(self, id_: bytes) -> bool:
+        """Whether a run of this journal was dropped."""
+        return self._interpreter.is_dropped(id_)
+
     def has_more(self) -> bool:
         """Whether something is left to deliver right now."""
         return not self.finished and (self.behind() or not is_held(self.directory / "lock"))
@@ -138,7 +146,7 @@ class Stream:
             except BaseException:
                 self._forget()
                 raise
-            self._interpreter.sampling.delivered()
+            self._interpreter.samples_delivered()
 
     def _apply(self, sink: Sink, entries: list[Entry]) -> list[Entry]:
         """Apply events up to one that has to wait; returns those that were applied.
@@ -183,13 +191,24 @@ class Stream:
         """Try again what was kept for later."""
         if not self.progress.deferred:
             return False
+        trying = self._interpreter.blocked.due()
         try:
             delivered = self._interpreter.retry(sink)
         except BaseException:
             self._forget()
             raise
-        if delivered:
+        if delivered or trying:
             self._note_deferred()
+            self._file.write(self.progress)
+        return delivered
+
+    def _retry_alone(self, sink: Sink) -> bool:
+        """The same where nothing else is to be done."""
+        trying = self._interpreter.blocked.due()
+        delivered = self._retry(sink)
+        if trying and not delivered:
+            # Whoever waits for delivery is to know that it was tried again, in vain.
+            self.progress.failures += 1
             self._file.write(self.progress)
         return delivered
 
@@ -198,18 +217,15 @@ class Stream:
         if self._interpreter.git.waits(self.origin.time):
             return False
         self._interpreter.creation.settle(sink, self.runs)
-        lost = self._reader.lost()
-        for id_ in self.runs.still_open():
-            run = self.runs.get(id_)
-            assert run is not None
-            if sink.status(run.run_id) != "RUNNING":
-                self.runs.close(id_)  # The note of its end was lost.
-                continue
-            self._interpreter.kill(sink, id_, run, self._interpreter.last_time or self._newest_time(), lost)
+        last_time = self._interpreter.last_time or self._newest_time()
+        self._interpreter.end_left_open(sink, last_time, self._reader.lost())
         self._note_deferred()
-        self._retry(sink)
-        if self.progress.deferred:
-            raise Unavailable(self._interpreter.reason())
+        delivered = self._retry(sink)
+        if self.progress.deferred and not delivered:
+            blocked = self._interpreter.blocked
+            raise NotYet(self._interpreter.reason(), pause=blocked.next_try() if blocked else None, blocks=True)
+        if self.progress.deferred or self.runs.still_open():
+            return True  # What was delivered just now may have to be ended.
         self.finished = True
         self.close()
         remove_journal(self.directory)
@@ -228,7 +244,14 @@ class Stream:
         self._file.write(self.progress)
 
     def _note_deferred(self) -> None:
-        self.progress.deferred, self.progress.aside = self._interpreter.waiting()
+        waiting = self._interpreter.waiting()
+        before = self.progress.set_aside
+        self.progress.deferred, self.progress.aside, self.progress.set_aside = waiting
+        if waiting.blocked:
+            self.progress.error = self._interpreter.reason()[:1000]
+        elif before:
+            self.progress.error = ""
+        self._interpreter.blocked.save()
 
     def _note_done(self, count: int) -> None:
         position = self._reader.position

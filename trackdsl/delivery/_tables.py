@@ -3,7 +3,7 @@
 MLflow can replace a file and not append to it, so what it gets must not depend on how often it is told. On their way
 the rows of a table are kept in a log of their own, `<spool>/tables/<run>-<hash of the path>.jsonl`:
 
-    {"run_id": ..., "path": ...}                                   the table
+    {"run_id": ..., "path": ..., "experiment_id": ...}             the table
     {"journal": ..., "snapshot": ..., "table": {...}}              the rows of one event, once
     {"base": {...}}                                                what MLflow had before, noted before it gets anything
 
@@ -30,6 +30,8 @@ from trackdsl import _events as events
 from trackdsl._places import inside
 from trackdsl.delivery import _limits
 from trackdsl.delivery._artifacts import check_place
+from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
 from trackdsl.errors import logger
@@ -65,11 +67,11 @@ class Tables:
         self.reason = ""
         self._find_logs()
 
-    def take(self, run_id: str, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
+    def take(self, run: KnownRun, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
         """Take the rows of an event over; call `upload` before the event is noted as done.
 
         Args:
-            run_id: MLflow's id of the run.
+            run: the run of the event.
             event: tells of the rows.
             journal: the folder of the journal that the event is from.
             in_doubt: it may have been taken before.
@@ -80,7 +82,7 @@ class Tables:
         Raises:
             Unavailable: there is no room for them.
         """
-        log = self._log(run_id, event.path)
+        log = self._log(run.run_id, event.path)
         source = (journal.name, event.snapshot)
         if log is not None and source in log.sources:
             return None
@@ -96,7 +98,7 @@ class Tables:
         except (OSError, ValueError, RecursionError) as error:
             return f"its snapshot cannot be read: {error}"
         try:
-            log = log or self._new_log(run_id, event.path)
+            log = log or self._new_log(run, event.path)
             log.add_rows(source, rows)
         except OSError as error:
             raise Unavailable(f"cannot keep the rows of {event.path!r} in {self._folder}: {error}") from None
@@ -124,6 +126,12 @@ class Tables:
         """Try again at once what waits."""
         for log in self._logs.values():
             log.next_try = 0.0
+
+    def drop(self, run_id: str) -> None:
+        """Forget the tables of one run."""
+        for log in [log for log in self._logs.values() if log.run_id == run_id]:
+            _remove(log.path)
+            del self._logs[log.path]
 
     def waiting(self, journal: Path) -> int:
         """How many tables have rows of a journal that the store has not taken yet; the journal must not go before."""
@@ -153,13 +161,13 @@ class Tables:
     def _log(self, run_id: str, place: str) -> _Log | None:
         return self._logs.get(self._path(run_id, place))
 
-    def _new_log(self, run_id: str, place: str) -> _Log:
+    def _new_log(self, run: KnownRun, place: str) -> _Log:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700)
             sync(self._folder.parent)
-        path = self._path(run_id, place)
-        log = _Log(path, run_id, place)
-        log.add({"run_id": run_id, "path": place})
+        path = self._path(run.run_id, place)
+        log = _Log(path, run.run_id, place, run.experiment_id)
+        log.add({"run_id": run.run_id, "path": place, "experiment_id": run.experiment_id})
         self._logs[path] = log
         return log
 
@@ -184,9 +192,10 @@ class Tables:
         try:
             self._store(sink, log)
         except Refused as error:
-            if not self._leave_out(sink, log, str(error)):
+            if not self._leave_out(sink, log, error):
                 return False
-        except Unavailable as error:
+        except Exception as error:
+            # Also one that nobody expected: other tables do not wait for this one.
             self._wait(log, error)
             return False
         _remove(log.path)
@@ -239,9 +248,11 @@ class Tables:
             self._told.clear()
         self._told.add((log.run_id, log.place))
 
-    def _leave_out(self, sink: Sink, log: _Log, reason: str) -> bool:
+    def _leave_out(self, sink: Sink, log: _Log, reason: Refused) -> bool:
         tag = _limits.fit_key(f"trackdsl.omitted.{log.place}")
         try:
+            if log.experiment_id:
+                check_experiment(sink, log.experiment_id, reason)
             sink.write(log.run_id, Batch(tags={tag: _limits.fit_text(f"MLflow refused it: {reason}", 500)}))
         except Unavailable as error:
             self._wait(log, error)
@@ -251,11 +262,11 @@ class Tables:
         logger.warning("trackdsl: rows of the table %r are left out: %s", log.place, reason)
         return True
 
-    def _wait(self, log: _Log, error: Unavailable) -> None:
+    def _wait(self, log: _Log, error: Exception) -> None:
         self.reason = f"the table {log.place!r} is not taken: {error}"
         if not log.next_try:
             logger.warning("trackdsl keeps rows of the table %r for later: %s", log.place, error)
-        log.next_try = time.monotonic() + (_LATE_PATIENCE if error.late else _PAUSE)
+        log.next_try = time.monotonic() + (_LATE_PATIENCE if getattr(error, "late", False) else _PAUSE)
 
 
 class _Log:
@@ -265,14 +276,16 @@ class _Log:
         sources: journal and snapshot of every event whose rows it holds.
         unsynced: those of them that may not be on the disk yet, or whose snapshots may be there.
         journals: the journals that they are from.
+        experiment_id: MLflow's id of the experiment of the run; empty in logs of old versions.
         has_base: whether what MLflow had before is noted.
         next_try: when it may be tried again, on the monotonic clock; 0 before the first time.
     """
 
-    def __init__(self, path: Path, run_id: str, place: str) -> None:
+    def __init__(self, path: Path, run_id: str, place: str, experiment_id: str = "") -> None:
         self.path = path
         self.run_id = run_id
         self.place = place
+        self.experiment_id = experiment_id
         self.sources: set[tuple[str, str]] = set()
         self.unsynced: list[tuple[str, str]] = []
         self.journals: set[str] = set()
@@ -296,7 +309,7 @@ class _Log:
                     break
                 good += len(line)
                 if log is None:
-                    log = cls(path, told["run_id"], told["path"])
+                    log = cls(path, told["run_id"], told["path"], str(told.get("experiment_id", "")))
                 elif "base" in told:
                     log.has_base = True
                 else:

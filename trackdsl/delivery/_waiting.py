@@ -63,7 +63,9 @@ class _Goal:
         """Whether it is known that nothing will come soon."""
         if progress is None:
             return not self.directory.is_dir()
-        return bool(progress.deferred or (progress.blocked_since and progress.failures > self.failures))
+        # What is kept for later says nothing of the events behind it.
+        kept = progress.deferred and progress.position >= self.end
+        return bool(kept or (progress.blocked_since and progress.failures > self.failures))
 
 
 class Wait:
@@ -142,7 +144,8 @@ class Wait:
         left = self._left()
         if not left:
             return
-        blocked = [progress.error for _, progress in left if progress is not None and progress.blocked_since]
+        known = [progress for _, progress in left if progress is not None]
+        blocked = [progress.error for progress in known if progress.blocked_since or progress.set_aside]
         why = next(iter(blocked), "").partition("\n")[0] or "delivery goes on in the background"
         report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
 

@@ -136,8 +136,11 @@ class Worker:
                 return False
             busy = stream.step(self._sink(place))
         except NotYet as error:
-            pause_ = _FIRST_PAUSE if error.pause is None else error.pause
-            self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + pause_)
+            if error.blocks and error.pause is None:
+                self._lengthen_pause(stream)
+            else:
+                pause_ = _FIRST_PAUSE if error.pause is None else error.pause
+                self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + pause_)
             if error.blocks:
                 stream.note_blocked(str(error))
             return False
@@ -174,10 +177,13 @@ class Worker:
         if not place.failures:
             logger.warning("trackdsl: delivery waits: %s", error)
         place.failures += 1
+        self._lengthen_pause(stream)
+        stream.note_blocked(error)
+
+    def _lengthen_pause(self, stream: Stream) -> None:
         pause = self._pauses.setdefault(stream.directory, _Pause())
         pause.length = min(max(pause.length * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         pause.until = time.monotonic() + pause.length
-        stream.note_blocked(error)
 
     def _reached(self, names: set[str]) -> int:
         """Up to when all of some journals have been read, in milliseconds since 1970."""

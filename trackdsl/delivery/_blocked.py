@@ -1,0 +1,226 @@
+"""Runs that cannot be made or written as things are, while the store works: set aside, so that others are delivered.
+
+An experiment may be deleted, or may not be written to by this user; a request may make the server or our own code fail
+each time. Whether the store itself is away decides: then everything waits. Otherwise the run alone is set aside: its
+events go to `Orphans` and are tried again now and then, in order, also after a restart. The file `blocked` in the
+journal's folder says which runs these are, and why, for `trackdsl status`; nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from pathlib import Path
+
+import msgspec
+
+from trackdsl._secrets import mask_text
+from trackdsl.delivery._sink import Denied, Refused, RunBlocked, Sink, Unavailable
+from trackdsl.errors import logger, told
+from trackdsl.journal._files import read_regular, replace
+
+_NAME = "blocked"
+#: A run is set aside that fails so often in the same way, while the store answers other requests.
+_ENOUGH_FAILURES = 3
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 60.0
+#: The same where a run waits for one of another journal that is set aside: to see that it is there costs nothing.
+_LONGEST_PAUSE_FOR_OTHERS = 5.0
+_MOST_NOTED = 1000
+_LONGEST_REASON = 1000
+_ID_LENGTH = 16
+#: What concerns the machine, not a run.
+_OF_THE_MACHINE = (errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
+
+
+class BlockedRun(msgspec.Struct, frozen=True):
+    """A run that is set aside.
+
+    Attributes:
+        run: our id of it, in hexadecimal.
+        name: its name; empty where it is not known.
+        reason: why it is set aside.
+    """
+
+    run: str
+    name: str
+    reason: str
+
+
+class BlockedRuns:
+    """The runs of one journal that are set aside.
+
+    Args:
+        directory: the journal's folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._runs = {bytes.fromhex(run.run): run for run in read_blocked(directory)}
+        self._failures: dict[bytes, tuple[str, int]] = {}
+        self._told = {run.reason for run in self._runs.values()}
+        self._waiting_for_others: set[bytes] = set()
+        self._changed = False
+        self._pause = _FIRST_PAUSE
+        self._next_try = 0.0
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._runs
+
+    def ids(self) -> list[bytes]:
+        """Our ids of them."""
+        return list(self._runs)
+
+    def why(self, id_: bytes) -> str:
+        """Why a run is set aside; empty where it is not."""
+        run = self._runs.get(id_)
+        return "" if run is None else run.reason
+
+    @property
+    def reason(self) -> str:
+        """Which they are and why, in short; empty where there are none."""
+        if not self._runs:
+            return ""
+        first = next(iter(self._runs.values()))
+        more = f" and {len(self) - 1} more" if len(self) > 1 else ""
+        return f"run {first.run}{_called(first.name)}{more} set aside: {first.reason}"
+
+    def judge(self, sink: Sink, id_: bytes, error: Exception) -> str | None:
+        """Why a run is to be set aside after an error, or None where its store, or the machine, is at fault.
+
+        Args:
+            sink: the store.
+            id_: our id of the run that could not be made or written.
+            error: what happened.
+        """
+        if isinstance(error, RunBlocked):
+            if error.waits:
+                self._waiting_for_others.add(id_)
+            return str(error)
+        if isinstance(error, Denied):
+            return str(error) if sink.answers() else None
+        if isinstance(error, Unavailable) and not error.answered:
+            return None
+        if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            return None
+        kind, count = self._failures.get(id_, ("", 0))
+        count = count + 1 if kind == type(error).__name__ else 1
+        self._failures[id_] = type(error).__name__, count
+        if count < _ENOUGH_FAILURES:
+            return None
+        if not sink.answers():
+            del self._failures[id_]
+            return None
+        expected = isinstance(error, (Unavailable, Refused))
+        return str(error) if expected else f"its delivery fails each time: {mask_text(told(error))}"
+
+    def add(self, id_: bytes, name: str, reason: str) -> None:
+        """Set a run aside, or note why it still is."""
+        reason = reason[:_LONGEST_REASON]
+        before = self._runs.get(id_)
+        run = BlockedRun(id_.hex(), name or (before.name if before is not None else ""), reason)
+        if run == before:
+            return
+        if before is None:
+            self._postpone()
+        if reason not in self._told:
+            self._told.add(reason)
+            logger.warning(
+                "trackdsl: run %s%s is set aside until it can be delivered, and the rest goes on: %s",
+                run.run,
+                _called(run.name),
+                reason,
+            )
+        self._runs[id_] = run
+        self._changed = True
+
+    def remove(self, id_: bytes) -> None:
+        """Note that a run is delivered, or dropped."""
+        if self._runs.pop(id_, None) is not None:
+            self._changed = True
+        self._failures.pop(id_, None)
+        self._waiting_for_others.discard(id_)
+
+    def delivered(self) -> None:
+        """What had failed before and is delivered now has not failed for good."""
+        if self._failures:
+            self._failures = {id_: failure for id_, failure in self._failures.items() if id_ in self._runs}
+
+    def due(self) -> bool:
+        """Whether it is time to try them again."""
+        return bool(self._runs) and time.monotonic() >= self._next_try
+
+    def next_try(self) -> float:
+        """In how many seconds they are tried again."""
+        return max(self._next_try - time.monotonic(), 0.0)
+
+    def tried(self) -> None:
+        """All were tried just now, and some still cannot be delivered."""
+        longest = _LONGEST_PAUSE_FOR_OTHERS if self._waiting_for_others else _LONGEST_PAUSE
+        self._pause = min(2 * self._pause, longest)
+        self._postpone()
+
+    def hurry(self) -> None:
+        """Try them again at once."""
+        self._next_try = 0.0
+
+    def save(self) -> None:
+        """Note them for `trackdsl status`."""
+        if not self._changed:
+            return
+        self._changed = False
+        path = self._directory / _NAME
+        try:
+            if not self._runs:
+                self._pause = _FIRST_PAUSE
+                path.unlink(missing_ok=True)
+                return
+            replace(path, msgspec.json.encode(list(self._runs.values())[:_MOST_NOTED]))
+        except OSError as error:
+            logger.warning("trackdsl cannot note the runs that are set aside in %s: %s", path, error)
+
+    def _postpone(self) -> None:
+        self._next_try = time.monotonic() + self._pause
+
+
+def read_blocked(directory: Path) -> list[BlockedRun]:
+    """The runs of a journal that are set aside, of very many the first ones."""
+    try:
+        found = msgspec.json.decode(read_regular(directory / _NAME), type=list[BlockedRun])
+        return [run for run in found if len(bytes.fromhex(run.run)) == _ID_LENGTH]
+    except (OSError, ValueError):
+        return []
+
+
+def check_experiment(sink: Sink, experiment_id: str, error: Refused) -> None:
+    """Let what was refused wait where the experiment is deleted: it may be restored.
+
+    Raises:
+        RunBlocked: it is deleted.
+    """
+    try:
+        deleted = sink.experiment_is_deleted(experiment_id)
+    except Refused:  # It is gone for good.
+        return
+    if deleted:
+        raise RunBlocked(f"{deleted_experiment(experiment_id, experiment_id)} ({error})", experiment=True) from None
+
+
+def deleted_experiment(experiment: str, experiment_id: str) -> str:
+    """What to say of a run whose experiment is deleted.
+
+    Args:
+        experiment: how it is named.
+        experiment_id: MLflow's id of it.
+    """
+    return (
+        f"the MLflow experiment {experiment} is deleted: restore it with `mlflow experiments restore --experiment-id "
+        f"{experiment_id}`, and its runs will be delivered"
+    )
+
+
+def _called(name: str) -> str:
+    return f" ({name!r})" if name else ""

@@ -1,0 +1,216 @@
+"""What single events bring to a run that exists at the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from trackdsl import _events as events
+from trackdsl._ids import begins_with
+from trackdsl.delivery import _compose
+from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
+from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._outbox import Outbox
+from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._shared_points import SharedPoints, Source
+from trackdsl.delivery._sink import Refused, Sink
+from trackdsl.delivery._spacing import Spacing
+from trackdsl.delivery._tables import Tables
+from trackdsl.errors import logger
+
+if TYPE_CHECKING:
+    from trackdsl.delivery._foreign import ForeignRuns
+    from trackdsl.delivery._stream import Stream
+
+#: Times are nanoseconds in events, and milliseconds at MLflow.
+_MS = 1_000_000
+
+
+class RunWriter:
+    """Writes the events of one journal to runs, or gathers them in its outbox.
+
+    Args:
+        stream: the journal.
+        foreign: knows the journals of other processes.
+        points: the metric points of runs that several journals write to.
+        tables: the tables.
+        refuse: is told what the store refused, and its answer.
+
+    Attributes:
+        outbox: what is gathered and not written yet.
+        artifacts: the artifacts of the journal.
+        spacing: of the points of its own runs.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        foreign: ForeignRuns,
+        points: SharedPoints,
+        tables: Tables,
+        refuse: Callable[[str, Exception], None],
+    ) -> None:
+        self._stream = stream
+        self._name = stream.directory.name
+        self._runs = stream.runs
+        self._foreign = foreign
+        self._points = points
+        self._tables = tables
+        self._refuse = refuse
+        self.outbox = Outbox(refuse, points.settle)
+        self.artifacts = Artifacts(stream.directory)
+        self.spacing = Spacing([])
+
+    def times(self, sink: Sink, run: KnownRun, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
+        """The milliseconds for the points of an event; none where it has no points."""
+        points = _points_of(event)
+        if not points:
+            return ()
+        if not source.aside and self._goes_first(event.run, run):
+            return self.own_times(event, run)
+        first = self._first_ones(event.run)
+        return tuple(self._points.place(sink, run.run_id, source, first, point) for point in points)
+
+    def own_times(self, event: events.AnyEvent, run: KnownRun | None) -> tuple[int, ...]:
+        """The same for a run of this journal, which need not ask for them; also where the run is not made yet."""
+        shared = None if run is None else self._points.of(run.run_id, self._name)
+        times = []
+        for key, step, value, at in _points_of(event):
+            if shared is None:
+                times.append(self.spacing.place(event.run, key, step, value, at))
+                continue
+            times.append(self.spacing.place(event.run, key, step, value, at, shared.taken(key, step, value)))
+            shared.see(key, step, value, times[-1])
+        return tuple(times)
+
+    def times_before(self, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
+        """What the points of an event were given before, without giving any; none where they were not."""
+        run = self._runs.get(event.run)
+        if run is not None and self._goes_first(event.run, run):
+            return self.own_times(event, run)
+        if run is None and begins_with(event.run, self._stream.prefix):
+            return self.own_times(event, None)
+        run = run or self._foreign.known(event.run)
+        given = [self._points.given(run.run_id, source, key) for key, *_ in _points_of(event)] if run else []
+        return () if None in given else tuple(time for time in given if time is not None)
+
+    def write(
+        self, sink: Sink, run: KnownRun, event: events.AnyEvent, times: tuple[int, ...], *, in_doubt: bool
+    ) -> None:
+        """Write an event to its run, or gather what it brings.
+
+        Args:
+            sink: the store.
+            run: the run of the event.
+            event: the event.
+            times: what its points were given.
+            in_doubt: it may have been written before.
+        """
+        match event:
+            case events.Metric() | events.Metrics():
+                for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
+                    self.outbox.add_metric(event.run, run, key, value, at, step)
+            case events.Open(id_, params=params):
+                self.outbox.add_params(sink, id_, run, params)
+            case events.Params(id_, values):
+                self.outbox.add_params(sink, id_, run, values)
+            case events.Tags(id_, tags):
+                for key, text in tags.items():
+                    self.outbox.of(id_, run).add_tag(key, text)
+            case events.Close():
+                self._close(sink, run, event)
+            case _:
+                self._write_data(sink, run, event, in_doubt)
+
+    def see(self, run: KnownRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
+        """Take note of points that have the milliseconds that they were given long ago."""
+        shared = self._points.of(run.run_id, self._name)
+        if shared is not None:
+            for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
+                shared.see(key, step, value, at)
+
+    def end(self, sink: Sink, run: KnownRun, status: str, time: int) -> None:
+        """End a run; `time` in nanoseconds since 1970.
+
+        Raises:
+            RunBlocked: its experiment is deleted.
+        """
+        try:
+            sink.end_run(run.run_id, status, time // _MS)
+        except Refused as error:
+            check_experiment(sink, run.experiment_id, error)
+            # The run was deleted at MLflow: there is nothing left to end.
+            self._refuse(f"the end of run {run.run_id}", error)
+
+    def _goes_first(self, id_: bytes, run: KnownRun) -> bool:
+        """Whether the points of this journal need not ask for their place: at most one does not for each run."""
+        if self._runs.get(id_) is not run:
+            return False
+        # Any process may write to a run of plain MLflow. It is taken to be that of a process which none started.
+        return run.ours or (begins_with(id_, self._stream.prefix) and not self._stream.origin.within)
+
+    def _first_ones(self, id_: bytes) -> list[str]:
+        """The journals that may go first."""
+        within = self._stream.origin.within
+        starters = [name for prefix in within for name in self._foreign.owners(bytes.fromhex(prefix))]
+        return [*self._foreign.owners(id_), *starters]
+
+    def _write_data(self, sink: Sink, run: KnownRun, event: events.AnyEvent, in_doubt: bool) -> None:
+        match event:
+            case events.File() | events.Model():
+                if isinstance(event, events.Model):
+                    self.outbox.flush(sink, event.run)  # A logged model takes the parameters that its run has.
+                self._store(sink, run, event, in_doubt)
+            case events.Input():
+                self._add_input(sink, run, event)
+            case events.Table():
+                self._add_rows(run, event, in_doubt)
+
+    def _store(self, sink: Sink, run: KnownRun, event: Stored, in_doubt: bool) -> None:
+        place = place_of(event)
+        omitted = self.artifacts.store(sink, run, event, in_doubt=in_doubt)
+        for name, why in omitted.items():
+            self._omit(event.run, run, name, why)
+        if place not in omitted and event.handler:
+            key, value = _compose.artifact_tag(place, event.handler, event.sha256)
+            self.outbox.of(event.run, run).add_tag(key, value)
+
+    def _add_rows(self, run: KnownRun, event: events.Table, in_doubt: bool) -> None:
+        omitted = self._tables.take(run, event, self._stream.directory, in_doubt=in_doubt)
+        if omitted is not None:
+            self._omit(event.run, run, event.path, omitted)
+
+    def _omit(self, id_: bytes, run: KnownRun, place: str, reason: str) -> None:
+        self.outbox.of(id_, run).add_tag(f"trackdsl.omitted.{place}", reason[:500])
+        logger.warning("trackdsl: %r is left out: %s", place, reason)
+
+    def _add_input(self, sink: Sink, run: KnownRun, event: events.Input) -> None:
+        try:
+            sink.write_input(run.run_id, event)
+        except Refused as error:
+            check_experiment(sink, run.experiment_id, error)
+            pending = self.outbox.of(event.run, run)
+            pending.add_tag(f"trackdsl.omitted.{event.name}", f"MLflow refused the dataset: {error}"[:500])
+            self._refuse(f"the dataset {event.name!r} of run {run.run_id}", error)
+
+    def _close(self, sink: Sink, run: KnownRun, event: events.Close) -> None:
+        pending = self.outbox.of(event.run, run)
+        if event.failure is not None:
+            for key, value in _compose.failure_tags(event.failure).items():
+                pending.add_tag(key, value)
+        if event.lost:
+            pending.add_tag("trackdsl.lost_events", str(event.lost))
+        self.outbox.flush(sink, event.run)
+        self.end(sink, run, event.status, event.time)
+        if self._runs.get(event.run) is run:
+            self._runs.close(event.run)
+
+
+def _points_of(event: events.AnyEvent) -> list[tuple[str, int, float, int]]:
+    """The metric points of an event: key, step, value, time in milliseconds since 1970."""
+    match event:
+        case events.Metric(_, key, value, step, at):
+            return [(key, step, value, at // _MS)]
+        case events.Metrics(_, values, step, at):
+            return [(key, step, value, at // _MS) for key, value in values.items()]
+    return []
