@@ -92,7 +92,7 @@ def named(store: MemoryStore) -> dict[str, str]:
     faults=st.dictionaries(st.integers(1, 60), FAULT, max_size=6),
 )
 def test_everything_arrives_once_after_the_restoration(words: list[Any], faults: dict[int, Any]) -> None:
-    """Whenever the experiment is deleted and restored, and delivery fails or is killed, all is there once in the end."""
+    """Whenever the experiment is deleted and restored, and delivery fails or is killed, all is there once."""
     store = MemoryStore(faults)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(_stream, "_STRETCH", 5)
@@ -169,16 +169,12 @@ def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.
     CAUSES[cause](store)
     process = Process(machine.spool)
 
-    def begin(name: str, experiment: str | None, parent: bytes | None = None) -> bytes:
-        id_ = process.open(name, parent)
-        return id_ if experiment == "e" else id_
-
     first = process.prefix + (100).to_bytes(6, "big")
     process.say(events.Open(first, None, "gone", "first", "stage", "first", 0, 1, {"p": 1}, {}, None))
-    child = begin("child", "e", first)
+    child = process.open("child", first)
     process.say(events.Tags(first, {"poison": "1"}))
     process.metric(first, "m", 1.0)
-    other = begin("other", "e")
+    other = process.open("other")
     process.close(other)
     process.close(child)
     rounds(machine)
@@ -192,7 +188,7 @@ def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.
         assert named(store)["child"] == "FINISHED"
     else:
         assert "child" not in named(store)
-    later = begin("later", "e")
+    later = process.open("later")
     process.metric(first, "m", 1.0)
     process.close(first)
     process.close(later)
@@ -238,7 +234,7 @@ def test_a_store_that_answers_nothing_sets_nothing_aside(error: Exception, machi
 
 
 def test_an_experiment_is_deleted_while_runs_are_open(machine: Machine) -> None:
-    """What they record then is set aside in order, and ends them after the restoration, as does their program's death."""
+    """What they record then is set aside, and ends them after the restoration, as does their program's death."""
     store, process = machine.store, Process(machine.spool)
     closed, killed, quiet = (process.open(name) for name in ("closed", "killed", "quiet"))
     machine.round()
@@ -354,9 +350,7 @@ def test_a_dropped_run_that_mlflow_has(machine: Machine) -> None:
     store, process = machine.store, Process(machine.spool)
     run, blocked = process.open("run"), process.open("blocked")
     machine.round()
-    store.before = failing(KeyError("ours"), "write", 1, "poison")
-    worst = lambda store_: failing(KeyError("ours"), "write", 1, "poison")(store_)  # noqa: E731
-    worst(store)
+    failing(KeyError("ours"), "write", 1, "poison")(store)
     process.say(events.Tags(run, {"poison": "1"}))
     process.say(events.Tags(blocked, {"poison": "1"}))
     rounds(machine)
