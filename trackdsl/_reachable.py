@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from trackdsl._request_options import request_options
 from trackdsl._secrets import mask_text
 from trackdsl._tracking_server import FILE_STORE, READ, Store, advice, ask_server, brief, deleted, unreachable
 from trackdsl._uris import is_path
@@ -40,7 +41,8 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
     patience = PATIENCE if patience is None else patience
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
-        return _within(patience, uri, lambda: ask_server(uri, experiment))
+        options = request_options()  # Before the clock starts: plugins import MLflow, which takes seconds.
+        return _within(patience, uri, lambda: ask_server(uri, experiment, options, patience))
     if scheme in _DATABASES:
         return _within(patience, uri, lambda: _ask_database(uri, experiment))
     if scheme == "sqlite":

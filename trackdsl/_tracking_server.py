@@ -5,13 +5,13 @@ Nothing here imports MLflow: it takes seconds, and the answer is wanted within f
 
 from __future__ import annotations
 
-import configparser
-import contextlib
-import os
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
+from trackdsl import _http
+from trackdsl._request_options import request_options
 from trackdsl._secrets import mask_text
 from trackdsl.errors import ExperimentDeleted, TrackingServerError, TrackingServerUnreachable, told
 
@@ -24,8 +24,13 @@ VERSIONS = ((3, 1), (4, 0))
 #: What urllib3 says of its own objects in its errors.
 _NOISE = re.compile(r"(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)):?\s*")
 _FIND = "api/2.0/mlflow/experiments/get-by-name"
-#: What a gateway answers whose server is away.
-_GATEWAY = (502, 503, 504)
+_SEARCH = "api/2.0/mlflow/experiments/search"
+#: What a server answers that has too much to do, is starting, or has a fault: the same request may succeed later.
+_MOMENTARY = (408, 425, 429)
+#: How long to wait for a connection, and for a piece of an answer, before MLflow is imported, in seconds.
+_PROBE = (5.0, 10.0)
+#: In less time the version of a server is not asked for, in seconds.
+_LEAST = 0.2
 
 
 @dataclass(frozen=True)
@@ -68,43 +73,54 @@ def advice(status: int | None, text: str) -> str | None:
     return None
 
 
-def ask_server(uri: str, experiment: str | None) -> Store:
-    import requests
+def answers(uri: str) -> None:
+    """See whether anything answers at the address of a tracking server; what it says is for MLflow's client to judge.
 
-    with requests.Session() as session:
-        _authenticate(session)
-        version = _version(session, uri)
+    It is asked what MLflow's client would ask, as a server whose database hangs still says that it is healthy.
+
+    Raises:
+        TrackingServerUnreachable: nothing answers, or not in time.
+        TrackingServerError: its certificate cannot be trusted, or it redirects to another address.
+    """
+    with _http.session() as session:
+        _get(session, uri, _SEARCH, {"max_results": "1"}, request_options(), _PROBE)
+
+
+def ask_server(uri: str, experiment: str | None, options: dict[str, Any], patience: float) -> Store:
+    """Ask a tracking server for its version and an experiment.
+
+    Args:
+        uri: the tracking URI.
+        experiment: the name of an experiment, or None.
+        options: see `request_options`.
+        patience: how long the answers may take in all, in seconds; the version is only asked for if there is time.
+
+    Raises:
+        TrackingServerUnreachable: it does not answer, or says that it cannot at the moment.
+        TrackingServerError: it refuses, or is no MLflow server.
+        ExperimentDeleted: the experiment is deleted.
+    """
+    give_up = time.monotonic() + patience
+    with _http.session() as session:
         # Any name will do to see whether it is an MLflow server that lets us in.
-        answer = _get(session, uri, _FIND, {"experiment_name": experiment or "Default"})
+        answer = _get(session, uri, _FIND, {"experiment_name": experiment or "Default"}, options, (CONNECT, READ))
+        left = give_up - time.monotonic()
+        version = _version(session, uri, options, left) if left > _LEAST else ""
     return Store(version, _experiment_id(uri, answer, experiment))
 
 
-def _authenticate(session: Any) -> None:
-    """As MLflow does it, see mlflow/utils/credentials.py; what is in the URI itself requests sees by itself."""
-    environ = os.environ
-    config = configparser.ConfigParser()
-    with contextlib.suppress(configparser.Error, OSError):
-        config.read(os.path.expanduser("~/.mlflow/credentials"))
-    kept = config["mlflow"] if config.has_section("mlflow") else {}
-    user, password = (
-        environ.get(name) or kept.get(name.lower()) for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
-    )
-    if user and password:
-        session.auth = (user.encode(), password.encode())
-    elif environ.get("MLFLOW_TRACKING_TOKEN"):
-        session.headers["Authorization"] = f"Bearer {environ['MLFLOW_TRACKING_TOKEN']}"
-    if environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
-        session.verify = False
-    elif environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
-        session.verify = environ["MLFLOW_TRACKING_SERVER_CERT_PATH"]
-    session.cert = environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH") or None
-
-
-def _get(session: Any, uri: str, path: str, params: dict[str, str] | None = None) -> Any:
+def _get(
+    session: Any,
+    uri: str,
+    path: str,
+    params: dict[str, str] | None,
+    options: dict[str, Any],
+    timeout: tuple[float, float],
+) -> Any:
     import requests
 
     try:
-        return session.get(f"{uri.rstrip('/')}/{path}", params=params, timeout=(CONNECT, READ))
+        answer = session.get(f"{uri.rstrip('/')}/{path}", params=params, timeout=timeout, **options)
     except requests.exceptions.SSLError as error:
         raise TrackingServerError(
             f"{mask_text(uri)} cannot be trusted: {brief(error)}. Set MLFLOW_TRACKING_SERVER_CERT_PATH to the "
@@ -113,11 +129,28 @@ def _get(session: Any, uri: str, path: str, params: dict[str, str] | None = None
         ) from None
     except (requests.exceptions.RequestException, OSError, ValueError) as error:
         raise unreachable(uri, brief(error)) from None
+    _refuse_redirect(uri, path, answer)
+    return answer
 
 
-def _version(session: Any, uri: str) -> str:
+def _refuse_redirect(uri: str, path: str, answer: Any) -> None:
+    """Name the address that a server redirects to: requests that write would lose their content on the way there."""
+    if not answer.history or any(hop.status_code not in _http.LOSSY_REDIRECTS for hop in answer.history):
+        return
+    target = mask_text(answer.url.partition("?")[0].removesuffix(path).rstrip("/"))
+    raise TrackingServerError(
+        f"{mask_text(uri)} redirects to {target}. Set the tracking URI to {target}.",
+        uri=mask_text(uri),
+        status=answer.history[0].status_code,
+    )
+
+
+def _version(session: Any, uri: str, options: dict[str, Any], patience: float) -> str:
     """The version of the server; a proxy in front of it may not let this through."""
-    answer = _get(session, uri, "version")
+    try:
+        answer = _get(session, uri, "version", None, options, (CONNECT, min(READ, patience)))
+    except TrackingServerUnreachable:  # It has just answered something else, and may only be slow.
+        return ""
     text = str(answer.text).strip()[:40]
     found = re.match(r"(\d+)\.(\d+)", text) if answer.status_code == 200 else None
     if found is None:
@@ -149,16 +182,20 @@ def _experiment_id(uri: str, answer: Any, experiment: str | None) -> str | None:
     if status == 404 and content is not None and content.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
         return None
     shown = mask_text(uri)
-    if status in _GATEWAY:
-        raise unreachable(uri, f"it answers {status}", status)
-    if status == 401 and (os.environ.get("MLFLOW_TRACKING_AUTH") or os.environ.get("MLFLOW_TRACKING_AWS_SIGV4")):
-        return None  # A plugin of MLflow's signs requests, which delivery alone can do.
+    if status >= 500 or status in _MOMENTARY:
+        raise unreachable(uri, f"it answers {status}{_said(content, text)}", status)
     hint = advice(status, text)
     if hint is None or (status == 404 and content is None) or status == 200:
         what = f"{shown} answers {status}, and not as an MLflow server does."
         raise TrackingServerError(f"{what} {advice(404, '')}", uri=shown, status=status)
-    said = mask_text(str((content or {}).get("message") or text).strip().partition("\n")[0][:200])
-    raise TrackingServerError(f"{shown} answers {status}: {said!r}. {hint}", uri=shown, status=status)
+    raise TrackingServerError(f"{shown} answers {status}{_said(content, text)}. {hint}", uri=shown, status=status)
+
+
+def _said(content: dict[str, Any] | None, text: str) -> str:
+    """The message of an answer, for an error; empty where it is a page for people."""
+    message = str((content or {}).get("message") or ("" if text.lstrip().startswith("<") else text))
+    said = mask_text(message.strip().partition("\n")[0][:200])
+    return f": {said!r}" if said else ""
 
 
 def _json(answer: Any) -> dict[str, Any] | None:

@@ -27,7 +27,14 @@ from trackdsl._secrets import mask_text
 from trackdsl._session_choices import Choice, SessionSettings, checked, choose, told_by
 from trackdsl._state import state
 from trackdsl._target import Target, overridden, target_for
-from trackdsl.errors import OptionError, TrackdslError, TrackingServerUnreachable, as_mlflows, logger
+from trackdsl.errors import (
+    OptionError,
+    TrackdslError,
+    TrackingServerError,
+    TrackingServerUnreachable,
+    as_mlflows,
+    logger,
+)
 
 _OFFLINE = ("raise", "spool")
 #: What settings say to the whole program, and not of a run.
@@ -108,8 +115,8 @@ def start_logging(
             of `exp_name`) and `tags`. It counts before everything else.
         settings: a `trackdsl.Settings`, or `TraceletSettings` of `trackdsl.compat.tracelet`. What they say besides
             where the run goes, such as `mode`, is for the rest of the program, as with `configure`.
-        offline: what to do where the tracking server cannot be reached: `"raise"`, or `"spool"` to record now and
-            deliver once it is there.
+        offline: what to do where the tracking server cannot be reached, is overloaded or has a fault (429, 5xx), or
+            refuses the credentials (401, 403): `"raise"`, or `"spool"` to record now and deliver later.
 
     Returns:
         the run.
@@ -203,10 +210,12 @@ def _check(choice: Choice, previous: _Session | None, offline: str) -> None:
 
     try:
         check(target.uri, experiment)
-    except TrackingServerUnreachable as error:
-        if offline == "raise":
+    except TrackingServerError as error:
+        # Credentials can be set later too; what is wrong for good cannot.
+        if offline == "raise" or not (isinstance(error, TrackingServerUnreachable) or error.status in (401, 403)):
             raise as_mlflows(error) from None
-        logger.warning("%s The run %r is recorded, and delivered once it answers.", error.reason, choice.run_name)
+        reason = error.reason if isinstance(error, TrackingServerUnreachable) else str(error)
+        logger.warning("%s The run %r is recorded, and delivered once it answers.", reason, choice.run_name)
     except TrackdslError as error:
         raise as_mlflows(error) from None
 

@@ -22,8 +22,8 @@ from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import Journal, look, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery._client import wake
-from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, open_sink, prepare_environment, take_lock
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery._environment import hand_over
+from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment, take_lock
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._spool import LOG
@@ -103,14 +103,14 @@ def _deliver(spool: Path, goals: Goals, only: Collection[Path] | None) -> None:
 
 
 def _deliver_here(spool: Path, goals: Goals, lock: FileLock, only: Collection[Path] | None) -> None:
-    worker = Worker(spool, open_sink, only=only)
+    service = Service(spool, only=only)
     try:
         while goals.moving():
-            if not worker.round():
+            if not service.round():
                 time.sleep(_NAP)
     finally:
+        service.close()
         lock.release()
-        worker.close()
 
 
 def _follow(spool: Path, goals: Goals) -> None:
@@ -119,6 +119,8 @@ def _follow(spool: Path, goals: Goals) -> None:
     while goals.moving() and is_delivering(spool):
         if time.monotonic() >= next_wake:
             # Again and again: it tries once for each, and one failure alone does not mean much.
+            # Who runs this wants it delivered with the credentials that are set here.
+            hand_over(spool, for_all=True)
             wake(spool)
             next_wake = time.monotonic() + _WAKE_EVERY
         time.sleep(_NAP)
@@ -150,18 +152,35 @@ def _reason(journal: Journal) -> str:
     return f"{what}: {journal.brief_error or 'nothing has moved, and no error is known; try a longer --timeout'}"
 
 
-class _Counting(logging.FileHandler):
-    """Writes the delivery's log, as the delivery process would, and counts what it writes."""
+class _Log:
+    """The delivery's log, and how many warnings it has got since this was made, also by child processes."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, delay=True)
-        self.warnings = 0
+        self.path = path
+        self._start = self._size()
+
+    @property
+    def warnings(self) -> int:
+        """The number of warnings and errors."""
+        with contextlib.suppress(OSError), open(open_regular(self.path, os.O_RDONLY), "rb") as file:
+            file.seek(self._start)
+            return sum(b" WARNING " in line or b" ERROR " in line for line in file)
+        return 0
+
+    def _size(self) -> int:
+        try:
+            return self.path.lstat().st_size
+        except OSError:
+            return 0
+
+
+class _Writing(logging.FileHandler):
+    """Writes the delivery's log, as the delivery process would."""
 
     def _open(self) -> TextIOWrapper:
         return open(open_regular(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8")
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.warnings += 1
         try:
             super().emit(record)
         except OSError:
@@ -173,10 +192,11 @@ class _Counting(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def _own_log(spool: Path) -> Iterator[_Counting]:
+def _own_log(spool: Path) -> Iterator[_Log]:
     """Make this process one that delivers: MLflow's environment, and a log beside the progress bar."""
     prepare_environment()
-    handler = _Counting(spool / LOG)
+    log = _Log(spool / LOG)
+    handler = _Writing(log.path, delay=True)
     handler.setFormatter(MaskingFormatter(LOG_FORMAT))
     handler.setLevel(logging.WARNING)
     root = logging.getLogger()
@@ -184,7 +204,7 @@ def _own_log(spool: Path) -> Iterator[_Counting]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield handler
+            yield log
     finally:
         root.removeHandler(handler)
         handler.close()

@@ -1,8 +1,11 @@
-"""`python -m trackdsl.delivery SPOOL`: the delivery process."""
+"""`python -m trackdsl.delivery SPOOL`: the delivery process, and with `--server ADDRESS` its child for one server."""
 
 import sys
 from pathlib import Path
 
-from trackdsl.delivery._process import main
+from trackdsl.delivery._process import main, serve_server
 
-main(Path(sys.argv[1]))
+if sys.argv[2:3] == ["--server"]:
+    serve_server(Path(sys.argv[1]), sys.argv[3])
+else:
+    main(Path(sys.argv[1]))

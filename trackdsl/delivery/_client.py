@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import settings
+from trackdsl.delivery._environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._files import is_regular, open_regular
 from trackdsl.journal._lock import is_held
@@ -42,7 +43,9 @@ def ensure_running(spool: Path) -> None:
 def _process_runs(spool: Path) -> bool:
     """Start the delivery process unless one is at work; False where none can be started."""
     try:
-        if not is_held(spool / LOCK):
+        if is_held(spool / LOCK):
+            hand_over(spool)
+        else:
             _start_process(spool)
         return True
     except OSError as error:
@@ -149,15 +152,11 @@ def _start_process(spool: Path) -> None:
             log.unlink()
     # The shell would wait for the reader of a FIFO, and follow a link.
     log = log if is_regular(log) or not os.path.lexists(log) else Path(os.devnull)
-    package = str(Path(__file__).resolve().parents[2])
-    environment = dict(os.environ)
-    path = [package, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    environment["PYTHONPATH"] = os.pathsep.join(path)
     run_detached(
         [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool)],
         log=str(log),
         cwd=str(spool),
-        env=environment,
+        env=of_child(),
     )
 
 

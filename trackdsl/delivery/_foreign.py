@@ -58,12 +58,12 @@ class ForeignRuns:
     """Finds runs for the journals that did not open them.
 
     Args:
-        spool: the spool's folder.
+        folder: where it notes what it waits for.
         find_journals: looks for new journals, and calls `add` for each.
     """
 
-    def __init__(self, spool: Path, find_journals: Callable[[], None]) -> None:
-        self._path = spool / _NAME
+    def __init__(self, folder: Path, find_journals: Callable[[], None]) -> None:
+        self._path = folder / _NAME
         self._find_journals = find_journals
         self._streams: dict[bytes, list[Stream]] = {}
         self._finished: set[bytes] = set()

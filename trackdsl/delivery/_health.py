@@ -1,44 +1,66 @@
 """A quick look whether a store answers, before seconds are spent on importing MLflow.
 
-MLflow goes on for 100 s to connect to a database that is away, and other stores would have to wait for it.
+It only spares work. Where it finds nothing, delivery waits a little longer and then lets MLflow's client try, which may
+reach a store that this look does not.
 """
 
 from __future__ import annotations
 
-import http.client
 import socket
+import sys
+from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
+
+from trackdsl._reachable import check
+from trackdsl._tracking_server import answers
+from trackdsl.errors import TrackingServerError
 
 _TIMEOUT = 2.0
 #: Where databases listen unless their URI says it, by the first part of its scheme.
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_DRIVER_TIMEOUT = 10.0
+#: After this many failures in a row MLflow's client is let try in any case.
+_LOOKS_AT_SERVER = 3
+#: Of so many looks at a database that does not answer, one asks its driver.
+_DATABASE_TRIES = 5
 
 
-def why_unreachable(uri: str) -> str | None:
-    """What keeps a tracking server or a database from answering, or None where it answers or is no server.
+def why_unreachable(uri: str, failures: int = 0) -> str | None:
+    """What keeps a tracking server or a database from answering.
 
-    A server is asked what MLflow's client would ask, as a server whose database hangs still says that it is healthy.
-    Any HTTP answer will do: what it says is for MLflow's client to judge.
+    Args:
+        uri: the tracking URI.
+        failures: how often in a row the store could not be reached.
+
+    Returns:
+        the reason; None where it answers, is no server, or is to be asked by MLflow's client in any case.
     """
     try:
         parts = urlsplit(uri)
-        port = parts.port
+        _ = parts.port
     except ValueError:
         return None  # It is for MLflow to say what is wrong with it.
     if parts.scheme.split("+")[0] in _PORTS:
-        return _why_no_connection(parts)
+        reason = _why_no_connection(parts)
+        asks_driver = reason is not None and failures % _DATABASE_TRIES == _DATABASE_TRIES - 1
+        return _why_driver_fails(uri) if asks_driver else reason
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return None
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, port, timeout=_TIMEOUT)
+    if "mlflow" in sys.modules or failures >= _LOOKS_AT_SERVER:
+        return None  # MLflow's own client answers as quickly.
+    return _reason(lambda: answers(uri))
+
+
+def _why_driver_fails(uri: str) -> str | None:
+    """The answer of the database's own driver. MLflow, which has the same, goes on for 100 s to connect."""
+    return _reason(lambda: check(uri, patience=_DRIVER_TIMEOUT))
+
+
+def _reason(ask: Callable[[], object]) -> str | None:
     try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1")
-        connection.getresponse().read(100)
-    except (OSError, http.client.HTTPException) as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-        return f"the tracking server at {parts.hostname}:{parts.port or ''} cannot be reached: {reason}"
-    finally:
-        connection.close()
+        ask()
+    except TrackingServerError as error:
+        return str(getattr(error, "reason", "") or error)
     return None
 
 

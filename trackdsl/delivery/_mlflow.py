@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trackdsl._events import Input, Model
+from trackdsl._http import bound_requests
 from trackdsl._secrets import mask_text
 from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._advice import advised
@@ -36,6 +38,12 @@ _OF_THE_STORE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_
 _FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 #: How long to wait for the answer to an upload at least, in seconds.
 _UPLOAD_PATIENCE = 120
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+#: Where MLflow keeps clients, see mlflow/utils/request_utils.py and mlflow/store/artifact/s3_artifact_repo.py.
+_CLIENT_CACHES = (
+    ("mlflow.utils.request_utils", "_cached_get_request_session"),
+    ("mlflow.store.artifact.s3_artifact_repo", "_cached_get_s3_client"),
+)
 _ID_TAG = "trackdsl.id"
 _ORPHAN_TAG = "trackdsl.parent.missing"
 
@@ -56,9 +64,12 @@ class MlflowSink:
     def __init__(self, uri: str, cwd: str, *, own: bool) -> None:
         self._uri = uri = _sqlite.absolute(uri, cwd)
         self._own = own
-        self._translated = partial(_translated, uri.startswith("http"))
+        self._translated = partial(_translated, uri.startswith("http"), own)
         self._experiments: dict[str, str] = {}
         self._folds: bool | None = None
+        if own:
+            bound_requests()
+            _forget_clients()
         with _for_now(), self._translated(), _sqlite.alone(uri), _databases.alone(uri), _inside(cwd, own):
             from mlflow import MlflowClient
 
@@ -264,17 +275,16 @@ class MlflowSink:
     @contextlib.contextmanager
     def _patiently(self) -> Iterator[None]:
         """Wait longer for an answer: a server may copy a file to where it keeps it before it says anything."""
-        name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-        before = os.environ.get(name)
+        before = os.environ.get(_TIMEOUT)
         if not self._own or before is None:
             yield
             return
         wanted = os.environ.get(UPLOAD_TIMEOUT, "")
-        os.environ[name] = str(max(_UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0))
+        os.environ[_TIMEOUT] = str(max(_UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0))
         try:
             yield
         finally:
-            os.environ[name] = before
+            os.environ[_TIMEOUT] = before
 
     def _point_mlflow_here(self) -> None:
         # MLflow 3.1 asks the global tracking URI, not its client's, where a server's artifacts go.
@@ -335,8 +345,13 @@ def _for_now() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _translated(remote: bool) -> Iterator[None]:
-    """Turn what MLflow raises into `Unavailable` or `Refused`."""
+def _translated(remote: bool, own: bool = False) -> Iterator[None]:
+    """Turn what MLflow raises into `Unavailable` or `Refused`.
+
+    Args:
+        remote: the store is behind a tracking server.
+        own: this process belongs to delivery, and may wait longer for the next answers.
+    """
     try:
         yield
     except (Unavailable, Refused):
@@ -349,7 +364,26 @@ def _translated(remote: bool) -> Iterator[None]:
         if _is_denied(error):
             raise Denied(text) from None
         late = remote and "timed out" in text.lower()
+        if late and own:
+            _wait_longer()
         raise Unavailable(text, late=late, answered=not late and _is_of_the_request(error)) from None
+
+
+def _wait_longer() -> None:
+    """Wait twice as long for the next answers, up to what MLflow's client would wait: the server may be slow."""
+    seconds = int(os.environ.get(_TIMEOUT, "0"))
+    wanted = os.environ.get(UPLOAD_TIMEOUT, "")
+    longest = max(_UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0)
+    if seconds:
+        os.environ[_TIMEOUT] = str(min(2 * seconds, longest))
+
+
+def _forget_clients() -> None:
+    """Let MLflow make its clients of servers and of S3 anew: they keep the credentials that they were made with."""
+    for module, name in _CLIENT_CACHES:
+        cached = getattr(sys.modules.get(module), name, None)
+        if cached is not None:
+            cached.cache_clear()
 
 
 def _is_final(error: Exception, remote: bool) -> bool:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-
-from trackdsl.delivery._worker import Worker
+from typing import Protocol
 
 _SHORTEST = 0.02
 _LONGEST = 0.2
@@ -29,6 +28,21 @@ _LONGEST_REST = 30.0
 _BUSY = 0.75
 
 
+class Paced(Protocol):
+    """What has rests between its rounds; see `Worker`."""
+
+    @property
+    def called_at(self) -> float:
+        """When it was last asked to go on at once, on the monotonic clock."""
+
+    @property
+    def gathering(self) -> bool:
+        """Whether more to deliver is worth waiting for."""
+
+    def called(self) -> bool:
+        """Whether it has been asked to go on at once since the last round."""
+
+
 class Pace:
     """The rests between the rounds of a worker.
 
@@ -37,7 +51,7 @@ class Pace:
         stopped: whether it was asked to end, which ends a rest.
     """
 
-    def __init__(self, worker: Worker, stopped: Callable[[], bool] = bool) -> None:
+    def __init__(self, worker: Paced, stopped: Callable[[], bool] = bool) -> None:
         self._worker = worker
         self._stopped = stopped
         self._nap = _SHORTEST

@@ -13,12 +13,15 @@ from types import FrameType
 from typing import TextIO
 
 from trackdsl._secrets import mask_prose
+from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
+from trackdsl.delivery._environment import Environments, Pipe
 from trackdsl.delivery._pace import Pace
+from trackdsl.delivery._servers import LOCAL, folder_of
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock
-from trackdsl.journal._spool import LOCK, check_spool
+from trackdsl.journal._spool import LOCK, LOG, check_spool
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -50,9 +53,15 @@ def open_sink(uri: str, cwd: str) -> Sink:
     return MlflowSink(uri, cwd, own=True)
 
 
-def take_lock(spool: Path, patience: float) -> FileLock | None:
-    """The lock of the spool's one deliverer, or None where somebody else keeps it for `patience` seconds."""
-    lock = FileLock(spool / LOCK)
+def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None:
+    """The lock of the spool's one delivery process, or None where another one keeps it for `patience` seconds.
+
+    Args:
+        spool: the spool's folder.
+        patience: how long to wait for it, in seconds.
+        name: the lock's file.
+    """
+    lock = FileLock(spool / name)
     give_up = time.monotonic() + patience
     while True:
         # Whoever has removed the file, and with it the spool, has not removed the lock: it would be held by two.
@@ -75,58 +84,146 @@ def main(spool: Path) -> None:
         logger.error("trackdsl: nothing is delivered from the spool %s: %s", spool, error)
         sys.exit(1)
     _give_way(_NICENESS_OF_THE_START)
-    stop = _Stop()
+    stop = Stop()
     while not stop:
         # Programs only look whether the lock is held, which takes it for an instant: hence the patience.
         lock = take_lock(spool, 0.5)
         if lock is None:
             return
-        worker = Worker(spool, open_sink)
+        service = Service(spool)
         try:
-            _serve(worker, stop, lock)
+            _serve(service, stop, lock)
             stands = lock.stands()
         finally:
+            # In this order: no child may deliver beside those of the next process.
+            service.close()
             lock.release()
-            worker.close()
         # A program that looked while the lock was still held relies on this last glance.
-        if not stands or worker.idle() or not worker.living():
+        if not stands or service.idle() or not service.living():
             return
 
 
-class _Stop:
+def serve_server(spool: Path, server: str) -> None:
+    """Deliver to one remote server, as a child of the delivery process, until nothing is left for it."""
+    prepare_environment()
+    log_to(sys.stderr)
+    stop = Stop()
+    worker = Worker(spool, open_sink, server=server, environments=Environments(ENVIRONMENT))
+    follow_parent(worker.environments.take, stop.ask)
+    lock: FileLock | None = None
+    while lock is None and not stop:
+        # A child of an earlier process may still be in a request; it ends in a moment.
+        lock = take_lock(spool, 0.5, f"{folder_of(spool, server).name}.lock")
+    if lock is None:
+        return
+    gave_up = False
+    try:
+        gave_up = not _serve(worker, stop, lock)
+    finally:
+        worker.close()
+        lock.release()
+    sys.exit(GAVE_UP if gave_up else 0)
+
+
+class Service:
+    """The delivery from a spool: to local stores by this process, to each remote server by a child.
+
+    Args:
+        spool: the spool's folder.
+
+    Attributes:
+        worker: delivers to local stores.
+    """
+
+    def __init__(self, spool: Path, only: Collection[Path] | None = None) -> None:
+        self.worker = Worker(spool, open_sink, server=LOCAL, environments=Environments(ENVIRONMENT), only=only)
+        self._children = Children(spool, spool / LOG, only)
+        self._pipe = Pipe(spool)
+
+    @property
+    def called_at(self) -> float:
+        """See `Worker`."""
+        return self.worker.called_at
+
+    @property
+    def gathering(self) -> bool:
+        """See `Worker`."""
+        return self.worker.gathering
+
+    def called(self) -> bool:
+        """See `Worker`."""
+        return self.worker.called()
+
+    def round(self) -> bool:
+        """Deliver a stretch to local stores, and see that the children do the rest; whether anything was done here."""
+        for handed in self._pipe.read():
+            self.worker.environments.take(handed)
+            self._children.hand_over(handed)
+        called = self.worker.called()
+        busy = self.worker.round()
+        self._children.tend(self.worker.others(), called=called)
+        return busy
+
+    def idle(self) -> bool:
+        """Whether nothing is left that can be delivered now."""
+        left = set(self.worker.others()) - self._children.given_up()
+        return self.worker.idle() and not left and not self._children.alive()
+
+    def at_work(self) -> bool:
+        """Whether a child delivers, which ends by itself."""
+        return self._children.alive()
+
+    def living(self) -> bool:
+        """Whether a program writes to one of the journals."""
+        return self.worker.living()
+
+    def close(self) -> None:
+        """End the children, and let go of all files."""
+        self._pipe.close()
+        self._children.stop()
+        self.worker.close()
+
+
+class Stop:
     """Set by SIGTERM: the stretch in hand is finished first."""
 
     def __init__(self) -> None:
         self._asked = False
-        signal.signal(signal.SIGTERM, self._ask)
-        signal.signal(signal.SIGINT, self._ask)
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def ask(self) -> None:
+        """Ask to end."""
         self._asked = True
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.ask()
 
     def __bool__(self) -> bool:
         return self._asked
 
 
-def _serve(worker: Worker, stop: _Stop, lock: FileLock) -> None:
-    pace = Pace(worker, lambda: bool(stop))
+def _serve(service: Service | Worker, stop: Stop, lock: FileLock) -> bool:
+    """Deliver until nothing is left, or no more can be done; False in the latter case."""
+    pace = Pace(service, lambda: bool(stop))
     last_work = time.monotonic()
     starting = True
-    # Where the spool has been removed, another one may be there by now, with a deliverer of its own.
+    # Where the spool has been removed, another one may be there by now, with a delivery process of its own.
     while not stop and lock.stands():
-        busy = worker.round()
-        if busy:
+        busy = service.round()
+        if busy or service.at_work():
             last_work = time.monotonic()
         if busy and starting:
             starting = False
             _give_way(_NICENESS)
         quiet = time.monotonic() - last_work
-        if quiet > _LINGER and worker.idle():
-            return
-        if quiet > _PATIENCE and not worker.living():
+        if quiet > _LINGER and service.idle():
+            return True
+        if quiet > _PATIENCE and not service.living():
             logger.warning("trackdsl: delivery gives up for now; the next program or `trackdsl sync` goes on")
-            return
+            return False
         pace.rest(busy)
+    return True
 
 
 def _give_way(niceness: int) -> None:

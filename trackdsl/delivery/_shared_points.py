@@ -81,13 +81,14 @@ class SharedPoints:
     """Gives milliseconds to points on runs of others.
 
     Args:
-        spool: the spool's folder, of which nobody else delivers anything meanwhile.
+        folder: where the logs are kept, in a folder of their own.
+        spool: the spool's folder; nobody else delivers to the same server from it meanwhile.
         reached: says up to when some journals have been read, in milliseconds since 1970.
     """
 
-    def __init__(self, spool: Path, reached: Callable[[set[str]], int]) -> None:
+    def __init__(self, folder: Path, spool: Path, reached: Callable[[set[str]], int]) -> None:
         self._reached = reached
-        self._folder = spool / _FOLDER
+        self._folder = folder / _FOLDER
         self._journals = spool / JOURNALS
         self._runs: dict[str, SharedRun] = {}
         self._unsettled: dict[str, SharedRun] = {}

@@ -53,14 +53,15 @@ class Tables:
     """Delivers the tables of a spool.
 
     Args:
-        spool: the spool's folder, of which nobody else delivers anything meanwhile.
+        spool: the spool's folder; nobody else delivers to the same server from it meanwhile.
+        folder: where the logs are kept, in a folder of their own; the spool by default.
 
     Attributes:
         reason: what the store said last.
     """
 
-    def __init__(self, spool: Path) -> None:
-        self._folder = spool / _FOLDER
+    def __init__(self, spool: Path, folder: Path | None = None) -> None:
+        self._folder = (folder or spool) / _FOLDER
         self._journals = spool / JOURNALS
         self._logs: dict[Path, _Log] = {}
         self._told: set[tuple[str, str]] = set()

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from trackdsl._process import Origin, read_origin
 from trackdsl.delivery._durability import Durability
+from trackdsl.delivery._environment import Environments
 from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._interpreter import Shared
 from trackdsl.delivery._sampling import Sampler
+from trackdsl.delivery._servers import LOCAL, folder_of, server_of
 from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
@@ -55,20 +57,36 @@ class Worker:
         spool: the spool's folder.
         open_sink: opens the sink of a tracking URI and working directory.
         only: the journals to deliver; None for all, those of programs to come too.
+        server: the only server to deliver to, see `server_of`; None for all stores.
+        environments: those of programs, where this process may take them on.
 
     Raises:
         OSError: the spool is not safe from other users, see `check_spool`.
 
     Attributes:
+        environments: the same.
         gathering: whether all that was delivered last will soon have company.
         called_at: when somebody last asked to go on at once, on the monotonic clock.
     """
 
-    def __init__(self, spool: Path, open_sink: OpenSink, *, only: Collection[Path] | None = None) -> None:
+    def __init__(
+        self,
+        spool: Path,
+        open_sink: OpenSink,
+        *,
+        server: str | None = None,
+        environments: Environments | None = None,
+        only: Collection[Path] | None = None,
+    ) -> None:
         with contextlib.suppress(FileNotFoundError):
             check_spool(spool)
         self.spool = spool
         self._only = only
+        self.environments = environments or Environments()
+        self._environments_seen = 0
+        self._takes_environments = environments is not None
+        self._server = server
+        self._others: dict[Path, str] = {}
         self._open_sink = open_sink
         self._streams: dict[Path, Stream] = {}
         self._places: dict[tuple[str, str], _Place] = {}
@@ -76,14 +94,14 @@ class Worker:
         self._unreadable: set[Path] = set()
         self._refused = False
         self._durability = Durability(spool)
-        self._shared = Shared(
-            ForeignRuns(spool, self._find_streams), SharedPoints(spool, self._reached), Tables(spool), Sampler()
-        )
+        self._sampler = Sampler()
+        self._shared: dict[str, Shared] = {}
         self._woken = self._wake_time()
         self.gathering = False
         self.called_at = time.monotonic()
-        sweep(spool)
-        self._durability.start()
+        if server in (None, LOCAL):  # One process of a spool is enough for these.
+            sweep(spool)
+            self._durability.start()
 
     def round(self) -> bool:
         """Deliver a stretch of every journal that can be delivered now.
@@ -95,11 +113,15 @@ class Worker:
         if self.called():
             self._woken = self._wake_time()
             self.called_at = time.monotonic()
-            self._pauses.clear()
-            self._shared.tables.hurry()
-            self._shared.foreign.hurry()
+            for shared in self._shared.values():
+                shared.tables.hurry()
+                shared.foreign.hurry()
             for stream in self._streams.values():
                 stream.hurry()
+            self._pauses.clear()
+        if self.environments.version != self._environments_seen:
+            self._environments_seen = self.environments.version
+            self._pauses.clear()
         busy = [stream for stream in list(self._streams.values()) if self._step(stream)]
         self.gathering = all(stream.gathering for stream in busy)
         return bool(busy)
@@ -114,13 +136,22 @@ class Worker:
         return not self._streams
 
     def living(self) -> bool:
-        """Whether a program writes to one of the journals."""
-        return any(is_written(directory) for directory in self._streams)
+        """Whether a program writes to one of the journals, of any store."""
+        return any(is_written(directory) for directory in [*self._streams, *self._others])
+
+    def at_work(self) -> bool:
+        """Whether somebody else delivers on behalf of this worker."""
+        return False
+
+    def others(self) -> list[str]:
+        """The servers of journals that are not for this worker."""
+        self._find_streams()
+        return list(dict.fromkeys(self._others.values()))
 
     def close(self) -> None:
         """Let go of all files."""
         self._durability.stop()
-        self._shared.sampler.stop()
+        self._sampler.stop()
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
@@ -134,6 +165,7 @@ class Worker:
             # An idle stream costs no more than a glance: no sink is opened for it.
             if not stream.has_more() and not stream.progress.deferred and not stream.sampled():
                 return False
+            self._take_on_environment(stream)
             busy = stream.step(self._sink(place))
         except NotYet as error:
             if error.blocks and error.pause is None:
@@ -159,14 +191,14 @@ class Worker:
         self._pauses.pop(stream.directory, None)
         if stream.finished:
             del self._streams[stream.directory]
-            self._shared.foreign.remove(stream)
+            self._shared_of(stream.origin).foreign.remove(stream)
         return busy
 
     def _sink(self, place: _Place) -> Sink:
         if place.sink is not None and place.sink.stale():
             place.sink = None
         if place.sink is None or place.failures:
-            reason = why_unreachable(place.uri)
+            reason = why_unreachable(place.uri, place.failures)
             if reason is not None:
                 raise Unavailable(reason)
         if place.sink is None:
@@ -177,6 +209,7 @@ class Worker:
         if not place.failures:
             logger.warning("trackdsl: delivery waits: %s", error)
         place.failures += 1
+        self.environments.failed(stream.origin.prefix)
         self._lengthen_pause(stream)
         stream.note_blocked(error)
 
@@ -184,6 +217,30 @@ class Worker:
         pause = self._pauses.setdefault(stream.directory, _Pause())
         pause.length = min(max(pause.length * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         pause.until = time.monotonic() + pause.length
+
+    def _take_on_environment(self, stream: Stream) -> None:
+        """Reach the store as the program of a journal would."""
+        if not self._takes_environments:
+            return
+        alive = is_held(stream.directory / "lock")
+        if self.environments.apply(self.environments.of(stream.origin.prefix, alive)):
+            for place in self._places.values():
+                place.sink = None
+
+    def _shared_of(self, origin: Origin) -> Shared:
+        server = server_of(origin.uri)
+        shared = self._shared.get(server)
+        if shared is None:
+            folder = folder_of(self.spool, server)
+            if server != LOCAL:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            shared = self._shared[server] = Shared(
+                ForeignRuns(folder, self._find_streams),
+                SharedPoints(folder, self.spool, self._reached),
+                Tables(self.spool, folder),
+                self._sampler,
+            )
+        return shared
 
     def _reached(self, names: set[str]) -> int:
         """Up to when all of some journals have been read, in milliseconds since 1970."""
@@ -193,27 +250,44 @@ class Worker:
     def _find_streams(self) -> None:
         if not self._is_safe():
             return
-        for directory, problem in look_through(self.spool):
-            if directory in self._streams or directory in self._unreadable:
+        found = list(look_through(self.spool))
+        present = {directory for directory, _ in found}
+        self._others = {directory: server for directory, server in self._others.items() if directory in present}
+        for directory, problem in found:
+            if directory in self._streams or directory in self._unreadable or directory in self._others:
                 continue
             if self._only is not None and directory not in self._only:
                 continue
             try:
-                if problem is not None:
-                    raise OSError(1, problem, str(directory))
-                is_held(directory / "lock")  # Raises where it can never be held.
-                origin = read_origin(directory)
-                if origin is None:
-                    raise OSError(22, "its `origin` file is damaged", str(directory))
-                # Before a stream opens it for writing; as a stream it would also hold up all others of its store.
-                newer = newer_schema(directory)
-                if newer is not None:
-                    raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
-                stream = self._streams[directory] = Stream(directory, origin, self._shared)
-                self._shared.foreign.add(stream)
+                self._take_up(directory, problem)
             except (OSError, ValueError) as error:
                 self._unreadable.add(directory)
-                logger.warning("trackdsl: the journal %s is left alone: %s", directory, error)
+                if self._server in (None, LOCAL):  # Otherwise the parent says it.
+                    logger.warning("trackdsl: the journal %s is left alone: %s", directory, error)
+
+    def _take_up(self, directory: Path, problem: str | None) -> None:
+        """Begin to deliver a journal that is new here.
+
+        Raises:
+            OSError: it is damaged, or not safe.
+        """
+        if problem is not None:
+            raise OSError(1, problem, str(directory))
+        is_held(directory / "lock")  # Raises where it can never be held.
+        origin = read_origin(directory)
+        if origin is None:
+            raise OSError(22, "its `origin` file is damaged", str(directory))
+        # Before a stream opens it for writing; as a stream it would also hold up all others of its store.
+        newer = newer_schema(directory)
+        if newer is not None:
+            raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
+        server = server_of(origin.uri)
+        if self._server not in (None, server):
+            self._others[directory] = server
+            return
+        shared = self._shared_of(origin)
+        stream = self._streams[directory] = Stream(directory, origin, shared)
+        shared.foreign.add(stream)
 
     def _is_safe(self) -> bool:
         """Whether the spool is still this user's alone; nothing of it is touched otherwise."""
@@ -227,7 +301,7 @@ class Worker:
             self._refused = True
             for stream in self._streams.values():
                 stream.close()
-                self._shared.foreign.remove(stream)
+                self._shared_of(stream.origin).foreign.remove(stream)
             self._streams.clear()
             return False
         self._refused = False

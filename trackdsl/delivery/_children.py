@@ -1,0 +1,179 @@
+"""The child processes that deliver to remote servers.
+
+A server that hangs, or answers a byte per second, keeps its own child waiting and nobody else. A child ends with its
+parent: its standard input is a pipe from there, which also brings the environments of programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from trackdsl.delivery._environment import Handed, of_child
+from trackdsl.errors import logger
+from trackdsl.journal._files import open_regular
+
+#: The exit code of a child whose store does not answer, where no program lives that could have more to say.
+GAVE_UP = 3
+#: How long a child may take to end, in seconds: it is asked after each stretch of events. Killing it loses nothing.
+_GRACE = 2.0
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 30.0
+_LENGTH = struct.Struct("<I")
+
+
+@dataclass
+class _Child:
+    process: subprocess.Popen[bytes] | None = None
+    unsent: bytes = b""
+    gave_up: bool = False
+    pause: float = 0.0
+    next_start: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+
+class Children:
+    """Starts a child for each server that has something to deliver to, and ends them all.
+
+    Args:
+        spool: the spool's folder.
+        log: the file that their warnings go to.
+    """
+
+    def __init__(self, spool: Path, log: Path) -> None:
+        self._spool = spool
+        self._log = log
+        self._environment = of_child()
+        self._children: dict[str, _Child] = {}
+        self._handed: dict[str, Handed] = {}
+
+    def tend(self, servers: Iterable[str], *, called: bool) -> None:
+        """Start what is missing, and take note of what has ended.
+
+        Args:
+            servers: those that journals wait for, or that programs record to.
+            called: whether to try again those that were given up.
+        """
+        wanted = set(servers)
+        for server in wanted - set(self._children):
+            self._children[server] = _Child()
+        for server, child in list(self._children.items()):
+            self._look_after(server, child)
+            if called:
+                child.gave_up, child.next_start = False, 0.0
+            if child.process is not None:
+                _send(child)
+            elif server not in wanted:
+                del self._children[server]
+            elif not child.gave_up and time.monotonic() >= child.next_start:
+                self._start(server, child)
+
+    def alive(self) -> bool:
+        """Whether any child runs."""
+        return any(child.process is not None for child in self._children.values())
+
+    def given_up(self) -> set[str]:
+        """The servers that did not answer for so long that nobody asks them any more."""
+        return {server for server, child in self._children.items() if child.gave_up}
+
+    def hand_over(self, handed: Handed) -> None:
+        """Pass the environment of a program on to all children, those of later too."""
+        self._handed.pop(handed.prefix, None)
+        self._handed[handed.prefix] = handed
+        for child in self._children.values():
+            child.unsent += _message(handed)
+
+    def stop(self) -> None:
+        """End all children; what they have not finished is taken up by the next ones."""
+        running = [child.process for child in self._children.values() if child.process is not None]
+        for process in running:
+            with contextlib.suppress(OSError):
+                process.terminate()
+        give_up = time.monotonic() + 2 * _GRACE
+        for process in running:
+            try:
+                process.wait(max(0.0, give_up - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+        self._children.clear()
+
+    def _start(self, server: str, child: _Child) -> None:
+        command = [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(self._spool), "--server", server]
+        try:
+            with open(open_regular(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
+                child.process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd=self._spool, env=self._environment
+                )
+        except OSError as error:
+            self._wait_longer(child)
+            logger.warning("trackdsl cannot start a process to deliver to %s: %s", server, error)
+            return
+        assert child.process.stdin is not None
+        os.set_blocking(child.process.stdin.fileno(), False)
+        child.started = time.monotonic()
+        child.unsent = b"".join(map(_message, self._handed.values()))
+
+    def _look_after(self, server: str, child: _Child) -> None:
+        if child.process is None or child.process.poll() is None:
+            return
+        code = child.process.returncode
+        assert child.process.stdin is not None
+        with contextlib.suppress(OSError):
+            child.process.stdin.close()
+        child.process, child.unsent = None, b""
+        child.gave_up = code == GAVE_UP
+        if code not in (0, GAVE_UP):
+            logger.warning("trackdsl: the process that delivers to %s has ended with %s", server, code)
+            self._wait_longer(child)
+        elif time.monotonic() - child.started > _LONGEST_PAUSE:
+            child.pause = 0.0
+
+    def _wait_longer(self, child: _Child) -> None:
+        child.pause = min(max(2 * child.pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        child.next_start = time.monotonic() + child.pause
+
+
+def _send(child: _Child) -> None:
+    if not child.unsent:
+        return
+    assert child.process is not None
+    assert child.process.stdin is not None
+    with contextlib.suppress(OSError):  # It is full, or the child has just ended.
+        child.unsent = child.unsent[os.write(child.process.stdin.fileno(), child.unsent) :]
+
+
+def _message(handed: Handed) -> bytes:
+    content = handed.encode()
+    return _LENGTH.pack(len(content)) + content
+
+
+def follow_parent(take: Callable[[Handed], None], ask_to_stop: Callable[[], None]) -> None:
+    """In a child: take the environments that the parent sends, and end with it.
+
+    Args:
+        take: takes an environment.
+        ask_to_stop: called when the parent has ended; this process is ended for good a moment later.
+    """
+
+    def follow() -> None:
+        with open(sys.stdin.fileno(), "rb", buffering=1 << 16, closefd=False) as pipe:
+            while len(head := pipe.read(_LENGTH.size)) == _LENGTH.size:
+                content = pipe.read(_LENGTH.unpack(head)[0])
+                with contextlib.suppress(ValueError):
+                    take(Handed.decode(content))
+        ask_to_stop()
+        threading.Event().wait(_GRACE)
+        os._exit(1)  # A request that hangs; the next process looks up what came of it.
+
+    threading.Thread(target=follow, name="trackdsl-parent", daemon=True).start()

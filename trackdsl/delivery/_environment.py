@@ -1,0 +1,296 @@
+"""The environment variables with which a program reaches its store, handed to the delivery process in memory.
+
+A delivery process outlives the program that started it. The credentials, proxies and certificates of a later program,
+or a token that a running one has refreshed, reach it through a named pipe in the spool. Nothing of it reaches the disk.
+
+A message is JSON, compressed, and cut into pieces that the pipe takes whole, also from several programs at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import select
+import stat
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trackdsl._ids import prefix
+from trackdsl._secrets import is_secret_name
+from trackdsl.delivery._sink import UPLOAD_TIMEOUT
+from trackdsl.journal._files import open_regular
+
+NAME = "environment"
+#: Begins the names of variables that MLflow, the clouds' clients, database drivers and Kerberos read.
+_PREFIX = re.compile(
+    r"(?:MLFLOW|AWS|BOTO|S3|AZURE|ARM|GOOGLE|GCLOUD|CLOUDSDK|GCE|STORAGE_EMULATOR|DATABRICKS|MYSQL|SSL_CERT|OCI|ALIBABA"
+    r"|OSS)_|PG|KRB5"
+)
+_NAMES = frozenset(["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC", "KUBECONFIG", "HOME", UPLOAD_TIMEOUT])
+#: What concerns the program alone, or is set by delivery.
+_EXCLUDED = frozenset(
+    [
+        *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI"),
+        *("MLFLOW_REGISTRY_URI", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_ACTIVE_MODEL_ID", "PWD", "OLDPWD"),
+    ]
+)
+#: So many programs' environments are remembered.
+_MOST = 10_000
+#: Number of the message, number of the piece, how many pieces.
+_HEAD = struct.Struct("<QHH")
+_PIECE = select.PIPE_BUF - _HEAD.size
+#: A message whose pieces do not all come is forgotten after this time, in seconds.
+_FORGET_AFTER = 60.0
+_LARGEST = 1 << 20
+
+
+class Handed(NamedTuple):
+    """The environment of a program.
+
+    Attributes:
+        prefix: what the ids of its runs begin with, in hexadecimal.
+        variables: name to value.
+        for_all: it is meant for what other programs have recorded too, as that of `trackdsl sync`.
+    """
+
+    prefix: str
+    variables: Mapping[str, str]
+    for_all: bool = False
+
+    def encode(self) -> bytes:
+        """The wire form."""
+        return zlib.compress(json.dumps([self.prefix, dict(self.variables), self.for_all]).encode())
+
+    @classmethod
+    def decode(cls, content: bytes) -> Handed:
+        """From the wire form.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        try:
+            unpacked = zlib.decompressobj().decompress(content, _LARGEST)
+            sender, variables, for_all = json.loads(unpacked)
+        except (zlib.error, TypeError) as error:
+            raise ValueError(str(error)) from None
+        if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+            raise ValueError("no environment")
+        return cls(str(sender), variables, bool(for_all))
+
+
+@lru_cache(maxsize=4096)
+def concerns_store(name: str) -> bool:
+    """Whether a variable may decide if, and as whom, a store is reached.
+
+    >>> concerns_store("MLFLOW_TRACKING_TOKEN"), concerns_store("https_proxy"), concerns_store("PATH")
+    (True, True, False)
+    """
+    if name in _EXCLUDED:
+        return False
+    return (
+        _PREFIX.match(name) is not None
+        or name in _NAMES
+        or name.lower().endswith("_proxy")
+        or bool(is_secret_name(name))
+    )
+
+
+def current() -> dict[str, str]:
+    """The variables of this process that concern stores."""
+    return {name: value for name, value in os.environ.items() if concerns_store(name)}
+
+
+def of_child() -> dict[str, str]:
+    """The environment for a Python process that imports this very package, wherever this process has it from."""
+    package = str(Path(__file__).resolve().parents[2])
+    path = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
+
+
+class _Sender:
+    """Hands over the environment of this process where the delivery process does not have it yet."""
+
+    def __init__(self) -> None:
+        self._sent: dict[Path, tuple[object, Handed]] = {}
+
+    def send(self, spool: Path, *, for_all: bool = False) -> None:
+        """Hand it over, unless that has been done.
+
+        Args:
+            spool: the spool's folder.
+            for_all: see `Handed`.
+        """
+        path = spool / NAME
+        handed = Handed(prefix().hex(), current(), for_all)
+        with contextlib.suppress(OSError):  # No delivery process reads, or it has not caught up: the next look does it.
+            found = os.stat(path, follow_symlinks=False)
+            pipe = (found.st_ino, found.st_ctime_ns)
+            if self._sent.get(spool) == (pipe, handed):
+                return
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                _check(os.fstat(descriptor))
+                for piece in _pieces(handed.encode()):
+                    os.write(descriptor, piece)
+            finally:
+                os.close(descriptor)
+            self._sent[spool] = (pipe, handed)
+
+
+hand_over = _Sender().send
+
+
+class Pipe:
+    """The delivery process's end of the pipe.
+
+    Args:
+        spool: the spool's folder.
+    """
+
+    def __init__(self, spool: Path) -> None:
+        self._path = spool / NAME
+        self._parts: dict[int, tuple[float, dict[int, bytes]]] = {}
+        self._descriptor: int | None = None
+        with contextlib.suppress(OSError):  # A file system without pipes: the environment stays that of the start.
+            self._path.unlink(missing_ok=True)
+            os.mkfifo(self._path, 0o600)
+            # For writing too: a pipe without a writer would always be at its end.
+            descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            _check(os.fstat(descriptor))
+            self._descriptor = descriptor
+
+    def read(self) -> list[Handed]:
+        """What programs have handed over since the last time."""
+        found = []
+        while self._descriptor is not None:
+            try:
+                piece = os.read(self._descriptor, select.PIPE_BUF)
+            except BlockingIOError:
+                break
+            content = self._complete(piece)
+            with contextlib.suppress(ValueError):
+                found += [Handed.decode(content)] if content is not None else []
+        return found
+
+    def close(self) -> None:
+        """Remove the pipe."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._path.unlink(missing_ok=True)
+
+    def _complete(self, piece: bytes) -> bytes | None:
+        """The message that a piece completes."""
+        if len(piece) <= _HEAD.size:
+            return None
+        number, index, count = _HEAD.unpack_from(piece)
+        now = time.monotonic()
+        self._parts = {key: kept for key, kept in self._parts.items() if now - kept[0] < _FORGET_AFTER}
+        parts = self._parts.setdefault(number, (now, {}))[1]
+        parts[index] = piece[_HEAD.size :]
+        if len(parts) < count:
+            return None
+        del self._parts[number]
+        return b"".join(parts[at] for at in sorted(parts))
+
+
+def _pieces(content: bytes) -> list[bytes]:
+    """Pieces of a message, each of the size that a pipe takes whole."""
+    number = int.from_bytes(os.urandom(8), "little")
+    cut = [content[at : at + _PIECE] for at in range(0, len(content), _PIECE)]
+    # All of one length, so that the reader finds their borders.
+    return [_HEAD.pack(number, at, len(cut)) + piece.ljust(_PIECE, b"\0") for at, piece in enumerate(cut)]
+
+
+def _check(found: os.stat_result) -> None:
+    if not stat.S_ISFIFO(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise OSError(errno.EPERM, "no pipe of this user's own")
+
+
+class Environments:
+    """The environments of programs, and the choice of one for each journal.
+
+    Args:
+        kept: names of variables that delivery sets for itself.
+
+    Attributes:
+        version: grows with each environment that was not known before.
+    """
+
+    def __init__(self, kept: Iterable[str] = ()) -> None:
+        self.version = 0
+        self._kept = frozenset(kept)
+        self._base = self._normal(current())
+        self._applied: Mapping[str, str] = self._base
+        self._own: dict[str, Mapping[str, str]] = {}
+        self._latest: Mapping[str, str] | None = None
+        self._for_all: Mapping[str, str] | None = None
+        #: How many environments have failed for a program's journal.
+        self._failed: dict[str, int] = {}
+
+    def take(self, handed: Handed) -> None:
+        """Note an environment that a program has handed over."""
+        variables = self._same(self._normal(handed.variables))
+        if handed.for_all:
+            known, self._for_all = self._for_all, variables
+        else:
+            known = self._own.pop(handed.prefix, None)
+            self._own[handed.prefix] = variables  # The latest is the last.
+            self._latest = variables
+            for oldest in list(self._own)[: max(0, len(self._own) - _MOST)]:
+                del self._own[oldest]
+        if known != variables:
+            self._failed.clear()
+            self.version += 1
+
+    def of(self, program: str, alive: bool) -> Mapping[str, str]:
+        """The environment to deliver a journal with.
+
+        A living program's own comes first. Another one is tried only where that fails: the one that the user has chosen
+        by running `trackdsl sync`, and for a program that has ended those of later programs.
+
+        Args:
+            program: what the ids of its runs begin with, in hexadecimal.
+            alive: whether the program still runs.
+        """
+        own = self._own.get(program)
+        wanted = [own, self._for_all] if alive and own is not None else [self._for_all, own, self._latest, self._base]
+        found: list[Mapping[str, str]] = []
+        for each in wanted:
+            if each is not None and each not in found:
+                found.append(each)
+        return found[self._failed.get(program, 0) % len(found)]
+
+    def failed(self, program: str) -> None:
+        """Note that a store was not reached with the environment that was chosen for a journal."""
+        self._failed[program] = self._failed.get(program, 0) + 1
+
+    def apply(self, chosen: Mapping[str, str]) -> bool:
+        """Make an environment that of this process; returns whether that has changed anything."""
+        if chosen == self._applied:
+            return False
+        for name in self._normal(current()):
+            if name not in chosen:
+                del os.environ[name]
+        os.environ.update(chosen)
+        self._applied = chosen
+        return True
+
+    def _normal(self, variables: Mapping[str, str]) -> Mapping[str, str]:
+        """Without what delivery sets for itself; the timeout that a user has set is kept for uploads."""
+        timeout = variables.get(UPLOAD_TIMEOUT) or variables.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0")
+        wanted = {name: value for name, value in variables.items() if name not in self._kept}
+        return {**wanted, UPLOAD_TIMEOUT: timeout} if self._kept else wanted
+
+    def _same(self, variables: Mapping[str, str]) -> Mapping[str, str]:
+        """An equal one that is known already, so that a thousand programs of one shell take the room of one."""
+        known: list[Any] = [self._base, self._latest, self._for_all]
+        return next((each for each in known if each == variables), variables)

@@ -1,0 +1,35 @@
+"""Which stores share a process: all local ones do, and each remote server or database has one of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+#: Stands for all stores on this machine's disks: none of them hangs, and importing MLflow once is enough for them.
+LOCAL = "local"
+_LOCAL_SCHEMES = ("file", "sqlite", "trackdsl-capture")
+#: MLflow takes this word for the address of a server.
+_DATABRICKS = "databricks"
+
+
+def server_of(uri: str) -> str:
+    """The server that a tracking URI leads to, without credentials, or `LOCAL`.
+
+    >>> server_of("http://me:pw@tracking:5000/mlflow"), server_of("postgresql+psycopg2://me:pw@db/runs")
+    ('http://tracking:5000', 'postgresql://db')
+    >>> server_of("sqlite:////work/mlflow.db"), server_of("/work/mlruns"), server_of("databricks")
+    ('local', 'local', 'databricks://')
+    """
+    scheme, colon, rest = uri.partition(":")
+    scheme = scheme.lower().split("+")[0]
+    if scheme in _LOCAL_SCHEMES or (not colon and scheme != _DATABRICKS) or not scheme.replace("-", "").isalnum():
+        return LOCAL
+    address = rest[2:].partition("/")[0].partition("?")[0].rpartition("@")[2] if rest.startswith("//") else ""
+    return f"{scheme}://{''.join(c for c in address.lower() if c.isprintable() and not c.isspace())}"
+
+
+def folder_of(spool: Path, server: str) -> Path:
+    """Where delivery keeps what concerns all journals of a server: in the spool itself for local stores."""
+    if server == LOCAL:
+        return spool
+    return spool / "servers" / hashlib.sha256(server.encode()).hexdigest()[:16]
