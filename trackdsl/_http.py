@@ -162,8 +162,14 @@ def session() -> requests.Session:
     return made
 
 
-def bound_requests() -> None:
-    """Make all requests of this process end: those of MLflow, and of the artifact stores that use `requests`."""
+def bound_requests(on_answer: Callable[[], None] | None = None) -> None:
+    """Make all requests of this process end: those of MLflow, and of the artifact stores that use `requests`.
+
+    Args:
+        on_answer: called after each request that was answered; it stays in force.
+    """
+    if on_answer is not None:
+        _on_answer.append(on_answer)
     if HTTPAdapter.send is _bounded_send:
         return
     HTTPAdapter.send = _bounded_send  # type: ignore[method-assign, assignment]
@@ -172,6 +178,7 @@ def bound_requests() -> None:
 
 
 _plain_send = HTTPAdapter.send
+_on_answer: list[Callable[[], None]] = []
 
 
 def _bounded_send(
@@ -199,6 +206,8 @@ def _send(send: Callable[..., Any], request: Any, stream: bool, timeout: Any, kw
         else:
             response._content = _content(response, exchange)
             response._content_consumed = True
+        for call in _on_answer:
+            call()
         return response
     except TooLarge:
         raise

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trackdsl._http import bound_requests
 from trackdsl.delivery._process import prepare_environment
 from trackdsl.errors import QueryError, TrackingServerError
 from trackdsl.query import _shown
@@ -111,6 +112,7 @@ def show_comparison(runs: Sequence[str], tracking_uri: str | None, *, everything
 def _asking() -> Iterator[None]:
     """Errors as lines that a terminal can be given: they name what runs hold."""
     prepare_environment()
+    bound_requests()
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # Some versions of MLflow tell of the database as they open it.
     try:

@@ -22,7 +22,7 @@ from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import Journal, look, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery._client import wake
-from trackdsl.delivery._environment import hand_over
+from trackdsl.delivery._environment import Handed, current, hand_over
 from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment, take_lock
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
@@ -103,7 +103,7 @@ def _deliver(spool: Path, goals: Goals, only: Collection[Path] | None) -> None:
 
 
 def _deliver_here(spool: Path, goals: Goals, lock: FileLock, only: Collection[Path] | None) -> None:
-    service = Service(spool, only=only)
+    service = Service(spool, _environment(), only)
     try:
         while goals.moving():
             if not service.round():
@@ -113,6 +113,11 @@ def _deliver_here(spool: Path, goals: Goals, lock: FileLock, only: Collection[Pa
         lock.release()
 
 
+def _environment() -> Handed:
+    """That of this process, for what all programs have recorded."""
+    return Handed("", current(), for_all=True)
+
+
 def _follow(spool: Path, goals: Goals) -> None:
     """Wait while somebody else delivers."""
     next_wake = 0.0
@@ -120,7 +125,7 @@ def _follow(spool: Path, goals: Goals) -> None:
         if time.monotonic() >= next_wake:
             # Again and again: it tries once for each, and one failure alone does not mean much.
             # Who runs this wants it delivered with the credentials that are set here.
-            hand_over(spool, for_all=True)
+            hand_over(spool, _environment())
             wake(spool)
             next_wake = time.monotonic() + _WAKE_EVERY
         time.sleep(_NAP)

@@ -1,11 +1,19 @@
 """`python -m trackdsl.delivery SPOOL`: the delivery process, and with `--server ADDRESS` its child for one server."""
 
-import sys
+import argparse
 from pathlib import Path
 
 from trackdsl.delivery._process import main, serve_server
 
-if sys.argv[2:3] == ["--server"]:
-    serve_server(Path(sys.argv[1]), sys.argv[3])
+parser = argparse.ArgumentParser(prog="python -m trackdsl.delivery", description="Deliver what waits in a spool.")
+parser.add_argument("spool", type=Path, help="the spool's folder")
+parser.add_argument(
+    "--started-by", default="", metavar="PREFIX", help="what the ids of the starting program begin with"
+)
+parser.add_argument("--server", metavar="ADDRESS", help="deliver to this server alone, as a child of the process above")
+parser.add_argument("--only", action="append", type=Path, metavar="JOURNAL", help="deliver only this one; repeatable")
+given = parser.parse_args()
+if given.server is not None:
+    serve_server(given.spool, given.server, given.only)
 else:
-    main(Path(sys.argv[1]))
+    main(given.spool, given.started_by)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,10 +46,12 @@ class Children:
     Args:
         spool: the spool's folder.
         log: the file that their warnings go to.
+        only: the journals to deliver; None for all.
     """
 
-    def __init__(self, spool: Path, log: Path) -> None:
+    def __init__(self, spool: Path, log: Path, only: Collection[Path] | None = None) -> None:
         self._spool = spool
+        self._only = only
         self._log = log
         self._environment = of_child()
         self._children: dict[str, _Child] = {}
@@ -110,6 +112,7 @@ class Children:
 
     def _start(self, server: str, child: _Child) -> None:
         command = [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(self._spool), "--server", server]
+        command += [word for journal in self._only or () for word in ("--only", str(journal))]
         try:
             with open(open_regular(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
                 child.process = subprocess.Popen(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import settings
+from trackdsl._ids import prefix
 from trackdsl.delivery._environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._files import is_regular, open_regular
@@ -153,7 +154,7 @@ def _start_process(spool: Path) -> None:
     # The shell would wait for the reader of a FIFO, and follow a link.
     log = log if is_regular(log) or not os.path.lexists(log) else Path(os.devnull)
     run_detached(
-        [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool)],
+        [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool), "--started-by", prefix().hex()],
         log=str(log),
         cwd=str(spool),
         env=of_child(),

@@ -29,6 +29,7 @@ from trackdsl.delivery._sink import UPLOAD_TIMEOUT
 from trackdsl.journal._files import open_regular
 
 NAME = "environment"
+_STARTED = "environment.started"
 #: Begins the names of variables that MLflow, the clouds' clients, database drivers and Kerberos read.
 _PREFIX = re.compile(
     r"(?:MLFLOW|AWS|BOTO|S3|AZURE|ARM|GOOGLE|GCLOUD|CLOUDSDK|GCE|STORAGE_EMULATOR|DATABRICKS|MYSQL|SSL_CERT|OCI|ALIBABA"
@@ -121,19 +122,18 @@ class _Sender:
     def __init__(self) -> None:
         self._sent: dict[Path, tuple[object, Handed]] = {}
 
-    def send(self, spool: Path, *, for_all: bool = False) -> None:
+    def send(self, spool: Path, handed: Handed | None = None) -> None:
         """Hand it over, unless that has been done.
 
         Args:
             spool: the spool's folder.
-            for_all: see `Handed`.
+            handed: what to hand over instead of the environment of this program.
         """
         path = spool / NAME
-        handed = Handed(prefix().hex(), current(), for_all)
+        handed = handed or Handed(prefix().hex(), current())
         with contextlib.suppress(OSError):  # No delivery process reads, or it has not caught up: the next look does it.
-            found = os.stat(path, follow_symlinks=False)
-            pipe = (found.st_ino, found.st_ctime_ns)
-            if self._sent.get(spool) == (pipe, handed):
+            started = os.stat(spool / _STARTED, follow_symlinks=False).st_mtime_ns
+            if self._sent.get(spool) == (started, handed):
                 return
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
@@ -142,7 +142,7 @@ class _Sender:
                     os.write(descriptor, piece)
             finally:
                 os.close(descriptor)
-            self._sent[spool] = (pipe, handed)
+            self._sent[spool] = (started, handed)
 
 
 hand_over = _Sender().send
@@ -166,6 +166,9 @@ class Pipe:
             descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             _check(os.fstat(descriptor))
             self._descriptor = descriptor
+            # So that programs know that this process has not read what they have written to an earlier one.
+            with open(open_regular(spool / _STARTED, os.O_WRONLY | os.O_CREAT), "wb") as started:
+                os.utime(started.fileno())
 
     def read(self) -> list[Handed]:
         """What programs have handed over since the last time."""
@@ -233,8 +236,8 @@ class Environments:
         self._own: dict[str, Mapping[str, str]] = {}
         self._latest: Mapping[str, str] | None = None
         self._for_all: Mapping[str, str] | None = None
-        #: How many environments have failed for a program's journal.
-        self._failed: dict[str, int] = {}
+        #: What to try next for a program's journal, where its first choice has failed.
+        self._next: dict[str, Mapping[str, str]] = {}
 
     def take(self, handed: Handed) -> None:
         """Note an environment that a program has handed over."""
@@ -248,8 +251,12 @@ class Environments:
             for oldest in list(self._own)[: max(0, len(self._own) - _MOST)]:
                 del self._own[oldest]
         if known != variables:
-            self._failed.clear()
+            self._next = dict.fromkeys(self._next, variables)
             self.version += 1
+
+    def knows(self, program: str) -> bool:
+        """Whether a program has handed its environment over."""
+        return program in self._own
 
     def of(self, program: str, alive: bool) -> Mapping[str, str]:
         """The environment to deliver a journal with.
@@ -261,17 +268,24 @@ class Environments:
             program: what the ids of its runs begin with, in hexadecimal.
             alive: whether the program still runs.
         """
+        choices = self._choices(program, alive)
+        wanted = self._next.get(program)
+        return wanted if wanted is not None and wanted in choices else choices[0]
+
+    def failed(self, program: str, alive: bool) -> None:
+        """Note that a store was not reached with the environment that was chosen for a journal."""
+        choices = self._choices(program, alive)
+        tried = self.of(program, alive)
+        self._next[program] = choices[(choices.index(tried) + 1) % len(choices)]
+
+    def _choices(self, program: str, alive: bool) -> list[Mapping[str, str]]:
         own = self._own.get(program)
         wanted = [own, self._for_all] if alive and own is not None else [self._for_all, own, self._latest, self._base]
         found: list[Mapping[str, str]] = []
         for each in wanted:
             if each is not None and each not in found:
                 found.append(each)
-        return found[self._failed.get(program, 0) % len(found)]
-
-    def failed(self, program: str) -> None:
-        """Note that a store was not reached with the environment that was chosen for a journal."""
-        self._failed[program] = self._failed.get(program, 0) + 1
+        return found
 
     def apply(self, chosen: Mapping[str, str]) -> bool:
         """Make an environment that of this process; returns whether that has changed anything."""

@@ -8,15 +8,18 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from trackdsl._http import bound_requests
 from trackdsl._secrets import mask_prose
 from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
-from trackdsl.delivery._environment import Environments, Pipe
+from trackdsl.delivery._environment import Environments, Handed, Pipe, current, hand_over
 from trackdsl.delivery._pace import Pace
-from trackdsl.delivery._servers import LOCAL, folder_of
+from trackdsl.delivery._servers import LOCAL, folder_of, note_answer
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
@@ -74,9 +77,15 @@ def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None
         time.sleep(_NAP)
 
 
-def main(spool: Path) -> None:
-    """Deliver until nothing is left; ends the process with 1 where the spool is not safe from other users."""
+def main(spool: Path, started_by: str = "") -> None:
+    """Deliver until nothing is left; ends the process with 1 where the spool is not safe from other users.
+
+    Args:
+        spool: the spool's folder.
+        started_by: what the ids of the program begin with that has started this process, in hexadecimal.
+    """
     prepare_environment()
+    starter = Handed(started_by, current())
     log_to(sys.stderr)
     try:
         check_spool(spool)
@@ -89,8 +98,9 @@ def main(spool: Path) -> None:
         # Programs only look whether the lock is held, which takes it for an instant: hence the patience.
         lock = take_lock(spool, 0.5)
         if lock is None:
+            hand_over(spool, starter)
             return
-        service = Service(spool)
+        service = Service(spool, starter)
         try:
             _serve(service, stop, lock)
             stands = lock.stands()
@@ -103,12 +113,18 @@ def main(spool: Path) -> None:
             return
 
 
-def serve_server(spool: Path, server: str) -> None:
-    """Deliver to one remote server, as a child of the delivery process, until nothing is left for it."""
+def serve_server(spool: Path, server: str, only: Collection[Path] | None) -> None:
+    """Deliver to one remote server, as a child of the delivery process, until nothing is left for it.
+
+    Args:
+        spool: the spool's folder.
+        server: see `server_of`.
+        only: see `Service`.
+    """
     prepare_environment()
     log_to(sys.stderr)
     stop = Stop()
-    worker = Worker(spool, open_sink, server=server, environments=Environments(ENVIRONMENT))
+    worker = Worker(spool, open_sink, server=server, environments=Environments(ENVIRONMENT), only=only)
     follow_parent(worker.environments.take, stop.ask)
     lock: FileLock | None = None
     while lock is None and not stop:
@@ -116,6 +132,7 @@ def serve_server(spool: Path, server: str) -> None:
         lock = take_lock(spool, 0.5, f"{folder_of(spool, server).name}.lock")
     if lock is None:
         return
+    bound_requests(on_answer=partial(note_answer, spool, server))
     gave_up = False
     try:
         gave_up = not _serve(worker, stop, lock)
@@ -130,15 +147,18 @@ class Service:
 
     Args:
         spool: the spool's folder.
+        starter: the program that has started this process, which has its environment.
+        only: the journals to deliver; None for all, those of programs to come too.
 
     Attributes:
         worker: delivers to local stores.
     """
 
-    def __init__(self, spool: Path, only: Collection[Path] | None = None) -> None:
+    def __init__(self, spool: Path, starter: Handed, only: Collection[Path] | None = None) -> None:
+        self._pipe = Pipe(spool)
         self.worker = Worker(spool, open_sink, server=LOCAL, environments=Environments(ENVIRONMENT), only=only)
         self._children = Children(spool, spool / LOG, only)
-        self._pipe = Pipe(spool)
+        self._take(starter)
 
     @property
     def called_at(self) -> float:
@@ -157,12 +177,15 @@ class Service:
     def round(self) -> bool:
         """Deliver a stretch to local stores, and see that the children do the rest; whether anything was done here."""
         for handed in self._pipe.read():
-            self.worker.environments.take(handed)
-            self._children.hand_over(handed)
+            self._take(handed)
         called = self.worker.called()
         busy = self.worker.round()
         self._children.tend(self.worker.others(), called=called)
         return busy
+
+    def _take(self, handed: Handed) -> None:
+        self.worker.environments.take(handed)
+        self._children.hand_over(handed)
 
     def idle(self) -> bool:
         """Whether nothing is left that can be delivered now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -10,6 +11,7 @@ LOCAL = "local"
 _LOCAL_SCHEMES = ("file", "sqlite", "trackdsl-capture")
 #: MLflow takes this word for the address of a server.
 _DATABRICKS = "databricks"
+_ANSWERED = "answered"
 
 
 def server_of(uri: str) -> str:
@@ -33,3 +35,17 @@ def folder_of(spool: Path, server: str) -> Path:
     if server == LOCAL:
         return spool
     return spool / "servers" / hashlib.sha256(server.encode()).hexdigest()[:16]
+
+
+def note_answer(spool: Path, server: str) -> None:
+    """Note that a server has just answered a request, so that programs that wait know that it is only slow."""
+    with contextlib.suppress(OSError):
+        (folder_of(spool, server) / _ANSWERED).touch()
+
+
+def last_answer(spool: Path, uri: str) -> int:
+    """When the server of a tracking URI last answered, in nanoseconds since 1970; 0 where that is not known."""
+    try:
+        return (folder_of(spool, server_of(uri)) / _ANSWERED).stat().st_mtime_ns
+    except OSError:
+        return 0

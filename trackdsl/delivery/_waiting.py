@@ -14,6 +14,7 @@ from trackdsl._ids import prefix
 from trackdsl._process import Origin, read_origin
 from trackdsl.delivery._backlog import bytes_between, end_of
 from trackdsl.delivery._progress import Progress, read_progress
+from trackdsl.delivery._servers import last_answer
 from trackdsl.errors import report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import Position
@@ -188,9 +189,10 @@ def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:
 
 
 def _state(goal: _Goal, progress: Progress | None) -> object:
-    # Runs are made one by one before a stretch of events counts as delivered.
+    # Runs are made one by one before a stretch of events counts as delivered; a slow server answers in between.
     try:
         runs = (goal.directory / "runs").stat().st_size
     except OSError:
         runs = 0
-    return progress and (progress.position, progress.intent, progress.deferred, runs)
+    answer = last_answer(goal.directory.parent.parent, goal.origin.uri) if goal.origin is not None else 0
+    return progress and (progress.position, progress.intent, progress.deferred, runs, answer)

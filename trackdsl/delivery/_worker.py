@@ -27,6 +27,8 @@ from trackdsl.journal._spool import WAKE, check_spool, look_through, sweep
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
+#: How long a program may take to hand over its environment, in seconds; after that another one will do.
+_HANDS_OVER_WITHIN = 3.0
 
 #: Opens the sink of a target.
 OpenSink = Callable[[str, str], Sink]
@@ -159,7 +161,7 @@ class Worker:
     def _step(self, stream: Stream) -> bool:
         place = self._place(stream.origin)
         pause = self._pauses.get(stream.directory)
-        if pause is not None and time.monotonic() < pause.until:
+        if (pause is not None and time.monotonic() < pause.until) or self._waits_for_environment(stream):
             return False
         try:
             # An idle stream costs no more than a glance: no sink is opened for it.
@@ -209,7 +211,7 @@ class Worker:
         if not place.failures:
             logger.warning("trackdsl: delivery waits: %s", error)
         place.failures += 1
-        self.environments.failed(stream.origin.prefix)
+        self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
         self._lengthen_pause(stream)
         stream.note_blocked(error)
 
@@ -217,6 +219,13 @@ class Worker:
         pause = self._pauses.setdefault(stream.directory, _Pause())
         pause.length = min(max(pause.length * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
         pause.until = time.monotonic() + pause.length
+
+    def _waits_for_environment(self, stream: Stream) -> bool:
+        """Whether a program that has just begun is about to hand over its environment."""
+        origin = stream.origin
+        if not self._takes_environments or self.environments.knows(origin.prefix):
+            return False
+        return time.time() - origin.time / 1e9 < _HANDS_OVER_WITHIN and is_held(stream.directory / "lock")
 
     def _take_on_environment(self, stream: Stream) -> None:
         """Reach the store as the program of a journal would."""

@@ -1,0 +1,365 @@
+"""Every server that plain MLflow reaches is delivered to: through TLS, proxies and plugins, slow ones too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server, StartProgram, all_runs, delivery_pids, free_port, memory_of, sync, wait_until
+from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
+from trackdsl.journal._lock import is_held
+
+#: Records one run, and ends without waiting for its delivery for long.
+RECORD = """
+import sys
+from trackdsl import experiment
+with experiment("reach", run_name=sys.argv[1]) as run:
+    run.log_metric("loss", 0.5)
+"""
+#: The same, and stays until it is told to go on.
+STAY = RECORD + "print('recorded'); sys.stdin.readline()\n"
+
+
+@pytest.fixture
+def gateway() -> Iterator[Callable[..., Gateway]]:
+    """Opens gateways, and closes them."""
+    opened: list[Any] = []
+
+    def open_gateway(*args: Any, **kwargs: Any) -> Gateway:
+        opened.append(Gateway(*args, **kwargs))
+        return opened[-1]
+
+    yield open_gateway
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def stream() -> Iterator[Callable[..., Stream]]:
+    """Opens servers that never end their answers, and closes them."""
+    opened: list[Stream] = []
+
+    def open_stream(pieces: Callable[[], Any]) -> Stream:
+        opened.append(Stream(pieces))
+        return opened[-1]
+
+    yield open_stream
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def names(uri: str) -> list[str]:
+    """The names of the runs at a store that have ended well."""
+    return [run.info.run_name for run in all_runs(uri) if run.info.status == "FINISHED"]
+
+
+def blocked_by(spool: Path) -> list[str]:
+    """What `trackdsl status` names as reasons."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trackdsl.cli", "status", "--json"], capture_output=True, text=True, check=True
+    )
+    assert spool.is_dir()
+    return [journal["error"] for journal in json.loads(done.stdout)["journals"] if journal["error"]]
+
+
+def record(start: StartProgram, name: str, uri: str, mode: str = "online", **environment: str) -> None:
+    """Record a run in a program of its own."""
+    program = start(RECORD, name, TRACKDSL_MODE=mode, MLFLOW_TRACKING_URI=uri, **environment)
+    code, _, err = program.finish()
+    assert code == 0, err
+
+
+def test_a_server_with_a_certificate_of_its_own(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
+) -> None:
+    """The certificate is trusted where MLflow is told to, and a bundle for everything else does not win over it."""
+    front = gateway(shared_server.port, context=authority.context())
+    other = tmp_path / "other"
+    other.mkdir()
+    bundle = str(Authority(other).certificate)
+    trusted = {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(authority.certificate), "REQUESTS_CA_BUNDLE": bundle}
+    record(start, "cert-path", front.uri, **trusted, CURL_CA_BUNDLE=bundle)
+    wait_until(lambda: "cert-path" in names(shared_server.uri), "the run behind the certificate")
+
+
+def test_a_server_whose_certificate_is_not_checked(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
+) -> None:
+    """MLflow's variable for it counts for sessions and for delivery."""
+    front = gateway(shared_server.port, context=authority.context())
+    other = tmp_path / "other"
+    other.mkdir()
+    program = start(
+        """
+        from trackdsl import start_logging, stop_logging
+        start_logging("insecure").log_metric("loss", 1.0)
+        stop_logging()
+        """,
+        TRACKDSL_MODE="online",
+        MLFLOW_TRACKING_URI=front.uri,
+        MLFLOW_TRACKING_INSECURE_TLS="true",
+        REQUESTS_CA_BUNDLE=str(Authority(other).certificate),
+    )
+    code, _, err = program.finish()
+    assert code == 0, err
+    wait_until(lambda: "insecure" in names(shared_server.uri), "the run behind the certificate")
+
+
+def test_a_server_that_asks_for_a_clients_certificate(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority
+) -> None:
+    """The certificate of the client is shown to the server."""
+    front = gateway(shared_server.port, context=authority.context(asks_client=True))
+    record(
+        start,
+        "client-cert",
+        front.uri,
+        MLFLOW_TRACKING_SERVER_CERT_PATH=str(authority.certificate),
+        MLFLOW_TRACKING_CLIENT_CERT_PATH=str(authority.client),
+    )
+    wait_until(lambda: "client-cert" in names(shared_server.uri), "the run of the client with a certificate")
+
+
+def test_a_server_that_only_a_proxy_finds(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
+) -> None:
+    """A name that this machine cannot resolve is asked for at the proxy; one in NO_PROXY is not."""
+    proxy = gateway(shared_server.port)
+    record(start, "by-proxy", "http://tracking.invalid:5000", HTTP_PROXY=proxy.uri, http_proxy=proxy.uri)
+    wait_until(lambda: "by-proxy" in names(shared_server.uri), "the run behind the proxy")
+    assert any("http://tracking.invalid:5000/api/2.0" in request for request in proxy.requests)
+    dead = f"http://127.0.0.1:{free_port()}"
+    direct = {"HTTP_PROXY": dead, "http_proxy": dead, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    record(start, "no-proxy", shared_server.uri, **direct)
+    wait_until(lambda: "no-proxy" in names(shared_server.uri), "the run past the proxy")
+
+
+def test_tls_through_a_proxy(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority
+) -> None:
+    """A proxy that opens a tunnel is used for addresses with TLS."""
+    front = gateway(shared_server.port, context=authority.context())
+    proxy = gateway(front.port)
+    record(
+        start,
+        "tunnel",
+        f"https://localhost:{front.port}",
+        HTTPS_PROXY=proxy.uri,
+        https_proxy=proxy.uri,
+        MLFLOW_TRACKING_SERVER_CERT_PATH=str(authority.certificate),
+    )
+    wait_until(lambda: "tunnel" in names(shared_server.uri), "the run behind the tunnel")
+    assert f"CONNECT localhost:{front.port}" in proxy.requests
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_its_time(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
+) -> None:
+    """Three seconds for each answer are no reason to deliver nothing, nor to refuse a session."""
+    slow = gateway(shared_server.port, delay=3.0)
+    program = start(
+        """
+        from trackdsl import start_logging, stop_logging
+        start_logging("three-seconds").log_metric("loss", 1.0)
+        stop_logging()
+        """,
+        TRACKDSL_MODE="online",
+        MLFLOW_TRACKING_URI=slow.uri,
+    )
+    code, _, err = program.finish()
+    assert code == 0, err
+    wait_until(lambda: "three-seconds" in names(shared_server.uri), "the run at the slow server")
+
+
+@pytest.mark.slow
+def test_a_server_that_takes_longer_than_a_first_try(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
+) -> None:
+    """An answer that takes longer than delivery waits at first is waited for longer the next time."""
+    slow = gateway(shared_server.port, delay=12.0)
+    record(start, "twelve-seconds", slow.uri, mode="offline")
+    assert sync(timeout=600, COLUMNS="80").returncode in (0, 1)
+    wait_until(lambda: sync(timeout=600).returncode == 0, "the slow server to be delivered to", patience=600)
+    assert names(shared_server.uri).count("twelve-seconds") == 1
+
+
+@pytest.mark.parametrize("pieces", [one_byte_at_a_time, without_end])
+def test_a_server_that_never_ends_its_answers_holds_up_nobody(
+    start: StartProgram, stream: Callable[..., Stream], sqlite_store: str, tmp_path: Path, pieces: Callable[[], Any]
+) -> None:
+    """Another store is delivered to, `status` names the reason, memory stays bounded, and SIGTERM ends it all."""
+    spool = tmp_path / "spool"
+    endless = stream(pieces)
+    program = start(STAY, "stuck", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=endless.uri)
+    assert program.say() == "recorded"
+    wait_until(lambda: endless.clients, "a request to the endless server")
+    record(start, "elsewhere", sqlite_store)
+    wait_until(lambda: "elsewhere" in names(sqlite_store), "the run in the other store")
+    reason = "timed out" if pieces is one_byte_at_a_time else "more than"
+    wait_until(lambda: any(reason in error for error in blocked_by(spool)), "the reason", patience=150)
+    assert all(memory_of(pid) < 1 << 30 for pid in delivery_pids(spool))
+    main = min(delivery_pids(spool))
+    os.kill(main, signal.SIGTERM)
+    # The program, which lives, starts another one: that this one ends is what counts.
+    wait_until(lambda: main not in delivery_pids(spool), "the delivery process to end")
+    program.kill()
+
+
+def test_a_token_that_is_set_later_reaches_the_delivery_process(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """What a program without a token has recorded is delivered with that of the next one; no token is on the disk."""
+
+    def guard(_method: str, _path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
+        allowed = headers.get("Authorization") == "Bearer right-token-4711"
+        return None if allowed else (401, b"You are not authenticated.", {})
+
+    guarded = gateway(shared_server.port, answer=guard)
+    spool = tmp_path / "spool"
+    first = start(STAY, "without-token", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=guarded.uri)
+    assert first.say() == "recorded"
+    wait_until(lambda: any("401" in error for error in blocked_by(spool)), "the refusal")
+    first.kill()
+    assert is_held(spool / "delivery.lock")
+    record(start, "with-token", guarded.uri, MLFLOW_TRACKING_TOKEN="right-token-4711")
+    wait_until(lambda: "with-token" in names(shared_server.uri), "the run of the program with a token")
+    wait_until(lambda: "without-token" in names(shared_server.uri), "the run of the program without one")
+    kept = [path for path in spool.rglob("*") if path.is_file()]
+    assert not any(b"right-token-4711" in path.read_bytes() for path in kept)
+
+
+def test_sync_brings_its_token_to_the_delivery_process_that_is_at_work(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """Also for a program that still runs, and has no token itself."""
+
+    def guard(_method: str, _path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
+        allowed = headers.get("Authorization") == "Bearer right-token-4712"
+        return None if allowed else (401, b"You are not authenticated.", {})
+
+    guarded = gateway(shared_server.port, answer=guard)
+    program = start(STAY, "synced", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=guarded.uri)
+    assert program.say() == "recorded"
+    wait_until(lambda: any("401" in error for error in blocked_by(tmp_path / "spool")), "the refusal")
+    done = sync(MLFLOW_TRACKING_TOKEN="right-token-4712")
+    assert done.returncode == 0, done.stderr
+    assert "synced" in names(shared_server.uri)
+    program.go_on()
+    assert program.finish()[0] == 0
+
+
+def test_a_token_that_the_program_refreshes(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
+) -> None:
+    """A token that changes in `os.environ` while the program runs is used from then on."""
+    valid = ["token-one-81"]
+
+    def guard(_method: str, _path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
+        allowed = headers.get("Authorization") == f"Bearer {valid[0]}"
+        return None if allowed else (401, b"Token has expired.", {})
+
+    guarded = gateway(shared_server.port, answer=guard)
+    program = start(
+        """
+        import os, sys
+        from trackdsl import experiment, flush
+        with experiment("reach", run_name="refreshed") as run:
+            run.log_metric("loss", 1.0)
+            print(flush(60))
+            sys.stdin.readline()
+            os.environ["MLFLOW_TRACKING_TOKEN"] = "token-two-82"
+            run.log_metric("loss", 2.0)
+            print(flush(60))
+        """,
+        TRACKDSL_MODE="online",
+        MLFLOW_TRACKING_URI=guarded.uri,
+        MLFLOW_TRACKING_TOKEN="token-one-81",
+    )
+    assert program.say() == "True"
+    valid[0] = "token-two-82"
+    program.go_on()
+    assert program.say() == "True"
+    assert program.finish()[0] == 0
+
+
+def test_a_program_keeps_its_own_environment_beside_another(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
+) -> None:
+    """Two programs that run at the same time, each with a token for its own workspace, are not mixed up."""
+    seen: dict[str, set[str]] = {}
+    lock = threading.Lock()
+
+    def note(_method: str, path: str, headers: Any) -> None:
+        with lock:
+            seen.setdefault(headers.get("Authorization", ""), set()).add(path.partition("?")[0])
+
+    noting = gateway(shared_server.port, answer=note)
+    programs = [
+        start(STAY, name, TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=noting.uri, MLFLOW_TRACKING_TOKEN=f"of-{name}")
+        for name in ("one", "two")
+    ]
+    for program in programs:
+        assert program.say() == "recorded"
+    for program in programs:
+        program.go_on()
+        assert program.finish()[0] == 0
+    wait_until(lambda: {"one", "two"} <= set(names(shared_server.uri)), "both runs")
+    create = "/api/2.0/mlflow/runs/create"
+    assert [create in seen.get(f"Bearer of-{name}", ()) for name in ("one", "two")] == [True, True]
+
+
+def test_a_redirect_to_tls_is_named(
+    start: StartProgram, gateway: Callable[..., Gateway], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session and delivery both say which address to use instead."""
+
+    def redirect(_method: str, path: str, _headers: Any) -> tuple[int, bytes, dict[str, str]]:
+        return 301, b"", {"Location": f"{secure.uri}{path}"}
+
+    secure = gateway(answer=lambda *_: (200, b"{}", {}))
+    plain = gateway(answer=redirect)
+    from trackdsl import start_logging
+    from trackdsl.errors import TrackingServerError
+
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    with pytest.raises(TrackingServerError, match=f"redirects to {secure.uri}"):
+        start_logging("r", config={"tracking_uri": plain.uri})
+    program = start(STAY, "redirected", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=plain.uri)
+    assert program.say() == "recorded"
+    wait_until(lambda: any(f"redirects to {secure.uri}" in e for e in blocked_by(tmp_path / "spool")), "the reason")
+    program.kill()
+
+
+@pytest.mark.parametrize("status", [401, 403, 408, 425, 429, 500, 502, 503, 504, 507])
+def test_a_session_is_spooled_while_the_server_has_a_bad_moment(
+    gateway: Callable[..., Gateway], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """What may be different in a moment raises by default, and is spooled where that was asked for."""
+    from trackdsl import start_logging, stop_logging
+    from trackdsl.errors import TrackingServerError
+
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
+    busy = gateway(answer=lambda *_: (status, b"not now", {}))
+    with pytest.raises(TrackingServerError, match=str(status)) as caught:
+        start_logging("r", config={"tracking_uri": busy.uri})
+    assert "not as an MLflow server" not in str(caught.value)
+    monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    assert caught.value.status == status
+    start_logging("r", config={"tracking_uri": busy.uri}, offline="spool")
+    stop_logging()
