@@ -178,7 +178,7 @@ def test_what_nobody_can_meet_is_forgotten(machines: Callable[..., Machine], mon
         rounds(machine, number=2)
         if number == 1:
             machine.restart()
-    (log,) = (machine.spool / "points").glob("*.jsonl")
+    (log,) = machine.spool.rglob("points/*.jsonl")
     assert len(log.read_bytes().splitlines()) < 250
     assert len(store.named("run").points) == 450
     assert machine.worker is not None
