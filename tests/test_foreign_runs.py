@@ -182,7 +182,8 @@ def test_what_nobody_can_meet_is_forgotten(machines: Callable[..., Machine], mon
     assert len(log.read_bytes().splitlines()) < 250
     assert len(store.named("run").points) == 450
     assert machine.worker is not None
-    kept = machine.worker._shared.points.of("r3", "")
+    (shared,) = machine.worker._shared.values()
+    kept = shared.points.of("r3", "")
     assert kept is not None
     assert kept.count == 150
 
