@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from trackdsl._replay import RecordedRun, replay
 from trackdsl._target import Target
 from trackdsl.journal import _format, _writer
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._reader import Reader, read_all, segments
+from trackdsl.journal._reader import START, Position, Reader, missing_segments, read_all, segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer
 from trackdsl.testing import capture_runs
@@ -141,6 +141,138 @@ def test_a_value_that_looks_like_a_record_is_never_taken_for_one(folder: Path) -
     content[_format.HEADER_SIZE + 3] ^= 255
     path.write_bytes(content)
     assert read_all(directory) == [events.Params(b"b" * 16, {"y": 2})]
+
+
+def in_segments(directory: Path, monkeypatch: pytest.MonkeyPatch, count: int = 600) -> Writer:
+    """A journal of several small segments, with one metric point after another, whose writer is alive."""
+    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
+    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    writer = Writer.create(directory)
+    for n in range(count):
+        writer.append(events.encode(events.Metric(b"a" * 16, "m", 0.0, n, 0)))
+    assert len(segments(directory)) > 5
+    return writer
+
+
+def read_with_gaps(directory: Path, position: Position = START) -> tuple[list[int], list[str]]:
+    """The steps of the points that can be read, and what is missing, once each however often reading begins anew."""
+    steps, missing = [], []
+    while True:
+        reader = Reader(directory, position)
+        entries = list(reader.read(7, writer_alive=False))
+        reader.close()
+        if not entries:
+            return steps, missing
+        position = entries[-1].end
+        steps += [entry.event.step for entry in entries if isinstance(entry.event, events.Metric)]
+        missing += [entry.missing or "a record" for entry in entries if entry.event is None]
+
+
+def segment(directory: Path, number: int) -> Path:
+    return directory / f"{number:06d}.seg"
+
+
+def steps_of(directory: Path, number: int) -> list[int]:
+    """The steps that one segment holds."""
+    reader = Reader(directory, Position(number, _format.HEADER_SIZE))
+    found = [
+        entry.event.step
+        for entry in reader.read(10_000, writer_alive=False)
+        if isinstance(entry.event, events.Metric) and entry.end.segment == number
+    ]
+    reader.close()
+    return found
+
+
+def cut_at_an_event(directory: Path, number: int) -> None:
+    """Cut a segment exactly behind one of its events, where nothing looks torn."""
+    reader = Reader(directory, Position(number, _format.HEADER_SIZE))
+    ends = [entry.end.offset for entry in reader.read(5, writer_alive=False)]
+    reader.close()
+    os.truncate(segment(directory, number), ends[-1])
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], list[int], list[str]]] = {
+    "the first": (lambda j: segment(j, 1).unlink(), [1], ["segment 1"]),
+    "one in the middle": (lambda j: segment(j, 3).unlink(), [3], ["segment 3"]),
+    "two in a row": (lambda j: [segment(j, n).unlink() for n in (3, 4)], [3, 4], ["segments 3 to 4"]),
+    "two apart": (lambda j: [segment(j, n).unlink() for n in (2, 4)], [2, 4], ["segment 2", "segment 4"]),
+    "the last": (lambda j: segment(j, segments(j)[-1]).unlink(), [-1], ["segment -1"]),
+    "all": (lambda j: [segment(j, n).unlink() for n in segments(j)], [0], ["segment 1"]),
+    "an emptied one": (lambda j: os.truncate(segment(j, 3), 0), [3], ["segment 3"]),
+    "a header's worth": (lambda j: os.truncate(segment(j, 3), 50), [3], ["segment 3 (its header is damaged)"]),
+    "a cut in the middle": (lambda j: os.truncate(segment(j, 3), 2000), [], ["the end of segment 3"]),
+    "a cut at an event": (lambda j: cut_at_an_event(j, 3), [], ["the end of segment 3"]),
+    "another's name": (
+        lambda j: shutil.copy(segment(j, 4), segment(j, 3)), [3], ["segment 3 (its file holds segment 4)"],
+    ),
+    "a link": (
+        lambda j: (segment(j, 3).unlink(), segment(j, 3).symlink_to(segment(j, 2))), [3], ["segment 3"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_what_is_missing_of_a_journal_is_told(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments that are gone, emptied, cut or exchanged are told, once, and everything else is read."""
+    in_segments(folder / "j", monkeypatch).close()
+    last = segments(folder / "j")[-1]
+    damage, gone, words = DAMAGE[kind]
+    lost = {step for number in gone for step in steps_of(folder / "j", last if number < 0 else number)}
+    if kind == "all":
+        lost = set(range(600))
+    damage(folder / "j")
+    steps, missing = read_with_gaps(folder / "j")
+    assert missing == [word.replace("-1", str(last)) for word in words]
+    if gone:
+        assert steps == [step for step in range(600) if step not in lost]
+    else:
+        assert steps == sorted(set(steps))
+        assert {*steps_of(folder / "j", 2), *steps_of(folder / "j", 4)} <= set(steps) < set(range(600))
+
+
+def test_a_cut_last_segment_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the last segment is cut behind one of its events, what may have stood behind it counts as missing."""
+    in_segments(folder / "j", monkeypatch).close()
+    last = segments(folder / "j")[-1]
+    cut_at_an_event(folder / "j", last)
+    assert read_with_gaps(folder / "j")[1] == [f"the end of segment {last}"]
+
+
+def test_what_delivery_removed_is_not_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments before the position are delivered and gone, which is no gap."""
+    writer = in_segments(folder / "j", monkeypatch)
+    reader = Reader(folder / "j")
+    for entry in reader.read(300, writer_alive=True):
+        assert not entry.missing
+    for number in segments(folder / "j"):
+        if number < reader.position.segment:
+            segment(folder / "j", number).unlink()
+    assert missing_segments(folder / "j", reader.position) == []
+    writer.close()
+    steps, missing = read_with_gaps(folder / "j", reader.position)
+    assert (steps, missing) == (list(range(300, 600)), [])
+
+
+def test_a_program_that_dies_in_a_change_of_segment_misses_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after one segment is closed and before the next one has its name, a journal is whole."""
+    writer = in_segments(folder / "j", monkeypatch)
+    last = segments(folder / "j")[-1]
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "rename", die)
+        for n in range(600, 900):
+            writer.append(events.encode(events.Metric(b"a" * 16, "m", 0.0, n, 0)))
+    assert segments(folder / "j")[-1] == last
+    steps, missing = read_with_gaps(folder / "j")
+    assert missing == []
+    assert steps == list(range(len(steps)))
+    assert len(steps) > 600
 
 
 def ends_of(directory: Path) -> list[int]:

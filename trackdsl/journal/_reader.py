@@ -2,10 +2,14 @@
 
 A frame that does not check is skipped up to the next frame that does, and counted. In the segment that a living
 program is writing, an unsound end may be a write in progress: it is left for the next look.
+
+Segments, and ends of segments, that should be there and are not are told too. Each segment says how large it was made,
+and, once the writer has gone on to the next one, how far it was written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import re
@@ -29,6 +33,10 @@ class Position(NamedTuple):
 
 
 START = Position(0, 0)
+#: The offset behind a segment that is gone.
+_GONE = 1 << 48
+#: Names of a segment before it has its number.
+_UNNUMBERED = ("next", "larger", "reserve")
 _SEGMENT = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.seg")
 #: In bytes: more than the largest event and the rest of a segment take. A larger file is damage.
 LARGEST = 4 * fmt.MAX_PAYLOAD
@@ -36,10 +44,17 @@ LARGEST = 4 * fmt.MAX_PAYLOAD
 
 @dataclass(frozen=True)
 class Entry:
-    """One event and the position behind it. `event` is None for damage that was skipped."""
+    """One event and the position behind it.
+
+    Attributes:
+        event: the event; None for damage that was skipped.
+        end: the position behind it.
+        missing: where a whole stretch of the journal is gone, what it is, such as "segment 2".
+    """
 
     event: events.AnyEvent | None
     end: Position
+    missing: str = ""
 
 
 class Reader:
@@ -99,29 +114,66 @@ class Reader:
             # The successor must be looked for before the data: see Writer._switch.
             successor = self._successor()
             data = self._data(number)
-            if data is not None:
+            sealed = successor is not None or not writer_alive
+            if data is not None and offset < _GONE:
                 header = fmt.Header.unpack(data[: fmt.HEADER_SIZE])
-                if header is None:
-                    if successor is None and writer_alive:
-                        return None
-                    return self._skip_segment(data)
-                if header.schema > events.SCHEMA:
+                if header is not None and header.schema > events.SCHEMA:
                     self.newer_schema = header.schema
                     return None
-                sealed = successor is not None or not writer_alive
-                entry = self._entry(data, number, max(offset, fmt.HEADER_SIZE), header.salt, sealed)
-                if entry is not None:
-                    return entry
-            if successor is None:
+                if header is None and not sealed:
+                    return None
+                if header is not None and header.number == number:
+                    entry = self._entry(data, number, max(offset, fmt.HEADER_SIZE), header.salt, sealed)
+                    entry = self._cut(data, header, entry, sealed) or entry
+                    if entry is not None:
+                        return entry
+                elif offset < (end := max(len(data), fmt.HEADER_SIZE + 1)):
+                    return Entry(None, Position(number, end), _why_unreadable(header, number))
+            if not sealed:
                 return None
+            gap = self._gap(data, successor)
+            if gap is not None or successor is None:
+                return gap
             self.position = Position(successor, fmt.HEADER_SIZE)
 
-    def _skip_segment(self, data: mmap.mmap) -> Entry | None:
-        # Without its header a segment has no salt, so nothing in it can be told from chance.
+    def _cut(self, data: mmap.mmap, header: fmt.Header, entry: Entry | None, sealed: bool) -> Entry | None:
+        """The end of a segment where that is missing and `entry` is all that comes before it, or nothing is."""
         number, offset = self.position
-        if offset >= len(data):
+        rest = entry is None or (entry.event is None and entry.end.offset == len(data))
+        if not sealed or not rest:
             return None
-        return Entry(None, Position(number, len(data)))
+        (end,) = fmt.END.unpack_from(data, fmt.END_OFFSET)
+        if not end and len(data) < header.size and len(data) - offset < fmt.FRAME.size:
+            end = header.size  # What was there nobody knows; with zeros behind the last event it would be all.
+        if max(offset, fmt.HEADER_SIZE) >= end or (entry is not None and len(data) >= end):
+            return None
+        return Entry(None, Position(number, end), f"the end of segment {number}")
+
+    def _gap(self, data: mmap.mmap | None, successor: int | None) -> Entry | None:
+        """What is missing between the position, where all has been read, and the next segment that there is."""
+        number, offset = self.position
+        if data is None and number and offset < _GONE:
+            return Entry(None, Position(number, _GONE), f"segment {number}")
+        if successor is None:
+            if number and (data is None or not self._went_on(data, number + 1)):
+                return None
+            return Entry(None, Position(number + 1, _GONE), f"segment {number + 1}")
+        first, last = number + 1, successor - 1
+        if first > last:
+            return None
+        what = f"segment {first}" if first == last else f"segments {first} to {last}"
+        return Entry(None, Position(last, _GONE), what)
+
+    def _went_on(self, data: mmap.mmap, number: int) -> bool:
+        """Whether the writer had gone on to a segment, and did not die just before that had its name."""
+        if len(data) < fmt.HEADER_SIZE or not fmt.END.unpack_from(data, fmt.END_OFFSET)[0]:
+            return False
+        for name in _UNNUMBERED:
+            with contextlib.suppress(OSError):
+                header = fmt.Header.unpack(_beginning(self.directory / name))
+                if header is not None and header.number == number:
+                    return False
+        return True
 
     def _entry(self, data: mmap.mmap, number: int, offset: int, salt: int, sealed: bool) -> Entry | None:
         with memoryview(data) as view:
@@ -149,7 +201,11 @@ class Reader:
         current = self.position.segment
         if current and is_regular(self.directory / f"{current + 1:06d}.seg"):
             return current + 1
-        return next((number for number in segments(self.directory) if number > current), None)
+        following = next((number for number in segments(self.directory) if number > current), None)
+        # A folder is not listed in one moment: the next segment may have come after the listing had passed its place.
+        if following != current + 1 and is_regular(self.directory / f"{current + 1:06d}.seg"):
+            return current + 1
+        return following
 
     def _data(self, number: int) -> mmap.mmap | None:
         if self._open is not None and self._open[0] == number:
@@ -168,6 +224,13 @@ class Reader:
         finally:
             os.close(descriptor)
         return self._open[1]
+
+
+def _why_unreadable(header: fmt.Header | None, number: int) -> str:
+    """What is missing where nothing of a segment can be read: without its header nothing can be told from chance."""
+    if header is None:
+        return f"segment {number} (its header is damaged)"
+    return f"segment {number} (its file holds segment {header.number})"  # Whose events would be read twice.
 
 
 def _next_frame(data: mmap.mmap, view: memoryview, start: int, salt: int) -> int | None:
@@ -201,12 +264,25 @@ def segments(directory: Path) -> list[int]:
     return sorted(int(match[1]) for match in map(_SEGMENT.fullmatch, names) if match)
 
 
+def missing_segments(directory: Path, position: Position) -> list[int]:
+    """The numbers of segments that should be there, for all that is not delivered: between others, or partly read."""
+    found = segments(directory)
+    first = position.segment or 1
+    # Of one that was read up to its end, and is gone, nothing is known: it may have been the last.
+    last = max([position.segment if position.offset < _GONE else 0, *found])
+    return [number for number in range(first, last + 1) if number not in found]
+
+
+def _beginning(path: Path) -> bytes:
+    with open(open_regular(path), "rb") as file:
+        return file.read(fmt.HEADER_SIZE)
+
+
 def newer_schema(directory: Path) -> int | None:
     """The version of a journal's events where it is too new to be read, or None. A program writes one version alone."""
     for number in segments(directory)[:1]:
         try:
-            with open(open_regular(directory / f"{number:06d}.seg"), "rb") as file:
-                header = fmt.Header.unpack(file.read(fmt.HEADER_SIZE))
+            header = fmt.Header.unpack(_beginning(directory / f"{number:06d}.seg"))
         except OSError:
             return None
         return header.schema if header is not None and header.schema > events.SCHEMA else None
