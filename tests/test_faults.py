@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -416,7 +420,7 @@ def test_a_damaged_record_is_told_on_the_run(start: StartProgram, tmp_path: Path
     content[2000] ^= 1
     path.write_bytes(content)
     done = sync()
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, "1 damaged record was skipped" in done.stderr) == (1, True)
     (run,) = all_runs(sqlite_store)
     assert len(points(run, "m", sqlite_store)) == 99
     assert run.data.tags["trackdsl.damaged_records"] == "1"
@@ -430,7 +434,8 @@ def test_lost_events_are_told_on_the_run(start: StartProgram, sqlite_store: str)
 
     code, out, err = start(FULL_DISK).finish()
     assert code == 0, err
-    assert sync().returncode == 0
+    done = sync()
+    assert (done.returncode, "events could not be recorded" in done.stderr) == (1, True)
     runs = {run.info.run_name: run for run in all_runs(sqlite_store)}
     assert runs["second"].data.tags["trackdsl.lost_events"] == out.strip()
     assert len(points(runs["second"], "m", sqlite_store)) == 20_000 - int(out)
@@ -502,3 +507,58 @@ def test_a_stopped_delivery_process_is_replaced(start: StartProgram, tmp_path: P
     program.go_on()
     assert program.finish()[0] == 0
     assert [run.info.status for run in all_runs(sqlite_store)] == ["FINISHED"]
+
+
+#: Ten thousand points in several segments, in two runs inside each other.
+LONG = """
+    import trackdsl
+    with trackdsl.experiment("outer"):
+        with trackdsl.stage("inner") as run:
+            for n in range(15_000):
+                run.log_metric("m", n, step=n)
+"""
+
+
+def test_a_missing_segment_is_told(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
+    """A removed segment fails `sync`, which says what is gone, once; the runs that were open then say it too."""
+    assert start(LONG).finish()[0] == 0
+    (journal,) = journals(tmp_path / "spool")
+    (journal / "000002.seg").unlink()
+    assert "segment 2 is missing" in status()
+    done = sync()
+    assert done.returncode == 1
+    assert "segment 2 is missing" in done.stderr
+    assert "Everything that is left is delivered" in done.stdout
+    runs = {run.info.run_name: run for run in all_runs(sqlite_store)}
+    assert {run.data.tags["trackdsl.missing_segments"] for run in runs.values()} == {"segment 2"}
+    assert 5000 < len(points(runs["inner"], "m", sqlite_store)) < 15_000
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    again = sync()
+    assert (again.returncode, again.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_damage_of_every_kind_is_told_by_sync(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
+    """Without its first segment, or with one emptied, cut or of another number, `sync` exits with 1 and names it."""
+    kinds: dict[str, Callable[[Path], object]] = {
+        "segment 1 is missing": lambda journal: (journal / "000001.seg").unlink(),
+        "segment 2 is missing": lambda journal: os.truncate(journal / "000002.seg", 0),
+        "the end of segment 2 is missing": lambda journal: os.truncate(journal / "000002.seg", 100_000),
+        "segment 2 (its file holds segment 1) is missing": lambda journal: shutil.copy(
+            journal / "000001.seg", journal / "000002.seg"
+        ),
+        "segment 3 is missing": lambda journal: (journal / "000003.seg").unlink(),
+    }
+    for words, damage in kinds.items():
+        assert start(LONG).finish()[0] == 0
+        (journal,) = journals(tmp_path / "spool")
+        damage(journal)
+        done = sync()
+        assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+        assert not list(journals(tmp_path / "spool"))
+
+
+def status() -> str:
+    """What `trackdsl status` prints."""
+    command = [sys.executable, "-m", "trackdsl.cli", "status"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout

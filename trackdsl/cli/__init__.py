@@ -111,6 +111,9 @@ def sync(timeout: float, all_hosts: bool, host: str | None, assume_ended: bool, 
     Exits with 0 when nothing is left, with 1 when something is, and with 130 on Ctrl-C. What is left is kept, and
     nothing is delivered twice. A program that still runs counts as delivered up to where it is now.
 
+    Exits with 1 too when it finds that something is lost, and says what: segments of a journal that are missing,
+    damaged records, events that could not be recorded, what MLflow refused. Each loss is told once.
+
     Each host has a spool of its own, also where hosts share a home folder or a container gets a new name. With
     --all-hosts those of other hosts are delivered too, where it is sure that their programs have ended. Where that
     cannot be seen from here, `--host NODE --assume-ended` delivers what you know to have ended; run that on one machine

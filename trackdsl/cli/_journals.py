@@ -17,7 +17,7 @@ from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.journal import _spool
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._reader import START, Position, Reader
+from trackdsl.journal._reader import START, Position, Reader, missing_segments
 
 #: Events are counted one by one, and `trackdsl status` has to be quick.
 MOST_COUNTED = 10_000
@@ -96,6 +96,13 @@ class Journal:
     def bytes_left(self) -> int:
         """Bytes of events that are not delivered."""
         return bytes_between(self.directory, self.progress.position, self.end)
+
+    def missing(self) -> list[str]:
+        """What is gone of it: the segments, and ends of segments, that delivery did not find, or will not."""
+        gone = [] if self.problem else missing_segments(self.directory, self.progress.position)
+        if gone and (read_progress(self.directory) or Progress()).position != self.progress.position:
+            gone = []  # Delivery has removed them in the meantime.
+        return [*self.progress.missing, *(f"segment {number}" for number in gone)]
 
     def count(self) -> tuple[int, int]:
         """How many events wait, up to `MOST_COUNTED`, and how many were lost before they could be written."""

@@ -153,12 +153,14 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
         found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.brief_error}")
     elif progress.error and journal.problem is None:
         found.append(journal.brief_error)
+    found += [f"{what} is missing: what it held is lost" for what in journal.missing()]
     for count, what in (
         (progress.set_aside, "runs are set aside until that is mended; `trackdsl status --json` lists them"),
         (0 if progress.set_aside else progress.deferred - progress.aside, "artifacts wait for their store"),
         (progress.aside, "events wait for runs that another machine delivers"),
         (progress.damaged, "damaged records were skipped"),
         (progress.orphans, "events belong to runs that nothing is known of"),
+        (progress.refused, "things were refused by MLflow"),
         (lost, "events could not be recorded"),
     ):
         if count:
@@ -216,6 +218,8 @@ def _entry(journal: Journal) -> dict[str, Any]:
         ],
         "damaged": progress.damaged,
         "orphans": progress.orphans,
+        "missing": journal.missing(),
+        "refused": progress.refused,
         "lost": lost,
     }
 

@@ -21,8 +21,10 @@ from trackdsl.cli._goals import Goals
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import Journal, look, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
+from trackdsl.delivery import _losses
 from trackdsl.delivery._client import wake
 from trackdsl.delivery._environment import Handed, current, hand_over
+from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment, take_lock
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
@@ -54,7 +56,7 @@ def run(named: Path | None, timeout: float) -> None:
 def deliver(
     spool: Path, timeout: float, only: Collection[Path] | None = None, *, command: str = "trackdsl sync"
 ) -> bool:
-    """Deliver what is in a spool, and tell what came of it; whether nothing is left.
+    """Deliver what is in a spool, and tell what came of it; whether nothing is left, and nothing more was lost.
 
     Args:
         spool: the spool.
@@ -62,6 +64,7 @@ def deliver(
         only: the journals to deliver; all by default.
         command: what to run again where something is left.
     """
+    before = _losses.read(spool)
     found = [journal for journal in look(spool) if journal.waits and (only is None or journal.directory in only)]
     if not found:
         click.echo(f"Nothing is waiting in {spool}.")
@@ -73,14 +76,31 @@ def deliver(
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Nothing is lost: what is left is delivered by the next `{command}`.", err=True)
         sys.exit(_INTERRUPTED)
+    lost = _words(_losses.read(spool), before)
     left = goals.left()
     if left or len(goals) < len(found):
         _tell_left(spool, {journal.directory for journal in found if journal.problem} | set(left), command)
+        _tell_lost(lost)
         return False
-    click.echo(f"Everything is delivered: {goals.summary()}.")
+    click.echo(f"Everything{' that is left' if lost else ''} is delivered: {goals.summary()}.")
+    _tell_lost(lost)
     if log.warnings:
         click.echo(f"There were {log.warnings} warnings on the way: see {spool / LOG}.", err=True)
-    return True
+    return not lost
+
+
+def _words(now: dict[str, Losses], before: dict[str, Losses]) -> list[str]:
+    """What was lost since an earlier look, a line for each journal."""
+    found = [(losses.program, losses.since(before.get(name)).words()) for name, losses in now.items()]
+    return [f"{program}: {words}" for program, words in found if words]
+
+
+def _tell_lost(lost: list[str]) -> None:
+    if not lost:
+        return
+    click.echo("Part of what was recorded is lost, as tags of the runs say too:", err=True)
+    for line in lost:
+        click.echo(f"  {line}", err=True)
 
 
 def _deliver(spool: Path, goals: Goals, only: Collection[Path] | None) -> None:

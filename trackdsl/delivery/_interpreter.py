@@ -104,9 +104,12 @@ class Interpreter:
         self.blocked = BlockedRuns(stream.directory)
         self.writer = RunWriter(stream, shared.foreign, shared.points, shared.tables, refuse)
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
-        self.creation = RunCreation(refuse)
-        self.git = GitTags(stream.directory, stream.runs, refuse, self._block_with)
+        self.creation = RunCreation(stream.note_refusal)
+        self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, self._block_with)
         self.last_time = 0
+        #: Tags that tell of damage where no run was open: for the runs that are opened until they are delivered.
+        self._untold: dict[str, str] = {}
+        self._opened_since = False
         for id_ in self.blocked.ids():
             if id_ not in self._orphans.runs:  # It was delivered just before delivery died, or its end is asked anew.
                 self.blocked.remove(id_)
@@ -154,10 +157,12 @@ class Interpreter:
             if not self._block(sink, event.run, error, Aside(event, end)):
                 raise
 
-    def note_damage(self, count: int) -> None:
-        """Tell of damage on a run that was open."""
-        for id_ in self._runs.still_open()[:1]:
-            self._gather(events.Tags(id_, {"trackdsl.damaged_records": str(count)}))
+    def note_damage(self, tags: dict[str, str]) -> None:
+        """Tag the runs that may have been written to where a journal is damaged; the next run where there are none."""
+        found = self._runs.maybe_written()
+        for id_ in found:
+            self._gather(events.Tags(id_, tags))
+        self._untold = {} if found else self._untold | tags
 
     def flush(self, sink: Sink) -> None:
         """Send everything that was gathered."""
@@ -175,12 +180,15 @@ class Interpreter:
         """Forget what was gathered: it will be read again from where the spacing was this."""
         self.writer.outbox.clear()
         self._stretch.clear()
+        self._opened_since = False
         self.sampling.forget()
         self.writer.spacing = spacing
 
     def delivered(self) -> None:
         """What was flushed counts as delivered now, and will not be read again."""
         self._stretch.clear()
+        if self._opened_since:
+            self._untold, self._opened_since = {}, False
         self._orphans.noted()
         self.blocked.delivered()
         self.sampling.delivered()
@@ -304,6 +312,8 @@ class Interpreter:
             tags = _compose.process_tags(self._stream.origin) | self.git.of_new_run(event.run)
             tags |= _compose.run_tags(event) | links
             run, rest = self.creation.create(sink, event, parent, tags, in_doubt=in_doubt)
+            rest.batch.tags.update(self._untold)
+            self._opened_since = True
             self._add_rest(event.run, run, rest)
             self._runs.add(event.run, run)
         self._parents.opened(event)

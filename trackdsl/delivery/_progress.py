@@ -42,6 +42,8 @@ class Progress(msgspec.Struct, array_like=True):
         failures: how often delivery has failed.
         aside: how many events wait for runs that another machine delivers.
         set_aside: how many runs cannot be made or written as things are; see `_blocked.py`.
+        missing: the segments, and ends of segments, that were gone before they were delivered.
+        refused: how much the store refused: fields, artifacts, whatever was written to a deleted run.
     """
 
     count: int = 0
@@ -60,6 +62,8 @@ class Progress(msgspec.Struct, array_like=True):
     failures: int = 0
     aside: int = 0
     set_aside: int = 0
+    missing: list[str] = []
+    refused: int = 0
 
     @property
     def position(self) -> Position:
@@ -109,6 +113,10 @@ class ProgressFile:
             payload = _encode(msgspec.structs.replace(progress, points=kept, error=progress.error[:200]))
         start = (progress.count % 2) * _SLOT
         self._map[start : start + _HEAD.size + len(payload)] = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+    def to_disk(self) -> None:
+        """Bring it to the disk, before segments are removed that it says are delivered."""
+        self._map.flush()
 
     def close(self) -> None:
         """Unmap the file."""

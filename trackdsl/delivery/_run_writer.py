@@ -182,6 +182,7 @@ class RunWriter:
 
     def _omit(self, id_: bytes, run: KnownRun, place: str, reason: str) -> None:
         self.outbox.of(id_, run).add_tag(f"trackdsl.omitted.{place}", reason[:500])
+        self._stream.progress.refused += 1
         logger.warning("trackdsl: %r is left out: %s", place, reason)
 
     def _add_input(self, sink: Sink, run: KnownRun, event: events.Input) -> None:

@@ -100,6 +100,10 @@ class RunMap:
         """Ids of the runs that nobody has ended, latest first."""
         return [id_ for id_, run in reversed(self._runs.items()) if run.open]
 
+    def maybe_written(self) -> list[bytes]:
+        """Ids of the runs that the program of this journal may still write to: those of others it does not end."""
+        return [id_ for id_, run in self._runs.items() if run.open or not run.ours]
+
     def ours(self) -> list[bytes]:
         """Ids of the runs that the program of this journal opened."""
         return [id_ for id_, run in self._runs.items() if run.ours]

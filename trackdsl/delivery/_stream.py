@@ -9,9 +9,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import msgspec
+
 from trackdsl._process import Origin
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_prose, mask_text
+from trackdsl.delivery import _losses
 from trackdsl.delivery._interpreter import Interpreter, Shared
+from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._progress import ProgressFile
 from trackdsl.delivery._runs import RunMap
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
@@ -22,6 +26,8 @@ from trackdsl.journal._reader import Entry, Position, Reader, segments
 from trackdsl.journal._spool import remove_journal
 
 _STRETCH = 2000
+#: So many are named; a journal of which more is gone is lost anyway.
+_MOST_MISSING = 100
 
 
 class Stream:
@@ -47,11 +53,13 @@ class Stream:
         self.gathering = False
         self._shared = shared
         self._in_hand = False
+        self._told: tuple[object, ...] = ()
         self._file = ProgressFile(directory, write=True)
         self.progress = self._file.read()
-        self._reader = Reader(directory, self.progress.position)
-        # Where the note of the intent is lost, everything may have been sent.
+        # Where the note of the intent is lost, everything may have been sent, and segments have been removed.
         unknown = not self.progress.count and bool(self.runs)
+        found = segments(directory) if unknown else []
+        self._reader = Reader(directory, Position(found[0], 0) if found else self.progress.position)
         self._doubt_until = Position(1 << 62, 0) if unknown else self.progress.intent
         self._interpreter = Interpreter(self, shared, self._refuse, self._skip_orphan)
         self._forget()
@@ -78,7 +86,7 @@ class Stream:
             return self._retry_alone(sink) if alive else self._finish(sink)
         self._in_hand = True
         self._note_intent()
-        damaged, orphans = self.progress.damaged, self.progress.orphans
+        before = msgspec.structs.replace(self.progress, missing=[*self.progress.missing])
         try:
             # Inside: whatever fails from here on, these entries are read again.
             self._interpreter.git.tell(sink)
@@ -87,7 +95,8 @@ class Stream:
         except BaseException as error:
             self._reader.position = start
             self._forget()
-            self.progress.damaged, self.progress.orphans = damaged, orphans
+            for name in ("damaged", "orphans", "missing", "refused"):
+                setattr(self.progress, name, getattr(before, name))
             if not isinstance(error, NotYet):
                 # Whatever was sent of this stretch is looked up the next time.
                 self._doubt_until = max(self._doubt_until, entries[-1].end)
@@ -156,7 +165,7 @@ class Stream:
         """
         for number, entry in enumerate(entries):
             if entry.event is None:
-                self._skip_damage()
+                self._skip_damage(entry.missing)
                 continue
             try:
                 self._interpreter.apply(sink, entry.event, entry.end, in_doubt=entry.end <= self._doubt_until)
@@ -172,6 +181,11 @@ class Stream:
         self._interpreter.forget(Spacing(self.progress.points, self.progress.clock))
 
     def _refuse(self, what: str, error: Exception) -> None:
+        self.progress.refused += 1
+        self.note_refusal(what, error)
+
+    def note_refusal(self, what: str, error: Exception) -> None:
+        """Note something that the store refused, and that is kept in another way or was not recorded by the program."""
         self.progress.error = mask_text(f"MLflow refused {what}: {error}")[:1000]
         logger.warning("trackdsl: %s", self.progress.error)
 
@@ -182,10 +196,25 @@ class Stream:
             )
         self.progress.orphans += 1
 
-    def _skip_damage(self) -> None:
+    def _skip_damage(self, missing: str) -> None:
+        if missing:
+            logger.warning("trackdsl: %s of %s is missing: what it held is lost", missing, self.directory)
+            if len(self.progress.missing) < _MOST_MISSING:
+                self.progress.missing.append(missing)
+            self._interpreter.note_damage({"trackdsl.missing_segments": ", ".join(self.progress.missing)})
+            return
         self.progress.damaged += 1
         logger.warning("trackdsl: a damaged record in %s was skipped", self.directory)
-        self._interpreter.note_damage(self.progress.damaged)
+        self._interpreter.note_damage({"trackdsl.damaged_records": str(self.progress.damaged)})
+
+    def _note_losses(self, unrecorded: int = 0) -> None:
+        """Let `trackdsl sync` know what is lost, also once this journal is gone."""
+        known = self.progress
+        told = (tuple(known.missing), known.damaged, known.orphans, known.refused, unrecorded)
+        if any(told) and told != self._told:
+            self._told = told
+            program = f"{mask_prose(self.origin.source)} (pid {self.origin.pid})"
+            _losses.note(self.directory.parent.parent, Losses(self.directory.name, program, *told))
 
     def _retry(self, sink: Sink) -> bool:
         """Try again what was kept for later."""
@@ -226,6 +255,7 @@ class Stream:
             raise NotYet(self._interpreter.reason(), pause=blocked.next_try() if blocked else None, blocks=True)
         if self.progress.deferred or self.runs.still_open():
             return True  # What was delivered just now may have to be ended.
+        self._note_losses(self._reader.lost())
         self.finished = True
         self.close()
         remove_journal(self.directory)
@@ -264,6 +294,9 @@ class Stream:
         self.progress.clock = self._interpreter.spacing.now
         self._file.write(self.progress)
         self._interpreter.delivered()
-        for number in segments(self.directory):
-            if number < position.segment:
-                (self.directory / f"{number:06d}.seg").unlink(missing_ok=True)
+        self._note_losses()
+        delivered = [number for number in segments(self.directory) if number < position.segment]
+        if delivered:
+            self._file.to_disk()
+        for number in delivered:
+            (self.directory / f"{number:06d}.seg").unlink(missing_ok=True)

@@ -100,7 +100,7 @@ class Reader:
         """How many events the writer could not write, as noted in the latest segment."""
         numbers = segments(self.directory)
         data = self._data(numbers[-1]) if numbers else None
-        return fmt.LOST.unpack_from(data, fmt.LOST_OFFSET)[0] if data else 0
+        return fmt.LOST.unpack_from(data, fmt.LOST_OFFSET)[0] if data and len(data) >= fmt.HEADER_SIZE else 0
 
     def close(self) -> None:
         """Unmap the segment."""
@@ -268,9 +268,9 @@ def missing_segments(directory: Path, position: Position) -> list[int]:
     """The numbers of segments that should be there, for all that is not delivered: between others, or partly read."""
     found = segments(directory)
     first = position.segment or 1
-    # Of one that was read up to its end, and is gone, nothing is known: it may have been the last.
-    last = max([position.segment if position.offset < _GONE else 0, *found])
-    return [number for number in range(first, last + 1) if number not in found]
+    if position.offset >= _GONE:  # It was missed already.
+        first += 1
+    return [number for number in range(first, max([position.segment, *found]) + 1) if number not in found]
 
 
 def _beginning(path: Path) -> bytes:

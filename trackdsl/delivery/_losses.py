@@ -1,0 +1,97 @@
+"""What is known to be lost of each journal, in a file of the spool: `trackdsl sync` tells it once the journal is gone.
+
+One JSON line each time that more is lost; the last line of a journal counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from trackdsl._decoders import json_decoder
+from trackdsl.errors import logger
+from trackdsl.journal._files import open_regular, read_regular
+
+_NAME = "losses"
+#: In bytes; what a longer file tells was told long ago.
+_MOST = 1 << 20
+_UNKNOWN = " that nothing is known of"
+
+
+class Losses(msgspec.Struct, frozen=True):
+    """What is lost of one journal.
+
+    Attributes:
+        journal: the name of its folder.
+        program: who wrote it, for people.
+        missing: the segments, and ends of segments, that are gone.
+        damaged: how many damaged records were skipped.
+        orphans: how many events belong to runs that nothing is known of.
+        refused: how much MLflow refused.
+        unrecorded: how many events the program could not record.
+    """
+
+    journal: str
+    program: str
+    missing: tuple[str, ...] = ()
+    damaged: int = 0
+    orphans: int = 0
+    refused: int = 0
+    unrecorded: int = 0
+
+    def since(self, before: Losses | None) -> Losses:
+        """What was lost since an earlier look."""
+        if before is None:
+            return self
+        return msgspec.structs.replace(
+            self,
+            missing=self.missing[len(before.missing) :],
+            damaged=self.damaged - before.damaged,
+            orphans=self.orphans - before.orphans,
+            refused=self.refused - before.refused,
+            unrecorded=self.unrecorded - before.unrecorded,
+        )
+
+    def words(self) -> str:
+        """What is lost, for people; empty where nothing is.
+
+        Example:
+            >>> Losses("j", "p", missing=("segment 2",), damaged=1).words()
+            'segment 2 is missing, 1 damaged record was skipped'
+        """
+        found = [f"{what} {'are' if what.startswith('segments') else 'is'} missing" for what in self.missing]
+        for count, one, many in (
+            (self.damaged, "damaged record was skipped", "damaged records were skipped"),
+            (self.orphans, f"event belongs to a run{_UNKNOWN}", f"events belong to runs{_UNKNOWN}"),
+            (self.refused, "thing was refused by MLflow", "things were refused by MLflow"),
+            (self.unrecorded, "event could not be recorded", "events could not be recorded"),
+        ):
+            if count > 0:
+                found.append(f"{count:,} {one if count == 1 else many}")
+        return ", ".join(found)
+
+
+def note(spool: Path, losses: Losses) -> None:
+    """Add a line to the file of a spool."""
+    try:
+        descriptor = open_regular(spool / _NAME, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        with open(descriptor, "ab", buffering=0) as file:
+            if file.tell() > _MOST:
+                file.truncate(0)
+            file.write(msgspec.json.encode(losses) + b"\n")
+    except OSError as error:
+        logger.warning("trackdsl cannot note in %s what is lost of %s: %s", spool, losses.journal, error)
+
+
+def read(spool: Path) -> dict[str, Losses]:
+    """What is lost of the journals of a spool, by their names."""
+    found: dict[str, Losses] = {}
+    with contextlib.suppress(OSError):
+        for line in read_regular(spool / _NAME).split(b"\n"):
+            with contextlib.suppress(msgspec.MsgspecError, ValueError):
+                losses: Losses = json_decoder(Losses).decode(line)
+                found[losses.journal] = losses
+    return found
