@@ -80,7 +80,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     errors._reported.clear()
     errors.set_strict(False)
     _secrets.choose_names()
-    _secrets._remembered.clear()
+    _secrets._memory.remembered.clear()
 
 
 @dataclass

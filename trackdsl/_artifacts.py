@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trackdsl._events import File
 from trackdsl._places import fitted, inside, masked, safe
 from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
-from trackdsl._secrets import mask_literals, mask_prose
+from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.errors import report, told
 from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
 from trackdsl.handlers.json import tree_of, write_json
@@ -53,7 +53,7 @@ def snapshot_content(run: Run, source: Path, artifact_path: str | None) -> None:
 
 def write_text(run: Run, text: str, artifact_file: str) -> None:
     """Keep text as a file."""
-    keep(run, artifact_file, lambda to: _write(to, mask_literals(str(text))))
+    keep(run, artifact_file, lambda to: _write(to, mask_text(str(text))))
 
 
 def write_structure(run: Run, value: Any, artifact_file: str) -> None:

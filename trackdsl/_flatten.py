@@ -11,7 +11,7 @@ from typing import Any
 
 from trackdsl._events import Scalar
 from trackdsl._quiet import quiet
-from trackdsl._secrets import is_secret, mask_text, remember
+from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
 from trackdsl.errors import told
 from trackdsl.handlers._registry import class_name, handler_for
 from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence
@@ -95,12 +95,13 @@ class Flat:
         try:
             handler = handler_for(kind)
             if handler is sequence:
-                self._add_list(key, path, value)
+                self._add_list(key, path, mask_items(value) if len(value) <= MAX_LIST else value)
                 return
             parts = handler.children(value)
             if parts is None:
                 values[key] = handler.summary(value)
                 return
+            parts = mask_entry(parts)
         except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
             self._omit(key, value, error)
             return

@@ -10,7 +10,7 @@ from trackdsl import _artifacts
 from trackdsl._datasets import record_input
 from trackdsl._record import append_tags, record_metrics, to_number
 from trackdsl._run import Run
-from trackdsl._secrets import is_secret_name, mask_text
+from trackdsl._secrets import is_secret_name, mask_entry, mask_text
 from trackdsl.errors import report, told
 from trackdsl.handlers._registry import handler_for, handler_of, is_array_like, is_mock, offers
 from trackdsl.handlers.json import Repeats, name_of_key
@@ -174,7 +174,7 @@ def leaves(value: Any, prefix: str, cut: Callable[[], None] | None = None) -> It
 
 
 def _leaves(value: Any, prefix: str, around: tuple[int, ...], repeats: Repeats) -> Iterator[tuple[str, Any]]:
-    parts = handler_for(type(value)).children(value) or {}
+    parts = mask_entry(handler_for(type(value)).children(value) or {})
     if repeats.over(value, len(parts)):
         return
     inside = (*around, id(value))

@@ -12,7 +12,7 @@ import msgspec
 from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, encode
 from trackdsl._flatten import Flat
 from trackdsl._quiet import quiet
-from trackdsl._secrets import clean_names, is_secret, mask_literals, mask_name, mask_prose, remember
+from trackdsl._secrets import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import TrackdslError, report, told
 from trackdsl.handlers._registry import class_name, is_mock, offers
 
@@ -172,7 +172,7 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
     for key, value in pairs:
         name = _name(key)
         try:
-            found[name] = remember(value) if is_secret(name, value) else mask_literals(str(value))
+            found[name] = remember(value) if is_secret(name, value) else mask_text(str(value))
         except Exception as error:
             found[f"trackdsl.omitted.{name}"] = mask_prose(told(error))[:500]
     return found

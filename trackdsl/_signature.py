@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from trackdsl import _secrets, markers
+from trackdsl import markers
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
 from trackdsl._secrets import MASK, is_secret, is_secret_name, mask_text
+from trackdsl._secrets import _names as secret_names
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import Annotations, Fields, annotations_of, fields_of
@@ -101,7 +102,7 @@ class CallPlan:
         Returns:
             what `out` could not hold; None where all arguments are plain.
         """
-        if self._version != _secrets.version:
+        if self._version != secret_names.version:
             self._prepare(args)
         if self._indirect and not self._fits(args, kwargs):
             return self._misfit_params(out, args, kwargs)
@@ -277,7 +278,7 @@ class CallPlan:
             taken[place] = name
 
     def _prepare_late(self, args: tuple[Any, ...]) -> None:
-        if self._version != _secrets.version:
+        if self._version != secret_names.version:
             self._prepare(args)
 
     def _prepare(self, args: tuple[Any, ...] | None = None) -> None:
@@ -287,7 +288,7 @@ class CallPlan:
         if self._receiver is not None and args is not None:
             self._leading = self._receiver.name if self._receiver.leads(args) else None
             self._receiver = None
-        self._version = _secrets.version
+        self._version = secret_names.version
         self._left_out = self._dropped if self._leading is None else {*self._dropped, self._leading}
         self._secret = {name for name in self.names if is_secret_name(name)} | self._marked_secret
         if args is not None:  # Nobody is there any more to be told of two that are to have one name.

@@ -16,7 +16,7 @@ from trackdsl import _images
 from trackdsl._events import Table
 from trackdsl._places import fitted, masked
 from trackdsl._record import append_tags, encode_safely
-from trackdsl._secrets import is_secret, is_secret_name, mask_literals, mask_prose, mask_text, remember
+from trackdsl._secrets import is_secret, is_secret_name, mask_entry, mask_prose, mask_text, remember
 from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers._registry import class_name, handler_for, is_array_like
 from trackdsl.handlers.json import tree_of
@@ -107,7 +107,7 @@ def _of_records(records: Any) -> Rows:
         parts = handler_for(type(record)).children(record)
         if parts is None:
             raise TypeError(f"a row that is a {class_name(record)} has no columns")
-        found.append(dict(parts))
+        found.append(dict(mask_entry(parts)))
     columns = list(dict.fromkeys(name for record in found for name in record))
     return columns, [[record.get(name) for name in columns] for record in found]
 
@@ -143,7 +143,7 @@ def _cell_writer(run: Run, place: str) -> Callable[[Any], Any]:
         if kind is int:
             return value if -_INT64 <= value < _INT64 else str(value)
         if kind is str:
-            return _text(mask_literals(value))
+            return _text(mask_text(value))
         if kind.__name__ in _MISSING:
             return None
         if _images.is_picture(value):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trackdsl._secrets import MASK, is_secret, mask_text
+from trackdsl._secrets import MASK, is_secret, mask_entry, mask_items, mask_text
 from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers.binary import masked
 from trackdsl.handlers.json import is_scalar
@@ -53,17 +53,18 @@ def _tells(value: Any) -> bool:
 def _parts(value: Any) -> Iterable[Any] | None:
     """What a value is made of; None where a name or an annotation says that there is a secret."""
     if isinstance(value, (list, tuple, *GROUPS)) and not hasattr(value, "_fields"):
-        return list(value)
+        items = list(value) if isinstance(value, GROUPS) else value
+        return list(value) if mask_items(items) is items else None
     try:
         handler = handler_for(type(value))
         parts: Mapping[Any, Any] = handler.children(value) or {}
-        if any(is_secret(str(key), part) for key, part in parts.items()):
+        if any(is_secret(str(key), part) for key, part in parts.items()) or mask_entry(parts) is not parts:
             return None
     except Exception:  # The user's objects may raise whatever they are asked.
         return []
     if isinstance(handler, Structure) and any(_is_concealed(value, key, part) for key, part in parts.items()):
         return None
-    return [*(key for key in parts if isinstance(key, str)), *parts.values()]
+    return [*(key for key in parts if isinstance(key, (str, tuple))), *parts.values()]
 
 
 def _is_concealed(value: Any, name: Any, part: Any) -> bool:

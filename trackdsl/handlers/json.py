@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackdsl._secrets import is_secret, mask_text, remember
+from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
 from trackdsl.handlers._registry import Handler, Scalar, class_name, full_name, handler_for
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ class _Sequence(Json):
         length = f"{type(value).__name__} of {len(value)}"
         if len(value) > MAX_ITEMS:
             return length, False
+        value = mask_items(value)
         if is_flat(value):
             text = _short_line(value)
             if text is not None:
@@ -171,7 +172,7 @@ class _Sequence(Json):
             elif len(item) > MAX_ITEMS or len(inside) > _MAX_DEPTH or id(item) in inside:
                 word = f"{kind.__name__} of {len(item)}"
             else:
-                left = self._add_words(words, item, left, inside)
+                left = self._add_words(words, mask_items(item), left, inside)
                 word = ""
             words.append(word)
             left -= len(word)
@@ -265,12 +266,12 @@ def _tree_of(value: Any, around: tuple[int, ...], repeats: Repeats) -> Any:
         return class_name(value)
     if is_list:
         numbers = _NUMBERS.issuperset(map(type, value))
-        return list(value) if numbers else [_tree_of(item, inside, repeats) for item in value]
+        return list(value) if numbers else [_tree_of(item, inside, repeats) for item in mask_items(value)]
     found: dict[str, Any] = {}
-    for key, part in parts.items():
+    for key, part in mask_entry(parts).items():
         name = name_of_key(key)
         hidden = is_secret(name, part)
-        found[name] = remember(part) if hidden else _tree_of(part, inside, repeats)
+        found[mask_text(name)] = remember(part) if hidden else _tree_of(part, inside, repeats)
     return found
 
 

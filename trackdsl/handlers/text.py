@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trackdsl._secrets import mask_literals, mask_prose, mask_text
+from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.handlers._registry import Handler, Scalar
 
 
@@ -22,7 +22,7 @@ class Text(Handler):
     def write(self, value: Any, path: Path) -> None:
         """See `Handler`."""
         # The text of an object may tell its fields, as that of a dataclass does.
-        text = mask_literals(str.__str__(value)) if isinstance(value, str) else mask_prose(str(value))
+        text = mask_text(str.__str__(value)) if isinstance(value, str) else mask_prose(str(value))
         path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
     def read(self, path: Path) -> str:

@@ -1,0 +1,86 @@
+"""Masking of texts: everything that is recorded goes through one of these."""
+
+from __future__ import annotations
+
+import os
+
+from trackdsl import errors
+from trackdsl._secrets._memory import LONG, SHORT, clean_names, longest_first, remembered, without, without_remembered
+from trackdsl._secrets._names import is_secret_name, may_name_a_secret
+from trackdsl._secrets._shapes import without_shapes
+
+_MAX_CLEAN = 10_000
+#: Their values are where the program runs, which is in every traceback.
+_PLACES = frozenset(["PWD", "OLDPWD"])
+#: A shorter text holds no secret and its name.
+_SHORTEST = 6
+
+
+def mask_text(text: str) -> str:
+    """Mask what has the shape of a secret, what the text itself gives the name of one, and remembered values.
+
+    Cheap where there is none.
+
+    >>> mask_text("postgresql://me:hunter2@db/x"), mask_text("https://host/x?api_key=hunter2")
+    ('postgresql://***@db/x', 'https://host/x?api_key=***')
+    >>> mask_text("Login(password='hunter2'); token = tokens[i]")
+    'Login(password=***); token = tokens[i]'
+    """
+    if len(text) < _SHORTEST:
+        return text
+    text = without_shapes(text)
+    if "-" in text and (" -" in text or "--" in text or "'-" in text or '"-' in text or text[0] == "-"):
+        from trackdsl._secrets._commands import without_options  # What most programs need not wait for.
+
+        text = without_options(text)
+    if _may_assign(text):
+        text = _without_assigned(text)
+    return without_remembered(text)
+
+
+def _may_assign(text: str) -> bool:
+    """Whether a text may give a name a value, in one of the ways that are looked for; as quick as that can be."""
+    return (
+        ":" in text
+        or "=" in text
+        or ("," in text and ("'" in text or '"' in text))
+        or "</" in text
+        or "%3" in text
+        or "password " in text
+        or ("PASSWORD " in text and "'" in text)
+    )
+
+
+def _without_assigned(text: str, *, everything: bool = False) -> str:
+    if not may_name_a_secret(text):
+        return text
+    from trackdsl._secrets._assigned import without_assigned  # What most programs need not wait for.
+
+    return without_assigned(text, everything=everything)
+
+
+def mask_name(name: str) -> str:
+    """The same for a name, which comes again and again."""
+    masked = mask_text(name)
+    if len(clean_names) >= _MAX_CLEAN:
+        clean_names.clear()
+    clean_names.add(masked)
+    return masked
+
+
+def mask_prose(text: str) -> str:
+    """Mask secrets in messages: the same, those of the environment, and whatever secret names are given.
+
+    >>> mask_prose("login(password=hunter)")
+    'login(password=***)'
+    """
+    text = _without_assigned(mask_text(text), everything=True)
+    found = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= LONG and is_secret_name(name) and name not in _PLACES
+    }
+    return without(text, longest_first(found | remembered.within(text, SHORT)))
+
+
+errors.mask = mask_prose

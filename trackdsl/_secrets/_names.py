@@ -1,0 +1,240 @@
+"""The names that secrets stand under: `password`, `api_key`, the same in other languages, and those of the user's."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from fnmatch import translate
+from functools import cache, lru_cache
+
+#: Letters that no Unicode normal form takes apart.
+_LETTERS = str.maketrans(
+    {"ł": "l", "đ": "d", "ð": "d", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "\u0131": "i", "þ": "th"}
+    | {"Ł": "L", "Đ": "D", "Ð": "D", "Ø": "O", "ẞ": "SS", "Æ": "AE", "Œ": "OE", "Þ": "TH"}
+)
+#: Marks that belong to the letter before them, in text that is taken apart into letters and accents, and in Indic
+#: languages, Thai, Arabic and Hebrew: what a name may have beside what `\w` matches.
+MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0e4e\u3099\u309a"
+_ACCENTS = re.compile("[\u0300-\u036f\u3099\u309a]+")
+
+
+def fold(text: str) -> str:
+    """Text without accents, and with wide and narrow letters as usual ones.
+
+    >>> fold("Contraseña"), fold("hasło")
+    ('Contrasena', 'haslo')
+    """
+    return text if text.isascii() else _ACCENTS.sub("", unicodedata.normalize("NFKD", text.translate(_LETTERS)))
+
+
+#: Letters as JSON writes them, and bytes of UTF-8 as URLs and Python do.
+_ESCAPED_LETTER = re.compile(r"\\+u([0-9A-Fa-f]{4})")
+_ESCAPED_BYTES = re.compile(r"(?:(?:\\+x|%)[89A-Fa-f][0-9A-Fa-f])+")
+
+#: Words for a password in languages that are not written in Latin letters; `_` stands between words.
+_FOREIGN = fold(
+    "парол|лозинка|пассворд|құпиясөз|密码|密碼|口令|密钥|密鑰|令牌|パスワード|合言葉|비밀번호|패스워드|암호|סיסמה|סיסמא"
+    "|كلمة_المرور|كلمة_السر|كلمة_مرور|رمز_عبور|گذرواژه|κωδικος_προσβασης|συνθηματικο|รหัสผ่าน|पासवर्ड|পাসওয়ার্ড|գաղտնաբառ|პაროლი"
+).split("|")
+
+#: Names are matched in small letters with `_` between their words, by the first of these that is in them.
+_SECRET_NAMES = {
+    "pass": r"pass_?w(?:or)?d(?!less)|pass_?wo?e?rt|pass_?ord(?![a-z])|pass_?phrase|pass_?codes?(?![a-z])|^pass$"
+    r"|(?:mots?_?de|palavras?)_?passe(?![a-z])"
+    r"|(?:^|_)(?:db|database|sql|mysql|pg|postgres|redis|mongo|amqp|smtp|imap|mail|email|ftp|sftp|ssh|ldap|http|proxy"
+    r"|user|admin|root|login|auth)_pass$",
+    "pw": r"pwd$|(?:^|_)pw$",
+    "secret": r"secrets?(?![a-z])|secret_?key|secret[oa]s?(?![a-z])",
+    "key": r"(?:api|access|private|encryption)_?keys?(?![a-z])"
+    r"|(?:^|_)(?:decryption|signing|ssh|rsa|dsa|gpg|pgp|pem|account|subscription|license|master|service|shared|deploy"
+    r"|hmac|aes|tls|ssl|jwt|open_?ai|anthropic|azure|aws|gcp|google|gemini|cohere|mistral|groq|wandb|comet|neptune|hf"
+    r"|hugging_?face|github|gitlab|slack|stripe|twilio|sendgrid|pinecone|databricks)_?keys?$",
+    "token": r"auth_?tokens?(?![a-z])|(?:^|_)(?:access|refresh|api|bearer|id|session|security|oauth2?|csrf|xsrf|sas"
+    r"|jwt|personal|hf|hugging_?face|github|gitlab|slack|bot|deploy|webhook)_?tokens?(?![a-z])",
+    "cred": r"credentials?(?![a-z])|(?:^|_)creds?(?![a-z])",
+    "auth": r"(?:^|_)auth(?:_?(?:header|key|code))?$|authorization(?:_header)?$|auth_?tokens?(?![a-z])",
+    "bearer": r"(?:^|_)bearer(?:_auth)?$",
+    "conn": r"conn(?:ection)?_?str(?:ing)?s?(?![a-z])",
+    "dsn": r"(?:^|_)dsns?$",
+    "jwt": r"(?:^|_)jwts?$",
+    "cookie": r"(?:^|_)set_?cookies?$",
+    # Passwords and keys in other languages, without accents.
+    "mdp": r"(?:^|_)mdp$",
+    "contras": r"contrase(?:na|nia|nya)|contrasinal",
+    "clave": r"^clave$|(?:^|_)clave_?(?:de_)?(?:secreta|privada|api|acceso)",
+    "chave": r"(?:^|_)chave_?(?:de_)?(?:secreta|privada|api|acesso)",
+    "cle_": r"(?:^|_)cle_(?:secrete|privee|api|d_acces)",
+    "senha": r"(?:^|_)senhas?(?![a-z])",
+    "kenn": r"kenn_?w(?:ort|oert)",
+    "schl": r"(?:api|zugangs|zugriffs)_?schlue?ssel",
+    "geheim": r"geheim(?:nis|wort|schlue?ssel)",
+    "wacht": r"wacht_?woord",
+    "paswoord": r"paswoord",
+    "senord": r"loe?senord",
+    "adgangskode": r"adgangskode",
+    "kodeord": r"kodeord",
+    "lykilord": r"lykilord",
+    "salasana": r"salasana",
+    "hasl": r"(?:^|_)hasl[oa](?![a-z])",
+    "hesl": r"(?:^|_)hesl[oa](?![a-z])",
+    "gesl": r"(?:^|_)gesl[oa](?![a-z])",
+    "lozink": r"lozink[aeu]",
+    "parol": r"(?:^|_)parol(?:a|as|i)?(?![a-z])|parool",
+    "jelsz": r"jelsz[oa]",
+    "slaptazod": r"slaptazod",
+    "sifre": r"(?:^|_)sifre(?:si|niz|m)?(?![a-z])",
+    "pasahitz": r"pasahitz",
+    "khau": r"(?:^|_)mat_?khau(?![a-z])",
+    "sandi": r"(?:^|_)kata_?sandi(?![a-z])",
+    "laluan": r"kata_?laluan",
+    **{word: re.escape(word) for word in _FOREIGN},
+}
+
+
+def _any_of_words(words: Iterable[str]) -> str:
+    """A pattern that finds one of these words several times quicker than `a|b|c` does: it reads no letter twice."""
+    ends: dict[str, list[str]] = {}
+    for word in words:
+        ends.setdefault(word[:1], []).append(word[1:])
+    if "" in ends:
+        return ""
+    found = [re.escape(first) + _any_of_words(rest) for first, rest in ends.items()]
+    return found[0] if len(found) == 1 else f"(?:{'|'.join(found)})"
+
+
+#: Names may be written with letters, or bytes of UTF-8, as numbers.
+_ESCAPES = re.compile(r"\\[ux][0-9a-f]|%[c-e][0-9a-f]%")
+_ROOTS = re.compile(_any_of_words(_SECRET_NAMES))
+
+
+@cache
+def _pattern(root: str) -> re.Pattern[str]:
+    return re.compile(_SECRET_NAMES[root])
+
+
+#: Secret but for the word before it: `pad_token` and `cost_per_token` belong to language models.
+_TOKEN_NAME = re.compile(
+    r"(?:^|([^\W_]{1,20})_)(?:token(?:_?v?\d{1,4}|_value|_str(?:ing)?)?|cookies?(?:_(?:jar|header|value|string))?)$"
+)
+_HARMLESS = re.compile(
+    r"pad(?:ding)?|[besu]os|eo[dt]|sot|unk(?:nown)?|mask(?:ed)?|cls|class|sep(?:arator)?|stop|next|new|last|first|prev"
+    r"|previous|current|image|img|audio|video|visual|vision|speech|start|end|begin|prefix|suffix|special|per|max|min|num|n"
+    r"|total|use|add|input|output|prompt|target|query|register|text|word|char|sub|subword|blank|control|placeholder"
+    r"|trigger|draft|speculative|vocab|system|assistant|tool|think|thinking|timestep|dist|distillation|accept|allow"
+    r"|enable|has|is"
+)
+_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.\s/:'\"()\[\],]+")
+#: Of a longer name the end decides.
+_MAX_NAME = 500
+
+#: Grows when `choose_names` changes what a secret's name is, so that whoever keeps an answer can ask again.
+version = 0
+_chosen: tuple[re.Pattern[str] | None, re.Pattern[str] | None] = (None, None)
+
+
+def choose_names(secret: Iterable[str] = (), public: Iterable[str] = ()) -> None:
+    """Choose names that are secret beside the well-known ones, and names that are not, whatever they look like.
+
+    Args:
+        secret: names; `*` stands for anything, and case does not matter.
+        public: the same; these win.
+    """
+    global _chosen, version
+    chosen = (_any_of(secret), _any_of(public))
+    if chosen != _chosen:
+        _chosen = chosen
+        version += 1
+        is_secret_name.cache_clear()
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[str] | None:
+    patterns = [translate(name.strip()) for name in names if name.strip()]
+    return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
+
+
+@lru_cache(maxsize=8192)
+def is_secret_name(name: str) -> bool:
+    """Say whether a value under this name is a secret.
+
+    >>> is_secret_name("db_password"), is_secret_name("X-Api-Key"), is_secret_name("max_tokens")
+    (True, True, False)
+    """
+    secret, public = _chosen
+    if public is not None and public.match(name):
+        return False
+    if secret is not None and secret.match(name) is not None:
+        return True
+    words = _words_of(name)
+    if words is None:
+        return False
+    small = fold(name[-_MAX_NAME:]).lower()
+    return any(map(_is_well_known, {words, small})) or any(map(_is_token, {words, small}))
+
+
+def unescaped(name: str) -> str:
+    """A name whose letters are written as numbers."""
+    if "\\" not in name and "%" not in name:
+        return name
+    name = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1], 16)), name)
+    return _ESCAPED_BYTES.sub(
+        lambda found: bytes.fromhex(re.sub(r"\\+x|%", "", found[0])).decode("utf-8", "replace"), name
+    )
+
+
+def is_name_of_token(name: str) -> bool:
+    """Whether a secret's name says no more than `token` or `cookie`, which may be a word of a text as well.
+
+    >>> is_name_of_token("token"), is_name_of_token("access_token")
+    (True, False)
+    """
+    words = _words_of(name)
+    return words is not None and not _is_well_known(words) and _is_token(words)
+
+
+def may_name_a_secret(text: str) -> bool:
+    """Whether a name of a secret may be in a text: quick, and true too often rather than not often enough."""
+    if _chosen[0] is not None:
+        return True
+    small = text.lower() if text.isascii() else fold(text).lower().replace(" ", "_")
+    return _ROOTS.search(small) is not None or _ESCAPES.search(small) is not None
+
+
+def _words_of(name: str) -> str | None:
+    """A name in small letters with `_` between its words; None for one that no secret has."""
+    name = fold(unescaped(name[-_MAX_NAME:]))
+    small = name.lower()
+    words = small if small == name and name.isidentifier() else _BOUNDARY.sub("_", name).lower().strip("_")
+    return words if _ROOTS.search(words) or _ROOTS.search(small) else None
+
+
+def _is_well_known(words: str) -> bool:
+    return any(_pattern(root).search(words) for root in set(_ROOTS.findall(words)))
+
+
+def _is_token(words: str) -> bool:
+    found = _TOKEN_NAME.search(words) if "token" in words or "cookie" in words else None
+    return found is not None and (found[1] is None or _HARMLESS.fullmatch(found[1]) is None)
+
+
+def is_secret(name: str, value: object) -> bool:
+    """Say whether this value is a secret under this name: None and booleans are none, nor are counts of tokens.
+
+    >>> is_secret("token", "abc"), is_secret("token", 3), is_secret("pin_password", 3)
+    (True, False, True)
+    """
+    if value is None or not is_secret_name(name):
+        return False
+    kind = type(value)
+    if kind is bool or ((kind is int or kind is float) and "token" in name.lower()):
+        secret = _chosen[0]
+        return secret is not None and secret.match(name) is not None
+    return True
+
+
+def looks_random(content: str, *, quoted: bool = True) -> bool:
+    """Whether a text is rather a secret than a word."""
+    if len(content) < 8 or any(map(str.isspace, content)):
+        return False
+    mixed = content != content.lower() and content[1:] != content[1:].lower() and content != content.upper()
+    return any(map(str.isdigit, content)) or (quoted and (mixed or len(content) >= 24))
