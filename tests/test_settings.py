@@ -172,6 +172,7 @@ def test_a_call_counts_before_everything(monkeypatch: pytest.MonkeyPatch) -> Non
 WRONG_URIS = {
     "127.0.0.1:5000": "did you mean http://127.0.0.1:5000?",
     "localhost:5000": "did you mean http://localhost:5000?",
+    "h:5000": "did you mean http://h:5000?",
     "my-server:5000/path": "did you mean http://my-server:5000/path?",
     "[::1]:5000": "did you mean http://[::1]:5000?",
     "//host:5000": "did you mean http://host:5000?",

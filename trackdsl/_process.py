@@ -143,16 +143,16 @@ def origin(uri: str, cwd: str) -> Origin:
     )
 
 
-def write_origin(directory: Path, record: Origin) -> None:
-    """Write a journal's `origin` file: a checksum, then JSON."""
+def write_origin(directory: Path, record: Origin, name: str = "origin") -> None:
+    """Write a journal's `origin` file, or one of another name like it: a checksum, then JSON."""
     content = msgspec.json.encode(record)
-    write_private(directory / "origin", b"%08x\n%b\n" % (zlib.crc32(content), content))
+    write_private(directory / name, b"%08x\n%b\n" % (zlib.crc32(content), content))
 
 
-def read_origin(directory: Path) -> Origin | None:
-    """Read a journal's `origin` file; None where it is missing or damaged."""
+def read_origin(directory: Path, name: str = "origin") -> Origin | None:
+    """Read a journal's `origin` file, or one of another name like it; None where it is missing or damaged."""
     try:
-        check, content = read_regular(directory / "origin", _MOST_ORIGIN).split(b"\n")[:2]
+        check, content = read_regular(directory / name, _MOST_ORIGIN).split(b"\n")[:2]
         if int(check, 16) != zlib.crc32(content):
             return None
         record: Origin = json_decoder(Origin).decode(content)

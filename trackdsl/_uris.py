@@ -23,7 +23,7 @@ _HOST_AND_PORT = re.compile(r"(?:[^/@\s]+@)?(?:[A-Za-z0-9][\w.\-]*|\[[0-9A-Fa-f:
 _LOCAL_HOST = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3})(?:/.*)?")
 _BROKEN_HTTP = re.compile(r"(https?)(?::/*|/+)(?=[^/])", re.IGNORECASE)
 _TWICE_HTTP = re.compile(r"https?://(https?):?/+", re.IGNORECASE)
-_OF_WINDOWS = re.compile(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|[^:/]*$)|\.{0,2}\\)")
+_OF_WINDOWS = re.compile(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|(?!\d+$)[^:/]*$)|\.{0,2}\\)")
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?):(/*)(.*)", re.IGNORECASE | re.DOTALL)
 #: As SQLAlchemy reads it: a password may hold `/` and `#`.
 _AUTHORITY = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?=[/?]|$)")

@@ -49,6 +49,7 @@ def main() -> None:
       trackdsl tree pipeline   a run and everything below it
       trackdsl status          what is waiting, and why
       trackdsl sync            deliver it now, and wait until it is there
+      trackdsl drop JOURNAL    give up what can never be delivered
       trackdsl doctor          which settings are in force, and whether all works
     """
 
@@ -104,8 +105,18 @@ def status(as_json: bool, spool: Path | None) -> None:
 @click.option("--all-hosts", is_flag=True, help="Also what waits in the spools of other hosts, beside this one.")
 @click.option("--host", metavar="HOST", help="Only what waits in the spool of this other host.")
 @click.option("--assume-ended", is_flag=True, help="With --host: you know that its programs have ended.")
+@click.option("--to", metavar="URI", help="Deliver to this store instead of the recorded one.")
+@click.option("--from", "only_from", metavar="URI", help="With --to: only what was recorded for this store.")
 @_with_spool
-def sync(timeout: float, all_hosts: bool, host: str | None, assume_ended: bool, spool: Path | None) -> None:
+def sync(
+    timeout: float,
+    all_hosts: bool,
+    host: str | None,
+    assume_ended: bool,
+    to: str | None,
+    only_from: str | None,
+    spool: Path | None,
+) -> None:
     """Deliver everything that is waiting, here and now.
 
     Exits with 0 when nothing is left, with 1 when something is, and with 130 on Ctrl-C. What is left is kept, and
@@ -119,16 +130,30 @@ def sync(timeout: float, all_hosts: bool, host: str | None, assume_ended: bool, 
     cannot be seen from here, `--host NODE --assume-ended` delivers what you know to have ended; run that on one machine
     alone.
 
+    With --to what ended programs recorded goes to another store: the recorded address was mistyped, or the server has
+    moved. A program that still runs, or whose runs exist at the recorded store already, stays with that.
+
     \b
     Examples:
       trackdsl sync
       trackdsl sync --timeout 300     for a slow server
       trackdsl sync --all-hosts       on a login node, for what the nodes recorded
       trackdsl sync --host node7 --assume-ended
+      trackdsl sync --to http://new-server:5000
+      trackdsl sync --from http://old:5000 --to http://new:5000
       TRACKDSL_MODE=offline python train.py && trackdsl sync
     """
     if assume_ended and host is None:
         raise click.UsageError("--assume-ended needs --host HOST: name the host whose programs have ended.")
+    if only_from is not None and to is None:
+        raise click.UsageError("--from needs --to URI: name the store that it is to go to.")
+    if to is not None and (all_hosts or host is not None):
+        raise click.UsageError("--to concerns what was recorded on this host: give it without --all-hosts and --host.")
+    if to is not None:
+        from trackdsl.cli import _sync_to
+
+        _sync_to.run(spool, timeout, to, only_from)
+        return
     if all_hosts or host is not None:
         from trackdsl.cli import _sync_hosts
 
@@ -137,6 +162,32 @@ def sync(timeout: float, all_hosts: bool, host: str | None, assume_ended: bool, 
     from trackdsl.cli._sync import run
 
     run(spool, timeout)
+
+
+@main.command()
+@click.argument("journal")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@_with_spool
+def drop(journal: str, yes: bool, as_json: bool, spool: Path | None) -> None:
+    """Remove a JOURNAL for good that can never be delivered: its events, runs and files are lost.
+
+    JOURNAL is its name as `trackdsl status` shows it, or the beginning of it that no other journal has. What is lost
+    is shown first. The journal of a program that still runs is refused. Exits with 0 when it is removed, with 1 when it
+    is not.
+
+    If the runs are only at the wrong address, `trackdsl sync --to URI` delivers them elsewhere instead.
+
+    \b
+    Examples:
+      trackdsl status
+      trackdsl drop 01795880652289787952-1233-df29a7af
+      trackdsl drop 0179588065228 --yes
+      trackdsl drop 0179588065228 --yes --json | jq .events
+    """
+    from trackdsl.cli._drop import run
+
+    run(spool, journal, yes=yes, as_json=as_json)
 
 
 def _with_store(command: C) -> C:

@@ -21,7 +21,7 @@ from trackdsl._secrets import mask_prose
 from trackdsl._tracking_server import VERSIONS
 from trackdsl._version import __version__
 from trackdsl.cli._hosts import other_hosts, summary
-from trackdsl.cli._journals import look
+from trackdsl.cli._journals import WAY_OUT, look
 from trackdsl.cli._status import ago, is_delivering, size
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.journal import _spool
@@ -258,8 +258,12 @@ def _waiting(path: Path) -> Iterator[Finding]:
     left = size(sum(journal.bytes_left() for journal in waiting))
     text = f"{left} of events of {len(waiting)} program{'s' * (len(waiting) > 1)}; {at_work}"
     errors = list(dict.fromkeys(journal.brief_error for journal in waiting if journal.progress.blocked_since))
+    errors += [f"{each.target}: {each.wrong_target}" for each in waiting if each.wrong_target and not errors]
     if errors:
-        yield Finding("waiting", "problem", f"{text}: {errors[0]}", "mend that, then `trackdsl sync`")
+        fix = "mend that, then `trackdsl sync`"
+        if any(journal.is_stuck for journal in waiting):
+            fix += f"; what will never get there: {WAY_OUT}"
+        yield Finding("waiting", "problem", f"{text}: {errors[0]}", fix)
     else:
         fix = "" if is_delivering(path) else "`trackdsl sync` delivers it now, `trackdsl status` tells more"
         yield Finding("waiting", "ok" if is_delivering(path) else "warning", text, fix)
@@ -277,6 +281,4 @@ def _of_other_hosts(path: Path) -> Iterator[Finding]:
         since = min((each.journal.since for each in host.waiting if each.journal.since is not None), default=None)
         when = "" if since is None else f", the oldest from {ago(since)}"
         told.append(f"{host.name}: {events:,} events of {programs}{more}{when}, in {host.spool}")
-    text = f"{summary(hosts)}: {'; '.join(told)}"
-    fix = "`trackdsl sync --all-hosts` delivers those whose programs have ended, `trackdsl status` tells more"
-    yield Finding("other hosts", "warning", text, fix)
+    yield Finding("other hosts", "warning", "\n".join(told), f"{summary(hosts)}; `trackdsl status` tells more")

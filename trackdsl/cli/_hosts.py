@@ -88,12 +88,11 @@ def relatives(journals: Iterable[Journal]) -> list[list[Journal]]:
 
 
 def summary(hosts: list[Host]) -> str:
-    """What waits, in a sentence for people."""
+    """How much waits, and what to do about it, in a sentence for people."""
     count = sum(len(host.waiting) for host in hosts)
+    waits = "1 journal of another host waits" if count == 1 else f"{count} journals of other hosts wait"
     names = ", ".join(host.name for host in hosts)
-    if count == 1:
-        return f"1 journal of another host waits ({names})"
-    return f"{count} journals of other hosts wait ({names})"
+    return f"{waits}; `trackdsl sync --all-hosts` delivers those whose programs have ended ({names})"
 
 
 def _places() -> list[Path]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from trackdsl import _uris
 from trackdsl._process import Origin, read_origin
 from trackdsl._secrets import mask_prose
 from trackdsl.delivery._backlog import bytes_between, end_of
@@ -21,6 +23,10 @@ from trackdsl.journal._reader import START, Position, Reader, missing_segments
 
 #: Events are counted one by one, and `trackdsl status` has to be quick.
 MOST_COUNTED = 10_000
+#: A store that has not answered for so long may be gone for good, in nanoseconds.
+_LONG = 3_600_000_000_000
+#: What can be done about a journal whose store is gone or was never there.
+WAY_OUT = "`trackdsl sync --to URI` delivers it to another store, `trackdsl drop JOURNAL` gives it up"
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,17 @@ class Journal:
     def target(self) -> str | None:
         """The tracking URI, without credentials."""
         return None if self.origin is None else mask_prose(self.origin.uri)
+
+    @property
+    def wrong_target(self) -> str | None:
+        """What is wrong with the tracking URI, where that can be seen."""
+        return None if self.origin is None else _uris.mistake(self.origin.uri)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it is doubtful that it will ever be delivered to where it goes."""
+        since = self.progress.blocked_since
+        return self.origin is None or self.wrong_target is not None or bool(since and time.time_ns() - since > _LONG)
 
     @property
     def source(self) -> str | None:

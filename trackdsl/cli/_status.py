@@ -14,13 +14,15 @@ import click
 from trackdsl._events import SCHEMA
 from trackdsl._secrets import mask_prose
 from trackdsl.cli._hosts import Host, other_hosts, summary
-from trackdsl.cli._journals import MOST_COUNTED, Journal, look, place
+from trackdsl.cli._journals import MOST_COUNTED, WAY_OUT, Journal, look, place
 from trackdsl.delivery._blocked import read_blocked
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
 
 #: Wide enough that no address and no message is broken where the output goes to a file or another program.
 _WIDTH_OF_PIPES = 1000
+#: The first part of a journal's name, and what divides it from the rest.
+_NAME_WIDTH = 21
 
 
 def show(named: Path | None, *, as_json: bool) -> None:
@@ -41,6 +43,8 @@ def show(named: Path | None, *, as_json: bool) -> None:
         _print_table(found)
         click.echo(f"spool: {spool}")
         click.echo(_next_step(spool, waiting))
+        if any(journal.is_stuck for journal in waiting):
+            click.echo(f"what will never get there: {WAY_OUT}")
     else:
         recording = f"; {_programs(len(found))} recording, all delivered so far" if found else ""
         click.echo(f"Nothing is waiting in {spool}{recording}.")
@@ -112,7 +116,7 @@ def _print_hosts(hosts: list[Host]) -> None:
         unsure = {each.journal.directory for each in host.waiting if each.why_not and not each.runs}
         _print_table([each.journal for each in host.waiting], unsure)
         click.echo(f"spool: {host.spool}")
-    click.echo(f"\n{summary(hosts)}; `trackdsl sync --all-hosts` delivers those whose programs have ended")
+    click.echo(f"\n{summary(hosts)}")
 
 
 def _print_table(journals: list[Journal], unsure: Collection[Path] = ()) -> None:
@@ -123,12 +127,15 @@ def _print_table(journals: list[Journal], unsure: Collection[Path] = ()) -> None
     table = Table(show_edge=False, pad_edge=False)
     for title in ("program", "goes to", "waiting", "since", "remarks"):
         # Folded, never cut: an address or an error that ends in dots helps nobody.
-        table.add_column(title, overflow="fold")
-    for journal in journals:
-        table.add_row(*(Text(cell) for cell in _cells(journal, sure=journal.directory not in unsure)))
+        table.add_column(title, overflow="fold", min_width=_NAME_WIDTH if title == "program" else None)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH_OF_PIPES)
+    for journal in journals:
+        program, *others = _cells(journal, sure=journal.directory not in unsure)
+        # Broken such that the first part of its name can be copied, which is enough to name it.
+        program += "\n" + journal.directory.name.replace("-", "-\n" if console.is_terminal else "-", 1)
+        table.add_row(*(Text(cell) for cell in (program, *others)))
     console.print(table)
 
 
@@ -149,6 +156,8 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     found = []
     if journal.problem is not None:
         found.append(why_left_alone(journal))
+    elif journal.wrong_target is not None:
+        found.append(f"this can be no store: {journal.wrong_target}")
     if progress.blocked_since and journal.problem is None:
         found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.brief_error}")
     elif progress.error and journal.problem is None:

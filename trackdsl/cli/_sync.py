@@ -48,7 +48,7 @@ def run(named: Path | None, timeout: float) -> None:
     done = deliver(spool, timeout)
     hosts = other_hosts(spool)
     if hosts:
-        click.echo(f"{summary(hosts)}; `trackdsl sync --all-hosts` delivers those whose programs have ended.", err=True)
+        click.echo(f"{summary(hosts)}.")
     if not done:
         sys.exit(1)
 

@@ -14,6 +14,7 @@ from trackdsl.delivery._environment import Environments
 from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._interpreter import Shared
+from trackdsl.delivery._requests import carry_out, is_pending
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._servers import LOCAL, folder_of, server_of
 from trackdsl.delivery._shared_points import SharedPoints
@@ -98,7 +99,7 @@ class Worker:
         self._durability = Durability(spool)
         self._sampler = Sampler()
         self._shared: dict[str, Shared] = {}
-        self._woken = self._wake_time()
+        self._woken = -1.0  # What was asked before counts too.
         self.gathering = False
         self.called_at = time.monotonic()
         if server in (None, LOCAL):  # One process of a spool is enough for these.
@@ -115,6 +116,7 @@ class Worker:
         if self.called():
             self._woken = self._wake_time()
             self.called_at = time.monotonic()
+            self._carry_out_requests()
             for shared in self._shared.values():
                 shared.tables.hurry()
                 shared.foreign.hurry()
@@ -149,6 +151,23 @@ class Worker:
         """The servers of journals that are not for this worker."""
         self._find_streams()
         return list(dict.fromkeys(self._others.values()))
+
+    def _carry_out_requests(self) -> None:
+        """Remove the journals that are to be dropped, and begin anew with those that are to go elsewhere."""
+        for directory in [*self._streams, *self._unreadable]:
+            if not is_pending(directory):
+                continue
+            stream = self._streams.pop(directory, None)
+            if stream is not None:
+                stream.close()
+                self._shared_of(stream.origin).foreign.remove(stream)
+            try:
+                carry_out(directory)
+            except OSError as error:
+                logger.warning("trackdsl cannot do what was asked of the journal %s: %s", directory, error)
+            self._unreadable.discard(directory)
+        self._others.clear()  # Others may have done the same.
+        self._find_streams()
 
     def close(self) -> None:
         """Let go of all files."""

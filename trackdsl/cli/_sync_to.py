@@ -1,0 +1,127 @@
+"""`trackdsl sync --to URI`: the delivery of what waits to another store than the recorded one."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from trackdsl import _uris, settings
+from trackdsl._process import read_origin
+from trackdsl._secrets import mask_prose
+from trackdsl.cli._hosts import relatives
+from trackdsl.cli._journals import Journal, look, place
+from trackdsl.cli._sync import deliver
+from trackdsl.delivery import _requests
+
+#: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.
+_PATIENCE = 30.0
+
+
+def run(named: Path | None, timeout: float, to: str, only_from: str | None) -> None:
+    """Deliver the journals of ended programs to another store, and exit with what came of it.
+
+    Args:
+        named: the spool; the one in use by default.
+        timeout: seconds without any progress after which to give up.
+        to: the tracking URI of the store.
+        only_from: take only what was recorded for this one.
+
+    Raises:
+        SettingsError: a tracking URI cannot be right.
+    """
+    spool = place(named)
+    uri = _uris.absolute(settings.checked("tracking_uri", to, "--to"), os.getcwd())
+    everything = list(look(spool))
+    wanted = [journal for journal in everything if journal.waits and _is_meant(journal, only_from, uri)]
+    if not wanted:
+        _say_nothing_is_meant(spool, everything, only_from)
+        return
+    reasons = _why_not(everything, wanted)
+    movable = [journal for journal in wanted if journal.directory not in reasons]
+    moved = _move(spool, movable, uri, reasons)
+    done = True
+    if moved:
+        click.echo(f"{_count(moved)} to {mask_prose(uri)} from now on.")
+        done = deliver(spool, timeout, moved)
+    if reasons:
+        click.echo("Left as they are:", err=True)
+        for journal in wanted:
+            if journal.directory in reasons:
+                click.echo(f"  {journal.program}, for {journal.target}: {reasons[journal.directory]}", err=True)
+    if reasons or not done:
+        sys.exit(1)
+
+
+def _count(moved: Iterable[Path]) -> str:
+    count = len(list(moved))
+    return "1 journal goes" if count == 1 else f"{count} journals go"
+
+
+def _is_meant(journal: Journal, only_from: str | None, to: str) -> bool:
+    if journal.origin is None or journal.problem or journal.origin.uri == to:
+        return False
+    if only_from is None or journal.target == only_from:
+        return True
+    return _bare(journal.origin.uri) in (_bare(only_from), _bare(_uris.absolute(only_from, os.getcwd())))
+
+
+def _bare(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri).rstrip("/")
+
+
+def _say_nothing_is_meant(spool: Path, everything: list[Journal], only_from: str | None) -> None:
+    targets = sorted({journal.target for journal in everything if journal.waits and journal.target})
+    if only_from is None or not targets:
+        click.echo(f"Nothing is waiting in {spool} for another store.")
+        return
+    raise click.ClickException(
+        f"nothing is waiting for {mask_prose(only_from)}; something is for {', '.join(targets)}."
+    )
+
+
+def _why_not(everything: list[Journal], wanted: list[Journal]) -> dict[Path, str]:
+    """Why journals cannot go to another store, for those that cannot."""
+    reasons = {journal.directory: reason for journal in everything if (reason := _why_not_alone(journal))}
+    chosen = {journal.directory for journal in wanted}
+    for group in relatives(everything):
+        staying = [j for j in group if j.directory in reasons or (j.waits and j.directory not in chosen)]
+        for journal in group if staying else ():
+            reasons.setdefault(journal.directory, f"it belongs together with {staying[0].program}, which stays")
+    return {directory: reason for directory, reason in reasons.items() if directory in chosen}
+
+
+def _why_not_alone(journal: Journal) -> str:
+    if journal.alive:
+        return "it still runs"
+    if _requests.has_runs(journal.directory):
+        return (
+            "runs of it exist there already, and the rest of them can go nowhere else; when that store is gone, "
+            f"`trackdsl drop {journal.directory.name}` gives up what waits"
+        )
+    return ""
+
+
+def _move(spool: Path, movable: list[Journal], uri: str, reasons: dict[Path, str]) -> set[Path]:
+    """Give journals another target; tells in `reasons` which of them have kept theirs, and why."""
+    try:
+        for journal in movable:
+            assert journal.origin is not None
+            _requests.ask_to_move(journal.directory, journal.origin, uri)
+        left = _requests.settle(spool, [journal.directory for journal in movable], _PATIENCE)
+    except OSError as error:
+        raise click.ClickException(f"the journals cannot be given another target: {error}") from None
+    moved = set()
+    for journal in movable:
+        origin = read_origin(journal.directory)
+        if origin is not None and origin.uri == uri:
+            moved.add(journal.directory)
+        elif journal.directory in left:
+            reasons[journal.directory] = "the delivery process is busy; it goes there as soon as that is free"
+        elif journal.directory.is_dir():
+            reasons[journal.directory] = _why_not_alone(journal) or "it has just been delivered"
+    return moved
