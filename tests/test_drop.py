@@ -150,7 +150,7 @@ class TestDrop:
         first, second = journals(spool)
         assert trackdsl("drop", first.name, "--yes").returncode == 0
         assert journals(spool) == [second]
-        assert delivery_pids(spool) == [pid]
+        assert pid in delivery_pids(spool)
         assert trackdsl("drop", second.name, "--yes").returncode == 0
         assert journals(spool) == []
         wait_until(lambda: not delivery_pids(spool), "the delivery process to end")

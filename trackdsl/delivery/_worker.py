@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trackdsl._process import Origin, read_origin
+from trackdsl.delivery._client import wake
 from trackdsl.delivery._durability import Durability
 from trackdsl.delivery._environment import Environments
 from trackdsl.delivery._foreign import ForeignRuns
@@ -99,7 +100,7 @@ class Worker:
         self._durability = Durability(spool)
         self._sampler = Sampler()
         self._shared: dict[str, Shared] = {}
-        self._woken = -1.0  # What was asked before counts too.
+        self._woken = self._wake_time()
         self.gathering = False
         self.called_at = time.monotonic()
         if server in (None, LOCAL):  # One process of a spool is enough for these.
@@ -154,19 +155,20 @@ class Worker:
 
     def _carry_out_requests(self) -> None:
         """Remove the journals that are to be dropped, and begin anew with those that are to go elsewhere."""
-        for directory in [*self._streams, *self._unreadable]:
-            if not is_pending(directory):
-                continue
+        self._others.clear()  # Other workers may have done the same.
+        asked = [directory for directory in [*self._streams, *self._unreadable] if is_pending(directory)]
+        for directory in asked:
             stream = self._streams.pop(directory, None)
             if stream is not None:
                 stream.close()
                 self._shared_of(stream.origin).foreign.remove(stream)
+            self._unreadable.discard(directory)
             try:
                 carry_out(directory)
             except OSError as error:
                 logger.warning("trackdsl cannot do what was asked of the journal %s: %s", directory, error)
-            self._unreadable.discard(directory)
-        self._others.clear()  # Others may have done the same.
+        if asked:
+            wake(self.spool)  # It may be for another worker now.
         self._find_streams()
 
     def close(self) -> None:
@@ -301,6 +303,10 @@ class Worker:
         """
         if problem is not None:
             raise OSError(1, problem, str(directory))
+        if self._server in (None, LOCAL) and is_pending(directory):
+            carry_out(directory)  # What was asked while nobody delivered. No other worker has the journal yet.
+            if not directory.is_dir():
+                return
         is_held(directory / "lock")  # Raises where it can never be held.
         origin = read_origin(directory)
         if origin is None:
