@@ -749,3 +749,114 @@ def test_targets_are_by_uri_and_reset_by_forks() -> None:
         assert target.writer is not first
         assert len(list(journals(spool))) == 2
         target.close()
+
+
+def record_points(target: Target, run: bytes, steps: range) -> None:
+    for step in steps:
+        target.append(events.encode(events.Metric(run, "m", 0.0, step, 0)))
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder, also where git's answer arrives in the middle of that."""
+    wait_until(lambda: shutil.rmtree(folder, ignore_errors=True) or not folder.exists(), "the folder to be gone")
+
+
+def copy_in_place(journal: Path) -> None:
+    """Let a copy of a journal take its place: the same names, and other files."""
+    away = journal.rename(journal.with_name(f".{journal.name}"))
+    shutil.copytree(away, journal)
+
+
+DELETIONS: dict[str, Callable[[Path], object]] = {
+    "the spool": lambda journal: delete(journal.parent.parent),
+    "the folder of journals": lambda journal: delete(journal.parent),
+    "the journal": delete,
+    "its segments": lambda journal: [path.unlink() for path in journal.glob("*.seg")],
+    "its lock": lambda journal: (journal / "lock").unlink(),
+    "moved away": lambda journal: journal.rename(journal.with_name(f".{journal.name}")),
+    "a copy in its place": copy_in_place,
+}
+
+
+@pytest.mark.parametrize("kind", DELETIONS)
+@pytest.mark.parametrize("noticed", ["by watch", "at a change of segment"])
+def test_a_deleted_journal_is_replaced(
+    kind: str, noticed: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever of its journal is deleted, a program notices, says so once, and records on in a new journal."""
+    with stage("outer") as outer, stage("closed"):
+        pass
+    with stage("open", tags={"a": "b"}) as run:
+        target = run._target
+        assert target.writer is not None
+        old = target.writer
+        DELETIONS[kind](old.directory)
+        if noticed == "by watch":
+            target.watch(0)
+        else:
+            record_points(target, run._id, range(20_000))
+        assert target.writer is not old
+        run.log_metric("after", 1)
+        run.log_text("text", "text.txt")
+        new = target.writer.directory
+    assert [record.message for record in caplog.records if "was deleted" in record.message] == [
+        f"The journal {old.directory} was deleted while this program records to it: what was not delivered by then is "
+        "lost. What is recorded from now on goes to a new journal."
+    ]
+    (replayed,) = replay((event, new) for event in read_all(new))
+    assert (replayed.id, replayed.status) == (run.id, "FINISHED")
+    assert "when the journal was deleted" in replayed.tags["trackdsl.lost_events"]
+    assert replayed.metric("after") == 1
+    assert replayed.artifacts["text.txt"].read_text() == "text"
+    assert is_held(new / "lock")
+    assert outer.id != run.id
+
+
+def test_threads_that_record_while_the_journal_is_replaced_lose_nothing_more(tmp_path: Path) -> None:
+    """What other threads append once a deletion has been noticed is in the new journal, each thread's in its order."""
+    with stage("s") as run:
+        target = run._target
+        assert target.writer is not None
+        directory = target.writer.directory
+        seen = threading.Event()
+        stop = threading.Event()
+
+        def write(thread: int) -> None:
+            step = 0
+            while not stop.is_set():
+                run.log_metric(f"m{thread}", 0, step=step)
+                step += 1
+                if step == 1000:
+                    seen.set()
+
+        threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        wait_until(seen.is_set, "the threads")
+        directory.rename(directory.with_name(f".{directory.name}"))
+        target.check()
+        assert target.writer.directory != directory
+        new = target.writer
+        wait_until(lambda: new.position()[0] > 3, "some more segments")
+        stop.set()
+        for thread in threads:
+            thread.join()
+    (replayed,) = replay((event, new.directory) for event in read_all(new.directory))
+    for n in range(4):
+        steps = [point.step for point in replayed.metrics[f"m{n}"]]
+        assert steps == list(range(steps[0], steps[-1] + 1))
+
+
+def test_runs_that_began_without_a_journal_are_known_once_there_is_one(tmp_path: Path) -> None:
+    """Where no journal could be made when a run began, its later events belong to a run as soon as there is one."""
+    (tmp_path / "spool").write_text("in the way")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", "/dev/null/none")
+        with stage("s") as run:
+            (tmp_path / "spool").unlink()
+            run._target._retry_at = 0
+            run.log_metric("m", 1)
+    assert run._target.writer is not None
+    directory = run._target.writer.directory
+    (replayed,) = replay((event, directory) for event in read_all(directory))
+    assert (replayed.name, replayed.metric("m"), replayed.lost) == ("s", 1, 1)

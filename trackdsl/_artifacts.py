@@ -23,6 +23,7 @@ from trackdsl.handlers.json import tree_of, write_json
 from trackdsl.handlers.pickled import Pickled
 from trackdsl.handlers.scalars import secret
 from trackdsl.handlers.text import Text
+from trackdsl.journal._allocation import is_shortage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +175,8 @@ def keep(
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
     except Exception as error:
+        if is_shortage(error):
+            run._target.unrecorded += 1
         reason = mask_prose(f"{what}: {told(error)}" if what else told(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place}": reason[:500]})

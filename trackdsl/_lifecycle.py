@@ -47,7 +47,7 @@ def open_run(
     if large:
         # Without this event everything else of the run would belong to nobody.
         payload = encode_safely(msgspec.structs.replace(event, params=cut_texts(params), tags=cut_texts(tags)))
-    target.append(payload, run, True)
+    target.begin_run(run._id, payload, run)
     if large:
         _artifacts.keep_long(run, {**params, **tags})
     if system_metrics:
@@ -75,8 +75,10 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Adopted
     if run is None or run._target is not target:
         run = AdoptedRun(new_id(), "mlflow", None, "mlflow", None, target)
         run.mlflow_run_id, run.mlflow_experiment_id = mlflow_run_id, experiment_id
-        target.append(_adoption(run), run, True)
+        target.begin_run(run._id, _adoption(run), run)
         if len(_adopted) >= _MAX_ADOPTED:
+            for other in _adopted.values():
+                other._target.open_runs.pop(other._id, None)
             _adopted.clear()
         _adopted[mlflow_run_id] = run
     return run
@@ -95,9 +97,7 @@ def _after_fork() -> None:
             inherited.add(scope.run)
         scope = scope.outer
     for run in inherited:
-        preface, told = run._target.preface, _adoption(run)
-        if told not in preface:
-            preface.append(told)
+        run._target.open_runs[run._id] = _adoption(run)
 
 
 if hasattr(os, "register_at_fork"):
@@ -147,4 +147,4 @@ def _do_before_end(run: Run) -> None:
 def _append_end(run: Run, status: str, now: int, failure: Failure | None) -> None:
     # A run never ends before it began, also where the clock was set back.
     event = Close(run._id, status, max(now, run._began), failure, run._lost)
-    run._target.append(encode_safely(event), run, True)
+    run._target.end_run(run._id, encode_safely(event), run)

@@ -69,6 +69,7 @@ class Origin:
         within: the same of the processes that it was started by, or worked for, when the journal was made.
         beside: those of them that record to the same spool.
         boot: the machine, from when it was started on: see `boot_id`; empty where an old version wrote it.
+        after: the journal of the same program that this one goes on from, because that was deleted; mostly empty.
     """
 
     uri: str
@@ -84,6 +85,7 @@ class Origin:
     within: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     boot: str = ""
+    after: str = ""
 
 
 #: What the ids of this process begin with, and those of the processes that it belongs to.
@@ -124,8 +126,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def origin(uri: str, cwd: str) -> Origin:
-    """Describe this process."""
+def origin(uri: str, cwd: str, after: str = "") -> Origin:
+    """Describe this process; `after` names the journal of it that was deleted, if one was."""
     return Origin(
         uri=uri,
         cwd=cwd,
@@ -140,6 +142,7 @@ def origin(uri: str, cwd: str) -> Origin:
         within=_within,
         beside=_beside,
         boot=boot_id(),
+        after=after,
     )
 
 

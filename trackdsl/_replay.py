@@ -87,6 +87,8 @@ def replay(found: Iterable[tuple[events.AnyEvent, Path]]) -> list[RecordedRun]:
     """
     runs: dict[bytes, RecordedRun] = {}
     for event, directory in found:
+        if isinstance(event, (events.Open, events.Adopt)) and event.run in runs:
+            continue  # A journal that goes on from a deleted one repeats the beginnings of open runs.
         if isinstance(event, events.Open):
             runs[event.run] = _opened(event, runs)
         elif isinstance(event, events.Adopt):

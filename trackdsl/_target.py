@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import settings
+from trackdsl._events import Tags, encode
 from trackdsl._uris import absolute
 from trackdsl.errors import TrackdslError, report
 from trackdsl.journal._allocation import advice
@@ -30,6 +31,7 @@ WATCH = 1_000_000_000
 CAPTURED = "trackdsl-capture:"
 #: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
 _getcwd = os.getcwd
+_DELETED = "what was not delivered when the journal was deleted, in the middle of this run"
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
 #: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
@@ -48,7 +50,8 @@ class Target:
 
     Attributes:
         delivers: what is recorded goes on to MLflow.
-        preface: events that the next journal begins with.
+        open_runs: how each run began that is open, by its id: a new journal begins with these events.
+        deleted: the folders of journals that somebody deleted while they were written.
     """
 
     __slots__ = (
@@ -57,8 +60,9 @@ class Target:
         "_retry_at",
         "append",
         "cwd",
+        "deleted",
         "delivers",
-        "preface",
+        "open_runs",
         "spool",
         "unrecorded",
         "uri",
@@ -74,7 +78,8 @@ class Target:
         self.unrecorded = 0
         self.watch_at = 0
         self.delivers = deliver
-        self.preface: list[bytes] = []
+        self.open_runs: dict[bytes, bytes] = {}
+        self.deleted: list[Path] = []
         self._files = itertools.count(1)
         self._making = threading.RLock()
         self._retry_at = 0
@@ -89,13 +94,32 @@ class Target:
         Raises:
             OSError: the journal or the folder cannot be made.
         """
+        self.check()
         writer = self.writer or self._make()
         if writer is None:
             raise OSError(5, "trackdsl has no journal to keep files in")
         relative = f"{next(self._files):06d}/{name}"
-        path = writer.directory / "files" / relative
-        path.parent.mkdir(parents=True, mode=0o700)
+        files = writer.directory / "files"
+        files.mkdir(exist_ok=True, mode=0o700)  # Not the folder around it, if that has just been deleted.
+        path = files / relative
+        path.parent.mkdir(mode=0o700)
         return path, relative
+
+    def begin_run(self, id_: bytes, payload: bytes, run: Losing) -> None:
+        """Write the event that begins a run, and again at the beginning of every new journal while the run is open."""
+        writer = self.writer
+        self.append(payload, run, True)
+        self.open_runs[id_] = payload
+        if writer is not None and writer is not self.writer:
+            self.append(payload, run, True)  # Another thread has begun a new journal in between.
+
+    def end_run(self, id_: bytes, payload: bytes, run: Losing) -> None:
+        """Write the event that ends a run."""
+        writer = self.writer
+        self.append(payload, run, True)
+        self.open_runs.pop(id_, None)
+        if writer is not None and writer is not self.writer:
+            self.append(payload, run, True)
 
     def note(self, name: str, line: str) -> bool:
         """Append a line to a file beside the journal, for the delivery process; whether there is a journal."""
@@ -112,16 +136,26 @@ class Target:
         return True
 
     def watch(self, now: int) -> None:
-        """Make sure that somebody delivers; called with the time, in nanoseconds, once it is past `watch_at`."""
+        """Look after the journal and its delivery; called with the time, in nanoseconds, once it is past `watch_at`."""
         self.watch_at = now + WATCH
+        self.check()
+        if self.writer is not None:
+            self.writer.prepare()
         if self.delivers and self.writer is not None and settings.mode() == "online":
             from trackdsl.delivery import ensure_running
 
             ensure_running(self.writer.directory.parent.parent)
 
+    def check(self) -> None:
+        """Notice where the journal has been deleted, and go on in a new one."""
+        writer = self.writer
+        if writer is not None and not writer.stands():
+            self._replace(writer)
+
     def close(self) -> None:
         """Give up the journal: its lock is released, and a later event makes a new one."""
         writer, self.writer, self.append = self.writer, None, self._append_first
+        self.open_runs = {}
         _made.discard(self)
         if writer is not None:
             writer.note_end()
@@ -132,7 +166,8 @@ class Target:
         if self.writer is not None:
             self.writer.forget()
         self.writer = None
-        self.preface = []
+        self.open_runs = {}
+        self.deleted = []
         self.unrecorded = self.watch_at = self._retry_at = 0
         self._files = itertools.count(1)
         self._making = threading.RLock()
@@ -165,20 +200,43 @@ class Target:
                     key=str(getattr(error, "errno", None)),
                 )
                 return None
-            for payload in self.preface:
+            for payload in list(self.open_runs.values()):
                 self.writer.append(payload, None, True)
+            writer = self.writer
+            writer.replace = lambda: self._replace(writer)
             self.append = self.writer.append
             _made.add(self)
             _note_end_of_child(self.writer)
         self.watch(time.time_ns())
         return self.writer
 
+    def _replace(self, gone: Writer) -> Writer | None:
+        """Begin a new journal in the place of a deleted one; returns its writer where that was needed, and possible."""
+        with self._making:
+            if self.writer is not gone:
+                return self.writer
+            self.deleted.append(gone.directory)
+            self.unrecorded += gone.lost
+            self.writer, self.append, self._retry_at = None, self._append_first, 0
+            writer = self._make() if self.open_runs else None
+            if writer is not None:
+                for id_ in list(self.open_runs):
+                    writer.append(encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), None, True)
+            gone.close(writer)
+            report(
+                "journal-deleted",
+                f"The journal {gone.directory} was deleted while this program records to it: what was not delivered by "
+                "then is lost. What is recorded from now on goes to a new journal.",
+                key=gone.directory.name,
+            )
+            return writer
+
     def _create(self) -> Writer:
         from trackdsl import _process
 
         spool = self.spool or find_spool()
         directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
-        record = _process.origin(self.uri, self.cwd)
+        record = _process.origin(self.uri, self.cwd, self.deleted[-1].name if self.deleted else "")
         writer = Writer.create(directory, lambda unborn: _process.write_origin(unborn, record))
         if self.delivers:
             _process.ask_git(directory)
@@ -242,6 +300,17 @@ def close_all() -> None:
     _targets.clear()
 
 
+def check_all() -> None:
+    """Notice journals that have been deleted, as `Target.check` does."""
+    for target in list(_made):
+        target.check()
+
+
+def known_targets() -> list[Target]:
+    """The targets that this process has recorded to, or has tried to."""
+    return [target for target in dict.fromkeys([*_made, *_targets.values()]) if target.delivers]
+
+
 def _working_directory() -> str:
     try:
         cwd = _getcwd()
@@ -272,6 +341,8 @@ def _report_unrecorded() -> None:
 
 
 def _at_exit() -> None:
+    with contextlib.suppress(TrackdslError):
+        check_all()
     _report_unrecorded()
     writers = [target.writer for target in targets() if target.writer is not None]
     if writers and waits_at_exit:
@@ -279,6 +350,7 @@ def _at_exit() -> None:
 
         with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.
             wait_at_exit(writers)
+            check_all()
     for target in list(_made):
         if target.writer is not None:
             target.writer.note_end()

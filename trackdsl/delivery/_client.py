@@ -61,25 +61,45 @@ def _process_runs(spool: Path) -> bool:
 def flush(timeout: float | None = None) -> bool:
     """Wait until everything recorded so far is at MLflow: by this process, and by those started inside its runs.
 
+    Where something recorded since the last `flush` is known to be lost, this returns False and one warning says what:
+    events that could not be written, a journal that was deleted or damaged, what MLflow refused, such as everything
+    for a run that was deleted there. A later `flush` is True again, as long as nothing more is lost.
+
     Args:
         timeout: seconds to wait at most; None to wait as long as delivery comes forward.
 
     Returns:
-        whether all of it is there. False also offline, where nothing is delivered before `trackdsl sync`.
+        whether all of it is there, and nothing was lost. False also offline, where nothing is delivered before
+        `trackdsl sync`.
 
     Example:
         >>> flush(timeout=10)
         True
     """
-    from trackdsl._target import targets
+    from trackdsl import _target
 
-    writers = [target.writer for target in targets() if target.writer is not None]
-    if not writers or settings.mode() == "disabled":
+    _target.check_all()
+    used = [target for target in _target.known_targets() if target.writer or target.unrecorded or target.deleted]
+    if not used or settings.mode() == "disabled":
         return True
     from trackdsl.delivery._waiting import Wait
 
+    writers = [target.writer for target in used if target.writer is not None]
     wait = Wait(writers, ensure_running, wake)
-    return wait.is_over() if settings.mode() == "offline" else wait.until_done(timeout, _RESTART_AFTER)
+    arrived = wait.is_over() if settings.mode() == "offline" else wait.until_done(timeout, _RESTART_AFTER)
+    _target.check_all()
+    lost = _tell_losses([writer.directory.parent.parent for writer in writers])
+    return arrived and not lost
+
+
+def _tell_losses(spools: list[Path], *, unrecorded: bool = True) -> bool:
+    """Say once what is lost; whether something is that was not said yet."""
+    from trackdsl.delivery._reported import new_losses
+
+    words = new_losses(spools, unrecorded=unrecorded)
+    if words:
+        report("lost", f"trackdsl: part of what was recorded is lost: {words}.", key=words)
+    return bool(words)
 
 
 def wait_at_exit(writers: list[Writer]) -> None:
@@ -92,6 +112,7 @@ def wait_at_exit(writers: list[Writer]) -> None:
         wait = Wait(writers, ensure_running, wake, show=True)
         if not wait.until_done(None, _RESTART_AFTER):
             wait.tell()
+        _tell_losses([writer.directory.parent.parent for writer in writers], unrecorded=False)
 
 
 def find_run(target: Target, id_: bytes, timeout: float) -> Any:

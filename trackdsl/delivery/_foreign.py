@@ -100,6 +100,20 @@ class ForeignRuns:
         """The journals of the process that opened a run."""
         return [stream.directory.name for stream in self._sources(id_)]
 
+    def heirs(self, stream: Stream) -> list[Stream]:
+        """The journals that go on in the place of one that was deleted."""
+        self._find_journals()
+        same = self._streams.get(stream.prefix, [])
+        return [other for other in same if other.origin.after == stream.directory.name]
+
+    def of_same_program(self, asking: Stream, id_: bytes) -> KnownRun | None:
+        """A run that another journal of the same program has made."""
+        for stream in self._streams.get(asking.prefix, ()):
+            run = None if stream is asking else stream.runs.get(id_)
+            if run is not None and run.ours:
+                return run
+        return None
+
     def is_lost(self, id_: bytes) -> bool:
         """Whether a run that was asked for will never come."""
         return id_ in self._lost

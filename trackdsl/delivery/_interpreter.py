@@ -32,7 +32,8 @@ from trackdsl.journal._reader import START, Position
 if TYPE_CHECKING:
     from trackdsl.delivery._stream import Stream
 
-_DIED = "the process died before this run ended"
+DIED = "the process died before this run ended"
+DELETED = "the journal was deleted before the end of this run was delivered"
 
 
 @dataclass(frozen=True)
@@ -244,13 +245,20 @@ class Interpreter:
             or self._shared.tables.reason
         )
 
-    def end_left_open(self, sink: Sink, time: int, lost: int) -> None:
+    def leave_to(self, heirs: list[Stream]) -> None:
+        """Leave the runs that other journals go on with for them to end."""
+        for id_ in self._runs.still_open():
+            if any(heir.runs.get(id_) is not None for heir in heirs):
+                self._runs.close(id_)
+
+    def end_left_open(self, sink: Sink, time: int, lost: int, why: str = DIED) -> None:
         """End the runs that a process which has died left open, of those that can be ended now.
 
         Args:
             sink: the store.
             time: when it was last heard of, in nanoseconds since 1970.
             lost: how many events it could not record.
+            why: why they are ended.
         """
         trying = self.blocked.due()
         for id_ in self._runs.still_open():
@@ -260,7 +268,7 @@ class Interpreter:
             run = self._runs.get(id_)
             assert run is not None
             try:
-                self._kill(sink, id_, run, time, lost)
+                self._kill(sink, id_, run, time, lost, why)
             except Exception as error:
                 if isinstance(error, NotYet) or not self._block(sink, id_, error):
                     raise
@@ -270,7 +278,7 @@ class Interpreter:
                 continue
             self.blocked.remove(id_)
 
-    def _kill(self, sink: Sink, id_: bytes, run: KnownRun, time: int, lost: int) -> None:
+    def _kill(self, sink: Sink, id_: bytes, run: KnownRun, time: int, lost: int, why: str) -> None:
         status = sink.status(run.run_id)
         if status == GONE:
             check_experiment(sink, run.experiment_id, Refused("the run is deleted with it"))
@@ -278,7 +286,7 @@ class Interpreter:
             self._runs.close(id_)  # The note of its end was lost.
             return
         pending = self.writer.outbox.of(id_, run)
-        pending.add_tag("trackdsl.ended", _DIED)
+        pending.add_tag("trackdsl.ended", why)
         if lost:
             pending.add_tag("trackdsl.lost_events", f"{lost} of the whole process")
         self._gather_samples(id_)
@@ -303,6 +311,11 @@ class Interpreter:
 
     def _open(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
         run = self._runs.get(event.run)
+        if run is None and (known := self._shared.foreign.of_same_program(self._stream, event.run)) is not None:
+            # Repeated, because the journal that told of it first was deleted.
+            run = KnownRun(known.run_id, known.experiment_id)
+            self._runs.add(event.run, run)
+        in_doubt = in_doubt or bool(self._stream.origin.after)
         if run is not None and in_doubt:
             # It may have been made just before delivery failed, without what does not go with its making.
             rest = self.creation.rest(run, _compose.process_tags(self._stream.origin) | _compose.run_tags(event))

@@ -32,6 +32,7 @@ class Losses(msgspec.Struct, frozen=True):
         orphans: how many events belong to runs that nothing is known of.
         refused: how much MLflow refused.
         unrecorded: how many events the program could not record.
+        prefixes: what the ids of the program's runs begin with, and those of the processes that it works for.
     """
 
     journal: str
@@ -41,6 +42,7 @@ class Losses(msgspec.Struct, frozen=True):
     orphans: int = 0
     refused: int = 0
     unrecorded: int = 0
+    prefixes: tuple[str, ...] = ()
 
     def since(self, before: Losses | None) -> Losses:
         """What was lost since an earlier look."""

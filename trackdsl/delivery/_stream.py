@@ -14,7 +14,8 @@ import msgspec
 from trackdsl._process import Origin
 from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.delivery import _losses
-from trackdsl.delivery._interpreter import Interpreter, Shared
+from trackdsl.delivery._heirs import is_deleted, may_go_on
+from trackdsl.delivery._interpreter import DELETED, DIED, Interpreter, Shared
 from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._progress import ProgressFile
 from trackdsl.delivery._runs import RunMap
@@ -214,7 +215,8 @@ class Stream:
         if any(told) and told != self._told:
             self._told = told
             program = f"{mask_prose(self.origin.source)} (pid {self.origin.pid})"
-            _losses.note(self.directory.parent.parent, Losses(self.directory.name, program, *told))
+            prefixes = (self.origin.prefix, *self.origin.within)
+            _losses.note(self.directory.parent.parent, Losses(self.directory.name, program, *told, prefixes))
 
     def _retry(self, sink: Sink) -> bool:
         """Try again what was kept for later."""
@@ -227,6 +229,7 @@ class Stream:
             self._forget()
             raise
         if delivered or trying:
+            self._note_losses()
             self._note_deferred()
             self._file.write(self.progress)
         return delivered
@@ -245,9 +248,16 @@ class Stream:
         """End what a dead writer left open, and remove the journal."""
         if self._interpreter.git.waits(self.origin.time):
             return False
+        heirs = self._shared.foreign.heirs(self)
+        deleted = is_deleted(self)
+        unread = any(heir.behind() and not heir.progress.events for heir in heirs)
+        if unread or (deleted and not heirs and may_go_on(self.origin)):
+            return False
+        self._interpreter.leave_to(heirs)
         self._interpreter.creation.settle(sink, self.runs)
         last_time = self._interpreter.last_time or self._newest_time()
-        self._interpreter.end_left_open(sink, last_time, self._reader.lost())
+        why = DELETED if deleted or heirs else DIED
+        self._interpreter.end_left_open(sink, last_time, self._reader.lost(), why)
         self._note_deferred()
         delivered = self._retry(sink)
         if self.progress.deferred and not delivered:
@@ -266,7 +276,10 @@ class Stream:
         # The last event was delivered by an earlier process: the file was last touched when it was written.
         found = segments(self.directory)
         path = self.directory / f"{found[-1]:06d}.seg" if found else self.directory
-        return path.stat().st_mtime_ns
+        try:
+            return path.stat().st_mtime_ns
+        except OSError:  # It was deleted.
+            return time.time_ns()
 
     def _note_intent(self) -> None:
         position = self._reader.position
@@ -292,9 +305,10 @@ class Stream:
         self._note_deferred()
         self.progress.points = self._interpreter.spacing.remembered()
         self.progress.clock = self._interpreter.spacing.now
+        # First, for whoever waits until this is delivered, and asks then what was lost.
+        self._note_losses()
         self._file.write(self.progress)
         self._interpreter.delivered()
-        self._note_losses()
         delivered = [number for number in segments(self.directory) if number < position.segment]
         if delivered:
             self._file.to_disk()

@@ -142,7 +142,8 @@ class Wait:
 
     def tell(self) -> None:
         """One line on what is left behind, and why."""
-        left = self._left()
+        # A journal that was deleted in the meantime is not kept.
+        left = [(goal, progress) for goal, progress in self._left() if goal.directory.is_dir()]
         if not left:
             return
         known = [progress for _, progress in left if progress is not None]

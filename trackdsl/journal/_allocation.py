@@ -25,6 +25,8 @@ _ADVICE = {
     errno.EROFS: _PERMIT,
 }
 
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
 
 class Segment(NamedTuple):
     """A file that is allocated and mapped, and becomes a segment when it is needed."""
@@ -86,6 +88,11 @@ def _fill(descriptor: int, size: int) -> None:
     written = 0
     while written < size:
         written += os.write(descriptor, bytes(min(size - written, 1 << 20)))
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether something could not be kept for want of room, descriptors or a disk that works."""
+    return getattr(error, "errno", None) in _SHORTAGES
 
 
 def advice(error: Exception) -> str:

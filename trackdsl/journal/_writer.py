@@ -293,11 +293,11 @@ class Writer:
         if self._number:
             fmt.END.pack_into(self._map, fmt.END_OFFSET, self._map.tell())
             self._map.close()
+        self._map = segment.map
         self._number += 1
         self._files = ()
         name = f"{self._number:06d}.seg"
         os.rename(self.directory / segment.name, self.directory / name)
-        self._map = segment.map
         self._write = write
         if self._lock_place is not None:
             self._files = (self._lock_place, Place(name, segment.identity))

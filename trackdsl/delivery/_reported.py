@@ -1,0 +1,69 @@
+"""What `flush` and the end of a program say of what is lost: each loss once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from trackdsl._ids import prefix
+from trackdsl._target import Target, known_targets
+from trackdsl.delivery import _losses
+from trackdsl.delivery._losses import Losses
+from trackdsl.delivery._progress import read_progress
+
+#: What has been said, by the names of journals.
+_said: dict[str, Losses] = {}
+
+
+def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
+    """What is lost, and has not been said yet, of what this process recorded and those that it started.
+
+    Args:
+        spools: the spools that they record to.
+        unrecorded: whether to count events that no journal could be made for.
+
+    Returns:
+        words for people; empty where nothing is known to be lost.
+    """
+    found: list[str] = []
+    for losses in [*_of_journals(spools), *(_of_targets() if unrecorded else ())]:
+        words = losses.since(_said.get(losses.journal)).words()
+        if words:
+            found.append(words)
+        _said[losses.journal] = losses
+    return "; ".join(found)
+
+
+def _of_journals(spools: Iterable[Path]) -> Iterator[Losses]:
+    mine = prefix().hex()
+    found = {
+        name: losses for spool in spools for name, losses in _losses.read(spool).items() if mine in losses.prefixes
+    }
+    for target in known_targets():
+        writer = target.writer
+        if writer is None:
+            continue
+        name = writer.directory.name
+        progress = read_progress(writer.directory)
+        if progress is None:
+            found[name] = Losses(name, "", unrecorded=writer.lost)
+        else:
+            known = (tuple(progress.missing), progress.damaged, progress.orphans, progress.refused)
+            found[name] = Losses(name, "", *known, unrecorded=writer.lost)
+    yield from found.values()
+
+
+def _of_targets() -> Iterator[Losses]:
+    for target in known_targets():
+        yield Losses(f"target {id(target)}", "", unrecorded=target.unrecorded, missing=_deleted(target))
+
+
+def _deleted(target: Target) -> tuple[str, ...]:
+    return tuple(
+        f"what was not delivered of the journal {journal.name}, which was deleted," for journal in target.deleted
+    )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_said.clear)
