@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from trackdsl import _context, _process, _target, experiment, stage
+from trackdsl import _context, _process, _target, errors, experiment, stage
 from trackdsl.delivery import (
     _artifacts,
     _blocked,
@@ -32,8 +34,9 @@ from trackdsl.delivery import (
 )
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._runs import KnownRun, RunMap, read_runs
-from trackdsl.delivery._sink import Refused, Unavailable
+from trackdsl.delivery._sink import GONE, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal import _writer
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer
@@ -41,6 +44,7 @@ from trackdsl.journal._writer import Writer
 from .conftest import wait_until
 from .drawn_programs import FAULT, PROGRAM, Delivery, Expected, Program, forked, perform
 from .memory_store import Held, MemoryStore, deliver_to, fail_once
+from .test_journal import DELETIONS
 
 
 @pytest.fixture
@@ -438,3 +442,188 @@ def test_the_answer_of_git_survives_a_restart(spool: Path) -> None:
     _target.close_all()
     deliver_to(store, spool)
     assert store.named("s").tags["mlflow.source.git.commit"] == "abc"
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("kind", [kind for kind in DELETIONS if kind != "a copy in its place"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_deleted_journal_leaves_every_run_once(spool: Path, kind: str, restarted: bool) -> None:
+    """A journal is deleted in the middle of delivery: runs that go on are there once, and end as they should."""
+    store = MemoryStore()
+    worker = Worker(spool, store.open)
+    with experiment("e", run_name="outer") as outer:
+        with stage("before"):
+            pass
+        with stage("inner") as inner:
+            inner.log_metric("a", 1)
+            worker.round()
+            inner.log_metric("b", 1)
+            assert outer._target.writer is not None
+            DELETIONS[kind](outer._target.writer.directory)
+            for _ in range(3):
+                worker.round()
+            if restarted:
+                worker.close()
+                worker = Worker(spool, store.open)
+            outer._target.check()
+            for _ in range(3):
+                worker.round()
+            inner.log_metric("c", 1)
+            worker.round()
+            assert store.named("inner").status == "RUNNING"
+        with stage("after"):
+            pass
+    for _ in range(3):
+        worker.round()
+    worker.close()
+    _target.close_all()
+    deliver_to(store, spool)
+    assert {run.name: run.status for run in store.runs.values()} == dict.fromkeys(
+        ("outer", "before", "inner", "after"), "FINISHED"
+    )
+    assert len(store.runs) == 4
+    keys = {point[0] for point in store.named("inner").points}
+    assert {"a", "c"} <= keys
+    for name in ("outer", "inner"):
+        assert "when the journal was deleted" in store.named(name).tags["trackdsl.lost_events"]
+        assert "trackdsl.ended" not in store.named(name).tags
+    parents = {run.name: run.tags.get("mlflow.parentRunId") for run in store.runs.values()}
+    (outer_id,) = (run_id for run_id, run in store.runs.items() if run.name == "outer")
+    assert parents == {"outer": None, "before": outer_id, "inner": outer_id, "after": outer_id}
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_run_whose_end_was_in_a_deleted_journal_is_ended(spool: Path) -> None:
+    """A run that ended before its program noticed the deletion does not stay RUNNING for ever."""
+    store = MemoryStore()
+    worker = Worker(spool, store.open)
+    with stage("outer") as outer:
+        with stage("lost"):
+            worker.round()
+            assert outer._target.writer is not None
+            journal = outer._target.writer.directory
+            journal.rename(journal.with_name(f".{journal.name}"))
+            worker.close()
+            worker = Worker(spool, store.open)
+            shutil.rmtree(journal.with_name(f".{journal.name}"))
+        outer._target.check()
+        worker.round()
+    worker.round()
+    worker.close()
+    assert store.named("outer").status == "FINISHED"
+
+
+@contextlib.contextmanager
+def served(worker: Worker) -> Iterator[None]:
+    """Deliver from a thread."""
+    done = threading.Event()
+
+    def serve() -> None:
+        while not done.wait(0.01):
+            worker.round()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        worker.close()
+
+
+@pytest.mark.usefixtures("nobody_starts", "no_pauses")
+class TestFlushAfterLoss:
+    """`flush` is False once where something is lost, says what in one warning, and is True again afterwards."""
+
+    def check(self, caplog: pytest.LogCaptureFixture, words: str) -> None:
+        assert not trackdsl.flush()
+        (said,) = [record.message for record in caplog.records if "is lost:" in record.message]
+        assert words in said
+        with stage("again"):
+            pass
+        assert trackdsl.flush()
+
+    def test_a_full_disk(self, spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """Events that the journal had no room for."""
+
+        def full(*_: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with served(Worker(spool, MemoryStore().open)), stage("s") as run:
+            with monkeypatch.context() as patch:
+                patch.setattr(_writer, "allocate", full)
+                while not run._lost:
+                    run.log_metric("m", 1)
+            run._target.writer._retry_at = 0  # type: ignore[union-attr]
+            self.check(caplog, "1 event could not be recorded")
+
+    def test_no_journal(self, spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        """Events that were recorded while no journal could be made at all."""
+        with monkeypatch.context() as patch:
+            patch.setattr(_target, "find_spool", no_spool)
+            with stage("s") as run:
+                run.log_metric("m", 1)
+            assert not trackdsl.flush()
+            assert trackdsl.flush()  # Nothing was recorded since.
+        caplog.clear()
+        errors._reported.clear()
+        with monkeypatch.context() as patch, stage("s") as run:
+            run._target._retry_at = 0
+            patch.setattr(_target, "find_spool", no_spool)
+            run.log_metric("m", 1)
+        run._target._retry_at = 0
+        with served(Worker(spool, MemoryStore().open)):
+            self.check(caplog, "events could not be recorded")
+
+    def test_a_deleted_run(self, spool: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """What was recorded for a run that was deleted at the store, which refuses it."""
+        store = MemoryStore()
+        with served(Worker(spool, store.open)):
+            with stage("s") as run:
+                assert trackdsl.flush()
+                (run_id,) = store.runs
+                store.before = refuse_all_of(store, run_id)
+                run.log_metric("m", 1)
+                assert not trackdsl.flush()
+            assert not trackdsl.flush()  # Its end was refused too.
+            caplog.clear()
+            assert trackdsl.flush()
+
+    def test_a_damaged_record(self, spool: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A record that was damaged before it was delivered."""
+        with stage("s") as run:
+            run.log_metric("m", 1)
+            run.log_metric("m", 2)
+            (journal,) = journals(spool)
+            with open(journal / "000001.seg", "r+b") as file:
+                content = file.read()
+                file.seek(content.rindex(b"\xa1m"))
+                file.write(b"\xa1x")
+            run.log_metric("m", 3)
+            with served(Worker(spool, MemoryStore().open)):
+                self.check(caplog, "1 damaged record was skipped")
+
+    def test_a_deleted_journal(self, spool: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Whatever was not delivered when somebody deleted the journal."""
+        with stage("s") as run:
+            run.log_metric("m", 1)
+            (journal,) = journals(spool)
+            journal.rename(spool / "away")
+            with served(Worker(spool, MemoryStore().open)):
+                self.check(caplog, journal.name)
+
+
+def no_spool() -> Path:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def refuse_all_of(store: MemoryStore, run_id: str) -> Callable[..., None]:
+    """Let a store behave as MLflow does towards a run that was deleted."""
+
+    def before(method: str, *arguments: Any) -> None:
+        if run_id in arguments[:1] and method in ("write", "end_run"):
+            store.runs[run_id].status = GONE
+            raise Refused("the run is deleted")
+
+    return before
