@@ -14,15 +14,18 @@ import pytest
 
 from trackdsl._process import read_origin, write_origin
 from trackdsl.delivery import _requests
+from trackdsl.delivery._blocked import BlockedRuns
+from trackdsl.delivery._dropped import dropped_runs
+from trackdsl.delivery._orphans import Aside, Orphans
 from trackdsl.delivery._progress import Progress, ProgressFile
 from trackdsl.delivery._runs import KnownRun, RunMap
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._lock import FileLock, is_held
-from trackdsl.journal._reader import read_all
+from trackdsl.journal._reader import Reader, read_all
 
 from .conftest import PATIENCE, StartProgram, all_runs, delivery_pids, free_port, wait_until
 from .memory_store import MemoryStore
-from .test_cli import LIVING, journals, record, trackdsl
+from .test_cli import LIVING, TWO_RUNS, journals, record, trackdsl
 
 #: Records two runs, and a file; the delivery process goes on when it has ended.
 ENDS = """
@@ -141,6 +144,51 @@ class TestDrop:
         assert "1 of these runs" in answer("n\n", "drop", journal.name).stdout
         told = json.loads(trackdsl("drop", journal.name, "--yes", "--json").stdout)
         assert [run["exists"] for run in told["runs"]] == [True, False]
+
+    @pytest.mark.slow
+    def test_one_run(self, start: StartProgram, spool: Path, sqlite_store: str) -> None:
+        """A run is dropped by its id, or the beginning of that, with those below it; the others are delivered."""
+        record(start, ENDS)
+        record(start, TWO_RUNS)
+        first, second = journals(spool)
+        opened = [event for event in _events(first) if type(event).__name__ == "Open"]
+        root, child = (event.run.hex() for event in opened)
+        shown = answer("n\n", "drop", root)
+        assert shown.returncode == 1
+        for words in (f"{root} (churn)", "5 that are not at MLflow", "below it   1: train"):
+            assert words in shown.stdout
+        ambiguous = trackdsl("drop", root[:8], "--yes")
+        assert (ambiguous.returncode, f"run {child} (train)" in ambiguous.stderr) == (1, True)
+        told = json.loads(trackdsl("drop", child.upper(), "--yes", "--json").stdout)
+        assert (told["dropped"], told["run"], told["events"]) == (True, child, 2)
+        assert trackdsl("drop", child, "--yes").returncode == 1
+        assert journals(spool) == [first, second]
+        assert trackdsl("drop", next(e.run.hex() for e in _events(second)), "--yes").returncode == 0
+        assert trackdsl("sync").returncode == 0
+        assert {run.info.run_name for run in all_runs(sqlite_store)} == {"churn"}
+
+    def test_runs_that_are_set_aside(self, start: StartProgram, spool: Path) -> None:
+        """What is kept aside counts, and may be dropped while its program runs."""
+        program = start(LIVING)
+        assert program.say() == "recorded"
+        (journal,) = journals(spool)
+        id_ = next(event.run for event in _events(journal))
+        assert "it still runs" in trackdsl("drop", id_.hex(), "--yes").stderr
+        blocked = BlockedRuns(journal)
+        blocked.add(id_, "living", "the experiment is deleted")
+        blocked.save()
+        kept = Orphans(journal)
+        reader = Reader(journal)
+        for entry in reader.read(2, writer_alive=True):
+            assert entry.event is not None
+            kept.add(Aside(entry.event, entry.end))
+        reader.close()
+        before = (journal / "aside").read_bytes()
+        told = json.loads(trackdsl("drop", id_.hex(), "--yes", "--json").stdout)
+        assert (told["dropped"], told["events"], told["runs"][0]["name"]) == (True, 2, "living")
+        assert (journal / "aside").read_bytes() == before
+        assert dropped_runs(journal) == {id_}
+        assert program.process.poll() is None
 
     @pytest.mark.slow
     def test_beside_the_delivery_process(self, start: StartProgram, spool: Path, dead: str) -> None:

@@ -165,16 +165,17 @@ def sync(
 
 
 @main.command()
-@click.argument("journal")
+@click.argument("what", metavar="JOURNAL|RUN")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @_with_spool
-def drop(journal: str, yes: bool, as_json: bool, spool: Path | None) -> None:
-    """Remove a JOURNAL for good that can never be delivered: its events, runs and files are lost.
+def drop(what: str, yes: bool, as_json: bool, spool: Path | None) -> None:
+    """Remove for good what can never be delivered: a JOURNAL, or one RUN of it with those below.
 
-    JOURNAL is its name as `trackdsl status` shows it, or the beginning of it that no other journal has. What is lost
-    is shown first. The journal of a program that still runs is refused. Exits with 0 when it is removed, with 1 when it
-    is not.
+    JOURNAL is its name as `trackdsl status` shows it, RUN is trackdsl's id of a run that waits in a journal; the
+    beginning is enough where nothing else has it. What is lost is shown first. The journal of a program that still runs
+    is refused; a run that is set aside is not. What MLflow has already stays there. Exits with 0 when it is removed,
+    with 1 when it is not.
 
     If the runs are only at the wrong address, `trackdsl sync --to URI` delivers them elsewhere instead.
 
@@ -182,12 +183,13 @@ def drop(journal: str, yes: bool, as_json: bool, spool: Path | None) -> None:
     Examples:
       trackdsl status
       trackdsl drop 01795880652289787952-1233-df29a7af
-      trackdsl drop 0179588065228 --yes
-      trackdsl drop 0179588065228 --yes --json | jq .events
+      trackdsl drop 01795880652289 --yes
+      trackdsl drop 9e514b2ff11b08475a98000000000001
+      trackdsl drop 01795880652289 --yes --json | jq .events
     """
     from trackdsl.cli._drop import run
 
-    run(spool, journal, yes=yes, as_json=as_json)
+    run(spool, what, yes=yes, as_json=as_json)
 
 
 def _with_store(command: C) -> C:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from trackdsl import _events as events
 from trackdsl.cli._journals import Journal
+from trackdsl.delivery._blocked import read_blocked
+from trackdsl.delivery._orphans import read_aside
 from trackdsl.delivery._runs import read_runs
 from trackdsl.journal._reader import Reader
 
@@ -19,12 +23,14 @@ class RunOf:
     Attributes:
         id: our id of it.
         name: its name; None where the event that tells it was delivered.
+        parent: our id of the run that it is below; None for a root, and where that event was delivered.
         exists: whether it is at MLflow already.
         events: how many events of it are not at MLflow.
     """
 
     id: str
     name: str | None
+    parent: str | None
     exists: bool
     events: int
 
@@ -51,27 +57,37 @@ def contents(journal: Journal) -> Contents:
     files, file_bytes = _files(journal.directory / "files")
     if journal.problem:
         return Contents(None, (), files, file_bytes)
-    names: dict[bytes, str] = {}
-    waiting: dict[bytes, int] = {}
+    opened: dict[bytes, events.Open] = {}
+    waiting: Counter[bytes] = Counter()
+    for event, delivered in _events(journal):
+        if isinstance(event, events.Open):
+            opened[event.run] = event
+        waiting[event.run] += not delivered
+    known = dict(read_runs(journal.directory))
+    blocked = {bytes.fromhex(run.run): run.name for run in read_blocked(journal.directory)}
+    found = []
+    for id_ in {**opened, **{id_: run for id_, run in known.items() if run.ours}, **blocked}:
+        exists = id_ in known
+        if waiting[id_] or id_ in blocked or not exists or known[id_].open:
+            open_ = opened.get(id_)
+            name = blocked.get(id_) if open_ is None else open_.name
+            parent = None if open_ is None or open_.parent is None else open_.parent.hex()
+            found.append(RunOf(id_.hex(), name or None, parent, exists, waiting[id_]))
+    return Contents(waiting.total(), tuple(found), files, file_bytes)
+
+
+def _events(journal: Journal) -> Iterator[tuple[events.AnyEvent, bool]]:
+    """The events of a journal that can still be read, and whether each is delivered."""
+    aside = read_aside(journal.directory)
+    kept = {each.end for each in aside}
+    yield from ((each.event, False) for each in aside)
     reader = Reader(journal.directory)  # From the beginning: the names of runs that exist already stand there.
     try:
         for entry in reader.read(1 << 62, writer_alive=journal.alive):
-            event = entry.event
-            if event is None:
-                continue
-            if isinstance(event, events.Open):
-                names[event.run] = event.name
-            if entry.end > journal.progress.position:
-                waiting[event.run] = waiting.get(event.run, 0) + 1
+            if entry.event is not None and entry.end not in kept:
+                yield entry.event, entry.end <= journal.progress.position
     finally:
         reader.close()
-    known = dict(read_runs(journal.directory))
-    found = [
-        RunOf(id_.hex(), names.get(id_), id_ in known, waiting.get(id_, 0))
-        for id_ in {**names, **{id_: "" for id_, run in known.items() if run.ours}}
-        if waiting.get(id_) or id_ not in known or known[id_].open
-    ]
-    return Contents(sum(waiting.values()), tuple(found), files, file_bytes)
 
 
 def _files(folder: Path) -> tuple[int, int]:

@@ -1,118 +1,197 @@
-"""`trackdsl drop`: the removal, for good, of what can never be delivered."""
+"""`trackdsl drop`: the removal, for good, of what can never be delivered: a journal, or one run of it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from trackdsl.cli._contents import Contents, contents
+from trackdsl.cli._contents import Contents, RunOf, contents
 from trackdsl.cli._hosts import Waiting, other_hosts
 from trackdsl.cli._journals import Journal, look, place
 from trackdsl.cli._status import ago, size
 from trackdsl.delivery import _requests
+from trackdsl.delivery._blocked import read_blocked
+from trackdsl.delivery._client import wake
+from trackdsl.delivery._dropped import drop_run, dropped_runs
 from trackdsl.query._shown import printable
 
 #: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.
 _PATIENCE = 30.0
 _MOST_NAMED = 8
+#: So much of a run's id has to be given at least.
+_SHORTEST_ID = 4
+_QUESTION = "Remove this for good? Nothing brings it back."
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A journal, in its spool."""
+    """A journal in its spool, or one run of it."""
 
     spool: Path
     waiting: Waiting
+    held: Contents
+    run: RunOf | None = None
 
     @property
     def journal(self) -> Journal:
         return self.waiting.journal
 
+    @property
+    def called(self) -> str:
+        """What it is, in a line."""
+        if self.run is None:
+            return f"journal {self.journal.directory.name}, {self.journal.program}"
+        return f"run {self.run.id} ({self.run.name or '?'}), {self.journal.program}"
+
 
 def run(named: Path | None, wanted: str, *, yes: bool, as_json: bool) -> None:
-    """Remove a journal for good, once the user has seen what is lost; ends the program with 1 where it stays.
+    """Remove a journal or a run for good, once the user has seen what is lost; ends with 1 where it stays.
 
     Args:
         named: the spool; the one in use by default.
-        wanted: the journal's name, or what it begins with.
+        wanted: the journal's name, or our id of the run; or what it begins with.
         yes: do not ask.
         as_json: print JSON.
     """
     found = _find(place(named), wanted)
-    if found.waiting.why_not:
-        raise click.ClickException(
-            f"{found.journal.program} is not dropped: {found.waiting.why_not}. End the program first; on its own host, "
-            "if that is another one."
-        )
-    held = contents(found.journal)
+    _check_has_ended(found)
     if not as_json:
-        _print(found.journal, held)
+        _print(found)
     if not yes:
-        click.confirm("Remove this for good? Nothing brings it back.", abort=True, err=as_json)
+        click.confirm(_QUESTION, abort=True, err=as_json)
     try:
-        _requests.ask_to_drop(found.journal.directory)
-        left = _requests.settle(found.spool, [found.journal.directory], _PATIENCE)
+        dropped = _drop_journal(found) if found.run is None else _drop_run(found)
     except OSError as error:
-        raise click.ClickException(f"the journal cannot be removed: {error}") from None
+        raise click.ClickException(f"it cannot be removed: {error}") from None
     if as_json:
-        click.echo(json.dumps(_structure(found, held, dropped=not left), indent=2))
-    elif not left:
-        click.echo("It is removed.")
-    if left:
+        click.echo(json.dumps(_structure(found, dropped=dropped), indent=2))
+    elif dropped:
+        click.echo("It is removed." if found.run is None else "It is dropped; the rest is delivered without it.")
+    if not dropped:
         raise click.ClickException(
             "the delivery process is busy and has not removed it yet; it does so as soon as it can."
         )
 
 
+def _drop_journal(found: _Found) -> bool:
+    directory = found.journal.directory
+    _requests.ask_to_drop(directory)
+    return not _requests.settle(found.spool, [directory], _PATIENCE)
+
+
+def _drop_run(found: _Found) -> bool:
+    assert found.run is not None
+    drop_run(found.spool, bytes.fromhex(found.run.id))
+    wake(found.spool)
+    return True
+
+
+def _check_has_ended(found: _Found) -> None:
+    why_not = found.waiting.why_not
+    # What is set aside may be dropped at any time: nothing of it is on its way.
+    if found.run is not None and any(found.run.id == each.run for each in read_blocked(found.journal.directory)):
+        return
+    if why_not:
+        raise click.ClickException(
+            f"{found.journal.program} is not dropped: {why_not}. End the program first; on its own host, if that is "
+            "another one."
+        )
+
+
 def _find(spool: Path, wanted: str) -> _Found:
-    everything = [_Found(spool, Waiting(each, "it still runs" if each.alive else "")) for each in look(spool)]
-    everything += [_Found(host.spool, each) for host in other_hosts(spool) for each in host.waiting]
-    found = [each for each in everything if each.journal.directory.name == wanted]
-    found = found or [each for each in everything if wanted and each.journal.directory.name.startswith(wanted)]
+    everything = list(_all(spool))
+    exact = [each for each in everything if each[1].journal.directory.name == wanted]
+    if exact:
+        return _Found(*exact[0], contents(exact[0][1].journal))
+    found = []
+    for where, waiting in everything:
+        held = contents(waiting.journal)
+        if wanted and waiting.journal.directory.name.startswith(wanted):
+            found.append(_Found(where, waiting, held))
+        gone = {id_.hex() for id_ in dropped_runs(waiting.journal.directory)}
+        if len(wanted) >= _SHORTEST_ID:
+            runs = (run for run in held.runs if run.id.startswith(wanted.lower()) and run.id not in gone)
+            found += [_Found(where, waiting, held, run) for run in runs]
     if not found:
         raise click.ClickException(
-            f"no journal is called {wanted!r}, and none begins with it. `trackdsl status` shows what is waiting."
+            f"no journal is called {wanted!r} or begins with it, and no run that waits in one. `trackdsl status` shows "
+            "what is waiting."
         )
     if len(found) > 1:
-        names = "\n".join(f"  {each.journal.directory.name}  {each.journal.program}" for each in found)
-        raise click.ClickException(f"{len(found)} journals begin with {wanted!r}; give more of the name:\n{names}")
+        names = "\n".join(f"  {printable(each.called)}" for each in found)
+        raise click.ClickException(
+            f"{len(found)} things begin with {wanted!r}; give more of the one that you mean:\n{names}"
+        )
     return found[0]
 
 
-def _print(journal: Journal, held: Contents) -> None:
-    program = journal.program if journal.origin is None else f"{journal.program} on {journal.origin.host}, ended"
+def _all(spool: Path) -> Iterator[tuple[Path, Waiting]]:
+    for journal in look(spool):
+        yield spool, Waiting(journal, "it still runs" if journal.alive else "")
+    for host in other_hosts(spool):
+        yield from ((host.spool, waiting) for waiting in host.waiting)
+
+
+def _lost(found: _Found) -> list[RunOf]:
+    """The runs that are lost: all of a journal, or one with those below it."""
+    if found.run is None:
+        return list(found.held.runs)
+    lost = {found.run.id: found.run}
+    for each in found.held.runs:  # A run is opened after the one that it is below.
+        if each.parent in lost:
+            lost[each.id] = each
+    return list(lost.values())
+
+
+def _print(found: _Found) -> None:
+    journal, held, lost = found.journal, found.held, _lost(found)
+    program = journal.program
+    if journal.origin is not None:
+        program += f" on {journal.origin.host}, {'running' if journal.alive else 'ended'}"
     lines = {"journal": journal.directory.name, "program": program, "goes to": journal.target or "?"}
     if journal.since is not None:
         lines["since"] = ago(journal.since)
     if journal.brief_error:
         lines["error"] = journal.brief_error
-    lines["events"] = "?" if held.events is None else f"{held.events:,} that are not at MLflow"
-    lines["files"] = f"{held.files:,} ({size(held.file_bytes)})"
-    names = [run.name or run.id for run in held.runs]
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    lines["runs"] = f"{len(names):,}" + (f": {', '.join(names[:_MOST_NAMED])}{more}" if names else "")
-    existing = sum(run.exists for run in held.runs)
+    count = held.events if found.run is None else sum(each.events for each in lost)
+    lines["events"] = "?" if count is None else f"{count:,} that are not at MLflow"
+    if found.run is None:
+        lines["files"] = f"{held.files:,} ({size(held.file_bytes)})"
+        lines["runs"] = f"{len(lost):,}" + _names(lost)
+    else:
+        lines = {"run": f"{found.run.id} ({found.run.name or '?'})", **lines}
+        lines["below it"] = f"{len(lost) - 1:,}" + _names(lost[1:])
+    existing = sum(each.exists for each in lost)
     if existing:
-        lines["at MLflow"] = f"{existing:,} of these runs, unfinished: they stay as they are there"
+        lines["at MLflow"] = f"{existing:,} of these runs: what MLflow has of them stays there"
     for title, text in lines.items():
         click.echo(f"{title:<10} {printable(text)}")
 
 
-def _structure(found: _Found, held: Contents, *, dropped: bool) -> dict[str, Any]:
-    journal = found.journal
+def _names(runs: Iterable[RunOf]) -> str:
+    names = [each.name or each.id for each in runs]
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return f": {', '.join(names[:_MOST_NAMED])}{more}" if names else ""
+
+
+def _structure(found: _Found, *, dropped: bool) -> dict[str, Any]:
+    journal, lost = found.journal, _lost(found)
+    whole = found.run is None
     return {
         "dropped": dropped,
         "journal": journal.directory.name,
+        "run": None if found.run is None else found.run.id,
         "spool": str(found.spool),
         "source": journal.source,
         "host": None if journal.origin is None else journal.origin.host,
         "target": journal.target,
-        "events": held.events,
-        "files": held.files,
-        "file_bytes": held.file_bytes,
-        "runs": [asdict(run) for run in held.runs],
+        "events": found.held.events if whole else sum(each.events for each in lost),
+        "files": found.held.files if whole else None,
+        "file_bytes": found.held.file_bytes if whole else None,
+        "runs": [asdict(each) for each in lost],
     }

@@ -26,7 +26,7 @@ MOST_COUNTED = 10_000
 #: A store that has not answered for so long may be gone for good, in nanoseconds.
 _LONG = 3_600_000_000_000
 #: What can be done about a journal whose store is gone or was never there.
-WAY_OUT = "`trackdsl sync --to URI` delivers it to another store, `trackdsl drop JOURNAL` gives it up"
+WAY_OUT = "`trackdsl sync --to URI` delivers it to another store, `trackdsl drop JOURNAL` (or RUN) gives it up"
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class Journal:
     def is_stuck(self) -> bool:
         """Whether it is doubtful that it will ever be delivered to where it goes."""
         since = self.progress.blocked_since
-        return self.origin is None or self.wrong_target is not None or bool(since and time.time_ns() - since > _LONG)
+        hopeless = self.origin is None or self.wrong_target is not None or self.progress.set_aside > 0
+        return hopeless or bool(since and time.time_ns() - since > _LONG)
 
     @property
     def source(self) -> str | None:

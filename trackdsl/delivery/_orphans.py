@@ -151,14 +151,30 @@ def _frame(aside: Aside) -> bytes:
     return _HEAD.pack(len(payload) | _TIMED, *aside.end) + payload
 
 
+def read_aside(directory: Path) -> list[Aside]:
+    """What is kept aside in a journal's folder, read from outside: nothing is changed."""
+    try:
+        return _parse(read_regular(directory / _NAME))[0]
+    except OSError:
+        return []
+
+
 def _read(path: Path) -> tuple[list[Aside], set[Position]]:
     """What was kept, and what was delivered; a torn end was not noted as read, and is cut off."""
-    found: list[Aside] = []
-    delivered: set[Position] = set()
     try:
         content = read_regular(path)
     except OSError:
-        return found, delivered
+        return [], set()
+    found, delivered, end = _parse(content)
+    if end < len(content):
+        os.truncate(path, end)
+    return found, delivered
+
+
+def _parse(content: bytes) -> tuple[list[Aside], set[Position], int]:
+    """What was kept, what was delivered, and where the whole frames end."""
+    found: list[Aside] = []
+    delivered: set[Position] = set()
     offset = 0
     while offset + _HEAD.size <= len(content):
         length, *end = _HEAD.unpack_from(content, offset)
@@ -171,9 +187,7 @@ def _read(path: Path) -> tuple[list[Aside], set[Position]]:
         except msgspec.MsgspecError:
             break
         offset = stop
-    if offset < len(content):
-        os.truncate(path, offset)
-    return found, delivered
+    return found, delivered, offset
 
 
 def _unframe(payload: bytes, end: Position, *, timed: bool) -> Aside:
