@@ -31,6 +31,7 @@ from trackdsl.errors import ArtifactError, UntrustedArtifact, told
 from trackdsl.handlers._flavor import sha256_of_files
 from trackdsl.handlers._registry import Handler, handler_named
 from trackdsl.journal._reader import read_all
+from trackdsl.journal._snapshots import snapshot_path
 
 _MLFLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: Formats of files that no handler has written, none of which runs code: suffix → the name of a handler.
@@ -172,7 +173,7 @@ def _from_journal(run: Run, place: str, name: str, folder: Path) -> Fetched | No
                 found = (event, rest) if rest is not None else found
         if found is not None:
             event, rest = found
-            source = writer.directory / "files" / event.snapshot
+            source = snapshot_path(writer.directory, event.snapshot)
             target = folder / Path(place).name
             source = source / "model" if isinstance(event, events.Model) else source
             _copy(source / rest if rest else source, target)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from trackdsl import _events as events
+from trackdsl.journal._snapshots import UnsafeSnapshot, place_of_snapshot
 
 
 class Point(NamedTuple):
@@ -126,7 +128,8 @@ def _apply(run: RecordedRun, event: events.AnyEvent, directory: Path) -> None:
     elif isinstance(event, events.Tags):
         run.tags.update(event.values)
     elif isinstance(event, (events.File, events.Model, events.Table)):
-        _keep(run, event, directory / "files" / event.snapshot)
+        with contextlib.suppress(UnsafeSnapshot):
+            _keep(run, event, place_of_snapshot(directory, event.snapshot))
     elif isinstance(event, events.Input):
         run.inputs.append(event)
     elif isinstance(event, events.Close):

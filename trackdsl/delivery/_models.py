@@ -23,10 +23,12 @@ from trackdsl._secrets import mask_text
 from trackdsl.delivery._limits import fit_key, fit_text
 from trackdsl.errors import logger, told
 from trackdsl.handlers import _examples
+from trackdsl.journal._files import read_regular
 
 _TAG = "trackdsl.model"
 #: Tags of a logged model: what reads it back, and the hash of its files.
 HANDLER, SHA256 = "trackdsl.model.handler", "trackdsl.model.sha256"
+_SPEC = {"answer", "build", "example", "flavor", "options", "params", "pyfunc", "python", "requirements", "signature"}
 _MAX_NAME = 250
 _MAX_TAG = 5000
 #: What MLflow refuses in the name of a logged model, see `_validate_logged_model_name` in mlflow/utils/validation.py.
@@ -112,7 +114,7 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
     from mlflow import pyfunc
     from mlflow.models import Model as MlflowModel
 
-    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    spec = _spec_of(folder)
     # Beside the snapshot: what a crash leaves goes with it, and files can be linked.
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=folder.parent) as temporary:
         path = Path(temporary) / "model"
@@ -134,6 +136,22 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
         _write_environment(spec, path)
         described.save(str(path / "MLmodel"))
         yield path
+
+
+def _spec_of(folder: Path) -> dict[str, Any]:
+    """What MLflow is to be told of the model.
+
+    Raises:
+        ValueError: the snapshot is none of a model.
+    """
+    try:
+        spec = json.loads(read_regular(folder / "spec.json"))
+    except (FileNotFoundError, RecursionError) as error:
+        raise ValueError(f"its snapshot has no description that can be read: {told(error)}") from None
+    missing = _SPEC - set(spec) if isinstance(spec, dict) else _SPEC
+    if missing or not (folder / "model").is_dir():
+        raise ValueError(f"its snapshot is none of a model: {', '.join(sorted(missing)) or 'its files'} missing")
+    return dict(spec)
 
 
 def _link(source: str, target: str) -> None:

@@ -19,25 +19,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from trackdsl import _events as events
-from trackdsl._places import inside
 from trackdsl.delivery import _limits
 from trackdsl.delivery._artifacts import check_place
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
+from trackdsl.delivery._table_log import TableLog
 from trackdsl.errors import logger
-from trackdsl.journal._files import open_regular, sync
+from trackdsl.journal._files import sync
 from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot
-from trackdsl.journal._spool import JOURNALS, is_journal_name
+from trackdsl.journal._spool import JOURNALS
 
 _FOLDER = "tables"
 #: Seconds before a table that the store would not take is tried again.
@@ -63,7 +61,7 @@ class Tables:
     def __init__(self, spool: Path, folder: Path | None = None) -> None:
         self._folder = (folder or spool) / _FOLDER
         self._journals = spool / JOURNALS
-        self._logs: dict[Path, _Log] = {}
+        self._logs: dict[Path, TableLog] = {}
         self._told: set[tuple[str, str]] = set()
         self.reason = ""
         self._find_logs()
@@ -144,7 +142,7 @@ class Tables:
             shutil.rmtree(part, ignore_errors=True)
         for path in sorted(self._folder.glob("*.jsonl")):
             try:
-                log = _Log.read(path)
+                log = TableLog.read(path)
             except OSError as error:
                 logger.warning("trackdsl leaves %s alone: %s", path, error)
                 continue
@@ -159,15 +157,15 @@ class Tables:
         name = "".join(c if c.isalnum() else "_" for c in run_id)[:64]
         return self._folder / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:16]}.jsonl"
 
-    def _log(self, run_id: str, place: str) -> _Log | None:
+    def _log(self, run_id: str, place: str) -> TableLog | None:
         return self._logs.get(self._path(run_id, place))
 
-    def _new_log(self, run: KnownRun, place: str) -> _Log:
+    def _new_log(self, run: KnownRun, place: str) -> TableLog:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700)
             sync(self._folder.parent)
         path = self._path(run.run_id, place)
-        log = _Log(path, run.run_id, place, run.experiment_id)
+        log = TableLog(path, run.run_id, place, run.experiment_id)
         log.add({"run_id": run.run_id, "path": place, "experiment_id": run.experiment_id})
         self._logs[path] = log
         return log
@@ -189,7 +187,7 @@ class Tables:
                 remove_snapshot(self._journals / journal, snapshot)
             log.unsynced.clear()
 
-    def _deliver(self, sink: Sink, log: _Log) -> bool:
+    def _deliver(self, sink: Sink, log: TableLog) -> bool:
         try:
             self._store(sink, log)
         except Refused as error:
@@ -203,7 +201,7 @@ class Tables:
         del self._logs[log.path]
         return True
 
-    def _store(self, sink: Sink, log: _Log) -> None:
+    def _store(self, sink: Sink, log: TableLog) -> None:
         table = Table()
         try:
             if not log.has_base:
@@ -228,7 +226,7 @@ class Tables:
             raise Unavailable(f"cannot write to {self._folder}: {error}") from None
         self._tell(sink, log)
 
-    def _tell(self, sink: Sink, log: _Log) -> None:
+    def _tell(self, sink: Sink, log: TableLog) -> None:
         """Add a table to the tag that lists them; it may hold what others have entered."""
         entry = {"path": log.place, "type": "table"}
         if (log.run_id, log.place) in self._told:
@@ -249,7 +247,7 @@ class Tables:
             self._told.clear()
         self._told.add((log.run_id, log.place))
 
-    def _leave_out(self, sink: Sink, log: _Log, reason: Refused) -> bool:
+    def _leave_out(self, sink: Sink, log: TableLog, reason: Refused) -> bool:
         tag = _limits.fit_key(f"trackdsl.omitted.{log.place}")
         try:
             if log.experiment_id:
@@ -263,117 +261,11 @@ class Tables:
         logger.warning("trackdsl: rows of the table %r are left out: %s", log.place, reason)
         return True
 
-    def _wait(self, log: _Log, error: Exception) -> None:
+    def _wait(self, log: TableLog, error: Exception) -> None:
         self.reason = f"the table {log.place!r} is not taken: {error}"
         if not log.next_try:
             logger.warning("trackdsl keeps rows of the table %r for later: %s", log.place, error)
         log.next_try = time.monotonic() + (_LATE_PATIENCE if getattr(error, "late", False) else _PAUSE)
-
-
-class _Log:
-    """The rows of one table on their way.
-
-    Attributes:
-        sources: journal and snapshot of every event whose rows it holds.
-        unsynced: those of them that may not be on the disk yet, or whose snapshots may be there.
-        journals: the journals that they are from.
-        experiment_id: MLflow's id of the experiment of the run; empty in logs of old versions.
-        has_base: whether what MLflow had before is noted.
-        next_try: when it may be tried again, on the monotonic clock; 0 before the first time.
-    """
-
-    def __init__(self, path: Path, run_id: str, place: str, experiment_id: str = "") -> None:
-        self.path = path
-        self.run_id = run_id
-        self.place = place
-        self.experiment_id = experiment_id
-        self.sources: set[tuple[str, str]] = set()
-        self.unsynced: list[tuple[str, str]] = []
-        self.journals: set[str] = set()
-        self.has_base = False
-        self.next_try = 0.0
-
-    @classmethod
-    def read(cls, path: Path) -> _Log | None:
-        """Find a log again; what follows a torn line was not taken yet, and is cut off.
-
-        Returns:
-            the log; None where not even its first line is sound.
-        """
-        log = None
-        with open(open_regular(path, os.O_RDWR), "rb+") as file:
-            good = 0
-            for line in file:
-                told = _line_of(line, log is None)
-                if told is None:
-                    file.truncate(good)
-                    break
-                good += len(line)
-                if log is None:
-                    log = cls(path, told["run_id"], told["path"], str(told.get("experiment_id", "")))
-                elif "base" in told:
-                    log.has_base = True
-                else:
-                    log._note((told["journal"], told["snapshot"]))
-        return log
-
-    def add_rows(self, source: tuple[str, str], rows: Table) -> None:
-        """Note the rows of an event."""
-        table = {"columns": rows.columns, "data": rows.rows}
-        self.add({"journal": source[0], "snapshot": source[1], "table": table})
-        self._note(source)
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Write a line, whole or not at all."""
-        with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
-            size = file.tell()
-            content = json.dumps(line).encode() + b"\n"
-            if file.write(content) != len(content):
-                file.truncate(size)
-                raise OSError(errno.ENOSPC, "no space left", str(self.path))
-
-    def content(self) -> tuple[Table, list[Table]]:
-        """What MLflow had before, and what is to be appended, in order."""
-        base, appended = Table(), []
-        with open(open_regular(self.path), "rb") as file:
-            for line in file:
-                told = json.loads(line)
-                if "base" in told:
-                    base = as_table(told["base"])
-                elif "table" in told:
-                    appended.append(as_table(told["table"]))
-        return base, appended
-
-    def _note(self, source: tuple[str, str]) -> None:
-        self.sources.add(source)
-        self.unsynced.append(source)
-        self.journals.add(source[0])
-
-
-def _line_of(line: bytes, first: bool) -> dict[str, Any] | None:
-    """A line of a log; None where it is torn, or says what no delivery has written."""
-    try:
-        told = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(told, dict):
-        return None
-    if first:
-        names = (told.get("run_id"), told.get("path"))
-        sound = all(isinstance(name, str) for name in names) and _is_inside(str(told["path"]))
-    elif "base" in told:
-        sound = isinstance(told["base"], dict)
-    else:
-        journal, snapshot = told.get("journal"), told.get("snapshot")
-        sound = isinstance(journal, str) and isinstance(snapshot, str) and is_journal_name(journal)
-    return told if sound else None
-
-
-def _is_inside(place: str) -> bool:
-    try:
-        return bool(inside(place))
-    except ValueError:
-        return False
 
 
 def _remove(path: Path) -> None:

@@ -6,6 +6,7 @@ Libraries are recognised only where the program has imported them.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -122,8 +123,15 @@ def write(value: Any, folder: Path, stem: str) -> dict[str, str]:
 
 
 def read(told: Mapping[str, str], folder: Path) -> Any:
-    """Read what `write` has written; nothing of it is executed."""
-    path = folder / told["file"]
+    """Read what `write` has written; nothing of it is executed.
+
+    Raises:
+        ValueError: it names a file outside of the folder.
+    """
+    name = told["file"]
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        raise ValueError(f"an example names a file outside of its model: {name!r}")
+    path = folder / name
     kind = told["kind"]
     if kind in ("frame", "series"):
         import pyarrow as pa

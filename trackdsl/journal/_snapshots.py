@@ -65,6 +65,15 @@ def snapshot_path(journal: Path, snapshot: str) -> Path:
     return journal / _FOLDER / number / name
 
 
+def place_of_snapshot(journal: Path, snapshot: str) -> Path:
+    """Where a snapshot lies, or has been.
+
+    Raises:
+        UnsafeSnapshot: that is not in a folder of its own in `files`.
+    """
+    return journal.joinpath(_FOLDER, *_parts(snapshot))
+
+
 def read_snapshot(journal: Path, snapshot: str) -> bytes:
     """The content of a snapshot that is a file; see `snapshot_path`."""
     _, name = _parts(snapshot)

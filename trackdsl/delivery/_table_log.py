@@ -1,0 +1,120 @@
+"""The rows of one table on their way, in a file; its form is told in `trackdsl.delivery._tables`."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from trackdsl._places import inside
+from trackdsl.delivery._table_format import Table, as_table
+from trackdsl.journal._files import open_regular
+from trackdsl.journal._spool import is_journal_name
+
+
+class TableLog:
+    """The rows of one table on their way.
+
+    Attributes:
+        sources: journal and snapshot of every event whose rows it holds.
+        unsynced: those of them that may not be on the disk yet, or whose snapshots may be there.
+        journals: the journals that they are from.
+        experiment_id: MLflow's id of the experiment of the run; empty in logs of old versions.
+        has_base: whether what MLflow had before is noted.
+        next_try: when it may be tried again, on the monotonic clock; 0 before the first time.
+    """
+
+    def __init__(self, path: Path, run_id: str, place: str, experiment_id: str = "") -> None:
+        self.path = path
+        self.run_id = run_id
+        self.place = place
+        self.experiment_id = experiment_id
+        self.sources: set[tuple[str, str]] = set()
+        self.unsynced: list[tuple[str, str]] = []
+        self.journals: set[str] = set()
+        self.has_base = False
+        self.next_try = 0.0
+
+    @classmethod
+    def read(cls, path: Path) -> TableLog | None:
+        """Find a log again; what follows a torn line was not taken yet, and is cut off.
+
+        Returns:
+            the log; None where not even its first line is sound.
+        """
+        log = None
+        with open(open_regular(path, os.O_RDWR), "rb+") as file:
+            good = 0
+            for line in file:
+                told = _line_of(line, log is None)
+                if told is None:
+                    file.truncate(good)
+                    break
+                good += len(line)
+                if log is None:
+                    log = cls(path, told["run_id"], told["path"], str(told.get("experiment_id", "")))
+                elif "base" in told:
+                    log.has_base = True
+                else:
+                    log._note((told["journal"], told["snapshot"]))
+        return log
+
+    def add_rows(self, source: tuple[str, str], rows: Table) -> None:
+        """Note the rows of an event."""
+        table = {"columns": rows.columns, "data": rows.rows}
+        self.add({"journal": source[0], "snapshot": source[1], "table": table})
+        self._note(source)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write a line, whole or not at all."""
+        with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
+            size = file.tell()
+            content = json.dumps(line).encode() + b"\n"
+            if file.write(content) != len(content):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, "no space left", str(self.path))
+
+    def content(self) -> tuple[Table, list[Table]]:
+        """What MLflow had before, and what is to be appended, in order."""
+        base, appended = Table(), []
+        with open(open_regular(self.path), "rb") as file:
+            for line in file:
+                told = json.loads(line)
+                if "base" in told:
+                    base = as_table(told["base"])
+                elif "table" in told:
+                    appended.append(as_table(told["table"]))
+        return base, appended
+
+    def _note(self, source: tuple[str, str]) -> None:
+        self.sources.add(source)
+        self.unsynced.append(source)
+        self.journals.add(source[0])
+
+
+def _line_of(line: bytes, first: bool) -> dict[str, Any] | None:
+    """A line of a log; None where it is torn, or says what no delivery has written."""
+    try:
+        told = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict):
+        return None
+    if first:
+        names = (told.get("run_id"), told.get("path"))
+        sound = all(isinstance(name, str) for name in names) and _is_inside(str(told["path"]))
+    elif "base" in told:
+        sound = isinstance(told["base"], dict)
+    else:
+        journal, snapshot = told.get("journal"), told.get("snapshot")
+        sound = isinstance(journal, str) and isinstance(snapshot, str) and is_journal_name(journal)
+    return told if sound else None
+
+
+def _is_inside(place: str) -> bool:
+    try:
+        return bool(inside(place))
+    except ValueError:
+        return False
