@@ -46,10 +46,10 @@ def check_way(path: Path) -> None:
     """
     for folder, found in _way(path):
         if found.st_uid not in _trusted():
-            raise _unsafe(folder, f"it is on the way to {path} and belongs to another user (uid {found.st_uid})")
+            raise _unsafe(folder, f"this folder on the way to {path} belongs to another user (uid {found.st_uid})")
         # The bits of a link mean nothing.
         if stat.S_ISDIR(found.st_mode) and _others_write(found) and not found.st_mode & stat.S_ISVTX:
-            raise _unsafe(folder, f"it is on the way to {path}, and {_open_to_others(found)}")
+            raise _unsafe(folder, f"this folder is on the way to {path}, and {_open_to_others(found)}")
     try:
         parent, own = os.stat(path.parent), os.lstat(path)
     except FileNotFoundError:
