@@ -174,7 +174,7 @@ class TestOtherUsers:
         spool.parent.chmod(0o1777)
         check_spool(spool)
 
-    @pytest.mark.parametrize("place", ["parent", "spool", JOURNALS, "tables"])
+    @pytest.mark.parametrize("place", ["parent", "spool", JOURNALS, "tables", "servers"])
     @pytest.mark.parametrize("bits", [0o777, 0o757])
     def test_others_may_write(self, spool: Path, place: str, bits: int) -> None:
         """A folder that others may write to is refused: the spool, those in it, those above it."""

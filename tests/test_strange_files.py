@@ -294,12 +294,11 @@ class TestAsAnotherUser:
         return json.loads(content)
 
     @pytest.mark.parametrize("name", ["origin", "lock", "progress", "000001.seg", ""])
-    def test_what_cannot_be_read(self, home: Path, name: str) -> None:
+    def test_what_cannot_be_read(self, home: Path, tmp_path: Path, name: str) -> None:
         """A file or folder of a journal that is closed to its owner is told of, and the others are delivered."""
-        CliRunner().invoke(main, ["status"])  # What is imported now need not be readable for that user.
 
-        def action() -> tuple[int, str, list[str], int]:
-            spool = prepare(home / "spool")
+        def action(folder: Path) -> tuple[int, str, list[str], int]:
+            spool = prepare(folder / "spool")
             closed = finished(spool, "closed")
             finished(spool, "sound")
             (closed.directory / name).chmod(0)
@@ -308,7 +307,10 @@ class TestAsAnotherUser:
             deliver_to(store, spool)
             return result.exit_code, result.output, [held.name for held in store.runs.values()], os.getuid()
 
-        code, output, delivered, uid = self.act(action)
+        action(tmp_path)  # What is imported now need not be readable for that user.
+        answer = self.act(lambda: action(home))
+        assert isinstance(answer, list), answer
+        code, output, delivered, uid = answer
         assert (code, uid, delivered) == (0, STRANGER, ["sound"]), output
         assert "left alone" in output or "Permission denied" in output
 

@@ -16,7 +16,7 @@ from trackdsl import settings
 from trackdsl._ids import prefix
 from trackdsl.delivery._environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
-from trackdsl.journal._files import is_regular, open_regular
+from trackdsl.journal._files import is_regular, touch
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK, LOG, WAKE, check_spool
 from trackdsl.journal._writer import Writer
@@ -154,11 +154,7 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
 def wake(spool: Path) -> None:
     """Ask the worker of a spool to try again now what it has put off."""
     with contextlib.suppress(OSError):
-        descriptor = open_regular(spool / WAKE, os.O_WRONLY | os.O_CREAT)
-        try:
-            os.utime(descriptor)
-        finally:
-            os.close(descriptor)
+        touch(spool / WAKE)
 
 
 def _start_process(spool: Path) -> None:

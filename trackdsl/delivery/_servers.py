@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 from pathlib import Path
 
+from trackdsl.journal._files import touch
+
 #: Stands for all stores on this machine's disks: none of them hangs, and importing MLflow once is enough for them.
 LOCAL = "local"
 _LOCAL_SCHEMES = ("file", "sqlite", "trackdsl-capture")
@@ -40,12 +42,12 @@ def folder_of(spool: Path, server: str) -> Path:
 def note_answer(spool: Path, server: str) -> None:
     """Note that a server has just answered a request, so that programs that wait know that it is only slow."""
     with contextlib.suppress(OSError):
-        (folder_of(spool, server) / _ANSWERED).touch()
+        touch(folder_of(spool, server) / _ANSWERED)
 
 
 def last_answer(spool: Path, uri: str) -> int:
     """When the server of a tracking URI last answered, in nanoseconds since 1970; 0 where that is not known."""
     try:
-        return (folder_of(spool, server_of(uri)) / _ANSWERED).stat().st_mtime_ns
+        return (folder_of(spool, server_of(uri)) / _ANSWERED).lstat().st_mtime_ns
     except OSError:
         return 0

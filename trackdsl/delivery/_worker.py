@@ -24,8 +24,9 @@ from trackdsl.delivery._stream import Stream
 from trackdsl.delivery._tables import Tables
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held, is_written
+from trackdsl.journal._ownership import check_folder
 from trackdsl.journal._reader import newer_schema
-from trackdsl.journal._spool import WAKE, check_spool, look_through, sweep
+from trackdsl.journal._spool import WAKE, check_content, check_spool, look_through, make_folder, sweep
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
@@ -263,7 +264,9 @@ class Worker:
         if shared is None:
             folder = folder_of(self.spool, server)
             if server != LOCAL:
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_folder(folder)
+                check_folder(folder)
+                check_content(folder)
             shared = self._shared[server] = Shared(
                 ForeignRuns(folder, self._find_streams),
                 SharedPoints(folder, self.spool, self._reached),

@@ -89,6 +89,19 @@ def replace(path: Path, content: bytes, *, to_disk: bool = False) -> None:
     os.replace(part, path)
 
 
+def touch(path: Path) -> None:
+    """Make an empty file where there is none, and set its time to now.
+
+    Raises:
+        OSError: it cannot be made, or is a link, a folder, a FIFO or a device.
+    """
+    descriptor = open_regular(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        os.utime(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync(path: Path) -> None:
     """Bring a file or a folder to the disk.
 

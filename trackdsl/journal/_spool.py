@@ -25,7 +25,7 @@ LOG = "delivery.log"
 WAKE = "wake"
 #: An empty file in every spool that trackdsl has made: what has none is a folder of the user's, and left as it is.
 MARK = ".trackdsl-spool"
-_FOLDERS = (JOURNALS, "tables", "points")
+_FOLDERS = (JOURNALS, "tables", "points", "servers")
 _CONTENT = {*_FOLDERS, LOCK, LOG, MARK, WAKE}
 _MOST_FALLBACKS = 9
 _SWEEP_AFTER = 3600.0
@@ -177,13 +177,13 @@ def make(spool: Path) -> Path:
     Raises:
         OSError: it cannot be made or written, or is not safe from other users.
     """
-    _make_folder(spool)
+    make_folder(spool)
     # What an older version made may be open to others: nothing in it is touched before that is mended.
     if is_own_folder(spool) and stat.S_IMODE(os.lstat(spool).st_mode) != 0o700:
         os.chmod(spool, 0o700)
     check_folder(spool)
     journals = spool / JOURNALS
-    _make_folder(journals)
+    make_folder(journals)
     if is_own_folder(journals) and stat.S_IMODE(os.lstat(journals).st_mode) != 0o700:
         os.chmod(journals, 0o700)
     check_spool(spool)
@@ -196,6 +196,21 @@ def make(spool: Path) -> Path:
     return spool
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those that lead to it, where they are missing: private ones, whatever the umask."""
+    missing = []
+    while not os.path.lexists(path):
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:  # By another process, in this very moment.
+            continue
+        if stat.S_IMODE(os.lstat(folder).st_mode) != 0o700:
+            os.chmod(folder, 0o700)
+
+
 def check_spool(spool: Path) -> None:
     """Check that nobody but this user can write to a spool, or put another one in its place.
 
@@ -205,9 +220,18 @@ def check_spool(spool: Path) -> None:
     """
     check_way(spool)
     check_folder(spool)
+    check_content(spool)
+
+
+def check_content(folder: Path) -> None:
+    """Check the folders of a spool, or of what it keeps for one server.
+
+    Raises:
+        OSError: one of them is not safe; the message names the cause.
+    """
     for name in _FOLDERS:
         with contextlib.suppress(FileNotFoundError):
-            check_folder(spool / name)
+            check_folder(folder / name)
 
 
 def journals(spool: Path) -> Iterator[Path]:
@@ -286,18 +310,3 @@ def _is_same(path: Path, other: str) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return False
-
-
-def _make_folder(path: Path) -> None:
-    """Make a folder and those that lead to it, where they are missing: private ones, whatever the umask."""
-    missing = []
-    while not os.path.lexists(path):
-        missing.append(path)
-        path = path.parent
-    for folder in reversed(missing):
-        try:
-            os.mkdir(folder, 0o700)
-        except FileExistsError:  # By another process, in this very moment.
-            continue
-        if stat.S_IMODE(os.lstat(folder).st_mode) != 0o700:
-            os.chmod(folder, 0o700)
