@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,6 +221,21 @@ class TestDrop:
         worker.close()
         assert journals(spool) == []
         assert not store.runs
+
+    def test_a_journal_that_somebody_removes(self, start: StartProgram, spool: Path) -> None:
+        """Delivery lets go of a journal that is removed by hand, and goes on with the others."""
+        for _ in range(2):
+            record(start, ENDS)
+        removed, other = journals(spool)
+        store = MemoryStore()
+        worker = Worker(spool, lambda _uri, _cwd: store)
+        assert not worker.idle()
+        shutil.rmtree(removed)
+        wait_until(lambda: not worker.round() and worker.idle(), "the other journal")
+        worker.close()
+        assert not other.exists()
+        assert not removed.exists()
+        assert len(store.runs) == 2
 
 
 class TestSyncTo:

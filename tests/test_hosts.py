@@ -154,6 +154,20 @@ def test_what_other_hosts_recorded_is_seen(home: Path, on: Start, trackdsl: Any,
     assert len(journals(home)) == 2
 
 
+def test_the_other_place_of_this_host(home: Path, on: Start, trackdsl: Any, tmp_path: Path) -> None:
+    """What this host recorded to the temporary folder, when its own place could not be used, is found by its path."""
+    finish(on("login"))
+    other = tmp_path / f"tmp/trackdsl-{os.getuid()}/spool"
+    other.mkdir(parents=True)
+    (home / "login").rename(other / "login")
+    shown = trackdsl("status").stdout
+    assert f"Of the host login, in {other}/login:" in shown
+    other.parent.chmod(0o777)
+    result = trackdsl("sync", "--all-hosts")
+    assert "Traceback" not in result.stderr
+    assert len(list((other / "login/journals").iterdir())) == 1
+
+
 @pytest.mark.slow
 def test_what_has_ended_is_delivered_from_another_host(sqlite_store: str, home: Path, on: Start, trackdsl: Any) -> None:
     """On a local file system a free lock is proof: the ended and the killed are delivered, the living one is left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -284,6 +285,18 @@ def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.Monk
     trackdsl.configure(tracking_uri=uri)
     assert settings.tracking_uri() == uri
     mistake.cache_clear()
+
+
+def test_a_context_says_where_to_go_whatever_is_set_here() -> None:
+    """A process that is handed a run does not fail by a wrong setting of its own that does not count there."""
+    with experiment("e", tracking_uri="sqlite:////data/runs.db"):
+        context = pickle.dumps(trackdsl.capture())
+    program = "import pickle, sys, trackdsl\nwith trackdsl.attach(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
+    program += "    with trackdsl.stage('s') as run: print(run._target.uri)"
+    environment = {**os.environ, "TRACKDSL_TRACKING_URI": "localhost:5000", "TRACKDSL_MODE": "offline"}
+    command = [sys.executable, "-c", program, context.hex()]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("sqlite:////data/runs.db\n", "")
 
 
 def test_no_message_tells_the_credentials_of_a_uri() -> None:

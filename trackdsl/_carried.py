@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -18,7 +19,7 @@ from trackdsl._ids import begins_with, prefix
 from trackdsl._process import read_origin
 from trackdsl._secrets import MASK, mask_text
 from trackdsl._state import state
-from trackdsl.errors import ContextError, told
+from trackdsl.errors import ContextError, SettingsError, told
 from trackdsl.journal._spool import JOURNALS, default_path, is_safe_spool, journals, locate, named_path
 from trackdsl.journal._spool import find as find_spool
 
@@ -127,7 +128,9 @@ def _is_here(carried: Carried) -> bool:
 
 def uri_of(carried: Carried) -> str:
     """The tracking URI, with the credentials that it had: from what this process, or this machine, knows of it."""
-    known = [settings.tracking_uri(), *(target.uri for target in _target.targets())]
+    known = [target.uri for target in _target.targets()]
+    with contextlib.suppress(SettingsError):  # A wrong one here is no matter: another machine says where to go.
+        known.insert(0, settings.tracking_uri())
     for uri in known:
         if public(uri) == carried.uri:
             return uri

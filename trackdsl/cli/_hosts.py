@@ -55,6 +55,11 @@ class Host:
     spool: Path
     waiting: tuple[Waiting, ...]
 
+    @property
+    def title(self) -> str:
+        """Its name for people: this host may have a spool in another place too."""
+        return f"{self.name}, in {self.spool}" if self.name == _spool.host() else self.name
+
     def is_called(self, name: str) -> bool:
         """Whether the user means this host."""
         names = {self.name, *(w.journal.origin.host for w in self.waiting if w.journal.origin is not None)}
@@ -91,7 +96,7 @@ def summary(hosts: list[Host]) -> str:
     """How much waits, and what to do about it, in a sentence for people."""
     count = sum(len(host.waiting) for host in hosts)
     waits = "1 journal of another host waits" if count == 1 else f"{count} journals of other hosts wait"
-    names = ", ".join(host.name for host in hosts)
+    names = ", ".join(host.title for host in hosts)
     return f"{waits}; `trackdsl sync --all-hosts` delivers those whose programs have ended ({names})"
 
 

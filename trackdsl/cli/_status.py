@@ -112,7 +112,7 @@ def _next_step(spool: Path, waiting: list[Journal]) -> str:
 
 def _print_hosts(hosts: list[Host]) -> None:
     for host in hosts:
-        click.echo(f"\nOf the host {host.name}:")
+        click.echo(f"\nOf the host {host.title}:")
         unsure = {each.journal.directory for each in host.waiting if each.why_not and not each.runs}
         _print_table([each.journal for each in host.waiting], unsure)
         click.echo(f"spool: {host.spool}")
@@ -212,6 +212,7 @@ def _entry(journal: Journal) -> dict[str, Any]:
         "target": journal.target,
         "waits": journal.waits,
         "problem": journal.problem,
+        "target_problem": journal.wrong_target,
         "schema": journal.newer,
         "events": events,
         "events_exact": events < MOST_COUNTED,

@@ -10,6 +10,7 @@ import click
 from trackdsl.cli._hosts import Host, Waiting, other_hosts
 from trackdsl.cli._journals import place
 from trackdsl.cli._sync import deliver
+from trackdsl.journal._spool import check_spool
 
 
 def run(named: Path | None, timeout: float, host: str | None, *, assume_ended: bool) -> None:
@@ -32,7 +33,13 @@ def run(named: Path | None, timeout: float, host: str | None, *, assume_ended: b
     else:
         hosts = _called(host, hosts)
     for each in hosts:
-        click.echo(f"{each.name}:")
+        click.echo(f"{each.title}:")
+        try:
+            check_spool(each.spool)
+        except OSError as error:
+            click.echo(f"Left alone: {error}", err=True)
+            done = False
+            continue
         done = _deliver_for(each, timeout, assume_ended=assume_ended) and done
     if not done:
         sys.exit(1)

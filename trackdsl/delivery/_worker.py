@@ -159,11 +159,7 @@ class Worker:
         self._others.clear()  # Other workers may have done the same.
         asked = [directory for directory in [*self._streams, *self._unreadable] if is_pending(directory)]
         for directory in asked:
-            stream = self._streams.pop(directory, None)
-            if stream is not None:
-                stream.close()
-                self._shared_of(stream.origin).foreign.remove(stream)
-            self._unreadable.discard(directory)
+            self._let_go(directory)
             try:
                 carry_out(directory)
             except OSError as error:
@@ -171,6 +167,15 @@ class Worker:
         if asked:
             wake(self.spool)  # It may be for another worker now.
         self._find_streams()
+
+    def _let_go(self, directory: Path) -> None:
+        """Close the files of a journal, and know nothing of it any more."""
+        stream = self._streams.pop(directory, None)
+        if stream is not None:
+            stream.close()
+            self._shared_of(stream.origin).foreign.remove(stream)
+        self._unreadable.discard(directory)
+        self._pauses.pop(directory, None)
 
     def close(self) -> None:
         """Let go of all files."""
@@ -286,6 +291,8 @@ class Worker:
         found = list(look_through(self.spool))
         present = {directory for directory, _ in found}
         self._others = {directory: server for directory, server in self._others.items() if directory in present}
+        for directory in [each for each in self._streams if each not in present and not each.is_dir()]:
+            self._let_go(directory)  # Somebody has removed it.
         for directory, problem in found:
             if directory in self._streams or directory in self._unreadable or directory in self._others:
                 continue

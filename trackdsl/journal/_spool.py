@@ -38,7 +38,7 @@ def default_path() -> Path:
     """
     import platformdirs
 
-    return Path(platformdirs.user_state_dir("trackdsl", appauthor=False)) / "spool" / _host()
+    return Path(platformdirs.user_state_dir("trackdsl", appauthor=False)) / "spool" / host()
 
 
 def fallback_path() -> Path:
@@ -54,7 +54,7 @@ def fallback_path() -> Path:
     places = [temporary / name for name in names]
     own = [place for place in places if is_own_folder(place)]
     free = [place for place in places if not os.path.lexists(place)]
-    return next(iter([*own, *free, *places])) / "spool" / _host()
+    return next(iter([*own, *free, *places])) / "spool" / host()
 
 
 def named_path() -> Path:
@@ -292,7 +292,8 @@ def sweep(spool: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _host() -> str:
+def host() -> str:
+    """The name of this host, as it stands in paths."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in os.uname().nodename) or "host"
 
 
