@@ -47,7 +47,8 @@ def open_run(
     if large:
         # Without this event everything else of the run would belong to nobody.
         payload = encode_safely(msgspec.structs.replace(event, params=cut_texts(params), tags=cut_texts(tags)))
-    target.begin_run(run._id, payload, run)
+    target.open_runs[run._id] = payload
+    target.append(payload, run, True)
     if large:
         _artifacts.keep_long(run, {**params, **tags})
     if system_metrics:
@@ -75,7 +76,8 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Adopted
     if run is None or run._target is not target:
         run = AdoptedRun(new_id(), "mlflow", None, "mlflow", None, target)
         run.mlflow_run_id, run.mlflow_experiment_id = mlflow_run_id, experiment_id
-        target.begin_run(run._id, _adoption(run), run)
+        payload = target.open_runs[run._id] = _adoption(run)
+        target.append(payload, run, True)
         if len(_adopted) >= _MAX_ADOPTED:
             for other in _adopted.values():
                 other._target.open_runs.pop(other._id, None)
@@ -147,4 +149,6 @@ def _do_before_end(run: Run) -> None:
 def _append_end(run: Run, status: str, now: int, failure: Failure | None) -> None:
     # A run never ends before it began, also where the clock was set back.
     event = Close(run._id, status, max(now, run._began), failure, run._lost)
-    run._target.end_run(run._id, encode_safely(event), run)
+    payload = encode_safely(event)
+    run._target.open_runs.pop(run._id, None)
+    run._target.append(payload, run, True)

@@ -50,7 +50,8 @@ class Target:
 
     Attributes:
         delivers: what is recorded goes on to MLflow.
-        open_runs: how each run began that is open, by its id: a new journal begins with these events.
+        open_runs: the event that began each run that is open, by its id; entered before it is appended, removed before
+            that of its end is. A new journal begins with them.
         deleted: the folders of journals that somebody deleted while they were written.
     """
 
@@ -105,22 +106,6 @@ class Target:
         path.parent.mkdir(mode=0o700)
         return path, relative
 
-    def begin_run(self, id_: bytes, payload: bytes, run: Losing) -> None:
-        """Write the event that begins a run, and again at the beginning of every new journal while the run is open."""
-        writer = self.writer
-        self.append(payload, run, True)
-        self.open_runs[id_] = payload
-        if writer is not None and writer is not self.writer:
-            self.append(payload, run, True)  # Another thread has begun a new journal in between.
-
-    def end_run(self, id_: bytes, payload: bytes, run: Losing) -> None:
-        """Write the event that ends a run."""
-        writer = self.writer
-        self.append(payload, run, True)
-        self.open_runs.pop(id_, None)
-        if writer is not None and writer is not self.writer:
-            self.append(payload, run, True)
-
     def note(self, name: str, line: str) -> bool:
         """Append a line to a file beside the journal, for the delivery process; whether there is a journal."""
         writer = self.writer
@@ -174,9 +159,12 @@ class Target:
         self.append = self._append_first
 
     def _append_first(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
-        writer = self.writer or self._make()
+        known = self.writer
+        writer = known or self._make()
         if writer is not None:
-            writer.append(payload, run, vital)
+            # A new journal begins with the beginnings of open runs, this one perhaps.
+            if known is not None or not any(payload is begun for begun in list(self.open_runs.values())):
+                writer.append(payload, run, vital)
             return
         self.unrecorded += 1
         if run is not None:
