@@ -562,3 +562,88 @@ def status() -> str:
     """What `trackdsl status` prints."""
     command = [sys.executable, "-m", "trackdsl.cli", "status"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["spool", "journal"])
+def test_a_spool_that_is_deleted_while_a_program_records(
+    what: str, start: StartProgram, tmp_path: Path, sqlite_store: str
+) -> None:
+    """The program says what is lost, goes on in a new journal, and its runs are at MLflow once, with a tag."""
+    program = start(
+        """
+        import logging, sys, trackdsl
+        logging.basicConfig()
+        with trackdsl.experiment("e", run_name="outer") as outer:
+            outer.log_metric("before", 1)
+            print(outer.run_id, flush=True)
+            sys.stdin.readline()
+            print(trackdsl.flush(), flush=True)
+            with trackdsl.stage("inner") as inner:
+                inner.log_metric("after", 1)
+            outer.log_metric("after", 1)
+            print(trackdsl.flush(), flush=True)
+        """,
+        TRACKDSL_MODE="online",
+    )
+    run_id = program.say()
+    spool = tmp_path / "spool"
+    (journal,) = journals(spool)
+    away = spool if what == "spool" else journal
+    away.rename(tmp_path / "away")
+    shutil.rmtree(tmp_path / "away", ignore_errors=True)
+    program.go_on()
+    assert (program.say(), program.say()) == ("False", "True")
+    code, _, err = program.finish()
+    assert code == 0, err
+    assert err.count("was deleted while this program records") == 1
+    assert "It is kept" not in err
+    runs = {run.info.run_name: run for run in all_runs(sqlite_store)}
+    assert {name: run.info.status for name, run in runs.items()} == {"outer": "FINISHED", "inner": "FINISHED"}
+    assert len(all_runs(sqlite_store)) == 2
+    assert runs["outer"].info.run_id == run_id
+    assert runs["outer"].data.metrics == {"before": 1.0, "after": 1.0}
+    assert "when the journal was deleted" in runs["outer"].data.tags["trackdsl.lost_events"]
+    assert "trackdsl.ended" not in runs["outer"].data.tags
+    assert runs["inner"].data.tags["mlflow.parentRunId"] == run_id
+
+
+@pytest.mark.slow
+def test_flush_knows_of_a_run_that_was_deleted(start: StartProgram, sqlite_store: str) -> None:
+    """What is recorded for a run that was deleted at MLflow is lost: `flush` is False, and one line says so."""
+    program = start(
+        """
+        import logging, sys, trackdsl
+        logging.basicConfig()
+        with trackdsl.stage("s") as run:
+            print(run.run_id, trackdsl.flush(), flush=True)
+            sys.stdin.readline()
+            run.log_metric("m", 1)
+            print(trackdsl.flush(), flush=True)
+        with trackdsl.stage("t"):
+            pass
+        print(trackdsl.flush(), trackdsl.flush(), flush=True)
+        """,
+        TRACKDSL_MODE="online",
+    )
+    run_id, flushed = program.say().split()
+    assert flushed == "True"
+    client(sqlite_store).delete_run(run_id)
+    program.go_on()
+    assert program.say() == "False"
+    assert program.say() == "False True"  # The end of that run was refused too.
+    code, _, err = program.finish()
+    assert (code, err.count("refused by MLflow")) == (0, 2)
+
+
+@pytest.mark.slow
+def test_a_program_without_descriptors_is_delivered_whole(start: StartProgram, sqlite_store: str) -> None:
+    """With every file descriptor taken, a program that delivers goes on to record, and ends with all at MLflow."""
+    from .test_journal import NO_DESCRIPTORS
+
+    code, _, err = start(NO_DESCRIPTORS, TRACKDSL_MODE="online").finish()
+    assert code == 0, err
+    assert sync().returncode == 0
+    (run,) = all_runs(sqlite_store)
+    assert len(points(run, "m", sqlite_store)) == 60_000
+    assert (run.info.status, "trackdsl.lost_events" in run.data.tags) == ("FINISHED", False)
