@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import errno
 import importlib
 import os
 import sys
@@ -16,6 +17,7 @@ from trackdsl import settings
 from trackdsl._ids import prefix
 from trackdsl.delivery._environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
+from trackdsl.journal._allocation import advice
 from trackdsl.journal._files import is_regular, touch
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK, LOG, WAKE, check_spool
@@ -50,6 +52,14 @@ def _process_runs(spool: Path) -> bool:
             _start_process(spool)
         return True
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            # One may be at work already, and a thread would need descriptors too.
+            report(
+                "delivery-descriptors",
+                f"trackdsl cannot see to its delivery process ({error}) and tries again; what is recorded is kept. "
+                f"{advice(error)}",
+            )
+            return True
         report(
             "delivery",
             f"trackdsl cannot start its delivery process ({error}): it delivers from a thread of this program instead. "
@@ -76,6 +86,14 @@ def flush(timeout: float | None = None) -> bool:
         >>> flush(timeout=10)
         True
     """
+    try:
+        return _flush(timeout)
+    except OSError as error:  # No descriptor is free, for example.
+        report("flush", f"trackdsl cannot wait for delivery ({error}); what is recorded is kept. {advice(error)}")
+        return False
+
+
+def _flush(timeout: float | None) -> bool:
     from trackdsl import _target
 
     _target.check_all()
@@ -107,6 +125,17 @@ def wait_at_exit(writers: list[Writer]) -> None:
     """At the end of the program: wait for delivery while it comes forward, and leave the rest to it."""
     if settings.mode() != "online":
         return
+    try:
+        _wait_at_exit(writers)
+    except OSError as error:
+        report(
+            "left",
+            f"trackdsl cannot wait for delivery ({error}). What is recorded is kept; `trackdsl sync` delivers it. "
+            f"{advice(error)}",
+        )
+
+
+def _wait_at_exit(writers: list[Writer]) -> None:
     from trackdsl.delivery._waiting import Wait
 
     with contextlib.suppress(KeyboardInterrupt):
