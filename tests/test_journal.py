@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import signal
 import sys
@@ -358,20 +359,24 @@ def test_a_signal_handler_may_record_at_any_moment(folder: Path, monkeypatch: py
     assert [e.step for e in found if e.run == b"m" * 16] == list(range(written_))  # type: ignore[union-attr]
 
 
-def test_an_append_is_safe_from_sigkill_when_it_returns(start: StartProgram, tmp_path: Path) -> None:
-    """Killed at a random moment, a program's journal holds everything it had said was logged."""
-    program = start("""
+@pytest.mark.parametrize("size", [4096, 256 * 1024])
+def test_an_append_is_safe_from_sigkill_when_it_returns(size: int, start: StartProgram, tmp_path: Path) -> None:
+    """Killed at a random moment, a program's journal holds everything it had said was logged, and misses nothing."""
+    program = start(f"""
         import sys, trackdsl
+        from trackdsl.journal import _writer
+        _writer._FIRST_SEGMENT = _writer._LARGEST_SEGMENT = {size}
         with trackdsl.stage("s"):
             n = 0
             while True:
                 trackdsl.log_metric("m", n, step=n)
-                sys.stdout.write(f"{n}\\n")
+                sys.stdout.write(f"{{n}}\\n")
                 n += 1
     """)
-    said = [int(program.say()) for _ in range(500)]
+    said = [int(program.say()) for _ in range(random.randint(400, 600))]
     program.kill()
     (directory,) = journals(tmp_path / "spool")
+    assert read_with_gaps(directory)[1] == []
     steps = [event.step for event in read_all(directory) if isinstance(event, (events.Metric, events.Metrics))]
     assert steps[: max(said) + 1] == list(range(max(said) + 1))
     assert not is_held(directory / "lock")

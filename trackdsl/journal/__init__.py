@@ -4,6 +4,7 @@ A journal is a folder of the spool:
 
     <id>/lock           held (flock) by the program for as long as it lives
     <id>/000001.seg     segments: a header, then frames
+    <id>/next           the next segment, made before it is needed
     <id>/reserve        space set aside for the ends of runs, for the day the disk is full
     <id>/progress       how far delivery has come
     <id>/runs           which MLflow run each of our runs became
