@@ -568,6 +568,32 @@ def test_a_program_without_a_free_descriptor_loses_nothing(start: StartProgram, 
     assert (len(run.metrics["m"]), run.lost, run.status) == (60_000, 0, "FINISHED")
 
 
+def test_a_program_that_begins_without_a_free_descriptor(start: StartProgram, tmp_path: Path) -> None:
+    """Where not even a journal can be made, the advice is about descriptors, and once one is free the run is known."""
+    source = NO_DESCRIPTORS.replace("with trackdsl", "if True:  # with trackdsl", 1).replace(
+        "run.log", "pass  # run.log"
+    )
+    program = start(
+        source
+        + """
+        with trackdsl.stage("s") as run:
+            run.log_metric("lost", 1)
+            for descriptor in taken:
+                os.close(descriptor)
+            run._target._retry_at = 0  # A second later.
+            run.log_metric("kept", 1)
+        print(run._lost)
+    """
+    )
+    code, out, err = program.finish()
+    assert (code, out) == (0, "2\n"), err
+    assert "ulimit -n" in err
+    assert "Free some space" not in err
+    (directory,) = journals(tmp_path / "spool")
+    (run,) = replay((event, directory) for event in read_all(directory))
+    assert (run.name, set(run.metrics), run.lost, run.status) == ("s", {"kept"}, 2, "FINISHED")
+
+
 def test_a_moment_without_descriptors_costs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While no file can be opened at all, the segment that was opened ahead takes what comes."""
     writer = Writer.create(folder / "j")

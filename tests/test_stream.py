@@ -28,6 +28,7 @@ from trackdsl.delivery import (
     _durability,
     _foreign,
     _git_tags,
+    _losses,
     _tables,
     _waiting,
     _worker,
@@ -43,7 +44,7 @@ from trackdsl.journal._writer import Writer
 
 from .conftest import wait_until
 from .drawn_programs import FAULT, PROGRAM, Delivery, Expected, Program, forked, perform
-from .memory_store import Held, MemoryStore, deliver_to, fail_once
+from .memory_store import Crash, Held, MemoryStore, deliver_to, fail_once
 from .test_journal import DELETIONS
 
 
@@ -76,7 +77,9 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_arrives_once(words: list[Any], faults: dict[int, Any]) -> None:
     """Whenever the store goes away or delivery is killed, before or after a call took effect, all is there once."""
     store = MemoryStore(faults)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_writer, "_FIRST_SEGMENT", 4096)
+        patch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
         delivery = Delivery(Path(folder), store)
         trackdsl.configure(spool=folder)
         program = Program("p", True, {})
@@ -106,7 +109,7 @@ def check(store: MemoryStore, expected: dict[str, Expected]) -> None:
         assert held.status == run.status
         assert {key: held.tags.get(key) for key in run.tags} == run.tags
         assert held.tags.get("mlflow.parentRunId") == (ids[run.parent] if run.parent else None)
-        told = ("refused", "omitted", "lost", "damaged", "truncated", "parent")
+        told = ("refused", "omitted", "lost", "damaged", "missing", "truncated", "parent")
         assert not [tag for tag in held.tags if tag.startswith(tuple(f"trackdsl.{word}" for word in told))]
 
 
@@ -511,6 +514,55 @@ def test_a_run_whose_end_was_in_a_deleted_journal_is_ended(spool: Path) -> None:
     worker.round()
     worker.close()
     assert store.named("outer").status == "FINISHED"
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_was_delivered_and_removed_is_no_gap_without_the_note(
+    spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the note of how far delivery has come is lost, the segments that it removed do not count as missing."""
+    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
+    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    store = MemoryStore()
+    with stage("s") as run:
+        for step in range(3000):
+            run.log_metric("m", 1, step=step)
+        worker = Worker(spool, store.open)
+        for _ in range(3):
+            worker.round()
+        worker.close()
+        (journal,) = journals(spool)
+        assert segments(journal)[0] > 1
+        (journal / "progress").write_bytes(bytes(_writer.PROGRESS_SIZE))
+        run.log_metric("m", 1, step=3000)
+    _target.close_all()
+    deliver_to(store, spool)
+    held = store.named("s")
+    assert (len(held.points), held.status) == (3001, "FINISHED")
+    assert not any("missing" in tag for tag in held.tags)
+    assert "is missing" not in caplog.text
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_gap_is_told_once_whenever_delivery_dies(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing segment is counted once and tagged on the run, at whatever call to the store delivery is killed."""
+    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
+    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    for call in range(1, 12):
+        with stage("s") as run:
+            for step in range(400):
+                run.log_metric("m", 1, step=step)
+        _target.close_all()
+        (journal,) = journals(spool)
+        (journal / "000003.seg").unlink()
+        store = MemoryStore({call: (Crash, call % 2 == 0)})
+        with contextlib.suppress(Crash):
+            deliver_to(store, spool)
+        deliver_to(store, spool)
+        held = store.named("s")
+        assert (held.tags["trackdsl.missing_segments"], held.status) == ("segment 3", "FINISHED")
+        assert 0 < len(held.points) < 400
+        assert _losses.read(spool)[journal.name].missing == ("segment 3",)
 
 
 @contextlib.contextmanager

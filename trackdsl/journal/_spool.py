@@ -83,13 +83,15 @@ def find() -> Path:
     """The spool in use: the named or default place where that can be written, the temporary folder otherwise.
 
     Raises:
-        OSError: neither can be used.
+        OSError: neither can be used, or no file descriptor is free.
     """
     wanted: Path | None = None
     try:
         wanted = settings.spool() or default_path()
         return prepare(wanted)
     except (OSError, RuntimeError) as error:  # The latter where nobody has a home folder.
+        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+            raise  # Nothing is wrong with the place: once a descriptor is free it can be used.
         fallback = prepare(fallback_path())
         report(
             "spool-place",
