@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -54,6 +55,7 @@ def nested(*keys: str) -> str:
         "export PASSWORD=§", "A=1\nTOKEN=§\n", "host=h user=u password=§ dbname=d", "user=a,password=§,x=1",
         "spring.datasource.password=§", "machine h\nlogin u\npassword §\n", "ALTER USER x WITH PASSWORD '§'",
         "<password>§</password>", '<db:Password a="b">§</db:Password>',
+        "<password><![CDATA[§]]></password>", "a: 1\npassword: &anchor §\n", "password: !!str §\n", "password=)§",
         # queries and headers
         "user=a&password=§", "a=1&pwd=§", "user[password]=§&x=1", "x=1&user%5Bpassword%5D=§", "a%3D1%26password%3D§",
         "Authorization: Basic §", "Authorization: token §", "'X-Api-Key: §'", '["X-Api-Key: §"]',
@@ -65,7 +67,8 @@ def nested(*keys: str) -> str:
         "--env=PASSWORD=§", "docker run -e PASSWORD=§ x", "PGPASSWORD=§ psql -h x", "curl -u bob:§ https://h",
         "curl --user bob:§ https://h", "curl --user=bob:§ h", "curl -sSu bob:§ h", "curl -ubob:§ h",
         "curl \\\n  -u bob:§ \\\n  https://h", 'curl -H "Authorization: Basic §" h', "curl -H 'X-Api-Key: §' h",
-        "/usr/bin/mysql -uroot -p§ db", "mysqldump -p'§' db", "sshpass -p § ssh h", "sshpass -p§ ssh h",
+        "--password\n§\n--lr\n1\n", "/usr/bin/mysql -uroot -p§ db", "mysqldump -p'§' db", "sshpass -p § ssh h",
+        "sshpass -p§ ssh h",
         "docker login -u u -p § host", "redis-cli -a § ping", "openssl enc -pass pass:§", "ssh h 'mysql -p§ x'",
         # the same as lists
         "['train', '--token', '§']", '["--token", "§"]', "['--token=§']", "('--password', '§')", "[b'--token', b'§']",
@@ -104,6 +107,8 @@ def test_a_text_that_names_a_secret(text: str, plant: str) -> None:
         ('{"name": "password", "value": "x", "n": 1}', '{"name": "password", "value": ***, "n": 1}'),
         ("host=h password=x dbname=d", "host=h password=*** dbname=d"),
         ("<a><password>x</password><port>1</port></a>", "<a><password>***</password><port>1</port></a>"),
+        ("u:p@proxy:3128", "***@proxy:3128"), ("via u:p!$@host.example.com/x", "via ***@host.example.com/x"),
+        ("u:p@10.0.0.1", "***@10.0.0.1"), ("git clone p:x-oauth-basic@host:o/r", "git clone ***@host:o/r"),
         ("contraseña: x1\npuerto: 2\n", "contraseña: ***\npuerto: 2\n"), ("mot de passe = x\n", "mot de passe = ***\n"),
     ],
 )  # fmt: skip
@@ -128,7 +133,8 @@ def test_what_stands_beside_a_secret_is_left(text: str, masked: str) -> None:
         '{"token": "Paris", "label": "LOC"}', "docker run -p 8080:80 x", "mysql -p db", "git -p log", "cp -u a b",
         "use --max-tokens 5", "ls -u", "parole: x", "curl https://h/x", "x - token y", "a-token b",
         "password: {password}", "Authorization: Bearer {token}", "secret: ${{ secrets.X }}",
-        "mdp_gamma: 0.9", "the passage: 5", "mot: passe",
+        "mailto:bob@example.com", "python:3.11@sha256:12345abc", "npm:left-pad@1.0.0", "git@github.com:o/r.git",
+        "12:30@room", "models:/m@champion", "mdp_gamma: 0.9", "the passage: 5", "mot: passe",
     ],
 )  # fmt: skip
 def test_a_text_that_holds_no_secret(text: str) -> None:
@@ -211,6 +217,8 @@ class Variable:
         ({"name": "tokens", "value": "12"}, {"x.name": "tokens", "x.value": "12"}),
         (Header("password", "PLANT"), {"x.name": "password", "x.value": "***"}),
         ([Variable("API_KEY", "PLANT")], {"x.0.key": "API_KEY", "x.0.value": "***"}),
+        ({"a": urlsplit("ftp://u:PLANT@host:80")}, None), ({"password": "PLANT"}.items(), None),
+        (partial(print, password="PLANT"), None), ({("password", "PLANT")}, None),
         (["a", '{"password": "PLANT"}'], {"x": '[a, {"password": ***}]'}),
     ],
 )  # fmt: skip
@@ -244,7 +252,11 @@ def _planted(value: Any, plant: str) -> Any:
         return dataclasses.replace(value, **_planted(vars(value), plant))
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_planted(part, plant) for part in value))
-    return type(value)(_planted(part, plant) for part in value) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, ItemsView):
+        return _planted(dict(value), plant).items()
+    if isinstance(value, partial):
+        return partial(value.func, *_planted(value.args, plant), **_planted(value.keywords, plant))
+    return type(value)(_planted(part, plant) for part in value) if isinstance(value, (list, tuple, set)) else value
 
 
 def test_returned_mappings_and_rows_that_name_a_secret() -> None:
@@ -382,7 +394,8 @@ def test_the_name_of_a_program_holds_no_secret(monkeypatch: pytest.MonkeyPatch) 
         "password: |\n", "- password:\n", "--password ", "--password=", "'--password', ", "curl ", "curl -u ",
         "'curl', ", "mysql -p", "curl '", "('password', ", "name: password value: ", "value: x, name: ", "<password>",
         "<password a", "login a password ", "identified by '", "mot de ", "a key ", "\\", "\\\\'", "password: \\\\'",
-        "%3Dpassword", "password: str ", "password: a b c ", "contrasen\u0303a: ", "=", "'", " -a", "password=(",
+        "%3Dpassword", "password: str ", "password: a b c ", "contrasen\u0303a: ", "=", "'", " -a", "a:b@", "u:p@h.",
+        "a:", "=a:b@h:", "password=(",
         "Authorization: Basic ", "'password: ", "password = a #", "пароль: ", "\u0303", "k: |\n  a\n",
     ],
 )  # fmt: skip

@@ -27,7 +27,7 @@ _WHOLE = (
 )
 _NAMED = re.compile(
     rf"(?:(?<![\w\-])|(?<=%[0-9A-F]{{2}}))-{{0,2}}{_WHOLE}(\\*['\"])?(?:\]|(?<=['\"])\)|%5D)?[ \t]{{0,8}}"
-    r"(:=|=>|={1,3}|:(?!:)|%3[AD])[ \t]{0,8}(?=[^\s,;&)}\]]|\r?\n(?:[ \t]|- ))"
+    r"(:=|=>|={1,3}|:(?!:)|%3[AD])[ \t]{0,8}(?=\S|\r?\n(?:[ \t]|- ))"
 )
 #: What a name of several words ends with, and up to two of the words before it.
 _LAST_WORD = re.compile(
@@ -41,7 +41,9 @@ _SPOKEN = re.compile(
     r"(\blogin\s{1,8}\S{1,200}\s{1,8}password\s{1,8})\S+"
     r"|((?i:\bpassword)\s{1,8})(?:'[^'\n]{1,500}'|\"[^\"\n]{1,500}\")"
 )
-_ELEMENT = re.compile(r"<([A-Za-z][\w.:\-]{0,80})(?:\s[^<>]{0,200})?>([^<>]{1,5000})</")
+_ELEMENT = re.compile(r"<([A-Za-z][\w.:\-]{0,80})(?:\s[^<>]{0,200})?>(?:<!\[CDATA\[)?([^<>]{1,5000}?)(?:\]\]>)?</")
+#: What ends a value that has no quotes, in code; a line of a configuration may begin with it.
+_NO_BEGINNING = frozenset(",;&)}]")
 _BLOCKS = frozenset(["|", ">", "|-", ">-", "|+", ">+"])
 
 
@@ -93,9 +95,9 @@ def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[in
 def _given(lines: Lines, name: str, begin: int, named: re.Match[str]) -> Given | None:
     """The value that a name is given: behind a type, to the end of what is quoted, or to the end of a line."""
     text, start = lines.text, named.end()
-    value = value_at(text, start)
+    value = value_at(text, start) if text[start] not in _NO_BEGINNING else None
     if value is None:
-        return None
+        value = Value("", start)
     if named[3] == ":" and may_be_type(value) and (typed := _TYPED.match(text, value.end)) is not None:
         start = typed.end()
         value = value_at(text, start) or value
@@ -126,4 +128,4 @@ def _hide_element(found: re.Match[str]) -> str:
     name, content = found[1].rpartition(":")[2], found[2]
     if not is_secret_name(name) or not content.strip() or (is_name_of_token(name) and not looks_random(content)):
         return found[0]
-    return f"{found[0][: found.start(2) - found.start()]}{MASK}</"
+    return f"{found[0][: found.start(2) - found.start()]}{MASK}{found[0][found.end(2) - found.start() :]}"

@@ -15,7 +15,7 @@ from trackdsl._secrets._values import end_of_quoted, value_at
 _OPTION = re.compile(
     r"(?<![\w\-])(?P<dashes>--?)(?P<name>[^\W\d][\w\-.]{1,60})"
     r"(?P<given>(?P<quote>\\*['\"])[ \t]{0,8},\s{0,40}(?=[bru]{0,2}\\*['\"])|="
-    r"|[ \t]{1,8}(?:\\\n[ \t]{0,8})?(?=[^\s\-]))"
+    r"|[ \t]{1,8}(?:\\\n[ \t]{0,8})?(?=[^\s\-])|\r?\n(?=[^\s\-]))"
 )
 _OPENING = re.compile(r"\\*['\"]\Z")
 _WORD = re.compile(r"(?:'[^'\n]*'|\"[^\"\\\n]*(?:\\.[^\"\\\n]*)*\"|\\[^\n]|[^\s'\"\\])+")

@@ -15,6 +15,13 @@ CODE = frozenset("([{")
 _URL_CREDENTIALS = re.compile(
     r"(?P<scheme>:/{1,2})(?!git@[^\s'\"@]*(?:[\s'\"]|$))(?:(?<=//)[^/?#\s'\"]+|[^/?#\s'\":@\[]*:(?!\d*(?:[/?#]|$))[^\s'\"@]{1,200})@"
 )
+# The same without a scheme, as proxies and git are given it; what names a mailbox is no user.
+_USER_AT_HOST = re.compile(
+    r"(?<![^\s'\"=])(?!(?:mailto|e-?mail|to|from|b?cc|author|contact|sips?|xmpp|acct|maintainer):)[^\s:/@'\"=,(\[{]{1,100}"
+    r":(?:x-oauth-basic@|[^\s/@'\"]{1,200}@(?!sha\d)(?=[A-Za-z0-9.\-]{1,253}:\d{2,5}(?![\w.])"
+    r"|(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?:$|[\s'\",)\]:/])|localhost(?![\w.])|\d{1,3}(?:\.\d{1,3}){3}(?![\w.])))",
+    re.IGNORECASE,
+)
 # Parameters of a URL's query, and parts of a connection string.
 _PARAMETER = r"(?P<name>[A-Za-z][\w\-. ]{0,40}) ?=(?![=>~])(?P<value>[^&;\s'\"]+)"
 _QUERY = re.compile(r"(?P<lead>[?&;] ?)" + _PARAMETER)
@@ -41,6 +48,8 @@ def without_shapes(text: str) -> str:
     """A text without what has the shape of a secret; cheap where there is none."""
     if ":/" in text and "@" in text:
         text = _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
+    if "@" in text and ":" in text:
+        text = _USER_AT_HOST.sub(f"{MASK}@", text)
     if "=" in text:
         if _FIRST.match(text) is not None:
             text = _FIRST.sub(_hide_parameter, text, count=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from trackdsl._secrets import MASK, is_secret, mask_entry, mask_items, mask_text
@@ -52,8 +53,10 @@ def _tells(value: Any) -> bool:
 
 def _parts(value: Any) -> Iterable[Any] | None:
     """What a value is made of; None where a name or an annotation says that there is a secret."""
-    if isinstance(value, (list, tuple, *GROUPS)) and not hasattr(value, "_fields"):
-        items = list(value) if isinstance(value, GROUPS) else value
+    if isinstance(value, partial):
+        return [value.args, value.keywords]
+    if isinstance(value, (list, tuple, *GROUPS, ItemsView)) and not hasattr(value, "_fields"):
+        items = list(value) if isinstance(value, (*GROUPS, ItemsView)) else value
         return list(value) if mask_items(items) is items else None
     try:
         handler = handler_for(type(value))
