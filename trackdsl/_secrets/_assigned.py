@@ -10,7 +10,7 @@ import re
 import sys
 
 from trackdsl._secrets._configuration import Given, Lines
-from trackdsl._secrets._literals import is_literal, may_be_type
+from trackdsl._secrets._literals import holds_literals, is_literal, may_be_type, may_hold_literals
 from trackdsl._secrets._names import MARKS, fold, is_name_of_token, is_secret_name, looks_random, unescaped
 from trackdsl._secrets._pairs import without_pairs
 from trackdsl._secrets._shapes import MASK
@@ -78,16 +78,17 @@ def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[in
     if lines.text[start] in "\r\n":
         end = lines.end_of_block(begin) if lines.are_configuration and lines.is_first(begin) else 0
         return (start, end) if end > start else None
-    if start < lines.code_until and lines.text[start] in "([{":
+    group = lines.text[start] in "([{"
+    if group and (start < lines.code_until or (not everything and is_name_of_token(named_so[0]))):
         return None
     given = _given(lines, *named_so, named)
     if given is None:
         return None
     if given.value.content in _BLOCKS and (end := lines.end_of_block(begin)) > given.value.end:
         return start, end
-    if everything or is_literal(lines, given):
+    if is_literal(lines, given) or (everything and (not given.value.group or holds_literals(given.value.content))):
         return given.at, given.value.end
-    if given.value.group:
+    if given.value.group and not may_hold_literals(given.value.content):
         lines.code_until = given.value.end
     return None
 

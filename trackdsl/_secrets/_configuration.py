@@ -117,7 +117,7 @@ class Lines:
             self.text[max(0, given.start - 1) : given.start],
             self.text[given.value.end : given.value.end + 1],
         )
-        return before == after and before != "" and before in "'\""
+        return not given.closed and before == after and before != "" and before in "'\""
 
     def is_whole(self, given: Given) -> bool:
         """Whether a name and its value stand alone: in a line, in quotes, or among others in a configuration."""

@@ -87,7 +87,7 @@ def is_pair(name: str, value: object, *, among_pairs: bool, named: bool) -> bool
         return True
     if is_name_of_token(name):
         return looks_random(value)
-    return named or not (value.isalpha() and value.islower())
+    return named or not value.isidentifier() or any(map(str.isdigit, value))
 
 
 def mask_entry(parts: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -16,6 +16,12 @@ _TYPE = re.compile(
     r"[\s|=,?]*",
     re.IGNORECASE,
 )
+#: A key of what describes a value and is none, as in a JSON schema.
+_DESCRIPTION = re.compile(
+    r"['\"](?:\$ref|required|properties|type\\*['\"]\s{0,8}:\s{0,8}\\*['\"](?:string|object|array|integer|number|boolean))\\*['\"]"
+)
+_STRING = re.compile(r"'[^'\\\n]*(?:\\.[^'\\\n]*)*'|\"[^\"\\\n]*(?:\\.[^\"\\\n]*)*\"")
+_CODE_IN_GROUP = re.compile(r"[A-Za-z_]\w{0,60}[(\[.]")
 _PLACEHOLDER = re.compile(r"\$\{.*|\$\(.*|\$[A-Za-z_]\w*$|<[^<>]*>?$|\{\{.*|%\(?\w+\)?[s%]$|[|>][+\-]?\d?$")
 _CODE_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _CALL = re.compile(r"[A-Za-z_][\w.]*[(\[].*[)\]][;,]?")
@@ -34,15 +40,20 @@ def is_literal(lines: Lines, given: Given) -> bool:
     if not content or MASK in content:
         return False
     if value.group:
-        return any(sign in "'\"" or sign.isdigit() for sign in content)
-    alone = _is_of_environment(lines, given)
-    if is_name_of_token(given.name) and (value.quoted or not alone):  # Of a text, perhaps.
+        return holds_literals(content) and not is_name_of_token(given.name)
+    if given.sign.startswith("=="):
+        return value.quoted and (looks_random(content) or "token" not in given.name.lower())
+    if is_name_of_token(given.name) and (value.quoted or not _is_of_environment(lines, given)):  # Of a text, perhaps.
         return looks_random(content, quoted=value.quoted) and not CODE & set(content)
-    if value.quoted or given.sign[0] == "%":
-        return True
+    return value.quoted or given.sign[0] == "%" or _is_written_out(lines, given)
+
+
+def _is_written_out(lines: Lines, given: Given) -> bool:
+    """The same for a value without quotes."""
+    content = given.value.content
     header = _HEADER.fullmatch(content)
     if header is not None:
-        return header[1].lower() not in _NO_HEADER and header[1][0] not in "{<$%"
+        return header[1].lower() not in _NO_HEADER and header[1][0] not in "{<$%."
     if _is_no_value(given):
         return False
     if lines.is_quoted(given):
@@ -50,14 +61,26 @@ def is_literal(lines: Lines, given: Given) -> bool:
     if CODE & set(content) or ("token" in given.name.lower() and _CODE_PATH.fullmatch(content)):
         return lines.are_configuration and _CALL.fullmatch(lines.rest(given.at)) is None
     if any(map(str.isdigit, content)):
-        return len(content) >= 4 or given.closed or lines.are_configuration
-    return alone or lines.is_whole(given)
+        return len(content) >= 4 or (lines.are_configuration and not content.isdigit())
+    return _is_of_environment(lines, given) or lines.is_whole(given)
+
+
+def may_hold_literals(group: str) -> bool:
+    """Whether anything may be written out in a list or a mapping."""
+    return any(sign in "'\"" or sign.isdigit() for sign in group)
+
+
+def holds_literals(group: str) -> bool:
+    """Whether values are written out in a list or a mapping, in which nothing is called, nor described."""
+    if not may_hold_literals(group) or _DESCRIPTION.search(group):
+        return False
+    return _CODE_IN_GROUP.search(_STRING.sub("''", group)) is None
 
 
 def _is_no_value(given: Given) -> bool:
-    """Whether what is assigned is compared only, has the same name, is a type, or stands for what comes later."""
+    """Whether what is assigned has the same name, is a type, or stands for what comes later."""
     content = given.value.content
-    if given.sign.startswith("==") or content == given.written or _PLACEHOLDER.match(content):
+    if content == given.written or _PLACEHOLDER.match(content):
         return True
     at = 0
     while at < len(content):

@@ -45,13 +45,14 @@ def _without(text: str, places: re.Pattern[str], hides: Callable[[re.Match[str],
 
 def _is_secret_pair(place: re.Match[str], value: Value) -> bool:
     text, name = place.string, place[3]
-    if not (value.quoted or value.content[:1].isdigit()) or _END_OF_PAIR.match(text, value.end) is None:
-        return False
     around = text[max(0, place.start() - 50) : place.start()].rstrip()
     before, outside = around[-1:], around.rstrip("[( ")[-1:]
+    number = value.content.isdigit() and not before.isidentifier()
+    if not (value.quoted or number) or _END_OF_PAIR.match(text, value.end) is None:
+        return False
     return is_pair(
         name,
-        value.content if value.quoted else int(value.content) if value.content.isdigit() else value.content,
+        value.content if value.quoted else 0,
         among_pairs=before != "" and before in "[({," and not (outside.isidentifier() or outside in (")", "]")),
         named=place[1] == "(" and not before.isidentifier(),
     )
