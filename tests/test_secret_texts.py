@@ -46,6 +46,9 @@ def nested(*keys: str) -> str:
         '{"contrase\\u00f1a": "§"}', '{"passwords": ["§", "b"]}', '{"credentials": {"user": "a", "key": "§"}}',
         "{password: §, user: a}", 'cfg["password"] = "§"', "os.environ['API_KEY'] = '§'", 'password: str = "§"',
         "password => '§'", '"PASSWORD", "x"; password=\'§\'', 'password = """§"""', "if password == '§': pass",
+        json.dumps({"password": "x\"'\\§"}, ensure_ascii=False), repr({"password": "x\"'\\§"}),
+        json.dumps({"x": json.dumps({"password": "x\"'\\§"}, ensure_ascii=False)}, ensure_ascii=False),
+        repr({"x": repr({"password": "x\"'\\§"})}),
         '{"token": {"password": ["§"]}}', '{"secret": {"type": "string", "passwords": ["§"]}}',
         '{"credentials": {"type": "account", "key": "§"}}',
         # YAML
@@ -268,7 +271,7 @@ def test_returned_mappings_and_rows_that_name_a_secret() -> None:
     """What a function returns, and the rows of a table."""
 
     @stage
-    @track_returns
+    @track_returns(artifacts={"env/value": "value.txt", "argv": "argv.json", "text": "text.txt"})
     def f() -> dict[str, Any]:
         return {
             "env": {"name": "password", "value": "hunter22"},
@@ -280,7 +283,7 @@ def test_returned_mappings_and_rows_that_name_a_secret() -> None:
         f()
         run = captured.one("f")
         written = "".join(path.read_text() for path in run.artifacts.values())
-    assert "password" in written
+    assert written.count("***") == 3
     assert "hunter2" not in written
     _, files = kept(lambda run: run.log_table([{"name": "password", "value": "hunter22"}], "x.json"))
     assert b"hunter2" not in b"".join(files.values())
