@@ -139,7 +139,7 @@ class TestHelp:
 
     def test_every_command_has_examples(self) -> None:
         """The help of the whole and of each command shows how to call it."""
-        for words in (["--help"], ["status", "--help"], ["sync", "--help"], ["demo", "--help"]):
+        for words in (["--help"], ["status", "--help"], ["sync", "--help"], ["drop", "--help"], ["demo", "--help"]):
             result = CliRunner().invoke(main, words)
             assert result.exit_code == 0
             assert "Examples:" in result.output
@@ -442,7 +442,7 @@ def test_newer_holds_up_nobody(start: StartProgram, spool: Path) -> None:
 
 def test_help_keeps_its_lines() -> None:
     """The examples of each help text stand on lines of their own."""
-    for command in ([], ["status"], ["sync"], ["demo"]):
+    for command in ([], ["status"], ["sync"], ["drop"], ["demo"]):
         text = trackdsl(*command, "--help").stdout
         assert "\\b" not in text
         assert "\n    trackdsl " in text

@@ -133,6 +133,7 @@ class TestDrop:
         (journal,) = journals(spool)
         (journal / "origin").write_bytes(b"00000000\n{}\n")
         assert "trackdsl drop JOURNAL" in trackdsl("status").stdout
+        assert "trackdsl drop JOURNAL" in trackdsl("sync").stderr
         assert json.loads(trackdsl("drop", journal.name, "--yes", "--json").stdout)["events"] is None
         assert journals(spool) == []
 
@@ -341,6 +342,11 @@ class TestSyncTo:
             assert self.target(journal) == dead
             assert not _requests.is_pending(journal)
         (journal / "origin-requested").write_bytes(whole)
+        assert _requests.settle(spool, [journal], PATIENCE) == []
+        assert self.target(journal) == "sqlite:////new.db"
+        # A run that came to exist since it was asked for makes the request void.
+        RunMap(journal).add(b"0" * 16, KnownRun("m1", "0"))
+        _requests.ask_to_move(journal, origin, dead)
         assert _requests.settle(spool, [journal], PATIENCE) == []
         assert self.target(journal) == "sqlite:////new.db"
 

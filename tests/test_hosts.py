@@ -36,7 +36,7 @@ PROGRAM = """
         with experiment("of " + sys.argv[1]):
             log_metric("loss", 0.5)
             if "children" in sys.argv:
-                child = multiprocessing.get_context("spawn").Process(target=part)
+                child = multiprocessing.get_context("fork").Process(target=part)
                 child.start()
                 child.join()
             if "stays" in sys.argv:

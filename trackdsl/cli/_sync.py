@@ -19,7 +19,7 @@ import click
 
 from trackdsl.cli._goals import Goals
 from trackdsl.cli._hosts import other_hosts, summary
-from trackdsl.cli._journals import Journal, look, place
+from trackdsl.cli._journals import WAY_OUT, Journal, look, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery import _losses
 from trackdsl.delivery._client import wake
@@ -156,6 +156,8 @@ def _tell_left(spool: Path, directories: set[Path], command: str) -> None:
     click.echo(f"Not everything is delivered; this is left in {spool}:", err=True)
     for journal in left:
         click.echo(f"  {journal.program}: {_reason(journal)}", err=True)
+    if any(journal.is_stuck for journal in left):
+        click.echo(f"What will never get there: {WAY_OUT}.", err=True)
     if not any(journal.problem is None for journal in left):
         return
     if is_delivering(spool):
