@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from trackdsl import _events as events
 from trackdsl._process import read_origin
 from trackdsl.cli import main
 from trackdsl.cli._journals import look
@@ -130,7 +131,7 @@ def test_in_the_spool(spool: Path, kind: Callable[[Path], None]) -> None:
     outside = spool.parent / "outside.txt"
     outside.write_text("outside")
     before = outside.stat().st_mtime_ns
-    for name in ("wake", LOG, MARK):
+    for name in ("wake", "awaited", "losses", LOG, MARK):
         path = spool / name
         path.unlink(missing_ok=True)
         path.symlink_to(outside) if kind is link else kind(path)
@@ -228,6 +229,62 @@ def test_a_hostile_origin(spool: Path, harm: str) -> None:
     deliver_to(store, spool)
     assert [held.name for held in store.runs.values()] == ["sound"]
     assert (process.directory.exists(), sound.directory.exists()) == (True, False)
+
+
+def test_an_event_that_is_too_deep(spool: Path) -> None:
+    """An event nested deeper than can be decoded is damage: it is skipped and counted, and the rest arrives."""
+    process = Process(spool)
+    run = process.open("s")
+    sound = events.encode(events.Metric(run, "m", 1.0, 0, 1))
+    assert process._writer is not None
+    process._writer.append(bytes([sound[0] + 1]) + sound[1:] + b"\x91" * 200_000 + b"\xc0")
+    process.metric(run, "m", 2)
+    process.close(run)
+    process.die()
+    result = CliRunner().invoke(main, ["status", "--spool", str(spool)])
+    assert (result.exit_code, result.exception) == (0, None)
+    store = MemoryStore()
+    deliver_to(store, spool)
+    held = store.named("s")
+    assert (held.status, [point[1] for point in held.points]) == ("FINISHED", [2.0])
+    assert "trackdsl.damaged_records" in held.tags
+
+
+@pytest.mark.parametrize("name", ["progress", "deferred", "aside", "blocked", "dropped", "runs", "git", "sampled"])
+def test_nonsense_in_the_files_of_delivery(spool: Path, name: str) -> None:
+    """Bytes that mean nothing, or are nested too deep, in what delivery has noted of a journal hold up nothing."""
+    nonsense = [b"", b"\xff" * 1000, b"\0" * 70_000, b"[" * 200_000, b"\x91" * 200_000, b"o a\nx\n" * 50]
+    for number, content in enumerate(nonsense):
+        process = finished(spool, f"{number}")
+        (process.directory / name).write_bytes(content)
+    result = CliRunner().invoke(main, ["status", "--spool", str(spool)])
+    assert (result.exit_code, result.exception) == (0, None)
+    store = MemoryStore()
+    deliver_to(store, spool)
+    assert sorted(held.name for held in store.runs.values()) == [str(number) for number in range(len(nonsense))]
+    assert not list(journals(spool))
+
+
+def test_the_folder_of_a_server(spool: Path, tmp_path: Path) -> None:
+    """What is kept for one server lies in private folders, whatever the umask, and in no link."""
+    before = os.umask(0)
+    try:
+        process = Process(spool, uri="http://localhost:1")
+        process.close(process.open("s"))
+        process.die()
+        worker = Worker(spool, MemoryStore().open)
+        worker.round()
+        worker.close()
+    finally:
+        os.umask(before)
+    (folder_of_server,) = (spool / "servers").iterdir()
+    assert {path.stat().st_mode & 0o777 for path in (spool / "servers", folder_of_server)} == {0o700}
+    (tmp_path / "outside").mkdir()
+    (folder_of_server / "tables").symlink_to(tmp_path / "outside")
+    store = MemoryStore()
+    deliver_to(store, spool)
+    assert not store.runs
+    assert list(journals(spool)) == [process.directory]
 
 
 def test_sync_says_what_is_left(spool: Path) -> None:

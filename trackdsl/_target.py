@@ -21,6 +21,7 @@ from trackdsl._events import Tags, encode
 from trackdsl._uris import absolute
 from trackdsl.errors import TrackdslError, report
 from trackdsl.journal._allocation import advice
+from trackdsl.journal._files import open_regular
 from trackdsl.journal._spool import JOURNALS
 from trackdsl.journal._spool import find as find_spool
 from trackdsl.journal._writer import Losing, Writer
@@ -112,7 +113,7 @@ class Target:
         if writer is None:
             return False
         try:
-            descriptor = os.open(writer.directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_regular(writer.directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             with open(descriptor, "a", encoding="ascii") as file:
                 file.write(line)
         except OSError as error:

@@ -207,7 +207,7 @@ def _read(path: Path) -> list[_Waiting]:
 def _tells_of_artifact(waiting: _Waiting) -> bool:
     try:
         return isinstance(events.decode(waiting.event), (events.File, events.Model))
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return False
 
 

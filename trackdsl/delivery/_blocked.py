@@ -191,7 +191,7 @@ def read_blocked(directory: Path) -> list[BlockedRun]:
     try:
         found = msgspec.json.decode(read_regular(directory / _NAME), type=list[BlockedRun])
         return [run for run in found if len(bytes.fromhex(run.run)) == _ID_LENGTH]
-    except (OSError, ValueError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return []
 
 

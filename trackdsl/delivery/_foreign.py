@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from trackdsl._ids import begins_with, prefix_of
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import NotYet, Refused, RunBlocked, Sink
 from trackdsl.errors import logger
+from trackdsl.journal._files import read_regular, replace
 
 if TYPE_CHECKING:
     from trackdsl.delivery._stream import Stream
@@ -292,13 +292,11 @@ class ForeignRuns:
 
     def _save(self) -> None:
         kept = list(self._awaited.items())[-_MOST:]
-        part = self._path.with_suffix(".part")
         try:
             if not kept:
                 self._path.unlink(missing_ok=True)
                 return
-            part.write_text(json.dumps({id_.hex(): asked.first for id_, asked in kept}))
-            os.replace(part, self._path)
+            replace(self._path, json.dumps({id_.hex(): asked.first for id_, asked in kept}).encode())
         except OSError as error:
             # Without it the next process waits anew.
             logger.warning("trackdsl cannot note what it waits for in %s: %s", self._path, error)
@@ -318,9 +316,9 @@ def _noted(asking: Stream, id_: bytes, run: KnownRun) -> KnownRun:
 def _read(path: Path) -> dict[bytes, _Asked]:
     now = time.time()
     try:
-        noted = json.loads(path.read_text())
+        noted = json.loads(read_regular(path))
         found = {bytes.fromhex(id_): _Asked(min(float(first), now)) for id_, first in noted.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
     # Longer than it is waited for: what was given up is not to be waited for anew.
     return {id_: asked for id_, asked in found.items() if now - asked.first < 2 * _FORGET_AFTER}

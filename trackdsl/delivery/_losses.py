@@ -93,7 +93,7 @@ def read(spool: Path) -> dict[str, Losses]:
     found: dict[str, Losses] = {}
     with contextlib.suppress(OSError):
         for line in read_regular(spool / _NAME).split(b"\n"):
-            with contextlib.suppress(msgspec.MsgspecError, ValueError):
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
                 losses: Losses = json_decoder(Losses).decode(line)
                 found[losses.journal] = losses
     return found

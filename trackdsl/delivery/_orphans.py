@@ -184,7 +184,7 @@ def _parse(content: bytes) -> tuple[list[Aside], set[Position], int]:
                 found.append(_unframe(content[offset + _HEAD.size : stop], Position(*end), timed=bool(length & _TIMED)))
             else:
                 delivered.add(Position(*end))
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             break
         offset = stop
     return found, delivered, offset

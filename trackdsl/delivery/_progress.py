@@ -133,7 +133,7 @@ class ProgressFile:
         try:
             progress: Progress = msgpack_decoder(Progress).decode(payload)
             return progress
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return None
 
 

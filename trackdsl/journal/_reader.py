@@ -182,7 +182,7 @@ class Reader:
                 end = Position(number, offset + fmt.FRAME.size + len(payload))
                 try:
                     return Entry(events.decode(payload), end)
-                except msgspec.MsgspecError:
+                except (msgspec.MsgspecError, RecursionError):
                     return Entry(None, end)
                 finally:
                     payload.release()
