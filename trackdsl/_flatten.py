@@ -95,7 +95,7 @@ class Flat:
         try:
             handler = handler_for(kind)
             if handler is sequence:
-                self._add_list(key, path, mask_items(value) if len(value) <= MAX_LIST else value)
+                self._add_list(key, path, value)
                 return
             parts = handler.children(value)
             if parts is None:
@@ -115,6 +115,7 @@ class Flat:
     def _add_list(self, key: str, path: tuple[str, ...], value: Any) -> None:
         parts, data = None, len(value) > MAX_LIST
         if not data and not is_flat(value):
+            value = mask_items(value)
             self._survey = self._survey or Survey()
             parts, data = sequence.parts(value, self._survey), self._survey.data
             if self._survey.left < 0:  # Nobody knows what is in the lists that were not looked into.

@@ -86,10 +86,11 @@ def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[in
         return None
     if given.value.content in _BLOCKS and (end := lines.end_of_block(begin)) > given.value.end:
         return start, end
-    if is_literal(lines, given) or (everything and (not given.value.group or holds_literals(given.value.content))):
-        return given.at, given.value.end
-    if given.value.group and not may_hold_literals(given.value.content):
-        lines.code_until = given.value.end
+    value = given.value
+    if is_literal(lines, given) or (everything and (holds_literals(value.content) if value.group else value.content)):
+        return given.at, value.end
+    if value.group and not may_hold_literals(value.content):
+        lines.code_until = value.end
     return None
 
 

@@ -94,11 +94,13 @@ def _end_of_given(text: str, option: re.Match[str]) -> int:
 
 def _without_known(text: str) -> str:
     parts, at = [], 0
+    seen: set[int] = set()  # Where the words end that were looked at behind an earlier program.
     for program in _PROGRAM.finditer(text):
-        if program.start() < at:
+        if program.start() < at or program.end() in seen:
             continue
         spans = list(_words_behind(text, program))
         words = [text[start:end] for start, end in spans]
+        seen.update(end for _, end in spans)
         for index, word in sorted(known_secrets([program[0], *words]).items()):
             start, end = spans[index - 1]
             if start >= at:

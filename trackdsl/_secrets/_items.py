@@ -24,6 +24,7 @@ VALUES = frozenset(
 
 _BYTES = (bytes, bytearray)
 _LISTS = (list, tuple)
+_PLAIN = frozenset([bool, int, float, type(None)])
 #: A mapping of more parts tells of more than one name and its value.
 _MAX_PARTS = 8
 
@@ -40,6 +41,8 @@ def mask_items(items: Any) -> Any:
     >>> mask_items(["--token", "hunter2"]), mask_items([("password", "hunter2"), ("lr", 1)])
     (['--token', '***'], [['password', '***'], ('lr', 1)])
     """
+    if _PLAIN.issuperset(map(type, items)):
+        return items
     hidden: dict[int, Any] = {}
     options = False
     for index, item in enumerate(items):
@@ -56,7 +59,7 @@ def mask_items(items: Any) -> Any:
             hidden[index] = word
             if word == MASK:
                 remember(items[index])
-    elif len(items) == 2 and _is_pair(items, among_pairs=False):
+    if len(items) == 2 and not hidden and _is_pair(items, among_pairs=False):
         hidden[1] = remember(items[1])
     return [hidden.get(index, item) for index, item in enumerate(items)] if hidden else items
 

@@ -13,6 +13,8 @@ from trackdsl._secrets._values import Value, value_at
 #: A list or a mapping is looked into by itself.
 _OPEN = ("(", "[", "{")
 _PAIR = re.compile(r"([\[(])\s{0,40}[bru]{0,2}(\\*['\"])([^\W\d][^'\"\\\n,]{1,80})\2\s{0,8},\s{0,40}")
+#: What is called with a name and its value.
+_LOOKUPS = (".get", "getenv", "setdefault", "setenv", "putenv")
 _END_OF_PAIR = re.compile(r"\s{0,40},?\s{0,40}[)\]]")
 _VALUE = re.compile(
     rf"(?<![\w\-])(?:{'|'.join(sorted(VALUES))})(?:\\*['\"])?[ \t]{{0,8}}[:=][ \t]{{0,8}}(?=[^\s,;&)}}\]])"
@@ -54,7 +56,7 @@ def _is_secret_pair(place: re.Match[str], value: Value) -> bool:
         name,
         value.content if value.quoted else 0,
         among_pairs=before != "" and before in "[({," and not (outside.isidentifier() or outside in (")", "]")),
-        named=place[1] == "(" and not before.isidentifier(),
+        named=place[1] == "(" and (not before.isidentifier() or around.endswith(_LOOKUPS)),
     )
 
 
