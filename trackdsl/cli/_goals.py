@@ -14,6 +14,7 @@ from typing import Any
 from trackdsl.cli._journals import Journal
 from trackdsl.delivery._backlog import bytes_between
 from trackdsl.delivery._progress import Progress, read_progress
+from trackdsl.delivery._servers import is_starting
 from trackdsl.journal._lock import is_written
 
 _TITLE = "delivering to MLflow"
@@ -53,6 +54,11 @@ class _Goal:
         self.state, self.progress = state, progress
         return moved
 
+    def starts(self) -> bool:
+        """Whether delivery has begun and is not ready yet."""
+        origin = self.journal.origin
+        return origin is not None and is_starting(self.journal.directory.parent.parent, origin.uri)
+
     def measure(self) -> int:
         """Bytes of events that are not delivered right now; changes nothing, so that any thread may ask."""
         progress = read_progress(self.journal.directory)
@@ -80,7 +86,7 @@ class Goals:
         """Whether something is left to deliver, and worth waiting for."""
         open_ = [goal for goal in self._goals if not goal.reached]
         moved = [goal.look() for goal in open_]
-        if any(moved):
+        if any(moved) or any(goal.starts() for goal in open_):
             self._moved = time.monotonic()
         open_ = [goal for goal in open_ if not goal.reached]
         if not open_ or all(goal.failures >= _ENOUGH_FAILURES for goal in open_):

@@ -123,7 +123,7 @@ def _deliver(spool: Path, goals: Goals, only: Collection[Path] | None) -> None:
 
 
 def _deliver_here(spool: Path, goals: Goals, lock: FileLock, only: Collection[Path] | None) -> None:
-    service = Service(spool, _environment(), only)
+    service = Service(spool, _environment(), only, foreground=True)
     try:
         while goals.moving():
             if not service.round():

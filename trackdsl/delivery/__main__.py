@@ -12,8 +12,9 @@ parser.add_argument(
 )
 parser.add_argument("--server", metavar="ADDRESS", help="deliver to this server alone, as a child of the process above")
 parser.add_argument("--only", action="append", type=Path, metavar="JOURNAL", help="deliver only this one; repeatable")
+parser.add_argument("--foreground", action="store_true", help="do not give way to programs")
 given = parser.parse_args()
 if given.server is not None:
-    serve_server(given.spool, given.server, given.only)
+    serve_server(given.spool, given.server, given.only, foreground=given.foreground)
 else:
     main(given.spool, given.started_by)

@@ -47,9 +47,13 @@ class Children:
         spool: the spool's folder.
         log: the file that their warnings go to.
         only: the journals to deliver; None for all.
+        foreground: they do not give way to programs.
     """
 
-    def __init__(self, spool: Path, log: Path, only: Collection[Path] | None = None) -> None:
+    def __init__(
+        self, spool: Path, log: Path, only: Collection[Path] | None = None, *, foreground: bool = False
+    ) -> None:
+        self._foreground = foreground
         self._spool = spool
         self._only = only
         self._log = log
@@ -112,6 +116,7 @@ class Children:
 
     def _start(self, server: str, child: _Child) -> None:
         command = [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(self._spool), "--server", server]
+        command += ["--foreground"] if self._foreground else []
         command += [word for journal in self._only or () for word in ("--only", str(journal))]
         try:
             with open(open_regular(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:

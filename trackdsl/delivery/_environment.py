@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 
 from trackdsl._ids import prefix
 from trackdsl._secrets import is_secret_name
+from trackdsl.delivery._servers import STARTED
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT
 from trackdsl.journal._files import open_regular
 
 NAME = "environment"
-_STARTED = "environment.started"
 #: Begins the names of variables that MLflow, the clouds' clients, database drivers and Kerberos read.
 _PREFIX = re.compile(
     r"(?:MLFLOW|AWS|BOTO|S3|AZURE|ARM|GOOGLE|GCLOUD|CLOUDSDK|GCE|STORAGE_EMULATOR|DATABRICKS|MYSQL|SSL_CERT|OCI|ALIBABA"
@@ -132,7 +132,7 @@ class _Sender:
         path = spool / NAME
         handed = handed or Handed(prefix().hex(), current())
         with contextlib.suppress(OSError):  # No delivery process reads, or it has not caught up: the next look does it.
-            started = os.stat(spool / _STARTED, follow_symlinks=False).st_mtime_ns
+            started = os.stat(spool / STARTED, follow_symlinks=False).st_mtime_ns
             if self._sent.get(spool) == (started, handed):
                 return
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -167,7 +167,7 @@ class Pipe:
             _check(os.fstat(descriptor))
             self._descriptor = descriptor
             # So that programs know that this process has not read what they have written to an earlier one.
-            with open(open_regular(spool / _STARTED, os.O_WRONLY | os.O_CREAT), "wb") as started:
+            with open(open_regular(spool / STARTED, os.O_WRONLY | os.O_CREAT), "wb") as started:
                 os.utime(started.fileno())
 
     def read(self) -> list[Handed]:

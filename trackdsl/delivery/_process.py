@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -54,6 +55,23 @@ def open_sink(uri: str, cwd: str) -> Sink:
     from trackdsl.delivery._mlflow import MlflowSink
 
     return MlflowSink(uri, cwd, own=True)
+
+
+def import_mlflow() -> None:
+    """Import MLflow, where that has not been done."""
+    importlib.import_module("mlflow")
+
+
+class _Opening:
+    """Opens sinks, and says when MLflow has been imported, which takes seconds."""
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self._note = note
+
+    def __call__(self, uri: str, cwd: str) -> Sink:
+        import_mlflow()
+        self._note()
+        return open_sink(uri, cwd)
 
 
 def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None:
@@ -102,7 +120,7 @@ def main(spool: Path, started_by: str = "") -> None:
             return
         service = Service(spool, starter)
         try:
-            _serve(service, stop, lock)
+            _serve(service, stop, lock, gives_way=True)
             stands = lock.stands()
         finally:
             # In this order: no child may deliver beside those of the next process.
@@ -113,18 +131,21 @@ def main(spool: Path, started_by: str = "") -> None:
             return
 
 
-def serve_server(spool: Path, server: str, only: Collection[Path] | None) -> None:
+def serve_server(spool: Path, server: str, only: Collection[Path] | None, *, foreground: bool) -> None:
     """Deliver to one remote server, as a child of the delivery process, until nothing is left for it.
 
     Args:
         spool: the spool's folder.
         server: see `server_of`.
         only: see `Service`.
+        foreground: see `Service`.
     """
     prepare_environment()
     log_to(sys.stderr)
     stop = Stop()
-    worker = Worker(spool, open_sink, server=server, environments=Environments(ENVIRONMENT), only=only)
+    noted = partial(note_answer, spool, server)
+    opened = _Opening(noted)
+    worker = Worker(spool, opened, server=server, environments=Environments(ENVIRONMENT), only=only)
     follow_parent(worker.environments.take, stop.ask)
     lock: FileLock | None = None
     while lock is None and not stop:
@@ -132,10 +153,10 @@ def serve_server(spool: Path, server: str, only: Collection[Path] | None) -> Non
         lock = take_lock(spool, 0.5, f"{folder_of(spool, server).name}.lock")
     if lock is None:
         return
-    bound_requests(on_answer=partial(note_answer, spool, server))
+    bound_requests(on_answer=noted)
     gave_up = False
     try:
-        gave_up = not _serve(worker, stop, lock)
+        gave_up = not _serve(worker, stop, lock, gives_way=not foreground)
     finally:
         worker.close()
         lock.release()
@@ -149,15 +170,19 @@ class Service:
         spool: the spool's folder.
         starter: the program that has started this process, which has its environment.
         only: the journals to deliver; None for all, those of programs to come too.
+        foreground: a user waits for it: it does not give way to programs.
 
     Attributes:
         worker: delivers to local stores.
     """
 
-    def __init__(self, spool: Path, starter: Handed, only: Collection[Path] | None = None) -> None:
+    def __init__(
+        self, spool: Path, starter: Handed, only: Collection[Path] | None = None, *, foreground: bool = False
+    ) -> None:
         self._pipe = Pipe(spool)
-        self.worker = Worker(spool, open_sink, server=LOCAL, environments=Environments(ENVIRONMENT), only=only)
-        self._children = Children(spool, spool / LOG, only)
+        opening = _Opening(partial(note_answer, spool, LOCAL))
+        self.worker = Worker(spool, opening, server=LOCAL, environments=Environments(ENVIRONMENT), only=only)
+        self._children = Children(spool, spool / LOG, only, foreground=foreground)
         self._take(starter)
 
     @property
@@ -226,11 +251,11 @@ class Stop:
         return self._asked
 
 
-def _serve(service: Service | Worker, stop: Stop, lock: FileLock) -> bool:
+def _serve(service: Service | Worker, stop: Stop, lock: FileLock, *, gives_way: bool) -> bool:
     """Deliver until nothing is left, or no more can be done; False in the latter case."""
     pace = Pace(service, lambda: bool(stop))
     last_work = time.monotonic()
-    starting = True
+    starting = gives_way
     # Where the spool has been removed, another one may be there by now, with a delivery process of its own.
     while not stop and lock.stands():
         busy = service.round()

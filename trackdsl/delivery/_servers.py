@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from pathlib import Path
 
 from trackdsl.journal._files import touch
@@ -13,7 +14,11 @@ LOCAL = "local"
 _LOCAL_SCHEMES = ("file", "sqlite", "trackdsl-capture")
 #: MLflow takes this word for the address of a server.
 _DATABRICKS = "databricks"
+#: Touched when the delivery process begins, and when a store has answered it or is about to be asked.
+STARTED = "delivery.started"
 _ANSWERED = "answered"
+#: A start that takes longer has failed, in seconds.
+_LONGEST_START = 180
 
 
 def server_of(uri: str) -> str:
@@ -43,6 +48,15 @@ def note_answer(spool: Path, server: str) -> None:
     """Note that a server has just answered a request, so that programs that wait know that it is only slow."""
     with contextlib.suppress(OSError):
         touch(folder_of(spool, server) / _ANSWERED)
+
+
+def is_starting(spool: Path, uri: str) -> bool:
+    """Whether the delivery process has begun and still imports MLflow for a store, which a busy machine makes long."""
+    try:
+        started = (spool / STARTED).stat().st_mtime_ns
+    except OSError:
+        return False
+    return last_answer(spool, uri) < started and time.time_ns() - started < _LONGEST_START * 1_000_000_000
 
 
 def last_answer(spool: Path, uri: str) -> int:

@@ -14,11 +14,11 @@ from trackdsl._ids import prefix
 from trackdsl._process import Origin, read_origin
 from trackdsl.delivery._backlog import bytes_between, end_of
 from trackdsl.delivery._progress import Progress, read_progress
-from trackdsl.delivery._servers import last_answer
+from trackdsl.delivery._servers import is_starting, last_answer
 from trackdsl.errors import report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import Position
-from trackdsl.journal._spool import journals
+from trackdsl.journal._spool import LOCK, journals
 from trackdsl.journal._writer import Writer
 
 _POLL = 0.02
@@ -59,6 +59,11 @@ class _Goal:
             return True
         delivered = progress is not None and progress.position >= self.end and not progress.deferred
         return delivered and self.alive
+
+    def starts(self) -> bool:
+        """Whether delivery has begun and is not ready yet."""
+        spool = self.directory.parent.parent
+        return self.origin is not None and is_held(spool / LOCK) and is_starting(spool, self.origin.uri)
 
     def is_hopeless(self, progress: Progress | None) -> bool:
         """Whether it is known that nothing will come soon."""
@@ -184,6 +189,8 @@ def _descendants(spools: Iterable[Path]) -> Iterator[_Goal]:
 def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:
     if all(goal.is_hopeless(progress) for goal, progress in left):
         return True
+    if any(goal.starts() for goal, _ in left):
+        return False
     server = all(goal.origin is not None and goal.origin.uri.startswith("http") for goal, _ in left)
     started = any(progress is not None and (progress.events or progress.intent_offset) for _, progress in left)
     return quiet > (_PATIENCE_SERVER if server and started else _PATIENCE)
