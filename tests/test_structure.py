@@ -49,7 +49,7 @@ LAYERS = [
     {"markers", "journal", "_events", "_secrets", "_ids", "_stack", "_held_context", "_quiet"},
     {"settings", "_settings_model"},
     {"_pyproject"},
-    {"errors", "_decoders", "_suggest", "_uris", "_version"},
+    {"errors", "_decoders", "_signals", "_suggest", "_uris", "_version"},
 ]
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.") if not name.endswith("__main__")]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trackdsl import _decoders as _decoders  # First: see there.
 from trackdsl import _held_context
 from trackdsl._configure import configure
 from trackdsl._decorators import experiment, stage, track_returns
