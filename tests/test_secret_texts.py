@@ -138,7 +138,7 @@ def test_what_stands_beside_a_secret_is_left(text: str, masked: str) -> None:
         '{"password": null, "use_auth": true}', '{"secret": {"type": "string", "minLength": 1}}',
         '"max_password_age": 90',
         "password = get(['a'])", "inc_token = ('{', '(')", 'get_int("MaxPasswordAge", 0)',
-        '"secret_key": config.get("secret_key"),', '{"name": "token_count", "value": "5"}', "<token>Paris</token>",
+        "arn:aws:secretsmanager:eu-west-1:123456789012:secret:db-1a2B3c", '"secret_key": config.get("secret_key"),', '{"name": "token_count", "value": "5"}', "<token>Paris</token>",
         '{"token": "Paris", "label": "LOC"}', "docker run -p 8080:80 x", "mysql -p db", "git -p log", "cp -u a b",
         "use --max-tokens 5", "ls -u", "parole: x", "curl https://h/x", "x - token y", "a-token b",
         "password: {password}", "Authorization: Bearer {token}", "secret: ${{ secrets.X }}",

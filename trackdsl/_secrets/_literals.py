@@ -37,7 +37,7 @@ def is_literal(lines: Lines, given: Given) -> bool:
     """Whether what is assigned is a value that was written out, rather than code that says where it comes from."""
     value = given.value
     content = value.content
-    if not content or MASK in content:
+    if not content or MASK in content or _is_part_of_a_path(lines, given):
         return False
     if value.group:
         return holds_literals(content) and not is_name_of_token(given.name)
@@ -46,6 +46,12 @@ def is_literal(lines: Lines, given: Given) -> bool:
     if is_name_of_token(given.name) and (value.quoted or not _is_of_environment(lines, given)):  # Of a text, perhaps.
         return looks_random(content, quoted=value.quoted) and not CODE & set(content)
     return value.quoted or given.sign[0] == "%" or _is_written_out(lines, given)
+
+
+def _is_part_of_a_path(lines: Lines, given: Given) -> bool:
+    """Whether the name and the value stand between colons, as in `arn:aws:secretsmanager:eu-west-1:1:secret:name`."""
+    text = lines.text
+    return given.sign == ":" == text[given.at - 1] and text[max(0, given.start - 1) : given.start] == ":"
 
 
 def _is_written_out(lines: Lines, given: Given) -> bool:
