@@ -42,7 +42,7 @@ def test_a_full_disk_costs_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> No
     def full(path: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(_writer, "_allocate", full)
+    monkeypatch.setattr(_writer, "allocate", full)
     monkeypatch.setattr(_target, "_RETRY", 0)
     before = os.listdir("/proc/self/fd")
     with stage("s") as run:
