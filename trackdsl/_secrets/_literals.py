@@ -22,7 +22,9 @@ _DESCRIPTION = re.compile(
 )
 _STRING = re.compile(r"'[^'\\\n]*(?:\\.[^'\\\n]*)*'|\"[^\"\\\n]*(?:\\.[^\"\\\n]*)*\"")
 _CODE_IN_GROUP = re.compile(r"[A-Za-z_]\w{0,60}[(\[.]")
-_PLACEHOLDER = re.compile(r"\$\{.*|\$\(.*|\$[A-Za-z_]\w*$|<[^<>]*>?$|\{\{.*|%\(?\w+\)?[s%]$|[|>][+\-]?\d?$")
+_PLACEHOLDER = re.compile(
+    r"\$\{.*|\$\(.*|\$(?:[A-Z_][A-Z0-9_]*|[a-z_]+)$|<[^<>]*>?$|\{\{.*|%\(?\w+\)?[s%]$|[|>][+\-]?\d?$"
+)
 _CODE_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
 _CALL = re.compile(r"[A-Za-z_][\w.]*[(\[].*[)\]][;,]?")
 _ENVIRONMENT = re.compile(r"[A-Z][A-Z0-9_]*")
