@@ -20,6 +20,7 @@ import msgspec
 from trackdsl._decoders import json_decoder
 from trackdsl._ids import prefix
 from trackdsl._secrets import mask_text
+from trackdsl._uris import local_folder
 from trackdsl._version import __version__
 from trackdsl.journal._files import read_regular, write_private
 from trackdsl.journal._mounts import boot_id
@@ -70,6 +71,7 @@ class Origin:
         beside: those of them that record to the same spool.
         boot: the machine, from when it was started on: see `boot_id`; empty where an old version wrote it.
         after: the journal of the same program that this one goes on from, because that was deleted; mostly empty.
+        store_device: the file system of the folder of a local store, by its number; 0 where the folder is not there.
     """
 
     uri: str
@@ -86,6 +88,7 @@ class Origin:
     beside: tuple[str, ...] = ()
     boot: str = ""
     after: str = ""
+    store_device: int = 0
 
 
 #: What the ids of this process begin with, and those of the processes that it belongs to.
@@ -143,6 +146,7 @@ def origin(uri: str, cwd: str, after: str = "") -> Origin:
         beside=_beside,
         boot=boot_id(),
         after=after,
+        store_device=_store_device(uri, cwd),
     )
 
 
@@ -207,6 +211,14 @@ def run_detached(
     )
     if done.returncode:  # The shell could not fork.
         raise OSError(errno.EAGAIN, f"the shell could not start {command[0]}")
+
+
+def _store_device(uri: str, cwd: str) -> int:
+    folder = local_folder(uri, cwd)
+    try:
+        return 0 if folder is None else os.stat(folder).st_dev
+    except (OSError, ValueError):
+        return 0
 
 
 def _user() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from trackdsl._suggest import suggestion_for
 
@@ -61,6 +61,23 @@ def is_path(uri: str) -> bool:
     (True, True, False, False)
     """
     return uri not in _WORDS and _SCHEME.match(uri) is None
+
+
+def local_folder(uri: str, cwd: str) -> str | None:
+    """The folder that a local store is in: that of a SQLite file, or a store of files itself; None for other stores.
+
+    >>> local_folder("sqlite:////work/mlflow.db", "/"), local_folder("file:///runs", "/"), local_folder("mlruns", "/a")
+    ('/work', '/runs', '/a/mlruns')
+    >>> local_folder("http://host", "/"), local_folder("sqlite:///:memory:", "/")
+    (None, None)
+    """
+    if uri.startswith("sqlite:///"):
+        path = uri.removeprefix("sqlite:///").partition("?")[0]
+        return None if not path or path.startswith((":", "file:")) else os.path.dirname(os.path.join(cwd, path))
+    if uri.startswith("file:"):
+        path = unquote(urlsplit(uri).path)
+        return os.path.join(cwd, path) if path else None
+    return os.path.join(cwd, uri) if is_path(uri) else None
 
 
 def is_database(uri: str) -> bool:

@@ -97,7 +97,7 @@ class Artifacts:
 
     def retry(self, sink: Sink) -> bool:
         """Try again, at most every few seconds; returns whether anything was delivered."""
-        if not self._waiting or time.monotonic() < self._next_try:
+        if not self.due():
             return False
         left: list[_Waiting] = []
         away: list[tuple[str, str]] = []
@@ -119,6 +119,10 @@ class Artifacts:
         self._next_try = time.monotonic() + _PAUSE
         self._save()
         return delivered
+
+    def due(self) -> bool:
+        """Whether it is time to try again."""
+        return bool(self._waiting) and time.monotonic() >= self._next_try
 
     def hurry(self) -> None:
         """Try again at once what waits."""

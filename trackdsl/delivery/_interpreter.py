@@ -211,6 +211,16 @@ class Interpreter:
             self.blocked.tried()
         return self._shared.tables.upload(sink, self._stream.directory) or delivered
 
+    def retry_is_due(self) -> bool:
+        """Whether it is time to call `retry`."""
+        awaited = self._orphans.runs.difference(self.blocked.ids())
+        return bool(
+            awaited
+            or self.blocked.due()
+            or self.writer.artifacts.due()
+            or self._shared.tables.due(self._stream.directory)
+        )
+
     def hurry(self) -> None:
         """Try again at once what waits."""
         self.writer.artifacts.hurry()

@@ -18,6 +18,7 @@ from trackdsl._secrets import mask_text
 from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._advice import advised
 from trackdsl.delivery._blocked import deleted_experiment
+from trackdsl.delivery._empty_database import artifact_root
 from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Refused, RunBlocked, Unavailable
 from trackdsl.errors import told
 
@@ -34,6 +35,7 @@ _FINAL = {
 _CHECKED = {"INVALID_PARAMETER_VALUE"}
 #: What the whole store answers while it is away, locked or busy, and to a user whom it does not know.
 _OF_THE_STORE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "UNAUTHENTICATED"}
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 #: A path that no file system takes, or that is taken by something else.
 _FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 #: How long to wait for the answer to an upload at least, in seconds.
@@ -73,8 +75,13 @@ class MlflowSink:
         with _for_now(), self._translated(), _sqlite.alone(uri), _databases.alone(uri), _inside(cwd, own):
             from mlflow import MlflowClient
 
-            _sqlite.make_database(uri, lambda fresh: MlflowClient(tracking_uri=fresh))
+            gone = own and not os.path.isdir(cwd)
+            root = artifact_root(cwd if gone else os.getcwd())
+            _sqlite.make_database(uri, root, lambda fresh: MlflowClient(tracking_uri=fresh))
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            store = self._client._tracking_client.store
+            if gone and hasattr(store, "artifact_root_uri"):
+                store.artifact_root_uri = root  # Not below that of this process, where nobody would look for them.
         self._file = _sqlite.identity(uri)
 
     def stale(self) -> bool:
@@ -87,6 +94,12 @@ class MlflowSink:
 
     def close(self) -> None:
         """See `Sink`."""
+        if not self._own:  # The program itself may use the store.
+            engine = getattr(self._client._tracking_client.store, "engine", None)
+            if engine is not None:
+                engine.dispose()
+        elif self._uri.partition(":")[0].partition("+")[0] in _DATABASES:
+            _sqlite.release(self._client)
 
     def answers(self) -> bool:
         """See `Sink`."""

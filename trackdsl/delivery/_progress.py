@@ -88,14 +88,9 @@ class ProgressFile:
     """
 
     def __init__(self, directory: Path, *, write: bool = False) -> None:
-        descriptor = open_regular(directory / _NAME, os.O_RDWR | os.O_CREAT if write else os.O_RDONLY)
-        try:
-            if write and os.fstat(descriptor).st_size < PROGRESS_SIZE:
-                os.ftruncate(descriptor, PROGRESS_SIZE)
-            protection = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
-            self._map = mmap.mmap(descriptor, PROGRESS_SIZE, prot=protection)
-        finally:
-            os.close(descriptor)
+        self._directory = directory
+        self._for_writing = write
+        self._open: mmap.mmap | None = self._map()
 
     def read(self) -> Progress:
         """The latest note that checks; a fresh one where there is none."""
@@ -112,22 +107,45 @@ class ProgressFile:
             kept = kept[len(kept) // 2 :]
             payload = _encode(msgspec.structs.replace(progress, points=kept, error=progress.error[:200]))
         start = (progress.count % 2) * _SLOT
-        self._map[start : start + _HEAD.size + len(payload)] = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        slot = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        self._mapped()[start : start + len(slot)] = slot
 
     def to_disk(self) -> None:
         """Bring it to the disk, before segments are removed that it says are delivered."""
-        self._map.flush()
+        self._mapped().flush()
 
     def close(self) -> None:
-        """Unmap the file."""
-        self._map.close()
+        """Let go of the file, until it is used again: a mapping holds a descriptor too."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _mapped(self) -> mmap.mmap:
+        if self._open is None:
+            try:
+                self._open = self._map()
+            except FileNotFoundError:  # The journal was deleted meanwhile: what is left of it is still delivered.
+                self._open = mmap.mmap(-1, PROGRESS_SIZE)
+        return self._open
+
+    def _map(self) -> mmap.mmap:
+        write = self._for_writing
+        descriptor = open_regular(self._directory / _NAME, os.O_RDWR | os.O_CREAT if write else os.O_RDONLY)
+        try:
+            if write and os.fstat(descriptor).st_size < PROGRESS_SIZE:
+                os.ftruncate(descriptor, PROGRESS_SIZE)
+            protection = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
+            return mmap.mmap(descriptor, PROGRESS_SIZE, prot=protection)
+        finally:
+            os.close(descriptor)
 
     def _slot(self, number: int) -> Progress | None:
         start = number * _SLOT
-        length, check = _HEAD.unpack_from(self._map, start)
+        mapped = self._mapped()
+        length, check = _HEAD.unpack_from(mapped, start)
         if not 0 < length <= _SLOT - _HEAD.size:
             return None
-        payload = self._map[start + _HEAD.size : start + _HEAD.size + length]
+        payload = mapped[start + _HEAD.size : start + _HEAD.size + length]
         if zlib.crc32(payload) != check:
             return None
         try:

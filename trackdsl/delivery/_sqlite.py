@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from trackdsl.delivery._empty_database import adapt, artifact_root, copy_empty, keep_empty
 from trackdsl.delivery._sink import Unavailable
 
 
@@ -33,11 +34,12 @@ def alone(uri: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def make_database(uri: str, open_client: Callable[[str], Any]) -> None:
+def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> None:
     """Make a fresh SQLite file whole or not at all: MLflow can never open one whose making was cut short.
 
     Args:
         uri: of the store.
+        root: where its artifacts go.
         open_client: makes MLflow's client of a tracking URI, which makes the tables.
     """
     path = sqlite_path(uri)
@@ -47,13 +49,28 @@ def make_database(uri: str, open_client: Callable[[str], Any]) -> None:
     try:
         # Left by a process that was killed here; its rollback journal would be played back into the new file.
         _unlink(part, f"{part}-journal")
-        client = open_client(uri.replace(path, part, 1))
-        client._tracking_client.store.engine.dispose()
+        if not copy_empty(part, root):
+            release(open_client(uri.replace(path, part, 1)))
+            here = artifact_root(os.getcwd())
+            keep_empty(part, here)
+            if root != here:
+                adapt(part, root)
         # Somebody who does not know our lock may have made it meanwhile: theirs stands.
         if not _has_content(path):
             os.replace(part, path)
     finally:
         _unlink(part, f"{part}-journal")
+
+
+def release(client: Any) -> None:
+    """Close the connections of one of MLflow's clients, and let MLflow forget its store, which it keeps for ever."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = client._tracking_client.store
+    if not isinstance(store, SqlAlchemyStore):
+        return
+    store.engine.dispose()
+    _forget_store(store.db_uri)
 
 
 def identity(uri: str) -> tuple[int, int] | None:
@@ -87,6 +104,21 @@ def sqlite_path(uri: str) -> str | None:
         return None
     # As SQLAlchemy reads it: `#` is a character like any other.
     return uri.removeprefix("sqlite:///").partition("?")[0] or None
+
+
+def _forget_store(uri: str) -> None:
+    # MLflow keeps engines by URI, for each kind of store, and the last hundred stores.
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as ModelRegistry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+    from mlflow.tracking._model_registry import registry as models
+    from mlflow.tracking._tracking_service import registry as runs
+
+    for kind in (Tracking, ModelRegistry):
+        engine = getattr(kind, "_engine_map", {}).pop(uri, None)
+        if engine is not None:
+            engine.dispose()
+    for kept in (runs.TrackingStoreRegistry, models.ModelRegistryStoreRegistry):
+        kept._get_store_with_resolved_uri.cache_clear()
 
 
 def _has_content(path: str) -> bool:

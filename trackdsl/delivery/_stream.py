@@ -128,9 +128,13 @@ class Stream:
         """Whether a run of this journal was dropped."""
         return self._interpreter.is_dropped(id_)
 
-    def has_more(self) -> bool:
-        """Whether something is left to deliver right now."""
-        return not self.finished and (self.behind() or not is_held(self.directory / "lock"))
+    def is_due(self) -> bool:
+        """Whether there is anything to do right now."""
+        if self.finished:
+            return False
+        if self.behind() or not is_held(self.directory / "lock") or self.sampled():
+            return True
+        return bool(self.progress.deferred) and self._interpreter.retry_is_due()
 
     def sampled(self) -> bool:
         """Whether there are system metrics to send."""
@@ -145,7 +149,7 @@ class Stream:
         return (self._interpreter.last_time if self.behind() else time.time_ns()) // 1_000_000
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files, until they are used again: there may be more journals than files can be open."""
         self._reader.close()
         self._file.close()
 
@@ -266,11 +270,20 @@ class Stream:
         if self.progress.deferred or self.runs.still_open():
             return True  # What was delivered just now may have to be ended.
         self._note_losses(self._reader.lost())
+        self._remove()
+        return True
+
+    def abandon(self) -> None:
+        """Remove the journal before it is delivered: its program has ended, and its store is gone."""
+        self.progress.missing.append("all that was not delivered when its store was removed")
+        self._note_losses(self._reader.lost())
+        self._remove()
+
+    def _remove(self) -> None:
         self.finished = True
         self.close()
         remove_journal(self.directory)
         self._shared.points.remove_finished()
-        return True
 
     def _newest_time(self) -> int:
         # The last event was delivered by an earlier process: the file was last touched when it was written.

@@ -126,6 +126,11 @@ class Tables:
         for log in self._logs.values():
             log.next_try = 0.0
 
+    def due(self, journal: Path) -> bool:
+        """Whether it is time to try tables again that have rows of a journal."""
+        now = time.monotonic()
+        return any(journal.name in log.journals and now >= log.next_try for log in self._logs.values())
+
     def drop(self, run_id: str) -> None:
         """Forget the tables of one run."""
         for log in [log for log in self._logs.values() if log.run_id == run_id]:

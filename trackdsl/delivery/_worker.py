@@ -15,6 +15,7 @@ from trackdsl.delivery._environment import Environments
 from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._interpreter import Shared
+from trackdsl.delivery._open_sinks import OpenSinks
 from trackdsl.delivery._requests import carry_out, is_pending
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._servers import LOCAL, folder_of, server_of
@@ -22,6 +23,7 @@ from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.delivery._tables import Tables
+from trackdsl.delivery._vanished import Folders, Vanished
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held, is_written
 from trackdsl.journal._ownership import check_folder
@@ -33,6 +35,9 @@ _LONGEST_PAUSE = 30.0
 #: How long a program may take to hand over its environment, in seconds; after that another one will do.
 _HANDS_OVER_WITHIN = 3.0
 
+#: With more journals than these, each holds its files only while it is looked at.
+_MOST_OPEN = 12
+
 #: Opens the sink of a target.
 OpenSink = Callable[[str, str], Sink]
 
@@ -43,7 +48,6 @@ class _Place:
 
     uri: str
     cwd: str
-    sink: Sink | None = None
     failures: int = 0
 
 
@@ -92,7 +96,8 @@ class Worker:
         self._takes_environments = environments is not None
         self._server = server
         self._others: dict[Path, str] = {}
-        self._open_sink = open_sink
+        self._sinks = OpenSinks(open_sink)
+        self._folders = Folders()
         self._streams: dict[Path, Stream] = {}
         self._places: dict[tuple[str, str], _Place] = {}
         self._pauses: dict[Path, _Pause] = {}
@@ -128,7 +133,8 @@ class Worker:
         if self.environments.version != self._environments_seen:
             self._environments_seen = self.environments.version
             self._pauses.clear()
-        busy = [stream for stream in list(self._streams.values()) if self._step(stream)]
+        busy = [stream for stream in list(self._streams.values()) if self._look_at(stream)]
+        self._sinks.close_idle()
         self.gathering = all(stream.gathering for stream in busy)
         return bool(busy)
 
@@ -184,6 +190,14 @@ class Worker:
         for stream in self._streams.values():
             stream.close()
         self._streams.clear()
+        self._sinks.close()
+
+    def _look_at(self, stream: Stream) -> bool:
+        try:
+            return self._step(stream)
+        finally:
+            if len(self._streams) > _MOST_OPEN:
+                stream.close()
 
     def _step(self, stream: Stream) -> bool:
         place = self._place(stream.origin)
@@ -192,19 +206,18 @@ class Worker:
             return False
         try:
             # An idle stream costs no more than a glance: no sink is opened for it.
-            if not stream.has_more() and not stream.progress.deferred and not stream.sampled():
+            if not stream.is_due():
                 return False
+            self._folders.check(stream.origin)
             self._take_on_environment(stream)
             busy = stream.step(self._sink(place))
+            self._folders.opened(stream.origin)
         except NotYet as error:
-            if error.blocks and error.pause is None:
-                self._lengthen_pause(stream)
-            else:
-                pause_ = _FIRST_PAUSE if error.pause is None else error.pause
-                self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + pause_)
-            if error.blocks:
-                stream.note_blocked(str(error))
+            self._wait(stream, error)
             return False
+        except Vanished as error:
+            self._back_off(place, stream, str(error))
+            return self._abandon(stream)
         except Unavailable as error:
             self._back_off(place, stream, str(error))
             return False
@@ -219,20 +232,40 @@ class Worker:
         place.failures = 0
         self._pauses.pop(stream.directory, None)
         if stream.finished:
-            del self._streams[stream.directory]
-            self._shared_of(stream.origin).foreign.remove(stream)
+            self._leave(stream)
         return busy
 
     def _sink(self, place: _Place) -> Sink:
-        if place.sink is not None and place.sink.stale():
-            place.sink = None
-        if place.sink is None or place.failures:
+        key = (place.uri, place.cwd)
+        sink = self._sinks.get(key)
+        if sink is None or place.failures:
             reason = why_unreachable(place.uri, place.failures)
             if reason is not None:
                 raise Unavailable(reason)
-        if place.sink is None:
-            place.sink = self._open_sink(place.uri, place.cwd)
-        return place.sink
+        return sink or self._sinks.open(key)
+
+    def _abandon(self, stream: Stream) -> bool:
+        """Drop the journal of a program that has ended and whose store is gone; returns whether it was dropped."""
+        if is_held(stream.directory / "lock"):
+            return False
+        stream.abandon()
+        self._leave(stream)
+        return True
+
+    def _leave(self, stream: Stream) -> None:
+        """Forget a journal that is gone."""
+        del self._streams[stream.directory]
+        self._pauses.pop(stream.directory, None)
+        self._shared_of(stream.origin).foreign.remove(stream)
+
+    def _wait(self, stream: Stream, error: NotYet) -> None:
+        if error.blocks and error.pause is None:
+            self._lengthen_pause(stream)
+        else:
+            pause = _FIRST_PAUSE if error.pause is None else error.pause
+            self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + pause)
+        if error.blocks:
+            stream.note_blocked(str(error))
 
     def _back_off(self, place: _Place, stream: Stream, error: str) -> None:
         if not place.failures:
@@ -260,8 +293,7 @@ class Worker:
             return
         alive = is_held(stream.directory / "lock")
         if self.environments.apply(self.environments.of(stream.origin.prefix, alive)):
-            for place in self._places.values():
-                place.sink = None
+            self._sinks.close()
 
     def _shared_of(self, origin: Origin) -> Shared:
         server = server_of(origin.uri)
@@ -331,6 +363,8 @@ class Worker:
             return
         shared = self._shared_of(origin)
         stream = self._streams[directory] = Stream(directory, origin, shared)
+        if len(self._streams) > _MOST_OPEN:
+            stream.close()
         shared.foreign.add(stream)
 
     def _is_safe(self) -> bool:

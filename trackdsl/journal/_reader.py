@@ -93,8 +93,11 @@ class Reader:
         """Whether nothing is left to read right now, as far as a glance can tell."""
         if self._successor() is not None:
             return False
-        data = self._data(self.position.segment)
-        return data is None or not any(data[self.position.offset : self.position.offset + fmt.FRAME.size])
+        number, offset = self.position
+        if self._open is not None and self._open[0] == number:
+            return not any(self._open[1][offset : offset + fmt.FRAME.size])
+        # Nothing is mapped only for a glance: of many journals that are quiet, none is to hold a file.
+        return not any(self._glance(number, offset))
 
     def lost(self) -> int:
         """How many events the writer could not write, as noted in the latest segment."""
@@ -206,6 +209,18 @@ class Reader:
         if following != current + 1 and is_regular(self.directory / f"{current + 1:06d}.seg"):
             return current + 1
         return following
+
+    def _glance(self, number: int, offset: int) -> bytes:
+        if number == 0:
+            return b""
+        try:
+            descriptor = open_regular(self.directory / f"{number:06d}.seg")
+        except FileNotFoundError:
+            return b""
+        try:
+            return os.pread(descriptor, fmt.FRAME.size, offset)
+        finally:
+            os.close(descriptor)
 
     def _data(self, number: int) -> mmap.mmap | None:
         if self._open is not None and self._open[0] == number:

@@ -1,0 +1,66 @@
+"""The sinks that are open: few at a time, as each holds files and memory, and a program may use many stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from trackdsl.delivery._sink import Sink
+
+#: More are closed, those first that have not been used for the longest.
+_MOST = 16
+#: One that nobody has used for so long is closed, in seconds.
+_IDLE = 5.0
+
+#: Where a sink leads: a tracking URI, and the working directory that it is seen from.
+Place = tuple[str, str]
+
+
+class OpenSinks:
+    """Opens sinks, and closes those that are not in use.
+
+    Args:
+        open_sink: opens the sink of a tracking URI and a working directory.
+    """
+
+    def __init__(self, open_sink: Callable[[str, str], Sink]) -> None:
+        self._open_sink = open_sink
+        #: Those used last stand at the end.
+        self._sinks: dict[Place, tuple[Sink, float]] = {}
+
+    def get(self, place: Place) -> Sink | None:
+        """The open sink of a place; None where none is open that still leads to its store."""
+        found = self._sinks.pop(place, None)
+        if found is None:
+            return None
+        if found[0].stale():
+            found[0].close()
+            return None
+        self._sinks[place] = found[0], time.monotonic()
+        return found[0]
+
+    def open(self, place: Place) -> Sink:
+        """Open the sink of a place.
+
+        Raises:
+            Unavailable: the store cannot be opened.
+        """
+        while len(self._sinks) >= _MOST:
+            self._close(next(iter(self._sinks)))
+        sink = self._open_sink(*place)
+        self._sinks[place] = sink, time.monotonic()
+        return sink
+
+    def close_idle(self) -> None:
+        """Close those that have not been used for a while."""
+        before = time.monotonic() - _IDLE
+        for place in [place for place, (_, used) in self._sinks.items() if used < before]:
+            self._close(place)
+
+    def close(self) -> None:
+        """Close all."""
+        for place in list(self._sinks):
+            self._close(place)
+
+    def _close(self, place: Place) -> None:
+        self._sinks.pop(place)[0].close()
