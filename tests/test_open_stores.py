@@ -214,7 +214,7 @@ def test_a_store_whose_folder_is_removed(
 @pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("back", [True, False])
 def test_a_store_on_a_disk_that_is_not_mounted(back: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder is not gone for good: the journal of a dead program stays, and is delivered when the folder is back."""
+    """Its folder is not gone for good: the journal of a dead program stays, and is delivered later."""
     spool, folder = tmp_path / "spool", tmp_path / "store"
     folder.mkdir()
     store = MemoryStore()
