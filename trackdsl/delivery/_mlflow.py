@@ -1,4 +1,4 @@
-"""The sink that writes through `mlflow.MlflowClient`: beside `_models.py` all of delivery that imports MLflow."""
+"""The sink that writes through `mlflow.MlflowClient`: one of the few modules that import MLflow."""
 
 from __future__ import annotations
 
