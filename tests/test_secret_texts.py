@@ -23,7 +23,7 @@ from trackdsl import Run, _artifacts, _process, _secrets, _target, stage, track_
 from trackdsl.testing import capture_runs
 
 #: One with digits, a word, and one with signs that stand between names and values elsewhere.
-PLANTS = ("Zq7hunterX9", "hunterhunter", "a/b+c==9")
+PLANTS = ("Zq7hunterX9", "hunterhunter", "a/b+c==9", "$A07Zq000")
 #: A marker for the secret in the texts below.
 S = "§"
 

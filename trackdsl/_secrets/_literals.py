@@ -61,7 +61,7 @@ def _is_written_out(lines: Lines, given: Given) -> bool:
     content = given.value.content
     header = _HEADER.fullmatch(content)
     if header is not None:
-        return header[1].lower() not in _NO_HEADER and header[1][0] not in "{<$%."
+        return header[1].lower() not in _NO_HEADER and not (header[1][0] in "{." or _PLACEHOLDER.match(header[1]))
     if _is_no_value(given):
         return False
     if lines.is_quoted(given):
