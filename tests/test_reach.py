@@ -96,6 +96,7 @@ def test_a_server_with_a_certificate_of_its_own(
     wait_until(lambda: "cert-path" in names(shared_server.uri), "the run behind the certificate")
 
 
+@pytest.mark.slow
 def test_a_server_whose_certificate_is_not_checked(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_server_whose_certificate_is_not_checked(
     wait_until(lambda: "insecure" in names(shared_server.uri), "the run behind the certificate")
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_for_a_clients_certificate(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_server_that_only_a_proxy_finds(
     wait_until(lambda: "no-proxy" in names(shared_server.uri), "the run past the proxy")
 
 
+@pytest.mark.slow
 def test_tls_through_a_proxy(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority
 ) -> None:
@@ -198,6 +201,7 @@ def test_a_server_that_takes_longer_than_a_first_try(
     assert names(shared_server.uri).count("twelve-seconds") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [one_byte_at_a_time, without_end])
 def test_a_server_that_never_ends_its_answers_holds_up_nobody(
     start: StartProgram, stream: Callable[..., Stream], sqlite_store: str, tmp_path: Path, pieces: Callable[[], Any]
@@ -218,6 +222,73 @@ def test_a_server_that_never_ends_its_answers_holds_up_nobody(
     # The program, which lives, starts another one: that this one ends is what counts.
     wait_until(lambda: main not in delivery_pids(spool), "the delivery process to end")
     program.kill()
+
+
+@pytest.mark.slow
+def test_plugins_of_mlflows_client_are_asked_for_headers(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """A plugin that adds a header to each request adds it to those of sessions and of delivery."""
+
+    def guard(_method: str, _path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
+        return None if headers.get("X-Team") == "vision" else (403, b"Which team?", {})
+
+    guarded = gateway(shared_server.port, answer=guard)
+    plugin = tmp_path / "plugins"
+    (plugin / "team_header-1.0.dist-info").mkdir(parents=True)
+    (plugin / "team_header-1.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: team-header\nVersion: 1.0\n"
+    )
+    (plugin / "team_header-1.0.dist-info/entry_points.txt").write_text(
+        "[mlflow.request_header_provider]\nteam = team_header:TeamHeader\n"
+    )
+    (plugin / "team_header.py").write_text(
+        "class TeamHeader:\n"
+        "    def in_context(self): return True\n"
+        "    def request_headers(self): return {'X-Team': 'vision'}\n"
+    )
+    program = start(
+        """
+        from trackdsl import start_logging, stop_logging
+        start_logging("with-header").log_metric("loss", 1.0)
+        stop_logging()
+        """,
+        TRACKDSL_MODE="online",
+        MLFLOW_TRACKING_URI=guarded.uri,
+        PYTHONPATH=os.pathsep.join([str(plugin), os.environ.get("PYTHONPATH", "")]),
+    )
+    code, _, err = program.finish()
+    assert code == 0, err
+    wait_until(lambda: "with-header" in names(shared_server.uri), "the run with the plugin's header")
+
+
+def test_a_delivery_thread_gives_up_a_server_that_never_ends_its_answers(
+    start: StartProgram, stream: Callable[..., Stream]
+) -> None:
+    """Only requests of the delivery thread are limited; those that the program makes itself are left alone."""
+    endless = stream(without_end)
+    program = start(
+        """
+        import sys, threading, requests
+        from trackdsl import experiment
+        from trackdsl.delivery._progress import read_progress
+        from trackdsl._target import targets
+        with experiment("reach", run_name="thread") as run:
+            run.log_metric("loss", 0.5)
+        (target,) = targets()
+        while "more than" not in (read_progress(target.writer.directory) or run).error:
+            threading.Event().wait(0.05)
+        answer = requests.get(sys.argv[1], stream=True)
+        print(sum(len(answer.raw.read(1 << 20)) for _ in range(200)) >> 20, flush=True)
+        import os
+        os._exit(0)
+        """,
+        endless.uri,
+        TRACKDSL_MODE="online",
+        TRACKDSL_DELIVERY="thread",
+        MLFLOW_TRACKING_URI=endless.uri,
+    )
+    assert program.say() == "200"
 
 
 def test_a_token_that_is_set_later_reaches_the_delivery_process(
@@ -243,6 +314,7 @@ def test_a_token_that_is_set_later_reaches_the_delivery_process(
     assert not any(b"right-token-4711" in path.read_bytes() for path in kept)
 
 
+@pytest.mark.slow
 def test_sync_brings_its_token_to_the_delivery_process_that_is_at_work(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
@@ -263,6 +335,7 @@ def test_sync_brings_its_token_to_the_delivery_process_that_is_at_work(
     assert program.finish()[0] == 0
 
 
+@pytest.mark.slow
 def test_a_token_that_the_program_refreshes(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
 ) -> None:
@@ -297,6 +370,7 @@ def test_a_token_that_the_program_refreshes(
     assert program.finish()[0] == 0
 
 
+@pytest.mark.slow
 def test_a_program_keeps_its_own_environment_beside_another(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
 ) -> None:

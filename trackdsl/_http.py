@@ -90,6 +90,7 @@ class _Exchange:
 
 class _Current(threading.local):
     exchange: _Exchange | None = None
+    bounded = False
 
 
 _current = _Current()
@@ -116,8 +117,9 @@ class _WatchedConnection(HTTPConnection):
     def getresponse(self) -> Any:
         """See `urllib3.connection.HTTPConnection`."""
         response = super().getresponse()
-        # What is not read to its end is not read on in memory only to use the connection again.
-        response.drain_conn = response.close  # type: ignore[method-assign]
+        if _current.exchange is not None:
+            # What is not read to its end is not read on in memory only to use the connection again.
+            response.drain_conn = response.close  # type: ignore[method-assign]
         return response
 
 
@@ -162,14 +164,20 @@ def session() -> requests.Session:
     return made
 
 
-def bound_requests(on_answer: Callable[[], None] | None = None) -> None:
-    """Make all requests of this process end: those of MLflow, and of the artifact stores that use `requests`.
+def bound_requests(on_answer: Callable[[], None] | None = None, *, of_thread: bool = False) -> None:
+    """Make requests end: those of MLflow, and of the artifact stores that use `requests`.
 
     Args:
         on_answer: called after each request that was answered; it stays in force.
+        of_thread: those of the calling thread only, instead of all of this process.
     """
+    global _everywhere
     if on_answer is not None:
         _on_answer.append(on_answer)
+    if of_thread:
+        _current.bounded = True
+    else:
+        _everywhere = True
     if HTTPAdapter.send is _bounded_send:
         return
     HTTPAdapter.send = _bounded_send  # type: ignore[method-assign, assignment]
@@ -179,11 +187,14 @@ def bound_requests(on_answer: Callable[[], None] | None = None) -> None:
 
 _plain_send = HTTPAdapter.send
 _on_answer: list[Callable[[], None]] = []
+_everywhere = False
 
 
 def _bounded_send(
     adapter: HTTPAdapter, request: Any, stream: bool = False, timeout: Any = None, *args: Any, **kwargs: Any
 ) -> Any:
+    if not (_everywhere or _current.bounded):
+        return _plain_send(adapter, request, stream, timeout, *args, **kwargs)
     return _send(partial(_plain_send, adapter), request, stream, timeout, _named(args, kwargs))
 
 

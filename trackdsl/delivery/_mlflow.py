@@ -69,8 +69,8 @@ class MlflowSink:
         self._translated = partial(_translated, uri.startswith("http"), own)
         self._experiments: dict[str, str] = {}
         self._folds: bool | None = None
+        bound_requests(of_thread=not own)
         if own:
-            bound_requests()
             _forget_clients()
         with _for_now(), self._translated(), _sqlite.alone(uri), _databases.alone(uri), _inside(cwd, own):
             from mlflow import MlflowClient

@@ -38,12 +38,14 @@ _NAP = 0.02
 #: How long to go on trying a store that does not answer, when no program is alive that could have more to say.
 _PATIENCE = 900.0
 
-#: MLflow's own retries would hang for minutes, and repeat requests that may already have been carried out.
+#: MLflow's own retries would hang for minutes, and repeat requests that may already have been carried out. PostgreSQL's
+#: client would wait for ever for a server that takes the connection and says nothing.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    "PGCONNECT_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "GIT_PYTHON_REFRESH": "quiet",

@@ -18,7 +18,7 @@ _DATABRICKS = "databricks"
 STARTED = "delivery.started"
 _ANSWERED = "answered"
 #: A start that takes longer has failed, in seconds.
-_LONGEST_START = 180
+_LONGEST_START = 120
 
 
 def server_of(uri: str) -> str:
