@@ -26,7 +26,9 @@ from trackdsl import OptionError, Run, _images, _lifecycle, _target, configure, 
 from trackdsl import _events as events
 from trackdsl._tables import rows_of
 from trackdsl.delivery import _table_format, _tables
+from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Refused, Unavailable
+from trackdsl.delivery._table_log import TableLog
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._reader import read_all
@@ -712,7 +714,7 @@ class Journal:
         doubt = self.intent
         end = self.intent = max(self.intent, min(self.done + size, len(self.events)))
         for index in range(self.done, end):
-            gone = tables.take("run", self.events[index], self.folder, in_doubt=index < doubt)
+            gone = tables.take(KnownRun("run", "e"), self.events[index], self.folder, in_doubt=index < doubt)
             assert gone is None
         between()  # The rest of the stretch, which may fail.
         tables.upload(store, self.folder)  # type: ignore[arg-type]
@@ -755,9 +757,9 @@ def test_rows_are_appended_once_whenever_delivery_is_killed(
         spool = Path(folder)
         both = [Journal(spool, "a", first), Journal(spool, "b", second)]
         patch.setattr(_tables, "_PAUSE", 0.0)
-        patch.setattr(_tables, "_sync", doing.wrap(_tables._sync))
+        patch.setattr(_tables, "sync", doing.wrap(_tables.sync))
         patch.setattr(_tables, "_remove", doing.wrap(_tables._remove))
-        patch.setattr(_tables._Log, "add", doing.torn(_tables._Log.add))
+        patch.setattr(TableLog, "add", doing.torn(TableLog.add))
         tables = None
         for turn, size in [*order, *[(bool(n % 2), 5) for n in range(60)]]:
             journal = both[turn]
@@ -857,7 +859,7 @@ def test_a_log_of_journals_that_are_gone_was_delivered(tmp_path: Path) -> None:
     """What a power cut brings back of a log is not uploaded again: its journals went after it."""
     journal = Journal(tmp_path, "a", [("t.json", 1)])
     tables = Tables(tmp_path)
-    tables.take("run", journal.events[0], journal.folder, in_doubt=False)
+    tables.take(KnownRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
     assert Tables(tmp_path).waiting(journal.folder) == 1
     shutil.rmtree(journal.folder)
     assert Tables(tmp_path).waiting(journal.folder) == 0
@@ -869,5 +871,7 @@ def test_a_snapshot_that_is_gone_is_told(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "a", [("t.json", 1)])
     shutil.rmtree(journal.folder / "files" / "000000")
     tables = Tables(tmp_path)
-    assert tables.take("run", journal.events[0], journal.folder, in_doubt=False) == "its snapshot is gone"
-    assert tables.take("run", journal.events[0], journal.folder, in_doubt=True) is None
+    assert (
+        tables.take(KnownRun("run", "e"), journal.events[0], journal.folder, in_doubt=False) == "its snapshot is gone"
+    )
+    assert tables.take(KnownRun("run", "e"), journal.events[0], journal.folder, in_doubt=True) is None

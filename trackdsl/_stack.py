@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from inspect import CO_GENERATOR
-from types import FrameType
+from types import CodeType, FrameType
 
 #: How many wrappers there are at least on a stack for which the limit is raised, and at most between two looks at it.
 EVERY = 16
@@ -20,6 +20,8 @@ EVERY = 16
 _SLACK = 64
 #: The file that all wrappers stand in.
 _WRAPPERS = os.path.join(os.path.dirname(sys._getframe().f_code.co_filename), "_shapes_like_importlib_bootstrap.py")
+#: What cloudpickle, from 3.1.2 on, gives as the file of all functions that travel by value.
+_BY_VALUE = "<dynamic-code>"
 #: Python 3.10 counts the call of `next` too, by which a generator's wrapper goes on.
 _NEXT_COUNTS = sys.version_info < (3, 11)
 
@@ -111,10 +113,16 @@ def _count() -> int:
     frame: FrameType | None = sys._getframe()
     count = 0
     while frame is not None:
-        if frame.f_code.co_filename == _WRAPPERS:
+        if _is_wrapper(frame.f_code):
             count += 2 if _NEXT_COUNTS and frame.f_code.co_flags & CO_GENERATOR else 1
         frame = frame.f_back
     return count
+
+
+def _is_wrapper(code: CodeType) -> bool:
+    if code.co_filename == _BY_VALUE:  # All wrappers begin by asking whether tracking is switched off here.
+        return code.co_names[1:3] == ("on", "here") and code.co_names[0].endswith("quiet")
+    return code.co_filename == _WRAPPERS
 
 
 def _settle() -> None:

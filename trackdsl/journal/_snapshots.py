@@ -196,8 +196,11 @@ def _link_inside(name: str, source: int, target: int | None, way: str, left_out:
 
 
 def _link_file(name: str, source: int, target: int) -> bool:
-    """Link a file; False where it is something else by now."""
-    os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    """Link a file; False where it is something else by now, or gone."""
+    try:
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except FileNotFoundError:  # Replaced in this very moment.
+        return False
     if stat.S_ISREG(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
         return True
     os.unlink(name, dir_fd=target)
