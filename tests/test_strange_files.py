@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import select
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +25,7 @@ from trackdsl import _events as events
 from trackdsl._process import read_origin
 from trackdsl.cli import main
 from trackdsl.cli._journals import look
+from trackdsl.delivery import _environment
 from trackdsl.delivery._client import ensure_running, wake
 from trackdsl.delivery._durability import Durability
 from trackdsl.delivery._process import take_lock
@@ -31,7 +35,7 @@ from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import JOURNALS, LOCK, LOG, MARK, journals, prepare
 
-from .conftest import StartProgram, all_runs
+from .conftest import StartProgram, all_runs, wait_until
 from .drawn_processes import Process
 from .memory_store import MemoryStore, deliver_to
 from .test_cli import TWO_RUNS
@@ -304,6 +308,95 @@ def test_sync_says_what_is_left(spool: Path) -> None:
         assert "it is a symbolic link" in output
     problems = [entry["problem"] for entry in json.loads(command("status", "--json").stdout)["journals"]]
     assert sorted(problems) == ["damaged-origin", "unreadable", "unreadable"]
+
+
+HANDED = {
+    "deep": b'["aa", ' + b"[" * 100_000 + b"]" * 100_000 + b", false]",
+    "huge": b"[" * (1 << 24),
+    "no name": json.dumps(["aa", {"": "x"}, True]).encode(),
+    "a name that is none": json.dumps(["aa", {"A=B": "x"}, True]).encode(),
+    "a zero byte": json.dumps(["aa", {"MLFLOW_X": "a\0b"}, True]).encode(),
+    "half a letter": json.dumps(["aa", {"MLFLOW_X": "\ud800"}, True]).encode(),
+    "no text": json.dumps(["aa", {"MLFLOW_X": 3}, True]).encode(),
+    "no mapping": b'["aa", [], true]',
+    "no list": b"3",
+}
+
+
+def hand_over_bytes(spool: Path, content: bytes) -> None:
+    """Write to the pipe for environments, as a program does."""
+    descriptor = os.open(spool / _environment.NAME, os.O_WRONLY | os.O_NONBLOCK)
+    for piece in _environment._pieces(content):
+        os.write(descriptor, piece)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("content", HANDED.values(), ids=HANDED)
+def test_nonsense_instead_of_an_environment(spool: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no environment, or cannot be one, is passed over, and the next one is taken."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    pipe = _environment.Pipe(spool)
+    environments = _environment.Environments()
+    hand_over_bytes(spool, zlib.compress(content))
+    hand_over_bytes(spool, _environment.Handed("bb", {"MLFLOW_Y": "1"}).encode())
+    received = pipe.read()
+    pipe.close()
+    for handed in received:
+        environments.take(handed)
+        environments.apply(environments.of(handed.prefix, alive=True))
+    assert received[-1] == ("bb", {"MLFLOW_Y": "1"}, False)
+    assert os.environ["MLFLOW_Y"] == "1"
+
+
+def test_an_endless_flood_of_environments(spool: Path) -> None:
+    """Whoever writes to the pipe without end neither keeps delivery from its work nor fills its memory."""
+    pipe = _environment.Pipe(spool)
+    stop = threading.Event()
+
+    def write() -> None:
+        descriptor = os.open(spool / _environment.NAME, os.O_WRONLY | os.O_NONBLOCK)
+        pieces = [_environment._HEAD.pack(number, 0, 2).ljust(select.PIPE_BUF, b"x") for number in range(5000)]
+        while not stop.is_set():
+            for piece in pieces:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(descriptor, piece)
+        os.close(descriptor)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait_until(lambda: pipe.read() == [] and len(pipe._parts) >= 100, "the flood")
+        for _ in range(20):
+            assert pipe.read() == []
+        assert len(pipe._parts) <= 2 * _environment._MOST_PIECES
+    finally:
+        stop.set()
+        writer.join()
+    while pipe.read():
+        pass
+    hand_over_bytes(spool, _environment.Handed("bb", {"MLFLOW_Y": "1"}).encode())
+    assert [handed.prefix for handed in pipe.read()] == ["bb"]
+    pipe.close()
+
+
+@every_kind
+def test_instead_of_the_pipe(spool: Path, kind: Callable[[Path], None]) -> None:
+    """Something else in the place of the pipe is left alone; whoever hands over or reads goes on without it."""
+    (spool / _environment.NAME).mkdir()
+    pipe = _environment.Pipe(spool)
+    assert pipe.read() == []
+    pipe.close()
+    (spool / _environment.NAME).rmdir()
+    pipe = _environment.Pipe(spool)
+    os.unlink(spool / _environment.NAME)
+    outside = spool.parent / "outside.txt"
+    kind(spool / _environment.NAME) if kind is not link else (spool / _environment.NAME).symlink_to(outside)
+    outside.write_text("outside")
+    _environment.hand_over(spool)
+    assert pipe.read() == []
+    pipe.close()
+    assert outside.read_text() == "outside"
+    assert os.path.lexists(spool / _environment.NAME) == (kind is not fifo)
 
 
 def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:

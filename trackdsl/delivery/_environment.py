@@ -51,6 +51,9 @@ _PIECE = select.PIPE_BUF - _HEAD.size
 #: A message whose pieces do not all come is forgotten after this time, in seconds.
 _FORGET_AFTER = 60.0
 _LARGEST = 1 << 20
+#: Pieces that are kept of unfinished messages, and that are read at one time: nobody can fill the memory, or keep
+#: delivery from its work, by writing to the pipe without end.
+_MOST_PIECES = 1024
 
 
 class Handed(NamedTuple):
@@ -80,11 +83,12 @@ class Handed(NamedTuple):
         try:
             unpacked = zlib.decompressobj().decompress(content, _LARGEST)
             sender, variables, for_all = json.loads(unpacked)
-        except (zlib.error, TypeError) as error:
+        except (zlib.error, TypeError, RecursionError) as error:
             raise ValueError(str(error)) from None
-        if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        if not isinstance(sender, str) or not isinstance(variables, dict):
             raise ValueError("no environment")
-        return cls(str(sender), variables, bool(for_all))
+        usable = {name: value for name, value in variables.items() if _can_be_set(name, value)}
+        return cls(sender, usable, bool(for_all))
 
 
 @lru_cache(maxsize=4096)
@@ -102,6 +106,17 @@ def concerns_store(name: str) -> bool:
         or name.lower().endswith("_proxy")
         or bool(is_secret_name(name))
     )
+
+
+def _can_be_set(name: str, value: object) -> bool:
+    """Whether the system takes a name and a value for an environment variable."""
+    if not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
+        return False
+    try:
+        os.fsencode(name + value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def current() -> dict[str, str]:
@@ -172,10 +187,13 @@ class Pipe:
 
     def read(self) -> list[Handed]:
         """What programs have handed over since the last time."""
-        found = []
-        while self._descriptor is not None:
+        found: list[Handed] = []
+        descriptor = self._descriptor
+        if descriptor is None:
+            return found
+        for _ in range(_MOST_PIECES):
             try:
-                piece = os.read(self._descriptor, select.PIPE_BUF)
+                piece = os.read(descriptor, select.PIPE_BUF)
             except BlockingIOError:
                 break
             content = self._complete(piece)
@@ -188,21 +206,34 @@ class Pipe:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Something else is in its place by now.
+                if stat.S_ISFIFO(os.lstat(self._path).st_mode):
+                    os.unlink(self._path)
 
     def _complete(self, piece: bytes) -> bytes | None:
         """The message that a piece completes."""
         if len(piece) <= _HEAD.size:
             return None
         number, index, count = _HEAD.unpack_from(piece)
+        if index >= count or count > _MOST_PIECES:
+            return None
         now = time.monotonic()
-        self._parts = {key: kept for key, kept in self._parts.items() if now - kept[0] < _FORGET_AFTER}
         parts = self._parts.setdefault(number, (now, {}))[1]
         parts[index] = piece[_HEAD.size :]
-        if len(parts) < count:
-            return None
-        del self._parts[number]
-        return b"".join(parts[at] for at in sorted(parts))
+        if len(parts) == count:
+            del self._parts[number]
+            return b"".join(parts[at] for at in sorted(parts))
+        self._forget(now)
+        return None
+
+    def _forget(self, now: float) -> None:
+        """Forget the oldest unfinished messages: those that nobody goes on with, or that take too much memory."""
+        left = sum(len(pieces) for _, pieces in self._parts.values())
+        for number, (begun, pieces) in list(self._parts.items()):
+            if now - begun < _FORGET_AFTER and left <= _MOST_PIECES:
+                break
+            del self._parts[number]
+            left -= len(pieces)
 
 
 def _pieces(content: bytes) -> list[bytes]:
