@@ -154,6 +154,48 @@ def test_a_text_that_holds_no_secret(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "tokenizer: bert-base-uncased", "pad_token_id: 0", "max_new_tokens: 128", "eos_token: </s>", "bos_token: <s>",
+        '{"pad_token": {"content": "<pad>", "lstrip": false}}', '{"eos_token": "</s>", "unk_token": "<unk>"}',
+        "sort_keys: true", "monitor: val_loss", "keyboard: qwerty", "primary_key: id", "foreign_key: user_id",
+        "secret_dim=16", "pass_through: true", "passes: 3", "author: x", "authors: [a, b]", "n_tokens: 5",
+        "password_strength_model: lstm", "password_column: pw", "password_dataset: rockyou", "passphrase_length: 6",
+        "password_strength: 0.8", "num_passwords: 14000", "secret_sharing: shamir", "credential_helper: store",
+        "private_key_path: ~/.ssh/id_rsa", "passwords_file: rockyou.txt", "secret_key_size=2048", "secretDim: 16",
+        "token_level: word", "image_token_index: 32000", "use_auth_token: true", "push_to_hub_token: null",
+        "initializer_token: toy", "instance_token: sks", "modifier_token: <new1>", "language_token: en",
+        'word_delimiter_token: "|"', "decoder_start_token_id: 2", "additional_special_tokens: [<a>]",
+        "python train.py --tokenizer gpt2 --max_tokens 100 --secret-dim 16", "model.tokenizer=bert trainer.passes=3",
+        "key_padding_mask: true", "query_key_value: true", "first_pass: coarse", "forward_pass: recompute",
+        "hf_token: ${oc.env:HF_TOKEN}", "model: {_target_: a.b.Tokenizer, token_dim: 3}", "auth: none",
+        "s3://bucket/path/x.parquet", "word: hello", "compass: north", "bypass: true", "donkey: kong",
+    ],
+)  # fmt: skip
+def test_a_configuration_of_a_model(text: str) -> None:
+    """What configurations of models and of their training say stays public, as a text and as a parameter."""
+    assert _secrets.mask_text(text) == text
+    name, sign, value = text.partition(": ")
+    if sign and name.isidentifier() and not value.startswith(("{", "[", "$", "null", "none", "true")):
+        assert recorded(value, name).params == {name: value}
+
+
+def test_a_text_is_looked_through_anew_when_secrets_change() -> None:
+    """A text that held no secret is masked once a part of it, or a name in it, has become one."""
+    text = "shard: hunter2hunter2 of 7"
+    assert _secrets.mask_text(text) == _secrets.mask_text(text) == text
+    _secrets.remember("hunter2hunter2")
+    assert _secrets.mask_text(text) == "shard: *** of 7"
+    assert _secrets.mask_text("shardpin: 1234") == "shardpin: 1234"
+    _secrets.choose_names(secret=["shardpin"])
+    assert _secrets.mask_text("shardpin: 1234") == "shardpin: ***"
+    _secrets.choose_names(public=["password"])
+    assert _secrets.mask_text("password: hunter3") == "password: hunter3"
+    _secrets.choose_names()
+    assert _secrets.mask_text("password: hunter3") == "password: ***"
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "contraseña", "Contraseña", "CONTRASEÑA", "contrasena", "contraseñas", "miContraseña", "clave_secreta",

@@ -6,9 +6,10 @@ structures and in texts: JSON, YAML, queries, command lines, pairs. Values that 
 so that they are taken out of whatever else the same process records.
 """
 
+from trackdsl._secrets._clean import names as clean_names
 from trackdsl._secrets._items import mask_entry, mask_items
 from trackdsl._secrets._masking import mask_name, mask_prose, mask_text
-from trackdsl._secrets._memory import clean_names, remember
+from trackdsl._secrets._memory import remember
 from trackdsl._secrets._names import choose_names, is_secret, is_secret_name
 from trackdsl._secrets._shapes import MASK
 

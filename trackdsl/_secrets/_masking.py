@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from trackdsl import errors
-from trackdsl._secrets._memory import LONG, SHORT, clean_names, longest_first, remembered, without, without_remembered
+from trackdsl._secrets import _clean
+from trackdsl._secrets._memory import LONG, SHORT, longest_first, remembered, without, without_remembered
 from trackdsl._secrets._names import is_secret_name, may_name_a_secret
 from trackdsl._secrets._shapes import without_shapes
 
-_MAX_CLEAN = 10_000
 #: Their values are where the program runs, which is in every traceback.
 _PLACES = frozenset(["PWD", "OLDPWD"])
 #: A shorter text holds no secret and its name.
@@ -26,8 +26,16 @@ def mask_text(text: str) -> str:
     >>> mask_text("Login(password='hunter2'); token = tokens[i]")
     'Login(password=***); token = tokens[i]'
     """
-    if len(text) < _SHORTEST:
+    if len(text) < _SHORTEST or (type(text) is str and text in _clean.texts):
         return text
+    seen = _clean.forgotten
+    masked = _masked(text)
+    if masked == text and type(text) is str:
+        _clean.keep(text, _clean.texts, seen)
+    return masked
+
+
+def _masked(text: str) -> str:
     text = without_shapes(text)
     if "-" in text and (" -" in text or "--" in text or "'-" in text or '"-' in text or text[0] == "-"):
         from trackdsl._secrets._commands import without_options  # What most programs need not wait for.
@@ -41,7 +49,7 @@ def mask_text(text: str) -> str:
 def _may_assign(text: str) -> bool:
     """Whether a text may give a name a value, in one of the ways that are looked for; as quick as that can be."""
     return (
-        ":" in text
+        (":" in text and not _is_address(text))
         or "=" in text
         or ("," in text and ("'" in text or '"' in text))
         or "</" in text
@@ -49,6 +57,12 @@ def _may_assign(text: str) -> bool:
         or "password " in text
         or ("PASSWORD " in text and "'" in text)
     )
+
+
+def _is_address(text: str) -> bool:
+    """Whether the only colon of a text is that of a scheme, as in `s3://bucket/file`."""
+    scheme, _, rest = text.partition(":")
+    return rest[:2] == "//" and ":" not in rest and scheme.isalnum() and not is_secret_name(scheme)
 
 
 def _without_assigned(text: str, *, everything: bool = False) -> str:
@@ -61,10 +75,9 @@ def _without_assigned(text: str, *, everything: bool = False) -> str:
 
 def mask_name(name: str) -> str:
     """The same for a name, which comes again and again."""
+    seen = _clean.forgotten
     masked = mask_text(name)
-    if len(clean_names) >= _MAX_CLEAN:
-        clean_names.clear()
-    clean_names.add(masked)
+    _clean.keep(masked, _clean.names, seen)
     return masked
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trackdsl import errors
+from trackdsl._secrets import _clean
 from trackdsl._secrets._shapes import MASK
 
 #: A shorter one is taken out of error messages alone: elsewhere it might be a word like any other.
@@ -14,9 +15,6 @@ SHORT = 4
 _MAX_REMEMBERED = 10_000
 #: So many are looked for one by one.
 _FEW = 30
-
-#: Names that were found to hold no secret; emptied when one is remembered, as that may be one of them.
-clean_names: set[str] = set()
 
 
 class _Remembered:
@@ -42,10 +40,10 @@ class _Remembered:
             )
             return
         self._all.add(text)
-        clean_names.clear()
         self._starts[text[:SHORT]] = (*self._starts.get(text[:SHORT], ()), text)
         if len(text) >= LONG and len(_long_remembered) <= _FEW:
             _long_remembered = longest_first([*_long_remembered, text])
+        _clean.forget()  # Last: what is found to be clean from here on does without this one.
 
     def clear(self) -> None:
         """Forget all."""

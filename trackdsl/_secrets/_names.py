@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from fnmatch import translate
 from functools import cache, lru_cache
 
+from trackdsl._secrets import _clean
+
 #: Letters that no Unicode normal form takes apart.
 _LETTERS = str.maketrans(
     {"ł": "l", "đ": "d", "ð": "d", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "\u0131": "i", "þ": "th"}
@@ -122,7 +124,15 @@ _HARMLESS = re.compile(
     r"|previous|current|image|img|audio|video|visual|vision|speech|start|end|begin|prefix|suffix|special|per|max|min|num|n"
     r"|total|use|add|input|output|prompt|target|query|register|text|word|char|sub|subword|blank|control|placeholder"
     r"|trigger|draft|speculative|vocab|system|assistant|tool|think|thinking|timestep|dist|distillation|accept|allow"
-    r"|enable|has|is"
+    r"|enable|has|is|init|initializer|instance|modifier|concept|style|subject|language|lang|speaker|task|delimiter"
+    r"|boundary|newline|space|whitespace|oov|fim|go|decode|decoder|encoder|memory|latent|patch|frame|segment|noise|cond"
+)
+#: The last word of a name that says something about a secret: how long it is, what deals with it, which file holds it.
+_PROPERTY = re.compile(
+    r"[a-z]_(?:dims?|sizes?|len|lengths?|counts?|levels?|strengths?|scores?|entropy|columns?|cols?|fields?|datasets?"
+    r"|types?|kinds?|models?|classifiers?|detectors?|estimators?|generators?|encoders?|embeddings?|hashers?|validators?"
+    r"|helpers?|providers?|policy|policies|sharing|required|enabled|rates?|ratios?|probs?|weights?|loss|losses|dropout"
+    r"|threshold|idx|index|indices|position|manager|paths?|files?|filename|dirs?|folders?)$|^(?:n|num|number_of)_[a-z_]*s$"
 )
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.\s/:'\"()\[\],]+")
 #: Of a longer name the end decides.
@@ -146,6 +156,7 @@ def choose_names(secret: Iterable[str] = (), public: Iterable[str] = ()) -> None
         _chosen = chosen
         version += 1
         is_secret_name.cache_clear()
+        _clean.forget()
 
 
 def _any_of(names: Iterable[str]) -> re.Pattern[str] | None:
@@ -166,7 +177,7 @@ def is_secret_name(name: str) -> bool:
     if secret is not None and secret.match(name) is not None:
         return True
     words = _words_of(name)
-    if words is None:
+    if words is None or _PROPERTY.search(words):
         return False
     small = fold(name[-_MAX_NAME:]).lower()
     return any(map(_is_well_known, {words, small})) or any(map(_is_token, {words, small}))
