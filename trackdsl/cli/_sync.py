@@ -144,7 +144,7 @@ def _follow(spool: Path, goals: Goals) -> None:
     while goals.moving() and is_delivering(spool):
         if time.monotonic() >= next_wake:
             # Again and again: it tries once for each, and one failure alone does not mean much.
-            # Who runs this wants it delivered with the credentials that are set here.
+            # The user wants it delivered with the credentials that are set here.
             hand_over(spool, _environment())
             wake(spool)
             next_wake = time.monotonic() + _WAKE_EVERY

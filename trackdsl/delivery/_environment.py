@@ -138,7 +138,7 @@ class _Sender:
         self._sent: dict[Path, tuple[object, Handed]] = {}
 
     def send(self, spool: Path, handed: Handed | None = None) -> None:
-        """Hand it over, unless that has been done.
+        """Hand it over, unless the delivery process has it.
 
         Args:
             spool: the spool's folder.

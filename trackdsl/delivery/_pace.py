@@ -33,7 +33,7 @@ class Paced(Protocol):
 
     @property
     def called_at(self) -> float:
-        """When it was last asked to go on at once, on the monotonic clock."""
+        """When a program last asked to go on at once, on the monotonic clock."""
 
     @property
     def gathering(self) -> bool:

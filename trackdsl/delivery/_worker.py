@@ -67,7 +67,7 @@ class Worker:
         open_sink: opens the sink of a tracking URI and working directory.
         only: the journals to deliver; None for all, those of programs to come too.
         server: the only server to deliver to, see `server_of`; None for all stores.
-        environments: those of programs, where this process may take them on.
+        environments: those of programs, where this process may use them as its own.
 
     Raises:
         OSError: the spool is not safe from other users, see `check_spool`.
@@ -75,7 +75,7 @@ class Worker:
     Attributes:
         environments: the same.
         gathering: whether all that was delivered last will soon have company.
-        called_at: when somebody last asked to go on at once, on the monotonic clock.
+        called_at: when a program last asked to go on at once, on the monotonic clock.
     """
 
     def __init__(
@@ -124,22 +124,20 @@ class Worker:
             self._woken = self._wake_time()
             self.called_at = time.monotonic()
             self._carry_out_requests()
-            for shared in self._shared.values():
-                shared.tables.hurry()
-                shared.foreign.hurry()
-            for stream in self._streams.values():
-                stream.hurry()
-            self._pauses.clear()
+            self._hurry()
         if self.environments.version != self._environments_seen:
             self._environments_seen = self.environments.version
-            self._pauses.clear()
+            self._hurry()
+            for stream in self._streams.values():
+                if stream.progress.set_aside:  # The credentials so far do not do for these runs.
+                    self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
         busy = [stream for stream in list(self._streams.values()) if self._look_at(stream)]
         self._sinks.close_idle()
         self.gathering = all(stream.gathering for stream in busy)
         return bool(busy)
 
     def called(self) -> bool:
-        """Whether somebody has asked, since the last round, to go on at once."""
+        """Whether a program has asked, since the last round, to go on at once."""
         return self._wake_time() != self._woken
 
     def idle(self) -> bool:
@@ -152,13 +150,22 @@ class Worker:
         return any(is_written(directory) for directory in [*self._streams, *self._others])
 
     def at_work(self) -> bool:
-        """Whether somebody else delivers on behalf of this worker."""
+        """Whether other processes deliver on behalf of this worker."""
         return False
 
     def others(self) -> list[str]:
         """The servers of journals that are not for this worker."""
         self._find_streams()
         return list(dict.fromkeys(self._others.values()))
+
+    def _hurry(self) -> None:
+        """Try again at once all that waits for its time."""
+        for shared in self._shared.values():
+            shared.tables.hurry()
+            shared.foreign.hurry()
+        for stream in self._streams.values():
+            stream.hurry()
+        self._pauses.clear()
 
     def _carry_out_requests(self) -> None:
         """Remove the journals that are to be dropped, and begin anew with those that are to go elsewhere."""
@@ -209,7 +216,7 @@ class Worker:
             if not stream.is_due():
                 return False
             self._folders.check(stream.origin)
-            self._take_on_environment(stream)
+            self._use_environment(stream)
             busy = stream.step(self._sink(place))
             self._folders.opened(stream.origin)
         except NotYet as error:
@@ -287,7 +294,7 @@ class Worker:
             return False
         return time.time() - origin.time / 1e9 < _HANDS_OVER_WITHIN and is_held(stream.directory / "lock")
 
-    def _take_on_environment(self, stream: Stream) -> None:
+    def _use_environment(self, stream: Stream) -> None:
         """Reach the store as the program of a journal would."""
         if not self._takes_environments:
             return
@@ -324,7 +331,7 @@ class Worker:
         present = {directory for directory, _ in found}
         self._others = {directory: server for directory, server in self._others.items() if directory in present}
         for directory in [each for each in self._streams if each not in present and not each.is_dir()]:
-            self._let_go(directory)  # Somebody has removed it.
+            self._let_go(directory)  # It has been removed by hand.
         for directory, problem in found:
             if directory in self._streams or directory in self._unreadable or directory in self._others:
                 continue
