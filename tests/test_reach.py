@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from tests.conftest import Server, StartProgram, all_runs, delivery_pids, free_port, memory_of, sync, wait_until
 from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
+from trackdsl import _http
+from trackdsl.delivery._environment import Handed, Pipe, _Sender
 from trackdsl.journal._lock import is_held
 
 #: Records one run, and ends without waiting for its delivery for long.
@@ -437,3 +442,82 @@ def test_a_session_is_spooled_while_the_server_has_a_bad_moment(
     assert caught.value.status == status
     start_logging("r", config={"tracking_uri": busy.uri}, offline="spool")
     stop_logging()
+
+
+def test_an_answer_that_was_read_to_its_end_leaves_no_timer(gateway: Callable[..., Gateway]) -> None:
+    """MLflow does not close the files that it downloads: each would keep a thread and a connection."""
+    before = set(threading.enumerate())
+    source = gateway(answer=lambda *_: (200, b"x" * 300_000, {}))
+    with _http.session() as session:
+        answer = session.get(source.uri, stream=True, timeout=5)
+        waiting = [each for each in threading.enumerate() if isinstance(each, threading.Timer) and each not in before]
+        assert len(waiting) == 1
+        assert sum(map(len, answer.iter_content(1 << 16))) == 300_000
+        wait_until(lambda: not waiting[0].is_alive(), "the timer to end")
+
+
+def test_nothing_is_tried_again_after_the_deadline(stream: Callable[..., Stream]) -> None:
+    """Repetitions that MLflow's client asks for, as in a program with a delivery thread, do not begin it anew."""
+
+    def slow_first_line() -> Iterator[bytes]:
+        yield b"HTTP/1.1 "
+        for piece in one_byte_at_a_time():
+            yield piece[-1:]
+
+    endless = stream(slow_first_line)
+    raised: list[Exception] = []
+
+    def ask() -> None:
+        _http.bound_requests(of_thread=True)
+        with requests.Session() as session:
+            session.mount("http://", HTTPAdapter(max_retries=Retry(total=5, allowed_methods=None)))
+            try:
+                session.get(endless.uri, timeout=0.3)
+            except requests.exceptions.RequestException as error:
+                raised.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    wait_until(lambda: not thread.is_alive(), "the request to end")
+    assert isinstance(raised[0], _http.TooSlow)
+
+
+def test_an_environment_that_is_larger_than_the_pipe_is_handed_over(tmp_path: Path) -> None:
+    """What does not fit is sent as soon as delivery has read the first part, also beside that of another program."""
+    large = {
+        "MLFLOW_TRACKING_TOKEN": os.urandom(100_000).hex(),
+        "AWS_PROFILE": b"\xff".decode(errors="surrogateescape"),
+    }
+    wanted = [Handed("01", large), Handed("02", {**large, "AWS_REGION": "x"})]
+    (tmp_path / "spool").mkdir()
+    pipe = Pipe(tmp_path / "spool")
+    send = [_Sender().send for _ in wanted]
+    found: list[Handed] = []
+
+    def look() -> bool:
+        for handed, hand_over in zip(wanted, send, strict=True):
+            hand_over(tmp_path / "spool", handed)
+        found.extend(pipe.read())
+        return len(found) == 2
+
+    try:
+        wait_until(look, "both environments")
+        assert sorted(found) == wanted
+    finally:
+        pipe.close()
+
+
+@pytest.mark.slow
+def test_a_program_ends_though_delivery_is_killed_again_and_again(
+    start: StartProgram, sqlite_store: str, tmp_path: Path
+) -> None:
+    """As where the kernel ends it for the memory that MLflow takes: what was recorded is kept."""
+    (tmp_path / "deadly/mlflow").mkdir(parents=True)
+    (tmp_path / "deadly/mlflow/__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    path = os.pathsep.join([str(tmp_path / "deadly"), os.environ.get("PYTHONPATH", "")])
+    program = start(RECORD, "kept", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=sqlite_store, PYTHONPATH=path)
+    code, _, err = program.finish()
+    assert code == 0, err
+    assert "It is kept" in err
+    assert sync().returncode == 0
+    assert names(sqlite_store) == ["kept"]

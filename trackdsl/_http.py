@@ -48,6 +48,10 @@ class Redirected(requests.exceptions.RequestException):
     """The server names another address for a request that `requests` would send there without its content."""
 
 
+class _Expired(Exception):
+    """No further connection is opened after the deadline. It is no error of a connection: urllib3 would try again."""
+
+
 class _Exchange:
     """A request and its answer, which end at a deadline."""
 
@@ -61,10 +65,17 @@ class _Exchange:
         self._timer.start()
 
     def uses(self, connection: socket.socket | None) -> None:
-        """Note the connection that is shut down at the deadline."""
+        """Note the connection that is shut down at the deadline.
+
+        Raises:
+            _Expired: that is over.
+        """
         if connection is None:
             return
         with self._lock:
+            if self.expired:
+                connection.close()
+                raise _Expired
             self._forget_connection()
             # A copy: it leads to this connection even where the original is closed, and its number used again.
             self._descriptor = os.dup(connection.fileno())
@@ -81,6 +92,7 @@ class _Exchange:
             if self._descriptor is not None:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as copy:
                     copy.shutdown(socket.SHUT_RDWR)
+            self._forget_connection()
 
     def _forget_connection(self) -> None:
         if self._descriptor is not None:
@@ -253,7 +265,10 @@ def _limit_stream(response: Any, exchange: _Exchange) -> None:
     read, close = response.iter_content, response.close
 
     def iter_content(*args: Any, **kwargs: Any) -> Iterator[bytes]:
-        yield from _limited(read(*args, **kwargs), _LARGEST_DOWNLOAD, response)
+        try:
+            yield from _limited(read(*args, **kwargs), _LARGEST_DOWNLOAD, response)
+        finally:  # MLflow does not close the answers that it has read to their end.
+            exchange.end()
         if exchange.expired:
             raise _too_slow(exchange, response.request)
 

@@ -136,6 +136,8 @@ class _Sender:
 
     def __init__(self) -> None:
         self._sent: dict[Path, tuple[object, Handed]] = {}
+        #: The pieces that did not fit into the pipe.
+        self._left: dict[Path, list[bytes]] = {}
 
     def send(self, spool: Path, handed: Handed | None = None) -> None:
         """Hand it over, unless the delivery process has it.
@@ -148,16 +150,20 @@ class _Sender:
         handed = handed or Handed(prefix().hex(), current())
         with contextlib.suppress(OSError):  # No delivery process reads, or it has not caught up: the next look does it.
             started = os.stat(spool / STARTED, follow_symlinks=False).st_mtime_ns
-            if self._sent.get(spool) == (started, handed):
+            left = self._left.get(spool, [])
+            if self._sent.get(spool) != (started, handed):
+                left = self._left[spool] = _pieces(handed.encode())
+                self._sent[spool] = started, handed
+            if not left:
                 return
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 _check(os.fstat(descriptor))
-                for piece in _pieces(handed.encode()):
-                    os.write(descriptor, piece)
+                while left:
+                    os.write(descriptor, left[0])
+                    del left[0]
             finally:
                 os.close(descriptor)
-            self._sent[spool] = (started, handed)
 
 
 hand_over = _Sender().send

@@ -58,8 +58,8 @@ class RunMap:
         for id_, run in read_runs(directory):
             self._runs[id_] = run
         self.orphans = _read_orphans(directory)
-        # A line that was torn by a power cut must not swallow the next one.
-        self._note("\n")
+        if not _ends_with_a_line(directory):
+            self._note("\n")
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -155,6 +155,17 @@ def _read_orphans(directory: Path) -> dict[bytes, bytes]:
         except (ValueError, IndexError):
             continue
     return found
+
+
+def _ends_with_a_line(directory: Path) -> bool:
+    """Whether the next line can follow; one that was torn by a power cut would swallow it."""
+    try:
+        text = read_regular(directory / _NAME)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return not text or text.endswith(b"\n")
 
 
 def _lines(directory: Path) -> list[list[str]]:
