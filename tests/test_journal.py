@@ -844,13 +844,39 @@ def test_a_deleted_journal_is_replaced(
         f"The journal {old.directory} was deleted while this program records to it: what was not delivered by then is "
         "lost. What is recorded from now on goes to a new journal."
     ]
-    (replayed,) = replay((event, new) for event in read_all(new))
-    assert (replayed.id, replayed.status) == (run.id, "FINISHED")
+    found = {replayed.id: replayed for replayed in replay((event, new) for event in read_all(new))}
+    replayed = found[run.id]
+    assert {each.status for each in found.values()} == {"FINISHED"}
     assert "when the journal was deleted" in replayed.tags["trackdsl.lost_events"]
     assert replayed.metric("after") == 1
     assert replayed.artifacts["text.txt"].read_text() == "text"
     assert is_held(new / "lock")
     assert outer.id != run.id
+
+
+def test_a_journal_that_is_deleted_during_a_change_of_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that is gone when a new segment is to get its name is noticed by the next look."""
+    with stage("s") as run:
+        target = run._target
+        old = target.writer
+        assert old is not None
+        rename = os.rename
+
+        def rename_too_late(source: Any, to: Any) -> None:
+            if Path(to).name == "000002.seg":
+                old.directory.rename(old.directory.with_name("moved"))
+            rename(source, to)
+
+        monkeypatch.setattr(os, "rename", rename_too_late)
+        record_points(target, run._id, range(20_000))
+        target.check()
+        assert target.writer is not old
+        run.log_metric("after", 1)
+        assert target.writer is not None
+        new = target.writer.directory
+    (replayed,) = replay((event, new) for event in read_all(new))
+    assert replayed.metric("after") == 1
+    assert replayed.status == "FINISHED"
 
 
 def test_threads_that_record_while_the_journal_is_replaced_lose_nothing_more(tmp_path: Path) -> None:
@@ -876,12 +902,14 @@ def test_threads_that_record_while_the_journal_is_replaced_lose_nothing_more(tmp
         wait_until(seen.is_set, "the threads")
         directory.rename(directory.with_name(f".{directory.name}"))
         target.check()
-        assert target.writer.directory != directory
         new = target.writer
-        wait_until(lambda: new.position()[0] > 3, "some more segments")
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            assert new.directory != directory
+            wait_until(lambda: new.position()[0] > 3, "some more segments")
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
     (replayed,) = replay((event, new.directory) for event in read_all(new.directory))
     for n in range(4):
         steps = [point.step for point in replayed.metrics[f"m{n}"]]

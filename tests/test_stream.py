@@ -517,6 +517,47 @@ def test_a_run_whose_end_was_in_a_deleted_journal_is_ended(spool: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("last", ["inner", "outer"])
+@pytest.mark.parametrize("what", ["spool", "journal"])
+def test_a_run_that_nobody_else_remembers_is_ended(spool: Path, last: str, what: str) -> None:
+    """Runs that end after their journal or the whole spool was deleted, and before that is noticed, are ended."""
+    store = MemoryStore()
+    worker = Worker(spool, store.open)
+    with experiment("e", run_name="outer") as outer:
+        with stage("inner"):
+            worker.round()
+            assert {run.status for run in store.runs.values()} == {"RUNNING"}
+            assert outer._target.writer is not None
+            shutil.rmtree(spool if what == "spool" else outer._target.writer.directory)
+            worker.close()
+        if last == "inner":
+            outer._target.check()
+    _target.check_all()
+    _target.close_all()
+    deliver_to(store, spool)
+    assert {run.name: run.status for run in store.runs.values()} == {"outer": "FINISHED", "inner": "FINISHED"}
+    assert len(store.runs) == 2
+    assert "when the journal was deleted" in store.named("inner").tags["trackdsl.lost_events"]
+    (outer_id,) = (run_id for run_id, held in store.runs.items() if held.name == "outer")
+    assert store.named("inner").tags["mlflow.parentRunId"] == outer_id
+    assert "trackdsl.ended" not in store.named("inner").tags
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_runs_that_were_delivered_do_not_come_back(spool: Path) -> None:
+    """Where the spool is deleted after all was seen to be in it, no new one is made for runs that had ended."""
+    store = MemoryStore()
+    with stage("s") as run:
+        pass
+    deliver_to(store, spool)
+    run._target.check()
+    shutil.rmtree(spool)
+    _target.check_all()
+    assert not spool.exists()
+    assert store.named("s").status == "FINISHED"
+
+
+@pytest.mark.usefixtures("no_pauses")
 def test_what_was_delivered_and_removed_is_no_gap_without_the_note(
     spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,8 @@ from trackdsl._target import WATCH, Target
 from trackdsl.errors import logger, told
 
 _now = time.time_ns
+#: In bytes: a longer beginning of a run is not kept in memory when the run has ended.
+_REPEATED = 1 << 14
 
 
 def open_run(
@@ -150,5 +152,8 @@ def _append_end(run: Run, status: str, now: int, failure: Failure | None) -> Non
     # A run never ends before it began, also where the clock was set back.
     event = Close(run._id, status, max(now, run._began), failure, run._lost)
     payload = encode_safely(event)
-    run._target.open_runs.pop(run._id, None)
-    run._target.append(payload, run, True)
+    target = run._target
+    begun = target.open_runs.pop(run._id, None)
+    if begun is not None and len(begun) < _REPEATED:
+        target.ended.append((run._id, begun, payload))
+    target.append(payload, run, True)

@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ CAPTURED = "trackdsl-capture:"
 #: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
 _getcwd = os.getcwd
 _DELETED = "what was not delivered when the journal was deleted, in the middle of this run"
+#: So many runs that have just ended are remembered.
+_MOST_ENDED = 1000
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
 #: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
@@ -53,6 +56,8 @@ class Target:
         delivers: what is recorded goes on to MLflow.
         open_runs: the event that began each run that is open, by its id; entered before it is appended, removed before
             that of its end is. A new journal begins with them.
+        ended: the id, the beginning and the end of each run that has ended since the journal was last seen to stand.
+            A new journal repeats them: where the old one was deleted first, nobody else knows of these ends.
         deleted: the folders of journals that somebody deleted while they were written.
     """
 
@@ -64,6 +69,7 @@ class Target:
         "cwd",
         "deleted",
         "delivers",
+        "ended",
         "open_runs",
         "spool",
         "unrecorded",
@@ -81,6 +87,7 @@ class Target:
         self.watch_at = 0
         self.delivers = deliver
         self.open_runs: dict[bytes, bytes] = {}
+        self.ended: deque[tuple[bytes, bytes, bytes]] = deque(maxlen=_MOST_ENDED)
         self.deleted: list[Path] = []
         self._files = itertools.count(1)
         self._making = threading.RLock()
@@ -135,13 +142,21 @@ class Target:
     def check(self) -> None:
         """Notice where the journal has been deleted, and go on in a new one."""
         writer = self.writer
-        if writer is not None and not writer.stands():
+        if writer is None:
+            return
+        known = len(self.ended)
+        if not writer.stands():
             self._replace(writer)
+            return
+        with contextlib.suppress(IndexError):  # Another thread does the same.
+            for _ in range(known):  # Not those that were added meanwhile.
+                self.ended.popleft()
 
     def close(self) -> None:
         """Give up the journal: its lock is released, and a later event makes a new one."""
         writer, self.writer, self.append = self.writer, None, self._append_first
         self.open_runs = {}
+        self.ended.clear()
         _made.discard(self)
         if writer is not None:
             writer.note_end()
@@ -153,6 +168,7 @@ class Target:
             self.writer.forget()
         self.writer = None
         self.open_runs = {}
+        self.ended = deque(maxlen=_MOST_ENDED)
         self.deleted = []
         self.unrecorded = self.watch_at = self._retry_at = 0
         self._files = itertools.count(1)
@@ -207,10 +223,14 @@ class Target:
             self.deleted.append(gone.directory)
             self.unrecorded += gone.lost
             self.writer, self.append, self._retry_at = None, self._append_first, 0
-            writer = self._make() if self.open_runs else None
+            ended = sorted(self.ended) if self.delivers else []  # By id: a parent before its children.
+            writer = self._make() if self.open_runs or ended else None
             if writer is not None:
                 for id_ in list(self.open_runs):
                     writer.append(encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), None, True)
+                for id_, begun, end in ended:
+                    for payload in (begun, encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), end):
+                        writer.append(payload, None, True)
             gone.close(writer)
             report(
                 "journal-deleted",

@@ -295,9 +295,13 @@ class Writer:
             self._map.close()
         self._map = segment.map
         self._number += 1
-        self._files = ()
+        known, self._files = self._files, ()
         name = f"{self._number:06d}.seg"
-        os.rename(self.directory / segment.name, self.directory / name)
+        try:
+            os.rename(self.directory / segment.name, self.directory / name)
+        except OSError:  # Where the folder has just been deleted, the next look is to notice.
+            self._files = known
+            raise
         self._write = write
         if self._lock_place is not None:
             self._files = (self._lock_place, Place(name, segment.identity))
