@@ -29,11 +29,12 @@ from trackdsl.delivery import _environment
 from trackdsl.delivery._client import ensure_running, wake
 from trackdsl.delivery._durability import Durability
 from trackdsl.delivery._process import take_lock
+from trackdsl.delivery._servers import folder_of, server_of
 from trackdsl.delivery._thread import serve
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._reader import segments
-from trackdsl.journal._spool import JOURNALS, LOCK, LOG, MARK, journals, prepare
+from trackdsl.journal._spool import JOURNALS, LOCK, LOG, MARK, journals, locate, make_folder, prepare
 
 from .conftest import StartProgram, all_runs, wait_until
 from .drawn_processes import Process
@@ -127,6 +128,25 @@ def test_in_a_journal(spool: Path, kind: Callable[[Path], None], caplog: pytest.
     assert not [record for record in caplog.records if record.exc_info]
     outside = spool.parent / "outside.txt"
     assert not outside.exists() or outside.read_text() == "outside"
+
+
+@every_kind
+def test_instead_of_what_was_left_behind(spool: Path, kind: Callable[[Path], None]) -> None:
+    """Something else in the place of an unfinished upload or journal is removed, holds up nothing, is not followed."""
+    process = finished(spool, "sound")
+    outside = spool.parent / "outside.txt"
+    outside.write_text("outside")
+    tables = folder_of(spool, server_of(process.uri)) / "tables"
+    make_folder(tables)
+    left = [process.directory / "upload-1", spool / JOURNALS / ".unborn", tables / "upload-1"]
+    for path in left:
+        path.symlink_to(outside) if kind is link else kind(path)
+        os.utime(path, (0, 0), follow_symlinks=False)
+    store = MemoryStore()
+    deliver_to(store, spool)
+    assert store.named("sound").status == "FINISHED"
+    assert not any(map(os.path.lexists, left))
+    assert outside.read_text() == "outside"
 
 
 @every_kind
@@ -329,6 +349,20 @@ def hand_over_bytes(spool: Path, content: bytes) -> None:
     for piece in _environment._pieces(content):
         os.write(descriptor, piece)
     os.close(descriptor)
+
+
+@every_kind
+def test_a_spool_whose_mark_is_something_else_is_found(spool: Path, kind: Callable[[Path], None]) -> None:
+    """Where something else is in the place of its mark, a spool is the same one, and `status` lists what waits."""
+    finished(spool, "sound")
+    outside = spool.parent / "outside.txt"
+    outside.write_text("outside")
+    (spool / MARK).unlink()
+    (spool / MARK).symlink_to(outside) if kind is link else kind(spool / MARK)
+    assert locate(spool) == spool
+    result = CliRunner().invoke(main, ["status"], env={"TRACKDSL_SPOOL": str(spool)})
+    assert "Nothing is waiting" not in result.output
+    assert outside.read_text() == "outside"
 
 
 @pytest.mark.parametrize("content", HANDED.values(), ids=HANDED)

@@ -27,7 +27,7 @@ _WHOLE = (
 )
 _NAMED = re.compile(
     rf"(?:(?<![\w\-])|(?<=%[0-9A-F]{{2}}))-{{0,2}}{_WHOLE}(\\*['\"])?(?:\]|(?<=['\"])\)|%5D)?[ \t]{{0,8}}"
-    r"(:=|=>|={1,3}|:(?!:)|%3[AD])[ \t]{0,8}(?=\S|\r?\n(?:[ \t]|- ))"
+    r"(:=|=>|={1,3}|:(?!:)|[\uff1a\uff1d]|%3[AD])[ \t]{0,8}(?=\S|\r?\n(?:[ \t]|- ))"
 )
 #: What a name of several words ends with, and up to two of the words before it.
 _LAST_WORD = re.compile(

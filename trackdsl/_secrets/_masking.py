@@ -56,6 +56,7 @@ def _may_assign(text: str) -> bool:
         or "%3" in text
         or "password " in text
         or ("PASSWORD " in text and "'" in text)
+        or (not text.isascii() and ("\uff1a" in text or "\uff1d" in text))
     )
 
 

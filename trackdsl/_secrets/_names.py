@@ -43,6 +43,7 @@ _FOREIGN = fold(
 #: Names are matched in small letters with `_` between their words, by the first of these that is in them.
 _SECRET_NAMES = {
     "pass": r"pass_?w(?:or)?d(?!less)|pass_?wo?e?rt|pass_?ord(?![a-z])|pass_?phrase|pass_?codes?(?![a-z])|^pass$"
+    r"|^(?:key|store)_?pass$"
     r"|(?:mots?_?de|palavras?)_?passe(?![a-z])"
     r"|(?:^|_)(?:db|database|sql|mysql|pg|postgres|redis|mongo|amqp|smtp|imap|mail|email|ftp|sftp|ssh|ldap|http|proxy"
     r"|user|admin|root|login|auth)_pass$",

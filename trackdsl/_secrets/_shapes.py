@@ -23,13 +23,17 @@ _USER_AT_HOST = re.compile(
     re.IGNORECASE,
 )
 # Parameters of a URL's query, and parts of a connection string.
-_PARAMETER = r"(?P<name>[A-Za-z][\w\-. ]{0,40}) ?=(?![=>~])(?P<value>[^&;\s'\"]+)"
+_PARAMETER = (
+    r"(?P<name>[A-Za-z][\w\-. ]{0,40}) ?=(?![=>~])"
+    r"(?P<value>(?:(?i:basic|bearer|digest|token|apikey|negotiate) (?=[^\s'\"&;]))?[^&;\s'\"]+)"
+)
 _QUERY = re.compile(r"(?P<lead>[?&;] ?)" + _PARAMETER)
 _FIRST = re.compile(r"(?P<lead>)" + _PARAMETER)
 #: Names that are secret in a query alone; of signed addresses of the clouds.
 _SIGNATURES = frozenset(["sig", "signature", "x-amz-signature", "x-amz-credential", "x-goog-signature"])
 # Prefixes as published by the issuers: AWS, GitHub, GitLab, Slack, OpenAI/Anthropic, Google, Stripe, Hugging Face,
-# PyPI, npm, Databricks, SendGrid, Docker, age, JSON Web Tokens, HTTP's `Authorization` and private keys in PEM or PGP.
+# PyPI, npm, Databricks, SendGrid, Docker, age, JSON Web Tokens, HTTP's `Authorization`, users of SQL, private
+# keys in PEM or PGP.
 _TOKEN_SHAPE = re.compile(
     r"(?:AKIA|(?<![A-Za-z0-9])ASIA)[A-Z0-9]{16}(?![A-Z0-9])|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}"
     r"|glpat-[\w\-]{20,}|xox[abeposr][-.][\w\-.]{10,}"
@@ -39,6 +43,7 @@ _TOKEN_SHAPE = re.compile(
     r"|(?<![A-Za-z0-9])SG\.[\w\-]{22}\.[\w\-]{43}|dckr_pat_[\w\-]{20,}|AGE-SECRET-KEY-1[A-Z0-9]{40,}"
     r"|eyJ[\w\-]{10,2000}\.eyJ[\w\-]{10,4000}\.[\w\-]{0,2000}"
     r"|(?<=Bearer )(?!auth|token|scheme|header|credential)[\w\-.~+/]{8,}=*|(?<=Authorization: Basic )[\w+/]{6,}=*"
+    r"|(?<=IDENTIFIED BY )'[^'\n]{1,500}'"
     r"|-----BEGIN[A-Z ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END[A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
     re.DOTALL,
 )
@@ -79,6 +84,7 @@ def _may_hold_a_token(text: str) -> bool:
         or "dapi" in text
         or "Bearer " in text
         or "Basic " in text
+        or "IDENTIFIED BY " in text
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.errors import logger
-from trackdsl.journal._files import read_regular, replace
+from trackdsl.journal._files import read_regular, remove, replace
 from trackdsl.journal._snapshots import UnsafeSnapshot, remove_snapshot, taken
 
 _PAUSE = 5.0
@@ -55,7 +54,7 @@ class Artifacts:
         self.reason = ""
         self._waiting = _read(self._path)
         for left in directory.glob("upload-*"):  # By a process that died; the links in it cost no space until now.
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
 
     def __len__(self) -> int:
         return len(self._waiting)

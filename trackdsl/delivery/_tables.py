@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import shutil
 import tempfile
 import time
 from pathlib import Path, PurePosixPath
@@ -33,7 +32,7 @@ from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
 from trackdsl.delivery._table_log import TableLog
 from trackdsl.errors import logger
-from trackdsl.journal._files import sync
+from trackdsl.journal._files import remove, sync
 from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot
 from trackdsl.journal._spool import JOURNALS
 
@@ -134,7 +133,7 @@ class Tables:
     def drop(self, run_id: str) -> None:
         """Forget the tables of one run."""
         for log in [log for log in self._logs.values() if log.run_id == run_id]:
-            _remove(log.path)
+            remove(log.path)
             del self._logs[log.path]
 
     def waiting(self, journal: Path) -> int:
@@ -144,7 +143,7 @@ class Tables:
     def _find_logs(self) -> None:
         """Take up what an earlier process left."""
         for part in self._folder.glob("upload-*"):
-            shutil.rmtree(part, ignore_errors=True)
+            remove(part)
         for path in sorted(self._folder.glob("*.jsonl")):
             try:
                 log = TableLog.read(path)
@@ -153,7 +152,7 @@ class Tables:
                 continue
             # A journal goes after its tables, so these have been delivered: the removal was lost in a power cut.
             if log is None or not any((self._journals / name).is_dir() for name in log.journals):
-                _remove(path)
+                remove(path)
             else:
                 self._logs[path] = log
         self._settle()
@@ -202,7 +201,7 @@ class Tables:
             # Also one that nobody expected: other tables do not wait for this one.
             self._wait(log, error)
             return False
-        _remove(log.path)
+        remove(log.path)
         del self._logs[log.path]
         return True
 
@@ -271,10 +270,3 @@ class Tables:
         if not log.next_try:
             logger.warning("trackdsl keeps rows of the table %r for later: %s", log.place, error)
         log.next_try = time.monotonic() + (_LATE_PATIENCE if getattr(error, "late", False) else _PAUSE)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

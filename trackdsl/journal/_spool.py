@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from trackdsl import settings
 from trackdsl.errors import report
-from trackdsl.journal._files import open_regular
+from trackdsl.journal._files import open_regular, remove
 from trackdsl.journal._ownership import check_folder, check_way, is_own_folder
 
 JOURNALS = "journals"
@@ -134,10 +133,11 @@ def is_spool(path: Path) -> bool:
         return False
     try:
         mark = os.lstat(path / MARK)
-        return stat.S_ISREG(mark.st_mode) and mark.st_uid == os.geteuid()
+        if stat.S_ISREG(mark.st_mode) and mark.st_uid == os.geteuid():
+            return True
     except FileNotFoundError:
         pass
-    # Of a version that made no mark: private, or with nothing else in it.
+    # Of a version that made no mark, or with something else in its place: private, or with nothing else in it.
     journals = path / JOURNALS
     if not is_own_folder(journals) or stat.S_IMODE(os.lstat(journals).st_mode) != 0o700:
         return False
@@ -279,7 +279,7 @@ def remove_journal(directory: Path) -> None:
         directory.rename(hidden)
     except OSError:
         hidden = directory
-    shutil.rmtree(hidden, ignore_errors=True)
+    remove(hidden)
 
 
 def sweep(spool: Path) -> None:
@@ -290,8 +290,8 @@ def sweep(spool: Path) -> None:
         return
     for path in hidden:
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _SWEEP_AFTER:
-                shutil.rmtree(path, ignore_errors=True)
+            if time.time() - path.lstat().st_mtime > _SWEEP_AFTER:
+                remove(path)
 
 
 def host() -> str:
