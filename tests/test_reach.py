@@ -20,7 +20,8 @@ from urllib3.util import Retry
 from tests.conftest import Server, StartProgram, all_runs, delivery_pids, free_port, memory_of, sync, wait_until
 from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
 from trackdsl import _http
-from trackdsl.delivery._environment import Handed, Pipe, _Sender
+from trackdsl.delivery._client import wake
+from trackdsl.delivery._environment import Handed, Pipe, _Sender, is_taken
 from trackdsl.journal._lock import is_held
 
 #: Records one run, and ends without waiting for its delivery for long.
@@ -338,6 +339,38 @@ def test_sync_brings_its_token_to_the_delivery_process_that_is_at_work(
     assert "synced" in names(shared_server.uri)
     program.go_on()
     assert program.finish()[0] == 0
+
+
+@pytest.mark.slow
+def test_sync_waits_until_its_token_has_arrived(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """What fails before the delivery process has read the token, as on a busy machine, does not make `sync` give up."""
+
+    def guard(_method: str, _path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
+        allowed = headers.get("Authorization") == "Bearer right-token-4713"
+        return None if allowed else (401, b"You are not authenticated.", {})
+
+    guarded = gateway(shared_server.port, answer=guard)
+    spool = tmp_path / "spool"
+    program = start(STAY, "late-token", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=guarded.uri)
+    assert program.say() == "recorded"
+    wait_until(lambda: any("401" in error for error in blocked_by(spool)), "the refusal")
+    main = min(delivery_pids(spool))
+    os.kill(main, signal.SIGSTOP)
+    try:
+        done: list[Any] = []
+        thread = threading.Thread(target=lambda: done.append(sync(MLFLOW_TRACKING_TOKEN="right-token-4713")))
+        thread.start()
+        wait_until(lambda: not is_taken(spool), "the token in the pipe")
+        asked = len(guarded.requests)
+        wake(spool)
+        wait_until(lambda: len(guarded.requests) > asked + 1, "two refusals more")
+    finally:
+        os.kill(main, signal.SIGCONT)
+    thread.join()
+    assert done[0].returncode == 0, done[0].stderr
+    program.kill()
 
 
 @pytest.mark.slow

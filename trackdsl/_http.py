@@ -139,6 +139,11 @@ class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
     """The same for TLS."""
 
 
+# The errors of urllib3, which users read, show the names of these classes.
+_WatchedConnection.__name__ = HTTPConnection.__name__
+_WatchedTLSConnection.__name__ = HTTPSConnection.__name__
+
+
 class _Pool(urllib3.HTTPConnectionPool):
     ConnectionCls = _WatchedConnection
 

@@ -93,6 +93,11 @@ class Goals:
             return False
         return time.monotonic() - self._moved < self._timeout
 
+    def forget_failures(self) -> None:
+        """Count the failures anew: those so far may have had a cause that is mended."""
+        for goal in self._goals:
+            goal.failures = 0
+
     def left(self) -> list[Path]:
         """The journals that are not delivered."""
         return [goal.journal.directory for goal in self._goals if not goal.reached]

@@ -23,7 +23,7 @@ from trackdsl.cli._journals import WAY_OUT, Journal, look, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery import _losses
 from trackdsl.delivery._client import wake
-from trackdsl.delivery._environment import Handed, current, hand_over
+from trackdsl.delivery._environment import Handed, current, hand_over, is_taken
 from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment, take_lock
 from trackdsl.journal._files import open_regular
@@ -34,6 +34,9 @@ _NAP = 0.05
 #: Programs only look whether the lock is held, which takes it for an instant: hence the patience.
 _LOCK_PATIENCE = 0.5
 _WAKE_EVERY = 1.0
+#: How long the delivery process may take to read an environment, and to pass it on to its children, in seconds.
+_TAKEN_WITHIN = 5.0
+_PASSED_ON_WITHIN = 0.5
 _INTERRUPTED = 130
 
 
@@ -140,6 +143,7 @@ def _environment() -> Handed:
 
 def _follow(spool: Path, goals: Goals) -> None:
     """Wait while somebody else delivers."""
+    _wait_until_taken(spool, goals)
     next_wake = 0.0
     while goals.moving() and is_delivering(spool):
         if time.monotonic() >= next_wake:
@@ -149,6 +153,19 @@ def _follow(spool: Path, goals: Goals) -> None:
             wake(spool)
             next_wake = time.monotonic() + _WAKE_EVERY
         time.sleep(_NAP)
+
+
+def _wait_until_taken(spool: Path, goals: Goals) -> None:
+    """Hand over this environment: what fails before delivery has it, for lack of a token, does not count."""
+    hand_over(spool, _environment())
+    now = time.monotonic()
+    give_up, passed_on = now + _TAKEN_WITHIN, now + _PASSED_ON_WITHIN
+    while (now := time.monotonic()) < passed_on and goals.left() and is_delivering(spool):
+        if now < give_up and not is_taken(spool):
+            passed_on = now + _PASSED_ON_WITHIN
+        goals.moving()
+        time.sleep(_NAP)
+    goals.forget_failures()
 
 
 def _tell_left(spool: Path, directories: set[Path], command: str) -> None:

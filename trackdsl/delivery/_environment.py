@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
 import select
 import stat
 import struct
+import termios
 import time
 import zlib
 from collections.abc import Iterable, Mapping
@@ -167,6 +169,21 @@ class _Sender:
 
 
 hand_over = _Sender().send
+
+
+def is_taken(spool: Path) -> bool:
+    """Whether the delivery process has read all that was handed over, or nothing can be."""
+    try:
+        descriptor = os.open(spool / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        _check(os.fstat(descriptor))
+        return not any(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
 
 
 class Pipe:
