@@ -175,11 +175,14 @@ def follow_parent(take: Callable[[Handed], None], ask_to_stop: Callable[[], None
     """
 
     def follow() -> None:
-        with open(sys.stdin.fileno(), "rb", buffering=1 << 16, closefd=False) as pipe:
-            while len(head := pipe.read(_LENGTH.size)) == _LENGTH.size:
-                content = pipe.read(_LENGTH.unpack(head)[0])
-                with contextlib.suppress(ValueError):
-                    take(Handed.decode(content))
+        try:
+            with open(sys.stdin.fileno(), "rb", buffering=1 << 16, closefd=False) as pipe:
+                while len(head := pipe.read(_LENGTH.size)) == _LENGTH.size:
+                    content = pipe.read(_LENGTH.unpack(head)[0])
+                    with contextlib.suppress(ValueError):
+                        take(Handed.decode(content))
+        except Exception:
+            logger.exception("trackdsl: a delivery process can no longer follow the one that has started it, and ends")
         ask_to_stop()
         threading.Event().wait(_GRACE)
         os._exit(1)  # A request that hangs; the next process looks up what came of it.
