@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: How long to wait for an answer at most, in seconds: also where a name is not found, which no library limits.
 PATIENCE = 4.5
+#: What is left of it for a busy machine, after the last answer.
+_SPARE = 0.7
 _DATABASES = ("postgresql", "mysql", "mssql", "oracle")
 
 
@@ -42,7 +44,7 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
         options = request_options()  # Before the clock starts: plugins import MLflow, which takes seconds.
-        return _within(patience, uri, lambda: ask_server(uri, experiment, options, patience))
+        return _within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
     if scheme in _DATABASES:
         return _within(patience, uri, lambda: _ask_database(uri, experiment))
     if scheme == "sqlite":

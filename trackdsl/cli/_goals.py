@@ -14,7 +14,7 @@ from typing import Any
 from trackdsl.cli._journals import Journal
 from trackdsl.delivery._backlog import bytes_between
 from trackdsl.delivery._progress import Progress, read_progress
-from trackdsl.delivery._servers import is_starting
+from trackdsl.delivery._servers import is_starting, last_answer
 from trackdsl.journal._lock import is_written
 
 _TITLE = "delivering to MLflow"
@@ -32,6 +32,7 @@ class _Goal:
     progress: Progress | None = None
     state: object = None
     failures: int = 0
+    answer: int = 0
 
     def look(self) -> bool:
         """Look how far it is; returns whether it has come nearer."""
@@ -44,15 +45,17 @@ class _Goal:
         if progress is None:
             return False
         self.reached = alive and progress.position >= self.journal.end and not progress.deferred
-        # Runs are made one by one before a stretch of events counts as delivered.
+        # Runs are made one by one before a stretch of events counts as delivered; a slow server answers in between.
+        origin = self.journal.origin
+        answer = last_answer(directory.parent.parent, origin.uri) if origin is not None else 0
         state = (progress.position, progress.intent, progress.deferred, _size(directory / "runs"))
-        moved = state != self.state
+        moved, answered = state != self.state, answer != self.answer
         if moved:
             self.failures = 0
         elif self.progress is not None:
             self.failures += progress.failures - self.progress.failures
-        self.state, self.progress = state, progress
-        return moved
+        self.state, self.progress, self.answer = state, progress, answer
+        return moved or answered
 
     def starts(self) -> bool:
         """Whether delivery has begun and is not ready yet."""
