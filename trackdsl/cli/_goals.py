@@ -15,7 +15,8 @@ from trackdsl.cli._journals import Journal
 from trackdsl.delivery._backlog import bytes_between
 from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.delivery._servers import is_starting, last_answer
-from trackdsl.journal._lock import is_written
+from trackdsl.journal._lock import is_held, is_written
+from trackdsl.journal._spool import LOCK
 
 _TITLE = "delivering to MLflow"
 _DRAW_EVERY = 0.2
@@ -59,8 +60,8 @@ class _Goal:
 
     def starts(self) -> bool:
         """Whether delivery has begun and is not ready yet."""
-        origin = self.journal.origin
-        return origin is not None and is_starting(self.journal.directory.parent.parent, origin.uri)
+        spool, origin = self.journal.directory.parent.parent, self.journal.origin
+        return origin is not None and is_held(spool / LOCK) and is_starting(spool, origin.uri)
 
     def measure(self) -> int:
         """Bytes of events that are not delivered right now; changes nothing, so that any thread may ask."""

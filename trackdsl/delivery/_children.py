@@ -146,6 +146,8 @@ class Children:
             self._wait_longer(child)
         elif time.monotonic() - child.started > _LONGEST_PAUSE:
             child.pause = 0.0
+        else:  # It ended at once, though something waits for it: not to be started again and again.
+            self._wait_longer(child)
 
     def _wait_longer(self, child: _Child) -> None:
         child.pause = min(max(2 * child.pause, _FIRST_PAUSE), _LONGEST_PAUSE)
