@@ -151,7 +151,7 @@ class Stream:
 
 
 def one_byte_at_a_time() -> Any:
-    """An answer of which a byte comes every tenth of a second, beginning with its headers."""
+    """An answer that comes one byte every tenth of a second, beginning with its headers."""
     pause = time.sleep
     yield b"HTTP/1.1 200 OK\r\nX-Slow: "
     while True:

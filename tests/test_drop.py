@@ -277,7 +277,7 @@ class TestSyncTo:
             self.move(first, dead)
 
     def test_what_cannot_go_elsewhere(self, start: StartProgram, spool: Path, dead: str) -> None:
-        """A living program keeps its store, and so does a journal of which runs exist there; both are told."""
+        """A living program keeps its store, and so does a journal whose runs exist there; both are named."""
         program = start(LIVING, TRACKDSL_TRACKING_URI=dead)
         assert program.say() == "recorded"
         record(start, ENDS, TRACKDSL_TRACKING_URI=dead)

@@ -216,7 +216,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[int], list[str]]] = {
 
 @pytest.mark.parametrize("kind", DAMAGE)
 def test_what_is_missing_of_a_journal_is_told(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Segments that are gone, emptied, cut or exchanged are told, once, and everything else is read."""
+    """Segments that are gone, emptied, cut or exchanged are reported, once, and everything else is read."""
     in_segments(folder / "j", monkeypatch).close()
     last = segments(folder / "j")[-1]
     damage, gone, words = DAMAGE[kind]

@@ -1,4 +1,4 @@
-"""Journals that somebody has planted or changed: nothing outside of a journal is read, delivered or removed."""
+"""Planted and changed journals: nothing outside of a journal is read, delivered or removed."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_links_instead_of_a_snapshot(process: Process, keys: Path, kind: str, pl
 
 
 def test_links_inside_a_folder(process: Process, keys: Path) -> None:
-    """Of a folder with links in it, the files arrive, and a tag tells of each link."""
+    """Of a folder with links in it, the files arrive, and a tag names each link."""
     folder = process.directory / "files" / "000001" / "data"
     (folder / "inner").mkdir(parents=True)
     (folder / "a.txt").write_text("a")

@@ -31,7 +31,7 @@ from trackdsl import experiment
 with experiment("reach", run_name=sys.argv[1]) as run:
     run.log_metric("loss", 0.5)
 """
-#: The same, and stays until it is told to go on.
+#: The same, and waits for a line of input before it ends.
 STAY = RECORD + "print('recorded'); sys.stdin.readline()\n"
 
 
@@ -92,7 +92,7 @@ def record(start: StartProgram, name: str, uri: str, mode: str = "online", **env
 def test_a_server_with_a_certificate_of_its_own(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
 ) -> None:
-    """The certificate is trusted where MLflow is told to, and a bundle for everything else does not win over it."""
+    """MLflow's variable for the certificate counts, and a bundle for all other servers does not replace it."""
     front = gateway(shared_server.port, context=authority.context())
     other = tmp_path / "other"
     other.mkdir()

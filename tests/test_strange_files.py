@@ -108,7 +108,7 @@ def put(path: Path, kind: Callable[[Path], None]) -> None:
 def test_in_a_journal(spool: Path, kind: Callable[[Path], None], caplog: pytest.LogCaptureFixture) -> None:
     """Something else in the place of a journal's file holds up no delivery and no look, and nobody outside is touched.
 
-    Without what it needs a journal is left alone and told of once; without the rest it is delivered.
+    Without what it needs a journal is left alone and reported once; without the rest it is delivered.
     """
     harmed = {name: finished(spool, name) for name in (*NEEDED, *DISPENSABLE)}
     for name, process in harmed.items():
@@ -242,7 +242,7 @@ HOSTILE: dict[str, Callable[[Process], bytes]] = {
 
 @pytest.mark.parametrize("harm", HOSTILE)
 def test_a_hostile_origin(spool: Path, harm: str) -> None:
-    """An `origin` that is huge, deep or nonsense is a damaged one: it is told of, and the others are delivered."""
+    """An `origin` that is huge, deep or nonsense is a damaged one: it is reported, and the others are delivered."""
     process, sound = finished(spool, "harmed"), finished(spool, "sound")
     (process.directory / "origin").write_bytes(HOSTILE[harm](process))
     assert read_origin(process.directory) is None
@@ -415,7 +415,7 @@ def test_an_endless_flood_of_environments(spool: Path) -> None:
 
 @every_kind
 def test_instead_of_the_pipe(spool: Path, kind: Callable[[Path], None]) -> None:
-    """Something else in the place of the pipe is left alone; whoever hands over or reads goes on without it."""
+    """Something else in the place of the pipe is left alone; programs and delivery go on without it."""
     (spool / _environment.NAME).mkdir()
     pipe = _environment.Pipe(spool)
     assert pipe.read() == []
@@ -434,7 +434,7 @@ def test_instead_of_the_pipe(spool: Path, kind: Callable[[Path], None]) -> None:
 
 
 def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
-    """Opening a FIFO fails at once, for reading and for writing, with and without somebody at its other end."""
+    """Opening a FIFO fails at once, for reading and for writing, with and without a process at its other end."""
     os.mkfifo(tmp_path / "fifo")
     flags = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for _ in range(2):
@@ -480,7 +480,7 @@ class TestAsAnotherUser:
 
     @pytest.mark.parametrize("name", ["origin", "lock", "progress", "000001.seg", ""])
     def test_what_cannot_be_read(self, home: Path, tmp_path: Path, name: str) -> None:
-        """A file or folder of a journal that is closed to its owner is told of, and the others are delivered."""
+        """A file or folder of a journal that is closed to its owner is reported, and the others are delivered."""
 
         def action(folder: Path) -> tuple[int, str, list[str], int]:
             spool = prepare(folder / "spool")

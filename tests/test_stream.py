@@ -698,7 +698,7 @@ class TestFlushAfterLoss:
                 self.check(caplog, "1 damaged record was skipped")
 
     def test_a_deleted_journal(self, spool: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """Whatever was not delivered when somebody deleted the journal."""
+        """What was not delivered when the journal was deleted."""
         with stage("s") as run:
             run.log_metric("m", 1)
             (journal,) = journals(spool)

@@ -111,7 +111,7 @@ def is_beside(carried: Carried) -> bool:
 def _own_spool() -> str:
     try:
         return str(named_path())
-    except (OSError, RuntimeError):  # It cannot be used, or nobody has a home.
+    except (OSError, RuntimeError):  # It cannot be used, or there is no home folder.
         return ""
 
 

@@ -171,7 +171,7 @@ def read_origin(directory: Path, name: str = "origin") -> Origin | None:
 
 
 def _is_sound(record: Origin) -> bool:
-    """Whether everything that is told of a program can be shown, and used in calls of the system."""
+    """Whether every text in an `origin` can be shown, and used in system calls."""
     texts = (record.uri, record.cwd, record.host, record.user, record.source)
     return 0 <= record.time < 1 << 63 and 0 < record.pid < 1 << 31 and not any("\0" in text for text in texts)
 

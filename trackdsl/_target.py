@@ -58,7 +58,7 @@ class Target:
             that of its end is. A new journal begins with them.
         ended: the id, the beginning and the end of each run that has ended since the journal was last seen to stand.
             A new journal repeats them: where the old one was deleted first, nobody else knows of these ends.
-        deleted: the folders of journals that somebody deleted while they were written.
+        deleted: the folders of journals that were deleted while they were written.
     """
 
     __slots__ = (

@@ -9,7 +9,7 @@ from trackdsl._secrets._memory import remember
 from trackdsl._secrets._names import is_name_of_token, is_secret, is_secret_name, looks_random
 from trackdsl._secrets._shapes import MASK
 
-#: What tells the name in a mapping that tells of one name and its value.
+#: The keys that hold the name in a mapping of one name and its value.
 NAMES = frozenset(
     name
     for small in ("name", "key", "header", "field", "param", "parameter", "variable", "var", "option", "id", "k")
@@ -25,7 +25,7 @@ VALUES = frozenset(
 _BYTES = (bytes, bytearray)
 _LISTS = (list, tuple)
 _PLAIN = frozenset([bool, int, float, type(None)])
-#: A mapping of more parts tells of more than one name and its value.
+#: A mapping with more keys holds more than one name and its value.
 _MAX_PARTS = 8
 
 

@@ -139,7 +139,7 @@ _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.\s/:
 #: Of a longer name the end decides.
 _MAX_NAME = 500
 
-#: Grows when `choose_names` changes what a secret's name is, so that whoever keeps an answer can ask again.
+#: Grows when `choose_names` changes what a secret's name is, so that callers that keep an answer can ask again.
 version = 0
 _chosen: tuple[re.Pattern[str] | None, re.Pattern[str] | None] = (None, None)
 

@@ -1,4 +1,4 @@
-"""Secrets in texts that tell of pairs: `('password', '...')`, `{"name": "password", "value": "..."}`."""
+"""Secrets in pairs that stand in a text: `('password', '...')`, `{"name": "password", "value": "..."}`."""
 
 from __future__ import annotations
 

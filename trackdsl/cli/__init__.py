@@ -123,7 +123,7 @@ def sync(
     nothing is delivered twice. A program that still runs counts as delivered up to where it is now.
 
     Exits with 1 too when it finds that something is lost, and says what: segments of a journal that are missing,
-    damaged records, events that could not be recorded, what MLflow refused. Each loss is told once.
+    damaged records, events that could not be recorded, what MLflow refused. Each loss is reported once.
 
     Each host has a spool of its own, also where hosts share a home folder or a container gets a new name. With
     --all-hosts those of other hosts are delivered too, where it is sure that their programs have ended. Where that

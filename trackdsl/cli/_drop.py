@@ -93,7 +93,7 @@ def _drop_run(found: _Found) -> bool:
 
 def _check_has_ended(found: _Found) -> None:
     why_not = found.waiting.why_not
-    # What is set aside may be dropped at any time: nothing of it is on its way.
+    # What is set aside may be dropped at any time: no request holds any of it.
     if found.run is not None and any(found.run.id == each.run for each in read_blocked(found.journal.directory)):
         return
     if why_not:

@@ -196,7 +196,7 @@ def _legible() -> Iterator[None]:
 
 
 def _read(path: Path) -> list[_Waiting]:
-    """What waits; a note that tells of no artifact is passed over."""
+    """What waits; a note that names no artifact is passed over."""
     try:
         noted = json_decoder(list[_Waiting]).decode(read_regular(path))
     except FileNotFoundError:

@@ -116,7 +116,7 @@ def _tell_losses(spools: list[Path], *, unrecorded: bool = True) -> bool:
 
     words = new_losses(spools, unrecorded=unrecorded)
     if words:
-        # Each time: the same words may tell of something new.
+        # Each time: the same words may be about something new.
         more = f" See {spools[0] / LOG}." if spools else ""
         report("lost", f"trackdsl: part of what was recorded is lost: {words}.{more}", key=str(time.monotonic_ns()))
     return bool(words)

@@ -1,4 +1,4 @@
-"""Runs that somebody has dropped: what is not at MLflow yet of them, and of the runs below them, is never delivered.
+"""Runs that were dropped: what is not at MLflow yet of them, and of the runs below them, is never delivered.
 
 The file `dropped` in a journal's folder holds our ids of these runs in hexadecimal, one a line.
 """

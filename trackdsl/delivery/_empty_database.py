@@ -78,7 +78,7 @@ def keep_empty(made: str, root: str) -> None:
     """Keep a store that MLflow has just made, for copies, where it is as others of this version would be.
 
     Args:
-        made: its SQLite file, which nobody has open.
+        made: its SQLite file, which no process has open.
         root: where MLflow was to put artifacts.
     """
     original = _original()

@@ -108,7 +108,7 @@ class Interpreter:
         self.creation = RunCreation(stream.note_refusal)
         self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, self._block_with)
         self.last_time = 0
-        #: Tags that tell of damage where no run was open: for the runs that are opened until they are delivered.
+        #: Tags for damage where no run was open: for the runs that are opened until they are delivered.
         self._untold: dict[str, str] = {}
         self._opened_since = False
         for id_ in self.blocked.ids():
@@ -322,7 +322,7 @@ class Interpreter:
     def _open(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
         run = self._runs.get(event.run)
         if run is None and (known := self._shared.foreign.of_same_program(self._stream, event.run)) is not None:
-            # Repeated, because the journal that told of it first was deleted.
+            # Repeated, because the journal that held it first was deleted.
             run = KnownRun(known.run_id, known.experiment_id)
             self._runs.add(event.run, run)
         in_doubt = in_doubt or bool(self._stream.origin.after)

@@ -139,7 +139,7 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
 
 
 def _spec_of(folder: Path) -> dict[str, Any]:
-    """What MLflow is to be told of the model.
+    """What MLflow gets to know about the model.
 
     Raises:
         ValueError: the snapshot is none of a model.

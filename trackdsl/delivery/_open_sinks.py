@@ -9,7 +9,7 @@ from trackdsl.delivery._sink import Sink
 
 #: More are closed, those first that have not been used for the longest.
 _MOST = 16
-#: One that nobody has used for so long is closed, in seconds.
+#: One that was not used for so long is closed, in seconds.
 _IDLE = 5.0
 
 #: Where a sink leads: a tracking URI, and the working directory that it is seen from.

@@ -4,9 +4,9 @@ Either their run is not at MLflow yet: on another machine a program may log on a
 because the machine that opened it cannot reach the server, or delivers by `trackdsl sync` tomorrow. Or their run is
 blocked, see `_blocked.py`: everything of it goes here, from its beginning or from the first stretch that failed.
 
-A file of frames: length, position in the journal, event. A frame without an event tells of one that was delivered from
-here, and may be read from the journal once more. Metric points that may have been sent keep the milliseconds that they
-were given: such a frame has the highest bit of its length set, and holds these and the event.
+A file of frames: length, position in the journal, event. A frame without an event stands for one that was delivered
+from here, and may be read from the journal once more. Metric points that may have been sent keep the milliseconds that
+they were given: such a frame has the highest bit of its length set, and holds these and the event.
 """
 
 from __future__ import annotations

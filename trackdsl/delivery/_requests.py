@@ -67,7 +67,7 @@ def has_runs(directory: Path) -> bool:
 
 
 def carry_out(directory: Path) -> None:
-    """Do what was asked of a journal. For whoever holds the delivery lock, with the files of the journal closed.
+    """Do what was asked of a journal. The caller holds the delivery lock, and has the files of the journal closed.
 
     A program that lives, or runs that exist, make a request void.
 

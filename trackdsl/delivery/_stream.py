@@ -318,7 +318,7 @@ class Stream:
         self._note_deferred()
         self.progress.points = self._interpreter.spacing.remembered()
         self.progress.clock = self._interpreter.spacing.now
-        # First, for whoever waits until this is delivered, and asks then what was lost.
+        # First: a program that waits for the delivery asks afterwards what was lost.
         self._note_losses()
         self._file.write(self.progress)
         self._interpreter.delivered()

@@ -1,4 +1,4 @@
-"""The rows of one table on their way, in a file; its form is told in `trackdsl.delivery._tables`."""
+"""The rows of one table on their way, in a file; `trackdsl.delivery._tables` describes its form."""
 
 from __future__ import annotations
 

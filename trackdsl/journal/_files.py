@@ -1,6 +1,6 @@
 """Opening the files of a spool: regular files alone, and never through a link.
 
-A FIFO would keep whoever opens it until somebody writes to it, and a link may lead to a file of somebody else's.
+Opening a FIFO would wait for a writer, and a link may lead to a file of another user.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def remove(path: Path) -> None:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path, ignore_errors=True)
         else:
-            os.unlink(path)  # `rmtree` would open it, and wait for whoever writes to a FIFO.
+            os.unlink(path)  # `rmtree` would open it, and wait for a writer where it is a FIFO.
 
 
 def is_regular(path: Path) -> bool:

@@ -3,8 +3,8 @@
 A frame that does not check is skipped up to the next frame that does, and counted. In the segment that a living
 program is writing, an unsound end may be a write in progress: it is left for the next look.
 
-Segments, and ends of segments, that should be there and are not are told too. Each segment says how large it was made,
-and, once the writer has gone on to the next one, how far it was written.
+Segments, and ends of segments, that should be there and are not are reported too. Each segment says how large it was
+made, and, once the writer has gone on to the next one, how far it was written.
 """
 
 from __future__ import annotations

@@ -16,11 +16,11 @@ from trackdsl.journal._files import open_regular, remove
 from trackdsl.journal._ownership import check_folder, check_way, is_own_folder
 
 JOURNALS = "journals"
-#: Held by whoever delivers from the spool.
+#: Held by the process or thread that delivers from the spool.
 LOCK = "delivery.lock"
 #: What delivery has to say.
 LOG = "delivery.log"
-#: Touched by whoever asks delivery to go on at once.
+#: Touched to ask delivery to go on at once.
 WAKE = "wake"
 #: An empty file in every spool that trackdsl has made: what has none is a folder of the user's, and left as it is.
 MARK = ".trackdsl-spool"
@@ -61,7 +61,7 @@ def named_path() -> Path:
 
     Raises:
         OSError: it cannot be looked at, or belongs to another user.
-        RuntimeError: nothing names it, and nobody has a home folder.
+        RuntimeError: nothing names it, and there is no home folder.
     """
     return locate(settings.spool() or default_path())
 
@@ -72,7 +72,7 @@ def others(spool: Path) -> list[Path]:
     for place in (default_path, fallback_path):
         try:
             folders = sorted(place().parent.iterdir())
-        except (OSError, RuntimeError):  # The latter where nobody has a home folder.
+        except (OSError, RuntimeError):  # The latter where there is no home folder.
             continue
         found += [each for each in folders if each != spool and each not in found and is_spool(each)]
     return found
@@ -88,7 +88,7 @@ def find() -> Path:
     try:
         wanted = settings.spool() or default_path()
         return prepare(wanted)
-    except (OSError, RuntimeError) as error:  # The latter where nobody has a home folder.
+    except (OSError, RuntimeError) as error:  # The latter where there is no home folder.
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
             raise  # Nothing is wrong with the place: once a descriptor is free it can be used.
         fallback = prepare(fallback_path())

@@ -260,7 +260,7 @@ class Writer:
         self._make_ready()
 
     def _make_ready(self) -> None:
-        with contextlib.suppress(OSError):  # It is told once something is lost.
+        with contextlib.suppress(OSError):  # It is reported once something is lost.
             if self._spare is None:
                 self._spare = open_spare()
             if self._reserve is None and not self._in_reserve:
