@@ -22,6 +22,7 @@ from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, witho
 from trackdsl import _http
 from trackdsl.delivery._client import wake
 from trackdsl.delivery._environment import Handed, Pipe, _Sender, is_taken
+from trackdsl.delivery._servers import folder_of, server_of
 from trackdsl.journal._lock import is_held
 
 #: Records one run, and ends without waiting for its delivery for long.
@@ -554,3 +555,20 @@ def test_a_program_ends_though_delivery_is_killed_again_and_again(
     assert "It is kept" in err
     assert sync().returncode == 0
     assert names(sqlite_store) == ["kept"]
+
+
+def test_a_server_whose_folder_cannot_be_used_is_named_in_the_log(
+    start: StartProgram, shared_server: Server, tmp_path: Path
+) -> None:
+    """No process is started for it again and again."""
+    spool = tmp_path / "spool"
+    record(start, "left", shared_server.uri, mode="offline")
+    folder = folder_of(spool, server_of(shared_server.uri))
+    folder.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.write_text("in the way")
+    command = [sys.executable, "-m", "trackdsl.cli", "sync", "--timeout", "1"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+    assert (spool / "delivery.log").read_text().count(str(folder)) == 1
+    folder.unlink()
+    assert sync().returncode == 0
+    assert "left" in names(shared_server.uri)

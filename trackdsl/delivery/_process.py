@@ -20,7 +20,7 @@ from trackdsl._secrets import mask_prose
 from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
 from trackdsl.delivery._environment import Environments, Handed, Pipe, current, hand_over
 from trackdsl.delivery._pace import Pace
-from trackdsl.delivery._servers import LOCAL, folder_of, note_answer
+from trackdsl.delivery._servers import LOCAL, lock_of, note_answer
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
@@ -152,7 +152,7 @@ def serve_server(spool: Path, server: str, only: Collection[Path] | None, *, for
     lock: FileLock | None = None
     while lock is None and not stop:
         # A child of an earlier process may still be in a request; it ends in a moment.
-        lock = take_lock(spool, 0.5, f"{folder_of(spool, server).name}.lock")
+        lock = take_lock(spool, 0.5, lock_of(spool, server).name)
     if lock is None:
         return
     bound_requests(on_answer=noted)

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 from trackdsl.journal._files import touch
+from trackdsl.journal._lock import is_held
+from trackdsl.journal._spool import LOCK
 
 #: Stands for all stores on this machine's disks: none of them hangs, and importing MLflow once is enough for them.
 LOCAL = "local"
@@ -17,7 +19,8 @@ _DATABRICKS = "databricks"
 #: Touched when the delivery process begins, and when a store has answered it or is about to be asked.
 STARTED = "delivery.started"
 _ANSWERED = "answered"
-#: A start that takes longer has failed, in seconds.
+#: Until a process holds its lock, and until it has imported MLflow: a start that takes longer has failed, in seconds.
+_SHORT_START = 10
 _LONGEST_START = 120
 
 
@@ -44,6 +47,11 @@ def folder_of(spool: Path, server: str) -> Path:
     return spool / "servers" / hashlib.sha256(server.encode()).hexdigest()[:16]
 
 
+def lock_of(spool: Path, server: str) -> Path:
+    """The lock of the one process that delivers to a server."""
+    return spool / (LOCK if server == LOCAL else f"{folder_of(spool, server).name}.lock")
+
+
 def note_answer(spool: Path, server: str) -> None:
     """Note that a server has just answered a request, so that programs that wait know that it is only slow."""
     with contextlib.suppress(OSError):
@@ -54,9 +62,12 @@ def is_starting(spool: Path, uri: str) -> bool:
     """Whether the delivery process has begun and still imports MLflow for a store, which a busy machine makes long."""
     try:
         started = (spool / STARTED).stat().st_mtime_ns
+        if last_answer(spool, uri) >= started:
+            return False
+        age = (time.time_ns() - started) / 1e9
+        return age < _SHORT_START or (age < _LONGEST_START and is_held(lock_of(spool, server_of(uri))))
     except OSError:
         return False
-    return last_answer(spool, uri) < started and time.time_ns() - started < _LONGEST_START * 1_000_000_000
 
 
 def last_answer(spool: Path, uri: str) -> int:

@@ -306,11 +306,7 @@ class Worker:
         server = server_of(origin.uri)
         shared = self._shared.get(server)
         if shared is None:
-            folder = folder_of(self.spool, server)
-            if server != LOCAL:
-                make_folder(folder)
-                check_folder(folder)
-                check_content(folder)
+            folder = _folder_for(self.spool, server)
             shared = self._shared[server] = Shared(
                 ForeignRuns(folder, self._find_streams),
                 SharedPoints(folder, self.spool, self._reached),
@@ -366,6 +362,8 @@ class Worker:
             raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
         server = server_of(origin.uri)
         if self._server not in (None, server):
+            if self._server == LOCAL:
+                _folder_for(self.spool, server)  # Where that cannot be used, its worker would end at once, each time.
             self._others[directory] = server
             return
         shared = self._shared_of(origin)
@@ -404,3 +402,17 @@ class Worker:
             return (self.spool / WAKE).lstat().st_mtime_ns
         except OSError:
             return 0.0
+
+
+def _folder_for(spool: Path, server: str) -> Path:
+    """See `folder_of`; made where it is missing.
+
+    Raises:
+        OSError: it cannot be used.
+    """
+    folder = folder_of(spool, server)
+    if server != LOCAL:
+        make_folder(folder)
+        check_folder(folder)
+        check_content(folder)
+    return folder
