@@ -902,8 +902,9 @@ def test_threads_that_record_while_the_journal_is_replaced_lose_nothing_more(tmp
         wait_until(seen.is_set, "the threads")
         directory.rename(directory.with_name(f".{directory.name}"))
         target.check()
-        new = target.writer
         try:
+            # One of the threads may have noticed it first, and be about to make the new one.
+            new = wait_until(lambda: target.writer, "the new journal")
             assert new.directory != directory
             wait_until(lambda: new.position()[0] > 3, "some more segments")
         finally:

@@ -33,6 +33,6 @@ def keep(text: str, among: set[str], seen: int) -> None:
         return
     if len(among) >= _MOST:
         among.clear()
-    among.add(text)
+    among.add(text[:1] + text[1:])  # A copy: the program's own object is not kept alive.
     if seen != forgotten:  # Another thread has just made a part of it a secret.
         among.discard(text)
