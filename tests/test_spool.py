@@ -78,14 +78,24 @@ class TestNamed:
             assert set(os.listdir(used)) == {"thesis.txt", spool.name}
         assert mode(used) == bits
 
-    def test_an_empty_folder_is_taken(self, tmp_path: Path) -> None:
-        """An empty folder of the user's own becomes the spool, and is still it when there is more in it."""
+    def test_an_empty_private_folder_is_taken(self, tmp_path: Path) -> None:
+        """An empty folder that the user alone can read becomes the spool, and is still it when there is more in it."""
         spool = tmp_path / "empty"
-        spool.mkdir()
+        spool.mkdir(0o700)
         assert prepare(spool) == spool
         assert (mode(spool), is_spool(spool)) == (0o700, True)
         (spool / "note.txt").write_text("mine")
         assert prepare(spool) == spool
+
+    @pytest.mark.parametrize("bits", [0o755, 0o750, 0o711, 0o705])
+    def test_an_empty_folder_that_others_may_read_stays_as_it_is(self, tmp_path: Path, bits: int) -> None:
+        """Its mode is the user's choice: the spool is a private folder in it, which is found again."""
+        folder = tmp_path / "empty"
+        folder.mkdir()
+        folder.chmod(bits)
+        spool = prepare(folder)
+        assert spool.parent == folder
+        assert (mode(folder), mode(spool), prepare(folder), locate(folder)) == (bits, 0o700, spool, spool)
 
     @pytest.mark.parametrize("which", ["home", "current", "sticky"])
     def test_an_empty_folder_that_is_something_else(

@@ -104,8 +104,8 @@ def find() -> Path:
 def locate(wanted: Path) -> Path:
     """The folder that is the spool where the user names one; nothing is made or changed.
 
-    That is the named folder where it is a spool, does not exist yet, or is empty. Where it is used for something else
-    (`/tmp`, a home folder, a project), it is a folder of this user's inside of it.
+    That is the named folder where it is a spool, does not exist yet, or is empty and private. Where it is used for
+    something else (`/tmp`, a home folder, a project) or open to others, it is a folder of this user's inside of it.
 
     Raises:
         OSError: the folder cannot be looked at, or is the spool of another user.
@@ -300,8 +300,8 @@ def host() -> str:
 
 
 def _may_become_spool(path: Path, found: os.stat_result) -> bool:
-    """Whether an existing folder can be taken for a spool: an empty one that the user has made for it."""
-    if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX or os.path.ismount(path):
+    """Whether an existing folder can be taken for a spool: an empty one that is private to the user already."""
+    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_ISVTX | 0o077) or os.path.ismount(path):
         return False
     if any(_is_same(path, other) for other in (os.path.expanduser("~"), os.curdir)):
         return False
