@@ -34,8 +34,8 @@ CAPTURED = "trackdsl-capture:"
 #: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
 _getcwd = os.getcwd
 _DELETED = "what was not delivered when the journal was deleted, in the middle of this run"
-#: So many runs that have just ended are remembered.
-_MOST_ENDED = 1000
+#: So many runs that have just ended are remembered: some 100 kB.
+_MOST_ENDED = 150
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
 #: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
