@@ -758,7 +758,8 @@ def test_rows_are_appended_once_whenever_delivery_is_killed(
         both = [Journal(spool, "a", first), Journal(spool, "b", second)]
         patch.setattr(_tables, "_PAUSE", 0.0)
         patch.setattr(_tables, "sync", doing.wrap(_tables.sync))
-        patch.setattr(_tables, "_remove", doing.wrap(_tables._remove))
+        patch.setattr(_tables, "remove", doing.wrap(_tables.remove))
+        patch.setattr(_tables, "remove_snapshot", doing.wrap(_tables.remove_snapshot))
         patch.setattr(TableLog, "add", doing.torn(TableLog.add))
         tables = None
         for turn, size in [*order, *[(bool(n % 2), 5) for n in range(60)]]:
