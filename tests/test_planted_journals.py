@@ -413,7 +413,7 @@ def test_a_context_of_a_capture_names_no_folder(tmp_path: Path, caplog: pytest.L
     target = tmp_path / "anywhere"
     target.mkdir()
     (target / "hosts").write_text("")
-    told = json.loads(text) | {"run": "0" * 32, "uri": "trackdsl-capture:", "spool": str(target)}
+    told = json.loads(text) | {"run": os.urandom(16).hex(), "uri": "trackdsl-capture:", "spool": str(target)}
     with attach(json.dumps(told)) as run:
         run.log_metric("x", 1)
     assert os.listdir(target) == ["hosts"]
