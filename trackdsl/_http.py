@@ -298,13 +298,13 @@ def _refuse_lossy_redirect(request: Any, response: Any) -> None:
     """Name the new address of a server instead of asking there without the content of the request."""
     if response.status_code not in LOSSY_REDIRECTS or request.method in ("GET", "HEAD"):
         return
-    target = redirect_target(response)
+    target = _redirect_target(response)
     if target is not None:
         response.close()
         raise Redirected(f"{_place(request.url)} redirects to {target}: use that address in the tracking URI")
 
 
-def redirect_target(response: Any) -> str | None:
+def _redirect_target(response: Any) -> str | None:
     """Where an answer redirects to, without the path and without credentials; None where it does not."""
     location = response.headers.get("location")
     if not response.is_redirect or not location:

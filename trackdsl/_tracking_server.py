@@ -22,7 +22,7 @@ FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
 #: What trackdsl works with; that of `mlflow` in pyproject.toml.
 VERSIONS = ((3, 1), (4, 0))
 #: What urllib3 says of its own objects in its errors.
-_NOISE = re.compile(r"(<[^>]*>|\w*Connection(Pool)?\([^)]*\)):?\s*")
+_NOISE = re.compile(r"(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)):?\s*")
 _FIND = "api/2.0/mlflow/experiments/get-by-name"
 _SEARCH = "api/2.0/mlflow/experiments/search"
 #: What a server answers that has too much to do, is starting, or has a fault: the same request may succeed later.

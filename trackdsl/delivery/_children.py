@@ -28,6 +28,8 @@ _GRACE = 2.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _LENGTH = struct.Struct("<I")
+#: So many programs' environments are kept for children that are started later.
+_MOST_HANDED = 1000
 
 
 @dataclass
@@ -94,6 +96,8 @@ class Children:
         """Pass the environment of a program on to all children, those of later too."""
         self._handed.pop(handed.prefix, None)
         self._handed[handed.prefix] = handed
+        for oldest in list(self._handed)[: max(0, len(self._handed) - _MOST_HANDED)]:
+            del self._handed[oldest]
         for child in self._children.values():
             child.unsent += _message(handed)
 

@@ -20,7 +20,7 @@ class RunCreation:
     """Creates the runs of one journal, each once.
 
     Args:
-        refuse: is told what the store refused, and its answer.
+        refuse: called with what the store refused, and its answer.
     """
 
     def __init__(self, refuse: Callable[[str, Exception], None]) -> None:

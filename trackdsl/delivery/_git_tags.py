@@ -22,7 +22,7 @@ class GitTags:
     Args:
         directory: the journal's folder.
         runs: its runs.
-        refuse: is told what the store refused, and its answer.
+        refuse: called with what the store refused, and its answer.
         block: sets a run aside, with an event that could not be delivered, where an error concerns this run alone;
             says whether it does.
     """

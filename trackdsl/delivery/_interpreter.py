@@ -73,7 +73,7 @@ class Interpreter:
     Args:
         stream: the journal.
         shared: what it has in common with others.
-        refuse: is told what the store refused, and its answer.
+        refuse: called with what the store refused, and its answer.
         skip: is told of the runs of events that are left out because nothing is known of them.
 
     Attributes:

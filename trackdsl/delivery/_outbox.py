@@ -18,7 +18,7 @@ class Outbox:
     """Gathers and writes what belongs to runs.
 
     Args:
-        refuse: is told what the store refused, and its answer.
+        refuse: called with what the store refused, and its answer.
         settle: called before anything is written: what has to be noted before is noted then.
     """
 

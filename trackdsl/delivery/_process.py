@@ -216,8 +216,9 @@ class Service:
 
     def idle(self) -> bool:
         """Whether nothing is left that can be delivered now."""
-        left = set(self.worker.others()) - self._children.given_up()
-        return self.worker.idle() and not left and not self._children.alive()
+        if not self.worker.idle() or self._children.alive():
+            return False
+        return set(self.worker.others()) <= self._children.given_up()
 
     def at_work(self) -> bool:
         """Whether a child delivers, which ends by itself."""

@@ -34,7 +34,7 @@ class RunWriter:
         foreign: knows the journals of other processes.
         points: the metric points of runs that several journals write to.
         tables: the tables.
-        refuse: is told what the store refused, and its answer.
+        refuse: called with what the store refused, and its answer.
 
     Attributes:
         outbox: what is gathered and not written yet.

@@ -154,8 +154,7 @@ class Worker:
         return False
 
     def others(self) -> list[str]:
-        """The servers of journals that are not for this worker."""
-        self._find_streams()
+        """The servers of journals that are not for this worker, as the latest round or `idle` has found them."""
         return list(dict.fromkeys(self._others.values()))
 
     def _hurry(self) -> None:
