@@ -232,8 +232,7 @@ def test_a_store_on_a_disk_that_is_not_mounted(back: bool, tmp_path: Path, monke
     assert "not mounted" in progress.error
     if back:
         folder.mkdir()
-        for _ in range(3):
-            worker.round()
+        wait_until(lambda: not worker.round() and not list(journals(spool)), "delivery of the journal")
         assert store.named("e").status == "FINISHED"
     worker.close()
     assert bool(list(journals(spool))) is not back
