@@ -28,7 +28,7 @@ LAYERS = [
     {"_model_registry"},
     {"_decorators", "_configure", "_log", "_steps", "_reading", "query", "integrations"},
     {"_blocks", "_call", "_shapes_like_importlib_bootstrap"},
-    {"_call_parameters", "_decorated_object", "_deferred", "_generator_body", "_methods"},
+    {"_call_parameters", "_decorated_object", "_deferred", "_generator_body", "_last_run", "_methods"},
     {"_roots", "_returns", "mlflow_bridge"},
     {"_propagation", "_carried", "distributed"},
     {"_found"},

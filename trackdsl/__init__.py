@@ -18,6 +18,7 @@ from trackdsl._configure import configure
 from trackdsl._decorators import experiment, stage, track_returns
 from trackdsl._log import (
     current_run,
+    last,
     log_artifact,
     log_artifacts,
     log_dict,
@@ -109,6 +110,7 @@ __all__ = [
     "experiment",
     "flush",
     "history",
+    "last",
     "load_artifact",
     "load_model",
     "log_artifact",

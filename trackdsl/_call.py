@@ -12,6 +12,7 @@ from trackdsl import _artifacts, _context, _datasets, _roots, _template, setting
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
+from trackdsl._last_run import LastRun, forget_last_run
 from trackdsl._lifecycle import close_run, open_run
 from trackdsl._options import Options
 from trackdsl._quiet import quiet
@@ -44,6 +45,9 @@ class Call:
         returns: how its return values are recorded, or None.
         behind: for `track_returns` alone: the call, further in, whose run the values belong to.
 
+    Attributes:
+        wrapper: what has the attribute `last_run`: the wrapper, where that is a function.
+
     Raises:
         OptionError, TemplateError: the options do not fit the function.
     """
@@ -55,6 +59,7 @@ class Call:
         self.options = options
         self.returns = returns
         self.plan = CallPlan(fn, False if options is None else options.params, "" if options is None else options.word)
+        self.wrapper: Any = LastRun()
         self._behind = behind
         self._noted = False
         self.enter: Enter = self._enter_nothing
@@ -91,6 +96,7 @@ class Call:
             with contextlib.suppress(RecursionError):  # Where the stack is full it cannot even be told.
                 fault("entering a call", error)
             return None
+        self.wrapper.last_run = scope.run
         try:
             depth = scope.depth = scope.depth + 1
             if not depth % EVERY:
@@ -120,6 +126,7 @@ class Call:
             with guarded("entering a call"):
                 name = self._names(args, kwargs)[0]
                 scope = open_section(run, outer, name, self)
+                self.wrapper.last_run = run
                 scope.depth += 1
                 if not scope.depth % EVERY:
                     scope.room = deepen()
@@ -154,6 +161,8 @@ class Call:
         except ReturnsError as raised:
             misuse = raised
         finally:
+            # Again: it may have called itself, or have run beside other calls.
+            self.wrapper.last_run = scope.run
             if self._noted:
                 _last_run.set((self, scope.run))
             close_scope(scope, error or misuse)
@@ -198,6 +207,7 @@ class Call:
                 self.returns.check_count(result)
                 return
             run, step = outside, 0
+        self.wrapper.last_run = run
         self.returns.record(run, result, step, self.plan, args, kwargs)
 
     def record_yield(self, scope: Scope | None, item: Any, index: int) -> None:
@@ -214,6 +224,10 @@ class Call:
         """Say of a generator's run that its caller did not want all of it."""
         if scope is not None and self.options is not None:
             note_closed_early(scope)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        forget_last_run(self.wrapper)  # In another process: it has called nothing yet.
 
     def _names(self, args: Args, kwargs: Kwargs) -> tuple[str, str | None]:
         name, experiment = self._name, self._experiment

@@ -24,6 +24,11 @@ class _Decorated(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-igno
     wrap: ClassVar[Wrap]
     __trackdsl__: ClassVar[Call]
 
+    @property
+    def last_run(self) -> Any:
+        """The run that the newest call recorded on."""
+        return type(self).__trackdsl__.wrapper.last_run
+
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
 

@@ -17,6 +17,10 @@ from trackdsl._target import WATCH, Target
 from trackdsl.errors import logger, told
 
 _now = time.time_ns
+#: The root run that this program has begun last.
+newest_root: Run | None = None
+#: A run that has ended may be kept by `last` and `fn.last_run`, but not what it counted of so many names.
+_MOST_NAMES_KEPT = 1000
 #: In bytes: a longer beginning of a run is not kept in memory when the run has ended.
 _REPEATED = 1 << 14
 
@@ -53,6 +57,9 @@ def open_run(
     target.append(payload, run, True)
     if large:
         _artifacts.keep_long(run, {**params, **tags})
+    if parent is None:
+        global newest_root
+        newest_root = run
     if system_metrics:
         _have_sampled(run, system_metrics)
     if not 0 <= target.watch_at - now <= 2 * WATCH:  # Past it, or the clock was set back.
@@ -151,6 +158,8 @@ def _do_before_end(run: Run) -> None:
 def _append_end(run: Run, status: str, now: int, failure: Failure | None) -> None:
     # A run never ends before it began, also where the clock was set back.
     event = Close(run._id, status, max(now, run._began), failure, run._lost)
+    if len(run._children) > _MOST_NAMES_KEPT:
+        run._children = {}
     payload = encode_safely(event)
     target = run._target
     begun = target.open_runs.pop(run._id, None)

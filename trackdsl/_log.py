@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from trackdsl import _context
+from trackdsl import _context, _lifecycle
 from trackdsl._record import record_metric
 from trackdsl._roots import run_around, run_outside
-from trackdsl._run import Run
+from trackdsl._run import NULL_RUN, Run
+from trackdsl._state import state
 
 
 def current_run() -> Run | None:
@@ -21,6 +22,23 @@ def current_run() -> Run | None:
     """
     scope = _context.current()
     return scope.run if scope is not None else run_around()
+
+
+def last() -> Run | None:
+    """The root run that this program, or notebook, has begun last; it may have ended. None before the first.
+
+    Of every decorated function, `fn.last_run` is the run that its newest call recorded on.
+
+    Returns:
+        the run. While trackdsl is disabled and nothing was recorded before: the handle that does nothing, as a block
+        gives it.
+
+    Example:
+        >>> run = last()
+        >>> None if run is None else run.url  # doctest: +SKIP
+        'http://127.0.0.1:5000/#/experiments/1/runs/9e514b2ff11b08475a98000000000001'
+    """
+    return _lifecycle.newest_root or (NULL_RUN if state.disabled else None)
 
 
 def log_metric(name: str, value: float, step: int | None = None) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from trackdsl._call_parameters import wrapper_like
 from trackdsl._deferred import Deferred, is_future
 from trackdsl._generator_body import Body, Unrecorded
+from trackdsl._last_run import forget_last_run
 from trackdsl._quiet import quiet
 from trackdsl._stack import stack
 
@@ -48,6 +49,8 @@ def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     wrapper.__trackdsl__ = call
     flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
     made: Callable[..., Any] = types.coroutine(wrapper) if flags & inspect.CO_ITERABLE_COROUTINE else wrapper
+    call.wrapper = made
+    forget_last_run(made)
     return made
 
 
