@@ -16,7 +16,7 @@ import cloudpickle
 import pytest
 
 import trackdsl
-from trackdsl import experiment, log_metric, stage, steps, track_returns
+from trackdsl import experiment, log_metric, stage, track_returns
 from trackdsl.testing import Captured, capture_runs
 
 
@@ -376,23 +376,6 @@ def test_async_blocks() -> None:
         asyncio.run(body())
     assert captured.one("inner").metric("m") == 1
     assert captured.one("inner").status == "FINISHED"
-
-
-def test_steps_give_metrics_their_step_even_zero() -> None:
-    """Inside `steps` the round is the default step, in loops inside loops too, and restored after a break."""
-    with capture_runs() as captured, stage("fit"):
-        for _ in steps(range(3), "epoch"):
-            log_metric("outer", 1)
-            for batch in steps(range(5), "batch"):
-                log_metric("inner", 1)
-                if batch == 1:
-                    break
-            log_metric("again", 1)
-        log_metric("after", 1)
-        log_metric("given", 1, step=7)
-    run = captured.one("fit")
-    points = {name: [p.step for p in found] for name, found in run.metrics.items()}
-    assert points == {"outer": [0, 1, 2], "inner": [0, 1] * 3, "again": [0, 1, 2], "after": [0], "given": [7]}
 
 
 def test_current_run_and_parents() -> None:

@@ -26,7 +26,7 @@ LAYERS = [
     {"session"},
     {"_session_choices", "_endings"},
     {"_model_registry"},
-    {"_decorators", "_configure", "_log", "_steps", "_reading", "query", "integrations"},
+    {"_decorators", "_configure", "_log", "_steps", "_streams", "_reading", "query", "integrations"},
     {"_blocks", "_call", "_shapes_like_importlib_bootstrap"},
     {"_call_parameters", "_decorated_object", "_deferred", "_generator_body", "_last_run", "_methods"},
     {"_roots", "_returns", "mlflow_bridge"},

@@ -39,7 +39,8 @@ from trackdsl._propagation import Context, attach
 from trackdsl._reading import load_artifact
 from trackdsl._roots import capture
 from trackdsl._run import Run
-from trackdsl._steps import log_stream, steps
+from trackdsl._steps import steps
+from trackdsl._streams import log_stream
 from trackdsl._version import __version__
 from trackdsl.delivery import flush
 from trackdsl.distributed._surroundings import look_for_workers as _look_for_workers

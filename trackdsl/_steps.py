@@ -1,125 +1,250 @@
-"""Words around a loop: `steps(...)` gives its metrics their step, `log_stream(...)` records what it goes over."""
+"""`steps(...)`: a loop with a progress bar, whose rounds are the steps of the metrics inside."""
 
 from __future__ import annotations
 
+import operator
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Any, TypeVar, overload
+from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar, overload
 
 from trackdsl import _context
 from trackdsl._context import Scope
-from trackdsl._found import is_mapping, is_number, leaves
 from trackdsl._record import guarded
-from trackdsl._roots import run_outside
+from trackdsl._roots import run_around
 from trackdsl._run import Run
+from trackdsl._state import state
+from trackdsl.errors import OptionError
 
 T = TypeVar("T")
 
+_RANGE_ITERATOR = type(iter(range(0)))
 
-def steps(iterable: Iterable[T], name: str = "step", total: int | None = None) -> Iterator[T]:
-    """Loop with a progress bar; metrics logged inside get the index of the round, from 0, as their step.
+
+@overload
+def steps(
+    iterable: Iterable[T], name: str = "step", total: int | None = None, start: int | None = None
+) -> Iterator[T]: ...
+@overload
+def steps(
+    iterable: AsyncIterable[T], name: str = "step", total: int | None = None, start: int | None = None
+) -> AsyncIterator[T]: ...
+def steps(
+    iterable: Iterable[T] | AsyncIterable[T], name: str = "step", total: int | None = None, start: int | None = None
+) -> Iterator[T] | AsyncIterator[T]:
+    """Loop with a progress bar; the round is the step of the metrics logged inside.
+
+    The values of a `range` are its steps, and so are the counts of an `enumerate`; the rounds of anything else are
+    counted from 0. A loop inside another one, on the same run, counts on where it stopped in the round before, so that
+    every point has a step of its own.
 
     Args:
-        iterable: what to loop over.
+        iterable: what to loop over, with `for` or, where it is asynchronous, `async for`.
         name: what the bar calls a round.
         total: how many rounds there are, where the iterable does not tell.
+        start: the step of the first round, each time the loop begins. The distance between steps stays the same.
 
-    Yields:
-        the items, unchanged.
+    Returns:
+        an iterator over the items, unchanged.
+
+    Raises:
+        OptionError: `start` is no whole number.
 
     Example:
         >>> for epoch in steps(range(3), "epoch"):  # doctest: +SKIP
         ...     log_metric("loss", 1 / (epoch + 1))
     """
-    bar = _bar(iterable, name, total)
-    outer = _context.current()
-    scope = None if outer is None else Scope(outer.run, outer, None, 0)
-    if scope is not None:
-        _context.enter(scope)
+    if start is not None:
+        start = _whole(start)
+    caller = sys._getframe(1)
+    rounds = _Rounds(iterable, start, (caller.f_code, caller.f_lasti))
+    if isinstance(iterable, AsyncIterable) and not isinstance(iterable, Iterable):
+        return _AsyncLoop(iterable, name, total, rounds)
+    return _loop(iterable, name, total, rounds)
+
+
+def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Rounds) -> Iterator[T]:
+    own = not _is_bar(iterable)
+    bar = _bar(iterable, name, total) if own else iterable
+    scope = rounds.begin()
+    step, stride, ran = rounds.first, rounds.stride, False
     try:
-        for index, item in enumerate(bar):
+        for item in bar:
+            ran = True
             if scope is not None:
-                scope.step = index
+                scope.step = step
             yield item
+            step += stride
     finally:
-        bar.close()
-        if scope is not None:
-            _context.leave(scope)
+        if own:
+            bar.close()  # type: ignore[union-attr] # the bar's own
+        rounds.end(ran=ran)
 
 
-@overload
-def log_stream(iterable: Iterable[T], *, prefix: str = "", start: int = 0) -> Iterator[T]: ...
-@overload
-def log_stream(iterable: AsyncIterable[T], *, prefix: str = "", start: int = 0) -> AsyncIterator[T]: ...
-def log_stream(
-    iterable: Iterable[T] | AsyncIterable[T], *, prefix: str = "", start: int = 0
-) -> Iterator[T] | AsyncIterator[T]:
-    """Loop over what reports numbers as it goes; each item is recorded on the current run, and handed on as it is.
+class _AsyncLoop(AsyncIterator[T]):
+    """The same for `async for`: an object, as an asynchronous generator that is left early ends in another context."""
 
-    A mapping or dataclass becomes one metric per number in it, a number the metric `prefix`, or `value`. Anything else
-    is handed on alone. The run is the one that is current when the loop begins. Leaving the loop closes a generator.
+    def __init__(self, iterable: AsyncIterable[T], name: str, total: int | None, rounds: _Rounds) -> None:
+        self._iterable = iterable
+        self._name = name
+        self._total = total
+        self._rounds = rounds
+        self._iterator: AsyncIterator[T] | None = None
+        self._bar: Any = None
+        self._scope: Scope | None = None
+        self._step = 0
+        self._ran = False
+
+    async def __anext__(self) -> T:
+        if self._iterator is None:
+            self._iterator = aiter(self._iterable)
+            self._bar = _bar(None, self._name, self._total)
+            self._scope = self._rounds.begin()
+            self._step = self._rounds.first
+        else:
+            self._step += self._rounds.stride
+        try:
+            item = await anext(self._iterator)
+        except BaseException:
+            self._end()
+            raise
+        self._ran = True
+        if self._scope is not None:
+            self._scope.step = self._step
+        self._bar.update(1)
+        return item
+
+    async def aclose(self) -> None:
+        """Leave the loop, and close what it goes over."""
+        self._end()
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            await close()
+
+    def __del__(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+            self._rounds.end(ran=self._ran)
+
+
+class _LoopScope(Scope):
+    """The scope of a loop.
+
+    Attributes:
+        highest: the highest step of each loop that has run inside it, by the place in the program.
+    """
+
+    __slots__ = ("highest",)
+
+    def __init__(self, run: Run, outer: Scope | None, step: int) -> None:
+        super().__init__(run, outer, None, step)
+        self.highest: dict[Hashable, int] = {}
+
+
+class _Natural(NamedTuple):
+    """The steps that an iterable has by itself: the first, the distance between two, and the lowest."""
+
+    first: int
+    stride: int
+    lowest: int
+
+
+class _Rounds:
+    """The steps of the rounds of one loop.
 
     Args:
-        iterable: what to loop over, with `for` or, where it is asynchronous, `async for`.
-        prefix: put before every metric's name, such as `train/`.
-        start: the step of the first item; each further item has the next.
+        iterable: what it goes over.
+        start: the first step, where the user has chosen it.
+        site: the place in the program, by which the same loop is known in the next round of the loop around it.
 
-    Returns:
-        an iterator over the same items.
-
-    Example:
-        >>> for row in log_stream(train(model), prefix="train/"):  # doctest: +SKIP
-        ...     print(row["loss"])
+    Attributes:
+        first: the step of the first round.
+        stride: the distance from one step to the next.
     """
-    if isinstance(iterable, AsyncIterable) and not isinstance(iterable, Iterable):
-        return _async_stream(iterable, prefix, start)
-    return _stream(iterable, prefix, start)
+
+    __slots__ = ("_around", "_lowest", "_scope", "_shifts", "_site", "first", "stride")
+
+    def __init__(self, iterable: Any, start: int | None, site: Hashable) -> None:
+        self.first, self.stride, self._lowest = _natural(iterable)
+        self._shifts = start is None
+        if start is not None:
+            self.first = start
+        self._site = site
+        self._scope: _LoopScope | None = None
+        self._around: _LoopScope | None = None
+
+    def begin(self) -> Scope | None:
+        """Enter the scope of the loop; None outside of any run."""
+        outer = _context.current()
+        run = None if outer is None else outer.run
+        if outer is None and not state.disabled:
+            with guarded("steps"):
+                run = run_around()
+        if run is None:
+            return None
+        around = self._around = _outermost_loop(outer, run)
+        if around is not None and self._shifts:
+            highest = around.highest.get(self._site)
+            if highest is not None and self._lowest <= highest:
+                self.first += highest + abs(self.stride) - self._lowest
+        scope = self._scope = _LoopScope(run, outer, self.first)
+        _context.enter(scope)
+        return scope
+
+    def end(self, *, ran: bool) -> None:
+        """Leave it, and note how far it came, if it had a round at all."""
+        scope, self._scope = self._scope, None
+        if scope is None:
+            return
+        if self._around is not None and ran:
+            reached = max(self.first, scope.step)
+            self._around.highest[self._site] = max(reached, self._around.highest.get(self._site, reached))
+        _context.leave(scope)
 
 
-def _stream(iterable: Iterable[T], prefix: str, start: int) -> Iterator[T]:
-    run = _current("log_stream")
-    iterator = iter(iterable)
+def _outermost_loop(scope: Scope | None, run: Run) -> _LoopScope | None:
+    """The outermost loop around a place, of those whose metrics go to the same run."""
+    found = None
+    while scope is not None and scope.run is run:
+        if isinstance(scope, _LoopScope):
+            found = scope
+        scope = scope.outer
+    return found
+
+
+def _natural(iterable: Any) -> _Natural:
+    if _is_bar(iterable):
+        iterable = iterable.iterable
+    kind = type(iterable)
+    if kind is enumerate:
+        first = iterable.__reduce__()[1][1]
+        return _Natural(first, 1, first)
+    if kind is _RANGE_ITERATOR:  # Of `reversed(range(...))`.
+        _, (whole,), *done = iterable.__reduce__()
+        iterable, kind = whole[(done[0] if done else None) or 0 :], range
+    if kind is range and len(iterable):
+        return _Natural(iterable[0], iterable.step, min(iterable[0], iterable[-1]))
+    return _Natural(0, 1, 0)
+
+
+def _whole(start: Any) -> int:
     try:
-        for index, item in enumerate(iterator, start):
-            _record(run, item, prefix, index)
-            yield item
-    finally:
-        # Of generators alone: a file, say, is its owner's to close.
-        if hasattr(iterator, "throw") and hasattr(iterator, "close"):
-            iterator.close()
+        return operator.index(start)
+    except TypeError:
+        raise OptionError(
+            f"steps(..., start={start!r}): a step is a whole number, such as start=100.", option="start"
+        ) from None
 
 
-async def _async_stream(iterable: AsyncIterable[T], prefix: str, start: int) -> AsyncIterator[T]:
-    run = _current("log_stream")
-    iterator, index = aiter(iterable), start
-    try:
-        async for item in iterator:
-            _record(run, item, prefix, index)
-            yield item
-            index += 1
-    finally:
-        if hasattr(iterator, "athrow") and hasattr(iterator, "aclose"):
-            await iterator.aclose()
+def _is_bar(iterable: Any) -> bool:
+    """Whether the user has put a bar of tqdm's around the loop already."""
+    return any(base.__module__.startswith("tqdm.") and base.__name__ == "tqdm" for base in type(iterable).__mro__)
 
 
-def _current(doing: str) -> Run | None:
-    scope = _context.current()
-    return scope.run if scope is not None else run_outside(doing)
-
-
-def _record(run: Run | None, item: Any, prefix: str, step: int) -> None:
-    if run is None:
-        return
-    with guarded("log_stream", run):
-        if is_number(item):
-            run.log_metrics({prefix.rstrip("/") or "value": item}, step)
-        elif is_mapping(item):
-            numbers = {name: value for name, value in leaves(item, prefix) if is_number(value)}
-            if numbers:
-                run.log_metrics(numbers, step)
-
-
-def _bar(iterable: Iterable[T], name: str, total: int | None) -> Any:
+def _bar(iterable: Iterable[T] | None, name: str, total: int | None) -> Any:
     if "ipykernel" in sys.modules:
         from tqdm.auto import tqdm as notebook_bar
 

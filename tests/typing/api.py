@@ -127,6 +127,8 @@ assert_type(log_stream(numbers(), prefix="train/", start=1), Iterator[dict[str, 
 assert_type(log_stream([1, 2]), Iterator[int])
 assert_type(log_stream(later()), AsyncIterator[float])
 assert_type(steps(range(3)), Iterator[int])
+assert_type(steps(range(3), "epoch", start=5), Iterator[int])
+assert_type(steps(later()), AsyncIterator[float])
 assert_type(capture(), Context)
 assert_type(Context.from_text(capture().to_text()), Context)
 with attach(capture()) as attached:
