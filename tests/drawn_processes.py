@@ -97,7 +97,11 @@ class Process:
 
     def close(self, run: bytes) -> None:
         """End a run."""
-        self.say(events.Close(run, "FINISHED", time.time_ns()))
+        self.close_as(run, "FINISHED")
+
+    def close_as(self, run: bytes, status: str) -> None:
+        """End a run with a status."""
+        self.say(events.Close(run, status, time.time_ns()))
 
     def say(self, event: events.AnyEvent) -> None:
         """Record any event."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _events as events
-from trackdsl.delivery._sink import GONE, Batch, Refused, RunBlocked
+from trackdsl.delivery._sink import GONE, Batch, Found, Refused, RunBlocked
 from trackdsl.delivery._worker import Worker
 
 
@@ -29,6 +29,7 @@ class Held:
     files: dict[str, str] = field(default_factory=dict)
     inputs: set[tuple[str, str]] = field(default_factory=set)
     status: str = "RUNNING"
+    end: int = 0
 
 
 class MemoryStore:
@@ -86,6 +87,14 @@ class MemoryStore:
                 (id_, run_id, self.runs[run_id].experiment)
                 for run_id, id_ in ids.items()
                 if id_.startswith(start) and (experiment_id is None or self.runs[run_id].experiment == experiment_id)
+            ]
+
+    def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
+        with self._call("tagged", tag, value):
+            return [
+                Found(run_id, run.status, run.end, dict(run.tags))
+                for run_id, run in self.runs.items()
+                if run.tags.get(tag) == value and run.experiment == experiment_id
             ]
 
     def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
@@ -158,6 +167,11 @@ class MemoryStore:
         with self._call("end_run", run_id, status):
             self._check_active(self.runs[run_id].experiment)
             self.runs[run_id].status = status
+            self.runs[run_id].end = end
+
+    def reopen_run(self, run_id: str) -> None:
+        with self._call("reopen_run", run_id):
+            self.runs[run_id].status, self.runs[run_id].end = "RUNNING", 0
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         with self._call("write_artifact", run_id, place):

@@ -33,6 +33,7 @@ VALUES: dict[str, list[Any]] = {
     "secret_names": [("pin",), ("a", "b*")],
     "system_metrics": [2.0, 30.0],
     "public_names": [("token_level",), ("x", "y")],
+    "ranks": ["children", "main", "separate"],
 }
 
 

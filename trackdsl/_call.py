@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from trackdsl import _artifacts, _context, _datasets, _roots, _template, settings
+from trackdsl import _artifacts, _context, _datasets, _ranks, _roots, _template, settings
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
@@ -272,12 +272,15 @@ def open_scope(
     outer = _context.current()
     if around := _roots.task_tags() if outer is None else outer.tags:
         tags = {**tags, **around}
-    parent, target, home = _roots.place(outer, options.tracking_uri, experiment)
+    parent, target, home = _roots.place(outer, options.tracking_uri, experiment, options.ranks)
     if parent is not None and experiment is not None:
         tags = {**tags, "trackdsl.experiment": experiment}
     sampled = options.system_metrics
     if sampled is None:
         sampled = 0.0 if parent is not None else settings.system_metrics()
+    rank = None
+    if parent is None and (shared := _ranks.shared(name, home, target, options.ranks)) is not None:
+        parent, rank, name = shared
     run = open_run(
         name=name,
         word=options.word,
@@ -288,6 +291,7 @@ def open_scope(
         tags=tags,
         site=site,
         system_metrics=sampled,
+        rank=rank,
     )
     scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
     try:

@@ -27,6 +27,7 @@ def configure(
     secret_names: Iterable[str] | None = None,
     public_names: Iterable[str] | None = None,
     system_metrics: bool | float | None = None,
+    ranks: str | None = None,
     **unknown: Any,
 ) -> None:
     """Choose settings for the rest of the program. What is not given stays as it is.
@@ -46,6 +47,8 @@ def configure(
         public_names: the same for names that are no secrets, whatever they look like: `public_names=["token_*"]`.
         system_metrics: sample processor, memory, disk, network and graphics cards while root runs are open: `True`, or
             how often, in seconds.
+        ranks: what processes that a launcher starts together record, such as those of torchrun, SLURM or MPI:
+            `"children"` of one root run, `"main"` the first of them alone, `"separate"` each for itself.
         **unknown: refused, with a suggestion.
 
     Raises:
@@ -64,6 +67,7 @@ def configure(
         "secret_names": secret_names,
         "public_names": public_names,
         "system_metrics": system_metrics,
+        "ranks": ranks,
     }
     if chosen is not None and not hasattr(chosen, "given"):
         raise SettingsError(

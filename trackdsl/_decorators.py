@@ -10,7 +10,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from trackdsl._blocks import enter_block, leave_block
 from trackdsl._call import Call
@@ -27,7 +27,7 @@ from trackdsl.errors import OptionError
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 
 _EXPERIMENT_OPTIONS = (
-    "name", "run_name", "tags", "description", "tracking_uri", "params", "returns", "system_metrics",
+    "name", "run_name", "tags", "description", "tracking_uri", "params", "returns", "system_metrics", "ranks",
 )  # fmt: skip
 _STAGE_OPTIONS = ("name", "nested", "params", "returns", "tags", "description", "system_metrics")
 
@@ -113,6 +113,7 @@ def experiment(
     params: bool | Iterable[str] = True,
     returns: bool = False,
     system_metrics: bool | float | None = None,
+    ranks: Literal["children", "main", "separate"] | None = None,
 ) -> Block: ...
 def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
     """The outermost scope: a root run in the MLflow experiment `name`.
@@ -130,6 +131,8 @@ def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the ove
         returns: record what the function returns, as `track_returns` does.
         system_metrics: sample processor, memory, disk, network and graphics cards while it is open: `True`, or how
             often, in seconds. By default root runs are sampled where the settings say so.
+        ranks: what processes that a launcher starts together record (torchrun, SLURM, MPI): `"children"` of one root
+            run, `"main"` the first of them alone, `"separate"` each for itself. By default what the settings say.
 
     Raises:
         OptionError: an option that does not exist, or a name in `params` that is no parameter.

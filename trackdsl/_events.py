@@ -27,8 +27,27 @@ class Event(msgspec.Struct, array_like=True, frozen=True):
     """Something that a program recorded. Times are nanoseconds since 1970, ids 16 bytes."""
 
 
+class Rank(msgspec.Struct, array_like=True, frozen=True):
+    """The place of a run among those of the processes that a launcher has started together.
+
+    `root` is the name of the run that they have in common as their parent, `launch` what the launcher is called and
+    calls this launch, `attempt` counts from 1.
+    """
+
+    root: str
+    rank: int
+    size: int
+    local_rank: Union[int, None]
+    node: str
+    launch: str
+    attempt: int
+
+
 class Open(Event, frozen=True, tag=1):
-    """A run begins. `site` is the function: qualified name, file, hash of its source."""
+    """A run begins. `site` is the function: qualified name, file, hash of its source.
+
+    With a `rank` its parent is nobody's: whoever delivers the first of these runs makes it.
+    """
 
     run: bytes
     parent: Union[bytes, None]
@@ -41,6 +60,7 @@ class Open(Event, frozen=True, tag=1):
     params: dict[str, Scalar]
     tags: dict[str, str]
     site: Union[tuple[str, str, str], None]
+    rank: Union[Rank, None] = None
 
 
 class Params(Event, frozen=True, tag=2):

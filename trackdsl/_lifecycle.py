@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from trackdsl import _artifacts, _context, _failure, settings
-from trackdsl._events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Scalar
+from trackdsl._events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Rank, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
 from trackdsl._run import AdoptedRun, Run
@@ -37,17 +37,21 @@ def open_run(
     site: tuple[str, str, str] | None,
     began: int | None = None,
     system_metrics: float = 0.0,
+    rank: Rank | None = None,
 ) -> Run:
-    """Begin a run: one event, and the handle. It may have begun earlier, at a time in nanoseconds."""
+    """Begin a run: one event, and the handle. It may have begun earlier, at a time in nanoseconds.
+
+    The parent of a `rank` is the run that the ranks of its launch have in common.
+    """
     index = 0 if parent is None else parent.next_index(name)
     path = name if parent is None else f"{parent.path}/{name}"
     run = Run(new_id(), name, parent, path, experiment, target)
     now = _now()
     run._began = now if began is None else began
     parent_id = None if parent is None else parent._id
-    if parent is None and experiment is None:
+    if experiment is None and (parent is None or rank is not None):
         tags = {**tags, EXPERIMENT_ID: settings.experiment_id() or ""}
-    event = Open(run._id, parent_id, experiment, name, word, path, index, run._began, params, tags, site)
+    event = Open(run._id, parent_id, experiment, name, word, path, index, run._began, params, tags, site, rank)
     payload = encode_safely(event)
     large = len(payload) > LARGE
     if large:
@@ -57,7 +61,7 @@ def open_run(
     target.append(payload, run, True)
     if large:
         _artifacts.keep_long(run, {**params, **tags})
-    if parent is None:
+    if parent is None or rank is not None:
         global newest_root
         newest_root = run
     if system_metrics:

@@ -27,6 +27,8 @@ class Options:
     tracking_uri: str | None = None
     #: How often they are sampled, in seconds; 0 for never, None where the settings say it.
     system_metrics: float | None = None
+    #: What the ranks of a launch record; None where the settings say it.
+    ranks: str | None = None
 
     @classmethod
     def checked(cls, word: str, name: str | None, given: Mapping[str, Any]) -> Options:
@@ -43,7 +45,7 @@ class Options:
                     f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
                 )
         given = dict(given)
-        for option in ("system_metrics", "tracking_uri"):
+        for option in ("system_metrics", "tracking_uri", "ranks"):
             if given.get(option) not in (None, ""):
                 try:
                     given[option] = settings.checked(option, given[option], f"{word}({option}=...)")

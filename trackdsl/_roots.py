@@ -11,9 +11,10 @@ from trackdsl import _context, settings
 from trackdsl._context import Scope
 from trackdsl._lifecycle import adopt_run
 from trackdsl._propagation import Context, inherited
+from trackdsl._ranks import records_nothing
 from trackdsl._run import Run
 from trackdsl._state import state
-from trackdsl._target import Target, target_for
+from trackdsl._target import NOWHERE, Target, target_for
 from trackdsl.distributed._surroundings import current_task
 from trackdsl.errors import TrackdslError, report
 
@@ -29,7 +30,7 @@ _PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 def place(
-    outer: Scope | None, tracking_uri: str | None, experiment: str | None
+    outer: Scope | None, tracking_uri: str | None, experiment: str | None, ranks: str | None = None
 ) -> tuple[Run | None, Target, str | None]:
     """Parent, target and MLflow experiment of a run that begins now.
 
@@ -37,6 +38,7 @@ def place(
         outer: the current scope.
         tracking_uri: as named by the word itself.
         experiment: as named by the word itself.
+        ranks: what the word itself says of the ranks of a launch.
 
     Returns:
         the parent (None for a root), the target, and the name of the MLflow experiment; None where its id counts.
@@ -52,6 +54,8 @@ def place(
     # Another store cannot hold a child of a run that it does not know: a root there.
     if experiment is None and (tracking_uri is not None or settings.experiment_id() is None):
         experiment = settings.experiment_name()
+    if records_nothing(ranks):
+        return None, NOWHERE, experiment
     return None, target_for(tracking_uri), experiment
 
 

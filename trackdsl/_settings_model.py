@@ -58,6 +58,8 @@ class Settings(CheckedSettings):
         secret_names: names whose values are masked, beside the well-known ones (`password`, `api_key`, …).
         public_names: names whose values are not masked, whatever they look like.
         system_metrics: sample processor, memory and so on of root runs: `True`, or how often, in seconds.
+        ranks: what processes that a launcher starts together record, such as those of torchrun: `children` of one root
+            run, `main` the first of them alone, `separate` each for itself.
 
     Raises:
         SettingsError: a setting or value that does not exist.
@@ -76,6 +78,7 @@ class Settings(CheckedSettings):
     secret_names: tuple[str, ...] = ()
     public_names: tuple[str, ...] = ()
     system_metrics: Union[bool, float] = False
+    ranks: Literal["children", "main", "separate"] = "children"
 
     @field_validator("tracking_uri")
     @classmethod

@@ -31,6 +31,8 @@ from trackdsl.journal._writer import Losing, Writer
 WATCH = 1_000_000_000
 #: Stands for a tracking URI where what is recorded stays in a folder of a test's.
 CAPTURED = "trackdsl-capture:"
+#: The same where it is not kept at all.
+DISCARDED = "trackdsl-nowhere:"
 #: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
 _getcwd = os.getcwd
 _DELETED = "what was not delivered when the journal was deleted, in the middle of this run"
@@ -59,7 +61,10 @@ class Target:
         ended: the id, the beginning and the end of each run that has ended since the journal was last seen to stand.
             A new journal repeats them: where the old one was deleted first, nobody else knows of these ends.
         deleted: the folders of journals that were deleted while they were written.
+        discards: what is recorded is not kept.
     """
+
+    discards = False
 
     __slots__ = (
         "_files",
@@ -255,6 +260,39 @@ class Target:
         return target_for, (self.uri, self.cwd)
 
 
+class _Nowhere(Target):
+    """Takes everything and keeps nothing: for processes that another one records for."""
+
+    __slots__ = ()
+
+    discards = True
+
+    def __init__(self) -> None:
+        super().__init__(DISCARDED, "/", deliver=False)
+        self.append = self._discard
+
+    def watch(self, now: int) -> None:
+        """See `Target`: there is nothing to look after."""
+        self.watch_at = now + WATCH
+
+    def close(self) -> None:
+        """See `Target`."""
+        self.open_runs = {}
+        self.ended.clear()
+
+    def reset_after_fork(self) -> None:
+        """See `Target`."""
+        self.close()
+
+    def _discard(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None: ...
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return target_for, (DISCARDED, "/")
+
+
+#: Where runs go that are not to be recorded, in processes where others are, or would be.
+NOWHERE: Target = _Nowhere()
+
 _targets: dict[tuple[str, str], Target] = {}
 #: Those that have a journal, also where `_targets` leads to them no longer: an open run keeps its own.
 _made: set[Target] = set()
@@ -270,6 +308,8 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     """
     if _override is not None:
         return _override
+    if uri == DISCARDED:
+        return NOWHERE
     cwd = cwd or _working_directory()
     key = (uri or settings.tracking_uri(), cwd)
     target = _targets.get(key)

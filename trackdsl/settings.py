@@ -15,6 +15,7 @@ that says something counts: `configure(...)`, the environment (a setting's varia
 | `secret_names` | `TRACKDSL_SECRET_NAMES`, separated by commas | none beside the well-known ones |
 | `public_names` | `TRACKDSL_PUBLIC_NAMES`, separated by commas | none |
 | `system_metrics` | `TRACKDSL_SYSTEM_METRICS`, `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING` | off |
+| `ranks` | `TRACKDSL_RANKS` | `children` |
 """  # noqa: E501 - a table's rows cannot be broken
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
 MODES = ("online", "offline", "disabled")
 DELIVERIES = ("process", "thread")
+RANKS = ("children", "main", "separate")
 _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
@@ -55,6 +57,8 @@ class Configured:
         secret_names: names whose values are masked, beside the well-known ones (`password`, `api_key`, …).
         public_names: names whose values are not masked, whatever they look like.
         system_metrics: how often to sample root runs, in seconds; 0 for never.
+        ranks: what processes that a launcher starts together record, such as those of torchrun: `children` of one root
+            run, `main` the first of them alone, `separate` each for itself.
     """
 
     tracking_uri: str | None = None
@@ -66,6 +70,7 @@ class Configured:
     secret_names: tuple[str, ...] | None = None
     public_names: tuple[str, ...] | None = None
     system_metrics: float | None = None
+    ranks: str | None = None
 
 
 NAMES = tuple(field.name for field in fields(Configured))
@@ -87,10 +92,11 @@ _DEFAULTS = {
     "secret_names": (),
     "public_names": (),
     "system_metrics": 0.0,
+    "ranks": "children",
 }
 #: How often the machine is sampled where nobody says it, as by MLflow, and at most, in seconds.
 _INTERVAL, _SHORTEST_INTERVAL = 10.0, 0.1
-_CHOICES = {"mode": MODES, "delivery": DELIVERIES}
+_CHOICES = {"mode": MODES, "delivery": DELIVERIES, "ranks": RANKS}
 
 
 class Found(NamedTuple):
@@ -267,6 +273,11 @@ def spool() -> Path | None:
     """The spool folder that the user named, or None for the default place."""
     named = look_up("spool").value
     return Path(named).expanduser().absolute() if named else None
+
+
+def ranks() -> str:
+    """`children`, `main` or `separate`: what the ranks of one launch record."""
+    return str(look_up("ranks").value)
 
 
 def told(name: str) -> Any:

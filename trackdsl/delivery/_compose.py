@@ -119,6 +119,20 @@ def run_tags(event: events.Open) -> dict[str, str]:
     return event.tags | {key: value for key, value in tags.items() if value}
 
 
+def rank_tags(rank: events.Rank) -> dict[str, str]:
+    """The tags of the run of a rank: its place in the launch."""
+    tags = {"trackdsl.rank": str(rank.rank), "trackdsl.node": rank.node}
+    if rank.local_rank is not None:
+        tags["trackdsl.local_rank"] = str(rank.local_rank)
+    return tags | launch_tags(rank)
+
+
+def launch_tags(rank: events.Rank) -> dict[str, str]:
+    """The tags of what the ranks of a launch have in common."""
+    tags = {"trackdsl.launch": rank.launch, "trackdsl.world_size": str(rank.size)}
+    return tags if rank.attempt == 1 else {**tags, "trackdsl.attempt": str(rank.attempt)}
+
+
 def artifact_tag(place: str, handler: str, sha256: str) -> tuple[str, str]:
     """The tag that tells how an artifact is read back: the handler that wrote it, and the hash of what runs code."""
     return f"{ARTIFACT_TAG}{place}", json.dumps({"handler": handler, **({"sha256": sha256} if sha256 else {})})

@@ -24,6 +24,7 @@ from trackdsl.delivery._run_writer import RunWriter
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints, Source
+from trackdsl.delivery._shared_roots import SharedRoots
 from trackdsl.delivery._sink import GONE, NotYet, Refused, RunBlocked, Sink
 from trackdsl.delivery._spacing import Spacing
 from trackdsl.delivery._tables import Tables
@@ -107,6 +108,7 @@ class Interpreter:
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
         self.creation = RunCreation(stream.note_refusal)
         self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, self._block_with)
+        self._roots = SharedRoots(stream, self.creation, self.writer, self.git)
         self.last_time = 0
         #: Tags for damage where no run was open: for the runs that are opened until they are delivered.
         self._untold: dict[str, str] = {}
@@ -293,6 +295,7 @@ class Interpreter:
         if status == GONE:
             check_experiment(sink, run.experiment_id, Refused("the run is deleted with it"))
         if status != "RUNNING":
+            self._roots.ended(sink, id_)
             self._runs.close(id_)  # The note of its end was lost.
             return
         pending = self.writer.outbox.of(id_, run)
@@ -302,6 +305,7 @@ class Interpreter:
         self._gather_samples(id_)
         self.writer.outbox.flush(sink, id_)
         self.writer.end(sink, run, "KILLED", time)
+        self._roots.ended(sink, id_)
         self._runs.close(id_)
 
     def _deliver(self, sink: Sink, event: events.AnyEvent, source: Source, in_doubt: bool) -> None:
@@ -331,7 +335,7 @@ class Interpreter:
             rest = self.creation.rest(run, _compose.process_tags(self._stream.origin) | _compose.run_tags(event))
             self._add_rest(event.run, run, rest)
         elif run is None:
-            parent, links = self._parents.find(sink, event)
+            parent, links = (self._parents if event.rank is None else self._roots).find(sink, event)
             tags = _compose.process_tags(self._stream.origin) | self.git.of_new_run(event.run)
             tags |= _compose.run_tags(event) | links
             run, rest = self.creation.create(sink, event, parent, tags, in_doubt=in_doubt)
@@ -340,6 +344,7 @@ class Interpreter:
             self._add_rest(event.run, run, rest)
             self._runs.add(event.run, run)
         self._parents.opened(event)
+        self._roots.began(sink, event.run)
         self.writer.write(sink, run, event, (), in_doubt=in_doubt)
 
     def _add_rest(self, id_: bytes, run: KnownRun, rest: _compose.Pending) -> None:
@@ -351,6 +356,8 @@ class Interpreter:
         if isinstance(event, events.Close):
             self._gather_samples(event.run)
         self.writer.write(sink, run, event, times, in_doubt=in_doubt)
+        if isinstance(event, events.Close):
+            self._roots.ended(sink, event.run)
 
     def _gather_samples(self, only: bytes | None = None) -> None:
         for id_, point in self.sampling.gather(only):
@@ -478,6 +485,7 @@ class Interpreter:
         if run is not None and isinstance(event, events.Close):
             with contextlib.suppress(RunBlocked):  # As for all of this run, nobody waits for that.
                 self.writer.end(sink, run, event.status, event.time)
+                self._roots.ended(sink, event.run)
             if run.open:
                 self._runs.close(event.run)
 

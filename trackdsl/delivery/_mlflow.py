@@ -19,7 +19,7 @@ from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._advice import advised
 from trackdsl.delivery._blocked import deleted_experiment
 from trackdsl.delivery._empty_database import artifact_root
-from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Refused, RunBlocked, Unavailable
+from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Found, Refused, RunBlocked, Unavailable
 from trackdsl.errors import told
 
 #: What the store answers for good; everything else may be different next time.
@@ -134,6 +134,14 @@ class MlflowSink:
         found = self._search(_ID_TAG, start, experiment_id)
         return [(run.data.tags[_ID_TAG], run.info.run_id, run.info.experiment_id) for run in found]
 
+    def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
+        """See `Sink`."""
+        with self._translated():
+            return [
+                Found(run.info.run_id, str(run.info.status), run.info.end_time or 0, dict(run.data.tags))
+                for run in self._pages([experiment_id], f"tags.`{tag}` = '{value}'", run_view_type=1)
+            ]
+
     def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
         """See `Sink`."""
         return [(run.info.run_id, run.data.tags[_ORPHAN_TAG]) for run in self._search(_ORPHAN_TAG, prefix, None)]
@@ -235,6 +243,11 @@ class MlflowSink:
 
             store.update_run_info(run_id, RunStatus.from_string(status), end, None)
 
+    def reopen_run(self, run_id: str) -> None:
+        """See `Sink`."""
+        with self._translated():
+            self._client.update_run(run_id, status="RUNNING")
+
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """See `Sink`."""
         with self._translated(), self._patiently():
@@ -312,16 +325,17 @@ class MlflowSink:
         with self._translated():
             places = [experiment_id] if experiment_id is not None else self._all_experiments()
             for first in range(0, len(places), 100):
-                token = None
-                while True:
-                    page = self._client.search_runs(
-                        places[first : first + 100], f"tags.`{tag}` LIKE '{start}%'", run_view_type=3, page_token=token
-                    )
-                    found += page
-                    token = page.token
-                    if not token:
-                        break
+                found += self._pages(places[first : first + 100], f"tags.`{tag}` LIKE '{start}%'", run_view_type=3)
         return found
+
+    def _pages(self, experiment_ids: list[str], wanted: str, *, run_view_type: int) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self._client.search_runs(experiment_ids, wanted, run_view_type=run_view_type, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
 
     def _all_experiments(self) -> list[str]:
         found: list[str] = []

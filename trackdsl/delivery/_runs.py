@@ -5,10 +5,12 @@ a <id> <MLflow run> <MLflow experiment>    opened by somebody else, who ends it 
 c <id>                                     closed
 m <id> <our id of its parent>              opened without its parent, of which nothing is known
 p <id>                                     has its parent after all
+l <id> <our id of its parent>              of a rank: its parent is that of all ranks of the launch
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,6 +52,7 @@ class RunMap:
 
     Attributes:
         orphans: runs that were, or are about to be, opened without their parents, with our ids of those.
+        ranks: runs of ranks, with our ids of the roots that they share with others.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -58,6 +61,7 @@ class RunMap:
         for id_, run in read_runs(directory):
             self._runs[id_] = run
         self.orphans = _read_orphans(directory)
+        self.ranks = _read_ranks(directory)
         if not _ends_with_a_line(directory):
             self._note("\n")
 
@@ -95,6 +99,12 @@ class RunMap:
         """Note that such a run has its parent after all."""
         del self.orphans[id_]
         self._note(f"p {id_.hex()}\n")
+
+    def note_rank(self, id_: bytes, root: bytes) -> None:
+        """Note that a run is that of a rank, before it is opened: its end may be that of the root."""
+        if self.ranks.get(id_) != root:
+            self.ranks[id_] = root
+            self._note(f"l {id_.hex()} {root.hex()}\n")
 
     def still_open(self) -> list[bytes]:
         """Ids of the runs that nobody has ended, latest first."""
@@ -154,6 +164,15 @@ def _read_orphans(directory: Path) -> dict[bytes, bytes]:
                 found.pop(bytes.fromhex(words[1]), None)
         except (ValueError, IndexError):
             continue
+    return found
+
+
+def _read_ranks(directory: Path) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for words in _lines(directory):
+        with contextlib.suppress(ValueError, IndexError):
+            if words[0] == "l":
+                found[bytes.fromhex(words[1])] = bytes.fromhex(words[2])
     return found
 
 

@@ -82,6 +82,23 @@ class Batch:
         return bool(self.params or self.tags or self.metrics)
 
 
+@dataclass(frozen=True)
+class Found:
+    """A run of a store.
+
+    Attributes:
+        run_id: the store's id of it.
+        status: `RUNNING`, or how it ended.
+        end: when it ended, in milliseconds since 1970; 0 where it did not.
+        tags: all that it has.
+    """
+
+    run_id: str
+    status: str
+    end: int
+    tags: dict[str, str]
+
+
 class Sink(Protocol):
     """A store that runs are delivered to.
 
@@ -117,6 +134,9 @@ class Sink(Protocol):
         Returns:
             for each our id, its run id and its experiment id.
         """
+
+    def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
+        """Runs of an experiment with a tag of exactly this value, without those that are deleted."""
 
     def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
         """Runs that miss a parent whose id, of ours, begins with `prefix`: their run ids, and our ids of the parents.
@@ -156,6 +176,9 @@ class Sink(Protocol):
 
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """End a run at `end`, in milliseconds since 1970."""
+
+    def reopen_run(self, run_id: str) -> None:
+        """Make a run that has ended one that is running."""
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """Store a file at `place`, or the content of a folder below it."""

@@ -1,0 +1,76 @@
+"""What the processes of one launch record: children of a root that they have in common, or the first of them alone.
+
+The root's id follows from what the launcher shares and from its name: the n-th root of a name of every rank is the same
+run, without a word between them. No process opens it: the delivery of each makes it where it is not there, and the
+last one ends it; see `delivery/_shared_roots.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import NamedTuple
+
+from trackdsl import _launch, settings
+from trackdsl._events import Rank
+from trackdsl._launch import Launch
+from trackdsl._run import Run
+from trackdsl._target import Target, overridden
+
+_ID_LENGTH = 16
+#: How many roots of a name this process has begun in a launch and an experiment.
+_begun: dict[tuple[str, str, str, str], itertools.count[int]] = {}
+
+
+class Shared(NamedTuple):
+    """Where the run of a rank goes.
+
+    Attributes:
+        root: the run that the ranks have in common.
+        rank: the place of this one among them.
+        name: of the run of this rank.
+    """
+
+    root: Run
+    rank: Rank
+    name: str
+
+
+def records_nothing(chosen: str | None) -> bool:
+    """Whether this process is to record nothing, as another one of its launch records for all.
+
+    Args:
+        chosen: what the run that begins says of ranks; None where the settings say it.
+    """
+    launch = _launch.current()
+    return launch is not None and launch.rank != 0 and _records(chosen) == "main" and not overridden()
+
+
+def shared(name: str, experiment: str | None, target: Target, chosen: str | None) -> Shared | None:
+    """Where a root run goes in a process that is a rank of a launch; None where it is an ordinary root.
+
+    Args:
+        name: of the root.
+        experiment: its MLflow experiment.
+        target: where it is recorded.
+        chosen: what it says of ranks; None where the settings say it.
+    """
+    launch = _launch.current()
+    if launch is None or not target.delivers or _records(chosen) != "children":
+        return None
+    id_ = _id_of_root(launch, experiment or "", name, target)
+    root = Run(id_, name, None, name, experiment, target)
+    rank = Rank(name, launch.rank, launch.size, launch.local_rank, launch.node, launch.shown, launch.attempt)
+    return Shared(root, rank, f"rank-{launch.rank}")
+
+
+def _records(chosen: str | None) -> str:
+    return chosen or settings.ranks()
+
+
+def _id_of_root(launch: Launch, experiment: str, name: str, target: Target) -> bytes:
+    key = (launch.key, experiment, name, target.uri)
+    number = next(_begun.setdefault(key, itertools.count()))
+    # Without the store's address, which the machines of a launch may know by other names.
+    text = "\0".join((launch.key, experiment, name, str(number)))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_ID_LENGTH]
