@@ -60,7 +60,7 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
 def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has a working directory and a spool of its own, and leaves no setting behind."""
     for name in list(os.environ):
-        if name.startswith(("TRACKDSL_", "MLFLOW_")):
+        if name.startswith(("TRACKDSL_", "MLFLOW_")) or name == "COLUMNS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("TRACKDSL_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setenv("TRACKDSL_MODE", "offline")

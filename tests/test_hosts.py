@@ -15,7 +15,7 @@ import pytest
 
 from trackdsl._process import read_origin
 from trackdsl.cli._hosts import relatives
-from trackdsl.cli._journals import look
+from trackdsl.delivery._journals import look
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._mounts import FileSystem, file_system
 

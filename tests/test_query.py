@@ -552,18 +552,68 @@ def test_a_long_history(sqlite_store: str) -> None:
 
 
 def test_which_run_is_meant(zoo: str) -> None:
-    """A run is found by its ids, the beginning of one, or its name; what fits none or several is an error."""
+    """A run is found by its ids, the beginning of one, or its name; what fits none is an error."""
     frame = trackdsl.runs("churn", name="run-1")
     run_id, own = frame["run_id"][0], frame["id"][0]
     for text in (run_id, own, run_id[:8], "run-1"):
         assert trackdsl.tree(text).run_id == run_id
-    with pytest.raises(RunNotFound, match="fits several runs"):
-        trackdsl.tree("leaf")
     for text in ("nobody", "'; DELETE FROM runs; --", "0" * 32):
         with pytest.raises(RunNotFound, match="no run"):
             trackdsl.tree(text)
     with pytest.raises(QueryError, match="is no run"):
         trackdsl.tree(3)
+
+
+def test_the_newest_of_a_name(zoo: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Where a name fits several runs the one that began last is meant, and one line of the log says which."""
+    leaves = trackdsl.runs(name="leaf")
+    assert len(leaves) > 1
+    newest = leaves.sort_values(["start", "id"])["run_id"].iloc[-1]
+    for _ in range(2):
+        assert trackdsl.tree("leaf").run_id == newest
+    assert trackdsl.compare("leaf", "run-1").runs[0] == newest
+    (line,) = [record.getMessage() for record in caplog.records if "leaf" in record.getMessage()]
+    assert newest in line
+    assert "`trackdsl ls`" in line
+    ids = [id_[:4] for id_ in leaves["run_id"]]
+    assert all(trackdsl.tree(id_).run_id.startswith(id_) for id_ in ids if ids.count(id_) == 1)
+
+
+@pytest.mark.parametrize("reader", [DatabaseReader, PagedReader])
+def test_roots_first(zoo: str, reader: Any) -> None:
+    """Runs without a parent come before all others, however late those began, and not where an order is asked for."""
+    mlflow = client(zoo)
+    arguments = (mlflow, mlflow._tracking_client.store) if reader is DatabaseReader else (mlflow,)
+    asked = Question.of(reader(*arguments), None, None, None, {})
+    newest_first = asked.ask(None)
+    found = [run.run_id for run in asked.ask(None, roots_first=True)]
+    roots = [run.run_id for run in newest_first if run.parent is None]
+    assert found == [*roots, *(run.run_id for run in newest_first if run.parent is not None)]
+    assert found != [run.run_id for run in newest_first]
+    for most in (1, len(roots), len(roots) + 2):
+        assert [run.run_id for run in asked.ask(most, roots_first=True)] == found[:most]
+    ordered = Question.of(asked.reader, None, None, "start", {})
+    oldest_first = [run.run_id for run in ordered.ask(None)]
+    assert [run.run_id for run in ordered.ask(None, roots_first=True)] == oldest_first
+
+
+@pytest.mark.parametrize(
+    ("asked", "right"),
+    [
+        ("accuracy DSC", "accuracy DESC"),
+        ("metrics.accuracy dec", "metrics.accuracy DESC"),
+        ("start descending", "start DESC"),
+        ("accuracy asec", "accuracy ASC"),
+        ("-accuracy", "accuracy DESC"),
+        ("accuracy DESC, lr", "['accuracy DESC', 'lr']"),
+    ],
+)
+def test_orders_that_are_nearly_right(zoo: str, asked: str, right: str) -> None:
+    """Another word for ASC or DESC is no part of a name: the error gives the order that was meant."""
+    with pytest.raises(QueryError) as caught:
+        trackdsl.runs("churn", order_by=asked)
+    assert caught.value.suggestion == right
+    assert right in str(caught.value)
 
 
 def test_at_a_server(shared_server: Server) -> None:

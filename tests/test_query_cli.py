@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -16,12 +17,28 @@ import pytest
 from click.testing import CliRunner, Result
 
 import trackdsl
-from trackdsl import experiment, settings, stage
+from trackdsl import QueryError, experiment, settings, stage
 from trackdsl.cli import main
 
-from .conftest import PATIENCE, client, deliver
+from .conftest import PATIENCE, StartProgram, client, deliver
 
 HOSTILE = "a\nb\x1b[31m [red]x[/] '; DROP TABLE runs; \u202e"
+
+
+LONG = "a name that goes on and on, " + "for-ever-and-ever-" * 10
+
+
+@stage("fails")
+def fails(message: str, deep: int = 0) -> None:
+    """Fails, some levels further in if asked to, with two lines of a message."""
+    if deep:
+        further_in(message, deep)
+    raise ValueError(f"no {message}\nreally")
+
+
+def further_in(message: str, deep: int) -> None:
+    """Calls `fails` in turn, so that no line of the traceback repeats the one before."""
+    fails.__wrapped__(message, deep - 1)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +58,12 @@ def database(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str
                 run.log_params({"lr": number / 10, "model": "rf"})
                 with stage("train") as train:
                     train.log_metric("accuracy", [0.5, 0.9, math.nan][number])
+        with contextlib.suppress(ValueError), experiment("churn", run_name=LONG, tags={LONG: LONG}) as run:
+            run.log_params({LONG: LONG})
+            run.log_metric(LONG[:100], 0.5)
+            fails(LONG)
+        with contextlib.suppress(ValueError), experiment("churn", run_name="deep") as run:
+            fails("deep", 300)
         with experiment("other", run_name=HOSTILE) as run:
             run.log_params({"p": HOSTILE, "many": "x" * 500, **{f"q{n}": n for n in range(10)}})
             run.set_tag("t", HOSTILE)
@@ -92,7 +115,7 @@ def test_ls(ask: Any, database: str) -> None:
     few = as_json(ask("ls", "--max", "2", "--json"))
     assert (len(few["runs"]), few["more"]) == (2, True)
     assert "--max 0" in ask("ls", "--max", "2").stdout
-    assert len(as_json(ask("ls", "--max", "0", "--json"))["runs"]) == 7
+    assert len(as_json(ask("ls", "--max", "0", "--json"))["runs"]) == 11
     assert {run["experiment"] for run in as_json(ask("ls", "churn", "other", "--json"))["runs"]} == {"churn", "other"}
     assert ask("ls", "churn", "--where", "metrics.accuracy > 2").stdout == "No runs.\n"
 
@@ -136,6 +159,77 @@ def test_compare(ask: Any) -> None:
     assert sorted(value for value in values if value is not None) == [0.5, 0.9]
 
 
+def test_ls_shows_roots_first(ask: Any) -> None:
+    """Without an order runs without a parent come first, also where there is no room for the others."""
+    found = as_json(ask("ls", "churn", "--json"))["runs"]
+    assert [run["parent"] is None for run in found] == sorted((run["parent"] is None for run in found), reverse=True)
+    assert {run["name"] for run in found[:5]} == {"deep", LONG[:250], "pipeline-2", "pipeline-1", "pipeline-0"}
+    few = as_json(ask("ls", "churn", "--max", "2", "--json"))
+    assert (few["runs"], few["more"]) == (found[:2], True)
+    by_path = as_json(ask("ls", "churn", "--order-by", "path", "--json"))["runs"]
+    assert [run["path"] for run in by_path][-2:] == ["pipeline-2", "pipeline-2/train"]
+
+
+def test_an_empty_experiment_says_where_runs_are(ask: Any) -> None:
+    """`ls` of an experiment without runs names those that hold some."""
+    text = ask("ls", "Default").stdout
+    assert text.startswith("No runs in 'Default'. There are runs in ")
+    assert "'churn'" in text
+    assert "'other'" in text
+    assert as_json(ask("ls", "Default", "--json")) == {"runs": [], "more": False}
+
+
+def test_failures(ask: Any) -> None:
+    """`show` prints the traceback of a failed run with its line breaks, `tree` the exception beside the status."""
+    (first, *_) = as_json(ask("ls", "churn", "--where", "run_name = 'fails'", "--order-by", "start", "--json"))["runs"]
+    text = ask("show", first["run_id"]).stdout
+    section = text.partition("\nexception\n")[2].splitlines()
+    assert section[0] == "Traceback (most recent call last):"
+    assert section[-2:] == [f"ValueError: no {LONG}", "really"]
+    assert '    raise ValueError(f"no {message}\\nreally")' in section
+    assert "traceback" not in text.partition("\nexception\n")[0]
+    assert "exception" not in ask("show", "pipeline-0").stdout
+    lines = ask("tree", "deep").stdout.splitlines()
+    assert ["  FAILED  " in line and "  ValueError: no deep" in line for line in lines] == [True, True]
+    assert "ValueError" not in ask("tree", "pipeline-1").stdout
+    branch = as_json(ask("tree", "deep", "--json"))
+    assert branch["failure"] == branch["children"][0]["failure"] == "ValueError: no deep"
+    assert as_json(ask("tree", "pipeline-1", "--json"))["failure"] is None
+
+
+def test_a_traceback_that_no_tag_can_hold(ask: Any) -> None:
+    """Of a long traceback `show` prints all, from the file that is kept beside the tag."""
+    (found,) = as_json(ask("ls", "--where", "run_name = 'fails'", "--order-by", "start DESC", "--max", "1", "--json"))[
+        "runs"
+    ]
+    tag = found["tags"]["trackdsl.exception.traceback"]
+    text = ask("show", found["run_id"]).stdout.partition("\nexception\n")[2]
+    assert len(tag) < len(text)
+    assert "… [" not in text
+    assert text.endswith("ValueError: no deep\nreally\n")
+
+
+@pytest.mark.parametrize("name", ["churn", None])
+def test_tables_fit_80_columns(ask: Any, name: str | None) -> None:
+    """With `COLUMNS=80` no table is wider than that, long names or not, and every id stands whole in it."""
+    runs = as_json(ask("ls", "churn", "--json"))["runs"]
+    long = next(run for run in runs if run["name"].startswith("a name"))
+    shown = [long["run_id"][:8], *(run["run_id"][:8] for run in runs)]
+    lines = ask("ls", *([name] if name else []), COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [word for word in shown if not any(line.startswith(word + " ") for line in lines)] == []
+    assert any("…" in line for line in lines)
+    assert len(lines) < 60
+    for words, ids in (
+        (["show", long["run_id"]], [long["run_id"], long["id"]]),
+        (["compare", long["run_id"], "pipeline-0"], []),
+        (["tree", long["run_id"]], []),
+    ):
+        text = ask(*words, COLUMNS="80").stdout.partition("\nexception\n")[0]
+        assert max(map(len, text.splitlines())) <= 80
+        assert all(id_ in text for id_ in ids)
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_nothing_that_runs_hold_is_obeyed(ask: Any, terminal: bool) -> None:
     """Newlines, escape sequences, markup and changes of direction in names and values are shown, never done."""
@@ -163,13 +257,47 @@ def test_mistakes(ask: Any, tmp_path: Path) -> None:
     assert "Write `=`" in ask("ls", "--where", "metrics.accuracy == 1", code=1).output
     assert "did you mean `accuracy`" in ask("ls", "churn", "--order-by", "acuracy", code=1).output
     assert "there is no run" in ask("show", "nobody", code=1).output
-    assert "fits several runs" in ask("tree", "train", code=1).output
     assert "two runs" in ask("compare", "pipeline-0", code=1).output
     ask("show", code=2)
     ask("compare", code=2)
     result = CliRunner().invoke(main, ["ls"])
     assert (result.exit_code, list(Path.cwd().iterdir())) == (1, [])
     assert "does not exist" in result.output
+
+
+def test_what_waits_is_not_said_to_be_missing(
+    tmp_path: Path, sqlite_store: str, start: StartProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While events wait for a store no run, metric, experiment or database of it is said not to exist."""
+    monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
+    fresh = f"sqlite:///{tmp_path}/fresh.db"
+    for uri in (sqlite_store, fresh):
+        code, _, err = start(WAITING, TRACKDSL_TRACKING_URI=uri).finish()
+        assert (code, err) == (0, "")
+    asked = [["show", "root"], ["tree", "root"], ["compare", "root", "other"], ["ls", "waits"],
+             ["ls", "Default"], ["ls"], ["show", "root", "--tracking-uri", fresh]]  # fmt: skip
+    before = dict(os.environ)
+    for words in asked:
+        result = CliRunner().invoke(main, words)
+        assert "3 events wait for delivery to this store" in result.output
+        assert "`trackdsl sync` delivers them" in result.output
+        assert "not exist" not in result.output
+        assert "there is no" not in result.output
+    os.environ.clear()
+    os.environ.update(before)
+    for question in (lambda: trackdsl.best(None, "loss"), lambda: trackdsl.runs(loss__gt=1, experiment="waits")):
+        with pytest.raises(QueryError, match="events wait"):
+            question()
+    nowhere = CliRunner().invoke(main, ["ls", "--tracking-uri", f"sqlite:///{tmp_path}/nowhere.db"])
+    assert "does not exist" in nowhere.output
+
+
+WAITING = """
+    from trackdsl import experiment
+
+    with experiment("waits", run_name="root") as run:
+        run.log_metric("loss", 1.0)
+"""
 
 
 def test_as_a_program(database: str) -> None:
@@ -179,6 +307,16 @@ def test_as_a_program(database: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("train") == 3
+
+
+def test_the_newest_is_named_once(database: str) -> None:
+    """Where a name fits several runs, one line of the errors says which one is shown; the output is the run alone."""
+    command = [sys.executable, "-m", "trackdsl.cli", "tree", "train", "--json", "--tracking-uri", database]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["run_id"] in done.stderr
+    assert done.stderr.startswith("trackdsl: 3 runs are called 'train'; this is the newest")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["ls", "show", "tree", "compare"])

@@ -24,10 +24,10 @@ from click.testing import CliRunner
 from trackdsl import _events as events
 from trackdsl._process import read_origin
 from trackdsl.cli import main
-from trackdsl.cli._journals import look
 from trackdsl.delivery import _environment
 from trackdsl.delivery._client import ensure_running, wake
 from trackdsl.delivery._durability import Durability
+from trackdsl.delivery._journals import look
 from trackdsl.delivery._process import take_lock
 from trackdsl.delivery._servers import folder_of, server_of
 from trackdsl.delivery._thread import serve

@@ -143,6 +143,7 @@ def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: fl
     import mlflow
 
     from trackdsl.delivery import flush
+    from trackdsl.delivery._journals import absent
 
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     found, reason = _looked(look, client, asked)
@@ -156,7 +157,7 @@ def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: fl
                 reason=reason,
             )
     if found is None:
-        raise ArtifactError(f"there is no model {asked!r}: {reason}", path=asked)
+        raise ArtifactError(absent(f"the model {asked!r}", uri, f"there is no model {asked!r}: {reason}"), path=asked)
     return found, client
 
 

@@ -205,6 +205,8 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     from mlflow import MlflowClient, artifacts
     from mlflow.exceptions import MlflowException
 
+    from trackdsl.delivery._journals import absent
+
     uri = tracking_uri or (run._target.uri if isinstance(run, Run) else target_for(settings.tracking_uri()).uri)
     client = MlflowClient(tracking_uri=uri)
     id_ = run.run_id if isinstance(run, Run) else getattr(getattr(run, "info", None), "run_id", run)
@@ -223,9 +225,11 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
         else:
             path = Path(artifacts.download_artifacts(**where, dst_path=str(folder), tracking_uri=uri))
     except (MlflowException, OSError) as error:
-        raise ArtifactError(f"run {id_} has no artifact {place!r}: {mask_text(told(error))}", path=place) from None
+        missing = f"run {id_} has no artifact {place!r}: {mask_text(told(error))}"
+        raise ArtifactError(absent(f"artifact {place!r} of run {id_}", uri, missing), path=place) from None
     if not path.exists() or (model is None and path.name != Path(place).name):
-        raise ArtifactError(f"run {id_} has no artifact {place!r}", path=place)
+        missing = f"run {id_} has no artifact {place!r}"
+        raise ArtifactError(absent(f"artifact {place!r} of run {id_}", uri, missing), path=place)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ArtifactError(f"{place!r} leads out of the run's folder", path=place)
     refuse_links(path, place)

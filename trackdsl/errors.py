@@ -299,8 +299,17 @@ def report(cause: str, message: str, *, key: str | None = None) -> None:
     """
     if _strict:
         raise TrackingFault(mask(message), cause=cause)
-    seen = f"{cause}:{key}"
-    if seen not in _reported:
+    note(message, key=f"{cause}:{key}")
+
+
+def note(message: str, *, key: str) -> None:
+    """Say something that is no fault, and that the user probably wants to know: one warning for each key.
+
+    Args:
+        message: what it is, and what to do about it.
+        key: what makes it distinct from other notes.
+    """
+    if key not in _reported:
         if len(_reported) < 10_000:
-            _reported.add(seen)
+            _reported.add(key)
         logger.warning(message)

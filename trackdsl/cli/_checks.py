@@ -21,8 +21,9 @@ from trackdsl._secrets import mask_prose
 from trackdsl._tracking_server import VERSIONS
 from trackdsl._version import __version__
 from trackdsl.cli._hosts import other_hosts, summary
-from trackdsl.cli._journals import WAY_OUT, look
+from trackdsl.cli._journals import WAY_OUT
 from trackdsl.cli._status import ago, is_delivering, size
+from trackdsl.delivery._journals import look
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.journal import _spool
 

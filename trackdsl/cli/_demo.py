@@ -17,7 +17,8 @@ import trackdsl
 from trackdsl import settings
 from trackdsl._secrets import mask_prose
 from trackdsl._target import target_for
-from trackdsl.cli._journals import look
+from trackdsl.cli._console import output
+from trackdsl.delivery._journals import look
 from trackdsl.journal import _spool
 
 if TYPE_CHECKING:
@@ -114,16 +115,12 @@ def _errors() -> list[str]:
 
 
 def _show(uri: str, started: int) -> None:
-    from rich.console import Console
-
     from trackdsl.delivery._process import prepare_environment
     from trackdsl.query._store import opened
     from trackdsl.query._tree import tree_of
 
     prepare_environment()
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=120)
+    console = output(width_of_pipes=120)
     with opened(uri) as reader:
         roots = _read_back(reader, started)
         for root in roots:

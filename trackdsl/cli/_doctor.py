@@ -13,13 +13,12 @@ import click
 
 from trackdsl.cli import _checks
 from trackdsl.cli._checks import Finding, Setting
+from trackdsl.cli._console import output
 from trackdsl.cli._journals import place
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Wide enough that nothing is broken where the output goes to a file or another program.
-_WIDTH_OF_PIPES = 1000
 _MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "problem": ("✘", "red")}
 
 
@@ -71,13 +70,8 @@ def _waiting(what: str) -> Iterator[None]:
 
 
 def _print(settings: list[Setting], findings: list[Finding], problems: int) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH_OF_PIPES)
-    _print_settings(console, settings)
-    _print_findings(console, findings)
+    _print_settings(output(), settings)
+    _print_findings(output(), findings)
     if problems:
         click.echo(f"{problems} problem{'s' * (problems > 1)} to mend.")
     elif any(finding.about == "other hosts" for finding in findings):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackdsl.cli._journals import Journal
 from trackdsl.delivery._backlog import bytes_between
+from trackdsl.delivery._journals import Journal
 from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.delivery._servers import is_starting, last_answer
 from trackdsl.journal._lock import is_held, is_written

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackdsl.cli._journals import Journal, look
 from trackdsl.delivery._client import wake
+from trackdsl.delivery._journals import Journal, look
 from trackdsl.journal import _spool
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._mounts import FileSystem, boot_id, file_system

@@ -6,7 +6,7 @@ What `--json` prints is stable: fields may come, none go. A number that is none 
 |---|---|
 | `ls` | `{"runs": [run, …], "more": whether there are more than `--max`}` |
 | `show` | a run: `run_id`, `id`, `name`, `experiment`, `status`, `start`, `end`, `duration`, `parent`, `path`, `params`, `metrics`, `tags`; times in ISO 8601, seconds, parameters as text |
-| `tree` | `run_id`, `id`, `name`, `status`, `start`, `duration`, `params`, `metrics`, `tags`, `children` |
+| `tree` | `run_id`, `id`, `name`, `status`, `start`, `duration`, `failure`, `params`, `metrics`, `tags`, `children` |
 | `compare` | `{"runs": [{"run_id", "name"}, …], "differences": [{"kind", "name", "values"}, …], "same": how many}` |
 """  # noqa: E501 - a table's rows cannot be broken
 
@@ -16,31 +16,37 @@ import contextlib
 import json
 import logging
 import math
+import shlex
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import click
 
 from trackdsl._http import bound_requests
+from trackdsl._secrets import mask_prose
+from trackdsl.cli._console import output
+from trackdsl.cli._run_tables import print_run, print_runs
+from trackdsl.delivery._compose import place_of_text
+from trackdsl.delivery._limits import fit_key
 from trackdsl.delivery._process import prepare_environment
-from trackdsl.errors import QueryError, TrackingServerError
+from trackdsl.errors import QueryError, TrackingServerError, told
 from trackdsl.query import _shown
 from trackdsl.query._compare import Comparison, compare
-from trackdsl.query._found import FoundRun
+from trackdsl.query._found import FoundRun, Search
 from trackdsl.query._frame import paths_of
 from trackdsl.query._one import asked_for
+from trackdsl.query._paged import PagedReader
 from trackdsl.query._runs import Question
 from trackdsl.query._store import opened
 from trackdsl.query._tree import RunTree, tree
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-#: Wide enough that nothing is broken where the output goes to a file or another program.
-_WIDTH_OF_PIPES = 1000
-_SHOWN = 6
-_LONG = 40
+#: So many experiments that hold runs are named where the asked ones hold none.
+_MOST_NAMED = 10
+#: What tells of the exception that ended a run.
+_TRACEBACK = "trackdsl.exception.traceback"
 
 
 def ls(
@@ -64,15 +70,16 @@ def ls(
     """
     with _asking(), opened(tracking_uri) as reader:
         asked = Question.of(reader, list(experiments) or None, where, list(order_by) or None, {})
-        found = asked.ask(most + 1 if most else None)
+        found = asked.ask(most + 1 if most else None, roots_first=True)
         shown, more = (found[:most], len(found) > most) if most else (found, False)
         paths = paths_of(shown, reader) if as_json else {}
+        empty = "" if shown or as_json else _why_empty(asked, where)
     if as_json:
         _echo_json({"runs": [_run(run, asked.names, paths) for run in shown], "more": more})
     elif not shown:
-        click.echo("No runs.")
+        click.echo(empty)
     else:
-        _print_runs(shown, asked.names)
+        print_runs(shown, asked.names)
         if more:
             click.echo(f"There are more than these {most}: --max 0 shows all.")
 
@@ -82,10 +89,13 @@ def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
     with _asking(), asked_for([run], tracking_uri) as (reader, (found,)):
         experiments = {one.id: one.name for one in reader.experiments(deleted=True)}
         structure = _run(found, experiments, paths_of([found], reader))
+        traceback = None if as_json else _traceback(found, reader)
     if as_json:
         _echo_json(structure)
-    else:
-        _print_run({**structure, "metrics": dict(sorted(found.metrics.items()))})
+        return
+    # As they are, where JSON has no numbers for them; and the traceback by itself, with its line breaks.
+    tags = {key: value for key, value in structure["tags"].items() if key != _TRACEBACK}
+    print_run({**structure, "tags": tags, "metrics": dict(sorted(found.metrics.items()))}, traceback)
 
 
 def show_tree(run: str, tracking_uri: str | None, *, whole: bool, as_json: bool) -> None:
@@ -95,7 +105,7 @@ def show_tree(run: str, tracking_uri: str | None, *, whole: bool, as_json: bool)
     if as_json:
         _echo_json(_branch(found))
     else:
-        _console().print(found)
+        output().print(found)
 
 
 def show_comparison(runs: Sequence[str], tracking_uri: str | None, *, everything: bool, as_json: bool) -> None:
@@ -105,7 +115,47 @@ def show_comparison(runs: Sequence[str], tracking_uri: str | None, *, everything
     if as_json:
         _echo_json(_comparison(found))
     else:
-        _console().print(found)
+        output().print(found)
+
+
+def _why_empty(asked: Question, where: str | None) -> str:
+    """What to say where there are no runs: what waits for the store, or where runs are."""
+    from trackdsl.delivery._journals import what_waits_for
+
+    if waiting := what_waits_for(asked.reader.client.tracking_uri):
+        return f"No runs yet: {waiting}"
+    named = ", ".join(repr(_shown.printable(name)) for name in asked.names.values())
+    if where:
+        return "No runs."
+    holders = list(islice(_experiments_with_runs(asked.reader), _MOST_NAMED + 1))
+    if not holders:
+        return "No runs."
+    listed = ", ".join(repr(_shown.printable(name)) for name in holders[:_MOST_NAMED])
+    more = " and more" if len(holders) > _MOST_NAMED else ""
+    return f"No runs in {named}. There are runs in {listed}{more}: `trackdsl ls {shlex.quote(holders[0])}`."
+
+
+def _experiments_with_runs(reader: PagedReader) -> Iterator[str]:
+    for one in reader.experiments():
+        if next(iter(reader.search(Search((one.id,), limit=1))), None) is not None:
+            yield one.name
+
+
+def _traceback(run: FoundRun, reader: PagedReader) -> str | None:
+    """The traceback of the exception that ended a run, also where a tag holds only a part of it."""
+    known = run.tags.get(_TRACEBACK)
+    place = place_of_text("tags", _TRACEBACK)
+    if known is None or fit_key(f"trackdsl.truncated.{place}") not in run.tags:
+        return known
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
+            path = reader.client.download_artifacts(run.run_id, place, folder)
+            return Path(path).read_text(encoding="utf-8")
+    except (MlflowException, OSError) as error:
+        reason = mask_prose(told(error)).partition("\n")[0]
+        return f"{known}\n(the whole of it is {place}, which cannot be read: {reason})"
 
 
 @contextlib.contextmanager
@@ -121,13 +171,6 @@ def _asking() -> Iterator[None]:
         raise click.ClickException(_shown.printable(str(error))) from None
     finally:
         logging.disable(before)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=_WIDTH_OF_PIPES)
 
 
 def _echo_json(structure: Any) -> None:
@@ -166,6 +209,7 @@ def _branch(top: RunTree) -> dict[str, Any]:
             "status": run.status,
             "start": run.start,
             "duration": run.duration,
+            "failure": run.failure,
             "params": dict(sorted(run.params.items())),
             "metrics": _numbers(run.metrics),
             "tags": dict(sorted(run.tags.items())),
@@ -185,64 +229,3 @@ def _comparison(found: Comparison) -> dict[str, Any]:
         ],
         "same": found.same,
     }
-
-
-def _print_runs(runs: Sequence[FoundRun], experiments: Mapping[str, str]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    several = len({run.experiment_id for run in runs}) > 1
-    table = Table(show_edge=False, pad_edge=False)
-    titles = ["run", "name", *(["experiment"] if several else []), "status", "started", "took", "params", "metrics"]
-    for title in titles:
-        table.add_column(title, overflow="fold", no_wrap=title in ("run", "status"))
-    for run in runs:
-        experiment = [Text(_shown.printable(experiments.get(run.experiment_id, "")))] if several else []
-        table.add_row(
-            _shown.short(run.run_id),
-            Text(_shown.printable(run.name)),
-            *experiment,
-            Text(run.status, _shown.colour(run.status)),
-            _local(run.start),
-            _shown.duration(run.duration) if run.end is not None else "-",
-            Text(_few([f"{_shown.printable(key)}={_brief(text)}" for key, text in sorted(run.params.items())])),
-            Text(
-                _few([f"{_shown.printable(key)} {_shown.number(value)}" for key, value in sorted(run.metrics.items())])
-            ),
-        )
-    _console().print(table)
-
-
-def _print_run(run: Mapping[str, Any]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for _ in range(2):
-        table.add_column(overflow="fold")
-    for field in ("run_id", "id", "name", "experiment", "status", "start", "duration", "parent", "path"):
-        value = _shown.duration(run[field]) if field == "duration" else run[field]
-        if value is not None:
-            table.add_row(field, Text(_shown.printable(str(value))))
-    for kind in ("params", "metrics", "tags"):
-        if run[kind]:
-            table.add_row(Text(f"\n{kind}", "bold"))
-        for name, value in run[kind].items():
-            shown = repr(value) if kind == "metrics" else _shown.printable(str(value))
-            table.add_row(Text(f"  {_shown.printable(name)}"), Text(shown))
-    _console().print(table)
-
-
-def _local(milliseconds: int | None) -> str:
-    try:
-        return "-" if milliseconds is None else f"{datetime.fromtimestamp(milliseconds / 1000):%Y-%m-%d %H:%M:%S}"
-    except (OverflowError, ValueError, OSError):
-        return "-"
-
-
-def _few(texts: Sequence[str]) -> str:
-    return "\n".join(texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"… {len(texts) - _SHOWN} more"])
-
-
-def _brief(text: str) -> str:
-    return _shown.printable(text if len(text) <= _LONG else f"{text[: _LONG - 1]}…")

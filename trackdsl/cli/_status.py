@@ -13,16 +13,18 @@ import click
 
 from trackdsl._events import SCHEMA
 from trackdsl._secrets import mask_prose
+from trackdsl.cli._console import output
 from trackdsl.cli._hosts import Host, other_hosts, summary
-from trackdsl.cli._journals import MOST_COUNTED, WAY_OUT, Journal, look, place
+from trackdsl.cli._journals import WAY_OUT, place
 from trackdsl.delivery._blocked import read_blocked
+from trackdsl.delivery._journals import MOST_COUNTED, Journal, look
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
 
-#: Wide enough that no address and no message is broken where the output goes to a file or another program.
-_WIDTH_OF_PIPES = 1000
 #: The first part of a journal's name, and what divides it from the rest.
 _NAME_WIDTH = 21
+#: In narrower ones a journal's name is broken there.
+_NARROW = 200
 
 
 def show(named: Path | None, *, as_json: bool) -> None:
@@ -120,7 +122,6 @@ def _print_hosts(hosts: list[Host]) -> None:
 
 
 def _print_table(journals: list[Journal], unsure: Collection[Path] = ()) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -128,13 +129,11 @@ def _print_table(journals: list[Journal], unsure: Collection[Path] = ()) -> None
     for title in ("program", "goes to", "waiting", "since", "remarks"):
         # Folded, never cut: an address or an error that ends in dots helps nobody.
         table.add_column(title, overflow="fold", min_width=_NAME_WIDTH if title == "program" else None)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH_OF_PIPES)
+    console = output()
     for journal in journals:
         program, *others = _cells(journal, sure=journal.directory not in unsure)
         # Broken such that the first part of its name can be copied, which is enough to name it.
-        program += "\n" + journal.directory.name.replace("-", "-\n" if console.is_terminal else "-", 1)
+        program += "\n" + journal.directory.name.replace("-", "-\n" if console.width < _NARROW else "-", 1)
         table.add_row(*(Text(cell) for cell in (program, *others)))
     console.print(table)
 

@@ -19,11 +19,12 @@ import click
 
 from trackdsl.cli._goals import Goals
 from trackdsl.cli._hosts import other_hosts, summary
-from trackdsl.cli._journals import WAY_OUT, Journal, look, place
+from trackdsl.cli._journals import WAY_OUT, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery import _losses
 from trackdsl.delivery._client import wake
 from trackdsl.delivery._environment import Handed, current, hand_over, is_taken
+from trackdsl.delivery._journals import Journal, look
 from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment, take_lock
 from trackdsl.journal._files import open_regular

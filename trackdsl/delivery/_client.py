@@ -169,8 +169,10 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
         if time.monotonic() >= give_up:
             progress = read_progress(target.writer.directory)
             reason = progress.error if progress is not None else None
+            if settings.mode() == "offline":
+                reason = "the mode is offline, and `trackdsl sync` delivers what was recorded"
             raise RunNotReady(
-                f"run {id_.hex()} does not exist at MLflow yet: {reason or 'it was not delivered in time'}. "
+                f"run {id_.hex()} is not at MLflow yet: {reason or 'it was not delivered in time'}. "
                 "`trackdsl status` shows what is waiting.",
                 run=id_.hex(),
                 reason=reason,

@@ -171,12 +171,12 @@ class _Names:
         keys = self.reader.keys(self.experiments)
         names = [name for kind in ("metrics", "params") for name in sorted(keys[kind])]
         nearest = suggestion_for(key, [*names, *_attributes.COLUMNS, *sorted(keys["tags"])])
-        raise QueryError(
+        missing = (
             f"{word}: no run has a metric, parameter or tag {key!r}{nearest.text} Write metrics__{key}, params__{key} "
-            f"or tags__{key} for one that none has yet.",
-            argument=word,
-            suggestion=nearest.name,
+            f"or tags__{key} for one that none has yet."
         )
+        message = self.reader.absent(f"{word}: a metric, parameter or tag {key!r}", missing)
+        raise QueryError(message, argument=word, suggestion=nearest.name)
 
 
 def _condition(word: str, value: Any, names: _Names) -> Condition:

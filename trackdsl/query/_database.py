@@ -147,6 +147,7 @@ class DatabaseReader(PagedReader):
             SqlRun.experiment_id.in_([int(id_) for id_ in wanted.experiments]),
             SqlRun.lifecycle_stage == "active",
             *conditions,
+            *_with_or_without_parent(wanted.roots),
         ).order_by(*order)
         return statement if wanted.limit is None else statement.limit(wanted.limit)
 
@@ -188,6 +189,17 @@ def _of_runs() -> Any:
 
     columns = (SqlRun.run_uuid, SqlRun.name, SqlRun.experiment_id, SqlRun.status, SqlRun.start_time, SqlRun.end_time)
     return select(*columns).select_from(SqlRun)
+
+
+def _with_or_without_parent(roots: bool | None) -> Iterator[Any]:
+    """The condition of `Search.roots`."""
+    from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
+    from sqlalchemy import select
+
+    if roots is not None:
+        of_run: Any = select(SqlTag.value).where(SqlTag.run_uuid == SqlRun.run_uuid, SqlTag.key == PARENT_TAG)
+        has_parent = of_run.where(SqlTag.value != "").exists()
+        yield ~has_parent if roots else has_parent
 
 
 def _joined(column: Any, experiments: tuple[str, ...]) -> Any:

@@ -82,12 +82,14 @@ class Search:
         where: a filter in MLflow's words.
         order_by: in MLflow's words; then the newest first.
         limit: how many will be asked for, None for all.
+        roots: only runs without a parent (`True`), only runs with one (`False`), or both (`None`).
     """
 
     experiments: tuple[str, ...]
     where: str = ""
     order_by: tuple[str, ...] = ()
     limit: int | None = None
+    roots: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _points(metric: str, run: FoundRun, reader: PagedReader) -> list[Point]:
 
     name = next((one for one in (metric, fit_key(metric)) if one in run.metrics), None)
     if name is None:
-        raise no_metric(metric, sorted(run.metrics))
+        raise no_metric(metric, sorted(run.metrics), reader)
     return sorted(reader.history(run.run_id, name), key=lambda point: (point.time, point.step))
 
 

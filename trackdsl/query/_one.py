@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from trackdsl._run import AdoptedRun, Run
-from trackdsl.errors import QueryError, RunNotFound
+from trackdsl.errors import QueryError, RunNotFound, note
 from trackdsl.query import _shown
 from trackdsl.query._found import FoundRun
 from trackdsl.query._paged import PagedReader
@@ -31,10 +31,10 @@ def asked_for(asked: Sequence[Any], tracking_uri: str | None) -> Iterator[tuple[
 
 
 def find(asked: Any, reader: PagedReader) -> FoundRun:
-    """The run that is meant.
+    """The run that is meant; of several with the same name, the newest.
 
     Raises:
-        RunNotFound: there is none, or there are several.
+        RunNotFound: there is none, or the beginning of an id fits several.
     """
     if isinstance(asked, AdoptedRun):
         asked = asked.mlflow_run_id
@@ -43,7 +43,15 @@ def find(asked: Any, reader: PagedReader) -> FoundRun:
     text = getattr(getattr(asked, "info", None), "run_id", None) or getattr(asked, "run_id", asked)
     if not isinstance(text, str) or not text:
         raise QueryError(f"{asked!r} is no run: give a Run, its id, or its name.", argument="run")
-    return _only(text, _fitting(text, reader))
+    if by_id := _by_id(text, reader):
+        return _only(text, by_id)
+    if named := reader.named(text, _SHOWN + 1):
+        return _newest(text, named)
+    missing = (
+        f"there is no run {text!r}: give its id, MLflow's or trackdsl's, the first four characters of it or more, or "
+        "its name. `trackdsl ls` lists runs."
+    )
+    raise RunNotFound(reader.absent(f"run {text!r}", missing), argument="run")
 
 
 def _recorded(run: Run, reader: PagedReader) -> FoundRun:
@@ -56,23 +64,31 @@ def _recorded(run: Run, reader: PagedReader) -> FoundRun:
     return found[0]
 
 
-def _fitting(text: str, reader: PagedReader) -> list[FoundRun]:
-    """Some of the runs that a text may mean, the surest meaning first."""
+def _by_id(text: str, reader: PagedReader) -> list[FoundRun]:
+    """Some of the runs whose id a text is, or the beginning of it."""
     found = reader.with_id(text) if _ID.fullmatch(text) else []
     if not found and _BEGINNING.fullmatch(text):
         found = reader.beginning_with(text, _SHOWN + 1)
-    return found or reader.named(text, _SHOWN + 1)
+    return found
 
 
 def _only(text: str, found: list[FoundRun]) -> FoundRun:
     if len(found) == 1:
         return found[0]
-    if not found:
-        raise RunNotFound(
-            f"there is no run {text!r}: give its id, MLflow's or trackdsl's, the first four characters of it or more, "
-            "or its name. `trackdsl ls` lists runs.",
-            argument="run",
-        )
     named = ", ".join(f"{run.run_id} ({_shown.printable(run.name)})" for run in found[:_SHOWN])
     more = " and more" if len(found) > _SHOWN else ""
     raise RunNotFound(f"{text!r} fits several runs: {named}{more}. Give more of the id.", argument="run")
+
+
+def _newest(name: str, found: list[FoundRun]) -> FoundRun:
+    """The newest of the runs of a name; which one it is, is said once where there are several."""
+    newest = max(found, key=lambda run: (run.start or 0, run.id or ""))
+    if len(found) > 1:
+        count = f"more than {_SHOWN}" if len(found) > _SHOWN else len(found)
+        shown = _shown.printable(name)
+        note(
+            f"trackdsl: {count} runs are called {shown!r}; this is the newest, {newest.run_id}, begun "
+            f"{_shown.moment(newest.start)}. Give the id of another one: `trackdsl ls` lists them.",
+            key=f"newest:{name}",
+        )
+    return newest

@@ -14,6 +14,15 @@ from trackdsl.query._grammar import has_place, quoted_key
 from trackdsl.query._paged import PagedReader
 
 _CLAUSE = re.compile(r"\s*(?P<name>.+?)(?:\s+(?P<way>ASC|DESC))?\s*", re.IGNORECASE | re.DOTALL)
+#: Other words for the two.
+_WAYS = {
+    "ASCENDING": "ASC",
+    "DESCENDING": "DESC",
+    "INCREASING": "ASC",
+    "DECREASING": "DESC",
+    "UP": "ASC",
+    "DOWN": "DESC",
+}
 _KIND = re.compile(r"(?P<kind>metric|param|parameter|tag)s?\.(?P<key>.+)", re.DOTALL)
 _ATTRIBUTE = re.compile(r"(?:attributes?|attr|run)\.(?P<key>.+)", re.DOTALL)
 _MLFLOW_ATTRIBUTES = ("artifact_uri", "created", "end_time", "run_id", "run_name", "start_time", "status", "user_id")
@@ -45,7 +54,8 @@ def _clause(text: str, reader: PagedReader, experiments: tuple[str, ...]) -> str
         bare = _bare(attribute["key"]) if attribute is not None else name
         if bare in _MLFLOW_ATTRIBUTES:
             return f"attributes.{bare} {way}"
-        raise _unknown(text, bare, _MLFLOW_ATTRIBUTES, "attributes.")
+        _check_way(text)
+        raise _unknown(text, bare, _MLFLOW_ATTRIBUTES, "attributes.", reader)
     if name in IN_MLFLOW:
         return f"{IN_MLFLOW[name]} {way}"
     if name in COLUMNS:
@@ -71,22 +81,46 @@ def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...
                 f"order_by: MLflow has no way to name {key!r}; sort the frame by {f'{kind}.{key}'!r} instead.",
                 argument="order_by",
             )
+    _check_way(text)
     keys = reader.keys(experiments)
     if not any(keys.values()):  # There are no runs, and any order will do.
         return IN_MLFLOW["start"]
     known = [one for kind in kinds for one in sorted(keys[kind])]
-    raise _unknown(text, key, known, "" if len(kinds) > 1 else f"{kinds[0]}.")
+    raise _unknown(text, key, known, "" if len(kinds) > 1 else f"{kinds[0]}.", reader)
 
 
-def _unknown(text: str, key: str, known: Sequence[str], prefix: str) -> QueryError:
+def _unknown(text: str, key: str, known: Sequence[str], prefix: str, reader: PagedReader) -> QueryError:
     nearest = suggestion_for(key, known)
     named = ", ".join(map(_shown.printable, known[:20]))
     there = f"There are: {named}{' …' if len(known) > 20 else ''}." if known else "There is nothing of that kind."
+    missing = f"order_by={text!r}: no run has {key!r}{nearest.text} {there}"
     return QueryError(
-        f"order_by={text!r}: no run has {key!r}{nearest.text} {there}",
+        reader.absent(f"order_by={text!r}: {key!r}", missing),
         argument="order_by",
         suggestion=None if nearest.name is None else f"{prefix}{nearest.name}",
     )
+
+
+def _check_way(text: str) -> None:
+    """Refuse what was meant for an order, and would be taken for a part of the name.
+
+    Raises:
+        QueryError: another word stands where ASC or DESC may stand, or a minus before the name.
+    """
+    name, _, word = text.strip().rpartition(" ")
+    way = _WAYS.get(word.upper()) or suggestion_for(word.upper(), ("ASC", "DESC")).name
+    if name and way is not None and way != word.upper():
+        right = f"{name.strip()} {way}"
+        message = f"order_by={text!r}: {word!r} is no order; did you mean {right!r}? There are ASC and DESC."
+    elif text.strip().startswith("-"):
+        right = f"{text.strip().lstrip('-').strip()} DESC"
+        message = f"order_by={text!r}: a minus is no order; write {right!r}."
+    elif "," in text:
+        right = str([part.strip() for part in text.split(",")])
+        message = f"order_by={text!r}: give several names as a list: order_by={right}."
+    else:
+        return
+    raise QueryError(message, argument="order_by", suggestion=right)
 
 
 def _bare(key: str) -> str:

@@ -26,6 +26,17 @@ class PagedReader:
     def __init__(self, client: Any) -> None:
         self.client = client
 
+    def absent(self, what: str, otherwise: str) -> str:
+        """The message for what the store does not have: it may be among the events that wait for delivery to it.
+
+        Args:
+            what: the thing that was asked for.
+            otherwise: the message where nothing waits.
+        """
+        from trackdsl.delivery._journals import absent
+
+        return absent(what, self.client.tracking_uri, otherwise)
+
     def experiments(self, *, deleted: bool = False) -> list[FoundExperiment]:
         """The store's experiments, deleted ones only when asked to."""
         found: list[FoundExperiment] = []
@@ -40,7 +51,7 @@ class PagedReader:
     def search(self, wanted: Search) -> Iterator[FoundRun]:
         """Runs, in order; no more of them are read than are taken."""
         for page in self._pages(wanted):
-            yield from page
+            yield from (run for run in page if wanted.roots is None or wanted.roots == (run.parent is None))
 
     def with_ids(self, run_ids: Sequence[str]) -> list[FoundRun]:
         """Runs by MLflow's ids, deleted ones too; what is not there is left out."""
@@ -116,7 +127,7 @@ class PagedReader:
         if not wanted.experiments:
             return
         token = None
-        size = min(_PAGE, wanted.limit or _PAGE)
+        size = _PAGE if wanted.roots is not None else min(_PAGE, wanted.limit or _PAGE)
         while True:
             page = self.client.search_runs(
                 list(wanted.experiments),

@@ -179,10 +179,10 @@ def _known_metric(metric: str, reader: PagedReader, asked: Question) -> str:
     for name in (metric, fit_key(metric)):
         if has_place(name) and reader.has_key("metrics", name, tuple(asked.names)):
             return name
-    raise no_metric(metric, sorted(reader.keys(tuple(asked.names))["metrics"]))
+    raise no_metric(metric, sorted(reader.keys(tuple(asked.names))["metrics"]), reader)
 
 
-def no_metric(metric: str, known: Sequence[str]) -> QueryError:
+def no_metric(metric: str, known: Sequence[str], reader: PagedReader) -> QueryError:
     """What to say of a metric that is not there."""
     nearest = suggestion_for(metric, known)
     there = (
@@ -190,9 +190,8 @@ def no_metric(metric: str, known: Sequence[str]) -> QueryError:
         if known
         else "There are none."
     )
-    return QueryError(
-        f"there is no metric {metric!r}{nearest.text} {there}", argument="metric", suggestion=nearest.name
-    )
+    message = reader.absent(f"the metric {metric!r}", f"there is no metric {metric!r}{nearest.text} {there}")
+    return QueryError(message, argument="metric", suggestion=nearest.name)
 
 
 @dataclass(frozen=True)
@@ -236,22 +235,31 @@ class Question:
         whole = " AND ".join(part for part in (where, *pushed) if part)
         return cls(reader, names, whole, order_in_mlflow(order_by, reader, ids), read)
 
-    def ask(self, most: int | None) -> list[FoundRun]:
+    def ask(self, most: int | None, *, roots_first: bool = False) -> list[FoundRun]:
         """The runs.
 
         Args:
             most: how many at most.
+            roots_first: those without a parent before all others, where no order was asked for.
         """
         if not _is_count(most):
             raise QueryError(f"max_results is a number of runs, not {most!r}.", argument="max_results")
-        return [] if most == 0 else list(islice(self.passing(most), most))
+        if most == 0:
+            return []
+        if not roots_first or self.order_by:
+            return list(islice(self.passing(most), most))
+        found = list(islice(self.passing(most, roots=True), most))
+        left = None if most is None else most - len(found)
+        return found if left == 0 else found + list(islice(self.passing(left, roots=False), left))
 
-    def passing(self, most: int | None = None, order: tuple[str, ...] | None = None) -> Iterator[FoundRun]:
-        """The runs, one by one."""
+    def passing(
+        self, most: int | None = None, order: tuple[str, ...] | None = None, roots: bool | None = None
+    ) -> Iterator[FoundRun]:
+        """The runs, one by one; `roots` is as in `Search`."""
         from tqdm import tqdm
 
         limit = None if self.conditions else most
-        wanted = Search(tuple(self.names), self.where, self.order_by if order is None else order, limit)
+        wanted = Search(tuple(self.names), self.where, self.order_by if order is None else order, limit, roots)
         found = self.reader.search(wanted)
         for run in tqdm(found, desc="trackdsl: reading runs", unit=" runs", delay=1.0, disable=None, leave=False):
             if all(condition.holds(run) for condition in self.conditions):
@@ -288,6 +296,6 @@ def _experiment(name: str, reader: PagedReader) -> FoundExperiment:
     names = [one.name for one in known]
     nearest = suggestion_for(name, names)
     there = f"There are: {', '.join(map(repr, names[:20]))}{' …' if len(names) > 20 else ''}."
-    raise ExperimentNotFound(
-        f"there is no experiment {name!r}{nearest.text} {there}", argument="experiment", suggestion=nearest.name
-    )
+    missing = f"there is no experiment {name!r}{nearest.text} {there}"
+    message = reader.absent(f"the experiment {name!r}", missing)
+    raise ExperimentNotFound(message, argument="experiment", suggestion=nearest.name)

@@ -130,13 +130,15 @@ def _check_file(uri: str) -> None:
         QueryError: it is not.
     """
     from trackdsl.delivery import _sqlite
+    from trackdsl.delivery._journals import absent
 
     path = _sqlite.sqlite_path(uri)
     if path is None or path == ":memory:":
         return
     where = "give tracking_uri= or TRACKDSL_TRACKING_URI, or go to the folder that the program ran in"
     if not os.path.exists(path):
-        raise QueryError(f"there are no runs: the database {path} does not exist; {where}.", argument="tracking_uri")
+        missing = f"there are no runs: the database {path} does not exist; {where}."
+        raise QueryError(absent(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri")
     try:
         with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
             found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
@@ -145,7 +147,8 @@ def _check_file(uri: str) -> None:
             f"{path} cannot be read as a database of MLflow's: {error}.", argument="tracking_uri"
         ) from None
     if found is None:
-        raise QueryError(f"{path} holds no runs of MLflow's: {where}.", argument="tracking_uri")
+        missing = f"{path} holds no runs of MLflow's: {where}."
+        raise QueryError(absent(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri")
     now = _sqlite.identity(uri)
     if now is not None and _files.setdefault(uri, now) != now:
         _files[uri] = now

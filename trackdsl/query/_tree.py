@@ -23,6 +23,8 @@ _STYLE = (
 )
 #: How many values of a run are shown beside its name.
 _SHOWN = 8
+#: In characters: messages may hold whole tables.
+_LONGEST_FAILURE = 200
 _WIDE = 1_000_000
 
 
@@ -53,6 +55,15 @@ class RunTree:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     children: tuple[RunTree, ...] = field(default=())
+
+    @property
+    def failure(self) -> str | None:
+        """The exception that ended it, as the last line of a traceback has it; None where it finished."""
+        kind = self.tags.get("trackdsl.exception.type")
+        if kind is None or self.status == "FINISHED":
+            return None
+        message = self.tags.get("trackdsl.exception.message", "").partition("\n")[0]
+        return f"{kind}: {message}" if message else kind
 
     def walk(self) -> Iterator[RunTree]:
         """This run, then all below it: each before its children.
@@ -185,8 +196,8 @@ def _few(texts: list[str]) -> list[str]:
     return texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"… {len(texts) - _SHOWN} more"]
 
 
-def _brief(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:59]}…"
+def _brief(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def _label(run: RunTree) -> Text:
@@ -197,6 +208,8 @@ def _label(run: RunTree) -> Text:
         (_shown.printable(run.name) or "unnamed", "bold"), "  ", (run.status, _shown.colour(run.status))
     )
     label.append(f"  {_shown.duration(run.duration)}")
+    if run.failure is not None:
+        label.append(f"  {_shown.printable(_brief(run.failure, _LONGEST_FAILURE))}", "red")
     for text in params:
         label.append(f"  {text}", "dim")
     for text in metrics:
@@ -207,6 +220,8 @@ def _label(run: RunTree) -> Text:
 def _html_label(run: RunTree) -> str:
     params, metrics = _values(run)
     values = "".join(f' <span class="value">{_shown.markup(text)}</span>' for text in (*params, *metrics))
+    if run.failure is not None:
+        values = f' <span class="red">{_shown.markup(_brief(run.failure, _LONGEST_FAILURE))}</span>{values}'
     return (
         f'<b title="{_shown.markup(run.run_id)}">{_shown.markup(run.name)}</b> '
         f'<span class="{_shown.colour(run.status)}">{_shown.markup(run.status)}</span> '

@@ -1,0 +1,26 @@
+"""Where tables are printed: as wide as the terminal, or as `COLUMNS` says, or without any limit that matters."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Wide enough that nothing is broken where the output goes to a file or another program.
+_WIDTH_OF_PIPES = 1000
+
+
+def output(width_of_pipes: int = _WIDTH_OF_PIPES) -> Console:
+    """The console for the output of a command.
+
+    Args:
+        width_of_pipes: the width where there is no terminal, and the environment says none.
+    """
+    from rich.console import Console
+
+    made = Console(highlight=False, markup=False)
+    if made.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return made
+    return Console(highlight=False, markup=False, width=width_of_pipes)

@@ -1,0 +1,227 @@
+"""What a spool holds, read from outside: nothing is changed, and no journal is kept from its writer or deliverer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trackdsl import _uris
+from trackdsl._process import Origin, read_origin
+from trackdsl._secrets import mask_prose
+from trackdsl.delivery._backlog import bytes_between, end_of
+from trackdsl.delivery._progress import Progress, read_progress
+from trackdsl.journal import _spool
+from trackdsl.journal._files import open_regular
+from trackdsl.journal._lock import is_held
+from trackdsl.journal._reader import START, Position, Reader, missing_segments
+
+#: Events are counted one by one, and `trackdsl status` has to be quick.
+MOST_COUNTED = 10_000
+#: A store that has not answered for so long may be gone for good, in nanoseconds.
+_LONG = 3_600_000_000_000
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A journal as it was found.
+
+    Attributes:
+        directory: its folder.
+        origin: who writes it; None where that file is damaged.
+        alive: whether that program still runs.
+        progress: how far delivery has come.
+        end: behind the last event.
+        newer: the version of its events, where this trackdsl is too old to read them.
+        damage: why nothing of it can be read, or None.
+    """
+
+    directory: Path
+    origin: Origin | None
+    alive: bool
+    progress: Progress
+    end: Position
+    newer: int | None
+    damage: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why no delivery of this version will ever touch it, or None."""
+        if self.damage is not None:
+            return "unreadable"
+        if self.origin is None:
+            return "damaged-origin"
+        return None if self.newer is None else "newer-version"
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is left to do: a dead program's journal is to be finished even where all was delivered."""
+        if self.problem or not self.alive:
+            return True
+        return self.progress.position < self.end or self.progress.deferred > 0
+
+    @property
+    def target(self) -> str | None:
+        """The tracking URI, without credentials."""
+        return None if self.origin is None else mask_prose(self.origin.uri)
+
+    @property
+    def wrong_target(self) -> str | None:
+        """What is wrong with the tracking URI, where that can be seen."""
+        return None if self.origin is None else _uris.mistake(self.origin.uri)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it is doubtful that it will ever be delivered to where it goes."""
+        since = self.progress.blocked_since
+        hopeless = self.origin is None or self.wrong_target is not None or self.progress.set_aside > 0
+        return hopeless or bool(since and time.time_ns() - since > _LONG)
+
+    @property
+    def source(self) -> str | None:
+        """The program's file, without credentials."""
+        return None if self.origin is None else mask_prose(self.origin.source)
+
+    @property
+    def program(self) -> str:
+        """The program, for people."""
+        if self.origin is None:
+            return f"the journal {self.directory.name}"
+        return f"{self.source} (pid {self.origin.pid})"
+
+    @property
+    def since(self) -> int | None:
+        """From when on it waits, in nanoseconds since 1970: since delivery fails, or since it was made."""
+        return self.progress.blocked_since or (None if self.origin is None else self.origin.time)
+
+    @property
+    def error(self) -> str:
+        """What delivery said last, without credentials."""
+        return mask_prose(self.progress.error)
+
+    @property
+    def brief_error(self) -> str:
+        """Its first line: a database's error brings the whole statement along."""
+        return self.error.partition("\n")[0]
+
+    def bytes_left(self) -> int:
+        """Bytes of events that are not delivered."""
+        return bytes_between(self.directory, self.progress.position, self.end)
+
+    def missing(self) -> list[str]:
+        """What is gone of it: the segments, and ends of segments, that delivery did not find, or will not."""
+        gone = [] if self.problem else missing_segments(self.directory, self.progress.position)
+        if gone and (read_progress(self.directory) or Progress()).position != self.progress.position:
+            gone = []  # Delivery has removed them in the meantime.
+        return [*self.progress.missing, *(f"segment {number}" for number in gone)]
+
+    def count(self) -> tuple[int, int]:
+        """How many events wait, up to `MOST_COUNTED`, and how many were lost before they could be written."""
+        if self.problem:
+            return 0, 0
+        reader = Reader(self.directory, self.progress.position)
+        waiting = lost = 0
+        try:
+            # A file of it may be gone by now.
+            with contextlib.suppress(OSError):
+                waiting = sum(entry.event is not None for entry in reader.read(MOST_COUNTED, writer_alive=self.alive))
+                lost = reader.lost()
+            return waiting, lost
+        finally:
+            reader.close()
+
+
+def look(spool: Path) -> Iterator[Journal]:
+    """The journals of a spool, oldest first."""
+    for directory, problem in _spool.look_through(spool):
+        journal = _read(directory) if problem is None else _unread(directory, problem)
+        if journal is not None:
+            yield journal
+
+
+def what_waits_for(uri: str) -> str:
+    """How many events for a store wait for their delivery, and what to do about it, in a sentence.
+
+    Args:
+        uri: the tracking URI, made absolute.
+
+    Returns:
+        the sentence; empty where nothing waits: then nothing more will come of what was recorded.
+    """
+    events, programs = 0, []
+    with contextlib.suppress(OSError, RuntimeError):  # Without a spool nothing waits.
+        spool = _spool.named_path()
+        for journal in look(spool) if (spool / _spool.JOURNALS).is_dir() else ():
+            if journal.origin is None or _place_of(journal.origin.uri) != _place_of(uri) or not journal.waits:
+                continue
+            count = journal.count()[0] or journal.progress.deferred
+            events += count
+            programs += [journal.program] if count else []
+    if not events:
+        return ""
+    more = f" and {len(programs) - 1} more" if len(programs) > 1 else ""
+    verb = "1 event waits" if events == 1 else f"{events:,} events wait"
+    return f"{verb} for delivery to this store, from {programs[0]}{more}: `trackdsl sync` delivers them."
+
+
+def absent(what: str, uri: str, otherwise: str) -> str:
+    """The message for what a store does not have: it may be among the events that wait for delivery to it.
+
+    Args:
+        what: the thing that was asked for.
+        uri: the tracking URI of the store, made absolute.
+        otherwise: the message where nothing waits.
+    """
+    waiting = what_waits_for(uri)
+    return f"{what} is not at MLflow, or not yet: {waiting}" if waiting else otherwise
+
+
+def _place_of(uri: str) -> str:
+    """A tracking URI for comparing: without credentials, and a slash at its end."""
+    return re.sub(r"//[^/]*@", "//", uri).rstrip("/")
+
+
+def _read(directory: Path) -> Journal | None:
+    origin = read_origin(directory)
+    try:
+        # In this order: what a dead program left is all there once its lock is seen free.
+        alive = is_held(directory / "lock")
+        progress = _progress_of(directory)
+        found = Journal(
+            directory, origin, alive, progress, end_of(directory), _newer_schema(directory, progress.position)
+        )
+    except OSError as error:
+        found = _unread(directory, reason_of(error))
+    # A journal that was finished in the middle of this look is gone, and nothing of the above counts.
+    return found if directory.is_dir() else None
+
+
+def _unread(directory: Path, why: str) -> Journal:
+    return Journal(directory, None, False, Progress(), START, None, why)
+
+
+def _progress_of(directory: Path) -> Progress:
+    progress = read_progress(directory)
+    path = directory / "progress"
+    if progress is None and os.path.lexists(path):
+        os.close(open_regular(path, os.O_RDWR))  # Too short is no matter: delivery makes it longer.
+    return progress or Progress()
+
+
+def reason_of(error: OSError) -> str:
+    """What is wrong, and with which file."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what
+
+
+def _newer_schema(directory: Path, position: Position) -> int | None:
+    reader = Reader(directory, position)
+    try:
+        next(reader.read(1, writer_alive=True), None)
+        return reader.newer_schema
+    finally:
+        reader.close()
