@@ -21,6 +21,8 @@ def output(width_of_pipes: int = _WIDTH_OF_PIPES) -> Console:
     from rich.console import Console
 
     made = Console(highlight=False, markup=False)
-    if made.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+    # GNU readline puts both into the environment, without being asked: that says nothing of a pipe.
+    asked = os.environ.get("COLUMNS", "").isdigit() and "LINES" not in os.environ
+    if made.is_terminal or asked:
         return made
     return Console(highlight=False, markup=False, width=width_of_pipes)

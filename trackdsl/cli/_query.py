@@ -17,22 +17,19 @@ import json
 import logging
 import math
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import click
 
 from trackdsl._http import bound_requests
-from trackdsl._secrets import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.cli._run_tables import print_run, print_runs
 from trackdsl.delivery._compose import place_of_text
 from trackdsl.delivery._limits import fit_key
 from trackdsl.delivery._process import prepare_environment
-from trackdsl.errors import QueryError, TrackingServerError, told
+from trackdsl.errors import QueryError, TrackingServerError
 from trackdsl.query import _shown
 from trackdsl.query._compare import Comparison, compare
 from trackdsl.query._found import FoundRun, Search
@@ -40,7 +37,7 @@ from trackdsl.query._frame import paths_of
 from trackdsl.query._one import asked_for
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._runs import Question
-from trackdsl.query._store import opened
+from trackdsl.query._store import opened, text_of
 from trackdsl.query._tree import RunTree, tree
 
 #: So many experiments that hold runs are named where the asked ones hold none.
@@ -147,15 +144,8 @@ def _traceback(run: FoundRun, reader: PagedReader) -> str | None:
     place = place_of_text("tags", _TRACEBACK)
     if known is None or fit_key(f"trackdsl.truncated.{place}") not in run.tags:
         return known
-    from mlflow.exceptions import MlflowException
-
-    try:
-        with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-            path = reader.client.download_artifacts(run.run_id, place, folder)
-            return Path(path).read_text(encoding="utf-8")
-    except (MlflowException, OSError) as error:
-        reason = mask_prose(told(error)).partition("\n")[0]
-        return f"{known}\n(the whole of it is {place}, which cannot be read: {reason})"
+    whole = text_of(reader, run.run_id, place)
+    return f"{known}\n(the whole of it is {place}, which cannot be read)" if whole is None else whole
 
 
 @contextlib.contextmanager

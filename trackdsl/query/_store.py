@@ -7,6 +7,7 @@ import os
 import socket
 import sqlite3
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -56,6 +57,17 @@ def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
         raise QueryError(
             f"the runs at {mask_prose(uri)} cannot be read: {mask_prose(told(error))}", argument="tracking_uri"
         ) from None
+
+
+def text_of(reader: PagedReader, run_id: str, place: str) -> str | None:
+    """The text of an artifact; None where it cannot be read."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
+            return Path(reader.client.download_artifacts(run_id, place, folder)).read_text(encoding="utf-8")
+    except Exception as error:
+        if not _is_the_stores(error):
+            raise
+        return None
 
 
 def _place(tracking_uri: str | None) -> str:
