@@ -32,7 +32,14 @@ PATIENCE = 90.0
 
 
 #: What concerns values alone: shown at SQLite always, and at a server by the slow tests.
-_OF_VALUES = {"test_returns.py", "test_arguments.py", "test_words.py", "test_reading.py", "test_models.py"}
+_OF_VALUES = {
+    "test_returns.py",
+    "test_arguments.py",
+    "test_words.py",
+    "test_reading.py",
+    "test_models.py",
+    "test_metric_values.py",
+}
 
 
 @pytest.hookimpl(tryfirst=True)

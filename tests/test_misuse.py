@@ -22,7 +22,7 @@ import pytest
 
 from trackdsl import Dataset, Ignore, Metric, Param, Secret, stage, track_returns
 from trackdsl._flatten import MAX_LEAVES, Flat
-from trackdsl._found import is_number
+from trackdsl._numbers import is_number
 from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import fields_of
 from trackdsl.handlers._registry import is_mock

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from trackdsl import _artifacts
 from trackdsl._datasets import record_input
-from trackdsl._record import append_tags, record_metrics, to_number
+from trackdsl._numbers import free_name
+from trackdsl._record import append_tags, record_metrics
 from trackdsl._run import Run
-from trackdsl._secrets import is_secret_name, mask_entry, mask_text
+from trackdsl._secrets import is_secret_name, mask_text
 from trackdsl.errors import report, told
-from trackdsl.handlers._registry import handler_for, handler_of, is_array_like, is_mock, offers
-from trackdsl.handlers.json import Repeats, name_of_key
-
-_MAX_DEPTH = 20
-#: How many leaves of what stands in a value more than once are told each time.
-_MAX_REPEATED = 2000
-_MAX_TYPES = 1000
+from trackdsl.handlers._registry import handler_of
 
 
 class Found:
@@ -105,95 +100,6 @@ class Numbers(Found):
 
     def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
         """Pass over."""
-
-
-#: Whether values of a type are numbers; None for one of which only each value can tell.
-_numeric: dict[type, bool | None] = {}
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is something that a metric can hold: also NumPy scalars, 0-d arrays and tensors, decimals."""
-    kind = type(value)
-    if kind is float or kind is int or kind is bool:
-        return True
-    try:
-        numeric = _numeric[kind]
-    except KeyError:
-        if len(_numeric) >= _MAX_TYPES:  # Each mock has a class of its own.
-            _numeric.clear()
-        numeric = _numeric[kind] = _is_numeric(kind)
-    if numeric is not None:
-        return numeric
-    try:
-        if is_array_like(kind) and not offers(kind, "as_integer_ratio") and value.shape != ():
-            return False
-        to_number(value)
-    except Exception:
-        return False
-    return True
-
-
-def _is_numeric(kind: type) -> bool | None:
-    """Recognised by what the type offers, not by its library: a value may load or compute what it is asked for."""
-    if issubclass(kind, (int, float)):
-        return True
-    if is_mock(kind):
-        return False
-    return None if is_array_like(kind) or offers(kind, "as_integer_ratio") else False
-
-
-def is_mapping(value: Any) -> bool:
-    """Whether a value has named parts, each of which is recorded by itself."""
-    kind = type(value)
-    if kind is dict:
-        return True
-    if kind is list or kind is tuple:
-        return False
-    try:
-        return handler_for(kind).children(value) is not None
-    except Exception:  # It is kept as what it is, not by its parts.
-        return False
-
-
-def leaves(value: Any, prefix: str, cut: Callable[[], None] | None = None) -> Iterator[tuple[str, Any]]:
-    """The parts of a structure that are none themselves, by their names joined with `/`; no name comes twice.
-
-    Args:
-        value: the structure.
-        prefix: put before every name.
-        cut: called where parts are left out, because they stand in the value over and over.
-    """
-    names: set[str] = set()
-    repeats = Repeats(_MAX_REPEATED)
-    for name, leaf in _leaves(value, prefix, (), repeats):
-        free = free_name(name, names)
-        names.add(free)
-        yield free, leaf
-    if repeats.exceeded and cut is not None:
-        cut()
-
-
-def _leaves(value: Any, prefix: str, around: tuple[int, ...], repeats: Repeats) -> Iterator[tuple[str, Any]]:
-    parts = mask_entry(handler_for(type(value)).children(value) or {})
-    if repeats.over(value, len(parts)):
-        return
-    inside = (*around, id(value))
-    for key, leaf in parts.items():
-        key = name_of_key(key)
-        name = f"{prefix}{key}"
-        if is_secret_name(key) or len(around) >= _MAX_DEPTH or not is_mapping(leaf):
-            yield name, leaf
-        elif id(leaf) not in inside:  # One that holds itself has been told already.
-            yield from _leaves(leaf, f"{name}/", inside, repeats)
-
-
-def free_name(name: str, taken: Container[str]) -> str:
-    """A name, or with a number where it is taken."""
-    free, count = name, 1
-    while free in taken:
-        count += 1
-        free = f"{name}#{count}"
-    return free
 
 
 def _exists(path: Path) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 from trackdsl import _context, _lifecycle
-from trackdsl._record import record_metric
+from trackdsl._record import NOT_GIVEN, record_metric
 from trackdsl._roots import run_around, run_outside
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._state import state
@@ -41,43 +41,75 @@ def last() -> Run | None:
     return _lifecycle.newest_root or (NULL_RUN if state.disabled else None)
 
 
-def log_metric(name: str, value: float, step: int | None = None) -> None:
+@overload
+def log_metric(
+    name: str,
+    value: Any,
+    step: int | None = None,
+    *,
+    timestamp: int | None = None,
+    synchronous: bool | None = None,
+) -> None: ...
+@overload
+def log_metric(
+    *,
+    key: str,
+    value: Any,
+    step: int | None = None,
+    timestamp: int | None = None,
+    synchronous: bool | None = None,
+) -> None: ...
+def log_metric(
+    name: Any = None,
+    value: Any = NOT_GIVEN,
+    step: int | None = None,
+    synchronous: bool | None = None,  # noqa: ARG001 - what is recorded is safe when this returns
+    timestamp: int | None = None,
+    key: str | None = None,
+) -> None:
     """Record one point of a metric on the current run; see `Run.log_metric`."""
+    # No argument is keyword-only, as type checkers see them: Python takes longer to call such a function.
     scope = _context.current()
-    if scope is not None:
+    if scope is not None and name is not None and key is None is timestamp:
         record_metric(scope.run, name, value, scope.step if step is None else step)
-    elif run := run_outside("log_metric"):
-        record_metric(run, name, value, step or 0)
+    elif run := run_outside("log_metric") if scope is None else scope.run:
+        run.log_metric(name, value, step, key=key, timestamp=timestamp)  # type: ignore[call-overload] # either of them
 
 
-def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
-    """Record a point of each of several metrics on the current run; see `Run.log_metrics`."""
+def log_metrics(
+    metrics: Any,
+    step: int | None = None,
+    *,
+    timestamp: int | None = None,
+    synchronous: bool | None = None,
+) -> None:
+    """Record points of several metrics, or of series, on the current run; see `Run.log_metrics`."""
     if run := _run("log_metrics"):
-        run.log_metrics(metrics, step)
+        run.log_metrics(metrics, step, timestamp=timestamp, synchronous=synchronous)
 
 
-def log_param(key: str, value: Any) -> None:
+def log_param(key: str, value: Any, *, synchronous: bool | None = None) -> None:
     """Record a parameter of the current run; see `Run.log_param`."""
     if run := _run("log_param"):
-        run.log_param(key, value)
+        run.log_param(key, value, synchronous=synchronous)
 
 
-def log_params(params: Mapping[str, Any]) -> None:
+def log_params(params: Mapping[str, Any], *, synchronous: bool | None = None) -> None:
     """Record several parameters of the current run; see `Run.log_params`."""
     if run := _run("log_params"):
-        run.log_params(params)
+        run.log_params(params, synchronous=synchronous)
 
 
-def set_tag(key: str, value: Any) -> None:
+def set_tag(key: str, value: Any, *, synchronous: bool | None = None) -> None:
     """Set a tag of the current run; see `Run.set_tag`."""
     if run := _run("set_tag"):
-        run.set_tag(key, value)
+        run.set_tag(key, value, synchronous=synchronous)
 
 
-def set_tags(tags: Mapping[str, Any]) -> None:
+def set_tags(tags: Mapping[str, Any], *, synchronous: bool | None = None) -> None:
     """Set several tags of the current run; see `Run.set_tags`."""
     if run := _run("set_tags"):
-        run.set_tags(tags)
+        run.set_tags(tags, synchronous=synchronous)
 
 
 def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:

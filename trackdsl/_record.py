@@ -11,10 +11,11 @@ import msgspec
 
 from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, encode
 from trackdsl._flatten import Flat
+from trackdsl._numbers import is_number, number_of
 from trackdsl._quiet import quiet
 from trackdsl._secrets import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import TrackdslError, report, told
-from trackdsl.handlers._registry import class_name, is_mock, offers
+from trackdsl.handlers._registry import class_name
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -24,6 +25,8 @@ _INT64 = 1 << 63
 #: An event of more bytes than this has texts cut to so many characters, see `cut_texts`.
 LARGE = 32 << 20
 LONG_TEXT = 100_000
+#: Stands for an argument that was not given.
+NOT_GIVEN: Any = object()
 #: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
 _NUMBERS = frozenset([float, int])
 _NAMES = frozenset([str])
@@ -76,6 +79,10 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
             if now > target.watch_at:
                 target.watch(now)
             return
+    if type(name) is not str and type(value) is str and is_number(name):  # The two the other way round.
+        name, value = value, name
+    if value is NOT_GIVEN:
+        raise TypeError("log_metric() takes a name and a value: log_metric('loss', 0.25)")
     # Once: the name is clean now, or another.
     record_metrics(run, {_name(name): value}, step)
 
@@ -100,51 +107,70 @@ def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
     return True
 
 
-def record_metrics(run: Run, metrics: Mapping[str, Any], step: Any) -> None:
-    """Write points of several metrics; what is no number is left out, and a tag says so."""
-    if record_numbers(run, metrics, step):
+def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = None) -> None:
+    """Write points of several metrics; what is no number is left out, and a tag says so.
+
+    Args:
+        run: whose metrics they are.
+        metrics: numbers by name; also structures of such, series, and frames, see `_series`.
+        step: of the points; that of the first one of a series.
+        timestamp: when it was, in milliseconds since 1970; now by default.
+    """
+    if timestamp is None and record_numbers(run, metrics, step):
         return
     with guarded("log_metrics", run):
-        values: dict[str, float] = {}
-        tags: dict[str, str] = {}
-        for key, value in dict(metrics).items():
-            name = _name(key)
-            try:
-                values[name] = to_number(value)
-            except Exception as error:
-                reason = f"{type(value).__name__} is no number: {told(error)}"
-                tags[f"trackdsl.omitted.{name}"] = mask_prose(reason)[:500]
-        try:
-            place = operator.index(step)
-        except TypeError:
-            place = int(step)
-            tags["trackdsl.omitted.step"] = mask_prose(f"step {step} is no whole number; recorded at {place}")[:500]
-        if not -_INT64 <= place < _INT64:
-            tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
-            place = min(max(place, -_INT64), _INT64 - 1)
-        if values:
-            run._target.append(encode(Metrics(run._id, values, place, _now())), run)
+        place, tags = _place(step)
+        plain = _plain_numbers(metrics)
+        if plain is not None:
+            found = [(place, plain)]
+        else:
+            from trackdsl._series import Points  # What a program that records numbers alone need not wait for.
+
+            points = Points(place)
+            points.add_all(metrics)
+            found = [(place, points.values), *points.series()]
+            tags |= {f"trackdsl.omitted.{_name(name)}": why for name, why in points.omitted.items()}
+        now = _now() if timestamp is None else int(timestamp * 1_000_000)
+        for at, values in found:
+            if values:
+                named = {_name(name): value for name, value in values.items()}
+                run._target.append(encode(Metrics(run._id, named, _within(at), now)), run)
         if tags:
             report("omitted", f"trackdsl left out values that are no numbers: {', '.join(tags)}", key=str(sorted(tags)))
             append_tags(run, tags)
 
 
-def to_number(value: Any) -> float:
-    """The number that MLflow can hold for `value`.
+def _plain_numbers(metrics: Any) -> dict[Any, float] | None:
+    """A dict of nothing but numbers, of whatever library; None for anything else."""
+    if type(metrics) is not dict:
+        return None
+    found = {}
+    try:
+        for name, value in metrics.copy().items():
+            number = number_of(value)
+            if number is None:
+                return None
+            found[name] = number
+    except Exception:  # The longer way tells which one it is, and why.
+        return None
+    return found
 
-    Raises:
-        TypeError, ValueError, OverflowError: there is none.
-    """
-    kind = type(value)
-    if issubclass(kind, (str, bytes, bytearray)):
-        raise TypeError("text is not a metric")
-    if issubclass(kind, complex) or (offers(kind, "dtype") and getattr(value.dtype, "kind", "") == "c"):
-        raise TypeError("a complex value is not a metric")
-    if is_mock(kind):
-        raise TypeError("a mock is not a metric")
-    if offers(kind, "requires_grad"):  # Otherwise torch warns the user of what we do.
-        value = value.detach()
-    return float(value)
+
+def _place(step: Any) -> tuple[int, dict[str, str]]:
+    """A step as MLflow can hold it, and the tags that say where it is another one."""
+    tags = {}
+    try:
+        place = operator.index(step)
+    except TypeError:
+        place = int(step)
+        tags["trackdsl.omitted.step"] = mask_prose(f"step {step} is no whole number; recorded at {place}")[:500]
+    if place != _within(place):
+        tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
+    return _within(place), tags
+
+
+def _within(step: int) -> int:
+    return min(max(step, -_INT64), _INT64 - 1)
 
 
 def append_params(run: Run, values: dict[str, Scalar]) -> None:

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from trackdsl import markers
-from trackdsl._found import Found, Numbers, is_mapping, is_number, leaves
+from trackdsl._found import Found, Numbers
+from trackdsl._numbers import is_mapping, is_number, leaves
 from trackdsl._record import guarded, record_numbers
 from trackdsl._run import Run
 from trackdsl._secrets import remember

@@ -9,12 +9,13 @@ import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
 from trackdsl._events import Tags, encode
 from trackdsl._ids import begins_with, prefix
 from trackdsl._record import (
+    NOT_GIVEN,
     append_params,
     append_tags,
     clean_tags,
@@ -113,68 +114,126 @@ class Run:
             # Delivery looks for what something is to be written to.
             self._target.append(encode(Tags(self._id, {})), self)
 
-    def log_metric(self, name: str, value: float, step: int | None = None, *, iteration: int | None = None) -> None:
-        """Record one point of a metric.
+    @overload
+    def log_metric(
+        self,
+        name: str,
+        value: Any,
+        step: int | None = None,
+        *,
+        iteration: int | None = None,
+        timestamp: int | None = None,
+        synchronous: bool | None = None,
+    ) -> None: ...
+    @overload
+    def log_metric(
+        self,
+        *,
+        key: str,
+        value: Any,
+        step: int | None = None,
+        timestamp: int | None = None,
+        synchronous: bool | None = None,
+    ) -> None: ...
+    def log_metric(
+        self,
+        name: Any = None,
+        value: Any = NOT_GIVEN,
+        step: int | None = None,
+        *,
+        key: str | None = None,
+        iteration: int | None = None,
+        timestamp: int | None = None,
+        synchronous: bool | None = None,  # noqa: ARG002 - what is recorded is safe when this returns
+    ) -> None:
+        """Record one point of a metric, or a series of points.
 
         Args:
             name: the metric's name, such as `loss` or `val/loss`.
-            value: a number: int, float, bool, NumPy scalar, or anything else that `float` takes.
+            value: a number: int, float, bool, NumPy scalar, an array or tensor of one item, text that is a number, or
+                anything else that `float` takes. A list of numbers is a series, see `log_metrics`.
             step: position on the x-axis; the step of the enclosing `steps` loop by default, else 0.
+            key: MLflow's word for `name`.
             iteration: another name of `step`, which other libraries know it by.
+            timestamp: when it was measured, in milliseconds since 1970; now by default.
+            synchronous: taken for MLflow's sake, and changes nothing.
 
         Raises:
-            OptionError: both `step` and `iteration` are given.
+            OptionError: both `step` and `iteration` are given, both `name` and `key`, or neither.
 
         Example:
             >>> run.log_metric("loss", 0.25, step=3)  # doctest: +SKIP
         """
         if iteration is not None:
-            step = _only(step, iteration)
-        record_metric(self, name, value, _context.step_of(self) if step is None else step)
+            step = _only("step", step, "iteration", iteration)
+        if key is not None or name is None:
+            name = _only("name", name, "key", key)
+        if step is None:
+            step = _context.step_of(self)
+        if timestamp is None:
+            record_metric(self, name, value, step)
+        else:
+            record_metrics(self, {name: value}, step, timestamp)
 
     def log_metrics(
-        self, metrics: Mapping[str, float], step: int | None = None, *, iteration: int | None = None
+        self,
+        metrics: Any,
+        step: int | None = None,
+        *,
+        iteration: int | None = None,
+        timestamp: int | None = None,
+        synchronous: bool | None = None,  # noqa: ARG002 - what is recorded is safe when this returns
     ) -> None:
-        """Record a point of each of several metrics, all at the same step and time.
+        """Record points of several metrics, all at the same time.
 
         Args:
-            metrics: names to numbers.
+            metrics: names to numbers. Structures inside give names such as `val/loss`. A list, or an array of one
+                dimension, is a series: its first value stands at `step`, each further one at the next. A frame or a
+                list of records has the steps of its column `step` or `epoch`, or of its index. Also a `History` of
+                Keras, and what XGBoost and LightGBM record while they train.
             step: as for `log_metric`.
             iteration: as for `log_metric`.
+            timestamp: as for `log_metric`.
+            synchronous: as for `log_metric`.
 
         Raises:
             OptionError: both `step` and `iteration` are given.
+
+        Example:
+            >>> run.log_metrics({"loss": [0.3, 0.2], "val": {"acc": 0.9}})  # doctest: +SKIP
         """
         if iteration is not None:
-            step = _only(step, iteration)
-        record_metrics(self, metrics, _context.step_of(self) if step is None else step)
+            step = _only("step", step, "iteration", iteration)
+        record_metrics(self, metrics, _context.step_of(self) if step is None else step, timestamp)
 
-    def log_param(self, key: str, value: Any) -> None:
+    def log_param(self, key: str, value: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Record a parameter. Mappings and dataclasses become one parameter per leaf (`optimizer.lr`).
 
         Args:
             key: its name.
             value: anything; what is not a plain value is recorded by its type, never by its `repr`.
+            synchronous: as for `log_metric`.
         """
         with guarded("log_param", self):
             self._add_params([(key, value)])
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
+    def log_params(self, params: Mapping[str, Any], *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Record several parameters; see `log_param`."""
         with guarded("log_params", self):
             self._add_params(dict(params).items())
 
-    def set_tag(self, key: str, value: Any) -> None:
+    def set_tag(self, key: str, value: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Set a tag; a later value of the same name replaces it.
 
         Args:
             key: its name.
             value: its value, as text.
+            synchronous: as for `log_metric`.
         """
         with guarded("set_tag", self):
             append_tags(self, _artifacts.keep_long(self, tags_of([(key, value)])))
 
-    def set_tags(self, tags: Mapping[str, Any]) -> None:
+    def set_tags(self, tags: Mapping[str, Any], *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Set several tags; see `set_tag`."""
         with guarded("set_tags", self):
             append_tags(self, _artifacts.keep_long(self, clean_tags(tags)))
@@ -360,11 +419,16 @@ class Run:
         return f"<Run {self.path!r} {self.id}>"
 
 
-def _only(step: int | None, iteration: int) -> int:
-    if step is not None:
-        message = f"step={step!r} and iteration={iteration!r} are names of the same: give one of them."
-        raise OptionError(message, option="iteration")
-    return iteration
+def _only(option: str, value: Any, other: str, also: Any) -> Any:
+    """The one of two arguments that is given, which are names of the same.
+
+    Raises:
+        OptionError: both are, or neither.
+    """
+    if (value is None) == (also is None):
+        given = f"{option}={value!r} and {other}={also!r}" if value is not None else f"{option}= and {other}="
+        raise OptionError(f"{given} are names of the same: give one of them.", option=other)
+    return also if value is None else value
 
 
 class AdoptedRun(Run):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, TypeVar, overload
 
 from trackdsl import _context
-from trackdsl._found import is_mapping, is_number, leaves
+from trackdsl._numbers import is_mapping, is_number, leaves
 from trackdsl._record import guarded
 from trackdsl._roots import run_outside
 from trackdsl._run import Run

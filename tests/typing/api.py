@@ -20,6 +20,8 @@ from trackdsl import (
     log_figure,
     log_image,
     log_input,
+    log_metric,
+    log_metrics,
     log_model,
     log_stream,
     log_table,
@@ -116,6 +118,12 @@ def words(run: Run) -> None:
     run.log_input(object(), "training", name="d")
     run.log_model(object(), "m", registered_model_name="r", pip_requirements=["a"])
     log_figure(object(), "loss.svg")
+    log_metric("loss", 0.5, 3, timestamp=1)
+    log_metric(key="loss", value=0.5, step=3)
+    run.log_metric(key="loss", value=[0.5])
+    run.log_metric("loss", 0.5, iteration=3)
+    log_metrics({"val": {"loss": [0.3]}}, step=1)
+    log_metric(value=0.5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     log_image(object(), key="samples")
     log_table({"x": [1]}, artifact_file="t.parquet")
     log_input(object(), context="training")

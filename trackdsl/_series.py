@@ -1,0 +1,281 @@
+"""What is given as metrics → points: numbers, series of numbers by step; and what is neither, with the reason.
+
+A list, or a column of a frame, is a series: its first value stands at the step of the call, each further one at the
+next. Where the data has steps of its own (a column `step` or `epoch`, an index of whole numbers) those count.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trackdsl._numbers import is_mapping, is_missing, is_number, is_single, leaves, to_number
+from trackdsl._secrets import mask_prose
+from trackdsl.errors import told
+from trackdsl.handlers._registry import class_name, full_name, is_array_like
+
+#: More points than this in one call are data, and no metric.
+MAX_POINTS = 100_000
+#: The names of columns that are steps, the finest first.
+STEP_NAMES = ("step", "global_step", "_step", "iteration", "iter", "epoch", "round")
+_SEQUENCES = (list, tuple, range, deque)
+_FRAMES = ("pandas", "polars", "pyarrow")
+_HISTORIES = ("keras", "tf_keras", "tensorflow")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A series of values.
+
+    Attributes:
+        items: the values.
+        steps: of each value, where the data has them.
+        labels: of each value, where it has texts instead of steps.
+        name: its own name, or nothing.
+        holes: NaN stands for no value, as in frames.
+    """
+
+    items: Sequence[Any]
+    steps: Sequence[int] | None = None
+    labels: Sequence[str] | None = None
+    name: str = ""
+    holes: bool = False
+
+
+class Points:
+    """The points of one call.
+
+    Args:
+        start: the step of the call.
+
+    Attributes:
+        values: the numbers at that step, by name.
+        omitted: why something is no point, by name.
+    """
+
+    def __init__(self, start: int) -> None:
+        self.values: dict[str, float] = {}
+        self.omitted: dict[str, str] = {}
+        self._start = start
+        self._series: dict[int, list[dict[str, float]]] = {}
+        self._left = MAX_POINTS
+
+    def add_all(self, metrics: Any) -> None:
+        """Add numbers, series and structures by name.
+
+        Raises:
+            TypeError, ValueError: the names cannot be told.
+        """
+        if table_of(metrics) is not None or _is_of(type(metrics), _FRAMES, "Series"):
+            self.add("", metrics)
+            return
+        if not is_mapping(metrics):
+            metrics = dict(metrics)
+        # Tables and series inside are one part each.
+        for name, value in leaves(metrics, "", whole=lambda part: table_of(part) is not None):
+            self.add(name, value)
+
+    def add(self, name: str, value: Any) -> None:
+        """Add what stands under one name."""
+        try:
+            self._add(name, value)
+        except Exception as error:
+            self._omit(name, value, told(error))
+
+    def series(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """The points of series: several at once where they have the same step."""
+        for step, groups in self._series.items():
+            for values in groups:
+                yield step, values
+
+    def _add(self, name: str, value: Any) -> None:
+        if isinstance(value, str) or (name and is_single(value)):
+            self.values[name] = to_number(value)
+            return
+        columns = table_of(value)
+        if columns is None:
+            column = column_of(value)
+            columns = None if column is None else [column]
+        if columns is None:
+            self.values[name] = to_number(value)
+            return
+        for column in columns:
+            self._add_column(_joined(name, column.name), column)
+
+    def _add_column(self, name: str, column: Column) -> None:
+        if column.labels is not None:
+            for label, item in zip(column.labels, column.items, strict=True):
+                self.add(_joined(name, label), item)
+            return
+        name = name or "value"
+        try:
+            self._add_series(name, column)
+        except Exception as error:
+            self._omit(name, column.items, told(error))
+
+    def _add_series(self, name: str, column: Column) -> None:
+        count = len(column.items)
+        if count > self._left:
+            raise ValueError(f"{count} values are more than the {MAX_POINTS} points that one call may have")
+        found: list[tuple[int, float]] = []
+        for index, item in enumerate(column.items):
+            if is_missing(item) or (column.holes and item != item):
+                continue
+            if not (is_number(item) or isinstance(item, str)):
+                raise TypeError(f"its value {index} is a {class_name(item)}")
+            found.append((self._start + index if column.steps is None else column.steps[index], to_number(item)))
+        if not found:
+            raise ValueError("there is no value in it")
+        self._left -= count
+        for step, number in found:
+            groups = self._series.setdefault(step, [])
+            free = next((group for group in groups if name not in group), None)
+            if free is None:
+                groups.append({name: number})
+            else:
+                free[name] = number
+
+    def _omit(self, name: str, value: Any, why: str) -> None:
+        self.omitted[name] = mask_prose(f"{type(value).__name__} is no number: {why}")[:500]
+
+
+def column_of(value: Any) -> Column | None:
+    """A list, an array of one dimension, or a series, as a column; None for anything else."""
+    kind = type(value)
+    if issubclass(kind, _SEQUENCES):
+        return None if hasattr(kind, "_fields") else Column(value)
+    if not is_array_like(kind) and not _is_of(kind, ("pyarrow",), "ChunkedArray", "Array"):
+        return None
+    shape = getattr(value, "shape", (0,))
+    if len(shape) != 1:
+        return None
+    if len(value) > MAX_POINTS:
+        return Column(range(len(value)))  # It is too long, and is not read.
+    if _is_of(kind, ("pandas",), "Series"):
+        steps, labels = _positions(value.index)
+        return Column(value.tolist(), steps, labels, "" if labels else _text(value.name))
+    own = _text(value.name) if _is_of(kind, ("polars",), "Series") else ""
+    return Column(_items(value), name=own)
+
+
+def table_of(value: Any) -> list[Column] | None:
+    """The columns of what has steps or rows: frames, records, histories of training; None for anything else."""
+    kind = type(value)
+    if issubclass(kind, dict):
+        return _of_mapping(value)
+    if issubclass(kind, (list, tuple)):
+        return _of_records(value)
+    if _is_of(kind, _FRAMES, "DataFrame", "Table", "RecordBatch"):
+        return _of_frame(value)
+    if _is_of(kind, _HISTORIES, "History"):
+        epochs = list(value.epoch)
+        return [
+            Column(list(items), epochs if len(epochs) == len(items) else None, name=str(name))
+            for name, items in value.history.items()
+        ]
+    return None
+
+
+def _of_mapping(value: Mapping[Any, Any]) -> list[Column] | None:
+    """A dict of lists, one of which is the steps of the others."""
+    names = _step_names([key for key in value if isinstance(key, str)])
+    for name in names:
+        column = column_of(value[name])
+        steps = None if column is None else _whole(column.items)
+        if steps:
+            others = {str(key): column_of(part) for key, part in value.items() if key != name}
+            if all(other is not None and len(other.items) == len(steps) for other in others.values()) and others:
+                return [Column(other.items, steps, name=key) for key, other in others.items() if other is not None]
+    return None
+
+
+def _of_records(value: Sequence[Any]) -> list[Column] | None:
+    if not 0 < len(value) <= MAX_POINTS or hasattr(type(value), "_fields") or not all(map(_is_record, value)):
+        return None
+    names = dict.fromkeys(name for record in value for name in record)
+    return _with_steps({str(name): [record.get(name) for record in value] for name in names}, len(value), None, None)
+
+
+def _is_record(value: Any) -> bool:
+    return issubclass(type(value), Mapping)
+
+
+def _of_frame(value: Any) -> list[Column]:
+    if hasattr(value, "iloc"):
+        names = ["/".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in value.columns]
+        columns: list[Any] = [value.iloc[:, index] for index in range(len(names))]
+        steps, labels = _positions(value.index) if len(value) <= MAX_POINTS else (None, None)
+    else:
+        names = list(value.columns if hasattr(value, "get_columns") else value.schema.names)
+        columns = value.get_columns() if hasattr(value, "get_columns") else list(value.columns)
+        steps, labels = None, None
+    count = len(columns[0]) if columns else 0
+    if count > MAX_POINTS:
+        return [Column(range(count), name=name) for name in names]
+    found = {name: _items(column) for name, column in zip(names, columns, strict=True)}
+    return _with_steps(found, count, steps, labels)
+
+
+def _with_steps(
+    columns: Mapping[str, Sequence[Any]], count: int, steps: Sequence[int] | None, labels: Sequence[str] | None
+) -> list[Column]:
+    for name in _step_names(columns):
+        whole = _whole(columns[name])
+        if whole:
+            others = {key: items for key, items in columns.items() if key != name}
+            return [Column(items, whole, name=key, holes=True) for key, items in others.items()]
+    if labels is not None:
+        return [
+            Column([items[row] for items in columns.values()], labels=list(columns), name=label)
+            for row, label in enumerate(labels)
+        ]
+    if count == 1 and steps is None:
+        return [Column([items[0] for items in columns.values()], labels=list(columns))]
+    return [Column(items, steps, name=key, holes=True) for key, items in columns.items()]
+
+
+def _positions(index: Any) -> tuple[list[int] | None, list[str] | None]:
+    """What an index of pandas is: steps, or labels; neither where it only counts the rows, or is something else."""
+    entries = index.tolist()
+    if entries and all(type(entry) is str for entry in entries):
+        return None, entries
+    steps = _whole(entries)
+    return (None if steps is None or steps == list(range(len(steps))) else steps), None
+
+
+def _step_names(names: Any) -> list[str]:
+    return sorted(
+        (name for name in names if name.lower() in STEP_NAMES), key=lambda name: STEP_NAMES.index(name.lower())
+    )
+
+
+def _whole(items: Sequence[Any]) -> list[int] | None:
+    """The items as whole numbers; None where they are not."""
+    found = []
+    for item in items:
+        if not is_number(item) or type(item) is bool or item != int(item):
+            return None
+        found.append(int(item))
+    return found or None
+
+
+def _items(value: Any) -> list[Any]:
+    for way in ("tolist", "to_list", "to_pylist"):
+        if hasattr(value, way):
+            return list(getattr(value, way)())
+    return list(value)
+
+
+def _joined(*names: str) -> str:
+    return "/".join(filter(None, names))
+
+
+def _text(name: Any) -> str:
+    return "" if name is None else str(name)
+
+
+def _is_of(kind: type, packages: Sequence[str], *names: str) -> bool:
+    """Whether a type is, or comes from, one of these classes; told by its name, so that nothing is imported."""
+    return any(base.__name__ in names and full_name(base).partition(".")[0] in packages for base in kind.__mro__)
