@@ -91,16 +91,21 @@ class Process:
         self.say(events.Open(id_, parent, "e", name, "stage", name, 0, time.time_ns(), params, {}, None))
         return id_
 
+    def go_on(self, run: bytes | str, **params: Any) -> bytes:
+        """Go on with a run, by an id of ours or MLflow's; returns the id that it has here."""
+        id_ = self.prefix + next(self._count).to_bytes(6, "big")
+        name = run if isinstance(run, str) else run.hex()
+        self.say(
+            events.Open(id_, None, "e", "again", "stage", "again", 0, time.time_ns(), params, {}, None, goes_on=name)
+        )
+        return id_
+
     def metric(self, run: bytes, key: str, value: float, step: int = 0, at: int = 0) -> None:
         """Record a point, `at` milliseconds after some time."""
         self.say(events.Metric(run, key, value, step, (_BEGAN + at) * 1_000_000))
 
-    def close(self, run: bytes) -> None:
+    def close(self, run: bytes, status: str = "FINISHED") -> None:
         """End a run."""
-        self.close_as(run, "FINISHED")
-
-    def close_as(self, run: bytes, status: str) -> None:
-        """End a run with a status."""
         self.say(events.Close(run, status, time.time_ns()))
 
     def say(self, event: events.AnyEvent) -> None:

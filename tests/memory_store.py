@@ -30,6 +30,7 @@ class Held:
     inputs: set[tuple[str, str]] = field(default_factory=set)
     status: str = "RUNNING"
     end: int = 0
+    deleted: bool = False
 
 
 class MemoryStore:
@@ -92,7 +93,7 @@ class MemoryStore:
     def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
         with self._call("tagged", tag, value):
             return [
-                Found(run_id, run.status, run.end, dict(run.tags))
+                self._found(run_id)
                 for run_id, run in self.runs.items()
                 if run.tags.get(tag) == value and run.experiment == experiment_id
             ]
@@ -131,6 +132,20 @@ class MemoryStore:
                 return GONE
             return self.runs[run_id].status if run_id in self.runs else GONE
 
+    def state(self, run_id: str) -> Found | None:
+        with self._call("state", run_id):
+            return self._found(run_id) if run_id in self.runs else None
+
+    def reopen_run(self, run_id: str) -> None:
+        with self._call("reopen_run", run_id):
+            self._check_active(self.runs[run_id].experiment)
+            self.runs[run_id].status = "RUNNING"
+
+    def delete_tags(self, run_id: str, names: list[str]) -> None:
+        with self._call("delete_tags", run_id):
+            for name in names:
+                self.runs[run_id].tags.pop(name, None)
+
     def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
         with self._call("remove_others", id_):
             for other, run in list(self.runs.items()):
@@ -166,12 +181,7 @@ class MemoryStore:
     def end_run(self, run_id: str, status: str, end: int) -> None:
         with self._call("end_run", run_id, status):
             self._check_active(self.runs[run_id].experiment)
-            self.runs[run_id].status = status
-            self.runs[run_id].end = end
-
-    def reopen_run(self, run_id: str) -> None:
-        with self._call("reopen_run", run_id):
-            self.runs[run_id].status, self.runs[run_id].end = "RUNNING", 0
+            self.runs[run_id].status, self.runs[run_id].end = status, end
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         with self._call("write_artifact", run_id, place):
@@ -203,6 +213,11 @@ class MemoryStore:
         """The one run of a name."""
         (run,) = (run for run in self.runs.values() if run.name == name)
         return run
+
+    def _found(self, run_id: str) -> Found:
+        run = self.runs[run_id]
+        deleted = run.deleted or run.experiment in self.deleted
+        return Found(run_id, run.status, run.end, dict(run.tags), dict(run.params), run.experiment, deleted)
 
     def _check_active(self, experiment_id: str) -> None:
         if experiment_id in self.deleted:

@@ -301,7 +301,7 @@ def test_two_machines_at_once(tmp_path: Path, moment: str) -> None:
     machines = [Machine(tmp_path / name, store) for name in "ab"]
     processes = [Process(machine.spool) for machine in machines]
     for rank, process in enumerate(processes):
-        process.close_as(begin(process, b"r" * 16, rank, lr=rank), ["FINISHED", "FAILED"][rank])
+        process.close(begin(process, b"r" * 16, rank, lr=rank), ["FINISHED", "FAILED"][rank])
         process.die()
     met = []
 
@@ -351,7 +351,7 @@ def test_any_order_on_three_machines(
             begun[rank] = begun.get(rank) or begin(process, b"r" * 16, rank, 3, lr=0.1)
         elif rank not in ended and rank in begun:
             ended[rank] = what
-            process.close_as(begun[rank], what)
+            process.close(begun[rank], what)
     for rank in range(3):
         ended.setdefault(rank, "KILLED")
         processes[rank].die()

@@ -29,6 +29,7 @@ LAYERS = [
     {"_decorators", "_configure", "_log", "_steps", "_streams", "_reading", "query", "integrations"},
     {"_blocks", "_call", "_shapes_like_importlib_bootstrap"},
     {"_call_parameters", "_decorated_object", "_deferred", "_generator_body", "_last_run", "_methods"},
+    {"_going_on"},
     {"_roots", "_returns", "mlflow_bridge"},
     {"_propagation", "_carried", "distributed"},
     {"_found"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from trackdsl import _artifacts, _context, _datasets, _ranks, _roots, _template,
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
+from trackdsl._going_on import VARIABLE, open_again, take_run_id
 from trackdsl._last_run import LastRun, forget_last_run
 from trackdsl._lifecycle import close_run, open_run
 from trackdsl._options import Options
@@ -270,6 +272,11 @@ def open_scope(
 ) -> Scope:
     """Begin a run where the table "where a run goes" says, and make it current."""
     outer = _context.current()
+    goes_on = options.run_id
+    if goes_on is None and outer is None and VARIABLE in os.environ:
+        goes_on = take_run_id(options.tracking_uri)
+    if goes_on is not None:
+        return _entered(open_again(goes_on, options, name, experiment, params, tags, site, owner))
     if around := _roots.task_tags() if outer is None else outer.tags:
         tags = {**tags, **around}
     parent, target, home = _roots.place(outer, options.tracking_uri, experiment, options.ranks)
@@ -293,7 +300,10 @@ def open_scope(
         system_metrics=sampled,
         rank=rank,
     )
-    scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
+    return _entered(Scope(run, outer, owner, 0 if outer is None else outer.step))
+
+
+def _entered(scope: Scope) -> Scope:
     try:
         opened(scope)
         _context.enter(scope)
@@ -317,7 +327,8 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
     """End a run or a section, and make what is around it current again."""
     try:
         if scope.section is None:
-            close_run(scope.run, error)
+            if scope.ends_run:
+                close_run(scope.run, error)
         else:
             seconds = (_clock() - scope.entered) / 1e9
             record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)

@@ -31,6 +31,8 @@ class Scope:
 
     #: What a run that begins directly in it is tagged with; see `TaskScope`.
     tags: Mapping[str, str] | None = None
+    #: Whether its run ends with it.
+    ends_run = True
 
     def __init__(self, run: Run, outer: Scope | None, owner: object, step: int) -> None:
         self.run = run
@@ -43,6 +45,14 @@ class Scope:
         self.section: str | None = None
         self.index = 0
         self.entered = 0
+
+
+class JoinedScope(Scope):
+    """A scope about a run that is open further out, or elsewhere in this program: to leave it does not end the run."""
+
+    __slots__ = ()
+
+    ends_run = False
 
 
 class TaskScope(Scope):

@@ -28,8 +28,9 @@ F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | static
 
 _EXPERIMENT_OPTIONS = (
     "name", "run_name", "tags", "description", "tracking_uri", "params", "returns", "system_metrics", "ranks",
+    "run_id",
 )  # fmt: skip
-_STAGE_OPTIONS = ("name", "nested", "params", "returns", "tags", "description", "system_metrics")
+_STAGE_OPTIONS = ("name", "nested", "params", "returns", "tags", "description", "system_metrics", "run_id")
 
 
 #: What functions become, by package and class, that run elsewhere; and the decorator that makes them so.
@@ -114,6 +115,7 @@ def experiment(
     returns: bool = False,
     system_metrics: bool | float | None = None,
     ranks: Literal["children", "main", "separate"] | None = None,
+    run_id: str | Run | None = None,
 ) -> Block: ...
 def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
     """The outermost scope: a root run in the MLflow experiment `name`.
@@ -133,6 +135,8 @@ def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the ove
             often, in seconds. By default root runs are sampled where the settings say so.
         ranks: what processes that a launcher starts together record (torchrun, SLURM, MPI): `"children"` of one root
             run, `"main"` the first of them alone, `"separate"` each for itself. By default what the settings say.
+        run_id: a run to go on with, instead of a new one: its id, trackdsl's or MLflow's, or the run itself. It is
+            `RUNNING` again until this ends; what it has stays, and its first parameters stand.
 
     Raises:
         OptionError: an option that does not exist, or a name in `params` that is no parameter.
@@ -157,6 +161,7 @@ def stage(
     tags: Mapping[str, Any] | None = None,
     description: str | None = None,
     system_metrics: bool | float | None = None,
+    run_id: str | Run | None = None,
     **block_params: Any,
 ) -> Block: ...
 def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
@@ -175,6 +180,8 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
         description: shown by the MLflow UI above the run.
         system_metrics: sample processor, memory, disk, network and graphics cards while it is open: `True`, or how
             often, in seconds. By default root runs are sampled where the settings say so.
+        run_id: a run to go on with, instead of a new one: its id, trackdsl's or MLflow's, or the run itself. It is
+            `RUNNING` again until this ends; what it has stays, and its first parameters stand.
         **block_params: in a `with` block, parameters of the run.
 
     Raises:

@@ -47,6 +47,7 @@ class Open(Event, frozen=True, tag=1):
     """A run begins. `site` is the function: qualified name, file, hash of its source.
 
     With a `rank` its parent is nobody's: whoever delivers the first of these runs makes it.
+    With `goes_on`, it is no new run: the run of that id, ours or MLflow's, goes on under our id `run`.
     """
 
     run: bytes
@@ -61,6 +62,7 @@ class Open(Event, frozen=True, tag=1):
     tags: dict[str, str]
     site: Union[tuple[str, str, str], None]
     rank: Union[Rank, None] = None
+    goes_on: str = ""
 
 
 class Params(Event, frozen=True, tag=2):
@@ -129,7 +131,10 @@ class Close(Event, frozen=True, tag=7):
 
 
 class Adopt(Event, frozen=True, tag=8):
-    """`run` stands for a run that plain MLflow opened and will end; trackdsl only writes to it."""
+    """`run` stands for a run that somebody else ends, plain MLflow mostly; this program only writes to it.
+
+    Without the id of an experiment, `mlflow_run_id` may be our id of the run too, and is looked up.
+    """
 
     run: bytes
     mlflow_run_id: str

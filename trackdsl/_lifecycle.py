@@ -12,7 +12,7 @@ from trackdsl import _artifacts, _context, _failure, settings
 from trackdsl._events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Rank, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
-from trackdsl._run import AdoptedRun, Run
+from trackdsl._run import AdoptedRun, ContinuedRun, Run, adoption_of
 from trackdsl._target import WATCH, Target
 from trackdsl.errors import logger, told
 
@@ -52,6 +52,51 @@ def open_run(
     if experiment is None and (parent is None or rank is not None):
         tags = {**tags, EXPERIMENT_ID: settings.experiment_id() or ""}
     event = Open(run._id, parent_id, experiment, name, word, path, index, run._began, params, tags, site, rank)
+    _append_begin(run, event, now)
+    if parent is None or rank is not None:
+        global newest_root
+        newest_root = run
+    if system_metrics:
+        _have_sampled(run, system_metrics)
+    return run
+
+
+def go_on_run(
+    goes_on: str | Run,
+    *,
+    name: str,
+    word: str,
+    parent: Run | None,
+    target: Target,
+    experiment: str | None,
+    params: dict[str, Scalar],
+    tags: dict[str, str],
+    site: tuple[str, str, str] | None,
+    system_metrics: float = 0.0,
+) -> ContinuedRun:
+    """Have a run go on that has ended, or whose program died: one event, and the handle."""
+    path = name if parent is None else f"{parent.path}/{name}"
+    run = ContinuedRun(new_id(), name, parent, path, experiment, target)
+    if isinstance(goes_on, Run):
+        run.name, run.path, run.experiment = goes_on.name, goes_on.path, goes_on.experiment
+        run._children = goes_on._children
+        goes_on = (adoption_of(goes_on) or (goes_on.id, ""))[0]
+    run.goes_on = goes_on
+    now = run._began = _now()
+    event = Open(run._id, None, run.experiment, run.name, word, run.path, 0, now, params, tags, site, goes_on=goes_on)
+    _append_begin(run, event, now)
+    if parent is None:
+        global newest_root
+        newest_root = run
+    going_on[run._id] = goes_on
+    before_end[run._id] = [lambda: going_on.pop(run._id, None)]
+    if system_metrics:
+        _have_sampled(run, system_metrics)
+    return run
+
+
+def _append_begin(run: Run, event: Open, now: int) -> None:
+    params, tags, target = event.params, event.tags, run._target
     payload = encode_safely(event)
     large = len(payload) > LARGE
     if large:
@@ -61,14 +106,8 @@ def open_run(
     target.append(payload, run, True)
     if large:
         _artifacts.keep_long(run, {**params, **tags})
-    if parent is None or rank is not None:
-        global newest_root
-        newest_root = run
-    if system_metrics:
-        _have_sampled(run, system_metrics)
     if not 0 <= target.watch_at - now <= 2 * WATCH:  # Past it, or the clock was set back.
         target.watch(now)
-    return run
 
 
 def _have_sampled(run: Run, interval: float) -> None:
@@ -99,16 +138,17 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Adopted
     return run
 
 
-def _adoption(run: AdoptedRun) -> bytes:
-    return encode_safely(Adopt(run._id, run.mlflow_run_id, run.mlflow_experiment_id))
+def _adoption(run: Run) -> bytes:
+    return encode_safely(Adopt(run._id, *(adoption_of(run) or ("", ""))))
 
 
 def _after_fork() -> None:
     """A child tells its own journal: nobody could find these by tag once the parent's is gone."""
     _adopted.clear()
+    going_on.clear()
     scope, inherited = _context.current(), set()
     while scope is not None:
-        if isinstance(scope.run, AdoptedRun):
+        if adoption_of(scope.run) is not None:
             inherited.add(scope.run)
         scope = scope.outer
     for run in inherited:
@@ -120,6 +160,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+#: The runs that go on in this process, and how each was named.
+going_on: dict[bytes, str] = {}
 #: What is to be done before a run ends, by the run's id: a `watch` writes what it still holds, for example.
 before_end: dict[bytes, list[Callable[[], object]]] = {}
 #: Runs whose end could not be told, because the stack was full: with status and time.

@@ -8,6 +8,7 @@ from typing import Any
 
 from trackdsl import settings
 from trackdsl._record import clean_tags
+from trackdsl._run import Run, checked_run_id
 from trackdsl._secrets import mask_text
 from trackdsl.errors import OptionError, SettingsError
 
@@ -29,6 +30,8 @@ class Options:
     system_metrics: float | None = None
     #: What the ranks of a launch record; None where the settings say it.
     ranks: str | None = None
+    #: The run that is to go on, in place of a new one.
+    run_id: str | Run | None = None
 
     @classmethod
     def checked(cls, word: str, name: str | None, given: Mapping[str, Any]) -> Options:
@@ -51,6 +54,11 @@ class Options:
                     given[option] = settings.checked(option, given[option], f"{word}({option}=...)")
                 except SettingsError as error:
                     raise OptionError(str(error), option=option) from None
+        if given.get("run_id") is not None:
+            if given.get("nested") is False:
+                message = f"{word}(nested=False, run_id=...): a section has no run of its own. Leave nested=False out."
+                raise OptionError(message, option="run_id")
+            given["run_id"] = checked_run_id(given["run_id"], f"{word}(run_id=...)")
         params = given.get("params", True)
         if not isinstance(params, bool):
             if not isinstance(params, Iterable):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from contextvars import Token
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 from weakref import WeakValueDictionary
 
 from trackdsl import _context, _target, settings
@@ -18,7 +18,7 @@ from trackdsl._context import Scope, TaskScope
 from trackdsl._ids import begins_with, prefix, prefix_of
 from trackdsl._lifecycle import adopt_run
 from trackdsl._process import within, work_within
-from trackdsl._run import NULL_RUN, AdoptedRun, Run
+from trackdsl._run import NULL_RUN, Run, adoption_of
 from trackdsl._state import state
 from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import ContextError, OptionError, TrackdslError, report, told
@@ -66,7 +66,7 @@ class Context:
         if carried is not None and (scope is None or not _fits(scope.run, carried)):
             scope = self._scope = Scope(_foreign_run(carried), None, self, carried.step)
         elif scope is not None and _is_of_others(scope.run):
-            adopted = adopt_run(scope.run.mlflow_run_id, scope.run.mlflow_experiment_id, scope.run._target)
+            adopted = adopt_run(*(adoption_of(scope.run) or ("", "")), scope.run._target)
             scope = self._scope = Scope(adopted, None, self, scope.step)
         return scope
 
@@ -223,7 +223,7 @@ def _text_of(scope: Scope) -> str:
     key = (scope.run, scope.step, settings.configured(), scope.run._target.writer)
     last = _last
     if last is None or last[0] != key:
-        _sent[scope.run.id] = scope.run
+        _sent[scope.run._id.hex()] = scope.run
         _last = last = (key, encode(_carry(scope)))
     return last[1]
 
@@ -237,7 +237,7 @@ def _carry(scope: Scope) -> Carried:
     else:
         spool, journal = _spool_of(target), ""
     return Carried(
-        run=run.id,
+        run=run._id.hex(),
         name=run.name[:_MAX_PATH],
         path=path,
         experiment=run.experiment,
@@ -248,7 +248,7 @@ def _carry(scope: Scope) -> Carried:
         journal=journal,
         step=scope.step,
         within=within(),
-        mlflow=(run.mlflow_run_id, run.mlflow_experiment_id) if isinstance(run, AdoptedRun) else None,
+        mlflow=adoption_of(run),
         settings=Chosen(**{name: settings.told(name) for name in Chosen.__struct_fields__}),
     )
 
@@ -268,9 +268,12 @@ def _spool_of(target: _target.Target) -> str:
 _foreign: dict[str, Run] = {}
 
 
-def _is_of_others(run: Run) -> TypeGuard[AdoptedRun]:
-    """Whether a run of plain MLflow was adopted before this process was forked: it has to tell of it itself."""
-    return isinstance(run, AdoptedRun) and not begins_with(run._id, prefix())
+def _is_of_others(run: Run) -> bool:
+    """Whether a run that others know by another id was taken up before this process was forked.
+
+    Then this process has to say in its own journal which run it is.
+    """
+    return adoption_of(run) is not None and not begins_with(run._id, prefix())
 
 
 def _fits(run: Run, carried: Carried) -> bool:

@@ -91,13 +91,29 @@ def replay(found: Iterable[tuple[events.AnyEvent, Path]]) -> list[RecordedRun]:
     for event, directory in found:
         if isinstance(event, (events.Open, events.Adopt)) and event.run in runs:
             continue  # A journal that goes on from a deleted one repeats the beginnings of open runs.
-        if isinstance(event, events.Open):
+        if isinstance(event, events.Open) and (earlier := _earlier(event, runs)) is not None:
+            _go_on(earlier, event)
+            runs[event.run] = earlier
+        elif isinstance(event, events.Open):
             runs[event.run] = _opened(event, runs)
         elif isinstance(event, events.Adopt):
             runs[event.run] = RecordedRun(event.run.hex(), "mlflow", "mlflow", word="mlflow")
         elif event.run in runs:
             _apply(runs[event.run], event, directory)
-    return list(runs.values())
+    return list({id(run): run for run in runs.values()}.values())
+
+
+def _earlier(event: events.Open, runs: dict[bytes, RecordedRun]) -> RecordedRun | None:
+    """The run that goes on, where it is among those that are known."""
+    with contextlib.suppress(ValueError):
+        return runs.get(bytes.fromhex(event.goes_on))
+    return None
+
+
+def _go_on(run: RecordedRun, event: events.Open) -> None:
+    run.status, run.failure = "RUNNING", None
+    run.params = {**event.params, **run.params}
+    run.tags.update(event.tags)
 
 
 def _opened(event: events.Open, runs: dict[bytes, RecordedRun]) -> RecordedRun:

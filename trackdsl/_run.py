@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -444,14 +445,69 @@ class AdoptedRun(Run):
     mlflow_run_id: str
     mlflow_experiment_id: str
 
-    def wait_for_mlflow(self, timeout: float) -> Any:  # noqa: ARG002 - that of `Run`
-        """See `Run`: it is there already."""
+    def wait_for_mlflow(self, timeout: float) -> Any:
+        """See `Run`: it is there already, unless only one of its ids is known."""
+        if not self.mlflow_experiment_id:
+            return super().wait_for_mlflow(timeout)
         from trackdsl.delivery._runs import KnownRun
 
         return KnownRun(self.mlflow_run_id, self.mlflow_experiment_id)
 
     def _ask_for(self) -> None:
         """Nobody has to look for it."""
+
+
+class ContinuedRun(Run):
+    """A run that an earlier program or scope began, and that goes on here.
+
+    Attributes:
+        goes_on: the id that it was named by: ours, or MLflow's.
+    """
+
+    __slots__ = ("goes_on",)
+
+    goes_on: str
+
+    @property
+    def id(self) -> str:
+        """See `Run`: where it was named by MLflow's id, an id of this continuation, which finds it as well."""
+        return self.goes_on if _OURS.fullmatch(self.goes_on) else self._id.hex()
+
+
+#: Ours end in a count of 48 bits, which no program comes far in; MLflow's are random to the end.
+_OURS = re.compile(r"[0-9a-f]{20}0000[0-9a-f]{8}")
+#: What MLflow takes for the id of a run.
+_RUN_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
+
+
+def adoption_of(run: Run) -> tuple[str, str] | None:
+    """How other processes name a run that they cannot find by its id here: MLflow's ids of it and its experiment."""
+    if isinstance(run, AdoptedRun):
+        return run.mlflow_run_id, run.mlflow_experiment_id
+    return (run.goes_on, "") if isinstance(run, ContinuedRun) else None
+
+
+def checked_run_id(value: Any, called: str) -> str | Run | None:
+    """The run that is to go on: an id as text, or one of our runs; None where the handle is that of no recording.
+
+    Args:
+        value: an id of ours or of MLflow's, a `Run`, or a run of MLflow's.
+        called: what the user calls it, for the message.
+
+    Raises:
+        OptionError: it names no run.
+    """
+    if isinstance(value, Run):
+        return None if value is NULL_RUN else value
+    info = getattr(value, "info", None)
+    text = value if isinstance(value, str) else getattr(info, "run_id", None)
+    if not isinstance(text, str) or not _RUN_ID.fullmatch(text):
+        raise OptionError(
+            f"{called} takes the id of a run, trackdsl's or MLflow's, or a run itself, such as trackdsl.last(); "
+            f"not {value!r}.",
+            option="run_id",
+        )
+    return text
 
 
 class _NullRun(Run):

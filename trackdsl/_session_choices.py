@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from trackdsl import settings
+from trackdsl._run import Run, checked_run_id
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import OptionError, SettingsError
 
-_KEYS = ("tracking_uri", "experiment_name", "run_name", "tags")
+_KEYS = ("tracking_uri", "experiment_name", "run_name", "tags", "run_id")
 
 
 class SessionSettings(Protocol):
@@ -29,12 +30,16 @@ class Choice:
         experiment: the MLflow experiment; None where nobody says.
         tracking_uri: None where nobody says.
         tags: of the run.
+        run_id: the run to go on with, instead of a new one.
+        renames: whether `run_name` was named as such.
     """
 
     run_name: str
     experiment: str | None
     tracking_uri: str | None
     tags: dict[str, Any] = field(default_factory=dict)
+    run_id: str | Run | None = None
+    renames: bool = False
 
 
 def choose(
@@ -61,6 +66,8 @@ def choose(
         experiment=named or (project if _nobody_says_experiment() else None),
         tracking_uri=uri,
         tags=tags,
+        run_id=None if config.get("run_id") is None else checked_run_id(config["run_id"], "config['run_id']"),
+        renames=bool(config.get("run_name")),
     )
 
 
@@ -90,6 +97,8 @@ def checked(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
                 option=str(key),
                 suggestion=hint.name,
             )
+        if key == "run_id":
+            continue
         kind = Mapping if key == "tags" else str
         if value is not None and not isinstance(value, kind):
             raise OptionError(f"config[{key!r}] must be a {kind.__name__.lower()}, not {value!r}.", option=key)

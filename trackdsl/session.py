@@ -112,7 +112,8 @@ def start_logging(
         project: what it belongs to: the tag `project`, and the MLflow experiment where nobody names one.
         backend: `"mlflow"`; there is no other.
         config: any of `tracking_uri`, `experiment_name` (the MLflow experiment, made if need be), `run_name` (instead
-            of `exp_name`) and `tags`. It counts before everything else.
+            of `exp_name`), `tags`, and `run_id` (a run to go on with, instead of a new one). It counts before
+            everything else.
         settings: a `trackdsl.Settings`, or `TraceletSettings` of `trackdsl.compat.tracelet`. What they say besides
             where the run goes, such as `mode`, is for the rest of the program, as with `configure`.
         offline: what to do where the tracking server cannot be reached, is overloaded or has a fault (429, 5xx), or
@@ -145,14 +146,20 @@ def start_logging(
         options = Options.checked(
             "experiment",
             choice.experiment,
-            {"run_name": choice.run_name, "tags": choice.tags, "tracking_uri": choice.tracking_uri},
+            {
+                # A run that goes on keeps its name, unless it was given another as such.
+                "run_name": None if choice.run_id is not None and not choice.renames else choice.run_name,
+                "tags": choice.tags,
+                "tracking_uri": choice.tracking_uri,
+                "run_id": choice.run_id,
+            },
         )
         _leave_ended()
         previous = _previous()
         _check(choice, previous, offline)
         if previous is not None:
             _end_previous(previous, choice.run_name)
-        return _begin(options)
+        return _begin(options, choice.run_name)
 
 
 def stop_logging() -> None:
@@ -169,8 +176,8 @@ def stop_logging() -> None:
     _leave_ended()
 
 
-def _begin(options: Options) -> Run:
-    session = _Session(mask_text(options.run_name or "session"))
+def _begin(options: Options, name: str) -> Run:
+    session = _Session(mask_text(name))
     experiment = None if options.name is None else mask_text(options.name)
     try:
         session.scope = open_scope(options, session.name, experiment, {}, options.static_tags(), None, session)

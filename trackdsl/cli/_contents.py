@@ -66,7 +66,7 @@ def contents(journal: Journal) -> Contents:
     known = dict(read_runs(journal.directory))
     blocked = {bytes.fromhex(run.run): run.name for run in read_blocked(journal.directory)}
     found = []
-    for id_ in {**opened, **{id_: run for id_, run in known.items() if run.ours}, **blocked}:
+    for id_ in {**opened, **{id_: run for id_, run in known.items() if run.ours or run.continued}, **blocked}:
         exists = id_ in known
         if waiting[id_] or id_ in blocked or not exists or known[id_].open:
             open_ = opened.get(id_)

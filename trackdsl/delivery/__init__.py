@@ -5,6 +5,6 @@ Nothing here imports MLflow.
 
 from __future__ import annotations
 
-from trackdsl.delivery._client import ensure_running, find_run, flush, wait_at_exit
+from trackdsl.delivery._client import ensure_running, find_run, flush, ids_at_mlflow, wait_at_exit
 
-__all__ = ["ensure_running", "find_run", "flush", "wait_at_exit"]
+__all__ = ["ensure_running", "find_run", "flush", "ids_at_mlflow", "wait_at_exit"]

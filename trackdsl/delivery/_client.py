@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +183,14 @@ def find_run(target: Target, id_: bytes, timeout: float) -> Any:
             target.watch(now)
         time.sleep(pause)
         pause = min(pause * 1.5, _POLL)
+
+
+def ids_at_mlflow(target: Target, names: Container[str]) -> list[bytes]:
+    """Our ids of the runs of this program that are called so at MLflow, as far as delivery has made them."""
+    from trackdsl.delivery._runs import read_runs
+
+    assert target.writer is not None
+    return [id_ for id_, run in read_runs(target.writer.directory) if run.run_id in names]
 
 
 def wake(spool: Path) -> None:

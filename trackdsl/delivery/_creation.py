@@ -121,7 +121,9 @@ class RunCreation:
             run_id = self._create_run(sink, event, experiment, (_otherwise.plainer(name) or [name])[-1], plain)
             rest = odd
         self._doubted.discard(event.run)
-        return KnownRun(run_id, experiment, params={}, keys=keys), Pending(Batch(tags=rest), fitted.texts)
+        return KnownRun(run_id, experiment, params={}, keys=keys, made=time.monotonic()), Pending(
+            Batch(tags=rest), fitted.texts
+        )
 
     def _create_run(self, sink: Sink, event: events.Open, experiment: str, name: str, tags: dict[str, str]) -> str:
         try:

@@ -24,8 +24,10 @@ from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import NotYet, Refused, RunBlocked, Sink
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, replace
+from trackdsl.journal._lock import is_held
 
 if TYPE_CHECKING:
+    from trackdsl import _events as events
     from trackdsl.delivery._stream import Stream
 
 #: How long the delivery of another machine may be behind before runs that refer to its runs go on without them, in
@@ -74,10 +76,13 @@ class ForeignRuns:
         # Processes whose delivery did not come forward for `PATIENCE`.
         self._behind = {prefix_of(id_) for id_, asked in self._awaited.items() if time.time() - asked.first >= PATIENCE}
         self._waits: dict[Path, bytes] = {}
+        #: MLflow's ids of runs that were gone on with, as far as the journals tell.
+        self.continued: set[str] = set()
 
     def add(self, stream: Stream) -> None:
         """Take a journal into account."""
         self._streams.setdefault(stream.prefix, []).append(stream)
+        self.continued.update(stream.runs.continued())
 
     def remove(self, stream: Stream) -> None:
         """Leave a journal out that is finished."""
@@ -154,10 +159,7 @@ class ForeignRuns:
             if self._awaited and self._awaited.pop(id_, None) is not None:
                 self._save()
             return run
-        for stream in self._sources(id_):
-            why = stream.why_set_aside(id_)
-            if why is not None:
-                raise RunBlocked(why, waits=True)
+        self._check_set_aside(id_)
         self._wait_for_journals(id_, asking)
         asked = self._awaited.get(id_)
         if asked is None or time.monotonic() >= asked.next:
@@ -177,6 +179,43 @@ class ForeignRuns:
     def ask_again(self, sink: Sink, id_: bytes) -> KnownRun | None:
         """Ask the store for a run that was not there, however lately it was asked."""
         return self.known(id_) or self._look_up(sink, id_, None)
+
+    def find_here(self, asking: Stream, id_: bytes) -> KnownRun | None:
+        """A run that a journal of this spool tells of; None where the store has to be asked.
+
+        Raises:
+            NotYet: one may, and is not read that far.
+            RunBlocked: the run is set aside.
+        """
+        self._waits.pop(asking.directory, None)
+        run = self.known(id_)
+        if run is None:
+            self._find_journals()
+            self._check_set_aside(id_)
+            self._wait_for_journals(id_, asking)
+        return run
+
+    def others_at(self, asking: Stream, run_id: str, event: events.Open) -> list[bool]:
+        """Of the other journals here that have a run open at MLflow, by its id there: whether their programs live.
+
+        Raises:
+            NotYet: one of them is to be read first, up to the time of an event.
+        """
+        found = []
+        for stream in [each for streams in self._streams.values() for each in streams if each is not asking]:
+            if not stream.runs.open_as(run_id):
+                continue
+            # A journal that waits in turn stands at a later event than this one, or does not wait for this one.
+            if stream.behind() and stream.reached() < event.time // 1_000_000:
+                raise NotYet(f"run {run_id} has more in the journal {stream.directory.name}")
+            found.append(is_held(stream.directory / "lock"))
+        return found
+
+    def _check_set_aside(self, id_: bytes) -> None:
+        for stream in self._sources(id_):
+            why = stream.why_set_aside(id_)
+            if why is not None:
+                raise RunBlocked(why, waits=True)
 
     def _wait_for_journals(self, id_: bytes, asking: Stream) -> None:
         """Return where no journal of this spool will tell of a run.
@@ -310,7 +349,7 @@ def _noted(asking: Stream, id_: bytes, run: KnownRun) -> KnownRun:
         asking.runs.add(id_, run)
     else:
         asking.runs.adopt(id_, run)
-    return run
+    return asking.runs.get(id_) or run
 
 
 def _read(path: Path) -> dict[bytes, _Asked]:

@@ -14,6 +14,7 @@ from trackdsl import _events as events
 from trackdsl._ids import begins_with
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import BlockedRuns, check_experiment
+from trackdsl.delivery._continued import Continuations
 from trackdsl.delivery._creation import RunCreation
 from trackdsl.delivery._dropped import DroppedRuns
 from trackdsl.delivery._foreign import ForeignRuns
@@ -104,7 +105,8 @@ class Interpreter:
         #: What was read of each run in this stretch: it goes aside with the run.
         self._stretch: dict[bytes, list[Aside]] = {}
         self.blocked = BlockedRuns(stream.directory)
-        self.writer = RunWriter(stream, shared.foreign, shared.points, shared.tables, refuse)
+        self._continued = Continuations(stream, shared.foreign)
+        self.writer = RunWriter(stream, shared.foreign, shared.points, shared.tables, refuse, self._continued)
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
         self.creation = RunCreation(stream.note_refusal)
         self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, self._block_with)
@@ -137,7 +139,7 @@ class Interpreter:
             Unavailable: the store is away.
         """
         self.last_time = getattr(event, "time", self.last_time)
-        if isinstance(event, events.Adopt):
+        if isinstance(event, events.Adopt) and event.mlflow_experiment_id:
             if self._runs.get(event.run) is None:
                 self._runs.adopt(event.run, KnownRun(event.mlflow_run_id, event.mlflow_experiment_id))
             return
@@ -150,7 +152,8 @@ class Interpreter:
             return
         if event.run in self._orphans.runs and not self._comes(sink, event.run):
             # In order: an older tag must not replace a newer one later.
-            self._orphans.add(Aside(event, end, self.writer.times_before(event, source)))
+            continued = event.run in self._orphans.continued
+            self._orphans.add(Aside(event, end, self.writer.times_before(event, source, continued=continued)))
             return
         try:
             self._deliver(sink, event, source, in_doubt)
@@ -298,6 +301,9 @@ class Interpreter:
             self._roots.ended(sink, id_)
             self._runs.close(id_)  # The note of its end was lost.
             return
+        if self._continued.is_left_to_others(sink, id_, run, time):
+            self._runs.close(id_)
+            return
         pending = self.writer.outbox.of(id_, run)
         pending.add_tag("trackdsl.ended", why)
         if lost:
@@ -313,6 +319,10 @@ class Interpreter:
             self._stretch.setdefault(event.run, []).append(Aside(event, source.end))
             self._open(sink, event, in_doubt)
             return
+        if isinstance(event, events.Adopt):
+            self._stretch.setdefault(event.run, []).append(Aside(event, source.end))
+            self._adopt(sink, event)
+            return
         run = self._runs.get(event.run) or self._shared.foreign.find(sink, self._stream, event.run, self.last_time)
         if run is not None:
             times = self.writer.times(sink, run, event, source)
@@ -324,6 +334,9 @@ class Interpreter:
             self._orphans.add(Aside(event, source.end))
 
     def _open(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
+        if event.goes_on:
+            self._go_on(sink, event, in_doubt)
+            return
         run = self._runs.get(event.run)
         if run is None and (known := self._shared.foreign.of_same_program(self._stream, event.run)) is not None:
             # Repeated, because the journal that held it first was deleted.
@@ -346,6 +359,28 @@ class Interpreter:
         self._parents.opened(event)
         self._roots.began(sink, event.run)
         self.writer.write(sink, run, event, (), in_doubt=in_doubt)
+
+    def _go_on(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
+        """Have a run go on, as often as it may not be known to."""
+        run = self._runs.get(event.run)
+        if run is None or in_doubt:
+            fresh = self._continued.go_on(sink, event)
+            if run is None:
+                run = fresh
+                self._runs.go_on(event.run, run)
+        self._parents.opened(event)
+        for key, text in event.tags.items():
+            self.writer.outbox.of(event.run, run).add_tag(key, text)
+        self.writer.write(sink, run, event, (), in_doubt=in_doubt)
+
+    def _adopt(self, sink: Sink, event: events.Adopt) -> None:
+        """Find out which run is meant that somebody else ends."""
+        if self._runs.get(event.run) is None:
+            run = self._shared.foreign.known(event.run)
+            if run is None:
+                state = self._continued.find(sink, event.run, event.mlflow_run_id)
+                run = KnownRun(state.run_id, state.experiment_id)
+            self._runs.adopt(event.run, run)
 
     def _add_rest(self, id_: bytes, run: KnownRun, rest: _compose.Pending) -> None:
         pending = self.writer.outbox.of(id_, run)
@@ -455,6 +490,9 @@ class Interpreter:
     def _deliver_aside(self, sink: Sink, event: events.AnyEvent, end: Position, times: tuple[int, ...]) -> bool:
         if isinstance(event, events.Open):
             self._open(sink, event, in_doubt=True)
+            return True
+        if isinstance(event, events.Adopt):
+            self._adopt(sink, event)
             return True
         id_ = event.run
         run = self._runs.get(id_) or self._shared.foreign.find(sink, self._stream, id_, 0)

@@ -137,10 +137,7 @@ class MlflowSink:
     def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
         """See `Sink`."""
         with self._translated():
-            return [
-                Found(run.info.run_id, str(run.info.status), run.info.end_time or 0, dict(run.data.tags))
-                for run in self._pages([experiment_id], f"tags.`{tag}` = '{value}'", run_view_type=1)
-            ]
+            return [_found(run) for run in self._pages([experiment_id], f"tags.`{tag}` = '{value}'", run_view_type=1)]
 
     def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
         """See `Sink`."""
@@ -173,6 +170,28 @@ class MlflowSink:
                     return GONE
                 raise
             return GONE if run.info.lifecycle_stage == "deleted" else str(run.info.status)
+
+    def state(self, run_id: str) -> Found | None:
+        """See `Sink`."""
+        with self._translated():
+            try:
+                run = self._client.get_run(run_id)
+            except Exception as error:
+                if _is_final(error, self._uri.startswith("http")):
+                    return None
+                raise
+            return _found(run)
+
+    def reopen_run(self, run_id: str) -> None:
+        """See `Sink`. The time of its last end stays, as it does where MLflow has a run go on."""
+        with self._translated():
+            self._client.update_run(run_id, status="RUNNING")
+
+    def delete_tags(self, run_id: str, names: list[str]) -> None:
+        """See `Sink`."""
+        for name in names:
+            with contextlib.suppress(Refused), self._translated():
+                self._client.delete_tag(run_id, name)
 
     def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
         """See `Sink`."""
@@ -242,11 +261,6 @@ class MlflowSink:
             from mlflow.entities import RunStatus
 
             store.update_run_info(run_id, RunStatus.from_string(status), end, None)
-
-    def reopen_run(self, run_id: str) -> None:
-        """See `Sink`."""
-        with self._translated():
-            self._client.update_run(run_id, status="RUNNING")
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """See `Sink`."""
@@ -360,6 +374,19 @@ class MlflowSink:
         if found.lifecycle_stage != "active":
             raise RunBlocked(deleted_experiment(repr(name), found.experiment_id), experiment=True)
         return str(found.experiment_id)
+
+
+def _found(run: Any) -> Found:
+    info, data = run.info, run.data
+    return Found(
+        info.run_id,
+        str(info.status),
+        int(info.end_time or 0),
+        dict(data.tags),
+        dict(data.params),
+        str(info.experiment_id),
+        deleted=info.lifecycle_stage == "deleted",
+    )
 
 
 @contextlib.contextmanager

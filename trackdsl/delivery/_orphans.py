@@ -45,7 +45,8 @@ class Orphans:
 
     Attributes:
         runs: our ids of their runs.
-        unmade: of these, the runs that this journal opens.
+        unmade: of these, the runs that this journal opens, goes on with, or takes up by name.
+        continued: of these, those that it goes on with.
         kept: the positions behind the events that were taken over from the journal.
     """
 
@@ -54,6 +55,7 @@ class Orphans:
         self._waiting, self._delivered = _read(self._path)
         self.runs = {aside.event.run for aside in self._waiting}
         self.unmade = _opened(self._waiting)
+        self.continued = _continued(self._waiting)
         self.kept = {aside.end for aside in self._waiting} | self._delivered
 
     def count(self, runs: Iterable[bytes] | None = None) -> int:
@@ -86,6 +88,7 @@ class Orphans:
         self._waiting += found
         self.runs.update(aside.event.run for aside in found)
         self.unmade |= _opened(found)
+        self.continued |= _continued(found)
         self.kept.update(aside.end for aside in found)
 
     def take(self, deliver: Callable[[bytes, list[Aside]], bool], only: bytes | None = None) -> bool:
@@ -131,6 +134,7 @@ class Orphans:
         self._waiting, self._delivered = left, delivered
         self.runs -= runs
         self.unmade -= runs
+        self.continued -= runs
 
     def _save(self, waiting: list[Aside], delivered: set[Position]) -> None:
         try:
@@ -140,7 +144,11 @@ class Orphans:
 
 
 def _opened(found: Iterable[Aside]) -> set[bytes]:
-    return {aside.event.run for aside in found if isinstance(aside.event, events.Open)}
+    return {aside.event.run for aside in found if isinstance(aside.event, (events.Open, events.Adopt))}
+
+
+def _continued(found: Iterable[Aside]) -> set[bytes]:
+    return {aside.event.run for aside in found if isinstance(aside.event, events.Open) and aside.event.goes_on}
 
 
 def _frame(aside: Aside) -> bytes:

@@ -10,6 +10,7 @@ from trackdsl._ids import begins_with
 from trackdsl.delivery import _compose
 from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
 from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._continued import Continuations
 from trackdsl.delivery._outbox import Outbox
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._shared_points import SharedPoints, Source
@@ -35,6 +36,7 @@ class RunWriter:
         points: the metric points of runs that several journals write to.
         tables: the tables.
         refuse: called with what the store refused, and its answer.
+        continued: the runs that go on.
 
     Attributes:
         outbox: what is gathered and not written yet.
@@ -49,6 +51,7 @@ class RunWriter:
         points: SharedPoints,
         tables: Tables,
         refuse: Callable[[str, Exception], None],
+        continued: Continuations,
     ) -> None:
         self._stream = stream
         self._name = stream.directory.name
@@ -57,6 +60,7 @@ class RunWriter:
         self._points = points
         self._tables = tables
         self._refuse = refuse
+        self._continued = continued
         self.outbox = Outbox(refuse, points.settle)
         self.artifacts = Artifacts(stream.directory)
         self.spacing = Spacing([])
@@ -83,12 +87,18 @@ class RunWriter:
             shared.see(key, step, value, times[-1])
         return tuple(times)
 
-    def times_before(self, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
-        """What the points of an event were given before, without giving any; none where they were not."""
+    def times_before(self, event: events.AnyEvent, source: Source, *, continued: bool = False) -> tuple[int, ...]:
+        """What the points of an event were given before, without giving any; none where they were not.
+
+        Args:
+            event: the event.
+            source: where it was read.
+            continued: its run goes on, and could not be taken up yet.
+        """
         run = self._runs.get(event.run)
         if run is not None and self._goes_first(event.run, run):
             return self.own_times(event, run)
-        if run is None and begins_with(event.run, self._stream.prefix):
+        if run is None and not continued and begins_with(event.run, self._stream.prefix):
             return self.own_times(event, None)
         run = run or self._foreign.known(event.run)
         given = [self._points.given(run.run_id, source, key) for key, *_ in _points_of(event)] if run else []
@@ -144,7 +154,7 @@ class RunWriter:
 
     def _goes_first(self, id_: bytes, run: KnownRun) -> bool:
         """Whether the points of this journal need not ask for their place: at most one does not for each run."""
-        if self._runs.get(id_) is not run:
+        if self._runs.get(id_) is not run or run.continued:
             return False
         # Any process may write to a run of plain MLflow. It is taken to be that of a process which none started.
         return run.ours or (begins_with(id_, self._stream.prefix) and not self._stream.origin.within)
@@ -195,6 +205,10 @@ class RunWriter:
             self._refuse(f"the dataset {event.name!r} of run {run.run_id}", error)
 
     def _close(self, sink: Sink, run: KnownRun, event: events.Close) -> None:
+        if self._continued.is_left_to_others(sink, event.run, run, event.time):
+            self.outbox.flush(sink, event.run)
+            self._note_end(event.run, run)
+            return
         pending = self.outbox.of(event.run, run)
         if event.failure is not None:
             for key, value in _compose.failure_tags(event.failure).items():
@@ -203,8 +217,11 @@ class RunWriter:
             pending.add_tag("trackdsl.lost_events", str(event.lost))
         self.outbox.flush(sink, event.run)
         self.end(sink, run, event.status, event.time)
-        if self._runs.get(event.run) is run:
-            self._runs.close(event.run)
+        self._note_end(event.run, run)
+
+    def _note_end(self, id_: bytes, run: KnownRun) -> None:
+        if self._runs.get(id_) is run:
+            self._runs.close(id_)
 
 
 def _points_of(event: events.AnyEvent) -> list[tuple[str, int, float, int]]:

@@ -2,6 +2,7 @@
 
 o <id> <MLflow run> <MLflow experiment>    opened by the program of this journal
 a <id> <MLflow run> <MLflow experiment>    opened by somebody else, who ends it too
+r <id> <MLflow run> <MLflow experiment>    opened before, and gone on with by the program of this journal, which ends it
 c <id>                                     closed
 m <id> <our id of its parent>              opened without its parent, of which nothing is known
 p <id>                                     has its parent after all
@@ -11,9 +12,10 @@ l <id> <our id of its parent>              of a rank: its parent is that of all 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trackdsl.delivery._otherwise import Keys
@@ -32,16 +34,20 @@ class KnownRun:
         experiment_id: MLflow's id of its experiment.
         open: whether this journal has to end it.
         ours: whether the program of this journal opened it.
+        continued: whether the program of this journal goes on with it, and did not open it.
         params: parameters that MLflow has, by name; None where that was not looked up yet.
         keys: what it has, where the store takes several keys for one.
+        made: when this process has made it, on the monotonic clock; long ago where another one has.
     """
 
     run_id: str
     experiment_id: str
     open: bool = True
     ours: bool = True
+    continued: bool = False
     params: dict[str, str] | None = None
     keys: Keys | None = None
+    made: float = -math.inf
 
 
 class RunMap:
@@ -79,9 +85,21 @@ class RunMap:
 
     def adopt(self, id_: bytes, run: KnownRun) -> None:
         """Note a run that somebody else opened and ends."""
-        run.open = run.ours = False
-        self._runs[id_] = run
+        self._runs[id_] = replace(run, open=False, ours=False, continued=False)
         self._note(f"a {id_.hex()} {run.run_id} {run.experiment_id}\n")
+
+    def go_on(self, id_: bytes, run: KnownRun) -> None:
+        """Note a run that goes on, under an id of its own."""
+        self._runs[id_] = run
+        self._note(f"r {id_.hex()} {run.run_id} {run.experiment_id}\n")
+
+    def open_as(self, run_id: str) -> list[bytes]:
+        """Our ids of the runs of this journal that are a run of MLflow's, and that nobody has ended."""
+        return [id_ for id_, run in self._runs.items() if run.run_id == run_id and run.open]
+
+    def continued(self) -> list[str]:
+        """MLflow's ids of the runs that the program of this journal goes on with, or has gone on with."""
+        return [run.run_id for run in self._runs.values() if run.continued]
 
     def close(self, id_: bytes) -> None:
         """Note that a run has ended."""
@@ -144,9 +162,10 @@ def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:
     for words in _lines(directory):
         try:
             id_ = bytes.fromhex(words[1])
-            if words[0] in ("o", "a") and len(words) == 4:
-                ours = words[0] == "o"
-                found[id_] = KnownRun(words[2], words[3], open=ours, ours=ours)
+            if words[0] in ("o", "a", "r") and len(words) == 4:
+                known = KnownRun(words[2], words[3], open=words[0] != "a", ours=words[0] == "o")
+                known.continued = words[0] == "r"
+                found[id_] = known
             elif words[0] == "c" and id_ in found:
                 found[id_].open = False
         except (ValueError, IndexError):

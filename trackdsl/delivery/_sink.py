@@ -89,14 +89,19 @@ class Found:
     Attributes:
         run_id: the store's id of it.
         status: `RUNNING`, or how it ended.
-        end: when it ended, in milliseconds since 1970; 0 where it did not.
-        tags: all that it has.
+        end: when it ended last, in milliseconds since 1970; 0 where it did not.
+        tags, params: all that it has.
+        experiment_id: the store's id of its experiment.
+        deleted: it is deleted, and may be restored.
     """
 
     run_id: str
     status: str
     end: int
     tags: dict[str, str]
+    params: dict[str, str]
+    experiment_id: str
+    deleted: bool = False
 
 
 class Sink(Protocol):
@@ -156,6 +161,15 @@ class Sink(Protocol):
     def status(self, run_id: str) -> str:
         """`RUNNING`, how the run ended, or `GONE` where it is deleted or was never there."""
 
+    def state(self, run_id: str) -> Found | None:
+        """A run as it is there; None where it never was."""
+
+    def reopen_run(self, run_id: str) -> None:
+        """Make a run that has ended `RUNNING` again."""
+
+    def delete_tags(self, run_id: str, names: list[str]) -> None:
+        """Take tags from a run; one that it does not have may be among them."""
+
     def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
         """Delete every run of an experiment that carries our id, except one."""
 
@@ -176,9 +190,6 @@ class Sink(Protocol):
 
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """End a run at `end`, in milliseconds since 1970."""
-
-    def reopen_run(self, run_id: str) -> None:
-        """Make a run that has ended one that is running."""
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
         """Store a file at `place`, or the content of a folder below it."""

@@ -1,0 +1,191 @@
+"""Runs that go on: begun by an earlier program or scope, by another machine, or by plain MLflow.
+
+Whoever goes on with a run has an id of its own for that, and notes it in the run's tag `trackdsl.resumed`, a JSON list
+of the latest ones: the id, when it began, where, and how the run had ended before. So a run is taken up once, however
+often delivery is killed; and the end that an earlier program has left for later (of a machine that was cut off, or of a
+program that is found dead afterwards) does not end the run of those who go on with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from trackdsl import _events as events
+from trackdsl.delivery import _compose, _foreign, _limits
+from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._sink import Batch, Found, Refused, RunBlocked, Sink
+from trackdsl.errors import logger
+
+if TYPE_CHECKING:
+    from trackdsl.delivery._foreign import ForeignRuns
+    from trackdsl.delivery._stream import Stream
+
+#: The tag of a run that has gone on.
+RESUMED = "trackdsl.resumed"
+#: So many are named; the number of each is with it.
+_MOST_NAMED = 20
+#: Tags that tell of an end, which is none any more.
+_OF_ENDS = (
+    "trackdsl.ended",
+    "trackdsl.exception.type",
+    "trackdsl.exception.message",
+    "trackdsl.exception.traceback",
+)
+_MS = 1_000_000
+
+
+class Continuations:
+    """The runs that the program of one journal goes on with.
+
+    Args:
+        stream: the journal.
+        foreign: knows the journals of other processes.
+    """
+
+    def __init__(self, stream: Stream, foreign: ForeignRuns) -> None:
+        self._stream = stream
+        self._foreign = foreign
+
+    def go_on(self, sink: Sink, event: events.Open) -> KnownRun:
+        """Have a run go on, once.
+
+        Raises:
+            NotYet: what was recorded of it before is about to be delivered.
+            RunBlocked: it is deleted, or not there.
+        """
+        state = self.find(sink, event.run, event.goes_on)
+        before = self._status_before(state, event)
+        entries = resumed(state.tags)
+        try:
+            if event.run.hex() not in [entry["id"] for entry in entries]:
+                entries.append(self._entry(event, entries, state, before))
+                # A machine that was cut off, or a journal that waits, may tell of an earlier one than is known already.
+                entries.sort(key=lambda entry: entry["time"])
+                sink.write(state.run_id, Batch(tags=self._tags(event, entries, state)))
+            if entries[-1]["id"] == event.run.hex():
+                sink.delete_tags(state.run_id, [name for name in _OF_ENDS if name in state.tags])
+                sink.reopen_run(state.run_id)
+        except Refused as error:
+            self._check(sink, event.run, sink.state(state.run_id), event.goes_on)
+            check_experiment(sink, state.experiment_id, error)
+            raise RunBlocked(f"run {state.run_id} cannot go on: {error}") from None
+        run = KnownRun(state.run_id, state.experiment_id, ours=False, continued=True, params=dict(state.params))
+        self._foreign.continued.add(run.run_id)
+        return run
+
+    def find(self, sink: Sink, id_: bytes, name: str) -> Found:
+        """The run that is called so, by an id of ours or of MLflow's.
+
+        Args:
+            sink: the store.
+            id_: our id of what asks for it.
+            name: the id.
+
+        Raises:
+            NotYet: a journal that tells of it is not read that far.
+            RunBlocked: it is deleted, or not there; or it is set aside itself.
+        """
+        wanted = _id_in(name)
+        known = None if wanted is None else self._foreign.find_here(self._stream, wanted)
+        state = sink.state(name if known is None else known.run_id)
+        if state is None and wanted is not None and known is None:
+            found = sink.find_run(name, None)
+            state = None if found is None else sink.state(found[0])
+        return self._check(sink, id_, state, name)
+
+    def is_left_to_others(self, sink: Sink, id_: bytes, run: KnownRun, at: int) -> bool:
+        """Whether the end of a run, at a time in nanoseconds, is none, because somebody else has gone on with it."""
+        if not self._may_be_continued(run, at):
+            return False
+        state = sink.state(run.run_id)
+        entries = [] if state is None else resumed(state.tags)
+        if state is None or not entries or entries[-1]["id"] == id_.hex():
+            return False
+        # Of several that were at it at the same time, the last one ends it.
+        return state.status == "RUNNING" or state.end >= at // _MS
+
+    def _may_be_continued(self, run: KnownRun, at: int) -> bool:
+        if run.continued or run.run_id in self._foreign.continued:
+            return True
+        # What is delivered in time is asked for nothing: to go on takes a run that has ended, or a program that died.
+        late = time.time() - at / 1e9 >= _foreign.GRACE / 2
+        return late and time.monotonic() - run.made >= _foreign.GRACE / 2
+
+    def _check(self, sink: Sink, id_: bytes, state: Found | None, name: str) -> Found:
+        if state is None:
+            raise RunBlocked(
+                f"there is no run {name} at MLflow for run {id_.hex()} to go on with: check the id and the tracking "
+                "URI. If another machine delivers it later, this follows by itself; otherwise `trackdsl drop "
+                f"{id_.hex()}` gives up what was recorded"
+            )
+        if state.deleted:
+            check_experiment(sink, state.experiment_id, Refused("the run is deleted with it"))
+            ours = state.tags.get("trackdsl.id", id_.hex())
+            raise RunBlocked(
+                f"the run {state.run_id} (trackdsl.id {ours}) is deleted, so run {id_.hex()} cannot go on with it: "
+                f"restore it with `mlflow runs restore --run-id {state.run_id}`, and what was recorded is delivered; "
+                f"or give that up with `trackdsl drop {id_.hex()}`"
+            )
+        return state
+
+    def _status_before(self, state: Found, event: events.Open) -> str:
+        """How the run has ended before; `RUNNING` where another program is at it still.
+
+        Raises:
+            NotYet: another journal has to be read first: its values and its end come before those of this one.
+        """
+        others = self._foreign.others_at(self._stream, state.run_id, event)
+        if state.status != "RUNNING":
+            return state.status
+        if others and not any(others):
+            return "KILLED"  # Its program is dead, and is about to be found so.
+        if any(others) or not resumed(state.tags):
+            logger.warning(
+                "trackdsl: the run %s is still RUNNING, and goes on in pid %d as well: where its program lives, both "
+                "write to it, and the one that ends last decides how it has ended",
+                state.run_id,
+                self._stream.origin.pid,
+            )
+        return "RUNNING"
+
+    def _entry(self, event: events.Open, entries: list[Any], state: Found, before: str) -> dict[str, Any]:
+        number = max((int(entry.get("number", 0)) for entry in entries), default=0) + 1
+        origin = self._stream.origin
+        entry: dict[str, Any] = {"number": number, "id": event.run.hex(), "time": event.time // _MS}
+        entry |= {"host": origin.host, "pid": origin.pid, "before": before}
+        error = state.tags.get("trackdsl.exception.type")
+        if error is not None and before != "RUNNING":
+            message = state.tags.get("trackdsl.exception.message", "")
+            entry["error"] = _limits.fit_text(f"{error}: {message}" if message else error, 200)
+        return entry
+
+    def _tags(self, event: events.Open, entries: list[Any], state: Found) -> dict[str, str]:
+        tags = {RESUMED: json.dumps(entries[-_MOST_NAMED:])}
+        if "trackdsl.id" not in state.tags:  # It was plain MLflow's.
+            told = _compose.process_tags(self._stream.origin) | _compose.run_tags(event)
+            tags |= {key: value for key, value in told.items() if key not in state.tags and key not in event.tags}
+        return tags
+
+
+def resumed(tags: dict[str, str]) -> list[dict[str, Any]]:
+    """Who has gone on with a run, as its tags tell it; the latest last."""
+    with contextlib.suppress(ValueError, RecursionError):
+        told = json.loads(tags.get(RESUMED, ""))
+        if isinstance(told, list) and all(map(_is_entry, told)):
+            return told
+    return []
+
+
+def _is_entry(told: Any) -> bool:
+    return isinstance(told, dict) and isinstance(told.get("id"), str) and isinstance(told.get("time"), int)
+
+
+def _id_in(name: str) -> bytes | None:
+    with contextlib.suppress(ValueError):
+        id_ = bytes.fromhex(name)
+        return id_ if len(id_) == 16 and len(name) == 32 else None
+    return None
