@@ -39,6 +39,7 @@ LAYERS = [
     {"_tables"},
     {"_images"},
     {"_artifacts", "_datasets"},
+    {"_beside"},
     {"_places"},
     {"_record", "_target", "_context", "_failure", "_state", "_source", "_replay"},
     {"_series"},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import io
@@ -12,6 +14,7 @@ import math
 import re
 import shutil
 import tempfile
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from trackdsl import OptionError, Run, _images, _lifecycle, _target, configure, log_stream, stage, steps
+from trackdsl import OptionError, Run, _images, _lifecycle, _target, configure, log_stream, stage, steps, track_returns
 from trackdsl import _events as events
 from trackdsl._tables import rows_of
 from trackdsl.delivery import _table_format, _tables
@@ -138,14 +141,112 @@ def test_what_is_no_image_is_left_out(image: Any, why: str, caplog: pytest.LogCa
     assert len(caplog.records) == 2
 
 
+MODES = ["RGB", "RGBA", "RGBX", "L", "LA", "CMYK", "YCbCr", "HSV", "LAB", "P", "PA", "1", "F", "I", "I;16", "I;16B"]
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "tiff"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "CMYK", "P", "1", "F"])
+@pytest.mark.parametrize("mode", MODES)
 def test_images_of_any_mode_in_any_format(mode: str, suffix: str) -> None:
-    """Where a format has no such colours, the image is written in those that it has."""
+    """Where a format has no such colours, the image is written in those that it has: logged, in a series, returned."""
     image = pytest.importorskip("PIL.Image")
+    picture = image.new(mode, (3, 4))
     with capture_runs() as captured, stage("s") as run:
-        run.log_image(image.new(mode, (3, 4)), f"a.{suffix}")
-        assert image.open(captured.one("s").artifacts[f"a.{suffix}"]).size == (3, 4)
+        run.log_image(picture, f"a.{suffix}")
+        run.log_image(picture, key="series")
+        track_returns("b", artifacts={"b": f"b.{suffix}"})(lambda: picture)()
+        files = captured.one("s").artifacts
+        assert len(files) == 4
+        for name, file in files.items():
+            assert image.open(file).size == (3, 4) or name.endswith("+compressed.webp")
+        assert image.open(files[f"b.{suffix}"]).format == {"jpg": "JPEG"}.get(suffix, suffix.upper())
+    assert not [tag for tag in captured.one("s").tags if "omitted" in tag]
+    assert (picture.mode, picture.info) == (mode, {})
+
+
+def test_brightness_of_other_modes() -> None:
+    """Numbers keep their brightness: floats up to 1, levels up to 255 and up to 65535, and others from end to end."""
+    image = pytest.importorskip("PIL.Image")
+    cases: list[tuple[Any, list[int]]] = [
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 127, 255]),
+        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 127, 255]),
+        (np.array([[0, 1, 255]], np.int32), [0, 1, 255]),
+        (np.array([[0, 300, 65535]], np.int32), [0, 300, 65535]),
+        (np.array([[0, 50_000, 100_000]], np.int32), [0, 127, 255]),
+    ]
+    with capture_runs() as captured, stage("s") as run:
+        for index, (array, _) in enumerate(cases):
+            run.log_image(image.fromarray(array), f"{index}.png")
+        files = captured.one("s").artifacts
+        for index, (_, levels) in enumerate(cases):
+            assert np.asarray(image.open(files[f"{index}.png"])).tolist() == [levels]
+
+
+def batches() -> dict[str, tuple[Any, list[str]]]:
+    """Images of every layout, and the files that `log_image(image, "x.png")` makes of them."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    return {
+        "channels last": (rng.random((8, 9, 3)), ["x.png"]),
+        "channels first": (rng.random((3, 8, 9)), ["x.png"]),
+        "one channel first": (rng.random((1, 8, 9)), ["x.png"]),
+        "tensor with channels last": (torch.rand(8, 9, 4), ["x.png"]),
+        "16 bits": (rng.integers(0, 65535, (8, 9), dtype=np.uint16), ["x.png"]),
+        "batch, channels last": (rng.random((2, 8, 9, 3)), ["x.0.png", "x.1.png"]),
+        "batch, channels first": (rng.random((2, 1, 8, 9)), ["x.0.png", "x.1.png"]),
+        "batch of tensors": (torch.rand(2, 3, 8, 9), ["x.0.png", "x.1.png"]),
+        "batch without channels": (rng.random((2, 8, 9)), ["x.0.png", "x.1.png"]),
+        "list": ([rng.random((8, 9)), torch.rand(3, 8, 9)], ["x.0.png", "x.1.png"]),
+        "dict": ({"a": rng.random((8, 9)), "b/c": rng.random((8, 9, 3))}, ["x.a.png", "x.b_c.png"]),
+        "list of batches": ([rng.random((2, 8, 9, 3))], ["x.0.0.png", "x.0.1.png"]),
+    }
+
+
+def test_images_of_every_layout() -> None:
+    """Channels are found first and last, and each image of a batch, a list or a dict is a file, or a series."""
+    image = pytest.importorskip("PIL.Image")
+    for layout, (value, names) in batches().items():
+        with capture_runs() as captured, stage("s") as run:
+            run.log_image(value, "x.png")
+            files = captured.one("s").artifacts
+            assert sorted(files) == names, layout
+            assert {image.open(file).size for file in files.values()} == {(9, 8)}, layout
+            run.log_image(value, key="k")
+            assert len(captured.one("s").artifacts) == 3 * len(names), layout
+        assert not [tag for tag in captured.one("s").tags if "omitted" in tag], layout
+
+
+def test_several_figures_are_one_file_each() -> None:
+    """A list, a dict, and an array of axes, as `plt.subplots` returns it; a figure in it twice is one file."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    axes = figure().subplots(2, 2)
+    with capture_runs() as captured, stage("s") as run:
+        run.log_figure([figure(), figure()], "list.png")
+        run.log_figure({"roc": figure()}, "dict.svg", save_kwargs={"dpi": 50})
+        run.log_figure(axes, "axes.png")
+        found = set(captured.one("s").artifacts)
+    assert found == {"list.0.png", "list.1.png", "dict.roc.svg", "axes.0.png"}
+
+
+def test_parameters_of_every_structure() -> None:
+    """`log_params` takes what has named parts as it takes a dict of them; for anything else the tag names the fix."""
+    attrs, pydantic = pytest.importorskip("attrs"), pytest.importorskip("pydantic")
+    point = collections.namedtuple("point", ["a", "b"])
+    model = pydantic.create_model("Model", a=(int, 1), b=(Any, {"c": 2}))
+    made = dataclasses.make_dataclass("Made", ["a", "b"])
+    values = [
+        {"a": 1, "b": {"c": 2}}, argparse.Namespace(a=1, b={"c": 2}), types.SimpleNamespace(a=1, b={"c": 2}),
+        point(1, {"c": 2}), model(), made(1, {"c": 2}), attrs.make_class("Made", ["a", "b"])(1, {"c": 2}),
+        [("a", 1), ("b", {"c": 2})], types.MappingProxyType({"a": 1, "b": {"c": 2}}),
+    ]  # fmt: skip
+    for value in values:
+        with capture_runs() as captured, stage("s") as run:
+            run.log_params(value)
+            trackdsl.log_params(value)
+        assert captured.one("s").params == {"a": 1, "b.c": 2}, value
+    with capture_runs() as captured, stage("s") as run:
+        run.log_params(object())
+    assert "vars(...)" in captured.one("s").tags["trackdsl.omitted.log_params"]
 
 
 def test_a_series_of_images(store: str) -> None:

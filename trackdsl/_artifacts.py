@@ -13,13 +13,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from trackdsl._beside import Beside
 from trackdsl._events import File
 from trackdsl._places import fitted, inside, masked, safe
 from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
 from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.errors import report, told
+from trackdsl.handlers._content import content_of, has_content
 from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
-from trackdsl.handlers.json import tree_of, write_json
+from trackdsl.handlers.json import Json, write_json
 from trackdsl.handlers.pickled import Pickled
 from trackdsl.handlers.scalars import secret
 from trackdsl.handlers.text import Text
@@ -57,17 +59,28 @@ def write_text(run: Run, text: str, artifact_file: str) -> None:
     keep(run, artifact_file, lambda to: _write(to, mask_text(str(text))))
 
 
-def write_structure(run: Run, value: Any, artifact_file: str) -> None:
-    """Keep a structure as JSON or YAML."""
-    tree = tree_of(value)
+def write_structure(run: Run, value: Any, artifact_file: str, *, with_files: bool = True) -> None:
+    """Keep a structure as JSON or YAML, with all of its content.
+
+    Args:
+        run: whose file it is.
+        value: the structure.
+        artifact_file: its path in the run.
+        with_files: whether what JSON cannot hold becomes files of its own; else it is described in one line.
+    """
+    beside = Beside(run, artifact_file, keep_object if with_files else None)
+    native = PurePosixPath(artifact_file).suffix.lower() in (".yaml", ".yml")
+    tree = content_of(value, beside.keep, beside.note, native_keys=native)
     keep(run, artifact_file, lambda to: write_json(tree, to), handler="builtins.dict")
+    beside.write_tags()
 
 
 def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
     """Keep what was too deep or too large to be told by parameters alone, and say what is not plain from names."""
     for key, value in flat.whole.items():
         place = f"trackdsl/params/{fit_place(prefix + key)}.json"
-        write_structure(run, value, place)
+        # Data among the arguments is not copied: nobody has asked for its content.
+        write_structure(run, value, place, with_files=False)
         append_tags(run, {f"trackdsl.truncated.{prefix}{key}": f"too large for parameters, whole in {place}"})
     if flat.paths:
         paths = {prefix + key: path for key, path in flat.paths.items()}
@@ -83,7 +96,7 @@ def keep_long(run: Run, values: dict[str, Any]) -> dict[str, Any]:
     return cut_texts(values) if long else values
 
 
-def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) -> None:
+def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) -> str | None:
     """Keep an object as a file.
 
     Args:
@@ -92,8 +105,14 @@ def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) ->
             format is taken, and where that fails too, a pickle.
         value: the object.
         own: its handler, where that is known.
+
+    Returns:
+        where it is; None where it could not be kept, which a tag says.
     """
     place = masked(place)
+    if _is_written_by_content(value, PurePosixPath(place).suffix.lower()):
+        write_structure(run, value, place)
+        return place
     own = handler_of(value) if own is None else own
     handler = writer_for(value, own, PurePosixPath(place).suffix.lower())
     if handler is None:
@@ -101,14 +120,25 @@ def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) ->
         append_tags(run, {f"trackdsl.omitted.{place}": told_as})
         place, handler = f"{place}{own.suffix}", own
     if _reveals(handler, value):
-        _keep_masked(run, place, value)
-    elif not _keep_by(run, place, value, handler) and not handler.executes:
-        pickled = handler_for(object)
-        place = f"{place.removesuffix(handler.suffix)}{pickled.suffix}"
-        if _reveals(pickled, value):
-            _keep_masked(run, place, value)
-        else:
-            _keep_by(run, place, value, pickled)
+        return _keep_masked(run, place, value)
+    if _keep_by(run, place, value, handler):
+        return place
+    if handler.executes:
+        return None
+    pickled = handler_for(object)
+    place = f"{place.removesuffix(handler.suffix)}{pickled.suffix}"
+    if _reveals(pickled, value):
+        return _keep_masked(run, place, value)
+    return place if _keep_by(run, place, value, pickled) else None
+
+
+def _is_written_by_content(value: Any, suffix: str) -> bool:
+    """Whether a value becomes JSON or YAML by its content; some handlers have a form of their own for such a file."""
+    if suffix not in (".json", ".yaml", ".yml"):
+        return False
+    handler = handler_for(type(value))
+    own_form = suffix in (handler.suffix, *handler.suffixes) and not isinstance(handler, Json)
+    return not own_form and has_content(value)
 
 
 def _reveals(handler: Handler, value: Any) -> bool:
@@ -120,14 +150,13 @@ def _reveals(handler: Handler, value: Any) -> bool:
     return isinstance(handler, Pickled) and handler is not secret and holds_secret(value)
 
 
-def _keep_masked(run: Run, place: str, value: Any) -> None:
+def _keep_masked(run: Run, place: str, value: Any) -> str:
     """Keep what can be told of a structure that holds a secret."""
-    from trackdsl.handlers._hidden import GROUPS
-
     told_at = f"{place.removesuffix(PurePosixPath(place).suffix)}.json"
     reason = f"{class_name(value)} holds a secret; its other parts are in {told_at}"
     append_tags(run, {f"trackdsl.omitted.{place}": reason})
-    write_structure(run, sorted(value, key=str) if isinstance(value, GROUPS) else value, told_at)
+    write_structure(run, value, told_at)
+    return told_at
 
 
 def _keep_by(run: Run, place: str, value: Any, handler: Handler) -> bool:

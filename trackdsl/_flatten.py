@@ -13,7 +13,7 @@ from trackdsl._events import Scalar
 from trackdsl._quiet import quiet
 from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
 from trackdsl.errors import told
-from trackdsl.handlers._registry import class_name, handler_for
+from trackdsl.handlers._registry import Stated, class_name, handler_for
 from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence
 
 MAX_DEPTH = 10
@@ -94,12 +94,17 @@ class Flat:
             return
         try:
             handler = handler_for(kind)
+            if handler.listed:
+                value = handler.content(value)
+                handler = handler_for(type(value))
             if handler is sequence:
                 self._add_list(key, path, value)
                 return
             parts = handler.children(value)
             if parts is None:
                 values[key] = handler.summary(value)
+                if type(value) is Stated:
+                    self._state(key, value)
                 return
             parts = mask_entry(parts)
         except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
@@ -115,6 +120,9 @@ class Flat:
     def _add_list(self, key: str, path: tuple[str, ...], value: Any) -> None:
         parts, data = None, len(value) > MAX_LIST
         if not data and not is_flat(value):
+            for item in value:
+                if type(item) is Stated:
+                    self._state(key, item)
             value = mask_items(value)
             self._survey = self._survey or Survey()
             parts, data = sequence.parts(value, self._survey), self._survey.data
@@ -134,6 +142,10 @@ class Flat:
     def _cut(self, key: str, value: Any, count: int) -> None:
         self.values[key] = f"{type(value).__name__} of {count}"
         self._over = True
+
+    def _state(self, key: str, text: Stated) -> None:
+        if text.missing:
+            self.omitted[key] = f"recorded as {text}: {mask_text(text.why)}"[:500]
 
     def _omit(self, key: str, value: Any, error: Exception) -> None:
         self.values[key] = class_name(value)

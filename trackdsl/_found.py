@@ -13,7 +13,12 @@ from trackdsl._record import append_tags, record_metrics
 from trackdsl._run import Run
 from trackdsl._secrets import is_secret_name, mask_text
 from trackdsl.errors import report, told
-from trackdsl.handlers._registry import handler_of
+from trackdsl.handlers._content import has_content, is_opaque
+from trackdsl.handlers._registry import handler_for, handler_of
+
+#: A list of more files than this is one file.
+_MAX_FILES = 200
+_WRITTEN = (".json", ".txt")
 
 
 class Found:
@@ -41,13 +46,19 @@ class Found:
         if issubclass(type(value), Path) and _exists(value):
             _artifacts.snapshot(self.run, value, place)
             return
+        if place is None and has_files(value):
+            for index, part in enumerate(handler_for(type(value)).content(value)):
+                if part is not None:
+                    self.keep(None, part, f"{name}.{index}", as_model=as_model)
+            return
         handler = handler_of(value)
         if handler.model and place is None and as_model:
             self.keep_model(value, name, None)
             return
         if issubclass(type(value), complex):
             append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
-        _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{handler.suffix}", value, handler)
+        suffix = ".json" if is_in_json(value) else handler.suffix
+        _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{suffix}", value, handler)
 
     def keep_model(self, value: Any, name: str, registered_model_name: str | None) -> None:
         """Keep a value as a model, whose input example is one of the call's arguments."""
@@ -100,6 +111,33 @@ class Numbers(Found):
 
     def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
         """Pass over."""
+
+
+def has_files(value: Any) -> bool:
+    """Whether a value is a list of what has a file each: models, pictures, frames, arrays, paths, or lists of such."""
+    kind = type(value)
+    if not (issubclass(kind, (list, tuple)) or handler_for(kind).listed) or hasattr(kind, "_fields"):
+        return False
+    if not 0 < len(value) <= _MAX_FILES:
+        return False
+    return any(part is not None for part in value) and all(part is None or _has_file(part) for part in value)
+
+
+def _has_file(value: Any) -> bool:
+    if issubclass(type(value), Path):
+        return _exists(value)
+    handler = handler_of(value)
+    return handler.model or not (handler.executes or handler.suffix in _WRITTEN) or has_files(value)
+
+
+def is_in_json(value: Any) -> bool:
+    """Whether a returned value is a file of JSON, or part of one: words, sets, and lists with data in them."""
+    if issubclass(type(value), complex) or has_files(value):
+        return False
+    handler = handler_for(type(value))
+    if handler.model or not (handler.executes or handler.suffix == ".json"):
+        return False
+    return has_content(value) and not is_opaque(value)
 
 
 def _exists(path: Path) -> bool:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import _artifacts
-from trackdsl._record import append_tags
+from trackdsl._record import append_tags, fit_place
 from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.errors import report, told
+from trackdsl.handlers._content import text_of_key
 from trackdsl.handlers._registry import class_name, full_name, handler_of, name_of
+from trackdsl.handlers.pillow import format_of, in_colors_of_png, in_eight_bits, save_image
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -25,8 +29,9 @@ _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
 
 
 def record_image(run: Run, image: Any, place: str) -> None:
-    """Keep an image as the file `place`, whose suffix names the format."""
-    _artifacts.keep(run, place, lambda to: _save(picture_of(image), to))
+    """Keep an image as the file `place`, whose suffix names the format; several as `samples.0.png`, and so on."""
+    for name, one in _each(image, place):
+        _artifacts.keep(run, name, partial(_write_picture, one))
 
 
 def record_frame(run: Run, image: Any, key: str, step: int) -> None:
@@ -34,8 +39,13 @@ def record_frame(run: Run, image: Any, key: str, step: int) -> None:
 
     The names are those of `MlflowClient.log_image` of MLflow 3.17: the key with `~` for `/`, the step, the time in
     milliseconds and a random part, joined by `+`, which the UI of MLflow 3.1 reads too; beside it a small copy, and a
-    tag that tells of images.
+    tag that tells of images. Several are a series each, whose keys end in their numbers.
     """
+    several = pictures_in(image)
+    if several is not None:
+        for name, one in several.items():
+            record_frame(run, one, f"{key}/{name}", step)
+        return
     name = _NOT_IN_KEYS.sub(lambda match: f"_x{ord(match[0]):04X}_", mask_text(key)).replace("/", "~")
     place = f"images/{name}+step+{step}+timestamp+{time.time_ns() // 1_000_000}+{uuid.uuid4()}"
     if _write_both(run, image, f"images/{key}", f"{place}.png", f"{place}+compressed.webp"):
@@ -52,6 +62,11 @@ def record_cell(run: Run, image: Any, table: str) -> dict[str, str] | None:
 
 def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
     """Keep a figure; `save_kwargs` go to the library's own way to save one."""
+    several = _figures_in(figure)
+    if several is not None:
+        for name, one in several.items():
+            record_figure(run, one, _beside(place, name), save_kwargs)
+        return
     # Axes and seaborn's grids lead to their figure so.
     figure = getattr(figure, "figure", figure)
     if not save_kwargs:
@@ -70,8 +85,8 @@ def picture_of(value: Any) -> Any:
     """An image as one of Pillow's, made anew: saving leaves notes on what is saved.
 
     Args:
-        value: Pillow's, MLflow's, an array of (height, width) or (height, width, 1, 3 or 4), or a tensor of torch,
-            whose channels come first.
+        value: Pillow's, MLflow's, or an array or tensor of (height, width), with 1, 3 or 4 channels last or first;
+            where both could be, those of an array are the last, and those of a tensor of torch the first.
 
     Raises:
         TypeError: it is none of these, or of numbers that are no brightness.
@@ -83,12 +98,55 @@ def picture_of(value: Any) -> Any:
     if _MLFLOW in names:
         return value.to_pil().copy()
     if "torch.Tensor" in names:
-        return _from_array(_array_of_tensor(value))
+        return _from_array(_array_of_tensor(value), first=True)
     if hasattr(value, "__array__"):
         import numpy as np
 
         return _from_array(np.asarray(value))
     raise TypeError(f"{class_name(value)} is no image: give an array, a tensor, or an image of Pillow's")
+
+
+def pictures_in(value: Any) -> dict[str, Any] | None:
+    """The images in a list, a dict, or a batch, by their numbers or keys; None for what is one image, or none.
+
+    A batch is an array or tensor of four dimensions, or of three where none of them can be the channels.
+    """
+    if isinstance(value, (list, tuple)):
+        return {str(index): one for index, one in enumerate(value)} if value and all(map(_may_be, value)) else None
+    if isinstance(value, Mapping):
+        return {text_of_key(key): one for key, one in value.items()} if value else None
+    if not _may_be(value) or is_picture(value):
+        return None
+    shape = tuple(getattr(value, "shape", ()))
+    rows = len(shape) == 3 and min(shape[1:]) > max(_CHANNELS) and shape[0] not in _CHANNELS
+    return {str(index): value[index] for index in range(shape[0])} if (len(shape) == 4 and shape[0]) or rows else None
+
+
+def _may_be(value: Any) -> bool:
+    return is_picture(value) or hasattr(type(value), "__array__")
+
+
+def _each(image: Any, place: str) -> list[tuple[str, Any]]:
+    several = pictures_in(image)
+    if several is None:
+        return [(place, image)]
+    return [(name, inner) for key, one in several.items() for name, inner in _each(one, _beside(place, key))]
+
+
+def _figures_in(value: Any) -> dict[str, Any] | None:
+    """The figures in a list, a dict, or an array of axes, each once; None for what is one figure."""
+    if hasattr(value, "flat") and hasattr(value, "dtype"):
+        figures = {id(axes.figure): axes.figure for axes in value.flat}
+        return {str(index): figure for index, figure in enumerate(figures.values())}
+    if isinstance(value, Mapping):
+        return {text_of_key(key): one for key, one in value.items()}
+    return {str(index): one for index, one in enumerate(value)} if type(value) in (list, tuple) else None
+
+
+def _beside(place: str, name: str) -> str:
+    """The path of one of several files: its number or key before the suffix."""
+    suffix = PurePosixPath(place).suffix
+    return f"{place.removesuffix(suffix)}.{fit_place(name)}{suffix}"
 
 
 _MLFLOW = "mlflow.tracking.multimedia.Image"
@@ -113,13 +171,14 @@ def _array_of_tensor(tensor: Any) -> Any:
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         tensor = tensor.float()  # NumPy has no bfloat16.
-    array = tensor.numpy()
-    return array.transpose(1, 2, 0) if array.ndim == 3 else array
+    return tensor.numpy()
 
 
-def _from_array(array: Any) -> Any:
+def _from_array(array: Any, *, first: bool = False) -> Any:
     from PIL import Image
 
+    if array.ndim == 3 and array.shape[0] in _CHANNELS and (first or array.shape[2] not in _CHANNELS):
+        array = array.transpose(1, 2, 0)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _CHANNELS) or not array.size:
         raise ValueError(
             f"an image has a height, a width, and 1, 3 or 4 channels or none; this has the shape {array.shape}"
@@ -137,6 +196,8 @@ def _bytes_of(array: Any) -> Any:
     if kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if kind in "iu":
+        if array.dtype == np.uint16 and array.ndim == 2 and array.max() > 255:
+            return array
         if array.min() < 0 or array.max() > 255:
             raise ValueError(f"integers of an image are from 0 to 255, not from {array.min()} to {array.max()}")
         return array.astype(np.uint8)
@@ -151,16 +212,23 @@ def _bytes_of(array: Any) -> Any:
 
 
 def _shrunk(picture: Any) -> Any:
+    picture = in_eight_bits(picture) if picture.mode.startswith(("I", "F")) else in_colors_of_png(picture)
     width, height = picture.size
     scale = _SMALL / max(width, height)
     return picture.resize((max(1, int(width * scale)), max(1, int(height * scale))))
 
 
+def _write_picture(image: Any, path: Path) -> None:
+    _save(picture_of(image), path)
+
+
 def _save(picture: Any, path: Path) -> None:
-    try:
+    kind = format_of(path)
+    if kind is None:
         picture.save(path)
-    except (OSError, ValueError):  # The format has no such mode: transparency in JPEG, CMYK in PNG.
-        picture.convert("RGB").save(path)
+        return
+    with open(path, "xb") as file:
+        save_image(picture, file, kind)
 
 
 def _save_figure(figure: Any, path: Path, options: dict[str, Any]) -> None:

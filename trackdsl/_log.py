@@ -94,7 +94,7 @@ def log_param(key: str, value: Any, *, synchronous: bool | None = None) -> None:
         run.log_param(key, value, synchronous=synchronous)
 
 
-def log_params(params: Mapping[str, Any], *, synchronous: bool | None = None) -> None:
+def log_params(params: Any, *, synchronous: bool | None = None) -> None:
     """Record several parameters of the current run; see `Run.log_params`."""
     if run := _run("log_params"):
         run.log_params(params, synchronous=synchronous)

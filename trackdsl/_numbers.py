@@ -143,7 +143,8 @@ def is_mapping(value: Any) -> bool:
     if kind is list or kind is tuple:
         return False
     try:
-        return handler_for(kind).children(value) is not None
+        handler = handler_for(kind)
+        return not handler.listed and handler.children(value) is not None
     except Exception:  # It is kept as what it is, not by its parts.
         return False
 

@@ -15,7 +15,7 @@ from trackdsl._numbers import is_number, number_of
 from trackdsl._quiet import quiet
 from trackdsl._secrets import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import TrackdslError, report, told
-from trackdsl.handlers._registry import class_name
+from trackdsl.handlers._registry import class_name, handler_for
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -202,6 +202,25 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
         except Exception as error:
             found[f"trackdsl.omitted.{name}"] = mask_prose(told(error))[:500]
     return found
+
+
+def named_parts(value: Any) -> dict[Any, Any]:
+    """What holds parameters as a dict: a mapping, pairs, or a structure with named parts.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    kind = type(value)
+    if kind is dict:
+        return value.copy()  # type: ignore[no-any-return]
+    pairs = issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields")
+    parts = dict(value) if pairs else handler_for(kind).children(value)
+    if parts is None:
+        raise TypeError(
+            "log_params takes a mapping, a dataclass, or another structure with named parts, and not "
+            f"{class_name(value)}; pass vars(...) of an object of your own"
+        )
+    return dict(parts)
 
 
 def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:

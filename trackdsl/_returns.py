@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from trackdsl import markers
-from trackdsl._found import Found, Numbers
+from trackdsl._found import Found, Numbers, is_in_json
 from trackdsl._numbers import is_mapping, is_number, leaves
 from trackdsl._record import guarded, record_numbers
 from trackdsl._run import Run
@@ -151,7 +151,9 @@ class ReturnPlan:
                 if is_number(leaf) and self._wants_metric(key):
                     found.add_metric(key, leaf)
                 elif leaf is not None and self._wants_artifact(key):
-                    if key not in self._paths and is_plain(leaf, repeats):
+                    if key not in self._paths and (
+                        is_plain(leaf, repeats) or (not repeats.exceeded and is_in_json(leaf))
+                    ):
                         _nest(rest, key[len(name) + 1 :] if name else key, leaf)
                     elif not repeats.exceeded or type(leaf) not in (dict, list, tuple):
                         self._keep(found, key, leaf)

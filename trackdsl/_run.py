@@ -21,6 +21,7 @@ from trackdsl._record import (
     append_tags,
     clean_tags,
     guarded,
+    named_parts,
     params_of,
     record_metric,
     record_metrics,
@@ -218,10 +219,16 @@ class Run:
         with guarded("log_param", self):
             self._add_params([(key, value)])
 
-    def log_params(self, params: Mapping[str, Any], *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
-        """Record several parameters; see `log_param`."""
+    def log_params(self, params: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
+        """Record several parameters; see `log_param`.
+
+        Args:
+            params: a mapping, or what has named parts like one: an `argparse.Namespace`, a dataclass, a NamedTuple, a
+                model of pydantic or attrs, a configuration of OmegaConf.
+            synchronous: as for `log_param`.
+        """
         with guarded("log_params", self):
-            self._add_params(dict(params).items())
+            self._add_params(named_parts(params).items())
 
     def set_tag(self, key: str, value: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Set a tag; a later value of the same name replaces it.
@@ -264,7 +271,9 @@ class Run:
         """Record a dictionary or list as a JSON file (YAML where the name ends in `.yaml` or `.yml`).
 
         Args:
-            dictionary: anything made of dicts, lists, text and numbers.
+            dictionary: dicts, lists, and what has such content: arrays and tensors are lists, frames are lists of
+                records, dates are text in the form of ISO, sets are lists. What JSON cannot hold (bytes, pictures,
+                arrays of over 100,000 cells, objects) is a file of its own, which a tag `trackdsl.omitted.…` names.
             artifact_file: its path in the run, such as `config.json`.
         """
         with guarded("log_dict", self):
@@ -284,7 +293,8 @@ class Run:
         """Record a figure as a file.
 
         Args:
-            figure: of matplotlib (or its axes) or plotly.
+            figure: of matplotlib (or its axes) or plotly; or a list or dict of these, each of which is a file
+                (`roc.0.png`, or with its key).
             artifact_file: its path in the run; the suffix names the format: `.png`, `.svg`, `.pdf`, `.html`, `.json`.
             save_kwargs: what matplotlib's `savefig`, or plotly's `write_html` or `write_image`, is to be told.
 
@@ -300,11 +310,11 @@ class Run:
         """Record an image: as one file, or as one of a series, which MLflow shows with a slider over the steps.
 
         Args:
-            image: an array of height by width (by 1, 3 or 4 channels) of truth values, integers from 0 to 255, or
-                floats from 0 to 1 (others are rescaled to that), a tensor of torch with the channels first, an image of
-                Pillow's, or an `mlflow.Image`.
-            artifact_file: its path in the run, such as `samples/first.png`.
-            key: the name of the series, instead of a path.
+            image: an array or tensor of height by width, with 1, 3 or 4 channels last or first, of truth values,
+                integers from 0 to 255 (`uint16` up to 65535), or floats from 0 to 1 (others are rescaled to that); an
+                image of Pillow's, of any mode, or an `mlflow.Image`; or several: a batch, a list, or a dict of these.
+            artifact_file: its path in the run, such as `samples/first.png`; several are `samples/first.0.png`, …
+            key: the name of the series, instead of a path; several are the series `key/0`, …
             step: its place in the series; the step of the enclosing `steps` loop by default, else 0.
 
         Raises:

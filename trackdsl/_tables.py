@@ -9,17 +9,19 @@ import json
 import math
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _images
+from trackdsl import _artifacts, _images
 from trackdsl._events import Table
 from trackdsl._places import fitted, masked
 from trackdsl._record import append_tags, encode_safely
 from trackdsl._secrets import is_secret, is_secret_name, mask_entry, mask_prose, mask_text, remember
 from trackdsl.errors import OptionError, report, told
-from trackdsl.handlers._registry import class_name, handler_for, is_array_like
-from trackdsl.handlers.json import tree_of
+from trackdsl.handlers._content import content_of
+from trackdsl.handlers._registry import class_name, handler_for, handler_of, is_array_like
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 _SUFFIXES = (".json", ".parquet")
 _REFUSED = "\"',:[]{}"
 _INT64 = 1 << 63
-#: Missing values that are no None: of pandas, for moments and for anything.
-_MISSING = ("NaTType", "NAType")
 
 Rows = tuple[list[Any], list[list[Any]]]
 
@@ -46,16 +46,17 @@ def append_table(run: Run, data: Any, artifact_file: str) -> None:
         place = fitted(artifact_file)
         columns, rows = rows_of(data)
         names = _distinct([mask_text(_text(str(column))) for column in columns])
-        cell = _cell_writer(run, place)
+        cells = _Cells(run, place)
         secret = [is_secret_name(name) for name in names]
         plain = [
             [
-                remember(value) if hidden and is_secret(name, value) else cell(value)
+                remember(value) if hidden and is_secret(name, value) else cells.cell(name, value)
                 for name, hidden, value in zip(names, secret, row, strict=True)
             ]
             for row in rows
         ]
         relative = _write(run, json.dumps({"columns": names, "data": plain}, ensure_ascii=False))
+        append_tags(run, cells.told)
     except Exception as error:
         reason = mask_prose(told(error))
         report("table", f"trackdsl could not keep rows of the table {artifact_file!r}: {reason}", key=artifact_file)
@@ -130,11 +131,22 @@ def _turned(columns: list[list[Any]]) -> list[list[Any]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _cell_writer(run: Run, place: str) -> Callable[[Any], Any]:
-    """Turns values into what JSON can hold; an image becomes a file, once, however often it stands in the rows."""
-    images: dict[int, Any] = {}
+class _Cells:
+    """Turns values into what JSON can hold; what it cannot becomes a file, once, however often it stands in the rows.
 
-    def write(value: Any) -> Any:
+    Args:
+        run: whose table it is.
+        place: of the table.
+    """
+
+    def __init__(self, run: Run, place: str) -> None:
+        self._run = run
+        self._place = place
+        self._files: dict[int, tuple[Any, Any]] = {}
+        self.told: dict[str, str] = {}
+
+    def cell(self, column: str, value: Any) -> Any:
+        """What the table holds for one value."""
         kind = type(value)
         if value is None or kind is bool:
             return value
@@ -144,17 +156,28 @@ def _cell_writer(run: Run, place: str) -> Callable[[Any], Any]:
             return value if -_INT64 <= value < _INT64 else str(value)
         if kind is str:
             return _text(mask_text(value))
-        if kind.__name__ in _MISSING:
-            return None
         if _images.is_picture(value):
-            if id(value) not in images:
-                images[id(value)] = _images.record_cell(run, value, place)
-            return images[id(value)]
-        if is_array_like(kind) and value.shape == () and hasattr(value, "item"):
-            return _settled(tree_of(value.item()))
-        return _settled(tree_of(value))
+            return self._once(value, lambda: _images.record_cell(self._run, value, self._place))
+        tree = content_of(value, partial(self._keep, column), partial(self._note, column))
+        return _settled(tree)
 
-    return write
+    def _once(self, value: Any, make: Callable[[], Any]) -> Any:
+        if id(value) not in self._files:
+            self._files[id(value)] = (value, make())  # Itself, so that no other can come to have the same `id`.
+        return self._files[id(value)][1]
+
+    def _keep(self, column: str, _: tuple[str, ...], value: Any) -> Any:
+        handler = handler_of(value)
+        if handler.executes:  # A pickle for each row would be more than anybody has asked for.
+            self._note(column, (), f"JSON cannot hold {class_name(value)}: its class is recorded")
+            return class_name(value)
+        folder = f"table_files/{self._place.rpartition('.')[0]}"
+        self._note(column, (), f"JSON cannot hold {class_name(value)}: such are kept in {folder}")
+        place = f"{folder}/{uuid.uuid4()}{handler.suffix}"
+        return self._once(value, lambda: _artifacts.keep_object(self._run, place, value, handler))
+
+    def _note(self, column: str, _: tuple[str, ...], why: str) -> None:
+        self.told.setdefault(f"trackdsl.omitted.{self._place}/{column}", mask_prose(why)[:500])
 
 
 def _number(value: float) -> float | str | None:

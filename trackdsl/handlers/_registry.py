@@ -16,8 +16,33 @@ if TYPE_CHECKING:
 
 Scalar = Union[None, bool, int, float, str]
 
+#: The answer of `Handler.content` for what only a file of its own can hold.
+APART: Any = object()
+
 #: The group of entry points: the full name of a type → `module:attribute` of its handler.
 ENTRY_POINTS = "trackdsl.handlers"
+
+
+#: An array or frame of more cells than this is no content of a file of JSON, but a file of its own.
+MAX_CELLS = 100_000
+
+
+class Stated(str):
+    """A text in the place of a value that was not, or could not be, read.
+
+    Args:
+        text: says what is there: `???`, or a type and a shape.
+        why: the reason.
+        missing: whether that is a fault, which parameters report too.
+    """
+
+    why: str
+    missing: bool
+
+    def __new__(cls, text: str, why: str, *, missing: bool = True) -> Stated:
+        found = super().__new__(cls, text)
+        found.why, found.missing = why, missing
+        return found
 
 
 class Handler:
@@ -30,6 +55,8 @@ class Handler:
         suffixes: other endings that `write` understands, for a path that the user chose.
         executes: reading such a file may run code that is in it, so it needs `trusted=True`.
         model: values are MLflow models where nothing else is said.
+        listed: values are lists by another name, whose items `content` gives.
+        named: all that `content` gives is a name, which tells nothing where the value itself is to be kept.
 
     Example:
         >>> class Upper(Handler):
@@ -44,6 +71,8 @@ class Handler:
     suffixes: tuple[str, ...] = ()
     executes: bool = False
     model: bool = False
+    listed: bool = False
+    named: bool = False
 
     def accepts(self, value: Any) -> bool:
         """Whether `write` can hold all of this value; where not, it is pickled."""
@@ -52,6 +81,15 @@ class Handler:
     def children(self, value: Any) -> Mapping[Any, Any] | None:
         """The parts of a structure by name, each of which becomes a parameter of its own; None for anything else."""
         return None
+
+    def content(self, value: Any) -> Any:
+        """All of the value for a file of JSON: a dict or a list, of whatever values, or a plain value.
+
+        Returns:
+            `APART` where only a file of its own can hold it.
+        """
+        parts = self.children(value)
+        return APART if parts is None else parts
 
     def summary(self, value: Any) -> Scalar:
         """The value as a parameter: a number, or one line of text. Never its `repr`, which may be huge."""
@@ -82,8 +120,8 @@ class _Adapted(Handler):
     """An object that has only some of a handler's attributes."""
 
     def __init__(self, handler: Any) -> None:
-        for name in ("suffix", "suffixes", "executes", "model", "accepts", "children", "summary", "write", "read",
-                     "dataset", "save_model"):  # fmt: skip
+        for name in ("suffix", "suffixes", "executes", "model", "listed", "named", "accepts", "children", "content",
+                     "summary", "write", "read", "dataset", "save_model"):  # fmt: skip
             if hasattr(handler, name):
                 setattr(self, name, getattr(handler, name))
 
@@ -95,6 +133,11 @@ _by_name: dict[str, str | Handler] = {
     **dict.fromkeys(("builtins.dict", "collections.abc.Mapping"), f"{_HERE}.json:mapping"),
     **dict.fromkeys(("builtins.list", "builtins.tuple"), f"{_HERE}.json:sequence"),
     **dict.fromkeys(("builtins.set", "builtins.frozenset"), f"{_HERE}.scalars:group"),
+    **dict.fromkeys(
+        ("collections.deque", "collections.UserList", "array.array", "builtins.dict_keys", "builtins.dict_values",
+         "builtins.dict_items"),
+        f"{_HERE}.json:listing",
+    ),
     **dict.fromkeys(("builtins.bool", "builtins.int", "builtins.float", "builtins.NoneType"), f"{_HERE}.json:number"),
     "builtins.str": f"{_HERE}.text:handler",
     **dict.fromkeys(("builtins.bytes", "builtins.bytearray", "builtins.memoryview"), f"{_HERE}.binary:handler"),
@@ -102,11 +145,16 @@ _by_name: dict[str, str | Handler] = {
     "enum.Enum": f"{_HERE}.scalars:member",
     **dict.fromkeys(("datetime.date", "datetime.time"), f"{_HERE}.scalars:moment"),
     **dict.fromkeys(
-        ("datetime.timedelta", "datetime.tzinfo", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
-         "builtins.complex", "builtins.range", "builtins.slice", "ipaddress._IPAddressBase", "numpy.dtype",
-         "torch.dtype", "torch.device"),
+        ("datetime.tzinfo", "decimal.Decimal", "fractions.Fraction", "uuid.UUID", "builtins.complex", "builtins.slice",
+         "ipaddress._IPAddressBase", "ipaddress._BaseNetwork", "numpy.dtype", "torch.dtype", "torch.device",
+         "pandas.Period", "pandas._libs.tslibs.period.Period", "pandas.Interval", "pandas._libs.interval.Interval",
+         "pandas._libs.tslibs.offsets.BaseOffset", "pandas.core.dtypes.base.ExtensionDtype",
+         "pandas.api.extensions.ExtensionDtype", "re.Pattern"),
         f"{_HERE}.scalars:shown",
     ),
+    "datetime.timedelta": f"{_HERE}.scalars:duration",
+    "builtins.range": f"{_HERE}.scalars:span",
+    **dict.fromkeys(("pandas._libs.missing.NAType", "pandas.api.typing.NAType"), f"{_HERE}.scalars:missing"),
     **dict.fromkeys(
         ("builtins.type", "builtins.function", "builtins.method", "builtins.builtin_function_or_method",
          "functools.partial", "builtins.method_descriptor", "builtins.wrapper_descriptor", "builtins.method-wrapper"),
@@ -116,11 +164,19 @@ _by_name: dict[str, str | Handler] = {
     "optuna.trial._base.BaseTrial": f"{_HERE}.optuna:trial",
     "pydantic.main.BaseModel": f"{_HERE}.pydantic:model",
     "pydantic.v1.main.BaseModel": f"{_HERE}.pydantic:model",
-    "omegaconf.basecontainer.BaseContainer": f"{_HERE}.omegaconf:handler",
+    "omegaconf.basecontainer.BaseContainer": f"{_HERE}.omegaconf:config",
+    **dict.fromkeys(
+        ("omegaconf.listconfig.ListConfig", "omegaconf.tupleconfig.TupleConfig"), f"{_HERE}.omegaconf:listing"
+    ),
+    "omegaconf.base.Node": f"{_HERE}.omegaconf:node",
     # Data.
     **dict.fromkeys(("pandas.core.frame.DataFrame", "pandas.DataFrame"), f"{_HERE}.pandas:frame"),
     **dict.fromkeys(("pandas.core.series.Series", "pandas.Series"), f"{_HERE}.pandas:series"),
     **dict.fromkeys(("pandas.core.indexes.base.Index", "pandas.Index"), f"{_HERE}.pandas:index"),
+    **dict.fromkeys(
+        ("pandas.core.arrays.base.ExtensionArray", "pandas.api.extensions.ExtensionArray"),
+        f"{_HERE}.pandas:extension",
+    ),
     "polars.dataframe.frame.DataFrame": f"{_HERE}.polars:frame",
     "polars.series.series.Series": f"{_HERE}.polars:series",
     "polars.lazyframe.frame.LazyFrame": f"{_HERE}.polars:lazy",
@@ -128,6 +184,7 @@ _by_name: dict[str, str | Handler] = {
     "pyarrow.lib.RecordBatch": f"{_HERE}.pyarrow:batch",
     "pyarrow.lib.ChunkedArray": f"{_HERE}.pyarrow:chunked",
     "pyarrow.lib.Array": f"{_HERE}.pyarrow:array",
+    "pyarrow.lib.Scalar": f"{_HERE}.pyarrow:scalar",
     "numpy.ndarray": f"{_HERE}.numpy:handler",
     "numpy.generic": f"{_HERE}.numpy:scalar",
     "numpy.str_": f"{_HERE}.text:handler",
@@ -157,7 +214,6 @@ _cache: dict[type, Handler] = {}
 _names: dict[type, str] = {}
 #: A program that makes classes all the time must not have all of them kept.
 _MAX_TYPES = 1000
-_MAX_DEPTH = 20
 _entry_points_read = False
 
 
@@ -228,38 +284,20 @@ def handler_for(kind: type) -> Handler:
 def writer_for(value: Any, own: Handler, suffix: str) -> Handler | None:
     """The handler that writes a value in the format of a suffix; None where there is none.
 
-    That is its own, or one that takes any value: pickle, text, and JSON for structures.
+    That is its own, or one that takes any value: pickle, and text.
     """
     if not suffix or suffix == own.suffix or suffix in own.suffixes:
         return own
     typed = handler_for(type(value))
     # A handler accepts values for its first format; another may hold what that cannot.
-    if suffix in typed.suffixes and (typed.suffix != ".json" or not _holds_data(value)):
+    if suffix in typed.suffixes:
         return typed
     if suffix in (".pkl", ".pickle"):
         return handler_for(object)
     if suffix == ".npz" and isinstance(value, Mapping) and value:  # Arrays by name.
         part = handler_for(type(next(iter(value.values()))))
         return part if suffix in part.suffixes else None
-    if suffix == ".txt":
-        return handler_for(str)
-    if suffix not in (".json", ".yaml", ".yml"):
-        return None
-    as_json = handler_for(dict)
-    return as_json if as_json.accepts(value) or (typed.children(value) is not None and not _holds_data(value)) else None
-
-
-def _holds_data(value: Any, depth: int = 0) -> bool:
-    """Whether a structure holds arrays, frames and the like, of which JSON could only tell a summary."""
-    if depth > _MAX_DEPTH:
-        return True
-    if isinstance(value, (list, tuple)):
-        return any(_holds_data(part, depth + 1) for part in value)
-    handler = handler_for(type(value))
-    parts = handler.children(value)
-    if parts is None:
-        return handler.suffix not in (".json", ".txt", ".pkl")
-    return any(_holds_data(part, depth + 1) for part in parts.values())
+    return handler_for(str) if suffix == ".txt" else None
 
 
 def name_of(handler: Handler, kind: type) -> str:

@@ -10,6 +10,11 @@ from trackdsl.handlers.pickled import Pickled
 
 
 class _Function(Pickled):
+    named = True
+
+    def content(self, value: Any) -> Any:
+        return self.summary(value)
+
     def summary(self, value: Any) -> Scalar:
         if isinstance(value, functools.partial):
             return f"partial({self.summary(value.func)})"

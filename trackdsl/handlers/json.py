@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
+from trackdsl._secrets import mask_items, mask_text
 from trackdsl.handlers._registry import Handler, Scalar, class_name, full_name, handler_for
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Json(Handler):
 
     def write(self, value: Any, path: Path) -> None:
         """See `Handler`."""
-        write_json(tree_of(value), path)
+        from trackdsl.handlers._content import content_of  # It looks into values by what is defined here.
+
+        write_json(content_of(value, native_keys=path.suffix != ".json"), path)
 
     def read(self, path: Path) -> Any:
         """See `Handler`."""
@@ -137,6 +139,9 @@ class _Sequence(Json):
             return None
         return dict(enumerate(value)) if (survey or Survey()).holds_structure(value) else None
 
+    def content(self, value: Any) -> Any:
+        return value
+
     def summary(self, value: Any) -> Scalar:
         return self.line(value)[0]
 
@@ -188,8 +193,29 @@ class _Sequence(Json):
         return plain_profile(value)
 
 
+class _Listing(Json):
+    """What is a list by another name: read back it is one."""
+
+    listed = True
+
+    def accepts(self, value: Any) -> bool:
+        return is_plain(self.content(value))
+
+    def content(self, value: Any) -> Any:
+        return list(value)
+
+    def children(self, value: Any) -> Mapping[Any, Any] | None:
+        return sequence.children(self.content(value))
+
+    def summary(self, value: Any) -> Scalar:
+        return sequence.summary(self.content(value))
+
+
 class _Number(Json):
     """Subclasses of numbers, such as `numpy.float64`: an event takes the builtin types alone."""
+
+    def content(self, value: Any) -> Any:
+        return self.summary(value)
 
     def summary(self, value: Any) -> Scalar:
         if value is None:
@@ -200,7 +226,7 @@ class _Number(Json):
 def write_json(tree: Any, path: Path) -> None:
     """Write a tree of plain values as JSON, YAML or text, by the suffix."""
     with open(path, "x", encoding="utf-8", errors="backslashreplace") as file:
-        if path.suffix in (".yaml", ".yml"):
+        if path.suffix.lower() in (".yaml", ".yml"):
             import yaml
 
             yaml.safe_dump(tree, file, allow_unicode=True, sort_keys=False)
@@ -236,43 +262,6 @@ class Repeats:
             return False
         self._left -= size + 1
         return self._left < 0
-
-
-def tree_of(value: Any) -> Any:
-    """Any value as dicts, lists and plain values, with its secrets masked: by name, by type and by shape.
-
-    What is no structure is told by its summary; what holds itself is cut there.
-    """
-    return _tree_of(value, (), Repeats())
-
-
-def _tree_of(value: Any, around: tuple[int, ...], repeats: Repeats) -> Any:
-    kind = type(value)
-    if kind is str:
-        return mask_text(value)
-    if kind in _SCALARS:
-        return value
-    if len(around) > _MAX_DEPTH or id(value) in around:
-        return class_name(value)
-    inside = (*around, id(value))
-    try:
-        is_list = issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields")
-        parts = value if is_list else handler_for(kind).children(value)
-    except Exception:  # A property or mapping of the user's that raises.
-        return class_name(value)
-    if parts is None:
-        return summary_of(value)
-    if repeats.over(value, len(parts)):
-        return class_name(value)
-    if is_list:
-        numbers = _NUMBERS.issuperset(map(type, value))
-        return list(value) if numbers else [_tree_of(item, inside, repeats) for item in mask_items(value)]
-    found: dict[str, Any] = {}
-    for key, part in mask_entry(parts).items():
-        name = name_of_key(key)
-        hidden = is_secret(name, part)
-        found[mask_text(name)] = remember(part) if hidden else _tree_of(part, inside, repeats)
-    return found
 
 
 def name_of_key(key: Any) -> str:
@@ -352,4 +341,5 @@ def _is_structure(value: Any) -> bool:
 
 mapping = _Mapping()
 sequence = _Sequence()
+listing = _Listing()
 number = _Number()

@@ -12,8 +12,9 @@ from typing import Any
 
 from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
-from trackdsl.handlers._registry import Handler, Scalar, class_name
+from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
 from trackdsl.handlers.json import Json, is_plain, is_scalar, write_json
+from trackdsl.handlers.scalars import duration_text
 
 #: Bytes of a piece that is copied: it stays in the processor's cache until it is hashed.
 PIECE = 1 << 19
@@ -30,6 +31,23 @@ class _Array(Handler):
 
         return type(value) in (np.ndarray, np.memmap) and _is_told_by_npy(value.dtype)
 
+    def content(self, value: Any) -> Any:
+        """Lists, unless they would be very long; rows with fields by the names of those."""
+        import numpy as np
+
+        kind = value.dtype.kind
+        if value.size > MAX_CELLS or (kind in "SV" and not value.dtype.names):
+            return APART
+        if value.dtype.names:
+            return _records(value, value.dtype.names)
+        if kind == "M":
+            texts = np.asarray(np.datetime_as_string(value)).astype(object)
+            texts[np.isnat(value)] = None
+            return texts.tolist()
+        if kind == "m":
+            return list(value) if value.ndim else value[()]
+        return (value.astype(float) if kind == "f" else value).tolist()
+
     def summary(self, value: Any) -> Scalar:
         kind = type(value)
         if value.shape == () and value.dtype.kind in "biufU" and kind.__name__ == "ndarray":
@@ -41,7 +59,9 @@ class _Array(Handler):
         import numpy as np
 
         if path.suffix == ".json":
-            write_json(value.tolist(), path)
+            from trackdsl.handlers._content import content_of  # It looks into values by what is defined here.
+
+            write_json(content_of(value.tolist() if value.dtype.kind in "biufU" else value), path)
             return
         with open(path, "xb") as file:
             if path.suffix == ".npz":
@@ -81,6 +101,23 @@ class _Scalar(Json):
     def accepts(self, value: Any) -> bool:
         return is_plain(value.item()) and value.dtype.kind in "biufU"
 
+    def content(self, value: Any) -> Any:
+        import numpy as np
+
+        kind = value.dtype.kind
+        if kind in "biu":
+            return value.item()
+        if kind == "f":
+            return float(value)
+        if kind in "mM" and np.isnat(value):
+            return None
+        if kind == "m":
+            spent = value.astype("m8[us]").item()
+            return duration_text(spent) if hasattr(spent, "days") else str(value)
+        if kind == "V" and value.dtype.names:
+            return {name: value[name] for name in value.dtype.names}
+        return APART if kind in "SV" else str(complex(value) if kind == "c" else value)
+
     def summary(self, value: Any) -> Scalar:
         if value.dtype.kind == "V":
             return f"{class_name(value)} of {value.dtype.itemsize} bytes"
@@ -89,6 +126,13 @@ class _Scalar(Json):
 
     def write(self, value: Any, path: Path) -> None:
         write_json(value.item(), path)
+
+
+def _records(array: Any, names: tuple[str, ...]) -> Any:
+    """Rows with fields as dicts, in lists of the array's shape."""
+    if array.ndim:
+        return [_records(part, names) for part in array]
+    return {name: array[name][()] for name in names}
 
 
 def arrays_profile(arrays: Mapping[str | None, Any]) -> DatasetProfile:

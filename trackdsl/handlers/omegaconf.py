@@ -1,40 +1,98 @@
-"""OmegaConf and Hydra configurations; a value that cannot be resolved is told as it stands in the file."""
+"""OmegaConf and Hydra configurations, with what they refer to; a value that is missing stands as in their files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers._registry import Scalar, Stated, class_name, handler_for
 from trackdsl.handlers.json import sequence
 from trackdsl.handlers.pickled import Pickled
 
+_MISSING = "???"
+#: A list that refers to itself has no end.
+_MAX_DEPTH = 20
+
 
 class _Config(Pickled):
-    def children(self, value: Any) -> Mapping[Any, Any] | None:
-        from omegaconf import ListConfig
+    """A configuration of keys."""
 
-        if value._is_none() or value._is_missing():
+    def children(self, value: Any) -> Mapping[Any, Any] | None:
+        if _has_no_parts(value):
             return None
-        if isinstance(value, ListConfig):
-            return sequence.children([_node(value, index) for index in range(len(value))])
-        return {str(key): _node(value, key) for key in value}
+        return {_plain_key(key): _node(value, key, 0) for key in value}
+
+    def content(self, value: Any) -> Any:
+        return _stated(value) if _has_no_parts(value) else self.children(value)
 
     def summary(self, value: Any) -> Scalar:
-        from omegaconf import ListConfig
-
-        if value._is_none() or value._is_missing():
-            return None if value._is_none() else "???"
-        if isinstance(value, ListConfig):
-            return sequence.summary([_node(value, index) for index in range(len(value))])
-        return f"{type(value).__name__} of {len(value)}"
+        return _stated(value) if _has_no_parts(value) else f"{type(value).__name__} of {len(value)}"
 
 
-def _node(config: Any, key: Any) -> Any:
+class _List(_Config):
+    """A list or a tuple in a configuration."""
+
+    listed = True
+
+    def children(self, value: Any) -> Mapping[Any, Any] | None:
+        return None if _has_no_parts(value) else sequence.children(_items(value, 0))
+
+    def content(self, value: Any) -> Any:
+        return _stated(value) if _has_no_parts(value) else _items(value, 0)
+
+    def summary(self, value: Any) -> Scalar:
+        return _stated(value) if _has_no_parts(value) else sequence.summary(_items(value, 0))
+
+
+class _Node(Pickled):
+    """One value of a configuration, by itself."""
+
+    def content(self, value: Any) -> Any:
+        return _stated(value) if value._is_missing() else value._value()
+
+    def summary(self, value: Any) -> Scalar:
+        found = self.content(value)
+        return handler_for(type(found)).summary(found)
+
+
+def _node(config: Any, key: Any, depth: int) -> Any:
+    """One value of a configuration, where it leads to what it refers to; a list is a list."""
     try:
-        return config[key]
-    except Exception:  # `???`, or an interpolation that leads nowhere.
-        return str(config._get_node(key)._value())
+        found = config[key]
+    except Exception as error:  # `???`, or an interpolation that leads nowhere.
+        text = str(config._get_node(key)._value())
+        why = "it is missing in the configuration" if text == _MISSING else f"it cannot be resolved: {error}"
+        return Stated(text, " ".join(why.split()))
+    if handler_for(type(found)) is not listing or _has_no_parts(found):
+        return found
+    return _items(found, depth + 1) if depth < _MAX_DEPTH else Stated(class_name(found), "it refers to itself")
 
 
-handler = _Config()
+def _items(config: Any, depth: int) -> list[Any]:
+    return [_node(config, index, depth) for index in range(len(config))]
+
+
+def _plain_key(key: Any) -> Any:
+    return key if type(key) in (str, int, float, bool) else _name(key)
+
+
+def _name(key: Any) -> str:
+    # An enumeration is written by its names.
+    return str(getattr(key, "name", key))
+
+
+def _has_no_parts(value: Any) -> bool:
+    return bool(value._is_none() or value._is_missing() or value._is_interpolation())
+
+
+def _stated(value: Any) -> Any:
+    if value._is_none():
+        return None
+    missing = value._is_missing()
+    text = _MISSING if missing else str(value._value())
+    return Stated(text, "it is missing in the configuration" if missing else "it cannot be resolved")
+
+
+config = _Config()
+listing = _List()
+node = _Node()

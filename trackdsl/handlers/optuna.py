@@ -9,6 +9,9 @@ from trackdsl.handlers.pickled import Pickled
 
 
 class _Trial(Pickled):
+    def content(self, value: Any) -> Any:
+        return self.summary(value)
+
     def summary(self, value: Any) -> Scalar:
         return int(value.number)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from trackdsl.handlers._content import text_of_key
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._parquet import holds, read_parquet, write_parquet
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
+from trackdsl.handlers.pickled import Pickled
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
@@ -23,6 +25,13 @@ class _Frame(Handler):
     def accepts(self, value: Any) -> bool:
         """Whether Parquet gives back an equal frame."""
         return holds(value)
+
+    def content(self, value: Any) -> Any:
+        """The rows, by the names of the columns and of the index where that says something."""
+        if value.size > MAX_CELLS:
+            return APART
+        names, columns = _named_columns(value)
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def summary(self, value: Any) -> Scalar:
         import pandas as pd
@@ -97,6 +106,16 @@ class _Column(_Frame):
 
 
 class _Series(_Column):
+    def content(self, value: Any) -> Any:
+        """The values, by their labels where those say something."""
+        if len(value) > MAX_CELLS:
+            return APART
+        if not _tells(value.index):
+            return _values(value)
+        if value.index.is_unique:
+            return dict(zip(value.index.tolist(), _values(value), strict=True))
+        return super().content(self.frame_of(value))
+
     def frame_of(self, value: Any) -> Any:
         return value.to_frame(_UNNAMED if value.name is None else value.name)
 
@@ -106,6 +125,9 @@ class _Series(_Column):
 
 
 class _Index(_Column):
+    def content(self, value: Any) -> Any:
+        return _values(value) if len(value) <= MAX_CELLS else APART
+
     def frame_of(self, value: Any) -> Any:
         names = [f"{_UNNAMED}{place}" if name is None else name for place, name in enumerate(value.names)]
         return value.to_frame(index=False, name=names if len(names) > 1 else names[0])
@@ -119,7 +141,48 @@ class _Index(_Column):
         return pd.Index(frame.iloc[:, 0]).rename(names[0])
 
 
+class _Extension(Pickled):
+    """The arrays in columns: categories, nullable numbers, text of Arrow."""
+
+    def content(self, value: Any) -> Any:
+        return _values(value) if len(value) <= MAX_CELLS else APART
+
+    def summary(self, value: Any) -> Scalar:
+        return summary_of_table(type(value).__name__, str(len(value)), [("", _word(value.dtype))], 1)
+
+
 _UNNAMED = "__unnamed__"
+
+
+def _named_columns(frame: Any) -> tuple[list[str], list[list[Any]]]:
+    """The names of a frame's columns, each once, and their values; those of the index first where it says something."""
+    labels: list[Any] = []
+    columns: list[list[Any]] = []
+    if _tells(frame.index):
+        several = frame.index.nlevels > 1
+        for place, name in enumerate(frame.index.names):
+            labels.append((f"level_{place}" if several else "index") if name is None else name)
+            columns.append(_values(frame.index.get_level_values(place)))
+    for place, label in enumerate(frame.columns):
+        labels.append(label)
+        columns.append(_values(frame.iloc[:, place]))
+    names: dict[str, None] = {}
+    for label in labels:
+        name = ".".join(map(str, label)) if isinstance(label, tuple) else text_of_key(label)
+        free, count = name, 1
+        while free in names:
+            count += 1
+            free = f"{name}#{count}"
+        names[free] = None
+    return list(names), columns
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column, with None for what is missing, which only numbers tell otherwise."""
+    found: list[Any] = column.tolist()
+    if str(column.dtype).startswith(("float", "int", "uint", "bool")):
+        return found
+    return [None if gone is True else value for value, gone in zip(found, column.isna().tolist(), strict=True)]
 
 
 def _tells(index: Any) -> bool:
@@ -138,3 +201,4 @@ def _word(dtype: Any) -> str:
 frame = _Frame()
 series = _Series()
 index = _Index()
+extension = _Extension()

@@ -10,6 +10,8 @@ from trackdsl.handlers._registry import Handler, Scalar
 
 #: What PNG holds without a loss, see Pillow's list of modes by format.
 _MODES = frozenset(["1", "L", "LA", "I;16", "P", "RGB", "RGBA"])
+#: What becomes another mode by Pillow's own conversion.
+_CONVERTED = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
 _FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF",
     ".tiff": "TIFF",
@@ -20,21 +22,77 @@ class _Image(Handler):
     suffix = ".png"
     suffixes = tuple(_FORMATS)[1:]
 
-    def accepts(self, value: Any) -> bool:
-        return value.mode in _MODES
-
     def summary(self, value: Any) -> Scalar:
         return one_line(f"Image {value.mode} {by(value.width, value.height)}")
 
     def write(self, value: Any, path: Path) -> None:
-        # A copy, since saving leaves notes on the image.
-        lossy = _FORMATS[path.suffix] == "JPEG" and value.mode not in ("L", "RGB")
-        image = value.convert("RGB") if lossy else value.copy()
+        """Write the image in the colours that the format has; brightness beyond 16 bits is rescaled to 8."""
         with open(path, "xb") as file:
-            image.save(file, format=_FORMATS[path.suffix])
+            save_image(value, file, _FORMATS[path.suffix])
 
     def read(self, path: Path) -> Any:
         return read_image(path)
+
+
+def save_image(image: Any, file: Any, kind: str) -> None:
+    """Save an image in a format of Pillow's; where that has no such colours, in those that it has.
+
+    Raises:
+        Exception: it cannot be saved.
+    """
+    # A copy, since saving leaves notes on the image.
+    picture = image.copy() if kind == "TIFF" else in_colors_of_png(image)
+    if kind == "JPEG" and picture.mode not in ("L", "RGB"):
+        picture = in_eight_bits(picture)
+    try:
+        picture.save(file, format=kind)
+    except (OSError, ValueError, KeyError):
+        file.seek(0)
+        file.truncate()
+        in_eight_bits(in_colors_of_png(picture)).save(file, format=kind)
+
+
+def in_colors_of_png(image: Any) -> Any:
+    """A copy of an image in a mode that PNG has. Numbers that are no such brightness are rescaled."""
+    mode = image.mode
+    if mode in _MODES:
+        return image.copy()
+    if mode in _CONVERTED:
+        return image.convert(_CONVERTED[mode])
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        way = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        return ImageCms.applyTransform(image, way)
+    if mode == "F":
+        return _rescaled(image)
+    if mode.startswith("I"):
+        whole = image.convert("I")
+        low, high = whole.getextrema()
+        return _rescaled(whole) if low < 0 or high > 65535 else whole.convert("I;16")
+    return image.convert("RGB")
+
+
+def in_eight_bits(image: Any) -> Any:
+    """An image as red, green and blue, or as grey where it has more than 8 bits of that."""
+    if image.mode == "I;16":
+        return image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
+    return image.convert("RGB")
+
+
+def _rescaled(image: Any) -> Any:
+    """Numbers as brightness: up to 1, or up to 255, as they are meant; others from the least to the greatest."""
+    low, high = image.getextrema()
+    if low >= 0 and high <= 255 and (high > 1 or image.mode == "I"):
+        return image.convert("L")
+    low, high = (0, 1) if low >= 0 and high <= 1 else (low, high)
+    scale = 255 / ((high - low) or 1)
+    return image.convert("F").point(lambda level: level * scale + -low * scale).convert("L")
+
+
+def format_of(path: Path) -> str | None:
+    """Pillow's name of the format of a file."""
+    return _FORMATS.get(path.suffix.lower())
 
 
 def read_image(path: Path) -> Any:

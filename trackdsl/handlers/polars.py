@@ -7,7 +7,7 @@ from typing import Any
 
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import Digest, feed_objects
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
 from trackdsl.handlers.pickled import Pickled
 
 
@@ -28,6 +28,10 @@ class _Frame(Handler):
         frame.clear().write_parquet(sink)
         sink.seek(0)
         return bool(pl.read_parquet(sink).schema == frame.schema)
+
+    def content(self, value: Any) -> Any:
+        """The rows, by the names of the columns, unless they are very many."""
+        return value.to_dicts() if value.height * value.width <= MAX_CELLS else APART
 
     def summary(self, value: Any) -> Scalar:
         names, dtypes = value.columns[:SHOWN], value.dtypes[:SHOWN]
@@ -91,6 +95,9 @@ class _Frame(Handler):
 
 
 class _Series(_Frame):
+    def content(self, value: Any) -> Any:
+        return value.to_list() if len(value) <= MAX_CELLS else APART
+
     def summary(self, value: Any) -> Scalar:
         return summary_of_table("Series", str(len(value)), [(value.name, _word(value.dtype))], 1)
 

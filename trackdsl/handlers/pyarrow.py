@@ -7,7 +7,9 @@ from typing import Any
 
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
+from trackdsl.handlers.json import summary_of
+from trackdsl.handlers.pickled import Pickled
 
 _ROW_GROUP = 1 << 18
 _COLUMN = "values"
@@ -28,6 +30,10 @@ class _Table(Handler):
         sink = pa.BufferOutputStream()
         pq.write_table(schema.empty_table(), sink)
         return bool(pq.read_schema(pa.BufferReader(sink.getvalue())).equals(schema))
+
+    def content(self, value: Any) -> Any:
+        """The rows, by the names of the columns, or the values of one column, unless they are very many."""
+        return value.to_pylist() if len(value) * getattr(value, "num_columns", 1) <= MAX_CELLS else APART
 
     def summary(self, value: Any) -> Scalar:
         table = self.table_of(value)
@@ -262,7 +268,16 @@ def _word(kind: Any) -> str:
     return "struct" if pa.types.is_struct(kind) or pa.types.is_union(kind) else str(kind)
 
 
+class _Scalar(Pickled):
+    def content(self, value: Any) -> Any:
+        return value.as_py()
+
+    def summary(self, value: Any) -> Scalar:
+        return summary_of(value.as_py())
+
+
 table = _Table()
 batch = _Batch()
 chunked = _Chunked()
 array = _Array()
+scalar = _Scalar()

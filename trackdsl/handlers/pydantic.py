@@ -22,6 +22,9 @@ class _Model(Structure):
             return handler_for(type(root)).children(root)
         return super().children(value)
 
+    def content(self, value: Any) -> Any:
+        return self._root(value) if _is_root(type(value)) else self.children(value)
+
     def summary(self, value: Any) -> Scalar:
         return summary_of(self._root(value)) if _is_root(type(value)) else super().summary(value)
 

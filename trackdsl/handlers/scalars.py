@@ -6,24 +6,53 @@ from typing import Any
 
 from trackdsl._secrets import MASK, mask_text, remember
 from trackdsl.handlers._registry import Scalar, class_name
-from trackdsl.handlers.json import is_scalar
+from trackdsl.handlers.json import MAX_LIST, is_scalar
 from trackdsl.handlers.pickled import Pickled
 
 _MAX_ITEMS = 100
 
 
 class _Shown(Pickled):
+    def content(self, value: Any) -> Any:
+        return self.summary(value)
+
     def summary(self, value: Any) -> Scalar:
         return mask_text(str(value))
 
 
+class _Span(_Shown):
+    """A range: a list where it is short, which its text tells as well."""
+
+    def content(self, value: Any) -> Any:
+        return list(value) if len(value) <= MAX_LIST else str(value)
+
+
+class _Duration(_Shown):
+    def content(self, value: Any) -> Any:
+        return None if value != value else duration_text(value)  # pandas has times that are none.
+
+
+class _Missing(_Shown):
+    def content(self, value: Any) -> Any:
+        return None
+
+
 class _Member(Pickled):
+    def content(self, value: Any) -> Any:
+        """The value of what is a text or a number besides; else the class and the name."""
+        if issubclass(type(value), (str, int, float)):
+            return value.value
+        return str(value) if value.name is None else f"{type(value).__name__}.{value.name}"
+
     def summary(self, value: Any) -> Scalar:
         # A flag of no members has no name.
         return f"{type(value).__name__}({value.value})" if value.name is None else str(value.name)
 
 
 class _Moment(Pickled):
+    def content(self, value: Any) -> Any:
+        return None if value != value else self.summary(value)
+
     def summary(self, value: Any) -> Scalar:
         return str(value.isoformat())
 
@@ -41,6 +70,9 @@ class _Secret(Pickled):
         self.accepts(value)
         return MASK
 
+    def content(self, value: Any) -> Any:
+        return self.summary(value)
+
     def write(self, value: Any, path: Any) -> None:
         raise TypeError(f"{class_name(value)} hides a secret")
 
@@ -48,13 +80,37 @@ class _Secret(Pickled):
 class _Group(Pickled):
     """Sets: the items in a stable order where they are plain."""
 
+    def content(self, value: Any) -> Any:
+        """The items by size, or where they have none, by their text."""
+        try:
+            return sorted(value)
+        except Exception:
+            return sorted(value, key=str)
+
     def summary(self, value: Any) -> Scalar:
         if len(value) > _MAX_ITEMS or not all(is_scalar(item) for item in value):
             return f"{type(value).__name__} of {len(value)}"
         return "[" + ", ".join(mask_text(str(item)) for item in sorted(value, key=str)) + "]"
 
 
+def duration_text(value: Any) -> str:
+    """A `timedelta` in the form of ISO 8601.
+
+    >>> import datetime
+    >>> duration_text(datetime.timedelta(days=1, hours=2, seconds=3.5)), duration_text(-datetime.timedelta(minutes=1))
+    ('P1DT2H0M3.5S', '-P0DT0H1M0S')
+    """
+    sign, value = ("-", -value) if value.days < 0 else ("", value)
+    minutes, seconds = divmod(value.seconds, 60)
+    nanoseconds = value.microseconds * 1000 + getattr(value, "nanoseconds", 0)
+    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
+    return f"{sign}P{value.days}DT{minutes // 60}H{minutes % 60}M{seconds}{fraction}S"
+
+
 shown = _Shown()
+span = _Span()
+duration = _Duration()
+missing = _Missing()
 member = _Member()
 moment = _Moment()
 secret = _Secret()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
 from trackdsl.handlers._digest import Digest
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
 from trackdsl.handlers.numpy import feed_array, mlflow_dtype
 
 #: See `scipy.sparse.save_npz`, which has no other.
@@ -20,6 +21,10 @@ class _Sparse(Handler):
     def accepts(self, value: Any) -> bool:
         """The formats that SciPy can write, of numbers; SciPy 1.15 cannot read what has not two dimensions."""
         return len(value.shape) == 2 and value.format in _FORMATS and value.dtype.kind in "biufc"
+
+    def content(self, value: Any) -> Any:
+        """Lists of all the values, unless they would be very long."""
+        return value.toarray() if math.prod(value.shape) <= MAX_CELLS else APART
 
     def summary(self, value: Any) -> Scalar:
         # Of some formats `nnz` counts, so that it takes as long as there are values.

@@ -11,7 +11,7 @@ from typing import Any
 
 from trackdsl._secrets import remember
 from trackdsl.handlers._annotations import fields_of
-from trackdsl.handlers._registry import Scalar, class_name
+from trackdsl.handlers._registry import Scalar, Stated, class_name
 from trackdsl.handlers.pickled import Pickled
 
 
@@ -60,7 +60,7 @@ def part_of(value: Any, name: str) -> Any:
     try:
         return getattr(value, name)
     except Exception as error:
-        return f"<unreadable: {type(error).__name__}>"
+        return Stated(f"<unreadable: {type(error).__name__}>", f"it cannot be read: {type(error).__name__}: {error}")
 
 
 class _Dataclass(_WithContent):

@@ -8,7 +8,7 @@ from typing import Any
 from trackdsl.handlers import numpy as arrays
 from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
 from trackdsl.handlers._digest import Digest
-from trackdsl.handlers._registry import Handler, Scalar, class_name
+from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
 from trackdsl.handlers.json import is_scalar
 
 
@@ -23,6 +23,14 @@ class _Tensor(Handler):
         if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_meta:
             return False
         return not value.is_quantized and _numpy_name(value.dtype) is not None
+
+    def content(self, value: Any) -> Any:
+        """Lists, unless they would be very long."""
+        if value.is_meta or value.numel() > MAX_CELLS:
+            return APART
+        plain = value.detach().cpu()
+        plain = plain.dequantize() if plain.is_quantized else plain
+        return (plain if str(plain.layout) == "torch.strided" else plain.to_dense()).tolist()
 
     def summary(self, value: Any) -> Scalar:
         if value.ndim == 0 and not value.is_meta:

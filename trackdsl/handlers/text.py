@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._secrets import mask_prose, mask_text
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._registry import Handler, Scalar, Stated
 
 
 class Text(Handler):
@@ -14,6 +14,10 @@ class Text(Handler):
 
     suffix = ".txt"
     suffixes = (".html", ".md", ".csv", ".json", ".yaml", ".yml", ".log", ".xml", ".svg", ".sql", ".py")
+
+    def content(self, value: Any) -> Any:
+        """See `Handler`."""
+        return value if isinstance(value, Stated) else self.summary(value)
 
     def summary(self, value: Any) -> Scalar:
         """See `Handler`."""

@@ -1,0 +1,145 @@
+"""Values → what stands in a file of JSON or YAML: all of their content, as dicts, lists, texts and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
+from trackdsl.handlers._registry import APART, Handler, Scalar, Stated, class_name, handler_for
+from trackdsl.handlers.json import Repeats, name_of_key, summary_of
+
+_MAX_DEPTH = 50
+_NUMBERS = frozenset([bool, int, float, type(None)])
+_SCALARS = _NUMBERS | {str}
+#: Keys that YAML has as they are.
+_NATIVE = frozenset([bool, int, float])
+
+Path = tuple[str, ...]
+
+
+def summarized(_: Path, value: Any) -> Scalar:
+    """One line in the place of a value that JSON cannot hold."""
+    return summary_of(value)
+
+
+def unheard(_: Path, __: str) -> None:
+    """Say nothing of what could not be read."""
+
+
+def content_of(
+    value: Any,
+    apart: Callable[[Path, Any], Scalar] = summarized,
+    note: Callable[[Path, str], None] = unheard,
+    *,
+    native_keys: bool = False,
+) -> Any:
+    """A value as dicts, lists and plain values, with its secrets masked: by name, by type and by shape.
+
+    Args:
+        value: anything.
+        apart: called with the place and the value of what JSON cannot hold; returns what stands there instead.
+        note: called with the place of what could not be read, and why.
+        native_keys: keys that are numbers stay numbers, as YAML can hold them.
+
+    >>> content_of({"moments": {1, 2}, "password": "hunter2", "pair": (1, 1 + 2j)})
+    {'moments': [1, 2], 'password': '***', 'pair': [1, '(1+2j)']}
+    """
+    return _Walk(apart, note, native_keys).tree(value, (), ())
+
+
+def has_content(value: Any) -> bool:
+    """Whether a value can be a file of JSON, with parts of it beside that perhaps."""
+    handler = handler_for(type(value))
+    try:
+        return not handler.named and handler.content(value) is not APART
+    except Exception:
+        return False
+
+
+def is_opaque(value: Any) -> bool:
+    """Whether only a pickle can hold a value, as far as its type says; of a list, all that is in it."""
+    if issubclass(type(value), (list, tuple)) and len(value) <= 100:
+        return bool(value) and all(map(is_opaque, value))
+    return handler_for(type(value)).executes and not has_content(value)
+
+
+class _Walk:
+    """One value on its way into a file."""
+
+    def __init__(self, apart: Callable[[Path, Any], Scalar], note: Callable[[Path, str], None], native: bool) -> None:
+        self._apart = apart
+        self._note = note
+        self._native = native
+        self._repeats = Repeats()
+
+    def tree(self, value: Any, path: Path, around: tuple[int, ...]) -> Any:
+        kind = type(value)
+        if kind is str:
+            return mask_text(value)
+        if kind in _SCALARS:
+            return value
+        if len(around) > _MAX_DEPTH or id(value) in around:
+            self._note(path, "it is nested too deeply" if id(value) not in around else "it holds itself")
+            return class_name(value)
+        handler = handler_for(kind)
+        try:
+            found = handler.content(value)
+        except Exception as error:  # A property or mapping of the user's that raises.
+            self._note(path, f"it cannot be read: {type(error).__name__}: {error}")
+            return class_name(value)
+        return self._told(handler, value, found, path, (*around, id(value)))
+
+    def _told(self, handler: Handler, value: Any, found: Any, path: Path, inside: tuple[int, ...]) -> Any:
+        kind = type(found)
+        if found is APART:
+            return self._apart(path, value)
+        if isinstance(found, Stated):
+            self._note(path, found.why)
+            return mask_text(str(found))
+        if kind is str:
+            return mask_text(found)
+        if kind in _SCALARS:
+            return found
+        is_list = issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields")
+        if not is_list and not isinstance(found, Mapping):
+            return self.tree(found, path, inside)
+        if self._repeats.over(value, len(found)):
+            self._note(path, "it holds the same parts over and over")
+            return class_name(value)
+        return self._items(found, path, inside) if is_list else self._parts(found, path, inside)
+
+    def _items(self, items: Any, path: Path, inside: tuple[int, ...]) -> list[Any]:
+        if _NUMBERS.issuperset(map(type, items)):
+            return list(items)
+        return [self.tree(item, (*path, str(index)), inside) for index, item in enumerate(mask_items(items))]
+
+    def _parts(self, parts: Mapping[Any, Any], path: Path, inside: tuple[int, ...]) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        for key, part in mask_entry(parts).items():
+            text = text_of_key(key)
+            hidden = is_secret(text, part)
+            name: Any = key if self._native and type(key) in _NATIVE else mask_text(text)
+            count = 1
+            while name in found:
+                count += 1
+                name = f"{mask_text(text)}#{count}"
+            found[name] = remember(part) if hidden else self.tree(part, (*path, mask_text(text)), inside)
+        return found
+
+
+def text_of_key(key: Any) -> str:
+    """A key as text: dates in the form of ISO, and tuples by their parts.
+
+    >>> text_of_key((1, "a"))
+    '(1, a)'
+    """
+    if type(key) is str:
+        return key
+    if isinstance(key, tuple) and not hasattr(type(key), "_fields"):
+        return f"({', '.join(map(text_of_key, key))})"
+    try:
+        found = handler_for(type(key)).content(key)
+    except Exception:
+        found = APART
+    return name_of_key(found if type(found) in _SCALARS else key)
