@@ -14,7 +14,7 @@ from trackdsl._quiet import quiet
 from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
 from trackdsl.errors import told
 from trackdsl.handlers._registry import Stated, class_name, handler_for
-from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence
+from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence, summary_of
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
@@ -109,6 +109,8 @@ class Flat:
             parts = mask_entry(parts)
         except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
             self._omit(key, value, error)
+            if isinstance(error, TimeoutError):
+                values[key] = summary_of(value)
             return
         if not parts:
             values[key] = "{}"
@@ -149,7 +151,7 @@ class Flat:
 
     def _omit(self, key: str, value: Any, error: Exception) -> None:
         self.values[key] = class_name(value)
-        self.omitted[key] = f"told by its class alone: {mask_text(told(error))}"[:500]
+        self.omitted[key] = f"described in one line: {mask_text(told(error))}"[:500]
 
     def _add_parts(self, key: str, path: tuple[str, ...], parts: Mapping[Any, Any]) -> None:
         values, full = self.values, self._full

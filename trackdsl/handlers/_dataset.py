@@ -141,7 +141,7 @@ def summary_of_table(kind: str, shape: str, columns: Iterable[tuple[Any, Any]], 
     return one_line(f"{kind} {shape} [{', '.join(shown)}]")
 
 
-def by(rows: int, count: int) -> str:
+def by(rows: Any, count: int) -> str:
     """The size of what has rows and columns."""
     return f"{rows}\N{MULTIPLICATION SIGN}{count}"
 

@@ -191,6 +191,15 @@ _by_name: dict[str, str | Handler] = {
     "numpy.bytes_": f"{_HERE}.binary:handler",
     "torch.Tensor": f"{_HERE}.tensors:handler",
     **dict.fromkeys(("scipy.sparse._base._spbase", "scipy.sparse._base.spmatrix"), f"{_HERE}.scipy:handler"),
+    # Data that is not in memory.
+    "numpy.lib.npyio.NpzFile": f"{_HERE}.lazy:archive",
+    "numpy.lib._npyio_impl.NpzFile": f"{_HERE}.lazy:archive",
+    "zarr.core.group.Group": f"{_HERE}.lazy:group",
+    "zarr.core.array.Array": f"{_HERE}.lazy:stored",
+    **dict.fromkeys(
+        ("dask.dataframe.dask_expr._collection.FrameBase", "dask.dataframe.core._Frame"), f"{_HERE}.lazy:planned"
+    ),
+    "datasets.arrow_dataset.Dataset": f"{_HERE}.lazy:rows",
     # Pictures.
     **dict.fromkeys(
         ("matplotlib.figure.FigureBase", "matplotlib.axes._base._AxesBase", "seaborn.axisgrid._BaseGrid"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._secrets import mask_items, mask_text
-from trackdsl.handlers._registry import Handler, Scalar, class_name, full_name, handler_for
+from trackdsl.handlers._registry import Handler, Scalar, Stated, class_name, full_name, handler_for
 
 if TYPE_CHECKING:
     from trackdsl.handlers._dataset import DatasetProfile
@@ -27,6 +27,13 @@ MAX_LINE = 6000
 _MAX_REPEATED = 20_000
 #: A mapping of more items than this, which need not have an end, is not told.
 _MAX_MAPPING = 100_000
+#: How long reading the items of one mapping may take, and how often, for one type, it may take longer.
+_MAX_SECONDS = 0.1
+_MAX_SLOW = 3
+_TOO_SLOW = f"reading its items takes longer than {_MAX_SECONDS * 1000:g} ms"
+_MAX_TYPES = 1000
+#: How often reading the items of a mapping took too long, by type.
+_slow: dict[type, int] = {}
 _SCALARS = frozenset([bool, int, float, str, type(None)])
 _NUMBERS = _SCALARS - {str}
 
@@ -65,10 +72,13 @@ class _Mapping(Json):
             return value.copy()  # type: ignore[no-any-return]
         if issubclass(kind, dict) and kind.items is dict.items:
             return dict.copy(value) if kind.__iter__ is dict.__iter__ else dict(dict.items(value))
-        parts = dict(islice(value.items(), _MAX_MAPPING + 1))
-        if len(parts) > _MAX_MAPPING:
-            raise ValueError(f"it has more than {_MAX_MAPPING} items")
-        return parts
+        return _items_of(value)
+
+    def content(self, value: Any) -> Any:
+        try:
+            return self.children(value)
+        except TimeoutError as error:
+            return Stated(str(self.summary(value)), str(error))
 
     def summary(self, value: Any) -> Scalar:
         return f"{type(value).__name__} of {len(value)}"
@@ -221,6 +231,31 @@ class _Number(Json):
         if value is None:
             return None
         return int(value) if isinstance(value, int) else float(value)
+
+
+def _items_of(value: Any) -> dict[Any, Any]:
+    """The items of a mapping that may read or compute each of them: all, or none where that takes long.
+
+    Raises:
+        TimeoutError: it does; after some times, values of the type are not asked any more.
+        ValueError: there are too many.
+    """
+    kind = type(value)
+    if _slow.get(kind, 0) >= _MAX_SLOW:
+        raise TimeoutError(_TOO_SLOW)
+    parts: dict[Any, Any] = {}
+    until, over = time.monotonic() + _MAX_SECONDS, False
+    for key, part in value.items():
+        if over:
+            if len(_slow) >= _MAX_TYPES:
+                _slow.clear()
+            _slow[kind] = _slow.get(kind, 0) + 1
+            raise TimeoutError(_TOO_SLOW)
+        if len(parts) >= _MAX_MAPPING:
+            raise ValueError(f"it has more than {_MAX_MAPPING} items")
+        parts[key] = part
+        over = time.monotonic() > until
+    return parts
 
 
 def write_json(tree: Any, path: Path) -> None:

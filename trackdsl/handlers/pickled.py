@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-from trackdsl.handlers._registry import Handler, Scalar, class_name, is_array_like, offers
+from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, Stated, class_name, is_array_like, offers
 
+#: Why there is a line instead of data.
+NOT_READ = "its data is not in memory, and was not read"
+#: Libraries whose arrays are in files or yet to be computed, and those whose arrays NumPy takes as they are.
+_LAZY = ("h5py", "zarr", "dask", "netCDF4", "tables", "tensorstore")
+_ARRAYS = ("jax", "jaxlib", "tensorflow", "cupy", "xarray")
+_MAX_DTYPE = 60
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -32,14 +39,46 @@ class Pickled(Handler):
 
 
 class _Anything(Pickled):
-    def summary(self, value: Any) -> Scalar:
-        """The number in what looks like a NumPy scalar or a 0-d array; else the class name."""
+    def content(self, value: Any) -> Any:
+        """Lists for an array in memory, a line for one that is not; of all else nothing is known."""
         kind = type(value)
-        if is_array_like(kind) and offers(kind, "item") and value.shape == ():
+        if not (is_array_like(kind) and offers(kind, "dtype") and offers(kind, "__array__")):
+            return APART
+        if not _is_in_memory(value):
+            return Stated(str(self.summary(value)), NOT_READ, missing=False)
+        if root_of(kind) not in _ARRAYS or math.prod(value.shape) > MAX_CELLS:
+            return APART
+        import numpy as np
+
+        return np.asarray(value)
+
+    def summary(self, value: Any) -> Scalar:
+        """The number in what looks like a NumPy scalar or a 0-d array, type and shape of an array; else the class."""
+        kind = type(value)
+        if not is_array_like(kind):
+            return class_name(value)
+        shape = value.shape
+        if shape == () and offers(kind, "item"):
             item = value.item()
             if type(item) in _PLAIN:
                 return item  # type: ignore[no-any-return]
-        return class_name(value)
+        if not offers(kind, "dtype") or type(shape) is not tuple or not all(type(size) is int for size in shape):
+            return class_name(value)
+        dtype = str(value.dtype)
+        return class_name(value) if len(dtype) > _MAX_DTYPE else f"{kind.__qualname__} {dtype} {shape}"
+
+
+def root_of(kind: type) -> str:
+    """The name of the library that a type is of."""
+    return kind.__module__.partition(".")[0]
+
+
+def _is_in_memory(value: Any) -> bool:
+    """Whether an array is neither in a file nor still to be computed."""
+    root = root_of(type(value))
+    if root == "xarray":
+        return bool(getattr(value.variable, "_in_memory", False))
+    return root not in _LAZY
 
 
 handler = _Anything()
