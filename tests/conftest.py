@@ -39,6 +39,7 @@ _OF_VALUES = {
     "test_reading.py",
     "test_models.py",
     "test_metric_values.py",
+    "test_linked_models.py",
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import _events as events
-from trackdsl.delivery._sink import GONE, Batch, Found, Refused, RunBlocked
+from trackdsl.delivery._sink import GONE, Batch, Found, Refused, RunBlocked, Unavailable
 from trackdsl.delivery._worker import Worker
 
 
@@ -28,6 +28,8 @@ class Held:
     points: set[tuple[str, float | str, int, int]] = field(default_factory=set)
     files: dict[str, str] = field(default_factory=dict)
     inputs: set[tuple[str, str]] = field(default_factory=set)
+    models: dict[str, int] = field(default_factory=dict)
+    used_models: set[str] = field(default_factory=set)
     status: str = "RUNNING"
     end: int = 0
     deleted: bool = False
@@ -44,6 +46,9 @@ class MemoryStore:
 
     def __init__(self, faults: dict[int, tuple[Callable[[str], BaseException], bool]] | None = None) -> None:
         self.runs: dict[str, Held] = {}
+        #: By model: run, key, step and time, with the value and the dataset of the point.
+        self.models: dict[str, dict[tuple[str, str, int, int], tuple[float, tuple[str, str] | None]]] = {}
+        self._keys: dict[str, str] = {}
         self.calls = 0
         self.faults = faults or {}
         self.before: Callable[..., None] = lambda *_: None
@@ -108,9 +113,9 @@ class MemoryStore:
             self.runs[run_id].tags["mlflow.parentRunId"] = parent_run_id
             self.runs[run_id].tags.pop("trackdsl.parent.missing", None)
 
-    def metric_history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
+    def metric_history(self, run_id: str, key: str, step: int | None = None) -> list[tuple[int, float, int]]:
         with self._call("metric_history", run_id, key):
-            points = (point for point in self.runs[run_id].points if point[0] == key)
+            points = (point for point in self.runs[run_id].points if point[0] == key and step in (None, point[3]))
             return [(step, float(value), time) for _, value, time, step in points]
 
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
@@ -195,11 +200,46 @@ class MemoryStore:
             found = self.runs[run_id].files.get(place)
             return None if found is None else found.encode()
 
-    def write_model(self, run_id: str, experiment_id: str, event: events.Model, local: Path) -> None:
+    def write_model(self, run_id: str, experiment_id: str, event: events.Model, local: Path) -> str:
         with self._call("write_model", run_id, event.name):
+            model_id = self._keys.setdefault(events.model_key(event), f"m-{len(self._keys)}")
+            self.models.setdefault(model_id, {})
+            self.runs[run_id].models[model_id] = event.step
             for path in sorted(local.rglob("*")):
                 if path.is_file():
-                    self.runs[run_id].files[f"{event.name}/{path.relative_to(local)}"] = path.read_text()
+                    self.runs[run_id].files[f"{event.name}/{path.relative_to(local)}"] = path.read_text(
+                        errors="replace"
+                    )
+
+            return model_id
+
+    def models_of(self, run_id: str) -> list[tuple[str, int]]:
+        with self._call("models_of", run_id):
+            return list(self.runs[run_id].models.items())
+
+    def find_model(self, key: str, experiment_id: str) -> str | None:
+        with self._call("find_model", key):
+            return self._keys.get(key)
+
+    def model_points(self, model_id: str) -> list[tuple[str, str, int, int]]:
+        with self._call("model_points", model_id):
+            if model_id not in self.models:
+                raise Refused(f"there is no model {model_id}")
+            return list(self.models[model_id])
+
+    def write_model_points(
+        self, run_id: str, model_id: str, points: list[tuple[str, float, int, int]], dataset: tuple[str, str] | None
+    ) -> None:
+        with self._call("write_model_points", run_id, model_id, points):
+            for key, value, time, step in points:
+                if (run_id, key, step, time) in self.models[model_id]:
+                    raise Unavailable("a model has one point of a metric, step and millisecond", answered=True)
+                assert any(point[0] == key and point[2:] == (time, step) for point in self.runs[run_id].points)
+                self.models[model_id][run_id, key, step, time] = value, dataset
+
+    def write_model_input(self, run_id: str, model_id: str) -> None:
+        with self._call("write_model_input", run_id, model_id):
+            self.runs[run_id].used_models.add(model_id)
 
     def write_input(self, run_id: str, event: events.Input) -> None:
         with self._call("write_input", run_id, event.name):

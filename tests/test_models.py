@@ -391,14 +391,17 @@ def check_whole(mlflow: Any, run_id: str, params: dict[str, str]) -> None:
 
 def test_late_twins_are_removed(sqlite_store: str) -> None:
     """Where a server has carried out a request twice, the older model stays, and gets what it lacks."""
-    from trackdsl.delivery._models import _key, log_model
+    from trackdsl.delivery._models import log_model
 
     record(sklearn_frame()[0], {"X": a_frame()})
     [(event, folder)] = recorded()
     real = client(sqlite_store)
     run = real.create_run("0")
     real.log_param(run.info.run_id, "depth", 3)
-    twins = [real.create_logged_model("0", "m", run.info.run_id, {"trackdsl.model": _key(event)}) for _ in range(2)]
+    twins = [
+        real.create_logged_model("0", "m", run.info.run_id, {"trackdsl.model": events.model_key(event)})
+        for _ in range(2)
+    ]
     older = min(twins, key=lambda model: (model.creation_timestamp, model.model_id))
     log_model(real, sqlite_store, run.info.run_id, "0", event, folder)
     [left] = models_of(run)

@@ -25,6 +25,7 @@ LAYERS = [
     {"compat"},
     {"session"},
     {"_session_choices", "_endings"},
+    {"_recorded_model"},
     {"_model_registry"},
     {"_decorators", "_configure", "_log", "_steps", "_streams", "_reading", "query", "integrations"},
     {"_blocks", "_call", "_shapes_like_importlib_bootstrap"},

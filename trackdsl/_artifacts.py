@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._beside import Beside
-from trackdsl._events import File
+from trackdsl._events import File, ModelInput
 from trackdsl._places import fitted, inside, masked, safe
 from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
 from trackdsl._secrets import mask_prose, mask_text
@@ -76,7 +77,12 @@ def write_structure(run: Run, value: Any, artifact_file: str, *, with_files: boo
 
 
 def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
-    """Keep what was too deep or too large to be told by parameters alone, and say what is not plain from names."""
+    """Keep what was too deep or too large to be told by parameters alone, and say what is not plain from names.
+
+    Models among the values become inputs of the run.
+    """
+    for model in flat.models:
+        run._target.append(encode_safely(ModelInput(run._id, model, time.time_ns())), run)
     for key, value in flat.whole.items():
         place = f"trackdsl/params/{fit_place(prefix + key)}.json"
         # Data among the arguments is not copied: nobody has asked for its content.

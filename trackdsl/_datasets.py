@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import weakref
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from trackdsl._events import Input
 from trackdsl._process import main_file
 from trackdsl._record import append_tags, encode_safely
 from trackdsl._secrets import mask_text
 from trackdsl.handlers._registry import class_name, handler_for
+from trackdsl.markers import Dataset
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -20,7 +25,57 @@ _MAX_SCHEMA = 1_048_575
 _MAX_PROFILE = 16_777_215
 
 
-def record_input(run: Run, value: Any, name: str, context: str | None = None) -> None:
+@dataclass(frozen=True)
+class RecordedDataset:
+    """Data that was recorded as an input of a run. You get one from `log_input`, for `log_metric(..., dataset=...)`.
+
+    Attributes:
+        name: the dataset's name.
+        digest: that of its whole content.
+    """
+
+    name: str
+    digest: str
+    _event: Input = field(repr=False, compare=False)
+
+
+#: The datasets of runs, by name: a `Dataset` marker names one of them.
+_inputs: weakref.WeakKeyDictionary[Run, dict[str, RecordedDataset]] = weakref.WeakKeyDictionary()
+
+
+def measured_on(run: Run, dataset: Any) -> RecordedDataset | None:
+    """The dataset that metrics were measured on, which becomes an input of the run.
+
+    Args:
+        run: the run of the metrics.
+        dataset: what `log_input` has returned, a `Dataset` marker that names data of the run or of one around it, an
+            `mlflow.data.Dataset`, or data.
+
+    Returns:
+        None where it is none of these; a tag of the run says so.
+    """
+    if isinstance(dataset, Dataset):
+        around: Run | None = run
+        while around is not None:
+            found = _inputs.get(around, {}).get(dataset.name)
+            if found is not None:
+                return _used_by(run, found)
+            around = around.parent
+        append_tags(run, {f"trackdsl.omitted.{mask_text(dataset.name)}": "no data of this name was recorded before"})
+        return None
+    if isinstance(dataset, RecordedDataset):
+        return _used_by(run, dataset)
+    return record_input(run, dataset, "")
+
+
+def _used_by(run: Run, dataset: RecordedDataset) -> RecordedDataset:
+    if dataset._event.run != run._id:
+        event = msgspec.structs.replace(dataset._event, run=run._id)
+        run._target.append(encode_safely(event), run)
+    return dataset
+
+
+def record_input(run: Run, value: Any, name: str, context: str | None = None) -> RecordedDataset | None:
     """Record data as an input of a run.
 
     Args:
@@ -28,6 +83,9 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         value: arrays and frames, or an `mlflow.data.Dataset`.
         name: the dataset's name.
         context: what it is used for, such as `training`.
+
+    Returns:
+        what names it; None where it is no data.
     """
     told = _told_by_mlflow(value)
     if told is None:
@@ -35,7 +93,7 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         if found is None:
             reason = f"{class_name(value)} is no data that trackdsl can read"
             append_tags(run, {f"trackdsl.omitted.{mask_text(name) or 'dataset'}": reason})
-            return
+            return None
         source = {"tags": {"mlflow.source.name": mask_text(main_file() or "<interactive>")}}
         told = {
             "digest": found.digest,
@@ -57,6 +115,9 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         None if context is None else mask_text(str(context)),
     )
     run._target.append(encode_safely(event), run)
+    recorded = RecordedDataset(event.name, event.digest, event)
+    _inputs.setdefault(run, {})[name] = recorded
+    return recorded
 
 
 def _told_by_mlflow(value: Any) -> dict[str, Any] | None:

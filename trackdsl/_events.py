@@ -7,6 +7,8 @@ default, so that an older journal stays readable; anything else needs a new `SCH
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Union, cast
 
@@ -175,7 +177,45 @@ class Table(Event, frozen=True, tag=11):
     snapshot: str
 
 
-AnyEvent = Union[Open, Params, Metric, Metrics, Tags, File, Close, Adopt, Input, Model, Table]
+class LinkedMetrics(Metrics, frozen=True, tag=12):
+    """Points that say which model they were measured of, and on which data.
+
+    `model` is MLflow's id of a logged model, or `key:` and the key of a `Model` event, see `model_key`. Where it is
+    empty the points belong to the models that the run has at their step. `dataset` is name and digest of an `Input`.
+    """
+
+    model: str = ""
+    dataset: Union[tuple[str, str], None] = None
+
+
+class ModelInput(Event, frozen=True, tag=13):
+    """A run uses a model, which is named as in `LinkedMetrics`."""
+
+    run: bytes
+    model: str
+    time: int
+
+
+class ModelOutput(Event, frozen=True, tag=14):
+    """A model of a run that plain MLflow has logged, by MLflow's id."""
+
+    run: bytes
+    model_id: str
+    step: int
+
+
+AnyEvent = Union[
+    Open, Params, Metric, Metrics, Tags, File, Close, Adopt, Input, Model, Table, LinkedMetrics, ModelInput, ModelOutput
+]
+#: Begins the name of a model that was recorded by trackdsl, before its key.
+KEY = "key:"
+
+
+def model_key(event: Model) -> str:
+    """What is the same each time this very model is delivered, and is that of no other; a tag of the logged model."""
+    named = json.dumps([event.run.hex(), event.name, event.snapshot, event.time])
+    return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
 
 encode = msgspec.msgpack.Encoder().encode
 

@@ -15,6 +15,7 @@ from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, reme
 from trackdsl.errors import told
 from trackdsl.handlers._registry import Stated, class_name, handler_for
 from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence, summary_of
+from trackdsl.handlers.references import loaded, used_model
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
@@ -32,6 +33,7 @@ class Flat:
         values: name → plain value, with secrets masked.
         whole: values that were too deep or too large to be told by leaf, by name: they are to be kept as a file.
         paths: the true path of every name that does not tell it itself.
+        models: what names the models at MLflow that values stand for, or were loaded from.
         omitted: why a value is told by its class name alone, by name, where it raised when it was asked for more.
 
     Example:
@@ -41,12 +43,13 @@ class Flat:
         {'opt.lr': 0.1, 'opt.decay.rate': 2}
     """
 
-    __slots__ = ("_full", "_over", "_survey", "omitted", "paths", "values", "whole")
+    __slots__ = ("_full", "_over", "_survey", "models", "omitted", "paths", "values", "whole")
 
     def __init__(self, values: dict[str, Scalar] | None = None) -> None:
         self.values: dict[str, Scalar] = {} if values is None else values
         self.whole: dict[str, Any] = {}
         self.paths: dict[str, list[str]] = {}
+        self.models: list[str] = []
         self.omitted: dict[str, str] = {}
         #: How many values there may be, counted anew for each that is added; whether one had more.
         self._full = 0
@@ -54,7 +57,7 @@ class Flat:
         self._survey: Survey | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.whole or self.paths or self.omitted)
+        return bool(self.whole or self.paths or self.omitted or self.models)
 
     def add(self, key: str, value: Any) -> None:
         """Add a value under a name of the user's.
@@ -105,6 +108,8 @@ class Flat:
                 values[key] = handler.summary(value)
                 if type(value) is Stated:
                     self._state(key, value)
+                if handler.refers or loaded:
+                    self._add_model(value)
                 return
             parts = mask_entry(parts)
         except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
@@ -118,6 +123,11 @@ class Flat:
             self._cut(key, value, len(parts))
         else:
             self._add_parts(key, path, parts)
+
+    def _add_model(self, value: Any) -> None:
+        model = used_model(value)
+        if model is not None and model not in self.models:
+            self.models.append(model)
 
     def _add_list(self, key: str, path: tuple[str, ...], value: Any) -> None:
         parts, data = None, len(value) > MAX_LIST

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from trackdsl import _context, _lifecycle
+from trackdsl._datasets import RecordedDataset
 from trackdsl._record import NOT_GIVEN, record_metric
 from trackdsl._roots import run_around, run_outside
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._state import state
+
+if TYPE_CHECKING:
+    from trackdsl._recorded_model import RecordedModel
 
 
 def current_run() -> Run | None:
@@ -49,6 +53,9 @@ def log_metric(
     *,
     timestamp: int | None = None,
     synchronous: bool | None = None,
+    model: Any = None,
+    dataset: Any = None,
+    model_id: str | None = None,
 ) -> None: ...
 @overload
 def log_metric(
@@ -58,6 +65,9 @@ def log_metric(
     step: int | None = None,
     timestamp: int | None = None,
     synchronous: bool | None = None,
+    model: Any = None,
+    dataset: Any = None,
+    model_id: str | None = None,
 ) -> None: ...
 def log_metric(
     name: Any = None,
@@ -66,14 +76,18 @@ def log_metric(
     synchronous: bool | None = None,  # noqa: ARG001 - what is recorded is safe when this returns
     timestamp: int | None = None,
     key: str | None = None,
+    model: Any = None,
+    dataset: Any = None,
+    model_id: str | None = None,
 ) -> None:
     """Record one point of a metric on the current run; see `Run.log_metric`."""
     # No argument is keyword-only, as type checkers see them: Python takes longer to call such a function.
     scope = _context.current()
-    if scope is not None and name is not None and key is None is timestamp:
+    if scope is not None and name is not None and key is None is timestamp is model is dataset is model_id:
         record_metric(scope.run, name, value, scope.step if step is None else step)
     elif run := run_outside("log_metric") if scope is None else scope.run:
-        run.log_metric(name, value, step, key=key, timestamp=timestamp)  # type: ignore[call-overload] # either of them
+        linked = {"model": model, "dataset": dataset, "model_id": model_id}
+        run.log_metric(name, value, step, key=key, timestamp=timestamp, **linked)  # type: ignore[call-overload] # either
 
 
 def log_metrics(
@@ -82,10 +96,14 @@ def log_metrics(
     *,
     timestamp: int | None = None,
     synchronous: bool | None = None,
+    model: Any = None,
+    dataset: Any = None,
+    model_id: str | None = None,
 ) -> None:
     """Record points of several metrics, or of series, on the current run; see `Run.log_metrics`."""
     if run := _run("log_metrics"):
-        run.log_metrics(metrics, step, timestamp=timestamp, synchronous=synchronous)
+        linked = {"model": model, "dataset": dataset, "model_id": model_id}
+        run.log_metrics(metrics, step, timestamp=timestamp, synchronous=synchronous, **linked)
 
 
 def log_param(key: str, value: Any, *, synchronous: bool | None = None) -> None:
@@ -154,10 +172,10 @@ def log_table(data: Any, artifact_file: str) -> None:
         run.log_table(data, artifact_file)
 
 
-def log_input(dataset: Any, context: str | None = None, *, name: str | None = None) -> None:
+def log_input(dataset: Any, context: str | None = None, *, name: str | None = None) -> RecordedDataset | None:
     """Record data as an input of the current run; see `Run.log_input`."""
-    if run := _run("log_input"):
-        run.log_input(dataset, context, name=name)
+    run = _run("log_input")
+    return run.log_input(dataset, context, name=name) if run else None
 
 
 def log_model(
@@ -168,17 +186,23 @@ def log_model(
     signature: Any = None,
     input_example: Any = None,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
-) -> None:
+    step: int | None = None,
+) -> RecordedModel:
     """Record a model on the current run; see `Run.log_model`."""
-    if run := _run("log_model"):
-        run.log_model(
-            model,
-            name,
-            registered_model_name=registered_model_name,
-            signature=signature,
-            input_example=input_example,
-            pip_requirements=pip_requirements,
-        )
+    run = _run("log_model")
+    if run is None:
+        from trackdsl._recorded_model import unrecorded
+
+        return unrecorded(name, "there was no run")
+    return run.log_model(
+        model,
+        name,
+        registered_model_name=registered_model_name,
+        signature=signature,
+        input_example=input_example,
+        pip_requirements=pip_requirements,
+        step=step,
+    )
 
 
 def _run(doing: str) -> Run | None:

@@ -5,9 +5,10 @@ A model is read back by the handler that wrote it, and only while its files have
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._target import target_for
 from trackdsl.errors import ArtifactError, OptionError, RegistryError, RunNotReady, UntrustedArtifact, told
+from trackdsl.handlers.references import note_loaded
 from trackdsl.markers import check_registered_name
 
 _URI = re.compile(
@@ -65,16 +67,53 @@ def load_model(model_uri: str, *, trusted: bool = False, tracking_uri: str | Non
             f"mlflow.pyfunc.load_model({model_uri!r}) if you know where it comes from.",
             path=model_uri,
         )
+    with fetch_logged(uri, f"models:/{model.model_id}", note) as fetched:
+        value = read_fetched(fetched, model_uri, trusted)
+    note_loaded(value, model.model_id)
+    return value
+
+
+@contextlib.contextmanager
+def fetch_logged(uri: str, model_uri: str, note: Note) -> Iterator[Fetched]:
+    """A private copy of a logged model's files, for as long as the block lasts.
+
+    Args:
+        uri: the tracking URI.
+        model_uri: `models:/<model id>`.
+        note: what is known of the files.
+
+    Raises:
+        ArtifactError: they cannot be read.
+    """
     from mlflow import artifacts
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
         try:
-            path = Path(artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=folder, tracking_uri=uri))
+            path = Path(artifacts.download_artifacts(model_uri, dst_path=folder, tracking_uri=uri))
         except (MlflowException, OSError) as error:
             raise ArtifactError(f"{model_uri!r} cannot be read: {mask_text(told(error))}", path=model_uri) from None
         refuse_links(path, model_uri)
-        return read_fetched(Fetched(path, note), model_uri, trusted)
+        yield Fetched(path, note)
+
+
+def find_recorded(uri: str, key: str) -> str | None:
+    """MLflow's id of the model that was recorded with a key; None where it is not there, or not all of it.
+
+    Raises:
+        ArtifactError: it cannot be looked up.
+    """
+    import mlflow
+
+    def look(client: Any) -> str | None:
+        from trackdsl.delivery._models import find_model
+
+        experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=3)]
+        found = find_model(client, experiments, key)
+        return found if found is not None and _is_ready(client.get_logged_model(found)) else None
+
+    found: str | None = _looked(look, mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), key)[0]
+    return found
 
 
 def register_model(

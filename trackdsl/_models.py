@@ -23,7 +23,7 @@ from typing import Any
 
 from trackdsl import _context
 from trackdsl._context import Scope
-from trackdsl._events import Model
+from trackdsl._events import Model, model_key
 from trackdsl._ids import new_id
 from trackdsl._record import append_tags, encode_safely
 from trackdsl._run import Run
@@ -35,6 +35,7 @@ from trackdsl.handlers._flavor import Inputs, ModelHandler, sha256_of_files
 from trackdsl.handlers._hidden import holds_secret
 from trackdsl.handlers._registry import Handler, handler_named, handler_of, name_of
 from trackdsl.handlers._requirements import build_requirements, requirements
+from trackdsl.handlers.references import note_recorded
 from trackdsl.journal._writer import Losing
 
 #: The name of the handler for whatever is marked as a model and is none by its type.
@@ -61,7 +62,7 @@ def record_model(
     signature: Any = None,
     input_example: Any = None,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
-) -> None:
+) -> Model | str:
     """Record a model. What cannot be written is told in a tag, and nothing is raised.
 
     Args:
@@ -75,6 +76,9 @@ def record_model(
         input_example: data that the model takes, or a tuple of such data and a dict of parameters.
         pip_requirements: what loading it needs: requirements, or the path of a file of them. By default the
             installed versions of the packages that the model refers to.
+
+    Returns:
+        its event, or why it could not be recorded.
     """
     name = mask_text(name) or "model"
     try:
@@ -91,14 +95,16 @@ def record_model(
         reason = mask_text(f"{type(model).__name__}: {told(error)}")
         append_tags(run, {f"trackdsl.omitted.{name}": reason[:500]})
         report("model", f"trackdsl could not keep the model {name!r}: {reason}", key=name)
-        return
+        return reason
     registered = None if registered_model_name is None else mask_text(registered_model_name)
     event = Model(run._id, name, relative, registered, step, time.time_ns(), handler_name, digest)
     run._target.append(encode_safely(event), run, True)
+    note_recorded(model, model_key(event))
     if input_example is not None and not kept:
         reason = f"{type(input_example).__name__} is no input example that the model and MLflow can take"
         append_tags(run, {f"trackdsl.omitted.{name}.example": reason})
         report("example", f"trackdsl left out the input example of model {name!r}: {reason}", key=name)
+    return event
 
 
 def check_model_options(signature: Any, pip_requirements: Any) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import operator
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from trackdsl._events import AnyEvent, Metric, Metrics, Params, Scalar, Tags, encode
+from trackdsl._events import AnyEvent, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode
 from trackdsl._flatten import Flat
 from trackdsl._numbers import is_number, number_of
 from trackdsl._quiet import quiet
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _now = time.time_ns
 _INT64 = 1 << 63
+_MS = 1_000_000
 #: An event of more bytes than this has texts cut to so many characters, see `cut_texts`.
 LARGE = 32 << 20
 LONG_TEXT = 100_000
@@ -107,7 +108,18 @@ def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
     return True
 
 
-def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = None) -> None:
+class Link(NamedTuple):
+    """The model that points belong to, named as in `LinkedMetrics`, and name and digest of the data."""
+
+    model: str
+    dataset: tuple[str, str] | None
+
+
+#: When points were last recorded that name a model, in nanoseconds since 1970.
+_linked_at = 0
+
+
+def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = None, link: Link | None = None) -> None:
     """Write points of several metrics; what is no number is left out, and a tag says so.
 
     Args:
@@ -115,8 +127,9 @@ def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = No
         metrics: numbers by name; also structures of such, series, and frames, see `_series`.
         step: of the points; that of the first one of a series.
         timestamp: when it was, in milliseconds since 1970; now by default.
+        link: what the points say of models and data.
     """
-    if timestamp is None and record_numbers(run, metrics, step):
+    if link is None is timestamp and record_numbers(run, metrics, step):
         return
     with guarded("log_metrics", run):
         place, tags = _place(step)
@@ -134,10 +147,20 @@ def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = No
         for at, values in found:
             if values:
                 named = {_name(name): value for name, value in values.items()}
-                run._target.append(encode(Metrics(run._id, named, _within(at), now)), run)
+                event = Metrics(run._id, named, _within(at), now)
+                run._target.append(encode(event if link is None else _linked(event, link, timestamp)), run)
         if tags:
             report("omitted", f"trackdsl left out values that are no numbers: {', '.join(tags)}", key=str(sorted(tags)))
             append_tags(run, tags)
+
+
+def _linked(event: Metrics, link: Link, timestamp: int | None) -> LinkedMetrics:
+    """Points in a millisecond of their own: a model has one point of each metric, step and millisecond."""
+    global _linked_at
+    time = event.time
+    if timestamp is None:
+        time = _linked_at = max(time, _linked_at + _MS)
+    return LinkedMetrics(event.run, event.values, event.step, time, *link)
 
 
 def _plain_numbers(metrics: Any) -> dict[Any, float] | None:

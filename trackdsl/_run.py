@@ -10,13 +10,14 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
-from trackdsl._events import Tags, encode
+from trackdsl._events import Model, Tags, encode
 from trackdsl._ids import begins_with, prefix
 from trackdsl._record import (
     NOT_GIVEN,
+    Link,
     append_params,
     append_tags,
     clean_tags,
@@ -29,8 +30,13 @@ from trackdsl._record import (
 )
 from trackdsl._secrets import mask_text
 from trackdsl._target import Target
-from trackdsl.errors import OptionError, RunNotReady
+from trackdsl.errors import OptionError, RunNotReady, report
+from trackdsl.handlers._registry import class_name
+from trackdsl.handlers.references import named_model
 from trackdsl.markers import check_registered_name
+
+if TYPE_CHECKING:
+    from trackdsl._recorded_model import RecordedModel
 
 
 class Run:
@@ -126,6 +132,9 @@ class Run:
         iteration: int | None = None,
         timestamp: int | None = None,
         synchronous: bool | None = None,
+        model: Any = None,
+        dataset: Any = None,
+        model_id: str | None = None,
     ) -> None: ...
     @overload
     def log_metric(
@@ -136,6 +145,9 @@ class Run:
         step: int | None = None,
         timestamp: int | None = None,
         synchronous: bool | None = None,
+        model: Any = None,
+        dataset: Any = None,
+        model_id: str | None = None,
     ) -> None: ...
     def log_metric(
         self,
@@ -147,6 +159,9 @@ class Run:
         iteration: int | None = None,
         timestamp: int | None = None,
         synchronous: bool | None = None,  # noqa: ARG002 - what is recorded is safe when this returns
+        model: Any = None,
+        dataset: Any = None,
+        model_id: str | None = None,
     ) -> None:
         """Record one point of a metric, or a series of points.
 
@@ -159,6 +174,12 @@ class Run:
             iteration: another name of `step`, which other libraries know it by.
             timestamp: when it was measured, in milliseconds since 1970; now by default.
             synchronous: taken for MLflow's sake, and changes nothing.
+            model: the model that was measured: what `log_model` has returned, an id or URI of MLflow's, a model that
+                was loaded, or one that was recorded. By default the metric belongs to the models that the run logs at
+                this step.
+            dataset: the data that it was measured on: what `log_input` has returned, a `Dataset` marker that names data
+                recorded before, an `mlflow.data.Dataset`, a frame or an array.
+            model_id: MLflow's word for `model`.
 
         Raises:
             OptionError: both `step` and `iteration` are given, both `name` and `key`, or neither.
@@ -172,10 +193,10 @@ class Run:
             name = _only("name", name, "key", key)
         if step is None:
             step = _context.step_of(self)
-        if timestamp is None:
+        if timestamp is None is model is dataset is model_id:
             record_metric(self, name, value, step)
         else:
-            record_metrics(self, {name: value}, step, timestamp)
+            record_metrics(self, {name: value}, step, timestamp, self._link(model, dataset, model_id))
 
     def log_metrics(
         self,
@@ -185,6 +206,9 @@ class Run:
         iteration: int | None = None,
         timestamp: int | None = None,
         synchronous: bool | None = None,  # noqa: ARG002 - what is recorded is safe when this returns
+        model: Any = None,
+        dataset: Any = None,
+        model_id: str | None = None,
     ) -> None:
         """Record points of several metrics, all at the same time.
 
@@ -197,16 +221,32 @@ class Run:
             iteration: as for `log_metric`.
             timestamp: as for `log_metric`.
             synchronous: as for `log_metric`.
+            model: as for `log_metric`.
+            dataset: as for `log_metric`.
+            model_id: as for `log_metric`.
 
         Raises:
             OptionError: both `step` and `iteration` are given.
 
         Example:
             >>> run.log_metrics({"loss": [0.3, 0.2], "val": {"acc": 0.9}})  # doctest: +SKIP
+            >>> run.log_metrics({"acc": 0.9, "f1": 0.8}, model=recorded, dataset=test_set)  # doctest: +SKIP
         """
         if iteration is not None:
             step = _only("step", step, "iteration", iteration)
-        record_metrics(self, metrics, _context.step_of(self) if step is None else step, timestamp)
+        step = _context.step_of(self) if step is None else step
+        record_metrics(self, metrics, step, timestamp, self._link(model, dataset, model_id))
+
+    def _link(self, model: Any, dataset: Any, model_id: str | None) -> Link | None:
+        """What points say of a model and data; None where they say nothing."""
+        if model is None is dataset is model_id:
+            return None
+        with guarded("log_metrics", self):
+            if model_id is not None:
+                model = _only("model", model, "model_id", model_id)
+            measured = None if dataset is None else _datasets.measured_on(self, dataset)
+            return Link(_named(self, model), None if measured is None else (measured.name, measured.digest))
+        return None
 
     def log_param(self, key: str, value: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Record a parameter. Mappings and dataclasses become one parameter per leaf (`optimizer.lr`).
@@ -352,7 +392,9 @@ class Run:
         with guarded("log_table", self):
             _tables.append_table(self, data, artifact_file)
 
-    def log_input(self, dataset: Any, context: str | None = None, *, name: str | None = None) -> None:
+    def log_input(
+        self, dataset: Any, context: str | None = None, *, name: str | None = None
+    ) -> _datasets.RecordedDataset | None:
         """Record data as an input of the run, with a digest of all of it.
 
         Args:
@@ -360,11 +402,15 @@ class Run:
             context: what it is used for, such as `training`.
             name: its name; that of the `mlflow.data.Dataset`, or `dataset`, by default.
 
+        Returns:
+            what names it for `log_metric(..., dataset=...)`; None where it could not be recorded.
+
         Example:
             >>> run.log_input(frame, "training", name="churn-2024")  # doctest: +SKIP
         """
         with guarded("log_input", self):
-            _datasets.record_input(self, dataset, name or "", context)
+            return _datasets.record_input(self, dataset, name or "", context)
+        return None
 
     def log_model(
         self,
@@ -375,7 +421,8 @@ class Run:
         signature: Any = None,
         input_example: Any = None,
         pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
-    ) -> None:
+        step: int | None = None,
+    ) -> RecordedModel:
         """Record a model, which `mlflow.pyfunc.load_model` and `trackdsl.load_model` can load.
 
         Estimators of scikit-learn are written by cloudpickle: the format that MLflow takes by itself, skops, refuses
@@ -390,6 +437,11 @@ class Run:
             input_example: data that the model takes.
             pip_requirements: what loading it needs, as a list or the path of a file; by default the installed versions
                 of the packages it refers to.
+            step: the step it belongs to, whose metrics become its own; that of the enclosing `steps` loop by default,
+                else 0.
+
+        Returns:
+            a handle, by which the model can be loaded and registered, and metrics be given to it.
 
         Raises:
             OptionError: a name that no registered model can have, or a signature or requirements that are none.
@@ -399,20 +451,23 @@ class Run:
         """
         # It brings what a program without models need not wait for.
         from trackdsl._models import check_model_options, record_model
+        from trackdsl._recorded_model import RecordedModel
 
         check_registered_name(registered_model_name)
         check_model_options(signature, pip_requirements)
+        recorded: Model | str = "it could not be written; a warning says why"
         with guarded("log_model", self):
-            record_model(
+            recorded = record_model(
                 self,
                 model,
                 name,
                 registered_model_name=registered_model_name,
-                step=_context.step_of(self),
+                step=_context.step_of(self) if step is None else step,
                 signature=signature,
                 input_example=input_example,
                 pip_requirements=pip_requirements,
             )
+        return RecordedModel(self, name, recorded)
 
     def _add_params(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         flat = params_of(pairs)
@@ -428,6 +483,16 @@ class Run:
 
     def __repr__(self) -> str:
         return f"<Run {self.path!r} {self.id}>"
+
+
+def _named(run: Run, model: Any) -> str:
+    """What names the model that metrics belong to; empty where there is none, and a tag says so if it should."""
+    found = named_model(model) if model is not None else ""
+    if found is None:
+        reason = f"{class_name(model)} is no model that MLflow holds: give what log_model has returned, or a model's id"
+        append_tags(run, {"trackdsl.omitted.log_metrics.model": reason})
+        report("linked", f"trackdsl: log_metrics(model=...): {reason}", key=reason)
+    return found or ""
 
 
 def _only(option: str, value: Any, other: str, also: Any) -> Any:
@@ -529,7 +594,13 @@ class _NullRun(Run):
 def _record_nothing(*_: Any, **__: Any) -> None: ...
 
 
+def _record_no_model(_self: Run, _model: Any, name: str, **_options: Any) -> RecordedModel:
+    from trackdsl._recorded_model import unrecorded
+
+    return unrecorded(name, "tracking is switched off")
+
+
 for _name in [name for name in vars(Run) if name.startswith(("log_", "set_"))]:
-    setattr(_NullRun, _name, _record_nothing)
+    setattr(_NullRun, _name, _record_no_model if _name == "log_model" else _record_nothing)
 
 NULL_RUN: Run = _NullRun(bytes(16), "disabled", None, "disabled", None, Target("disabled", "/", deliver=False))

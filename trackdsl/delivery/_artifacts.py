@@ -19,6 +19,7 @@ from trackdsl._decoders import json_decoder
 from trackdsl._places import inside
 from trackdsl.delivery import _limits
 from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.errors import logger
@@ -42,13 +43,15 @@ class Artifacts:
 
     Args:
         directory: the journal's folder.
+        models: the points of logged models.
 
     Attributes:
         reason: what the store said last.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, models: ModelPoints) -> None:
         self._directory = directory
+        self._models = models
         self._path = directory / "deferred"
         self._next_try = 0.0
         self.reason = ""
@@ -144,7 +147,8 @@ class Artifacts:
             elif snapshot.left_out:  # Without one of its files it is no model.
                 raise UnsafeSnapshot(next(iter(snapshot.left_out.values())), event.snapshot)
             else:
-                sink.write_model(run_id, experiment_id, event, snapshot.path)
+                model_id = sink.write_model(run_id, experiment_id, event, snapshot.path)
+                self._models.added(sink, run_id, model_id, event.step, events.model_key(event))
             place = place_of(event)
             return {f"{place}/{name}".lstrip("/"): why for name, why in snapshot.left_out.items()}
 

@@ -12,6 +12,7 @@ from trackdsl import _events as events
 from trackdsl._process import Origin
 from trackdsl._secrets import mask_text
 from trackdsl.delivery import _limits
+from trackdsl.delivery._model_points import Link
 from trackdsl.delivery._sink import Batch
 from trackdsl.journal._files import read_regular
 
@@ -31,10 +32,12 @@ class Pending:
     Attributes:
         batch: fields within MLflow's limits.
         texts: whole texts of what had to be cut, by their place in the run.
+        links: what points say of models and datasets, by their place among the points of the batch.
     """
 
     batch: Batch = field(default_factory=Batch)
     texts: dict[str, str] = field(default_factory=dict)
+    links: dict[int, Link] = field(default_factory=dict)
 
     def add_param(self, key: str, value: events.Scalar) -> None:
         """Add a parameter, formatted as MLflow does."""
@@ -47,8 +50,10 @@ class Pending:
         name = self._name(key)
         self.batch.tags[name] = self._fitted(place_of_text("tags", name), value, _limits.MAX_TAG)
 
-    def add_metric(self, key: str, value: float, time: int, step: int) -> None:
+    def add_metric(self, key: str, value: float, time: int, step: int, link: Link | None = None) -> None:
         """Add a point; `time` in milliseconds since 1970."""
+        if link is not None:
+            self.links[len(self.batch.metrics)] = link
         self.batch.metrics.append((self._name(key), value, time, min(max(step, -_INT64), _INT64 - 1)))
 
     def _name(self, key: str) -> str:

@@ -19,6 +19,7 @@ from trackdsl.delivery._creation import RunCreation
 from trackdsl.delivery._dropped import DroppedRuns
 from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._git_tags import GitTags
+from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._orphans import Aside, Orphans
 from trackdsl.delivery._parents import Parents
 from trackdsl.delivery._run_writer import RunWriter
@@ -46,12 +47,14 @@ class Shared:
         foreign: finds runs that another journal opened.
         points: the metric points of runs that several journals write to.
         tables: the tables.
+        models: the points of logged models.
         sampler: of the machine, while runs are open.
     """
 
     foreign: ForeignRuns
     points: SharedPoints
     tables: Tables
+    models: ModelPoints
     sampler: Sampler
 
 
@@ -106,7 +109,9 @@ class Interpreter:
         self._stretch: dict[bytes, list[Aside]] = {}
         self.blocked = BlockedRuns(stream.directory)
         self._continued = Continuations(stream, shared.foreign)
-        self.writer = RunWriter(stream, shared.foreign, shared.points, shared.tables, refuse, self._continued)
+        self.writer = RunWriter(
+            stream, shared.foreign, shared.points, shared.tables, shared.models, refuse, self._continued
+        )
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
         self.creation = RunCreation(stream.note_refusal)
         self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, self._block_with)
@@ -325,6 +330,7 @@ class Interpreter:
             return
         run = self._runs.get(event.run) or self._shared.foreign.find(sink, self._stream, event.run, self.last_time)
         if run is not None:
+            self.writer.check_model(sink, run, event)
             times = self.writer.times(sink, run, event, source)
             self._stretch.setdefault(event.run, []).append(Aside(event, source.end, times))
             self._write(sink, run, event, times, in_doubt)
@@ -356,6 +362,8 @@ class Interpreter:
             self._opened_since = True
             self._add_rest(event.run, run, rest)
             self._runs.add(event.run, run)
+            if run.params is not None:  # It was made, not found.
+                self._shared.models.begin(run.run_id)
         self._parents.opened(event)
         self._roots.began(sink, event.run)
         self.writer.write(sink, run, event, (), in_doubt=in_doubt)
@@ -501,6 +509,7 @@ class Interpreter:
                 self._skip(id_)
                 return True
             return False
+        self.writer.check_model(sink, run, event)
         if times:
             self.writer.see(run, event, times)
         else:

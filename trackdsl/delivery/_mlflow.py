@@ -150,10 +150,18 @@ class MlflowSink:
             with contextlib.suppress(Refused), self._translated():
                 self._client.delete_tag(run_id, _ORPHAN_TAG)
 
-    def metric_history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
+    def metric_history(self, run_id: str, key: str, step: int | None = None) -> list[tuple[int, float, int]]:
         """See `Sink`."""
         with self._translated():
-            return [(p.step, p.value, p.timestamp) for p in self._client.get_metric_history(run_id, key)]
+            found = self._client.get_metric_history(run_id, key) if step is None else self._at_step(run_id, key, step)
+            return [(p.step, p.value, p.timestamp) for p in found if step in (None, p.step)]
+
+    def _at_step(self, run_id: str, key: str, step: int) -> list[Any]:
+        """The points of a metric at one step, and others where the store has no way to ask for these alone."""
+        store: Any = getattr(getattr(self._client, "_tracking_client", None), "store", None)
+        if hasattr(store, "engine") and hasattr(store, "get_metric_history_bulk_interval_from_steps"):
+            return list(store.get_metric_history_bulk_interval_from_steps(run_id, key, [step], None))
+        return list(self._client.get_metric_history(run_id, key))
 
     def experiment_is_deleted(self, experiment_id: str) -> bool:
         """See `Sink`."""
@@ -287,13 +295,54 @@ class MlflowSink:
                 repository._download_file(place, str(local))  # type: ignore[no-untyped-call]
                 return local.read_bytes()
 
-    def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> None:
+    def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
         """See `Sink`."""
         from trackdsl.delivery._models import log_model
 
         with self._translated(), self._patiently():
             self._point_mlflow_here()
-            log_model(self._client, self._uri, run_id, experiment_id, event, local)
+            return log_model(self._client, self._uri, run_id, experiment_id, event, local)
+
+    def models_of(self, run_id: str) -> list[tuple[str, int]]:
+        """See `Sink`."""
+        with self._translated():
+            outputs = getattr(self._client.get_run(run_id).outputs, "model_outputs", None) or []
+            return [(output.model_id, output.step) for output in outputs]
+
+    def find_model(self, key: str, experiment_id: str) -> str | None:
+        """See `Sink`."""
+        from trackdsl.delivery._models import find_model
+
+        with self._translated():
+            found = find_model(self._client, [experiment_id], key)
+            return found or find_model(self._client, self._all_experiments(), key)
+
+    def model_points(self, model_id: str) -> list[tuple[str, str, int, int]]:
+        """See `Sink`."""
+        with self._translated():
+            found = self._client.get_logged_model(model_id).metrics or []
+            return [(str(point.run_id), point.key, point.step, point.timestamp) for point in found]
+
+    def write_model_points(
+        self, run_id: str, model_id: str, points: list[tuple[str, float, int, int]], dataset: tuple[str, str] | None
+    ) -> None:
+        """See `Sink`."""
+        from mlflow.entities import Metric
+
+        name, digest = dataset or (None, None)
+        with self._translated():
+            self._client.log_batch(
+                run_id,
+                metrics=[Metric(key, value, time, step, model_id, name, digest) for key, value, time, step in points],
+                synchronous=True,
+            )
+
+    def write_model_input(self, run_id: str, model_id: str) -> None:
+        """See `Sink`."""
+        from mlflow.entities import LoggedModelInput
+
+        with self._translated():
+            self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
 
     def write_input(self, run_id: str, event: Input) -> None:
         """See `Sink`."""

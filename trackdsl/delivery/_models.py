@@ -7,7 +7,6 @@ Everything can be done again: what is there already is found by its tag and fini
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from trackdsl._events import Model
+from trackdsl._events import Model, model_key
 from trackdsl._secrets import mask_text
 from trackdsl.delivery._limits import fit_key, fit_text
 from trackdsl.errors import logger, told
@@ -37,7 +36,7 @@ _REFUSED = re.compile(r"[/:.%\"'\x00-\x1f]")
 _VERSIONS = "mlflow.modelVersions"
 
 
-def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Model, folder: Path) -> None:
+def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Model, folder: Path) -> str:
     """Log a model; where it is logged already, what is missing is added.
 
     Args:
@@ -47,8 +46,11 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
         experiment_id: the experiment of that run.
         event: tells of the model.
         folder: its snapshot, which is left as it is.
+
+    Returns:
+        MLflow's id of the model.
     """
-    key = _key(event)
+    key = model_key(event)
     params = client.get_run(run_id).data.params
     model = _find(client, experiment_id, key)
     if model is None:
@@ -64,6 +66,13 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
         client.finalize_logged_model(model.model_id, "READY")
     if event.registered_name is not None:
         _try_to_register(client, uri, run_id, model, event, key)
+    return str(model.model_id)
+
+
+def find_model(client: Any, experiment_ids: list[str], key: str) -> str | None:
+    """MLflow's id of the model that was recorded with a key; None where it is in none of these experiments."""
+    found = list(client.search_logged_models(experiment_ids, f"tags.`{_TAG}` = '{key}'")) if experiment_ids else []
+    return min(found, key=_age).model_id if found else None
 
 
 def logged_name(name: str) -> str:
@@ -75,19 +84,17 @@ def logged_name(name: str) -> str:
     return fit_text(_REFUSED.sub("_", name), _MAX_NAME) or "model"
 
 
-def _key(event: Model) -> str:
-    """What is the same each time this very event is delivered, and is that of no other."""
-    told = json.dumps([event.run.hex(), event.name, event.snapshot, event.time])
-    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
 def _find(client: Any, experiment_id: str, key: str) -> Any:
     found = list(client.search_logged_models([experiment_id], f"tags.`{_TAG}` = '{key}'"))
-    found.sort(key=lambda model: (model.creation_timestamp, model.model_id))
+    found.sort(key=_age)
     for late in found[1:]:
         # A server may carry out a request that was given up: one model is kept.
         client.delete_logged_model(late.model_id)
     return found[0] if found else None
+
+
+def _age(model: Any) -> tuple[int, str]:
+    return model.creation_timestamp, model.model_id
 
 
 def _create(client: Any, run_id: str, experiment_id: str, event: Model, key: str, params: dict[str, str]) -> Any:

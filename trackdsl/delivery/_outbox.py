@@ -10,6 +10,7 @@ from trackdsl import _events as events
 from trackdsl.delivery import _compose, _limits, _otherwise
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
+from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import GONE, Batch, Refused, Sink
 
@@ -20,11 +21,15 @@ class Outbox:
     Args:
         refuse: called with what the store refused, and its answer.
         settle: called before anything is written: what has to be noted before is noted then.
+        models: the points of logged models.
     """
 
-    def __init__(self, refuse: Callable[[str, Exception], None], settle: Callable[[], None]) -> None:
+    def __init__(
+        self, refuse: Callable[[str, Exception], None], settle: Callable[[], None], models: ModelPoints
+    ) -> None:
         self._refuse = refuse
         self._settle = settle
+        self._models = models
         self._pending: dict[bytes, tuple[KnownRun, Pending]] = {}
 
     def ids(self) -> list[bytes]:
@@ -46,10 +51,12 @@ class Outbox:
             found = self._pending[id_] = run, Pending()
         return found[1]
 
-    def add_metric(self, id_: bytes, run: KnownRun, key: str, value: float, time: int, step: int) -> None:
+    def add_metric(
+        self, id_: bytes, run: KnownRun, key: str, value: float, time: int, step: int, link: Link | None = None
+    ) -> None:
         """Add a point; `time` in milliseconds since 1970."""
         pending = self.of(id_, run)
-        pending.add_metric(key, value, time, step)
+        pending.add_metric(key, value, time, step, link)
         if math.isinf(value):
             pending.add_tag(
                 f"trackdsl.infinite.{key}", f"{value} at step {step} is the largest number to MLflow's store"
@@ -104,12 +111,22 @@ class Outbox:
                         self._refuse(f"everything else of run {run.run_id}, which is deleted", error)
                         return
                 self._write_singly(sink, run, part)
+        self._write_model_points(sink, run, batch, pending)
         for place, text in pending.texts.items():
             try:
                 sink.write_text(run.run_id, text, place)
             except Refused as error:
                 check_experiment(sink, run.experiment_id, error)
                 self._refuse(f"{place} of run {run.run_id}", error)
+
+    def _write_model_points(self, sink: Sink, run: KnownRun, batch: Batch, pending: Pending) -> None:
+        if not batch.metrics:
+            return
+        try:
+            self._models.write(sink, run, batch.metrics, pending.links)
+        except Refused as error:
+            check_experiment(sink, run.experiment_id, error)
+            self._refuse(f"metrics of the models of run {run.run_id}", error)
 
     def _write_singly(self, sink: Sink, run: KnownRun, batch: Batch) -> None:
         # Plain MLflow may have written to the run in the meantime.

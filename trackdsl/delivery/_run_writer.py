@@ -11,6 +11,7 @@ from trackdsl.delivery import _compose
 from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._continued import Continuations
+from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._outbox import Outbox
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._shared_points import SharedPoints, Source
@@ -35,6 +36,7 @@ class RunWriter:
         foreign: knows the journals of other processes.
         points: the metric points of runs that several journals write to.
         tables: the tables.
+        models: the points of logged models.
         refuse: called with what the store refused, and its answer.
         continued: the runs that go on.
 
@@ -50,6 +52,7 @@ class RunWriter:
         foreign: ForeignRuns,
         points: SharedPoints,
         tables: Tables,
+        models: ModelPoints,
         refuse: Callable[[str, Exception], None],
         continued: Continuations,
     ) -> None:
@@ -59,10 +62,11 @@ class RunWriter:
         self._foreign = foreign
         self._points = points
         self._tables = tables
+        self._models = models
         self._refuse = refuse
         self._continued = continued
-        self.outbox = Outbox(refuse, points.settle)
-        self.artifacts = Artifacts(stream.directory)
+        self.outbox = Outbox(refuse, points.settle, models)
+        self.artifacts = Artifacts(stream.directory, models)
         self.spacing = Spacing([])
 
     def times(self, sink: Sink, run: KnownRun, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
@@ -118,8 +122,9 @@ class RunWriter:
         """
         match event:
             case events.Metric() | events.Metrics():
+                link = self._link(sink, run, event) if isinstance(event, events.LinkedMetrics) else None
                 for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
-                    self.outbox.add_metric(event.run, run, key, value, at, step)
+                    self.outbox.add_metric(event.run, run, key, value, at, step, link)
             case events.Open(id_, params=params):
                 self.outbox.add_params(sink, id_, run, params)
             case events.Params(id_, values):
@@ -131,6 +136,15 @@ class RunWriter:
                 self._close(sink, run, event)
             case _:
                 self._write_data(sink, run, event, in_doubt)
+
+    def check_model(self, sink: Sink, run: KnownRun, event: events.AnyEvent) -> None:
+        """See whether the model is there that an event names.
+
+        Raises:
+            NotYet: it may be in a moment.
+        """
+        if isinstance(event, (events.LinkedMetrics, events.ModelInput)):
+            self._models.find(sink, run, event.model)
 
     def see(self, run: KnownRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
         """Take note of points that have the milliseconds that they were given long ago."""
@@ -175,6 +189,11 @@ class RunWriter:
                 self._add_input(sink, run, event)
             case events.Table():
                 self._add_rows(run, event, in_doubt)
+            case events.ModelInput():
+                self._add_model_input(sink, run, event)
+            case events.ModelOutput(id_, model_id, step):
+                self.outbox.flush(sink, id_)
+                self._models.added(sink, run.run_id, model_id, step)
 
     def _store(self, sink: Sink, run: KnownRun, event: Stored, in_doubt: bool) -> None:
         place = place_of(event)
@@ -204,6 +223,24 @@ class RunWriter:
             pending.add_tag(f"trackdsl.omitted.{event.name}", f"MLflow refused the dataset: {error}"[:500])
             self._refuse(f"the dataset {event.name!r} of run {run.run_id}", error)
 
+    def _link(self, sink: Sink, run: KnownRun, event: events.LinkedMetrics) -> Link:
+        model_id = self._models.find(sink, run, event.model)
+        if model_id is None:
+            for name in event.values:
+                self._omit(event.run, run, f"{name}.model", "the model that it belongs to was not delivered")
+        return Link(model_id or "", event.dataset)
+
+    def _add_model_input(self, sink: Sink, run: KnownRun, event: events.ModelInput) -> None:
+        try:
+            model_id = self._models.find(sink, run, event.model)
+            if model_id is None:
+                self._omit(event.run, run, "model input", "the model was not delivered")
+                return
+            sink.write_model_input(run.run_id, model_id)
+        except Refused as error:
+            check_experiment(sink, run.experiment_id, error)
+            self._omit(event.run, run, "model input", f"MLflow refused it: {error}")
+
     def _close(self, sink: Sink, run: KnownRun, event: events.Close) -> None:
         if self._continued.is_left_to_others(sink, event.run, run, event.time):
             self.outbox.flush(sink, event.run)
@@ -220,6 +257,7 @@ class RunWriter:
         self._note_end(event.run, run)
 
     def _note_end(self, id_: bytes, run: KnownRun) -> None:
+        self._models.forget(run.run_id)
         if self._runs.get(id_) is run:
             self._runs.close(id_)
 

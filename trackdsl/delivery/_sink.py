@@ -152,8 +152,8 @@ class Sink(Protocol):
     def link(self, run_id: str, parent_run_id: str) -> None:
         """Make a run the child of another one, and take the tag `trackdsl.parent.missing` from it."""
 
-    def metric_history(self, run_id: str, key: str) -> list[tuple[int, float, int]]:
-        """The points of a metric: step, value, time in milliseconds since 1970."""
+    def metric_history(self, run_id: str, key: str, step: int | None = None) -> list[tuple[int, float, int]]:
+        """The points of a metric, at one step or at all: step, value, time in milliseconds since 1970."""
 
     def experiment_is_deleted(self, experiment_id: str) -> bool:
         """Whether nobody can write to the runs of an experiment until it is restored."""
@@ -197,8 +197,36 @@ class Sink(Protocol):
     def read_artifact(self, run_id: str, place: str) -> bytes | None:
         """The content of the file at `place`; None where there is none."""
 
-    def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> None:
-        """Store the model whose snapshot lies in a folder, and register it where the event says so."""
+    def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
+        """Store the model whose snapshot lies in a folder, and register it where the event says so; returns its id."""
+
+    def models_of(self, run_id: str) -> list[tuple[str, int]]:
+        """The models that a run has logged: their ids and steps."""
+
+    def find_model(self, key: str, experiment_id: str) -> str | None:
+        """The id of the model that was recorded with a key, in this experiment or else any, or None."""
+
+    def model_points(self, model_id: str) -> list[tuple[str, str, int, int]]:
+        """The points that a model has: the run they were logged by, key, step, time in milliseconds since 1970.
+
+        Raises:
+            Refused: there is no such model.
+        """
+
+    def write_model_points(
+        self, run_id: str, model_id: str, points: list[tuple[str, float, int, int]], dataset: tuple[str, str] | None
+    ) -> None:
+        """Give a model points that its run has, and it has not: key, value, time in milliseconds since 1970, step.
+
+        Args:
+            run_id: the run.
+            model_id: the model.
+            points: as many as one request takes.
+            dataset: name and digest of the data that they were measured on.
+        """
+
+    def write_model_input(self, run_id: str, model_id: str) -> None:
+        """Record a model as an input of a run."""
 
     def write_input(self, run_id: str, event: Input) -> None:
         """Record a dataset as an input of a run."""

@@ -15,6 +15,7 @@ from trackdsl.delivery._environment import Environments
 from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._interpreter import Shared
+from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._open_sinks import OpenSinks
 from trackdsl.delivery._requests import carry_out, is_pending
 from trackdsl.delivery._sampling import Sampler
@@ -310,6 +311,7 @@ class Worker:
                 ForeignRuns(folder, self._find_streams),
                 SharedPoints(folder, self.spool, self._reached),
                 Tables(self.spool, folder),
+                ModelPoints(),
                 self._sampler,
             )
         return shared

@@ -73,6 +73,8 @@ class Handler:
     model: bool = False
     listed: bool = False
     named: bool = False
+    #: Values stand for a model that MLflow holds, see `references.py`.
+    refers: bool = False
 
     def accepts(self, value: Any) -> bool:
         """Whether `write` can hold all of this value; where not, it is pickled."""
@@ -215,6 +217,11 @@ _by_name: dict[str, str | Handler] = {
     "torch.nn.modules.module.Module": f"{_HERE}.torch:module",
     "keras.src.models.model.Model": f"{_HERE}.keras:handler",
     "mlflow.pyfunc.model.PythonModel": f"{_HERE}.pyfunc:handler",
+    **dict.fromkeys(
+        ("trackdsl.handlers.references.Handle", "mlflow.pyfunc.PyFuncModel", "mlflow.models.model.ModelInfo",
+         "mlflow.entities.logged_model.LoggedModel"),
+        f"{_HERE}.references:handler",
+    ),
     "<model>": f"{_HERE}.pyfunc:anything",  # What is marked as a model and is none by its type.
 }  # fmt: skip
 _SECRET_TYPES = ("SecretStr", "SecretBytes", "Secret")

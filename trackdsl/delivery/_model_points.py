@@ -1,0 +1,170 @@
+"""The metrics of logged models: which points of a run belong to which model.
+
+As plain MLflow does it: a point belongs to the model that it names, else to those that its run has logged at its step,
+before or after the point. A store keeps one point of a model for each metric, step and millisecond, and refuses a
+whole request over a second one, so what a model has is asked before anything is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from trackdsl._events import KEY
+from trackdsl.delivery._limits import MAX_METRICS
+from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._sink import NotYet, Refused, Sink
+from trackdsl.errors import logger
+
+#: So many places of points are kept in mind of one model, unless there are more in `_MARGIN`.
+_MOST_TAKEN = 20_000
+#: Points that come later than this after newer ones are looked up at the store, in milliseconds.
+_MARGIN = 60_000
+#: How long to wait for a model that another journal, or a later try, brings, in seconds.
+_PATIENCE = 30.0
+_MOST_KEYS = 10_000
+
+#: Key, value, time in milliseconds since 1970, step.
+Point = tuple[str, float, int, int]
+#: The name and the digest of a dataset.
+Dataset = tuple[str, str]
+
+
+class Link(NamedTuple):
+    """What a point says of itself: MLflow's id of a model, empty where it names none, and a dataset."""
+
+    model_id: str
+    dataset: Dataset | None
+
+
+@dataclass
+class _Taken:
+    """The places of a model's points: key, step, time; those before `since` are forgotten."""
+
+    places: set[tuple[str, int, int]]
+    since: int = 0
+
+    def add(self, points: Iterable[Point]) -> None:
+        self.places.update((key, step, at) for key, _, at, step in points)
+        if len(self.places) > _MOST_TAKEN:
+            self.since = max(at for _, _, at in self.places) - _MARGIN
+            self.places = {place for place in self.places if place[2] >= self.since}
+
+
+class ModelPoints:
+    """Gives points of runs to logged models, each once."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[str, int]] = {}
+        self._taken: dict[tuple[str, str], _Taken] = {}
+        self._ids: dict[str, str] = {}
+        self._asked: dict[str, float] = {}
+
+    def begin(self, run_id: str) -> None:
+        """Take note of a run that was made just now, so that it has no models yet."""
+        self._models[run_id] = {}
+
+    def forget(self, run_id: str) -> None:
+        """Forget a run that has ended."""
+        self._models.pop(run_id, None)
+        for place in [place for place in self._taken if place[0] == run_id]:
+            del self._taken[place]
+
+    def added(self, sink: Sink, run_id: str, model_id: str, step: int, key: str = "") -> None:
+        """Give a model that was logged just now the points that its run has at its step.
+
+        Args:
+            sink: the store.
+            run_id: MLflow's id of the run.
+            model_id: MLflow's id of the model.
+            step: of the model.
+            key: that of the model's event, where it has one.
+        """
+        if key:
+            if len(self._ids) >= _MOST_KEYS:
+                self._ids.clear()
+            self._ids[key] = model_id
+        if run_id in self._models:
+            self._models[run_id][model_id] = step
+        try:
+            points = [
+                (name, value, at, step)
+                for name in sink.keys(run_id)["metrics"]
+                for _, value, at in sink.metric_history(run_id, name, step)
+            ]
+            self._write(sink, run_id, model_id, points, None)
+        except Refused as error:  # The run, or the model, is deleted.
+            logger.warning("trackdsl: model %s is left without the metrics of its run: %s", model_id, error)
+
+    def find(self, sink: Sink, run: KnownRun, model: str) -> str | None:
+        """MLflow's id of a model that an event names; None where it is not there, after some patience.
+
+        Raises:
+            NotYet: it may be there in a moment.
+        """
+        if not model.startswith(KEY):
+            return model
+        key = model.removeprefix(KEY)
+        found = self._ids.get(key) or sink.find_model(key, run.experiment_id)
+        if found is None and time.monotonic() - self._asked.setdefault(key, time.monotonic()) < _PATIENCE:
+            raise NotYet("a model that metrics belong to is not delivered yet")
+        if found is not None:
+            self._ids[key] = found
+            self._asked.pop(key, None)
+        return found
+
+    def write(self, sink: Sink, run: KnownRun, points: list[Point], links: Mapping[int, Link]) -> None:
+        """Give points that the run has already to the models that they belong to.
+
+        Args:
+            sink: the store.
+            run: the run.
+            points: of the run.
+            links: what points say of themselves, by their place among the points.
+
+        Raises:
+            Refused: a model is not there.
+        """
+        models = self._of(sink, run)
+        if not models and not links:
+            return
+        groups: dict[tuple[str, Dataset | None], list[Point]] = {}
+        for index, point in enumerate(points):
+            link = links.get(index)
+            named = [link.model_id] if link is not None and link.model_id else None
+            for model_id in named or [model_id for model_id, step in models.items() if step == point[3]]:
+                groups.setdefault((model_id, link.dataset if link is not None else None), []).append(point)
+        for (model_id, dataset), group in groups.items():
+            self._write(sink, run.run_id, model_id, group, dataset)
+
+    def _of(self, sink: Sink, run: KnownRun) -> dict[str, int]:
+        """The models that a run has logged, with their steps. To a run of others they may be added at any time."""
+        known = self._models.get(run.run_id)
+        if known is None or not run.ours:
+            try:
+                known = dict(sink.models_of(run.run_id))
+            except Refused:  # The run is gone.
+                known = {}
+            self._models[run.run_id] = known
+        return known
+
+    def _write(self, sink: Sink, run_id: str, model_id: str, points: list[Point], dataset: Dataset | None) -> None:
+        place = run_id, model_id
+        taken = self._taken.get(place)
+        if taken is None or any(at < taken.since for _, _, at, _ in points):
+            taken = self._taken[place] = _Taken(
+                {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
+            )
+        # Of several in one millisecond the last one stands: it is what the metric is afterwards.
+        free = {(key, step, at): (key, value, at, step) for key, value, at, step in points}
+        left = [point for spot, point in free.items() if spot not in taken.places]
+        for start in range(0, len(left), MAX_METRICS):
+            part = left[start : start + MAX_METRICS]
+            try:
+                sink.write_model_points(run_id, model_id, part, dataset)
+            except BaseException:
+                self._taken.pop(place, None)  # Nobody knows whether it was carried out.
+                raise
+            taken.add(part)
