@@ -86,7 +86,7 @@ def record_model(
         try:
             handler, handler_name = _handler(model)
             with _untouched():
-                kept = _write(path, handler, model, arguments or {}, signature, input_example, pip_requirements)
+                omitted = _write(path, handler, model, arguments or {}, signature, input_example, pip_requirements)
             digest = sha256_of_files(path / "model")
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
@@ -100,10 +100,9 @@ def record_model(
     event = Model(run._id, name, relative, registered, step, time.time_ns(), handler_name, digest)
     run._target.append(encode_safely(event), run, True)
     note_recorded(model, model_key(event))
-    if input_example is not None and not kept:
-        reason = f"{type(input_example).__name__} is no input example that the model and MLflow can take"
-        append_tags(run, {f"trackdsl.omitted.{name}.example": reason})
-        report("example", f"trackdsl left out the input example of model {name!r}: {reason}", key=name)
+    if omitted:
+        append_tags(run, {f"trackdsl.omitted.{name}.example": omitted})
+        report("example", f"trackdsl left out the input example of model {name!r}: {omitted}", key=name)
     return event
 
 
@@ -149,8 +148,8 @@ def _write(
     signature: Any,
     input_example: Any,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None,
-) -> bool:
-    """Write all of it; whether there is an example."""
+) -> str:
+    """Write all of it; returns why an example is left out that was given or found, else nothing."""
     files = folder / "model"
     files.mkdir(parents=True, mode=0o700)
     flavor = handler.save_model(model, files)
@@ -163,6 +162,9 @@ def _write(
     harmless = input_example is not None or _is_known(model, flavor.packages)
     wants_answer = asked and harmless and size <= _MAX_COPIED and signature is None
     example, answer = _try(handler, model, tried, wants_answer)
+    kept, omitted = _written(example, folder, "example")
+    if input_example is not None and example is None:
+        omitted = f"{type(input_example).__name__} is no input example that the model and MLflow can take"
     spec = {
         "flavor": flavor.name,
         "options": flavor.options,
@@ -170,13 +172,13 @@ def _write(
         "requirements": requirements(flavor.packages, pip_requirements),
         "python": platform.python_version(),
         "build": build_requirements(),
-        "example": _written(example, folder, "example"),
+        "example": kept,
         "params": params,
-        "answer": _written(answer, folder, "answer"),
+        "answer": _written(answer, folder, "answer")[0],
         "signature": signature.to_dict() if hasattr(signature, "to_dict") else signature,
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    return spec["example"] is not None
+    return omitted
 
 
 def _is_known(model: Any, packages: Sequence[str]) -> bool:
@@ -231,16 +233,16 @@ def _answer(handler: ModelHandler, model: Any, example: Any) -> Any:
     return _examples.answer_of(handler.predict(copy.deepcopy(model), copy.deepcopy(example)))
 
 
-def _written(value: Any, folder: Path, stem: str) -> dict[str, str] | None:
-    """Write an example; None where there is none, or it cannot be held without pickling."""
+def _written(value: Any, folder: Path, stem: str) -> tuple[dict[str, str] | None, str]:
+    """Write an example; None, with the reason, where it cannot be held without pickling."""
     if value is None:
-        return None
+        return None, ""
     try:
-        return _examples.write(value, folder, stem)
-    except Exception:
+        return _examples.write(value, folder, stem), ""
+    except Exception as error:
         for path in folder.glob(f"{stem}.*"):
             path.unlink()
-        return None
+        return None, mask_text(told(error))[:500]
 
 
 @contextlib.contextmanager

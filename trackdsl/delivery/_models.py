@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._events import Model, model_key
-from trackdsl._secrets import mask_text
 from trackdsl.delivery._limits import fit_key, fit_text
+from trackdsl.delivery._model_signature import add_example
 from trackdsl.errors import logger, told
-from trackdsl.handlers import _examples
 from trackdsl.journal._files import read_regular
 
 _TAG = "trackdsl.model"
@@ -57,8 +56,9 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
         model = _create(client, run_id, experiment_id, event, key, params)
     if str(getattr(model.status, "value", model.status)) != "READY":
         _log_output(client, run_id, model.model_id, event.step)
-        with _assembled(model, run_id, event, folder) as assembled:
+        with _assembled(model, run_id, event, folder) as (assembled, omitted):
             client.log_model_artifacts(model.model_id, str(assembled))
+        _tell_omitted(client, run_id, event.name, omitted)
         # A server is sent many parameters in several requests, of which some may be missing.
         missing = {name: value for name, value in params.items() if name not in (model.params or {})}
         if missing:
@@ -116,8 +116,8 @@ def _log_output(client: Any, run_id: str, model_id: str, step: int) -> None:
 
 
 @contextlib.contextmanager
-def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[Path]:
-    """An MLflow model's folder, made of a snapshot."""
+def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """An MLflow model's folder, made of a snapshot, and what is left out of it, with the reasons."""
     from mlflow import pyfunc
     from mlflow.models import Model as MlflowModel
 
@@ -133,7 +133,7 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
             model_uuid=model.model_id,
             model_id=model.model_id,
         )
-        _add_example(described, spec, folder, path)
+        omitted = add_example(described, spec, folder, path)
         if spec["pyfunc"] is not None:
             pyfunc.add_to_model(described, **spec["pyfunc"], conda_env="conda.yaml", python_env="python_env.yaml")
             described.flavors[pyfunc.FLAVOR_NAME]["python_version"] = spec["python"]
@@ -142,7 +142,7 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
         described.model_size_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         _write_environment(spec, path)
         described.save(str(path / "MLmodel"))
-        yield path
+        yield path, omitted
 
 
 def _spec_of(folder: Path) -> dict[str, Any]:
@@ -168,31 +168,10 @@ def _link(source: str, target: str) -> None:
         shutil.copyfile(source, target)
 
 
-def _add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path) -> None:
-    from mlflow.models import ModelSignature, infer_signature
-    from mlflow.models.utils import _save_example  # There is no public way but to hand MLflow the model itself.
-
-    example, answer = (
-        None if spec[part] is None else _examples.read(spec[part], folder) for part in ("example", "answer")
-    )
-    params = spec["params"]
-    if example is not None:
-        # What MLflow cannot hold as an example may still tell the signature, and the model is there without either.
-        with _told("the input example"):
-            _save_example(described, example if params is None else (example, params), str(path))
-    if spec["signature"]:
-        described.signature = ModelSignature.from_dict(spec["signature"])
-    elif example is not None:
-        with _told("the signature"):
-            described.signature = infer_signature(example, answer, params)
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        logger.warning("trackdsl: a model is logged without %s: %s", what, mask_text(told(error)))
+def _tell_omitted(client: Any, run_id: str, name: str, omitted: dict[str, str]) -> None:
+    for part, reason in omitted.items():
+        logger.warning("trackdsl: model %r is logged without its %s: %s", name, part, reason)
+        client.set_tag(run_id, fit_key(f"trackdsl.omitted.{name}.{part}"), fit_text(reason, 500))
 
 
 def _write_environment(spec: dict[str, Any], path: Path) -> None:

@@ -138,6 +138,8 @@ def read(told: Mapping[str, str], folder: Path) -> Any:
 
         with pa.OSFile(str(path)) as file:
             frame = pa.ipc.open_file(file).read_all().to_pandas()
+        if told.get("names"):
+            frame.columns = _names(json.loads(told["names"]))
         return frame if kind == "frame" else frame.iloc[:, 0].rename(told.get("name"))
     if kind == "sparse":
         import scipy.sparse
@@ -250,16 +252,44 @@ def _write_frame(value: Any, path: Path) -> dict[str, str]:
         told["kind"] = "series"
         if isinstance(value.name, str):
             told["name"] = value.name
+    if not frame.columns.is_unique:
+        raise ValueError("two columns have the same name")
+    if not all(isinstance(name, str) for name in frame.columns):
+        # Arrow knows names of text alone.
+        told["names"] = json.dumps([_plain_name(name) for name in frame.columns])
+        frame = frame.set_axis([str(place) for place in range(frame.shape[1])], axis=1)
     texts = {
         name: frame[name].map(lambda cell: mask_text(cell) if isinstance(cell, str) else cell)
         for name in frame.columns
         if frame[name].dtype == object or str(frame[name].dtype).startswith(("str", "string"))
     }
-    frame = frame.assign(**texts) if all(isinstance(name, str) for name in texts) else frame
+    frame = frame.assign(**texts)
     table = pa.Table.from_pandas(frame, preserve_index=False)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     return told
+
+
+def _plain_name(name: Any) -> Any:
+    """The name of a column as JSON holds it.
+
+    Raises:
+        TypeError: it cannot.
+    """
+    if isinstance(name, tuple):
+        return [_plain_name(part) for part in name]
+    name = name.item() if hasattr(name, "item") else name
+    if type(name) not in (str, int):
+        raise TypeError(f"a column has a name of type {type(name).__name__}")
+    return name
+
+
+def _names(names: list[Any]) -> Any:
+    import pandas as pd
+
+    if any(isinstance(name, list) for name in names):
+        return pd.MultiIndex.from_tuples([tuple(name) for name in names])
+    return pd.Index(names)
 
 
 def _masked(value: Any) -> Any:

@@ -1,0 +1,132 @@
+"""A model takes its own data: signatures and examples that MLflow would refuse are left out, and that is said."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import trackdsl
+from tests.conftest import all_runs, client, deliver
+from trackdsl import stage
+from trackdsl._models import record_model
+
+pd = pytest.importorskip("pandas")
+
+ROWS = 6
+BOTH, SIGNATURE, EXAMPLE, NEITHER = {"signature", "example"}, {"signature"}, {"example"}, set[str]()
+
+#: A column, and what of signature and example fits it.
+COLUMNS: dict[str, tuple[Any, set[str]]] = {
+    "category": (pd.Series(list("abcabc"), dtype="category"), NEITHER),
+    "categories of integers": (pd.Series([1, 2] * 3, dtype="category"), NEITHER),
+    "integers": (pd.Series(range(ROWS)), BOTH),
+    "small integers": (pd.Series(range(ROWS), dtype="int8"), BOTH),
+    "large integers": (pd.Series(range(ROWS), dtype="uint64"), EXAMPLE),
+    "single precision": (pd.Series(range(ROWS), dtype="float32"), BOTH),
+    "integers with NA": (pd.Series([1, None, 3, 4, 5, 6], dtype="Int64"), EXAMPLE),
+    "integers without NA": (pd.Series([1, 2, 3, 4, 5, 6], dtype="Int64"), BOTH),
+    "floats with NA": (pd.Series([1.5, None] * 3, dtype="Float64"), BOTH),
+    "truth values with NA": (pd.Series([True, None] * 3, dtype="boolean"), NEITHER),
+    "truth values": (pd.Series([True, False] * 3), BOTH),
+    "mixed": (pd.Series([1, "a"] * 3, dtype=object), NEITHER),
+    "times": (pd.Series(pd.date_range("2020", periods=ROWS)), BOTH),
+    "times with a zone": (pd.Series(pd.date_range("2020", periods=ROWS, tz="Europe/Berlin")), NEITHER),
+    "dates": (pd.Series([datetime.date(2020, 1, 1)] * ROWS), SIGNATURE),
+    "durations": (pd.Series(pd.to_timedelta(range(ROWS), unit="h")), NEITHER),
+    "periods": (pd.Series(pd.period_range("2020", periods=ROWS, freq="M")), NEITHER),
+    "decimals": (pd.Series([decimal.Decimal("1.5")] * ROWS), NEITHER),
+    "sparse": (pd.Series(pd.arrays.SparseArray([0.0, 0, 1, 0, 0, 0])), NEITHER),
+    "text": (pd.Series(list("abcdef"), dtype=object), BOTH),
+    "text with missing values": (pd.Series(["a", None] * 3, dtype=object), BOTH),
+    "lists": (pd.Series([[1, 2]] * ROWS), BOTH),
+}
+
+DATA: dict[str, tuple[Any, set[str]]] = {
+    **{name: (pd.DataFrame({"x": range(ROWS), "c": column}), fits) for name, (column, fits) in COLUMNS.items()},
+    "names of numbers": (pd.DataFrame(np.ones((ROWS, 2))), BOTH),
+    "names of two parts": (
+        pd.DataFrame(np.ones((ROWS, 2)), columns=pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])),
+        NEITHER,
+    ),
+    "names of text and numbers": (pd.DataFrame(np.ones((ROWS, 2)), columns=["a", 1]), BOTH),
+    "one name twice": (pd.DataFrame(np.ones((ROWS, 2)), columns=["a", "a"]), NEITHER),
+    "an array of half precision": (np.ones((ROWS, 2), "float16"), BOTH),
+    "an array of bytes": (np.ones((ROWS, 2), "uint8"), BOTH),
+    "an array of pictures": (np.ones((ROWS, 2, 2), "float32"), BOTH),
+    "complex": (np.ones((ROWS, 2), complex), SIGNATURE),
+}
+
+
+def count(data: Any) -> Any:
+    """A model that takes everything."""
+    return [len(data)] * len(data)
+
+
+def test_a_model_takes_its_own_data(sqlite_store: str) -> None:
+    """Of every kind of data: pyfunc takes what the model was made of and its example, and what is left out is said."""
+    import mlflow
+
+    for name, (data, _) in DATA.items():
+        with stage(name) as run:
+            record_model(run, count, "m", arguments={"data": data})
+    deliver()
+    mlflow.set_tracking_uri(sqlite_store)
+    runs = {run.info.run_name: run for run in all_runs()}
+    models = {model.source_run_id: model for model in client().search_logged_models(["0"])}
+    found = {}
+    for name, (data, _) in DATA.items():
+        run = runs[name]
+        loaded = mlflow.pyfunc.load_model(f"models:/{models[run.info.run_id].model_id}")
+        assert loaded.predict(data) == [ROWS] * ROWS, name
+        example = loaded.input_example
+        if example is not None:
+            assert loaded.predict(example) == [5] * 5, name
+        found[name] = {
+            part
+            for part, there in (("signature", loaded.metadata.signature), ("example", example))
+            if there is not None
+        }
+        told = {tag.rpartition(".")[2] for tag in run.data.tags if tag.startswith("trackdsl.omitted.m.")}
+        assert bool(told) == (found[name] != BOTH), name
+    assert found == {name: fits for name, (_, fits) in DATA.items()}
+
+
+def _xgboost(frame: Any, label: Any) -> Any:
+    xgboost = pytest.importorskip("xgboost")
+    return xgboost.XGBClassifier(n_estimators=2, enable_categorical=True).fit(frame, label)
+
+
+def _lightgbm(frame: Any, label: Any) -> Any:
+    lightgbm = pytest.importorskip("lightgbm")
+    return lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(frame, label)
+
+
+def _sklearn(frame: Any, label: Any) -> Any:
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    return ensemble.HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype").fit(frame, label)
+
+
+@pytest.mark.parametrize("fit", [_xgboost, _lightgbm, _sklearn])
+def test_a_model_fitted_on_categories_takes_them(sqlite_store: str, fit: Callable[[Any, Any], Any]) -> None:
+    """XGBoost, LightGBM and scikit-learn predict through pyfunc from a frame like that they were fitted on."""
+    import mlflow
+
+    frame = pd.DataFrame({"size": np.arange(40.0), "kind": pd.Series(list("abcd") * 10, dtype="category")})
+    label = (frame["size"] > 20).astype(int)
+    with stage("train") as run:
+        record_model(run, fit(frame, label), "m", arguments={"frame": frame})
+        trackdsl.log_model(fit(frame, label), "given", input_example=frame)
+    deliver()
+    mlflow.set_tracking_uri(sqlite_store)
+    [found] = all_runs()
+    for model in client().search_logged_models(["0"]):
+        loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+        assert len(loaded.predict(frame)) == 40
+        assert (loaded.metadata.signature, loaded.input_example) == (None, None)
+        for part in ("signature", "example"):
+            assert "category" in found.data.tags[f"trackdsl.omitted.{model.name}.{part}"]
