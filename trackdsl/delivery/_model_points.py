@@ -92,7 +92,8 @@ class ModelPoints:
             points = [
                 (name, value, at, step)
                 for name in sink.keys(run_id)["metrics"]
-                for _, value, at in sink.metric_history(run_id, name, step)
+                # Of those in one millisecond the largest comes last, which is what the run shows.
+                for _, value, at in sorted(sink.metric_history(run_id, name, step), key=lambda point: point[:0:-1])
             ]
             self._write(sink, run_id, model_id, points, None)
         except Refused as error:  # The run, or the model, is deleted.
