@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trackdsl import _context, settings
+from trackdsl import _context, mlflow_bridge, settings
 from trackdsl._context import Scope
 from trackdsl._lifecycle import adopt_run
 from trackdsl._propagation import Context, inherited
@@ -69,6 +69,8 @@ def run_of_mlflow() -> Run | None:
         active = active_run()
         if active is None:
             return None
+        # What is recorded on it is to be there when the program reads it back.
+        mlflow_bridge.install()
         return adopt_run(active.info.run_id, active.info.experiment_id, target_for(mlflow.get_tracking_uri()))
     except TrackdslError:
         raise

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _POLL = 0.02
 #: The first pause where a single run is waited for, which is there in milliseconds.
 _SHORT_POLL = 0.002
-_RESTART_AFTER = 2.0
+RESTART_AFTER = 2.0
 _MAX_LOG = 1 << 20
 
 
@@ -105,7 +105,7 @@ def _flush(timeout: float | None) -> bool:
 
     writers = [target.writer for target in used if target.writer is not None]
     wait = Wait(writers, ensure_running, wake)
-    arrived = wait.is_over() if settings.mode() == "offline" else wait.until_done(timeout, _RESTART_AFTER)
+    arrived = wait.is_over() if settings.mode() == "offline" else wait.until_done(timeout, RESTART_AFTER)
     _target.check_all()
     lost = _tell_losses([writer.directory.parent.parent for writer in writers])
     return arrived and not lost
@@ -142,7 +142,7 @@ def _wait_at_exit(writers: list[Writer]) -> None:
 
     with contextlib.suppress(KeyboardInterrupt):
         wait = Wait(writers, ensure_running, wake, show=True)
-        if not wait.until_done(None, _RESTART_AFTER):
+        if not wait.until_done(None, RESTART_AFTER):
             wait.tell()
         _tell_losses([writer.directory.parent.parent for writer in writers], unrecorded=False)
 

@@ -27,6 +27,8 @@ _POLL = 0.02
 _PATIENCE = 20.0
 _PATIENCE_SERVER = 4.0
 _SHOW_AFTER = 1.0
+#: How long to wait for delivery to start where only the time after that is counted, in seconds.
+_LONGEST_START = 20.0
 
 
 @dataclass
@@ -82,6 +84,7 @@ class Wait:
         start: starts the delivery of a spool, where nobody is at it.
         wake: asks the delivery of a spool to go on at once.
         show: whether to show a progress bar.
+        counts: whether a process that this one started counts, by who it is; all of them do by default.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Wait:
         wake: Callable[[Path], None],
         *,
         show: bool = False,
+        counts: Callable[[Origin], bool] | None = None,
     ) -> None:
         self._spools = list(dict.fromkeys(writer.directory.parent.parent for writer in writers))
         self._start = start
@@ -102,7 +106,7 @@ class Wait:
             for writer in writers
         ]
         own = {goal.directory for goal in self._goals}
-        self._goals += [goal for goal in _descendants(self._spools) if goal.directory not in own]
+        self._goals += [goal for goal in _descendants(self._spools, counts) if goal.directory not in own]
         for goal in self._goals:
             progress = read_progress(goal.directory)
             goal.failures = 0 if progress is None else progress.failures
@@ -111,39 +115,43 @@ class Wait:
         """Whether everything has arrived."""
         return not self._left()
 
-    def until_done(self, timeout: float | None, restart_after: float) -> bool:
+    def until_done(self, timeout: float | None, restart_after: float, *, hopeful: bool = False) -> bool:
         """Wait; returns whether everything has arrived.
 
         Args:
             timeout: seconds to wait at most; None to wait as long as delivery comes forward.
             restart_after: how often to see to it that somebody delivers, in seconds.
+            hopeful: wait no longer than there is hope, as without a timeout, and begin to count when delivery has
+                started, which takes seconds.
         """
-        started = changed = time.monotonic()
+        clock = _Clock(timeout, hopeful=hopeful)
         next_start = 0.0
-        seen: object = None
         for spool in self._spools:
             self._wake(spool)
         try:
             while left := self._left():
+                if clock.is_over(left):
+                    return False
                 now = time.monotonic()
-                state = [_state(goal, progress) for goal, progress in left]
-                if state != seen:
-                    seen, changed = state, now
-                if timeout is not None and now - started >= timeout:
-                    return False
-                if timeout is None and _hopeless(left, now - changed):
-                    return False
                 if now >= next_start:
                     next_start = now + restart_after
                     for spool in self._spools:
                         self._start(spool)
-                if self._show and now - started > _SHOW_AFTER:
+                if self._show and now - clock.begun > _SHOW_AFTER:
                     self._draw(left)
                 time.sleep(_POLL)
             return True
         finally:
             if self._bar is not None:
                 self._bar.close()
+
+    def is_blocked(self) -> bool:
+        """Whether a store has not answered delivery the last time."""
+        return any(progress is not None and progress.blocked_since for _, progress in self._left())
+
+    def state(self) -> object:
+        """What changes when delivery makes progress."""
+        return [(goal.directory, progress and (progress.position, progress.intent)) for goal, progress in self._left()]
 
     def tell(self) -> None:
         """One line on what is left behind, and why."""
@@ -174,16 +182,45 @@ class Wait:
         self._bar.update(self._bar.total - open_ - self._bar.n)
 
 
-def _descendants(spools: Iterable[Path]) -> Iterator[_Goal]:
-    """The journals of processes that were started inside a run of this one, at any remove."""
-    mine = prefix().hex()
+class _Clock:
+    """How long to wait; see `Wait.until_done`.
+
+    Attributes:
+        begun: when the waiting began, on the monotonic clock.
+    """
+
+    def __init__(self, timeout: float | None, *, hopeful: bool) -> None:
+        self._timeout = timeout
+        self._hopeful = hopeful
+        self.begun = self._started = self._changed = time.monotonic()
+        self._seen: object = None
+
+    def is_over(self, left: list[tuple[_Goal, Progress | None]]) -> bool:
+        """Whether to wait no longer for what is left."""
+        now = time.monotonic()
+        state = [_state(goal, progress) for goal, progress in left]
+        if state != self._seen:
+            self._seen, self._changed = state, now
+        if self._hopeful and now - self.begun < _LONGEST_START and any(goal.starts() for goal, _ in left):
+            self._started = now
+        if self._timeout is not None and now - self._started >= self._timeout:
+            return True
+        return (self._timeout is None or self._hopeful) and _hopeless(left, now - self._changed)
+
+
+def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None) -> Iterator[_Goal]:
     for spool in spools:
         for directory in journals(spool):
             origin = read_origin(directory)
-            if origin is not None and mine in origin.within:
+            if origin is not None and is_descendant(origin) and (counts is None or counts(origin)):
                 with contextlib.suppress(OSError):  # It is finished by now.
                     alive = is_held(directory / "lock")
                     yield _Goal(directory, end_of(directory), False, origin, alive=alive)
+
+
+def is_descendant(origin: Origin) -> bool:
+    """Whether a journal is of a process that was started inside a run of this one, at any remove."""
+    return prefix().hex() in origin.within
 
 
 def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:

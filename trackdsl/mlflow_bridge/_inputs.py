@@ -6,13 +6,13 @@ is refused, and would be without its dataset. The second time it finds the other
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
 from trackdsl.mlflow_bridge._params import is_watched
+from trackdsl.mlflow_bridge._stand_in import stand_in
 
 _ATTEMPTS = 3
 
@@ -22,7 +22,6 @@ def take_over() -> None:
     name = "log_inputs"
     original = getattr(mlflow.MlflowClient, name)
 
-    @functools.wraps(original)
     def log_inputs(self: Any, run_id: str, *args: Any, **kwargs: Any) -> Any:
         # A server is asked again by MLflow itself.
         attempts = _ATTEMPTS if is_watched(run_id) and not self.tracking_uri.startswith("http") else 1
@@ -33,4 +32,4 @@ def take_over() -> None:
                 continue
         return original(self, run_id, *args, **kwargs)
 
-    setattr(mlflow.MlflowClient, name, log_inputs)
+    setattr(mlflow.MlflowClient, name, stand_in(original, log_inputs))

@@ -5,7 +5,6 @@ MLflow refuses a whole batch for one parameter that it has with another value.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import weakref
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from trackdsl._record import append_tags, clean_tags
 from trackdsl._run import Run
+from trackdsl.mlflow_bridge._stand_in import stand_in
 
 #: Runs of ours that plain MLflow was given, by its ids.
 _watched: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
@@ -41,7 +41,7 @@ def take_over() -> None:
     """Put ours in the place of the two methods that all of MLflow writes parameters with."""
     for name, make in (("log_batch", _log_batch), ("log_param", _log_param)):
         original = getattr(mlflow.MlflowClient, name)
-        setattr(mlflow.MlflowClient, name, functools.wraps(original)(make(original)))
+        setattr(mlflow.MlflowClient, name, stand_in(original, make(original)))
 
 
 def _log_batch(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,9 @@ They are where MLflow 3.1 to 3.17 have them. Where one has moved, `Moved` says s
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -14,6 +16,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import mlflow
+
+from trackdsl.mlflow_bridge._scoped_list import ScopedList
+from trackdsl.mlflow_bridge._stand_in import replace_everywhere, stand_in
 
 #: What MLflow is to take for its stack of active runs, in this context and for the length of a call.
 _given: ContextVar[list[Any] | None] = ContextVar("trackdsl_mlflow_stack", default=None)
@@ -24,41 +29,55 @@ class Moved(Exception):
 
 
 class ActiveStack:
-    """Stands in for `mlflow.tracking.fluent._active_run_stack`, which keeps a list of active runs for each thread.
+    """What `mlflow.tracking.fluent._active_run_stack`, which keeps a list of active runs for each thread, becomes.
 
-    Args:
-        original: MLflow's own.
-        shown: the list of active runs of the current scope, the innermost last; None to let MLflow use its own.
+    The object stays MLflow's own: its class is made one of MLflow's and this. So all else that it can do it still can,
+    and whoever has it already has this one too.
     """
 
-    def __init__(self, original: Any, shown: Callable[[], list[Any] | None]) -> None:
-        self._original = original
-        self._shown = shown
+    #: The list of active runs of the current scope, the innermost last; None where MLflow uses its own.
+    shown: Callable[[], list[Any] | None]
 
     def get(self) -> list[Any]:
         """The active runs, for this context."""
         shown = self._here()
         return self.own() if shown is None else shown
 
+    def set(self, value: list[Any]) -> None:
+        """Let other runs be the active ones, for this context."""
+        shown = self._here()
+        if shown is None:
+            super().set(value)  # type: ignore[misc]
+        else:
+            shown[:] = value
+
     def get_all_thread_values(self) -> dict[int, list[Any]]:
         """The active runs of all threads, from which MLflow takes the latest: inside a scope its run alone."""
         shown = self._here()
         if shown is None:
-            found: dict[int, list[Any]] = self._original.get_all_thread_values()
+            found: dict[int, list[Any]] = super().get_all_thread_values()  # type: ignore[misc]
             return found
         return {threading.get_ident(): shown[-1:]}
 
     def own(self) -> list[Any]:
         """MLflow's own list, of this thread."""
-        found: list[Any] = self._original.get()
+        found: list[Any] = super().get()  # type: ignore[misc]
         return found
+
+    def is_replaced(self) -> bool:
+        """Whether a test has put something of its own in the place of `get`."""
+        return "get" in vars(self)
 
     def _here(self) -> list[Any] | None:
         given = _given.get()
-        return self._shown() if given is None else given
+        return self.shown() if given is None else given
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _active_stack, ()
+
+
+def _active_stack() -> Any:
+    return getattr(_module("mlflow.tracking.fluent"), "_active_run_stack")  # noqa: B009 - it is no public name
 
 
 @contextlib.contextmanager
@@ -82,25 +101,28 @@ def take_active_stack(shown: Callable[[], list[Any] | None]) -> ActiveStack:
     Raises:
         Moved: MLflow keeps its active runs in another way.
     """
-    fluent = _module("mlflow.tracking.fluent")
     name = "_active_run_stack"
-    original = getattr(fluent, name, None)
+    original = getattr(_module("mlflow.tracking.fluent"), name, None)
     if isinstance(original, ActiveStack):
         return original
-    for method in ("get", "get_all_thread_values"):
+    for method in ("get", "get_all_thread_values", "set"):
         if not callable(getattr(original, method, None)):
             raise Moved(f"mlflow.tracking.fluent.{name}.{method}")
     if not isinstance(original.get(), list):  # type: ignore[union-attr]
         raise Moved(f"mlflow.tracking.fluent.{name} holds no list")
-    stack = ActiveStack(original, shown)
-    setattr(fluent, name, stack)
+    kind = type(original)
+    try:
+        original.__class__ = type(kind.__name__, (ActiveStack, kind), {"shown": staticmethod(shown)})
+    except TypeError as error:
+        raise Moved(f"mlflow.tracking.fluent.{name} is of a class that cannot be changed") from error
+    assert isinstance(original, ActiveStack)
     probe: Any = SimpleNamespace(info=SimpleNamespace(start_time=0))
     with showing([probe]):
         answers = mlflow.active_run() is probe
     if not answers:
-        setattr(fluent, name, original)
+        original.__class__ = kind  # type: ignore[assignment]
         raise Moved(f"mlflow.tracking.fluent.{name} is not what mlflow.active_run() reads")
-    return stack
+    return original
 
 
 def check_traces() -> None:
@@ -114,20 +136,6 @@ def check_traces() -> None:
     with showing([probe]):
         if latest is None or latest() is not probe:
             raise Moved("mlflow.tracking.fluent._get_latest_active_run")
-
-
-class _TrackingUri:
-    """Stands in for the environment variable that MLflow asks where nobody has called `set_tracking_uri`."""
-
-    def __init__(self, original: Any, uri: Callable[[], str | None]) -> None:
-        self._original = original
-        self._uri = uri
-
-    def get(self) -> Any:
-        return self._uri() or self._original.get()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
 
 
 def take_tracking_uri(uri: Callable[[], str | None]) -> None:
@@ -145,82 +153,140 @@ def take_tracking_uri(uri: Callable[[], str | None]) -> None:
     code = getattr(getattr(utils, "get_tracking_uri", None), "__code__", None)
     if not callable(getattr(original, "get", None)) or code is None or name not in code.co_names:
         raise Moved(f"mlflow.tracking._tracking_service.utils.{name}")
-    setattr(utils, name, _TrackingUri(original, uri))
+
+    class ScopedUri(type(original)):  # type: ignore[misc]
+        """The environment variable, as MLflow reads it where the program has not called `set_tracking_uri`."""
+
+        def get(self) -> Any:
+            return uri() or super().get()
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return copy.copy, (original,)
+
+    variable = copy.copy(original)
+    variable.__class__ = ScopedUri
+    setattr(utils, name, variable)
 
 
-class _Sessions:
-    """Stands in for the list of fits that autologging takes to be under way in the whole process.
-
-    The innermost of them silences those inside it. Fits of scopes that have nothing to do with each other are shown
-    to neither.
+def take_active_experiment(here: Callable[[], str | None]) -> None:
+    """Compare runs that are taken up again with the active experiment of the scope, not of the whole process.
 
     Args:
-        entries: the list so far.
-        keys: what the current scope and those around it are known by, the innermost first; empty outside of any.
+        here: the id of the active experiment of the current scope, or None.
+
+    Raises:
+        Moved: MLflow keeps it in another way.
     """
-
-    def __init__(self, entries: list[Any], keys: Callable[[], list[object]]) -> None:
-        self._entries: list[tuple[object, Any]] = [(None, entry) for entry in entries]
-        self._keys = keys
-
-    def append(self, session: Any) -> None:
-        keys = self._keys()
-        self._entries.append((keys[0] if keys else None, session))
-
-    def pop(self) -> Any:
-        key = next(iter(self._keys()), None)
-        own = [entry for entry in self._entries if entry[0] is key] or self._entries
-        self._entries.remove(own[-1])
-        return own[-1][1]
-
-    def _visible(self) -> list[Any]:
-        keys = self._keys()
-        return [
-            session for key, session in list(self._entries) if not keys or key is None or any(key is k for k in keys)
-        ]
-
-    def __len__(self) -> int:
-        return len(self._visible())
-
-    def __getitem__(self, index: int) -> Any:
-        return self._visible()[index]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._visible())
+    global _experiment_here
+    if not hasattr(_module("mlflow.tracking.fluent"), "_active_experiment_id"):
+        raise Moved("mlflow.tracking.fluent._active_experiment_id")
+    _experiment_here = here
+    note_active_experiment()
 
 
-class _SessionClasses(list[Any]):
-    """Stands in for the list of session classes, one for each library that is logged."""
+def note_active_experiment() -> None:
+    """The program has set the active experiment: from now on a scope has its own in the place of that."""
+    fluent, name = _module("mlflow.tracking.fluent"), "_active_experiment_id"
+    value = getattr(fluent, name, None)
+    if type(value) is str:
+        setattr(fluent, name, _ExperimentId(value))
 
-    def __init__(self, classes: list[Any], keys: Callable[[], list[object]]) -> None:
-        super().__init__()
-        self._keys = keys
-        for each in classes:
-            self.append(each)
 
-    def append(self, each: Any) -> None:
-        if isinstance(getattr(each, "_session_stack", None), list):
-            each._session_stack = _Sessions(each._session_stack, self._keys)
-        super().append(each)
+class _ExperimentId(str):
+    """The id of the active experiment, as MLflow keeps it for the process; `start_run(run_id=)` asks if it differs."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        here = _experiment_here()
+        return str.__ne__(self, other) if here is None else here != other
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+def _no_experiment() -> str | None:
+    return None
+
+
+_experiment_here: Callable[[], str | None] = _no_experiment
+
+
+def take_experiment_id(here: Callable[[], str | None]) -> None:
+    """Let MLflow take the experiment of the current scope for the active one.
+
+    Args:
+        here: its id, or None.
+
+    Raises:
+        Moved: MLflow asks for it in another way.
+    """
+    name = "_get_experiment_id"
+    original = getattr(_module("mlflow.tracking.fluent"), name, None)
+    if not inspect.isfunction(original):
+        raise Moved(f"mlflow.tracking.fluent.{name}")
+
+    def get_experiment_id() -> Any:
+        return here() or original()
+
+    replace_everywhere({original: stand_in(original, get_experiment_id)})
+
+
+def take_artifact_repositories(before: Callable[[object, str | None], None]) -> None:
+    """Hear of every URI of an artifact that MLflow resolves.
+
+    Args:
+        before: called with the URI, and the tracking URI if one is given.
+
+    Raises:
+        Moved: MLflow resolves them in another way.
+    """
+    registry = getattr(
+        _module("mlflow.store.artifact.artifact_repository_registry"), "ArtifactRepositoryRegistry", None
+    )
+    name = "get_artifact_repository"
+    original = getattr(registry, name, None)
+    if not inspect.isfunction(original):
+        raise Moved(f"mlflow.store.artifact.artifact_repository_registry.ArtifactRepositoryRegistry.{name}")
+
+    def get_artifact_repository(
+        self: Any, artifact_uri: Any, tracking_uri: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        before(artifact_uri, tracking_uri)
+        return original(self, artifact_uri, tracking_uri, *args, **kwargs)
+
+    setattr(registry, name, stand_in(original, get_artifact_repository))
 
 
 def take_sessions(keys: Callable[[], list[object]]) -> None:
     """Keep the fits of one scope from silencing those of another that runs at the same time.
 
+    Each library that is logged has a class with the list of its fits that are under way in the whole process. The
+    innermost of them silences those inside it.
+
     Args:
-        keys: see `_Sessions`.
+        keys: see `ScopedList`.
 
     Raises:
         Moved: autologging tells fits apart in another way.
     """
     autologging = _module("mlflow.utils.autologging_utils")
-    name = "_training_sessions"
-    classes = getattr(autologging, name, None)
-    if not isinstance(classes, list) or not callable(getattr(autologging, "_get_new_training_session_class", None)):
-        raise Moved(f"mlflow.utils.autologging_utils.{name}")
+    classes, make = (
+        getattr(autologging, name, None) for name in ("_training_sessions", "_get_new_training_session_class")
+    )
+    if not isinstance(classes, list) or not inspect.isfunction(make):
+        raise Moved("mlflow.utils.autologging_utils._training_sessions")
     if not all(isinstance(getattr(each, "_session_stack", None), list) for each in classes):
-        raise Moved(f"mlflow.utils.autologging_utils.{name} holds no classes with a `_session_stack`")
-    setattr(autologging, name, _SessionClasses(classes, keys))
+        raise Moved("mlflow.utils.autologging_utils._training_sessions holds no classes with a `_session_stack`")
+
+    def get_new_class() -> Any:
+        made = make()
+        made._session_stack = ScopedList(made._session_stack, keys)
+        return made
+
+    for each in classes:
+        each._session_stack = ScopedList(each._session_stack, keys)
+    replace_everywhere({make: stand_in(make, get_new_class)})
 
 
 def _module(name: str) -> ModuleType:

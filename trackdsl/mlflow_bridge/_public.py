@@ -15,9 +15,8 @@ import mlflow
 from mlflow.entities import RunTag
 
 from trackdsl.mlflow_bridge._runs import ScopeRun
-from trackdsl.mlflow_bridge._scopes import here, opened_by_user
-
-Function = Callable[..., Any]
+from trackdsl.mlflow_bridge._scopes import chosen_experiment, here, opened_by_user
+from trackdsl.mlflow_bridge._stand_in import Function
 
 
 def words() -> dict[str, Callable[[Function], Function]]:
@@ -62,7 +61,7 @@ def _start_run(original: Function) -> Function:
         if not (given.get("run_id") or os.environ.get("MLFLOW_RUN_ID") or given.get("parent_run_id")):
             around = place.users[-1] if place.users else place.entry
             assert around is not None
-            given.setdefault("experiment_id", around.info.experiment_id)
+            given.setdefault("experiment_id", chosen_experiment() or around.info.experiment_id)
             # Of two runs that claim to be around it MLflow only takes its own.
             if not given.get("nested") or place.users:
                 given["parent_run_id"] = parent

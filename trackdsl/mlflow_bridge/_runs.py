@@ -42,12 +42,14 @@ class ScopeRun(mlflow.ActiveRun):
         run: the run.
         vain_ends: how often in a row `end_run` found nothing to end.
         ended: the program has ended it, which it can where the run is its own.
+        chosen: the id of the experiment that the program has set inside the scope.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.vain_ends = 0
         self.ended = False
+        self.chosen: str | None = None
         self._ids: Ids | None = None
         self._absent = False
         self._told: set[str] = set()
@@ -91,16 +93,16 @@ class ScopeRun(mlflow.ActiveRun):
         """The tracking URI where MLflow can have it; None where it cannot."""
         return self.run._target.uri if self._reason() is None else None
 
+    def is_at(self, uri: str) -> bool:
+        """Whether a tracking URI leads to the store of the run."""
+        return same_store(uri, self.run._target.uri, self.run._target.cwd)
+
     def stands(self) -> bool:
         """Whether plain MLflow can be given this run. Where not, that is told, and MLflow does as without a scope."""
-        reason = self._reason()
-        if reason is not None:
-            if self.run._target.delivers:
-                self._tell(*reason)
+        if not self.can_be_had():
             return False
-        here = mlflow.get_tracking_uri()
-        target = self.run._target
-        if same_store(here, target.uri, target.cwd):
+        here, target = mlflow.get_tracking_uri(), self.run._target
+        if self.is_at(here):
             return True
         self._tell(
             "elsewhere",
@@ -108,6 +110,13 @@ class ScopeRun(mlflow.ActiveRun):
             "Call mlflow.set_tracking_uri before the run begins, and give trackdsl no other tracking URI.",
         )
         return False
+
+    def can_be_had(self) -> bool:
+        """Whether MLflow can have the run at all; where not, that is told."""
+        reason = self._reason()
+        if reason is not None and self.run._target.delivers:
+            self._tell(*reason)
+        return reason is None
 
     def resolve(self) -> bool:
         """Wait until the run exists at MLflow; False where it cannot be had in time."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlflow
@@ -52,14 +54,33 @@ class UserRun(mlflow.ActiveRun):
 class Stack(list[Any]):
     """The active runs of a scope as MLflow is shown them: what it adds or takes away is a scope that opens or ends."""
 
-    def append(self, active: mlflow.ActiveRun) -> None:
-        super().append(opened_by_user(active))
+    def _follow(self, before: list[Any]) -> None:
+        """Open and end scopes after a change of the list."""
+        if _context.current() is None:  # The program has taken the list to a place that is in no scope.
+            return
+        for active in before:
+            if isinstance(active, UserRun) and not any(active is each for each in self):
+                forget(active)
+        for index, active in enumerate(self):
+            if not isinstance(active, (ScopeRun, UserRun)) and not any(active is each for each in before):
+                list.__setitem__(self, index, opened_by_user(active))
 
-    def pop(self, *index: Any) -> Any:
-        active = super().pop(*index)
-        if isinstance(active, UserRun):
-            forget(active)
-        return active
+
+def _changing(name: str) -> Callable[..., Any]:
+    change = getattr(list, name)
+
+    @functools.wraps(change)
+    def changed(self: Stack, *args: Any) -> Any:
+        before = list(self)
+        result = change(self, *args)
+        self._follow(before)
+        return result
+
+    return changed
+
+
+for _name in ("append", "clear", "extend", "insert", "pop", "remove", "__delitem__", "__iadd__", "__setitem__"):
+    setattr(Stack, _name, _changing(_name))
 
 
 class Place(NamedTuple):
@@ -77,7 +98,9 @@ class Place(NamedTuple):
 def here() -> Place | None:
     """Where this is called from; None outside of any scope, and where we step aside."""
     try:
-        return None if is_shown() else _place()
+        if is_shown() or (own_stack is not None and own_stack.is_replaced()):
+            return None
+        return _place()
     except TrackdslError:
         raise
     except Exception as error:
@@ -120,6 +143,69 @@ def uri() -> str | None:
 
 def _report_fault(error: Exception) -> None:
     report("mlflow-bridge", f"trackdsl cannot lead a plain MLflow call to the run around it: {told(error)}")
+
+
+def active_experiment() -> str | None:
+    """The id of the experiment that is MLflow's active one inside the current scope; None where MLflow's own counts.
+
+    It is the one that the program has set inside the scope, or a scope around it, else that of the scope's run.
+    """
+    try:
+        place = _place()
+        if place is None or place.entry is None:
+            return None
+        chosen = chosen_experiment()
+        if chosen is not None:
+            return chosen
+        return str(place.entry.info.experiment_id) if place.entry.resolve() else None
+    except TrackdslError:
+        raise
+    except Exception as error:
+        _report_fault(error)
+        return None
+
+
+def choose_experiment(id_: str) -> None:
+    """The program has set the active experiment: it counts inside the current scope, and not in those beside it."""
+    entry = _chain()[0]
+    if entry is not None:
+        entry.chosen = id_
+
+
+def chosen_experiment() -> str | None:
+    """The id of the experiment that the program has set inside the current scope or one around it, if it has."""
+    scope = _context.current()
+    while scope is not None:
+        entry = getattr(scope, "plain", None)
+        if isinstance(entry, ScopeRun) and entry.chosen is not None:
+            return entry.chosen
+        outer = scope.outer
+        if scope.run.parent is None and outer is not None and outer.run is not scope.run:
+            return None  # A root run inside of another scope, at another store.
+        scope = outer
+    return None
+
+
+def parent_for(uri: str) -> str | None:
+    """MLflow's id of the run that one made here with a client is a child of; None where it is a root.
+
+    Args:
+        uri: the tracking URI of the client.
+    """
+    if is_shown():  # `start_run` is at work, and has said whose child it is.
+        return None
+    try:
+        entry, users = _chain()
+        if entry is None or isinstance(entry.run, AdoptedRun) or not entry.is_at(uri):
+            return None
+        if users:
+            return str(users[-1].info.run_id)
+        return str(entry.info.run_id) if entry.can_be_had() and entry.resolve() else None
+    except TrackdslError:
+        raise
+    except Exception as error:
+        _report_fault(error)
+        return None
 
 
 def plain_run_here() -> ScopeRun | None:

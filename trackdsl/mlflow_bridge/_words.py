@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,18 +13,14 @@ import mlflow
 
 from trackdsl import _context
 from trackdsl.errors import report, told
-from trackdsl.mlflow_bridge import _inputs, _params, _private, _scopes
+from trackdsl.mlflow_bridge import _children, _inputs, _own_writes, _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
-from trackdsl.mlflow_bridge._scopes import Place, Stack, UserRun, finish, here
-
-Function = Callable[..., Any]
+from trackdsl.mlflow_bridge._scopes import Place, Stack, finish, here
+from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand_in
 
 #: A program that ends runs until none is active is told after so many vain attempts in a row that none is.
 _MANY_ENDS = 2
-
-#: When the program last called `mlflow.set_experiment`, in nanoseconds since 1970.
-_chosen_at = 0
 
 
 def take_over() -> None:
@@ -46,21 +40,25 @@ def take_over() -> None:
         replacing = _public.words()
     else:
         replacing = {"start_run": _start_run}
+    replacing |= {"active_run": _active_run, "end_run": _end_run, "set_experiment": _set_experiment}
+    replacing["last_active_run"] = _last_active_run
+    _replace(replacing)
     for take in (
         _private.check_traces,
         functools.partial(_private.take_tracking_uri, _scopes.uri),
         functools.partial(_private.take_sessions, _scopes.keys_here),
+        functools.partial(_private.take_experiment_id, _scopes.active_experiment),
+        functools.partial(_private.take_active_experiment, _scopes.active_experiment),
+        _own_writes.take_over,
     ):
         try:
             take()
         except Moved as error:
             missing.append(str(error))
-    replacing |= {"active_run": _active_run, "end_run": _end_run, "set_experiment": _set_experiment}
-    replacing["last_active_run"] = _last_active_run
-    _replace(replacing)
     setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
     _params.take_over()
     _inputs.take_over()
+    _children.take_over()
     _context.on_left_open = _scopes.keep_open
     if missing:
         report(
@@ -85,19 +83,8 @@ def _check_public() -> None:
 
 
 def _replace(wrappers: dict[str, Callable[[Function], Function]]) -> None:
-    """Wrap functions of MLflow's, also where a module has imported them by name."""
-    by_id = {}
-    for name, make in wrappers.items():
-        original = getattr(mlflow, name)
-        by_id[id(original)] = (original, functools.wraps(original)(make(original)))
-    for module in list(sys.modules.values()):
-        names = getattr(module, "__dict__", None)
-        if not isinstance(names, dict):  # Anything may stand in `sys.modules`.
-            continue
-        for name, value in list(names.items()):
-            found = by_id.get(id(value))
-            if found is not None:
-                names[name] = found[1]
+    originals = {name: getattr(mlflow, name) for name in wrappers}
+    replace_everywhere({original: stand_in(original, wrappers[name](original)) for name, original in originals.items()})
 
 
 def _active_run(original: Function) -> Function:
@@ -158,18 +145,13 @@ def _stack_for(place: Place, given: dict[str, Any]) -> Stack | None:
         return Stack(users)
     if isinstance(around, ScopeRun) and not around.resolve():
         return None
-    if given.get("experiment_id") is None and not _chosen_since(around):
-        given["experiment_id"] = around.info.experiment_id
+    if given.get("experiment_id") is None:
+        given["experiment_id"] = _scopes.chosen_experiment() or around.info.experiment_id
     if users or given.get("parent_run_id"):
         return Stack(users)
     # Nobody has to say `nested` for a run that trackdsl has opened.
     given["nested"] = True
     return Stack([around])
-
-
-def _chosen_since(around: ScopeRun | UserRun) -> bool:
-    """Whether the program has set the experiment since the run around began: then it is meant for runs inside."""
-    return 0 < around.run._began < _chosen_at
 
 
 def _end_run(original: Function) -> Function:
@@ -193,9 +175,9 @@ def _end_run(original: Function) -> Function:
 
 def _set_experiment(original: Function) -> Function:
     def set_experiment(*args: Any, **kwargs: Any) -> Any:
-        global _chosen_at
         found = original(*args, **kwargs)
-        _chosen_at = time.time_ns()
+        _private.note_active_experiment()
+        _scopes.choose_experiment(found.experiment_id)
         return found
 
     return set_experiment
@@ -206,7 +188,7 @@ def _exit(original: Function) -> Function:
         with _outside():  # A run that was opened outside of the scope in which it is ended.
             return original(self, *args)
 
-    return functools.wraps(original)(__exit__)
+    return stand_in(original, __exit__)
 
 
 @contextmanager

@@ -1,0 +1,97 @@
+"""Reads of a store by the program itself: what it has recorded for the store is to be there first, within bounds."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trackdsl import settings
+from trackdsl._process import Origin, read_origin
+from trackdsl.delivery._client import RESTART_AFTER, ensure_running, wake
+from trackdsl.delivery._progress import read_progress
+from trackdsl.delivery._waiting import Wait, is_descendant
+from trackdsl.journal._spool import JOURNALS
+from trackdsl.journal._writer import Writer
+
+#: How long a read waits for delivery, in seconds.
+_PATIENCE = 10.0
+#: The same where the store has not answered delivery the last time.
+_PATIENCE_BLOCKED = 2.0
+#: For so long no read waits again for a delivery that has made no progress since one has waited in vain.
+_AWAY = 60.0
+
+#: How far each journal of this process was delivered when it was last looked at.
+_delivered: dict[Path, tuple[int, int]] = {}
+#: Who writes the other journals of a spool, by their folders: those that are there still. None for strangers.
+_others: dict[str, Origin | None] = {}
+#: Where a read has waited in vain, by store: until when no other does, and how far delivery was.
+_in_vain: dict[str, tuple[float, object]] = {}
+
+
+def wait_for_delivery(store: str, writers: list[Writer], counts: Callable[[Origin], bool]) -> bool:
+    """Wait until what this process, and those that it started, have recorded for a store is there; whether it is.
+
+    Args:
+        store: a name of the store.
+        writers: of this process's journals for the store.
+        counts: whether a process records to the store, by who it is.
+    """
+    if not (_waits(writers) or _others_wait(writers, counts)):
+        return True
+    if settings.mode() != "online":
+        return False
+    wait = Wait(writers, ensure_running, wake, counts=counts)
+    if wait.is_over():
+        return True
+    until, state = _in_vain.get(store, (0.0, None))
+    if time.monotonic() < until and wait.state() == state:
+        return False
+    if wait.until_done(_PATIENCE_BLOCKED if wait.is_blocked() else _PATIENCE, RESTART_AFTER, hopeful=True):
+        _in_vain.pop(store, None)
+        return True
+    _in_vain[store] = (time.monotonic() + _AWAY, wait.state())
+    return False
+
+
+def _waits(writers: list[Writer]) -> bool:
+    """Whether anything of this process's own journals is not delivered."""
+    for writer in writers:
+        end = writer.position()
+        if _delivered.get(writer.directory) == end:
+            continue
+        progress = read_progress(writer.directory)
+        if progress is None or progress.position < end or progress.deferred:
+            return True
+        for gone in [directory for directory in list(_delivered) if not directory.is_dir()]:
+            _delivered.pop(gone, None)
+        _delivered[writer.directory] = end
+    return False
+
+
+def _others_wait(writers: list[Writer], counts: Callable[[Origin], bool]) -> bool:
+    """Whether there are journals of processes that this one started; they go when all is delivered."""
+    own = {str(writer.directory) for writer in writers}
+    found: set[str] = set()
+    for folder in {os.path.dirname(directory) for directory in own}:
+        assert os.path.basename(folder) == JOURNALS
+        try:
+            found.update(os.path.join(folder, name) for name in os.listdir(folder))
+        except OSError:
+            continue
+    for gone in _others.keys() - found:
+        _others.pop(gone, None)
+    for directory in found - own - _others.keys():
+        origin = read_origin(Path(directory))
+        _others[directory] = origin if origin is not None and is_descendant(origin) else None
+    return any(origin is not None and counts(origin) for origin in list(_others.values()))
+
+
+def _after_fork() -> None:
+    _others.clear()
+    _in_vain.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,140 @@
+"""Plain MLflow reads what the program has recorded: a read waits, within bounds, until delivery has brought it there.
+
+Only what the program itself calls waits. What MLflow or trackdsl reads by itself, in the middle of writing perhaps,
+does not, and so nothing waits for itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import mlflow
+from mlflow import artifacts
+
+from trackdsl import settings
+from trackdsl._process import Origin
+from trackdsl._secrets import mask_text
+from trackdsl._target import targets
+from trackdsl.errors import TrackdslError, report, told
+from trackdsl.mlflow_bridge import _private
+from trackdsl.mlflow_bridge._arrival import same_store
+from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand_in
+
+#: The tracking URIs, or URIs of a model registry, that a call asks.
+Asked = Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]
+
+_FLUENT = (
+    *("delete_experiment", "delete_logged_model_tag", "delete_run", "get_experiment", "get_experiment_by_name"),
+    *("get_logged_model", "get_parent_run", "get_run", "get_trace", "last_active_run", "last_logged_model"),
+    *("load_table", "register_model", "restore_experiment", "restore_run", "search_experiments"),
+    *("search_logged_models", "search_model_versions", "search_registered_models", "search_runs", "search_traces"),
+    *("set_logged_model_tags", "set_model_version_tag"),
+)
+_ARTIFACTS = ("download_artifacts", "list_artifacts", "load_dict", "load_image", "load_text")
+#: Methods of the client that read, and those that change or remove what has been recorded. Not those that log: they
+#: may be called for every step of a loop.
+_OF_CLIENT = (
+    *("copy_", "create_model_version", "delete_", "download_", "get_", "link_", "list_", "load_", "rename_"),
+    *("restore_", "search_", "set_logged_model", "set_model_version", "set_registered_model", "transition_", "update_"),
+)
+#: These lead to something recorded; every other URI of an artifact is one of a place.
+_RECORDED = ("runs:", "models:")
+_MLFLOW = ("mlflow.",)
+#: What reads MLflow in trackdsl, and sees to it itself that everything is there. Not the wrappers of user functions.
+_OURS = tuple(
+    f"trackdsl.{name}." for name in ("_model_registry", "_reading", "cli", "delivery", "mlflow_bridge", "query")
+)
+
+
+def take_over() -> None:
+    """Let the reads of plain MLflow wait for delivery.
+
+    Raises:
+        _private.Moved: models are loaded in a way that is not known; all else waits.
+    """
+    for name in [name for name in dir(mlflow.MlflowClient) if name.startswith(_OF_CLIENT)]:
+        method = getattr(mlflow.MlflowClient, name)
+        if inspect.isfunction(method):
+            setattr(mlflow.MlflowClient, name, _waiting(method, _of_client))
+    functions = [getattr(mlflow, name, None) for name in _FLUENT]
+    replacing: dict[Function, Function] = {
+        function: _waiting(function, _of_program) for function in functions if inspect.isfunction(function)
+    }
+    functions = [getattr(artifacts, name, None) for name in _ARTIFACTS]
+    replacing |= {function: _waiting(function, _given) for function in functions if inspect.isfunction(function)}
+    replace_everywhere(replacing)
+    _private.take_artifact_repositories(_before_artifacts)
+
+
+def _waiting(original: Function, asked: Asked) -> Function:
+    def read(*args: Any, **kwargs: Any) -> Any:
+        if not _is_of(sys._getframe(1), _MLFLOW + _OURS):
+            _wait(lambda: asked(args, kwargs))
+        return original(*args, **kwargs)
+
+    return stand_in(original, read)
+
+
+def _before_artifacts(artifact_uri: object, tracking_uri: str | None) -> None:
+    """MLflow resolves the URI of an artifact or model, as every `load_model` does."""
+    if not str(artifact_uri).startswith(_RECORDED):
+        return
+    frame: FrameType | None = sys._getframe(2)
+    # Through all of MLflow, and what stands in for functions of its own, to who has called it.
+    while frame is not None and _is_of(frame, ("mlflow.", "trackdsl.mlflow_bridge.")):
+        frame = frame.f_back
+    if frame is not None and not _is_of(frame, _OURS):
+        _wait(lambda: [tracking_uri, *_of_program((), {})])
+
+
+def _is_of(frame: FrameType, packages: tuple[str, ...]) -> bool:
+    return f"{frame.f_globals.get('__name__')}.".startswith(packages)
+
+
+def _of_client(args: tuple[Any, ...], _kwargs: dict[str, Any]) -> list[Any]:
+    return [args[0].tracking_uri, getattr(args[0], "_registry_uri", None)]
+
+
+def _of_program(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> list[Any]:
+    return [mlflow.get_tracking_uri(), mlflow.get_registry_uri()]
+
+
+def _given(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    return [kwargs.get("tracking_uri") or mlflow.get_tracking_uri()]
+
+
+def _wait(asked: Callable[[], list[Any]]) -> None:
+    """Wait for the delivery of what the program has recorded for the stores that are asked."""
+    used = [target for target in targets() if target.writer is not None]
+    if not used:
+        return
+    try:
+        uris = [uri for uri in dict.fromkeys(asked()) if isinstance(uri, str)]
+        for uri in uris:
+            writers = [target.writer for target in used if same_store(uri, target.uri, target.cwd)]
+            _wait_at(uri, [writer for writer in writers if writer is not None])
+    except TrackdslError:
+        raise
+    except Exception as error:
+        report("own-writes", f"trackdsl cannot wait for delivery before plain MLflow reads: {told(error)}")
+
+
+def _wait_at(uri: str, writers: list[Any]) -> None:
+    if not writers:
+        return
+    from trackdsl.delivery._reads import wait_for_delivery
+
+    def counts(origin: Origin) -> bool:
+        return same_store(uri, origin.uri, origin.cwd)
+
+    if not wait_for_delivery(uri, writers, counts) and settings.mode() == "online":
+        report(
+            "own-writes",
+            f"not everything that this program has recorded is at {mask_text(uri)} yet, so plain MLflow may not find "
+            "it there. `trackdsl status` shows what is waiting; it is kept and delivered later.",
+            key=uri,
+        )

@@ -1,0 +1,117 @@
+"""A list that is another one in each scope: what is appended in one scope is not there in those beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from typing import Any, SupportsIndex
+
+
+class ScopedList(MutableSequence[Any], list[Any]):  # type: ignore[misc, metaclass]
+    """Stands in for a list that a whole process shares. It can do all that a list can, on the items that are visible.
+
+    Visible are those that were added in this scope, in those around it, and outside of any. Outside of any scope all
+    are. The list that it inherits from is empty: it is one for `isinstance` alone.
+
+    Args:
+        items: the list so far.
+        keys: what the current scope and those around it are known by, the innermost first; empty outside of any.
+    """
+
+    def __init__(self, items: Iterable[Any], keys: Callable[[], list[object]]) -> None:
+        self._entries: list[tuple[object, Any]] = [(None, item) for item in items]
+        self._keys = keys
+
+    def _here(self) -> object:
+        return next(iter(self._keys()), None)
+
+    def _visible(self) -> list[Any]:
+        keys = self._keys()
+        return [item for key, item in list(self._entries) if not keys or key is None or any(key is k for k in keys)]
+
+    def _show(self, shown: list[Any]) -> None:
+        """Let other items be visible here; those that are not visible stay where they are."""
+        visible = {id(item) for item in self._visible()}
+        keys = {id(item): key for key, item in self._entries}
+        here, left = self._here(), iter(shown)
+        entries = []
+        for entry in self._entries:
+            if id(entry[1]) not in visible:
+                entries.append(entry)
+            else:
+                entries += [(keys.get(id(item), here), item) for item in _next(left)]
+        self._entries = entries + [(keys.get(id(item), here), item) for item in left]
+
+    def append(self, item: Any) -> None:
+        """See `list`."""
+        self._entries.append((self._here(), item))
+
+    def pop(self, index: SupportsIndex = -1) -> Any:
+        """See `list`; the last item is the last that was added in this scope, where there is one."""
+        here = self._here()
+        own = [entry for entry in self._entries if entry[0] is here]
+        if index != -1 or not own:
+            item = self[index]
+            del self[index]
+            return item
+        self._entries.remove(own[-1])
+        return own[-1][1]
+
+    def insert(self, index: SupportsIndex, item: Any) -> None:
+        """See `list`."""
+        shown = self._visible()
+        shown.insert(index, item)
+        self._show(shown)
+
+    def sort(self, **kwargs: Any) -> None:
+        """See `list`."""
+        self._show(sorted(self._visible(), **kwargs))
+
+    def copy(self) -> list[Any]:
+        """What is visible here, as a list."""
+        return self._visible()
+
+    def __len__(self) -> int:
+        return len(self._visible())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._visible()[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        shown = self._visible()
+        shown[index] = value
+        self._show(shown)
+
+    def __delitem__(self, index: Any) -> None:
+        shown = self._visible()
+        del shown[index]
+        self._show(shown)
+
+    def __imul__(self, times: SupportsIndex) -> ScopedList:
+        self._show(self._visible() * times)
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._visible())
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> tuple[Any, ...]:
+        return list, (self._visible(),)
+
+
+def _next(items: Iterator[Any]) -> list[Any]:
+    """The next item, if there is one."""
+    for item in items:
+        return [item]
+    return []
+
+
+def _on_visible(name: str) -> Callable[..., Any]:
+    def operate(self: ScopedList, *others: Any) -> Any:
+        plain = [list(other) if isinstance(other, ScopedList) else other for other in others]
+        return getattr(list, name)(self._visible(), *plain)
+
+    operate.__name__ = name
+    return operate
+
+
+for _name in ("__add__", "__mul__", "__rmul__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__"):
+    setattr(ScopedList, _name, _on_visible(_name))
