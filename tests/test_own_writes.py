@@ -17,17 +17,17 @@ from tests.test_bridge import here, online, told  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric
 from trackdsl.delivery import _reads, flush
 from trackdsl.errors import TrackingFault
+from trackdsl.journal import _spool
 from trackdsl.journal._lock import FileLock
 
 mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture
-def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileLock]:
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileLock]:
     """A store that nothing is delivered to, as somebody else holds the lock of delivery; reads give up soon."""
     monkeypatch.setattr(_reads, "_PATIENCE", 0.1)
-    (tmp_path / "spool").mkdir(mode=0o700)
-    lock = FileLock(tmp_path / "spool" / "delivery.lock")
+    lock = FileLock(_spool.find() / _spool.LOCK)
     assert lock.acquire()
     yield lock
     lock.release()
