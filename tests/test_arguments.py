@@ -111,8 +111,8 @@ TABLE: dict[str, tuple[Any, dict[str, str]]] = {
     "half": (Half(0.5), {"half": "0.5"}),
     "infinite": (float("inf"), {"infinite": "inf"}),
     "text": ("grün\n", {"text": "grün\n"}),
-    "color": (Color.RED, {"color": "RED"}),
-    "level": (Level.LOW, {"level": "LOW"}),
+    "color": (Color.RED, {"color": "Color.RED"}),
+    "level": (Level.LOW, {"level": "1"}),
     "path": (pathlib.Path("a/b"), {"path": "a/b"}),
     "day": (datetime.date(2026, 1, 2), {"day": "2026-01-02"}),
     "moment": (datetime.datetime(2026, 1, 2, 3, 4), {"moment": "2026-01-02T03:04:00"}),
@@ -128,7 +128,7 @@ TABLE: dict[str, tuple[Any, dict[str, str]]] = {
     "curried": (functools.partial(json.dumps, indent=2), {"curried": "partial(json.dumps)"}),
     "lambda_": (lambda: 1, {"lambda_": "tests.test_arguments.<lambda>"}),
     "method": ("x".upper, {"method": None}),  # type: ignore[dict-item]
-    "items": ([1, None, "three"], {"items": "[1, None, three]"}),
+    "items": ([1, None, "three"], {"items": '[1, null, "three"]'}),
     "empty": ([], {"empty": "[]"}),
     "group": ({3, 1, 2}, {"group": "[1, 2, 3]"}),
     "nested": ({"a": {"b": 1}, "c": {}}, {"nested.a.b": "1", "nested.c": "{}"}),
@@ -345,7 +345,8 @@ def test_a_structure_over_the_bounds_is_kept_whole(store: str) -> None:
     deliver()
     run = last_run(store)
     assert run.data.params["lr"] == "0.1"
-    assert run.data.params["numbers"] == run.data.params["listed.a"] == "list of 5000"
+    assert run.data.params["numbers"] == run.data.params["listed.a"]
+    assert run.data.params["numbers"].startswith("list of 5000, digest ")
     assert "trackdsl.truncated.numbers" not in run.data.tags  # Data, not configuration.
     assert run.data.params["wide.k0.v"] == "0"
     assert MAX_LEAVES <= len(run.data.params) < MAX_LEAVES + 20
@@ -417,7 +418,7 @@ def expected_of(value: Any) -> Any:
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return {str(index): expected_of(item) for index, item in enumerate(value)}
     if isinstance(value, list):
-        return "[" + ", ".join(str(item) for item in value) + "]"
+        return json.dumps(value, ensure_ascii=False)
     return value
 
 

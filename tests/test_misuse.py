@@ -25,8 +25,9 @@ from trackdsl._flatten import MAX_LEAVES, Flat
 from trackdsl._numbers import is_number
 from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import fields_of
+from trackdsl.handlers._line import MAX_LINE
 from trackdsl.handlers._registry import is_mock
-from trackdsl.handlers.json import MAX_LINE, is_plain, tree_of
+from trackdsl.handlers.json import is_plain, tree_of
 from trackdsl.testing import RecordedRun, capture_runs
 
 if TYPE_CHECKING:

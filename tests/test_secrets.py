@@ -391,11 +391,12 @@ def test_numbers_of_tokens_and_booleans_are_data() -> None:
     assert _secrets.is_secret("token", 5)
 
 
-def test_booleans_and_short_numbers_are_not_remembered() -> None:
-    """A password that is `True` or 1024 is not taken out of other texts; one of many digits is."""
-    for value in (True, 1024, 31415926):
+def test_booleans_and_numbers_are_not_remembered() -> None:
+    """A password that is `True` or a number is masked under its name, and not taken out of other texts."""
+    for value in (True, 1024, 31415926, "20241231", 0.25):
         _secrets.remember(value)
-    assert _secrets.mask_prose("True, 1024 steps, seed 31415926") == "True, 1024 steps, seed ***"
+    text = "True, 1024 steps, seed 31415926, since 20241231, 0.25"
+    assert _secrets.mask_prose(text) == text
 
 
 @dataclasses.dataclass
@@ -454,14 +455,14 @@ def test_bytes_that_are_no_text_stay_as_they_are() -> None:
 
 
 def test_names_of_metrics_are_masked() -> None:
-    """On the quick ways too, again and again, and where the name is a secret that came later."""
+    """On the quick ways too, again and again; a value that was masked elsewhere is no reason to mask a name."""
     with capture_runs() as captured, stage("f") as run:
         for step in range(3):
             run.log_metric("https://u:hunter2@h", 0.5, step)
             run.log_metrics({"https://u:hunter3@h/x": 1, "correct horse": 2.0}, step)
         run.log_param("password", "correct horse")
         run.log_metric("correct horse", 3.0)
-    assert sorted(captured.one("f").metrics) == ["***", "correct horse", "https://***@h", "https://***@h/x"]
+    assert sorted(captured.one("f").metrics) == ["correct horse", "https://***@h", "https://***@h/x"]
 
 
 def test_log_lines_and_strict_errors_are_masked(caplog: pytest.LogCaptureFixture) -> None:
@@ -524,10 +525,10 @@ def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
 @given(
     before=st.text(max_size=20),
     after=st.text(max_size=20),
-    secret=st.from_regex(r"[A-Za-z0-9!$]{8,30}", fullmatch=True),
+    secret=st.from_regex(r"[A-Z][a-z][0-9][A-Za-z0-9!$]{7,30}", fullmatch=True),
 )
 def test_what_is_remembered_never_gets_through(before: str, after: str, secret: str) -> None:
-    """Whatever stands around a remembered secret, masking takes it out."""
+    """Whatever stands around a remembered secret that is long and mixed, masking takes it out."""
     _secrets.remember(secret)
     assert secret not in _secrets.mask_text(f"{before}{secret}{after}")
     _secrets._memory.remembered.clear()

@@ -14,7 +14,7 @@ from trackdsl._flatten import Flat
 from trackdsl._options import Options
 from trackdsl._quiet import quiet
 from trackdsl._record import append_params, guarded
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 from trackdsl.errors import TemplateError
 
 
@@ -28,7 +28,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
             flat.add(key, value)
         params = flat.values
         is_stage = options.word == "stage"
-        name = mask_text((options.name if is_stage else options.run_name or options.name) or options.word)
+        name = mask_name((options.name if is_stage else options.run_name or options.name) or options.word)
         # In a block a name is a template only where it fits: text with braces may just be text.
         if extra and "{" in name and set(_quiet_placeholders(name)) <= set(extra):
             name = _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
@@ -39,7 +39,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
             if scope.index == 0:
                 append_params(scope.run, under(name, params))
         else:
-            experiment = None if is_stage or options.name is None else mask_text(options.name)
+            experiment = None if is_stage or options.name is None else mask_name(options.name)
             scope = open_scope(options, name, experiment, params, options.static_tags(), None, owner)
         if flat:
             with guarded("recording parameters", scope.run):

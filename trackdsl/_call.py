@@ -21,7 +21,7 @@ from trackdsl._quiet import quiet
 from trackdsl._record import append_params, append_tags, fault, guarded, record_metrics
 from trackdsl._returns import ReturnPlan
 from trackdsl._run import Run
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._stack import EVERY, Room, deepen, release, shallow
@@ -74,8 +74,8 @@ class Call:
     def _prepare(self, options: Options) -> None:
         function = self.plan.name
         name = options.name if options.word == "stage" else options.run_name
-        self._name = mask_text(name or function)
-        self._experiment = mask_text(options.name) if options.word == "experiment" and options.name else None
+        self._name = mask_name(name or function)
+        self._experiment = mask_name(options.name) if options.word == "experiment" and options.name else None
         names = self.plan.names
         self._templated = _template.check(name, names, function) if name else False
         self._experiment_templated = _template.check(self._experiment, names, function) if self._experiment else False
@@ -235,9 +235,9 @@ class Call:
         name, experiment = self._name, self._experiment
         if self._templated or self._experiment_templated:
             shown = self.plan.shown(args, kwargs)
-            name = mask_text(_template.fill(name, shown)) if self._templated else name
+            name = mask_name(_template.fill(name, shown)) if self._templated else name
             if experiment and self._experiment_templated:
-                experiment = mask_text(_template.fill(experiment, shown))
+                experiment = mask_name(_template.fill(experiment, shown))
         return name, experiment
 
 

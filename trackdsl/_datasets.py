@@ -12,7 +12,7 @@ import msgspec
 from trackdsl._events import Input
 from trackdsl._process import main_file
 from trackdsl._record import append_tags, encode_safely
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name, mask_text
 from trackdsl.handlers._registry import class_name, handler_for
 from trackdsl.markers import Dataset
 
@@ -61,7 +61,7 @@ def measured_on(run: Run, dataset: Any) -> RecordedDataset | None:
             if found is not None:
                 return _used_by(run, found)
             around = around.parent
-        append_tags(run, {f"trackdsl.omitted.{mask_text(dataset.name)}": "no data of this name was recorded before"})
+        append_tags(run, {f"trackdsl.omitted.{mask_name(dataset.name)}": "no data of this name was recorded before"})
         return None
     if isinstance(dataset, RecordedDataset):
         return _used_by(run, dataset)
@@ -92,9 +92,9 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         found = handler_for(type(value)).dataset(value)
         if found is None:
             reason = f"{class_name(value)} is no data that trackdsl can read"
-            append_tags(run, {f"trackdsl.omitted.{mask_text(name) or 'dataset'}": reason})
+            append_tags(run, {f"trackdsl.omitted.{mask_name(name) or 'dataset'}": reason})
             return None
-        source = {"tags": {"mlflow.source.name": mask_text(main_file() or "<interactive>")}}
+        source = {"tags": {"mlflow.source.name": mask_name(main_file() or "<interactive>")}}
         told = {
             "digest": found.digest,
             "source_type": "code",
@@ -102,7 +102,7 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
             "schema": found.schema,
             "profile": found.profile,
         }
-    name = mask_text(name or told.get("name") or "dataset")[:_MAX_NAME]
+    name = mask_name(name or told.get("name") or "dataset")[:_MAX_NAME]
     schema = mask_text(told.get("schema") or "")
     event = Input(
         run._id,

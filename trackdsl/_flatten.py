@@ -11,10 +11,11 @@ from typing import Any
 
 from trackdsl._events import Scalar
 from trackdsl._quiet import quiet
-from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
+from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
 from trackdsl.errors import told
+from trackdsl.handlers._line import MAX_ITEMS, name_of_key
 from trackdsl.handlers._registry import Stated, class_name, handler_for
-from trackdsl.handlers.json import MAX_ITEMS, MAX_LIST, Survey, is_flat, name_of_key, sequence, summary_of
+from trackdsl.handlers.json import MAX_LIST, Survey, is_flat, sequence, summary_of
 from trackdsl.handlers.references import loaded, used_model
 
 MAX_DEPTH = 10
@@ -169,7 +170,7 @@ class Flat:
         for part, leaf in parts.items():
             name = part if type(part) is str else name_of_key(part)
             if len(name) >= _SECRET_LENGTH:
-                name = mask_text(name)
+                name = mask_name(name)
             place = f"{key}.{name}"
             if odd or "." in name or place in values:
                 place = self._apart(place, (*path, name))
@@ -206,6 +207,20 @@ class Flat:
             free = f"{place}#{count}"
         self.paths[free] = list(path)
         return free
+
+
+def recorded_value(value: Any) -> Any:
+    """What a parameter with this value holds, for finding it again; the value itself where that is no parameter.
+
+    >>> recorded_value([64, 32]), recorded_value(0.5), recorded_value({"a": 1})
+    ('[64, 32]', 0.5, {'a': 1})
+    """
+    kind = type(value)
+    if kind is str or (not isinstance(value, (list, tuple)) and handler_for(kind) is handler_for(object)):
+        return value
+    flat = Flat()
+    flat.add("value", value)
+    return flat.values["value"] if flat.values.keys() == {"value"} else value
 
 
 def nest(values: Mapping[str, Any], paths: Mapping[str, list[str]] | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from trackdsl._datasets import record_input
 from trackdsl._numbers import free_name
 from trackdsl._record import append_tags, record_metrics
 from trackdsl._run import Run
-from trackdsl._secrets import is_secret_name, mask_text
+from trackdsl._secrets import is_secret, mask_text
 from trackdsl.errors import report, told
 from trackdsl.handlers._content import has_content, is_opaque
 from trackdsl.handlers._registry import handler_for, handler_of
@@ -40,7 +40,7 @@ class Found:
 
     def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
         """Keep a value as a file, at `place` or under its name; a model as a model, unless it has a place."""
-        if is_secret_name(name.rpartition("/")[2]):
+        if is_secret(name.rpartition("/")[2], value):
             append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is that of a secret"})
             return
         if issubclass(type(value), Path) and _exists(value):

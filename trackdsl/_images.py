@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl import _artifacts
 from trackdsl._record import append_tags, fit_place
-from trackdsl._secrets import mask_prose, mask_text
+from trackdsl._secrets import mask_name, mask_prose
 from trackdsl.errors import report, told
 from trackdsl.handlers._content import text_of_key
 from trackdsl.handlers._registry import class_name, full_name, handler_of, name_of
@@ -46,7 +46,7 @@ def record_frame(run: Run, image: Any, key: str, step: int) -> None:
         for name, one in several.items():
             record_frame(run, one, f"{key}/{name}", step)
         return
-    name = _NOT_IN_KEYS.sub(lambda match: f"_x{ord(match[0]):04X}_", mask_text(key)).replace("/", "~")
+    name = _NOT_IN_KEYS.sub(lambda match: f"_x{ord(match[0]):04X}_", mask_name(key)).replace("/", "~")
     place = f"images/{name}+step+{step}+timestamp+{time.time_ns() // 1_000_000}+{uuid.uuid4()}"
     if _write_both(run, image, f"images/{key}", f"{place}.png", f"{place}+compressed.webp"):
         append_tags(run, {"mlflow.loggedImages": "True"})
@@ -159,8 +159,8 @@ def _write_both(run: Run, image: Any, name: str, place: str, small: str) -> bool
     except Exception as error:
         # Told by the name, which is the same in every round of a loop; the places are not.
         reason = mask_prose(told(error))
-        report("image", f"trackdsl could not keep an image of {mask_text(name)!r}: {reason}", key=name)
-        append_tags(run, {f"trackdsl.omitted.{mask_text(name)}": reason[:500]})
+        report("image", f"trackdsl could not keep an image of {mask_name(name)!r}: {reason}", key=name)
+        append_tags(run, {f"trackdsl.omitted.{mask_name(name)}": reason[:500]})
         return False
     return _artifacts.keep(run, place, lambda to: _save(picture, to)) and _artifacts.keep(
         run, small, lambda to: _save(shrunk, to)

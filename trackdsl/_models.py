@@ -27,7 +27,7 @@ from trackdsl._events import Model, model_key
 from trackdsl._ids import new_id
 from trackdsl._record import append_tags, encode_safely
 from trackdsl._run import Run
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name, mask_text
 from trackdsl._target import Target
 from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers import _examples
@@ -80,7 +80,7 @@ def record_model(
     Returns:
         its event, or why it could not be recorded.
     """
-    name = mask_text(name) or "model"
+    name = mask_name(name) or "model"
     try:
         path, relative = run._target.new_file("model")
         try:
@@ -96,7 +96,7 @@ def record_model(
         append_tags(run, {f"trackdsl.omitted.{name}": reason[:500]})
         report("model", f"trackdsl could not keep the model {name!r}: {reason}", key=name)
         return reason
-    registered = None if registered_model_name is None else mask_text(registered_model_name)
+    registered = None if registered_model_name is None else mask_name(registered_model_name)
     event = Model(run._id, name, relative, registered, step, time.time_ns(), handler_name, digest)
     run._target.append(encode_safely(event), run, True)
     note_recorded(model, model_key(event))

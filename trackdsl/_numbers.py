@@ -6,8 +6,9 @@ from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 from trackdsl._secrets import is_secret_name, mask_entry
+from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import handler_for, is_array_like, is_mock, offers
-from trackdsl.handlers.json import Repeats, name_of_key
+from trackdsl.handlers.json import Repeats
 
 _MAX_DEPTH = 20
 #: How many leaves of what stands in a value more than once are told each time.

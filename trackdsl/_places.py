@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from trackdsl._secrets import MASK, mask_text
+from trackdsl._secrets import MASK, mask_name
 
 _OUTSIDE = frozenset("\0\\")
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -34,7 +34,7 @@ def masked(place: str) -> str:
     ('https:/xxx@host/x.txt', 'models/best.pth')
     """
     text = str(place)
-    without = mask_text(text)
+    without = mask_name(text)
     return text if without == text else without.replace(MASK, "xxx")
 
 

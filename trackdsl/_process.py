@@ -19,7 +19,7 @@ import msgspec
 
 from trackdsl._decoders import json_decoder
 from trackdsl._ids import prefix
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 from trackdsl._uris import local_folder
 from trackdsl._version import __version__
 from trackdsl.journal._files import read_regular, write_private
@@ -139,7 +139,7 @@ def origin(uri: str, cwd: str, after: str = "") -> Origin:
         user=_user(),
         python=platform.python_version(),
         version=__version__,
-        source=mask_text(main_file() or "<interactive>"),
+        source=mask_name(main_file() or "<interactive>"),
         time=time.time_ns(),
         prefix=_own,
         within=_within,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import operator
 import time
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from trackdsl._numbers import is_number, number_of
 from trackdsl._quiet import quiet
 from trackdsl._secrets import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import TrackdslError, report, told
+from trackdsl.handlers._line import name_of_key, summary_of_member
 from trackdsl.handlers._registry import class_name, handler_for
 
 if TYPE_CHECKING:
@@ -221,7 +223,8 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
     for key, value in pairs:
         name = _name(key)
         try:
-            found[name] = remember(value) if is_secret(name, value) else mask_text(str(value))
+            text = str(summary_of_member(value)) if isinstance(value, enum.Enum) else str(value)
+            found[name] = remember(value) if is_secret(name, value) else mask_text(text)
         except Exception as error:
             found[f"trackdsl.omitted.{name}"] = mask_prose(told(error))[:500]
     return found
@@ -257,7 +260,7 @@ def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:
 def _name(key: Any) -> str:
     """A name as text, whatever was given for one."""
     try:
-        return mask_name(str(_storable(str(key))))
+        return mask_name(str(_storable(name_of_key(key))))
     except Exception:
         return class_name(key)
 

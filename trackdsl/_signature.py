@@ -141,16 +141,23 @@ class CallPlan:
         """Arguments for a name template: as bound, with secrets masked."""
         self._prepare_late(args)
         if self._indirect and not self._fits(args, kwargs):
-            return {name: MASK if self._is_secret(name) else value for name, value in kwargs.items()}
+            return {name: MASK if self._hides(name, value) else value for name, value in kwargs.items()}
         bound = self.bind(args, kwargs)
         if self._rest is not None:
             bound[self._rest] = args[len(self._positional) :]
-        return {name: MASK if self._is_secret(name) else self._concealed(name, value) for name, value in bound.items()}
+        return {
+            name: MASK if self._hides(name, value) else self._concealed(name, value) for name, value in bound.items()
+        }
 
     def _is_secret(self, name: str) -> bool:
         return name in self._secret or (
             name not in self._template and (not self._secret.isdisjoint(self._gatherers(name)) or is_secret_name(name))
         )
+
+    def _hides(self, name: str, value: Any) -> bool:
+        """The same for a value: a flag or a rate is no secret though its name looks like one, unless it is marked."""
+        harmless = name not in self._marked_secret and is_secret_name(name) and not is_secret(name, value)
+        return self._is_secret(name) and (value is None or not harmless)
 
     def _gatherers(self, name: str) -> tuple[str, ...]:
         """The `*args` or `**kwargs` that a bound name came in by, then what else it may; none for a parameter's own."""
@@ -171,9 +178,7 @@ class CallPlan:
         if value is _MISSING or not self._left_out.isdisjoint((name, *self._gatherers(name)[:1])):
             return
         place = self._renamed.get(name, name)
-        # A flag, or a number of tokens, is no secret though its name looks like one, unless it is marked.
-        harmless = name not in self._marked_secret and is_secret_name(name) and not is_secret(name, value)
-        if self._is_secret(name) and (value is None or not harmless):
+        if self._hides(name, value):
             flat.hide(place, value)
         else:
             flat.add(place, self._concealed(name, value))

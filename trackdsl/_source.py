@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import Any
 
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 
 Site = tuple[str, str, str]
 
@@ -27,7 +27,7 @@ def site_of(fn: Callable[..., Any]) -> Site:
     lines = linecache.getlines(code.co_filename, getattr(fn, "__globals__", None))
     text = "".join(lines[code.co_firstlineno - 1 : _last_line(code)])
     digest = hashlib.sha256(text.encode("utf-8", "backslashreplace") if text else code.co_code).hexdigest()
-    return name, mask_text(code.co_filename), digest[:16]
+    return name, mask_name(code.co_filename), digest[:16]
 
 
 def _last_line(code: CodeType) -> int:

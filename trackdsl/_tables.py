@@ -18,7 +18,7 @@ from trackdsl import _artifacts, _images
 from trackdsl._events import Table
 from trackdsl._places import fitted, masked
 from trackdsl._record import append_tags, encode_safely
-from trackdsl._secrets import is_secret, is_secret_name, mask_entry, mask_prose, mask_text, remember
+from trackdsl._secrets import is_secret, is_secret_name, mask_entry, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers._content import content_of
 from trackdsl.handlers._registry import class_name, handler_for, handler_of, is_array_like
@@ -45,7 +45,7 @@ def append_table(run: Run, data: Any, artifact_file: str) -> None:
     try:
         place = fitted(artifact_file)
         columns, rows = rows_of(data)
-        names = _distinct([mask_text(_text(str(column))) for column in columns])
+        names = _distinct([mask_name(_text(str(column))) for column in columns])
         cells = _Cells(run, place)
         secret = [is_secret_name(name) for name in names]
         plain = [

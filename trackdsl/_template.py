@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trackdsl._secrets import MASK, is_secret_name
+from trackdsl._secrets import MASK, is_secret
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import TemplateError
 from trackdsl.handlers.json import summary_of
@@ -19,9 +19,9 @@ class _Filler(string.Formatter):
     """Formats plain values, anything else by its class name, and secrets by their mask."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
-        if any(is_secret_name(part) for part in re.split(r"[.\[\]]+", field_name)):
-            return MASK, field_name
-        return super().get_field(field_name, args, kwargs)
+        found, used = super().get_field(field_name, args, kwargs)
+        hidden = any(is_secret(part, found) for part in re.split(r"[.\[\]]+", field_name))
+        return (MASK if hidden else found), used
 
     def format_field(self, value: Any, format_spec: str) -> str:
         plain = summary_of(value)

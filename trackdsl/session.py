@@ -23,7 +23,7 @@ from trackdsl._options import Options
 from trackdsl._quiet import quiet
 from trackdsl._record import fault
 from trackdsl._run import NULL_RUN, Run
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 from trackdsl._session_choices import Choice, SessionSettings, checked, choose, told_by
 from trackdsl._state import state
 from trackdsl._target import Target, overridden, target_for
@@ -177,8 +177,8 @@ def stop_logging() -> None:
 
 
 def _begin(options: Options, name: str) -> Run:
-    session = _Session(mask_text(name))
-    experiment = None if options.name is None else mask_text(options.name)
+    session = _Session(mask_name(name))
+    experiment = None if options.name is None else mask_name(options.name)
     try:
         session.scope = open_scope(options, session.name, experiment, {}, options.static_tags(), None, session)
     except TrackdslError:
@@ -272,7 +272,7 @@ def _end_previous(previous: _Session, name: str) -> None:
     logger.warning(
         "start_logging(%r) ends the run %r, which was still open: call stop_logging() first, or put one inside the "
         "other by `with stage(...)`.",
-        mask_text(name),
+        mask_name(name),
         previous.name,
     )
     previous.end(None)

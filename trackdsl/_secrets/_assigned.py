@@ -11,9 +11,9 @@ import sys
 
 from trackdsl._secrets._configuration import Given, Lines
 from trackdsl._secrets._literals import holds_literals, is_literal, may_be_type, may_hold_literals
-from trackdsl._secrets._names import MARKS, fold, is_name_of_token, is_secret_name, looks_random, unescaped
+from trackdsl._secrets._names import MARKS, fold, is_name_of_token, is_number, is_secret_name, looks_random, unescaped
 from trackdsl._secrets._pairs import without_pairs
-from trackdsl._secrets._shapes import MASK
+from trackdsl._secrets._shapes import MASK, masked_like
 from trackdsl._secrets._values import Value, end_of_quoted, value_at
 
 _ESCAPE = r"\\{1,16}u[0-9A-Fa-f]{4}|(?:\\{1,16}x|%)[89A-Fa-f][0-9A-Fa-f]"
@@ -59,7 +59,7 @@ def without_assigned(text: str, *, everything: bool = False) -> str:
     for named in _NAMED.finditer(text):
         found = _secret_at(lines, named, everything) if named.start() >= at else None
         if found is not None:
-            parts += [text[at : found[0]], MASK]
+            parts += [text[at : found[0]], masked_like(named[2] if named[3] == ":" else None)]
             at = found[1]
     text = "".join([*parts, text[at:]]) if parts else text
     if "</" in text:
@@ -82,7 +82,7 @@ def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[in
     if group and (start < lines.code_until or (not everything and is_name_of_token(named_so[0]))):
         return None
     given = _given(lines, *named_so, named)
-    if given is None:
+    if given is None or (not given.value.quoted and is_number(given.name, given.value.content)):
         return None
     if given.value.content in _BLOCKS and (end := lines.end_of_block(begin)) > given.value.end:
         return start, end
@@ -128,6 +128,11 @@ def _name_of(named: re.Match[str]) -> tuple[str, int] | None:
 
 def _hide_element(found: re.Match[str]) -> str:
     name, content = found[1].rpartition(":")[2], found[2]
-    if not is_secret_name(name) or not content.strip() or (is_name_of_token(name) and not looks_random(content)):
+    if (
+        not is_secret_name(name)
+        or not content.strip()
+        or is_number(name, content.strip())
+        or (is_name_of_token(name) and not looks_random(content))
+    ):
         return found[0]
     return f"{found[0][: found.start(2) - found.start()]}{MASK}{found[0][found.end(2) - found.start() :]}"

@@ -21,6 +21,13 @@ def forget() -> None:
     texts.clear()
 
 
+def forget_texts() -> None:
+    """Forget the texts, because a value has become a secret; names are not searched for values."""
+    global forgotten
+    forgotten += 1
+    texts.clear()
+
+
 def keep(text: str, among: set[str], seen: int) -> None:
     """Note that a text holds no secret.
 

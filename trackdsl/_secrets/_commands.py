@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from trackdsl._secrets._names import is_secret_name
-from trackdsl._secrets._shapes import MASK
+from trackdsl._secrets._names import is_number, is_secret_name
+from trackdsl._secrets._shapes import MASK, masked_like
 from trackdsl._secrets._values import end_of_quoted, value_at
 
 _OPTION = re.compile(
@@ -73,8 +73,8 @@ def _without_named(text: str) -> str:
         if option.start() < at or not is_secret_name(option["name"]):
             continue
         end = _end_of_given(text, option)
-        if end > option.end():
-            parts += [text[at : option.end()], MASK]
+        if end > option.end() and not is_number(option["name"], text[option.end() : end]):
+            parts += [text[at : option.end()], masked_like(option["quote"])]
             at = end
     return "".join([*parts, text[at:]]) if parts else text
 
@@ -181,6 +181,6 @@ def secrets_among(words: Sequence[str]) -> dict[int, str]:
     for index, word in enumerate(words[:-1]):
         if word.startswith("-") and "=" not in word and not words[index + 1].startswith("--"):
             name = word.lstrip("-")
-            if len(name) > 1 and is_secret_name(name):
+            if len(name) > 1 and is_secret_name(name) and not is_number(name, words[index + 1]):
                 found[index + 1] = MASK
     return found

@@ -6,6 +6,7 @@ import os
 
 from trackdsl import errors
 from trackdsl._secrets import _clean
+from trackdsl._secrets._likely import is_likely
 from trackdsl._secrets._memory import LONG, SHORT, longest_first, remembered, without, without_remembered
 from trackdsl._secrets._names import is_secret_name, may_name_a_secret
 from trackdsl._secrets._shapes import without_shapes
@@ -36,6 +37,16 @@ def mask_text(text: str) -> str:
 
 
 def _masked(text: str) -> str:
+    masked = without_remembered(_without_told(text))
+    if masked != text and text.lstrip()[:1] in ("{", "["):
+        from trackdsl._secrets._json import mended  # What most programs need not wait for.
+
+        return mended(text, masked, _masked)
+    return masked
+
+
+def _without_told(text: str) -> str:
+    """A text without what has the shape of a secret, or what the text itself says to be one."""
     text = without_shapes(text)
     if "-" in text and (" -" in text or "--" in text or "'-" in text or '"-' in text or text[0] == "-"):
         from trackdsl._secrets._commands import without_options  # What most programs need not wait for.
@@ -43,7 +54,7 @@ def _masked(text: str) -> str:
         text = without_options(text)
     if _may_assign(text):
         text = _without_assigned(text)
-    return without_remembered(text)
+    return text
 
 
 def _may_assign(text: str) -> bool:
@@ -75,10 +86,20 @@ def _without_assigned(text: str, *, everything: bool = False) -> str:
 
 
 def mask_name(name: str) -> str:
-    """The same for a name, which comes again and again."""
+    """Mask a name: of a run, an experiment, a metric, a parameter, a file, a column.
+
+    Values that were masked elsewhere stay: a name is no place for a secret, and all runs of a program that works with
+    the database `orders-2x` may be called so.
+
+    >>> mask_name("https://me:hunter2@host/loss"), mask_name("orders-2x")
+    ('https://***@host/loss', 'orders-2x')
+    """
+    if type(name) is str and name in _clean.names:
+        return name
     seen = _clean.forgotten
-    masked = mask_text(name)
-    _clean.keep(masked, _clean.names, seen)
+    masked = _without_told(name) if len(name) >= _SHORTEST else name
+    if type(name) is str:
+        _clean.keep(masked, _clean.names, seen)
     return masked
 
 
@@ -92,7 +113,7 @@ def mask_prose(text: str) -> str:
     found = {
         value
         for name, value in os.environ.items()
-        if len(value) >= LONG and is_secret_name(name) and name not in _PLACES
+        if len(value) >= LONG and is_secret_name(name) and name not in _PLACES and is_likely(value)
     }
     return without(text, longest_first(found | remembered.within(text, SHORT)))
 

@@ -1,14 +1,20 @@
-"""Secret values that this process has masked, and so takes out of whatever else it records."""
+"""Secret values that this process has masked, and so takes out of the texts that it records.
+
+They are looked for as whole words, and only if they are likely to be secrets (see `_likely`): the password `postgres`
+is masked under its name and nowhere else. Names of runs, metrics and files are not searched at all.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from trackdsl import errors
 from trackdsl._secrets import _clean
+from trackdsl._secrets._likely import is_likely, is_unmistakable
 from trackdsl._secrets._shapes import MASK
 
-#: A shorter one is taken out of error messages alone: elsewhere it might be a word like any other.
+#: A shorter one is taken out of error messages alone: elsewhere it might mean something else.
 LONG = 8
 SHORT = 4
 #: Bounded: a sweep over a million generated passwords must not grow the program.
@@ -43,7 +49,7 @@ class _Remembered:
         self._starts[text[:SHORT]] = (*self._starts.get(text[:SHORT], ()), text)
         if len(text) >= LONG and len(_long_remembered) <= _FEW:
             _long_remembered = longest_first([*_long_remembered, text])
-        _clean.forget()  # Last: what is found to be clean from here on does without this one.
+        _clean.forget_texts()  # Last: what is found to be clean from here on does without this one.
 
     def clear(self) -> None:
         """Forget all."""
@@ -73,26 +79,55 @@ def longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(secrets, key=len, reverse=True))
 
 
+#: What stands before a word: no letter or digit, unless it is written as a number or belongs to an escape.
+_BEFORE_WORD = re.compile(r"(?:\A|[^\w]|\\[abfnrtv0]|(?:%|\\x)[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4})\Z")
+_LONGEST_BEFORE = 6
+
+
 def without(text: str, secrets: Iterable[str]) -> str:
-    """A text without these secrets."""
+    """A text without these secrets, where they are words of their own.
+
+    >>> without("log in as hunter2, not hunter22", ["hunter2"])
+    'log in as ***, not hunter22'
+    """
     for secret in secrets:
-        if secret in text:
+        if secret not in text:
+            continue
+        if is_unmistakable(secret):
             text = text.replace(secret, MASK)
+            continue
+        parts, at, found = [], 0, text.find(secret)
+        while found >= 0:
+            end = found + len(secret)
+            if _is_word_of_its_own(text, found, end):
+                parts += [text[at:found], MASK]
+                at = end
+            found = text.find(secret, max(at, found + 1))
+        text = "".join([*parts, text[at:]]) if parts else text
     return text
+
+
+def _is_word_of_its_own(text: str, start: int, end: int) -> bool:
+    if end < len(text) and _is_of_word(text[end]) and _is_of_word(text[end - 1]):
+        return False
+    before = text[max(0, start - _LONGEST_BEFORE) : start]
+    return not _is_of_word(text[start]) or _BEFORE_WORD.search(before) is not None
+
+
+def _is_of_word(sign: str) -> bool:
+    return sign.isalnum() or sign == "_"
 
 
 def remember(value: object) -> str:
     """Remember a secret value, so that it is taken out of later texts, and return the mask.
 
-    Not so a boolean or a short integer, which would be taken out of everything.
+    What is no likely secret is not remembered: see `is_likely`.
     """
     text = value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else value
     if isinstance(text, str):
-        if len(text) >= SHORT and text != MASK:
-            remembered.add(str(text))
-    elif isinstance(value, int):
-        if not isinstance(value, bool) and 10 ** (LONG - 1) <= abs(value) < 10**100:
-            remembered.add(str(value))
+        text = str.__str__(text)
+        if text != MASK and is_likely(text):
+            remembered.add(text)
     elif isinstance(value, dict):
         for part in value.values():
             remember(part)
@@ -103,11 +138,11 @@ def remember(value: object) -> str:
 
 
 def without_remembered(text: str) -> str:
-    """A text without those that are long enough to be no word like any other."""
+    """A text without those that are long enough to be meant."""
     if _long_remembered and len(text) >= LONG:
         if len(_long_remembered) > _FEW:
             return without(text, longest_first(remembered.within(text, LONG)))
         for secret in _long_remembered:
             if secret in text:
-                text = text.replace(secret, MASK)
+                return without(text, _long_remembered)
     return text

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from fnmatch import translate
 from functools import cache, lru_cache
+from numbers import Integral, Number
 
 from trackdsl._secrets import _clean
 
@@ -47,8 +48,11 @@ _SECRET_NAMES = {
     r"|(?:mots?_?de|palavras?)_?passe(?![a-z])"
     r"|(?:^|_)(?:db|database|sql|mysql|pg|postgres|redis|mongo|amqp|smtp|imap|mail|email|ftp|sftp|ssh|ldap|http|proxy"
     r"|user|admin|root|login|auth)_pass$",
-    "pw": r"pwd$|(?:^|_)pw$",
-    "secret": r"secrets?(?![a-z])|secret_?key|secret[oa]s?(?![a-z])",
+    # Beside `dw`, and as a layer, it is the pointwise part of a convolution.
+    "pw": r"pwd$|^pw$|(?:^|_)(?!(?:dw|conv\w{0,3}|kernel|n|num|use|has|is|with|expand|reduce|proj|project|linear|lin|bn"
+    r"|norm|act|relu|block|layer|depthwise|sep|groups?|stride|pad|padding|bias|ratio|in|out|first|last|mid)_pw$)[^_]+_pw$",
+    "secret": r"secrets?(?!_(?:santas?|sauces?|agents?|gardens?|society|hitler|history|recipes?)(?![a-z]))(?![a-z])"
+    r"|secret_?key|secret[oa]s?(?![a-z])",
     "key": r"(?:api|access|private|encryption)_?keys?(?![a-z])"
     r"|(?:^|_)(?:decryption|signing|ssh|rsa|dsa|gpg|pgp|pem|account|subscription|license|master|service|shared|deploy"
     r"|hmac|aes|tls|ssl|jwt|open_?ai|anthropic|azure|aws|gcp|google|gemini|cohere|mistral|groq|wandb|comet|neptune|hf"
@@ -127,17 +131,39 @@ _HARMLESS = re.compile(
     r"|trigger|draft|speculative|vocab|system|assistant|tool|think|thinking|timestep|dist|distillation|accept|allow"
     r"|enable|has|is|init|initializer|instance|modifier|concept|style|subject|language|lang|speaker|task|delimiter"
     r"|boundary|newline|space|whitespace|oov|fim|go|decode|decoder|encoder|memory|latent|patch|frame|segment|noise|cond"
+    r"|keep|kept|drop|dropped|prune|pruned|merge|merged|label|answer|question|global|local|pool|pooling|pooled|summary"
+    r"|reward|action|state|goal|step|entity|relation|head|tail|random|dummy|unused|reserved|sentence|document|passage|title"
+    r"|context|yes|no|true|false|single|multi|one|zero|top|best|time|type|null|empty|common|rare|known|seen|unseen"
 )
-#: The last word of a name that says something about a secret: how long it is, what deals with it, which file holds it.
+#: The last word of a name that says something about a secret: how long it is, what deals with it, which file holds it,
+#: how a model learns from such.
 _PROPERTY = re.compile(
     r"[a-z]_(?:dims?|sizes?|len|lengths?|counts?|levels?|strengths?|scores?|entropy|columns?|cols?|fields?|datasets?"
     r"|types?|kinds?|models?|classifiers?|detectors?|estimators?|generators?|encoders?|embeddings?|hashers?|validators?"
     r"|helpers?|providers?|policy|policies|sharing|required|enabled|rates?|ratios?|probs?|weights?|loss|losses|dropout"
-    r"|threshold|idx|index|indices|position|manager|paths?|files?|filename|dirs?|folders?)$|^(?:n|num|number_of)_[a-z_]*s$"
+    r"|thresholds?|idx|index|indices|position|manager|paths?|files?|filename|dirs?|folders?|attempts?|tries|retries|guesses"
+    r"|guesser|features?|bits|class|classes|labels?|task|tasks|corpus|corpora|vocab|vocabulary|charset|alphabet|regex|pattern"
+    r"|age|days|hours|minutes|seconds|expiry|names?|envs?|env_var|variable|used|usage|acc|accuracy|f1|auc|precision|recall"
+    r"|error|errors|lr|epochs?|batch|hidden|units|layers?|heads?|blocks?|channels|experiments?|benchmarks?|optimizer"
+    r"|scheduler|format|strategy|backend|detection|prediction|classification|estimation|generation|cracking|guessing)"
+    r"(?:_?v?\d{1,3})?$|^(?:n|num|number_of)_[a-z_]*s$"
 )
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.\s/:'\"()\[\],]+")
+#: The ends of names under which a number is a secret too. Under other names of secrets, such as `pass` and `secret`, it
+#: rather is a rate, a size or a count.
+_NAME_OF_NUMBER = re.compile(
+    r"(?:pass_?w(?:or)?d|pass_?wo?e?rt|pass_?ord|pass_?phrase|pass_?code|[a-z]_pass|passe|pwd|kenn_?w(?:ort|oert)|senha"
+    r"|contrase(?:na|nia|nya)|wacht_?woord|salasana|kodeord|adgangskode|hasl[oa]|hesl[oa]|(?:api|access|private|encryption"
+    rf"|secret|license|account|master|service|ssh)_?key|(?:client|api|app|shared|consumer)_secret|(?:{'|'.join(_FOREIGN)})\w{{0,3}})s?"
+    r"(?:_?\d{1,3}|_value|_confirm(?:ation)?|_again)?$"
+)
+#: A number without quotes in a text; of more digits it may be a code.
+_NUMBER_IN_TEXT = re.compile(r"[+\-]?(?:\d{1,5}|\d{0,20}\.\d{1,20}|\d{1,20}\.?\d{0,20}e[+\-]?\d{1,3})", re.IGNORECASE)
 #: Of a longer name the end decides.
 _MAX_NAME = 500
+
+#: The names of types of truth values, NumPy's among them.
+_BOOLEANS = frozenset(["bool", "bool_"])
 
 #: Grows when `choose_names` changes what a secret's name is, so that callers that keep an answer can ask again.
 version = 0
@@ -230,18 +256,36 @@ def _is_token(words: str) -> bool:
 
 
 def is_secret(name: str, value: object) -> bool:
-    """Say whether this value is a secret under this name: None and booleans are none, nor are counts of tokens.
+    """Say whether this value is a secret under this name.
 
-    >>> is_secret("token", "abc"), is_secret("token", 3), is_secret("pin_password", 3)
-    (True, False, True)
+    None, booleans and numbers are none, but for whole numbers under a name that says nothing else than a password, a
+    passcode or a key. Names that were chosen by `choose_names` hide whatever stands under them.
+
+    >>> is_secret("token", "abc"), is_secret("token", 3), is_secret("pass", 0.5), is_secret("pin_password", 3)
+    (True, False, False, True)
     """
     if value is None or not is_secret_name(name):
         return False
     kind = type(value)
-    if kind is bool or ((kind is int or kind is float) and "token" in name.lower()):
-        secret = _chosen[0]
-        return secret is not None and secret.match(name) is not None
-    return True
+    if kind is str or not (issubclass(kind, Number) or kind.__name__ in _BOOLEANS):
+        return True
+    if _chosen[0] is not None and _chosen[0].match(name) is not None:
+        return True
+    return kind.__name__ not in _BOOLEANS and issubclass(kind, Integral) and _may_be_number(name)
+
+
+def is_number(name: str, content: str) -> bool:
+    """Whether what a text gives the name of a secret is a number that is none, see `is_secret`; without quotes.
+
+    >>> is_number("pass", "0.5"), is_number("password", "1234")
+    (True, False)
+    """
+    return _NUMBER_IN_TEXT.fullmatch(content) is not None and not is_secret(name, 1 if content.isdigit() else 0.5)
+
+
+def _may_be_number(name: str) -> bool:
+    words = _words_of(name)
+    return words is not None and _NAME_OF_NUMBER.search(words) is not None
 
 
 def looks_random(content: str, *, quoted: bool = True) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from trackdsl._secrets._items import NAMES, VALUES, is_pair
 from trackdsl._secrets._names import is_secret
-from trackdsl._secrets._shapes import CODE, MASK
+from trackdsl._secrets._shapes import CODE, MASK, masked_like
 from trackdsl._secrets._values import Value, value_at
 
 #: A list or a mapping is looked into by itself.
@@ -15,6 +15,7 @@ _OPEN = ("(", "[", "{")
 _PAIR = re.compile(r"([\[(])\s{0,40}[bru]{0,2}(\\*['\"])([^\W\d][^'\"\\\n,]{1,80})\2\s{0,8},\s{0,40}")
 #: What is called with a name and its value.
 _LOOKUPS = (".get", "getenv", "setdefault", "setenv", "putenv")
+_QUOTE = re.compile(r"\\*['\"]")
 _END_OF_PAIR = re.compile(r"\s{0,40},?\s{0,40}[)\]]")
 _VALUE = re.compile(
     rf"(?<![\w\-])(?:{'|'.join(sorted(VALUES))})(?:\\*['\"])?[ \t]{{0,8}}[:=][ \t]{{0,8}}(?=[^\s,;&)}}\]])"
@@ -40,9 +41,14 @@ def _without(text: str, places: re.Pattern[str], hides: Callable[[re.Match[str],
         if place.start() >= at and text[place.end() : place.end() + 1] not in _OPEN:
             value = value_at(text, place.end())
             if value is not None and MASK not in value.content and hides(place, value):
-                parts += [text[at : place.end()], MASK]
+                parts += [text[at : place.end()], _mask_at(place)]
                 at = value.end
     return "".join([*parts, text[at:]]) if parts else text
+
+
+def _mask_at(place: re.Match[str]) -> str:
+    quotes = _QUOTE.findall(place[0])
+    return masked_like(quotes[-1] if quotes else None)
 
 
 def _is_secret_pair(place: re.Match[str], value: Value) -> bool:

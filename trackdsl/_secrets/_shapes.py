@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trackdsl._secrets._names import is_secret_name
+from trackdsl._secrets._names import is_number, is_secret_name
 
 MASK = "***"
 #: What is called or indexed is code.
@@ -49,6 +49,15 @@ _TOKEN_SHAPE = re.compile(
 )
 
 
+def masked_like(quote: str | None) -> str:
+    """The mask in the place of a value that stands beside a name with this quote: JSON stays JSON.
+
+    >>> masked_like('"'), masked_like("'"), masked_like(None)
+    ('"***"', '***', '***')
+    """
+    return f"{quote}{MASK}{quote}" if quote is not None and quote[-1:] == '"' else MASK
+
+
 def without_shapes(text: str) -> str:
     """A text without what has the shape of a secret; cheap where there is none."""
     if ":/" in text and "@" in text:
@@ -91,6 +100,7 @@ def _may_hold_a_token(text: str) -> bool:
 def _hide_parameter(match: re.Match[str]) -> str:
     name = match["name"]
     # What is called or indexed is code.
-    if (is_secret_name(name.strip()) or name.lower() in _SIGNATURES) and not CODE & set(match["value"]):
+    named = is_secret_name(name.strip()) and not is_number(name.strip(), match["value"])
+    if (named or name.lower() in _SIGNATURES) and not CODE & set(match["value"]):
         return f"{match['lead']}{name}={MASK}"
     return match[0]

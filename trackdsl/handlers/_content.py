@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_text, remember
+from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
+from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import APART, Handler, Scalar, Stated, class_name, handler_for
-from trackdsl.handlers.json import Repeats, name_of_key, summary_of
+from trackdsl.handlers.json import Repeats, summary_of
 
 _MAX_DEPTH = 50
 _NUMBERS = frozenset([bool, int, float, type(None)])
@@ -119,12 +120,12 @@ class _Walk:
         for key, part in mask_entry(parts).items():
             text = text_of_key(key)
             hidden = is_secret(text, part)
-            name: Any = key if self._native and type(key) in _NATIVE else mask_text(text)
+            name: Any = key if self._native and type(key) in _NATIVE else mask_name(text)
             count = 1
             while name in found:
                 count += 1
-                name = f"{mask_text(text)}#{count}"
-            found[name] = remember(part) if hidden else self.tree(part, (*path, mask_text(text)), inside)
+                name = f"{mask_name(text)}#{count}"
+            found[name] = remember(part) if hidden else self.tree(part, (*path, mask_name(text)), inside)
         return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trackdsl._secrets import is_secret_name, mask_text
+from trackdsl._secrets import is_secret, mask_text
 from trackdsl.handlers._registry import Scalar
 from trackdsl.handlers.pickled import Pickled
 
@@ -169,7 +169,7 @@ def defaults_of(kind: type) -> dict[str, Any]:
 def _shown(value: Any, name: str) -> str | None:
     found = getattr(value, name, None)
     default = defaults_of(type(value))[name]
-    if is_secret_name(name) and found is not None:
+    if is_secret(name, found):
         return None
     if type(found) in _PLAIN:
         return None if type(default) in _PLAIN and _same(found, default) else repr(found)[:100]

@@ -57,6 +57,7 @@ class Handler:
         model: values are MLflow models where nothing else is said.
         listed: values are lists by another name, whose items `content` gives.
         named: all that `content` gives is a name, which tells nothing where the value itself is to be kept.
+        is_text: the summary of a value is all of it, as text, and so stands in quotes in the line of a list.
 
     Example:
         >>> class Upper(Handler):
@@ -75,6 +76,7 @@ class Handler:
     named: bool = False
     #: Values stand for a model that MLflow holds, see `references.py`.
     refers: bool = False
+    is_text: bool = False
 
     def accepts(self, value: Any) -> bool:
         """Whether `write` can hold all of this value; where not, it is pickled."""
@@ -122,8 +124,8 @@ class _Adapted(Handler):
     """An object that has only some of a handler's attributes."""
 
     def __init__(self, handler: Any) -> None:
-        for name in ("suffix", "suffixes", "executes", "model", "listed", "named", "accepts", "children", "content",
-                     "summary", "write", "read", "dataset", "save_model"):  # fmt: skip
+        for name in ("suffix", "suffixes", "executes", "model", "listed", "named", "is_text", "accepts", "children",
+                     "content", "summary", "write", "read", "dataset", "save_model"):  # fmt: skip
             if hasattr(handler, name):
                 setattr(self, name, getattr(handler, name))
 
@@ -140,6 +142,7 @@ _by_name: dict[str, str | Handler] = {
          "builtins.dict_items"),
         f"{_HERE}.json:listing",
     ),
+    "re.Pattern": f"{_HERE}.scalars:pattern",
     **dict.fromkeys(("builtins.bool", "builtins.int", "builtins.float", "builtins.NoneType"), f"{_HERE}.json:number"),
     "builtins.str": f"{_HERE}.text:handler",
     **dict.fromkeys(("builtins.bytes", "builtins.bytearray", "builtins.memoryview"), f"{_HERE}.binary:handler"),

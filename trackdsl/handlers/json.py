@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._secrets import mask_items, mask_text
+from trackdsl.handlers._line import MAX_ITEMS, MAX_LINE, flat_line, line_of, long_list
 from trackdsl.handlers._registry import Handler, Scalar, Stated, class_name, full_name, handler_for
 
 if TYPE_CHECKING:
     from trackdsl.handlers._dataset import DatasetProfile
 
 _MAX_DEPTH = 50
-#: A list of more plain items than this is told by its length.
-MAX_ITEMS = 100
 #: A list of more items than this, with those of the lists in it, is data: its length is all that is told of it.
 MAX_LIST = 10_000
 #: How many items of lists are looked at, in one value, for a structure among them.
 _MAX_LOOKED_AT = 50_000
-#: The longest value of a parameter that MLflow takes, see `MAX_PARAM_VAL_LENGTH` in mlflow/utils/validation.py.
-MAX_LINE = 6000
 #: How much of what stands in a value more than once is told each time.
 _MAX_REPEATED = 20_000
 #: A mapping of more items than this, which need not have an end, is not told.
@@ -157,44 +154,14 @@ class _Sequence(Json):
 
     def line(self, value: Any) -> tuple[str, bool]:
         """The items in one line, and whether that tells them all."""
-        length = f"{type(value).__name__} of {len(value)}"
         if len(value) > MAX_ITEMS:
-            return length, False
+            return long_list(value), False
         value = mask_items(value)
         if is_flat(value):
-            text = _short_line(value)
-            if text is not None:
+            text = flat_line(value)
+            if len(text) <= MAX_LINE:
                 return text, True
-        words: list[str] = []
-        if self._add_words(words, value, MAX_LINE, ()) >= 0:
-            return "".join(words), True
-        end = f"… [{length}]"
-        return "".join(words)[: MAX_LINE - len(end)] + end, False
-
-    def _add_words(self, words: list[str], value: Any, left: int, around: tuple[int, ...]) -> int:
-        """Add the text of a list; returns how many characters are left, which is less than 0 where some were not."""
-        inside = (*around, id(value))
-        opening = "["
-        for item in value:
-            words.append(opening)
-            left -= len(opening)
-            opening = ", "
-            kind = type(item)
-            if kind is str:  # Masked before it is cut: of half a secret nobody would know that it is one.
-                word = mask_text(item if len(item) <= MAX_LINE else item[: 4 * MAX_LINE])
-            elif kind in _SCALARS or handler_for(kind) is not self:
-                word = name_of_key(summary_of(item))
-            elif len(item) > MAX_ITEMS or len(inside) > _MAX_DEPTH or id(item) in inside:
-                word = f"{kind.__name__} of {len(item)}"
-            else:
-                left = self._add_words(words, mask_items(item), left, inside)
-                word = ""
-            words.append(word)
-            left -= len(word)
-            if left < 0:
-                return left
-        words.append("]" if len(value) else "[]")
-        return left - 2
+        return line_of(value)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
         """Records, or one column."""
@@ -299,14 +266,6 @@ class Repeats:
         return self._left < 0
 
 
-def name_of_key(key: Any) -> str:
-    """A key of the user's as text, whatever it is; its class name where it has none."""
-    try:
-        return str(key)
-    except Exception:
-        return class_name(key)
-
-
 def summary_of(value: Any) -> Scalar:
     """A value in one line, which cannot fail."""
     kind = type(value)
@@ -328,17 +287,6 @@ def is_scalar(value: Any) -> bool:
 def is_flat(value: Any) -> bool:
     """Whether a list holds plain numbers, texts and None alone."""
     return _SCALARS.issuperset(map(type, value))
-
-
-def _short_line(value: Any) -> str | None:
-    """A flat list in one line, or None for one that is too long for it."""
-    try:
-        words = [item if type(item) is str else str(item) for item in value]
-    except ValueError:  # An integer may have more digits than Python tells.
-        return None
-    if sum(map(len, words)) + 2 * len(words) > MAX_LINE:
-        return None
-    return f"[{', '.join(map(mask_text, words))}]"
 
 
 def is_plain(value: Any, repeats: Repeats | None = None) -> bool:

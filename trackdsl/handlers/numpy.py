@@ -12,12 +12,18 @@ from typing import Any
 
 from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
+from trackdsl.handlers._line import digest_of, line_of
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
 from trackdsl.handlers.json import Json, is_plain, is_scalar, write_json
 from trackdsl.handlers.scalars import duration_text
 
 #: Bytes of a piece that is copied: it stays in the processor's cache until it is hashed.
 PIECE = 1 << 19
+#: An array of one dimension and so many values is shown whole.
+_MAX_SHOWN = 20
+#: Of an array of more bytes than this, so many values go into its short digest.
+_MAX_DIGESTED = 1 << 18
+_SAMPLE = 4096
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": None}
 
 
@@ -52,8 +58,11 @@ class _Array(Handler):
         kind = type(value)
         if value.shape == () and value.dtype.kind in "biufU" and kind.__name__ == "ndarray":
             return scalar.summary(value)
+        if kind.__name__ == "ndarray" and value.ndim == 1 and value.size <= _MAX_SHOWN and value.dtype.kind in "biufU":
+            return line_of(_plain_items(value))[0]
         name = kind.__qualname__ if kind.__module__.partition(".")[0] == "numpy" else class_name(value)
-        return one_line(f"{name} {name_of_dtype(value.dtype)} {value.shape}")
+        digest = f", digest {short_digest(value)}" if kind.__name__ == "ndarray" and not _is_on_disk(value) else ""
+        return one_line(f"{name} {name_of_dtype(value.dtype)} {value.shape}{digest}")
 
     def write(self, value: Any, path: Path) -> None:
         import numpy as np
@@ -133,6 +142,44 @@ def _records(array: Any, names: tuple[str, ...]) -> Any:
     if array.ndim:
         return [_records(part, names) for part in array]
     return {name: array[name][()] for name in names}
+
+
+def short_digest(array: Any) -> str:
+    """Eight digits that are the same in every process for the same array; of a sample of one that is large."""
+    import numpy as np
+    import xxhash
+
+    digest = xxhash.xxh3_64(f"{array.dtype} {array.shape}".encode())
+    if array.nbytes > _MAX_DIGESTED:
+        # Steps of this size, which is a multiple of nearly nothing, come to all rows and columns.
+        places = np.arange(_SAMPLE, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) % np.uint64(array.size)
+        ends = np.concatenate([np.arange(_SAMPLE // 8), np.arange(array.size - _SAMPLE // 8, array.size)])
+        places = np.concatenate([places.astype(np.int64), ends[(ends >= 0) & (ends < array.size)]])
+        array = array[np.unravel_index(places, array.shape)]
+    if array.dtype.hasobject or array.dtype.names or array.dtype.kind == "T":
+        return digest_of([digest.hexdigest(), array.ravel()[:_SAMPLE].tolist()])
+    if array.dtype.kind in "fc" and np.finfo(array.dtype).nmant == 63:  # Some bytes of such a number may be anything.
+        array = array.astype("f8" if array.dtype.kind == "f" else "c16")
+    digest.update(array.tobytes())
+    return digest.hexdigest()[:8]
+
+
+def _plain_items(array: Any) -> list[Any]:
+    """The values of an array; numbers of few bits with as many digits as tell them apart, as NumPy prints them."""
+    if array.dtype.kind == "f" and array.dtype.itemsize < 8:
+        return [float(str(value)) for value in array]
+    return array.tolist()  # type: ignore[no-any-return]
+
+
+def _is_on_disk(array: Any) -> bool:
+    """Whether an array is read from a file as it is used."""
+    import numpy as np
+
+    for _ in range(10):
+        if isinstance(array, np.memmap):
+            return True
+        array = getattr(array, "base", None)
+    return False
 
 
 def arrays_profile(arrays: Mapping[str | None, Any]) -> DatasetProfile:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from trackdsl._secrets import MASK, mask_text, remember
+from trackdsl.handlers._line import (
+    MAX_DIGESTED,
+    MAX_ITEMS,
+    MAX_LINE,
+    digest_of,
+    flat_line,
+    line_of,
+    summary_of_member,
+)
 from trackdsl.handlers._registry import Scalar, class_name
-from trackdsl.handlers.json import MAX_LIST, is_scalar
+from trackdsl.handlers.json import MAX_LIST
 from trackdsl.handlers.pickled import Pickled
 
-_MAX_ITEMS = 100
+_NUMBERS = frozenset([int, float])
 
 
 class _Shown(Pickled):
+    is_text = True
+
     def content(self, value: Any) -> Any:
         return self.summary(value)
 
@@ -38,18 +50,18 @@ class _Missing(_Shown):
 
 
 class _Member(Pickled):
+    is_text = True
+
     def content(self, value: Any) -> Any:
-        """The value of what is a text or a number besides; else the class and the name."""
-        if issubclass(type(value), (str, int, float)):
-            return value.value
-        return str(value) if value.name is None else f"{type(value).__name__}.{value.name}"
+        return summary_of_member(value)
 
     def summary(self, value: Any) -> Scalar:
-        # A flag of no members has no name.
-        return f"{type(value).__name__}({value.value})" if value.name is None else str(value.name)
+        return summary_of_member(value)
 
 
 class _Moment(Pickled):
+    is_text = True
+
     def content(self, value: Any) -> Any:
         return None if value != value else self.summary(value)
 
@@ -78,7 +90,7 @@ class _Secret(Pickled):
 
 
 class _Group(Pickled):
-    """Sets: the items in a stable order where they are plain."""
+    """Sets: as lists, in an order that is the same in every process."""
 
     def content(self, value: Any) -> Any:
         """The items by size, or where they have none, by their text."""
@@ -88,9 +100,27 @@ class _Group(Pickled):
             return sorted(value, key=str)
 
     def summary(self, value: Any) -> Scalar:
-        if len(value) > _MAX_ITEMS or not all(is_scalar(item) for item in value):
+        if len(value) > MAX_DIGESTED:
             return f"{type(value).__name__} of {len(value)}"
-        return "[" + ", ".join(mask_text(str(item)) for item in sorted(value, key=str)) + "]"
+        kinds = set(map(type, value))
+        if kinds <= _NUMBERS or kinds == {str}:
+            items = sorted(value)
+            return flat_line(items) if len(items) <= MAX_ITEMS else self._long(value, items)
+        texts = sorted(line_of(item)[0] for item in value)
+        line = f"[{', '.join(texts)}]"
+        return line if len(value) <= MAX_ITEMS and len(line) <= MAX_LINE else self._long(value, texts)
+
+    def _long(self, value: Any, items: list[Any]) -> str:
+        return f"{type(value).__name__} of {len(value)}, digest {digest_of(items)}"
+
+
+class _Pattern(Pickled):
+    is_text = True
+
+    def summary(self, value: Any) -> Scalar:
+        pattern = value.pattern if isinstance(value.pattern, str) else value.pattern.decode("latin-1")
+        flags = value.flags & ~re.UNICODE
+        return mask_text(f"re.compile({pattern!r}{f', {int(flags)}' if flags else ''})")
 
 
 def duration_text(value: Any) -> str:
@@ -115,3 +145,4 @@ member = _Member()
 moment = _Moment()
 secret = _Secret()
 group = _Group()
+pattern = _Pattern()

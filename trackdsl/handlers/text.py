@@ -13,6 +13,7 @@ class Text(Handler):
     """Text, and what is written as its text."""
 
     suffix = ".txt"
+    is_text = True
     suffixes = (".html", ".md", ".csv", ".json", ".yaml", ".yml", ".log", ".xml", ".svg", ".sql", ".py")
 
     def content(self, value: Any) -> Any:

@@ -15,7 +15,7 @@ from trackdsl import _context, _lifecycle, _roots
 from trackdsl._events import Metrics
 from trackdsl._record import encode_safely, guarded
 from trackdsl._run import AdoptedRun, Run
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 from trackdsl.errors import OptionError, logger
 from trackdsl.integrations import _torch_hooks
 from trackdsl.integrations._torch_description import architecture_of, described, inner_of
@@ -65,7 +65,7 @@ class Watch:
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._every = every
         self._gradients = gradients
-        self._name = None if name is None else mask_text(str(name))
+        self._name = None if name is None else mask_name(str(name))
         self._seen: dict[int, _Stepping] = {}
         self._held: list[tuple[int, int, dict[str, Any]]] = []
         self._lock = threading.RLock()

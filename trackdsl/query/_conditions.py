@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trackdsl._flatten import recorded_value
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import QueryError
 from trackdsl.query import _attributes
@@ -213,14 +214,13 @@ def _checked_value(word: str, operator: str, value: Any) -> Any:
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
             raise QueryError(f"{word} takes a list of values, not {value!r}.", argument=word)
         return tuple(_checked_value(word, "eq", one) for one in value)
-    if not isinstance(value, (str, bool, int, float)) and value is not None and hasattr(value, "item"):
-        value = value.item()  # NumPy's numbers.
     if _attributes.is_time(value):
         return value
+    value = recorded_value(value)
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise QueryError(
-            f"{word}: runs can be compared with numbers, text, True, False and None, not with a "
-            f"{type(value).__name__}.",
+            f"{word}: runs can be compared with numbers, text, True, False, None and what is one parameter, such as a "
+            f"list; a {type(value).__name__} is several, or none.",
             argument=word,
         )
     if operator in _TEXT_ONLY and not isinstance(value, str):
