@@ -626,7 +626,7 @@ def test_captured() -> None:
 
 
 def test_last_run_goes_on(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest root of a program goes on by its handle, as often as one likes; where nothing is recorded, nothing does."""
+    """The newest root of a program goes on by its handle, as often as one likes; a handle of no run does nothing."""
     with experiment(run_name="train"), stage("epoch"):
         pass
     for _ in range(2):

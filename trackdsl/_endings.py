@@ -1,45 +1,184 @@
-"""How a program ends, as far as it can be told from inside: by an exception, or by `sys.exit`."""
+"""How a program ends, as far as it can be told from inside: by an exception, by `sys.exit` or by `os._exit`."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, NoReturn
+
+from trackdsl.errors import report, told
 
 
 class ExitWatch:
-    """`sys.exit` while a session is open: at the end of a program Python tells nobody the exit code.
+    """`sys.exit` and `os._exit` while a session is open.
+
+    At the end of a program Python tells nobody the exit code; and a process that ends by `os._exit`, as every forked
+    child of `multiprocessing` does, runs nothing more.
+
+    Args:
+        at_once: called where the process is about to end without `atexit`, with what ends it, None if it ends well.
 
     Attributes:
         error: with what the program was last to be ended, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: Callable[[BaseException | None], None]) -> None:
         self.error: SystemExit | None = None
+        self._at_once = at_once
         self._original: Any = None
         self._taken: Any = None
 
     def take(self) -> None:
-        """Take its place, once."""
+        """Take their places, once."""
         if self._original is not None:
             return
-        self.error, self._original = None, sys.exit
-        original = sys.exit
+        self.error, self._original = None, (sys.exit, os._exit)
+        self._taken = self._exit_of(sys.exit), self._exit_at_once_of(os._exit)
+        sys.exit, os._exit = self._taken
 
+    def put_back(self) -> None:
+        """Leave them as they were, unless somebody else has taken one since."""
+        if self._original is None:
+            return
+        if sys.exit is self._taken[0]:
+            sys.exit = self._original[0]
+        if os._exit is self._taken[1]:
+            os._exit = self._original[1]
+        self._original = self._taken = None
+
+    def _exit_of(self, original: Callable[..., NoReturn]) -> Any:
         @functools.wraps(original)
         def exit(status: Any = None, /) -> NoReturn:  # noqa: A001 - its name
             if threading.current_thread() is threading.main_thread():
                 self.error = SystemExit(status)
             original(status)
 
-        self._taken = exit
-        sys.exit = exit
+        return exit
+
+    def _exit_at_once_of(self, original: Callable[..., NoReturn]) -> Any:
+        @functools.wraps(original)
+        def _exit(status: int) -> NoReturn:
+            try:
+                self._at_once(SystemExit(status) if status else None)
+            except BaseException as error:
+                report("exit", f"trackdsl cannot end what is open where the process exits: {told(error)}")
+            finally:
+                original(status)
+
+        return _exit
+
+
+#: The process whose end is watched, as a child of `multiprocessing`.
+_watched = 0
+#: That of the note of the end of a journal is lower; see `_target`.
+_BEFORE_THE_JOURNAL = -900
+
+
+def watch_child(at_end: Callable[[], None], task_failed: Callable[[BaseException], None]) -> None:
+    """Take note of the end of a child of `multiprocessing`, which goes without `atexit`; once.
+
+    Args:
+        at_end: called at its end, while what ends it is the exception that is being handled.
+        task_failed: called with what the task of a pool raises: it goes to the parent, and the worker goes on.
+    """
+    global _watched
+    processes = sys.modules.get("multiprocessing.process")
+    if _watched == os.getpid() or processes is None or processes.parent_process() is None:
+        return
+    wrapped, _watched = bool(_watched), os.getpid()
+    from multiprocessing.util import Finalize
+
+    Finalize(None, at_end, exitpriority=_BEFORE_THE_JOURNAL)
+    if wrapped:  # By the process that this one was forked from.
+        return
+    for module, name in _RAISED:
+        kind = getattr(sys.modules.get(module), name, None)
+        if kind is not None:
+            kind.__init__ = _telling(kind.__init__, task_failed)
+
+
+#: What pools send their exceptions in.
+_RAISED = (
+    ("multiprocessing.pool", "ExceptionWithTraceback"),
+    ("concurrent.futures.process", "_ExceptionWithTraceback"),
+)
+
+
+def _telling(original: Callable[..., None], task_failed: Callable[[BaseException], None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, error: BaseException, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it stands in for that
+        task_failed(error)
+        original(self, error, *args, **kwargs)
+
+    return __init__
+
+
+class Mended:
+    """The last exception that has ended a statement or a cell, if others have run since: then it ends nothing.
+
+    IPython tells of each cell. The plain REPL shows a prompt before each statement, by `str(sys.ps1)`.
+    """
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+        self._shown: BaseException | None = None
+        self._shell: Any = None
+
+    def watch(self) -> None:
+        """Begin to take note, where there is a prompt; once."""
+        ipython = sys.modules.get("IPython")
+        shell = None if ipython is None else ipython.get_ipython()
+        if shell is not None:
+            if shell is not self._shell:
+                self._shell = shell
+                shell.events.register("post_run_cell", self._after_cell)
+            return
+        prompt = getattr(sys, "ps1", None)
+        # The newer REPL of Python asks for its prompt as often as it draws it.
+        if type(prompt) is str and "_pyrepl" not in sys.modules:
+            self._shown = last_uncaught()
+            sys.ps1 = _Prompt(prompt)
+            sys.ps1.shown = self._before_statement
 
     def put_back(self) -> None:
-        """Leave it as it was, unless somebody else has taken it since."""
-        if self._original is not None and sys.exit is self._taken:
-            sys.exit, self._original = self._original, None
+        """Take note no more."""
+        if self._shell is not None:
+            with contextlib.suppress(ValueError):  # Somebody has taken all callbacks away.
+                self._shell.events.unregister("post_run_cell", self._after_cell)
+        if type(getattr(sys, "ps1", None)) is _Prompt:
+            sys.ps1 = str.__str__(sys.ps1)
+        self._shell = self._error = self._shown = None
+
+    def holds(self, error: BaseException) -> bool:
+        """Whether something has run since an exception."""
+        return error is self._error
+
+    def _after_cell(self, result: Any) -> None:
+        leaves = getattr(self._shell, "exit_now", False) or not getattr(self._shell, "keep_running", True)
+        if result.success and not leaves:
+            self._error = last_uncaught()
+
+    def _before_statement(self) -> None:
+        error = last_uncaught()
+        if error is self._shown:
+            self._error = error
+        self._shown = error
+
+
+class _Prompt(str):
+    """A prompt that is as it was, and says when it is shown."""
+
+    __slots__ = ("shown",)
+
+    shown: Callable[[], None]
+
+    def __str__(self) -> str:
+        self.shown()
+        return super().__str__()
 
 
 def last_uncaught() -> BaseException | None:

@@ -15,6 +15,8 @@ FINISHED = "FINISHED"
 FAILED = "FAILED"
 KILLED = "KILLED"
 
+STATUSES = (FINISHED, FAILED, KILLED)
+
 _MAX_FRAMES = 100
 _MAX_MESSAGE = 4000
 #: Masking takes time in the program, and an event has a largest size.

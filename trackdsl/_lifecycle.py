@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from trackdsl import _artifacts, _context, _failure, settings
+from trackdsl import _artifacts, _context, _failure, _run, settings
 from trackdsl._events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Rank, Scalar
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
 from trackdsl._run import AdoptedRun, ContinuedRun, Run, adoption_of
 from trackdsl._target import WATCH, Target
-from trackdsl.errors import logger, told
+from trackdsl.errors import logger, report, told
 
 _now = time.time_ns
 #: The root run that this program has begun last.
@@ -146,6 +146,7 @@ def _after_fork() -> None:
     """A child tells its own journal: nobody could find these by tag once the parent's is gone."""
     _adopted.clear()
     going_on.clear()
+    _said.clear()
     scope, inherited = _context.current(), set()
     while scope is not None:
         if adoption_of(scope.run) is not None:
@@ -168,6 +169,36 @@ before_end: dict[bytes, list[Callable[[], object]]] = {}
 _unended: list[tuple[Run, str, int]] = []
 
 
+#: How runs that are open are to end where no exception ends them, by their ids; None for those that have ended.
+_said: dict[bytes, str | None] = {}
+
+
+def say_end(run: Run, status: str) -> None:
+    """Have a run end with a status, where it ends by itself and without an exception."""
+    known = status in _failure.STATUSES and run._id in run._target.open_runs
+    if known and _said.get(run._id, "") is not None:
+        _said[run._id] = status
+
+
+def _end_early(run: Run, status: str) -> None:
+    """See `Run.end`."""
+    if isinstance(run, AdoptedRun) or not begins_with(run._id, prefix()):
+        report(
+            "end",
+            f"run.end({status!r}) has no effect on {run.path!r}: a run is ended by the program that has begun it"
+            + (", this one by mlflow.end_run." if isinstance(run, AdoptedRun) else "."),
+            key=run.id,
+        )
+        return
+    if run._id in run._target.open_runs:
+        _said[run._id] = None
+    _do_before_end(run)
+    _append_end(run, status, _now(), None)
+
+
+_run.end_early = _end_early
+
+
 def close_run(run: Run, error: BaseException | None) -> None:
     """End a run, truthfully. A forked child leaves a run that it inherited open: it ends when the parent ends it."""
     if not begins_with(run._id, prefix()):
@@ -175,6 +206,11 @@ def close_run(run: Run, error: BaseException | None) -> None:
     if before_end:
         _do_before_end(run)
     status, failure = _failure.FINISHED, None
+    if _said:
+        said = _said.pop(run._id, status)
+        if said is None:
+            return
+        status = said
     try:
         if error is not None:
             status = _failure.FAILED

@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
 from trackdsl._events import Model, Tags, encode
+from trackdsl._failure import FINISHED, STATUSES
 from trackdsl._ids import begins_with, prefix
 from trackdsl._record import (
     NOT_GIVEN,
@@ -29,6 +30,7 @@ from trackdsl._record import (
     tags_of,
 )
 from trackdsl._secrets import mask_text
+from trackdsl._suggest import suggestion_for
 from trackdsl._target import Target
 from trackdsl.errors import OptionError, RunNotReady, report
 from trackdsl.handlers._registry import class_name
@@ -469,6 +471,27 @@ class Run:
             )
         return RecordedModel(self, name, recorded)
 
+    def end(self, status: str = FINISHED, reason: str | None = None) -> None:
+        """End the run now, with a status of your choice; the block, call or session that it is of ends it no more.
+
+        What is recorded on it afterwards still goes to it. A later call of this sets another status.
+
+        Args:
+            status: `FINISHED`, `FAILED` or `KILLED`.
+            reason: why, in a sentence: the tag `trackdsl.ended`.
+
+        Raises:
+            OptionError: there is no such status.
+
+        Example:
+            >>> run.end("FAILED", "the loss diverged")  # doctest: +SKIP
+        """
+        status = checked_status(status, "end()")
+        with guarded("end", self):
+            if reason is not None:
+                append_tags(self, tags_of([(ENDED, reason)]))
+            end_early(self, status)
+
     def _add_params(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         flat = params_of(pairs)
         append_params(self, _artifacts.keep_long(self, flat.values))
@@ -505,6 +528,30 @@ def _only(option: str, value: Any, other: str, also: Any) -> Any:
         given = f"{option}={value!r} and {other}={also!r}" if value is not None else f"{option}= and {other}="
         raise OptionError(f"{given} are names of the same: give one of them.", option=other)
     return also if value is None else value
+
+
+def checked_status(status: Any, called: str) -> str:
+    """A status that a run can end with.
+
+    Raises:
+        OptionError: it is none.
+    """
+    name = status.upper() if isinstance(status, str) else ""
+    if name not in STATUSES:
+        hint = suggestion_for(name, STATUSES)
+        message = f"{called} takes {', '.join(STATUSES)} as a status, not {status!r}{hint.text}"
+        raise OptionError(message, option="status", suggestion=hint.name)
+    return name
+
+
+def _no_end(_run: Run, _status: str) -> None: ...
+
+
+#: Ends a run before the block, call or session that it is of. The module that ends runs, which needs this one, puts it
+#: here.
+end_early: Callable[[Run, str], None] = _no_end
+#: The tag that says why a run has ended as it did.
+ENDED = "trackdsl.ended"
 
 
 class AdoptedRun(Run):
@@ -600,7 +647,7 @@ def _record_no_model(_self: Run, _model: Any, name: str, **_options: Any) -> Rec
     return unrecorded(name, "tracking is switched off")
 
 
-for _name in [name for name in vars(Run) if name.startswith(("log_", "set_"))]:
+for _name in [name for name in vars(Run) if name.startswith(("log_", "set_", "end"))]:
     setattr(_NullRun, _name, _record_no_model if _name == "log_model" else _record_nothing)
 
 NULL_RUN: Run = _NullRun(bytes(16), "disabled", None, "disabled", None, Target("disabled", "/", deliver=False))

@@ -12,17 +12,19 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType, TracebackType
 from typing import Any, Literal
 
 from trackdsl import _context, _roots, settings
 from trackdsl._call import close_scope, open_scope
 from trackdsl._configure import configure
 from trackdsl._context import Scope
-from trackdsl._endings import ExitWatch, last_uncaught
+from trackdsl._endings import ExitWatch, Mended, last_uncaught, watch_child
+from trackdsl._failure import FINISHED, status_of
 from trackdsl._options import Options
 from trackdsl._quiet import quiet
 from trackdsl._record import fault
-from trackdsl._run import NULL_RUN, Run
+from trackdsl._run import NULL_RUN, Run, checked_status
 from trackdsl._secrets import mask_name
 from trackdsl._session_choices import Choice, SessionSettings, checked, choose, told_by
 from trackdsl._state import state
@@ -37,6 +39,7 @@ from trackdsl.errors import (
 )
 
 _OFFLINE = ("raise", "spool")
+_PACKAGE = os.path.dirname(__file__) + os.sep
 #: What settings say to the whole program, and not of a run.
 _PROGRAM = tuple(name for name in settings.NAMES if name not in ("tracking_uri", "experiment_name"))
 
@@ -57,6 +60,7 @@ class _Session:
         self.ended = False
         self._pid = os.getpid()
         self.place = _place()
+        self._began_in = _caller()
         self._handled = id(sys.exc_info()[1])
         self._last = id(last_uncaught())
 
@@ -72,22 +76,42 @@ class _Session:
         if threading.main_thread().is_alive():
             return None
         error = last_uncaught()
-        return error if error is not None and id(error) != self._last else _exit.error
+        if error is None or id(error) == self._last or _mended.holds(error):
+            return _exit.error
+        return error
 
-    def end(self, error: BaseException | None) -> None:
+    def began_in(self, trace: TracebackType | None) -> bool:
+        """Whether it was started by a function that an exception has ended, by its traceback."""
+        while trace is not None:
+            if (id(trace.tb_frame), trace.tb_frame.f_code) == self._began_in:
+                return True
+            trace = trace.tb_next
+        return False
+
+    def end(self, error: BaseException | None, status: str | None = None, reason: str | None = None) -> None:
         """End its run, and take it out of the scopes, also from within others."""
         self.ended = True
         with contextlib.suppress(ValueError):
             _open.remove(self)
         if not _open:
             _exit.put_back()
+            _mended.put_back()
         if self.scope is not None:
             _context.take_out(self.scope)
+            if status is not None:
+                self.scope.run.end(status, reason)
             close_scope(self.scope, error)
             self.scope.owner = self  # Other contexts may have it as theirs still.
 
 
-_exit = ExitWatch()
+def _end_at_once(error: BaseException | None) -> None:
+    """End the sessions of a process that runs nothing more, such as a forked child."""
+    for session in reversed(_open[:]):
+        session.end(error)
+
+
+_exit = ExitWatch(_end_at_once)
+_mended = Mended()
 #: The sessions of this process that are open, the latest last.
 _open: list[_Session] = []
 
@@ -162,17 +186,28 @@ def start_logging(
         return _begin(options, choice.run_name)
 
 
-def stop_logging() -> None:
+def stop_logging(*, status: str | None = None, reason: str | None = None) -> None:
     """End the session that was started last here; where there is none, nothing happens.
 
     In a `finally`, or in an `atexit` function of a program that crashes, the run is `FAILED`.
 
+    Args:
+        status: how it is to end, whatever happened: `FINISHED`, `FAILED` or `KILLED`.
+        reason: why, in a sentence: the tag `trackdsl.ended`.
+
+    Raises:
+        OptionError: there is no such status.
+
     Example:
-        >>> stop_logging()
+        >>> stop_logging(status="FAILED", reason="the loss diverged")
     """
+    status = None if status is None else checked_status(status, "stop_logging(status=...)")
     session = _current()
     if session is not None:
-        session.end(session.what_ends_it())
+        error = session.what_ends_it()
+        if reason is not None and status is None:
+            status = FINISHED if error is None else status_of(error)
+        session.end(error, status, reason)
     _leave_ended()
 
 
@@ -187,6 +222,8 @@ def _begin(options: Options, name: str) -> Run:
         fault("starting a session", error)
         return NULL_RUN
     _exit.take()
+    _mended.watch()
+    watch_child(_at_exit, _task_failed)
     _open.append(session)
     return session.scope.run
 
@@ -288,6 +325,14 @@ def _place() -> tuple[int, int]:
     return threading.get_ident(), 0 if task is None or _runs_cells(task) else id(task)
 
 
+def _caller() -> tuple[int, CodeType]:
+    """The frame that called into this package, and its code: alive frames are told apart by these."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return id(frame), frame.f_code
+
+
 def _runs_cells(task: Any) -> bool:
     """Whether a task is one of a Jupyter kernel's, or of IPython's, which run one cell after the other."""
     code = getattr(task.get_coro(), "cr_code", None)
@@ -310,9 +355,16 @@ def _at_exit() -> None:
         session.end(session.what_ends_it())
 
 
+def _task_failed(error: BaseException) -> None:
+    """End the sessions that the task of a pool has begun, and left open by an exception."""
+    for session in [each for each in reversed(_open) if each.began_in(error.__traceback__)]:
+        session.end(error)
+
+
 def _after_fork() -> None:
     """What the parent has started it ends itself."""
     _open.clear()
+    _exit.put_back()
 
 
 _roots.scope_of_session = _scope_of_only

@@ -15,6 +15,7 @@ from mlflow.entities import Param
 from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 from mlflow.exceptions import MlflowException
 
+from trackdsl._lifecycle import say_end
 from trackdsl._record import append_tags, clean_tags
 from trackdsl._run import Run
 from trackdsl.mlflow_bridge._stand_in import stand_in
@@ -38,8 +39,8 @@ def is_watched(run_id: str) -> bool:
 
 
 def take_over() -> None:
-    """Put ours in the place of the two methods that all of MLflow writes parameters with."""
-    for name, make in (("log_batch", _log_batch), ("log_param", _log_param)):
+    """Put ours in the place of the methods that all of MLflow writes parameters with, and of that which ends a run."""
+    for name, make in (("log_batch", _log_batch), ("log_param", _log_param), ("set_terminated", _set_terminated)):
         original = getattr(mlflow.MlflowClient, name)
         setattr(mlflow.MlflowClient, name, stand_in(original, make(original)))
 
@@ -82,6 +83,20 @@ def _log_param(original: Callable[..., Any]) -> Callable[..., Any]:
         return _write_first(run, given, [Param(given["key"], str(given["value"]))], write)
 
     return log_param
+
+
+def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
+    bind = inspect.signature(original).bind
+
+    def set_terminated(*args: Any, **kwargs: Any) -> Any:
+        if _watched:
+            given = bind(*args, **kwargs).arguments
+            run = _watched.get(given["run_id"])
+            if run is not None:  # It ends once more, with its scope: as it was told here.
+                say_end(run, given.get("status") or "FINISHED")
+        return original(*args, **kwargs)
+
+    return set_terminated
 
 
 def _write_first(run: Run, given: dict[str, Any], params: list[Param], write: Callable[[list[Param]], Any]) -> Any:

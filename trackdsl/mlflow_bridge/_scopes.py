@@ -11,7 +11,7 @@ import mlflow
 
 from trackdsl import _context
 from trackdsl._context import Scope
-from trackdsl._lifecycle import adopt_run
+from trackdsl._lifecycle import adopt_run, say_end
 from trackdsl._run import AdoptedRun, Run
 from trackdsl.errors import TrackdslError, report, told
 from trackdsl.mlflow_bridge._private import ActiveStack, is_shown, showing
@@ -296,6 +296,8 @@ def finish(user: UserRun, *args: Any, **kwargs: Any) -> None:
         if not user.ours and user.pid == os.getpid():
             with showing([user]):
                 end_run(*args, **kwargs)
+        elif user.ours:
+            say_end(user.run, str(args[0] if args else kwargs.get("status", "FINISHED")))
     finally:
         forget(user)
 

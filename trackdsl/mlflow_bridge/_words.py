@@ -12,6 +12,8 @@ from typing import Any
 import mlflow
 
 from trackdsl import _context
+from trackdsl._lifecycle import say_end
+from trackdsl._run import Run
 from trackdsl.errors import report, told
 from trackdsl.mlflow_bridge import _children, _inputs, _own_writes, _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
@@ -156,6 +158,7 @@ def _stack_for(place: Place, given: dict[str, Any]) -> Stack | None:
 
 def _end_run(original: Function) -> Function:
     _scopes.end_run = original
+    signature = inspect.signature(original)
 
     def end_run(*args: Any, **kwargs: Any) -> Any:
         place = here()
@@ -168,9 +171,16 @@ def _end_run(original: Function) -> Function:
             finish(place.users[-1], *args, **kwargs)
         elif place.entry is not None:
             place.entry.vain_ends += 1
+            _keep_status(place.entry.run, signature.bind(*args, **kwargs).arguments.get("status"))
         return None
 
     return end_run
+
+
+def _keep_status(run: Run, status: Any) -> None:
+    """The run of a scope ends where its scope does, and as plain MLflow was told to end it, unless that is well."""
+    if status in ("FAILED", "KILLED"):
+        say_end(run, status)
 
 
 def _set_experiment(original: Function) -> Function:
