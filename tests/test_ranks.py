@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from trackdsl import _launch, experiment, stage
 from trackdsl.errors import OptionError, SettingsError
 from trackdsl.testing import capture_runs
 
-from .conftest import StartProgram, all_runs, sync
+from .conftest import StartProgram, all_runs, free_port, sync
 from .drawn_processes import FAULT, Machine, Process
 from .memory_store import Held, MemoryStore
 from .test_foreign_runs import no_pauses as no_pauses
@@ -200,6 +201,118 @@ def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) 
         assert [by_path["pipeline/rank-1"].data.tags[f"trackdsl.{name}"] for name in names] == [*"1120"]
     alone = Counter(run.data.tags["trackdsl.path"] for run in runs if launch_of(run) is None)
     assert alone == {"pipeline": 2, "pipeline/load": 2}
+
+
+MAIN = """
+    import os, sys, tempfile, multiprocessing, subprocess
+    import mlflow, numpy as np
+    import trackdsl
+    from trackdsl import current_run, experiment, log_metric, log_table, log_text, stage, steps, track_returns
+
+    @stage
+    @track_returns("model", "score")
+    def fit(data):
+        log_text("text", "notes.txt")
+        log_table({"a": [1]}, "t.json")
+        current_run().log_input(data, name="d")
+        return {"weights": data}, 0.5
+
+    def child(context):
+        with trackdsl.attach(context), stage("child"):
+            log_metric("inner", 1)
+
+    if __name__ == "__main__":
+        mlflow.set_tracking_uri(sys.argv[1])
+        with experiment("e", run_name="main") as run:
+            for i in steps(range(2)):
+                run.log_metric("loss", i)
+            model, score = fit(np.ones(3))
+            mlflow.log_metric("plain", 1.0)  # Waits longer for the run than `run_id` does.
+            assert len(run.run_id) == 32
+            assert run.url
+            mlflow.log_params({"p": 1})
+            mlflow.set_tag("t", "x")
+            mlflow.log_text("hello", "plain.txt")
+            with mlflow.start_run(run_name="nested", nested=True) as inner:
+                mlflow.log_metric("deep", 2.0)
+            client = mlflow.MlflowClient()
+            client.log_metric(run.run_id, "by_id", 3.0)
+            assert client.get_run(run.run_id).data.metrics["plain"] == 1.0
+            assert mlflow.active_run().info.run_id
+            process = multiprocessing.get_context("spawn").Process(target=child, args=(trackdsl.capture(),))
+            process.start()
+            process.join()
+            tool = "from trackdsl import stage\\nwith stage('tool'): pass"
+            subprocess.run([sys.executable, "-c", tool], check=True)
+        session = trackdsl.start_logging("session")
+        session.log_metric("m", 1)
+        trackdsl.stop_logging()
+        print("whole", score)
+"""
+
+
+@pytest.mark.slow
+def test_main_alone_records(start: StartProgram, sqlite_store: str) -> None:
+    """With `ranks="main"` rank 0 records as if it were alone; the same code works on the others, and leaves nothing."""
+    for rank in (1, 0):
+        program = start(MAIN, sqlite_store, **slurm(rank), TRACKDSL_RANKS="main", TRACKDSL_MODE="online")
+        code, out, err = program.finish()
+        assert (code, out.strip()) == (0, "whole 0.5"), err
+        assert sync().returncode == 0
+        found = Counter(run.info.run_name for run in all_runs())
+        assert found == ({} if rank else dict.fromkeys(["main", "fit", "nested", "child", "tool", "session"], 1))
+    assert next(run for run in all_runs() if run.info.run_name == "main").data.metrics["by_id"] == 3.0
+
+
+@pytest.mark.slow
+def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
+    """Each launch by torchrun has one root, each try of it after a failure one of its own."""
+    pytest.importorskip("torch")
+    program = """
+        import os, sys
+        import trackdsl
+
+        @trackdsl.experiment("ddp")
+        def train(what="", lr=0.1):
+            if what == "again" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+                raise ValueError("the first time")
+            if what != "sum":
+                return
+            import torch.distributed
+            torch.distributed.init_process_group("gloo")
+            value = torch.ones(1)
+            torch.distributed.all_reduce(value)
+            trackdsl.log_metric("sum", value.item())
+            torch.distributed.destroy_process_group()
+
+        train(*sys.argv[1:])
+    """
+    path = tmp_path / "train.py"
+    path.write_text(textwrap.dedent(program))
+    launch = """
+        import sys
+        from torch.distributed.run import main
+        main(sys.argv[1:])
+    """
+    port = str(free_port())
+    for what in ("sum", "", "again"):
+        code, _, err = start(
+            launch, "--nproc-per-node", "2", "--max-restarts", "1", "--master-port", port, str(path), what
+        ).finish(300)
+        assert code == 0, err
+    assert sync().returncode == 0
+    runs = sorted(all_runs(), key=lambda run: run.info.start_time)
+    found = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert [run.info.run_name for run in found] == ["train"] * 4
+    children = {run.info.run_id: [one for one in runs if one.data.tags.get("mlflow.parentRunId") == run.info.run_id]
+                for run in found}  # fmt: skip
+    for root in found:
+        ranks = children[root.info.run_id]
+        assert sorted(run.data.tags["trackdsl.rank"] for run in ranks) == ["0", "1"]
+        if root.data.params["what"] == "sum":
+            assert [run.data.metrics["sum"] for run in ranks] == [2.0, 2.0]
+    assert [run.info.status for run in found] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
+    assert [run.data.tags.get("trackdsl.attempt") for run in found] == [None, None, None, "2"]
 
 
 @pytest.mark.slow

@@ -128,6 +128,8 @@ def _is_here(carried: Carried) -> bool:
 
 def uri_of(carried: Carried) -> str:
     """The tracking URI, with the credentials that it had: from what this process, or this machine, knows of it."""
+    if carried.uri == _target.DISCARDED:
+        return carried.uri
     known = [target.uri for target in _target.targets()]
     with contextlib.suppress(SettingsError):  # A wrong one here is no matter: another machine says where to go.
         known.insert(0, settings.tracking_uri())

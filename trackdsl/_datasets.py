@@ -87,6 +87,8 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
     Returns:
         what names it; None where it is no data.
     """
+    if run._target.discards:
+        return
     told = _told_by_mlflow(value)
     if told is None:
         found = handler_for(type(value)).dataset(value)

@@ -80,6 +80,8 @@ def record_model(
     Returns:
         its event, or why it could not be recorded.
     """
+    if run._target.discards:
+        return "another process of the launch records, and this one does not"
     name = mask_name(name) or "model"
     try:
         path, relative = run._target.new_file("model")

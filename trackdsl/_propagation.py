@@ -281,7 +281,7 @@ def _fits(run: Run, carried: Carried) -> bool:
     if _target.overridden():
         return run._target is _target.target_for()
     # Otherwise it was made while a test has captured runs.
-    return not _is_of_others(run) and (run._target.delivers or carried.uri == _target.CAPTURED)
+    return not _is_of_others(run) and (run._target.delivers or carried.uri in _target.UNDELIVERED)
 
 
 def _foreign_run(carried: Carried) -> Run:

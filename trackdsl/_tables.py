@@ -41,6 +41,8 @@ def append_table(run: Run, data: Any, artifact_file: str) -> None:
         OptionError: the path is none that a table can have.
     """
     _check(artifact_file)
+    if run._target.discards:
+        return
     artifact_file = masked(artifact_file)
     try:
         place = fitted(artifact_file)

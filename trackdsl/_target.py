@@ -33,6 +33,7 @@ WATCH = 1_000_000_000
 CAPTURED = "trackdsl-capture:"
 #: The same where it is not kept at all.
 DISCARDED = "trackdsl-nowhere:"
+UNDELIVERED = (CAPTURED, DISCARDED)
 #: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
 _getcwd = os.getcwd
 _DELETED = "what was not delivered when the journal was deleted, in the middle of this run"

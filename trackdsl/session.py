@@ -248,7 +248,7 @@ def _check(choice: Choice, previous: _Session | None, offline: str) -> None:
     if overridden() or settings.mode() != "online":
         return
     target, experiment = _destination(choice, previous)
-    if target is None:
+    if target is None or target.discards:
         return
     from trackdsl._reachable import check  # It brings what programs without sessions need not wait for.
 

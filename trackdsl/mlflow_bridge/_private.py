@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import importlib
 import inspect
 import threading
@@ -166,6 +167,28 @@ def take_tracking_uri(uri: Callable[[], str | None]) -> None:
     variable = copy.copy(original)
     variable.__class__ = ScopedUri
     setattr(utils, name, variable)
+
+
+def take_store(store: Callable[[Any], Any]) -> None:
+    """Let MLflow's clients ask, each time, what they are to take for the store that they were made for.
+
+    Args:
+        store: is given that store.
+
+    Raises:
+        Moved: they find it in another way.
+    """
+    utils, name = _module("mlflow.tracking._tracking_service.utils"), "_get_store"
+    original = getattr(utils, name, None)
+    property_ = getattr(_module("mlflow.tracking._tracking_service.client").TrackingServiceClient, "store", None)
+    code = getattr(getattr(property_, "fget", None), "__code__", None)
+    if not callable(original) or code is None or name not in code.co_names:
+        raise Moved(f"mlflow.tracking._tracking_service.utils.{name}")
+
+    def get_store(*args: Any, **kwargs: Any) -> Any:
+        return store(original(*args, **kwargs))
+
+    setattr(utils, name, functools.wraps(original)(get_store))
 
 
 def take_active_experiment(here: Callable[[], str | None]) -> None:

@@ -91,7 +91,8 @@ class ScopeRun(mlflow.ActiveRun):
 
     def uri(self) -> str | None:
         """The tracking URI where MLflow can have it; None where it cannot."""
-        return self.run._target.uri if self._reason() is None else None
+        target = self.run._target
+        return None if target.discards or self._reason() is not None else target.uri
 
     def is_at(self, uri: str) -> bool:
         """Whether a tracking URI leads to the store of the run."""
@@ -99,6 +100,8 @@ class ScopeRun(mlflow.ActiveRun):
 
     def stands(self) -> bool:
         """Whether plain MLflow can be given this run. Where not, that is told, and MLflow does as without a scope."""
+        if self.run._target.discards:
+            return True
         if not self.can_be_had():
             return False
         here, target = mlflow.get_tracking_uri(), self.run._target
@@ -120,6 +123,10 @@ class ScopeRun(mlflow.ActiveRun):
 
     def resolve(self) -> bool:
         """Wait until the run exists at MLflow; False where it cannot be had in time."""
+        if self._ids is None and self.run._target.discards:
+            from trackdsl.mlflow_bridge._discarded import ids_of  # It brings SQLAlchemy.
+
+            self._ids = ids_of(self.run)
         if self._ids is None and not self._absent:
             try:
                 self._ids = wait_for(self.run)

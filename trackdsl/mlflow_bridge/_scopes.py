@@ -141,6 +141,16 @@ def uri() -> str | None:
         return None
 
 
+def store(real: Any) -> Any:
+    """What MLflow is to take for a store: the store itself, unless the run around is one that is not recorded."""
+    scope = _context.current()
+    if scope is None or not scope.run._target.discards:
+        return real
+    from trackdsl.mlflow_bridge._discarded import Discarding  # It brings SQLAlchemy.
+
+    return Discarding(real)
+
+
 def _report_fault(error: Exception) -> None:
     report("mlflow-bridge", f"trackdsl cannot lead a plain MLflow call to the run around it: {told(error)}")
 
@@ -152,7 +162,7 @@ def active_experiment() -> str | None:
     """
     try:
         place = _place()
-        if place is None or place.entry is None:
+        if place is None or place.entry is None or place.entry.run._target.discards:
             return None
         chosen = chosen_experiment()
         if chosen is not None:

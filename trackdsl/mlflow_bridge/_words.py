@@ -48,6 +48,7 @@ def take_over() -> None:
     for take in (
         _private.check_traces,
         functools.partial(_private.take_tracking_uri, _scopes.uri),
+        functools.partial(_private.take_store, _scopes.store),
         functools.partial(_private.take_sessions, _scopes.keys_here),
         functools.partial(_private.take_experiment_id, _scopes.active_experiment),
         functools.partial(_private.take_active_experiment, _scopes.active_experiment),

@@ -1,0 +1,107 @@
+"""Plain MLflow in the runs of processes that record nothing: it writes to a store that goes with the process.
+
+So every call works as on the process that records: runs exist, models are logged and can be loaded. What is not in that
+store is read from the real one, and experiments are made there, which are no records of a run.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import inspect
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from trackdsl._run import Run
+from trackdsl.mlflow_bridge._arrival import Ids
+
+_EXPERIMENT = "0"
+_READING = ("get_", "list_", "download_", "load_")
+#: What concerns more than a run.
+_OF_REAL = ("search_", "get_experiment", "create_experiment")
+
+_lock = threading.Lock()
+_store: SqlAlchemyStore | None = None
+#: Ids of runs in that store, by our ids.
+_made: dict[str, str] = {}
+
+
+def ids_of(run: Run) -> Ids:
+    """What MLflow calls a run that is discarded."""
+    with _lock:
+        if run.id not in _made:
+            now = time.time_ns() // 1_000_000
+            made = _own().create_run(_EXPERIMENT, "", now, [], run.name)  # type: ignore[no-untyped-call]
+            _made[run.id] = made.info.run_id
+        return Ids(_made[run.id], _EXPERIMENT)
+
+
+class Discarding:
+    """Stands in for a store of MLflow's.
+
+    Args:
+        real: the store.
+    """
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._real, name)
+        if not callable(real) or name.startswith(_OF_REAL):
+            return real
+        with _lock:
+            own = getattr(_own(), name, None)
+        return real if own is None else functools.partial(_call, name, own, real)
+
+
+def _call(name: str, own: Callable[..., Any], real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    call = inspect.signature(own).bind(*args, **kwargs)
+    for argument, value in call.arguments.items():
+        if argument == "experiment_id":
+            call.arguments[argument] = _EXPERIMENT
+        elif isinstance(value, str) and value in _made:
+            call.arguments[argument] = _made[value]
+    try:
+        return own(*call.args, **call.kwargs)
+    except MlflowException:
+        if name.startswith(_READING):
+            return real(*args, **kwargs)
+        raise
+
+
+def _own() -> SqlAlchemyStore:
+    global _store
+    if _store is None:
+        from trackdsl.delivery._empty_database import artifact_root, copy_empty
+
+        folder = tempfile.mkdtemp(prefix="trackdsl-")
+        atexit.register(_remove, folder, os.getpid())
+        copy_empty(os.path.join(folder, "mlflow.db"), artifact_root(folder))
+        uri = f"sqlite:///{folder}/mlflow.db"
+        _store = SqlAlchemyStore(uri, artifact_root(folder))  # type: ignore[no-untyped-call]
+    return _store
+
+
+def _remove(folder: str, pid: int) -> None:
+    if os.getpid() == pid:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    if _store is not None:
+        _store.engine.dispose(close=False)  # Connections are of one process.
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
