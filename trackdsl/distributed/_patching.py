@@ -19,6 +19,8 @@ from trackdsl.errors import report, told
 
 #: Makes of an original what stands in its place. A plain function: a proxy would cost more than all it does.
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
+#: Is given a module that has been imported.
+Hook = Callable[[ModuleType], None]
 
 
 class Patch(NamedTuple):
@@ -129,9 +131,11 @@ def _prepare() -> None:
     import wrapt
 
     from trackdsl import mlflow_bridge
-    from trackdsl.distributed._starters import patches
+    from trackdsl.distributed._starters import hooks, patches
 
     mlflow_bridge.install()
+    for name, hook in hooks().items():
+        wrapt.register_post_import_hook(hook, name)
     _patches.extend(patches())
     for name in dict.fromkeys(patch.module for patch in _patches):
         module = sys.modules.get(name)
@@ -156,7 +160,10 @@ def _find(module: ModuleType) -> list[_Place]:
     for patch in _patches:
         if patch.module == module.__name__:
             with contextlib.suppress(AttributeError, KeyError):
-                owner, attribute, _ = wrapt.resolve_path(module, patch.name)
+                found_in, attribute, _ = wrapt.resolve_path(module, patch.name)
+                # gevent puts a class of its own in the place of `Thread`, which inherits what is patched.
+                classes = getattr(found_in, "__mro__", ())
+                owner = next((each for each in classes if attribute in vars(each)), found_in)
                 place = _places[patch] = _made(patch, owner, attribute, vars(owner)[attribute])
                 found.append(place)
     return found

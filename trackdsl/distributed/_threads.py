@@ -104,8 +104,14 @@ def _start(original: Callable[..., None]) -> Callable[..., None]:
     def start(self: Thread, *args: Any, **kwargs: Any) -> None:
         scope = _current()
         # A thread that a pool starts serves other scopes later: it belongs to none.
-        if scope is None or sys._getframe(1).f_globals.get("__name__") in _POOLS or _serves(self):
+        if scope is None:
             return original(self, *args, **kwargs)
+        if sys._getframe(1).f_globals.get("__name__") in _POOLS or _serves(self):
+            try:
+                _enter(None)  # A greenlet that stands in for a thread begins in what is current.
+                return original(self, *args, **kwargs)
+            finally:
+                _enter(scope)
         body = ThreadBody(self, scope)
         vars(self)["run"] = body  # No `__setattr__` of its class has a say.
         try:

@@ -1,0 +1,92 @@
+"""Greenlets of gevent and eventlet: what runs there belongs to the scope that started it.
+
+A greenlet has a context of its own, which is empty when it begins. So it is given one with the scope in it, and with
+nothing else of the program's that it would not have otherwise.
+"""
+
+from __future__ import annotations
+
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from trackdsl import _context
+from trackdsl.distributed._patching import Patch
+from trackdsl.distributed._threads import InThread
+from trackdsl.errors import report, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+_current, _enter = _context.current, _context.enter
+
+
+def follow(greenlet: Any) -> None:
+    """Put a greenlet that has not begun into the current scope."""
+    scope = _current()
+    if scope is None:
+        return
+    try:
+        context = greenlet.gr_context or Context()
+        context.run(_enter, scope)
+        greenlet.gr_context = context
+    except Exception as error:  # Before 1.0 greenlets had no contexts; others' subclasses may do anything.
+        report("greenlets", f"trackdsl cannot follow greenlets to where they run: {told(error)}")
+
+
+def _follow_gevent(module: ModuleType) -> None:
+    """Be called for every greenlet of gevent's that is started: its class takes no patches."""
+    module.Greenlet.add_spawn_callback(follow)
+
+
+def _spawn_raw(original: Callable[..., Any]) -> Callable[..., Any]:
+    def spawn_raw(*args: Any, **kwargs: Any) -> Any:
+        greenlet = original(*args, **kwargs)
+        follow(greenlet)
+        return greenlet
+
+    return spawn_raw
+
+
+def _spawn_n(original: Callable[..., Any]) -> Callable[..., Any]:
+    def spawn_n(*args: Any, **kwargs: Any) -> Any:
+        timer, greenlet = original(*args, **kwargs)
+        follow(greenlet)
+        return timer, greenlet
+
+    return spawn_n
+
+
+def _make(original: Callable[..., None]) -> Callable[..., None]:
+    def make(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        follow(self)
+
+    return make
+
+
+def _in_native_thread(place: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Wrap what hands a function to a pool of threads, the argument at `place`."""
+
+    def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
+        def hand_over(*args: Any, **kwargs: Any) -> Any:
+            scope = _current()
+            if scope is not None and len(args) > place and callable(args[place]):
+                args = (*args[:place], InThread(args[place], scope), *args[place + 1 :])
+            return original(*args, **kwargs)
+
+        return hand_over
+
+    return wrapper
+
+
+PATCHES = [
+    Patch("gevent.hub", "spawn_raw", _spawn_raw),
+    Patch("gevent", "spawn_raw", _spawn_raw),
+    Patch("gevent.threadpool", "ThreadPool.spawn", _in_native_thread(1)),
+    Patch("eventlet.greenthread", "GreenThread.__init__", _make),
+    Patch("eventlet.greenthread", "_spawn_n", _spawn_n),
+    Patch("eventlet.tpool", "execute", _in_native_thread(0)),
+]
+#: What is done once, where a module is imported.
+HOOKS = {"gevent.greenlet": _follow_gevent}
