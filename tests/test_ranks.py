@@ -166,12 +166,15 @@ ENDS = [("", "", "FINISHED"), ("", "fail", "FAILED"), ("kill", "", "KILLED"), ("
 
 
 def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) -> None:
-    """Two tasks of a step of SLURM have one root, with the parameters and a status that is true of both."""
+    """Two tasks of a step of SLURM have one root, with the parameters and a status that is true of both.
+
+    With `separate` each has one of its own, with `main` the first one alone.
+    """
     programs = [
         start(PROGRAM, what, **slurm(rank, SLURM_JOB_ID=str(job)))
         for job, ends in enumerate(ENDS)
         for rank, what in ((1, ends[1]), (0, ends[0]))
-    ] + [start(PROGRAM, "separate", **slurm(rank), TRACKDSL_RANKS="separate") for rank in (0, 1)]
+    ] + [start(PROGRAM, how, **slurm(rank), TRACKDSL_RANKS=how) for how in ("separate", "main") for rank in (0, 1)]
     for program in programs:
         program.finish()
     assert sync().returncode == 0
@@ -200,7 +203,11 @@ def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) 
         names = ("rank", "local_rank", "world_size", "node")
         assert [by_path["pipeline/rank-1"].data.tags[f"trackdsl.{name}"] for name in names] == [*"1120"]
     alone = Counter(run.data.tags["trackdsl.path"] for run in runs if launch_of(run) is None)
-    assert alone == {"pipeline": 2, "pipeline/load": 2}
+    assert alone == {"pipeline": 3, "pipeline/load": 3}
+    assert Counter(run.data.params["what"] for run in runs if run.data.params.get("what") in ("separate", "main")) == {
+        "separate": 2,
+        "main": 1,
+    }
 
 
 MAIN = """

@@ -88,7 +88,7 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         what names it; None where it is no data.
     """
     if run._target.discards:
-        return
+        return None
     told = _told_by_mlflow(value)
     if told is None:
         found = handler_for(type(value)).dataset(value)
