@@ -82,8 +82,6 @@ def record_model(
     """
     if run._target.discards:
         return "another process of the launch records, and this one does not"
-    if run._target.discards:
-        return "another process of the launch records, and this one does not"
     name = mask_name(name) or "model"
     try:
         path, relative = run._target.new_file("model")
