@@ -14,7 +14,7 @@ from trackdsl._quiet import quiet
 from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
 from trackdsl.errors import told
 from trackdsl.handlers._line import MAX_ITEMS, name_of_key
-from trackdsl.handlers._registry import Stated, class_name, handler_for
+from trackdsl.handlers._registry import Handler, Stated, class_name, handler_for
 from trackdsl.handlers.json import MAX_LIST, Survey, is_flat, sequence, summary_of
 from trackdsl.handlers.references import loaded, used_model
 
@@ -106,11 +106,7 @@ class Flat:
                 return
             parts = handler.children(value)
             if parts is None:
-                values[key] = handler.summary(value)
-                if type(value) is Stated:
-                    self._state(key, value)
-                if handler.refers or loaded:
-                    self._add_model(value)
+                self._add_one(key, handler, value)
                 return
             parts = mask_entry(parts)
         except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
@@ -124,6 +120,13 @@ class Flat:
             self._cut(key, value, len(parts))
         else:
             self._add_parts(key, path, parts)
+
+    def _add_one(self, key: str, handler: Handler, value: Any) -> None:
+        self.values[key] = handler.summary(value)
+        if type(value) is Stated:
+            self._state(key, value)
+        if handler.refers or loaded:
+            self._add_model(value)
 
     def _add_model(self, value: Any) -> None:
         model = used_model(value)

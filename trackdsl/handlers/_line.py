@@ -171,10 +171,10 @@ class _Line:
             return
         if parts is not None:
             self._add_parts(value, parts, inside)
-        elif type(told) is not str:
+        elif not isinstance(told, str):
             self.put(_TEXTS.get(type(told), class_name)(told))
         else:
-            self.put(_quoted(told) if handler.is_text or told == MASK else told)
+            self.put(_quoted(told) if handler.is_text or told == MASK else str.__str__(told))
 
     def _add_items(self, value: Any, inside: tuple[int, ...]) -> None:
         if len(value) > MAX_ITEMS:
@@ -219,7 +219,7 @@ def _feed(put: Callable[[bytes], None], value: Any, most: int, opened: int, dept
             parts, told = _opened(value)
         except Exception:
             told = class_name(value)
-        put(_bytes_of([told]))
+        put(_bytes_of([str.__str__(told) if isinstance(told, str) else told]))
     if parts is None or depth > _MAX_DEPTH:
         return
     put(b"%d" % len(parts))

@@ -162,9 +162,25 @@ _by_name: dict[str, str | Handler] = {
     **dict.fromkeys(("pandas._libs.missing.NAType", "pandas.api.typing.NAType"), f"{_HERE}.scalars:missing"),
     **dict.fromkeys(
         ("builtins.type", "builtins.function", "builtins.method", "builtins.builtin_function_or_method",
-         "functools.partial", "builtins.method_descriptor", "builtins.wrapper_descriptor", "builtins.method-wrapper"),
+         "builtins.method_descriptor", "builtins.wrapper_descriptor", "builtins.method-wrapper"),
         f"{_HERE}.functions:handler",
     ),
+    **dict.fromkeys(
+        ("functools.partial", "functools.partialmethod", "toolz.functoolz.curry"), f"{_HERE}.functions:partial"
+    ),
+    **dict.fromkeys(
+        ("operator.itemgetter", "operator.attrgetter", "operator.methodcaller"), f"{_HERE}.functions:getter"
+    ),
+    **dict.fromkeys(
+        ("functools._lru_cache_wrapper", "builtins.staticmethod", "builtins.classmethod", "numpy.ufunc",
+         "numpy._ArrayFunctionDispatcher", "numpy.vectorize", "numpy.lib.function_base.vectorize",
+         "numba.core.dispatcher.Dispatcher", "numba.np.ufunc.dufunc.DUFunc", "torch.jit.torch.jit.ScriptFunction",
+         "torch._C.ScriptFunction", "jaxlib._jax.PjitFunction", "jaxlib.xla_extension.PjitFunction",
+         "joblib.memory.MemorizedFunc", "joblib.memory.NotMemorizedFunc"),
+        f"{_HERE}.functions:compiled",
+    ),
+    "sklearn.metrics._scorer._BaseScorer": f"{_HERE}.functions:scorer",
+    "scipy.stats._distn_infrastructure.rv_frozen": f"{_HERE}.functions:distribution",
     **dict.fromkeys(("argparse.Namespace", "types.SimpleNamespace"), f"{_HERE}.structures:namespace"),
     "optuna.trial._base.BaseTrial": f"{_HERE}.optuna:trial",
     "pydantic.main.BaseModel": f"{_HERE}.pydantic:model",

@@ -6,7 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, Stated, class_name, is_array_like, offers
+from trackdsl.handlers._registry import (
+    APART,
+    MAX_CELLS,
+    Handler,
+    Scalar,
+    Stated,
+    class_name,
+    handler_for,
+    is_array_like,
+    offers,
+)
 
 #: Why there is a line instead of data.
 NOT_READ = "its data is not in memory, and was not read"
@@ -56,7 +66,7 @@ class _Anything(Pickled):
         """The number in what looks like a NumPy scalar or a 0-d array, type and shape of an array; else the class."""
         kind = type(value)
         if not is_array_like(kind):
-            return class_name(value)
+            return _named(value) if offers(kind, "__call__") else class_name(value)
         shape = value.shape
         if shape == () and offers(kind, "item"):
             item = value.item()
@@ -66,6 +76,17 @@ class _Anything(Pickled):
             return class_name(value)
         dtype = str(value.dtype)
         return class_name(value) if len(dtype) > _MAX_DTYPE else f"{kind.__qualname__} {dtype} {shape}"
+
+
+def _named(value: Any) -> str:
+    """The class of what can be called, with the function that it wraps as `functools.update_wrapper` notes that."""
+    try:
+        inner = object.__getattribute__(value, "__dict__").get("__wrapped__")
+    except AttributeError:
+        inner = None
+    if not callable(inner) or type(inner) is type(value):
+        return class_name(value)
+    return f"{class_name(value)}({handler_for(type(inner)).summary(inner)})"
 
 
 def root_of(kind: type) -> str:
