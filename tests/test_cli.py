@@ -148,6 +148,12 @@ class TestHelp:
         """`--version` is the version of the package."""
         assert __version__ in CliRunner().invoke(main, ["--version"]).output
 
+    def test_a_mistyped_command(self) -> None:
+        """What is nearly a command is offered."""
+        result = CliRunner().invoke(main, ["shw", "x"])
+        assert result.exit_code == 2
+        assert "No such command 'shw'; did you mean `show`?" in result.output
+
 
 class TestStatus:
     """`trackdsl status`."""

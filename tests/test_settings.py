@@ -382,6 +382,28 @@ def test_the_doctor_names_what_to_mend(shared_server: Server, sqlite_store: str)
     assert "TRACKDSL_MODE is 'ofline'; did you mean `offline`?" in findings(told, "problem")["setting mode"]["text"]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("mod = 'offline'", "has no setting 'mod'; did you mean `mode`?"),
+        ("mode = offline", "is no valid TOML"),
+    ],
+)
+def test_the_doctor_of_a_bad_project(content: str, said: str) -> None:
+    """What is wrong with `[tool.trackdsl]` is one problem of that table, and of no setting that is right."""
+    Path("pyproject.toml").write_text(f"[tool.trackdsl]\n{content}\n")
+    code, told = doctor(TRACKDSL_MODE="offline", TRACKDSL_EXPERIMENT_NAM="x")
+    assert code == 1
+    assert list(findings(told, "problem")) == ["[tool.trackdsl]"]
+    assert said in findings(told, "problem")["[tool.trackdsl]"]["text"]
+    by_name = {setting["name"]: setting for setting in told["settings"]}
+    assert (by_name["mode"]["value"], by_name["mode"]["source"]) == ("offline", "TRACKDSL_MODE")
+    assert (by_name["strict"]["value"], by_name["strict"]["source"]) == (None, "unknown: see [tool.trackdsl] below")
+    assert all(setting["problem"] is None for setting in told["settings"])
+    assert "did you mean `TRACKDSL_EXPERIMENT_NAME`?" in findings(told, "warning")["environment"]["text"]
+    assert "spool" in findings(told, "ok")
+
+
 @pytest.mark.slow
 def test_the_doctor_for_people(sqlite_store: str) -> None:
     """Without --json there is a table of settings, a line for each check, and a verdict."""

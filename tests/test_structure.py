@@ -36,7 +36,7 @@ LAYERS = [
     {"_found"},
     {"_models"},
     {"_lifecycle", "_ranks"},
-    {"_options", "_run", "_signature", "_template"},
+    {"_options", "_run", "_signature", "_template", "_word"},
     {"_tables"},
     {"_images"},
     {"_artifacts", "_datasets"},
@@ -53,7 +53,7 @@ LAYERS = [
     {"markers", "journal", "_events", "_secrets", "_ids", "_stack", "_held_context", "_quiet"},
     {"settings", "_settings_model"},
     {"_pyproject"},
-    {"errors", "_decoders", "_signals", "_suggest", "_uris", "_version"},
+    {"errors", "_decoders", "_packages", "_signals", "_suggest", "_uris", "_user_code", "_version"},
 ]
 
 MODULES = [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.") if not name.endswith("__main__")]

@@ -25,8 +25,9 @@ from trackdsl._secrets import mask_name
 from trackdsl._signature import CallPlan
 from trackdsl._source import Site, site_of
 from trackdsl._stack import EVERY, Room, deepen, release, shallow
+from trackdsl._user_code import place_of_call
 from trackdsl.distributed._patching import closed, opened
-from trackdsl.errors import ReturnsError, logger
+from trackdsl.errors import ReturnsError, logger, note
 
 _clock = time.perf_counter_ns
 
@@ -282,6 +283,8 @@ def open_scope(
     parent, target, home = _roots.place(outer, options.tracking_uri, experiment, options.ranks)
     if parent is not None and experiment is not None:
         tags = {**tags, "trackdsl.experiment": experiment}
+        if experiment != parent.experiment:
+            _note_nested(experiment, parent)
     sampled = options.system_metrics
     if sampled is None:
         sampled = 0.0 if parent is not None else settings.system_metrics()
@@ -311,6 +314,16 @@ def _entered(scope: Scope) -> Scope:
         close_scope(scope, error)
         raise
     return scope
+
+
+def _note_nested(experiment: str, parent: Run) -> None:
+    """Say once that a run is not in the experiment that it names."""
+    note(
+        f"trackdsl: experiment({experiment!r}) at {place_of_call()} is inside the run {parent.path!r}: its run is a "
+        "child of that, in the same MLflow experiment, with the tag trackdsl.experiment. For a root run in "
+        f"{experiment!r} call it outside of that run.",
+        key=f"nested:{parent.experiment}:{experiment}",
+    )
 
 
 def open_section(run: Run, outer: Scope | None, name: str, owner: object) -> Scope:

@@ -7,10 +7,13 @@ the function is wrapped, and is the one place that tells plain functions, corout
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
+import sys
+import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from trackdsl._blocks import enter_block, leave_block
 from trackdsl._call import Call
@@ -22,7 +25,9 @@ from trackdsl._returns import ReturnPlan
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._shapes_like_importlib_bootstrap import call_behind, call_of, wrap
 from trackdsl._suggest import suggestion_for
-from trackdsl.errors import OptionError
+from trackdsl._user_code import place_of_call
+from trackdsl._word import Word
+from trackdsl.errors import OptionError, note
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 
@@ -38,7 +43,12 @@ _SENDS_AWAY = {
     "ray.RemoteFunction": "ray.remote",
     "ray.ActorClass": "ray.remote",
     "dask.Delayed": "dask.delayed",
+    "celery.Task": "app.task",
+    "celery.PromiseProxy": "app.task",
+    "dramatiq.Actor": "dramatiq.actor",
 }
+#: What functions become that are called by a command line.
+_COMMANDS = {"click.Command": "click.command()", "click.BaseCommand": "click.command()"}
 
 
 class Block:
@@ -68,6 +78,8 @@ class Block:
         return decorated
 
     def __enter__(self) -> Run:
+        if not _block_params.issuperset(self._extra):
+            _check_block_params(self._extra)
         before = self._open.copy()
         try:
             scope = enter_block(self._options, self._extra, self)
@@ -195,6 +207,10 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
     return _word("stage", name, options, _STAGE_OPTIONS)
 
 
+if not TYPE_CHECKING:
+    experiment, stage = Word(experiment), Word(stage)
+
+
 @overload
 def track_returns(fn: F, /) -> F: ...
 @overload
@@ -230,19 +246,60 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
     for option in options:
         if option not in known:
             raise _unknown_option("track_returns", option, known)
+    if len(names) == 1 and isinstance(names[0], (list, tuple)):
+        listed = ", ".join(map(repr, names[0]))
+        raise OptionError(f"@track_returns takes names one by one: @track_returns({listed}).", option="names")
     if len(names) == 1 and not options and not isinstance(names[0], str):
         return _track(names[0], (), {})
     for name in names:
         if not isinstance(name, str):
             raise OptionError(f"@track_returns takes names as text, not {name!r}.", option=repr(name))
+    _check_choices(options)
     return functools.partial(_track, names=names, options=options)
+
+
+def _check_choices(options: Mapping[str, Any]) -> None:
+    """Refuse options of `track_returns` of a wrong type."""
+    if not isinstance(options.get("prefix", ""), str):
+        raise OptionError(f"@track_returns(prefix=...) takes text, not {options['prefix']!r}.", option="prefix")
+    for option, example in (("metrics", '["accuracy"]'), ("artifacts", '["report"] or {"report": "report.json"}')):
+        names = options.get(option)
+        parts = [*names, *names.values()] if isinstance(names, Mapping) else names
+        if names is None or isinstance(names, str):
+            continue
+        if not isinstance(parts, Collection) or not all(isinstance(part, str) for part in parts):
+            message = f"@track_returns({option}=...) takes names, such as {example}, not {names!r}."
+            raise OptionError(message, option=option)
+
+
+#: Names of parameters of blocks that were looked at already.
+_block_params: set[str] = set()
+
+
+def _check_block_params(names: Iterable[str]) -> None:
+    """Point out parameters of a block that were probably meant as options: once for each name."""
+    if len(_block_params) > 10_000:  # Names that a program makes up as it goes.
+        _block_params.clear()
+    for name in names:
+        if name in _block_params:
+            continue
+        _block_params.add(name)
+        misplaced = f"; `{name}` is an option of experiment." if name in _EXPERIMENT_OPTIONS else ""
+        hint = misplaced or suggestion_for(name.lower(), _STAGE_OPTIONS, nearly=0.8).text
+        if hint != ".":
+            note(
+                f"trackdsl: {name}= at {place_of_call()} is no option of stage and is recorded as a parameter{hint}",
+                key=f"block-param:{name}",
+            )
 
 
 def _word(word: str, name: Any, options: dict[str, Any], known: tuple[str, ...]) -> Any:
     if name is not None and not isinstance(name, str):
+        _check_not_called(name, word)
         if options or not (callable(name) or hasattr(type(name), "__get__")):
             raise OptionError(
-                f"{word}() takes a name as its first argument, not {name!r}. Write @{word}(...) above the function.",
+                f"{word}() takes a name, which is text, as its first argument, not {name!r}. Write @{word}(...) above "
+                f'the function, or `with {word}("a-name"):`.',
                 option="name",
             )
         return _decorate(name, Options(word))
@@ -287,8 +344,43 @@ def _check_callable(fn: Any, word: str) -> None:
     if engine is not None:
         message = f"@{word} goes below @{engine}, next to the function or method: it is to run where that runs."
         raise OptionError(message, option=engine)
-    if inspect.isclass(fn) or not callable(fn):
+    command = next((_COMMANDS[kind] for kind in kinds & _COMMANDS.keys()), _typer_command_of(fn))
+    if command is not None:
+        message = f"@{word} goes below @{command}, next to the function: the command line calls what stands there."
+        raise OptionError(message, option=command)
+    if inspect.isclass(fn):
+        raise OptionError(
+            f"@{word} decorates functions and methods, not the class {fn.__qualname__}: decorate the methods that are "
+            f"to be recorded, or a function that uses the class.",
+            option=repr(fn),
+        )
+    _check_not_called(fn, word)
+    if not callable(fn):
         raise OptionError(f"@{word} decorates functions and methods, not {fn!r}.", option=repr(fn))
+
+
+def _check_not_called(value: Any, word: str) -> None:
+    if isinstance(value, (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)):
+        raise OptionError(
+            f"@{word} decorates functions, and {value.__qualname__}() has been called already: write "
+            f"{word}({value.__name__})(...), or @{word} above the function.",
+            option=repr(value),
+        )
+
+
+def _typer_command_of(fn: Any) -> str | None:
+    """The decorator that has made a function a command of typer's, which gives back the function itself."""
+    models = sys.modules.get("typer.models")
+    if models is None:
+        return None
+    kinds = {models.CommandInfo: "app.command()", models.TyperInfo: "app.callback()"}
+    for holder in gc.get_referrers(fn):
+        # Before Python 3.11 a dict with the attributes is found.
+        owners = gc.get_referrers(holder) if type(holder) is dict and holder.get("callback") is fn else [holder]
+        found = next((name for kind, name in kinds.items() for owner in owners if type(owner) is kind), None)
+        if found is not None:
+            return found
+    return None
 
 
 def _unknown_option(word: str, option: str, known: tuple[str, ...]) -> OptionError:

@@ -12,6 +12,13 @@ from trackdsl._run import Run, checked_run_id
 from trackdsl._secrets import mask_text
 from trackdsl.errors import OptionError, SettingsError
 
+#: What options of a type are to be given, with an example.
+_TAKES: dict[type, str] = {
+    bool: "a bool, True or False",
+    str: "a str",
+    Mapping: 'a mapping, such as {"team": "vision"}',
+}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -44,9 +51,7 @@ class Options:
                              ("description", str), ("tracking_uri", str)):  # fmt: skip
             value = given.get(option)
             if value is not None and not isinstance(value, kind):
-                raise OptionError(
-                    f"{word}({option}=...) takes a {kind.__name__.lower()}, not {value!r}.", option=option
-                )
+                raise OptionError(f"{word}({option}=...) takes {_TAKES[kind]}, not {value!r}.", option=option)
         given = dict(given)
         for option in ("system_metrics", "tracking_uri", "ranks"):
             if given.get(option) not in (None, ""):

@@ -152,7 +152,8 @@ def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = No
                 event = Metrics(run._id, named, _within(at), now)
                 run._target.append(encode(event if link is None else _linked(event, link, timestamp)), run)
         if tags:
-            report("omitted", f"trackdsl left out values that are no numbers: {', '.join(tags)}", key=str(sorted(tags)))
+            reasons = "; ".join(f"{key.removeprefix('trackdsl.omitted.')}: {reason}" for key, reason in tags.items())
+            report("omitted", f"trackdsl left out what is no metric: {reasons}", key=str(sorted(tags)))
             append_tags(run, tags)
 
 
@@ -214,6 +215,8 @@ def append_tags(run: Run, values: dict[str, str]) -> None:
 
 def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
     """Tags as text, with secrets masked; one that cannot be read is told as an omission."""
+    if tags is not None and not isinstance(tags, Mapping):
+        raise TypeError(f"tags are given as a dict of names and values, not as {class_name(tags)}")
     return tags_of(dict(tags or {}).items())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from trackdsl._ranks import records_nothing
 from trackdsl._run import Run
 from trackdsl._state import state
 from trackdsl._target import NOWHERE, Target, target_for
+from trackdsl._user_code import place_of_call
 from trackdsl.distributed._surroundings import current_task
 from trackdsl.errors import TrackdslError, report
 
@@ -26,7 +26,6 @@ def _none() -> Scope | None:
 #: The scope of the session that this process has open, where it is the only one. The module of sessions, which needs
 #: this one, puts it here.
 scope_of_session: Callable[[], Scope | None] = _none
-_PACKAGE = os.path.dirname(__file__) + os.sep
 
 
 def place(
@@ -127,7 +126,7 @@ def run_outside(doing: str) -> Run | None:
         return None
     run = run_around()
     if run is None:
-        where = _caller()
+        where = place_of_call()
         report(
             "outside-run",
             f"{doing} at {where} is outside of any run, so nothing is recorded. "
@@ -135,11 +134,3 @@ def run_outside(doing: str) -> Run | None:
             key=f"{doing}:{where}",
         )
     return run
-
-
-def _caller() -> str:
-    """The place in user code that called into trackdsl."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

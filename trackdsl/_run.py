@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
 from trackdsl._events import Model, Tags, encode
@@ -506,6 +506,19 @@ class Run:
         if counter is None:
             counter = self._children.setdefault(name, itertools.count())
         return next(counter)
+
+    def __enter__(self) -> NoReturn:
+        raise OptionError(
+            'a run is begun already, and is no block: write `with experiment("a-name") as run:` or '
+            '`with stage("a-name") as run:`. A session ends by stop_logging().',
+            option="with",
+        )
+
+    __aenter__ = __enter__
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
 
     def __repr__(self) -> str:
         return f"<Run {self.path!r} {self.id}>"

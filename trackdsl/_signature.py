@@ -16,7 +16,7 @@ from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
 from trackdsl._secrets import MASK, is_secret, is_secret_name, mask_text
 from trackdsl._secrets import _names as secret_names
-from trackdsl._suggest import suggestion_for
+from trackdsl._suggest import Suggestion, suggestion_for
 from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import Annotations, Fields, annotations_of, fields_of
 from trackdsl.handlers._registry import load_entry_points
@@ -218,8 +218,13 @@ class CallPlan:
         if not isinstance(params, bool):
             kept = [params] if isinstance(params, str) else list(params)
             for name in kept:
+                if not isinstance(name, str):
+                    raise OptionError(f"@{word}(params=...) takes names as text, not {name!r}.", option="params")
                 if name not in self.names:
+                    parts = [part.strip() for part in name.split(",")]
                     hint = suggestion_for(name, self.names)
+                    if len(parts) > 1 and set(parts) <= set(self.names):
+                        hint = Suggestion(str(parts), f"; write params={parts}.")
                     raise OptionError(
                         f"@{word}(params=...) names {name!r}, which is no parameter of {self.name}(){hint.text} "
                         f"It has: {', '.join(self.names) or 'none'}.",

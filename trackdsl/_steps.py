@@ -53,6 +53,7 @@ def steps(
         >>> for epoch in steps(range(3), "epoch"):  # doctest: +SKIP
         ...     log_metric("loss", 1 / (epoch + 1))
     """
+    _check_iterable(iterable, "steps")
     if start is not None:
         start = _whole(start)
     caller = sys._getframe(1)
@@ -228,6 +229,14 @@ def _natural(iterable: Any) -> _Natural:
     if kind is range and len(iterable):
         return _Natural(iterable[0], iterable.step, min(iterable[0], iterable[-1]))
     return _Natural(0, 1, 0)
+
+
+def _check_iterable(iterable: Any, word: str) -> None:
+    kind = type(iterable)
+    if hasattr(kind, "__iter__") or hasattr(kind, "__aiter__") or hasattr(kind, "__getitem__"):
+        return
+    instead = f" Write {word}(range({iterable}))." if isinstance(iterable, int) else ""
+    raise OptionError(f"{word}() takes what a loop goes over, not {iterable!r}.{instead}", option="iterable")
 
 
 def _whole(start: Any) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from trackdsl import settings
 from trackdsl._events import Tags, encode
 from trackdsl._uris import absolute
-from trackdsl.errors import TrackdslError, report
+from trackdsl.errors import TrackdslError, note, report
 from trackdsl.journal._allocation import advice
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._spool import JOURNALS
@@ -218,6 +218,8 @@ class Target:
             self.append = self.writer.append
             _made.add(self)
             _note_end_of_child(self.writer)
+        for name, message in settings.unknown_variables().items():
+            note(message, key=f"variable:{name}")
         self.watch(time.time_ns())
         return self.writer
 

@@ -13,6 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from trackdsl._packages import install_command
+from trackdsl._user_code import place_of_call
+
 logger = logging.getLogger("trackdsl")
 
 #: Takes secrets out of what is told. The module that knows how puts it here; it needs this one to report.
@@ -20,6 +23,8 @@ mask: Callable[[str], str] = str
 
 #: `TRACKDSL_STRICT=1` makes `report` raise instead of log.
 _strict = False
+#: Causes that concern a call of the user's: their messages say where that stands.
+_OF_CALLS = frozenset(["artifact", "capture", "example", "image", "model", "omitted", "table"])
 _reported: set[str] = set()
 
 
@@ -269,7 +274,8 @@ def told(error: BaseException) -> str:
     if _comes_from_a_signal(error):
         raise error
     try:
-        return f"{type(error).__name__}: {error}"
+        command = install_command(error) if isinstance(error, ImportError) else None
+        return f"{type(error).__name__}: {error}" + ("" if command is None else f"; `{command}` brings it")
     except Exception:
         return type(error).__name__
 
@@ -297,6 +303,8 @@ def report(cause: str, message: str, *, key: str | None = None) -> None:
     Raises:
         TrackingFault: under `TRACKDSL_STRICT=1`.
     """
+    if cause in _OF_CALLS:
+        message = f"{message.removesuffix('.')} (at {place_of_call()})"
     if _strict:
         raise TrackingFault(mask(message), cause=cause)
     note(message, key=f"{cause}:{key}")

@@ -82,6 +82,8 @@ VARIABLES = {
     "experiment_name": ("TRACKDSL_EXPERIMENT_NAME", "TRACELET_MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"),
     "system_metrics": ("TRACKDSL_SYSTEM_METRICS", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"),
 }
+#: Variables by which trackdsl tells something to the processes that it starts.
+_OUR_OWN = ("TRACKDSL_CONTEXT", "TRACKDSL_RANK_OF", "TRACKDSL_UPLOAD_TIMEOUT")
 _DEFAULTS = {
     "tracking_uri": DEFAULT_TRACKING_URI,
     "experiment_name": "Default",
@@ -196,6 +198,17 @@ def look_up(name: str) -> Found:
     if name in table.values:
         return Found(_of_project(name, table), table.path)
     return Found(_DEFAULTS[name], "default")
+
+
+def unknown_variables() -> dict[str, str]:
+    """The variables of the environment that look like trackdsl's and are none, each with what to say of it."""
+    known = [name for names in VARIABLES.values() for name in names if name.startswith("TRACKDSL_")]
+    found = {}
+    for name in os.environ:
+        if name.startswith("TRACKDSL_") and name not in (*known, *_OUR_OWN):
+            hint = suggestion_for(name, known)
+            found[name] = f"trackdsl knows no variable {name}{hint.text} Known: {', '.join(known)}."
+    return found
 
 
 def project() -> _pyproject.ProjectTable:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from trackdsl._suggest import suggestion_for
 from trackdsl._version import __version__
 from trackdsl.errors import TrackdslError
 
@@ -20,6 +21,13 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = suggestion_for(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"{error.message.rstrip('.')}{hint.text}", ctx) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

@@ -83,16 +83,40 @@ def all_settings() -> list[Setting]:
     return [_setting(name) for name in settings.NAMES] + [*_experiment_id(), *_credentials()]
 
 
+def project() -> Iterator[Finding]:
+    """What is wrong with the table of the project: no setting that it could say something of can be known then."""
+    try:
+        settings.project()
+    except SettingsError as error:
+        yield Finding("[tool.trackdsl]", "problem", *split(mask_prose(str(error))))
+
+
+def variables() -> Iterator[Finding]:
+    """Variables of the environment that are misspelt."""
+    for name, message in settings.unknown_variables().items():
+        yield Finding("environment", "warning", message.partition(" Known:")[0], f"unset {name}, or rename it")
+
+
 def _setting(name: str) -> Setting:
     try:
         found = settings.look_up(name)
     except SettingsError as error:
+        if str(error) == _wrong_with_project():
+            return Setting(name, None, "unknown: see [tool.trackdsl] below")
         return Setting(name, None, error.setting, problem=mask_prose(str(error)))
     value = found.value
     if name == "spool" and value is None:
         value = _spool.default_path()
     shown = ", ".join(value) if isinstance(value, tuple) else str(value)
     return Setting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
+
+
+def _wrong_with_project() -> str:
+    try:
+        settings.project()
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 def _hidden(name: str, source: str) -> Iterator[str]:
@@ -110,7 +134,7 @@ def _hidden(name: str, source: str) -> Iterator[str]:
 
 def _experiment_id() -> Iterator[Setting]:
     id_ = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if id_:
+    if id_ and not _wrong_with_project():
         counts = settings.experiment_id() is not None
         value = id_ if counts else f"{id_}, which does not count: experiment_name or tracking_uri are said elsewhere"
         yield Setting("experiment id", value, "MLFLOW_EXPERIMENT_ID")

@@ -43,13 +43,17 @@ def run(named: Path | None, uri: str | None, *, as_json: bool) -> None:
 
 
 def _looked(settings: list[Setting], named: Path | None, uri: str | None) -> Iterator[Finding]:
-    broken = {each.problem: each for each in settings if each.problem}
-    for problem, each in broken.items():
-        yield Finding(f"setting {each.name}", "problem", *_checks.split(problem))
+    broken = list(_checks.project())
+    wrong = [(each.name, each.problem) for each in settings if each.problem]
+    broken += [Finding(f"setting {name}", "problem", *_checks.split(problem)) for name, problem in wrong]
+    yield from broken
+    yield from _checks.variables()
     yield from _checks.versions()
-    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [("the spool", lambda: _checks.spool(place(named)))]
+    checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = []
     if not broken:
-        checks = [("the mode", _checks.mode), ("the store", lambda: _checks.store(uri)), *checks]
+        checks += [("the mode", _checks.mode), ("the store", lambda: _checks.store(uri))]
+    if named is not None or all(each.value is not None for each in settings if each.name == "spool"):
+        checks.append(("the spool", lambda: _checks.spool(place(named))))
     for what, look in checks:
         with _waiting(what):
             found = list(look())

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trackdsl._packages import install_command
 from trackdsl._tracking_server import advice
 
-#: What to install for the modules that MLflow imports for databases and stores of artifacts.
-_PACKAGES = {
-    "MySQLdb": "mysqlclient",
-    "azure": "azure-storage-blob azure-identity",
-    "google": "google-cloud-storage",
-    "psycopg": "psycopg[binary]",
-    "psycopg2": "psycopg2-binary",
-}
 _LONGEST = 600
 
 
@@ -25,9 +18,9 @@ def advised(error: Exception, text: str, *, remote: bool) -> str:
         text: what it said, without secrets.
         remote: whether a tracking server said it.
     """
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        package = error.name.split(".")[0]
-        hint: str | None = f"The store needs it: pip install '{_PACKAGES.get(package, package)}'"
+    command = install_command(error) if isinstance(error, ImportError) else None
+    if command is not None:
+        hint: str | None = f"The store needs it: {command}"
     else:
         status: Any = getattr(error, "get_http_status_code", int)() if remote else None
         hint = advice(status or None, text)

@@ -1,0 +1,40 @@
+"""Words above the decorators of command lines, which call what stands below them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from trackdsl import experiment, stage, track_returns
+from trackdsl.errors import OptionError
+from trackdsl.testing import capture_runs
+
+typer = pytest.importorskip("typer")
+
+
+@pytest.mark.parametrize("word", [stage, experiment("e"), track_returns])
+@pytest.mark.parametrize("kind", ["command", "callback"])
+def test_a_word_above_a_command_is_told_its_place(word: Any, kind: str) -> None:
+    """typer gives back the function itself and calls that: a word above would never see a call, and says so."""
+    app = typer.Typer()
+    with pytest.raises(OptionError, match=rf"goes below @app\.{kind}\(\)"):
+
+        @word
+        @getattr(app, kind)()
+        def main(x: int = 1) -> None: ...
+
+
+def test_a_word_below_a_command_records_it() -> None:
+    """In its right place a word records what the command line calls, with the parameters of the command."""
+    app = typer.Typer()
+
+    @app.command()
+    @stage
+    def main(x: int = 1) -> None: ...
+
+    with capture_runs() as captured:
+        result = CliRunner().invoke(typer.main.get_command(app), ["--x", "3"])
+    assert result.exit_code == 0, result.output
+    assert captured.one("main").params == {"x": 3}

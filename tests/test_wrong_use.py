@@ -1,0 +1,212 @@
+"""Words that are used in another way than they are meant: what is wrong, where, and what to write instead."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import pickle
+import pydoc
+from collections.abc import Callable
+from typing import Any
+
+import click
+import cloudpickle
+import pytest
+
+import trackdsl
+from trackdsl import _decorators, experiment, stage, track_returns
+from trackdsl.errors import OptionError, told
+from trackdsl.testing import capture_runs
+
+
+class Plain: ...
+
+
+async def _async_with(block: Any) -> None:
+    async with block:
+        pass
+
+
+def _with(block: Any) -> None:
+    with block:
+        pass
+
+
+def _with_run() -> None:
+    with stage("s") as run:
+        _with(run)
+
+
+async def _coroutine() -> None: ...
+
+
+def _of_coroutine(word: Any) -> Any:
+    called = _coroutine()
+    try:
+        return word(called)
+    finally:
+        called.close()
+
+
+def _two(a: int, b: int) -> None: ...
+
+
+@click.command()
+def _command() -> None: ...
+
+
+#: What is done, and what the error says among other things.
+MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
+    "with stage:": (lambda: _with(stage), 'with stage("a-name") as run:'),
+    "with experiment:": (lambda: _with(experiment), 'with experiment("a-name") as run:'),
+    "async with stage:": (lambda: asyncio.run(_async_with(stage)), 'with stage("a-name") as run:'),
+    "with a run": (_with_run, "stop_logging()"),
+    "stage above a command": (lambda: stage(_command), "@stage goes below @click.command()"),
+    "experiment above a command": (lambda: experiment("e")(_command), "@experiment goes below @click.command()"),
+    "track_returns above a command": (lambda: track_returns("a")(_command), "goes below @click.command()"),
+    "a class": (lambda: experiment(Plain), "the class Plain: decorate the methods"),
+    "a class, called": (lambda: stage("s")(Plain), "the class Plain: decorate the methods"),
+    "a call": (lambda: _of_coroutine(stage), "_coroutine() has been called already: write stage(_coroutine)(...)"),
+    "a call, named": (lambda: _of_coroutine(track_returns("a")), "has been called already"),
+    "a number for a name": (lambda: stage(3), "takes a name, which is text, as its first argument, not 3"),
+    "a number for a run's name": (lambda: experiment("e", run_name=3), "experiment(run_name=...) takes a str, not 3"),
+    "tags in a list": (lambda: stage("s", tags=["a"]), 'takes a mapping, such as {"team": "vision"}, not [\'a\']'),
+    "params in a text": (lambda: stage(params="a, b")(_two), "write params=['a', 'b']"),
+    "params of numbers": (lambda: stage(params=[3])(_two), "takes names as text, not 3"),
+    "names in a list": (lambda: track_returns(["a", "b"]), "@track_returns('a', 'b')"),
+    "metrics of a number": (lambda: track_returns(metrics=5), 'metrics=...) takes names, such as ["accuracy"], not 5'),
+    "metrics of numbers": (lambda: track_returns(metrics=[5]), "takes names"),
+    "artifacts of a number": (lambda: track_returns(artifacts=5), '{"report": "report.json"}, not 5'),
+    "a path of a number": (lambda: track_returns(artifacts={"a": 5}), "not {'a': 5}"),
+    "a prefix of a number": (lambda: track_returns(prefix=5), "prefix=...) takes text, not 5"),
+    "steps of a number": (lambda: list(trackdsl.steps(10)), "Write steps(range(10))."),
+}
+
+
+@pytest.mark.parametrize("name", MISUSES)
+def test_misuse_is_told_with_the_right_way(name: str) -> None:
+    """Each misuse raises an `OptionError`, which is a `TypeError` too, and says what to write instead."""
+    misuse, text = MISUSES[name]
+    with capture_runs(), pytest.raises(OptionError) as caught:
+        misuse()
+    assert text in str(caught.value)
+
+
+def test_words_are_functions_for_everything_else() -> None:
+    """`help`, `inspect`, pickles and copies see in `stage` and `experiment` the functions that they are."""
+    for word in (stage, experiment):
+        assert pickle.loads(pickle.dumps(word)) is cloudpickle.loads(cloudpickle.dumps(word)) is copy.copy(word) is word
+        assert inspect.isroutine(word)
+        assert callable(word)
+        shown = pydoc.plain(pydoc.render_doc(word))
+        assert f"{word.__name__}(name" in shown
+        assert "Raises:" in shown
+        assert list(inspect.signature(word).parameters) == ["name", "options"]
+
+    class Words:
+        step = stage
+
+    with capture_runs() as captured:
+        Words().step(_two)(1, 2)
+    assert captured.one("_two").params == {"a": 1, "b": 2}
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The warnings of trackdsl so far."""
+    return [record.getMessage() for record in caplog.records if record.name == "trackdsl"]
+
+
+def test_an_experiment_in_another_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """An experiment inside another's run is a child run, and one line of the log says so, and where."""
+
+    @experiment("three")
+    def decorated() -> None: ...
+
+    with capture_runs() as captured, experiment("one"):
+        for _ in range(2):
+            with experiment("two"):
+                pass
+            with experiment("one"):
+                pass
+            decorated()
+    two, three = warned(caplog)
+    line = inspect.getsourcelines(test_an_experiment_in_another_is_said_once)[1] + 8
+    assert f"experiment('two') at {__file__}:{line} is inside the run 'one'" in two
+    assert "experiment('three') at" in three
+    assert f"{__file__}:{line + 4}" in three
+    assert [run.tags["trackdsl.experiment"] for run in captured.named("decorated")] == ["three", "three"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("descripton", "did you mean `description`?"),
+        ("tag", "did you mean `tags`?"),
+        ("Nested", "did you mean `nested`?"),
+        ("run_name", "`run_name` is an option of experiment."),
+        ("tracking_uri", "`tracking_uri` is an option of experiment."),
+        ("seed", ""),
+        ("learning_rate", ""),
+    ],
+)
+def test_parameters_of_a_block_that_look_like_options(caplog: pytest.LogCaptureFixture, name: str, hint: str) -> None:
+    """A parameter that is nearly an option is recorded, and pointed out once, with file and line."""
+    given: Any = {name: "x"}
+    _decorators._block_params.discard(name)
+    with capture_runs() as captured:
+        for _ in range(2):
+            with stage("s", **given):
+                pass
+    assert [run.params for run in captured.runs] == [given, given]
+    if not hint:
+        assert warned(caplog) == []
+        return
+    (line,) = warned(caplog)
+    assert line.endswith(hint)
+    assert f"{name}= at {__file__}:" in line
+
+
+#: What is done inside a run, and what the log says of it.
+FAULTS: dict[str, tuple[Callable[[], None], str]] = {
+    "text": (lambda: trackdsl.log_metric("a", "b"), "a: str is no number"),  # type: ignore[arg-type]
+    "tags": (lambda: trackdsl.set_tags(["a"]), "tags are given as a dict of names and values, not as"),  # type: ignore[arg-type]
+    "a file": (lambda: trackdsl.log_artifact("/nowhere/x"), "could not keep the artifact 'x'"),
+    "a table": (lambda: trackdsl.log_table(5, "a.json"), "give a dict of columns"),
+    "an image": (lambda: trackdsl.log_image(5, "a.png"), "int is no image"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_told_with_their_place(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """What cannot be recorded is told in one line that says why, and where in the program it was logged."""
+    fault, text = FAULTS[name]
+    with capture_runs(), stage("s"):
+        fault()
+        fault()
+    (line,) = warned(caplog)
+    assert text in line
+    assert line.endswith(f"(at {__file__}:{fault.__code__.co_firstlineno})")
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [("PIL", "pip install 'pillow'"), ("optuna", "pip install 'trackdsl[integrations]'"), ("new", "pip install 'new'")],
+)
+def test_a_missing_package_is_told_with_the_command(module: str, command: str) -> None:
+    """Wherever a package is missing the message has the command that installs it."""
+    error = ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.part")
+    assert told(error).endswith(f"; `{command}` brings it")
+    assert told(ImportError("cannot import name 'x' from 'y'")) == "ImportError: cannot import name 'x' from 'y'"
+
+
+def test_variables_that_are_misspelt(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that looks like one of trackdsl's and is none is pointed out once, where something is recorded."""
+    monkeypatch.setenv("TRACKDSL_TRAKING_URI", "http://nowhere")
+    monkeypatch.setenv("TRACKDSL_CONTEXT_OF_NOBODY", "x")
+    for _ in range(2):
+        with stage("s"):
+            pass
+    known, unknown = warned(caplog)
+    assert "no variable TRACKDSL_TRAKING_URI; did you mean `TRACKDSL_TRACKING_URI`?" in known
+    assert "no variable TRACKDSL_CONTEXT_OF_NOBODY" in unknown

@@ -1,0 +1,36 @@
+"""Which package to install for a module that is missing."""
+
+from __future__ import annotations
+
+#: Modules that come in a package of another name. Those of trackdsl's own extras are installed by the extra.
+_PACKAGES = {
+    "MySQLdb": "mysqlclient",
+    "PIL": "pillow",
+    "azure": "azure-storage-blob azure-identity",
+    "cv2": "opencv-python",
+    "dask": "trackdsl[dask]",
+    "distributed": "trackdsl[dask]",
+    "google": "google-cloud-storage",
+    "optuna": "trackdsl[integrations]",
+    "psycopg": "psycopg[binary]",
+    "psycopg2": "psycopg2-binary",
+    "pyspark": "trackdsl[spark]",
+    "ray": "trackdsl[ray]",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "skops": "skops",
+    "tensorboard": "trackdsl[integrations]",
+    "yaml": "pyyaml",
+}
+
+
+def install_command(error: ImportError) -> str | None:
+    """The command that installs what an import did not find; None where something else is wrong with it.
+
+    >>> install_command(ModuleNotFoundError("No module named 'PIL'", name="PIL"))
+    "pip install 'pillow'"
+    """
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    module = error.name.partition(".")[0]
+    return f"pip install {' '.join(repr(package) for package in _PACKAGES.get(module, module).split())}"
