@@ -20,6 +20,7 @@ from trackdsl._places import fitted, inside, masked, safe
 from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
 from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.errors import report, told
+from trackdsl.handlers import _sidecar
 from trackdsl.handlers._content import content_of, has_content
 from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
 from trackdsl.handlers.json import Json, write_json
@@ -161,7 +162,7 @@ def _keep_masked(run: Run, place: str, value: Any) -> str:
     told_at = f"{place.removesuffix(PurePosixPath(place).suffix)}.json"
     reason = f"{class_name(value)} holds a secret; its other parts are in {told_at}"
     append_tags(run, {f"trackdsl.omitted.{place}": reason})
-    write_structure(run, value, told_at)
+    write_structure(run, value, told_at, with_files=False)
     return told_at
 
 
@@ -183,6 +184,19 @@ def _write_by(handler: Handler, value: Any, path: Path) -> None:
     handler.write(value, small)
     if small != path:
         small.rename(path)
+        _sidecar.move(small, path)
+
+
+def _keep_types(run: Run, place: str, path: Path) -> bool:
+    """Keep the types that a handler has noted beside a file, and report what they cannot mend."""
+    types = _sidecar.types_of(path)
+    differs = types.pop(_sidecar.DIFFERS, "")
+    if differs:
+        reason = mask_prose(f"read back, it differs: {differs}")[:500]
+        report("artifact", f"trackdsl wrote {place!r}, but {reason}", key=place)
+        append_tags(run, {f"trackdsl.omitted.{place}": reason})
+    _sidecar.beside(path).unlink(missing_ok=True)
+    return bool(types) and keep(run, _sidecar.place_of(place), partial(_write, text=json.dumps(types)))
 
 
 def keep(
@@ -205,6 +219,7 @@ def keep(
         path, relative = run._target.new_file(PurePosixPath(place).name or "content")
         try:
             missing = write(path) or {}
+            types = bool(handler) and _keep_types(run, place, path)
             digest = sha256_of(path) if hashed else ""
             if directory:
                 renamed |= {f"{place}/{new}": f"{place}/{old}" for new, old in _rename_unsafe(path).items()}
@@ -225,7 +240,7 @@ def keep(
             run,
             {f"trackdsl.omitted.{masked(f'{place}/{name}')}": mask_prose(why)[:500] for name, why in missing.items()},
         )
-    run._target.append(encode_safely(File(run._id, place, relative, directory, handler, digest)), run, True)
+    run._target.append(encode_safely(File(run._id, place, relative, directory, handler, digest, types)), run, True)
     return True
 
 

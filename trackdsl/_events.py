@@ -103,7 +103,8 @@ class Tags(Event, frozen=True, tag=5):
 class File(Event, frozen=True, tag=6):
     """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` its place in the run.
 
-    `handler` names what wrote it and reads it back; `sha256` is the hash of what may run code when it is read.
+    `handler` names what wrote it and reads it back; `sha256` is the hash of what may run code when it is read; `types`
+    says that the types of what it holds are in a file beside it.
     """
 
     run: bytes
@@ -112,6 +113,7 @@ class File(Event, frozen=True, tag=6):
     directory: bool
     handler: str = ""
     sha256: str = ""
+    types: bool = False
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True):

@@ -28,6 +28,7 @@ from trackdsl._run import Run
 from trackdsl._secrets import mask_text
 from trackdsl._target import target_for
 from trackdsl.errors import ArtifactError, UntrustedArtifact, told
+from trackdsl.handlers import _sidecar
 from trackdsl.handlers._flavor import sha256_of_files
 from trackdsl.handlers._registry import Handler, handler_named
 from trackdsl.journal._reader import read_all
@@ -50,6 +51,7 @@ class Note(msgspec.Struct, frozen=True):
 
     handler: str = ""
     sha256: str = ""
+    types: bool = False
 
 
 @dataclass
@@ -124,7 +126,8 @@ def read_fetched(fetched: Fetched, place: str, trusted: bool) -> Any:
         return path.read_bytes()
     handler = _handler(note, suffix, place)
     if path.suffix != suffix:  # Handlers tell formats by suffixes in small letters.
-        path = path.rename(path.with_suffix(suffix))
+        given, path = path, path.rename(path.with_suffix(suffix))
+        _sidecar.move(given, path)
     if handler.executes:
         _check_trust(path, note, place, trusted)
     try:
@@ -164,19 +167,22 @@ def _from_journal(run: Run, place: str, name: str, folder: Path) -> Fetched | No
     writer = run._target.writer
     if writer is None:
         return None
-    found = None
+    found = types = None
     # The journal may be delivered, and removed, while it is read.
     with contextlib.suppress(OSError):
         for event in read_all(writer.directory):
             if isinstance(event, (events.File, events.Model)) and event.run == run._id:
                 rest = _below(event, place, name)
                 found = (event, rest) if rest is not None else found
+                types = event if isinstance(event, events.File) and event.path == _sidecar.place_of(place) else types
         if found is not None:
             event, rest = found
             source = snapshot_path(writer.directory, event.snapshot)
             target = folder / Path(place).name
             source = source / "model" if isinstance(event, events.Model) else source
             _copy(source / rest if rest else source, target)
+            if types is not None and isinstance(event, events.File) and event.types:
+                _copy(snapshot_path(writer.directory, types.snapshot), _sidecar.beside(target))
             return Fetched(target, Note() if rest else Note(event.handler, event.sha256))
     return None
 
@@ -218,12 +224,12 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
             handler = handler_named(noted.handler)
             if model is None and handler is not None and handler.model:
                 note, model = noted, _model_uri(client, found.info, called)
-        where = {"artifact_uri": model} if model else {"run_id": found.info.run_id, "artifact_path": place}
-        root = _folder(found.info.artifact_uri)
-        if root is not None and model is None and os.path.lexists(root / place):
-            path = _copied(root / place, place, folder)
+        if model is not None:
+            path = Path(artifacts.download_artifacts(artifact_uri=model, dst_path=str(folder), tracking_uri=uri))
         else:
-            path = Path(artifacts.download_artifacts(**where, dst_path=str(folder), tracking_uri=uri))
+            path = _downloaded(found.info, place, folder, uri)
+            if note.types:
+                _downloaded(found.info, _sidecar.place_of(place), folder, uri)
     except (MlflowException, OSError) as error:
         missing = f"run {id_} has no artifact {place!r}: {mask_text(told(error))}"
         raise ArtifactError(absent(f"artifact {place!r} of run {id_}", uri, missing), path=place) from None
@@ -234,6 +240,17 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
         raise ArtifactError(f"{place!r} leads out of the run's folder", path=place)
     refuse_links(path, place)
     return Fetched(path, note)
+
+
+def _downloaded(run: Any, place: str, folder: Path, uri: str) -> Path:
+    from mlflow import artifacts
+
+    root = _folder(run.artifact_uri)
+    if root is not None and os.path.lexists(root / place):
+        return _copied(root / place, place, folder)
+    return Path(
+        artifacts.download_artifacts(run_id=run.run_id, artifact_path=place, dst_path=str(folder), tracking_uri=uri)
+    )
 
 
 def _model_uri(client: Any, run: Any, place: str) -> str | None:

@@ -138,9 +138,10 @@ def launch_tags(rank: events.Rank) -> dict[str, str]:
     return tags if rank.attempt == 1 else {**tags, "trackdsl.attempt": str(rank.attempt)}
 
 
-def artifact_tag(place: str, handler: str, sha256: str) -> tuple[str, str]:
+def artifact_tag(place: str, handler: str, sha256: str, types: bool) -> tuple[str, str]:
     """The tag that tells how an artifact is read back: the handler that wrote it, and the hash of what runs code."""
-    return f"{ARTIFACT_TAG}{place}", json.dumps({"handler": handler, **({"sha256": sha256} if sha256 else {})})
+    noted = {**({"sha256": sha256} if sha256 else {}), **({"types": True} if types else {})}
+    return f"{ARTIFACT_TAG}{place}", json.dumps({"handler": handler, **noted})
 
 
 def failure_tags(failure: events.Failure) -> dict[str, str]:

@@ -201,7 +201,8 @@ class RunWriter:
         for name, why in omitted.items():
             self._omit(event.run, run, name, why)
         if place not in omitted and event.handler:
-            key, value = _compose.artifact_tag(place, event.handler, event.sha256)
+            types = isinstance(event, events.File) and event.types
+            key, value = _compose.artifact_tag(place, event.handler, event.sha256, types)
             self.outbox.of(event.run, run).add_tag(key, value)
 
     def _add_rows(self, run: KnownRun, event: events.Table, in_doubt: bool) -> None:

@@ -138,7 +138,7 @@ def text_of_key(key: Any) -> str:
     if type(key) is str:
         return key
     if isinstance(key, tuple) and not hasattr(type(key), "_fields"):
-        return f"({', '.join(map(text_of_key, key))})"
+        return f"({', '.join(map(text_of_key, mask_items(key)))})"
     try:
         found = handler_for(type(key)).content(key)
     except Exception:

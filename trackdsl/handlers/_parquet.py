@@ -126,6 +126,8 @@ def read_parquet(source: Any) -> Any:
     for place in kept.get("seconds", ()):
         column = frame.iloc[:, place]
         frame.isetitem(place, column.dt.as_unit("s"))
+    if kept.get("freq"):
+        frame.index = type(frame.index)(frame.index, freq=kept["freq"])
     return frame
 
 
@@ -157,7 +159,7 @@ def _type_of_objects(values: Any) -> tuple[Any, str]:
 
 
 def _kept_beside(frame: Any) -> dict[bytes, bytes]:
-    """What Parquet would lose: categories that are no text, and that times are in seconds."""
+    """What Parquet would lose: categories that are no text, that times are in seconds, how often an index has one."""
     categories, seconds = {}, []
     for place, dtype in enumerate(frame.dtypes):
         # Text that no row has is lost where there is no other.
@@ -165,9 +167,18 @@ def _kept_beside(frame: Any) -> dict[bytes, bytes]:
             categories[place] = {"values": _as_text(dtype.categories), "ordered": bool(dtype.ordered)}
         elif str(dtype).startswith("datetime64[s"):
             seconds.append(place)
-    if not categories and not seconds:
-        return {}
-    return {b"trackdsl": json.dumps({"categories": categories, "seconds": seconds}).encode()}
+    kept = {"categories": categories, "seconds": seconds, "freq": _frequency(frame.index)}
+    return {b"trackdsl": json.dumps(kept).encode()} if any(kept.values()) else {}
+
+
+def _frequency(index: Any) -> str | None:
+    """The frequency of an index, where its text gives it back."""
+    from pandas.tseries.frequencies import to_offset
+
+    freq = getattr(index, "freq", None)
+    if freq is None or not str(index.dtype).startswith(("datetime64", "timedelta64")):
+        return None
+    return str(freq.freqstr) if to_offset(freq.freqstr) == freq else None
 
 
 def _as_text(index: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from trackdsl.handlers import _sidecar
 from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 from trackdsl.handlers._line import digest_of, line_of
@@ -71,6 +72,7 @@ class _Array(Handler):
             from trackdsl.handlers._content import content_of  # It looks into values by what is defined here.
 
             write_json(content_of(value.tolist() if value.dtype.kind in "biufU" else value), path)
+            _note_types(value, path)
             return
         with open(path, "xb") as file:
             if path.suffix == ".npz":
@@ -84,15 +86,24 @@ class _Array(Handler):
                 np.savetxt(file, value, fmt="%s", delimiter=_DELIMITERS[path.suffix] or " ", encoding="utf-8")
             else:
                 np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
+        if path.suffix in _DELIMITERS:
+            _note_types(value, path)
 
     def read(self, path: Path) -> Any:
         import numpy as np
 
+        types = _sidecar.types_of(path)
+        if "dtype" in types and 0 in types["shape"]:
+            return np.empty(types["shape"], types["dtype"])
         if path.suffix == ".json":
             import json
 
-            return np.array(json.loads(path.read_text(encoding="utf-8")))
+            plain = np.array(json.loads(path.read_text(encoding="utf-8")))
+            return _retyped(plain, types) if "dtype" in types else plain
         if path.suffix in _DELIMITERS:
+            if "dtype" in types:
+                texts = np.loadtxt(path, dtype=str, delimiter=_DELIMITERS[path.suffix], comments=None, encoding="utf-8")
+                return _retyped(texts, types)
             return np.genfromtxt(path, dtype=None, delimiter=_DELIMITERS[path.suffix], encoding="utf-8", comments="\0")
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
@@ -180,6 +191,38 @@ def _is_on_disk(array: Any) -> bool:
             return True
         array = getattr(array, "base", None)
     return False
+
+
+def _note_types(array: Any, path: Path) -> None:
+    """Note the type and the shape of an array that is written as text."""
+    import numpy as np
+
+    def differs() -> str:
+        if not array.size and not _sidecar.types_of(path):
+            return "a file of no values says nothing of its type"
+        found = handler.read(path)
+        if (found.dtype, found.shape) != (array.dtype, array.shape):
+            return f"{found.dtype} {found.shape}, and not {array.dtype} {array.shape}"
+        same = np.array_equal(found, array, equal_nan=array.dtype.kind in "fcmM")
+        return "" if same else "values change as text"
+
+    def describe() -> dict[str, Any]:
+        if array.dtype.names:
+            raise TypeError("rows with fields cannot be read back from text")
+        return {"dtype": array.dtype.str, "shape": list(array.shape)}
+
+    _sidecar.note_types(path, differs, describe)
+
+
+def _retyped(array: Any, types: Mapping[str, Any]) -> Any:
+    """Text, or what JSON has for it, as the array that it was."""
+    import numpy as np
+
+    dtype = np.dtype(types["dtype"])
+    if array.dtype.kind in "UO" and dtype.kind in "bc":  # NumPy reads no such text by itself.
+        make = "True".__eq__ if dtype.kind == "b" else complex
+        array = np.array([make(text) for text in array.ravel().tolist()])
+    return array.astype(dtype).reshape(types["shape"])
 
 
 def arrays_profile(arrays: Mapping[str | None, Any]) -> DatasetProfile:

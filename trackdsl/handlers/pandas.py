@@ -1,7 +1,7 @@
 """pandas frames, series and indexes → Parquet; also `.csv`, `.tsv`, `.json` and `.html` where that suffix was chosen.
 
-Parquet keeps the index and every type; the others find the types anew when they are read, and `.html` is not read back
-at all: it comes as its text. An index that is no more than the count of rows is left out of them.
+Parquet keeps the index and every type; the types that the others do not say are kept in a small file beside them, and
+`.html` is not read back at all: it comes as its text. An index that is no more than the count of rows is left out.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import Any
 
 from trackdsl.handlers._content import text_of_key
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
+from trackdsl.handlers._pandas_text import SEPARATORS, read_text, says_more, write_text
 from trackdsl.handlers._parquet import holds, read_parquet, write_parquet
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
 from trackdsl.handlers.pickled import Pickled
-
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 
 
 class _Frame(Handler):
@@ -43,27 +42,16 @@ class _Frame(Handler):
         return summary_of_table(type(value).__name__, by(rows, count), columns, count)
 
     def write(self, value: Any, path: Path) -> None:
-        if path.suffix in _SEPARATORS:
-            value.to_csv(path, sep=_SEPARATORS[path.suffix], index=_tells(value.index), mode="x", encoding="utf-8",
-                         errors="backslashreplace")  # fmt: skip
-        elif path.suffix == ".json":
-            # `split` keeps the index; `records` is what is expected where there is none to keep.
-            orient = "split" if _tells(value.index) else "records"
-            value.to_json(path, orient=orient, date_format="iso", double_precision=15)
+        if path.suffix in SEPARATORS or path.suffix == ".json":
+            write_text(value, path)
         elif path.suffix == ".html":
-            value.to_html(path, index=_tells(value.index), encoding="utf-8")
+            value.to_html(path, index=says_more(value.index), encoding="utf-8")
         else:
             write_parquet(value, path)
 
     def read(self, path: Path) -> Any:
-        import pandas as pd
-
-        if path.suffix in _SEPARATORS:
-            return pd.read_csv(path, sep=_SEPARATORS[path.suffix])
-        if path.suffix == ".json":
-            with open(path, encoding="utf-8") as file:
-                orient = "records" if file.read(1) == "[" else "split"
-            return pd.read_json(path, orient=orient)
+        if path.suffix in SEPARATORS or path.suffix == ".json":
+            return read_text(path)
         return path.read_text(encoding="utf-8") if path.suffix == ".html" else read_parquet(path)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
@@ -110,7 +98,7 @@ class _Series(_Column):
         """The values, by their labels where those say something."""
         if len(value) > MAX_CELLS:
             return APART
-        if not _tells(value.index):
+        if not says_more(value.index):
             return _values(value)
         if value.index.is_unique:
             return dict(zip(value.index.tolist(), _values(value), strict=True))
@@ -130,7 +118,10 @@ class _Index(_Column):
 
     def frame_of(self, value: Any) -> Any:
         names = [f"{_UNNAMED}{place}" if name is None else name for place, name in enumerate(value.names)]
-        return value.to_frame(index=False, name=names if len(names) > 1 else names[0])
+        # Only an index has a frequency.
+        regular = getattr(value, "freq", None) is not None and str(value.dtype).startswith(("datetime", "timedelta"))
+        frame = value.to_frame(index=regular, name=names if len(names) > 1 else names[0])
+        return frame.rename_axis(index=None) if regular else frame
 
     def value_of(self, frame: Any) -> Any:
         import pandas as pd
@@ -138,7 +129,8 @@ class _Index(_Column):
         names = [None if str(name).startswith(_UNNAMED) else name for name in frame.columns]
         if len(names) > 1:
             return pd.MultiIndex.from_frame(frame, names=names)
-        return pd.Index(frame.iloc[:, 0]).rename(names[0])
+        regular = getattr(frame.index, "freq", None) is not None
+        return (frame.index if regular else pd.Index(frame.iloc[:, 0])).rename(names[0])
 
 
 class _Extension(Pickled):
@@ -158,7 +150,7 @@ def _named_columns(frame: Any) -> tuple[list[str], list[list[Any]]]:
     """The names of a frame's columns, each once, and their values; those of the index first where it says something."""
     labels: list[Any] = []
     columns: list[list[Any]] = []
-    if _tells(frame.index):
+    if says_more(frame.index):
         several = frame.index.nlevels > 1
         for place, name in enumerate(frame.index.names):
             labels.append((f"level_{place}" if several else "index") if name is None else name)
@@ -183,14 +175,6 @@ def _values(column: Any) -> list[Any]:
     if str(column.dtype).startswith(("float", "int", "uint", "bool")):
         return found
     return [None if gone is True else value for value, gone in zip(found, column.isna().tolist(), strict=True)]
-
-
-def _tells(index: Any) -> bool:
-    """Whether an index says more than the number of the row."""
-    import pandas as pd
-
-    plain = isinstance(index, pd.RangeIndex) and (index.start, index.step) == (0, 1) and index.name is None
-    return not plain
 
 
 def _word(dtype: Any) -> str:

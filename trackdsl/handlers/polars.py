@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
+from trackdsl.handlers import _sidecar
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import Digest, feed_objects
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
@@ -49,14 +51,14 @@ class _Frame(Handler):
                 frame.write_ipc(file)
             else:
                 frame.write_parquet(file)
+        if path.suffix in (".csv", ".json"):
+            _sidecar.note_types(path, lambda: _difference(_read_text(path), frame), lambda: _types_of(frame))
 
     def read(self, path: Path) -> Any:
         import polars as pl
 
-        if path.suffix == ".csv":
-            return self.value_of(pl.read_csv(path))
-        if path.suffix == ".json":
-            return self.value_of(pl.read_json(path))
+        if path.suffix in (".csv", ".json"):
+            return self.value_of(_read_text(path))
         if path.suffix in (".arrow", ".feather"):
             with open(path, "rb") as file:
                 return self.value_of(pl.read_ipc(file))
@@ -110,6 +112,44 @@ class _Series(_Frame):
 
 class _Lazy(Pickled):
     """A plan of work: as a file it is pickled, which does none of it."""
+
+
+def _read_text(path: Path) -> Any:
+    import polars as pl
+
+    types = _sidecar.types_of(path)
+    if "schema" not in types:
+        return pl.read_csv(path) if path.suffix == ".csv" else pl.read_json(path)
+    schema = pl.read_ipc(base64.b64decode(types["schema"])).schema
+    if path.suffix == ".json":
+        return pl.read_json(path, schema=schema)
+    texts = pl.read_csv(path, infer_schema=False)
+    return texts.select(_of_text(pl.col(name), dtype).alias(name) for name, dtype in schema.items())
+
+
+def _of_text(column: Any, dtype: Any) -> Any:
+    import polars as pl
+
+    if dtype == pl.Boolean:
+        return column == "true"
+    if isinstance(dtype, pl.Datetime):
+        return column.str.to_datetime(time_unit=dtype.time_unit, time_zone=dtype.time_zone)
+    return column.str.strptime(dtype) if dtype in (pl.Date, pl.Time) else column.cast(dtype)
+
+
+def _types_of(frame: Any) -> dict[str, Any]:
+    import io
+
+    sink = io.BytesIO()
+    frame.clear().write_ipc(sink)
+    columns = {name: str(dtype) for name, dtype in frame.schema.items()}  # For people: the schema tells more.
+    return {"columns": columns, "schema": base64.b64encode(sink.getvalue()).decode()}
+
+
+def _difference(found: Any, frame: Any) -> str:
+    if found.schema != frame.schema:
+        return f"types {list(map(str, found.dtypes))[:SHOWN]}, and not {list(map(str, frame.dtypes))[:SHOWN]}"
+    return "" if found.equals(frame) else "values change as text"
 
 
 def _holds_objects(dtype: Any) -> bool:

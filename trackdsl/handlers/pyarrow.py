@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
+from trackdsl.handlers import _sidecar
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
@@ -58,14 +60,14 @@ class _Table(Handler):
 
                 repeated = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
                 pq.write_table(table, file, row_group_size=_ROW_GROUP, use_dictionary=repeated or False)
+        if path.suffix == ".csv":
+            _sidecar.note_types(path, lambda: _difference(_read_csv(path), table), lambda: _types_of(table))
 
     def read(self, path: Path) -> Any:
         import pyarrow as pa
 
         if path.suffix == ".csv":
-            import pyarrow.csv
-
-            return self.value_of(pyarrow.csv.read_csv(path))
+            return self.value_of(_read_csv(path))
         if path.suffix in (".arrow", ".feather"):
             with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
                 return self.value_of(reader.read_all())
@@ -127,6 +129,30 @@ class _Array(_Chunked):
 
         column = table.column(0)
         return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _read_csv(path: Path) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    types = _sidecar.types_of(path)
+    if "schema" not in types:
+        return csv.read_csv(path)
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(types["schema"])))
+    options = csv.ConvertOptions(column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    return csv.read_csv(path, convert_options=options).cast(schema)
+
+
+def _types_of(table: Any) -> dict[str, Any]:
+    columns = {field.name: str(field.type) for field in table.schema}  # For people: the schema tells more.
+    return {"columns": columns, "schema": base64.b64encode(table.schema.serialize()).decode()}
+
+
+def _difference(found: Any, table: Any) -> str:
+    if found.schema != table.schema:
+        one, other = (list(map(str, part.schema.types))[:SHOWN] for part in (found, table))
+        return f"types {one}, and not {other}"
+    return "" if found.equals(table) else "values change as text"
 
 
 def feed_arrow(digest: Digest, stream: str, column: Any) -> None:
