@@ -268,7 +268,7 @@ def test_a_structure_of_a_parameter_is_whole() -> None:
         (place,) = captured.one("s").artifacts
         found = load_artifact(run, place)["layers"]
     assert found["2499"] == {"w": [0, 1], "when": "2024-01-02"}
-    assert found["data"] == {"w": "ndarray float64 (200000,)"}
+    assert found["data"]["w"].startswith("ndarray float64 (200000,)")
     assert "described in one line" in omitted(captured.one("s"))[f"{place}/layers/data/w"]
 
 
