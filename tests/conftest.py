@@ -40,6 +40,8 @@ _OF_VALUES = {
     "test_models.py",
     "test_metric_values.py",
     "test_linked_models.py",
+    "test_return_names.py",
+    "test_return_markers.py",
 }
 
 

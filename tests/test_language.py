@@ -206,9 +206,6 @@ def _misuses() -> dict[str, tuple[Callable[[], Any], type[Exception], str]]:
     def two() -> tuple[int, int]:
         return 1, 2
 
-    def loose():  # type: ignore[no-untyped-def]
-        return 1, 2
-
     return {
         "unknown option": (lambda: stage(nestd=True)(two), trackdsl.OptionError, "did you mean `nested`"),
         "unknown option of experiment": (
@@ -233,11 +230,6 @@ def _misuses() -> dict[str, tuple[Callable[[], Any], type[Exception], str]]:
             trackdsl.ReturnsError,
             "names 3 values, but two() returns 2. Drop 'c'",
         ),
-        "too many names at the call": (
-            lambda: stage(track_returns("a", "b", "c")(loose))(),
-            trackdsl.ReturnsError,
-            "names 3 values, but loose() returns 2. Drop 'c'",
-        ),
         "not a function": (lambda: stage(3), trackdsl.OptionError, "takes a name"),
         "a class": (lambda: stage(int), trackdsl.OptionError, "functions and methods"),
         "a property": (lambda: stage(property(two)), trackdsl.OptionError, "below @property"),  # type: ignore[type-var]
@@ -255,21 +247,6 @@ def test_misuse_is_an_error_that_names_the_fix(misuse: str) -> None:
         provoke()
     assert fix in str(raised.value)
     assert isinstance(raised.value, trackdsl.TrackdslError)
-
-
-def test_names_too_many_lose_nothing() -> None:
-    """The error at the call carries what the function returned, and what has a name is recorded."""
-
-    @stage
-    @track_returns("a", "b", "c")
-    def loose():  # type: ignore[no-untyped-def]
-        return 1, 2
-
-    with capture_runs() as captured, pytest.raises(trackdsl.ReturnsError) as raised:
-        loose()
-    assert raised.value.result == (1, 2)
-    assert captured.one("loose").metric("b") == 2
-    assert captured.one("loose").status == "FAILED"
 
 
 def test_decorated_functions_look_as_before() -> None:

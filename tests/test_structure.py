@@ -32,6 +32,7 @@ LAYERS = [
     {"_call_parameters", "_decorated_object", "_deferred", "_generator_body", "_last_run", "_methods"},
     {"_going_on"},
     {"_roots", "_returns", "mlflow_bridge"},
+    {"_sorting"},
     {"_propagation", "_carried", "distributed"},
     {"_found"},
     {"_models"},

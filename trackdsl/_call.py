@@ -27,7 +27,7 @@ from trackdsl._source import Site, site_of
 from trackdsl._stack import EVERY, Room, deepen, release, shallow
 from trackdsl._user_code import place_of_call
 from trackdsl.distributed._patching import closed, opened
-from trackdsl.errors import ReturnsError, logger, note
+from trackdsl.errors import logger, note
 
 _clock = time.perf_counter_ns
 
@@ -157,20 +157,15 @@ class Call:
     ) -> None:
         if scope is None:
             return
-        misuse = None
         try:
             if error is None and self.returns is not None:
                 self.returns.record(scope.run, result, scope.step, self.plan, args, kwargs)
-        except ReturnsError as raised:
-            misuse = raised
         finally:
             # Again: it may have called itself, or have run beside other calls.
             self.wrapper.last_run = scope.run
             if self._noted:
                 _last_run.set((self, scope.run))
-            close_scope(scope, error or misuse)
-        if misuse is not None:
-            raise misuse
+            close_scope(scope, error)
 
     def abandon(self, scope: Scope | None, error: BaseException) -> None:
         """End a call whose end was interrupted, by Ctrl-C in the middle of it; else nothing is left to do."""
@@ -207,21 +202,30 @@ class Call:
         else:
             outside = _roots.run_outside(f"@track_returns on {self.plan.name}")
             if outside is None:
-                self.returns.check_count(result)
                 return
             run, step = outside, 0
         self.wrapper.last_run = run
         self.returns.record(run, result, step, self.plan, args, kwargs)
 
-    def record_yield(self, scope: Scope | None, item: Any, index: int) -> None:
-        """Record the numbers in what a generator yields, at the index of the yield."""
+    def record_yield(self, scope: Scope | None, item: Any, index: int, met: dict[str, None]) -> None:
+        """Record the numbers in what a generator yields, at the index of the yield; `met` gets their names."""
+        run, scope = self._run_of_yields(scope)
+        if run is not None and self.returns is not None:
+            section = f"{scope.section}/" if scope is not None and scope.section else ""
+            self.returns.record_numbers(run, item, index, met, section)
+
+    def report_unmet(self, scope: Scope | None, met: dict[str, None]) -> None:
+        """Report the names that nothing had which a generator has yielded."""
+        run, _ = self._run_of_yields(scope)
+        if run is not None and self.returns is not None:
+            self.returns.report_unmet_by_yields(run, met)
+
+    def _run_of_yields(self, scope: Scope | None) -> tuple[Run | None, Scope | None]:
         if self.returns is None:
-            return
+            return None, None
         scope = scope if self.options is not None else _context.current()
         run = scope.run if scope is not None else _roots.run_outside(f"@track_returns on {self.plan.name}")
-        if run is not None:
-            section = f"{scope.section}/" if scope is not None and scope.section else ""
-            self.returns.record_numbers(run, item, index, section)
+        return run, scope
 
     def note_closed_early(self, scope: Scope | None) -> None:
         """Say of a generator's run that its caller did not want all of it."""

@@ -225,18 +225,21 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
 
     A number is a metric named after the function; a mapping, dataclass or NamedTuple gives a metric for each number in
     it and a JSON file for the rest; a tuple is taken apart by `names`, by the markers of the return annotation, or by
-    index; anything else is kept as a file. The caller gets the very object that was returned. Of what a generator
-    yields the numbers are metrics, with the index of the yield as step.
+    index; anything else is kept as a file. What a training has recorded round by round (a `History` of Keras, a dict of
+    lists of floats, a frame with a column `step` or `epoch`) gives the points of metrics besides. The caller gets the
+    very object that was returned. Of what a generator yields the numbers are metrics, with the index of the yield as
+    step.
 
     Args:
-        *names: names of the returned values, in order.
+        *names: names of the returned values, in order; of a tuple or list, or the keys of a mapping.
         prefix: put before the names of metrics.
-        metrics: the only names to record as metrics.
-        artifacts: the only names to keep as files; a mapping gives each its path in the run.
+        metrics: the only names to record as metrics; that of a structure stands for all numbers in it.
+        artifacts: the only names to keep as files, whole; a mapping gives each its path in the run.
 
     Raises:
         OptionError: an option that does not exist.
-        ReturnsError: more names than values, at decoration where the annotation tells, else at the call.
+        ReturnsError: more names than the annotation has values. Once the function has run nothing is raised: a name
+            that no value has is reported by a log line and a tag of the run.
 
     Example:
         >>> @track_returns("model", "accuracy")

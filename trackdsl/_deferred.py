@@ -26,6 +26,7 @@ class Deferred:
         self.options = call.options
         self.returns = call.returns
         self.record_yield = call.record_yield
+        self.report_unmet = call.report_unmet
         self.note_closed_early = call.note_closed_early
         self._call = call
         self._scope = scope

@@ -34,6 +34,7 @@ class Found:
     def __init__(self, run: Run, prefix: str, step: int, arguments: Callable[[], Mapping[str, Any]]) -> None:
         self.run = run
         self.metrics: dict[str, Any] = {}
+        self._series: list[tuple[str, Any]] = []
         self._prefix = prefix
         self._step = step
         self._arguments = arguments
@@ -82,6 +83,14 @@ class Found:
         """Gather a number; beside one that has its name already, not in its place."""
         self.metrics[free_name(name, self.metrics)] = value
 
+    def add_series(self, name: str, value: Any) -> None:
+        """Gather numbers that have a step each; without a name, under those that they have themselves."""
+        self._series.append((name, value))
+
+    def add_param(self, name: str, value: Any) -> None:
+        """Record a value as a parameter."""
+        self.run.log_param(name, value)
+
     def omit(self, name: str, error: Exception) -> None:
         """Say that a value is missing, because it raised when it was looked at; the others are not."""
         reason = mask_text(told(error))[:500]
@@ -98,6 +107,16 @@ class Found:
             prefix = self._prefix
             named = {prefix + name: value for name, value in self.metrics.items()} if prefix else self.metrics
             record_metrics(self.run, named, self._step)
+        for name, value in self._series:
+            self._write_series(name, value)
+
+    def _write_series(self, name: str, value: Any) -> None:
+        from trackdsl._series import Points
+
+        points = Points(0)  # Its rounds are counted from the first one, whichever call it is.
+        points.add_all({name: value} if name else value)
+        for step, values in ((self._step, points.values), *points.series()):
+            record_metrics(self.run, {f"{self._prefix}{key}": number for key, number in values.items()}, step)
 
 
 class Numbers(Found):
@@ -110,6 +129,12 @@ class Numbers(Found):
         """Pass over."""
 
     def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
+        """Pass over."""
+
+    def add_series(self, name: str, value: Any) -> None:
+        """Pass over."""
+
+    def add_param(self, name: str, value: Any) -> None:
         """Pass over."""
 
 

@@ -56,13 +56,14 @@ class Body(Unrecorded):
         kwargs: those given by name.
     """
 
-    __slots__ = ("_call", "_closing", "_count", "_inside", "_outer", "_scope")
+    __slots__ = ("_call", "_closing", "_count", "_inside", "_met", "_outer", "_scope")
 
     def __init__(self, call: Call | Deferred, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         super().__init__(args, kwargs)
         self._call = call
         self._closing = False
         self._count = 0
+        self._met: dict[str, None] = {}
         self._outer = _context.current()
         self._inside: Scope | None = None
         self._scope: Scope | None = None
@@ -82,7 +83,7 @@ class Body(Unrecorded):
 
     def suspend(self, item: Any) -> None:
         """Record what was yielded, and give the context back to the caller."""
-        self._call.record_yield(self._scope, item, self._count)
+        self._call.record_yield(self._scope, item, self._count, self._met)
         self._count += 1
         if self._call.options is not None:
             if self._scope is not None:
@@ -102,6 +103,8 @@ class Body(Unrecorded):
         if self._closing and (error is None or isinstance(error, GeneratorExit)):
             self._call.note_closed_early(self._scope)
             error = None
+        if error is None and result is None and self._count:
+            self._call.report_unmet(self._scope, self._met)
         try:
             self._call.leave(self._scope, result, error, self._args, self._kwargs)
         finally:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterator
 from typing import Any, NamedTuple
 
 from trackdsl._secrets import is_secret_name, mask_entry
+from trackdsl.handlers._annotations import Fields, fields_of
 from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import handler_for, is_array_like, is_mock, offers
 from trackdsl.handlers.json import Repeats
@@ -150,44 +151,75 @@ def is_mapping(value: Any) -> bool:
         return False
 
 
-def leaves(
-    value: Any, prefix: str, cut: Callable[[], None] | None = None, whole: Callable[[Any], bool] | None = None
-) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, prefix: str, whole: Callable[[str, Any], bool] | None = None) -> Iterator[tuple[str, Any]]:
     """The parts of a structure that are none themselves, by their names joined with `/`; no name comes twice.
 
     Args:
         value: the structure.
         prefix: put before every name.
+        whole: whether a part, of this name, that could be taken apart is not to be.
+    """
+    for name, leaf, _ in parts_of(value, prefix, whole=whole):
+        yield name, leaf
+
+
+def parts_of(
+    value: Any,
+    prefix: str,
+    cut: Callable[[], None] | None = None,
+    whole: Callable[[str, Any], bool] | None = None,
+    fields: Fields | None = None,
+) -> Iterator[tuple[str, Any, Any]]:
+    """The same, each with the marker of its field, or None; what is marked is not taken apart.
+
+    Args:
+        value: the structure.
+        prefix: put before every name.
         cut: called where parts are left out, because they stand in the value over and over.
-        whole: whether a part that could be taken apart is not to be.
+        whole: see `leaves`.
+        fields: those of a `TypedDict`, which the value does not tell.
     """
     names: set[str] = set()
     repeats = Repeats(_MAX_REPEATED)
-    for name, leaf in _leaves(value, prefix, (), repeats, whole or _never):
+    for name, leaf, marker in _parts_of(value, prefix, (), repeats, whole or _never, fields):
         free = free_name(name, names)
         names.add(free)
-        yield free, leaf
+        yield free, leaf, marker
     if repeats.exceeded and cut is not None:
         cut()
 
 
-def _leaves(
-    value: Any, prefix: str, around: tuple[int, ...], repeats: Repeats, whole: Callable[[Any], bool]
-) -> Iterator[tuple[str, Any]]:
-    parts = mask_entry(handler_for(type(value)).children(value) or {})
+def _parts_of(
+    value: Any,
+    prefix: str,
+    around: tuple[int, ...],
+    repeats: Repeats,
+    whole: Callable[[str, Any], bool],
+    fields: Fields | None,
+) -> Iterator[tuple[str, Any, Any]]:
+    kind = type(value)
+    parts = handler_for(kind).children(value) or {}
+    if fields is not None:
+        parts = fields.conceal(dict(parts))
+    elif kind is not dict:
+        fields = fields_of(kind)
+    parts = mask_entry(parts)
     if repeats.over(value, len(parts)):
         return
     inside = (*around, id(value))
     for key, leaf in parts.items():
         key = name_of_key(key)
         name = f"{prefix}{key}"
-        if is_secret_name(key) or len(around) >= _MAX_DEPTH or not is_mapping(leaf) or whole(leaf):
-            yield name, leaf
+        marker = None if fields is None else fields.marked.get(key)
+        apart = marker is None and not is_secret_name(key) and len(around) < _MAX_DEPTH and is_mapping(leaf)
+        if not apart or whole(name, leaf):
+            yield name, leaf, marker
         elif id(leaf) not in inside:  # One that holds itself has been told already.
-            yield from _leaves(leaf, f"{name}/", inside, repeats, whole)
+            within = None if fields is None else fields.parts.get(key)
+            yield from _parts_of(leaf, f"{name}/", inside, repeats, whole, within)
 
 
-def _never(_: Any) -> bool:
+def _never(_: str, __: Any) -> bool:
     return False
 
 

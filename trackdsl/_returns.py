@@ -1,27 +1,34 @@
 """What a function returns → metrics, files, models and datasets of a run.
 
 The plan is compiled once, at decoration, from the names given to `track_returns` and the markers of the return
-annotation. The value itself is handed on untouched.
+annotation. The value itself is handed on untouched, and nothing is raised once it is there.
 """
 
 from __future__ import annotations
 
+import collections.abc
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args, get_origin
 
-from trackdsl import markers
-from trackdsl._found import Found, Numbers, is_in_json
-from trackdsl._numbers import is_mapping, is_number, leaves
-from trackdsl._record import guarded, record_numbers
+from trackdsl._found import Found, Numbers
+from trackdsl._record import append_tags, guarded, record_numbers
 from trackdsl._run import Run
-from trackdsl._secrets import remember
+from trackdsl._secrets import mask_prose
 from trackdsl._signature import CallPlan
-from trackdsl.errors import ReturnsError, TrackdslError
-from trackdsl.handlers._annotations import Annotations, annotations_of
-from trackdsl.handlers.json import Repeats, is_plain
+from trackdsl._sorting import Choices, Expected, Sorter
+from trackdsl.errors import ReturnsError, report
+from trackdsl.handlers._annotations import annotations_of
 
-_VALUE_MARKERS = (markers.Metric, markers.Artifact, markers.Model, markers.Dataset)
+#: What a generator function is annotated to return; the first argument says what it yields.
+_YIELDING = (
+    collections.abc.Iterator,
+    collections.abc.Iterable,
+    collections.abc.Generator,
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncGenerator,
+)
 
 
 class ReturnPlan:
@@ -46,18 +53,19 @@ class ReturnPlan:
         metrics: Collection[str] | None = None,
         artifacts: Collection[str] | Mapping[str, str] | None = None,
     ) -> None:
-        self._name: str = getattr(fn, "__name__", type(fn).__name__)
-        self._names = names
+        name: str = getattr(fn, "__name__", type(fn).__name__)
+        self._choices = Choices.of(name, names, metrics, artifacts)
         self._prefix = prefix
-        self._metrics = None if metrics is None else _as_set(metrics)
-        self._artifacts = None if artifacts is None else _as_set(artifacts)
-        self._paths = dict(artifacts) if isinstance(artifacts, Mapping) else {}
         self._unread: Callable[..., Any] | None = fn
-        self._marker: Any = None
-        self._part_markers: tuple[Any, ...] = ()
+        self._expected = Expected()
+        self._yielded = Expected()
+        self._chooses = bool(names or prefix or metrics is not None or artifacts is not None)
         #: Nothing chooses, names or places: a dict of numbers is recorded as it is.
-        self._as_is = not names and not prefix and self._metrics is None
+        self._plain = self._yields_plain = False
         self._read_annotation()
+        count = len(self._expected.parts)
+        if 0 < count < len(names):
+            raise self._too_many(count)
 
     def record(
         self,
@@ -69,7 +77,7 @@ class ReturnPlan:
         kwargs: dict[str, Any],
         section: str = "",
     ) -> None:
-        """Record one returned value.
+        """Record one returned value, as far as that goes; what has a name and is not there is reported.
 
         Args:
             run: where to.
@@ -79,125 +87,66 @@ class ReturnPlan:
             args: its arguments; a model's input example is taken from them.
             kwargs: those given by name.
             section: `name/` for a section of a run, else nothing.
-
-        Raises:
-            ReturnsError: there are more names than values; everything that has a name is recorded first.
         """
         if value is None:
             return
         if self._unread is not None:
             self._read_annotation()
             self._unread = None
-        if self._as_is and self._marker is None and not section and record_numbers(run, value, step):
+        if self._plain and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
             found = Found(run, section + self._prefix, step, partial(plan.open_arguments, args, kwargs))
+            sorter = Sorter(self._choices, found)
             try:
-                self._sort(found, value)
+                sorter.sort(value, self._expected)
             finally:
                 found.write()
-        self.check_count(value)
+            self._report_unmet(run, sorter.met, f"{sorter.count} value{'s' if sorter.count != 1 else ''}")
 
-    def record_numbers(self, run: Run, value: Any, step: int, section: str = "") -> None:
-        """Record the numbers in a value, such as one that a generator yields; everything else is passed over."""
-        if value is None or (self._as_is and self._marker is None and not section and record_numbers(run, value, step)):
+    def record_numbers(self, run: Run, value: Any, step: int, met: dict[str, None], section: str = "") -> None:
+        """Record the numbers in a value, such as one that a generator yields; everything else is passed over.
+
+        Args:
+            run: where to.
+            value: what was yielded.
+            step: of the metrics.
+            met: the names that values have had so far; those of this one are added.
+            section: as for `record`.
+        """
+        if value is None:
+            return
+        if self._yields_plain and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
             found = Numbers(run, section + self._prefix, step, dict)
+            sorter = Sorter(self._choices, found)
             try:
-                self._sort(found, value)
+                sorter.sort(value, self._yielded)
             finally:
                 found.write()
+                met.update(sorter.met)
 
-    def _sort(self, found: Found, value: Any) -> None:
-        names = self._names
-        if type(value) is tuple and (len(names) != 1 or len(value) == 1):
-            for index, part in enumerate(value):
-                marker = self._part_markers[index] if index < len(self._part_markers) else None
-                name = names[index] if index < len(names) else f"{self._name}.{index}"
-                self._sort_one(found, name, part, marker)
-        elif names:
-            self._sort_one(found, names[0], value, self._marker)
-        else:
-            self._sort_one(found, "", value, self._marker)
+    def report_unmet_by_yields(self, run: Run, met: dict[str, None]) -> None:
+        """Report the names that nothing had which a generator has yielded."""
+        with guarded("track_returns", run):
+            self._report_unmet(run, met, "no such value")
 
-    def _sort_one(self, found: Found, name: str, value: Any, marker: Any) -> None:
-        if value is None:
-            return
-        try:
-            if marker is not None:
-                _sort_marked(found, value, marker)
-            elif (not self._artifacts or name not in self._artifacts) and is_mapping(value):
-                self._sort_mapping(found, name, value)
-            else:
-                self._sort_leaf(found, name or self._name, value)
-        except TrackdslError:
-            raise
-        except Exception as error:  # What one part raises must not lose the others.
-            found.omit(name or self._name, error)
+    def _report_unmet(self, run: Run, met: Collection[str], returned: str) -> None:
+        unmet = self._choices.unmet(met, returned)
+        if unmet:
+            why = {name: mask_prose(reason)[:500] for name, reason in unmet.items()}
+            told = "; ".join(f"{name!r}: {reason}" for name, reason in why.items())
+            report("returns", f"trackdsl recorded nothing for {told}", key=f"{self._choices.function}:{sorted(unmet)}")
+            append_tags(run, {f"trackdsl.omitted.{name}": reason for name, reason in why.items()})
 
-    def _sort_leaf(self, found: Found, name: str, value: Any) -> None:
-        if self._wants_artifact(name) and (not is_number(value) or self._named_artifact(name)):
-            self._keep(found, name, value)
-        elif is_number(value) and self._wants_metric(name):
-            found.add_metric(name, value)
-
-    def _sort_mapping(self, found: Found, name: str, value: Any) -> None:
-        rest: dict[str, Any] = {}
-        cut = partial(found.cut, name or self._name)
-        repeats = Repeats()
-        for key, leaf in leaves(value, f"{name}/" if name else "", cut):
-            try:
-                if is_number(leaf) and self._wants_metric(key):
-                    found.add_metric(key, leaf)
-                elif leaf is not None and self._wants_artifact(key):
-                    if key not in self._paths and (
-                        is_plain(leaf, repeats) or (not repeats.exceeded and is_in_json(leaf))
-                    ):
-                        _nest(rest, key[len(name) + 1 :] if name else key, leaf)
-                    elif not repeats.exceeded or type(leaf) not in (dict, list, tuple):
-                        self._keep(found, key, leaf)
-            except TrackdslError:
-                raise
-            except Exception as error:
-                found.omit(key, error)
-        if repeats.exceeded:
-            cut()
-        if rest:
-            self._keep(found, name or self._name, rest)
-
-    def _keep(self, found: Found, name: str, value: Any) -> None:
-        found.keep(self._paths.get(name), value, name)
-
-    def _wants_metric(self, name: str) -> bool:
-        return self._metrics is None or name in self._metrics
-
-    def _wants_artifact(self, name: str) -> bool:
-        return self._artifacts is None or name in self._artifacts
-
-    def _named_artifact(self, name: str) -> bool:
-        return self._artifacts is not None and name in self._artifacts
-
-    def check_count(self, value: Any) -> None:
-        """Check that there are as many values as names.
-
-        Raises:
-            ReturnsError: there are fewer.
-        """
-        if value is None:  # An early return: nothing came back, so nothing is misnamed.
-            return
-        count = len(value) if type(value) is tuple else 1
-        if len(self._names) > max(count, 1):
-            raise self._too_many(count, value)
-
-    def _too_many(self, count: int, result: Any = None) -> ReturnsError:
-        names = ", ".join(repr(name) for name in self._names)
+    def _too_many(self, count: int) -> ReturnsError:
+        given = self._choices.names
+        names = ", ".join(repr(name) for name in given)
         return ReturnsError(
-            f"@track_returns({names}) names {len(self._names)} values, but {self._name}() returns "
-            f"{count}. Drop {', '.join(repr(n) for n in self._names[count:])}, or return as many values as there are "
-            "names." + (" What it returned is in the `result` of this error." if result is not None else ""),
-            names=self._names,
-            result=result,
+            f"@track_returns({names}) names {len(given)} values, but {self._choices.function}() returns {count}. "
+            f"Drop {', '.join(repr(n) for n in given[count:])}, or return as many values as there are names.",
+            names=given,
         )
 
     def _read_annotation(self) -> None:
@@ -206,48 +155,13 @@ class ReturnPlan:
             return
         annotations = annotations_of(fn)
         annotation = annotations.get("return")
-        marker, parts = _value_marker(annotations, annotation), annotations.tuple_parts(annotation)
+        expected = Expected.of(annotations, annotation)
         # Read a second time, further from where it was written, it may tell less.
-        self._marker = self._marker if marker is None else marker
-        if parts:
-            found = tuple(_value_marker(annotations, part) for part in parts)
-            self._part_markers = found if any(found) else self._part_markers
-            if len(self._names) > len(parts):
-                raise self._too_many(len(parts))
+        if expected.says_anything() or expected.parts:
+            self._expected = expected
+        yielded = get_args(annotation)[:1] if get_origin(annotation) in _YIELDING else ()
+        self._yielded = Expected.of(annotations, yielded[0]) if yielded else self._expected
+        self._plain = not self._chooses and not self._expected.says_anything()
+        self._yields_plain = not self._chooses and not self._yielded.says_anything()
         if not annotations.missing and not annotations.failed:
             self._unread = None
-
-
-def _sort_marked(found: Found, value: Any, marker: Any) -> None:
-    if isinstance(marker, markers.Metric):
-        found.add_metric(marker.name, value)
-    elif isinstance(marker, markers.Artifact):
-        found.keep(marker.path, value, as_model=False)
-    elif isinstance(marker, markers.Model):
-        found.keep_model(value, marker.name, marker.registered_model_name)
-    elif isinstance(marker, markers.Dataset):
-        found.keep_dataset(value, marker.name, marker.context)
-    elif marker is markers.Secret or isinstance(marker, markers.Secret):
-        remember(value)
-
-
-def _nest(target: dict[str, Any], key: str, value: Any) -> None:
-    *folders, last = key.split("/")
-    for folder in folders:
-        inner = target.setdefault(folder, {})
-        if not isinstance(inner, dict):
-            target[key] = value
-            return
-        target = inner
-    target[last] = value
-
-
-def _value_marker(annotations: Annotations, annotation: Any) -> Any:
-    """What is to be done with a value; one that is to be hidden is not recorded, whatever else it is marked with."""
-    if any(annotations.hides(annotation)):
-        return markers.Secret if annotations.hides(annotation)[0] else markers.Ignore
-    return next((m for m in annotations.markers(annotation) if isinstance(m, _VALUE_MARKERS)), None)
-
-
-def _as_set(names: Collection[str]) -> frozenset[str]:
-    return frozenset([names] if isinstance(names, str) else names)

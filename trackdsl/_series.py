@@ -18,6 +18,8 @@ from trackdsl.handlers._registry import class_name, full_name, is_array_like
 
 #: More points than this in one call are data, and no metric.
 MAX_POINTS = 100_000
+#: A returned series or frame with more labels or columns than this is data, and no row of metrics.
+MAX_LABELS = 100
 #: The names of columns that are steps, the finest first.
 STEP_NAMES = ("step", "global_step", "_step", "iteration", "iter", "epoch", "round")
 _SEQUENCES = (list, tuple, range, deque)
@@ -74,7 +76,7 @@ class Points:
         if not is_mapping(metrics):
             metrics = dict(metrics)
         # Tables and series inside are one part each.
-        for name, value in leaves(metrics, "", whole=lambda part: table_of(part) is not None):
+        for name, value in leaves(metrics, "", whole=lambda _, part: table_of(part) is not None):
             self.add(name, value)
 
     def add(self, name: str, value: Any) -> None:
@@ -139,6 +141,49 @@ class Points:
 
     def _omit(self, name: str, value: Any, why: str) -> None:
         self.omitted[name] = mask_prose(f"{type(value).__name__} is no number: {why}")[:500]
+
+
+def is_history(value: Any) -> bool:
+    """Whether a returned value tells of a training round by round, or is a row of metrics.
+
+    That is a `History` of Keras; a dict of lists of as many floats, as XGBoost and LightGBM fill it; a frame, a dict or
+    records of numbers with a column of steps; a series of pandas with a label for each number.
+    """
+    kind = type(value)
+    try:
+        if issubclass(kind, dict):
+            return _is_dict_of_rounds(value)
+        if _is_of(kind, ("pandas",), "Series"):
+            return len(value) <= MAX_LABELS and _positions(value.index)[1] is not None and _is_numeric(value.tolist())
+        if _is_of(kind, _HISTORIES, "History"):
+            return True
+        if _is_of(kind, _FRAMES, "DataFrame", "Table", "RecordBatch"):
+            names = list(value.schema.names if hasattr(value, "schema") else map(str, value.columns))
+            if not _step_names(names) or len(names) > MAX_LABELS or not len(value):
+                return False
+        elif not (issubclass(kind, list) and value and _step_names(_texts(value[0]))):
+            return False
+        columns = table_of(value)
+    except Exception:  # Of an object that only looks like one.
+        return False
+    return bool(columns) and all(column.steps is not None and _is_numeric(column.items) for column in columns or ())
+
+
+def _is_dict_of_rounds(value: Mapping[Any, Any]) -> bool:
+    lists = list(value.values())
+    if not lists or not all(type(items) is list for items in lists) or len(set(map(len, lists))) != 1:
+        return False
+    if len(lists[0]) > MAX_POINTS or not all(map(_is_numeric, lists)):
+        return False
+    return any(not (is_missing(item) or isinstance(item, int)) for items in lists for item in items)
+
+
+def _is_numeric(items: Sequence[Any]) -> bool:
+    return all(is_missing(item) or is_number(item) for item in items)
+
+
+def _texts(value: Any) -> list[str]:
+    return [key for key in value if isinstance(key, str)] if issubclass(type(value), Mapping) else []
 
 
 def column_of(value: Any) -> Column | None:

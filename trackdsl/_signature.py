@@ -67,6 +67,7 @@ class CallPlan:
         self._marked_ignore: set[str] = set()
         self._renamed: dict[str, str] = {}
         self._typed: dict[str, Fields] = {}
+        self._nameless: list[str] = []
         #: Parameters that are datasets, by name.
         self.datasets: dict[str, markers.Dataset] = {}
         self._fn: Callable[..., Any] | None = fn
@@ -250,14 +251,21 @@ class CallPlan:
             if typed is not None:
                 self._typed[name] = typed
             for marker in annotations.markers(annotation):
-                if isinstance(marker, markers.Param):
-                    self._renamed[name] = marker.name
-                elif isinstance(marker, markers.Dataset):
-                    self.datasets[name] = marker
+                self._note(name, marker)
         if self._extra is not None:
             self._read_keywords(annotations)
         if not annotations.missing and not annotations.failed:
             self._fn = None
+
+    def _note(self, name: str, marker: Any) -> None:
+        if isinstance(marker, markers.Param):
+            self._renamed[name] = marker.name
+        elif isinstance(marker, markers.Dataset):
+            self.datasets[name] = marker
+        elif marker is markers.Dataset:
+            self.datasets[name] = markers.Dataset(name)
+        elif marker is markers.Param:
+            self._nameless.append(name)
 
     def _read_keywords(self, annotations: Annotations) -> None:
         """`**options: Unpack[Options]`, whose keywords are the fields of a `TypedDict`."""
@@ -272,8 +280,14 @@ class CallPlan:
         """Check that no parameter is to be recorded in the place of another.
 
         Raises:
-            OptionError: two are to have one name.
+            OptionError: two are to have one name, or one is to have another name that is not given.
         """
+        for name in self._nameless:
+            raise OptionError(
+                f"@{word}: {name!r} of {self.name}() is marked with `Param` without a name. Write Param('other_name'), "
+                "or leave it out: every parameter is recorded under its own name.",
+                option=name,
+            )
         taken: dict[str, str] = {}
         for name in self._template:
             if name in self._left_out:

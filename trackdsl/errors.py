@@ -72,17 +72,15 @@ class TemplateError(TrackdslError, ValueError):
 
 
 class ReturnsError(TrackdslError, TypeError):
-    """`track_returns` names more values than the function returns.
+    """`track_returns` names more values than the annotation of the function says it returns.
 
     Attributes:
         names: the names given to `track_returns`.
-        result: what the function returned, so that it is not lost with the error (None at decoration).
     """
 
-    def __init__(self, message: str, *, names: tuple[str, ...], result: Any = None) -> None:
+    def __init__(self, message: str, *, names: tuple[str, ...]) -> None:
         super().__init__(message)
         self.names = names
-        self.result = result
 
 
 class SettingsError(TrackdslError, ValueError):

@@ -2,11 +2,17 @@
 
 def train(data: Frame, lr: Annotated[float, Param("learning_rate")], key: Annotated[str, Secret])
     -> tuple[Annotated[object, Model("classifier")], Annotated[float, Metric("accuracy")]]: ...
+
+On the fields of a returned dataclass, NamedTuple, TypedDict, or model of pydantic or attrs they say the same of the
+field. Without a name (`Annotated[float, Metric]`) a value is recorded under its own: that of the field, the parameter,
+the function, or the one given to `track_returns`.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from typing import Any
 
 from trackdsl.errors import OptionError
 
@@ -16,26 +22,40 @@ _PLACES = (".", "..")
 _MAX_REGISTERED = 256
 
 
+def _check_text(marker: object, option: str, value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise OptionError(
+            f"{type(marker).__name__}({value!r}): the {option} is text, such as {type(marker).__name__}('train').",
+            option=option,
+        )
+
+
 @dataclass(frozen=True)
 class Param:
-    """Record a parameter under another name.
+    """Record a parameter under another name, or a returned value as a parameter.
 
     Args:
         name: the name in MLflow.
     """
 
     name: str
+
+    def __post_init__(self) -> None:
+        _check_text(self, "name", self.name)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """Record a returned number as this metric.
+    """Record a returned number as this metric; a list of numbers as its points by step.
 
     Args:
         name: the name in MLflow.
     """
 
     name: str
+
+    def __post_init__(self) -> None:
+        _check_text(self, "name", self.name)
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,11 @@ class Artifact:
     """
 
     path: str
+
+    def __post_init__(self) -> None:
+        if isinstance(self.path, os.PathLike):
+            object.__setattr__(self, "path", os.fspath(self.path))
+        _check_text(self, "path", self.path)
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,7 @@ class Model:
     registered_model_name: str | None = None
 
     def __post_init__(self) -> None:
+        _check_text(self, "name", self.name)
         check_registered_name(self.registered_model_name)
 
 
@@ -104,6 +130,9 @@ class Dataset:
 
     name: str
     context: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text(self, "name", self.name)
 
 
 @dataclass(frozen=True)

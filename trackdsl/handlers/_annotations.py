@@ -31,6 +31,8 @@ _MARKERS: tuple[type, ...] = (
     markers.Secret,
     markers.Ignore,
 )
+#: What says what is to become of a value.
+_VALUE_MARKERS = _MARKERS[:-2]
 _HIDING = {"Secret": markers.Secret, "Ignore": markers.Ignore}
 #: What stands around an annotation and changes nothing about the value itself.
 _TRANSPARENT = frozenset(["Union", "Optional", "Final", "ClassVar", "Required", "NotRequired", "ReadOnly"])
@@ -153,6 +155,12 @@ class Annotations:
         # Of one that is still being read, such as the class whose field this is, nobody can say.
         return found if found is not None and (not found._read or found.hide_anything()) else None
 
+    def typed_dict(self, annotation: Any) -> Fields | None:
+        """The fields of a `TypedDict`, marked or not; None for anything else."""
+        annotation = self._names.evaluated(annotation)
+        inner = (annotation, *map(self._names.evaluated, _inner(annotation, get_origin(annotation))))
+        return next((fields_of(part) for part in inner if _is_typed_dict(part)), None)
+
     def unpacked(self, annotation: Any) -> tuple[type, ...]:
         """The `TypedDict` that an `Unpack` names."""
         annotation = self._names.evaluated(annotation)
@@ -221,11 +229,15 @@ class Fields:
         hidden: those that are `Secret`.
         ignored: those that are `Ignore`.
         typed: those that are a `TypedDict` which has such fields.
+        marked: the other markers of fields, such as `Metric`.
+        parts: those that are any `TypedDict`, whose markers a value does not tell.
     """
 
     hidden: set[str] = field(default_factory=set)
     ignored: set[str] = field(default_factory=set)
     typed: dict[str, Fields] = field(default_factory=dict)
+    marked: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, Fields] = field(default_factory=dict)
     #: The names that were not defined, each with the module that may yet define it; whether something else failed.
     _awaited: list[tuple[Mapping[str, Any], str]] = field(default_factory=list, repr=False)
     _failed: bool = False
@@ -319,9 +331,30 @@ def _read_field(found: Fields, annotations: Annotations, name: str) -> None:
         else:  # A class further down may have annotated it anew.
             where.discard(name)
     typed = annotations.fields(annotation)
-    found.typed.pop(name, None)
-    if typed is not None:
-        found.typed[name] = typed
+    for known, told in (
+        (found.typed, typed),
+        (found.parts, annotations.typed_dict(annotation)),
+        (found.marked, None if hidden or ignored else value_marker(annotations, annotation)),
+    ):
+        known.pop(name, None)
+        if told is not None:
+            known[name] = told
+
+
+def value_marker(annotations: Annotations, annotation: Any) -> Any:
+    """What an annotation says is to become of a value: a marker, or its class where no name is given.
+
+    One that is to be hidden is not recorded, whatever else it is marked with.
+    """
+    hidden, ignored = annotations.hides(annotation)
+    if hidden or ignored:
+        return markers.Secret if hidden else markers.Ignore
+    return next((m for m in annotations.markers(annotation) if kind_of_marker(m) in _VALUE_MARKERS), None)
+
+
+def kind_of_marker(marker: Any) -> Any:
+    """The class of a marker, which may stand for itself."""
+    return marker if isinstance(marker, type) else type(marker)
 
 
 def annotations_of(fn: Callable[..., Any]) -> Annotations:

@@ -1,0 +1,310 @@
+"""Markers on the fields of what a function returns, and markers without a name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, NamedTuple, Optional
+
+import attrs
+import pandas as pd
+import pydantic
+import pytest
+from sklearn.linear_model import LinearRegression
+from typing_extensions import NotRequired, TypedDict
+
+import trackdsl
+from tests.conftest import client, deliver, last_run
+from trackdsl import Artifact, Dataset, Ignore, Metric, Model, Param, Secret, load_artifact, stage, track_returns
+from trackdsl.testing import RecordedRun, capture_runs
+
+FRAME = pd.DataFrame({"a": [1.0, 2.0]})
+MODEL = LinearRegression().fit([[1.0], [2.0]], [1, 2])
+
+
+class Inner(TypedDict):
+    deep: Annotated[float, Metric("deep_score")]
+    plain: float
+
+
+@dataclasses.dataclass
+class AsDataclass:
+    score: Annotated[float, Metric("val_score")]
+    model: Annotated[Any, Model("best")]
+    frame: Annotated[pd.DataFrame, Dataset("clean", "training")]
+    table: Annotated[Any, Artifact("tables/t.csv")]
+    config: Annotated[dict[str, Any], Artifact("config.json")]
+    lr: Annotated[float, Param("best_lr")]
+    token: Annotated[str, Secret]
+    ignored: Annotated[float, Ignore]
+    inner: Inner
+    bare: Annotated[float, Metric]
+    maybe: Optional[Annotated[float, Metric("maybe_score")]] = None  # noqa: UP045 - the older way to write it
+    rest: float = 4.0
+
+
+class AsTuple(NamedTuple):
+    score: Annotated[float, Metric("val_score")]
+    model: Annotated[Any, Model("best")]
+    frame: Annotated[pd.DataFrame, Dataset("clean", "training")]
+    table: Annotated[Any, Artifact("tables/t.csv")]
+    config: Annotated[dict[str, Any], Artifact("config.json")]
+    lr: Annotated[float, Param("best_lr")]
+    token: Annotated[str, Secret]
+    ignored: Annotated[float, Ignore]
+    inner: Inner
+    bare: Annotated[float, Metric]
+    maybe: Annotated[float, Metric("maybe_score")] | None = None
+    rest: float = 4.0
+
+
+class AsDict(TypedDict):
+    score: Annotated[float, Metric("val_score")]
+    model: Annotated[Any, Model("best")]
+    frame: Annotated[pd.DataFrame, Dataset("clean", "training")]
+    table: Annotated[Any, Artifact("tables/t.csv")]
+    config: Annotated[dict[str, Any], Artifact("config.json")]
+    lr: Annotated[float, Param("best_lr")]
+    token: Annotated[str, Secret]
+    ignored: Annotated[float, Ignore]
+    inner: Inner
+    bare: Annotated[float, Metric]
+    maybe: NotRequired[Annotated[float, Metric("maybe_score")] | None]
+    rest: float
+
+
+class AsPydantic(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    score: Annotated[float, Metric("val_score")]
+    model: Annotated[Any, Model("best")]
+    frame: Annotated[pd.DataFrame, Dataset("clean", "training")]
+    table: Annotated[Any, Artifact("tables/t.csv")]
+    config: Annotated[dict[str, Any], Artifact("config.json")]
+    lr: Annotated[float, Param("best_lr")]
+    token: Annotated[str, Secret]
+    ignored: Annotated[float, Ignore]
+    inner: Inner
+    bare: Annotated[float, Metric]
+    maybe: Annotated[float, Metric("maybe_score")] | None = None
+    rest: float = 4.0
+
+
+@attrs.define
+class AsAttrs:
+    score: Annotated[float, Metric("val_score")]
+    model: Annotated[Any, Model("best")]
+    frame: Annotated[pd.DataFrame, Dataset("clean", "training")]
+    table: Annotated[Any, Artifact("tables/t.csv")]
+    config: Annotated[dict[str, Any], Artifact("config.json")]
+    lr: Annotated[float, Param("best_lr")]
+    token: Annotated[str, Secret]
+    ignored: Annotated[float, Ignore]
+    inner: Inner
+    bare: Annotated[float, Metric]
+    maybe: Annotated[float, Metric("maybe_score")] | None = None
+    rest: float = 4.0
+
+
+KINDS = (AsDataclass, AsTuple, AsDict, AsPydantic, AsAttrs)
+VALUES: dict[str, Any] = {
+    "score": 0.5, "model": MODEL, "frame": FRAME, "table": FRAME, "config": {"lr": 0.1, "name": "x"}, "lr": 0.25,
+    "token": "a-planted-token", "ignored": 9.0, "inner": {"deep": 1.0, "plain": 2.0}, "bare": 3.0, "rest": 4.0,
+}  # fmt: skip
+METRICS = {"val_score": 0.5, "deep_score": 1.0, "inner/plain": 2.0, "bare": 3.0, "rest": 4.0}
+
+
+def metrics_of(run: RecordedRun) -> dict[str, float]:
+    return {name: found[-1].value for name, found in run.metrics.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_markers_on_fields(kind: Any) -> None:
+    """Each field becomes what its marker says, under the marker's name; fields without one are as before."""
+
+    def f() -> Any:
+        return kind(**VALUES)
+
+    f.__annotations__["return"] = kind
+    with capture_runs() as captured, stage("f") as run:
+        track_returns(f)()
+        assert load_artifact(run, "config.json") == VALUES["config"]
+    found = captured.one("f")
+    assert metrics_of(found) == METRICS
+    assert found.params == {"best_lr": 0.25}
+    assert list(found.models) == ["best"]
+    assert [(used.name, used.context) for used in found.inputs] == [("clean", "training")]
+    assert set(found.artifacts) - {"f.json"} == {"clean.parquet", "tables/t.csv", "config.json"}
+    assert "a-planted-token" not in repr(found)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_nothing_that_is_hidden_is_in_a_file(kind: Any) -> None:
+    """A field marked `Secret` or `Ignore` is not in what is kept of the rest, also of a TypedDict."""
+
+    def f() -> Any:
+        return kind(**{**VALUES, "maybe": 0.75})
+
+    f.__annotations__["return"] = kind
+    with capture_runs() as captured, stage("f"):
+        track_returns(f)()
+        found = captured.one("f")
+        texts = [file.read_text() for path, file in found.artifacts.items() if path.endswith(".json")]
+    assert found.metric("maybe_score") == 0.75
+    assert "ignored" not in found.metrics
+    assert not any("planted" in text or "ignored" in text for text in texts)
+
+
+def test_markers_on_fields_arrive(store: str) -> None:
+    """As MLflow then holds them: metrics, a model, a dataset, files."""
+    trackdsl.configure(tracking_uri=store)
+
+    @stage
+    @track_returns
+    def f() -> AsDict:
+        return AsDict(**VALUES)
+
+    f()
+    deliver()
+    run = client(store).get_run(last_run(store).info.run_id)
+    assert run.data.metrics == METRICS
+    assert len(run.outputs.model_outputs) == 1
+    assert [used.dataset.name for used in run.inputs.dataset_inputs] == ["clean"]
+
+
+def test_marked_fields_inside_of_others() -> None:
+    """A field of a field, a part of a tuple, an optional one: at any place in what is returned."""
+
+    @dataclasses.dataclass
+    class Outer:
+        first: AsDict
+        best: Annotated[AsTuple, Artifact("best.pkl")]
+
+    @track_returns("outer", "more")
+    def f() -> tuple[Outer, Optional[AsDict]]:  # noqa: UP045 - the older way to write it
+        return Outer(AsDict(**VALUES), AsTuple(**VALUES)), AsDict(**{**VALUES, "score": 0.125})
+
+    with capture_runs() as captured, stage("f"):
+        f()
+    found = captured.one("f")
+    assert found.metric("val_score") == 0.5
+    assert found.metric("val_score#2") == 0.125
+    assert found.metric("outer/first/rest") == 4
+    assert found.metric("more/rest") == 4
+    assert "val_score#3" not in found.metrics
+
+
+def test_markers_of_what_is_yielded() -> None:
+    """`Iterator[Annotated[...]]` marks each item, `Iterator[Scores]` its fields; plainly and asynchronously."""
+
+    @stage
+    @track_returns
+    def numbers() -> Iterator[Annotated[float, Metric("loss")]]:
+        yield from (0.5, 0.25)
+
+    @stage
+    @track_returns
+    def rows() -> Iterator[Inner]:
+        yield {"deep": 1.0, "plain": 2.0}
+
+    @stage
+    @track_returns
+    async def later() -> AsyncIterator[tuple[Annotated[float, Metric("loss")], Inner]]:
+        yield 0.5, {"deep": 1.0, "plain": 2.0}
+
+    async def use() -> None:
+        async for _ in later():
+            pass
+
+    import asyncio
+
+    with capture_runs() as captured:
+        list(numbers())
+        list(rows())
+        asyncio.run(use())
+    assert [(point.step, point.value) for point in captured.one("numbers").metrics["loss"]] == [(0, 0.5), (1, 0.25)]
+    assert metrics_of(captured.one("rows")) == {"deep_score": 1, "plain": 2}
+    assert metrics_of(captured.one("later")) == {"loss": 0.5, "deep_score": 1, "plain": 2}
+
+
+def test_markers_without_a_name(store: str) -> None:
+    """Bare `Metric`, `Model`, `Dataset`, `Artifact` and `Param` take the name that the value has by itself."""
+    trackdsl.configure(tracking_uri=store)
+
+    @stage
+    def used(frame: Annotated[pd.DataFrame, Dataset]) -> None: ...
+
+    @stage
+    @track_returns("model", "acc", "table", "lr", "data")
+    def named() -> tuple[
+        Annotated[Any, Model], Annotated[Any, Metric], Annotated[Any, Artifact], Annotated[Any, Param],
+        Annotated[Any, Dataset],
+    ]:  # fmt: skip
+        return MODEL, 0.5, MODEL, 0.25, FRAME
+
+    @stage
+    @track_returns
+    def fit() -> Annotated[Any, Model]:
+        return MODEL
+
+    @stage
+    @track_returns
+    def score() -> "Annotated[float, Metric] | None":  # noqa: UP037 - a text as an annotation
+        return 0.75
+
+    used(FRAME)
+    named()
+    fit()
+    score()
+    deliver()
+    found = {run.info.run_name: client(store).get_run(run.info.run_id) for run in
+             client(store).search_runs(["0"], order_by=["start_time DESC"], max_results=4)}  # fmt: skip
+    assert [used.dataset.name for used in found["used"].inputs.dataset_inputs] == ["frame"]
+    assert [used.dataset.name for used in found["named"].inputs.dataset_inputs] == ["data"]
+    assert (found["named"].data.metrics, found["named"].data.params) == ({"acc": 0.5}, {"lr": "0.25"})
+    names = {}
+    for run in ("named", "fit"):
+        (output,) = found[run].outputs.model_outputs
+        names[run] = client(store).get_logged_model(output.model_id).name
+    assert names == {"named": "model", "fit": "fit"}
+    files = [entry.path for entry in client(store).list_artifacts(found["named"].info.run_id)]
+    assert sorted(files) == ["data.parquet", "table.pkl"]
+    assert found["score"].data.metrics == {"score": 0.75}
+
+
+def test_a_marker_that_needs_a_name() -> None:
+    """A bare `Param` on a parameter, and names that are no text, are errors at once, which name the fix."""
+    with pytest.raises(trackdsl.OptionError, match=r"Param\('other_name'\)"):
+
+        @stage
+        def f(lr: Annotated[float, Param]) -> None: ...
+
+    for kind in (Metric, Param, Artifact, Model, Dataset):
+        for wrong in (3, "", " ", None):
+            with pytest.raises(trackdsl.OptionError, match=kind.__name__):
+                kind(wrong)  # type: ignore[arg-type]
+
+
+def test_an_artifact_may_have_a_path() -> None:
+    """`Artifact(Path(...))` is the text of it."""
+    import pathlib
+
+    assert Artifact(pathlib.Path("a") / "b.json") == Artifact("a/b.json")  # type: ignore[arg-type]
+
+
+def test_a_marked_list_is_a_series() -> None:
+    """`Metric` on a list gives its points by step, on a dict its numbers below the name; a text is reported."""
+
+    @track_returns
+    def f() -> tuple[
+        Annotated[list[float], Metric("loss")], Annotated[dict[str, float], Metric("val")], Annotated[str, Metric("m")],
+    ]:  # fmt: skip
+        return [0.5, 0.25], {"acc": 1}, "x"
+
+    with capture_runs() as captured, stage("f"):
+        f()
+    found = captured.one("f")
+    assert [(point.step, point.value) for point in found.metrics["loss"]] == [(0, 0.5), (1, 0.25)]
+    assert found.metric("val/acc") == 1
+    assert "is no number" in found.tags["trackdsl.omitted.m"]
+    assert json.dumps(found.params) == "{}"

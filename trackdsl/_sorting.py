@@ -1,0 +1,318 @@
+"""One returned value, sorted: which part is a metric, a file, a model, a dataset; and which names are never met."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from trackdsl import markers
+from trackdsl._found import Found, is_in_json
+from trackdsl._numbers import is_mapping, is_number, is_single, parts_of
+from trackdsl._secrets import is_secret_name, remember
+from trackdsl._series import is_history
+from trackdsl._suggest import suggestion_for
+from trackdsl.errors import TrackingFault
+from trackdsl.handlers._annotations import Annotations, Fields, kind_of_marker, value_marker
+from trackdsl.handlers._line import MAX_ITEMS, name_of_key
+from trackdsl.handlers._registry import is_array_like
+from trackdsl.handlers.json import Repeats, is_plain
+
+#: How many of the names that there were are listed beside one that there was not.
+_MAX_LISTED = 10
+#: How deep in a structure the history of a training is looked for.
+_MAX_DEPTH = 5
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What `track_returns` was told.
+
+    Attributes:
+        function: the name of the function.
+        names: of the returned values, in order.
+        metrics: the only names to record as metrics, or None for all numbers.
+        artifacts: the only names to record as files, or None for all the rest.
+        paths: where those are to be, as far as it was said.
+    """
+
+    function: str
+    names: tuple[str, ...] = ()
+    metrics: frozenset[str] | None = None
+    artifacts: frozenset[str] | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        function: str,
+        names: tuple[str, ...],
+        metrics: Collection[str] | None,
+        artifacts: Collection[str] | Mapping[str, str] | None,
+    ) -> Choices:
+        """The choices as the user wrote them; a text is one name."""
+        paths = dict(artifacts) if isinstance(artifacts, Mapping) else {}
+        return cls(function, names, _as_set(metrics), _as_set(artifacts), paths)
+
+    def is_chosen_metric(self, name: str, *, number: bool) -> bool:
+        """Whether a value is to be a metric by its name, or, where it is a number, by that of a structure around it."""
+        return self.metrics is not None and any(
+            each in self.metrics for each in (_with_outer(name) if number else [name])
+        )
+
+    def is_chosen_artifact(self, name: str) -> bool:
+        """Whether a name is among those of the files."""
+        return self.artifacts is not None and name in self.artifacts
+
+    def unmet(self, met: Collection[str], returned: str) -> dict[str, str]:
+        """The names that no value had, each with the reason why nothing is recorded for it.
+
+        Args:
+            met: the names that values had.
+            returned: how many values there were, for the reason.
+        """
+        found = {}
+        for name in self.names:
+            if name not in met:
+                found[name] = f"@track_returns names it, but {self.function}() returned {returned}"
+        for option, names in (("metrics", self.metrics), ("artifacts", self.artifacts)):
+            for name in sorted(names or ()):
+                if name not in met:
+                    listed = ", ".join(list(dict.fromkeys(met))[:_MAX_LISTED]) or "nothing that has a name"
+                    hint = suggestion_for(name, met).text
+                    found[name] = (
+                        f"@track_returns({option}=...) names it, but {self.function}() returned no such value{hint} "
+                        f"Returned: {listed}"
+                    )
+        return found
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the annotation says of a returned value.
+
+    Attributes:
+        marker: what is to become of it.
+        fields: those of a `TypedDict`, which the value itself does not tell.
+        parts: the same for each value of a tuple.
+    """
+
+    marker: Any = None
+    fields: Fields | None = None
+    parts: tuple[Expected, ...] = ()
+
+    @classmethod
+    def of(cls, annotations: Annotations, annotation: Any) -> Expected:
+        """What one annotation says."""
+        parts = annotations.tuple_parts(annotation)
+        return cls(
+            value_marker(annotations, annotation),
+            annotations.typed_dict(annotation),
+            tuple(cls.of(annotations, part) for part in parts),
+        )
+
+    def says_anything(self) -> bool:
+        """Whether it changes how a value is recorded."""
+        return self.marker is not None or self.fields is not None or any(part.says_anything() for part in self.parts)
+
+    def part(self, index: int) -> Expected:
+        """What it says of one value of a tuple."""
+        return self.parts[index] if index < len(self.parts) else _NOTHING
+
+
+_NOTHING = Expected()
+
+
+class Sorter:
+    """Sorts one returned value.
+
+    Args:
+        choices: what the user chose.
+        found: where the parts go.
+
+    Attributes:
+        met: the names that values had.
+        count: how many values there were.
+    """
+
+    def __init__(self, choices: Choices, found: Found) -> None:
+        self.met: dict[str, None] = {}
+        self.count = 1
+        self._choices = choices
+        self._found = found
+
+    def sort(self, value: Any, expected: Expected) -> None:
+        """Sort a value, and all that is in it."""
+        names, function = self._choices.names, self._choices.function
+        values = self._taken_apart(value)
+        if values is None:
+            by_key = len(names) > 1 and is_mapping(value)
+            self._sort_one(names[0] if names and not by_key else "", value, expected)
+            return
+        self.count = len(values)
+        unnamed = range(len(names), len(values))
+        mappings = [i for i in unnamed if expected.part(i).marker is None and is_mapping(values[i])]
+        for index, part in enumerate(values):
+            # The only dict among models and figures needs no number before its names.
+            own = "" if mappings == [index] else f"{function}.{index}"
+            self._sort_one(names[index] if index < len(names) else own, part, expected.part(index))
+
+    def _taken_apart(self, value: Any) -> list[Any] | None:
+        """The values that a function returned; None for a single one."""
+        names, kind = self._choices.names, type(value)
+        if kind is tuple:
+            return list(value) if len(names) != 1 or len(value) == 1 else None
+        if len(names) < 2:
+            return None
+        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            return None if set(names) <= set(kind._fields) else list(value)
+        if issubclass(kind, (list, tuple)):
+            return list(value) if len(value) <= MAX_ITEMS else None
+        if is_array_like(kind) and tuple(value.shape) == (len(names),):
+            return list(value)
+        return None
+
+    def _sort_one(self, name: str, value: Any, expected: Expected) -> None:
+        choices = self._choices
+        named = name or choices.function
+        try:
+            if expected.marker is None and is_mapping(value) and not choices.is_chosen_artifact(name):
+                self._meet(name)
+                self._sort_mapping(name, value, expected.fields)
+                return
+            self._meet(named)
+            if value is None:
+                return
+            if expected.marker is not None:
+                self._sort_marked(named, value, expected.marker)
+            else:
+                self._sort_leaf(name, value)
+        except TrackingFault:
+            raise
+        except Exception as error:  # What one part raises must not lose the others.
+            self._found.omit(named, error)
+
+    def _sort_leaf(self, own_name: str, value: Any) -> None:
+        name = own_name or self._choices.function
+        if not self._sort_number(name, value, is_number(value)):
+            if self._choices.metrics is None and is_history(value):
+                self._found.add_series(own_name, value)
+            if self._wants_artifact(name):
+                self._keep(name, value)
+
+    def _sort_number(self, name: str, value: Any, number: bool) -> bool:
+        """Record a number as what is wanted of it; False for what is to be kept as a file, if at all."""
+        choices = self._choices
+        kept = choices.is_chosen_artifact(name)
+        # What is no number and is to be one by its name goes the same way: there it is reported.
+        if choices.is_chosen_metric(name, number=number) or (number and choices.metrics is None and not kept):
+            self._found.add_metric(name, value)
+            return not kept
+        return number and not kept
+
+    def _sort_mapping(self, name: str, value: Any, fields: Fields | None) -> None:
+        rest: dict[str, Any] = {}
+        cut = partial(self._found.cut, name or self._choices.function)
+        repeats = Repeats()
+        if self._choices.metrics is None:
+            self._sort_history(name, value, fields, 0)
+        for key, leaf, marker in parts_of(value, f"{name}/" if name else "", cut, self._is_whole, fields):
+            self._meet(key)
+            try:
+                if leaf is not None and marker is not None:
+                    self._sort_marked(key, leaf, marker)
+                elif leaf is not None and not self._sort_number(key, leaf, is_single(leaf)):
+                    self._sort_rest(key, leaf, rest, key[len(name) + 1 :] if name else key, repeats)
+            except TrackingFault:
+                raise
+            except Exception as error:
+                self._found.omit(key, error)
+        if repeats.exceeded:
+            cut()
+        if rest:
+            self._keep(name or self._choices.function, rest)
+
+    def _sort_rest(self, name: str, value: Any, rest: dict[str, Any], place: str, repeats: Repeats) -> None:
+        """Put a part that is no metric into the file of the rest, or into one of its own."""
+        if not self._wants_artifact(name):
+            return
+        own_file = self._choices.is_chosen_artifact(name)
+        if not own_file and (is_plain(value, repeats) or (not repeats.exceeded and is_in_json(value))):
+            _nest(rest, place, value)
+        elif not repeats.exceeded or type(value) not in (dict, list, tuple):
+            self._keep(name, value)
+
+    def _is_whole(self, name: str, _: Any) -> bool:
+        return self._choices.is_chosen_artifact(name)
+
+    def _sort_history(self, name: str, value: Any, fields: Fields | None, depth: int) -> None:
+        """Record what a structure holds of a training, in lists by round, as series of points."""
+        is_dict = issubclass(type(value), dict)
+        parts = dict.copy(value) if is_dict else {}
+        marked = set() if fields is None else fields.hidden | fields.ignored | set(fields.marked)
+        hidden = {key for key in parts if key in marked or is_secret_name(name_of_key(key))}
+        if not hidden and is_history(value):
+            self._found.add_series(name, value)
+        elif depth < _MAX_DEPTH:
+            for key, part in parts.items():
+                within = _joined(name, key)
+                if issubclass(type(part), dict) and key not in hidden and not self._choices.is_chosen_artifact(within):
+                    self._sort_history(within, part, None if fields is None else fields.parts.get(key), depth + 1)
+
+    def _sort_marked(self, name: str, value: Any, marker: Any) -> None:
+        """Do what a marker says; one without a name takes that of the value."""
+        kind, found = kind_of_marker(marker), self._found
+        bare = marker is kind
+        if kind is markers.Metric:
+            found.add_metric(name if bare else marker.name, value)
+        elif kind is markers.Param:
+            found.add_param(name if bare else marker.name, value)
+        elif kind is markers.Artifact:
+            found.keep(None if bare else marker.path, value, name, as_model=False)
+        elif kind is markers.Model:
+            found.keep_model(value, name if bare else marker.name, None if bare else marker.registered_model_name)
+        elif kind is markers.Dataset:
+            found.keep_dataset(value, name if bare else marker.name, None if bare else marker.context)
+        elif kind is markers.Secret:
+            remember(value)
+
+    def _keep(self, name: str, value: Any) -> None:
+        self._found.keep(self._choices.paths.get(name), value, name)
+
+    def _wants_artifact(self, name: str) -> bool:
+        return self._choices.artifacts is None or self._choices.is_chosen_artifact(name)
+
+    def _meet(self, name: str) -> None:
+        if name:
+            self.met.update(dict.fromkeys(_with_outer(name)))
+
+
+def _with_outer(name: str) -> list[str]:
+    """A name and those of the structures around it: `a/b`, `a`."""
+    found = [name]
+    while "/" in name:
+        name = name.rpartition("/")[0]
+        found.append(name)
+    return found
+
+
+def _joined(name: str, key: Any) -> str:
+    return f"{name}/{name_of_key(key)}" if name else name_of_key(key)
+
+
+def _nest(target: dict[str, Any], key: str, value: Any) -> None:
+    *folders, last = key.split("/")
+    for folder in folders:
+        inner = target.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            target[key] = value
+            return
+        target = inner
+    target[last] = value
+
+
+def _as_set(names: Collection[str] | None) -> frozenset[str] | None:
+    if names is None:
+        return None
+    return frozenset([names] if isinstance(names, str) else names)
