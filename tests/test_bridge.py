@@ -1144,6 +1144,8 @@ def test_active_runs_are_plain_values(here: str) -> None:
             assert same.data.tags["trackdsl.id"] == run.id
         assert b"trackdsl.mlflow_bridge" not in pickle.dumps(active.info)
         assert dict(active.info)["run_name"] == "s"
+        assert active.info == active.info == mlflow.active_run().info
+        assert mlflow.get_run(run.run_id).info == active.info
 
 
 def test_what_stands_in_for_mlflow(start: StartProgram) -> None:

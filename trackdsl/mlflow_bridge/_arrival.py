@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from trackdsl._run import AdoptedRun, Run
 from trackdsl._target import Target
-from trackdsl._uris import absolute
+from trackdsl._uris import absolute, is_path
 from trackdsl.errors import RunNotReady
 from trackdsl.journal._writer import Writer
 
@@ -26,6 +27,8 @@ _AWAY = 60.0
 _SETTLE = 2.0
 _GLANCE = 0.5
 _POLL = 0.005
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 #: Stores that did not answer in time, by tracking URI and folder: until when nobody waits for them.
 _away: dict[tuple[str, str], float] = {}
@@ -70,16 +73,28 @@ def is_away(target: Target) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def same_store(uri: str, other: str, cwd: str) -> bool:
-    """Whether two tracking URIs lead to the same store; credentials tell nothing of that."""
+    """Whether two tracking URIs lead to the same store; credentials tell nothing of that.
+
+    >>> same_store("http://me:pw@localhost/", "http://127.0.0.1:80", "/"), same_store("/runs", "file:///runs", "/")
+    (True, True)
+    >>> same_store("http://127.0.0.1:5000", "http://127.0.0.1:5001", "/")
+    False
+    """
     return uri == other or _place(absolute(uri, cwd)) == _place(absolute(other, cwd))
 
 
 def _place(uri: str) -> tuple[str, str, str, str]:
     try:
-        parts = urlsplit(uri)
+        parts = urlsplit(f"file://{uri}" if is_path(uri) else uri)
+        scheme = parts.scheme.partition("+")[0]
+        port = parts.port or _PORTS.get(scheme, 0)
+        host = (parts.hostname or "").lower()
     except ValueError:
         return uri, "", "", ""
-    return parts.scheme, parts.netloc.rpartition("@")[2].lower(), parts.path.rstrip("/"), parts.query
+    path = parts.path.rstrip("/")
+    if scheme in ("file", "sqlite"):
+        path = os.path.realpath(path)
+    return scheme, f"{'127.0.0.1' if host in _LOOPBACK else host}:{port}", path, parts.query
 
 
 def _wait(run: Run, writer: Writer | None, patience: float) -> Ids:

@@ -177,6 +177,11 @@ class _Info(RunInfo):
     def __reduce__(self) -> tuple[Any, ...]:
         return copy.copy, (self._entry.fetched().info,)
 
+    def __eq__(self, other: object) -> bool:
+        return bool(copy.copy(self) == (copy.copy(other) if isinstance(other, _Info) else other))
+
+    __hash__ = None  # type: ignore[assignment]
+
     @property
     def run_id(self) -> str:
         return self._own[0]
