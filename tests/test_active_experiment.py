@@ -158,7 +158,7 @@ def test_a_store_that_mlflow_does_not_point_at(here: str, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_project(here: str) -> None:  # noqa: F811
     """`mlflow.run` inside a scope makes a child of its run, in its experiment."""
-    Path("MLproject").write_text("name: p\nentry_points:\n  main:\n    command: true\n")
+    Path("MLproject").write_text("name: p\nentry_points:\n  main:\n    command: 'true'\n")
     with experiment("scope") as run:
         submitted = mlflow.run(".", env_manager="local")
         made = client(here).get_run(submitted.run_id)

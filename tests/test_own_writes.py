@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, wait_until
+from tests.conftest import StartProgram, all_runs, delivery_pids, end_delivery, wait_until
 from tests.test_bridge import here, online, told  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric
 from trackdsl.delivery import _reads, flush
@@ -238,7 +240,14 @@ def test_warnings_point_at_the_program(here: str) -> None:  # noqa: F811
     assert [warning.filename for warning in mine] == [__file__]
 
 
-DOCUMENTED = """
+#: A machine that is busy with other tests is no fault of delivery.
+PATIENT = """
+    from trackdsl.delivery import _reads, _waiting
+
+    _reads._PATIENCE = _waiting._LONGEST = 90.0
+"""
+
+DOCUMENTED = f"""{PATIENT}
     import sys
 
     if "before" in sys.argv:
@@ -246,8 +255,8 @@ DOCUMENTED = """
     import trackdsl.compat.tracelet as tracelet
 
     for lr in (0.1, 0.01, 0.001):
-        exp = tracelet.start_logging(exp_name=f"sweep_lr_{lr}", project="sweep", backend="mlflow")
-        exp.log_params({"lr": lr})
+        exp = tracelet.start_logging(exp_name=f"sweep_lr_{{lr}}", project="sweep", backend="mlflow")
+        exp.log_params({{"lr": lr}})
         for step in range(3):
             exp.log_metric("loss", lr * step, step)
         tracelet.stop_logging()
@@ -259,14 +268,14 @@ DOCUMENTED = """
     print(sorted((run.data.params["lr"], len(client.get_metric_history(run.info.run_id, "loss"))) for run in runs))
 """
 
-WORKERS = """
+WORKERS = f"""{PATIENT}
     import multiprocessing
 
     import mlflow
     import trackdsl
 
     def work(number):
-        with trackdsl.stage(f"worker-{number}"):
+        with trackdsl.stage(f"worker-{{number}}"):
             trackdsl.log_metric("m", number)
 
     if __name__ == "__main__":
@@ -294,6 +303,50 @@ def test_processes_of_a_run(start: StartProgram, sqlite_store: str) -> None:
     """A search finds the runs of processes that were started inside a scope and have ended."""
     code, out, err = start(WORKERS, TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=sqlite_store).finish()
     assert (code, out.strip()) == (0, "['worker-0', 'worker-1', 'workers']"), err
+
+
+INTERRUPTED = """
+    import sys
+
+    import mlflow
+    import trackdsl
+    from trackdsl.delivery import _reads, _waiting
+
+    _reads._PATIENCE = _waiting._LONGEST = float(sys.argv[1])
+    with trackdsl.experiment("x") as run:
+        id_ = run.wait_for_mlflow(90).run_id
+        print("there")
+        input()
+        trackdsl.log_metric("m", 1)
+        print(mlflow.get_run(id_).data.metrics)
+"""
+
+
+@pytest.mark.slow
+def test_a_delivery_process_that_dies(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
+    """A read sees that the delivery process is gone, starts another one, and finds what was recorded."""
+    program = start(INTERRUPTED, "90", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=sqlite_store)
+    assert program.say() == "there"
+    end_delivery(tmp_path / "spool")
+    program.go_on()
+    assert program.say() == "{'m': 1.0}"
+    assert program.finish()[0] == 0
+
+
+@pytest.mark.slow
+def test_a_delivery_process_that_hangs(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
+    """A read gives up on a delivery process that lives and does nothing."""
+    program = start(INTERRUPTED, "0.5", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=sqlite_store)
+    assert program.say() == "there"
+    pids = wait_until(lambda: delivery_pids(tmp_path / "spool"), "the delivery process")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    program.go_on()
+    assert program.say() == "{}"
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    code, _, err = program.finish()
+    assert (code, "plain MLflow may not find it" in err) == (0, True), err
 
 
 def test_a_program_without_runs(start: StartProgram) -> None:

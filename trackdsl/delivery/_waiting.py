@@ -27,8 +27,8 @@ _POLL = 0.02
 _PATIENCE = 20.0
 _PATIENCE_SERVER = 4.0
 _SHOW_AFTER = 1.0
-#: How long to wait for delivery to start where only the time after that is counted, in seconds.
-_LONGEST_START = 20.0
+#: Where only the time without progress is counted: how long to wait in all, in seconds.
+_LONGEST = 30.0
 
 
 @dataclass
@@ -121,8 +121,8 @@ class Wait:
         Args:
             timeout: seconds to wait at most; None to wait as long as delivery comes forward.
             restart_after: how often to see to it that somebody delivers, in seconds.
-            hopeful: wait no longer than there is hope, as without a timeout, and begin to count when delivery has
-                started, which takes seconds.
+            hopeful: wait no longer than there is hope, as without a timeout; and count the time without progress alone,
+                as starting delivery takes seconds, but wait half a minute at most.
         """
         clock = _Clock(timeout, hopeful=hopeful)
         next_start = 0.0
@@ -199,9 +199,10 @@ class _Clock:
         """Whether to wait no longer for what is left."""
         now = time.monotonic()
         state = [_state(goal, progress) for goal, progress in left]
-        if state != self._seen:
+        progress = state != self._seen
+        if progress:
             self._seen, self._changed = state, now
-        if self._hopeful and now - self.begun < _LONGEST_START and any(goal.starts() for goal, _ in left):
+        if self._hopeful and now - self.begun < _LONGEST and (progress or any(goal.starts() for goal, _ in left)):
             self._started = now
         if self._timeout is not None and now - self._started >= self._timeout:
             return True
