@@ -18,7 +18,7 @@ from trackdsl import _launch, experiment, stage
 from trackdsl.errors import OptionError, SettingsError
 from trackdsl.testing import capture_runs
 
-from .conftest import StartProgram, all_runs, free_port, sync
+from .conftest import StartProgram, all_runs, client, free_port, sync
 from .drawn_processes import FAULT, Machine, Process
 from .memory_store import Held, MemoryStore
 from .test_foreign_runs import no_pauses as no_pauses
@@ -175,6 +175,8 @@ def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) 
         for job, ends in enumerate(ENDS)
         for rank, what in ((1, ends[1]), (0, ends[0]))
     ] + [start(PROGRAM, how, **slurm(rank), TRACKDSL_RANKS=how) for how in ("separate", "main") for rank in (0, 1)]
+    going_on = client().create_run("0", run_name="pipeline", tags={"trackdsl.path": "pipeline"}).info.run_id
+    programs += [start(PROGRAM, **slurm(rank, SLURM_JOB_ID="9"), MLFLOW_RUN_ID=going_on) for rank in (0, 1)]
     for program in programs:
         program.finish()
     assert sync().returncode == 0
@@ -202,6 +204,16 @@ def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) 
         assert root.info.end_time is not None
         names = ("rank", "local_rank", "world_size", "node")
         assert [by_path["pipeline/rank-1"].data.tags[f"trackdsl.{name}"] for name in names] == [*"1120"]
+    of_job = [run for run in runs if launch_of(run) == "slurm 9.0"]
+    assert {
+        run.info.run_name: run.info.status for run in of_job if run.data.tags["mlflow.parentRunId"] == going_on
+    } == {
+        "rank-0": "FINISHED",
+        "rank-1": "FINISHED",
+    }
+    (root,) = (run for run in runs if run.info.run_id == going_on)
+    runs.remove(root)
+    assert (root.info.status, root.data.params["lr"]) == ("FINISHED", "0.1")
     alone = Counter(run.data.tags["trackdsl.path"] for run in runs if launch_of(run) is None)
     assert alone == {"pipeline": 3, "pipeline/load": 3}
     assert Counter(run.data.params["what"] for run in runs if run.data.params.get("what") in ("separate", "main")) == {
@@ -391,10 +403,10 @@ def test_captured_runs_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch)
     assert [run.path for run in captured.runs] == ["fit"]
 
 
-def begin(process: Process, root: bytes, rank: int, size: int = 2, **params: Any) -> bytes:
+def begin(process: Process, root: bytes, rank: int, size: int = 2, goes_on: str = "", **params: Any) -> bytes:
     """Begin the run of a rank as `open_run` does."""
     id_ = process.prefix + rank.to_bytes(6, "big")
-    told = events.Rank("train", rank, size, rank, "n", "torch a", 1)
+    told = events.Rank("train", rank, size, rank, "n", "torch a", 1, goes_on)
     process.say(
         events.Open(id_, root, "e", f"rank-{rank}", "experiment", f"train/rank-{rank}", 0, 1, params, {}, None, told)
     )
@@ -524,4 +536,32 @@ def test_a_rank_that_comes_late_opens_the_root_again(tmp_path: Path) -> None:
             machine.round()
         seen.append(one_root(store, *range(rank + 1)).status)
     assert seen == ["RUNNING", "FINISHED"] * 2
+    machine.restart()
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_launch_goes_on_with_a_run(tmp_path: Path) -> None:
+    """A run that goes on in a launch is as the ranks of that launch are, however the earlier ones have ended."""
+    store = MemoryStore()
+    machine = Machine(tmp_path / "a", store)
+    going_on = store.create_run("e-e", "train", 0, {})
+    store.end_run(going_on, "FAILED", 1)
+    seen = []
+    for launch, ends in enumerate([("FAILED", "KILLED"), ("FINISHED", "FINISHED")]):
+        processes = [Process(machine.spool) for _ in ends]
+        begun = [
+            begin(process, bytes([launch] * 16), rank, goes_on=going_on, lr=0.1)
+            for rank, process in enumerate(processes)
+        ]
+        rounds(machine, number=5)
+        seen.append(store.runs[going_on].status)
+        for process, id_, end in zip(processes, begun, ends, strict=True):
+            process.close(id_, end)
+            process.die()
+        rounds(machine, number=5)
+        seen.append(store.runs[going_on].status)
+    assert seen == ["RUNNING", "FAILED", "RUNNING", "FINISHED"]
+    assert "trackdsl.ended" not in store.runs[going_on].tags
+    assert store.runs[going_on].params == {"lr": "0.1"}
+    one_root(store, 0, 1, 0, 1)
     machine.restart()

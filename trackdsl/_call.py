@@ -277,9 +277,14 @@ def open_scope(
 ) -> Scope:
     """Begin a run where the table "where a run goes" says, and make it current."""
     outer = _context.current()
-    goes_on = options.run_id
-    if goes_on is None and outer is None and VARIABLE in os.environ:
-        goes_on = take_run_id(options.tracking_uri)
+    goes_on, of_launch = options.run_id, None
+    if outer is None:
+        if _ranks.records_nothing(options.ranks):
+            goes_on = None
+        elif goes_on is None and VARIABLE in os.environ:
+            goes_on = take_run_id(options.tracking_uri)
+            if _ranks.share_root(options.ranks):
+                goes_on, of_launch = None, goes_on
     if goes_on is not None:
         return _entered(open_again(goes_on, options, name, experiment, params, tags, site, owner))
     if around := _roots.task_tags() if outer is None else outer.tags:
@@ -293,7 +298,7 @@ def open_scope(
     if sampled is None:
         sampled = 0.0 if parent is not None else settings.system_metrics()
     rank = None
-    if parent is None and (shared := _ranks.shared(name, home, target, options.ranks)) is not None:
+    if parent is None and (shared := _ranks.shared(name, home, target, options.ranks, of_launch)) is not None:
         parent, rank, name = shared
     run = open_run(
         name=name,

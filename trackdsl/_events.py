@@ -33,7 +33,8 @@ class Rank(msgspec.Struct, array_like=True, frozen=True):
     """The place of a run among those of the processes that a launcher has started together.
 
     `root` is the name of the run that they have in common as their parent, `launch` what the launcher is called and
-    calls this launch, `attempt` counts from 1.
+    calls this launch, `attempt` counts from 1. With `goes_on` the root is a run that goes on: that of this id, ours or
+    MLflow's.
     """
 
     root: str
@@ -43,6 +44,7 @@ class Rank(msgspec.Struct, array_like=True, frozen=True):
     node: str
     launch: str
     attempt: int
+    goes_on: str = ""
 
 
 class Open(Event, frozen=True, tag=1):

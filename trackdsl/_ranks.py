@@ -46,7 +46,18 @@ def records_nothing(chosen: str | None) -> bool:
     return launch is not None and launch.rank != 0 and _records(chosen) == "main" and not overridden()
 
 
-def shared(name: str, experiment: str | None, target: Target, chosen: str | None) -> Shared | None:
+def share_root(chosen: str | None) -> bool:
+    """Whether this process is a rank of a launch whose ranks have a root in common.
+
+    Args:
+        chosen: as for `records_nothing`.
+    """
+    return _launch.current() is not None and _records(chosen) == "children" and not overridden()
+
+
+def shared(
+    name: str, experiment: str | None, target: Target, chosen: str | None, goes_on: str | None = None
+) -> Shared | None:
     """Where a root run goes in a process that is a rank of a launch; None where it is an ordinary root.
 
     Args:
@@ -54,13 +65,26 @@ def shared(name: str, experiment: str | None, target: Target, chosen: str | None
         experiment: its MLflow experiment.
         target: where it is recorded.
         chosen: what it says of ranks; None where the settings say it.
+        goes_on: the run that goes on as the root, where one does.
     """
     launch = _launch.current()
     if launch is None or not target.delivers or _records(chosen) != "children":
         return None
-    id_ = _id_of_root(launch, experiment or "", name, target)
+    if goes_on is None:
+        id_ = _id_of_root(launch, experiment or "", name, target)
+    else:
+        id_ = _digest(launch.key, "goes on", goes_on)
     root = Run(id_, name, None, name, experiment, target)
-    rank = Rank(name, launch.rank, launch.size, launch.local_rank, launch.node, launch.shown, launch.attempt)
+    rank = Rank(
+        root=name,
+        rank=launch.rank,
+        size=launch.size,
+        local_rank=launch.local_rank,
+        node=launch.node,
+        launch=launch.shown,
+        attempt=launch.attempt,
+        goes_on=goes_on or "",
+    )
     return Shared(root, rank, f"rank-{launch.rank}")
 
 
@@ -72,5 +96,8 @@ def _id_of_root(launch: Launch, experiment: str, name: str, target: Target) -> b
     key = (launch.key, experiment, name, target.uri)
     number = next(_begun.setdefault(key, itertools.count()))
     # Without the store's address, which the machines of a launch may know by other names.
-    text = "\0".join((launch.key, experiment, name, str(number)))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:_ID_LENGTH]
+    return _digest(launch.key, experiment, name, str(number))
+
+
+def _digest(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()[:_ID_LENGTH]

@@ -115,7 +115,7 @@ class Interpreter:
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
         self.creation = RunCreation(stream.note_refusal)
         self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, self._block_with)
-        self._roots = SharedRoots(stream, self.creation, self.writer, self.git)
+        self._roots = SharedRoots(stream, self.creation, self.writer, self.git, self._continued)
         self.last_time = 0
         #: Tags for damage where no run was open: for the runs that are opened until they are delivered.
         self._untold: dict[str, str] = {}

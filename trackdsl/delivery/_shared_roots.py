@@ -28,6 +28,7 @@ from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Batch, Found, Refused, Sink
 
 if TYPE_CHECKING:
+    from trackdsl.delivery._continued import Continuations
     from trackdsl.delivery._creation import RunCreation
     from trackdsl.delivery._git_tags import GitTags
     from trackdsl.delivery._run_writer import RunWriter
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 RANK = "trackdsl.rank"
 _ID = "trackdsl.id"
 _PARENT = "mlflow.parentRunId"
+#: Where a run goes on in a launch after the other, what tells the ranks of each.
+_LAUNCH_ID = "trackdsl.launch.id"
+_ENDED = "trackdsl.ended"
 #: Of how the ranks ended the first of these counts.
 _WORST = ("RUNNING", "FAILED", "KILLED", "FINISHED")
 #: Times are nanoseconds in events, and milliseconds at MLflow.
@@ -50,26 +54,25 @@ class SharedRoots:
         creation: of its runs.
         writer: of its events.
         git: what git said.
+        continued: finds runs that go on.
     """
 
-    def __init__(self, stream: Stream, creation: RunCreation, writer: RunWriter, git: GitTags) -> None:
+    def __init__(
+        self, stream: Stream, creation: RunCreation, writer: RunWriter, git: GitTags, continued: Continuations
+    ) -> None:
         self._stream = stream
         self._runs = stream.runs
         self._creation = creation
         self._writer = writer
         self._git = git
+        self._continued = continued
 
     def find(self, sink: Sink, event: events.Open) -> tuple[KnownRun, dict[str, str]]:
         """The root that a rank's run is to be a child of, and the tags that tell of both."""
         rank, named = event.rank, event.parent
         assert rank is not None
         assert named is not None
-        for number in itertools.count():
-            id_ = named if not number else hashlib.sha256(b"%b %d" % (named, number)).digest()[: len(named)]
-            root = self._find_or_make(sink, event, id_)
-            others = [found for found in _ranks(sink, root) if found.tags.get(_ID) != event.run.hex()]
-            if not any(found.tags[RANK] == str(rank.rank) for found in others):
-                break
+        id_, root = self._root_for(sink, event, named)
         self._runs.note_rank(event.run, id_)
         self._runs.adopt(id_, root)
         if id_ != named:
@@ -79,12 +82,28 @@ class SharedRoots:
             fresh = {key: value for key, value in event.params.items() if fit_key(key) not in held}
             self._writer.outbox.add_params(sink, id_, root, fresh)
             self._writer.outbox.flush(sink, id_)
-        return root, {_PARENT: root.run_id, **_compose.rank_tags(rank)}
+        tags = {_PARENT: root.run_id, **_compose.rank_tags(rank)}
+        return root, {**tags, _LAUNCH_ID: named.hex()} if rank.goes_on else tags
+
+    def _root_for(self, sink: Sink, event: events.Open, named: bytes) -> tuple[bytes, KnownRun]:
+        rank = event.rank
+        assert rank is not None
+        if rank.goes_on:
+            state = self._continued.find(sink, event.run, rank.goes_on)
+            return named, KnownRun(state.run_id, state.experiment_id)
+        for number in itertools.count():
+            id_ = named if not number else hashlib.sha256(b"%b %d" % (named, number)).digest()[: len(named)]
+            root = self._find_or_make(sink, event, id_)
+            others = [found for found in _ranks(sink, root) if found.tags.get(_ID) != event.run.hex()]
+            if not any(found.tags[RANK] == str(rank.rank) for found in others):
+                return id_, root
+        raise AssertionError
 
     def began(self, sink: Sink, id_: bytes) -> None:
         """Take note of a run that exists now: where it is a rank's, its root is open."""
         root = self._root_of(id_)
         if root is not None and sink.status(root.run_id) in _WORST[1:]:
+            sink.delete_tags(root.run_id, [_ENDED])
             sink.reopen_run(root.run_id)
 
     def ended(self, sink: Sink, id_: bytes) -> None:
@@ -122,13 +141,19 @@ class SharedRoots:
         return run
 
     def _with_own(self, sink: Sink, root: KnownRun, id_: bytes) -> list[Found]:
-        """The ranks of a root: this one among them, which may hang on another that was made at the same time."""
+        """The ranks of a root, in this launch.
+
+        This one is among them, also where it is a child of another root that was made at the same time.
+        """
         ranks, run = _ranks(sink, root), self._runs.get(id_)
-        if run is None or any(rank.run_id == run.run_id for rank in ranks):
-            return ranks
-        with contextlib.suppress(Refused):
-            sink.link(run.run_id, root.run_id)
-        return _ranks(sink, root)
+        own = None if run is None else next((rank for rank in ranks if rank.run_id == run.run_id), None)
+        if run is not None and own is None:
+            with contextlib.suppress(Refused):
+                sink.link(run.run_id, root.run_id)
+            ranks = _ranks(sink, root)
+            own = next((rank for rank in ranks if rank.run_id == run.run_id), None)
+        launch = None if own is None else own.tags.get(_LAUNCH_ID)
+        return [rank for rank in ranks if rank.tags.get(_LAUNCH_ID) == launch]
 
     def _tell(self, sink: Sink, root: KnownRun, ranks: list[Found], status: str) -> None:
         """Say on a root which ranks did not end well; and the parameters, where rank 0 did not."""
@@ -136,7 +161,7 @@ class SharedRoots:
         if status != "FINISHED":
             odd = sorted(int(rank.tags[RANK]) for rank in ranks if rank.status == status)
             named = ", ".join(map(str, odd[:10])) + (", …" if len(odd) > 10 else "")
-            batch.tags["trackdsl.ended"] = f"{'rank' if len(odd) == 1 else 'ranks'} {named}: {status}"
+            batch.tags[_ENDED] = f"{'rank' if len(odd) == 1 else 'ranks'} {named}: {status}"
         first, last = (pick(ranks, key=lambda rank: int(rank.tags[RANK])) for pick in (min, max))
         if first.tags[RANK] != "0" and first is not last and not sink.params(root.run_id):
             # It may yet come: it will agree with what two others agree on.
