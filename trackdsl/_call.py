@@ -277,14 +277,7 @@ def open_scope(
 ) -> Scope:
     """Begin a run where the table "where a run goes" says, and make it current."""
     outer = _context.current()
-    goes_on, of_launch = options.run_id, None
-    if outer is None:
-        if _ranks.records_nothing(options.ranks):
-            goes_on = None
-        elif goes_on is None and VARIABLE in os.environ:
-            goes_on = take_run_id(options.tracking_uri)
-            if _ranks.share_root(options.ranks):
-                goes_on, of_launch = None, goes_on
+    goes_on, of_launch = _taken_up(options, outer)
     if goes_on is not None:
         return _entered(open_again(goes_on, options, name, experiment, params, tags, site, owner))
     if around := _roots.task_tags() if outer is None else outer.tags:
@@ -313,6 +306,21 @@ def open_scope(
         rank=rank,
     )
     return _entered(Scope(run, outer, owner, 0 if outer is None else outer.step))
+
+
+def _taken_up(options: Options, outer: Scope | None) -> tuple[str | Run | None, str | None]:
+    """The run that goes on in place of a new one, and that which goes on as the root of the ranks of a launch."""
+    goes_on = options.run_id
+    if outer is not None:
+        return goes_on, None
+    if goes_on is None and VARIABLE in os.environ:
+        named = take_run_id(options.tracking_uri)
+        if named is not None and _ranks.share_root(options.ranks):
+            return None, named
+        goes_on = named
+    if goes_on is not None and _ranks.records_nothing(options.ranks):
+        goes_on = None
+    return goes_on, None
 
 
 def _entered(scope: Scope) -> Scope:

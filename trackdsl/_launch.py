@@ -110,7 +110,8 @@ _NO_ID = ("", "none")
 #: What SLURM calls a job that is a shell.
 _SHELLS = ("interactive", "bash", "sh", "zsh", "fish", "tcsh", "csh", "ksh")
 
-_VARIABLES = tuple(dict.fromkeys(launcher.rank for launcher in _LAUNCHERS))
+#: Without one of these nobody is a rank; as they may be kept behind `os.environ`.
+_ENCODED = frozenset(kept for launcher in _LAUNCHERS for kept in (launcher.rank, os.fsencode(launcher.rank)))
 #: What the environment said when this process was made by another one of this program: that was of that one.
 _inherited: tuple[str | None, ...] | None = None
 #: The last launch that was found, with what was read for it.
@@ -119,11 +120,11 @@ _found: tuple[tuple[str | None, ...], Launch | None] | None = None
 
 def current() -> Launch | None:
     """The launch that this process is a rank of; None where it is none."""
-    get = os.environ.get
-    for name in _VARIABLES:
-        if get(name):
-            return _own(os.environ)
-    return None
+    # What CPython keeps behind `os.environ`, which takes a microsecond to say of one variable that it is not there.
+    kept = getattr(os.environ, "_data", None)
+    if isinstance(kept, dict) and kept.keys().isdisjoint(_ENCODED):
+        return None
+    return _own(os.environ)
 
 
 def read(environ: Mapping[str, str]) -> Launch | None:
