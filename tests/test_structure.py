@@ -37,6 +37,7 @@ LAYERS = [
     {"_found"},
     {"_models"},
     {"_lifecycle", "_ranks"},
+    {"_show_url"},
     {"_options", "_run", "_signature", "_template", "_word"},
     {"_tables"},
     {"_images"},

@@ -28,6 +28,7 @@ def configure(
     public_names: Iterable[str] | None = None,
     system_metrics: bool | float | None = None,
     ranks: str | None = None,
+    show_url: bool | None = None,
     **unknown: Any,
 ) -> None:
     """Choose settings for the rest of the program. What is not given stays as it is.
@@ -49,6 +50,8 @@ def configure(
             how often, in seconds.
         ranks: what processes that a launcher starts together record, such as those of torchrun, SLURM or MPI:
             `"children"` of one root run, `"main"` the first of them alone, `"separate"` each for itself.
+        show_url: write the address of the program's first root run to its errors, once the run is at MLflow; by default
+            where these go to a terminal.
         **unknown: refused, with a suggestion.
 
     Raises:
@@ -68,6 +71,7 @@ def configure(
         "public_names": public_names,
         "system_metrics": system_metrics,
         "ranks": ranks,
+        "show_url": show_url,
     }
     if chosen is not None and not hasattr(chosen, "given"):
         raise SettingsError(

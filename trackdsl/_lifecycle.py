@@ -13,6 +13,7 @@ from trackdsl._events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Rank, S
 from trackdsl._ids import begins_with, new_id, prefix
 from trackdsl._record import LARGE, cut_texts, encode_safely
 from trackdsl._run import AdoptedRun, ContinuedRun, Run, adoption_of
+from trackdsl._show_url import show_url
 from trackdsl._target import WATCH, Target
 from trackdsl.errors import logger, report, told
 
@@ -54,11 +55,16 @@ def open_run(
     event = Open(run._id, parent_id, experiment, name, word, path, index, run._began, params, tags, site, rank)
     _append_begin(run, event, now)
     if parent is None or rank is not None:
-        global newest_root
-        newest_root = run
+        _note_root(run)
     if system_metrics:
         _have_sampled(run, system_metrics)
     return run
+
+
+def _note_root(run: Run) -> None:
+    global newest_root
+    newest_root = run
+    show_url(run)
 
 
 def go_on_run(
@@ -86,8 +92,7 @@ def go_on_run(
     event = Open(run._id, None, run.experiment, run.name, word, run.path, 0, now, params, tags, site, goes_on=goes_on)
     _append_begin(run, event, now)
     if parent is None:
-        global newest_root
-        newest_root = run
+        _note_root(run)
     going_on[run._id] = goes_on
     before_end[run._id] = [lambda: going_on.pop(run._id, None)]
     if system_metrics:

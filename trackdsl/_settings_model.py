@@ -60,6 +60,8 @@ class Settings(CheckedSettings):
         system_metrics: sample processor, memory and so on of root runs: `True`, or how often, in seconds.
         ranks: what processes that a launcher starts together record, such as those of torchrun: `children` of one root
             run, `main` the first of them alone, `separate` each for itself.
+        show_url: write the address of the program's first root run to its errors, once the run is at MLflow; by default
+            where these go to a terminal.
 
     Raises:
         SettingsError: a setting or value that does not exist.
@@ -79,6 +81,7 @@ class Settings(CheckedSettings):
     public_names: tuple[str, ...] = ()
     system_metrics: Union[bool, float] = False
     ranks: Literal["children", "main", "separate"] = "children"
+    show_url: Optional[bool] = None  # noqa: UP045
 
     @field_validator("tracking_uri")
     @classmethod

@@ -44,6 +44,8 @@ _RETRY = 1_000_000_000
 #: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
 #: to that program: whoever ends workers does not wait for them long.
 waits_at_exit = True
+#: What is to be done at the end of the program, when delivery was waited for.
+after_delivery: list[Callable[[], None]] = []
 
 
 class Target:
@@ -403,6 +405,8 @@ def _at_exit() -> None:
         with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.
             wait_at_exit(writers)
             check_all()
+        for call in after_delivery:
+            call()
     for target in list(_made):
         if target.writer is not None:
             target.writer.note_end()
@@ -420,6 +424,7 @@ def _keep_interrupted() -> None:
 
 
 def _after_fork() -> None:
+    after_delivery.clear()
     for target in list(_made):
         target.reset_after_fork()
 

@@ -16,6 +16,7 @@ that says something counts: `configure(...)`, the environment (a setting's varia
 | `public_names` | `TRACKDSL_PUBLIC_NAMES`, separated by commas | none |
 | `system_metrics` | `TRACKDSL_SYSTEM_METRICS`, `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING` | off |
 | `ranks` | `TRACKDSL_RANKS` | `children` |
+| `show_url` | `TRACKDSL_SHOW_URL` | on at a terminal: the address of a program's first root run |
 """  # noqa: E501 - a table's rows cannot be broken
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Configured:
         system_metrics: how often to sample root runs, in seconds; 0 for never.
         ranks: what processes that a launcher starts together record, such as those of torchrun: `children` of one root
             run, `main` the first of them alone, `separate` each for itself.
+        show_url: write the address of the program's first root run to its errors, once the run is at MLflow; by default
+            where these go to a terminal.
     """
 
     tracking_uri: str | None = None
@@ -71,6 +74,7 @@ class Configured:
     public_names: tuple[str, ...] | None = None
     system_metrics: float | None = None
     ranks: str | None = None
+    show_url: bool | None = None
 
 
 NAMES = tuple(field.name for field in fields(Configured))
@@ -95,6 +99,7 @@ _DEFAULTS = {
     "public_names": (),
     "system_metrics": 0.0,
     "ranks": "children",
+    "show_url": None,
 }
 #: How often the machine is sampled where nobody says it, as by MLflow, and at most, in seconds.
 _INTERVAL, _SHORTEST_INTERVAL = 10.0, 0.1
@@ -165,7 +170,7 @@ def checked(name: str, value: Any, called: str) -> Any:
     """
     if name in _CHOICES:
         return _one_of(called, value, _CHOICES[name])
-    if name == "strict":
+    if name in ("strict", "show_url"):
         return value if isinstance(value, bool) else _is_true(called, value)
     if name in ("secret_names", "public_names"):
         return _names(called, value)
@@ -291,6 +296,12 @@ def spool() -> Path | None:
 def ranks() -> str:
     """`children`, `main` or `separate`: what the ranks of one launch record."""
     return str(look_up("ranks").value)
+
+
+def show_url() -> bool | None:
+    """Whether a program writes the address of its first root run; None where it is to do so at a terminal alone."""
+    found = look_up("show_url").value
+    return None if found is None else bool(found)
 
 
 def told(name: str) -> Any:

@@ -107,6 +107,8 @@ def _setting(name: str) -> Setting:
     value = found.value
     if name == "spool" and value is None:
         value = _spool.default_path()
+    if name == "show_url" and value is None:
+        value = "at a terminal"
     shown = ", ".join(value) if isinstance(value, tuple) else str(value)
     return Setting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
 

@@ -46,7 +46,8 @@ def run(directory: Path | None, spool: Path | None) -> None:
     if settings.mode() == "disabled":
         raise click.ClickException("trackdsl is switched off (TRACKDSL_MODE=disabled): unset it to run the demo.")
     # Named before the folder changes, which a relative path would change with.
-    trackdsl.configure(spool=_spool.find() if spool is None else spool.expanduser().absolute())
+    # The address of the run is shown with its tree.
+    trackdsl.configure(spool=_spool.find() if spool is None else spool.expanduser().absolute(), show_url=False)
     with _inside(directory):
         started = time.time_ns() // 1_000_000
         _run_pipeline()
