@@ -34,6 +34,7 @@ VALUES: dict[str, list[Any]] = {
     "system_metrics": [2.0, 30.0],
     "public_names": [("token_level",), ("x", "y")],
     "ranks": ["children", "main", "separate"],
+    "show_url": [True, False],
 }
 
 
