@@ -25,9 +25,10 @@ from trackdsl._flatten import MAX_LEAVES, Flat
 from trackdsl._numbers import is_number
 from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import fields_of
+from trackdsl.handlers._content import content_of
 from trackdsl.handlers._line import MAX_LINE
 from trackdsl.handlers._registry import is_mock
-from trackdsl.handlers.json import is_plain, tree_of
+from trackdsl.handlers.json import is_plain
 from trackdsl.testing import RecordedRun, capture_runs
 
 if TYPE_CHECKING:
@@ -383,7 +384,7 @@ def test_what_is_endless_is_told_in_part(name: str) -> None:
     assert counted(lambda: flat.add("x", value)) < 500_000
     assert 1 <= len(flat.values) <= MAX_LEAVES + 1
     assert all(len(str(found)) <= MAX_LINE for found in flat.values.values())
-    assert counted(lambda: tree_of(value)) < _MANY
+    assert counted(lambda: content_of(value)) < _MANY
     assert counted(lambda: is_plain(value)) < _MANY
 
 
@@ -414,7 +415,7 @@ def test_parts_that_are_shared_a_few_times_are_told_each_time() -> None:
     part = {"a": 1, "b": [1, {"c": 2}]}
     value = {str(i): part for i in range(20)}
     assert len(flattened(value).values) == 60
-    assert tree_of(value) == value
+    assert content_of(value) == value
     assert is_plain(value)
     assert len(metrics_of(returned({str(i): {"a": 1.0, "b": 2} for i in range(20)}))) == 40
 

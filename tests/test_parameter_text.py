@@ -86,7 +86,10 @@ def text_of(value: Any) -> Any:
         (np.array([0.9, 0.999]), "[0.9, 0.999]"), (np.array([0.9, 0.999], "f4"), "[0.9, 0.999]"),
         (np.array(["a", "b, c"]), '["a", "b, c"]'), (np.array([], int), "[]"),
         ([np.array([1, 2]), np.int64(3)], "[[1, 2], 3]"),
-        (re.compile("a|b"), "re.compile('a|b')"), ([member for member, _ in MEMBERS[:5]],
+        (np.array([[1, 2], [3, 4]]), "ndarray int64 (2, 2) [[1, 2], [3, 4]]"),
+        (np.array(["2026-01-02"], "M8[D]"), '["2026-01-02"]'),
+        (re.compile("a|b"), "re.compile('a|b')"),
+        ([member for member, _ in MEMBERS[:5]],
          '["Color.RED", "Color.BLUE", "fast", 1, 0.5]'),
     ],
     ids=str,
@@ -182,14 +185,18 @@ def test_a_large_array_is_not_read_whole(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(("member", "text"), MEMBERS, ids=str)
 def test_members_of_enumerations(member: enum.Enum, text: Any) -> None:
     """The value if it is text or a number itself, else `Class.NAME`: as a value, key, name and tag, and in a list."""
-    with capture_runs() as captured, stage("f", x=member) as run:
-        run.log_params({"nested": {"a": member}, "listed": [member]})
-        run.log_params({"keyed": {member: 1}})
-        run.log_metrics({member: 1.0})  # type: ignore[dict-item]
-        run.log_metric(member, 2.0)  # type: ignore[arg-type]
-        run.set_tags({"tag": member})
-        run.log_dict({member: member}, "x.json")
-    found = captured.one("f")
+    with capture_runs() as captured:
+        with stage("f", x=member) as run:
+            run.log_params({"nested": {"a": member}, "listed": [member]})
+            run.log_params({"keyed": {member: 1}})
+            run.log_metrics({member: 1.0})  # type: ignore[dict-item]
+            run.log_metric(member, 2.0)  # type: ignore[arg-type]
+            run.set_tags({"tag": member})
+            run.log_dict({member: member}, "x.json")
+            run.log_table({member: [1]}, "table.json")  # type: ignore[dict-item]
+        found = captured.one("f")
+        assert json.loads(found.artifacts["x.json"].read_text()) == {str(text): text}
+        assert [json.loads(path.read_text())["columns"] for path in found.tables["table.json"]] == [[str(text)]]
     assert found.params["x"] == found.params["nested.a"] == text
     assert json.loads(found.params["listed"]) == [text]
     assert found.params[f"keyed.{text}"] == 1
@@ -202,6 +209,7 @@ def test_runs_are_found_by_what_is_recorded(sqlite_store: str) -> None:
     values: dict[str, list[Any]] = {
         "layers": [[1, 2], ["1", "2"]], "words": [["a", "b, c"], ["a, b", "c"]], "mode": [Mode.FAST, "slow"],
         "color": [Color.RED, Color.BLUE], "level": [Level.LOW, 2], "betas": [np.array([0.9, 0.999]), (0.9, 0.99)],
+        "day": [datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3)],
         "group": [{1, 2}, {1, "2"}], "file": [pathlib.Path("a"), pathlib.Path("b")],
         "long": [list(range(500)), [0] * 500],
     }  # fmt: skip

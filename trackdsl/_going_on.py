@@ -11,7 +11,7 @@ from trackdsl._events import Scalar
 from trackdsl._lifecycle import go_on_run, going_on
 from trackdsl._options import Options
 from trackdsl._run import AdoptedRun, Run, adoption_of, checked_run_id
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 from trackdsl._source import Site
 from trackdsl._target import Target, overridden, target_for
 from trackdsl.distributed._surroundings import current_task
@@ -60,7 +60,7 @@ def open_again(
     target = _target_of(goes_on, options.tracking_uri, outer)
     step = 0 if outer is None else outer.step
     if options.run_name is not None:
-        tags = {**tags, "mlflow.runName": mask_text(options.run_name)}
+        tags = {**tags, "mlflow.runName": mask_name(options.run_name)}
     joined = _open_here(goes_on, target, name)
     if joined is not None:
         _report_open(joined)

@@ -33,6 +33,7 @@ from trackdsl._secrets import mask_text
 from trackdsl._suggest import suggestion_for
 from trackdsl._target import Target
 from trackdsl.errors import OptionError, RunNotReady, report
+from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import class_name
 from trackdsl.handlers.references import named_model
 from trackdsl.markers import check_registered_name
@@ -378,7 +379,9 @@ class Run:
             if key is None:
                 _images.record_image(self, image, str(artifact_file))
             else:
-                _images.record_frame(self, image, str(key), int(_context.step_of(self) if step is None else step))
+                _images.record_frame(
+                    self, image, name_of_key(key), int(_context.step_of(self) if step is None else step)
+                )
 
     def log_table(self, data: Any, artifact_file: str) -> None:
         """Append rows to a table; the first call makes it. `mlflow.load_table` reads it back.

@@ -14,6 +14,7 @@ from typing import Any
 from trackdsl._numbers import is_mapping, is_missing, is_number, is_single, leaves, to_number
 from trackdsl._secrets import mask_prose
 from trackdsl.errors import told
+from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import class_name, full_name, is_array_like
 
 #: More points than this in one call are data, and no metric.
@@ -230,7 +231,7 @@ def _of_mapping(value: Mapping[Any, Any]) -> list[Column] | None:
         column = column_of(value[name])
         steps = None if column is None else _whole(column.items)
         if steps:
-            others = {str(key): column_of(part) for key, part in value.items() if key != name}
+            others = {name_of_key(key): column_of(part) for key, part in value.items() if key != name}
             if all(other is not None and len(other.items) == len(steps) for other in others.values()) and others:
                 return [Column(other.items, steps, name=key) for key, other in others.items() if other is not None]
     return None
@@ -240,7 +241,9 @@ def _of_records(value: Sequence[Any]) -> list[Column] | None:
     if not 0 < len(value) <= MAX_POINTS or hasattr(type(value), "_fields") or not all(map(_is_record, value)):
         return None
     names = dict.fromkeys(name for record in value for name in record)
-    return _with_steps({str(name): [record.get(name) for record in value] for name in names}, len(value), None, None)
+    return _with_steps(
+        {name_of_key(name): [record.get(name) for record in value] for name in names}, len(value), None, None
+    )
 
 
 def _is_record(value: Any) -> bool:

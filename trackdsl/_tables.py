@@ -21,6 +21,7 @@ from trackdsl._record import append_tags, encode_safely
 from trackdsl._secrets import is_secret, is_secret_name, mask_entry, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers._content import content_of
+from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import class_name, handler_for, handler_of, is_array_like
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def append_table(run: Run, data: Any, artifact_file: str) -> None:
     try:
         place = fitted(artifact_file)
         columns, rows = rows_of(data)
-        names = _distinct([mask_name(_text(str(column))) for column in columns])
+        names = _distinct([mask_name(_text(name_of_key(column))) for column in columns])
         cells = _Cells(run, place)
         secret = [is_secret_name(name) for name in names]
         plain = [

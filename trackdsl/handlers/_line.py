@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from trackdsl._secrets import MASK, is_secret, mask_entry, mask_items, mask_text, remember
+from trackdsl._secrets import MASK, is_secret, mask_entry, mask_items, mask_name, mask_text, remember
 from trackdsl.handlers._registry import Handler, Scalar, class_name, handler_for
 
 #: The longest value of a parameter that MLflow takes, see `MAX_PARAM_VAL_LENGTH` in mlflow/utils/validation.py.
@@ -193,8 +193,8 @@ class _Line:
     def _add_parts(self, value: Any, parts: Mapping[Any, Any], inside: tuple[int, ...]) -> None:
         opening = "{" if isinstance(value, Mapping) else f"{type(value).__name__} {{"
         for key, part in mask_entry(parts).items():
-            name = name_of_key(key)
-            self.put(f"{opening}{_quoted(mask_text(name)) if isinstance(key, str) else mask_text(name)}: ")
+            name = mask_name(name_of_key(key))
+            self.put(f"{opening}{_quoted(name) if isinstance(key, str) else name}: ")
             opening = ", "
             self.add(remember(part) if is_secret(name, part) else part, inside)
             if self.left < 0:

@@ -20,7 +20,7 @@ from trackdsl.handlers.scalars import duration_text
 
 #: Bytes of a piece that is copied: it stays in the processor's cache until it is hashed.
 PIECE = 1 << 19
-#: An array of one dimension and so many values is shown whole.
+#: An array of so many values is shown whole.
 _MAX_SHOWN = 20
 #: Of an array of more bytes than this, so many values go into its short digest.
 _MAX_DIGESTED = 1 << 18
@@ -59,11 +59,9 @@ class _Array(Handler):
         kind = type(value)
         if value.shape == () and value.dtype.kind in "biufU" and kind.__name__ == "ndarray":
             return scalar.summary(value)
-        if kind.__name__ == "ndarray" and value.ndim == 1 and value.size <= _MAX_SHOWN and value.dtype.kind in "biufU":
-            return line_of(_plain_items(value))[0]
         name = kind.__qualname__ if kind.__module__.partition(".")[0] == "numpy" else class_name(value)
-        digest = f", digest {short_digest(value)}" if kind.__name__ == "ndarray" and not _is_on_disk(value) else ""
-        return one_line(f"{name} {name_of_dtype(value.dtype)} {value.shape}{digest}")
+        text = f"{name} {name_of_dtype(value.dtype)} {value.shape}"
+        return one_line(text) if kind.__name__ != "ndarray" or _is_on_disk(value) else with_content(text, value)
 
     def write(self, value: Any, path: Path) -> None:
         import numpy as np
@@ -155,6 +153,19 @@ def _records(array: Any, names: tuple[str, ...]) -> Any:
     return {name: array[name][()] for name in names}
 
 
+def with_content(text: str, array: Any) -> str:
+    """What is shown of an array: its values where they are few, as JSON, else its type and shape, and a digest.
+
+    Args:
+        text: its type and shape.
+        array: a plain array, in memory.
+    """
+    if array.size > _MAX_SHOWN or array.dtype.kind not in "biufUmM":
+        return one_line(f"{text}, digest {short_digest(array)}")
+    line = line_of(_plain_items(array))[0]
+    return line if array.ndim == 1 else f"{text} {line}"
+
+
 def short_digest(array: Any) -> str:
     """Eight digits that are the same in every process for the same array; of a sample of one that is large."""
     import numpy as np
@@ -177,9 +188,11 @@ def short_digest(array: Any) -> str:
 
 def _plain_items(array: Any) -> list[Any]:
     """The values of an array; numbers of few bits with as many digits as tell them apart, as NumPy prints them."""
+    if array.ndim > 1:
+        return [_plain_items(part) for part in array]
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
         return [float(str(value)) for value in array]
-    return array.tolist()  # type: ignore[no-any-return]
+    return [str(value) for value in array] if array.dtype.kind in "mM" else array.tolist()
 
 
 def _is_on_disk(array: Any) -> bool:

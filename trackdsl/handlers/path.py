@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from trackdsl._secrets import mask_text
+from trackdsl._secrets import mask_name
 from trackdsl.handlers._registry import Scalar
 from trackdsl.handlers.text import Text
 
 
 class _Path(Text):
     def summary(self, value: Any) -> Scalar:
-        return mask_text(os.fsdecode(value))
+        return mask_name(os.fsdecode(value))
 
 
 handler = _Path()

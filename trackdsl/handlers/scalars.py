@@ -103,7 +103,7 @@ class _Group(Pickled):
         if len(value) > MAX_DIGESTED:
             return f"{type(value).__name__} of {len(value)}"
         kinds = set(map(type, value))
-        if kinds <= _NUMBERS or kinds == {str}:
+        if (kinds <= _NUMBERS and all(item == item for item in value)) or kinds == {str}:
             items = sorted(value)
             return flat_line(items) if len(items) <= MAX_ITEMS else self._long(value, items)
         texts = sorted(line_of(item)[0] for item in value)

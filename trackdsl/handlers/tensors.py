@@ -11,9 +11,6 @@ from trackdsl.handlers._digest import Digest
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
 from trackdsl.handlers.json import is_scalar
 
-#: A tensor of one dimension and so many values is shown whole.
-_MAX_SHOWN = 20
-
 
 class _Tensor(Handler):
     suffix = ".npy"
@@ -42,16 +39,13 @@ class _Tensor(Handler):
                 return item  # type: ignore[no-any-return]
         kind = type(value)
         name = kind.__qualname__ if kind.__module__.partition(".")[0] == "torch" else class_name(value)
-        plain = self.accepts(value) and value.device.type == "cpu"
-        if plain and value.ndim == 1 and value.numel() <= _MAX_SHOWN:
-            return arrays.handler.summary(_as_array(value))
         words = [name, _word(value.dtype), str(tuple(value.shape))]
         if value.device.type != "cpu":
             words.append(str(value.device))
         if str(value.layout) != "torch.strided":
             words.append(_word(value.layout))
-        if plain:
-            words[-1] += f", digest {arrays.short_digest(_as_array(value))}"
+        if self.accepts(value) and value.device.type == "cpu":
+            return arrays.with_content(" ".join(words), _as_array(value))
         return one_line(" ".join(words))
 
     def write(self, value: Any, path: Path) -> None:

@@ -188,6 +188,7 @@ def _condition(word: str, value: Any, names: _Names) -> Condition:
     kinds = (kind,) if kind is not None else names.kinds(key) or names.unknown(word, key)
     if kinds == ("attribute",):
         return Condition(kinds, key, operator, _attributes.checked(key, operator, value))
+    value = tuple(map(recorded_value, value)) if operator == "in" else recorded_value(value)
     return Condition(_fitting(word, kinds, operator, value), names.stored(kinds[0], key), operator, value)
 
 
@@ -231,8 +232,6 @@ def _checked_value(word: str, operator: str, value: Any) -> Any:
 def _fitting(word: str, kinds: tuple[str, ...], operator: str, value: Any) -> tuple[str, ...]:
     """Those of the kinds that the comparison makes sense for."""
     values = value if operator == "in" else (value,)
-    if _attributes.is_time(value):
-        raise QueryError(f"{word}: only `start` is a time; give a number or text.", argument=word)
     if operator in _ORDERING and any(isinstance(one, str) or one is None for one in values):
         raise QueryError(f"{word}: {operator} compares numbers, not {value!r}.", argument=word)
     if not any(isinstance(one, str) or one is None for one in values):
