@@ -131,8 +131,8 @@ def remember(value: object) -> str:
     elif isinstance(value, dict):
         for part in value.values():
             remember(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value[:100]:
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for part in list(value)[:100]:
             remember(part)
     return MASK
 
