@@ -148,6 +148,7 @@ CONTENT: dict[str, tuple[Any, Any]] = {
     ),
     "address": (ipaddress.ip_address("10.0.0.1"), "10.0.0.1"),
     "types": ([np.dtype("f8"), torch.float32, int, len], ["float64", "torch.float32", "builtins.int", "builtins.len"]),
+    "exception": (ValueError("too low"), "ValueError: too low"),
     "keys": (
         {(1, "a"): 1, (np.int64(0), 2): 2, datetime.date(2024, 1, 2): 3, Color.RED: 4, Level.LOW: 5, np.str_("s"): 6},
         {"(1, a)": 1, "(0, 2)": 2, "2024-01-02": 3, "Color.RED": 4, "3": 5, "s": 6},
@@ -335,6 +336,20 @@ def test_a_list_of_files_is_one_file_each() -> None:
         run = captured.one("s")
         assert set(run.artifacts) == {"p.0.png", "p.2.0.png", "d/one.0.parquet", "d/one.1.parquet", "d/2.npy"}
     assert omitted(captured.one("s")) == {}
+
+
+def test_a_list_at_one_path_is_one_file_each() -> None:
+    """Where the path of an artifact has the format of the parts, each part is a file of it, by its index or key."""
+    with capture_runs() as captured, stage("s"):
+        track_returns("p", artifacts={"p": "plots/roc.png"})(lambda: [Figure(), Figure()])()
+        track_returns("q", artifacts={"q": "q.png"})(lambda: {"a": Figure(), "b/c": Figure()})()
+        track_returns("f", artifacts={"f": "f.csv"})(lambda: (FRAME[["a"]], None, FRAME[["a"]]))()
+        track_returns("t", artifacts={"t": "t.csv"})(lambda: ["a", "b"])()
+        found = set(captured.one("s").artifacts)
+    assert found == {
+        "plots/roc.0.png", "plots/roc.1.png", "q.a.png", "q.b_c.png", "f.0.csv", "f.2.csv", "t.csv.json",
+    }  # fmt: skip
+    assert set(omitted(captured.one("s"))) == {"t.csv"}
 
 
 def test_a_list_of_paths_is_their_files(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,16 @@ from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, f
 from trackdsl._secrets import mask_prose, mask_text
 from trackdsl.errors import report, told
 from trackdsl.handlers import _sidecar
-from trackdsl.handlers._content import content_of, has_content
+from trackdsl.handlers._content import content_of, has_content, text_of_key
 from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
 from trackdsl.handlers.json import Json, write_json
 from trackdsl.handlers.pickled import Pickled
 from trackdsl.handlers.scalars import secret
 from trackdsl.handlers.text import Text
 from trackdsl.journal._allocation import is_shortage
+
+#: A list of more files than this is one file.
+_MAX_PARTS = 200
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +126,9 @@ def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) ->
         return place
     own = handler_of(value) if own is None else own
     handler = writer_for(value, own, PurePosixPath(place).suffix.lower())
+    if handler is None and (parts := _parts_written(value, PurePosixPath(place).suffix.lower())):
+        kept = [keep_object(run, numbered(place, text_of_key(name)), part) for name, part in parts.items()]
+        return next(filter(None, kept), None)
     if handler is None:
         told_as = f"{class_name(value)} cannot be written as {PurePosixPath(place).suffix}; kept as {place}{own.suffix}"
         append_tags(run, {f"trackdsl.omitted.{place}": told_as})
@@ -137,6 +144,28 @@ def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) ->
     if _reveals(pickled, value):
         return _keep_masked(run, place, value)
     return place if _keep_by(run, place, value, pickled) else None
+
+
+def numbered(place: str, name: str) -> str:
+    """The path of one of several files: its number or key before the suffix.
+
+    >>> numbered("plots/roc.png", "0")
+    'plots/roc.0.png'
+    """
+    suffix = PurePosixPath(place).suffix
+    return f"{place.removesuffix(suffix)}.{fit_place(name)}{suffix}"
+
+
+def _parts_written(value: Any, suffix: str) -> dict[Any, Any]:
+    """The parts of a list or a dict, where each can be a file of this suffix; nothing where not all can."""
+    found = handler_for(type(value)).content(value)
+    parts = dict(enumerate(found)) if isinstance(found, (list, tuple)) else found
+    if not isinstance(parts, Mapping) or len(parts) > _MAX_PARTS:
+        return {}
+    parts = {name: part for name, part in parts.items() if part is not None}
+    handlers = [handler_of(part) for part in parts.values()]
+    fitting = all(suffix in (one.suffix, *one.suffixes) and one.suffix not in (".json", ".txt") for one in handlers)
+    return dict(parts) if fitting else {}
 
 
 def _is_written_by_content(value: Any, suffix: str) -> bool:

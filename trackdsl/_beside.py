@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: So many parts have a tag each; the others share one.
 _MAX_TAGS = 20
+#: So many parts become files; the others are described in one line.
+_MAX_FILES = 1000
 
 
 class Beside:
@@ -43,6 +45,9 @@ class Beside:
         """Keep a part as a file; returns what stands in its place: the path of the file, of a pickle the class."""
         if self._keep is None:
             self.note(path, f"JSON cannot hold {class_name(value)}: it is described in one line")
+            return summary_of(value)
+        if len(self._taken) >= _MAX_FILES:
+            self.note(path, f"JSON cannot hold {class_name(value)}: {_MAX_FILES} parts are kept already")
             return summary_of(value)
         handler = handler_of(value)
         kept = self._keep(self._run, self._free(path, handler.suffix), value)

@@ -7,11 +7,11 @@ import time
 import uuid
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import _artifacts
-from trackdsl._record import append_tags, fit_place
+from trackdsl._record import append_tags
 from trackdsl._secrets import mask_name, mask_prose
 from trackdsl.errors import report, told
 from trackdsl.handlers._content import text_of_key
@@ -65,7 +65,7 @@ def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any]
     several = _figures_in(figure)
     if several is not None:
         for name, one in several.items():
-            record_figure(run, one, _beside(place, name), save_kwargs)
+            record_figure(run, one, _artifacts.numbered(place, name), save_kwargs)
         return
     # Axes and seaborn's grids lead to their figure so.
     figure = getattr(figure, "figure", figure)
@@ -130,7 +130,9 @@ def _each(image: Any, place: str) -> list[tuple[str, Any]]:
     several = pictures_in(image)
     if several is None:
         return [(place, image)]
-    return [(name, inner) for key, one in several.items() for name, inner in _each(one, _beside(place, key))]
+    return [
+        (name, inner) for key, one in several.items() for name, inner in _each(one, _artifacts.numbered(place, key))
+    ]
 
 
 def _figures_in(value: Any) -> dict[str, Any] | None:
@@ -141,12 +143,6 @@ def _figures_in(value: Any) -> dict[str, Any] | None:
     if isinstance(value, Mapping):
         return {text_of_key(key): one for key, one in value.items()}
     return {str(index): one for index, one in enumerate(value)} if type(value) in (list, tuple) else None
-
-
-def _beside(place: str, name: str) -> str:
-    """The path of one of several files: its number or key before the suffix."""
-    suffix = PurePosixPath(place).suffix
-    return f"{place.removesuffix(suffix)}.{fit_place(name)}{suffix}"
 
 
 _MLFLOW = "mlflow.tracking.multimedia.Image"

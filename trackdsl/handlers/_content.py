@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
@@ -11,6 +12,8 @@ from trackdsl.handlers._registry import APART, Handler, Scalar, Stated, class_na
 from trackdsl.handlers.json import Repeats, summary_of
 
 _MAX_DEPTH = 50
+#: Of a long list the first items say whether only a pickle can hold it.
+_MAX_LOOKED_AT = 100
 _NUMBERS = frozenset([bool, int, float, type(None)])
 _SCALARS = _NUMBERS | {str}
 #: Keys that YAML has as they are.
@@ -60,8 +63,8 @@ def has_content(value: Any) -> bool:
 
 def is_opaque(value: Any) -> bool:
     """Whether only a pickle can hold a value, as far as its type says; of a list, all that is in it."""
-    if issubclass(type(value), (list, tuple)) and len(value) <= 100:
-        return bool(value) and all(map(is_opaque, value))
+    if issubclass(type(value), (list, tuple)):
+        return bool(value) and all(map(is_opaque, islice(value, _MAX_LOOKED_AT)))
     return handler_for(type(value)).executes and not has_content(value)
 
 

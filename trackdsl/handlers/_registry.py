@@ -158,6 +158,7 @@ _by_name: dict[str, str | Handler] = {
         f"{_HERE}.scalars:shown",
     ),
     "datetime.timedelta": f"{_HERE}.scalars:duration",
+    "builtins.BaseException": f"{_HERE}.scalars:failure",
     "builtins.range": f"{_HERE}.scalars:span",
     **dict.fromkeys(("pandas._libs.missing.NAType", "pandas.api.typing.NAType"), f"{_HERE}.scalars:missing"),
     **dict.fromkeys(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trackdsl._secrets import MASK, mask_text, remember
+from trackdsl._secrets import MASK, mask_prose, mask_text, remember
 from trackdsl.handlers._line import (
     MAX_DIGESTED,
     MAX_ITEMS,
@@ -47,6 +47,15 @@ class _Duration(_Shown):
 class _Missing(_Shown):
     def content(self, value: Any) -> Any:
         return None
+
+
+class _Failure(Pickled):
+    """Exceptions: inside of a structure by what they say."""
+
+    named = True
+
+    def content(self, value: Any) -> Any:
+        return mask_prose(f"{type(value).__qualname__}: {value}")
 
 
 class _Member(Pickled):
@@ -141,6 +150,7 @@ shown = _Shown()
 span = _Span()
 duration = _Duration()
 missing = _Missing()
+failure = _Failure()
 member = _Member()
 moment = _Moment()
 secret = _Secret()
