@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,13 @@ class Found:
         suffix = ".json" if is_in_json(value) else handler.suffix
         _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{suffix}", value, handler)
 
-    def keep_model(self, value: Any, name: str, registered_model_name: str | None) -> None:
+    def keep_model(
+        self,
+        value: Any,
+        name: str,
+        registered_model_name: str | None,
+        code_paths: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
         """Keep a value as a model, whose input example is one of the call's arguments."""
         from trackdsl._models import record_model  # It brings what a program without models need not wait for.
 
@@ -72,6 +79,7 @@ class Found:
             registered_model_name=registered_model_name,
             arguments=self._arguments(),
             step=self._step,
+            code_paths=code_paths,
         )
 
     def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
@@ -125,7 +133,13 @@ class Numbers(Found):
     def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
         """Pass over."""
 
-    def keep_model(self, value: Any, name: str, registered_model_name: str | None) -> None:
+    def keep_model(
+        self,
+        value: Any,
+        name: str,
+        registered_model_name: str | None,
+        code_paths: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
         """Pass over."""
 
     def keep_dataset(self, value: Any, name: str, context: str | None) -> None:

@@ -186,6 +186,7 @@ def log_model(
     signature: Any = None,
     input_example: Any = None,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
+    code_paths: Sequence[str | os.PathLike[str]] | None = None,
     step: int | None = None,
 ) -> RecordedModel:
     """Record a model on the current run; see `Run.log_model`."""
@@ -201,6 +202,7 @@ def log_model(
         signature=signature,
         input_example=input_example,
         pip_requirements=pip_requirements,
+        code_paths=code_paths,
         step=step,
     )
 

@@ -31,12 +31,14 @@ from trackdsl._secrets import mask_name, mask_text
 from trackdsl._target import Target
 from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers import _examples
-from trackdsl.handlers._flavor import Inputs, ModelHandler, sha256_of_files
+from trackdsl.handlers._code import FOLDER, copy_code, local_code
+from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, sha256_of_files
 from trackdsl.handlers._hidden import holds_secret
 from trackdsl.handlers._registry import Handler, handler_named, handler_of, name_of
 from trackdsl.handlers._requirements import build_requirements, requirements
 from trackdsl.handlers.references import note_recorded
 from trackdsl.journal._writer import Losing
+from trackdsl.markers import check_code_paths
 
 #: The name of the handler for whatever is marked as a model and is none by its type.
 _ANYTHING = "<model>"
@@ -62,6 +64,7 @@ def record_model(
     signature: Any = None,
     input_example: Any = None,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
+    code_paths: Sequence[str | os.PathLike[str]] | None = None,
 ) -> Model | str:
     """Record a model. What cannot be written is told in a tag, and nothing is raised.
 
@@ -76,6 +79,8 @@ def record_model(
         input_example: data that the model takes, or a tuple of such data and a dict of parameters.
         pip_requirements: what loading it needs: requirements, or the path of a file of them. By default the
             installed versions of the packages that the model refers to.
+        code_paths: files and folders of modules that loading it needs; by default the project's own modules that its
+            pickle refers to, and those that they import.
 
     Returns:
         its event, or why it could not be recorded.
@@ -88,7 +93,10 @@ def record_model(
         try:
             handler, handler_name = _handler(model)
             with _untouched():
-                omitted = _write(path, handler, model, arguments or {}, signature, input_example, pip_requirements)
+                code = _Code(code_paths)
+                omitted = _write(
+                    path, handler, model, arguments or {}, signature, input_example, pip_requirements, code
+                )
             digest = sha256_of_files(path / "model")
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
@@ -102,17 +110,20 @@ def record_model(
     event = Model(run._id, name, relative, registered, step, time.time_ns(), handler_name, digest)
     run._target.append(encode_safely(event), run, True)
     note_recorded(model, model_key(event))
+    for place, why in code.omitted.items():
+        append_tags(run, {f"trackdsl.omitted.{name}.code": mask_text(f"{place}: {why}")[:500]})
+        report("code", f"trackdsl: model {name!r} is recorded without {place}, which it needs: {why}", key=name + place)
     if omitted:
         append_tags(run, {f"trackdsl.omitted.{name}.example": omitted})
         report("example", f"trackdsl left out the input example of model {name!r}: {omitted}", key=name)
     return event
 
 
-def check_model_options(signature: Any, pip_requirements: Any) -> None:
+def check_model_options(signature: Any, pip_requirements: Any, code_paths: Any = None) -> None:
     """Check what the user says of a model, before anything is written.
 
     Raises:
-        OptionError: it is of the wrong kind, or a file of requirements that is not there.
+        OptionError: it is of the wrong kind, or a file of requirements or code that is not there.
     """
     if signature is not None and not isinstance(signature, Mapping) and not hasattr(type(signature), "to_dict"):
         raise OptionError(
@@ -120,6 +131,10 @@ def check_model_options(signature: Any, pip_requirements: Any) -> None:
             f"not {type(signature).__name__}.",
             option="signature",
         )
+    check_code_paths(code_paths)
+    for path in code_paths or ():
+        if not os.path.exists(path):
+            raise OptionError(f"log_model(code_paths=...): there is no {os.fspath(path)!r}.", option="code_paths")
     if isinstance(pip_requirements, (str, os.PathLike)):
         if not os.path.isfile(pip_requirements):
             raise OptionError(
@@ -150,6 +165,7 @@ def _write(
     signature: Any,
     input_example: Any,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None,
+    code: _Code,
 ) -> str:
     """Write all of it; returns why an example is left out that was given or found, else nothing."""
     files = folder / "model"
@@ -157,6 +173,7 @@ def _write(
     flavor = handler.save_model(model, files)
     if flavor is None:
         raise TypeError(f"its handler, {type(handler).__name__}, writes no models")
+    packages = code.write(files, flavor)
     size = sum(path.stat().st_size for path in files.rglob("*") if path.is_file())
     given, params = _given(input_example)
     tried = [(given, True)] if given is not None else _chosen(handler, model, arguments)
@@ -169,9 +186,9 @@ def _write(
         omitted = f"{type(input_example).__name__} is no input example that the model and MLflow can take"
     spec = {
         "flavor": flavor.name,
-        "options": flavor.options,
-        "pyfunc": flavor.pyfunc,
-        "requirements": requirements(flavor.packages, pip_requirements),
+        "options": flavor.options | code.option(flavor.name),
+        "pyfunc": None if flavor.pyfunc is None else flavor.pyfunc | code.option(),
+        "requirements": requirements(packages, pip_requirements),
         "python": platform.python_version(),
         "build": build_requirements(),
         "example": kept,
@@ -181,6 +198,40 @@ def _write(
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     return omitted
+
+
+class _Code:
+    """The code that goes with a model.
+
+    Args:
+        given: files and folders; None for the project's own modules that the model refers to.
+
+    Attributes:
+        omitted: what is left out, with the reasons.
+    """
+
+    def __init__(self, given: Sequence[str | os.PathLike[str]] | None) -> None:
+        self._given = given
+        self._written = False
+        self.omitted: dict[str, str] = {}
+
+    def write(self, folder: Path, flavor: Flavor) -> tuple[str, ...]:
+        """Copy it to a model's folder; returns the packages that the model needs then."""
+        packages = flavor.packages
+        if self._given is not None:
+            places = [Path(path).resolve() for path in self._given]
+        else:
+            found = local_code(flavor.packages)
+            places = list(found.places.values())
+            self.omitted |= found.omitted
+            packages = tuple(sorted({*packages, *found.packages})) if places else packages
+        self.omitted |= copy_code(places, folder)
+        self._written = (folder / FOLDER).is_dir()
+        return packages
+
+    def option(self, flavor: str = "") -> dict[str, str]:
+        """What tells MLflow where the code is."""
+        return {"code": FOLDER} if self._written and flavor != "python_function" else {}
 
 
 def _is_known(model: Any, packages: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from trackdsl._secrets import mask_text
 from trackdsl._target import target_for
 from trackdsl.errors import ArtifactError, UntrustedArtifact, told
 from trackdsl.handlers import _sidecar
+from trackdsl.handlers._code import FOLDER
 from trackdsl.handlers._flavor import sha256_of_files
 from trackdsl.handlers._registry import Handler, handler_named
 from trackdsl.journal._reader import read_all
@@ -130,10 +132,24 @@ def read_fetched(fetched: Fetched, place: str, trusted: bool) -> Any:
         _sidecar.move(given, path)
     if handler.executes:
         _check_trust(path, note, place, trusted)
+        if (path / FOLDER).is_dir():
+            _offer_code(path / FOLDER)
     try:
         return handler.read(path)
     except Exception as error:
         raise ArtifactError(f"{place!r} cannot be read: {mask_text(told(error))}", path=place) from error
+
+
+#: The code of models that were loaded; their modules may be imported, and read from, as long as the program runs.
+_code: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _offer_code(folder: Path) -> None:
+    """Let the modules be imported that a model brings, where there are none of these names."""
+    kept = tempfile.TemporaryDirectory(prefix="trackdsl-code-")
+    shutil.copytree(folder, kept.name, dirs_exist_ok=True)
+    _code.append(kept)
+    sys.path.append(kept.name)
 
 
 def _handler(note: Note, suffix: str, place: str) -> Handler:

@@ -429,6 +429,7 @@ class Run:
         signature: Any = None,
         input_example: Any = None,
         pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
+        code_paths: Sequence[str | os.PathLike[str]] | None = None,
         step: int | None = None,
     ) -> RecordedModel:
         """Record a model, which `mlflow.pyfunc.load_model` and `trackdsl.load_model` can load.
@@ -445,6 +446,8 @@ class Run:
             input_example: data that the model takes.
             pip_requirements: what loading it needs, as a list or the path of a file; by default the installed versions
                 of the packages it refers to.
+            code_paths: files and folders of modules that loading it needs, as in `mlflow.sklearn.log_model`; by default
+                the project's own modules that its pickle refers to, and those that they import. `[]` for none.
             step: the step it belongs to, whose metrics become its own; that of the enclosing `steps` loop by default,
                 else 0.
 
@@ -462,7 +465,7 @@ class Run:
         from trackdsl._recorded_model import RecordedModel
 
         check_registered_name(registered_model_name)
-        check_model_options(signature, pip_requirements)
+        check_model_options(signature, pip_requirements, code_paths)
         recorded: Model | str = "it could not be written; a warning says why"
         with guarded("log_model", self):
             recorded = record_model(
@@ -474,6 +477,7 @@ class Run:
                 signature=signature,
                 input_example=input_example,
                 pip_requirements=pip_requirements,
+                code_paths=code_paths,
             )
         return RecordedModel(self, name, recorded)
 

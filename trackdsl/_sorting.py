@@ -271,7 +271,10 @@ class Sorter:
         elif kind is markers.Artifact:
             found.keep(None if bare else marker.path, value, name, as_model=False)
         elif kind is markers.Model:
-            found.keep_model(value, name if bare else marker.name, None if bare else marker.registered_model_name)
+            if bare:
+                found.keep_model(value, name, None)
+            else:
+                found.keep_model(value, marker.name, marker.registered_model_name, marker.code_paths)
         elif kind is markers.Dataset:
             found.keep_dataset(value, name if bare else marker.name, None if bare else marker.context)
         elif kind is markers.Secret:

@@ -11,6 +11,7 @@ the function, or the one given to `track_returns`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,14 +82,34 @@ class Model:
     Args:
         name: the model's name in the run.
         registered_model_name: register it under this name too.
+        code_paths: files and folders of modules that loading it needs; by default the project's own modules that its
+            pickle refers to.
     """
 
     name: str
     registered_model_name: str | None = None
+    code_paths: Sequence[str | os.PathLike[str]] | None = None
 
     def __post_init__(self) -> None:
         _check_text(self, "name", self.name)
         check_registered_name(self.registered_model_name)
+        check_code_paths(self.code_paths)
+        if self.code_paths is not None:
+            object.__setattr__(self, "code_paths", tuple(self.code_paths))
+
+
+def check_code_paths(paths: Any) -> None:
+    """Check paths of code.
+
+    Raises:
+        OptionError: they are no list of paths.
+    """
+    listed = isinstance(paths, Sequence) and not isinstance(paths, (str, bytes))
+    if paths is not None and not (listed and all(isinstance(path, (str, os.PathLike)) for path in paths)):
+        raise OptionError(
+            f"code_paths={paths!r}: it takes a list of files and folders, such as ['features.py', 'src/shop'].",
+            option="code_paths",
+        )
 
 
 def check_registered_name(name: str | None, option: str = "registered_model_name") -> None:

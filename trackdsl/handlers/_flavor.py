@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from trackdsl._secrets import is_secret, mask_text
@@ -105,6 +106,9 @@ def noting_pickler() -> Any:
             super().__init__(*args, **kwargs)
 
         def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, FunctionType) and (obj.__module__ == "__main__" or "<" in obj.__qualname__):
+                # It is pickled by value, and may import something when it is called.
+                self.packages.update(_imported_in(obj.__code__))
             if isinstance(obj, ModuleType):
                 module: Any = obj.__name__
             else:
@@ -116,6 +120,12 @@ def noting_pickler() -> Any:
             return super().reducer_override(obj)
 
     return Noting
+
+
+def _imported_in(code: CodeType) -> set[str]:
+    """The top-level modules that a function imports when it is called."""
+    found = {each.argval.partition(".")[0] for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME"}
+    return found.union(*(_imported_in(each) for each in code.co_consts if isinstance(each, CodeType))) - {""}
 
 
 def load_pickle(path: Path) -> Any:

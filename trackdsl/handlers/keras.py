@@ -47,7 +47,8 @@ class _Keras(ModelHandler):
                 "save_exported_model": False,
             },
             {"loader_module": "mlflow.keras"},
-            ("keras", backend),
+            # Layers of the user's are imported by name.
+            ("keras", backend, *{type(layer).__module__.partition(".")[0] for layer in value._flatten_layers()}),
         )
 
     def inputs(self, value: Any) -> Inputs:
