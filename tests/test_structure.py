@@ -35,7 +35,7 @@ LAYERS = [
     {"_sorting"},
     {"_propagation", "_carried", "distributed"},
     {"_found"},
-    {"_models"},
+    {"_models", "_model_options"},
     {"_lifecycle", "_ranks"},
     {"_show_url"},
     {"_options", "_run", "_signature", "_template", "_word"},

@@ -188,6 +188,7 @@ def log_model(
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
     code_paths: Sequence[str | os.PathLike[str]] | None = None,
     step: int | None = None,
+    **options: Any,
 ) -> RecordedModel:
     """Record a model on the current run; see `Run.log_model`."""
     run = _run("log_model")
@@ -204,6 +205,7 @@ def log_model(
         pip_requirements=pip_requirements,
         code_paths=code_paths,
         step=step,
+        **options,
     )
 
 

@@ -19,12 +19,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from trackdsl import _context
 from trackdsl._context import Scope
 from trackdsl._events import Model, model_key
 from trackdsl._ids import new_id
+from trackdsl._model_options import GENERAL, check_save_options
 from trackdsl._record import append_tags, encode_safely
 from trackdsl._run import Run
 from trackdsl._secrets import mask_name, mask_text
@@ -65,6 +66,7 @@ def record_model(
     input_example: Any = None,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
     code_paths: Sequence[str | os.PathLike[str]] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Model | str:
     """Record a model. What cannot be written is told in a tag, and nothing is raised.
 
@@ -81,6 +83,7 @@ def record_model(
             installed versions of the packages that the model refers to.
         code_paths: files and folders of modules that loading it needs; by default the project's own modules that its
             pickle refers to, and those that they import.
+        options: what else is said of it, see `_model_options.py`.
 
     Returns:
         its event, or why it could not be recorded.
@@ -94,8 +97,16 @@ def record_model(
             handler, handler_name = _handler(model)
             with _untouched():
                 code = _Code(code_paths)
-                omitted = _write(
-                    path, handler, model, arguments or {}, signature, input_example, pip_requirements, code
+                written = _write(
+                    path,
+                    handler,
+                    model,
+                    arguments or {},
+                    signature,
+                    input_example,
+                    pip_requirements,
+                    code,
+                    options or {},
                 )
             digest = sha256_of_files(path / "model")
         except BaseException:
@@ -113,13 +124,18 @@ def record_model(
     for place, why in code.omitted.items():
         append_tags(run, {f"trackdsl.omitted.{name}.code": mask_text(f"{place}: {why}")[:500]})
         report("code", f"trackdsl: model {name!r} is recorded without {place}, which it needs: {why}", key=name + place)
-    if omitted:
-        append_tags(run, {f"trackdsl.omitted.{name}.example": omitted})
-        report("example", f"trackdsl left out the input example of model {name!r}: {omitted}", key=name)
+    if written.note:
+        append_tags(run, {f"trackdsl.omitted.{name}": mask_text(written.note)[:500]})
+        report("model", f"trackdsl could not keep all of model {name!r}: {mask_text(written.note)}", key=name)
+    if written.no_example:
+        append_tags(run, {f"trackdsl.omitted.{name}.example": written.no_example})
+        report("example", f"trackdsl left out the input example of model {name!r}: {written.no_example}", key=name)
     return event
 
 
-def check_model_options(signature: Any, pip_requirements: Any, code_paths: Any = None) -> None:
+def check_model_options(
+    model: Any, signature: Any, pip_requirements: Any, code_paths: Any, options: Mapping[str, Any]
+) -> None:
     """Check what the user says of a model, before anything is written.
 
     Raises:
@@ -131,6 +147,11 @@ def check_model_options(signature: Any, pip_requirements: Any, code_paths: Any =
             f"not {type(signature).__name__}.",
             option="signature",
         )
+    if options:
+        found = handler_of(model)
+        anything = handler_named(_ANYTHING)
+        assert anything is not None
+        check_save_options(model, found if found.model else anything, options)
     check_code_paths(code_paths)
     for path in code_paths or ():
         if not os.path.exists(path):
@@ -166,11 +187,14 @@ def _write(
     input_example: Any,
     pip_requirements: Sequence[str] | str | os.PathLike[str] | None,
     code: _Code,
-) -> str:
-    """Write all of it; returns why an example is left out that was given or found, else nothing."""
+    options: Mapping[str, Any],
+) -> _Written:
+    """Write all of it."""
     files = folder / "model"
     files.mkdir(parents=True, mode=0o700)
-    flavor = handler.save_model(model, files)
+    general = {key: options[key] for key in GENERAL if options.get(key) is not None}
+    own = {key: value for key, value in options.items() if key not in GENERAL and value is not None}
+    flavor = handler.save_model(model, files, **own)
     if flavor is None:
         raise TypeError(f"its handler, {type(handler).__name__}, writes no models")
     packages = code.write(files, flavor)
@@ -188,7 +212,8 @@ def _write(
         "flavor": flavor.name,
         "options": flavor.options | code.option(flavor.name),
         "pyfunc": None if flavor.pyfunc is None else flavor.pyfunc | code.option(),
-        "requirements": requirements(packages, pip_requirements),
+        "requirements": [*requirements(packages, pip_requirements), *general.pop("extra_pip_requirements", ())],
+        "model": json.loads(json.dumps(general, default=str)),
         "python": platform.python_version(),
         "build": build_requirements(),
         "example": kept,
@@ -197,7 +222,14 @@ def _write(
         "signature": signature.to_dict() if hasattr(signature, "to_dict") else signature,
     }
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    return omitted
+    return _Written(flavor.note, omitted)
+
+
+class _Written(NamedTuple):
+    """What is missing of a model that was written: of itself, and why an example is left out that there was."""
+
+    note: str
+    no_example: str
 
 
 class _Code:

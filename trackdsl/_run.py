@@ -431,6 +431,7 @@ class Run:
         pip_requirements: Sequence[str] | str | os.PathLike[str] | None = None,
         code_paths: Sequence[str | os.PathLike[str]] | None = None,
         step: int | None = None,
+        **options: Any,
     ) -> RecordedModel:
         """Record a model, which `mlflow.pyfunc.load_model` and `trackdsl.load_model` can load.
 
@@ -450,12 +451,17 @@ class Run:
                 the project's own modules that its pickle refers to, and those that they import. `[]` for none.
             step: the step it belongs to, whose metrics become its own; that of the enclosing `steps` loop by default,
                 else 0.
+            options: what `log_model` of MLflow's flavour takes beside: `serialization_format` for scikit-learn and
+                LightGBM, `pickle_module` for PyTorch, `artifacts` and `model_config` for a `PythonModel`,
+                `model_format` for XGBoost; `metadata`, `params`, `tags`, `model_type` and `extra_pip_requirements` for
+                all.
 
         Returns:
             a handle, by which the model can be loaded and registered, and metrics be given to it.
 
         Raises:
-            OptionError: a name that no registered model can have, or a signature or requirements that are none.
+            OptionError: a name that no registered model can have, a signature or requirements that are none, or an
+                option that the model's flavour does not take.
 
         Example:
             >>> run.log_model(model, "classifier", input_example=frame.head())  # doctest: +SKIP
@@ -465,7 +471,7 @@ class Run:
         from trackdsl._recorded_model import RecordedModel
 
         check_registered_name(registered_model_name)
-        check_model_options(signature, pip_requirements, code_paths)
+        check_model_options(model, signature, pip_requirements, code_paths, options)
         recorded: Model | str = "it could not be written; a warning says why"
         with guarded("log_model", self):
             recorded = record_model(
@@ -478,6 +484,7 @@ class Run:
                 input_example=input_example,
                 pip_requirements=pip_requirements,
                 code_paths=code_paths,
+                options=options,
             )
         return RecordedModel(self, name, recorded)
 

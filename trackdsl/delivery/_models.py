@@ -53,7 +53,7 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
     params = client.get_run(run_id).data.params
     model = _find(client, experiment_id, key)
     if model is None:
-        model = _create(client, run_id, experiment_id, event, key, params)
+        model = _create(client, run_id, experiment_id, event, key, params, _told_of(folder))
     if str(getattr(model.status, "value", model.status)) != "READY":
         _log_output(client, run_id, model.model_id, event.step)
         with _assembled(model, run_id, event, folder) as (assembled, omitted):
@@ -97,13 +97,32 @@ def _age(model: Any) -> tuple[int, str]:
     return model.creation_timestamp, model.model_id
 
 
-def _create(client: Any, run_id: str, experiment_id: str, event: Model, key: str, params: dict[str, str]) -> Any:
+def _told_of(folder: Path) -> dict[str, Any]:
+    """What the user says of a model beside its files; nothing where it is no model."""
+    try:
+        told_of = json.loads(read_regular(folder / "spec.json")).get("model")
+    except (OSError, ValueError, AttributeError, RecursionError):  # Told when the model is assembled.
+        return {}
+    return told_of if isinstance(told_of, dict) else {}
+
+
+def _create(
+    client: Any,
+    run_id: str,
+    experiment_id: str,
+    event: Model,
+    key: str,
+    params: dict[str, str],
+    given: dict[str, Any],
+) -> Any:
     name = logged_name(event.name)
     # Of this very model: a run may record several of one name.
     tags = {_TAG: key, **({HANDLER: event.handler, SHA256: event.sha256} if event.handler else {})}
     if name != event.name:
         tags["trackdsl.model.name"] = fit_text(event.name, _MAX_TAG)
-    return client.create_logged_model(experiment_id, name, run_id, tags, params)
+    tags = {str(tag): str(text) for tag, text in (given.get("tags") or {}).items()} | tags
+    params = {str(param): str(text) for param, text in (given.get("params") or {}).items()} | params
+    return client.create_logged_model(experiment_id, name, run_id, tags, params, given.get("model_type"))
 
 
 def _log_output(client: Any, run_id: str, model_id: str, step: int) -> None:
@@ -131,6 +150,7 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
             run_id=run_id,
             utc_time_created=datetime.fromtimestamp(event.time / 1e9, timezone.utc).replace(tzinfo=None),
             model_uuid=model.model_id,
+            metadata=_told_of(folder).get("metadata"),
             model_id=model.model_id,
         )
         omitted = add_example(described, spec, folder, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import hashlib
+import importlib
 import inspect
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +35,21 @@ class Flavor:
         options: the flavour's section in the `MLmodel` file.
         pyfunc: arguments of `mlflow.pyfunc.add_to_model`; None where the model cannot be loaded as one.
         packages: names of the packages, as they are imported, that loading it needs.
+        note: what was written is not all of the model: what is missing, and why.
     """
 
     name: str
     options: dict[str, Any]
     pyfunc: dict[str, Any] | None
     packages: tuple[str, ...] = ()
+    note: str = ""
+
+
+#: How estimators may be written.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "serialization_format": ("cloudpickle", "pickle", "skops"),
+    "skops_trusted_types": (),
+}
 
 
 @dataclass(frozen=True)
@@ -83,24 +93,63 @@ class ModelHandler(Pickled):
         raise NotImplementedError
 
 
-def dump(value: Any, path: Path) -> tuple[str, ...]:
-    """Pickle a value, by value where it is defined in `__main__`.
+def dump(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
+    """Pickle a value: by value where it is defined in `__main__`, unless a module is given that does otherwise.
 
     Returns:
         the packages that the pickle refers to, as they are imported.
     """
-    pickler = noting_pickler()
+    pickler = noting_pickler(module)
     with open(path, "xb") as file:
         found = pickler(file)
         found.dump(value)
     return tuple(sorted(found.packages))
 
 
-def noting_pickler() -> Any:
-    """The class of a cloudpickle pickler that notes, in `packages`, where what it pickles comes from."""
-    import cloudpickle
+def write_estimator(
+    value: Any, folder: Path, serialization_format: str = "cloudpickle", skops_trusted_types: list[str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Write an estimator in one of `FORMATS`.
 
-    class Noting(cloudpickle.Pickler):  # type: ignore[misc]
+    Returns:
+        the name of the file, and the packages that it refers to.
+
+    Raises:
+        TypeError: skops trusts not all of it.
+    """
+    if serialization_format == "skops":
+        import skops.io
+
+        skops.io.dump(value, folder / "model.skops")
+        missing = set(skops.io.get_untrusted_types(file=folder / "model.skops")).difference(skops_trusted_types or ())
+        if missing:
+            raise TypeError(f"skops does not trust all of it: pass skops_trusted_types={sorted(missing)}")
+        modules = [name.partition(".")[0] for name in skops_trusted_types or ()]
+        return "model.skops", ("skops", *modules)
+    module = importlib.import_module(serialization_format)
+    return "model.pkl", (serialization_format, *dump(value, folder / "model.pkl", module))
+
+
+def read_estimator(folder: Path) -> Any:
+    """Read what `write_estimator` has written, and whose hash has been checked."""
+    path = folder / "model.skops"
+    if not path.exists():
+        return load_pickle(folder / "model.pkl")
+    import skops.io
+
+    return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+
+
+def noting_pickler(module: Any = None) -> Any:
+    """The class of a pickler that notes, in `packages`, where what it pickles comes from.
+
+    Args:
+        module: the module whose pickler it is; cloudpickle by default.
+    """
+    if module is None:
+        import cloudpickle as module
+
+    class Noting(module.Pickler):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.packages: set[str] = set()
             super().__init__(*args, **kwargs)
@@ -117,7 +166,8 @@ def noting_pickler() -> Any:
                 )
             if isinstance(module, str):
                 self.packages.add(module.partition(".")[0])
-            return super().reducer_override(obj)
+            override = getattr(super(), "reducer_override", None)
+            return NotImplemented if override is None else override(obj)
 
     return Noting
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from trackdsl.errors import OptionError, report, told
 
@@ -74,6 +74,8 @@ class Handler:
     model: bool = False
     listed: bool = False
     named: bool = False
+    #: What `save_model` takes by name beside the model, each with the values that there are; none where any may be.
+    save_options: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     #: Values stand for a model that MLflow holds, see `references.py`.
     refers: bool = False
     is_text: bool = False

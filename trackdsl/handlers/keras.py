@@ -6,8 +6,9 @@ Loading counts as running code: the format names classes to import, and its safe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler
 from trackdsl.handlers._registry import Scalar
@@ -18,6 +19,7 @@ _FILE = "model.keras"
 
 class _Keras(ModelHandler):
     suffix = ".keras"
+    save_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"save_model_kwargs": ()}
 
     def summary(self, value: Any) -> Scalar:
         name = type(value).__name__
@@ -31,12 +33,12 @@ class _Keras(ModelHandler):
 
         return keras.saving.load_model(path / _FOLDER / _FILE if path.is_dir() else path)
 
-    def save_model(self, value: Any, folder: Path) -> Flavor:
+    def save_model(self, value: Any, folder: Path, save_model_kwargs: Mapping[str, Any] | None = None) -> Flavor:
         import keras
 
         inner = folder / _FOLDER
         inner.mkdir()
-        value.save(inner / _FILE)
+        value.save(inner / _FILE, **(save_model_kwargs or {}))
         backend = keras.backend.backend()
         return Flavor(
             "keras",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, constructor_summary, dump, load_pickle
+from trackdsl.handlers._flavor import (
+    FORMATS,
+    Flavor,
+    Inputs,
+    ModelHandler,
+    constructor_summary,
+    read_estimator,
+    write_estimator,
+)
 from trackdsl.handlers._registry import Scalar
 
 _TEXT = "model.lgb"
-_PICKLE = "model.pkl"
 
 
 class _Booster(ModelHandler):
@@ -36,24 +44,30 @@ class _Booster(ModelHandler):
 
 
 class _Estimator(ModelHandler):
+    save_options: ClassVar[Mapping[str, tuple[str, ...]]] = FORMATS
+
     def summary(self, value: Any) -> Scalar:
         return constructor_summary(value)
 
-    def save_model(self, value: Any, folder: Path) -> Flavor:
-        packages = dump(value, folder / _PICKLE)
+    def save_model(self, value: Any, folder: Path, **options: Any) -> Flavor:
+        file, packages = write_estimator(value, folder, **options)
         kind = type(value)
-        return _flavor(
-            f"{kind.__module__}.{kind.__qualname__}", _PICKLE, ("lightgbm", "sklearn", "cloudpickle", *packages)
-        )
+        return _flavor(f"{kind.__module__}.{kind.__qualname__}", file, ("lightgbm", "sklearn", *packages), **options)
 
     def inputs(self, value: Any) -> Inputs:
         return _named(value.feature_name_, value.n_features_in_)
 
     def read_folder(self, folder: Path) -> Any:
-        return load_pickle(folder / _PICKLE)
+        return read_estimator(folder)
 
 
-def _flavor(kind: str, file: str, packages: tuple[str, ...]) -> Flavor:
+def _flavor(
+    kind: str,
+    file: str,
+    packages: tuple[str, ...],
+    serialization_format: str = "cloudpickle",
+    skops_trusted_types: list[str] | None = None,
+) -> Flavor:
     import lightgbm
 
     return Flavor(
@@ -62,7 +76,8 @@ def _flavor(kind: str, file: str, packages: tuple[str, ...]) -> Flavor:
             "lgb_version": lightgbm.__version__,
             "data": file,
             "model_class": kind,
-            "serialization_format": "cloudpickle",
+            "serialization_format": serialization_format,
+            "skops_trusted_types": skops_trusted_types,
             "code": None,
         },
         {"loader_module": "mlflow.lightgbm", "data": file},

@@ -6,14 +6,20 @@ model's own folder: so neither is MLflow imported here, nor is trackdsl needed w
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from trackdsl.handlers._flavor import Flavor, ModelHandler, dump, load_pickle
 
 _PYTHON_MODEL = "python_model.pkl"
 _PICKLE = "model.pkl"
 _CODE = "code"
+_ARTIFACTS = "artifacts"
 _LOADER = "trackdsl_callable"
 #: How MLflow loads the kinds of `PythonModel` that take chat messages, see mlflow/pyfunc/model.py.
 _LOADERS = {"ChatModel": "chat_model", "ChatAgent": "chat_agent", "ResponsesAgent": "responses_agent"}
@@ -43,8 +49,15 @@ def _load_pyfunc(path):
 
 class _PythonModel(ModelHandler):
     callable_unasked = False
+    save_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"artifacts": (), "model_config": ()}
 
-    def save_model(self, value: Any, folder: Path) -> Flavor:
+    def save_model(
+        self,
+        value: Any,
+        folder: Path,
+        artifacts: Mapping[str, str | os.PathLike[str]] | None = None,
+        model_config: Mapping[str, Any] | None = None,
+    ) -> Flavor:
         import cloudpickle
 
         packages = dump(value, folder / _PYTHON_MODEL)
@@ -56,12 +69,16 @@ class _PythonModel(ModelHandler):
         )  # fmt: skip
         own = next(base for base in bases if base.__name__ == "PythonModel")
         streams = getattr(type(value), "predict_stream", None) is not getattr(own, "predict_stream", None)
-        options = {
+        options: dict[str, Any] = {
             "loader_module": loader,
             "cloudpickle_version": cloudpickle.__version__,
             "python_model": _PYTHON_MODEL,
             "streamable": streams,
         }
+        if artifacts:
+            options["artifacts"] = {name: _copied(name, path, folder) for name, path in artifacts.items()}
+        if model_config is not None:
+            options["model_config"] = dict(model_config)
         return Flavor("python_function", {}, options, ("cloudpickle", *packages))
 
     def predict(self, copied: Any, example: Any) -> Any:
@@ -73,6 +90,24 @@ class _PythonModel(ModelHandler):
 
     def read_folder(self, folder: Path) -> Any:
         return load_pickle(folder / _PYTHON_MODEL)
+
+
+def _copied(name: str, path: str | os.PathLike[str], folder: Path) -> dict[str, str]:
+    """Copy a file or folder that a model needs; returns how MLflow finds it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    source = Path(url2pathname(urlsplit(str(path)).path) if str(path).startswith("file:") else path)
+    if "://" in str(path).removeprefix("file:") or str(path).startswith(("runs:/", "models:/", "hf:/")):
+        raise FileNotFoundError(2, "download it first, by mlflow.artifacts.download_artifacts", str(path))
+    place = Path(_ARTIFACTS, str(name), source.name)
+    (folder / place).parent.mkdir(parents=True)
+    if source.is_dir():
+        shutil.copytree(source, folder / place)
+    else:
+        shutil.copyfile(source, folder / place)
+    return {"path": place.as_posix(), "uri": str(path)}
 
 
 class _Anything(ModelHandler):

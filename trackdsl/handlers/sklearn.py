@@ -6,44 +6,48 @@ must be told to trust (skops 0.15), while MLflow reads what to trust from the mo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, constructor_summary, dump, load_pickle
+from trackdsl.handlers._flavor import (
+    FORMATS,
+    Flavor,
+    Inputs,
+    ModelHandler,
+    constructor_summary,
+    read_estimator,
+    write_estimator,
+)
 from trackdsl.handlers._registry import Scalar
-
-_FILE = "model.pkl"
 
 
 class _Estimator(ModelHandler):
+    save_options: ClassVar[Mapping[str, tuple[str, ...]]] = {**FORMATS, "pyfunc_predict_fn": ()}
+
     def summary(self, value: Any) -> Scalar:
         return constructor_summary(value)
 
-    def save_model(self, value: Any, folder: Path) -> Flavor:
-        import cloudpickle
+    def save_model(self, value: Any, folder: Path, pyfunc_predict_fn: str = "predict", **options: Any) -> Flavor:
         import sklearn
 
-        packages = dump(value, folder / _FILE)
-        return Flavor(
-            "sklearn",
-            {
-                "pickled_model": _FILE,
-                "sklearn_version": sklearn.__version__,
-                "serialization_format": "cloudpickle",
-                "code": None,
-            },
-            {"loader_module": "mlflow.sklearn", "model_path": _FILE, "predict_fn": "predict"}
-            if hasattr(value, "predict")
-            else None,
-            ("sklearn", cloudpickle.__name__, *packages),
-        )
+        file, packages = write_estimator(value, folder, **options)
+        flavor = {
+            "pickled_model": file,
+            "sklearn_version": sklearn.__version__,
+            "serialization_format": options.get("serialization_format", "cloudpickle"),
+            "skops_trusted_types": options.get("skops_trusted_types"),
+            "code": None,
+        }
+        pyfunc = {"loader_module": "mlflow.sklearn", "model_path": file, "predict_fn": pyfunc_predict_fn}
+        return Flavor("sklearn", flavor, pyfunc if hasattr(value, pyfunc_predict_fn) else None, ("sklearn", *packages))
 
     def inputs(self, value: Any) -> Inputs:
         names = getattr(value, "feature_names_in_", None)
         return Inputs(None if names is None else tuple(names), getattr(value, "n_features_in_", None))
 
     def read_folder(self, folder: Path) -> Any:
-        return load_pickle(folder / _FILE)
+        return read_estimator(folder)
 
 
 handler = _Estimator()

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
+from trackdsl.errors import told
 from trackdsl.handlers._flavor import Flavor, ModelHandler, noting_pickler
 from trackdsl.handlers._registry import Scalar
 
 _FOLDER = "data"
 _FILE = "model.pth"
+#: As `mlflow.pytorch.load_state_dict` reads it.
+_STATE = "state_dict.pth"
+_SOURCE = "source.py"
 #: Where MLflow looks up how to load the file, see mlflow/pytorch/__init__.py: a module like cloudpickle.
 _PICKLE_MODULE = "mlflow.pytorch.pickle_module"
 
@@ -18,6 +26,7 @@ _PICKLE_MODULE = "mlflow.pytorch.pickle_module"
 class _Module(ModelHandler):
     suffix = ".pt"
     suffixes = (".pth",)
+    save_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"pickle_module": (), "serialization_format": ("pickle",)}
 
     def summary(self, value: Any) -> Scalar:
         parameters = list(value.parameters())
@@ -33,27 +42,36 @@ class _Module(ModelHandler):
     def read(self, path: Path) -> Any:
         import torch
 
+        if (path / _STATE).exists():
+            return torch.load(path / _STATE, map_location="cpu", weights_only=True)
         file = path / _FOLDER / _FILE if path.is_dir() else path
         device = None if torch.cuda.is_available() else "cpu"
         return torch.load(file, map_location=device, weights_only=False)
 
-    def save_model(self, value: Any, folder: Path) -> Flavor:
+    def save_model(
+        self, value: Any, folder: Path, pickle_module: Any = None, serialization_format: str = "pickle"
+    ) -> Flavor:
         import torch
 
         inner = folder / _FOLDER
         inner.mkdir()
-        packages = _save(value, inner / _FILE)
-        (inner / "pickle_module_info.txt").write_text(_PICKLE_MODULE)
+        named = _PICKLE_MODULE if pickle_module is None else pickle_module.__name__
+        try:
+            packages = _save(value, inner / _FILE, pickle_module)
+        except Exception as error:  # Whatever the user's class refers to.
+            shutil.rmtree(inner)
+            return _save_state(value, folder, error)
+        (inner / "pickle_module_info.txt").write_text(named)
         return Flavor(
             "pytorch",
             {"model_data": _FOLDER, "pytorch_version": str(torch.__version__), "code": None},
             {
                 "loader_module": "mlflow.pytorch",
                 "data": _FOLDER,
-                "pickle_module_name": _PICKLE_MODULE,
+                "pickle_module_name": named,
                 "model_config": {"device": None},
             },
-            ("torch", "cloudpickle", *packages),
+            ("torch", "cloudpickle" if pickle_module is None else named.partition(".")[0], *packages),
         )
 
     def prepare(self, value: Any, example: Any) -> Any:
@@ -80,7 +98,30 @@ class _Module(ModelHandler):
         return answer.float().cpu().numpy() if isinstance(answer, torch.Tensor) else None
 
 
-def _save(value: Any, path: Path) -> tuple[str, ...]:
+def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
+    """Write the weights of a model that cannot be pickled, and the source of its classes."""
+    import torch
+
+    torch.save(value.state_dict(), folder / _STATE)
+    sources = []
+    for kind in dict.fromkeys(type(part) for part in value.modules()):
+        if not kind.__module__.startswith("torch."):
+            try:
+                sources.append(textwrap.dedent(inspect.getsource(kind)))
+            except (OSError, TypeError):
+                sources.append(f"# The source of {kind.__qualname__} is in no file.\n")
+    (folder / _SOURCE).write_text("\n\n".join(sources), encoding="utf-8")
+    return Flavor(
+        "pytorch_state_dict",
+        {"data": _STATE, "source": _SOURCE, "model_class": f"{type(value).__module__}.{type(value).__qualname__}"},
+        None,
+        ("torch",),
+        note=f"it cannot be pickled ({told(error)}); kept are its weights, in {_STATE}, and the source of its classes, "
+        f"in {_SOURCE}: make the object, and give it load_state_dict(mlflow.pytorch.load_state_dict(uri))",
+    )
+
+
+def _save(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
     import torch
 
     value = getattr(value, "_orig_mod", value)  # What `torch.compile` has wrapped; the wrapper cannot be pickled.
@@ -89,7 +130,7 @@ def _save(value: Any, path: Path) -> tuple[str, ...]:
         return ()
     packages: set[str] = set()
 
-    class Pickler(noting_pickler()):  # type: ignore[misc]
+    class Pickler(noting_pickler(module)):  # type: ignore[misc]
         def dump(self, obj: Any) -> None:
             super().dump(obj)
             packages.update(self.packages)

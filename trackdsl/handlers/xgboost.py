@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, constructor_summary
 from trackdsl.handlers._registry import Scalar
 
-_FILE = "model.ubj"
+_FILES = ("model.ubj", "model.json")
 #: Beside it, for XGBoost's own format does not tell forests from boosted trees: the name of the estimator's class.
 _CLASS = "estimator.txt"
 _BY_TYPE = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
@@ -20,6 +21,7 @@ class _XGBoost(ModelHandler):
     suffix = ".ubj"
     suffixes = (".json",)
     executes = False
+    save_options: ClassVar[Mapping[str, tuple[str, ...]]] = {"model_format": ("ubj", "json")}
 
     def summary(self, value: Any) -> Scalar:
         if hasattr(value, "get_params"):
@@ -32,7 +34,7 @@ class _XGBoost(ModelHandler):
     def read(self, path: Path) -> Any:
         import xgboost
 
-        file = path / _FILE if path.is_dir() else path
+        file = next(file for name in _FILES if (file := path / name).exists()) if path.is_dir() else path
         booster = xgboost.Booster(model_file=file)
         # Written by XGBoost's estimators, see `XGBModel.save_model`.
         told = json.loads(booster.attr("scikit_learn") or "{}").get("_estimator_type")
@@ -46,10 +48,11 @@ class _XGBoost(ModelHandler):
         estimator.load_model(file)
         return estimator
 
-    def save_model(self, value: Any, folder: Path) -> Flavor:
+    def save_model(self, value: Any, folder: Path, model_format: str = "ubj") -> Flavor:
         import xgboost
 
-        value.save_model(folder / _FILE)
+        name = f"model.{model_format}"
+        value.save_model(folder / name)
         # A subclass of the user's could not be loaded elsewhere; what it is made from can.
         kind = next(base for base in type(value).__mro__ if base.__module__.startswith("xgboost."))
         if kind.__name__ in _ESTIMATORS:
@@ -58,12 +61,12 @@ class _XGBoost(ModelHandler):
             "xgboost",
             {
                 "xgb_version": xgboost.__version__,
-                "data": _FILE,
+                "data": name,
                 "model_class": f"{kind.__module__}.{kind.__qualname__}",
-                "model_format": "ubj",
+                "model_format": model_format,
                 "code": None,
             },
-            {"loader_module": "mlflow.xgboost", "data": _FILE},
+            {"loader_module": "mlflow.xgboost", "data": name},
             ("xgboost", "sklearn") if hasattr(value, "get_params") else ("xgboost",),
         )
 
