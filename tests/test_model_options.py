@@ -93,7 +93,7 @@ def test_a_python_model_brings_its_artifacts(sqlite_store: str, tmp_path: Path) 
     assert loaded.predict(["x"]) == ["one", "two", 3]
     assert loaded.metadata.metadata == {"owner": "me"}
     assert (model.params["depth"], model.tags["kind"], model.model_type) == ("3", "test", "reader")
-    assert "shap==0.1" in Path(mlflow.artifacts.download_artifacts(f"{model.model_uri}/requirements.txt")).read_text()
+    assert "shap==0.1" in Path(mlflow.artifacts.download_artifacts(model.model_uri), "requirements.txt").read_text()
     with pytest.raises(trackdsl.ArtifactError, match=r"nowhere\.txt"):
         missing.wait()
 
@@ -174,7 +174,7 @@ def test_a_network_that_cannot_be_pickled_keeps_its_weights(start: StartProgram,
     assert float(total) == 6.0
     mlflow.set_tracking_uri(sqlite_store)
     assert mlflow.pytorch.load_state_dict(uri)["layer.weight"].tolist() == [[3.0, 3.0]]
-    assert "class Net" in Path(mlflow.artifacts.download_artifacts(f"{uri}/source.py")).read_text()
+    assert "class Net" in Path(mlflow.artifacts.download_artifacts(uri), "source.py").read_text()
     [run] = all_runs(sqlite_store)
     assert "load_state_dict" in run.data.tags["trackdsl.omitted.net"]
     assert torch.nn.Linear(2, 1).state_dict().keys() == {"weight", "bias"}
