@@ -39,6 +39,7 @@ def test_estimators_are_written_as_asked(sqlite_store: str) -> None:
     """`serialization_format` and `pyfunc_predict_fn` of scikit-learn: MLflow loads it, and so does trackdsl."""
     import mlflow
 
+    pytest.importorskip("skops")
     tree = DecisionTreeClassifier().fit(X, Y)
     with stage("train") as run:
         for format_ in ("cloudpickle", "pickle", "skops"):

@@ -146,10 +146,9 @@ def noting_pickler(module: Any = None) -> Any:
     Args:
         module: the module whose pickler it is; cloudpickle by default.
     """
-    if module is None:
-        import cloudpickle as module
+    base: Any = (module or importlib.import_module("cloudpickle")).Pickler
 
-    class Noting(module.Pickler):  # type: ignore[misc]
+    class Noting(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self.packages: set[str] = set()
             super().__init__(*args, **kwargs)
