@@ -292,3 +292,22 @@ def test_a_handle_waits_no_longer_than_it_may_for_a_store_that_is_away(
     lines = out.splitlines()
     assert len(lines) == 3
     assert all("make sure that the store answers and run `trackdsl sync`" in line for line in lines)
+
+
+def test_metrics_belong_to_models_that_plain_mlflow_logs_in_a_scope(
+    sqlite_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of `mlflow.sklearn.log_model` inside a stage has the metrics that trackdsl records before and after."""
+    import mlflow
+
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
+    mlflow.set_tracking_uri(sqlite_store)
+    with stage("train") as run:
+        run.log_metric("before", 1.0)
+        _log_plain("plain", 0)
+        run.log_metric("after", 2.0)
+        run.log_metric("elsewhere", 3.0, step=5)
+    assert trackdsl.flush(60)
+    [model] = client().search_logged_models(["0"])
+    assert given_to(model) == {("before", 1.0, 0, None), ("after", 2.0, 0, None)}

@@ -38,6 +38,11 @@ def is_watched(run_id: str) -> bool:
     return run_id in _watched
 
 
+def watched_run(run_id: str) -> Run | None:
+    """Our run that plain MLflow was given by an id; None for any other."""
+    return _watched.get(run_id)
+
+
 def take_over() -> None:
     """Put ours in the place of the methods that all of MLflow writes parameters with, and of that which ends a run."""
     for name, make in (("log_batch", _log_batch), ("log_param", _log_param), ("set_terminated", _set_terminated)):
