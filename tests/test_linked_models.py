@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, client, deliver, free_port
+from tests.conftest import StartProgram, all_runs, client, deliver, free_port, wait_until
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import ArtifactError, Dataset, RunNotReady, _target, stage
 from trackdsl._state import state
 from trackdsl.delivery import _artifacts, _worker
+from trackdsl.delivery._process import open_sink
 from trackdsl.delivery._sink import Unavailable
+from trackdsl.delivery._worker import Worker
 from trackdsl.testing import capture_runs
 
 pd = pytest.importorskip("pandas")
@@ -98,6 +100,23 @@ def _log_plain(name: str, step: int) -> None:
     import mlflow
 
     mlflow.sklearn.log_model(a_model(), name=name, step=step, pip_requirements=[], serialization_format="cloudpickle")
+
+
+def test_a_model_that_is_deleted_holds_up_nothing(sqlite_store: str) -> None:
+    """Metrics that come after a model was deleted are the run's, and those of its other models."""
+    with stage("train") as run:
+        for name in ("deleted", "kept"):
+            run.log_model(a_model(), name)
+        worker = Worker(Path("../spool").resolve(), open_sink)
+        wait_until(lambda: worker.round() or len(client().search_logged_models(["0"])) == 2, "the models")
+        worker.close()
+        models = {model.name: model.model_id for model in client().search_logged_models(["0"])}
+        client().delete_logged_model(models["deleted"])
+        run.log_metric("late", 1.0)
+    deliver()
+    [model] = client().search_logged_models(["0"])
+    assert (model.name, given_to(model)) == ("kept", {("late", 1.0, 0, None)})
+    assert all_runs()[0].data.metrics == {"late": 1.0}
 
 
 @pytest.fixture

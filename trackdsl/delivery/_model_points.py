@@ -61,6 +61,8 @@ class ModelPoints:
         self._taken: dict[tuple[str, str], _Taken] = {}
         self._ids: dict[str, str] = {}
         self._asked: dict[str, float] = {}
+        #: Models that are deleted.
+        self._gone: set[str] = set()
 
     def begin(self, run_id: str) -> None:
         """Take note of a run that was made just now, so that it has no models yet."""
@@ -135,10 +137,19 @@ class ModelPoints:
         for index, point in enumerate(points):
             link = links.get(index)
             named = [link.model_id] if link is not None and link.model_id else None
-            for model_id in named or [model_id for model_id, step in models.items() if step == point[3]]:
+            for model_id in named or [
+                id_ for id_, step in models.items() if step == point[3] and id_ not in self._gone
+            ]:
                 groups.setdefault((model_id, link.dataset if link is not None else None), []).append(point)
+        refusal = None
         for (model_id, dataset), group in groups.items():
-            self._write(sink, run.run_id, model_id, group, dataset)
+            try:
+                self._write(sink, run.run_id, model_id, group, dataset)
+            except Refused as error:  # The model is deleted: the others get theirs.
+                self._gone.add(model_id)
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     def _of(self, sink: Sink, run: KnownRun) -> dict[str, int]:
         """The models that a run has logged, with their steps. To a run of others they may be added at any time."""
