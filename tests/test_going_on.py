@@ -641,3 +641,49 @@ def test_last_run_goes_on(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) ->
     trackdsl.configure()
     with experiment(run_id=trackdsl.last()) as run:
         run.log_metric("m", 1.0)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "file", pytest.param("server", marks=pytest.mark.slow)])
+def test_session_with_a_run_that_is_gone(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A session begins with no run that is deleted, or not there: an error names its ids and what to do."""
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlruns").as_uri()
+    if kind != "file":
+        uri = (
+            request.getfixturevalue("sqlite_store")
+            if kind == "sqlite"
+            else request.getfixturevalue("shared_server").uri
+        )
+    client = mlflow.MlflowClient(uri)
+    run = client.create_run("0", tags={"trackdsl.id": "77" * 16})
+    client.set_terminated(run.info.run_id)
+
+    def begin(run_id: str) -> None:
+        start_logging("again", config={"run_id": run_id, "tracking_uri": uri})
+
+    begin(run.info.run_id)
+    stop_logging()
+    assert trackdsl.flush(60)
+    client.delete_run(run.info.run_id)
+    with pytest.raises(trackdsl.RunNotFound, match=f"{run.info.run_id}.*{'77' * 16}.*mlflow runs restore"):
+        begin(run.info.run_id)
+    with pytest.raises(trackdsl.RunNotFound, match="no run 0123456789abcdef0123456789abcdef"):
+        begin("0123456789abcdef0123456789abcdef")
+    assert trackdsl.current_run() is None
+
+
+def test_another_run_inside_a_run(sqlite_store: str) -> None:
+    """A run that goes on inside another one is itself, by its handle too, and keeps the parent that it had."""
+    with experiment(run_name="first") as first:
+        pass
+    with experiment(run_name="outer"):
+        with stage("again", run_id=first):
+            trackdsl.log_metric("m", 1.0)
+        trackdsl.log_metric("n", 1.0)
+    deliver()
+    assert (run_named("first").data.metrics, run_named("outer").data.metrics) == ({"m": 1.0}, {"n": 1.0})
+    assert "mlflow.parentRunId" not in run_named("first").data.tags

@@ -24,7 +24,7 @@ LAYERS = [
     {"__init__"},
     {"compat"},
     {"session"},
-    {"_session_choices", "_endings"},
+    {"_session_choices", "_endings", "_resumable"},
     {"_recorded_model"},
     {"_model_registry"},
     {"_decorators", "_configure", "_log", "_steps", "_streams", "_reading", "query", "integrations"},

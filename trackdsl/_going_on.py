@@ -11,7 +11,6 @@ from trackdsl._events import Scalar
 from trackdsl._lifecycle import go_on_run, going_on
 from trackdsl._options import Options
 from trackdsl._run import AdoptedRun, Run, adoption_of, checked_run_id
-from trackdsl._secrets import mask_name
 from trackdsl._source import Site
 from trackdsl._target import Target, overridden, target_for
 from trackdsl.distributed._surroundings import current_task
@@ -60,7 +59,7 @@ def open_again(
     target = _target_of(goes_on, options.tracking_uri, outer)
     step = 0 if outer is None else outer.step
     if options.run_name is not None:
-        tags = {**tags, "mlflow.runName": mask_name(options.run_name)}
+        tags = {**tags, "mlflow.runName": name}
     joined = _open_here(goes_on, target, name)
     if joined is not None:
         _report_open(joined)
@@ -101,25 +100,30 @@ def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
     while scope is not None:
         runs.append(scope.run)
         scope = scope.outer
-    if isinstance(goes_on, Run):
-        if goes_on._id in target.open_runs and not isinstance(goes_on, AdoptedRun):
-            return goes_on
-        names = {goes_on.id, (adoption_of(goes_on) or ("",))[0]}
-    else:
-        names = {goes_on}
+    if isinstance(goes_on, Run) and goes_on._id in target.open_runs and not isinstance(goes_on, AdoptedRun):
+        return goes_on
+    names = _names_of(goes_on)
     for run in runs:
-        if names & {run.id, run._id.hex(), (adoption_of(run) or ("",))[0]}:
+        if names & _names_of(run):
             return run
-    id_ = next((id_ for id_, named in going_on.items() if named in names), None)
+    open_runs = {id_.hex(): id_ for id_ in list(target.open_runs)}
+    id_ = next((open_runs[name] for name in names if name in open_runs), None)
     if id_ is None:
-        with contextlib.suppress(ValueError):
-            id_ = next((found for found in map(bytes.fromhex, names) if found in target.open_runs), None)
+        id_ = next((id_ for id_, named in list(going_on.items()) if named in names), None)
     if id_ is None and target.writer is not None:
         # It may be open under an id of ours, and be named by MLflow's.
         from trackdsl.delivery import ids_at_mlflow
 
         id_ = next((found for found in ids_at_mlflow(target, names) if found in target.open_runs), None)
     return None if id_ is None else Run(id_, name, None, name, None, target)
+
+
+def _names_of(run: str | Run) -> set[str]:
+    """The ids that a run is known by in this program."""
+    if isinstance(run, str):
+        return {run}
+    adopted = adoption_of(run)
+    return {run.id, run._id.hex()} if adopted is None else {run.id, run._id.hex(), adopted[0]}
 
 
 def _report_open(run: Run) -> None:

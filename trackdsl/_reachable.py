@@ -24,7 +24,8 @@ T = TypeVar("T")
 PATIENCE = 4.5
 #: What is left of it for a busy machine, after the last answer.
 _SPARE = 0.7
-_DATABASES = ("postgresql", "mysql", "mssql", "oracle")
+#: What MLflow keeps its runs in, besides SQLite.
+DATABASES = ("postgresql", "mysql", "mssql", "oracle")
 
 
 def check(uri: str, experiment: str | None = None, *, patience: float | None = None) -> Store:
@@ -44,9 +45,9 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
         options = request_options()  # Before the clock starts: plugins import MLflow, which takes seconds.
-        return _within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
-    if scheme in _DATABASES:
-        return _within(patience, uri, lambda: _ask_database(uri, experiment))
+        return within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
+    if scheme in DATABASES:
+        return within(patience, uri, lambda: _ask_database(uri, experiment))
     if scheme == "sqlite":
         return _ask_sqlite(uri, experiment)
     if scheme == "file" or is_path(uri):
@@ -54,7 +55,7 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
     return Store()  # Databricks and other plugins of MLflow's: delivery will see.
 
 
-def _within(patience: float, uri: str, ask: Callable[[], T]) -> T:
+def within(patience: float, uri: str, ask: Callable[[], T]) -> T:
     """Ask in a thread: a name server that does not answer cannot be given a time limit."""
     answer: list[T] = []
     failure: list[BaseException] = []

@@ -623,13 +623,22 @@ class ContinuedRun(Run):
     @property
     def id(self) -> str:
         """See `Run`: where it was named by MLflow's id, an id of this continuation, which finds it as well."""
-        return self.goes_on if _OURS.fullmatch(self.goes_on) else self._id.hex()
+        return self.goes_on if is_ours(self.goes_on) else self._id.hex()
 
 
 #: Ours end in a count of 48 bits, which no program comes far in; MLflow's are random to the end.
 _OURS = re.compile(r"[0-9a-f]{20}0000[0-9a-f]{8}")
 #: What MLflow takes for the id of a run.
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
+
+
+def is_ours(id_: str) -> bool:
+    """Whether a run's id looks like one of ours, and not like MLflow's.
+
+    >>> is_ours("8f14e45fceea167a5a36" + "000000000001"), is_ours("8f14e45fceea467a8a36dedd4bea2543")
+    (True, False)
+    """
+    return _OURS.fullmatch(id_) is not None
 
 
 def adoption_of(run: Run) -> tuple[str, str] | None:

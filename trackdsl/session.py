@@ -151,9 +151,10 @@ def start_logging(
         TrackingServerUnreachable: nobody answers at the tracking URI within five seconds; nothing is left behind.
         TrackingServerError: what answers there refuses, or is no MLflow server.
         ExperimentDeleted: the MLflow experiment is deleted.
+        RunNotFound: the run that is to go on is deleted, or not there.
         SettingsError: a setting has a value that it cannot have.
 
-        Where the program has imported MLflow, the middle three are `mlflow.exceptions.MlflowException`s too.
+        Where the program has imported MLflow, the middle four are `mlflow.exceptions.MlflowException`s too.
 
     Example:
         >>> run = start_logging("resnet-baseline", project="vision", config={"tags": {"team": "cv"}})  # doctest: +SKIP
@@ -250,10 +251,13 @@ def _check(choice: Choice, previous: _Session | None, offline: str) -> None:
     target, experiment = _destination(choice, previous)
     if target is None or target.discards:
         return
-    from trackdsl._reachable import check  # It brings what programs without sessions need not wait for.
+    from trackdsl._reachable import check  # They bring what programs without sessions need not wait for.
+    from trackdsl._resumable import check_run
 
     try:
         check(target.uri, experiment)
+        if choice.run_id is not None:
+            check_run(target.uri, choice.run_id if isinstance(choice.run_id, str) else choice.run_id.id)
     except TrackingServerError as error:
         # Credentials can be set later too; what is wrong for good cannot.
         if offline == "raise" or not (isinstance(error, TrackingServerUnreachable) or error.status in (401, 403)):
