@@ -687,3 +687,26 @@ def test_another_run_inside_a_run(sqlite_store: str) -> None:
     deliver()
     assert (run_named("first").data.metrics, run_named("outer").data.metrics) == ({"m": 1.0}, {"n": 1.0})
     assert "mlflow.parentRunId" not in run_named("first").data.tags
+
+
+def test_ranks_of_a_run_that_is_named(start: StartProgram, sqlite_store: str) -> None:
+    """Of the ranks of a launch none has the run for itself that all of them name: their runs are its children."""
+    with experiment(run_name="train") as run:
+        pass
+    deliver()
+    source = f"""
+        from trackdsl import experiment, log_metric
+        import os
+        with experiment("e", run_id={run.id!r}):
+            log_metric("rank", int(os.environ["RANK"]))
+    """
+    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "x"}
+    for program in [start(source, RANK=str(rank), **launch) for rank in (0, 1)]:
+        code, _, err = program.finish()
+        assert code == 0, err
+    deliver()
+    train = run_named("train")
+    assert (train.info.status, train.data.metrics) == ("FINISHED", {})
+    others = [each for each in all_runs() if each.info.run_id != train.info.run_id]
+    assert sorted(each.data.metrics["rank"] for each in others) == [0.0, 1.0]
+    assert {each.data.tags["mlflow.parentRunId"] for each in others} == {train.info.run_id}

@@ -13,7 +13,7 @@ from trackdsl import _artifacts, _context, _datasets, _ranks, _roots, _template,
 from trackdsl._context import Scope
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
-from trackdsl._going_on import VARIABLE, open_again, take_run_id
+from trackdsl._going_on import VARIABLE, name_of, open_again, take_run_id
 from trackdsl._last_run import LastRun, forget_last_run
 from trackdsl._lifecycle import close_run, open_run
 from trackdsl._options import Options
@@ -314,13 +314,11 @@ def _taken_up(options: Options, outer: Scope | None) -> tuple[str | Run | None, 
     if outer is not None:
         return goes_on, None
     if goes_on is None and VARIABLE in os.environ:
-        named = take_run_id(options.tracking_uri)
-        if named is not None and _ranks.share_root(options.ranks):
-            return None, named
-        goes_on = named
-    if goes_on is not None and _ranks.records_nothing(options.ranks):
-        goes_on = None
-    return goes_on, None
+        goes_on = take_run_id(options.tracking_uri)
+    if goes_on is None or _ranks.records_nothing(options.ranks):
+        return None, None
+    # One run cannot be that of each rank.
+    return (None, name_of(goes_on)) if _ranks.share_root(options.ranks) else (goes_on, None)
 
 
 def _entered(scope: Scope) -> Scope:

@@ -118,6 +118,11 @@ def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
     return None if id_ is None else Run(id_, name, None, name, None, target)
 
 
+def name_of(run: str | Run) -> str:
+    """The id that other processes find a run by."""
+    return run if isinstance(run, str) else (adoption_of(run) or (run.id,))[0]
+
+
 def _names_of(run: str | Run) -> set[str]:
     """The ids that a run is known by in this program."""
     if isinstance(run, str):
