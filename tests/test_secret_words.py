@@ -198,3 +198,15 @@ def test_masked_json_is_json(value: Any, indent: int | None) -> None:
         assert "***" in masked
         assert "hunter22" not in masked
         assert len(json.loads(masked)) == len(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("https://h/x?token=12345&page=2", "https://h/x?token=***&page=2"), ("https://h/x?a=1&secret=1234", None),
+        ("https://h/x?pass=0.5&secret=3", "https://h/x?pass=0.5&secret=3"), ("secret=1234567890", "secret=***"),
+    ],
+)  # fmt: skip
+def test_numbers_in_texts_that_are_secrets(text: str, masked: str | None) -> None:
+    """A code in the query of a URL, and a number of many digits, are no rates or sizes."""
+    assert _secrets.mask_text(text) == (masked or text.replace("1234", "***"))

@@ -29,6 +29,7 @@ _PARAMETER = (
 )
 _QUERY = re.compile(r"(?P<lead>[?&;] ?)" + _PARAMETER)
 _FIRST = re.compile(r"(?P<lead>)" + _PARAMETER)
+_SHORTEST_CODE = 4
 #: Names that are secret in a query alone; of signed addresses of the clouds.
 _SIGNATURES = frozenset(["sig", "signature", "x-amz-signature", "x-amz-credential", "x-goog-signature"])
 # Prefixes as published by the issuers: AWS, GitHub, GitLab, Slack, OpenAI/Anthropic, Google, Stripe, Hugging Face,
@@ -98,9 +99,11 @@ def _may_hold_a_token(text: str) -> bool:
 
 
 def _hide_parameter(match: re.Match[str]) -> str:
-    name = match["name"]
+    name, value = match["name"], match["value"]
+    # In a query of a URL a number of several digits is a code that was sent to somebody.
+    code = match["lead"][:1] in ("?", "&") and value.isdigit() and len(value) >= _SHORTEST_CODE
+    named = is_secret_name(name.strip()) and (code or not is_number(name.strip(), value))
     # What is called or indexed is code.
-    named = is_secret_name(name.strip()) and not is_number(name.strip(), match["value"])
-    if (named or name.lower() in _SIGNATURES) and not CODE & set(match["value"]):
+    if (named or name.lower() in _SIGNATURES) and not CODE & set(value):
         return f"{match['lead']}{name}={MASK}"
     return match[0]
