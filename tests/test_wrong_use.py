@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import importlib
 import inspect
 import pickle
 import pydoc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -191,13 +193,25 @@ def test_faults_are_told_with_their_place(caplog: pytest.LogCaptureFixture, name
 
 @pytest.mark.parametrize(
     ("module", "command"),
-    [("PIL", "pip install 'pillow'"), ("optuna", "pip install 'trackdsl[integrations]'"), ("new", "pip install 'new'")],
+    [("PIL", "pip install 'pillow'"), ("dask", "pip install 'trackdsl[dask]'"), ("new", "pip install 'new'")],
 )
 def test_a_missing_package_is_told_with_the_command(module: str, command: str) -> None:
     """Wherever a package is missing the message has the command that installs it."""
     error = ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.part")
     assert told(error).endswith(f"; `{command}` brings it")
     assert told(ImportError("cannot import name 'x' from 'y'")) == "ImportError: cannot import name 'x' from 'y'"
+
+
+@pytest.mark.parametrize("library", ["optuna", "torch"])
+def test_an_integration_without_its_library(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    """An integration whose library is missing says so, with the command that installs it."""
+    name = f"trackdsl.integrations.{library}"
+    for module in [each for each in sys.modules if each.startswith("trackdsl.integrations._") or each == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        importlib.import_module(name)
+    assert str(caught.value) == f"{name} needs {library}: pip install '{library}'"
 
 
 def test_variables_that_are_misspelt(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,15 +11,12 @@ _PACKAGES = {
     "dask": "trackdsl[dask]",
     "distributed": "trackdsl[dask]",
     "google": "google-cloud-storage",
-    "optuna": "trackdsl[integrations]",
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
     "pyspark": "trackdsl[spark]",
     "ray": "trackdsl[ray]",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
-    "skops": "skops",
-    "tensorboard": "trackdsl[integrations]",
     "yaml": "pyyaml",
 }
 
@@ -34,3 +31,12 @@ def install_command(error: ImportError) -> str | None:
         return None
     module = error.name.partition(".")[0]
     return f"pip install {' '.join(repr(package) for package in _PACKAGES.get(module, module).split())}"
+
+
+def explained(error: ModuleNotFoundError, what: str) -> ModuleNotFoundError:
+    """The error to raise instead, which says what needs the module and how to install it.
+
+    >>> str(explained(ModuleNotFoundError("No module named 'optuna'", name="optuna"), "trackdsl.integrations.optuna"))
+    "trackdsl.integrations.optuna needs optuna: pip install 'optuna'"
+    """
+    return ModuleNotFoundError(f"{what} needs {error.name}: {install_command(error)}", name=error.name)

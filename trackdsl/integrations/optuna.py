@@ -11,20 +11,25 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-import optuna
-from optuna.trial import BaseTrial, FrozenTrial, TrialState
-
 from trackdsl import _context, _lifecycle, _roots
 from trackdsl._call import close_scope, open_scope
 from trackdsl._context import Scope
 from trackdsl._failure import FAILED, FINISHED
 from trackdsl._options import Options
+from trackdsl._packages import explained
 from trackdsl._record import clean_tags, guarded
 from trackdsl._run import Run
 from trackdsl._source import Site, site_of
 from trackdsl._state import state
 from trackdsl.errors import OptionError
-from trackdsl.integrations import _optuna_study
+
+try:
+    import optuna
+    from optuna.trial import BaseTrial, FrozenTrial, TrialState
+
+    from trackdsl.integrations import _optuna_study
+except ModuleNotFoundError as error:
+    raise explained(error, __name__) from None
 
 __all__ = ["TrackdslCallback", "log_study", "track_trials"]
 

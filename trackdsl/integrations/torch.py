@@ -9,16 +9,21 @@ import weakref
 from types import TracebackType
 from typing import Any
 
-import torch
-
 from trackdsl import _context, _lifecycle, _roots
 from trackdsl._events import Metrics
+from trackdsl._packages import explained
 from trackdsl._record import encode_safely, guarded
 from trackdsl._run import AdoptedRun, Run
 from trackdsl._secrets import mask_name
 from trackdsl.errors import OptionError, logger
-from trackdsl.integrations import _torch_hooks
-from trackdsl.integrations._torch_description import architecture_of, described, inner_of
+
+try:
+    import torch
+
+    from trackdsl.integrations import _torch_hooks
+    from trackdsl.integrations._torch_description import architecture_of, described, inner_of
+except ModuleNotFoundError as error:
+    raise explained(error, __name__) from None
 
 #: Values on an accelerator are asked for together: so many steps at a time, or after so many nanoseconds.
 _MAX_HELD = 100
