@@ -55,6 +55,7 @@ LAYERS = [
     {"markers", "journal", "_events", "_secrets", "_ids", "_stack", "_held_context", "_quiet"},
     {"settings", "_settings_model"},
     {"_pyproject"},
+    {"_argument_order"},
     {"errors", "_decoders", "_packages", "_signals", "_suggest", "_uris", "_user_code", "_version"},
 ]
 

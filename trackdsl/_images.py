@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import time
+import types
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import _artifacts
+from trackdsl._argument_order import has_suffix
 from trackdsl._record import append_tags
 from trackdsl._secrets import mask_name, mask_prose
-from trackdsl.errors import report, told
+from trackdsl.errors import OptionError, report, told
 from trackdsl.handlers._content import text_of_key
-from trackdsl.handlers._registry import class_name, full_name, handler_of, name_of
+from trackdsl.handlers._registry import Handler, class_name, full_name, handler_of, name_of
+from trackdsl.handlers.matplotlib import figure_of_module
 from trackdsl.handlers.pillow import format_of, in_colors_of_png, in_eight_bits, save_image
 
 if TYPE_CHECKING:
@@ -24,13 +27,15 @@ if TYPE_CHECKING:
 #: The longer side of what MLflow's image grid shows first; see mlflow/tracking/multimedia.py.
 _SMALL = 256
 _CHANNELS = (1, 3, 4)
+#: The suffixes of what is no picture and no page.
+_WRITTEN = (".json", ".txt", ".parquet", ".npy", ".bin")
 #: What MLflow does not take in the key of an image, see `MlflowClient.log_image`.
 _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
 
 
 def record_image(run: Run, image: Any, place: str) -> None:
     """Keep an image as the file `place`, whose suffix names the format; several as `samples.0.png`, and so on."""
-    for name, one in _each(image, place):
+    for name, one in _each(image, place if has_suffix(place) else f"{place}.png"):
         _artifacts.keep(run, name, partial(_write_picture, one))
 
 
@@ -61,19 +66,31 @@ def record_cell(run: Run, image: Any, table: str) -> dict[str, str] | None:
 
 
 def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
-    """Keep a figure; `save_kwargs` go to the library's own way to save one."""
+    """Keep a figure; `save_kwargs` go to the library's own way to save one.
+
+    Raises:
+        OptionError: it is no figure.
+    """
     several = _figures_in(figure)
     if several is not None:
         for name, one in several.items():
             record_figure(run, one, _artifacts.numbered(place, name), save_kwargs)
         return
-    # Axes and seaborn's grids lead to their figure so.
-    figure = getattr(figure, "figure", figure)
-    if not save_kwargs:
+    figure = _whole_figure(figure)
+    handler = handler_of(figure)
+    if (handler.executes or handler.suffix in _WRITTEN) and not _saves_itself(figure):
+        raise OptionError(
+            f"log_figure(figure, path): {class_name(figure)} is no figure. Give one of matplotlib, seaborn, plotly, "
+            "altair or bokeh; log_dict, log_text and log_artifact keep other things.",
+            option="figure",
+        )
+    if not has_suffix(place):
+        place = f"{place}.{(save_kwargs or {}).get('format') or _suffix_of(figure, handler)}"
+    if not save_kwargs and not handler.executes:
         _artifacts.keep_object(run, place, figure)
         return
-    handler = name_of(handler_of(figure), type(figure))
-    _artifacts.keep(run, place, lambda to: _save_figure(figure, to, save_kwargs), handler=handler)
+    kind = name_of(handler, type(figure))
+    _artifacts.keep(run, place, lambda to: _save_figure(figure, to, save_kwargs or {}), handler=kind)
 
 
 def is_picture(value: Any) -> bool:
@@ -137,12 +154,48 @@ def _each(image: Any, place: str) -> list[tuple[str, Any]]:
 
 def _figures_in(value: Any) -> dict[str, Any] | None:
     """The figures in a list, a dict, or an array of axes, each once; None for what is one figure."""
-    if hasattr(value, "flat") and hasattr(value, "dtype"):
-        figures = {id(axes.figure): axes.figure for axes in value.flat}
-        return {str(index): figure for index, figure in enumerate(figures.values())}
     if isinstance(value, Mapping):
         return {text_of_key(key): one for key, one in value.items()}
-    return {str(index): one for index, one in enumerate(value)} if type(value) in (list, tuple) else None
+    if not _is_list(value):
+        return None
+    figures = {id(figure): figure for figure in map(_whole_figure, _listed(value))}
+    return {str(index): figure for index, figure in enumerate(figures.values())} if len(figures) > 1 else None
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value is a list of figures or axes, or what pyplot gives back for lines and bars."""
+    return isinstance(value, (list, tuple)) or (hasattr(value, "flat") and hasattr(value, "dtype"))
+
+
+def _listed(value: Any) -> Iterator[Any]:
+    for part in value.flat if hasattr(value, "flat") else value:
+        if _is_list(part):
+            yield from _listed(part)
+        else:
+            yield part
+
+
+def _whole_figure(value: Any) -> Any:
+    """The figure that something leads to: axes, lines, seaborn's grids, scikit-learn's displays, pyplot itself."""
+    if _is_list(value):
+        value = next(_listed(value), value)
+    if isinstance(value, types.ModuleType):
+        return figure_of_module(value)
+    for way in ("figure", "figure_", "fig"):
+        found = getattr(value, way, None)
+        if found is not None and not callable(found):
+            return found
+    return value
+
+
+def _saves_itself(figure: Any) -> bool:
+    return any(callable(getattr(figure, way, None)) for way in ("savefig", "write_html"))
+
+
+def _suffix_of(figure: Any, handler: Handler) -> str:
+    if handler.executes:
+        return "png" if hasattr(figure, "savefig") else "html"
+    return handler.suffix[1:]
 
 
 _MLFLOW = "mlflow.tracking.multimedia.Image"

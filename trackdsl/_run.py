@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
+from trackdsl._argument_order import in_order, text_in_order
 from trackdsl._events import Model, Tags, encode
 from trackdsl._failure import FINISHED, STATUSES
 from trackdsl._ids import begins_with, prefix
@@ -322,6 +323,7 @@ class Run:
                 arrays of over 100,000 cells, objects) is a file of its own, which a tag `trackdsl.omitted.…` names.
             artifact_file: its path in the run, such as `config.json`.
         """
+        dictionary, artifact_file = in_order("log_dict", dictionary, artifact_file, "dictionary")
         with guarded("log_dict", self):
             _artifacts.write_structure(self, dictionary, artifact_file)
 
@@ -332,6 +334,7 @@ class Run:
             text: the content.
             artifact_file: its path in the run, such as `status.txt`.
         """
+        text, artifact_file = text_in_order(text, artifact_file)
         with guarded("log_text", self):
             _artifacts.write_text(self, text, artifact_file)
 
@@ -339,14 +342,19 @@ class Run:
         """Record a figure as a file.
 
         Args:
-            figure: of matplotlib (or its axes) or plotly; or a list or dict of these, each of which is a file
-                (`roc.0.png`, or with its key).
+            figure: of matplotlib (or its axes), seaborn, plotly, altair or bokeh; the module `matplotlib.pyplot` is its
+                current figure; or a list or dict of these, each of which is a file (`roc.0.png`, or with its key).
             artifact_file: its path in the run; the suffix names the format: `.png`, `.svg`, `.pdf`, `.html`, `.json`.
+                Without one it is `.png`, or `.html` for what is a page.
             save_kwargs: what matplotlib's `savefig`, or plotly's `write_html` or `write_image`, is to be told.
+
+        Raises:
+            OptionError: it is no figure, or the path is none.
 
         Example:
             >>> run.log_figure(figure, "plots/loss.png", save_kwargs={"dpi": 200})  # doctest: +SKIP
         """
+        figure, artifact_file = in_order("log_figure", figure, artifact_file, "figure")
         with guarded("log_figure", self):
             _images.record_figure(self, figure, artifact_file, dict(save_kwargs or {}))
 
@@ -377,7 +385,8 @@ class Run:
             )
         with guarded("log_image", self):
             if key is None:
-                _images.record_image(self, image, str(artifact_file))
+                image, artifact_file = in_order("log_image", image, artifact_file, "image")
+                _images.record_image(self, image, artifact_file)
             else:
                 _images.record_frame(
                     self, image, name_of_key(key), int(_context.step_of(self) if step is None else step)
@@ -397,6 +406,7 @@ class Run:
         Example:
             >>> run.log_table({"question": ["2 + 2"], "answer": [4]}, "answers.json")  # doctest: +SKIP
         """
+        data, artifact_file = in_order("log_table", data, artifact_file, "data")
         with guarded("log_table", self):
             _tables.append_table(self, data, artifact_file)
 
@@ -416,6 +426,8 @@ class Run:
         Example:
             >>> run.log_input(frame, "training", name="churn-2024")  # doctest: +SKIP
         """
+        if isinstance(dataset, str) and context is not None and not isinstance(context, str):
+            dataset, context = context, dataset  # The two the other way round.
         with guarded("log_input", self):
             return _datasets.record_input(self, dataset, name or "", context)
         return None

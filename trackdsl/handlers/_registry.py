@@ -229,7 +229,12 @@ _by_name: dict[str, str | Handler] = {
         ("matplotlib.figure.FigureBase", "matplotlib.axes._base._AxesBase", "seaborn.axisgrid._BaseGrid"),
         f"{_HERE}.matplotlib:handler",
     ),
+    "builtins.module": f"{_HERE}.matplotlib:module",
     "plotly.basedatatypes.BaseFigure": f"{_HERE}.plotly:handler",
+    **dict.fromkeys(
+        ("altair.vegalite.v5.api.TopLevelMixin", "altair.vegalite.v6.api.TopLevelMixin"), f"{_HERE}.altair:handler"
+    ),
+    "bokeh.models.layouts.LayoutDOM": f"{_HERE}.bokeh:handler",
     "PIL.Image.Image": f"{_HERE}.pillow:handler",
     # Models.
     "sklearn.base.BaseEstimator": f"{_HERE}.sklearn:handler",

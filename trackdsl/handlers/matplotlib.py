@@ -6,6 +6,7 @@ A picture does not become a figure again: reading gives a PIL image, the text of
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,38 @@ class _Figure(Handler):
         return path.read_text(encoding="utf-8") if path.suffix == ".svg" else path.read_bytes()
 
 
+class _Module(_Figure):
+    """The module `matplotlib.pyplot`, which stands for its current figure; any other is pickled."""
+
+    def accepts(self, value: Any) -> bool:
+        return is_pyplot(value)
+
+    def summary(self, value: Any) -> Scalar:
+        return class_name(value)
+
+
+def is_pyplot(value: Any) -> bool:
+    """Whether a value is the module `matplotlib.pyplot`, or `pylab`."""
+    return isinstance(value, types.ModuleType) and hasattr(value, "gcf") and hasattr(value, "get_fignums")
+
+
+def figure_of_module(module: types.ModuleType) -> Any:
+    """The current figure of pyplot; any other module itself.
+
+    Raises:
+        ValueError: no figure is open.
+    """
+    if not is_pyplot(module):
+        return module
+    if not module.get_fignums():  # Asking for the current figure would make one.
+        raise ValueError("matplotlib.pyplot has no open figure: record it before it is shown or closed")
+    return module.gcf()
+
+
 def _figure_of(value: Any) -> Any:
     """The whole figure that something is part of."""
+    if is_pyplot(value):
+        return figure_of_module(value)
     figure = value if hasattr(value, "savefig") and hasattr(value, "canvas") else value.figure
     while not hasattr(figure, "savefig"):  # A figure inside a figure.
         figure = figure.figure
@@ -79,3 +110,4 @@ def _place(axes: Any, original: Any, active: Any) -> None:
 
 
 handler = _Figure()
+module = _Module()

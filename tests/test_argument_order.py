@@ -1,0 +1,208 @@
+"""Values and paths in either order, figures of every kind, and paths without a suffix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+import trackdsl
+from tests.conftest import client, deliver, last_run
+from trackdsl import stage, track_returns
+from trackdsl.testing import Captured, capture_runs
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+
+FRAME = pd.DataFrame({"a": [1, 2]})
+
+
+@pytest.fixture(autouse=True)
+def closed_figures() -> Any:
+    """Each test begins and ends without open figures."""
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+def content(captured: Captured) -> dict[str, bytes]:
+    return {path: file.read_bytes() for path, file in captured.one("f").artifacts.items()}
+
+
+def drawn() -> Any:
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    return figure
+
+
+SWAPPED: dict[str, Callable[[Any], Any]] = {
+    "log_dict": lambda at: at.log_dict("c.json", {"a": 1}),
+    "log_dict of a list": lambda at: at.log_dict(Path("c.json"), [1]),
+    "log_text": lambda at: at.log_text("c.txt", "two words"),
+    "log_text of lines": lambda at: at.log_text("c.md", "# A title.\n\nAnd text.\n"),
+    "log_text of a path": lambda at: at.log_text(Path("c.txt"), "text"),
+    "log_figure": lambda at: at.log_figure("c.png", drawn()),
+    "log_figure of plotly": lambda at: at.log_figure("c.html", go.Figure()),
+    "log_image": lambda at: at.log_image("c.png", np.zeros((2, 2))),
+}
+BEGINS: dict[str, Any] = {
+    ".json": (b"{", b"["), ".txt": b"t", ".md": b"# A title", ".png": b"\x89PNG", ".html": (b"<html", b"<!doctype"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SWAPPED)
+def test_the_path_first(name: str) -> None:
+    """A path before the value is taken for what it is, by the function and by a `Run`."""
+    for of_run in (False, True):
+        with capture_runs() as captured, stage("f") as run:
+            SWAPPED[name](run if of_run else trackdsl)
+            ((path, found),) = content(captured).items()
+        assert path.startswith("c.")
+        assert found.startswith(BEGINS[Path(path).suffix])
+        assert not [tag for tag in captured.one("f").tags if tag.startswith("trackdsl.omitted")]
+
+
+def test_tables_and_inputs_the_other_way_round() -> None:
+    """`log_table(path, rows)` and `log_input(context, data)` too."""
+    with capture_runs() as captured, stage("f"):
+        trackdsl.log_table("t.json", {"a": [1]})
+        trackdsl.log_input("training", FRAME, name="d")
+    found = captured.one("f")
+    assert list(found.tables) == ["t.json"]
+    assert [(used.name, used.context) for used in found.inputs] == [("d", "training")]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("a text", "notes.txt"), ("a.txt", "b.txt"), ("v1.2", "VERSION"), ("", "empty.txt"), ("see a.txt", "LINKS"),
+     ("notes", "notes"), ("a.txt", Path("list"))],
+)  # fmt: skip
+def test_texts_in_the_right_order_stay(text: str, place: Any) -> None:
+    """A text that only looks a little like a path is the content."""
+    with capture_runs() as captured, stage("f"):
+        trackdsl.log_text(text, place)
+        assert content(captured) == {str(place): text.encode()}
+
+
+@pytest.mark.parametrize("word", ["log_dict", "log_figure", "log_table", "log_image", "log_text"])
+def test_two_values_and_no_path(word: str) -> None:
+    """It is misuse, which raises at once and says what a path is."""
+    with capture_runs(), stage("f") as run, pytest.raises(trackdsl.OptionError, match=f"{word}.*path"):
+        getattr(run, word)({"a": 1}, 3)
+
+
+FIGURES: dict[str, tuple[Callable[[], Any], str]] = {
+    "figure": (drawn, "png"),
+    "axes": (lambda: plt.subplots()[1], "png"),
+    "figure and axes": (plt.subplots, "png"),
+    "figure and many axes": (lambda: plt.subplots(2, 2), "png"),
+    "array of axes": (lambda: plt.subplots(2, 2)[1], "png"),
+    "lines": (lambda: plt.plot([1, 2]), "png"),
+    "bars": (lambda: plt.bar([1, 2], [3, 4]), "png"),
+    "picture": (lambda: plt.imshow(np.eye(2)), "png"),
+    "axes of pandas": (lambda: FRAME.plot(), "png"),
+    "many axes of pandas": (lambda: FRAME.hist(), "png"),
+    "pyplot": (lambda: drawn() and plt, "png"),
+    "display": (
+        lambda: __import__("sklearn.metrics").metrics.ConfusionMatrixDisplay(np.eye(2)).plot(), "png",
+    ),
+    "plotly": (lambda: go.Figure(), "html"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_whatever_leads_to_a_figure(kind: str) -> None:
+    """It is one picture, or page, also without a suffix; one with a number at its end has none."""
+    make, suffix = FIGURES[kind]
+    figure = make()
+    with capture_runs() as captured, stage("f") as run:
+        trackdsl.log_figure(figure, "plots/fig")
+        run.log_figure(figure, "roc_0.5")
+        run.log_figure(figure, f"named.{suffix}")
+        found = content(captured)
+    assert set(found) == {f"plots/fig.{suffix}", f"roc_0.5.{suffix}", f"named.{suffix}"}
+    assert all(each.startswith(BEGINS[f".{suffix}"]) for each in found.values())
+    assert not [tag for tag in captured.one("f").tags if tag.startswith("trackdsl.omitted")]
+
+
+def test_figures_of_libraries_of_their_own() -> None:
+    """Seaborn's grids and objects' axes are pictures; altair and bokeh give pages, altair JSON too."""
+    sns = pytest.importorskip("seaborn")
+    alt = pytest.importorskip("altair")
+    bokeh = pytest.importorskip("bokeh.plotting")
+    chart = alt.Chart(FRAME).mark_line().encode(x="a:Q", y="a:Q")
+    plot = bokeh.figure()
+    plot.line([1, 2], [3, 4])
+    with capture_runs() as captured, stage("f") as run:
+        for name, figure in (("pair", sns.pairplot(FRAME)), ("joint", sns.jointplot(FRAME, x="a", y="a")),
+                             ("axes", sns.heatmap(np.eye(2))), ("chart", chart), ("plot", plot)):  # fmt: skip
+            run.log_figure(figure, name)
+        run.log_figure(chart + chart, "chart.json")
+        track_returns("returned", "as_well")(lambda: (chart, plot))()
+        found = content(captured)
+    pages = {name for name, text in found.items() if b"<script" in text}
+    assert pages == {"chart.html", "plot.html", "returned.html", "as_well.html"}
+    assert {name for name, text in found.items() if text.startswith(b"\x89PNG")} == {
+        "pair.png", "joint.png", "axes.png",
+    }  # fmt: skip
+    assert "layer" in json.loads(found["chart.json"])
+
+
+def test_pyplot_without_a_figure(caplog: pytest.LogCaptureFixture) -> None:
+    """It is reported, and no figure is made for it."""
+    with capture_runs() as captured, stage("f") as run:
+        run.log_figure(plt, "x.png")
+    assert "no open figure" in captured.one("f").tags["trackdsl.omitted.log_figure"]
+    assert plt.get_fignums() == []
+    assert caplog.records
+
+
+def test_pyplot_is_its_current_figure_when_returned() -> None:
+    """`return plt` keeps the figure; another module is pickled, as before."""
+    drawn()
+    with capture_runs() as captured, stage("f"):
+        track_returns("a", "b")(lambda: (plt, json))()
+        assert content(captured)["a.png"].startswith(b"\x89PNG")
+    assert set(captured.one("f").artifacts) == {"a.png", "b.pkl"}
+
+
+def test_the_format_that_a_figure_is_saved_in() -> None:
+    """The options of `savefig` name it where the path does not."""
+    with capture_runs() as captured, stage("f") as run:
+        run.log_figure(drawn(), "fig", save_kwargs={"format": "svg"})
+        assert b"<svg" in content(captured)["fig.svg"]
+
+
+def test_an_image_without_a_suffix() -> None:
+    """It is PNG."""
+    with capture_runs() as captured, stage("f") as run:
+        run.log_image(np.zeros((2, 2)), "first")
+        assert content(captured)["first.png"].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("value", [3, {"a": 1}["a"], FRAME, b"x"], ids=lambda value: type(value).__name__)
+def test_what_is_no_figure(value: Any) -> None:
+    """It is an error at once, which names what a figure is, and no file of something else."""
+    with capture_runs() as captured, stage("f") as run, pytest.raises(trackdsl.OptionError, match="is no figure"):
+        run.log_figure(value, "x.png")
+    assert captured.one("f").artifacts == {}
+
+
+def test_swapped_arguments_arrive(sqlite_store: str) -> None:
+    """The files are in MLflow's store under their paths."""
+    trackdsl.configure(tracking_uri=sqlite_store)
+    with stage("f") as run:
+        run.log_figure("plots/roc.png", drawn())
+        run.log_dict("c.json", {"a": 1})
+        run.log_text("n.txt", "two words")
+    deliver()
+    found = client(sqlite_store).list_artifacts(last_run(sqlite_store).info.run_id)
+    assert sorted(entry.path for entry in found) == ["c.json", "n.txt", "plots"]
