@@ -225,7 +225,7 @@ def test_several_figures_are_one_file_each() -> None:
         run.log_figure({"roc": figure()}, "dict.svg", save_kwargs={"dpi": 50})
         run.log_figure(axes, "axes.png")
         found = set(captured.one("s").artifacts)
-    assert found == {"list.0.png", "list.1.png", "dict.roc.svg", "axes.0.png"}
+    assert found == {"list.0.png", "list.1.png", "dict.roc.svg", "axes.png"}
 
 
 def test_parameters_of_every_structure() -> None:
