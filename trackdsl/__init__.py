@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from trackdsl import _decoders as _decoders  # First: see there.
 from trackdsl import _held_context
 from trackdsl._configure import configure
+from trackdsl._datasets import RecordedDataset
 from trackdsl._decorators import experiment, stage, track_returns
 from trackdsl._log import (
     current_run,
@@ -69,6 +70,7 @@ from trackdsl.session import start_logging, stop_logging
 
 if TYPE_CHECKING:
     from trackdsl._model_registry import load_model, register_model
+    from trackdsl._recorded_model import RecordedModel
     from trackdsl._settings_model import Settings
     from trackdsl.integrations._watch import watch
     from trackdsl.query import best, compare, history, runs, tree
@@ -87,6 +89,8 @@ __all__ = [
     "OptionError",
     "Param",
     "QueryError",
+    "RecordedDataset",
+    "RecordedModel",
     "RegistryError",
     "ReturnsError",
     "Run",
@@ -146,6 +150,7 @@ __all__ = [
 _LATE = {
     "load_model": "trackdsl._model_registry",
     "register_model": "trackdsl._model_registry",
+    "RecordedModel": "trackdsl._recorded_model",
     "watch": "trackdsl.integrations._watch",
     "Settings": "trackdsl._settings_model",
     **dict.fromkeys(("best", "compare", "history", "runs", "tree"), "trackdsl.query"),
