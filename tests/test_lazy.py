@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import collections
 import json
 import sys
 import time
@@ -155,6 +157,16 @@ def test_datasets_of_xarray() -> None:
         log_dict({"data": data}, "x.json")
         assert load_artifact(run, "x.json") == {"data": {"t": [[1, 1, 1], [1, 1, 1]]}}
     assert captured.one("s").params == {"data.t": "DataArray float64 (2, 3)"}
+
+
+def test_long_lists_by_other_names_are_not_copied() -> None:
+    """A long array of the standard library, or a long deque, is a parameter of one line; a short one is a list."""
+    with capture_runs() as captured, stage("s") as run:
+        run.log_params({"a": array.array("d", bytes(8 << 20)), "d": collections.deque([0] * 20_000)})
+        run.log_params({"x": array.array("i", [1, 2]), "y": [1, 2], "z": collections.deque([1, 2])})
+    params = captured.one("s").params
+    assert (params["a"], params["d"]) == (f"array of {1 << 20}", "deque of 20000")
+    assert params["x"] == params["y"] == params["z"]
 
 
 def test_memory_maps(tmp_path: Path) -> None:

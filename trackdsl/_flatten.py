@@ -98,7 +98,7 @@ class Flat:
             return
         try:
             handler = handler_for(kind)
-            if handler.listed:
+            if handler.listed and len(value) <= MAX_LIST:
                 value = handler.content(value)
                 handler = handler_for(type(value))
             if handler is sequence:

@@ -182,9 +182,11 @@ class _Listing(Json):
         return list(value)
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
-        return sequence.children(self.content(value))
+        return sequence.children(self.content(value)) if len(value) <= MAX_LIST else None
 
     def summary(self, value: Any) -> Scalar:
+        if len(value) > MAX_LIST:
+            return f"{type(value).__name__} of {len(value)}"
         return sequence.summary(self.content(value))
 
 
