@@ -243,6 +243,10 @@ _by_name: dict[str, str | Handler] = {
     "lightgbm.sklearn.LGBMModel": f"{_HERE}.lightgbm:estimator",
     "torch.nn.modules.module.Module": f"{_HERE}.torch:module",
     "keras.src.models.model.Model": f"{_HERE}.keras:handler",
+    **dict.fromkeys(
+        ("keras.src.callbacks.history.History", "keras.src.callbacks.History", "tf_keras.src.callbacks.History"),
+        f"{_HERE}.keras:history",
+    ),
     "mlflow.pyfunc.model.PythonModel": f"{_HERE}.pyfunc:handler",
     **dict.fromkeys(
         ("trackdsl.handlers.references.Handle", "mlflow.pyfunc.PyFuncModel", "mlflow.models.model.ModelInfo",

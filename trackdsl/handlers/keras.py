@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler
-from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers._registry import Scalar, class_name
+from trackdsl.handlers.json import Json, is_plain, write_json
 
 _FOLDER = "data"
 _FILE = "model.keras"
@@ -71,3 +72,19 @@ class _Keras(ModelHandler):
 
 
 handler = _Keras()
+
+
+class _History(Json):
+    """What `fit` gives back: the metrics of each epoch, as JSON."""
+
+    def accepts(self, value: Any) -> bool:
+        return is_plain(value.history)
+
+    def summary(self, value: Any) -> Scalar:
+        return class_name(value)
+
+    def write(self, value: Any, path: Path) -> None:
+        write_json({"epoch": list(value.epoch), "history": value.history}, path)
+
+
+history = _History()
