@@ -103,13 +103,13 @@ def take_active_stack(shown: Callable[[], list[Any] | None]) -> ActiveStack:
         Moved: MLflow keeps its active runs in another way.
     """
     name = "_active_run_stack"
-    original = getattr(_module("mlflow.tracking.fluent"), name, None)
+    original: Any = getattr(_module("mlflow.tracking.fluent"), name, None)
     if isinstance(original, ActiveStack):
         return original
     for method in ("get", "get_all_thread_values", "set"):
         if not callable(getattr(original, method, None)):
             raise Moved(f"mlflow.tracking.fluent.{name}.{method}")
-    if not isinstance(original.get(), list):  # type: ignore[union-attr]
+    if not isinstance(original.get(), list):
         raise Moved(f"mlflow.tracking.fluent.{name} holds no list")
     kind = type(original)
     try:
@@ -121,7 +121,7 @@ def take_active_stack(shown: Callable[[], list[Any] | None]) -> ActiveStack:
     with showing([probe]):
         answers = mlflow.active_run() is probe
     if not answers:
-        original.__class__ = kind  # type: ignore[assignment]
+        original.__class__ = kind
         raise Moved(f"mlflow.tracking.fluent.{name} is not what mlflow.active_run() reads")
     return original
 
@@ -164,7 +164,7 @@ def take_tracking_uri(uri: Callable[[], str | None]) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return copy.copy, (original,)
 
-    variable = copy.copy(original)
+    variable: Any = copy.copy(original)
     variable.__class__ = ScopedUri
     setattr(utils, name, variable)
 
@@ -272,11 +272,9 @@ def take_artifact_repositories(before: Callable[[object, str | None], None]) -> 
     if not inspect.isfunction(original):
         raise Moved(f"mlflow.store.artifact.artifact_repository_registry.ArtifactRepositoryRegistry.{name}")
 
-    def get_artifact_repository(
-        self: Any, artifact_uri: Any, tracking_uri: Any = None, *args: Any, **kwargs: Any
-    ) -> Any:
-        before(artifact_uri, tracking_uri)
-        return original(self, artifact_uri, tracking_uri, *args, **kwargs)
+    def get_artifact_repository(self: Any, artifact_uri: Any, *args: Any, **kwargs: Any) -> Any:
+        before(artifact_uri, args[0] if args else kwargs.get("tracking_uri"))
+        return original(self, artifact_uri, *args, **kwargs)
 
     setattr(registry, name, stand_in(original, get_artifact_repository))
 
