@@ -18,7 +18,7 @@ from trackdsl import _launch, experiment, stage
 from trackdsl.errors import OptionError, SettingsError
 from trackdsl.testing import capture_runs
 
-from .conftest import StartProgram, all_runs, client, free_port, sync
+from .conftest import StartProgram, all_runs, client, end_delivery, free_port, sync
 from .drawn_processes import FAULT, Machine, Process
 from .memory_store import Held, MemoryStore
 from .test_foreign_runs import no_pauses as no_pauses
@@ -281,6 +281,53 @@ def test_main_alone_records(start: StartProgram, sqlite_store: str) -> None:
         found = Counter(run.info.run_name for run in all_runs())
         assert found == ({} if rank else dict.fromkeys(["main", "fit", "nested", "child", "tool", "session"], 1))
     assert next(run for run in all_runs() if run.info.run_name == "main").data.metrics["by_id"] == 3.0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a host of another name")
+def test_two_hosts_deliver_at_once(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
+    """Ranks of two hosts, each with a spool and a delivery process of its own, come to one root at a real store."""
+    program = """
+        import ctypes, os, socket
+        assert ctypes.CDLL(None).unshare(0x04000000) == 0  # CLONE_NEWUTS
+        socket.sethostname("node" + os.environ["SLURM_NODEID"])
+        from trackdsl import experiment, flush, log_metric
+
+        @experiment("churn")
+        def pipeline(lr=0.1):
+            log_metric("loss", 0.5)
+
+        input()
+        pipeline()
+        assert flush(240)
+    """
+    spools = [tmp_path / f"spool{node}" for node in range(2)]
+    try:
+        programs = [
+            start(
+                program,
+                TRACKDSL_MODE="online",
+                TRACKDSL_SPOOL=str(spools[rank % 2]),
+                TRACKDSL_TRACKING_URI=sqlite_store,
+                **slurm(rank, 4, SLURM_NODEID=str(rank % 2)),
+            )
+            for rank in range(4)
+        ]
+        for each in programs:
+            each.go_on()
+        for each in programs:
+            code, _, err = each.finish(300)
+            assert code == 0, err
+    finally:
+        for spool in spools:
+            end_delivery(spool)
+    runs = all_runs()
+    assert tree(runs) == dict.fromkeys(["pipeline", *(f"pipeline/rank-{rank}" for rank in range(4))], "FINISHED")
+    tags = [run.data.tags for run in runs if run.info.run_name != "pipeline"]
+    hosts = {each["trackdsl.rank"]: each["trackdsl.host"] for each in tags}
+    assert hosts == {"0": "node0", "1": "node1", "2": "node0", "3": "node1"}
+    (root,) = (run for run in runs if run.info.run_name == "pipeline")
+    assert root.data.params == {"lr": "0.1"}
 
 
 @pytest.mark.slow
