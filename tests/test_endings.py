@@ -298,3 +298,28 @@ def test_prompt_stays(sqlite_store: str) -> None:
     assert "(True, True)" in done.stdout
     assert "<class 'str'>" in done.stdout
     assert "in: " in done.stderr
+
+
+@pytest.mark.slow
+def test_sessions_of_data_loader_workers(start: StartProgram, sqlite_store: str) -> None:
+    """A session that a worker of PyTorch's `DataLoader` leaves open is FINISHED."""
+    pytest.importorskip("torch")
+    program = start(
+        """
+        from torch.utils.data import DataLoader
+        from trackdsl import start_logging
+
+        def begin(worker):
+            start_logging(f"worker-{worker}")
+
+        if __name__ == "__main__":
+            assert len(list(DataLoader(range(4), num_workers=2, worker_init_fn=begin))) == 4
+        """
+    )
+    code, _, err = program.finish()
+    assert code == 0, err
+    deliver()
+    assert {run.info.run_name: run.info.status for run in all_runs()} == {
+        "worker-0": "FINISHED",
+        "worker-1": "FINISHED",
+    }

@@ -448,6 +448,7 @@ _REQUEUED = """
         log_params({"epochs": 6})
         for step in range(3, 6):
             log_metric("loss", 10.0 - step, step)
+        print("recorded", flush=True)
         if len(sys.argv) > 1:
             sys.stdin.readline()
 """
@@ -475,6 +476,7 @@ def test_requeued_job(start: StartProgram, request: pytest.FixtureRequest, tmp_p
     ]
     first.kill()
     second = start(_REQUEUED, "wait", MLFLOW_RUN_ID=run_id, **environment)
+    assert second.say() == "recorded"
     client = mlflow.MlflowClient(uri)
     wait_until(lambda: client.get_run(run_id).info.status == "RUNNING", "the run to go on")
     second.kill()

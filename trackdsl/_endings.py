@@ -149,8 +149,9 @@ class Mended:
         if self._shell is not None:
             with contextlib.suppress(ValueError):  # Somebody has taken all callbacks away.
                 self._shell.events.unregister("post_run_cell", self._after_cell)
-        if type(getattr(sys, "ps1", None)) is _Prompt:
-            sys.ps1 = str.__str__(sys.ps1)
+        prompt = getattr(sys, "ps1", None)
+        if isinstance(prompt, _Prompt):
+            sys.ps1 = str.__str__(prompt)
         self._shell = self._error = self._shown = None
 
     def holds(self, error: BaseException) -> bool:

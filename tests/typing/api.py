@@ -28,6 +28,7 @@ from trackdsl import (
     runs,
     stage,
     steps,
+    stop_logging,
     track_returns,
     tree,
 )
@@ -108,6 +109,13 @@ def numbers() -> Iterator[dict[str, float]]:
 
 async def later() -> AsyncIterator[float]:
     yield 0.5
+
+
+def endings(run: Run) -> None:
+    with experiment(run_id=run) as again, stage("s", run_id="0123456789abcdef0123456789abcdef"):
+        assert_type(again, Run)
+    run.end("FAILED", reason="diverged")
+    stop_logging(status="KILLED")
 
 
 def words(run: Run) -> None:
