@@ -157,7 +157,7 @@ def tree(runs: list[Any]) -> dict[str, str]:
 
 def finish(*programs: Any) -> None:
     for program in programs:
-        code, _, err = program.finish()
+        code, _, err = program.finish(300)
         assert not err, (code, err)
 
 
@@ -275,7 +275,7 @@ def test_main_alone_records(start: StartProgram, sqlite_store: str) -> None:
     """With `ranks="main"` rank 0 records as if it were alone; the same code works on the others, and leaves nothing."""
     for rank in (1, 0):
         program = start(MAIN, sqlite_store, **slurm(rank), TRACKDSL_RANKS="main", TRACKDSL_MODE="online")
-        code, out, err = program.finish()
+        code, out, err = program.finish(300)
         assert (code, out.strip()) == (0, "whole 0.5"), err
         assert sync().returncode == 0
         found = Counter(run.info.run_name for run in all_runs())
