@@ -92,7 +92,6 @@ def text_of(value: Any) -> Any:
         ([member for member, _ in MEMBERS[:5]],
          '["Color.RED", "Color.BLUE", "fast", 1, 0.5]'),
     ],
-    ids=str,
 )  # fmt: skip
 def test_lists_are_json(value: Any, text: str) -> None:
     """Lists, tuples, sets and small arrays, nested ones too; what JSON has not is the text of its own summary."""

@@ -143,7 +143,6 @@ def test_a_name_that_never_occurs(option: str, caplog: pytest.LogCaptureFixture)
         ((0.9, None), {"acc": 0.9}, set()),
         (None, {}, set()),
     ],
-    ids=lambda value: repr(value)[:40],
 )  # fmt: skip
 def test_more_or_fewer_values_than_names(
     value: Any, metrics: dict[str, float], missing: set[str], caplog: pytest.LogCaptureFixture
