@@ -15,7 +15,7 @@ import pytest
 import trackdsl
 from tests.conftest import StartProgram, all_runs, client, deliver, free_port, wait_until
 from tests.memory_store import Crash, MemoryStore, deliver_to
-from trackdsl import ArtifactError, Dataset, RunNotReady, _target, stage
+from trackdsl import ArtifactError, Dataset, RunNotReady, _target, experiment, stage
 from trackdsl._state import state
 from trackdsl.delivery import _artifacts, _worker
 from trackdsl.delivery._process import open_sink
@@ -94,6 +94,31 @@ def test_metrics_belong_to_models_as_plain_mlflow_links_them(store: str) -> None
     assert [(p.step, p.value) for p in client(store).get_metric_history(run_of("ours", store).info.run_id, "acc")] == [
         (0, 0.9)
     ]
+
+
+def test_a_store_of_files_keeps_each_point_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder too, models have the metrics that are theirs, those of other experiments too, and runs each once."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "mlruns").as_uri()
+    trackdsl.configure(tracking_uri=uri)
+    with stage("train", tags={"at": Path.cwd()}) as run:
+        log_everything(run.log_metric, run.log_metrics, lambda name, step: run.log_model(a_model(), name, step=step))
+        model = run.log_model(a_model(), "named", step=5)
+        run.log_metric("own", 1.0, step=3, model=model, dataset=FRAME)
+    deliver(uri)
+    train = run_of("train", uri)
+    models = models_of(train, uri)
+    assert given_to(models["first"]) == {("before", 0.5, 0, None), ("acc", 0.9, 0, None), ("f1", 0.8, 0, None)}
+    assert given_to(models["checkpoint2"]) == {("loss", 0.5, 2, None), ("val", 20.0, 2, None)}
+    assert {point[:3] for point in given_to(models["named"])} == {("own", 1.0, 3)}
+    with experiment("evaluation", tags={"at": Path.cwd()}) as other:
+        other.log_metric("elsewhere", 2.0, model=models["first"].model_id)
+    deliver(uri)
+    assert ("elsewhere", 2.0, 0, None) in given_to(models_of(train, uri)["first"])
+    for found in all_runs(uri):
+        for key in found.data.metrics:
+            history = [(point.step, point.value) for point in client(uri).get_metric_history(found.info.run_id, key)]
+            assert len(history) == len(set(history)), key
 
 
 def _log_plain(name: str, step: int) -> None:

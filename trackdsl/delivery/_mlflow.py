@@ -330,12 +330,17 @@ class MlflowSink:
         from mlflow.entities import Metric
 
         name, digest = dataset or (None, None)
+        metrics = [Metric(key, value, time, step, model_id, name, digest) for key, value, time, step in points]
         with self._translated():
-            self._client.log_batch(
-                run_id,
-                metrics=[Metric(key, value, time, step, model_id, name, digest) for key, value, time, step in points],
-                synchronous=True,
-            )
+            store: Any = getattr(getattr(self._client, "_tracking_client", None), "store", None)
+            append = getattr(store, "_log_model_metric", None)
+            if append is None:
+                self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+                return
+            # A store of files would add each point to the run as well, which has it already.
+            experiment_id = self._client.get_logged_model(model_id).experiment_id
+            for metric in metrics:
+                append(experiment_id, model_id, run_id, metric)
 
     def write_model_input(self, run_id: str, model_id: str) -> None:
         """See `Sink`."""
