@@ -616,6 +616,25 @@ def test_orders_that_are_nearly_right(zoo: str, asked: str, right: str) -> None:
     assert right in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        (["accuracy DESC", "name"], ["accuracy DESC", "metrics.accuracy", "name"]),
+        (["start"], ["start", "attributes.start_time DESC"]),
+        (["start DESC"], ["start DESC", "created"]),
+        (["params.lr"], ["params.lr", "params.`lr` DESC", "params.lr"]),
+    ],
+)
+def test_an_order_by_one_field_twice(zoo: str, once: list[str], twice: list[str]) -> None:
+    """A field that is named again is no error and changes nothing: its first direction counts."""
+    mlflow = client(zoo)
+    for reader in (reader_for(mlflow), PagedReader(mlflow)):
+        expected, found = (
+            [run.run_id for run in Question.of(reader, None, None, order, {}).ask(None)] for order in (once, twice)
+        )
+        assert found == expected
+
+
 def test_at_a_server(shared_server: Server) -> None:
     """At a tracking server, everything gives what the same runs give from a database."""
     name = f"served-{os.getpid()}"

@@ -26,6 +26,8 @@ _WAYS = {
 _KIND = re.compile(r"(?P<kind>metric|param|parameter|tag)s?\.(?P<key>.+)", re.DOTALL)
 _ATTRIBUTE = re.compile(r"(?:attributes?|attr|run)\.(?P<key>.+)", re.DOTALL)
 _MLFLOW_ATTRIBUTES = ("artifact_uri", "created", "end_time", "run_id", "run_name", "start_time", "status", "user_id")
+#: MLflow takes one for the other.
+_SAME = {"created": "start_time"}
 
 
 def order_in_mlflow(
@@ -42,7 +44,12 @@ def order_in_mlflow(
     texts = tuple(one for one in given if isinstance(one, str) and one.strip())
     if len(texts) < len(given):
         raise QueryError(f"order_by takes names such as 'accuracy DESC', not {order_by!r}.", argument="order_by")
-    return tuple(dict.fromkeys(_clause(one, reader, experiments) for one in texts))
+    clauses: dict[str, str] = {}
+    for one in texts:
+        clause = _clause(one, reader, experiments)
+        # Named again, in whichever direction, a field changes nothing, and MLflow refuses it.
+        clauses.setdefault(clause.rpartition(" ")[0], clause)
+    return tuple(clauses.values())
 
 
 def _clause(text: str, reader: PagedReader, experiments: tuple[str, ...]) -> str:
@@ -53,7 +60,7 @@ def _clause(text: str, reader: PagedReader, experiments: tuple[str, ...]) -> str
     if attribute is not None or name in _MLFLOW_ATTRIBUTES:
         bare = _bare(attribute["key"]) if attribute is not None else name
         if bare in _MLFLOW_ATTRIBUTES:
-            return f"attributes.{bare} {way}"
+            return f"attributes.{_SAME.get(bare, bare)} {way}"
         _check_way(text)
         raise _unknown(text, bare, _MLFLOW_ATTRIBUTES, "attributes.", reader)
     if name in IN_MLFLOW:
