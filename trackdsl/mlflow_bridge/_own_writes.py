@@ -45,7 +45,7 @@ _OF_CLIENT = (
 _RECORDED = ("runs:", "models:")
 _MLFLOW = ("mlflow.",)
 #: What reads MLflow in trackdsl, and sees to it itself that everything is there. Not the wrappers of user functions.
-_OURS = tuple(
+OURS = tuple(
     f"trackdsl.{name}." for name in ("_model_registry", "_reading", "cli", "delivery", "mlflow_bridge", "query")
 )
 
@@ -72,7 +72,7 @@ def take_over() -> None:
 
 def _waiting(original: Function, asked: Asked) -> Function:
     def read(*args: Any, **kwargs: Any) -> Any:
-        if not _is_of(sys._getframe(1), _MLFLOW + _OURS):
+        if not is_of(sys._getframe(1), _MLFLOW + OURS):
             _wait(lambda: asked(args, kwargs))
         return original(*args, **kwargs)
 
@@ -85,13 +85,14 @@ def _before_artifacts(artifact_uri: object, tracking_uri: str | None) -> None:
         return
     frame: FrameType | None = sys._getframe(2)
     # Through all of MLflow, and what stands in for functions of its own, to who has called it.
-    while frame is not None and _is_of(frame, ("mlflow.", "trackdsl.mlflow_bridge.")):
+    while frame is not None and is_of(frame, ("mlflow.", "trackdsl.mlflow_bridge.")):
         frame = frame.f_back
-    if frame is not None and not _is_of(frame, _OURS):
+    if frame is not None and not is_of(frame, OURS):
         _wait(lambda: [tracking_uri, *_of_program((), {})])
 
 
-def _is_of(frame: FrameType, packages: tuple[str, ...]) -> bool:
+def is_of(frame: FrameType, packages: tuple[str, ...]) -> bool:
+    """Whether a frame runs code of these packages."""
     return f"{frame.f_globals.get('__name__')}.".startswith(packages)
 
 
