@@ -18,7 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from trackdsl import _secrets, _target, errors, settings
+from trackdsl import _context, _secrets, _target, errors, session, settings
 from trackdsl._state import state
 from trackdsl.distributed import _patching
 from trackdsl.journal._lock import is_held
@@ -80,6 +80,9 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = settings.configured()
     state.refresh()
     yield
+    for left in list(session._open):  # One test's failure is not to be that of all that follow.
+        left.end(None)
+    _context.enter(None)
     for holder in list(_patching._open):  # What a test has left open on purpose, and threads of the background.
         _patching.closed(holder)
     _target.close_all()

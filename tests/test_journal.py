@@ -38,12 +38,15 @@ ids = st.binary(min_size=16, max_size=16)
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 texts = st.text(max_size=30)
 times = st.integers(0, 2**62)
+numbers = st.integers(0, 99)
 mappings = st.dictionaries(texts, texts, max_size=3)
 any_event = st.one_of(
     st.builds(
         events.Open,
         ids, st.none() | ids, st.none() | texts, texts, texts, texts, st.integers(0, 99), times,
         st.dictionaries(texts, scalars, max_size=4), mappings, st.none() | st.tuples(texts, texts, texts),
+        st.none() | st.builds(events.Rank, texts, numbers, numbers, st.none() | numbers, texts, texts, numbers, texts),
+        texts,
     ),
     st.builds(events.Params, ids, st.dictionaries(texts, scalars, max_size=4)),
     st.builds(events.Metric, ids, texts, st.floats(allow_nan=False), st.integers(-(2**63), 2**63 - 1), times),
@@ -51,7 +54,7 @@ any_event = st.one_of(
         events.Metrics, ids, st.dictionaries(texts, st.floats(allow_nan=False), max_size=4), st.integers(0, 9), times
     ),
     st.builds(events.Tags, ids, mappings),
-    st.builds(events.File, ids, texts, texts, st.booleans(), texts, texts),
+    st.builds(events.File, ids, texts, texts, st.booleans(), texts, texts, st.booleans()),
     st.builds(events.Input, ids, texts, texts, texts, texts, texts, texts, st.none() | texts),
     st.builds(events.Model, ids, texts, texts, st.none() | texts, st.integers(0, 9), times, texts, texts),
     st.builds(events.Table, ids, texts, texts),
@@ -59,6 +62,12 @@ any_event = st.one_of(
         events.Close, ids, texts, times, st.none() | st.builds(events.Failure, texts, texts, texts), st.integers(0, 9)
     ),
     st.builds(events.Adopt, ids, texts, texts),
+    st.builds(
+        events.LinkedMetrics, ids, st.dictionaries(texts, st.floats(allow_nan=False), max_size=4), numbers, times,
+        texts, st.none() | st.tuples(texts, texts),
+    ),
+    st.builds(events.ModelInput, ids, texts, times),
+    st.builds(events.ModelOutput, ids, texts, numbers),
 )  # fmt: skip
 
 
@@ -476,14 +485,33 @@ SCHEMA_2 = [
 ]
 
 
+def test_the_golden_journal_of_schema_3_is_read_for_ever() -> None:
+    """What schema version 3 added, runs that go on, ranks, types of texts and points of models, is read as written."""
+    assert read_all(GOLDEN / "schema-3") == SCHEMA_3
+
+
+_RUN = b"s" * 16
+SCHEMA_3: list[events.Event] = [
+    events.Open(
+        _RUN, None, "golden", "rank-1", "experiment", "rank-1", 0, 21, {"lr": 0.1}, {}, None,
+        events.Rank("pipeline", 1, 2, 1, "node-0", "torch abc", 2, "0123456789abcdef0123456789abcdef"),
+    ),
+    events.Open(b"t" * 16, None, "golden", "fit", "stage", "fit", 0, 22, {}, {}, None, None, "ab" * 16),
+    events.File(_RUN, "table.csv", "000001/table.csv", False, "pandas.DataFrame", "", True),
+    events.LinkedMetrics(_RUN, {"acc": 0.9}, 3, 23, "key:" + "cd" * 16, ("train", "ef" * 4)),
+    events.ModelInput(_RUN, "m-0123", 24),
+    events.ModelOutput(_RUN, "m-4567", 3),
+    events.Close(_RUN, "FINISHED", 25),
+]  # fmt: skip
+
+
 def test_encoding_has_not_changed() -> None:
     """The same events encode to the very bytes of the golden journal: a change needs a new schema version."""
-    found = read_all(GOLDEN / "schema-2")
-    content = (GOLDEN / "schema-2" / "000001.seg").read_bytes()
+    content = (GOLDEN / "schema-3" / "000001.seg").read_bytes()
     header = _format.Header.unpack(content)
     assert header is not None
-    assert (header.schema, events.SCHEMA) == (2, 2)
-    assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in found)
+    assert (header.schema, events.SCHEMA) == (3, 3)
+    assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in SCHEMA_3)
 
 
 def test_a_newer_schema_is_left_alone(folder: Path) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from trackdsl._decoders import msgpack_decoder
 
 #: Version of the wire form. A journal with a higher number is left alone.
-SCHEMA = 2
+SCHEMA = 3
 
 #: The tag that tells MLflow's id of the experiment of a root run, where it names no experiment.
 EXPERIMENT_ID = "trackdsl.experiment_id"
