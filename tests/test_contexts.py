@@ -519,9 +519,9 @@ def test_a_store_that_looks_like_a_secret(start: StartProgram, tmp_path: Path) -
             with stage("work"):
                 pass
         if __name__ == "__main__":
-            trackdsl.configure(tracking_uri="sqlite:////tmp/production/mlflow.db")
-            with stage("root", password="production"):
-                assert "production" not in trackdsl.capture().to_text()
+            trackdsl.configure(tracking_uri="sqlite:////tmp/tr0ub4dor/mlflow.db")
+            with stage("root", password="tr0ub4dor"):
+                assert "tr0ub4dor" not in trackdsl.capture().to_text()
                 process = multiprocessing.get_context("spawn").Process(target=work)
                 process.start()
                 process.join()
@@ -529,7 +529,7 @@ def test_a_store_that_looks_like_a_secret(start: StartProgram, tmp_path: Path) -
     code, _, err = program.finish()
     assert (code, err) == (0, "")
     origins = [read_origin(place) for place in journals(tmp_path / "spool")]
-    assert [origin and origin.uri for origin in origins] == ["sqlite:////tmp/production/mlflow.db"] * 2
+    assert [origin and origin.uri for origin in origins] == ["sqlite:////tmp/tr0ub4dor/mlflow.db"] * 2
 
 
 def test_settings_hold_in_children(start: StartProgram, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import trackdsl
@@ -527,6 +527,8 @@ def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
     after=st.text(max_size=20),
     secret=st.from_regex(r"[A-Z][a-z][0-9][A-Za-z0-9!$]{7,30}", fullmatch=True),
 )
+@example("", "", "Aa0aAaAa00")
+@example("", "", "Qw1aAdminTest")
 def test_what_is_remembered_never_gets_through(before: str, after: str, secret: str) -> None:
     """Whatever stands around a remembered secret that is long and mixed, masking takes it out."""
     _secrets.remember(secret)

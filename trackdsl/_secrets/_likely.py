@@ -33,7 +33,8 @@ _DATE = re.compile(
     r"|\d{8}[T_\-]\d{4,6}Z?|\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
 )
 _DAY = re.compile(r"(?:19|20)\d{6}")
-_BETWEEN_PARTS = re.compile(r"[\s\-_./\\:,]+|(?<=[a-z])(?=[A-Z][a-z])")
+#: Case divides words, and only behind letters: `MyModel` and `gpt4oMini` are two words, `Aa0aBb` is none.
+_BETWEEN_PARTS = re.compile(r"[\s\-_./\\:,]+|(?:(?<=[a-z])(?<!\d[a-z])|(?<=[a-z]{3}\d[a-z]))(?=[A-Z][a-z])")
 #: A common word with a number, such as `resnet50`, `gpt4o` or `test_123`.
 _WITH_NUMBER = re.compile(r"([a-z]+)\d{1,4}[a-z]?", re.IGNORECASE)
 
