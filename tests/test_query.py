@@ -579,6 +579,21 @@ def test_the_newest_of_a_name(zoo: str, caplog: pytest.LogCaptureFixture) -> Non
     assert all(trackdsl.tree(id_).run_id.startswith(id_) for id_ in ids if ids.count(id_) == 1)
 
 
+@pytest.mark.parametrize("name", ["twin", "a 'twin' and \"another\""])
+def test_the_newest_of_many_that_began_at_once(empty_store: Path, tmp_path: Path, name: str) -> None:
+    """Of more runs of a name than are looked at, all begun in the same millisecond, the one recorded last is meant."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    trackdsl.configure(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow = client(f"sqlite:///{tmp_path}/mlflow.db")
+    place = mlflow.create_experiment("twins")
+    made = [
+        mlflow.create_run(place, start_time=5000, run_name=name, tags={"trackdsl.id": f"{number:032x}"}).info.run_id
+        for number in range(30)
+    ]
+    mlflow.create_run(place, start_time=4000, run_name=name, tags={"trackdsl.id": "f" * 32})
+    assert trackdsl.tree(name).run_id == made[-1]
+
+
 @pytest.mark.parametrize("reader", [DatabaseReader, PagedReader])
 def test_roots_first(zoo: str, reader: Any) -> None:
     """Runs without a parent come before all others, however late those began, and not where an order is asked for."""

@@ -78,10 +78,15 @@ class PagedReader:
         return found or self._everywhere(f"tags.`{ID_TAG}` LIKE '{start}%'", most)
 
     def named(self, name: str, most: int) -> list[FoundRun]:
-        """Some of the runs of this name, newest first."""
-        if is_quotable(name):
-            return self._everywhere(f"attributes.run_name = '{name}'", most)
-        return [run for run in self._everywhere("") if run.name == name][:most]
+        """Some of the runs of this name, newest first, and all that began in the same millisecond as the newest."""
+        if not is_quotable(name):
+            all_ = [run for run in self._everywhere("") if run.name == name]
+            return [run for at, run in enumerate(all_) if at < most or run.start == all_[0].start]
+        where = f"attributes.run_name = '{name}'"
+        found = self._everywhere(where, most)
+        if len(found) == most and found[0].start is not None and found[0].start == found[-1].start:
+            return self._everywhere(f"{where} AND attributes.start_time = {found[0].start}")
+        return found
 
     def descendants(self, root: FoundRun) -> list[FoundRun]:
         """All that is below a run, in any order."""
