@@ -70,8 +70,11 @@ def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIEN
 def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has a working directory and a spool of its own, and leaves no setting behind."""
     for name in list(os.environ):
-        if name.startswith(("TRACKDSL_", "MLFLOW_")) or name == "COLUMNS":
+        if name.startswith(("TRACKDSL_", "MLFLOW_")):
             monkeypatch.delenv(name)
+    for name in ("COLUMNS", "LINES"):  # Readline sets them where Python's `os.environ` does not show it.
+        monkeypatch.delenv(name, raising=False)
+        os.unsetenv(name)
     monkeypatch.setenv("TRACKDSL_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setenv("TRACKDSL_MODE", "offline")
     work = tmp_path / "work"

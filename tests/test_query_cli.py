@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 import trackdsl
 from trackdsl import QueryError, experiment, settings, stage
 from trackdsl.cli import main
+from trackdsl.cli._console import output
 
 from .conftest import PATIENCE, StartProgram, client, deliver
 
@@ -228,6 +229,15 @@ def test_tables_fit_80_columns(ask: Any, name: str | None) -> None:
         text = ask(*words, COLUMNS="80").stdout.partition("\nexception\n")[0]
         assert max(map(len, text.splitlines())) <= 80
         assert all(id_ in text for id_ in ids)
+
+
+@pytest.mark.parametrize(("columns", "lines", "width"), [("100", "24", 100), ("80", "", 80), ("80", "24", 1000)])
+def test_the_width_of_a_pipe(monkeypatch: pytest.MonkeyPatch, columns: str, lines: str, width: int) -> None:
+    """`COLUMNS` limits a pipe, whether `LINES` is set or not, unless both are what readline sets by itself."""
+    monkeypatch.setenv("COLUMNS", columns)
+    if lines:
+        monkeypatch.setenv("LINES", lines)
+    assert output().width == width
 
 
 @pytest.mark.parametrize("terminal", [False, True])

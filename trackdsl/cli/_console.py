@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+#: What GNU readline writes into the environment without being asked, where there is no terminal: no width of a pipe.
+_OF_READLINE = ("80", "24")
 #: Wide enough that nothing is broken where the output goes to a file or another program.
 _WIDTH_OF_PIPES = 1000
 
@@ -21,8 +23,8 @@ def output(width_of_pipes: int = _WIDTH_OF_PIPES) -> Console:
     from rich.console import Console
 
     made = Console(highlight=False, markup=False)
-    # GNU readline puts both into the environment, without being asked: that says nothing of a pipe.
-    asked = os.environ.get("COLUMNS", "").isdigit() and "LINES" not in os.environ
+    columns, lines = (os.environ.get(name, "") for name in ("COLUMNS", "LINES"))
+    asked = columns.isdigit() and (columns, lines) != _OF_READLINE
     if made.is_terminal or asked:
         return made
     return Console(highlight=False, markup=False, width=width_of_pipes)
