@@ -61,8 +61,8 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate(timeout=PATIENCE)
-        os.close(self.master)
+        with self.process:  # Closes its pipes and waits; `communicate` fails where `finish` has closed one.
+            os.close(self.master)
 
     def run_id(self) -> str:
         """MLflow's id of the first run, which the program prints while it is open."""
