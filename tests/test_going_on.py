@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -17,6 +20,7 @@ from trackdsl.delivery import _artifacts, _blocked, _continued, _creation, _fore
 from trackdsl.delivery._sink import Refused, Unavailable
 from trackdsl.testing import capture_runs
 
+from . import drawn_processes
 from .conftest import StartProgram, all_runs, deliver, points, sync, wait_until
 from .drawn_processes import Machine, Process
 from .memory_store import Crash, Held, MemoryStore
@@ -317,7 +321,10 @@ def test_killed_at_every_call(tmp_path: Path, kind: type[BaseException], done: b
         third.metric(once_more, "loss", 1.0, 2)
         third.close(once_more)
         third.die()
-        rounds(machine, number=40)
+        for _ in range(40):
+            machine.round()
+            if machine.empty:
+                break
         machine.restart()
         held = only(store)
         assert (held.status, held.params, len(held.points)) == ("FINISHED", {"lr": "0.1"}, 3), number
@@ -328,6 +335,30 @@ def test_killed_at_every_call(tmp_path: Path, kind: type[BaseException], done: b
         if store.calls < number:
             break
     assert number > 20
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_order_within_a_millisecond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two programs go on within a millisecond: the later one ends the run, whichever is delivered first."""
+    now = itertools.count(time.time_ns() // 1_000_000 * 1_000_000)
+    monkeypatch.setattr(drawn_processes, "time", SimpleNamespace(time_ns=lambda: next(now)))
+    for order in itertools.permutations((0, 1)):
+        store = MemoryStore()
+        store.runs["abc"] = Held("e-e", "plain", {}, status="FINISHED")
+        machines = [Machine(tmp_path / f"{order}{number}", store) for number in range(2)]
+        earlier, later = (Process(machine.spool) for machine in machines)
+        ids = []
+        for process, status in ((earlier, "FAILED"), (later, "FINISHED")):
+            ids.append(process.go_on("abc"))
+            process.close(ids[-1], status)
+            process.die()
+        for number in order:
+            rounds(machines[number])
+            assert machines[number].empty
+            machines[number].restart()
+        held = store.runs["abc"]
+        assert [entry["id"] for entry in resumptions(held)] == [id_.hex() for id_ in ids], order
+        assert held.status == "FINISHED", order
 
 
 @pytest.mark.usefixtures("no_pauses")

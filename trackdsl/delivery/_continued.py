@@ -64,7 +64,7 @@ class Continuations:
             if event.run.hex() not in [entry["id"] for entry in entries]:
                 entries.append(self._entry(event, entries, state, before))
                 # A machine that was cut off, or a journal that waits, may tell of an earlier one than is known already.
-                entries.sort(key=lambda entry: entry["time"])
+                entries.sort(key=_when)
                 sink.write(state.run_id, Batch(tags=self._tags(event, entries, state)))
             if entries[-1]["id"] == event.run.hex():
                 sink.delete_tags(state.run_id, [name for name in _OF_ENDS if name in state.tags])
@@ -156,7 +156,7 @@ class Continuations:
         number = max((int(entry.get("number", 0)) for entry in entries), default=0) + 1
         origin = self._stream.origin
         entry: dict[str, Any] = {"number": number, "id": event.run.hex(), "time": event.time // _MS}
-        entry |= {"host": origin.host, "pid": origin.pid, "before": before}
+        entry |= {"nanoseconds": event.time % _MS, "host": origin.host, "pid": origin.pid, "before": before}
         error = state.tags.get("trackdsl.exception.type")
         if error is not None and before != "RUNNING":
             message = state.tags.get("trackdsl.exception.message", "")
@@ -178,6 +178,12 @@ def resumed(tags: dict[str, str]) -> list[dict[str, Any]]:
         if isinstance(told, list) and all(map(_is_entry, told)):
             return told
     return []
+
+
+def _when(entry: dict[str, Any]) -> tuple[int, int]:
+    """When an entry was recorded: two programs can begin within a millisecond."""
+    within = entry.get("nanoseconds", 0)
+    return entry["time"], within if isinstance(within, int) else 0
 
 
 def _is_entry(told: Any) -> bool:
