@@ -594,6 +594,7 @@ def test_open_run_of_plain_mlflow(sqlite_store: str) -> None:
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"m": 1.0})
 
 
+@pytest.mark.slow
 def test_workers_of_a_continued_run(start: StartProgram, sqlite_store: str) -> None:
     """Forked children and workers of a run that goes on write to it, and the stages in them are its children."""
     with experiment(run_name="train") as run:

@@ -312,6 +312,7 @@ def test_a_handle_says_what_to_do_where_there_is_no_model(
         _ = trackdsl.log_model(a_model(), "m").uri
 
 
+@pytest.mark.slow
 def test_a_handle_waits_no_longer_than_it_may_for_a_store_that_is_away(
     start: StartProgram,
 ) -> None:

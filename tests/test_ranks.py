@@ -165,6 +165,7 @@ def finish(*programs: Any) -> None:
 ENDS = [("", "", "FINISHED"), ("", "fail", "FAILED"), ("kill", "", "KILLED"), ("kill", "fail", "FAILED")]
 
 
+@pytest.mark.slow
 def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) -> None:
     """Two tasks of a step of SLURM have one root, with the parameters and a status that is true of both.
 
