@@ -189,11 +189,13 @@ def test_an_image_without_a_suffix() -> None:
 
 
 @pytest.mark.parametrize("value", [3, {"a": 1}["a"], FRAME, b"x"], ids=lambda value: type(value).__name__)
-def test_what_is_no_figure(value: Any) -> None:
-    """It is an error at once, which names what a figure is, and no file of something else."""
-    with capture_runs() as captured, stage("f") as run, pytest.raises(trackdsl.OptionError, match="is no figure"):
+def test_what_is_no_figure(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It is left out, and log and tag name what a figure is; the program goes on."""
+    with capture_runs() as captured, stage("f") as run:
         run.log_figure(value, "x.png")
     assert captured.one("f").artifacts == {}
+    assert "is no figure: give one of matplotlib" in captured.one("f").tags["trackdsl.omitted.x.png"]
+    assert "is no figure" in caplog.text
 
 
 def test_swapped_arguments_arrive(sqlite_store: str) -> None:

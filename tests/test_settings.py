@@ -39,8 +39,9 @@ VALUES: dict[str, list[Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(private: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+def nothing_set(private: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("TRACKDSL_SPOOL")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # The default spool is in there.
     monkeypatch.delenv("TRACKDSL_MODE")
     _pyproject.forget()
     yield
@@ -269,6 +270,7 @@ def test_what_mlflow_takes_is_handed_to_it(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["databricks", "databricks-uc", "uc"])
 def test_databricks_is_no_folder(uri: str) -> None:
     """The words that MLflow takes in the place of a URI reach delivery as they are, from every folder."""
+    trackdsl.configure(mode="offline")
     with stage("s"), experiment("e", tracking_uri=uri) as run:
         pass
     assert run._target.uri == uri

@@ -15,7 +15,7 @@ from trackdsl import _artifacts
 from trackdsl._argument_order import has_suffix
 from trackdsl._record import append_tags
 from trackdsl._secrets import mask_name, mask_prose
-from trackdsl.errors import OptionError, report, told
+from trackdsl.errors import report, told
 from trackdsl.handlers._content import text_of_key
 from trackdsl.handlers._registry import Handler, class_name, full_name, handler_of, name_of
 from trackdsl.handlers.matplotlib import figure_of_module
@@ -66,11 +66,7 @@ def record_cell(run: Run, image: Any, table: str) -> dict[str, str] | None:
 
 
 def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
-    """Keep a figure; `save_kwargs` go to the library's own way to save one.
-
-    Raises:
-        OptionError: it is no figure.
-    """
+    """Keep a figure; `save_kwargs` go to the library's own way to save one. What is no figure is reported."""
     several = _figures_in(figure)
     if several is not None:
         for name, one in several.items():
@@ -79,11 +75,8 @@ def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any]
     figure = _whole_figure(figure)
     handler = handler_of(figure)
     if (handler.executes or handler.suffix in _WRITTEN) and not _saves_itself(figure):
-        raise OptionError(
-            f"log_figure(figure, path): {class_name(figure)} is no figure. Give one of matplotlib, seaborn, plotly, "
-            "altair or bokeh; log_dict, log_text and log_artifact keep other things.",
-            option="figure",
-        )
+        _artifacts.keep(run, place, partial(_refuse_figure, figure))
+        return
     if not has_suffix(place):
         place = f"{place}.{(save_kwargs or {}).get('format') or _suffix_of(figure, handler)}"
     if not save_kwargs and not handler.executes:
@@ -91,6 +84,13 @@ def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any]
         return
     kind = name_of(handler, type(figure))
     _artifacts.keep(run, place, lambda to: _save_figure(figure, to, save_kwargs or {}), handler=kind)
+
+
+def _refuse_figure(figure: Any, _: Path) -> None:
+    raise TypeError(
+        f"{class_name(figure)} is no figure: give one of matplotlib, seaborn, plotly, altair or bokeh. log_dict, "
+        "log_text and log_artifact keep other things"
+    )
 
 
 def is_picture(value: Any) -> bool:

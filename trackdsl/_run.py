@@ -349,7 +349,7 @@ class Run:
             save_kwargs: what matplotlib's `savefig`, or plotly's `write_html` or `write_image`, is to be told.
 
         Raises:
-            OptionError: it is no figure, or the path is none.
+            OptionError: the path is none.
 
         Example:
             >>> run.log_figure(figure, "plots/loss.png", save_kwargs={"dpi": 200})  # doctest: +SKIP
