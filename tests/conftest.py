@@ -17,6 +17,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from trackdsl import _context, _secrets, _target, errors, session, settings
 from trackdsl._state import state
@@ -26,6 +27,13 @@ from trackdsl.journal._lock import is_held
 # A machine that is busy with the other tests is no fault of the one at hand.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+# pytest parses the modules of its plugins, of which trackdsl is one. In Python 3.11 two threads that parse at once fail
+# with a SystemError (https://github.com/python/cpython/issues/106905), such as a test and the delivery thread.
+_rewriting = [finder for finder in sys.meta_path if isinstance(finder, AssertionRewritingHook)]
+for _finder in _rewriting:
+    _finder._must_rewrite -= {name for name in _finder._must_rewrite if name.partition(".")[0] == "trackdsl"}
+    _finder._marked_for_rewrite_cache.clear()
 
 #: What the machine may take for anything that is waited for, in seconds.
 PATIENCE = 90.0

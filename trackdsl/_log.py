@@ -95,15 +95,17 @@ def log_metrics(
     step: int | None = None,
     *,
     timestamp: int | None = None,
-    synchronous: bool | None = None,
+    synchronous: bool | None = None,  # noqa: ARG001 - as MLflow has it; nothing here waits
     model: Any = None,
     dataset: Any = None,
     model_id: str | None = None,
 ) -> None:
     """Record points of several metrics, or of series, on the current run; see `Run.log_metrics`."""
     if run := _run("log_metrics"):
-        linked = {"model": model, "dataset": dataset, "model_id": model_id}
-        run.log_metrics(metrics, step, timestamp=timestamp, synchronous=synchronous, **linked)
+        if timestamp is model is dataset is model_id is None:  # Keywords cost as much as a point.
+            run.log_metrics(metrics, step)
+        else:
+            run.log_metrics(metrics, step, timestamp=timestamp, model=model, dataset=dataset, model_id=model_id)
 
 
 def log_param(key: str, value: Any, *, synchronous: bool | None = None) -> None:
