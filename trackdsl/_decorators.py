@@ -7,7 +7,6 @@ the function is wrapped, and is the one place that tells plain functions, corout
 from __future__ import annotations
 
 import functools
-import gc
 import inspect
 import sys
 import types
@@ -28,6 +27,7 @@ from trackdsl._suggest import suggestion_for
 from trackdsl._user_code import place_of_call
 from trackdsl._word import Word
 from trackdsl.errors import OptionError, note
+from trackdsl.handlers._annotations import decorating_frame
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 
@@ -372,17 +372,21 @@ def _check_not_called(value: Any, word: str) -> None:
 
 
 def _typer_command_of(fn: Any) -> str | None:
-    """The decorator that has made a function a command of typer's, which gives back the function itself."""
-    models = sys.modules.get("typer.models")
-    if models is None:
+    """The decorator that has made a function a command of typer's, which gives back the function itself.
+
+    The application is looked for where the function is written: among the globals, and the locals around.
+    """
+    typer = sys.modules.get("typer.main")
+    if typer is None:
         return None
-    kinds = {models.CommandInfo: "app.command()", models.TyperInfo: "app.callback()"}
-    for holder in gc.get_referrers(fn):
-        # Before Python 3.11 a dict with the attributes is found.
-        owners = gc.get_referrers(holder) if type(holder) is dict and holder.get("callback") is fn else [holder]
-        found = next((name for kind, name in kinds.items() for owner in owners if type(owner) is kind), None)
-        if found is not None:
-            return found
+    frame = decorating_frame()
+    places = [getattr(fn, "__globals__", None) or {}, {} if frame is None else frame.f_locals]
+    apps = [value for place in places for value in list(place.values()) if typer.Typer in type(value).__mro__]
+    for app in apps:
+        if any(command.callback is fn for command in app.registered_commands):
+            return "app.command()"
+        if app.registered_callback is not None and app.registered_callback.callback is fn:
+            return "app.callback()"
     return None
 
 
