@@ -932,8 +932,8 @@ def test_threads_that_record_while_the_journal_is_replaced_lose_nothing_more(tmp
         target.check()
         try:
             # One of the threads may have noticed it first, and be about to make the new one.
-            new = wait_until(lambda: target.writer, "the new journal")
-            assert new.directory != directory
+            wait_until(lambda: target.writer and target.writer.directory != directory, "the new journal")
+            new = target.writer
             wait_until(lambda: new.position()[0] > 3, "some more segments")
         finally:
             stop.set()
