@@ -21,8 +21,12 @@ from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from trackdsl import _context, _secrets, _target, errors, session, settings
 from trackdsl._state import state
+from trackdsl.delivery import _artifacts, _blocked, _creation, _foreign, _git_tags, _tables, _worker
 from trackdsl.distributed import _patching
 from trackdsl.journal._lock import is_held
+
+from .drawn_processes import Machine
+from .memory_store import MemoryStore
 
 # A machine that is busy with the other tests is no fault of the one at hand.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -355,3 +359,33 @@ def points(run: Any, key: str, uri: str | None = None) -> list[tuple[int, float]
     """The points of a metric as MLflow holds them: step and value, in the order of their times."""
     history = client(uri).get_metric_history(run.info.run_id, key)
     return [(point.step, point.value) for point in sorted(history, key=lambda p: (p.timestamp, p.step))]
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that failed waits before it is tried again, and a run that was asked for once is given up."""
+    monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
+    monkeypatch.setattr(_blocked, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(_tables, "_PAUSE", 0.0)
+    monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
+    monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
+    monkeypatch.setattr(_foreign, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(_foreign, "_LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(_foreign, "PATIENCE", 0.0)
+    monkeypatch.setattr(_foreign, "GRACE", 0.0)
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[Callable[[str, MemoryStore], Machine]]:
+    """Makes machines, each with a spool and a worker of its own."""
+    made: list[Machine] = []
+
+    def make(name: str, store: MemoryStore) -> Machine:
+        made.append(Machine(tmp_path / name, store))
+        return made[-1]
+
+    yield make
+    for machine in made:
+        machine.restart()

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,11 @@ import trackdsl
 from trackdsl import _context, _process, stage
 from trackdsl import _events as events
 from trackdsl.delivery import (
-    _artifacts,
-    _blocked,
     _client,
-    _creation,
     _foreign,
-    _git_tags,
     _limits,
     _shared_points,
     _stream,
-    _tables,
     _waiting,
     _worker,
 )
@@ -40,36 +35,6 @@ from trackdsl.journal._spool import journals
 from .conftest import StartProgram, all_runs, points, sync, wait_until
 from .drawn_processes import FAULT, POINTS, WORDS, Machine, Process, World
 from .memory_store import MemoryStore, deliver_to, fail_once
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that failed waits before it is tried again, and a run that was asked for once is given up."""
-    monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
-    monkeypatch.setattr(_blocked, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_tables, "_PAUSE", 0.0)
-    monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
-    monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_foreign, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_foreign, "PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "GRACE", 0.0)
-
-
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Callable[[str, MemoryStore], Machine]]:
-    """Makes machines, each with a spool and a worker of its own."""
-    made: list[Machine] = []
-
-    def make(name: str, store: MemoryStore) -> Machine:
-        made.append(Machine(tmp_path / name, store))
-        return made[-1]
-
-    yield make
-    for machine in made:
-        machine.restart()
 
 
 def rounds(*machines: Machine, number: int = 20) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import trackdsl
 from trackdsl import _events as events
 from trackdsl import experiment, stage, start_logging, stop_logging
-from trackdsl.delivery import _artifacts, _blocked, _continued, _creation, _foreign, _git_tags, _tables, _worker
+from trackdsl.delivery import _continued
 from trackdsl.delivery._sink import Refused, Unavailable
 from trackdsl.testing import capture_runs
 
@@ -24,37 +24,6 @@ from . import drawn_processes
 from .conftest import StartProgram, all_runs, deliver, points, sync, wait_until
 from .drawn_processes import Machine, Process
 from .memory_store import Crash, Held, MemoryStore
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that failed waits before it is tried again, and a run that was asked for once is given up."""
-    monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
-    monkeypatch.setattr(_blocked, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_tables, "_PAUSE", 0.0)
-    monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
-    monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_foreign, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_foreign, "PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "GRACE", 0.0)
-
-
-@pytest.fixture
-def machines(tmp_path: Path) -> Iterator[Callable[[str, MemoryStore], Machine]]:
-    """Makes machines, each with a spool and a worker of its own."""
-    made: list[Machine] = []
-
-    def make(name: str, store: MemoryStore) -> Machine:
-        made.append(Machine(tmp_path / name, store))
-        return made[-1]
-
-    yield make
-    for machine in made:
-        machine.restart()
-
 
 MakeMachine = Callable[[str, MemoryStore], Machine]
 

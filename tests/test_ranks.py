@@ -21,7 +21,6 @@ from trackdsl.testing import capture_runs
 from .conftest import StartProgram, all_runs, client, end_delivery, free_port, sync
 from .drawn_processes import FAULT, Machine, Process
 from .memory_store import Held, MemoryStore
-from .test_foreign_runs import no_pauses as no_pauses
 from .test_foreign_runs import rounds
 
 SLURM = {"SLURM_JOB_ID": "71", "SLURM_STEP_ID": "0", "SLURM_NODEID": "0"}

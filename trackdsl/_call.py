@@ -27,7 +27,7 @@ from trackdsl._source import Site, site_of
 from trackdsl._stack import EVERY, Room, deepen, release, shallow
 from trackdsl._user_code import place_of_call
 from trackdsl.distributed._patching import closed, opened
-from trackdsl.errors import logger, note
+from trackdsl.errors import is_noted, logger, note
 
 _clock = time.perf_counter_ns
 
@@ -333,11 +333,14 @@ def _entered(scope: Scope) -> Scope:
 
 def _note_nested(experiment: str, parent: Run) -> None:
     """Say once that a run is not in the experiment that it names."""
+    key = f"nested:{parent.experiment}:{experiment}"
+    if is_noted(key):
+        return
     note(
         f"trackdsl: experiment({experiment!r}) at {place_of_call()} is inside the run {parent.path!r}: its run is a "
         "child of that, in the same MLflow experiment, with the tag trackdsl.experiment. For a root run in "
         f"{experiment!r} call it outside of that run.",
-        key=f"nested:{parent.experiment}:{experiment}",
+        key=key,
     )
 
 

@@ -308,6 +308,11 @@ def report(cause: str, message: str, *, key: str | None = None) -> None:
     note(message, key=f"{cause}:{key}")
 
 
+def is_noted(key: str) -> bool:
+    """Whether `note` has said what it has under this key, so that its message need not be made."""
+    return key in _reported
+
+
 def note(message: str, *, key: str) -> None:
     """Say something that is no fault, and that the user probably wants to know: one warning for each key.
 
