@@ -45,8 +45,8 @@ class _Address:
             return
         with self._writing:
             if not self._written:
-                self._written = True
                 _write_line(line)
+                self._written = True  # Only now: the end of the program waits for a line that is being written.
 
     def _line(self) -> str:
         run = self._run
