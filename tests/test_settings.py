@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -17,7 +18,9 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import Server, client, free_port
-from trackdsl import OptionError, QueryError, SettingsError, _pyproject, experiment, settings, stage
+from trackdsl import OptionError, QueryError, SettingsError, experiment, settings, stage
+from trackdsl._config import pyproject
+from trackdsl._config.spec import SETTINGS
 from trackdsl._uris import absolute, mistake
 from trackdsl.compat.tracelet.settings import TraceletSettings
 from trackdsl.settings import Settings
@@ -43,9 +46,9 @@ def nothing_set(private: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("TRACKDSL_SPOOL")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # The default spool is in there.
     monkeypatch.delenv("TRACKDSL_MODE")
-    _pyproject.forget()
+    pyproject.forget()
     yield
-    _pyproject.forget()
+    pyproject.forget()
 
 
 def as_text(value: Any) -> str:
@@ -58,7 +61,7 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(settings.NAMES))
     value = st.sampled_from(VALUES[name])
     layers: list[tuple[str, Any]] = [("configure()", data.draw(st.none() | value))]
-    layers += [(variable, data.draw(st.none() | value)) for variable in settings.VARIABLES[name]]
+    layers += [(variable, data.draw(st.none() | value)) for variable in SETTINGS[name].variables]
     in_project = data.draw(st.none() | value)
     layers.append((f"{Path.cwd()}/pyproject.toml", in_project))
     before = settings.configured()
@@ -69,7 +72,7 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
         spelling = name if data.draw(st.booleans()) else name.replace("_", "-")
         table = "" if in_project is None else f"{spelling} = {json.dumps(in_project)}\n"
         Path("pyproject.toml").write_text(f"[tool.trackdsl]\n{table}", encoding="utf-8")
-        _pyproject.forget()
+        pyproject.forget()
         try:
             if layers[0][1] is not None:
                 settings.update(**{name: layers[0][1]})
@@ -79,11 +82,25 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
             settings.restore(before)
     said = [(source, told) for source, told in layers if told is not None]
     assert found.source == (said[0][0] if said else "default")
-    expected = said[0][1] if said else settings._DEFAULTS[name]
+    expected = said[0][1] if said else SETTINGS[name].default
     kept = tuple(found.value) if isinstance(found.value, list) else found.value
     assert kept == expected
     of_model = getattr(whole, name)
     assert (str(of_model) if isinstance(of_model, Path) else of_model) == expected
+
+
+def test_what_is_written_out_by_hand_agrees_with_the_rows() -> None:
+    """The signature and help of `configure` and the table of the README say of each setting what its row says."""
+    parameters = inspect.signature(trackdsl.configure).parameters
+    documented = " ".join(inspect.getdoc(trackdsl.configure).split())  # type: ignore[union-attr]
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for setting in SETTINGS.values():
+        assert setting.name in parameters
+        assert f"{setting.name}: {setting.help}" in documented
+        assert (
+            f"| `{setting.name}` | {', '.join(f'`{v}`' for v in setting.variables)} | {setting.default_help} |"
+            in readme
+        )
 
 
 def test_the_project_says_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,8 +145,8 @@ def test_a_project_without_a_word_of_us_is_not_parsed() -> None:
 def test_configure_takes_settings_as_one_object() -> None:
     """`configure(Settings(...))` sets what it was given and leaves the rest to the environment."""
     trackdsl.configure(Settings(experiment_name="churn", strict=True), strict=False)
-    assert settings.configured().experiment_name == "churn"
-    assert settings.configured().mode is None
+    assert settings.configured()["experiment_name"] == "churn"
+    assert "mode" not in settings.configured()
     assert settings.strict() is False
     with pytest.raises(SettingsError, match=r"trackdsl\.Settings"):
         trackdsl.configure({"mode": "offline"})  # type: ignore[arg-type]
@@ -246,14 +263,14 @@ def test_a_wrong_tracking_uri_is_refused_wherever_it_is_given(uri: str, monkeypa
     with pytest.raises(QueryError, match=said):
         trackdsl.runs(tracking_uri=uri)
     Path("pyproject.toml").write_text(f"[tool.trackdsl]\ntracking_uri = {json.dumps(uri)}\n")
-    _pyproject.forget()
+    pyproject.forget()
     with pytest.raises(SettingsError, match=rf"^tracking_uri in .*pyproject.toml is .*{said}"), stage("s"):
         pass
-    for variable in settings.VARIABLES["tracking_uri"][::-1]:
+    for variable in SETTINGS["tracking_uri"].variables[::-1]:
         monkeypatch.setenv(variable, uri)
         with pytest.raises(SettingsError, match=f"^{variable} is .*{said}"), stage("s"):
             pass
-    assert settings.configured().tracking_uri is None
+    assert "tracking_uri" not in settings.configured()
 
 
 @pytest.mark.parametrize("uri", RIGHT_URIS)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl import _decoders as _decoders  # First: see there.
 from trackdsl import _held_context
-from trackdsl._configure import configure
+from trackdsl._config.configure import configure
 from trackdsl._datasets import RecordedDataset
 from trackdsl._decorators import experiment, stage, track_returns
 from trackdsl._log import (
@@ -69,9 +69,9 @@ from trackdsl.markers import Artifact, Dataset, Ignore, Metric, Model, Param, Se
 from trackdsl.session import start_logging, stop_logging
 
 if TYPE_CHECKING:
+    from trackdsl._config.model import Settings
     from trackdsl._model_registry import load_model, register_model
     from trackdsl._recorded_model import RecordedModel
-    from trackdsl._settings_model import Settings
     from trackdsl.integrations._watch import watch
     from trackdsl.query import best, compare, history, runs, tree
 
@@ -152,7 +152,7 @@ _LATE = {
     "register_model": "trackdsl._model_registry",
     "RecordedModel": "trackdsl._recorded_model",
     "watch": "trackdsl.integrations._watch",
-    "Settings": "trackdsl._settings_model",
+    "Settings": "trackdsl._config.model",
     **dict.fromkeys(("best", "compare", "history", "runs", "tree"), "trackdsl.query"),
 }
 

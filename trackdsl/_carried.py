@@ -8,12 +8,13 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Optional
 from urllib.parse import unquote_plus, urlsplit
 
 import msgspec
 
 from trackdsl import _target, settings
+from trackdsl._config.spec import SETTINGS
 from trackdsl._decoders import json_decoder
 from trackdsl._ids import begins_with, prefix
 from trackdsl._process import read_origin
@@ -26,14 +27,13 @@ from trackdsl.journal._spool import find as find_spool
 _SHOWN = 200
 
 
-class Chosen(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What `configure` set and must hold for the other process too; where runs go is told by the run itself."""
-
-    mode: Optional[Literal["online", "offline", "disabled"]] = None  # noqa: UP045 - msgspec reads it at run time
-    strict: Optional[bool] = None  # noqa: UP045
-    delivery: Optional[Literal["process", "thread"]] = None  # noqa: UP045
-    secret_names: Optional[tuple[str, ...]] = None  # noqa: UP045
-    public_names: Optional[tuple[str, ...]] = None  # noqa: UP045
+#: What `configure` set and must hold for the other process too; where runs go is told by the run itself.
+Chosen: Any = msgspec.defstruct(
+    "Chosen",
+    [(setting.name, setting.type | None, None) for setting in SETTINGS.values() if setting.travels],
+    frozen=True,
+    omit_defaults=True,
+)
 
 
 class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,7 +90,7 @@ def take_settings(carried: Carried) -> None:
         chosen["spool"] = carried.spool
     configured = settings.configured()
     for name in list(chosen):
-        told_already = getattr(configured, name) is not None or os.environ.get(f"TRACKDSL_{name.upper()}")
+        told_already = configured.get(name) is not None or os.environ.get(f"TRACKDSL_{name.upper()}")
         if told_already or chosen[name] is None:
             del chosen[name]
     if chosen:

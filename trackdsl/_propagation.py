@@ -6,7 +6,7 @@ import contextlib
 import errno
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Token
 from pathlib import Path
 from typing import Any
@@ -213,7 +213,7 @@ def _arrived(text: str) -> Context:
 
 
 #: What was made last: thousands of tasks are handed out from one scope.
-_last: tuple[tuple[Run, int, settings.Configured, Writer | None], str] | None = None
+_last: tuple[tuple[Run, int, Mapping[str, Any], Writer | None], str] | None = None
 #: The runs of this process that are known elsewhere, in case one of their contexts comes back.
 _sent: WeakValueDictionary[str, Run] = WeakValueDictionary()
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from trackdsl import _context, _roots, settings
 from trackdsl._call import close_scope, open_scope
-from trackdsl._configure import configure
+from trackdsl._config.configure import configure
 from trackdsl._context import Scope
 from trackdsl._endings import ExitWatch, Mended, last_uncaught, watch_child
 from trackdsl._failure import FINISHED, status_of

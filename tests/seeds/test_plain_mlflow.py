@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.seeds.recorded import Recorded, once, run_program
-from trackdsl import settings
+from trackdsl._config.spec import SETTINGS
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +133,7 @@ def test_r103_mlflows_switch(recorded: Recorded) -> None:
     for name in SYSTEMS:
         assert any(key.startswith("system/") for key in recorded.run(name).data.metrics)
     assert not any(key.startswith("system/") for key in recorded.run("scope").data.metrics)
-    assert settings.VARIABLES["system_metrics"][-1] == "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+    assert SETTINGS["system_metrics"].variables[-1] == "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from trackdsl import _uris, settings
+from trackdsl._config.spec import SETTINGS
 from trackdsl._reachable import check
 from trackdsl._secrets import mask_prose
 from trackdsl._tracking_server import VERSIONS
@@ -123,7 +124,7 @@ def _wrong_with_project() -> str:
 
 def _hidden(name: str, source: str) -> Iterator[str]:
     """What says something of a setting too, in vain."""
-    variables = settings.VARIABLES[name]
+    variables = SETTINGS[name].variables
     counts_less = variables[variables.index(source) + 1 :] if source in variables else variables
     yield from (variable for variable in counts_less if os.environ.get(variable))
     try:

@@ -6,7 +6,7 @@ from typing import Any, Optional, Union
 
 from pydantic_settings import SettingsConfigDict
 
-from trackdsl._settings_model import CheckedSettings
+from trackdsl._config.model import CheckedSettings
 
 
 class TraceletSettings(CheckedSettings):

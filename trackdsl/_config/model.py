@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal, Optional, Union
+from typing import TYPE_CHECKING, Any
 
-from pydantic import PrivateAttr, ValidationError, field_validator
+from pydantic import PrivateAttr, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from trackdsl import settings
+from trackdsl._config.spec import SETTINGS, Rows
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import SettingsError
 
@@ -45,45 +45,10 @@ class _InForce(PydanticBaseSettingsSource):
         return {name: value for name, value in told.items() if value is not None}
 
 
-class Settings(CheckedSettings):
-    """The settings of trackdsl. What is not given is what is in force: `configure`, environment, project, default.
+class _Base(CheckedSettings):
+    """What `Settings` does; its fields come from the rows of the settings."""
 
-    Attributes:
-        tracking_uri: where runs go, as MLflow writes it: `sqlite:////path/mlflow.db`, `http://host:5000`.
-        experiment_name: the MLflow experiment of root runs that name none.
-        mode: `online` records and delivers, `offline` records for a later `trackdsl sync`, `disabled` does nothing.
-        spool: the folder of the journals; None for the one in the user's state folder.
-        strict: raise faults in tracking instead of logging them.
-        delivery: `process` delivers from a process of its own, `thread` from a thread of this one.
-        secret_names: names whose values are masked, beside the well-known ones (`password`, `api_key`, …).
-        public_names: names whose values are not masked, whatever they look like.
-        system_metrics: sample processor, memory and so on of root runs: `True`, or how often, in seconds.
-        ranks: what processes that a launcher starts together record, such as those of torchrun: `children` of one root
-            run, `main` the first of them alone, `separate` each for itself.
-        show_url: write the address of the program's first root run to its errors, once the run is at MLflow; by default
-            where these go to a terminal.
-
-    Raises:
-        SettingsError: a setting or value that does not exist.
-
-    Example:
-        >>> Settings(experiment_name="churn", mode="offline").experiment_name
-        'churn'
-    """
-
-    tracking_uri: str = settings.DEFAULT_TRACKING_URI
-    experiment_name: str = "Default"
-    mode: Literal["online", "offline", "disabled"] = "online"
-    spool: Optional[Path] = None  # noqa: UP045 - pydantic reads it at run time
-    strict: bool = False
-    delivery: Literal["process", "thread"] = "process"
-    secret_names: tuple[str, ...] = ()
-    public_names: tuple[str, ...] = ()
-    system_metrics: Union[bool, float] = False
-    ranks: Literal["children", "main", "separate"] = "children"
-    show_url: Optional[bool] = None  # noqa: UP045
-
-    @field_validator("tracking_uri")
+    @field_validator("tracking_uri", check_fields=False)
     @classmethod
     def _check_tracking_uri(cls, value: str) -> str:
         return str(settings.checked("tracking_uri", value, "tracking_uri"))
@@ -97,12 +62,40 @@ class Settings(CheckedSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given counts before what is in force."""
+        """Values that were given count before the values in force."""
         return init_settings, _InForce(settings_cls)
 
     def session(self) -> dict[str, Any]:
-        """What `start_logging` is told."""
+        """The settings that `start_logging` takes over."""
         return self.given()
+
+
+_DOC = """All settings as one object. A setting that is not given has the value in force.
+
+Attributes:
+{attributes}
+
+Raises:
+    SettingsError: a setting or value that does not exist.
+
+Example:
+    >>> Settings(experiment_name="churn", mode="offline").experiment_name
+    'churn'
+"""
+
+if TYPE_CHECKING:
+
+    class Settings(_Base, Rows):
+        """All settings as one object."""
+
+else:
+    Settings = create_model(
+        "Settings",
+        __base__=_Base,
+        __module__=__name__,
+        __doc__=_DOC.format(attributes="\n".join(f"    {row.name}: {row.help}" for row in SETTINGS.values())),
+        **{row.name: (row.type, row.default) for row in SETTINGS.values()},
+    )
 
 
 def _told(model: type[BaseSettings], error: ValidationError) -> SettingsError:
