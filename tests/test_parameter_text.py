@@ -117,7 +117,13 @@ def test_a_list_of_plain_values_is_read_back_by_json(value: list[Any]) -> None:
         [[[i, 0] for i in range(1000)], [[i, i == 500] for i in range(1000)]],
         [["x" * 7000], ["x" * 7000 + "y"], ["x" * 6999 + "y"]],
         [[0.5] * 20_000, [*[0.5] * 19_999, 1.5], [1.5, *[0.5] * 19_999]],
+        [["x" * 900] * 1000, [*["x" * 900] * 500, "y", *["x" * 900] * 499], ["y" * 900] * 1000],
+        [["a", 10**40] * 200, ["a", 10**40 + 1] * 200, [*[1] * 300, [2]], [*[1] * 300, [3]], [*[1] * 150, None] * 2],
+        [[datetime.date(2026, 1, 1)] * 200, [datetime.date(2026, 1, 2)] * 200, ["2026-01-01"] * 200],
+        [[("a", i) for i in range(5000)], [("a", i + 1) for i in range(5000)], [["a", [i]] for i in range(5000)]],
         [set(range(500)), {*range(499), 1000}, frozenset(map(str, range(500)))],
+        [{-1, *range(5000)}, {-2, *range(5000)}, {*range(5000), None}, {*range(5000), float("nan")}],
+        [set(map(str, range(5000))), set(map(str, range(1, 5001))), set(map(str, range(5001)))],
         [np.zeros(50), np.eye(1, 50)[0], np.zeros(50, "f4"), np.zeros((5, 10)), np.zeros((2, 2)), np.eye(2)],
         [np.zeros((1000, 1000)), np.ones((1000, 1000)), np.arange(1e6).reshape(1000, 1000)],
         [np.array(["a", None] * 20, object), np.array(["b", None] * 20, object)],
@@ -154,7 +160,10 @@ def test_digests_of_another_process() -> None:
     """A set has another order there, as texts have other hashes."""
     program = (
         "from trackdsl.handlers._line import digest_of; from trackdsl.handlers import handler_for;"
-        "value = set(map(str, range(500))); print(handler_for(set).summary(value), digest_of([['a', 1]] * 200))"
+        "texts = set(map(str, range(5000))); numbers = {i / 7 for i in range(5000)};"
+        "values = [texts, set(sorted(texts)[:500]), numbers, {*sorted(texts)[:300], *range(50), None}];"
+        "print([handler_for(set).summary(value) for value in values], digest_of([*[1] * 300, texts]));"
+        "print(digest_of([['a', 1]] * 200))"
     )
     told = {
         subprocess.run(

@@ -20,6 +20,8 @@ from trackdsl.handlers.references import loaded, used_model
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
+#: In a list of more items that is shown by its digest no secret is looked for that another item names.
+_MAX_NAMED = 300
 #: A shorter name cannot hold a secret.
 _SECRET_LENGTH = 8
 
@@ -136,12 +138,15 @@ class Flat:
     def _add_list(self, key: str, path: tuple[str, ...], value: Any) -> None:
         parts, data = None, len(value) > MAX_LIST
         if not data and not is_flat(value):
-            for item in value:
-                if type(item) is Stated:
-                    self._state(key, item)
-            value = mask_items(value)
+            if len(value) <= _MAX_NAMED:
+                for item in value:
+                    if type(item) is Stated:
+                        self._state(key, item)
+                value = mask_items(value)
             self._survey = self._survey or Survey()
             parts, data = sequence.parts(value, self._survey), self._survey.data
+            if parts is not None and len(value) > _MAX_NAMED:
+                parts = dict(enumerate(mask_items(value)))
             if self._survey.left < 0:  # Nobody knows what is in the lists that were not looked into.
                 self._over = True
         if parts is None:

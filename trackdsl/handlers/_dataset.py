@@ -148,7 +148,10 @@ def by(rows: Any, count: int) -> str:
 
 def one_line(text: str) -> str:
     """A text as one short line."""
-    return mask_text("".join(letter if letter.isprintable() else " " for letter in text[:_MAX_SUMMARY]))
+    text = text[:_MAX_SUMMARY]
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return mask_text(text)
 
 
 def _short(name: Any) -> str:

@@ -1,14 +1,21 @@
 """Values in one line: as JSON as far as that goes, so that values that differ read differently.
 
 What JSON has not is shown by the summary of its handler, and what is too long for a line by its length and a digest.
+
+A digest takes some microseconds however long a value is, because it is made in the decorated call. So it covers up to
+`MAX_DIGESTED` plain items, or `_MAX_BYTES` of text, whole; of more it takes the beginning, the end and items at even
+steps between them, some thousand in all. Two longer values that differ only elsewhere read the same; the digest of a
+parameter that is marked `Dataset` covers everything.
 """
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import enum
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,18 +27,27 @@ from trackdsl.handlers._registry import Handler, Scalar, class_name, handler_for
 MAX_LINE = 6000
 #: A list of more items than this is shown by its length and digest.
 MAX_ITEMS = 100
-#: So many items of a value go into its digest, those of the lists in it included; of more a sample does.
-MAX_DIGESTED = 10_000
-#: Of the lists and structures in a value, so many are looked into.
-_MAX_OPENED = 300
-#: Rows of plain items are taken whole up to so many.
-_MAX_IN_ROWS = 50_000
-#: So much of its texts goes into a digest.
-_MAX_TEXT = 100_000
+#: So many items of a list go into its digest, and so many bytes of them; of more a sample, which is this part of it.
+MAX_DIGESTED = 4096
+_OF_LONGER = 4
+_MAX_BYTES = 1 << 17
+#: Of values that are not plain, so many go into it: each takes microseconds.
+_MAX_OPENED = 16
+#: So many items of a long list are looked at to tell what is in it, and so many rows, where it holds lists.
+_LOOKED_AT = 32
+_ROWS = 8
+#: So many texts go into the digest of a list of long ones, each by so much of its beginning and its end.
+_MAX_TEXTS = 64
+_MAX_TEXT_END = 256
+#: The bytes of a number, about.
+_NUMBER = 9
 _MAX_DEPTH = 20
 _SCALARS = frozenset([bool, int, float, str, type(None)])
 _LISTS = frozenset([list, tuple])
-_encode = msgspec.msgpack.Encoder().encode
+#: What the encoder writes at once, quicker than anything can look at it.
+_PACKED = _SCALARS | {bytes, datetime.date, datetime.datetime, datetime.timedelta, decimal.Decimal, uuid.UUID}
+#: Sets, which other places may hold than those that were looked at, are the same in every process too.
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _quoted = json.encoder.encode_basestring
 _WORDS = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -117,7 +133,7 @@ def summary_of_member(member: enum.Enum) -> bool | int | float | str:
 
 
 def digest_of(value: Any) -> str:
-    """Eight digits that are the same in every process for the same value; in bounded time, so of a sample of much."""
+    """Eight digits that are the same in every process for the same value; of a sample where it is long, see above."""
     import xxhash  # What most programs need not wait for.
 
     digest = xxhash.xxh3_64()
@@ -211,7 +227,7 @@ def _feed(put: Callable[[bytes], None], value: Any, most: int, opened: int, dept
     """Feed a value, or so many items of it, to a digest; so many of the lists and structures in it are looked into."""
     kind = type(value)
     if kind in _SCALARS:
-        put(_bytes_of(_cut([value])))
+        put(_bytes_of([_cut(value)]))
         return
     parts: Sequence[Any] | None = value if kind is list or kind is tuple else None
     if parts is None:
@@ -223,20 +239,48 @@ def _feed(put: Callable[[bytes], None], value: Any, most: int, opened: int, dept
     if parts is None or depth > _MAX_DEPTH:
         return
     put(b"%d" % len(parts))
-    chosen = _sample(parts, most)
-    kinds = set(map(type, chosen))
-    if kinds <= _SCALARS:
-        put(_bytes_of(_cut(chosen) if str in kinds else chosen))
-    elif kinds <= _LISTS and sum(map(len, chosen)) <= _MAX_IN_ROWS and _are_plain(chain.from_iterable(chosen)):
-        put(_bytes_of(chosen))
-    else:
-        chosen = _sample(chosen, opened)
-        for part in chosen:
-            _feed(put, part, max(1, most // len(chosen)), max(1, opened // len(chosen)), depth + 1)
+    chosen = parts if len(parts) <= most else sample(parts, max(1, most // _OF_LONGER))
+    packed = _packed(chosen)
+    if packed is not None:
+        put(packed)
+        return
+    chosen = sample(chosen, opened)
+    for part in chosen:
+        _feed(put, part, max(1, most // len(chosen)), max(1, opened // len(chosen)), depth + 1)
 
 
-def _are_plain(items: Iterable[Any]) -> bool:
-    return _SCALARS.issuperset(map(type, items))
+def _packed(items: Sequence[Any]) -> bytes | None:
+    """Plain items, and lists of those, as bytes; None where some that were looked at are no such."""
+    look = sample(items, _LOOKED_AT)
+    kinds, inside, depth = set(map(type, look)), 1.0, 0
+    while look and kinds <= _LISTS and depth < _ROWS:
+        rows = sample(look, _ROWS)
+        inside *= max(1.0, sum(map(len, rows)) / len(rows))
+        look = [item for row in rows for item in sample(row, _LOOKED_AT)]
+        kinds, depth = set(map(type, look)), depth + 1
+    if not kinds <= _PACKED:
+        return None
+    lengths = [len(item) for item in look if type(item) is str or type(item) is bytes]
+    most = int(_MAX_BYTES / inside / (_NUMBER + sum(lengths) / max(1, len(look))))
+    if len(items) > most:
+        if kinds == {str} and type(items[0]) is str:
+            return _packed_texts(items)
+        if most < _ROWS:
+            return None
+        items = sample(items, most)
+    try:
+        return _encode(items if kinds <= _SCALARS else [sorted(kind.__name__ for kind in kinds), items])
+    except Exception:  # There was something else in a place that was not looked at.
+        return _bytes_of(items) if _SCALARS.issuperset(map(type, items)) else None
+
+
+def _packed_texts(items: Sequence[Any]) -> bytes | None:
+    """Long texts: the lengths of all, and of some of them how they begin and end."""
+    some = sample(items, _MAX_TEXTS)
+    try:
+        return _bytes_of([*map(len, items), *map(_cut, some)])
+    except TypeError:  # Not all of them are texts.
+        return None
 
 
 def _opened(value: Any) -> tuple[Sequence[Any] | None, Scalar]:
@@ -251,18 +295,25 @@ def _opened(value: Any) -> tuple[Sequence[Any] | None, Scalar]:
     return [[name, MASK if is_secret(name, part) else part] for name, part in named], None
 
 
-def _cut(items: Sequence[Any]) -> Sequence[Any]:
-    """Plain items, with their length and beginning where they are long texts."""
-    if sum([len(item) for item in items if type(item) is str]) <= _MAX_TEXT:
+def _cut(value: Any) -> Any:
+    """A plain value; of a long text its length, its beginning and its end."""
+    if type(value) is not str or len(value) <= 4 * _MAX_TEXT_END:
+        return value
+    return f"{len(value)} {value[:_MAX_TEXT_END]}{value[-_MAX_TEXT_END:]}"
+
+
+def sample(items: Sequence[Any], most: int) -> Sequence[Any]:
+    """At most so many items: the beginning of a list, its end, and at even steps between; all of a shorter list.
+
+    >>> sample(range(100), 8)
+    [0, 1, 2, 27, 52, 77, 98, 99]
+    """
+    count, end = len(items), most // 4
+    if count <= most:
         return items
-    most = _MAX_TEXT // len(items)
-    return [f"{len(item)} {item[:most]}" if type(item) is str and len(item) > most else item for item in items]
-
-
-def _sample(items: Sequence[Any], most: int) -> Sequence[Any]:
-    """At most so many items, from all over a list."""
-    count = len(items)
-    return items if count <= most else [items[index * count // most] for index in range(most - 1)] + [items[count - 1]]
+    # An odd step, as what repeats itself mostly does so after an even number of items.
+    step = -(-(count - 2 * end) // (most - 2 * end)) | 1
+    return [*items[:end], *items[end : count - end : step], *items[count - end :]]
 
 
 def _bytes_of(items: Sequence[Any]) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._secrets import mask_items, mask_text
-from trackdsl.handlers._line import MAX_ITEMS, MAX_LINE, flat_line, line_of, long_list
+from trackdsl.handlers._line import MAX_ITEMS, MAX_LINE, flat_line, line_of, long_list, sample
 from trackdsl.handlers._registry import Handler, Scalar, Stated, class_name, full_name, handler_for
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 50
 #: A list of more items than this, with those of the lists in it, is data: its length is all that is told of it.
 MAX_LIST = 10_000
-#: How many items of lists are looked at, in one value, for a structure among them.
+#: How many items of lists are looked at, in one value, for a structure among them; and in one long list.
 _MAX_LOOKED_AT = 50_000
+_LOOKED_AT = 32
 #: How much of what stands in a value more than once is told each time.
 _MAX_REPEATED = 20_000
 #: A mapping of more items than this, which need not have an end, is not told.
@@ -92,7 +93,7 @@ class _Mapping(Json):
 
 
 class Survey:
-    """Looks for structures in the lists of one value: in each list once, and in so many items at most.
+    """Looks for structures in the lists of one value: in each list once, of long ones at a sample of their items.
 
     Attributes:
         left: how many items may still be looked at.
@@ -110,18 +111,22 @@ class Survey:
     def holds_structure(self, value: Any) -> bool:
         """Whether there is a structure among the items of a list, or of the lists in it."""
         self.data = False
-        budget = MAX_LIST
-        seen, waiting = {id(value): value}, [value]
+        budget: float = MAX_LIST
+        seen = {id(value): value}
+        #: Lists, and how many others each of them stands for.
+        waiting: list[tuple[Any, float]] = [(value, 1.0)]
         while waiting:
-            items = waiting.pop()
-            budget -= len(items)
-            self.left -= len(items)
+            items, alike = waiting.pop()
+            looked_at = items if len(items) <= MAX_ITEMS else sample(items, _LOOKED_AT)
+            budget -= len(items) * alike
+            alike *= len(items) / max(1, len(looked_at))
+            self.left -= len(looked_at)
             self.data = budget < 0
             if self.data or self.left < 0:
                 return False
-            if _SCALARS.issuperset(map(type, items)):
+            if _SCALARS.issuperset(map(type, looked_at)):
                 continue
-            for item in items:
+            for item in looked_at:
                 if type(item) in _SCALARS:
                     continue
                 if handler_for(type(item)) is not sequence:
@@ -129,7 +134,7 @@ class Survey:
                         return True
                 elif id(item) not in seen and id(item) not in self._plain:
                     seen[id(item)] = item
-                    waiting.append(item)
+                    waiting.append((item, alike))
         self._plain.update(seen)
         return False
 
@@ -287,8 +292,8 @@ def is_scalar(value: Any) -> bool:
 
 
 def is_flat(value: Any) -> bool:
-    """Whether a list holds plain numbers, texts and None alone."""
-    return _SCALARS.issuperset(map(type, value))
+    """Whether a list holds plain numbers, texts and None alone, by a sample of it where it is too long to be shown."""
+    return _SCALARS.issuperset(map(type, value if len(value) <= MAX_ITEMS else sample(value, _LOOKED_AT)))
 
 
 def is_plain(value: Any, repeats: Repeats | None = None) -> bool:

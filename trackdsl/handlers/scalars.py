@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
+from zlib import adler32
 
 from trackdsl._secrets import MASK, mask_prose, mask_text, remember
 from trackdsl.handlers._line import (
-    MAX_DIGESTED,
     MAX_ITEMS,
     MAX_LINE,
     digest_of,
@@ -20,6 +21,11 @@ from trackdsl.handlers.json import MAX_LIST
 from trackdsl.handlers.pickled import Pickled
 
 _NUMBERS = frozenset([int, float])
+#: A set of more items is told by their number alone; and so many texts are sorted.
+_MAX_DIGESTED = 10_000
+_MAX_SORTED = 500
+#: Weights of letters, so that letters by other numbers have another sum.
+_TABLES = (bytes(range(256)), bytes(byte * byte % 251 for byte in range(256)))
 
 
 class _Shown(Pickled):
@@ -109,18 +115,43 @@ class _Group(Pickled):
             return sorted(value, key=str)
 
     def summary(self, value: Any) -> Scalar:
-        if len(value) > MAX_DIGESTED:
-            return f"{type(value).__name__} of {len(value)}"
+        if len(value) > MAX_ITEMS:
+            digest = _digest_of_set(value)
+            return f"{type(value).__name__} of {len(value)}{digest and f', digest {digest}'}"
         kinds = set(map(type, value))
         if (kinds <= _NUMBERS and all(item == item for item in value)) or kinds == {str}:
-            items = sorted(value)
-            return flat_line(items) if len(items) <= MAX_ITEMS else self._long(value, items)
+            return flat_line(sorted(value))
         texts = sorted(line_of(item)[0] for item in value)
         line = f"[{', '.join(texts)}]"
-        return line if len(value) <= MAX_ITEMS and len(line) <= MAX_LINE else self._long(value, texts)
+        return line if len(line) <= MAX_LINE else f"{type(value).__name__} of {len(value)}, digest {digest_of(texts)}"
 
-    def _long(self, value: Any, items: list[Any]) -> str:
-        return f"{type(value).__name__} of {len(value)}, digest {digest_of(items)}"
+
+def _digest_of_set(value: Any) -> str:
+    """The digest of a set of more than `MAX_ITEMS`, in whatever order it has them; empty where that would take long.
+
+    Numbers by Python's own hash of the set, which is the same in every process. The hash of a text is not: up to
+    `_MAX_SORTED` are sorted, and of more only how often each letter occurs in them is told, all together.
+    """
+    kinds = set(map(type, islice(value, MAX_ITEMS)))
+    if len(value) > _MAX_DIGESTED:
+        return ""
+    try:
+        if kinds <= _NUMBERS | {type(None)}:
+            numbers = value - {None} if None in value else value
+            total = sum(numbers)  # An error where there is something else; no number where there is a NaN.
+            if total != total:
+                numbers = {item for item in numbers if item == item}
+            # -1 has the hash of -2.
+            return digest_of([hash(frozenset(numbers)), -1 in numbers, None in value, len(numbers)])
+        if kinds == {str}:
+            if len(value) <= _MAX_SORTED:
+                return digest_of(sorted(value))
+            letters = "".join(value).encode("utf-8", "surrogatepass")
+            # The lower half of this checksum is the sum of the bytes, in whatever order they come.
+            return digest_of([len(letters), *(adler32(letters.translate(table)) & 0xFFFF for table in _TABLES)])
+    except TypeError:  # There are others among them.
+        pass
+    return digest_of(sorted(line_of(item)[0] for item in value)) if len(value) <= _MAX_SORTED else ""
 
 
 class _Pattern(Pickled):
