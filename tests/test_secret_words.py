@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import decimal
 import json
+import urllib.parse
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ COMMON = [
     "resnet50", "gpt-4o", "bert-base", "llama-3-8b", "efficientnet_b0", "mnist", "gpt4oMini", "toLower",
     "2024-01-31", "2024-01-31T10:00:00Z",
     "12:30", "1234", "12345678", "0.001", "1e-5", "us-east-1", "v1.2.3", "10.0.0.1", "gridworld", "scheduler", "hunter",
+    "neo4j", "influxdb", "conv2d", "224x224", "8x7b", "RandomForestClassifier", "XGBClassifier",
+    "categorical_crossentropy",
     "kafka", "Kubernetes", "random forest", "not set", "http", "utf-8", "sha256", "float16", "cuda:0", "молоко",
     "abc",
 ]  # fmt: skip
@@ -30,7 +34,8 @@ COMMON = [
 LIKELY = [
     "hunter22", "S3cr3t!x", "kqzvjxwp", "correct horse", "correct-horse-battery-staple", "deadbeefcafe1234",
     "9f86d081884c",
-    "Zq7hunterX9", "dGhpcyBpcyBhIHNlY3JldA==", "tr0ub4dor&3", "a/b+c==9zz", "abcdefgh!1", "hjkl-9XyZ-22", "p@55w0rd",
+    "Zq7hunterX9", "dGhpcyBpcyBhIHNlY3JldA==", "tr0ub4dor&3", "SuperSecret123", "my-secret-token", "supersecret",
+    "a/b+c==9zz", "abcdefgh!1", "hjkl-9XyZ-22", "p@55w0rd",
 ]  # fmt: skip
 
 
@@ -102,6 +107,30 @@ def test_a_secret_inside_another_word_is_part_of_it(before: str, after: str, sec
     assert _secrets.mask_prose(f"{secret}{after} {secret} {before}{secret}") == f"{secret}{after} *** {before}{secret}"
 
 
+FORMS = {
+    "as it is": str,
+    "in a KeyError": repr,
+    "in JSON": json.dumps,
+    "in a URL": lambda secret: urllib.parse.quote(secret, safe=""),
+    "in Base64": lambda secret: base64.b64encode(secret.encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_secret_in_another_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors write it as Python, JSON and URLs do; one of the environment too, and beside a hundred others."""
+    for number in range(100):
+        _secrets.remember(f"a/b{number}'c\"d\\9!Q")
+    monkeypatch.setenv("DB_PASSWORD", "p/w'e\"f\\9:Z")
+    for secret in ("a/b7'c\"d\\9!Q", "p/w'e\"f\\9:Z"):
+        with capture_runs() as captured, pytest.raises(ValueError, match="at"), stage("f"):
+            raise ValueError(f"at {FORMS[form](secret)} now")
+        failure = captured.one("f").failure
+        assert failure is not None
+        assert failure.message.replace("'", "").replace('"', "") == "at *** now"
+        assert FORMS[form](secret) not in failure.message + failure.traceback
+
+
 def test_a_common_value_of_the_environment_stays_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """`POSTGRES_PASSWORD=postgres` takes nothing out of messages, and a likely secret of the environment is."""
     monkeypatch.setenv("POSTGRES_PASSWORD", "postgres")
@@ -118,7 +147,10 @@ def test_a_common_value_of_the_environment_stays_in_errors(monkeypatch: pytest.M
         "secret_santa_dataset",
         "secret_santa", "secret_sauce_ratio", "api_key_env", "api_keys_used", "keep_token",
         "pooling_token", "answer_token",
-        "secret_bits", "num_passwords", "credential_stuffing_dataset", "mdp_states", "private_key_size", "secretName",
+        "secret_version", "password_reset_url", "password_hash_rounds", "use_auth", "avg_pw", "ignore_token",
+        "page_token",
+        "tokens-per-second", "passengerClass", "pass_1", "secret_bits", "num_passwords",
+        "credential_stuffing_dataset", "mdp_states", "private_key_size", "secretName",
     ],
 )  # fmt: skip
 def test_a_name_that_only_looks_secret(name: str) -> None:
@@ -134,7 +166,9 @@ def test_a_name_that_only_looks_secret(name: str) -> None:
     "name",
     [
         "password", "db_password", "token", "secret", "pass", "pw", "db_pw", "mdp", "auth", "user_token",
-        "password_hash", "secret_id", "secret_message", "api_key_2", "client_secret",
+        "password_hash", "secret_id", "secret_message", "api_key_2", "client_secret", "kaggle_key", "AZURE_STORAGE_KEY",
+        "fernet_key", "tavilyKey", "langsmith-key", "db_pass_prod", "openai_key_2", "dsn_staging", "rootpw", "userpass",
+        "github_pat", "wifi_psk", "preshared_key", "app_key",
     ],
 )  # fmt: skip
 def test_a_text_under_the_name_of_a_secret_is_masked(name: str) -> None:

@@ -186,8 +186,13 @@ def _reveals(handler: Handler, value: Any) -> bool:
     return isinstance(handler, Pickled) and handler is not secret and holds_secret(value)
 
 
-def _keep_masked(run: Run, place: str, value: Any) -> str:
-    """Keep what can be told of a structure that holds a secret."""
+def _keep_masked(run: Run, place: str, value: Any) -> str | None:
+    """Keep what can be told of what holds a secret; of an object with one in an attribute that is nothing."""
+    if not has_content(value):
+        reason = f"{class_name(value)} holds a secret, which its pickle would tell; keep what you need of it instead"
+        report("artifact", f"trackdsl left out {place!r}: {reason}", key=place)
+        append_tags(run, {f"trackdsl.omitted.{place}": reason})
+        return None
     told_at = f"{place.removesuffix(PurePosixPath(place).suffix)}.json"
     reason = f"{class_name(value)} holds a secret; its other parts are in {told_at}"
     append_tags(run, {f"trackdsl.omitted.{place}": reason})

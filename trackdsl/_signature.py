@@ -14,7 +14,7 @@ from typing import Any
 from trackdsl import markers
 from trackdsl._events import Scalar
 from trackdsl._flatten import Flat
-from trackdsl._secrets import MASK, is_secret, is_secret_name, mask_text
+from trackdsl._secrets import MASK, is_secret, is_secret_name, mask_items, mask_text
 from trackdsl._secrets import _names as secret_names
 from trackdsl._suggest import Suggestion, suggestion_for
 from trackdsl.errors import OptionError
@@ -90,7 +90,7 @@ class CallPlan:
                 kwargs = {f"{self._extra}.{k}" if k in self._positional_only else k: v for k, v in kwargs.items()}
             bound.update(kwargs)
         if self._rest is not None:
-            for index, value in enumerate(args[len(self._positional) :]):
+            for index, value in enumerate(mask_items(args[len(self._positional) :])):
                 place = f"{self._rest}.{index}"
                 while place in bound:  # A keyword may have any text for its name.
                     place += "#2"
@@ -198,7 +198,7 @@ class CallPlan:
 
     def _misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         first = 0 if self._leading is None else 1
-        return {**{f"{_UNNAMED}.{index}": value for index, value in enumerate(args[first:])}, **kwargs}
+        return {**{f"{_UNNAMED}.{index}": value for index, value in enumerate(mask_items(args[first:]))}, **kwargs}
 
     def _misfit_params(self, out: dict[str, Scalar], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat:
         flat = Flat(out)

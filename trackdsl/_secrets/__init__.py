@@ -8,6 +8,7 @@ so that they are taken out of whatever else the same process records.
 
 from trackdsl._secrets._clean import names as clean_names
 from trackdsl._secrets._items import mask_entry, mask_items
+from trackdsl._secrets._likely import is_likely
 from trackdsl._secrets._masking import mask_name, mask_prose, mask_text
 from trackdsl._secrets._memory import remember
 from trackdsl._secrets._names import choose_names, is_secret, is_secret_name
@@ -17,6 +18,7 @@ __all__ = [
     "MASK",
     "choose_names",
     "clean_names",
+    "is_likely",
     "is_secret",
     "is_secret_name",
     "mask_entry",

@@ -20,12 +20,18 @@ _SHORTEST_CODE = 5
 _SHORTEST_PHRASE = 12
 #: In fewer letters nobody can tell a word from letters at random.
 _SHORTEST_MADE_UP = 8
-#: A text of so many characters, of so many classes (small and large letters, digits, signs), occurs nowhere by chance.
-_UNMISTAKABLE = ((10, 3), (16, 2))
+#: A text with a digit, of so many characters and classes (small and large letters, digits, signs), occurs nowhere by
+#: chance.
+_UNMISTAKABLE = ((16, 3), (24, 2))
+#: What a made-up password says of itself: `super-secret`, `MyPassw0rd`.
+_TELLING = re.compile(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
+_SHORTEST_TELLING = 9
+#: A name in code, such as `RandomForestClassifier`, has parts of so many letters on average.
+_LONG_PARTS = 4
 
 _UNIT = r"(?:%|[kmgtp]i?b?|[num]?s|ms|min|h|d|px|[kmg]?hz)?"
 _NUMBER = re.compile(
-    rf"[+\-]?(?:\d[\d_,.]*(?:e[+\-]?\d+)?|\.\d+|0[xob][\da-f_]{{1,16}}|inf(?:inity)?|nan){_UNIT}",
+    rf"[+\-]?(?:\d[\d_,.]*(?:e[+\-]?\d+)?|\.\d+|\d+(?:x\d+)+[a-z]?|0[xob][\da-f_]{{1,16}}|inf(?:inity)?|nan){_UNIT}",
     re.IGNORECASE,
 )
 _DATE = re.compile(
@@ -34,7 +40,10 @@ _DATE = re.compile(
 )
 _DAY = re.compile(r"(?:19|20)\d{6}")
 #: Case divides words, and only behind letters: `MyModel` and `gpt4oMini` are two words, `Aa0aBb` is none.
-_BETWEEN_PARTS = re.compile(r"[\s\-_./\\:,]+|(?:(?<=[a-z])(?<!\d[a-z])|(?<=[a-z]{3}\d[a-z]))(?=[A-Z][a-z])")
+_BETWEEN_PARTS = re.compile(
+    r"[\s\-_./\\:,]+|(?:(?<=[a-z])(?<!\d[a-z])|(?<=[a-z]{3}\d[a-z]))(?=[A-Z][a-z])"
+    r"|(?<=[A-Z])(?=[A-Z][a-z]{3})"
+)
 #: A common word with a number, such as `resnet50`, `gpt4o` or `test_123`.
 _WITH_NUMBER = re.compile(r"([a-z]+)\d{1,4}[a-z]?", re.IGNORECASE)
 
@@ -52,10 +61,12 @@ def is_likely(text: str) -> bool:
     if len(text) < _SHORTEST or _NUMBER.fullmatch(text) or _DATE.fullmatch(text):
         return False
     parts = [part for part in _BETWEEN_PARTS.split(text) if part]
+    if len(text) >= _SHORTEST_TELLING and "/" not in text and _TELLING.search(text):
+        return True
     if all(map(_is_common, parts)):
         return False
     if len(text) >= _LONGEST_WORD:
-        return not (text[0] in "/~." and all(map(_is_plain, parts)))
+        return not ((text[0] in "/~." or _is_name_in_code(text, parts)) and all(map(_is_plain, parts)))
     phrase = len(text) >= _SHORTEST_PHRASE and any(map(str.isspace, text))
     return phrase or not all(map(_is_plain, parts))
 
@@ -65,7 +76,12 @@ def is_unmistakable(text: str) -> bool:
     classes = sum(
         any(map(is_one, text)) for is_one in (str.islower, str.isupper, str.isdigit, lambda sign: not sign.isalnum())
     )
-    return any(len(text) >= length and classes >= least for length, least in _UNMISTAKABLE)
+    long = any(len(text) >= length and classes >= least for length, least in _UNMISTAKABLE)
+    return long and any(map(str.isdigit, text))
+
+
+def _is_name_in_code(text: str, parts: list[str]) -> bool:
+    return text.isidentifier() and len(parts) > 1 and sum(map(len, parts)) >= _LONG_PARTS * len(parts)
 
 
 def _is_common(part: str) -> bool:

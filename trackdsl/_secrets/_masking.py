@@ -7,7 +7,7 @@ import os
 from trackdsl import errors
 from trackdsl._secrets import _clean
 from trackdsl._secrets._likely import is_likely
-from trackdsl._secrets._memory import LONG, SHORT, longest_first, remembered, without, without_remembered
+from trackdsl._secrets._memory import LONG, SHORT, forms_of, longest_first, remembered, without, without_remembered
 from trackdsl._secrets._names import is_secret_name, may_name_a_secret
 from trackdsl._secrets._shapes import without_shapes
 
@@ -104,7 +104,7 @@ def mask_name(name: str) -> str:
 
 
 def mask_prose(text: str) -> str:
-    """Mask secrets in messages: the same, those of the environment, and whatever secret names are given.
+    """Mask secrets in messages: the same, those of the environment, other forms of both, and whatever secret names say.
 
     >>> mask_prose("login(password=hunter)")
     'login(password=***)'
@@ -115,7 +115,8 @@ def mask_prose(text: str) -> str:
         for name, value in os.environ.items()
         if len(value) >= LONG and is_secret_name(name) and name not in _PLACES and is_likely(value)
     }
-    return without(text, longest_first(found | remembered.within(text, SHORT)))
+    found |= {form for value in found for form in forms_of(value) if form in text}
+    return without(text, longest_first(found | remembered.within(text, SHORT) | remembered.forms_within(text)))
 
 
 errors.mask = mask_prose

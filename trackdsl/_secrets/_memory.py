@@ -7,7 +7,9 @@ is masked under its name and nowhere else. Names of runs, metrics and files are 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from trackdsl import errors
 from trackdsl._secrets import _clean
@@ -26,12 +28,13 @@ _FEW = 30
 class _Remembered:
     """Secret values, to be taken out of texts. Looking for thousands takes hardly longer than for a few."""
 
-    __slots__ = ("_all", "_starts")
+    __slots__ = ("_all", "_forms", "_starts")
 
     def __init__(self) -> None:
         self._all: set[str] = set()
-        #: The first characters of all, as many as the shortest has, and what begins so.
-        self._starts: dict[str, tuple[str, ...]] = {}
+        #: The first characters of all, as many as the shortest has, and what begins so; the same for their other forms.
+        self._starts: dict[str, list[str]] = {}
+        self._forms: dict[str, list[str]] = {}
 
     def add(self, text: str) -> None:
         """Add one."""
@@ -46,7 +49,9 @@ class _Remembered:
             )
             return
         self._all.add(text)
-        self._starts[text[:SHORT]] = (*self._starts.get(text[:SHORT], ()), text)
+        self._starts.setdefault(text[:SHORT], []).append(text)
+        for form in forms_of(text):
+            self._forms.setdefault(form[:SHORT], []).append(form)
         if len(text) >= LONG and len(_long_remembered) <= _FEW:
             _long_remembered = longest_first([*_long_remembered, text])
         _clean.forget_texts()  # Last: what is found to be clean from here on does without this one.
@@ -56,17 +61,25 @@ class _Remembered:
         global _long_remembered
         self._all.clear()
         self._starts.clear()
+        self._forms.clear()
         _long_remembered = ()
 
     def within(self, text: str, shortest: int) -> set[str]:
         """Those of at least so many characters that are in a text."""
-        starts = self._starts
-        # Finding one is two hundred times quicker than making a key of every place, and more of them are not.
-        if len(starts) < min(200, len(text) // 2):
-            begun = {start for start in tuple(starts) if start in text}
-        else:
-            begun = {start for at in range(len(text)) if (start := text[at : at + SHORT]) in starts}
-        return {secret for start in begun for secret in starts[start] if len(secret) >= shortest and secret in text}
+        return _within(self._starts, text, shortest)
+
+    def forms_within(self, text: str) -> set[str]:
+        """Those that are in a text in another form, see `forms_of`."""
+        return _within(self._forms, text, SHORT)
+
+
+def _within(starts: dict[str, list[str]], text: str, shortest: int) -> set[str]:
+    # Finding one is two hundred times quicker than making a key of every place, and more of them are not.
+    if len(starts) < min(200, len(text) // 2):
+        begun = {start for start in tuple(starts) if start in text}
+    else:
+        begun = {start for at in range(len(text)) if (start := text[at : at + SHORT]) in starts}
+    return {secret for start in begun for secret in starts[start] if len(secret) >= shortest and secret in text}
 
 
 remembered = _Remembered()
@@ -77,6 +90,21 @@ _long_remembered: tuple[str, ...] = ()
 def longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
     """Secrets in this order, as a secret may be part of another."""
     return tuple(sorted(secrets, key=len, reverse=True))
+
+
+def forms_of(secret: str) -> tuple[str, ...]:
+    """How else a message may write a secret: as Python and JSON do inside of quotes, as part of a URL, in Base64.
+
+    >>> forms_of("p/w'1d23")
+    ('p%2Fw%271d23', 'cC93JzFkMjM=')
+    """
+    forms = (
+        repr(secret)[1:-1],
+        secret.replace("\\", r"\\").replace('"', r"\""),
+        quote(secret, safe="", errors="replace"),
+        b64encode(secret.encode("utf-8", "replace")).decode(),
+    )
+    return tuple(form for form in dict.fromkeys(forms) if form != secret)
 
 
 #: What stands before a word: no letter or digit, unless it is written as a number or belongs to an escape.

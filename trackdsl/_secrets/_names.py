@@ -47,20 +47,28 @@ _SECRET_NAMES = {
     r"|^(?:key|store)_?pass$"
     r"|(?:mots?_?de|palavras?)_?passe(?![a-z])"
     r"|(?:^|_)(?:db|database|sql|mysql|pg|postgres|redis|mongo|amqp|smtp|imap|mail|email|ftp|sftp|ssh|ldap|http|proxy"
-    r"|user|admin|root|login|auth)_pass$",
+    r"|user|admin|root|login|auth|wifi|vpn|zip|bind|service|my|the)_?pass$",
     # Beside `dw`, and as a layer, it is the pointwise part of a convolution.
-    "pw": r"pwd$|^pw$|(?:^|_)(?!(?:dw|conv\w{0,3}|kernel|n|num|use|has|is|with|expand|reduce|proj|project|linear|lin|bn"
-    r"|norm|act|relu|block|layer|depthwise|sep|groups?|stride|pad|padding|bias|ratio|in|out|first|last|mid)_pw$)[^_]+_pw$",
+    "pw": r"pwd$|^pw$|(?:^|_)(?:root|bind|admin|user|db|ldap|ssh)pw$"
+    r"|(?:^|_)(?!(?:dw|conv\w{0,3}|kernel|n|num|use|has|is|with|expand|reduce|proj|project|linear|lin|bn"
+    r"|norm|act|relu|block|layer|depthwise|sep|groups?|stride|pad|padding|bias|ratio|in|out|first|last|mid"
+    r"|avg|average|mean|median|max|min|sum|total|std|var|cv|peak)_pw$)[^_]+_pw$",
     "secret": r"secrets?(?!_(?:santas?|sauces?|agents?|gardens?|society|hitler|history|recipes?)(?![a-z]))(?![a-z])"
     r"|secret_?key|secret[oa]s?(?![a-z])",
     "key": r"(?:api|access|private|encryption)_?keys?(?![a-z])"
-    r"|(?:^|_)(?:decryption|signing|ssh|rsa|dsa|gpg|pgp|pem|account|subscription|license|master|service|shared|deploy"
-    r"|hmac|aes|tls|ssl|jwt|open_?ai|anthropic|azure|aws|gcp|google|gemini|cohere|mistral|groq|wandb|comet|neptune|hf"
-    r"|hugging_?face|github|gitlab|slack|stripe|twilio|sendgrid|pinecone|databricks)_?keys?$",
+    r"|(?:^|_)(?:decryption|signing|ssh|rsa|dsa|gpg|pgp|pem|account|subscription|license|master|service|(?:pre_?)?shared|deploy"
+    r"|hmac|aes|tls|ssl|jwt|fernet|kaggle|app|application|open_?ai|anthropic|azure(?:_[a-z]{1,12})?|aws|gcp|google|gemini|cohere"
+    r"|mistral|groq|deep_?seek|xai|perplexity|together(?:_?ai)?|fireworks|openrouter|nvidia|ngc|voyage|jina|serper|serpapi"
+    r"|tavily|lang(?:smith|chain|fuse)|qdrant|weaviate|elastic|eleven_?labs|deepgram|assembly_?ai|mailgun|datadog|sentry"
+    r"|wandb|comet|neptune|clearml|hf|hugging_?face|github|gitlab|slack|stripe|twilio|sendgrid|pinecone|databricks)_?keys?$",
     "token": r"auth_?tokens?(?![a-z])|(?:^|_)(?:access|refresh|api|bearer|id|session|security|oauth2?|csrf|xsrf|sas"
     r"|jwt|personal|hf|hugging_?face|github|gitlab|slack|bot|deploy|webhook)_?tokens?(?![a-z])",
+    "pat": r"(?:^|_)(?:github|gitlab|azure|devops|ado|databricks|personal)_pat$",
+    "psk": r"(?:^|_)(?:wifi|wpa2?)_?psk$",
+    "signature": r"(?:^|_)shared_access_signature$",
     "cred": r"credentials?(?![a-z])|(?:^|_)creds?(?![a-z])",
-    "auth": r"(?:^|_)auth(?:_?(?:header|key|code))?$|authorization(?:_header)?$|auth_?tokens?(?![a-z])",
+    "auth": r"(?:^|_)(?<!use_)(?<!is_)(?<!has_)(?<!no_)auth(?:_?(?:header|key|code))?$"
+    r"|authorization(?:_header)?$|auth_?tokens?(?![a-z])",
     "bearer": r"(?:^|_)bearer(?:_auth)?$",
     "conn": r"conn(?:ection)?_?str(?:ing)?s?(?![a-z])",
     "dsn": r"(?:^|_)dsns?$",
@@ -133,7 +141,8 @@ _HARMLESS = re.compile(
     r"|boundary|newline|space|whitespace|oov|fim|go|decode|decoder|encoder|memory|latent|patch|frame|segment|noise|cond"
     r"|keep|kept|drop|dropped|prune|pruned|merge|merged|label|answer|question|global|local|pool|pooling|pooled|summary"
     r"|reward|action|state|goal|step|entity|relation|head|tail|random|dummy|unused|reserved|sentence|document|passage|title"
-    r"|context|yes|no|true|false|single|multi|one|zero|top|best|time|type|null|empty|common|rare|known|seen|unseen"
+    r"|context|yes|no|true|false|single|multi|one|zero|top|best|time|type|null|empty|common|rare|known|seen|unseen|ignored?"
+    r"|curr|inner|outer|opening|closing|page|pagination|continuation|quote|source|src|tgt"
 )
 #: The last word of a name that says something about a secret: how long it is, what deals with it, which file holds it,
 #: how a model learns from such.
@@ -143,10 +152,16 @@ _PROPERTY = re.compile(
     r"|helpers?|providers?|policy|policies|sharing|required|enabled|rates?|ratios?|probs?|weights?|loss|losses|dropout"
     r"|thresholds?|idx|index|indices|position|manager|paths?|files?|filename|dirs?|folders?|attempts?|tries|retries|guesses"
     r"|guesser|features?|bits|class|classes|labels?|task|tasks|corpus|corpora|vocab|vocabulary|charset|alphabet|regex|pattern"
-    r"|age|days|hours|minutes|seconds|expiry|names?|envs?|env_var|variable|used|usage|acc|accuracy|f1|auc|precision|recall"
+    r"|age|days|hours|minutes|seconds|expiry|expires_at|ttl|lifetime|rounds|iterations|algo|algorithm|versions?|urls?|uris?|endpoints?"
+    r"|arns?|names?|envs?|env_var|variable|used|usage|acc|accuracy|f1|auc|precision|recall"
     r"|error|errors|lr|epochs?|batch|hidden|units|layers?|heads?|blocks?|channels|experiments?|benchmarks?|optimizer"
     r"|scheduler|format|strategy|backend|detection|prediction|classification|estimation|generation|cracking|guessing)"
     r"(?:_?v?\d{1,3})?$|^(?:n|num|number_of)_[a-z_]*s$"
+)
+#: What tells several secrets of one name apart: `db_pass_prod`, `openai_key_2`. `pass_1` is a rate.
+_WHICH = re.compile(
+    r"(?:_(?:prod(?:uction)?|dev|staging|live|sandbox|backup|primary|secondary|b64|base64|plain(?:text)?|encrypted|encoded)"
+    r"|(?<!\Apass)(?<!\Apw)_?v?\d{1,3})+\Z"
 )
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.\s/:'\"()\[\],]+")
 #: The ends of names under which a number is a secret too. Under other names of secrets, such as `pass` and `secret`, it
@@ -243,6 +258,7 @@ def _words_of(name: str) -> str | None:
     name = fold(unescaped(name[-_MAX_NAME:]))
     small = name.lower()
     words = small if small == name and name.isidentifier() else _BOUNDARY.sub("_", name).lower().strip("_")
+    words = _WHICH.sub("", words)
     return words if _ROOTS.search(words) or _ROOTS.search(small) else None
 
 

@@ -22,6 +22,11 @@ _USER_AT_HOST = re.compile(
     r"|(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?:$|[\s'\",)\]:/])|localhost(?![\w.])|\d{1,3}(?:\.\d{1,3}){3}(?![\w.])))",
     re.IGNORECASE,
 )
+# Addresses that are secrets themselves: whoever knows them may write. Those of Telegram begin with a bot's token.
+_SECRET_ADDRESS = re.compile(
+    r"(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/\-]{10,}|(?<=/api/webhooks/)\d{5,}/[\w\-]{10,}"
+    r"|(?<=\.webhook\.office\.com/)[\w@/\-]{10,}|(?<=/bot)\d{6,}:[\w\-]{20,}"
+)
 # Parameters of a URL's query, and parts of a connection string.
 _PARAMETER = (
     r"(?P<name>[A-Za-z][\w\-. ]{0,40}) ?=(?![=>~])"
@@ -61,8 +66,11 @@ def masked_like(quote: str | None) -> str:
 
 def without_shapes(text: str) -> str:
     """A text without what has the shape of a secret; cheap where there is none."""
-    if ":/" in text and "@" in text:
-        text = _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
+    if ":/" in text:
+        if "@" in text:
+            text = _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
+        if "hook" in text or "/bot" in text:
+            text = _SECRET_ADDRESS.sub(MASK, text)
     if "@" in text and ":" in text:
         text = _USER_AT_HOST.sub(f"{MASK}@", text)
     if "=" in text:

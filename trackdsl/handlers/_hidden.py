@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import ItemsView, Iterable, Mapping
 from functools import partial
+from types import ModuleType
 from typing import Any
 
-from trackdsl._secrets import MASK, is_secret, mask_entry, mask_items, mask_text
+from trackdsl._secrets import MASK, is_likely, is_secret, mask_entry, mask_items, mask_text
 from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers.binary import masked
 from trackdsl.handlers.json import is_scalar
@@ -24,7 +25,7 @@ GROUPS = (set, frozenset, deque)
 def holds_secret(value: Any) -> bool:
     """Whether a part of a structure is a secret by its name, its type, its annotation, or its shape.
 
-    What is no structure is not looked into: an object's attributes are its own affair.
+    Of other objects the attributes count that have the name of a secret, and a text that is likely to be one.
 
     >>> holds_secret([{"user": "me", "password": "hunter2"}]), holds_secret([{"user": "me"}])
     (True, False)
@@ -63,11 +64,28 @@ def _parts(value: Any) -> Iterable[Any] | None:
         parts: Mapping[Any, Any] = handler.children(value) or {}
         if any(is_secret(str(key), part) for key, part in parts.items()) or mask_entry(parts) is not parts:
             return None
+        if handler.executes and not parts:
+            return _attributes(value)
     except Exception:  # The user's objects may raise whatever they are asked.
         return []
     if isinstance(handler, Structure) and any(_is_concealed(value, key, part) for key, part in parts.items()):
         return None
     return [*(key for key in parts if isinstance(key, (str, tuple))), *parts.values()]
+
+
+def _attributes(value: Any) -> list[Any] | None:
+    """The structures and objects among the attributes of an object; None where one is a secret, such as `self._token`.
+
+    Other texts in it are its own affair.
+    """
+    own = getattr(value, "__dict__", None)
+    if isinstance(value, (type, ModuleType)) or type(own) is not dict:
+        return []
+    for name, part in own.items():
+        text = part.decode("utf-8", "replace") if isinstance(part, _BYTES[:2]) else part
+        if isinstance(text, str) and is_secret(name.strip("_"), text) and is_likely(text):
+            return None
+    return [part for part in own.values() if not (is_scalar(part) or isinstance(part, _BYTES))]
 
 
 def _is_concealed(value: Any, name: Any, part: Any) -> bool:
