@@ -90,16 +90,15 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
 
 
 def test_what_is_written_out_by_hand_agrees_with_the_rows() -> None:
-    """The signature and help of `configure` and the table of the README say of each setting what its row says."""
+    """The signature and help of `configure` and the table of the guide say of each setting what its row says."""
     parameters = inspect.signature(trackdsl.configure).parameters
     documented = " ".join(inspect.getdoc(trackdsl.configure).split())  # type: ignore[union-attr]
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[1] / "notebooks/settings.md").read_text(encoding="utf-8")
     for setting in SETTINGS.values():
         assert setting.name in parameters
         assert f"{setting.name}: {setting.help}" in documented
         assert (
-            f"| `{setting.name}` | {', '.join(f'`{v}`' for v in setting.variables)} | {setting.default_help} |"
-            in readme
+            f"| `{setting.name}` | {', '.join(f'`{v}`' for v in setting.variables)} | {setting.default_help}" in guide
         )
 
 

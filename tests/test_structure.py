@@ -6,7 +6,6 @@ import ast
 import doctest
 import importlib
 import pkgutil
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -158,16 +157,6 @@ def test_everything_public_is_named_and_told() -> None:
     assert trackdsl.__all__ == sorted(trackdsl.__all__)
     for name in trackdsl.__all__:
         assert name == "__version__" or getattr(trackdsl, name).__doc__, name
-
-
-def test_the_example_of_the_readme(tmp_path: Path) -> None:
-    """The first program of the README runs as it stands, and prints what the README says."""
-    text = (ROOT / "README.md").read_text()
-    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert program is not None
-    (tmp_path / "pipeline.py").write_text(program[1])
-    done = subprocess.run([sys.executable, "pipeline.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])

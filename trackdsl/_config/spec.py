@@ -1,6 +1,6 @@
 """Every setting in one place: its name, type, default, variables and help.
 
-The `Settings` model, the checks, `trackdsl doctor`, the README's table and the settings that a context carries to other
+The `Settings` model, the checks, `trackdsl doctor`, the guide's table and the settings that a context carries to other
 processes are all made from these rows.
 """
 
@@ -34,7 +34,7 @@ class Row:
     Attributes:
         default: the value where nothing sets one.
         help: one sentence for `configure` and `Settings`.
-        default_help: the default as the README's table shows it; by default, its value.
+        default_help: the default as the guide's table shows it; by default, its value.
         also: environment variables that count after `TRACKDSL_<NAME>`, in this order.
         check: by default, the one of the setting's type.
         travels: whether a context carries what `configure` set to other processes.
@@ -214,7 +214,7 @@ class Rows:
             "children",
             "what processes that a launcher starts together record, such as those of torchrun, SLURM or MPI: "
             "`children` of one root run, `main` the first of them alone, `separate` each for itself.",
-            default_help="`children`; `main` or `separate`, see above",
+            default_help="`children`",
         ),
     ]
     show_url: Annotated[
@@ -239,7 +239,7 @@ class Setting:
         variables: its environment variables, the one that counts first in front.
         check: turns a given value into one of its type.
         help: one sentence.
-        default_help: the default in words, for the README's table.
+        default_help: the default in words, for the guide's table.
         travels: whether a context carries what `configure` set to other processes.
     """
 
