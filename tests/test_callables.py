@@ -7,7 +7,6 @@ import functools
 import json
 import math
 import operator
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -170,10 +169,9 @@ def test_lambdas_are_told_by_their_source() -> None:
     texts = [recorded(value).params["x"] for value in many]
     assert len(set(texts)) == len(many)
     assert all(text.startswith(f"{__name__}.test_lambdas_are_told_by_their_source.<locals>.") for text in texts)
-    if sys.version_info >= (3, 11):
-        assert [text.partition("<lambda> ")[2] for text in texts] == [
-            "(lambda x: x + 1)", "(lambda x: x - 1)", "(lambda x: x**k) [k=2]", "(lambda x: x**k) [k=3]",
-            "(lambda x, k=2: x * k) [k=2]",
+    assert [text.partition("<lambda> ")[2] for text in texts] == [
+        "(lambda x: x + 1)", "(lambda x: x - 1)", "(lambda x: x**k) [k=2]", "(lambda x: x**k) [k=3]",
+        "(lambda x, k=2: x * k) [k=2]",
         ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class Level(enum.IntEnum):
     LOW = 3
 
 
-class Mode(str, enum.Enum):
+class Mode(str, enum.Enum):  # noqa: UP042 - the older way to write it
     FAST = "fast"
 
 
@@ -131,7 +131,7 @@ CONTENT: dict[str, tuple[Any, Any]] = {
     "range": (range(3), [0, 1, 2]),
     "endless range": (range(10**12), "range(0, 1000000000000)"),
     "moments": (
-        [datetime.datetime(2024, 1, 2, 3, tzinfo=datetime.timezone.utc), datetime.date(2024, 1, 2), datetime.time(1)],
+        [datetime.datetime(2024, 1, 2, 3, tzinfo=datetime.UTC), datetime.date(2024, 1, 2), datetime.time(1)],
         ["2024-01-02T03:00:00+00:00", "2024-01-02", "01:00:00"],
     ),
     "durations": (

@@ -252,7 +252,7 @@ def test_a_name_that_is_defined_later_counts_from_then_on(monkeypatch: pytest.Mo
 
 
 def test_default_none_hides_as_well() -> None:
-    """`Annotated[...] = None`, which Python 3.10 reads as optional, hides and ignores."""
+    """`Annotated[...] = None`, hides and ignores as well."""
 
     @stage
     def f(key: Annotated[str, Secret] = None, big: Annotated[list, Ignore] = None) -> None: ...  # noqa: RUF013

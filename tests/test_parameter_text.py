@@ -35,7 +35,7 @@ class Color(enum.Enum):
     BLUE = 2
 
 
-class Mode(str, enum.Enum):
+class Mode(str, enum.Enum):  # noqa: UP042 - the older way to write it
     FAST = "fast"
 
 
@@ -59,10 +59,8 @@ class Bits(enum.IntFlag):
 
 MEMBERS: list[tuple[enum.Enum, Any]] = [
     (Color.RED, "Color.RED"), (Color.BLUE, "Color.BLUE"), (Mode.FAST, "fast"), (Level.LOW, 1), (Rate.HALF, 0.5),
-    (Access.READ, "Access.READ"), (Bits.A | Bits.B, 3),
+    (Access.READ, "Access.READ"), (Bits.A | Bits.B, 3), (enum.StrEnum("Word", "ONE").ONE, "one"),
 ]  # fmt: skip
-if sys.version_info >= (3, 11):
-    MEMBERS.append((enum.StrEnum("Word", "ONE").ONE, "one"))  # type: ignore[attr-defined]
 
 
 def text_of(value: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ CONDITIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"parent": None}, ["run-0", "run-1", "run-2", "run-3"]),
     ({"duration__ge": 0}, ["run-0", "run-1", "run-2", "run-3"]),
     ({"start__lt": "2020-01-01"}, []),
-    ({"start__gt": datetime(2020, 1, 1, tzinfo=timezone.utc)}, ["run-0", "run-1", "run-2", "run-3"]),
+    ({"start__gt": datetime(2020, 1, 1, tzinfo=UTC)}, ["run-0", "run-1", "run-2", "run-3"]),
     ({"where": "metrics.accuracy > 0.6", "model": "rf"}, ["run-1"]),
     ({"where": "params.`only here` = 'yes'"}, ["run-3"]),
 ]

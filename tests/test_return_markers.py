@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any, NamedTuple, Optional
+from typing import Annotated, Any, NamedTuple, NotRequired, Optional
 
 import attrs
 import pandas as pd
 import pydantic
 import pytest
 from sklearn.linear_model import LinearRegression
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 import trackdsl
 from tests.conftest import client, deliver, last_run

@@ -583,7 +583,6 @@ def test_warnings_and_logs_point_at_the_caller(word: Word) -> None:
     ]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="logging counts every frame before Python 3.11")
 def test_logs_point_at_the_caller(word: Word, caplog: pytest.LogCaptureFixture) -> None:
     """`logging` with `stacklevel=2` in a decorated function tells the file and function of whoever has called it."""
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 from urllib.parse import unquote_plus, urlsplit
 
 import msgspec
@@ -50,9 +50,9 @@ class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
     journal: str = ""
     #: What the ids of the processes begin with that the run's own belongs to; see `Origin.within`.
     within: tuple[str, ...] = ()
-    experiment: Optional[str] = None  # noqa: UP045
+    experiment: str | None = None
     step: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)] = 0
-    mlflow: Optional[tuple[str, str]] = None  # noqa: UP045
+    mlflow: tuple[str, str] | None = None
     settings: Chosen = Chosen()
 
 

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Union, cast
+from typing import cast
 
 import msgspec
 
@@ -22,7 +22,7 @@ SCHEMA = 3
 #: The tag that tells MLflow's id of the experiment of a root run, where it names no experiment.
 EXPERIMENT_ID = "trackdsl.experiment_id"
 
-Scalar = Union[None, bool, int, float, str]
+Scalar = bool | int | float | str | None
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True):
@@ -40,7 +40,7 @@ class Rank(msgspec.Struct, array_like=True, frozen=True):
     root: str
     rank: int
     size: int
-    local_rank: Union[int, None]
+    local_rank: int | None
     node: str
     launch: str
     attempt: int
@@ -55,8 +55,8 @@ class Open(Event, frozen=True, tag=1):
     """
 
     run: bytes
-    parent: Union[bytes, None]
-    experiment: Union[str, None]
+    parent: bytes | None
+    experiment: str | None
     name: str
     word: str
     path: str
@@ -64,8 +64,8 @@ class Open(Event, frozen=True, tag=1):
     time: int
     params: dict[str, Scalar]
     tags: dict[str, str]
-    site: Union[tuple[str, str, str], None]
-    rank: Union[Rank, None] = None
+    site: tuple[str, str, str] | None
+    rank: Rank | None = None
     goes_on: str = ""
 
 
@@ -132,7 +132,7 @@ class Close(Event, frozen=True, tag=7):
     run: bytes
     status: str
     time: int
-    failure: Union[Failure, None] = None
+    failure: Failure | None = None
     lost: int = 0
 
 
@@ -157,7 +157,7 @@ class Input(Event, frozen=True, tag=9):
     source: str
     schema: str
     profile: str
-    context: Union[str, None]
+    context: str | None
 
 
 class Model(Event, frozen=True, tag=10):
@@ -166,7 +166,7 @@ class Model(Event, frozen=True, tag=10):
     run: bytes
     name: str
     snapshot: str
-    registered_name: Union[str, None]
+    registered_name: str | None
     step: int
     time: int
     handler: str = ""
@@ -189,7 +189,7 @@ class LinkedMetrics(Metrics, frozen=True, tag=12):
     """
 
     model: str = ""
-    dataset: Union[tuple[str, str], None] = None
+    dataset: tuple[str, str] | None = None
 
 
 class ModelInput(Event, frozen=True, tag=13):
@@ -208,9 +208,22 @@ class ModelOutput(Event, frozen=True, tag=14):
     step: int
 
 
-AnyEvent = Union[
-    Open, Params, Metric, Metrics, Tags, File, Close, Adopt, Input, Model, Table, LinkedMetrics, ModelInput, ModelOutput
-]
+AnyEvent = (
+    Open
+    | Params
+    | Metric
+    | Metrics
+    | Tags
+    | File
+    | Close
+    | Adopt
+    | Input
+    | Model
+    | Table
+    | LinkedMetrics
+    | ModelInput
+    | ModelOutput
+)
 #: Begins the name of a model that was recorded by trackdsl, before its key.
 KEY = "key:"
 

@@ -1,4 +1,4 @@
-"""Python 3.10 and 3.11 only: lets the garbage collector end runs without crashing the interpreter.
+"""Python 3.11 only: lets the garbage collector end runs without crashing the interpreter.
 
 There the collector may start in the middle of `ContextVar.set`. A generator that it closes, or a `__del__`, that sets a
 context variable itself, as every end of a run does, frees what the interrupted call goes on to read

@@ -11,7 +11,6 @@ import itertools
 import os
 import sys
 import threading
-from inspect import CO_GENERATOR
 from types import CodeType, FrameType
 
 #: How many wrappers there are at least on a stack for which the limit is raised, and at most between two looks at it.
@@ -22,8 +21,6 @@ _SLACK = 64
 _WRAPPERS = os.path.join(os.path.dirname(sys._getframe().f_code.co_filename), "_shapes_like_importlib_bootstrap.py")
 #: What cloudpickle, from 3.1.2 on, gives as the file of all functions that travel by value.
 _BY_VALUE = "<dynamic-code>"
-#: Python 3.10 counts the call of `next` too, by which a generator's wrapper goes on.
-_NEXT_COUNTS = sys.version_info < (3, 11)
 
 #: False at every 16th question: when to look at the stack where no scope tells how deep it is.
 shallow = itertools.cycle([True] * (EVERY - 1) + [False]).__next__
@@ -114,7 +111,7 @@ def _count() -> int:
     count = 0
     while frame is not None:
         if _is_wrapper(frame.f_code):
-            count += 2 if _NEXT_COUNTS and frame.f_code.co_flags & CO_GENERATOR else 1
+            count += 1
         frame = frame.f_back
     return count
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -67,11 +66,8 @@ def _table_above(folder: str, check: Check) -> ProjectTable:
 
 
 def _parsed(path: str, content: bytes, check: Check) -> ProjectTable:
+    import tomllib  # It takes a while, and most projects do not configure trackdsl there.
 
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
         table = tomllib.loads(content.decode("utf-8")).get("tool", {}).get("trackdsl", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:

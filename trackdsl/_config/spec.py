@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from trackdsl._suggest import suggestion_for
 from trackdsl._uris import mistake, shown
@@ -151,7 +151,7 @@ class Rows:
         ),
     ]
     spool: Annotated[
-        Union[Path, None],
+        Path | None,
         Row(
             None,
             "the folder of what is not delivered yet; None for the one in the user's state folder.",
@@ -198,7 +198,7 @@ class Rows:
         ),
     ]
     system_metrics: Annotated[
-        Union[bool, float],
+        bool | float,
         Row(
             0.0,
             "sample processor, memory, disk, network and graphics cards while root runs are open: `True`, or how "
@@ -218,7 +218,7 @@ class Rows:
         ),
     ]
     show_url: Annotated[
-        Union[bool, None],
+        bool | None,
         Row(
             None,
             "write the address of the program's first root run to its errors, once the run is at MLflow; by default "

@@ -7,7 +7,6 @@ are written out, and not code that says where a value comes from.
 from __future__ import annotations
 
 import re
-import sys
 
 from trackdsl._secrets._configuration import Given, Lines
 from trackdsl._secrets._literals import holds_literals, is_literal, may_be_type, may_hold_literals
@@ -19,12 +18,8 @@ from trackdsl._secrets._values import Value, end_of_quoted, value_at
 _ESCAPE = r"\\{1,16}u[0-9A-Fa-f]{4}|(?:\\{1,16}x|%)[89A-Fa-f][0-9A-Fa-f]"
 _FIRST_LETTER = rf"(?:[^\W\d]|{_ESCAPE})"
 _LETTER = rf"(?:[\w\-{MARKS}]|{_ESCAPE})"
-# The name is taken whole or not at all: trying all its beginnings takes longer. Python 3.10 knows a lookahead alone.
-_WHOLE = (
-    rf"({_FIRST_LETTER}{_LETTER}{{0,80}}+)"
-    if sys.version_info >= (3, 11)
-    else rf"(?=({_FIRST_LETTER}{_LETTER}{{0,80}}))\1"
-)
+# The name is taken whole or not at all: trying all its beginnings takes longer.
+_WHOLE = rf"({_FIRST_LETTER}{_LETTER}{{0,80}}+)"
 _NAMED = re.compile(
     rf"(?:(?<![\w\-])|(?<=%[0-9A-F]{{2}}))-{{0,2}}{_WHOLE}(\\*['\"])?(?:\]|(?<=['\"])\)|%5D)?[ \t]{{0,8}}"
     r"(:=|=>|={1,3}|:(?!:)|[\uff1a\uff1d]|%3[AD])[ \t]{0,8}(?=\S|\r?\n(?:[ \t]|- ))"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +237,6 @@ def _iso(nanoseconds: int | None) -> str | None:
     if nanoseconds is None:
         return None
     try:
-        return datetime.fromtimestamp(nanoseconds / 1e9, timezone.utc).isoformat(timespec="seconds")
+        return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError):  # From a damaged file.
         return None

@@ -10,7 +10,6 @@ import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Union
 
 import msgspec
 
@@ -28,7 +27,7 @@ from trackdsl.journal._snapshots import UnsafeSnapshot, remove_snapshot, taken
 
 _PAUSE = 5.0
 
-Stored = Union[events.File, events.Model]
+Stored = events.File | events.Model
 
 
 class _Waiting(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,7 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
         described = MlflowModel(
             artifact_path=model.artifact_location,
             run_id=run_id,
-            utc_time_created=datetime.fromtimestamp(event.time / 1e9, timezone.utc).replace(tzinfo=None),
+            utc_time_created=datetime.fromtimestamp(event.time / 1e9, UTC).replace(tzinfo=None),
             model_uuid=model.model_id,
             metadata=_told_of(folder).get("metadata"),
             model_id=model.model_id,

@@ -62,10 +62,10 @@ class _Unknown:
         return _Unknown(self._trackdsl_name)
 
     def __or__(self, other: Any) -> Any:
-        return Union[self, other]
+        return Union[self, other]  # noqa: UP007 - neither side may be a type
 
     def __ror__(self, other: Any) -> Any:
-        return Union[other, self]
+        return Union[other, self]  # noqa: UP007
 
 
 class _Unread:
@@ -447,9 +447,8 @@ def _is_listing(origin: Any) -> bool:
 
 
 def _is_typed_dict(kind: Any) -> bool:
-    # Python 3.10 takes `list[int]` for a type.
-    is_class = isinstance(kind, type) and get_origin(kind) is None
-    return is_class and issubclass(kind, dict) and hasattr(kind, "__required_keys__") and hasattr(kind, "__total__")
+    is_dict = isinstance(kind, type) and issubclass(kind, dict)
+    return is_dict and hasattr(kind, "__required_keys__") and hasattr(kind, "__total__")
 
 
 def decorating_frame() -> types.FrameType | None:

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trackdsl.errors import OptionError, report, told
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trackdsl.handlers._dataset import DatasetProfile
     from trackdsl.handlers._flavor import Flavor
 
-Scalar = Union[None, bool, int, float, str]
+Scalar = bool | int | float | str | None
 
 #: The answer of `Handler.content` for what only a file of its own can hold.
 APART: Any = object()

@@ -160,9 +160,7 @@ def _captured(value: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 def _source(code: types.CodeType) -> str:
     """The source of a lambda where it is on one line, else that line; the code tells those of one line apart."""
-    text = None
-    if sys.version_info >= (3, 11):
-        text = _segment(code)
+    text = _segment(code)
     if text is None:
         constants = [constant for constant in code.co_consts if is_plain(constant)]
         return f"line {code.co_firstlineno}, digest {digest_of([code.co_code.hex(), code.co_names, constants])}"

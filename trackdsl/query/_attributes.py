@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from typing import Any
 
 from trackdsl._suggest import suggestion_for
@@ -94,4 +94,4 @@ def _milliseconds(value: Any) -> float:
         raise QueryError(
             f"start is a time: give a datetime, or text such as 2026-01-31, not {value!r}.", argument="start"
         )
-    return (value if value.tzinfo is not None else value.replace(tzinfo=timezone.utc)).timestamp() * 1000
+    return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).timestamp() * 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import unicodedata
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 #: Marks that change nothing but how what is beside them is drawn: a joiner makes one emoji of several.
 _HARMLESS = "\u200d\u200c"
@@ -74,7 +74,7 @@ def moment(milliseconds: int | None) -> str | None:
     if milliseconds is None:
         return None
     try:
-        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
     except (OverflowError, ValueError, OSError):
         return None
 

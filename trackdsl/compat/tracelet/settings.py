@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import Any
 
 from pydantic_settings import SettingsConfigDict
 
@@ -28,10 +28,10 @@ class TraceletSettings(CheckedSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRACELET_")
 
-    project: Optional[str] = None  # noqa: UP045 - pydantic reads it at run time
-    backend: Union[str, list[str]] = "mlflow"
-    mlflow_tracking_uri: Optional[str] = None  # noqa: UP045
-    mlflow_experiment_name: Optional[str] = None  # noqa: UP045
+    project: str | None = None
+    backend: str | list[str] = "mlflow"
+    mlflow_tracking_uri: str | None = None
+    mlflow_experiment_name: str | None = None
 
     def session(self) -> dict[str, Any]:
         """What `start_logging` is told."""
