@@ -692,24 +692,57 @@ def test_another_run_inside_a_run(sqlite_store: str) -> None:
     assert "mlflow.parentRunId" not in run_named("first").data.tags
 
 
-def test_ranks_of_a_run_that_is_named(start: StartProgram, sqlite_store: str) -> None:
-    """Of the ranks of a launch none has the run for itself that all of them name: their runs are its children."""
+_RANK = """
+    import os, sys
+    from trackdsl import experiment, log_metric
+    with experiment("e", run_id=sys.argv[1] if len(sys.argv) > 1 else None, ranks=os.environ["RANKS"]):
+        log_metric("rank", int(os.environ["RANK"]))
+"""
+_LAUNCH = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "x"}
+
+
+@pytest.mark.parametrize("ranks", ["children", "separate"])
+def test_ranks_of_a_run_that_is_named(start: StartProgram, sqlite_store: str, ranks: str) -> None:
+    """Ranks that are all to go on with one run are its children; where each has its own, it is that of the first."""
     with experiment(run_name="train") as run:
         pass
     deliver()
-    source = f"""
-        from trackdsl import experiment, log_metric
-        import os
-        with experiment("e", run_id={run.id!r}):
-            log_metric("rank", int(os.environ["RANK"]))
-    """
-    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "x"}
-    for program in [start(source, RANK=str(rank), **launch) for rank in (0, 1)]:
+    (before,) = all_runs()
+    # As the argument of all of them in the first case, as a variable that all inherit in the second.
+    named = {"MLFLOW_RUN_ID": before.info.run_id} if ranks == "separate" else {}
+    arguments = [run.id] if ranks == "children" else []
+    for program in [
+        start(_RANK, *arguments, RANK=str(rank), RANKS=ranks, **named, **_LAUNCH) for rank in (0, 1)
+    ]:  # fmt: skip
         code, _, err = program.finish()
         assert code == 0, err
     deliver()
     train = run_named("train")
-    assert (train.info.status, train.data.metrics) == ("FINISHED", {})
     others = [each for each in all_runs() if each.info.run_id != train.info.run_id]
-    assert sorted(each.data.metrics["rank"] for each in others) == [0.0, 1.0]
-    assert {each.data.tags["mlflow.parentRunId"] for each in others} == {train.info.run_id}
+    assert {each.info.status for each in [train, *others]} == {"FINISHED"}
+    if ranks == "children":
+        assert train.data.metrics == {}
+        assert sorted(each.data.metrics["rank"] for each in others) == [0.0, 1.0]
+        assert {each.data.tags["mlflow.parentRunId"] for each in others} == {train.info.run_id}
+    else:
+        (other,) = others
+        assert (train.data.metrics, other.data.metrics) == ({"rank": 0.0}, {"rank": 1.0})
+        assert "mlflow.parentRunId" not in other.data.tags
+
+
+def test_separate_ranks_that_name_their_runs(start: StartProgram, sqlite_store: str) -> None:
+    """Separate ranks of which each names a run of its own go on with those."""
+    ids = []
+    for rank in range(2):
+        with experiment(run_name=f"train-{rank}") as run:
+            ids.append(run.id)
+    deliver()
+    for rank, program in enumerate(
+        start(_RANK, ids[rank], RANK=str(rank), RANKS="separate", **_LAUNCH) for rank in (0, 1)
+    ):
+        code, _, err = program.finish()
+        assert code == 0, (rank, err)
+    deliver()
+    assert {run.info.run_name: run.data.metrics for run in all_runs()} == {
+        "train-0": {"rank": 0.0}, "train-1": {"rank": 1.0},
+    }  # fmt: skip

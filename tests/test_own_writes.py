@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
 import threading
@@ -142,6 +144,71 @@ def test_models(here: str) -> None:  # noqa: F811
     assert mlflow.register_model(f"runs:/{id_}/third", "lines").version in (2, "2")
 
 
+def test_writes_after_ours(here: str) -> None:  # noqa: F811
+    """Of two values the later one stands, ours or plain MLflow's; so does the later end, by a client or a run again."""
+    client = mlflow.MlflowClient()
+
+    def record() -> str:
+        with pytest.raises(ValueError, match="bad"), experiment("x") as run:
+            id_ = run.run_id
+            run.set_tag("t", "ours")
+            run.log_param("p", "ours")
+            run.log_text("ours", "a.txt")
+            raise ValueError("bad")
+        return id_
+
+    def write(write_param: Callable[..., Any], set_tag: Callable[..., Any], log_text: Callable[..., Any]) -> None:
+        with contextlib.suppress(mlflow.MlflowException):
+            write_param("p", "theirs")
+        set_tag("t", "theirs")
+        log_text("theirs", "a.txt")
+
+    def again(id_: str) -> None:
+        with mlflow.start_run(run_id=id_):
+            write(mlflow.log_param, mlflow.set_tag, mlflow.log_text)
+
+    def by_client(id_: str) -> None:
+        write(*(functools.partial(method, id_) for method in (client.log_param, client.set_tag, client.log_text)))
+        client.set_terminated(id_)
+
+    for later in (again, by_client):
+        id_ = record()
+        mlflow.set_experiment("x")
+        later(id_)
+        assert flush(60)
+        found = mlflow.get_run(id_)
+        assert (found.data.tags["t"], found.data.params["p"], found.info.status) == ("theirs", "ours", "FINISHED"), (
+            later
+        )
+        assert mlflow.artifacts.load_text(f"runs:/{id_}/a.txt") == "theirs"
+    with experiment("x") as run:
+        run.set_tag("t", "ours")
+        mlflow.set_tag("t", "theirs")
+        id_ = run.run_id
+        run.set_tag("u", "ours")
+        mlflow.set_tags({"u": "theirs"})
+        run.set_tag("t", "ours again")
+    assert {name: mlflow.get_run(id_).data.tags[name] for name in "tu"} == {"t": "ours again", "u": "theirs"}
+    with experiment("new"):
+        pass
+    with pytest.raises(mlflow.MlflowException, match="already exists"):
+        mlflow.create_experiment("new")
+
+
+def test_beside_a_run_that_is_set_aside(here: str, told: list[str]) -> None:  # noqa: F811
+    """A run that cannot be delivered as things are keeps no read from waiting for all others."""
+    id_ = mlflow.create_experiment("gone")
+    mlflow.delete_experiment(id_)
+    with experiment("gone"):
+        pass
+    for number in range(3):
+        record(f"e{number}")
+        assert mlflow.get_experiment_by_name(f"e{number}") is not None
+    assert len([line for line in told if "plain MLflow may not find it" in line]) == 1
+    mlflow.MlflowClient()._tracking_client.restore_experiment(id_)
+    wait_until(lambda: flush(1), "the run that was set aside")
+
+
 def test_on_a_run_of_plain_mlflow(here: str) -> None:  # noqa: F811
     """What trackdsl logs to a run of the program's own is there for the next read, also where no scope was opened."""
     with mlflow.start_run() as active:
@@ -204,7 +271,6 @@ def test_who_does_not_wait(here: str, held: FileLock, waits: list[bool], tmp_pat
     record()
     other.search_experiments()
     mlflow.log_metric("m", 1)  # It looks up the models of the run.
-    mlflow.log_text("text", "a.txt")
     mlflow.set_experiment("theirs")
     mlflow.end_run()
     trackdsl.configure(mode="offline")

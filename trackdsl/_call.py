@@ -315,6 +315,8 @@ def _taken_up(options: Options, outer: Scope | None) -> tuple[str | Run | None, 
         return goes_on, None
     if goes_on is None and VARIABLE in os.environ:
         goes_on = take_run_id(options.tracking_uri)
+        if goes_on is not None and _ranks.leaves_run_to_first(options.ranks):
+            goes_on = None
     if goes_on is None or _ranks.records_nothing(options.ranks):
         return None, None
     # One run cannot be that of each rank.

@@ -143,6 +143,11 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Adopted
     return run
 
 
+def is_named(mlflow_run_id: str) -> bool:
+    """Whether this program records to a run that it knows by MLflow's id: plain MLflow's, or one that goes on."""
+    return mlflow_run_id in _adopted or mlflow_run_id in list(going_on.values())
+
+
 def _adoption(run: Run) -> bytes:
     return encode_safely(Adopt(run._id, *(adoption_of(run) or ("", ""))))
 

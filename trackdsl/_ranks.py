@@ -46,6 +46,16 @@ def records_nothing(chosen: str | None) -> bool:
     return launch is not None and launch.rank != 0 and _records(chosen) == "main" and not overridden()
 
 
+def leaves_run_to_first(chosen: str | None) -> bool:
+    """Whether a run that all ranks are to go on with is that of rank 0, and this is another one with its own root.
+
+    Args:
+        chosen: as for `records_nothing`.
+    """
+    launch = _launch.current()
+    return launch is not None and launch.rank != 0 and _records(chosen) == "separate" and not overridden()
+
+
 def share_root(chosen: str | None) -> bool:
     """Whether this process is a rank of a launch whose ranks have a root in common.
 

@@ -86,27 +86,28 @@ class Run:
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of this run. Waits until the run exists there.
+        """MLflow's id of this run. Waits until the run exists there, as long as its delivery is alive.
 
         Raises:
-            RunNotReady: it could not be created within 30 seconds, or never will be (offline, disabled).
+            RunNotReady: it cannot be created now (the store does not answer, or refuses it; no process delivers), or
+                never will be (offline, disabled).
         """
         self._ask_for()
-        return str(self.wait_for_mlflow(30.0).run_id)
+        return str(self.wait_for_mlflow().run_id)
 
     @property
     def url(self) -> str:
         """Where the MLflow UI shows this run; waits like `run_id`."""
         self._ask_for()
-        found = self.wait_for_mlflow(30.0)
+        found = self.wait_for_mlflow()
         base = self._target.uri if self._target.uri.startswith("http") else "http://127.0.0.1:5000"
         return f"{mask_text(base).rstrip('/')}/#/experiments/{found.experiment_id}/runs/{found.run_id}"
 
-    def wait_for_mlflow(self, timeout: float) -> Any:
+    def wait_for_mlflow(self, timeout: float | None = None) -> Any:
         """Wait until the run exists at MLflow.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: seconds to wait at most; None to wait as long as delivery is alive and does not fail.
 
         Returns:
             an object with `run_id` and `experiment_id`, MLflow's own.
@@ -611,7 +612,7 @@ class AdoptedRun(Run):
     mlflow_run_id: str
     mlflow_experiment_id: str
 
-    def wait_for_mlflow(self, timeout: float) -> Any:
+    def wait_for_mlflow(self, timeout: float | None = None) -> Any:
         """See `Run`: it is there already, unless only one of its ids is known."""
         if not self.mlflow_experiment_id:
             return super().wait_for_mlflow(timeout)

@@ -31,6 +31,7 @@ _POLL = 0.02
 #: The first pause where a single run is waited for, which is there in milliseconds.
 _SHORT_POLL = 0.002
 RESTART_AFTER = 2.0
+_WAKE_AFTER = 5.0
 _MAX_LOG = 1 << 20
 
 
@@ -147,42 +148,61 @@ def _wait_at_exit(writers: list[Writer]) -> None:
         _tell_losses([writer.directory.parent.parent for writer in writers], unrecorded=False)
 
 
-def find_run(target: Target, id_: bytes, timeout: float) -> Any:
+def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
     """MLflow's ids of a run, waiting for it to be created.
+
+    Args:
+        target: where it is recorded.
+        id_: our id of it.
+        timeout: seconds to wait at most; None to wait as long as its delivery is alive and does not fail.
 
     Raises:
         RunNotReady: it was not created in time.
     """
-    from trackdsl.delivery._progress import read_progress
     from trackdsl.delivery._runs import find_noted
+    from trackdsl.delivery._waiting import Hope
     from trackdsl.journal._spool import journals
 
-    give_up = time.monotonic() + (timeout if settings.mode() == "online" else 0)
     assert target.writer is not None
     spool = target.writer.directory.parent.parent
-    pause = _SHORT_POLL
-    wake(spool)
+    online = settings.mode() == "online"
+    hope = Hope(target.writer, id_)
+    give_up = time.monotonic() + (timeout or 0.0)
+    next_wake, pause = 0.0, _SHORT_POLL
     while True:
+        over = not online or (timeout is not None and time.monotonic() >= give_up)
+        lost = hope.why_lost() if timeout is None else None
+        # Only now: a run is noted before its delivery counts as over.
         for directory in [target.writer.directory, *journals(spool)]:
             run = find_noted(directory, id_)
             if run is not None:
                 return run
-        if time.monotonic() >= give_up:
-            progress = read_progress(target.writer.directory)
-            reason = progress.error if progress is not None else None
-            if settings.mode() == "offline":
-                reason = "the mode is offline, and `trackdsl sync` delivers what was recorded"
-            raise RunNotReady(
-                f"run {id_.hex()} is not at MLflow yet: {reason or 'it was not delivered in time'}. "
-                "`trackdsl status` shows what is waiting.",
-                run=id_.hex(),
-                reason=reason,
-            )
+        if over or lost is not None:
+            raise _not_ready(target.writer, id_, lost)
+        if time.monotonic() >= next_wake:  # Delivery that has not been asked for a while rests on a busy machine.
+            next_wake = time.monotonic() + _WAKE_AFTER
+            wake(spool)
         now = time.time_ns()
         if now > target.watch_at:  # A delivery process holds its lock only once it has started.
             target.watch(now)
         time.sleep(pause)
         pause = min(pause * 1.5, _POLL)
+
+
+def _not_ready(writer: Writer, id_: bytes, reason: str | None) -> RunNotReady:
+    from trackdsl.delivery._progress import read_progress
+
+    if not reason:
+        progress = read_progress(writer.directory)
+        reason = progress.error if progress is not None else None
+    if settings.mode() == "offline":
+        reason = "the mode is offline, and `trackdsl sync` delivers what was recorded"
+    why = (reason or "it was not delivered in time").rstrip(".")
+    return RunNotReady(
+        f"run {id_.hex()} is not at MLflow yet: {why}. `trackdsl status` shows what is waiting.",
+        run=id_.hex(),
+        reason=reason,
+    )
 
 
 def ids_at_mlflow(target: Target, names: Container[str]) -> list[bytes]:

@@ -51,7 +51,8 @@ def wait_for_delivery(store: str, writers: list[Writer], counts: Callable[[Origi
     if wait.until_done(_PATIENCE_BLOCKED if wait.is_blocked() else _PATIENCE, RESTART_AFTER, hopeful=True):
         _in_vain.pop(store, None)
         return True
-    _in_vain[store] = (time.monotonic() + _AWAY, wait.state())
+    if not wait.has_come_to_rest():
+        _in_vain[store] = (time.monotonic() + _AWAY, wait.state())
     return False
 
 

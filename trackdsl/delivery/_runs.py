@@ -147,13 +147,16 @@ class RunMap:
 
 def find_noted(directory: Path, id_: bytes) -> KnownRun | None:
     """One run noted in a journal's folder, if it is there."""
+    # A look is all that most calls take: it is waited for, and thousands may be noted.
+    return dict(read_runs(directory)).get(id_) if names_run(directory, id_.hex()) else None
+
+
+def names_run(directory: Path, id_: str) -> bool:
+    """Whether a run is noted in a journal's folder, by our id of it or MLflow's."""
     try:
-        # A look is all that most calls take: it is waited for, and thousands may be noted.
-        if id_.hex().encode() not in read_regular(directory / _NAME):
-            return None
+        return id_.encode() in read_regular(directory / _NAME)
     except OSError:
-        return None
-    return dict(read_runs(directory)).get(id_)
+        return False
 
 
 def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:

@@ -13,19 +13,25 @@ from typing import Any
 from trackdsl._ids import prefix
 from trackdsl._process import Origin, read_origin
 from trackdsl.delivery._backlog import bytes_between, end_of
+from trackdsl.delivery._blocked import read_blocked
 from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.delivery._servers import is_starting, last_answer
 from trackdsl.errors import report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import Position
-from trackdsl.journal._spool import LOCK, journals
+from trackdsl.journal._spool import LOCK, LOG, journals
 from trackdsl.journal._writer import Writer
 
 _POLL = 0.02
+_GLANCE = 0.1
 #: How long to wait for a delivery that shows no progress, in seconds: a server answers within milliseconds, but
 #: MLflow takes seconds to import and to set up a new database.
 _PATIENCE = 20.0
 _PATIENCE_SERVER = 4.0
+#: The same where a single run is waited for, and a process that delivers is alive: so long it would have to hang.
+_PATIENCE_ALIVE = 300.0
+#: For so long a single run is waited for although delivery fails: a server may be about to start.
+_PATIENCE_FAILING = 3.0
 _SHOW_AFTER = 1.0
 #: Where only the time without progress is counted: how long to wait in all, in seconds.
 _LONGEST = 30.0
@@ -72,8 +78,11 @@ class _Goal:
         if progress is None:
             return not self.directory.is_dir()
         # What is kept for later says nothing of the events behind it.
-        kept = progress.deferred and progress.position >= self.end
-        return bool(kept or (progress.blocked_since and progress.failures > self.failures))
+        return self.is_kept(progress) or bool(progress.blocked_since and progress.failures > self.failures)
+
+    def is_kept(self, progress: Progress | None) -> bool:
+        """Whether all has arrived that can, and the rest is kept for later: runs that are set aside, for example."""
+        return progress is not None and bool(progress.deferred) and progress.position >= self.end
 
 
 class Wait:
@@ -149,6 +158,10 @@ class Wait:
         """Whether a store has not answered delivery the last time."""
         return any(progress is not None and progress.blocked_since for _, progress in self._left())
 
+    def has_come_to_rest(self) -> bool:
+        """Whether all has arrived but what is kept for later, so that another wait for more is worth while."""
+        return all(goal.is_kept(progress) for goal, progress in self._left())
+
     def state(self) -> object:
         """What changes when delivery makes progress."""
         return [(goal.directory, progress and (progress.position, progress.intent)) for goal, progress in self._left()]
@@ -180,6 +193,60 @@ class Wait:
                 total=open_, desc="trackdsl: delivering to MLflow", unit="B", unit_scale=True, leave=False, disable=None
             )
         self._bar.update(self._bar.total - open_ - self._bar.n)
+
+
+class Hope:
+    """Whether a run may still come to MLflow soon: as long as its delivery is alive, and does not fail.
+
+    Args:
+        writer: of the journal that the run is in.
+        id_: our id of the run.
+    """
+
+    def __init__(self, writer: Writer, id_: bytes) -> None:
+        directory = writer.directory
+        self._goal = _Goal(directory, Position(*writer.position()), True, read_origin(directory))
+        progress = read_progress(directory)
+        self._goal.failures = 0 if progress is None else progress.failures
+        self._id = id_.hex()
+        self._seen: object = None
+        self._looked = self._changed = self._alive = self._well = time.monotonic()
+
+    def why_lost(self) -> str | None:
+        """Why the run will not come soon; None while it may, and where this was asked a moment ago."""
+        now, goal = time.monotonic(), self._goal
+        if now - self._looked < _GLANCE:
+            return None
+        self._looked = now
+        progress = read_progress(goal.directory)
+        state = _state(goal, progress)
+        if state != self._seen:
+            self._seen, self._changed = state, now
+        spool = goal.directory.parent.parent
+        if is_held(spool / LOCK):
+            self._alive = now
+        failure = self._failure(progress)
+        if failure is None:
+            self._well = now
+        if now - self._well > _PATIENCE_FAILING:
+            return failure
+        if now - self._alive > _PATIENCE:
+            return f"no process delivers it; {spool / LOG} may say why"
+        if now - self._changed > _PATIENCE_ALIVE:
+            return "delivery hangs"
+        return None
+
+    def _failure(self, progress: Progress | None) -> str | None:
+        """What stands in the way now."""
+        blocked = [run.reason for run in read_blocked(self._goal.directory) if run.run == self._id]
+        if blocked:
+            return blocked[0]
+        if progress is None:
+            return None if self._goal.directory.is_dir() else "its journal was deleted"
+        if progress.blocked_since and progress.failures > self._goal.failures:
+            return progress.error
+        # What is kept for later may be waiting for another machine.
+        return "" if progress.position >= self._goal.end and not progress.deferred else None
 
 
 class _Clock:

@@ -1,11 +1,11 @@
-"""When the run of a scope has arrived at MLflow: who asks for its id may have to wait for it, but never for long."""
+"""When the run of a scope has arrived at MLflow: its id is waited for while its delivery is alive and does not fail."""
 
 from __future__ import annotations
 
 import functools
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from trackdsl._run import AdoptedRun, Run
@@ -14,18 +14,10 @@ from trackdsl._uris import absolute, is_path
 from trackdsl.errors import RunNotReady
 from trackdsl.journal._writer import Writer
 
-if TYPE_CHECKING:
-    from trackdsl.delivery._progress import Progress
-
-#: How long to wait for a run to be made, in seconds: a busy machine takes that to start delivery and make a database.
-_PATIENCE = 60.0
-#: The same once delivery says that it has tried in vain.
-_PATIENCE_BLOCKED = 3.0
 #: How long nobody waits any more for a store that did not answer in time.
 _AWAY = 60.0
 #: How long to wait for what was recorded before: a run's own parameters go before those that MLflow logs.
 _SETTLE = 2.0
-_GLANCE = 0.5
 _POLL = 0.005
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -45,7 +37,7 @@ def wait_for(run: Run) -> Ids:
     """Wait until a run exists at MLflow, and with it what was recorded of it so far.
 
     Raises:
-        RunNotReady: it could not be created in time.
+        RunNotReady: it cannot be created now.
     """
     if isinstance(run, AdoptedRun):
         return Ids(run.mlflow_run_id, run.mlflow_experiment_id)
@@ -53,17 +45,17 @@ def wait_for(run: Run) -> Ids:
     run._ask_for()
     writer = target.writer
     goal = writer.position() if writer is not None else (0, 0)
-    patience = 0.0 if is_away(target) else _PATIENCE
+    away = is_away(target)
     try:
-        ids = _wait(run, writer, patience)
+        found = run.wait_for_mlflow(0.0 if away else None)
     except RunNotReady:
-        if patience:
+        if not away:
             _away[target.uri, target.cwd] = time.monotonic() + _AWAY
         raise
     _away.pop((target.uri, target.cwd), None)
     if writer is not None:
         _settle(writer, goal)
-    return ids
+    return Ids(found.run_id, found.experiment_id)
 
 
 def is_away(target: Target) -> bool:
@@ -97,32 +89,12 @@ def _place(uri: str) -> tuple[str, str, str, str]:
     return scheme, f"{'127.0.0.1' if host in _LOOPBACK else host}:{port}", path, parts.query
 
 
-def _wait(run: Run, writer: Writer | None, patience: float) -> Ids:
-    give_up = time.monotonic() + patience
-    before = _progress(writer)
-    blocked = False
-    while True:
-        left = give_up - time.monotonic()
-        try:
-            found = run.wait_for_mlflow(max(0.0, min(left, _GLANCE)))
-        except RunNotReady:
-            if left <= _GLANCE:
-                raise
-        else:
-            return Ids(found.run_id, found.experiment_id)
-        state = _progress(writer)
-        if state.blocked_since and state.count > before.count and not blocked:
-            blocked = True
-            give_up = min(give_up, time.monotonic() + _PATIENCE_BLOCKED)
-
-
 def _settle(writer: Writer, goal: tuple[int, int]) -> None:
+    from trackdsl.delivery._progress import read_progress
+
     give_up = time.monotonic() + _SETTLE
-    while _progress(writer).position < goal and time.monotonic() < give_up:
+    while time.monotonic() < give_up:
+        progress = read_progress(writer.directory)
+        if progress is None or progress.position >= goal:
+            return
         time.sleep(_POLL)
-
-
-def _progress(writer: Writer | None) -> Progress:
-    from trackdsl.delivery._progress import Progress, read_progress
-
-    return (read_progress(writer.directory) if writer is not None else None) or Progress()

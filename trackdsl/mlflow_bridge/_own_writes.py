@@ -1,5 +1,8 @@
 """Plain MLflow reads what the program has recorded: a read waits, within bounds, until delivery has brought it there.
 
+So does what changes or ends what was recorded, or writes to the same run what it may have already: of two values the
+later one stands.
+
 Only what the program itself calls waits. What MLflow or trackdsl reads by itself, in the middle of writing perhaps,
 does not, and so nothing waits for itself.
 """
@@ -7,6 +10,7 @@ does not, and so nothing waits for itself.
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -16,6 +20,7 @@ import mlflow
 from mlflow import artifacts
 
 from trackdsl import settings
+from trackdsl._lifecycle import is_named
 from trackdsl._process import Origin
 from trackdsl._secrets import mask_text
 from trackdsl._target import targets
@@ -28,18 +33,42 @@ from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand
 Asked = Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]
 
 _FLUENT = (
-    *("delete_experiment", "delete_logged_model_tag", "delete_run", "get_experiment", "get_experiment_by_name"),
+    *(
+        "create_experiment",
+        "delete_experiment",
+        "delete_logged_model_tag",
+        "delete_run",
+        "get_experiment",
+        "get_experiment_by_name",
+    ),
     *("get_logged_model", "get_parent_run", "get_run", "get_trace", "last_active_run", "last_logged_model"),
     *("load_table", "register_model", "restore_experiment", "restore_run", "search_experiments"),
     *("search_logged_models", "search_model_versions", "search_registered_models", "search_runs", "search_traces"),
     *("set_logged_model_tags", "set_model_version_tag"),
 )
 _ARTIFACTS = ("download_artifacts", "list_artifacts", "load_dict", "load_image", "load_text")
-#: Methods of the client that read, and those that change or remove what has been recorded. Not those that log: they
-#: may be called for every step of a loop.
+#: Methods of the client that read, and those that change or remove what has been recorded.
 _OF_CLIENT = (
-    *("copy_", "create_model_version", "delete_", "download_", "get_", "link_", "list_", "load_", "rename_"),
-    *("restore_", "search_", "set_logged_model", "set_model_version", "set_registered_model", "transition_", "update_"),
+    *(
+        "copy_",
+        "create_experiment",
+        "create_model_version",
+        "delete_",
+        "download_",
+        "get_",
+        "link_",
+        "list_",
+        "load_",
+        "rename_",
+    ),
+    *("restore_", "search_", "set_logged_model", "set_model_version", "set_registered_model", "set_terminated"),
+    *("transition_", "update_"),
+)
+#: What is written to a run and may be there already: of two values the later one is to be the last to arrive. Not
+#: metrics, which have times, and are logged for every step of a loop.
+_TO_RUNS = (
+    *("log_artifact", "log_artifacts", "log_dict", "log_figure", "log_image", "log_param", "log_params", "log_table"),
+    *("log_text", "set_tag", "set_tags"),
 )
 #: These lead to something recorded; every other URI of an artifact is one of a place.
 _RECORDED = ("runs:", "models:")
@@ -56,16 +85,20 @@ def take_over() -> None:
     Raises:
         _private.Moved: models are loaded in a way that is not known; all else waits.
     """
-    for name in [name for name in dir(mlflow.MlflowClient) if name.startswith(_OF_CLIENT)]:
+    for name in dir(mlflow.MlflowClient):
         method = getattr(mlflow.MlflowClient, name)
-        if inspect.isfunction(method):
-            setattr(mlflow.MlflowClient, name, _waiting(method, _of_client))
-    functions = [getattr(mlflow, name, None) for name in _FLUENT]
-    replacing: dict[Function, Function] = {
-        function: _waiting(function, _of_program) for function in functions if inspect.isfunction(function)
-    }
-    functions = [getattr(artifacts, name, None) for name in _ARTIFACTS]
-    replacing |= {function: _waiting(function, _given) for function in functions if inspect.isfunction(function)}
+        asked = _of_client if name.startswith(_OF_CLIENT) else _of_clients_run if name in _TO_RUNS else None
+        if asked is not None and inspect.isfunction(method):
+            setattr(mlflow.MlflowClient, name, _waiting(method, asked))
+    replacing: dict[Function, Function] = {}
+    for module, names, asked in (
+        (mlflow, _FLUENT, _of_program),
+        (mlflow, _TO_RUNS, _of_active_run),
+        (mlflow, ("start_run",), _of_run_that_goes_on),
+        (artifacts, _ARTIFACTS, _given),
+    ):
+        functions = [getattr(module, name, None) for name in names]
+        replacing |= {function: _waiting(function, asked) for function in functions if inspect.isfunction(function)}
     replace_everywhere(replacing)
     _private.take_artifact_repositories(_before_artifacts)
 
@@ -102,6 +135,33 @@ def _of_client(args: tuple[Any, ...], _kwargs: dict[str, Any]) -> list[Any]:
 
 def _of_program(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> list[Any]:
     return [mlflow.get_tracking_uri(), mlflow.get_registry_uri()]
+
+
+def _of_clients_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    return _of_client(args, kwargs) if _is_recorded(args[1] if len(args) > 1 else kwargs.get("run_id")) else []
+
+
+def _of_active_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    run_id = kwargs.get("run_id")
+    if run_id is None:
+        active = mlflow.active_run()
+        run_id = None if active is None else active.info.run_id
+    return _of_program(args, kwargs) if _is_recorded(run_id) else []
+
+
+def _of_run_that_goes_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    run_id = args[0] if args else kwargs.get("run_id") or os.environ.get("MLFLOW_RUN_ID")
+    return _of_program(args, kwargs) if _is_recorded(run_id) else []
+
+
+def _is_recorded(run_id: Any) -> bool:
+    """Whether this program has recorded something for a run; only then the program can know the run's id."""
+    from trackdsl.delivery._runs import names_run
+
+    if not isinstance(run_id, str):
+        return False
+    writers = [target.writer for target in targets() if target.writer is not None]
+    return is_named(run_id) or any(names_run(writer.directory, run_id) for writer in writers)
 
 
 def _given(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -45,6 +45,9 @@ def take_over() -> None:
     replacing |= {"active_run": _active_run, "end_run": _end_run, "set_experiment": _set_experiment}
     replacing["last_active_run"] = _last_active_run
     _replace(replacing)
+    _params.take_over()
+    _inputs.take_over()
+    _children.take_over()
     for take in (
         _private.check_traces,
         functools.partial(_private.take_tracking_uri, _scopes.uri),
@@ -52,16 +55,13 @@ def take_over() -> None:
         functools.partial(_private.take_sessions, _scopes.keys_here),
         functools.partial(_private.take_experiment_id, _scopes.active_experiment),
         functools.partial(_private.take_active_experiment, _scopes.active_experiment),
-        _own_writes.take_over,
+        _own_writes.take_over,  # After what stands in for the same functions: it looks at who calls them.
     ):
         try:
             take()
         except Moved as error:
             missing.append(str(error))
     setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
-    _params.take_over()
-    _inputs.take_over()
-    _children.take_over()
     _context.on_left_open = _scopes.keep_open
     if missing:
         report(
