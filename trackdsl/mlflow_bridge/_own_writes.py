@@ -87,9 +87,8 @@ def take_over() -> None:
     """
     for name in dir(mlflow.MlflowClient):
         method = getattr(mlflow.MlflowClient, name)
-        asked = _of_client if name.startswith(_OF_CLIENT) else _of_clients_run if name in _TO_RUNS else None
-        if asked is not None and inspect.isfunction(method):
-            setattr(mlflow.MlflowClient, name, _waiting(method, asked))
+        if inspect.isfunction(method) and (name in _TO_RUNS or name.startswith(_OF_CLIENT)):
+            setattr(mlflow.MlflowClient, name, _waiting(method, _of_clients_run if name in _TO_RUNS else _of_client))
     replacing: dict[Function, Function] = {}
     for module, names, asked in (
         (mlflow, _FLUENT, _of_program),
