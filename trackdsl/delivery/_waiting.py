@@ -163,8 +163,8 @@ class Wait:
         return all(goal.is_kept(progress) for goal, progress in self._left())
 
     def state(self) -> object:
-        """What changes when delivery makes progress."""
-        return [(goal.directory, progress and (progress.position, progress.intent)) for goal, progress in self._left()]
+        """What changes when delivery makes progress, or has begun."""
+        return [(goal.directory, goal.starts(), _state(goal, progress)) for goal, progress in self._left()]
 
     def tell(self) -> None:
         """One line on what is left behind, and why."""
