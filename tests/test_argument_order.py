@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
+from sklearn.linear_model import LinearRegression
 
 import trackdsl
 from tests.conftest import client, deliver, last_run
@@ -52,9 +55,16 @@ SWAPPED: dict[str, Callable[[Any], Any]] = {
     "log_figure": lambda at: at.log_figure("c.png", drawn()),
     "log_figure of plotly": lambda at: at.log_figure("c.html", go.Figure()),
     "log_image": lambda at: at.log_image("c.png", np.zeros((2, 2))),
+    "log_text of a file's name": lambda at: at.log_text("c.txt", "two words, and see model.pt"),
+    "log_text of names": lambda at: at.log_text("c.txt", "two words\nx.py,file.txt"),
+    "log_text of bytes": lambda at: at.log_text("c.txt", b"two words"),
+    "log_dict of text": lambda at: at.log_dict("c.txt", "two words"),
+    "log_artifact of a value": lambda at: at.log_artifact("c.json", {"a": 1}),
+    "log_artifact of a figure": lambda at: at.log_artifact("c.png", drawn()),
 }
 BEGINS: dict[str, Any] = {
-    ".json": (b"{", b"["), ".txt": b"t", ".md": b"# A title", ".png": b"\x89PNG", ".html": (b"<html", b"<!doctype"),
+    ".json": (b"{", b"["), ".txt": (b"t", b'"t'), ".md": b"# A title", ".png": b"\x89PNG",
+    ".html": (b"<html", b"<!doctype"),
 }  # fmt: skip
 
 
@@ -70,20 +80,31 @@ def test_the_path_first(name: str) -> None:
         assert not [tag for tag in captured.one("f").tags if tag.startswith("trackdsl.omitted")]
 
 
-def test_tables_and_inputs_the_other_way_round() -> None:
-    """`log_table(path, rows)` and `log_input(context, data)` too."""
-    with capture_runs() as captured, stage("f"):
+def test_names_after_what_they_name() -> None:
+    """Tables, inputs, parameters, tags, models and series of images, each with its name as the second argument."""
+    with capture_runs() as captured, stage("f") as run:
         trackdsl.log_table("t.json", {"a": [1]})
         trackdsl.log_input("training", FRAME, name="d")
+        run.log_param(0.1, "lr")  # type: ignore[arg-type]
+        run.log_param(("a", 1), "a name of parts")  # type: ignore[arg-type]
+        run.set_tag(3, "seed")  # type: ignore[arg-type]
+        run.log_image("k", key=np.zeros((2, 2)))  # type: ignore[arg-type]
+        assert run.log_model("clf", LinearRegression().fit([[0], [1]], [0, 1])).name == "clf"  # type: ignore[arg-type]
+        with pytest.raises(trackdsl.OptionError, match=r"log_model\(model, name\)"):
+            run.log_model(3, LinearRegression())  # type: ignore[arg-type]
     found = captured.one("f")
     assert list(found.tables) == ["t.json"]
+    assert found.params == {"lr": 0.1, "('a', 1)": "a name of parts"}
+    assert found.tags["seed"] == "3"
+    assert [path.partition("+")[0] for path in found.artifacts] == ["images/k", "images/k"]
+    assert list(found.models) == ["clf"]
     assert [(used.name, used.context) for used in found.inputs] == [("d", "training")]
 
 
 @pytest.mark.parametrize(
     ("text", "place"),
     [("a text", "notes.txt"), ("a.txt", "b.txt"), ("v1.2", "VERSION"), ("", "empty.txt"), ("see a.txt", "LINKS"),
-     ("notes", "notes"), ("a.txt", Path("list"))],
+     ("notes", "notes"), ("a.txt", Path("list")), ("a.txt\nb.txt", "list"), ("two words", "my notes.txt")],
 )  # fmt: skip
 def test_texts_in_the_right_order_stay(text: str, place: Any) -> None:
     """A text that only looks a little like a path is the content."""
@@ -92,11 +113,51 @@ def test_texts_in_the_right_order_stay(text: str, place: Any) -> None:
         assert content(captured) == {str(place): text.encode()}
 
 
+@pytest.mark.parametrize("path", [3, "folder/"])
 @pytest.mark.parametrize("word", ["log_dict", "log_figure", "log_table", "log_image", "log_text"])
-def test_two_values_and_no_path(word: str) -> None:
+def test_two_values_and_no_path(word: str, path: Any) -> None:
     """It is misuse, which raises at once and says what a path is."""
     with capture_runs(), stage("f") as run, pytest.raises(trackdsl.OptionError, match=f"{word}.*path"):
-        getattr(run, word)({"a": 1}, 3)
+        getattr(run, word)({"a": 1}, path)
+
+
+FILES: dict[str, tuple[Callable[[Any], Any], dict[str, str]]] = {
+    "in order": (lambda at: at.log_artifact("data.csv", "raw"), {"raw/data.csv": "d"}),
+    "folder first": (lambda at: at.log_artifact("raw", "data.csv"), {"raw/data.csv": "d"}),
+    "new path first": (lambda at: at.log_artifact("raw/x.csv", Path("data.csv")), {"raw/x.csv": "d"}),
+    "a path as an object": (lambda at: at.log_artifact("data.csv", Path("raw/x.csv")), {"raw/x.csv": "d"}),
+    "several": (lambda at: at.log_artifact(["data.csv", Path("in/a.txt")]), {"data.csv": "d", "a.txt": "a"}),
+    "several to a folder": (lambda at: at.log_artifact(["in/a.txt"], "raw"), {"raw/a.txt": "a"}),
+    "text": (lambda at: at.log_artifact(3, "three"), {"three.json": "3"}),
+    "content of a folder": (lambda at: at.log_artifacts("out", "in"), {"out": ""}),
+    "a file as a folder": (lambda at: at.log_artifacts("data.csv"), {"data.csv": "d"}),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_files_and_their_places(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two paths, the one of a file that is there is the file; several are taken, and values become files."""
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text("d")
+    Path("in").mkdir()
+    Path("in/a.txt").write_text("a")
+    log, expected = FILES[kind]
+    for of_run in (False, True):
+        with capture_runs() as captured, stage("f") as run:
+            log(run if of_run else trackdsl)
+            found = captured.one("f").artifacts
+            assert {path: "" if file.is_dir() else file.read_text() for path, file in found.items()} == expected
+        assert not [tag for tag in captured.one("f").tags if tag.startswith("trackdsl.omitted")]
+
+
+def test_what_is_no_file_has_no_place(caplog: pytest.LogCaptureFixture) -> None:
+    """A value without a path is misuse; a folder that is not there is reported by the name of the function."""
+    with capture_runs() as captured, stage("f") as run:
+        with pytest.raises(trackdsl.OptionError, match="log_artifact takes the path of a file"):
+            run.log_artifact({"a": 1})
+        run.log_artifacts("nowhere")
+    assert "not a folder" in captured.one("f").tags["trackdsl.omitted.log_artifacts"]
+    assert caplog.records
 
 
 FIGURES: dict[str, tuple[Callable[[], Any], str]] = {
@@ -133,9 +194,36 @@ def test_whatever_leads_to_a_figure(kind: str) -> None:
     assert not [tag for tag in captured.one("f").tags if tag.startswith("trackdsl.omitted")]
 
 
+def test_several_figures_without_a_suffix() -> None:
+    """Each has a format of its own, and what is none is left out; text is no format of a figure."""
+    with capture_runs() as captured, stage("f") as run:
+        run.log_figure({"roc": drawn(), "page": go.Figure(), "all": {"a": drawn()}, "none": None}, "plots/x")
+        run.log_figure(collections.deque([drawn(), None, drawn()]), "y")
+        assert not [tag for tag in captured.one("f").tags if tag.startswith("trackdsl.omitted")]
+        run.log_figure(drawn(), "z.txt")
+        found = content(captured)
+    assert set(found) == {
+        "plots/x.roc.png", "plots/x.page.html", "plots/x.all.a.png", "y.0.png", "y.1.png", "z.txt.png",
+    }  # fmt: skip
+    assert all(text.startswith(BEGINS[Path(name).suffix]) for name, text in found.items())
+
+
+def test_a_plot_of_bokeh_stays_free() -> None:
+    """It is in no document when it was in none, so that a layout can take it afterwards."""
+    bokeh, layouts = pytest.importorskip("bokeh.plotting"), pytest.importorskip("bokeh.layouts")
+    plot = bokeh.figure()
+    plot.line([1, 2], [3, 4])
+    with capture_runs() as captured, stage("f") as run:
+        run.log_figure(plot, "one")
+        assert plot.document is None
+        run.log_figure(layouts.row(plot), "all")
+    assert set(captured.one("f").artifacts) == {"one.html", "all.html"}
+
+
 def test_figures_of_libraries_of_their_own() -> None:
-    """Seaborn's grids and objects' axes are pictures; altair and bokeh give pages, altair JSON too."""
+    """Seaborn's grids, axes and plots are pictures; altair and bokeh give pages, altair JSON too."""
     sns = pytest.importorskip("seaborn")
+    objects = pytest.importorskip("seaborn.objects").Plot(FRAME, x="a", y="a")
     alt = pytest.importorskip("altair")
     bokeh = pytest.importorskip("bokeh.plotting")
     chart = alt.Chart(FRAME).mark_line().encode(x="a:Q", y="a:Q")
@@ -143,15 +231,17 @@ def test_figures_of_libraries_of_their_own() -> None:
     plot.line([1, 2], [3, 4])
     with capture_runs() as captured, stage("f") as run:
         for name, figure in (("pair", sns.pairplot(FRAME)), ("joint", sns.jointplot(FRAME, x="a", y="a")),
-                             ("axes", sns.heatmap(np.eye(2))), ("chart", chart), ("plot", plot)):  # fmt: skip
+                             ("axes", sns.heatmap(np.eye(2))), ("objects", objects), ("chart", chart),
+                             ("plot", plot)):  # fmt: skip
             run.log_figure(figure, name)
+        run.log_figure(objects, "small.png", save_kwargs={"dpi": 50})
         run.log_figure(chart + chart, "chart.json")
         track_returns("returned", "as_well")(lambda: (chart, plot))()
         found = content(captured)
     pages = {name for name, text in found.items() if b"<script" in text}
     assert pages == {"chart.html", "plot.html", "returned.html", "as_well.html"}
     assert {name for name, text in found.items() if text.startswith(b"\x89PNG")} == {
-        "pair.png", "joint.png", "axes.png",
+        "pair.png", "joint.png", "axes.png", "objects.png", "small.png",
     }  # fmt: skip
     assert "layer" in json.loads(found["chart.json"])
 
@@ -181,14 +271,22 @@ def test_the_format_that_a_figure_is_saved_in() -> None:
         assert b"<svg" in content(captured)["fig.svg"]
 
 
-def test_an_image_without_a_suffix() -> None:
-    """It is PNG."""
+def test_an_image_without_a_format() -> None:
+    """It is PNG, which a tag says where the suffix is that of another file; Pillow's other formats are kept."""
     with capture_runs() as captured, stage("f") as run:
         run.log_image(np.zeros((2, 2)), "first")
-        assert content(captured)["first.png"].startswith(b"\x89PNG")
+        run.log_image(np.zeros((2, 2)), "second.npy")
+        run.log_image(Image.new("CMYK", (2, 2)), "third.ppm")
+        found = content(captured)
+    assert {name: text[:2] for name, text in found.items()} == {
+        "first.png": b"\x89P", "second.npy.png": b"\x89P", "third.ppm": b"P6",
+    }  # fmt: skip
+    assert [tag for tag in captured.one("f").tags if "omitted" in tag] == ["trackdsl.omitted.second.npy"]
 
 
-@pytest.mark.parametrize("value", [3, {"a": 1}["a"], FRAME, b"x"], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [3, FRAME, b"x", np.eye(2), go.Figure().to_dict(), [1, 2], {}, []], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_figure(value: Any, caplog: pytest.LogCaptureFixture) -> None:
     """It is left out, and log and tag name what a figure is; the program goes on."""
     with capture_runs() as captured, stage("f") as run:

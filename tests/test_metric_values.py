@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import dataclasses
 import decimal
@@ -59,6 +60,11 @@ SINGLE: dict[str, tuple[Any, float]] = {
     "bool": (True, 1),
     "numpy bool": (np.bool_(False), 0),
     "pandas float": (pd.array([1.5])[0], 1.5),
+    "half": (np.float16(0.5), 0.5),
+    "brain float": (torch.tensor([0.5], dtype=torch.bfloat16), 0.5),
+    "array of text": (np.array(["0.5"]), 0.5),
+    "masked array": (np.ma.array([3.0], mask=[False]), 3),
+    "array of no dimension": (np.array(decimal.Decimal("1.5"), dtype=object), 1.5),
 }
 
 
@@ -96,6 +102,9 @@ NONE: dict[str, Any] = {
     "huge": 10**400,
     "too long": np.zeros(200_000),
     "too long a series": pd.Series(np.zeros(200_000)),
+    "masked": np.ma.masked,
+    "masked item": np.ma.array([1.0], mask=[True]),
+    "complex tensor": torch.tensor(1j),
 }
 
 
@@ -174,11 +183,26 @@ SERIES: dict[str, tuple[Any, dict[str, list[tuple[int, float]]]]] = {
     "steps that are none": (
         {"step": [0.5, 1.5], "loss": [0.3, 0.2]}, {"step": [(0, 0.5), (1, 1.5)], "loss": LOSS},
     ),
+    "epochs of some": (
+        {"epoch": [1, 2], "loss": [0.3, 0.2], "val": {"loss": [0.4, 0.3]}, "best": 0.2, "late": [1]},
+        {"loss": [(1, 0.3), (2, 0.2)], "val/loss": [(1, 0.4), (2, 0.3)], "best": [(0, 0.2)], "late": [(0, 1)]},
+    ),
+    "steps that are missing": (
+        pd.DataFrame({"step": [1, math.nan], "loss": [0.3, 0.2]}), {"step": [(0, 1)], "loss": LOSS},
+    ),
+    "steps of a logger": ({"trainer/global_step": [5, 6], "loss": [0.3, 0.2]}, {"loss": LATER}),
     "a metric that is called step": ({"step": 3, "loss": 0.5}, {"step": [(0, 3)], "loss": [(0, 0.5)]}),
     "indexed series": (pd.Series([0.3, 0.2], index=[5, 6], name="loss"), {"loss": LATER}),
     "indexed series in a dict": ({"loss": pd.Series([0.3, 0.2], index=[5, 6])}, {"loss": LATER}),
     "plain series": (pd.Series([0.3, 0.2], name="loss"), {"loss": LOSS}),
     "series without a name": (pl.Series([0.3, 0.2]), {"value": LOSS}),
+    "column of a frame": ({"train": pd.DataFrame({"loss": [0.3, 0.2]})["loss"]}, {"train": LOSS}),
+    "column of a polars frame": ({"train": pl.Series("loss", [0.3, 0.2])}, {"train": LOSS}),
+    "frame of one cell": ({"val": pl.DataFrame({"acc": [0.5]})}, {"val/acc": [(0, 0.5)]}),
+    "arrays of one": ({"loss": [np.array([0.3]), torch.tensor([0.5])]}, {"loss": [(0, 0.3), (1, 0.5)]}),
+    "array of the standard library": ({"loss": array.array("d", [0.3, 0.2])}, {"loss": LOSS}),
+    "values of a dict": ({"loss": {"a": 0.3, "b": 0.2}.values()}, {"loss": LOSS}),
+    "masked values": ({"loss": np.ma.array([0.3, 9.0], mask=[False, True])}, {"loss": [(0, 0.3)]}),
     "labelled series": (pd.Series({"acc": 0.5, "f1": 0.25}), {"acc": [(0, 0.5)], "f1": [(0, 0.25)]}),
     "labelled series in a dict": ({"val": pd.Series({"a": 1, "b": 2})}, {"val/a": [(0, 1)], "val/b": [(0, 2)]}),
     "frame": (pd.DataFrame(FRAME), {"loss": LATER}),
@@ -260,7 +284,9 @@ def test_a_structure_of_itself_ends() -> None:
     assert series_of(recorded(lambda: log_metrics(value))) == {"a": [(0, 1)]}
 
 
-@pytest.mark.parametrize("metrics", [3, [1, 2], "loss", None, object()])
+@pytest.mark.parametrize(
+    "metrics", [3, [1, 2], "loss", None, object(), np.eye(2)], ids=lambda value: type(value).__name__
+)
 def test_metrics_without_names(metrics: Any) -> None:
     """What has no names cannot be recorded, which a tag says; nothing is raised."""
     run = recorded(lambda: log_metrics(metrics))
@@ -317,14 +343,20 @@ def test_mlflow_has_no_keyword_that_we_refuse() -> None:
 def test_a_metric_has_one_name_and_a_value() -> None:
     """Both names, none, or no value are misuse, which raises at once."""
     with capture_runs(), stage("f") as run:
-        for wrong in ({"name": "a", "key": "b", "value": 1}, {"value": 1}, {"name": "a"}, {}):
+        for wrong in ({"name": "a", "key": "b", "value": 1}, {"value": 1}, {"name": "a"}, {}, {"name": {}, "value": 1}):
             with pytest.raises(TypeError):
                 run.log_metric(**wrong)
             with pytest.raises(TypeError):
                 log_metric(**wrong)
 
 
-def test_a_metric_the_other_way_round() -> None:
-    """`log_metric(0.5, "loss")` is taken for what it can only mean."""
-    run = recorded(lambda: log_metric(0.5, "loss"))  # type: ignore[call-overload]
-    assert series_of(run) == {"loss": [(0, 0.5)]}
+@pytest.mark.parametrize("value", [0.5, np.array([0.5]), [0.5, 0.25]], ids=lambda value: type(value).__name__)
+def test_a_metric_the_other_way_round(value: Any) -> None:
+    """`log_metric(0.5, "loss")` is taken for what it can only mean, and so is `log_metrics(7, {...})`."""
+
+    def log() -> None:
+        log_metric(value, "loss")  # type: ignore[call-overload]
+        log_metrics(7, {"acc": 1})  # type: ignore[arg-type]
+
+    expected = [(at, number) for at, number in enumerate(np.ravel(value).tolist())]
+    assert series_of(recorded(log)) == {"loss": expected, "acc": [(7, 1)]}

@@ -238,8 +238,14 @@ def test_paths_are_their_files(sqlite_store: str) -> None:
     Path("folder/deep").mkdir(parents=True)
     Path("folder/deep/x.txt").write_text("x")
     Path("report.html").write_text("<p>")
-    run = returned(sqlite_store, (Path("folder"), Path("report.html"), Path("nowhere")), "a", "b", "c")
-    assert files_of(sqlite_store, run) == {"folder/deep/x.txt", "report.html", "c.txt"}
+    for name in ("one", "two"):
+        Path(name).mkdir()
+        Path(name, "best.pth").write_text(name)
+    same = [Path("one/best.pth"), Path("two/best.pth")]  # Of the same name, and yet two files.
+    run = returned(sqlite_store, (Path("folder"), Path("report.html"), Path("nowhere"), same), "a", "b", "c", "d")
+    assert files_of(sqlite_store, run) == {
+        "folder/deep/x.txt", "report.html", "c.txt", "best.pth", "best.1.pth",
+    }  # fmt: skip
 
 
 def test_markers(store: str) -> None:

@@ -170,6 +170,7 @@ def test_brightness_of_other_modes() -> None:
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 127, 255]),
         (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
         (np.array([[-1.0, 0.0, 1.0]], np.float32), [0, 127, 255]),
+        (np.array([[0.0, 0.5, 1.001]], np.float32), [0, 127, 255]),
         (np.array([[0, 1, 255]], np.int32), [0, 1, 255]),
         (np.array([[0, 300, 65535]], np.int32), [0, 300, 65535]),
         (np.array([[0, 50_000, 100_000]], np.int32), [0, 127, 255]),
@@ -180,6 +181,33 @@ def test_brightness_of_other_modes() -> None:
         files = captured.one("s").artifacts
         for index, (_, levels) in enumerate(cases):
             assert np.asarray(image.open(files[f"{index}.png"])).tolist() == [levels]
+
+
+def test_brightness_of_arrays() -> None:
+    """Floats up to 255 are levels as bytes are; colours of 16 bits are brought to 8, whatever the order of bytes."""
+    for array, levels in (
+        (np.full((2, 2), 200.0), 200),
+        (np.array([[[1.0, 2.0, 3.0]]], np.float32), [1, 2, 3]),
+        (np.array([[0.5, 128.5]]), [0, 128]),
+        (np.array([[[0, 257, 65535]]], np.uint16), [0, 1, 255]),
+        (np.array([[1, 65535]], ">u2"), [1, 65535]),
+    ):
+        found = np.asarray(_images.picture_of(array))
+        assert np.array_equal(found, np.broadcast_to(levels, array.shape)), array
+
+
+def test_the_small_copy_is_as_bright() -> None:
+    """What the UI shows first of a series is as bright as the image, of whatever mode."""
+    image = pytest.importorskip("PIL.Image")
+    cases = [(image.new("F", (4, 4), 0.5), 127), (image.new("I", (4, 4), 60_000), 234), (image.new("I", (4, 4), 9), 9),
+             (image.new("I;16B", (4, 4), 60_000), 234)]  # fmt: skip
+    with capture_runs() as captured, stage("s") as run:
+        for index, (picture, _) in enumerate(cases):
+            run.log_image(picture, key=f"k{index}")
+        files = captured.one("s").artifacts
+        for index, (_, level) in enumerate(cases):
+            small = next(path for name, path in files.items() if f"/k{index}+" in name and "compressed" in name)
+            assert image.open(small).convert("L").getpixel((0, 0)) == pytest.approx(level, abs=2)
 
 
 def batches() -> dict[str, tuple[Any, list[str]]]:
@@ -199,6 +227,8 @@ def batches() -> dict[str, tuple[Any, list[str]]]:
         "list": ([rng.random((8, 9)), torch.rand(3, 8, 9)], ["x.0.png", "x.1.png"]),
         "dict": ({"a": rng.random((8, 9)), "b/c": rng.random((8, 9, 3))}, ["x.a.png", "x.b_c.png"]),
         "list of batches": ([rng.random((2, 8, 9, 3))], ["x.0.0.png", "x.0.1.png"]),
+        "list of lists": ([[rng.random((8, 9))], [rng.random((8, 9)), None]], ["x.0.0.png", "x.1.0.png"]),
+        "batch of clips": (rng.random((1, 2, 8, 9, 3)), ["x.0.0.png", "x.0.1.png"]),
     }
 
 

@@ -1,7 +1,8 @@
-"""A value and its path in a run, given in whichever order: what can only be meant the other way round is taken so."""
+"""A value and its name or path, given in whichever order: what can only be meant the other way round is taken so."""
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 from pathlib import PurePosixPath
@@ -19,7 +20,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
 
 
 def in_order(word: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
-    """What is to be recorded, and its path.
+    """What is to be recorded, and its path. Of two texts, the one that looks more like a path is the path.
 
     Args:
         word: the function that was called, for messages.
@@ -28,28 +29,68 @@ def in_order(word: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
         kind: what the first is called, for messages.
 
     Raises:
-        OptionError: neither of them is a path.
+        OptionError: neither of them is a path, or it names no file.
+
+    >>> in_order("log_text", "notes.txt", "two words", "text")
+    ('two words', 'notes.txt')
     """
-    if not _is_path(place):
-        if not _is_path(value):
-            raise OptionError(
-                f"{word}({kind}, path): the path is text, such as {word}({kind}, 'results/first'), not a "
-                f"{type(place).__name__}.",
-                option="artifact_file",
-            )
+    if _likeness(value) > _likeness(place):
         value, place = place, value
+    if not is_path(place) or not os.path.basename(place):
+        given = f"a {type(place).__name__}" if not is_path(place) else repr(os.fspath(place))
+        example = "results/first.json" if word == "log_table" else "results/first"
+        raise OptionError(
+            f"{word}({kind}, path): the path is text that names a file, such as {word}({kind}, {example!r}), and not "
+            f"{given}.",
+            option="artifact_file",
+        )
     return value, os.fspath(place)
 
 
-def text_in_order(text: Any, place: Any) -> tuple[Any, str]:
-    """The same for a text, which may look like a path itself: its file is the one that has a suffix of text files.
+def file_in_order(source: Any, place: Any) -> tuple[Any, str | None]:
+    """A file or folder that is there, and its path in the run; what is no path itself is to become a file.
 
-    >>> text_in_order("notes.txt", "two words")
-    ('two words', 'notes.txt')
+    Raises:
+        OptionError: neither of them is a path.
     """
-    if isinstance(text, os.PathLike) or (_names_text(text) and isinstance(place, str) and not has_suffix(place)):
-        text, place = place, text
-    return in_order("log_text", text, place, "text")
+    several = isinstance(source, (list, tuple)) and bool(source) and all(map(is_path, source))
+    if is_path(source) and (not is_path(place) or (os.path.exists(place) and not os.path.exists(source))):
+        if place is not None:
+            source, place = place, source
+    elif place is None and not several and not is_path(source):
+        raise OptionError(
+            f"log_artifact takes the path of a file or folder, and not a {type(source).__name__}. With a path for it, "
+            "log_artifact(value, 'results/first.json'), it is written to a file.",
+            option="local_path",
+        )
+    return source, None if place is None else os.fspath(place)
+
+
+def model_in_order(model: Any, name: Any) -> tuple[Any, str]:
+    """A model, which may be a path itself, and its name.
+
+    Raises:
+        OptionError: neither of them is a name.
+    """
+    if not isinstance(name, str):
+        model, name = name, model
+    if not isinstance(name, str):
+        raise OptionError(
+            f"log_model(model, name): the name is text, such as 'classifier', and not a {type(model).__name__}.",
+            option="name",
+        )
+    return model, name
+
+
+def name_first(name: Any, value: Any) -> tuple[Any, Any]:
+    """A name and its value. What a name can only be made of is left as it is, be it no text.
+
+    >>> name_first(0.1, "lr"), name_first("optimizer", "adam")
+    (('lr', 0.1), ('optimizer', 'adam'))
+    """
+    if isinstance(value, str) and not isinstance(name, (str, bytes, enum.Enum, tuple)):
+        return value, name
+    return name, value
 
 
 def has_suffix(place: str) -> bool:
@@ -57,11 +98,18 @@ def has_suffix(place: str) -> bool:
     return len(place) <= _LONGEST and _SUFFIX.search(PurePosixPath(place).name) is not None
 
 
-def _names_text(text: Any) -> bool:
-    if not isinstance(text, str) or len(text) > _LONGEST or len(text.split()) != 1:
-        return False
-    return PurePosixPath(text).suffix.lower() in _TEXT_FILES
-
-
-def _is_path(value: Any) -> bool:
+def is_path(value: Any) -> bool:
+    """Whether a value is a path by its type."""
     return isinstance(value, (str, os.PathLike))
+
+
+def _likeness(value: Any) -> int:
+    """How much a value looks like the path of a file that holds text: not at all, or from 1 to 5."""
+    if isinstance(value, os.PathLike):
+        return 5
+    if not isinstance(value, str):
+        return 0
+    lines, words = len(value.splitlines()), len(value.split())
+    if len(value) > _LONGEST or lines != 1 or words == 0:
+        return 1
+    return 2 + (words == 1) + (PurePosixPath(value).suffix.lower() in _TEXT_FILES)

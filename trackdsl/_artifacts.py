@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from trackdsl._argument_order import has_suffix, is_path
 from trackdsl._beside import Beside
 from trackdsl._events import File, ModelInput
 from trackdsl._places import fitted, inside, masked, safe
@@ -40,6 +41,19 @@ if TYPE_CHECKING:
     from trackdsl._run import Run
 
 
+def keep_given(run: Run, source: Any, artifact_path: str | None) -> None:
+    """Keep a file or folder, several of them, or an object as a file; see `Run.log_artifact`."""
+    if is_path(source):
+        snapshot(run, Path(source), artifact_path)
+    elif artifact_path is None or (isinstance(source, (list, tuple)) and all(map(is_path, source))):
+        folder = None if artifact_path is None else f"{artifact_path.rstrip('/')}/"
+        for one in source:
+            snapshot(run, Path(one), folder)
+    else:
+        handler = handler_of(source)
+        keep_object(run, artifact_path if has_suffix(artifact_path) else f"{artifact_path}{handler.suffix}", source)
+
+
 def snapshot(run: Run, source: Path, artifact_path: str | None) -> None:
     """Keep a file or folder; see `Run.log_artifact`."""
     if source.is_dir():
@@ -56,12 +70,17 @@ def snapshot(run: Run, source: Path, artifact_path: str | None) -> None:
 
 
 def snapshot_content(run: Run, source: Path, artifact_path: str | None) -> None:
-    """Keep what is inside a folder; see `Run.log_artifacts`."""
+    """Keep what is inside a folder; see `Run.log_artifacts`. A file is kept in its place."""
+    if source.is_file():
+        snapshot(run, source, artifact_path)
+        return
     keep(run, artifact_path or "", lambda to: _copy_tree(source, to), directory=True)
 
 
-def write_text(run: Run, text: str, artifact_file: str) -> None:
+def write_text(run: Run, text: Any, artifact_file: str) -> None:
     """Keep text as a file."""
+    if isinstance(text, (bytes, bytearray)):
+        text = text.decode("utf-8", "backslashreplace")
     keep(run, artifact_file, lambda to: _write(to, mask_text(str(text))))
 
 
@@ -147,13 +166,13 @@ def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) ->
 
 
 def numbered(place: str, name: str) -> str:
-    """The path of one of several files: its number or key before the suffix.
+    """The path of one of several files: its number or key, if it has one, before the suffix.
 
     >>> numbered("plots/roc.png", "0")
     'plots/roc.0.png'
     """
     suffix = PurePosixPath(place).suffix
-    return f"{place.removesuffix(suffix)}.{fit_place(name)}{suffix}"
+    return f"{place.removesuffix(suffix)}.{fit_place(name)}{suffix}" if name else place
 
 
 def _parts_written(value: Any, suffix: str) -> dict[Any, Any]:
@@ -265,7 +284,7 @@ def keep(
             run._target.unrecorded += 1
         reason = mask_prose(f"{what}: {told(error)}" if what else told(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
-        append_tags(run, {f"trackdsl.omitted.{place}": reason[:500]})
+        append_tags(run, {f"trackdsl.omitted.{place or 'log_artifacts'}": reason[:500]})
         return False
     append_tags(run, {f"trackdsl.renamed.{new}": masked(old) for new, old in renamed.items()})
     if missing:

@@ -36,6 +36,7 @@ class Found:
         self.run = run
         self.metrics: dict[str, Any] = {}
         self._series: list[tuple[str, Any]] = []
+        self._files: dict[str, Path] = {}
         self._prefix = prefix
         self._step = step
         self._arguments = arguments
@@ -46,7 +47,7 @@ class Found:
             append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is that of a secret"})
             return
         if issubclass(type(value), Path) and _exists(value):
-            _artifacts.snapshot(self.run, value, place)
+            _artifacts.snapshot(self.run, value, place or self._free_place(value, name))
             return
         if place is None and has_files(value):
             for index, part in enumerate(handler_for(type(value)).content(value)):
@@ -61,6 +62,12 @@ class Found:
             append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
         suffix = ".json" if is_in_json(value) else handler.suffix
         _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{suffix}", value, handler)
+
+    def _free_place(self, path: Path, name: str) -> str | None:
+        """None, for the file's own name, where no file of another folder has it; else that with a number or key."""
+        if self._files.setdefault(path.name, path) == path:
+            return None
+        return _artifacts.numbered(path.name, name.rpartition(".")[2] or "2")
 
     def keep_model(
         self,

@@ -17,9 +17,9 @@ from trackdsl._record import append_tags
 from trackdsl._secrets import mask_name, mask_prose
 from trackdsl.errors import report, told
 from trackdsl.handlers._content import text_of_key
-from trackdsl.handlers._registry import Handler, class_name, full_name, handler_of, name_of
-from trackdsl.handlers.matplotlib import figure_of_module
-from trackdsl.handlers.pillow import format_of, in_colors_of_png, in_eight_bits, save_image
+from trackdsl.handlers._registry import Handler, class_name, full_name, handler_for, handler_of, name_of
+from trackdsl.handlers.matplotlib import drawn, figure_of_module, is_plot
+from trackdsl.handlers.pillow import format_of, in_colors_of_png, in_eight_bits, levels_of_floats, save_image
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -35,6 +35,9 @@ _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
 
 def record_image(run: Run, image: Any, place: str) -> None:
     """Keep an image as the file `place`, whose suffix names the format; several as `samples.0.png`, and so on."""
+    if has_suffix(place) and format_of(Path(place)) is None:
+        append_tags(run, {f"trackdsl.omitted.{place}": f"no format of images has this suffix; kept as {place}.png"})
+        place = f"{place}.png"
     for name, one in _each(image, place if has_suffix(place) else f"{place}.png"):
         _artifacts.keep(run, name, partial(_write_picture, one))
 
@@ -67,23 +70,23 @@ def record_cell(run: Run, image: Any, table: str) -> dict[str, str] | None:
 
 def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
     """Keep a figure; `save_kwargs` go to the library's own way to save one. What is no figure is reported."""
-    several = _figures_in(figure)
-    if several is not None:
-        for name, one in several.items():
-            record_figure(run, one, _artifacts.numbered(place, name), save_kwargs)
-        return
-    figure = _whole_figure(figure)
-    handler = handler_of(figure)
-    if (handler.executes or handler.suffix in _WRITTEN) and not _saves_itself(figure):
+    for name, one in _figures_in(figure).items():
+        handler = handler_of(one)
+        suffix = "" if has_suffix(place) else f".{(save_kwargs or {}).get('format') or _suffix_of(one, handler)}"
+        _record_one(run, one, _artifacts.numbered(f"{place}{suffix}", name), handler, save_kwargs)
+
+
+def _record_one(run: Run, figure: Any, place: str, handler: Handler, save_kwargs: dict[str, Any] | None) -> None:
+    if not _is_figure(figure):
         _artifacts.keep(run, place, partial(_refuse_figure, figure))
-        return
-    if not has_suffix(place):
-        place = f"{place}.{(save_kwargs or {}).get('format') or _suffix_of(figure, handler)}"
-    if not save_kwargs and not handler.executes:
+    elif not save_kwargs and not handler.executes:
+        if place.lower().endswith(".txt"):  # Which would take the text of any object.
+            append_tags(run, {f"trackdsl.omitted.{place}": f"a figure is no text; kept as {place}{handler.suffix}"})
+            place = f"{place}{handler.suffix}"
         _artifacts.keep_object(run, place, figure)
-        return
-    kind = name_of(handler, type(figure))
-    _artifacts.keep(run, place, lambda to: _save_figure(figure, to, save_kwargs or {}), handler=kind)
+    else:
+        kind = name_of(handler, type(figure))
+        _artifacts.keep(run, place, lambda to: _save_figure(figure, to, save_kwargs or {}), handler=kind)
 
 
 def _refuse_figure(figure: Any, _: Path) -> None:
@@ -120,26 +123,32 @@ def picture_of(value: Any) -> Any:
         import numpy as np
 
         return _from_array(np.asarray(value))
-    raise TypeError(f"{class_name(value)} is no image: give an array, a tensor, or an image of Pillow's")
+    raise TypeError(
+        f"{class_name(value)} is no image: give an array, a tensor, or an image of Pillow's. log_figure keeps figures, "
+        "log_artifact files"
+    )
 
 
 def pictures_in(value: Any) -> dict[str, Any] | None:
     """The images in a list, a dict, or a batch, by their numbers or keys; None for what is one image, or none.
 
-    A batch is an array or tensor of four dimensions, or of three where none of them can be the channels.
+    A batch is an array or tensor of four dimensions or more, or of three where none of them can be the channels.
     """
     if isinstance(value, (list, tuple)):
-        return {str(index): one for index, one in enumerate(value)} if value and all(map(_may_be, value)) else None
+        parts = {str(index): one for index, one in enumerate(value) if one is not None}
+        return parts if parts and all(map(_may_be, parts.values())) else None
     if isinstance(value, Mapping):
         return {text_of_key(key): one for key, one in value.items()} if value else None
     if not _may_be(value) or is_picture(value):
         return None
     shape = tuple(getattr(value, "shape", ()))
     rows = len(shape) == 3 and min(shape[1:]) > max(_CHANNELS) and shape[0] not in _CHANNELS
-    return {str(index): value[index] for index in range(shape[0])} if (len(shape) == 4 and shape[0]) or rows else None
+    return {str(index): value[index] for index in range(shape[0])} if (len(shape) > 3 and shape[0]) or rows else None
 
 
 def _may_be(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return pictures_in(value) is not None
     return is_picture(value) or hasattr(type(value), "__array__")
 
 
@@ -152,19 +161,26 @@ def _each(image: Any, place: str) -> list[tuple[str, Any]]:
     ]
 
 
-def _figures_in(value: Any) -> dict[str, Any] | None:
-    """The figures in a list, a dict, or an array of axes, each once; None for what is one figure."""
+def _figures_in(value: Any) -> dict[str, Any]:
+    """The figures in a list, a dict, or an array of axes, each once, by number or key; one alone has no name."""
+    found: dict[str, Any] = {}
     if isinstance(value, Mapping):
-        return {text_of_key(key): one for key, one in value.items()}
-    if not _is_list(value):
-        return None
-    figures = {id(figure): figure for figure in map(_whole_figure, _listed(value))}
-    return {str(index): figure for index, figure in enumerate(figures.values())} if len(figures) > 1 else None
+        for key, part in value.items():
+            for name, one in ({} if part is None else _figures_in(part)).items():
+                found[".".join(filter(None, (text_of_key(key), name)))] = one
+    elif _is_list(value):
+        figures = {id(figure): figure for figure in map(_whole_figure, _listed(value)) if figure is not None}
+        found = {"" if len(figures) == 1 else str(index): figure for index, figure in enumerate(figures.values())}
+    else:
+        return {"": _whole_figure(value)}
+    return found if any(map(_is_figure, found.values())) else {"": value}
 
 
 def _is_list(value: Any) -> bool:
     """Whether a value is a list of figures or axes, or what pyplot gives back for lines and bars."""
-    return isinstance(value, (list, tuple)) or (hasattr(value, "flat") and hasattr(value, "dtype"))
+    if hasattr(value, "flat") and hasattr(value, "dtype"):
+        return bool(value.dtype == object)
+    return isinstance(value, (list, tuple)) or handler_for(type(value)).listed
 
 
 def _listed(value: Any) -> Iterator[Any]:
@@ -177,15 +193,20 @@ def _listed(value: Any) -> Iterator[Any]:
 
 def _whole_figure(value: Any) -> Any:
     """The figure that something leads to: axes, lines, seaborn's grids, scikit-learn's displays, pyplot itself."""
-    if _is_list(value):
-        value = next(_listed(value), value)
     if isinstance(value, types.ModuleType):
         return figure_of_module(value)
+    if is_plot(value):
+        return drawn(value)
     for way in ("figure", "figure_", "fig"):
         found = getattr(value, way, None)
         if found is not None and not callable(found):
             return found
     return value
+
+
+def _is_figure(value: Any) -> bool:
+    handler = handler_of(value)
+    return not (handler.executes or handler.suffix in _WRITTEN) or _saves_itself(value)
 
 
 def _saves_itself(figure: Any) -> bool:
@@ -234,34 +255,31 @@ def _from_array(array: Any, *, first: bool = False) -> Any:
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    return Image.fromarray(_bytes_of(array))
+    return Image.fromarray(_levels_of(array))
 
 
-def _bytes_of(array: Any) -> Any:
-    """Brightness from 0 to 255, by the rules of `mlflow.log_image`: floats outside of 0 to 1 are rescaled."""
+def _levels_of(array: Any) -> Any:
+    """Brightness from 0 to 255, or up to 65535 in shades of grey; floats as `levels_of_floats` says."""
     import numpy as np
 
     kind = array.dtype.kind
     if kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if kind in "iu":
-        if array.dtype == np.uint16 and array.ndim == 2 and array.max() > 255:
-            return array
-        if array.min() < 0 or array.max() > 255:
-            raise ValueError(f"integers of an image are from 0 to 255, not from {array.min()} to {array.max()}")
+        low, high = array.min(), array.max()
+        if kind == "u" and array.dtype.itemsize == 2 and high > 255:
+            return array.astype(np.uint16) if array.ndim == 2 else (array / 257).astype(np.uint8)
+        if low < 0 or high > 255:
+            raise ValueError(f"integers of an image are from 0 to 255, not from {low} to {high}")
         return array.astype(np.uint8)
     if kind != "f":
         raise TypeError(f"an array of {array.dtype} is no image")
-    finite = array[np.isfinite(array)].astype(np.float64)
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    array = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
-    if low < 0 or high > 1:
-        array = (array - low) / ((high - low) or 1.0)
-    return (array * 255).astype(np.uint8)
+    return levels_of_floats(array)
 
 
 def _shrunk(picture: Any) -> Any:
-    picture = in_eight_bits(picture) if picture.mode.startswith(("I", "F")) else in_colors_of_png(picture)
+    picture = in_colors_of_png(picture)
+    picture = in_eight_bits(picture) if picture.mode == "I;16" else picture
     width, height = picture.size
     scale = _SMALL / max(width, height)
     return picture.resize((max(1, int(width * scale)), max(1, int(height * scale))))
@@ -272,12 +290,8 @@ def _write_picture(image: Any, path: Path) -> None:
 
 
 def _save(picture: Any, path: Path) -> None:
-    kind = format_of(path)
-    if kind is None:
-        picture.save(path)
-        return
     with open(path, "xb") as file:
-        save_image(picture, file, kind)
+        save_image(picture, file, format_of(path) or "PNG")
 
 
 def _save_figure(figure: Any, path: Path, options: dict[str, Any]) -> None:

@@ -132,13 +132,13 @@ def set_tags(tags: Mapping[str, Any], *, synchronous: bool | None = None) -> Non
         run.set_tags(tags, synchronous=synchronous)
 
 
-def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+def log_artifact(local_path: Any, artifact_path: str | os.PathLike[str] | None = None) -> None:
     """Record a file or folder, as it is now, on the current run; see `Run.log_artifact`."""
     if run := _run("log_artifact"):
         run.log_artifact(local_path, artifact_path)
 
 
-def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | os.PathLike[str] | None = None) -> None:
     """Record the content of a folder on the current run; see `Run.log_artifacts`."""
     if run := _run("log_artifacts"):
         run.log_artifacts(local_dir, artifact_path)

@@ -15,8 +15,8 @@ _MAX_DEPTH = 20
 #: How many leaves of what stands in a value more than once are told each time.
 _MAX_REPEATED = 2000
 _MAX_TYPES = 1000
-#: Missing values that are not None, by the name of their class: of pandas, for anything and for moments.
-_MISSING = ("NAType", "NaTType")
+#: Missing values that are not None, by the name of their class: of pandas, for anything and for moments; of NumPy.
+_MISSING = ("NAType", "NaTType", "MaskedConstant")
 
 
 class _Kind(NamedTuple):
@@ -27,7 +27,7 @@ class _Kind(NamedTuple):
         array: they have a shape.
         scalar: they have a shape and are numbers all the same, such as those of NumPy.
         typed: they have a dtype, which may be complex.
-        differentiable: torch warns where such a value is made a number while it has a gradient.
+        item: the method that gives the only item of an array, or nothing.
         refused: why no value is a number, or nothing.
     """
 
@@ -35,7 +35,7 @@ class _Kind(NamedTuple):
     array: bool
     scalar: bool
     typed: bool
-    differentiable: bool
+    item: str
     refused: str
 
 
@@ -49,7 +49,10 @@ def _kind_of(kind: type) -> _Kind:
         array, ratio = is_array_like(kind), offers(kind, "as_integer_ratio")
         refused = _refusal(kind)
         number = True if issubclass(kind, (int, float)) else None if (array or ratio) and not is_mock(kind) else False
-        found = _Kind(number, array, array and ratio, offers(kind, "dtype"), offers(kind, "requires_grad"), refused)
+        # Of a masked array, `item()` gives what is behind the mask.
+        ways = ("tolist",) if offers(kind, "mask") else ("item", "tolist")
+        item = next((way for way in ways if offers(kind, way)), "")
+        found = _Kind(number, array, array and ratio, offers(kind, "dtype"), item, refused)
         if len(_kinds) >= _MAX_TYPES:  # Each mock has a class of its own.
             _kinds.clear()
         _kinds[kind] = found
@@ -77,10 +80,10 @@ def to_number(value: Any) -> float:
         raise TypeError(kind.refused)
     if kind.typed and getattr(value.dtype, "kind", "") == "c":
         raise TypeError("a complex value is not a metric")
-    if kind.array and value.shape and _is_one_item(value):
-        return to_number(_only_item(value))
-    if kind.differentiable:  # Otherwise torch warns the user of what we do.
-        value = value.detach()
+    if kind.array and not kind.scalar and _is_one_item(value):
+        item = _only_item(value)
+        if item is not value:
+            return to_number(item)
     return float(value)
 
 
@@ -93,8 +96,12 @@ def is_single(value: Any) -> bool:
     """Whether a value is a number, or an array, series or tensor of one number."""
     if is_number(value):
         return True
+    kind = type(value)
     try:
-        return is_array_like(type(value)) and _is_one_item(value) and is_number(_only_item(value))
+        # A frame of one cell has a name for it.
+        return (
+            is_array_like(kind) and not offers(kind, "columns") and _is_one_item(value) and is_single(_only_item(value))
+        )
     except Exception:
         return False
 
@@ -104,9 +111,10 @@ def _is_one_item(value: Any) -> bool:
 
 
 def _only_item(value: Any) -> Any:
-    found = value.item() if offers(type(value), "item") else value.tolist()
-    while type(found) is list:
-        (found,) = found
+    way = _kind_of(type(value)).item
+    found = getattr(value, way)() if way else value
+    while isinstance(found, list) or (is_array_like(type(found)) and found.shape):
+        found = found[0]
     return found
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from trackdsl._argument_order import name_first
 from trackdsl._events import AnyEvent, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode
 from trackdsl._flatten import Flat
 from trackdsl._numbers import is_number, number_of
@@ -82,9 +83,8 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
             if now > target.watch_at:
                 target.watch(now)
             return
-    if type(name) is not str and type(value) is str and is_number(name):  # The two the other way round.
-        name, value = value, name
-    if value is NOT_GIVEN:
+    name, value = name_first(name, value)
+    if value is NOT_GIVEN or type(name).__hash__ is None:
         raise TypeError("log_metric() takes a name and a value: log_metric('loss', 0.25)")
     # Once: the name is clean now, or another.
     record_metrics(run, {_name(name): value}, step)
@@ -134,6 +134,8 @@ def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = No
     if link is None is timestamp and record_numbers(run, metrics, step):
         return
     with guarded("log_metrics", run):
+        if is_number(metrics) and not is_number(step):  # The two the other way round.
+            metrics, step = step, metrics
         place, tags = _place(step)
         plain = _plain_numbers(metrics)
         if plain is not None:

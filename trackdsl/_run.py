@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
-from trackdsl._argument_order import in_order, text_in_order
+from trackdsl._argument_order import file_in_order, in_order, model_in_order, name_first
 from trackdsl._events import Model, Tags, encode
 from trackdsl._failure import FINISHED, STATUSES
 from trackdsl._ids import begins_with, prefix
@@ -267,7 +267,7 @@ class Run:
             synchronous: as for `log_metric`.
         """
         with guarded("log_param", self):
-            self._add_params([(key, value)])
+            self._add_params([name_first(key, value)])
 
     def log_params(self, params: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Record several parameters; see `log_param`.
@@ -289,33 +289,41 @@ class Run:
             synchronous: as for `log_metric`.
         """
         with guarded("set_tag", self):
-            append_tags(self, _artifacts.keep_long(self, tags_of([(key, value)])))
+            append_tags(self, _artifacts.keep_long(self, tags_of([name_first(key, value)])))
 
     def set_tags(self, tags: Mapping[str, Any], *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Set several tags; see `set_tag`."""
         with guarded("set_tags", self):
             append_tags(self, _artifacts.keep_long(self, clean_tags(tags)))
 
-    def log_artifact(self, local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+    def log_artifact(self, local_path: Any, artifact_path: str | os.PathLike[str] | None = None) -> None:
         """Record a file or folder as it is now; it may be changed or deleted right after.
 
         Args:
-            local_path: the file or folder.
+            local_path: the file or folder, or a list of these. With an `artifact_path`, any other object, which is
+                written to a file of the format that the suffix names.
             artifact_path: where to put it in the run. With a suffix (`"models/best.pth"`) it is the file's own new
                 path, without one (`"models"`) the folder that the file goes to, under its own name.
-        """
-        with guarded("log_artifact", self):
-            _artifacts.snapshot(self, Path(local_path), artifact_path)
 
-    def log_artifacts(self, local_dir: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+        Raises:
+            OptionError: an object that is no path, and no path for it.
+        """
+        source, place = file_in_order(local_path, artifact_path)
+        with guarded("log_artifact", self):
+            _artifacts.keep_given(self, source, place)
+
+    def log_artifacts(
+        self, local_dir: str | os.PathLike[str], artifact_path: str | os.PathLike[str] | None = None
+    ) -> None:
         """Record everything inside a folder.
 
         Args:
             local_dir: the folder.
             artifact_path: the folder of the run to put its content in; the top by default.
         """
+        source, place = file_in_order(local_dir, artifact_path)
         with guarded("log_artifacts", self):
-            _artifacts.snapshot_content(self, Path(local_dir), artifact_path)
+            _artifacts.snapshot_content(self, Path(source), place)
 
     def log_dict(self, dictionary: Any, artifact_file: str) -> None:
         """Record a dictionary or list as a JSON file (YAML where the name ends in `.yaml` or `.yml`).
@@ -337,7 +345,7 @@ class Run:
             text: the content.
             artifact_file: its path in the run, such as `status.txt`.
         """
-        text, artifact_file = text_in_order(text, artifact_file)
+        text, artifact_file = in_order("log_text", text, artifact_file, "text")
         with guarded("log_text", self):
             _artifacts.write_text(self, text, artifact_file)
 
@@ -391,6 +399,7 @@ class Run:
                 image, artifact_file = in_order("log_image", image, artifact_file, "image")
                 _images.record_image(self, image, artifact_file)
             else:
+                key, image = name_first(key, image)
                 _images.record_frame(
                     self, image, name_of_key(key), int(_context.step_of(self) if step is None else step)
                 )
@@ -485,6 +494,7 @@ class Run:
         from trackdsl._models import check_model_options, record_model
         from trackdsl._recorded_model import RecordedModel
 
+        model, name = model_in_order(model, name)
         check_registered_name(registered_model_name)
         check_model_options(model, signature, pip_requirements, code_paths, options)
         recorded: Model | str = "it could not be written; a warning says why"

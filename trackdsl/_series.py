@@ -6,8 +6,10 @@ next. Where the data has steps of its own (a column `step` or `epoch`, an index 
 
 from __future__ import annotations
 
+import contextlib
+from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +24,11 @@ MAX_POINTS = 100_000
 #: A returned series or frame with more labels or columns than this is data, and no row of metrics.
 MAX_LABELS = 100
 #: The names of columns that are steps, the finest first.
-STEP_NAMES = ("step", "global_step", "_step", "iteration", "iter", "epoch", "round")
-_SEQUENCES = (list, tuple, range, deque)
+STEP_NAMES = (
+    "step", "global_step", "_step", "trainer/global_step", "train/global_step", "steps", "timestep", "iteration",
+    "iter", "iterations", "training_iteration", "epoch", "epochs", "round",
+)  # fmt: skip
+_SEQUENCES = (list, tuple, range, deque, array)
 _FRAMES = ("pandas", "polars", "pyarrow")
 _HISTORIES = ("keras", "tf_keras", "tensorflow")
 
@@ -75,10 +80,8 @@ class Points:
             self.add("", metrics)
             return
         if not is_mapping(metrics):
-            metrics = dict(metrics)
-        # Tables and series inside are one part each.
-        for name, value in leaves(metrics, "", whole=lambda _, part: table_of(part) is not None):
-            self.add(name, value)
+            metrics = _by_name(metrics)
+        self._add_parts("", metrics)
 
     def add(self, name: str, value: Any) -> None:
         """Add what stands under one name."""
@@ -98,25 +101,37 @@ class Points:
             self.values[name] = to_number(value)
             return
         columns = table_of(value)
-        if columns is None:
-            column = column_of(value)
-            columns = None if column is None else [column]
-        if columns is None:
-            self.values[name] = to_number(value)
+        if columns is not None:
+            for column in columns:
+                self._add_column(_joined(name, column.name), column)
             return
-        for column in columns:
-            self._add_column(_joined(name, column.name), column)
+        only = column_of(value)
+        if only is None and is_mapping(value):
+            self._add_parts(f"{name}/", value)
+        elif only is None:
+            self.values[name] = to_number(value)
+        elif only.labels is not None:
+            self._add_labelled(name, only)
+        else:
+            self._add_series(name or only.name or "value", only)
+
+    def _add_parts(self, prefix: str, value: Any) -> None:
+        # Tables and series inside are one part each.
+        for name, part in leaves(value, prefix, whole=lambda _, part: table_of(part) is not None):
+            self.add(name, part)
 
     def _add_column(self, name: str, column: Column) -> None:
         if column.labels is not None:
-            for label, item in zip(column.labels, column.items, strict=True):
-                self.add(_joined(name, label), item)
+            self._add_labelled(name, column)
             return
-        name = name or "value"
         try:
-            self._add_series(name, column)
+            self._add_series(name or "value", column)
         except Exception as error:
-            self._omit(name, column.items, told(error))
+            self._omit(name or "value", column.items, told(error))
+
+    def _add_labelled(self, name: str, column: Column) -> None:
+        for label, item in zip(column.labels or (), column.items, strict=True):
+            self.add(_joined(name, label), item)
 
     def _add_series(self, name: str, column: Column) -> None:
         count = len(column.items)
@@ -126,7 +141,7 @@ class Points:
         for index, item in enumerate(column.items):
             if is_missing(item) or (column.holes and item != item):
                 continue
-            if not (is_number(item) or isinstance(item, str)):
+            if not (isinstance(item, str) or is_single(item)):
                 raise TypeError(f"its value {index} is a {class_name(item)}")
             found.append((self._start + index if column.steps is None else column.steps[index], to_number(item)))
         if not found:
@@ -170,6 +185,13 @@ def is_history(value: Any) -> bool:
     return bool(columns) and all(column.steps is not None and _is_numeric(column.items) for column in columns or ())
 
 
+def _by_name(metrics: Any) -> dict[Any, Any]:
+    with contextlib.suppress(TypeError, ValueError):
+        if not is_array_like(type(metrics)):
+            return dict(metrics)
+    raise TypeError(f"{class_name(metrics)} has no names: give numbers by name, such as {{'loss': 0.3}}, or a frame")
+
+
 def _is_dict_of_rounds(value: Mapping[Any, Any]) -> bool:
     lists = list(value.values())
     if not lists or not all(type(items) is list for items in lists) or len(set(map(len, lists))) != 1:
@@ -190,6 +212,8 @@ def _texts(value: Any) -> list[str]:
 def column_of(value: Any) -> Column | None:
     """A list, an array of one dimension, or a series, as a column; None for anything else."""
     kind = type(value)
+    if issubclass(kind, ValuesView):
+        value, kind = list(value), list
     if issubclass(kind, _SEQUENCES):
         return None if hasattr(kind, "_fields") else Column(value)
     if not is_array_like(kind) and not _is_of(kind, ("pyarrow",), "ChunkedArray", "Array"):
@@ -225,16 +249,27 @@ def table_of(value: Any) -> list[Column] | None:
 
 
 def _of_mapping(value: Mapping[Any, Any]) -> list[Column] | None:
-    """A dict of lists, one of which is the steps of the others."""
-    names = _step_names([key for key in value if isinstance(key, str)])
-    for name in names:
+    """A dict of lists, one of which is the steps of all that are as long; what is not has none."""
+    for name in _step_names([key for key in value if isinstance(key, str)]):
         column = column_of(value[name])
         steps = None if column is None else _whole(column.items)
         if steps:
-            others = {name_of_key(key): column_of(part) for key, part in value.items() if key != name}
-            if all(other is not None and len(other.items) == len(steps) for other in others.values()) and others:
-                return [Column(other.items, steps, name=key) for key, other in others.items() if other is not None]
+            others = [(name_of_key(key), part) for key, part in value.items() if key != name]
+            found = [column for key, part in others for column in _beside(key, part, steps)]
+            if any(other.steps is steps for other in found):
+                return found
     return None
+
+
+def _beside(name: str, value: Any, steps: list[int]) -> Iterator[Column]:
+    column = column_of(value)
+    if column is not None and len(column.items) == len(steps):
+        yield Column(column.items, steps, name=name)
+    elif issubclass(type(value), dict):
+        for key, part in value.items():
+            yield from _beside(f"{name}/{name_of_key(key)}", part, steps)
+    else:
+        yield Column([value], labels=[name])
 
 
 def _of_records(value: Sequence[Any]) -> list[Column] | None:
@@ -303,7 +338,7 @@ def _whole(items: Sequence[Any]) -> list[int] | None:
     """The items as whole numbers; None where they are not."""
     found = []
     for item in items:
-        if not is_number(item) or type(item) is bool or item != int(item):
+        if not is_number(item) or type(item) is bool or item != item // 1:  # As NaN is, too.
             return None
         found.append(int(item))
     return found or None

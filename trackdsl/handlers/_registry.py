@@ -226,7 +226,8 @@ _by_name: dict[str, str | Handler] = {
     "datasets.arrow_dataset.Dataset": f"{_HERE}.lazy:rows",
     # Pictures.
     **dict.fromkeys(
-        ("matplotlib.figure.FigureBase", "matplotlib.axes._base._AxesBase", "seaborn.axisgrid._BaseGrid"),
+        ("matplotlib.figure.FigureBase", "matplotlib.axes._base._AxesBase", "seaborn.axisgrid._BaseGrid",
+         "seaborn._core.plot.Plot"),
         f"{_HERE}.matplotlib:handler",
     ),
     "builtins.module": f"{_HERE}.matplotlib:module",

@@ -15,7 +15,13 @@ class _Plot(Handler):
         from bokeh.embed import file_html
         from bokeh.resources import INLINE
 
-        path.write_text(file_html(value, INLINE, "plot"), encoding="utf-8")
+        own = value.document
+        try:
+            path.write_text(file_html(value, INLINE, "plot"), encoding="utf-8")
+        finally:
+            # A plot that is left in the page's document could be in no other.
+            if own is None and value.document is not None:
+                value.document.remove_root(value)
 
     def read(self, path: Path) -> Any:
         return path.read_text(encoding="utf-8")

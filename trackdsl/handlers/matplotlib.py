@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers._dataset import one_line
-from trackdsl.handlers._registry import Handler, Scalar, class_name
+from trackdsl.handlers._registry import Handler, Scalar, class_name, full_name
 from trackdsl.handlers.pillow import read_image
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
@@ -67,10 +67,26 @@ def figure_of_module(module: types.ModuleType) -> Any:
     return module.gcf()
 
 
+def is_plot(value: Any) -> bool:
+    """Whether a value is a plot of `seaborn.objects`, which is drawn when it is shown."""
+    return any(full_name(base) == "seaborn._core.plot.Plot" for base in type(value).__mro__)
+
+
+def drawn(plot: Any) -> Any:
+    """Such a plot on a figure of its own."""
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    plot.on(figure).plot()
+    return figure
+
+
 def _figure_of(value: Any) -> Any:
     """The whole figure that something is part of."""
     if is_pyplot(value):
         return figure_of_module(value)
+    if is_plot(value):
+        return drawn(value)
     figure = value if hasattr(value, "savefig") and hasattr(value, "canvas") else value.figure
     while not hasattr(figure, "savefig"):  # A figure inside a figure.
         figure = figure.figure

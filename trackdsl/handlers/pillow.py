@@ -46,7 +46,7 @@ def save_image(image: Any, file: Any, kind: str) -> None:
         picture = in_eight_bits(picture)
     try:
         picture.save(file, format=kind)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError):  # No such colours.
         file.seek(0)
         file.truncate()
         in_eight_bits(in_colors_of_png(picture)).save(file, format=kind)
@@ -65,11 +65,17 @@ def in_colors_of_png(image: Any) -> Any:
         way = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
         return ImageCms.applyTransform(image, way)
     if mode == "F":
-        return _rescaled(image)
+        import numpy as np
+        from PIL import Image
+
+        return Image.fromarray(levels_of_floats(np.asarray(image)))
     if mode.startswith("I"):
         whole = image.convert("I")
         low, high = whole.getextrema()
-        return _rescaled(whole) if low < 0 or high > 65535 else whole.convert("I;16")
+        if low < 0 or high > 65535:
+            scale = 255 / ((high - low) or 1)
+            return whole.convert("F").point(lambda level: level * scale + -low * scale).convert("L")
+        return whole.convert("I;16" if high > 255 or mode != "I" else "L")
     return image.convert("RGB")
 
 
@@ -80,19 +86,34 @@ def in_eight_bits(image: Any) -> Any:
     return image.convert("RGB")
 
 
-def _rescaled(image: Any) -> Any:
-    """Numbers as brightness: up to 1, or up to 255, as they are meant; others from the least to the greatest."""
-    low, high = image.getextrema()
-    if low >= 0 and high <= 255 and (high > 1 or image.mode == "I"):
-        return image.convert("L")
-    low, high = (0, 1) if low >= 0 and high <= 1 else (low, high)
-    scale = 255 / ((high - low) or 1)
-    return image.convert("F").point(lambda level: level * scale + -low * scale).convert("L")
+def levels_of_floats(array: Any) -> Any:
+    """Numbers as brightness from 0 to 255.
+
+    Those up to 1, or up to 255, are what they are; others are stretched from the least to the greatest, as
+    `mlflow.log_image` does it.
+    """
+    import numpy as np
+
+    finite = array[np.isfinite(array)].astype(np.float64)
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
+    array = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
+    # Whole numbers were bytes once; numbers a little above 1 come of smoothing.
+    if low >= 0 and 1 < high <= 255 and (high > 127 or (array == np.rint(array)).all()):
+        return np.rint(array).astype(np.uint8)
+    if low < 0 or high > 1:
+        array = (array - low) / ((high - low) or 1.0)
+    return (array * 255).astype(np.uint8)
 
 
 def format_of(path: Path) -> str | None:
-    """Pillow's name of the format of a file."""
-    return _FORMATS.get(path.suffix.lower())
+    """Pillow's name of the format of a file; None for one that it does not write."""
+    from PIL import Image
+
+    suffix = path.suffix.lower()
+    if suffix in _FORMATS:
+        return _FORMATS[suffix]
+    other = Image.registered_extensions().get(suffix)
+    return other if other in Image.SAVE else None
 
 
 def read_image(path: Path) -> Any:
