@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +60,7 @@ LAYERS = [
     {"errors", "_decoders", "_packages", "_signals", "_suggest", "_uris", "_user_code", "_version"},
 ]
 
+METHODS = [name for name in trackdsl.__all__ if name.startswith(("log_", "set_"))]
 MODULES = [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.") if not name.endswith("__main__")]
 
 
@@ -157,6 +160,31 @@ def test_everything_public_is_named_and_told() -> None:
     assert trackdsl.__all__ == sorted(trackdsl.__all__)
     for name in trackdsl.__all__:
         assert name == "__version__" or getattr(trackdsl, name).__doc__, name
+
+
+def test_completion_offers_public_names_alone() -> None:
+    """`dir(trackdsl)`, from which completion comes, has everything public and nothing private."""
+    assert set(trackdsl.__all__) <= set(dir(trackdsl))
+    assert [name for name in dir(trackdsl) if name.startswith("_")] == ["__version__"]
+    assert all(hasattr(trackdsl, name) or importlib.import_module(f"trackdsl.{name}") for name in dir(trackdsl))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if hasattr(trackdsl.Run, name)])
+def test_functions_on_the_current_run_are_the_methods_of_runs(name: str) -> None:
+    """A function and the method of the same name have the same parameters and the same help."""
+    function, method = getattr(trackdsl, name), getattr(trackdsl.Run, name)
+    assert [*inspect.signature(function).parameters] == [*inspect.signature(method).parameters][1:]
+    of_method = inspect.getdoc(method).partition("\n\n")[2]  # type: ignore[union-attr]
+    assert inspect.getdoc(function).partition("\n\n")[2] == of_method.replace(">>> run.", ">>> ")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("decorator", ["experiment", "stage", "track_returns"])
+def test_a_decorator_shows_its_options(decorator: str) -> None:
+    """The signature that editors show has every option that the help names."""
+    fn = getattr(trackdsl, decorator)
+    arguments = str(inspect.getdoc(fn)).partition("Raises:")[0]
+    named = {name.lstrip("*") for name in re.findall(r"^    (\*{0,2}\w+): ", arguments, re.MULTILINE)}
+    assert named == set(inspect.signature(fn).parameters)
 
 
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])

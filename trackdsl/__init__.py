@@ -165,7 +165,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+    """What completion offers: the public names and modules."""
+    return sorted([*__all__, "errors", "handlers", "integrations", "markers", "session", "settings", "testing"])
 
 
 _look_for_workers()

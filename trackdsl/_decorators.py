@@ -25,18 +25,11 @@ from trackdsl._run import NULL_RUN, Run
 from trackdsl._shapes_like_importlib_bootstrap import call_behind, call_of, wrap
 from trackdsl._suggest import suggestion_for
 from trackdsl._user_code import place_of_call
-from trackdsl._word import Word
+from trackdsl._word import Word, full_signature, option_names
 from trackdsl.errors import OptionError, note
 from trackdsl.handlers._annotations import decorating_frame
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
-
-_EXPERIMENT_OPTIONS = (
-    "name", "run_name", "tags", "description", "tracking_uri", "params", "returns", "system_metrics", "ranks",
-    "run_id",
-)  # fmt: skip
-_STAGE_OPTIONS = ("name", "nested", "params", "returns", "tags", "description", "system_metrics", "run_id")
-
 
 #: What functions become, by package and class, that run elsewhere; and the decorator that makes them so.
 _SENDS_AWAY = {
@@ -207,6 +200,7 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
     return _word("stage", name, options, _STAGE_OPTIONS)
 
 
+_EXPERIMENT_OPTIONS, _STAGE_OPTIONS = option_names(experiment), option_names(stage)
 if not TYPE_CHECKING:
     experiment, stage = Word(experiment), Word(stage)
 
@@ -259,6 +253,9 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
             raise OptionError(f"@track_returns takes names as text, not {name!r}.", option=repr(name))
     _check_choices(options)
     return functools.partial(_track, names=names, options=options)
+
+
+track_returns.__signature__ = full_signature(track_returns)  # type: ignore[attr-defined]
 
 
 def _check_choices(options: Mapping[str, Any]) -> None:

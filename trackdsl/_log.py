@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -51,6 +53,7 @@ def log_metric(
     value: Any,
     step: int | None = None,
     *,
+    iteration: int | None = None,
     timestamp: int | None = None,
     synchronous: bool | None = None,
     model: Any = None,
@@ -79,21 +82,29 @@ def log_metric(
     model: Any = None,
     dataset: Any = None,
     model_id: str | None = None,
+    iteration: int | None = None,
 ) -> None:
     """Record one point of a metric on the current run; see `Run.log_metric`."""
     # No argument is keyword-only, as type checkers see them: Python takes longer to call such a function.
     scope = _context.current()
-    if scope is not None and name is not None and key is None is timestamp is model is dataset is model_id:
+    if scope is not None and name is not None and key is None is iteration is timestamp is model is dataset is model_id:
         record_metric(scope.run, name, value, scope.step if step is None else step)
     elif run := run_outside("log_metric") if scope is None else scope.run:
-        linked = {"model": model, "dataset": dataset, "model_id": model_id}
-        run.log_metric(name, value, step, key=key, timestamp=timestamp, **linked)  # type: ignore[call-overload] # either
+        more = {
+            "iteration": iteration,
+            "timestamp": timestamp,
+            "model": model,
+            "dataset": dataset,
+            "model_id": model_id,
+        }
+        run.log_metric(name, value, step, key=key, **more)  # type: ignore[call-overload] # either
 
 
 def log_metrics(
     metrics: Any,
     step: int | None = None,
     *,
+    iteration: int | None = None,
     timestamp: int | None = None,
     synchronous: bool | None = None,  # noqa: ARG001 - as MLflow has it; nothing here waits
     model: Any = None,
@@ -102,10 +113,11 @@ def log_metrics(
 ) -> None:
     """Record points of several metrics, or of series, on the current run; see `Run.log_metrics`."""
     if run := _run("log_metrics"):
-        if timestamp is model is dataset is model_id is None:  # Keywords cost as much as a point.
+        if iteration is timestamp is model is dataset is model_id is None:  # Keywords cost as much as a point.
             run.log_metrics(metrics, step)
         else:
-            run.log_metrics(metrics, step, timestamp=timestamp, model=model, dataset=dataset, model_id=model_id)
+            more = {"timestamp": timestamp, "model": model, "dataset": dataset, "model_id": model_id}
+            run.log_metrics(metrics, step, iteration=iteration, **more)
 
 
 def log_param(key: str, value: Any, *, synchronous: bool | None = None) -> None:
@@ -214,3 +226,20 @@ def log_model(
 def _run(doing: str) -> Run | None:
     scope = _context.current()
     return scope.run if scope is not None else run_outside(doing)
+
+
+def _complete_help() -> None:
+    """Give each function the help of the method of the same name."""
+    for name, fn in list(globals().items()):
+        method = getattr(Run, name, None) if name.startswith(("log_", "set_")) else None
+        if method is not None and method.__doc__:
+            summary = fn.__doc__.partition("; see ")[0]
+            details = textwrap.dedent(method.__doc__.partition("\n\n")[2]).replace(">>> run.", ">>> ")
+            fn.__doc__ = f"{summary}.\n\n{details}" if details else f"{summary}."
+
+
+_complete_help()
+_method = inspect.signature(Run.log_metric)
+log_metric.__signature__ = _method.replace(  # type: ignore[attr-defined] # See above for why it is not written so.
+    parameters=list(_method.parameters.values())[1:]
+)

@@ -29,8 +29,15 @@ _MS = 1_000_000
 #: An event of more bytes than this has texts cut to so many characters, see `cut_texts`.
 LARGE = 32 << 20
 LONG_TEXT = 100_000
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "..."
+
+
 #: Stands for an argument that was not given.
-NOT_GIVEN: Any = object()
+NOT_GIVEN: Any = _NotGiven()
 #: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
 _NUMBERS = frozenset([float, int])
 _NAMES = frozenset([str])
