@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any, NamedTuple, NotRequired, Optional
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Annotated, Any, NamedTuple, NewType, NotRequired, Optional
 
 import attrs
 import pandas as pd
@@ -272,13 +272,150 @@ def test_markers_without_a_name(store: str) -> None:
     assert found["score"].data.metrics == {"score": 0.75}
 
 
+Score = NewType("Score", Annotated[float, Metric("score")])  # type: ignore[valid-newtype]
+
+PLACES: dict[str, tuple[Any, Any, dict[str, float], set[str]]] = {
+    "alone": (Metric, 0.5, {"f": 0.5}, set()),
+    "alone with a name": (Metric("m"), 0.5, {"m": 0.5}, set()),
+    "alone in a tuple": (tuple[Model, Metric], (MODEL, 0.5), {"f.1": 0.5}, {"f.0"}),
+    "in a list": (list[Annotated[float, Metric("m")]], [0.5, 0.25], {"m": 0.25}, set()),
+    "in an optional list": (list[Annotated[float, Metric("m")]] | None, [0.5], {"m": 0.5}, set()),
+    "in a dict": (dict[str, Annotated[float, Metric("m")]], {"a": 0.5}, {"m/a": 0.5}, set()),
+    "models in a list": (list[Annotated[Any, Model("m")]], [MODEL, None, MODEL], {}, {"m.0", "m.2"}),
+    "models in a dict": (dict[str, Annotated[Any, Model]], {"a": MODEL}, {}, {"f.a"}),
+    "a dict that is a model": (Annotated[Any, Model("m")], {"a": MODEL}, {}, {"m"}),
+    "a tuple in a tuple": (
+        tuple[Annotated[Any, Model("m")], tuple[Annotated[float, Metric("a")], float]],
+        (MODEL, (0.5, 0.25)), {"a": 0.5, "f.1.1": 0.25}, {"m"},
+    ),
+    "a list for a tuple": (
+        tuple[Annotated[Any, Model("m")], Annotated[float, Metric("a")]], [MODEL, 0.5], {"a": 0.5}, {"m"},
+    ),
+    "as a new type": (Score, 0.5, {"score": 0.5}, set()),
+    "as text": ("Optional[Annotated[float, Metric('m')]]", 0.5, {"m": 0.5}, set()),
+    "more than one": (Annotated[float, Metric("m"), Metric("n")], 0.5, {"m": 0.5, "n": 0.5}, set()),
+    "of what a generator returns": (Generator[Any, Any, Annotated[float, Metric("m")]], 0.5, {"m": 0.5}, set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_where_a_marker_may_stand(place: str) -> None:
+    """Wherever it stands in an annotation it counts."""
+    annotation, value, metrics, models = PLACES[place]
+
+    def f() -> Any:
+        return value
+
+    f.__annotations__["return"] = annotation
+    with capture_runs() as captured, stage("f"):
+        assert track_returns(f)() is value
+    found = captured.one("f")
+    assert (metrics_of(found), set(found.models)) == (metrics, models)
+
+
+def test_one_name_for_a_marked_tuple() -> None:
+    """The name is that of the first value, and the markers of all count."""
+
+    @track_returns("score")
+    def f() -> tuple[float, Annotated[Any, Model("m")], Annotated[float, Metric]]:
+        return 0.5, MODEL, 0.25
+
+    with capture_runs() as captured, stage("f"):
+        f()
+    found = captured.one("f")
+    assert (metrics_of(found), set(found.models)) == ({"score": 0.5, "f.2": 0.25}, {"m"})
+
+
+def test_marked_tuples_in_fields_and_several_markers_of_a_value() -> None:
+    """A field that is a tuple is taken apart by its markers; a table may be a dataset and a file of its own."""
+
+    class Both(NamedTuple):
+        pair: tuple[Annotated[float, Metric("first")], Annotated[float, Metric("second")]]
+        curve: list[Annotated[float, Metric("curve")]]
+        frame: Annotated[pd.DataFrame, Dataset("clean"), Artifact("tables/t.csv")]
+
+    @track_returns
+    def f() -> Both:
+        return Both((0.5, 0.25), [1.0, 2.0], FRAME)
+
+    with capture_runs() as captured, stage("f"):
+        f()
+    found = captured.one("f")
+    assert metrics_of(found) == {"first": 0.5, "second": 0.25, "curve": 2.0}
+    assert [used.name for used in found.inputs] == ["clean"]
+    assert {"clean.parquet", "tables/t.csv"} <= set(found.artifacts)
+
+
+def test_marked_values_that_were_not_returned(caplog: pytest.LogCaptureFixture) -> None:
+    """A shorter tuple, or no tuple at all: what the annotation marks beyond it is reported."""
+
+    def f(value: Any) -> tuple[Annotated[Any, Model("m")], Annotated[float, Metric("acc")], Annotated[float, Metric]]:
+        return value  # type: ignore[no-any-return]
+
+    with capture_runs() as captured:
+        for value, missing in (((MODEL,), {"acc", "f.2"}), (0.5, {"m", "acc", "f.2"}), (None, set())):
+            caplog.clear()
+            stage(track_returns(f))(value)
+            tags = captured.runs[-1].tags
+            assert {tag.removeprefix("trackdsl.omitted.") for tag in tags if "omitted" in tag} == missing
+            assert bool(caplog.records) == bool(missing)
+
+
+def test_a_parameter_that_is_marked_alone() -> None:
+    """`key: Secret`, `frame: Dataset` and `rest: Ignore` say the same as in `Annotated`."""
+
+    @stage
+    def f(key: Secret, frame: Dataset, rest: Ignore, lr: Param("learning_rate")) -> None: ...  # type: ignore[valid-type]
+
+    with capture_runs() as captured:
+        f("planted", FRAME, 3, 0.5)  # type: ignore[arg-type]
+    found = captured.one("f")
+    assert found.params["key"] == "***"
+    assert found.params["learning_rate"] == 0.5
+    assert "rest" not in found.params
+    assert [used.name for used in found.inputs] == ["frame"]
+
+
+MISPLACED = {
+    "no name": (Annotated[float, Param], r"Param\('other_name'\)"),
+    "metric": (Annotated[float, Metric("m")], "Mark the return annotation"),
+    "model": (Annotated[Any, Model] | None, "Mark the return annotation"),
+    "file, alone": (Artifact("x.csv"), "Mark the return annotation"),
+    "models in a list": (list[Annotated[Any, Model("m")]], "Mark the return annotation"),
+    "as text": ("Annotated[float, Metric]", "Mark the return annotation"),
+}
+
+
+@pytest.mark.parametrize("kind", MISPLACED)
+def test_a_marker_that_says_nothing_of_a_parameter(kind: str) -> None:
+    """An error at decoration, which names the parameter and the fix, by each of the words."""
+    annotation, fix = MISPLACED[kind]
+
+    def f(x: Any) -> None: ...
+
+    f.__annotations__["x"] = annotation
+    for word in (stage, track_returns, trackdsl.experiment("e")):
+        with pytest.raises(trackdsl.OptionError, match=f"'x'.*{fix}"):
+            word(f)  # type: ignore[operator]
+
+
+def test_a_marker_of_one_argument_on_many() -> None:
+    """`Dataset` and `Param` on `*args` and `**kwargs` stand for none of them: an error; `Secret` stands for all."""
+
+    def args(*x: Annotated[Any, Dataset("d")]) -> None: ...
+    def kwargs(**x: Annotated[Any, Param("p")]) -> None: ...
+    def secret(*x: Annotated[str, Secret]) -> None: ...
+
+    for fn in (args, kwargs):
+        with pytest.raises(trackdsl.OptionError, match="gathers several"):
+            stage(fn)
+    with capture_runs() as captured:
+        stage(secret)("planted")
+    assert list(captured.one("secret").params.values()) == ["***"]
+
+
 def test_a_marker_that_needs_a_name() -> None:
-    """A bare `Param` on a parameter, and names that are no text, are errors at once, which name the fix."""
-    with pytest.raises(trackdsl.OptionError, match=r"Param\('other_name'\)"):
-
-        @stage
-        def f(lr: Annotated[float, Param]) -> None: ...
-
+    """Names that are no text are errors at once, which name the fix."""
     for kind in (Metric, Param, Artifact, Model, Dataset):
         for wrong in (3, "", " ", None):
             with pytest.raises(trackdsl.OptionError, match=kind.__name__):

@@ -69,6 +69,23 @@ def test_a_structure_that_is_named_is_one_file(artifacts: Any) -> None:
     assert found.omitted == {}
 
 
+def test_the_name_of_the_function_or_of_a_place_names_the_whole() -> None:
+    """`artifacts={"f": ...}` keeps all that `f` returned in one file; `f.1` is its second value, the only dict or not."""
+    found = returned(CONFIG, artifacts={"f": "all.json"})
+    assert (found.metrics, found.files, found.omitted) == ({}, {"all.json": CONFIG}, {})
+    found = returned((0.5, CONFIG), artifacts={"f.1": "second.json"})
+    assert (found.metrics, found.files, found.omitted) == ({"f.0": 0.5}, {"second.json": CONFIG}, {})
+    found = returned({"f": {"a": 1}, "b": 2}, artifacts={"f": "f.json"})
+    assert (found.metrics, found.files, found.omitted) == ({"b": 2}, {"f.json": {"a": 1}}, {})
+
+
+def test_names_that_a_mapping_does_not_have() -> None:
+    """The reason says which of its names was probably meant, as for the options."""
+    found = returned({"val": {"accuracy": 0.5}, "n": 1}, "val/acuracy", "n")
+    assert set(found.omitted) == {"val/acuracy"}
+    assert "did you mean `val/accuracy`?" in found.omitted["val/acuracy"]
+
+
 def test_named_files_further_in_and_of_numbers() -> None:
     """A path names what is further in; a number that is named is a file, and a metric where it is named there too."""
     value = {"a": {"b": {"c": 1, "d": "x"}, "e": 2}, "loss": 0.5, "acc": 0.25}
@@ -278,7 +295,21 @@ HISTORIES: dict[str, tuple[Any, dict[str, list[tuple[int, float]]], set[str]]] =
         [{"step": 0, "loss": 0.5}, {"step": 1, "loss": 0.25}], {"loss": POINTS["loss"]}, {"f.json"},
     ),
     "labelled series": (pd.Series({"loss": 0.5, "acc": 1}), {"loss": [(0, 0.5)], "acc": [(0, 1)]}, {"f.parquet"}),
+    "names of one's own": (
+        {"evals": {"validation_0": {"custom": [0.5]}}, "history": {"GradNorm": [0.5], "seconds": [2.0]}},
+        {"evals/validation_0/custom": [(0, 0.5)], "history/GradNorm": [(0, 0.5)], "history/seconds": [(0, 2.0)]},
+        {"f.json"},
+    ),
+    "names that libraries have": (
+        {"valid_0": {"binary_logloss": [0.5]}, "learn": {"Logloss": [0.5]}, "x": {"ndcg@5": [0.5], "predLoss": [0.5]}},
+        {name: [(0, 0.5)] for name in ("valid_0/binary_logloss", "learn/Logloss", "x/ndcg@5", "x/predLoss")},
+        {"f.json"},
+    ),
     # What is data, and no record of a training.
+    "predictions": ({"y_true": [0.0, 1.0], "y_pred": [0.5, 1.0]}, {}, {"f.json"}),
+    "predictions of parts": ({"test": {"y_true": [0.5], "y_pred": [0.5]}, "val": {"probs": [0.5]}}, {}, {"f.json"}),
+    "a curve": ({"precision": [0.5, 1.0], "recall": [0.5, 1.0], "thresholds": [0.5, 1.0]}, {}, {"f.json"}),
+    "any names": ({"height": [1.75, 1.5], "age": [30.5, 40.0]}, {}, {"f.json"}),
     "whole numbers": ({"layers": [64, 32], "sizes": [1, 2]}, {}, {"f.json"}),
     "lists of other lengths": ({"a": [0.5], "b": [0.5, 1]}, {}, {"f.json"}),
     "a list beside numbers": ({"acc": 1, "losses": [0.5]}, {"acc": [(0, 1)]}, {"f.json"}),

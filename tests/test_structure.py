@@ -47,7 +47,7 @@ LAYERS = [
     {"_places"},
     {"_record", "_target", "_context", "_failure", "_state", "_source", "_replay"},
     {"_series"},
-    {"_flatten", "_numbers", "_process", "_launch"},
+    {"_flatten", "_numbers", "_metric_names", "_process", "_launch"},
     {"handlers"},
     {"_reachable"},
     {"_tracking_server"},

@@ -61,7 +61,9 @@ class Call:
         self.fn = fn
         self.options = options
         self.returns = returns
-        self.plan = CallPlan(fn, False if options is None else options.params, "" if options is None else options.word)
+        self.plan = CallPlan(
+            fn, False if options is None else options.params, "track_returns" if options is None else options.word
+        )
         self.wrapper: Any = LastRun()
         self._behind = behind
         self._noted = False

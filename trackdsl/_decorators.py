@@ -219,10 +219,11 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
 
     A number is a metric named after the function; a mapping, dataclass or NamedTuple gives a metric for each number in
     it and a JSON file for the rest; a tuple is taken apart by `names`, by the markers of the return annotation, or by
-    index; anything else is kept as a file. What a training has recorded round by round (a `History` of Keras, a dict of
-    lists of floats, a frame with a column `step` or `epoch`) gives the points of metrics besides. The caller gets the
-    very object that was returned. Of what a generator yields the numbers are metrics, with the index of the yield as
-    step.
+    index; anything else is kept as a file. What a training has recorded round by round gives the points of metrics
+    besides: a `History` of Keras, a frame with a column `step` or `epoch`, a dict of lists of floats under names such
+    as `loss` and `val_accuracy`. Other lists, such as `y_true` and `y_pred`, are data; `metrics=[...]` and the marker
+    `Metric` make points of them too. The caller gets the very object that was returned. Of what a generator yields the
+    numbers are metrics, with the index of the yield as step.
 
     Args:
         *names: names of the returned values, in order; of a tuple or list, or the keys of a mapping.

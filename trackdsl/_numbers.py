@@ -177,8 +177,8 @@ def parts_of(
     cut: Callable[[], None] | None = None,
     whole: Callable[[str, Any], bool] | None = None,
     fields: Fields | None = None,
-) -> Iterator[tuple[str, Any, Any]]:
-    """The same, each with the marker of its field, or None; what is marked is not taken apart.
+) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """The same, each with the markers of its field; what is marked is not taken apart.
 
     Args:
         value: the structure.
@@ -189,10 +189,10 @@ def parts_of(
     """
     names: set[str] = set()
     repeats = Repeats(_MAX_REPEATED)
-    for name, leaf, marker in _parts_of(value, prefix, (), repeats, whole or _never, fields):
+    for name, leaf, marked in _parts_of(value, prefix, (), repeats, whole or _never, fields):
         free = free_name(name, names)
         names.add(free)
-        yield free, leaf, marker
+        yield free, leaf, marked
     if repeats.exceeded and cut is not None:
         cut()
 
@@ -204,7 +204,7 @@ def _parts_of(
     repeats: Repeats,
     whole: Callable[[str, Any], bool],
     fields: Fields | None,
-) -> Iterator[tuple[str, Any, Any]]:
+) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     kind = type(value)
     parts = handler_for(kind).children(value) or {}
     if fields is not None:
@@ -218,10 +218,10 @@ def _parts_of(
     for key, leaf in parts.items():
         key = name_of_key(key)
         name = f"{prefix}{key}"
-        marker = None if fields is None else fields.marked.get(key)
-        apart = marker is None and not is_secret_name(key) and len(around) < _MAX_DEPTH and is_mapping(leaf)
+        marked = () if fields is None else fields.marked.get(key, ())
+        apart = not marked and not is_secret_name(key) and len(around) < _MAX_DEPTH and is_mapping(leaf)
         if not apart or whole(name, leaf):
-            yield name, leaf, marker
+            yield name, leaf, marked
         elif id(leaf) not in inside:  # One that holds itself has been told already.
             within = None if fields is None else fields.parts.get(key)
             yield from _parts_of(leaf, f"{name}/", inside, repeats, whole, within)

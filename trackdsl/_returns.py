@@ -102,7 +102,8 @@ class ReturnPlan:
                 sorter.sort(value, self._expected)
             finally:
                 found.write()
-            self._report_unmet(run, sorter.met, f"{sorter.count} value{'s' if sorter.count != 1 else ''}")
+            returned = "" if sorter.by_key else f"{sorter.count} value{'s' if sorter.count != 1 else ''}"
+            self._report_unmet(run, {**sorter.absent, **self._choices.unmet(sorter.met, returned)})
 
     def record_numbers(self, run: Run, value: Any, step: int, met: dict[str, None], section: str = "") -> None:
         """Record the numbers in a value, such as one that a generator yields; everything else is passed over.
@@ -130,10 +131,9 @@ class ReturnPlan:
     def report_unmet_by_yields(self, run: Run, met: dict[str, None]) -> None:
         """Report the names that nothing had which a generator has yielded."""
         with guarded("track_returns", run):
-            self._report_unmet(run, met, "no such value")
+            self._report_unmet(run, self._choices.unmet(met, "no such value"))
 
-    def _report_unmet(self, run: Run, met: Collection[str], returned: str) -> None:
-        unmet = self._choices.unmet(met, returned)
+    def _report_unmet(self, run: Run, unmet: Mapping[str, str]) -> None:
         if unmet:
             why = {name: mask_prose(reason)[:500] for name, reason in unmet.items()}
             told = "; ".join(f"{name!r}: {reason}" for name, reason in why.items())
@@ -155,11 +155,13 @@ class ReturnPlan:
             return
         annotations = annotations_of(fn)
         annotation = annotations.get("return")
-        expected = Expected.of(annotations, annotation)
+        yields = get_origin(annotation) in _YIELDING
+        # Of the three that a `Generator` has, the last is what it returns.
+        expected = Expected.of(annotations, (get_args(annotation)[2:] or (None,))[0] if yields else annotation)
         # Read a second time, further from where it was written, it may tell less.
         if expected.says_anything() or expected.parts:
             self._expected = expected
-        yielded = get_args(annotation)[:1] if get_origin(annotation) in _YIELDING else ()
+        yielded = get_args(annotation)[:1] if yields else ()
         self._yielded = Expected.of(annotations, yielded[0]) if yielded else self._expected
         self._plain = not self._chooses and not self._expected.says_anything()
         self._yields_plain = not self._chooses and not self._yielded.says_anything()

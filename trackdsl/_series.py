@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from typing import Any
 
+from trackdsl._metric_names import name_rounds
 from trackdsl._numbers import is_mapping, is_missing, is_number, is_single, leaves, to_number
 from trackdsl._secrets import mask_prose
 from trackdsl.errors import told
@@ -159,16 +160,21 @@ class Points:
         self.omitted[name] = mask_prose(f"{type(value).__name__} is no number: {why}")[:500]
 
 
-def is_history(value: Any) -> bool:
+def is_history(value: Any, around: str = "") -> bool:
     """Whether a returned value tells of a training round by round, or is a row of metrics.
 
-    That is a `History` of Keras; a dict of lists of as many floats, as XGBoost and LightGBM fill it; a frame, a dict or
-    records of numbers with a column of steps; a series of pandas with a label for each number.
+    That is a `History` of Keras; a dict of lists of as many floats under names of metrics, as XGBoost and LightGBM fill
+    it, or with a list of steps; a frame or records of numbers with a column of steps; a series of pandas with a label
+    for each number.
+
+    Args:
+        value: anything.
+        around: what it stands under, see `name_rounds`.
     """
     kind = type(value)
     try:
         if issubclass(kind, dict):
-            return _is_dict_of_rounds(value)
+            return _is_dict_of_rounds(value, around)
         if _is_of(kind, ("pandas",), "Series"):
             return len(value) <= MAX_LABELS and _positions(value.index)[1] is not None and _is_numeric(value.tolist())
         if _is_of(kind, _HISTORIES, "History"):
@@ -192,11 +198,13 @@ def _by_name(metrics: Any) -> dict[Any, Any]:
     raise TypeError(f"{class_name(metrics)} has no names: give numbers by name, such as {{'loss': 0.3}}, or a frame")
 
 
-def _is_dict_of_rounds(value: Mapping[Any, Any]) -> bool:
+def _is_dict_of_rounds(value: Mapping[Any, Any], around: str) -> bool:
     lists = list(value.values())
     if not lists or not all(type(items) is list for items in lists) or len(set(map(len, lists))) != 1:
         return False
     if len(lists[0]) > MAX_POINTS or not all(map(_is_numeric, lists)):
+        return False
+    if not _step_names(_texts(value)) and not name_rounds(map(name_of_key, value), around):
         return False
     return any(not (is_missing(item) or isinstance(item, int)) for items in lists for item in items)
 

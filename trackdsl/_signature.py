@@ -18,7 +18,7 @@ from trackdsl._secrets import MASK, is_secret, is_secret_name, mask_items, mask_
 from trackdsl._secrets import _names as secret_names
 from trackdsl._suggest import Suggestion, suggestion_for
 from trackdsl.errors import OptionError
-from trackdsl.handlers._annotations import Annotations, Fields, annotations_of, fields_of
+from trackdsl.handlers._annotations import Annotations, Fields, annotations_of, fields_of, kind_of_marker
 from trackdsl.handlers._registry import load_entry_points
 
 _RECEIVERS = ("self", "cls", "mcs")
@@ -67,7 +67,8 @@ class CallPlan:
         self._marked_ignore: set[str] = set()
         self._renamed: dict[str, str] = {}
         self._typed: dict[str, Fields] = {}
-        self._nameless: list[str] = []
+        #: Why markers cannot be where they are.
+        self._misplaced: list[tuple[str, str]] = []
         #: Parameters that are datasets, by name.
         self.datasets: dict[str, markers.Dataset] = {}
         self._fn: Callable[..., Any] | None = fn
@@ -250,7 +251,7 @@ class CallPlan:
             typed = annotations.fields(annotation)
             if typed is not None:
                 self._typed[name] = typed
-            for marker in annotations.markers(annotation):
+            for marker in annotations.markers(annotation) or annotations.item_markers(annotation):
                 self._note(name, marker)
         if self._extra is not None:
             self._read_keywords(annotations)
@@ -258,14 +259,21 @@ class CallPlan:
             self._fn = None
 
     def _note(self, name: str, marker: Any) -> None:
-        if isinstance(marker, markers.Param):
-            self._renamed[name] = marker.name
-        elif isinstance(marker, markers.Dataset):
-            self.datasets[name] = marker
-        elif marker is markers.Dataset:
-            self.datasets[name] = markers.Dataset(name)
+        kind = kind_of_marker(marker)
+        if kind in (markers.Metric, markers.Artifact, markers.Model):
+            self._misplaced.append(
+                (name, f"{kind.__name__}, which says what becomes of a returned value. Mark the return annotation")
+            )
+        elif kind in (markers.Param, markers.Dataset) and name in (self._rest, self._extra):
+            self._misplaced.append(
+                (name, f"{kind.__name__}, but gathers several arguments. Give that one a parameter of its own")
+            )
         elif marker is markers.Param:
-            self._nameless.append(name)
+            self._misplaced.append((name, "Param without a name. Write Param('other_name')"))
+        elif kind is markers.Param:
+            self._renamed[name] = marker.name
+        elif kind is markers.Dataset:
+            self.datasets[name] = markers.Dataset(name) if marker is kind else marker
 
     def _read_keywords(self, annotations: Annotations) -> None:
         """`**options: Unpack[Options]`, whose keywords are the fields of a `TypedDict`."""
@@ -280,14 +288,11 @@ class CallPlan:
         """Check that no parameter is to be recorded in the place of another.
 
         Raises:
-            OptionError: two are to have one name, or one is to have another name that is not given.
+            OptionError: two are to have one name, or one has a marker that says nothing of a parameter.
         """
-        for name in self._nameless:
-            raise OptionError(
-                f"@{word}: {name!r} of {self.name}() is marked with `Param` without a name. Write Param('other_name'), "
-                "or leave it out: every parameter is recorded under its own name.",
-                option=name,
-            )
+        for name, why in self._misplaced:
+            message = f"@{word}: the parameter {name!r} of {self.name}() is marked with {why}, or leave the marker out."
+            raise OptionError(message, option=name)
         taken: dict[str, str] = {}
         for name in self._template:
             if name in self._left_out:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,17 @@ from trackdsl._secrets import is_secret_name, remember
 from trackdsl._series import is_history
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import TrackingFault
-from trackdsl.handlers._annotations import Annotations, Fields, kind_of_marker, value_marker
+from trackdsl.handlers._annotations import (
+    Annotations,
+    EachMarked,
+    Fields,
+    PartsMarked,
+    kind_of_marker,
+    own_markers,
+    value_markers,
+)
 from trackdsl.handlers._line import MAX_ITEMS, name_of_key
-from trackdsl.handlers._registry import is_array_like
+from trackdsl.handlers._registry import class_name, is_array_like
 from trackdsl.handlers.json import Repeats, is_plain
 
 #: How many of the names that there were are listed beside one that there was not.
@@ -65,26 +73,31 @@ class Choices:
         """Whether a name is among those of the files."""
         return self.artifacts is not None and name in self.artifacts
 
+    def is_chosen(self, name: str) -> bool:
+        """Whether an option names a value."""
+        return self.is_chosen_artifact(name) or (self.metrics is not None and name in self.metrics)
+
     def unmet(self, met: Collection[str], returned: str) -> dict[str, str]:
         """The names that no value had, each with the reason why nothing is recorded for it.
 
         Args:
             met: the names that values had.
-            returned: how many values there were, for the reason.
+            returned: how many values there were, for the reason; nothing where they were those of a mapping.
         """
         found = {}
-        for name in self.names:
-            if name not in met:
-                found[name] = f"@track_returns names it, but {self.function}() returned {returned}"
-        for option, names in (("metrics", self.metrics), ("artifacts", self.artifacts)):
-            for name in sorted(names or ()):
-                if name not in met:
+        for option, names in (
+            ("", self.names),
+            ("(metrics=...)", sorted(self.metrics or ())),
+            ("(artifacts=...)", sorted(self.artifacts or ())),
+        ):
+            for name in names:
+                if name in met:
+                    continue
+                told = returned
+                if option or not returned:
                     listed = ", ".join(list(dict.fromkeys(met))[:_MAX_LISTED]) or "nothing that has a name"
-                    hint = suggestion_for(name, met).text
-                    found[name] = (
-                        f"@track_returns({option}=...) names it, but {self.function}() returned no such value{hint} "
-                        f"Returned: {listed}"
-                    )
+                    told = f"no such value{suggestion_for(name, met).text} Returned: {listed}"
+                found[name] = f"@track_returns{option} names it, but {self.function}() returned {told}"
         return found
 
 
@@ -93,12 +106,12 @@ class Expected:
     """What the annotation says of a returned value.
 
     Attributes:
-        marker: what is to become of it.
+        markers: what is to become of it.
         fields: those of a `TypedDict`, which the value itself does not tell.
         parts: the same for each value of a tuple.
     """
 
-    marker: Any = None
+    markers: tuple[Any, ...] = ()
     fields: Fields | None = None
     parts: tuple[Expected, ...] = ()
 
@@ -107,14 +120,18 @@ class Expected:
         """What one annotation says."""
         parts = annotations.tuple_parts(annotation)
         return cls(
-            value_marker(annotations, annotation),
+            own_markers(annotations, annotation),
             annotations.typed_dict(annotation),
-            tuple(cls.of(annotations, part) for part in parts),
+            tuple(cls(value_markers(annotations, part), annotations.typed_dict(part)) for part in parts),
         )
 
     def says_anything(self) -> bool:
         """Whether it changes how a value is recorded."""
-        return self.marker is not None or self.fields is not None or any(part.says_anything() for part in self.parts)
+        return bool(self.markers) or self.fields is not None or self.marks_parts()
+
+    def marks_parts(self) -> bool:
+        """Whether it says anything of the values of a tuple one by one."""
+        return any(part.says_anything() for part in self.parts)
 
     def part(self, index: int) -> Expected:
         """What it says of one value of a tuple."""
@@ -133,34 +150,54 @@ class Sorter:
 
     Attributes:
         met: the names that values had.
+        absent: why values that the annotation marks were not there, by the names that they were to have.
         count: how many values there were.
+        by_key: whether they were those of a mapping.
     """
 
     def __init__(self, choices: Choices, found: Found) -> None:
         self.met: dict[str, None] = {}
+        self.absent: dict[str, str] = {}
         self.count = 1
+        self.by_key = False
         self._choices = choices
         self._found = found
 
     def sort(self, value: Any, expected: Expected) -> None:
         """Sort a value, and all that is in it."""
-        names, function = self._choices.names, self._choices.function
-        values = self._taken_apart(value)
+        names, choices = self._choices.names, self._choices
+        values = self._taken_apart(value, expected)
         if values is None:
-            by_key = len(names) > 1 and is_mapping(value)
-            self._sort_one(names[0] if names and not by_key else "", value, expected)
+            self.by_key = len(names) > 1 and is_mapping(value)
+            self._sort_one(names[0] if names and not self.by_key else "", value, expected)
+            self._report_absent(expected, 0, class_name(value))
             return
         self.count = len(values)
+        own_names = [f"{choices.function}.{index}" for index in range(len(values))]
         unnamed = range(len(names), len(values))
-        mappings = [i for i in unnamed if expected.part(i).marker is None and is_mapping(values[i])]
+        mappings = [i for i in unnamed if not expected.part(i).markers and is_mapping(values[i])]
+        if len(mappings) == 1 and not choices.is_chosen(own_names[mappings[0]]):
+            own_names[mappings[0]] = ""  # The only dict among models and figures needs no number before its names.
         for index, part in enumerate(values):
-            # The only dict among models and figures needs no number before its names.
-            own = "" if mappings == [index] else f"{function}.{index}"
-            self._sort_one(names[index] if index < len(names) else own, part, expected.part(index))
+            self._sort_one(names[index] if index < len(names) else own_names[index], part, expected.part(index))
+        self._report_absent(expected, len(values), f"{len(values)} value{'s' if len(values) != 1 else ''}")
 
-    def _taken_apart(self, value: Any) -> list[Any] | None:
+    def _report_absent(self, expected: Expected, count: int, returned: str) -> None:
+        """Note the values that the annotation marks, and that were not returned."""
+        for index, part in enumerate(expected.parts[count:], count):
+            for each in part.markers:
+                marker = each.marker if type(each) is EachMarked else each
+                named = getattr(marker, "name", None) or getattr(marker, "path", None)
+                name = named if isinstance(named, str) else f"{self._choices.function}.{index}"
+                self.absent[name] = (
+                    f"it is value {index} in the annotation, but {self._choices.function}() returned {returned}"
+                )
+
+    def _taken_apart(self, value: Any, expected: Expected) -> list[Any] | None:
         """The values that a function returned; None for a single one."""
         names, kind = self._choices.names, type(value)
+        if issubclass(kind, (list, tuple)) and expected.marks_parts():
+            return list(value) if len(value) <= MAX_ITEMS else None
         if kind is tuple:
             return list(value) if len(names) != 1 or len(value) == 1 else None
         if len(names) < 2:
@@ -177,21 +214,27 @@ class Sorter:
         choices = self._choices
         named = name or choices.function
         try:
-            if expected.marker is None and is_mapping(value) and not choices.is_chosen_artifact(name):
+            if not expected.markers and is_mapping(value) and not self._is_chosen_file(name, value):
                 self._meet(name)
                 self._sort_mapping(name, value, expected.fields)
                 return
             self._meet(named)
             if value is None:
                 return
-            if expected.marker is not None:
-                self._sort_marked(named, value, expected.marker)
+            if expected.markers:
+                self._sort_marked(named, value, expected.markers)
             else:
                 self._sort_leaf(name, value)
         except TrackingFault:
             raise
         except Exception as error:  # What one part raises must not lose the others.
             self._found.omit(named, error)
+
+    def _is_chosen_file(self, name: str, value: Any) -> bool:
+        """Whether a structure is to be one file; the name of the function stands for all, unless a part has it."""
+        function = self._choices.function
+        whole = not name and not (issubclass(type(value), dict) and function in value)
+        return self._choices.is_chosen_artifact(function if whole else name)
 
     def _sort_leaf(self, own_name: str, value: Any) -> None:
         name = own_name or self._choices.function
@@ -217,11 +260,11 @@ class Sorter:
         repeats = Repeats()
         if self._choices.metrics is None:
             self._sort_history(name, value, fields, 0)
-        for key, leaf, marker in parts_of(value, f"{name}/" if name else "", cut, self._is_whole, fields):
+        for key, leaf, marked in parts_of(value, f"{name}/" if name else "", cut, self._is_whole, fields):
             self._meet(key)
             try:
-                if leaf is not None and marker is not None:
-                    self._sort_marked(key, leaf, marker)
+                if leaf is not None and marked:
+                    self._sort_marked(key, leaf, marked)
                 elif leaf is not None and not self._sort_number(key, leaf, is_single(leaf)):
                     self._sort_rest(key, leaf, rest, key[len(name) + 1 :] if name else key, repeats)
             except TrackingFault:
@@ -252,7 +295,7 @@ class Sorter:
         parts = dict.copy(value) if is_dict else {}
         marked = set() if fields is None else fields.hidden | fields.ignored | set(fields.marked)
         hidden = {key for key in parts if key in marked or is_secret_name(name_of_key(key))}
-        if not hidden and is_history(value):
+        if not hidden and is_history(value, name.rpartition("/")[2]):
             self._found.add_series(name, value)
         elif depth < _MAX_DEPTH:
             for key, part in parts.items():
@@ -260,8 +303,36 @@ class Sorter:
                 if issubclass(type(part), dict) and key not in hidden and not self._choices.is_chosen_artifact(within):
                     self._sort_history(within, part, None if fields is None else fields.parts.get(key), depth + 1)
 
-    def _sort_marked(self, name: str, value: Any, marker: Any) -> None:
-        """Do what a marker says; one without a name takes that of the value."""
+    def _sort_marked(self, name: str, value: Any, marked: tuple[Any, ...]) -> None:
+        """Do what markers say; one without a name takes that of the value."""
+        for marker in marked:
+            if type(marker) is PartsMarked:
+                self._sort_parts(name, value, marker)
+            elif type(marker) is EachMarked:
+                self._sort_each(name, value, marker.marker)
+            else:
+                self._obey(name, value, marker)
+
+    def _sort_each(self, name: str, value: Any, marker: Any) -> None:
+        """Do what a marker says to each item of a list or dict; to anything else, what it says to that."""
+        kind = type(value)
+        if not issubclass(kind, (list, tuple, dict)) or len(value) > MAX_ITEMS:
+            self._obey(name, value, marker)
+            return
+        for key, part in dict.items(value) if issubclass(kind, dict) else enumerate(value):
+            if part is not None:
+                number = name_of_key(key)
+                own = marker if isinstance(marker, type) else replace(marker, name=f"{marker.name}.{number}")
+                self._obey(f"{name}.{number}", part, own)
+
+    def _sort_parts(self, name: str, value: Any, marker: PartsMarked) -> None:
+        """Sort the values of a tuple inside of what was returned."""
+        values = list(value) if issubclass(type(value), (list, tuple)) and len(value) <= MAX_ITEMS else [value]
+        for index, part in enumerate(values):
+            marked = marker.parts[index] if index < len(marker.parts) else ()
+            self._sort_one(f"{name}.{index}", part, Expected(marked))
+
+    def _obey(self, name: str, value: Any, marker: Any) -> None:
         kind, found = kind_of_marker(marker), self._found
         bare = marker is kind
         if kind is markers.Metric:

@@ -4,8 +4,11 @@ def train(data: Frame, lr: Annotated[float, Param("learning_rate")], key: Annota
     -> tuple[Annotated[object, Model("classifier")], Annotated[float, Metric("accuracy")]]: ...
 
 On the fields of a returned dataclass, NamedTuple, TypedDict, or model of pydantic or attrs they say the same of the
-field. Without a name (`Annotated[float, Metric]`) a value is recorded under its own: that of the field, the parameter,
-the function, or the one given to `track_returns`.
+field, and inside of `Optional`, of a tuple in a tuple, of `list[...]` and `dict[str, ...]` of what is there. Without a
+name (`Annotated[float, Metric]`, or `Metric` alone) a value is recorded under its own: that of the field, the
+parameter, the function, or the one given to `track_returns`. A value may have several.
+
+`Metric`, `Artifact` and `Model` say what becomes of a returned value: on a parameter they are an error.
 """
 
 from __future__ import annotations

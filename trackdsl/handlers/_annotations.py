@@ -183,6 +183,9 @@ class Annotations:
         annotation = self._names.evaluated(annotation)
         if depth > _MAX_DEPTH:
             return
+        if type(annotation) is not _Unknown and _marker_of(annotation) is not None:  # `-> Model` alone.
+            yield annotation
+            return
         if type(annotation) is _Unknown:
             for part in annotation._trackdsl_parts:
                 marker = _marker_of(part)
@@ -201,6 +204,22 @@ class Annotations:
             yield from self._walk(part, deep, depth + 1)
         if origin is Annotated:
             yield from filter(None, map(_marker_of, annotation.__metadata__))
+
+    def item_markers(self, annotation: Any) -> tuple[Any, ...]:
+        """The markers of the items of a list, or of the values of a dict."""
+        try:
+            return self._of_items(annotation, 0)
+        except Exception:
+            return ()
+
+    def _of_items(self, annotation: Any, depth: int) -> tuple[Any, ...]:
+        annotation = self._names.evaluated(annotation)
+        origin, args = get_origin(annotation), get_args(annotation)
+        inner = _inner(annotation, origin)
+        if not inner and (_is_listing(origin) or _is_mapping(origin)) and (origin is not tuple or Ellipsis in args):
+            inner = tuple(arg for arg in args if arg is not Ellipsis)[-1:]
+        found = (tuple(self._walk(part, False, 0)) or self._of_items(part, depth + 1) for part in inner)
+        return next(filter(None, found), ()) if depth < _MAX_DEPTH else ()
 
     def _words(self, text: str, deep: bool, depth: int) -> Iterator[Any]:
         for word in dict.fromkeys(re.findall(r"[^\W\d]\w*", text)):
@@ -236,7 +255,7 @@ class Fields:
     hidden: set[str] = field(default_factory=set)
     ignored: set[str] = field(default_factory=set)
     typed: dict[str, Fields] = field(default_factory=dict)
-    marked: dict[str, Any] = field(default_factory=dict)
+    marked: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     parts: dict[str, Fields] = field(default_factory=dict)
     #: The names that were not defined, each with the module that may yet define it; whether something else failed.
     _awaited: list[tuple[Mapping[str, Any], str]] = field(default_factory=list, repr=False)
@@ -330,26 +349,64 @@ def _read_field(found: Fields, annotations: Annotations, name: str) -> None:
             where.add(name)
         else:  # A class further down may have annotated it anew.
             where.discard(name)
-    typed = annotations.fields(annotation)
-    for known, told in (
-        (found.typed, typed),
+    told: tuple[tuple[dict[str, Any], Any], ...] = (
+        (found.typed, annotations.fields(annotation)),
         (found.parts, annotations.typed_dict(annotation)),
-        (found.marked, None if hidden or ignored else value_marker(annotations, annotation)),
-    ):
+        (found.marked, () if hidden or ignored else value_markers(annotations, annotation)),
+    )
+    for known, of_field in told:
         known.pop(name, None)
-        if told is not None:
-            known[name] = told
+        if of_field:
+            known[name] = of_field
 
 
-def value_marker(annotations: Annotations, annotation: Any) -> Any:
-    """What an annotation says is to become of a value: a marker, or its class where no name is given.
+@dataclass(frozen=True)
+class PartsMarked:
+    """Stands among markers for those of the values of a tuple.
+
+    Attributes:
+        parts: the markers of each value.
+    """
+
+    parts: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class EachMarked:
+    """Stands among markers for that of each item of a list, or each value of a dict.
+
+    Attributes:
+        marker: a marker, or its class.
+    """
+
+    marker: Any
+
+
+def value_markers(annotations: Annotations, annotation: Any) -> tuple[Any, ...]:
+    """What an annotation says is to become of a value: markers, or their classes where no name is given.
 
     One that is to be hidden is not recorded, whatever else it is marked with.
     """
-    hidden, ignored = annotations.hides(annotation)
+    own = own_markers(annotations, annotation)
+    if own and own[0] in (markers.Secret, markers.Ignore):
+        return own
+    parts = tuple(value_markers(annotations, part) for part in annotations.tuple_parts(annotation))
+    return (*own, PartsMarked(parts)) if any(parts) else own
+
+
+def own_markers(annotations: Annotations, annotation: Any) -> tuple[Any, ...]:
+    """The same without what is said of the values of a tuple one by one."""
+    parts = annotations.tuple_parts(annotation)
+    hidden, ignored = (False, False) if parts else annotations.hides(annotation)
     if hidden or ignored:
-        return markers.Secret if hidden else markers.Ignore
-    return next((m for m in annotations.markers(annotation) if kind_of_marker(m) in _VALUE_MARKERS), None)
+        return (markers.Secret if hidden else markers.Ignore,)
+    own = tuple(m for m in annotations.markers(annotation) if kind_of_marker(m) in _VALUE_MARKERS)
+    # A list of numbers is one metric, and a list of files is kept by one path; a list of models is several.
+    return own or tuple(
+        EachMarked(m) if kind_of_marker(m) in (markers.Model, markers.Dataset) else m
+        for m in annotations.item_markers(annotation)
+        if kind_of_marker(m) in _VALUE_MARKERS
+    )
 
 
 def kind_of_marker(marker: Any) -> Any:
@@ -420,6 +477,8 @@ def _inner(annotation: Any, origin: Any) -> tuple[Any, ...]:
     kind = type(annotation).__name__
     if kind == "TypeAliasType":
         return (annotation.__value__,)
+    if kind == "NewType":
+        return (annotation.__supertype__,)
     return (annotation.type,) if kind == "InitVar" else ()
 
 
@@ -444,6 +503,10 @@ def _is_apart(origin: Any) -> bool:
 
 def _is_listing(origin: Any) -> bool:
     return (isinstance(origin, type) and issubclass(list, origin)) or origin is tuple
+
+
+def _is_mapping(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(dict, origin)
 
 
 def _is_typed_dict(kind: Any) -> bool:
