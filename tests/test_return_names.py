@@ -70,7 +70,7 @@ def test_a_structure_that_is_named_is_one_file(artifacts: Any) -> None:
 
 
 def test_the_name_of_the_function_or_of_a_place_names_the_whole() -> None:
-    """`artifacts={"f": ...}` keeps all that `f` returned in one file; `f.1` is its second value, the only dict or not."""
+    """`artifacts={"f": ...}` keeps all that `f` returned in one file; `f.1` is its second value in any case."""
     found = returned(CONFIG, artifacts={"f": "all.json"})
     assert (found.metrics, found.files, found.omitted) == ({}, {"all.json": CONFIG}, {})
     found = returned((0.5, CONFIG), artifacts={"f.1": "second.json"})
