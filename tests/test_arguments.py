@@ -122,7 +122,7 @@ TABLE: dict[str, tuple[Any, dict[str, str]]] = {
     "id": (uuid.UUID(int=5), {"id": "00000000-0000-0000-0000-000000000005"}),
     "z": (1 + 2j, {"z": "(1+2j)"}),
     "rows": (range(3), {"rows": "range(0, 3)"}),
-    "data": (b"abc", {"data": "bytes of 3"}),
+    "data": (b"abc", {"data": "bytes of 3, digest 8c457fe9"}),
     "kind": (dict, {"kind": "builtins.dict"}),
     "function": (json.dumps, {"function": "json.dumps"}),
     "curried": (functools.partial(json.dumps, indent=2), {"curried": "partial(json.dumps, indent=2)"}),

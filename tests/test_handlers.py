@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import pickle
+import re
 import sys
 import types
 import uuid
@@ -698,26 +699,71 @@ def test_an_index_that_means_something_is_in_every_format(tmp_path: pathlib.Path
         (lambda: pytest.importorskip("numpy").array(3), 3),
         (lambda: pytest.importorskip("numpy").datetime64("2020-01-02"), "2020-01-02"),
         (lambda: pytest.importorskip("numpy").str_("x"), "x"),
-        (lambda: pytest.importorskip("numpy").ma.array([1]), "MaskedArray int64 (1,)"),
+        (lambda: pytest.importorskip("numpy").ma.array([1]), "MaskedArray int64 (1,), digest "),
         (lambda: pytest.importorskip("torch").zeros(64, 10), "Tensor float32 (64, 10), digest 84a9f7cd"),
         (lambda: pytest.importorskip("torch").tensor(2.5), 2.5),
-        (lambda: pytest.importorskip("torch").zeros(2, 2).to_sparse(), "Tensor float32 (2, 2) sparse_coo"),
+        (lambda: pytest.importorskip("torch").zeros(2, 2).to_sparse(), "Tensor float32 (2, 2) sparse_coo, digest "),
         (lambda: pytest.importorskip("pandas").DataFrame({"a": [1], "b": [0.5]}),
-         f"DataFrame {by(1, 2)} [a int64, b float64]"),
-        (lambda: pytest.importorskip("pandas").Series([1], name="a"), "Series 1 [a int64]"),
-        (lambda: pytest.importorskip("pandas").Index([1]), "Index 1 [int64]"),
-        (lambda: pytest.importorskip("polars").DataFrame({"a": [1]}), f"DataFrame {by(1, 1)} [a Int64]"),
+         f"DataFrame {by(1, 2)} [a int64, b float64], digest "),
+        (lambda: pytest.importorskip("pandas").Series([1], name="a"), "Series 1 [a int64], digest "),
+        (lambda: pytest.importorskip("pandas").Index([1]), "Index 1 [int64], digest "),
+        (lambda: pytest.importorskip("polars").DataFrame({"a": [1]}), f"DataFrame {by(1, 1)} [a Int64], digest "),
         (lambda: pytest.importorskip("polars").LazyFrame({"a": [1]}), "polars.lazyframe.frame.LazyFrame"),
-        (lambda: pytest.importorskip("pyarrow").table({"a": [1]}), f"Table {by(1, 1)} [a int64]"),
-        (lambda: pytest.importorskip("pyarrow").array([1]), "Int64Array 1 [int64]"),
-        (lambda: pytest.importorskip("scipy.sparse").eye_array(3, format="csr"), "csr_array float64 (3, 3), 3 stored"),
+        (lambda: pytest.importorskip("pyarrow").table({"a": [1]}), f"Table {by(1, 1)} [a int64], digest "),
+        (lambda: pytest.importorskip("pyarrow").array([1]), "Int64Array 1 [int64], digest "),
+        (lambda: pytest.importorskip("scipy.sparse").eye_array(3, format="csr"),
+         "csr_array float64 (3, 3), 3 stored, digest "),
         (lambda: pytest.importorskip("PIL.Image").new("L", (4, 3)), f"Image L {by(4, 3)}"),
     ],
 )  # fmt: skip
 def test_summaries(make: Callable[[], Any], told: Any) -> None:
-    """Data is told by its type, shape, types and first columns; a single number by itself."""
+    """Data is told by its type, shape, types, first columns and a digest; a single number by itself."""
     value = make()
-    assert handler_for(type(value)).summary(value) == told
+    found = handler_for(type(value)).summary(value)
+    assert (re.sub("(, digest )[0-9a-f]{8}$", r"\1", found) if str(told).endswith("digest ") else found) == told
+
+
+@pytest.mark.parametrize(
+    ("module", "make"),
+    [
+        ("pandas", lambda pd, x: pd.DataFrame({"a": range(500), "b": [x] * 500})),
+        ("pandas", lambda pd, x: pd.DataFrame({"a": [1.0] * 500, "b": [1.0 * x] * 500})),
+        ("pandas", lambda pd, x: pd.DataFrame({"a": [1, 2], "b": ["x", str(x)]})),
+        ("pandas", lambda pd, x: pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}, index=[1, x])),
+        ("pandas", lambda pd, x: pd.DataFrame({"a": pd.Categorical(["x", str(x)]), "b": [{"x": 1}, [x]]})),
+        ("pandas", lambda pd, x: pd.DataFrame({"a": pd.array([x, None]), "b": pd.to_timedelta([1, x])})),
+        ("pandas", lambda pd, x: pd.DataFrame({"a": [1, "b"]}, index=pd.MultiIndex.from_tuples([(1, x)] * 2))),
+        ("pandas", lambda pd, x: pd.Series([x] * 500)),
+        ("pandas", lambda pd, x: pd.Series([1, 2], pd.date_range("2020", periods=2, freq=f"{x}h", tz="CET"))),
+        ("pandas", lambda pd, x: pd.Index(["x", str(x)])),
+        ("pandas", lambda pd, x: pd.RangeIndex(x, x + 5)),
+        ("pandas", lambda pd, x: pd.Categorical(["x", str(x)])),
+        ("polars", lambda pl, x: pl.DataFrame({"a": range(500), "b": [str(x)] * 500, "c": [[x]] * 500})),
+        ("polars", lambda pl, x: pl.Series([1, x])),
+        ("pyarrow", lambda pa, x: pa.table({"a": range(500), "b": [str(x)] * 500})),
+        ("pyarrow", lambda pa, x: pa.array([1, x])),
+        ("scipy.sparse", lambda sparse, x: sparse.csr_array([[0, x]])),
+        ("scipy.sparse", lambda sparse, x: sparse.coo_array(([1], ([0], [x])), shape=(3, 9))),
+        ("numpy", lambda np, x: np.ma.array([1, 2, 3], mask=[x == 3, False, True])),
+        ("numpy", lambda np, x: np.matrix([[1, x]])),
+        ("numpy", lambda np, x: np.rec.array([(1, 1.0 * x)])),
+        ("torch", lambda torch, x: torch.full((3,), x, dtype=torch.bfloat16)),
+        ("torch", lambda torch, x: torch.tensor([[0, x]]).to_sparse()),
+        ("torch", lambda torch, x: torch.tensor([[0, x]]).to_sparse_csr()),
+        ("xarray", lambda xarray, x: xarray.DataArray([[1, x]])),
+        ("array", lambda array, x: array.array("i", [x] * 20_000)),
+        ("builtins", lambda _, x: bytes([1, x])),
+        ("builtins", lambda _, x: memoryview(bytes([x]) * 1_000_000)[::2]),
+        ("builtins", lambda _, x: ValueError(f"not {x}")),
+        ("builtins", lambda _, x: list[int] if x == 2 else list[str]),
+    ],
+)  # fmt: skip
+def test_data_of_one_size_reads_differently(module: str, make: Callable[[Any, int], Any]) -> None:
+    """By its values, and the same where they are equal, in memory that is none of the other's."""
+    library = pytest.importorskip(module)
+    values = [make(library, x) for x in (2, 2, 3)]
+    one, same, other = (handler_for(type(value)).summary(value) for value in values)
+    assert one == same != other
 
 
 @pytest.mark.parametrize("name", ["object", "masked", "matrix", "bfloat16"])

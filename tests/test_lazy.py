@@ -156,7 +156,7 @@ def test_datasets_of_xarray() -> None:
         run.log_params({"data": data})
         log_dict({"data": data}, "x.json")
         assert load_artifact(run, "x.json") == {"data": {"t": [[1, 1, 1], [1, 1, 1]]}}
-    assert captured.one("s").params == {"data.t": "DataArray float64 (2, 3)"}
+    assert captured.one("s").params["data.t"].startswith("DataArray float64 (2, 3), digest ")
 
 
 def test_long_lists_by_other_names_are_not_copied() -> None:
@@ -165,7 +165,8 @@ def test_long_lists_by_other_names_are_not_copied() -> None:
         run.log_params({"a": array.array("d", bytes(8 << 20)), "d": collections.deque([0] * 20_000)})
         run.log_params({"x": array.array("i", [1, 2]), "y": [1, 2], "z": collections.deque([1, 2])})
     params = captured.one("s").params
-    assert (params["a"], params["d"]) == (f"array of {1 << 20}", "deque of 20000")
+    assert params["a"].startswith(f"array of {1 << 20}, digest ")
+    assert params["d"].startswith("deque of 20000, digest ")
     assert params["x"] == params["y"] == params["z"]
 
 

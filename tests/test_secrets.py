@@ -422,7 +422,7 @@ class Marked:
         (Marked("me", "hunter2"), {"user": "me", "hint": "***"}),
         (deque(["b", "https://u:hunter2@h"]), ["b", "https://***@h"]),
         ({"https://u:hunter2@h", "b"}, ["b", "https://***@h"]),
-        ({1: b"https://u:hunter2@h"}, {"1": "bytes of 19"}),
+        ({1: b"https://u:hunter2@h"}, {"1": "bytes of 19, digest bb6a777c"}),
     ],
     ids=["dataclass", "annotated", "deque", "set", "bytes"],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,7 +122,9 @@ def column_type(kinds: Iterable[type]) -> str:
     return "datetime" if kind.__module__ == "datetime" and hasattr(kind, "year") else _COLUMN_TYPES.get(kind, "any")
 
 
-def summary_of_table(kind: str, shape: str, columns: Iterable[tuple[Any, Any]], count: int) -> str:
+def summary_of_table(
+    kind: str, shape: str, columns: Iterable[tuple[Any, Any]], count: int, digest: Callable[[], str] | None = None
+) -> str:
     """One line that tells a table.
 
     Args:
@@ -130,6 +132,7 @@ def summary_of_table(kind: str, shape: str, columns: Iterable[tuple[Any, Any]], 
         shape: its size.
         columns: names and types of the first columns, `SHOWN` of them or fewer.
         count: of all its columns.
+        digest: gives the digest of a sample of the values; what it raises leaves that out.
 
     Example:
         >>> summary_of_table("Series", "1000", [("age", "int64")], 1)
@@ -138,7 +141,15 @@ def summary_of_table(kind: str, shape: str, columns: Iterable[tuple[Any, Any]], 
     shown = [" ".join(filter(None, (_short(name), _short(dtype)))) for name, dtype in columns]
     if count > len(shown):
         shown.append(f"… {count - len(shown)} more")
-    return one_line(f"{kind} {shape} [{', '.join(shown)}]")
+    return with_digest(one_line(f"{kind} {shape} [{', '.join(shown)}]"), digest)
+
+
+def with_digest(text: str, digest: Callable[[], str] | None) -> str:
+    """A summary and a digest; without it where the value cannot be asked for what it holds."""
+    try:
+        return f"{text}, digest {digest()}" if digest else text
+    except Exception:  # An extension type without a method, a format without the parts of the others.
+        return text
 
 
 def by(rows: Any, count: int) -> str:

@@ -156,7 +156,7 @@ _by_name: dict[str, str | Handler] = {
          "ipaddress._IPAddressBase", "ipaddress._BaseNetwork", "numpy.dtype", "torch.dtype", "torch.device",
          "pandas.Period", "pandas._libs.tslibs.period.Period", "pandas.Interval", "pandas._libs.interval.Interval",
          "pandas._libs.tslibs.offsets.BaseOffset", "pandas.core.dtypes.base.ExtensionDtype",
-         "pandas.api.extensions.ExtensionDtype", "re.Pattern"),
+         "pandas.api.extensions.ExtensionDtype", "types.GenericAlias", "types.UnionType", "typing._Final"),
         f"{_HERE}.scalars:shown",
     ),
     "datetime.timedelta": f"{_HERE}.scalars:duration",

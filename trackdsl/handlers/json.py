@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._secrets import mask_items, mask_text
-from trackdsl.handlers._line import MAX_ITEMS, MAX_LINE, flat_line, line_of, long_list, sample
+from trackdsl.handlers._line import MAX_ITEMS, MAX_LINE, digest_of, flat_line, line_of, long_list, sample
 from trackdsl.handlers._registry import Handler, Scalar, Stated, class_name, full_name, handler_for
 
 if TYPE_CHECKING:
@@ -190,9 +191,10 @@ class _Listing(Json):
         return sequence.children(self.content(value)) if len(value) <= MAX_LIST else None
 
     def summary(self, value: Any) -> Scalar:
-        if len(value) > MAX_LIST:
-            return f"{type(value).__name__} of {len(value)}"
-        return sequence.summary(self.content(value))
+        if len(value) <= MAX_LIST:
+            return sequence.summary(self.content(value))
+        ends = [*islice(value, MAX_LIST // 20), *islice(reversed(value), MAX_LIST // 20)]
+        return f"{type(value).__name__} of {len(value)}, digest {digest_of(ends)}"
 
 
 class _Number(Json):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers import _sidecar
-from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
+from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile, with_digest
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 from trackdsl.handlers._line import digest_of, line_of
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
@@ -61,7 +61,11 @@ class _Array(Handler):
             return scalar.summary(value)
         name = kind.__qualname__ if kind.__module__.partition(".")[0] == "numpy" else class_name(value)
         text = f"{name} {name_of_dtype(value.dtype)} {value.shape}"
-        return one_line(text) if kind.__name__ != "ndarray" or _is_on_disk(value) else with_content(text, value)
+        if _is_on_disk(value):
+            return one_line(text)
+        if kind.__name__ == "ndarray":
+            return with_content(text, value)
+        return with_digest(one_line(text), lambda: short_digest(value))
 
     def write(self, value: Any, path: Path) -> None:
         import numpy as np
@@ -160,8 +164,8 @@ def with_content(text: str, array: Any) -> str:
         text: its type and shape.
         array: a plain array, in memory.
     """
-    if array.size > _MAX_SHOWN or array.dtype.kind not in "biufUmM":
-        return one_line(f"{text}, digest {short_digest(array)}")
+    if array.size > _MAX_SHOWN or array.dtype.kind not in "biufcUmM":
+        return with_digest(one_line(text), lambda: short_digest(array))
     line = line_of(_plain_items(array))[0]
     return line if array.ndim == 1 else f"{text} {line}"
 
@@ -175,6 +179,13 @@ def short_digest(array: Any) -> str:
     import numpy as np
     import xxhash
 
+    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
+        if array.nbytes > _MAX_DIGESTED:
+            array = array.reshape(-1)[:: array.size // _SAMPLE | 1]
+        # What is below the mask is no content.
+        parts = [np.ma.getmaskarray(array), array.filled(np.zeros((), array.dtype))]
+        return digest_of([*map(short_digest, parts)])
+    array = np.asarray(array)
     dtype = array.dtype
     digest = xxhash.xxh3_64(f"{dtype if dtype.names else dtype.str} {array.shape}".encode())
     objects = dtype.hasobject or dtype.names or dtype.kind == "T"
@@ -197,7 +208,7 @@ def _plain_items(array: Any) -> list[Any]:
         return [_plain_items(part) for part in array]
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
         return [float(str(value)) for value in array]
-    return [str(value) for value in array] if array.dtype.kind in "mM" else array.tolist()
+    return [str(value) for value in array] if array.dtype.kind in "mMc" else array.tolist()
 
 
 def _is_on_disk(array: Any) -> bool:

@@ -14,7 +14,16 @@ from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile,
 from trackdsl.handlers._pandas_text import SEPARATORS, read_text, says_more, write_text
 from trackdsl.handlers._parquet import holds, read_parquet, write_parquet
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
+from trackdsl.handlers._table_sample import (
+    digest_of_array,
+    digest_of_frame,
+    digest_of_index,
+    digest_of_series,
+)
 from trackdsl.handlers.pickled import Pickled
+
+#: So many columns are looked at to tell whether they have one type.
+_MAX_ALIKE = 256
 
 
 class _Frame(Handler):
@@ -35,11 +44,13 @@ class _Frame(Handler):
     def summary(self, value: Any) -> Scalar:
         import pandas as pd
 
-        rows, count = value.shape
-        # Every column would have a deep copy of the attributes.
+        # What is taken of a frame would have a deep copy of its attributes.
         plain = pd.DataFrame(value, copy=False) if value.attrs else value
-        columns = [(value.columns[index], _word(plain.iloc[:, index].dtype)) for index in range(min(count, SHOWN))]
-        return summary_of_table(type(value).__name__, by(rows, count), columns, count)
+        dtypes = plain.dtypes.to_numpy()[:_MAX_ALIKE].tolist()
+        columns = [(value.columns[index], _word(dtype)) for index, dtype in enumerate(dtypes[:SHOWN])]
+        return summary_of_table(
+            type(value).__name__, by(*value.shape), columns, value.shape[1], lambda: digest_of_frame(plain, dtypes)
+        )
 
     def write(self, value: Any, path: Path) -> None:
         if path.suffix in SEPARATORS or path.suffix == ".json":
@@ -78,7 +89,13 @@ class _Column(_Frame):
         names = list(value.names) if hasattr(value, "names") else [value.name]
         dtype = _word(value.dtype) if len(names) == 1 else ""
         columns = [("" if name is None else name, dtype) for name in names[:SHOWN]]
-        return summary_of_table(type(value).__name__, str(len(value)), columns, len(names))
+        return summary_of_table(
+            type(value).__name__, str(len(value)), columns, len(names), lambda: self.short_digest(value)
+        )
+
+    def short_digest(self, value: Any) -> str:
+        """The digest of a sample of the value."""
+        raise NotImplementedError
 
     def write(self, value: Any, path: Path) -> None:
         super().write(self.frame_of(value), path)
@@ -94,6 +111,9 @@ class _Column(_Frame):
 
 
 class _Series(_Column):
+    def short_digest(self, value: Any) -> str:
+        return digest_of_series(value)
+
     def content(self, value: Any) -> Any:
         """The values, by their labels where those say something."""
         if len(value) > MAX_CELLS:
@@ -113,6 +133,9 @@ class _Series(_Column):
 
 
 class _Index(_Column):
+    def short_digest(self, value: Any) -> str:
+        return digest_of_index(value)
+
     def content(self, value: Any) -> Any:
         return _values(value) if len(value) <= MAX_CELLS else APART
 
@@ -140,7 +163,8 @@ class _Extension(Pickled):
         return _values(value) if len(value) <= MAX_CELLS else APART
 
     def summary(self, value: Any) -> Scalar:
-        return summary_of_table(type(value).__name__, str(len(value)), [("", _word(value.dtype))], 1)
+        columns = [("", _word(value.dtype))]
+        return summary_of_table(type(value).__name__, str(len(value)), columns, 1, lambda: digest_of_array(value))
 
 
 _UNNAMED = "__unnamed__"

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from trackdsl.handlers._dataset import with_digest
 from trackdsl.handlers._registry import (
     APART,
     MAX_CELLS,
@@ -75,7 +76,10 @@ class _Anything(Pickled):
         if not offers(kind, "dtype") or type(shape) is not tuple or not all(type(size) is int for size in shape):
             return class_name(value)
         dtype = str(value.dtype)
-        return class_name(value) if len(dtype) > _MAX_DTYPE else f"{kind.__qualname__} {dtype} {shape}"
+        if len(dtype) > _MAX_DTYPE:
+            return class_name(value)
+        text = f"{kind.__qualname__} {dtype} {shape}"
+        return with_digest(text, lambda: _digest_of(value)) if root_of(kind) == "xarray" else text
 
 
 def _named(value: Any) -> str:
@@ -87,6 +91,17 @@ def _named(value: Any) -> str:
     if not callable(inner) or type(inner) is type(value):
         return class_name(value)
     return f"{class_name(value)}({handler_for(type(inner)).summary(inner)})"
+
+
+def _digest_of(value: Any) -> str:
+    """The digest of an array of xarray; none where that is in a file or still to be computed."""
+    import numpy as np
+
+    from trackdsl.handlers.numpy import short_digest
+
+    if not _is_in_memory(value):
+        raise TypeError(NOT_READ)
+    return short_digest(np.asarray(value))
 
 
 def root_of(kind: type) -> str:

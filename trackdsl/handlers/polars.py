@@ -10,6 +10,7 @@ from trackdsl.handlers import _sidecar
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import Digest, feed_objects
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
+from trackdsl.handlers._table_sample import digest_of_columns
 from trackdsl.handlers.pickled import Pickled
 
 
@@ -38,7 +39,10 @@ class _Frame(Handler):
     def summary(self, value: Any) -> Scalar:
         names, dtypes = value.columns[:SHOWN], value.dtypes[:SHOWN]
         columns = [(name, _word(dtype)) for name, dtype in zip(names, dtypes, strict=True)]
-        return summary_of_table(type(value).__name__, by(value.height, value.width), columns, value.width)
+        return summary_of_table(
+            type(value).__name__, by(*value.shape), columns, value.width,
+            lambda: digest_of_columns(value.iter_columns(), value.height, _items),
+        )  # fmt: skip
 
     def write(self, value: Any, path: Path) -> None:
         frame = self.frame_of(value)
@@ -101,7 +105,10 @@ class _Series(_Frame):
         return value.to_list() if len(value) <= MAX_CELLS else APART
 
     def summary(self, value: Any) -> Scalar:
-        return summary_of_table("Series", str(len(value)), [(value.name, _word(value.dtype))], 1)
+        columns = [(value.name, _word(value.dtype))]
+        return summary_of_table(
+            "Series", str(len(value)), columns, 1, lambda: digest_of_columns([value], len(value), _items)
+        )
 
     def frame_of(self, value: Any) -> Any:
         return value.to_frame()
@@ -112,6 +119,10 @@ class _Series(_Frame):
 
 class _Lazy(Pickled):
     """A plan of work: as a file it is pickled, which does none of it."""
+
+
+def _items(column: Any, start: int, count: int) -> list[Any]:
+    return column.slice(start, count).to_list()  # type: ignore[no-any-return]
 
 
 def _read_text(path: Path) -> Any:

@@ -10,6 +10,7 @@ from trackdsl.handlers import _sidecar
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
+from trackdsl.handlers._table_sample import digest_of_columns
 from trackdsl.handlers.json import summary_of
 from trackdsl.handlers.pickled import Pickled
 
@@ -41,7 +42,10 @@ class _Table(Handler):
         table = self.table_of(value)
         columns = [(field.name, _word(field.type)) for field in (table.schema.field(i) for i in _first(table))]
         shape = by(table.num_rows, table.num_columns)
-        return summary_of_table(type(value).__name__, shape, columns, table.num_columns)
+        return summary_of_table(
+            type(value).__name__, shape, columns, table.num_columns,
+            lambda: digest_of_columns(table.itercolumns(), table.num_rows, _items),
+        )  # fmt: skip
 
     def write(self, value: Any, path: Path) -> None:
         import pyarrow as pa
@@ -112,7 +116,10 @@ class _Chunked(_Table):
     """One column, which is written as a table of one."""
 
     def summary(self, value: Any) -> Scalar:
-        return summary_of_table(type(value).__name__, str(len(value)), [("", _word(value.type))], 1)
+        columns = [("", _word(value.type))]
+        return summary_of_table(
+            type(value).__name__, str(len(value)), columns, 1, lambda: digest_of_columns([value], len(value), _items)
+        )
 
     def table_of(self, value: Any) -> Any:
         import pyarrow as pa
@@ -129,6 +136,10 @@ class _Array(_Chunked):
 
         column = table.column(0)
         return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def _items(column: Any, start: int, count: int) -> list[Any]:
+    return column.slice(start, count).to_pylist()  # type: ignore[no-any-return]
 
 
 def _read_csv(path: Path) -> Any:

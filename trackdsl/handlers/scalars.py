@@ -56,12 +56,15 @@ class _Missing(_Shown):
 
 
 class _Failure(Pickled):
-    """Exceptions: inside of a structure by what they say."""
+    """Exceptions, by what they say."""
 
     named = True
 
     def content(self, value: Any) -> Any:
-        return mask_prose(f"{type(value).__qualname__}: {value}")
+        return self.summary(value)
+
+    def summary(self, value: Any) -> Scalar:
+        return mask_prose(f"{type(value).__qualname__}: {value}" if str(value) else type(value).__qualname__)
 
 
 class _Member(Pickled):

@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
+from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile, with_digest
 from trackdsl.handlers._digest import Digest
+from trackdsl.handlers._line import digest_of
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
-from trackdsl.handlers.numpy import feed_array, mlflow_dtype
+from trackdsl.handlers.numpy import feed_array, mlflow_dtype, short_digest
 
 #: See `scipy.sparse.save_npz`, which has no other.
 _FORMATS = frozenset(["csc", "csr", "bsr", "dia", "coo"])
@@ -28,7 +29,8 @@ class _Sparse(Handler):
 
     def summary(self, value: Any) -> Scalar:
         # Of some formats `nnz` counts, so that it takes as long as there are values.
-        return one_line(f"{type(value).__name__} {value.dtype} {tuple(value.shape)}, {value.nnz} stored")
+        text = one_line(f"{type(value).__name__} {value.dtype} {tuple(value.shape)}, {value.nnz} stored")
+        return with_digest(text, lambda: _short_digest(value))
 
     def write(self, value: Any, path: Path) -> None:
         from scipy import sparse
@@ -48,6 +50,14 @@ class _Sparse(Handler):
             feed_array(digest, name, part)
         size = int(value.nnz) * value.dtype.itemsize
         return tensor_profile(digest, {None: (mlflow_dtype(value.dtype), tuple(value.shape), size)})
+
+
+def _short_digest(value: Any) -> str:
+    """Of what is stored, as it is stored; an error for a format that keeps it in no arrays."""
+    parts = [getattr(value, name, None) for name in ("data", "indices", "indptr", "offsets")]
+    if value.format == "coo":
+        parts.extend(value.coords)
+    return digest_of([short_digest(part) for part in parts if part is not None])
 
 
 def _parts(value: Any) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers import numpy as arrays
-from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile
+from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile, with_digest
 from trackdsl.handlers._digest import Digest
+from trackdsl.handlers._line import digest_of
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
 from trackdsl.handlers.json import is_scalar
 
@@ -44,9 +45,12 @@ class _Tensor(Handler):
             words.append(str(value.device))
         if str(value.layout) != "torch.strided":
             words.append(_word(value.layout))
-        if self.accepts(value) and value.device.type == "cpu":
-            return arrays.with_content(" ".join(words), _as_array(value))
-        return one_line(" ".join(words))
+        text = " ".join(words)
+        if value.device.type != "cpu" or value.is_meta:  # Its values would have to be waited for.
+            return one_line(text)
+        if self.accepts(value):
+            return arrays.with_content(text, _as_array(value))
+        return with_digest(one_line(text), lambda: _short_digest(value))
 
     def write(self, value: Any, path: Path) -> None:
         arrays.handler.write(_as_array(value), path)
@@ -75,6 +79,22 @@ class _Tensor(Handler):
             arrays.feed_array(digest, "values", _bits(value))
         size = value.element_size() * value.numel()
         return tensor_profile(digest, {None: (_word(value.dtype), tuple(value.shape), size)})
+
+
+def _short_digest(value: Any) -> str:
+    """Of what NumPy has not: of a sparse tensor what is stored, as it is stored; of others the bits."""
+    plain = value.detach()
+    if plain.is_quantized:
+        return digest_of([str(plain.qscheme()), arrays.short_digest(plain.int_repr().numpy())])
+    if str(plain.layout) == "torch.strided":
+        return arrays.short_digest(_bits(plain))
+    if str(plain.layout) == "torch.sparse_coo":
+        parts = [plain._indices(), plain._values()]
+    else:
+        rows = str(plain.layout) in ("torch.sparse_csr", "torch.sparse_bsr")
+        parts = [plain.crow_indices(), plain.col_indices()] if rows else [plain.ccol_indices(), plain.row_indices()]
+        parts.append(plain.values())
+    return digest_of([arrays.short_digest(_bits(part)) for part in parts])
 
 
 def _as_array(value: Any) -> Any:
