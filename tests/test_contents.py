@@ -103,6 +103,7 @@ CONTENT: dict[str, tuple[Any, Any]] = {
         [{"n": "r", "level_1": 1, "a": 1}, {"n": "q", "level_1": 2, "a": 2}],
     ),
     "columns of one name": (pd.DataFrame([[1, 2]], columns=["a", "a"]), [{"a": 1, "a#2": 2}]),
+    "index of two levels": (pd.MultiIndex.from_tuples([(1, "a"), (2, None)]), [[1, "a"], [2, None]]),
     "series": (pd.Series([1.5, 2.5]), [1.5, 2.5]),
     "series with labels": (pd.Series([1, 2], ["x", "y"]), {"x": 1, "y": 2}),
     "series with labels twice": (
@@ -244,7 +245,7 @@ def test_many_parts_share_a_tag() -> None:
 
 
 def test_what_cannot_be_read_is_reported() -> None:
-    """A property that raises, and a structure that holds itself, lose nothing else and are named in a tag."""
+    """A property that raises, and a structure that holds itself, lose nothing else; what is too deep is a file."""
 
     class Broken(collections.UserDict[str, Any]):
         def items(self) -> Any:
@@ -252,9 +253,14 @@ def test_what_cannot_be_read_is_reported() -> None:
 
     loop: list[Any] = [1]
     loop.append(loop)
+    deep: dict[str, Any] = {"end": 7}
+    for _ in range(80):
+        deep = {"k": deep}
     with capture_runs() as captured, stage("s") as run:
-        log_dict({"a": 1, "broken": Broken(), "loop": loop}, "x.json")
+        log_dict({"a": 1, "broken": Broken(), "loop": loop, "deep": deep}, "x.json")
         assert load_artifact(run, "x.json")["a"] == 1
+        rest = [name for name in captured.one("s").artifacts if name.startswith("x.parts/deep")]
+        assert '"end": 7' in captured.one("s").artifacts[rest[0]].read_text()
     told = omitted(captured.one("s"))
     assert "no disk" in told["x.json/broken"]
     assert "holds itself" in told["x.json/loop/1"]
@@ -432,6 +438,17 @@ def test_configurations_are_parameters_like_their_lists() -> None:
     found = captured.one("config")
     assert found.params == captured.one("plain").params
     assert set(omitted(found)) == {"needed", "nested.lost", "nested.list"}
+
+
+@pytest.mark.parametrize(("kind", "text"), [("DictConfig", "???"), ("ListConfig", "???"), ("DictConfig", "${a}")])
+def test_a_configuration_that_is_missing_is_reported(kind: str, text: str) -> None:
+    """The whole of it, as an argument: the call is recorded with all its other parameters."""
+    value = getattr(pytest.importorskip("omegaconf"), kind)(text)
+    with capture_runs() as captured:
+        stage(lambda config, lr: None)(value, 0.1)
+    (run,) = captured.runs
+    assert run.params == {"config": text, "lr": 0.1}
+    assert f"recorded as {text}" in omitted(run)["config"]
 
 
 def test_a_configuration_that_refers_to_itself_ends() -> None:

@@ -22,6 +22,7 @@ MAX_DEPTH = 10
 MAX_LEAVES = 2000
 #: In a list of more items that is shown by its digest no secret is looked for that another item names.
 _MAX_NAMED = 300
+_SCALARS = frozenset([bool, int, float, str, type(None)])
 #: A shorter name cannot hold a secret.
 _SECRET_LENGTH = 8
 
@@ -124,9 +125,11 @@ class Flat:
             self._add_parts(key, path, parts)
 
     def _add_one(self, key: str, handler: Handler, value: Any) -> None:
-        self.values[key] = handler.summary(value)
-        if type(value) is Stated:
-            self._state(key, value)
+        found = handler.summary(value)
+        for stated in (value, found):
+            if type(stated) is Stated:
+                self._state(key, stated)
+        self.values[key] = found if type(found) in _SCALARS else _plain(found)
         if handler.refers or loaded:
             self._add_model(value)
 
@@ -215,6 +218,14 @@ class Flat:
             free = f"{place}#{count}"
         self.paths[free] = list(path)
         return free
+
+
+def _plain(summary: Any) -> Scalar:
+    """What a handler told of a value, as one of the types that an event takes."""
+    for kind in (str, bool, int, float):
+        if isinstance(summary, kind):
+            return str.__str__(summary) if kind is str else kind(summary)
+    return class_name(summary)
 
 
 def recorded_value(value: Any) -> Any:

@@ -83,9 +83,11 @@ class _Walk:
             return mask_text(value)
         if kind in _SCALARS:
             return value
-        if len(around) > _MAX_DEPTH or id(value) in around:
-            self._note(path, "it is nested too deeply" if id(value) not in around else "it holds itself")
+        if id(value) in around:
+            self._note(path, "it holds itself")
             return class_name(value)
+        if len(around) > _MAX_DEPTH:
+            return self._apart(path, value)
         handler = handler_for(kind)
         try:
             found = handler.content(value)

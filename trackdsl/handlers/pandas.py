@@ -195,6 +195,8 @@ def _named_columns(frame: Any) -> tuple[list[str], list[list[Any]]]:
 
 def _values(column: Any) -> list[Any]:
     """The values of a column, with None for what is missing, which only numbers tell otherwise."""
+    if getattr(column, "nlevels", 1) > 1:
+        return list(zip(*map(_values, map(column.get_level_values, range(column.nlevels))), strict=True))
     found: list[Any] = column.tolist()
     if str(column.dtype).startswith(("float", "int", "uint", "bool")):
         return found
