@@ -12,6 +12,7 @@ import mlflow
 import pytest
 import torch
 from tqdm import tqdm
+from tqdm.asyncio import tqdm as asynchronous_bar
 
 import trackdsl
 from tests.conftest import deliver, last_run, points
@@ -45,6 +46,7 @@ LOOPS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], list[int]]] 
     "enumerate": (lambda: enumerate("ab"), {}, [0, 1]),
     "enumerate that begins later": (lambda: enumerate("ab", 5), {}, [5, 6]),
     "a bar of the user's": (lambda: tqdm(range(5, 7), disable=True), {}, [5, 6]),
+    "a bar that begins later": (lambda: tqdm("ab", initial=5, disable=True), {}, [5, 6]),
     "zip": (lambda: zip(range(5, 7), "ab", strict=True), {}, [0, 1]),
     "data loader": (lambda: torch.utils.data.DataLoader([1.0, 2.0, 3.0], batch_size=2), {}, [0, 1]),
     "endless": (lambda: itertools.islice(itertools.count(9), 2), {}, [0, 1]),
@@ -143,6 +145,46 @@ def test_inner_loops_of_other_runs_begin_anew() -> None:
             section()
     assert [[point.step for point in run.metrics["m"]] for run in captured.named("child")] == [[0, 1], [0, 1]]
     assert [point.step for point in captured.one("fit").metrics["section"]] == [0, 1, 2, 3]
+
+
+def test_loops_of_generators_that_loop_themselves() -> None:
+    """Generators that are gone through in turn, or by a loop, each record at the step of their own loop."""
+
+    def letters(name: str, first: int) -> Iterator[str]:
+        for letter in steps("abc", start=first):
+            log_metric(name, 1)
+            yield letter
+
+    def loop() -> None:
+        for _ in zip(letters("one", 5), letters("two", 50), strict=True):
+            pass
+        log_metric("between", 1)
+        for _ in steps(letters("inner", 70)):
+            log_metric("outer", 1)
+        log_metric("after", 1)
+
+    assert steps_of(loop) == {
+        "one": [5, 6, 7], "two": [50, 51, 52], "between": [0], "inner": [70, 71, 72], "outer": [0, 1, 2], "after": [0],
+    }  # fmt: skip
+
+
+def test_bars_around_asynchronous_loops() -> None:
+    """A bar of tqdm's inside or outside changes nothing; with an ordinary loop inside it stays an ordinary one."""
+
+    async def letters() -> AsyncIterator[str]:
+        for letter in "ab":
+            yield letter
+
+    async def main() -> None:
+        async for _ in steps(asynchronous_bar(letters(), disable=True)):
+            log_metric("inside", 1)
+        async for _ in asynchronous_bar(steps(letters()), disable=True):
+            log_metric("outside", 1)
+        for _ in steps(asynchronous_bar(range(5, 7), disable=True)):
+            log_metric("ordinary", 1)
+
+    found = steps_of(lambda: asyncio.run(main()))
+    assert found == {"inside": [0, 1], "outside": [0, 1], "ordinary": [5, 6]}
 
 
 def test_asynchronous_loops() -> None:

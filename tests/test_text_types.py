@@ -47,13 +47,16 @@ FRAMES: dict[str, pd.DataFrame] = {
     "dates": pd.DataFrame({"d": [datetime.date(2024, 1, 2), None]}),
     "decimals": pd.DataFrame({"d": [Decimal("1.50"), Decimal("2")]}),
     "whole objects": pd.DataFrame({"d": pd.Series([1, None], dtype=object)}),
+    "text as objects": pd.DataFrame({"s": pd.Series(["007", None, ""], dtype=object)}),
+    "nothing": pd.DataFrame(),
+    "rows alone": pd.DataFrame(index=range(3)),
     "names of numbers": pd.DataFrame(np.zeros((2, 3))),
     "names of years": pd.DataFrame([[1, 2]], columns=[2023, 2024]),
     "names twice": pd.DataFrame([[1, 2]], columns=["a", "a"]),
     "name of the columns": pd.DataFrame([[1, 2]], columns=pd.Index(["a", "b"], name="q")),
     "no rows": pd.DataFrame({"a": pd.Series([], dtype="f8"), "s": pd.Series([], dtype="str")}),
     "digits": pd.DataFrame({"x": [0.1 + 0.2, 1e-300, 1 / 3]}),
-    "signs": pd.DataFrame({"a\nb": ["x\ny", 'q"uo,te'], "t\t": ["\t", " "]}),
+    "signs": pd.DataFrame({"a\nb": ["x\ny\rz", 'q"uo,te'], "t\t": ["\t", " "]}),
 }  # fmt: skip
 OTHERS: dict[str, pd.Series | pd.Index] = {
     "unnamed": pd.Series([1, 2]),
@@ -93,7 +96,7 @@ def kept(value: Any, suffix: str) -> tuple[Any, set[str], dict[str, str]]:
 def test_what_pandas_writes_comes_back(kind: str, suffix: str) -> None:
     """Index, names, types, texts that look like numbers, and frequencies: the same from each format, and no report."""
     value = FRAMES.get(kind, OTHERS.get(kind))
-    if suffix == ".parquet" and kind in ("names twice", "whole objects"):
+    if suffix == ".parquet" and kind in ("names twice", "whole objects", "text as objects", "nothing", "rows alone"):
         pytest.skip("Parquet has no such frame")
     found, files, told = kept(value, suffix)
     equal(found, value)
@@ -178,6 +181,24 @@ def test_what_polars_writes_comes_back(kind: str, suffix: str) -> None:
     assert found.equals(frame)
     assert kept(frame["a"], suffix)[0].equals(frame["a"])
     assert told == {}
+
+
+def test_an_empty_frame_of_polars_comes_back() -> None:
+    """The same for one without columns."""
+    found, _, told = kept(pl.DataFrame(), ".csv")
+    assert found.equals(pl.DataFrame())
+    assert told == {}
+
+
+def test_a_panic_of_a_library_stays_away_from_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    """What polars cannot write as JSON, which it says by an error that is no `Exception`, is kept in another form."""
+    frame = pl.DataFrame({"a": [b"x"]})
+    with capture_runs() as captured, stage("s") as run:
+        track_returns("x", artifacts={"x": "x.json"})(lambda: frame)()
+        found = load_artifact(run, "x.json.pkl", trusted=True)
+    assert found.equals(frame)
+    assert "PanicException" in captured.one("s").tags["trackdsl.omitted.x.json"]
+    assert caplog.records
 
 
 def test_what_arrow_writes_comes_back() -> None:

@@ -21,7 +21,7 @@ from trackdsl._events import File, ModelInput
 from trackdsl._places import fitted, inside, masked, safe
 from trackdsl._record import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
 from trackdsl._secrets import mask_prose, mask_text
-from trackdsl.errors import report, told
+from trackdsl.errors import is_fault, report, told
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._content import content_of, has_content, text_of_key
 from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
@@ -279,7 +279,9 @@ def keep(
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         if is_shortage(error):
             run._target.unrecorded += 1
         reason = mask_prose(f"{what}: {told(error)}" if what else told(error))

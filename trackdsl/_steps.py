@@ -34,8 +34,8 @@ def steps(
     """Loop with a progress bar; the round is the step of the metrics logged inside.
 
     The values of a `range` are its steps, and so are the counts of an `enumerate`; the rounds of anything else are
-    counted from 0. A loop inside another one, on the same run, counts on where it stopped in the round before, so that
-    every point has a step of its own.
+    counted from 0, or from where a bar of tqdm stands (`initial`). A loop inside another one, on the same run, counts
+    on where it stopped in the round before, so that every point has a step of its own.
 
     Args:
         iterable: what to loop over, with `for` or, where it is asynchronous, `async for`.
@@ -58,9 +58,10 @@ def steps(
         start = _whole(start)
     caller = sys._getframe(1)
     rounds = _Rounds(iterable, start, (caller.f_code, caller.f_lasti))
-    if isinstance(iterable, AsyncIterable) and not isinstance(iterable, Iterable):
-        return _AsyncLoop(iterable, name, total, rounds)
-    return _loop(iterable, name, total, rounds)
+    inner = iterable.iterable if _is_bar(iterable) else iterable  # type: ignore[union-attr] # the bar's own
+    if isinstance(inner, AsyncIterable) and not isinstance(inner, Iterable):
+        return _AsyncLoop(iterable, name, total, rounds)  # type: ignore[arg-type] # as its inner one is
+    return _loop(iterable, name, total, rounds)  # type: ignore[arg-type] # as its inner one is
 
 
 def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Rounds) -> Iterator[T]:
@@ -73,6 +74,7 @@ def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Rounds) 
             ran = True
             if scope is not None:
                 scope.step = step
+                _make_current(scope)
             yield item
             step += stride
     finally:
@@ -93,14 +95,16 @@ class _AsyncLoop(AsyncIterator[T]):
         self._bar: Any = None
         self._scope: Scope | None = None
         self._step = 0
+        self._open = False
         self._ran = False
 
     async def __anext__(self) -> T:
         if self._iterator is None:
             self._iterator = aiter(self._iterable)
-            self._bar = _bar(None, self._name, self._total)
+            self._bar = None if _is_bar(self._iterable) else _bar(None, self._name, self._total)
             self._scope = self._rounds.begin()
             self._step = self._rounds.first
+            self._open = True
         else:
             self._step += self._rounds.stride
         try:
@@ -111,7 +115,9 @@ class _AsyncLoop(AsyncIterator[T]):
         self._ran = True
         if self._scope is not None:
             self._scope.step = self._step
-        self._bar.update(1)
+            _make_current(self._scope)
+        if self._bar is not None:
+            self._bar.update(1)
         return item
 
     async def aclose(self) -> None:
@@ -125,9 +131,10 @@ class _AsyncLoop(AsyncIterator[T]):
         self._end()
 
     def _end(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        if self._open:
+            self._open = False
+            if self._bar is not None:
+                self._bar.close()
             self._rounds.end(ran=self._ran)
 
 
@@ -206,6 +213,19 @@ class _Rounds:
         _context.leave(scope)
 
 
+def _make_current(scope: Scope) -> None:
+    """Make the scope of a loop current again, where that of a generator is which loops by itself, beside or inside."""
+    current = _context.current()
+    if current is not scope and isinstance(current, _LoopScope) and (_is_in(current, scope) or _is_in(scope, current)):
+        _context.enter(scope)
+
+
+def _is_in(scope: Scope | None, other: Scope) -> bool:
+    while scope is not None and scope is not other:
+        scope = scope.outer
+    return scope is not None
+
+
 def _outermost_loop(scope: Scope | None, run: Run) -> _LoopScope | None:
     """The outermost loop around a place, of those whose metrics go to the same run."""
     found = None
@@ -217,8 +237,9 @@ def _outermost_loop(scope: Scope | None, run: Run) -> _LoopScope | None:
 
 
 def _natural(iterable: Any) -> _Natural:
+    start = 0
     if _is_bar(iterable):
-        iterable = iterable.iterable
+        start, iterable = int(iterable.n), iterable.iterable
     kind = type(iterable)
     if kind is enumerate:
         first = iterable.__reduce__()[1][1]
@@ -228,7 +249,7 @@ def _natural(iterable: Any) -> _Natural:
         iterable, kind = whole[(done[0] if done else None) or 0 :], range
     if kind is range and len(iterable):
         return _Natural(iterable[0], iterable.step, min(iterable[0], iterable[-1]))
-    return _Natural(0, 1, 0)
+    return _Natural(start, 1, start)
 
 
 def _check_iterable(iterable: Any, word: str) -> None:

@@ -262,6 +262,14 @@ class _Masked(logging.Filter):
 logger.addFilter(_Masked())
 
 
+def is_fault(error: BaseException) -> bool:
+    """Whether an error is one of the code that has raised it, and no end of the program.
+
+    That is every `Exception`, and the panic of a library that is written in Rust, which is none.
+    """
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 def told(error: BaseException) -> str:
     """An exception in one line, also where its own `__str__` raises.
 

@@ -37,7 +37,7 @@ def write_text(frame: Any, path: Path) -> None:
         _write_json(plain, path)
     else:
         plain.to_csv(path, sep=SEPARATORS[path.suffix], index=says_more(plain.index), mode="x", encoding="utf-8",
-                     errors="backslashreplace")  # fmt: skip
+                     errors="backslashreplace", lineterminator="\n")  # fmt: skip
     _sidecar.note_types(path, lambda: _difference(read_text(path), plain), lambda: _types_of(plain))
 
 
@@ -108,6 +108,7 @@ def _types_of(frame: Any) -> dict[str, Any]:
         "columns": _index_types(frame.columns),
         "types": [_types(frame.iloc[:, place]) for place in range(len(frame.columns))],
         "index": [_index_types(level, labels=False) for level in levels],
+        "rows": len(frame),
     }
 
 
@@ -159,9 +160,11 @@ def _cells_of_csv(path: Path) -> list[list[str | None]]:
     """The columns of a file as text, those of the index first."""
     import pandas as pd
 
-    found = pd.read_csv(
-        path, sep=SEPARATORS[path.suffix], header=None, dtype=str, na_filter=False, skip_blank_lines=False
-    )
+    try:
+        found = pd.read_csv(path, sep=SEPARATORS[path.suffix], header=None, dtype=str, na_filter=False,
+                            skip_blank_lines=False, lineterminator="\n")  # fmt: skip
+    except pd.errors.EmptyDataError:  # There are no columns.
+        return []
     return [found.iloc[1:, place].tolist() for place in range(len(found.columns))]
 
 
@@ -181,11 +184,12 @@ def _frame(cells: list[list[str | None]], types: dict[str, Any]) -> Any:
 
     kinds = types["types"]
     # JSON has the count of rows for an index even where that says nothing.
-    cells = cells or [[] for _ in (*types["index"], *kinds)]
+    cells = (cells if kinds or types["index"] else []) or [[] for _ in (*types["index"], *kinds)]
     extra = len(cells) - len(kinds)
     levels, columns = cells[:extra], cells[extra:]
-    rows = len(cells[0]) if cells else 0
-    series = [pd.Series(_values(column, kind)) for column, kind in zip(columns, kinds, strict=True)]
+    rows = types.get("rows", len(cells[0]) if cells else 0)
+    values = [_values(column, kind) for column, kind in zip(columns, kinds, strict=True)]
+    series = [pd.Series(each, dtype=each.dtype) for each in values]  # Else objects that are text become text.
     frame = pd.concat(series, axis=1) if series else pd.DataFrame(index=range(rows))
     frame.columns = _index([], types["columns"])
     if types["index"]:
@@ -200,7 +204,8 @@ def _index(cells: list[str | None], told: dict[str, Any]) -> Any:
 
     if "range" in told:
         return pd.RangeIndex(*told["range"], name=told["name"])
-    found = pd.Index(_values(told.get("values", cells), told), name=told["name"])
+    values = _values(told.get("values", cells), told)
+    found = pd.Index(values, dtype=values.dtype, name=told["name"])
     return type(found)(found, freq=told["freq"]) if "freq" in told else found
 
 

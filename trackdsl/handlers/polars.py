@@ -134,6 +134,8 @@ def _read_text(path: Path) -> Any:
     schema = pl.read_ipc(base64.b64decode(types["schema"])).schema
     if path.suffix == ".json":
         return pl.read_json(path, schema=schema)
+    if not schema:  # Which `read_csv` takes for no file at all.
+        return pl.DataFrame()
     texts = pl.read_csv(path, infer_schema=False)
     return texts.select(_of_text(pl.col(name), dtype).alias(name) for name, dtype in schema.items())
 

@@ -90,7 +90,7 @@ def _fill(descriptor: int, size: int) -> None:
         written += os.write(descriptor, bytes(min(size - written, 1 << 20)))
 
 
-def is_shortage(error: Exception) -> bool:
+def is_shortage(error: BaseException) -> bool:
     """Whether something could not be kept for want of room, descriptors or a disk that works."""
     return getattr(error, "errno", None) in _SHORTAGES
 
