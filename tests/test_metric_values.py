@@ -219,6 +219,13 @@ SERIES: dict[str, tuple[Any, dict[str, list[tuple[int, float]]]]] = {
         pd.DataFrame({"step": [5, 6, 7], "loss": [0.3, 0.2, math.nan], "val": [math.nan, math.nan, 1]}),
         {"loss": LATER, "val": [(7, 1)]},
     ),
+    "labels of two levels": (
+        pd.Series([0.5, 1.0], pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])), {"a/1": [(0, 0.5)], "b/2": [(0, 1)]},
+    ),
+    "labels of truth": (pd.Series([0.5, 1.0], [True, False]), {"True": [(0, 0.5)], "False": [(0, 1)]}),
+    "steps of two levels": (
+        pd.DataFrame({"epoch": [0, 0], **FRAME}).set_index(["epoch", "step"]), {"loss": LATER},
+    ),
     "frame in a dict": ({"log": pd.DataFrame(FRAME)}, {"log/loss": LATER}),
     "polars frame": (pl.DataFrame(FRAME), {"loss": LATER}),
     "arrow table": (pa.table(FRAME), {"loss": LATER}),

@@ -267,7 +267,8 @@ def test_parameters_of_every_structure() -> None:
     values = [
         {"a": 1, "b": {"c": 2}}, argparse.Namespace(a=1, b={"c": 2}), types.SimpleNamespace(a=1, b={"c": 2}),
         point(1, {"c": 2}), model(), made(1, {"c": 2}), attrs.make_class("Made", ["a", "b"])(1, {"c": 2}),
-        [("a", 1), ("b", {"c": 2})], types.MappingProxyType({"a": 1, "b": {"c": 2}}),
+        [("a", 1), ("b", {"c": 2})], types.MappingProxyType({"a": 1, "b": {"c": 2}}), {"a": 1, "b": {"c": 2}}.items(),
+        pytest.importorskip("pandas").Series({"a": 1, "b": {"c": 2}}),
     ]  # fmt: skip
     for value in values:
         with capture_runs() as captured, stage("s") as run:

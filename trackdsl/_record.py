@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import operator
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import ItemsView, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ from trackdsl._quiet import quiet
 from trackdsl._secrets import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import TrackdslError, is_fault, report, told
 from trackdsl.handlers._line import name_of_key, summary_of_member
-from trackdsl.handlers._registry import class_name, handler_for
+from trackdsl.handlers._registry import class_name, handler_for, offers
 
 if TYPE_CHECKING:
     from trackdsl._run import Run
@@ -251,8 +251,11 @@ def named_parts(value: Any) -> dict[Any, Any]:
     kind = type(value)
     if kind is dict:
         return value.copy()  # type: ignore[no-any-return]
-    pairs = issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields")
+    pairs = issubclass(kind, (list, tuple, ItemsView)) and not hasattr(kind, "_fields")
+    by_name = offers(kind, "keys") and offers(kind, "__getitem__") and getattr(value, "ndim", 1) == 1
     parts = dict(value) if pairs else handler_for(kind).children(value)
+    if parts is None and by_name:  # As of a row of a frame.
+        parts = {name: value[name] for name in value.keys()}  # noqa: SIM118 - it is no dict
     if parts is None:
         raise TypeError(
             "log_params takes a mapping, a dataclass, or another structure with named parts, and not "

@@ -329,9 +329,12 @@ def _with_steps(
 
 def _positions(index: Any) -> tuple[list[int] | None, list[str] | None]:
     """What an index of pandas is: steps, or labels; neither where it only counts the rows, or is something else."""
+    names = [name if isinstance(name, str) else "" for name in index.names]
+    if len(names) > 1 and len(_step_names(names)) == len(names):  # As of `set_index(["epoch", "step"])`.
+        index = index.get_level_values(names.index(_step_names(names)[0]))
     entries = index.tolist()
-    if entries and all(type(entry) is str for entry in entries):
-        return None, entries
+    if any(isinstance(entry, (str, bool, tuple)) for entry in entries):
+        return None, ["/".join(map(str, entry)) if isinstance(entry, tuple) else str(entry) for entry in entries]
     steps = _whole(entries)
     return (None if steps is None or steps == list(range(len(steps))) else steps), None
 
