@@ -127,6 +127,10 @@ class MemoryStore:
             self.runs[run_id] = Held(experiment_id, name, dict(tags))
             return run_id
 
+    def experiment_name(self, experiment_id: str) -> str:
+        with self._call("experiment_name", experiment_id):
+            return experiment_id.removeprefix("e-")
+
     def experiment_is_deleted(self, experiment_id: str) -> bool:
         with self._call("experiment_is_deleted", experiment_id):
             return experiment_id in self.deleted

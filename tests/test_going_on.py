@@ -73,6 +73,7 @@ def test_killed_run_goes_on(machines: MakeMachine, named: str) -> None:
     assert not any(key.startswith("trackdsl.param.later") for key in held.tags)
     assert sorted((key, value, step) for key, value, _, step in held.points) == [("loss", 1.0, 1), ("loss", 2.0, 0)]
     assert held.tags["trackdsl.id"] == run.hex()
+    assert "trackdsl.experiment" not in held.tags
     (entry,) = resumptions(held)
     assert (entry["before"], entry["id"]) == ("KILLED", again.hex())
     assert machine.empty
@@ -157,16 +158,17 @@ def test_children_of_a_continued_run(machines: MakeMachine) -> None:
 
 @pytest.mark.usefixtures("no_pauses")
 def test_plain_run_gets_our_id(machines: MakeMachine) -> None:
-    """A run that plain MLflow began gets the tags of ours when it goes on here, and keeps its own."""
+    """A run that plain MLflow began gets the tags of ours when it goes on here, and keeps its own and its experiment."""
     store = MemoryStore()
     machine = machines("one", store)
-    store.runs["abc"] = Held("e-e", "plain", {"mlflow.user": "someone"}, status="KILLED")
+    store.runs["abc"] = Held("e-theirs", "plain", {"mlflow.user": "someone"}, status="KILLED")
     process = Process(machine.spool)
     again = process.go_on("abc")
     process.close(again)
     rounds(machine)
     held = store.runs["abc"]
     assert (held.status, held.tags["mlflow.user"], held.tags["trackdsl.id"]) == ("FINISHED", "someone", again.hex())
+    assert (held.experiment, held.tags["trackdsl.experiment"]) == ("e-theirs", "e")
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -361,7 +363,9 @@ def run_named(name: str, uri: str | None = None) -> Any:
     return found
 
 
-@pytest.mark.parametrize("word", ["experiment", "stage", "session", "decorator", "handle", "MLFLOW_RUN_ID"])
+@pytest.mark.parametrize(
+    "word", ["experiment", "stage", "session", "decorator", "handle", "MLflow's", "best", "row", "MLFLOW_RUN_ID"]
+)
 def test_words_that_go_on(sqlite_store: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every way to name a run has it go on, at SQLite: one run, its points in a row, its name and experiment kept."""
     with experiment("churn", run_name="first") as first:
@@ -403,6 +407,14 @@ def _go_on_by(word: str, run_id: str, first: trackdsl.Run, monkeypatch: pytest.M
             stop_logging()
         case "decorator":
             experiment("churn", run_id=run_id)(train)()
+        case "MLflow's" | "best" | "row":
+            found = {
+                "MLflow's": lambda: mlflow.MlflowClient().get_run(run_id),
+                "best": lambda: trackdsl.best("churn", "loss"),
+                "row": lambda: trackdsl.runs("churn").iloc[0],
+            }
+            with experiment(run_id=found[word]()):
+                train()
         case "handle":
             with experiment(run_id=first) as again:
                 assert again.id == first.id

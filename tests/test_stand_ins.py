@@ -82,6 +82,7 @@ def test_a_scoped_list_is_a_list() -> None:
     assert (scoped == plain, plain == scoped, scoped != plain) == (True, True, False)
     assert (repr(scoped), len(scoped), scoped[1:3], scoped[-1]) == (repr(plain), len(plain), plain[1:3], plain[-1])
     joined = scoped + [3]  # noqa: RUF005 - this is what is tested
+    assert [3] + scoped == [3, *plain]  # noqa: RUF005
     assert (joined, scoped * 2, list(reversed(scoped))) == ([*plain, 3], plain * 2, plain[::-1])
     assert (scoped.index(2), scoped.count(1), 2 in scoped, sorted(scoped)) == (
         plain.index(2), plain.count(1), True, sorted(plain),

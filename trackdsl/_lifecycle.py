@@ -89,7 +89,8 @@ def go_on_run(
         goes_on = (adoption_of(goes_on) or (goes_on.id, ""))[0]
     run.goes_on = goes_on
     now = run._began = _now()
-    event = Open(run._id, None, run.experiment, run.name, word, run.path, 0, now, params, tags, site, goes_on=goes_on)
+    named = experiment or run.experiment
+    event = Open(run._id, None, named, run.name, word, run.path, 0, now, params, tags, site, goes_on=goes_on)
     _append_begin(run, event, now)
     if parent is None:
         _note_root(run)

@@ -677,7 +677,7 @@ def checked_run_id(value: Any, called: str) -> str | Run | None:
     """The run that is to go on: an id as text, or one of our runs; None where the handle is that of no recording.
 
     Args:
-        value: an id of ours or of MLflow's, a `Run`, or a run of MLflow's.
+        value: an id of ours or of MLflow's, a `Run`, a run of MLflow's, or one that `best` or `runs` has found.
         called: what the user calls it, for the message.
 
     Raises:
@@ -686,7 +686,7 @@ def checked_run_id(value: Any, called: str) -> str | Run | None:
     if isinstance(value, Run):
         return None if value is NULL_RUN else value
     info = getattr(value, "info", None)
-    text = value if isinstance(value, str) else getattr(info, "run_id", None)
+    text = value if isinstance(value, str) else getattr(value, "run_id", None) or getattr(info, "run_id", None)
     if not isinstance(text, str) or not _RUN_ID.fullmatch(text):
         raise OptionError(
             f"{called} takes the id of a run, trackdsl's or MLflow's, or a run itself, such as trackdsl.last(); "

@@ -65,7 +65,7 @@ class Continuations:
                 entries.append(self._entry(event, entries, state, before))
                 # A machine that was cut off, or a journal that waits, may tell of an earlier one than is known already.
                 entries.sort(key=_when)
-                sink.write(state.run_id, Batch(tags=self._tags(event, entries, state)))
+                sink.write(state.run_id, Batch(tags=self._tags(sink, event, entries, state)))
             if entries[-1]["id"] == event.run.hex():
                 sink.delete_tags(state.run_id, [name for name in _OF_ENDS if name in state.tags])
                 sink.reopen_run(state.run_id)
@@ -163,8 +163,18 @@ class Continuations:
             entry["error"] = _limits.fit_text(f"{error}: {message}" if message else error, 200)
         return entry
 
-    def _tags(self, event: events.Open, entries: list[Any], state: Found) -> dict[str, str]:
+    def _tags(self, sink: Sink, event: events.Open, entries: list[Any], state: Found) -> dict[str, str]:
         tags = {RESUMED: json.dumps(entries[-_MOST_NAMED:])}
+        if event.experiment is not None:
+            home = sink.experiment_name(state.experiment_id)
+            if home != event.experiment:  # As of a run inside another one: it stays where it is.
+                tags["trackdsl.experiment"] = event.experiment
+                logger.warning(
+                    "trackdsl: the run %s goes on in its own MLflow experiment %r, not in %r: a run cannot move",
+                    state.run_id,
+                    home,
+                    event.experiment,
+                )
         if "trackdsl.id" not in state.tags:  # It was plain MLflow's.
             told = _compose.process_tags(self._stream.origin) | _compose.run_tags(event)
             tags |= {key: value for key, value in told.items() if key not in state.tags and key not in event.tags}

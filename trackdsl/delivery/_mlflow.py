@@ -163,6 +163,11 @@ class MlflowSink:
             return list(store.get_metric_history_bulk_interval_from_steps(run_id, key, [step], None))
         return list(self._client.get_metric_history(run_id, key))
 
+    def experiment_name(self, experiment_id: str) -> str:
+        """See `Sink`."""
+        with self._translated():
+            return str(self._client.get_experiment(experiment_id).name)
+
     def experiment_is_deleted(self, experiment_id: str) -> bool:
         """See `Sink`."""
         with self._translated():

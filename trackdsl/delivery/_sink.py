@@ -155,6 +155,9 @@ class Sink(Protocol):
     def metric_history(self, run_id: str, key: str, step: int | None = None) -> list[tuple[int, float, int]]:
         """The points of a metric, at one step or at all: step, value, time in milliseconds since 1970."""
 
+    def experiment_name(self, experiment_id: str) -> str:
+        """What an experiment is called."""
+
     def experiment_is_deleted(self, experiment_id: str) -> bool:
         """Whether nobody can write to the runs of an experiment until it is restored."""
 

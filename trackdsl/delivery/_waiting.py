@@ -15,7 +15,7 @@ from trackdsl._process import Origin, read_origin
 from trackdsl.delivery._backlog import bytes_between, end_of
 from trackdsl.delivery._blocked import read_blocked
 from trackdsl.delivery._progress import Progress, read_progress
-from trackdsl.delivery._servers import is_starting, last_answer
+from trackdsl.delivery._servers import LOCAL, is_starting, last_answer, server_of
 from trackdsl.errors import report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import Position
@@ -28,6 +28,8 @@ _GLANCE = 0.1
 #: MLflow takes seconds to import and to set up a new database.
 _PATIENCE = 20.0
 _PATIENCE_SERVER = 4.0
+#: The same for stores on this machine while their delivery is alive: a busy machine may take that long for a model.
+_PATIENCE_LOCAL = 60.0
 #: The same where a single run is waited for, and a process that delivers is alive: so long it would have to hang.
 _PATIENCE_ALIVE = 300.0
 #: For so long a single run is waited for although delivery fails: a server may be about to start.
@@ -72,6 +74,11 @@ class _Goal:
         """Whether delivery has begun and is not ready yet."""
         spool = self.directory.parent.parent
         return self.origin is not None and is_held(spool / LOCK) and is_starting(spool, self.origin.uri)
+
+    def is_local_and_alive(self) -> bool:
+        """Whether it is for a store on this machine, and a process is alive that delivers it."""
+        local = self.origin is not None and server_of(self.origin.uri) == LOCAL
+        return local and is_held(self.directory.parent.parent / LOCK)
 
     def is_hopeless(self, progress: Progress | None) -> bool:
         """Whether it is known that nothing will come soon."""
@@ -295,6 +302,8 @@ def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:
     if all(goal.is_hopeless(progress) for goal, progress in left):
         return True
     if any(goal.starts() for goal, _ in left):
+        return False
+    if _PATIENCE < quiet <= _PATIENCE_LOCAL and all(goal.is_local_and_alive() for goal, _ in left):
         return False
     server = all(goal.origin is not None and goal.origin.uri.startswith("http") for goal, _ in left)
     started = any(progress is not None and (progress.events or progress.intent_offset) for _, progress in left)

@@ -33,42 +33,24 @@ from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand
 Asked = Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]
 
 _FLUENT = (
-    *(
-        "create_experiment",
-        "delete_experiment",
-        "delete_logged_model_tag",
-        "delete_run",
-        "get_experiment",
-        "get_experiment_by_name",
-    ),
-    *("get_logged_model", "get_parent_run", "get_run", "get_trace", "last_active_run", "last_logged_model"),
-    *("load_table", "register_model", "restore_experiment", "restore_run", "search_experiments"),
+    *("create_experiment", "delete_experiment", "delete_logged_model_tag", "delete_run", "get_experiment"),
+    *("get_experiment_by_name", "get_logged_model", "get_parent_run", "get_run", "get_trace", "last_active_run"),
+    *("last_logged_model", "load_table", "register_model", "restore_experiment", "restore_run", "search_experiments"),
     *("search_logged_models", "search_model_versions", "search_registered_models", "search_runs", "search_traces"),
-    *("set_logged_model_tags", "set_model_version_tag"),
+    *("set_active_model", "set_logged_model_tags", "set_model_version_tag"),
 )
 _ARTIFACTS = ("download_artifacts", "list_artifacts", "load_dict", "load_image", "load_text")
 #: Methods of the client that read, and those that change or remove what has been recorded.
 _OF_CLIENT = (
-    *(
-        "copy_",
-        "create_experiment",
-        "create_model_version",
-        "delete_",
-        "download_",
-        "get_",
-        "link_",
-        "list_",
-        "load_",
-        "rename_",
-    ),
-    *("restore_", "search_", "set_logged_model", "set_model_version", "set_registered_model", "set_terminated"),
-    *("transition_", "update_"),
+    *("copy_", "create_experiment", "create_model_version", "delete_", "download_", "get_", "link_", "list_", "load_"),
+    *("rename_", "restore_", "search_", "set_logged_model", "set_model_version", "set_registered_model"),
+    *("set_terminated", "transition_", "update_"),
 )
 #: What is written to a run and may be there already: of two values the later one is to be the last to arrive. Not
 #: metrics, which have times, and are logged for every step of a loop.
 _TO_RUNS = (
-    *("log_artifact", "log_artifacts", "log_dict", "log_figure", "log_image", "log_param", "log_params", "log_table"),
-    *("log_text", "set_tag", "set_tags"),
+    *("delete_tag", "log_artifact", "log_artifacts", "log_dict", "log_figure", "log_image", "log_param", "log_params"),
+    *("log_table", "log_text", "set_tag", "set_tags"),
 )
 #: These lead to something recorded; every other URI of an artifact is one of a place.
 _RECORDED = ("runs:", "models:")

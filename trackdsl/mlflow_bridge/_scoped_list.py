@@ -90,6 +90,9 @@ class ScopedList(MutableSequence[Any], list[Any]):  # type: ignore[misc, metacla
         self._show(self._visible() * times)
         return self
 
+    def __radd__(self, other: list[Any]) -> list[Any]:
+        return other + self._visible()
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self._visible())
 
