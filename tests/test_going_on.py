@@ -158,7 +158,7 @@ def test_children_of_a_continued_run(machines: MakeMachine) -> None:
 
 @pytest.mark.usefixtures("no_pauses")
 def test_plain_run_gets_our_id(machines: MakeMachine) -> None:
-    """A run that plain MLflow began gets the tags of ours when it goes on here, and keeps its own and its experiment."""
+    """A run that plain MLflow began gets our tags when it goes on here, and keeps its own and its experiment."""
     store = MemoryStore()
     machine = machines("one", store)
     store.runs["abc"] = Held("e-theirs", "plain", {"mlflow.user": "someone"}, status="KILLED")
