@@ -288,7 +288,7 @@ def test_a_series_of_images(store: str) -> None:
         for _ in steps(range(2)):
             run.log_image(array, key="val/a: b")
         run.log_image(array, "one/first.png")
-        trackdsl.log_image(array, key="plain", step=7)
+        trackdsl.log_image(array, key="plain", step=7, timestamp=1_700_000_000_123, synchronous=True)
     deliver()
     (found,) = (r for r in all_runs(store) if r.data.tags.get("trackdsl.id") == run.id)
     mlflow, run_id = client(store), found.info.run_id
@@ -304,6 +304,7 @@ def test_a_series_of_images(store: str) -> None:
     series = [("plain", "7"), ("plain", "8"), ("val~a_x003A_ b", "0"), ("val~a_x003A_ b", "1")]
     files = [file.path for file in mlflow.list_artifacts(run_id, "images")]
     assert sorted(map(told, files)) == sorted((*one, *kind) for one in series for kind in kinds)
+    assert len([path for path in files if "plain+step+7+timestamp+1700000000123+" in path]) == 2
     assert found.data.tags["mlflow.loggedImages"] == "True"
     image = pytest.importorskip("PIL.Image")
     (whole,) = (path for path in files if told(path) == ("plain", "7", "", ".png"))

@@ -42,7 +42,7 @@ def record_image(run: Run, image: Any, place: str) -> None:
         _artifacts.keep(run, name, partial(_write_picture, one))
 
 
-def record_frame(run: Run, image: Any, key: str, step: int) -> None:
+def record_frame(run: Run, image: Any, key: str, step: int, timestamp: int | None = None) -> None:
     """Keep an image as one of a series, which the MLflow UI shows in a grid with a slider over the steps.
 
     The names are those of `MlflowClient.log_image` of MLflow 3.17: the key with `~` for `/`, the step, the time in
@@ -52,10 +52,11 @@ def record_frame(run: Run, image: Any, key: str, step: int) -> None:
     several = pictures_in(image)
     if several is not None:
         for name, one in several.items():
-            record_frame(run, one, f"{key}/{name}", step)
+            record_frame(run, one, f"{key}/{name}", step, timestamp)
         return
     name = _NOT_IN_KEYS.sub(lambda match: f"_x{ord(match[0]):04X}_", mask_name(key)).replace("/", "~")
-    place = f"images/{name}+step+{step}+timestamp+{time.time_ns() // 1_000_000}+{uuid.uuid4()}"
+    now = time.time_ns() // 1_000_000 if timestamp is None else int(timestamp)
+    place = f"images/{name}+step+{step}+timestamp+{now}+{uuid.uuid4()}"
     if _write_both(run, image, f"images/{key}", f"{place}.png", f"{place}+compressed.webp"):
         append_tags(run, {"mlflow.loggedImages": "True"})
 

@@ -174,10 +174,18 @@ def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any
         run.log_figure(figure, artifact_file, save_kwargs=save_kwargs)
 
 
-def log_image(image: Any, artifact_file: str | None = None, *, key: str | None = None, step: int | None = None) -> None:
+def log_image(
+    image: Any,
+    artifact_file: str | None = None,
+    *,
+    key: str | None = None,
+    step: int | None = None,
+    timestamp: int | None = None,
+    synchronous: bool | None = None,
+) -> None:
     """Record an image, or one of a series, on the current run; see `Run.log_image`."""
     if run := _run("log_image"):
-        run.log_image(image, artifact_file, key=key, step=step)
+        run.log_image(image, artifact_file, key=key, step=step, timestamp=timestamp, synchronous=synchronous)
 
 
 def log_table(data: Any, artifact_file: str) -> None:

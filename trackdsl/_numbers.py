@@ -112,8 +112,10 @@ def _is_one_item(value: Any) -> bool:
 
 def _only_item(value: Any) -> Any:
     way = _kind_of(type(value)).item
-    found = getattr(value, way)() if way else value
-    while isinstance(found, list) or (is_array_like(type(found)) and found.shape):
+    if way == "item":
+        return value.item()
+    found = value.tolist() if way else value
+    for _ in value.shape:
         found = found[0]
     return found
 

@@ -370,7 +370,14 @@ class Run:
             _images.record_figure(self, figure, artifact_file, dict(save_kwargs or {}))
 
     def log_image(
-        self, image: Any, artifact_file: str | None = None, *, key: str | None = None, step: int | None = None
+        self,
+        image: Any,
+        artifact_file: str | None = None,
+        *,
+        key: str | None = None,
+        step: int | None = None,
+        timestamp: int | None = None,
+        synchronous: bool | None = None,  # noqa: ARG002 - as above
     ) -> None:
         """Record an image: as one file, or as one of a series, which MLflow shows with a slider over the steps.
 
@@ -381,6 +388,8 @@ class Run:
             artifact_file: its path in the run, such as `samples/first.png`; several are `samples/first.0.png`, …
             key: the name of the series, instead of a path; several are the series `key/0`, …
             step: its place in the series; the step of the enclosing `steps` loop by default, else 0.
+            timestamp: when it was made, in milliseconds since 1970, for one of a series; now by default.
+            synchronous: as for `log_metric`.
 
         Raises:
             OptionError: both `artifact_file` and `key` are given, or neither.
@@ -400,9 +409,8 @@ class Run:
                 _images.record_image(self, image, artifact_file)
             else:
                 key, image = name_first(key, image)
-                _images.record_frame(
-                    self, image, name_of_key(key), int(_context.step_of(self) if step is None else step)
-                )
+                place = int(_context.step_of(self) if step is None else step)
+                _images.record_frame(self, image, name_of_key(key), place, timestamp)
 
     def log_table(self, data: Any, artifact_file: str) -> None:
         """Append rows to a table; the first call makes it. `mlflow.load_table` reads it back.

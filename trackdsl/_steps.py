@@ -74,7 +74,8 @@ def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Rounds) 
             ran = True
             if scope is not None:
                 scope.step = step
-                _make_current(scope)
+                if _context.current() is not scope:
+                    _make_current(scope)
             yield item
             step += stride
     finally:
@@ -216,7 +217,7 @@ class _Rounds:
 def _make_current(scope: Scope) -> None:
     """Make the scope of a loop current again, where that of a generator is which loops by itself, beside or inside."""
     current = _context.current()
-    if current is not scope and isinstance(current, _LoopScope) and (_is_in(current, scope) or _is_in(scope, current)):
+    if isinstance(current, _LoopScope) and (_is_in(current, scope) or _is_in(scope, current)):
         _context.enter(scope)
 
 
