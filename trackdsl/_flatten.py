@@ -145,6 +145,8 @@ class Flat:
                 for item in value:
                     if type(item) is Stated:
                         self._state(key, item)
+                    elif loaded or handler_for(type(item)).refers:
+                        self._add_model(item)
                 value = mask_items(value)
             self._survey = self._survey or Survey()
             parts, data = sequence.parts(value, self._survey), self._survey.data

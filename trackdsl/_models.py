@@ -199,7 +199,7 @@ def _write(
         raise TypeError(f"its handler, {type(handler).__name__}, writes no models")
     packages = code.write(files, flavor)
     size = sum(path.stat().st_size for path in files.rglob("*") if path.is_file())
-    given, params = _given(input_example)
+    given, params, unfit = _given(input_example)
     tried = [(given, True)] if given is not None else _chosen(handler, model, arguments)
     asked = input_example is not None or getattr(handler, "callable_unasked", False)
     harmless = input_example is not None or _is_known(model, flavor.packages)
@@ -207,7 +207,7 @@ def _write(
     example, answer = _try(handler, model, tried, wants_answer)
     kept, omitted = _written(example, folder, "example")
     if input_example is not None and example is None:
-        omitted = f"{type(input_example).__name__} is no input example that the model and MLflow can take"
+        omitted = unfit or f"{type(input_example).__name__} is no input example that the model and MLflow can take"
     spec = {
         "flavor": flavor.name,
         "options": flavor.options | code.option(flavor.name),
@@ -251,10 +251,10 @@ class _Code:
         """Copy it to a model's folder; returns the packages that the model needs then."""
         packages = flavor.packages
         if self._given is not None:
-            places = [Path(path).resolve() for path in self._given]
+            places = {Path(path).resolve(): os.path.basename(os.path.abspath(path)) for path in self._given}
         else:
             found = local_code(flavor.packages)
-            places = list(found.places.values())
+            places = found.places
             self.omitted |= found.omitted
             packages = tuple(sorted({*packages, *found.packages})) if places else packages
         self.omitted |= copy_code(places, folder)
@@ -276,12 +276,17 @@ def _is_known(model: Any, packages: Sequence[str]) -> bool:
     return _KNOWN.issuperset({*packages, *roots}) and not any(hooks)
 
 
-def _given(input_example: Any) -> tuple[Any, dict[str, Any] | None]:
-    """The user's own example, and the parameters of the prediction that belong to it."""
-    if isinstance(input_example, tuple) and len(input_example) == 2 and isinstance(input_example[1], dict):
-        return _given(input_example[0])[0], input_example[1]
-    taken = _examples.rows_of(input_example, None)
-    return (input_example if taken is None else taken), None
+def _given(input_example: Any) -> tuple[Any, dict[str, Any] | None, str]:
+    """The user's own example, the parameters of the prediction that belong to it, and why there are none."""
+    params = None
+    try:
+        if isinstance(input_example, tuple) and len(input_example) == 2 and isinstance(input_example[1], dict):
+            input_example, given = input_example
+            params = _examples.plain(given)
+        taken = _examples.rows_of(input_example, None)
+    except Exception as error:  # Whatever libraries say of data that they cannot convert: the model is kept.
+        return None, None, mask_text(told(error))[:500]
+    return (input_example if taken is None else taken), params, ""
 
 
 def _chosen(handler: Handler, model: Any, arguments: Mapping[str, Any]) -> Iterator[tuple[Any, bool]]:

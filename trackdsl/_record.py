@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 import operator
+import os
 import time
-from collections.abc import ItemsView, Iterable, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -80,7 +82,13 @@ def fault(doing: str, error: BaseException) -> None:
 def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
     """Write one metric point: the hottest path of the program."""
     kind = type(value)
-    if (kind is float or kind is int) and type(step) is int and type(name) is str and name in clean_names:
+    if (
+        (kind is float or kind is int)
+        and type(step) is int
+        and type(name) is str
+        and name in clean_names
+        and active_model is None
+    ):
         target, now = run._target, _now()
         try:
             target.append(encode(Metric(run._id, name, value, step, now)), run)
@@ -99,7 +107,7 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
 
 def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
     """Write points of several metrics where an event takes them as they are; False where it does not."""
-    if type(metrics) is not dict or type(step) is not int:
+    if type(metrics) is not dict or type(step) is not int or active_model is not None:
         return False
     # A copy, because another thread may change the user's dict between the check and the writing.
     values = metrics.copy()
@@ -126,6 +134,12 @@ class Link(NamedTuple):
 
 #: When points were last recorded that name a model, in nanoseconds since 1970.
 _linked_at = 0
+_ACTIVE_MODEL = "MLFLOW_ACTIVE_MODEL_ID"
+#: Gives the id of MLflow's active model of this thread, which points belong to that name no other; None as long as no
+#: model was ever active.
+active_model: Callable[[], str | None] | None = (
+    partial(os.environ.get, _ACTIVE_MODEL) if _ACTIVE_MODEL in os.environ else None
+)
 
 
 def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = None, link: Link | None = None) -> None:
@@ -143,6 +157,7 @@ def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = No
     with guarded("log_metrics", run):
         if is_number(metrics) and not is_number(step):  # The two the other way round.
             metrics, step = step, metrics
+        link = _active(link)
         place, tags = _place(step)
         plain = _plain_numbers(metrics)
         if plain is not None:
@@ -164,6 +179,12 @@ def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = No
             reasons = "; ".join(f"{key.removeprefix('trackdsl.omitted.')}: {reason}" for key, reason in tags.items())
             report("omitted", f"trackdsl left out what is no metric: {reasons}", key=str(sorted(tags)))
             append_tags(run, tags)
+
+
+def _active(link: Link | None) -> Link | None:
+    """A link to the active model where there is one, and the link names no other."""
+    active = None if active_model is None or (link is not None and link.model) else active_model()
+    return Link(active, None if link is None else link.dataset) if active else link
 
 
 def _linked(event: Metrics, link: Link, timestamp: int | None) -> LinkedMetrics:

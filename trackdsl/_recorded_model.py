@@ -41,7 +41,7 @@ class RecordedModel(Handle):
         1
     """
 
-    __slots__ = ("_model_id", "_note", "_reason", "_run", "_uri")
+    __slots__ = ("_model_id", "_note", "_process", "_reason", "_run", "_uri")
 
     def __init__(self, run: Run | None, name: str, recorded: Model | str) -> None:
         """Make the handle of a model.
@@ -57,6 +57,7 @@ class RecordedModel(Handle):
         self._note = Note() if isinstance(recorded, str) else Note(recorded.handler, recorded.sha256)
         self._uri = "" if run is None else run._target.uri
         self._model_id: str | None = None
+        self._process = os.getpid()
 
     @property
     def model_id(self) -> str:
@@ -136,7 +137,7 @@ class RecordedModel(Handle):
                 return found
             now = time.monotonic()
             away_since = 0.0 if away is None else away_since or now
-            if delivered and self._run is not None:
+            if delivered and self._is_own():
                 raise ArtifactError(
                     f"MLflow has no model {self.name!r} of run {self._run.name!r}, of which all is delivered: a tag "
                     f"`trackdsl.omitted.{self.name}` of the run says why, unless it was deleted.",
@@ -146,9 +147,13 @@ class RecordedModel(Handle):
                 offline = "this program is offline" if settings.mode() == "offline" else None
                 raise self._not_ready(away or offline or f"it was not delivered in {timeout:g} s")
 
+    def _is_own(self) -> bool:
+        """Whether this process recorded the model, and not the one that started or forked it, whose journal it is in."""
+        return self._run is not None and self._process == os.getpid()
+
     def _run_exists(self) -> bool:
         """Whether MLflow has the run: before, nothing must be asked of a store that delivery is about to make."""
-        if self._run is None:
+        if self._run is None or not self._is_own():
             return not self._uri.startswith("sqlite") or os.path.exists(self._uri.partition(":///")[2])
         try:
             return bool(self._run.wait_for_mlflow(0))
@@ -158,7 +163,7 @@ class RecordedModel(Handle):
     def _check_recorded(self) -> None:
         if self._reason:
             raise ArtifactError(f"model {self.name!r} was not recorded: {self._reason}", path=self.name)
-        target = None if self._run is None else self._run._target
+        target = self._run._target if self._run is not None and self._is_own() else None
         delivers = settings.mode() != "disabled" and (target is None or (target.writer is not None and target.delivers))
         if not delivers:
             raise RunNotReady(

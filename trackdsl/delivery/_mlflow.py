@@ -20,7 +20,7 @@ from trackdsl.delivery._advice import advised
 from trackdsl.delivery._blocked import deleted_experiment
 from trackdsl.delivery._empty_database import artifact_root
 from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Found, Refused, RunBlocked, Unavailable
-from trackdsl.errors import told
+from trackdsl.errors import logger, told
 
 #: What the store answers for good; everything else may be different next time.
 _FINAL = {
@@ -46,6 +46,8 @@ _CLIENT_CACHES = (
     ("mlflow.utils.request_utils", "_cached_get_request_session"),
     ("mlflow.store.artifact.s3_artifact_repo", "_cached_get_s3_client"),
 )
+#: Where a server tells what it keeps its runs in.
+_SERVER_INFO = "/api/3.0/mlflow/server-info"
 _ID_TAG = "trackdsl.id"
 _ORPHAN_TAG = "trackdsl.parent.missing"
 
@@ -69,6 +71,7 @@ class MlflowSink:
         self._translated = partial(_translated, uri.startswith("http"), own)
         self._experiments: dict[str, str] = {}
         self._folds: bool | None = None
+        self._of_files: bool | None = None
         bound_requests(of_thread=not own)
         if own:
             _forget_clients()
@@ -340,12 +343,31 @@ class MlflowSink:
             store: Any = getattr(getattr(self._client, "_tracking_client", None), "store", None)
             append = getattr(store, "_log_model_metric", None)
             if append is None:
-                self._client.log_batch(run_id, metrics=metrics, synchronous=True)
+                if not self._serves_files(store):
+                    self._client.log_batch(run_id, metrics=metrics, synchronous=True)
                 return
             # A store of files would add each point to the run as well, which has it already.
             experiment_id = self._client.get_logged_model(model_id).experiment_id
             for metric in metrics:
                 append(experiment_id, model_id, run_id, metric)
+
+    def _serves_files(self, store: Any) -> bool:
+        """Whether the store is a server of a store of files, which takes no points of a model alone; says so, once."""
+        if self._of_files is None:
+            self._of_files = False
+            if hasattr(store, "get_host_creds"):
+                from mlflow.utils.rest_utils import http_request
+
+                # An older server does not know this address.
+                answer = http_request(store.get_host_creds(), _SERVER_INFO, "GET", raise_on_status=False)
+                self._of_files = answer.status_code == 200 and answer.json().get("store_type") == "FileStore"
+            if self._of_files:
+                logger.warning(
+                    "trackdsl: %s keeps its runs in files, where each metric that is given to a model would be twice "
+                    "in its run: models are left without metrics. Start it with a database.",
+                    mask_text(self._uri),
+                )
+        return self._of_files
 
     def write_model_input(self, run_id: str, model_id: str) -> None:
         """See `Sink`."""

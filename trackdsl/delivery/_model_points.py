@@ -8,7 +8,7 @@ whole request over a second one, so what a model has is asked before anything is
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,7 +97,7 @@ class ModelPoints:
                 # Of those in one millisecond the largest comes last, which is what the run shows.
                 for _, value, at in sorted(sink.metric_history(run_id, name, step), key=lambda point: point[:0:-1])
             ]
-            self._write(sink, run_id, model_id, points, None)
+            self._write(sink, run_id, model_id, [model_id], points, None)
         except Refused as error:  # The run, or the model, is deleted.
             logger.warning("trackdsl: model %s is left without the metrics of its run: %s", model_id, error)
 
@@ -144,7 +144,7 @@ class ModelPoints:
         refusal = None
         for (model_id, dataset), group in groups.items():
             try:
-                self._write(sink, run.run_id, model_id, group, dataset)
+                self._write(sink, run.run_id, model_id, models, group, dataset)
             except Refused as error:  # The model is deleted: the others get theirs.
                 self._gone.add(model_id)
                 refusal = error
@@ -162,13 +162,22 @@ class ModelPoints:
             self._models[run.run_id] = known
         return known
 
-    def _write(self, sink: Sink, run_id: str, model_id: str, points: list[Point], dataset: Dataset | None) -> None:
+    def _write(
+        self,
+        sink: Sink,
+        run_id: str,
+        model_id: str,
+        models: Collection[str],
+        points: list[Point],
+        dataset: Dataset | None,
+    ) -> None:
         place = run_id, model_id
         taken = self._taken.get(place)
         if taken is None or any(at < taken.since for _, _, at, _ in points):
-            taken = self._taken[place] = _Taken(
-                {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
-            )
+            found = {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
+            if model_id not in models:  # A run that measures a model of another run uses it.
+                sink.write_model_input(run_id, model_id)
+            taken = self._taken[place] = _Taken(found)
         # Of several in one millisecond the last one stands: it is what the metric is afterwards.
         free = {(key, step, at): (key, value, at, step) for key, value, at, step in points}
         left = [point for spot, point in free.items() if spot not in taken.places]

@@ -127,6 +127,10 @@ class Outbox:
         except Refused as error:
             check_experiment(sink, run.experiment_id, error)
             self._refuse(f"metrics of the models of run {run.run_id}", error)
+            with contextlib.suppress(Refused):
+                sink.write(
+                    run.run_id, Batch(tags={"trackdsl.omitted.log_metrics.model": _limits.fit_text(str(error), 500)})
+                )
 
     def _write_singly(self, sink: Sink, run: KnownRun, batch: Batch) -> None:
         # Plain MLflow may have written to the run in the meantime.

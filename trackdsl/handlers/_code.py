@@ -12,10 +12,11 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trackdsl._secrets import is_secret_name
 from trackdsl.errors import told
 
 #: Where MLflow looks for a model's code, in its folder.
@@ -25,7 +26,13 @@ _MAX_BYTES = 20 << 20
 _MAX_FILES = 2000
 _INSTALLED = ("site-packages", "dist-packages")
 #: What is no part of a package, though it lies in its folder; and everything whose name begins with a dot.
-_PASSED_OVER = frozenset(["__pycache__", "mlruns", "mlartifacts", "node_modules", "venv", "env"])
+_PASSED_OVER = frozenset(["__pycache__", "mlruns", "mlartifacts", "node_modules"])
+#: Files of private keys.
+_KEYS = (".pem", ".key", ".p12", ".pfx", ".jks")
+#: In the folder of every virtual environment; a package of simulations may well be called `env`.
+_ENVIRONMENT = "pyvenv.cfg"
+#: Of these one is where a project begins.
+_MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 _OWN = frozenset(["__main__", "trackdsl"])
 
 
@@ -34,12 +41,12 @@ class Code:
     """What was found.
 
     Attributes:
-        places: files and folders of the project's own modules, by the names that they are imported by.
+        places: files and folders of the project's own modules, with the names that they must have to be imported.
         packages: what they import of others.
         omitted: modules that are left out, with the reasons.
     """
 
-    places: dict[str, Path] = field(default_factory=dict)
+    places: dict[Path, str] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
     omitted: dict[str, str] = field(default_factory=dict)
 
@@ -55,42 +62,51 @@ def local_code(names: Iterable[str]) -> Code:
     waiting, seen = list(names), set(_OWN)
     while waiting:
         name = waiting.pop()
-        if name in seen or name in sys.stdlib_module_names:
+        if name in seen:
             continue
         seen.add(name)
-        place = _place_of(name)
-        if place is None:
+        places = _places_of(name)
+        if not places:
             found.packages.add(name)
-        elif not any(place.is_relative_to(root) for root in roots):
-            found.omitted[name] = f"{place} is outside of the project: pass code_paths=[{str(place)!r}]"
-        else:
-            found.places[name] = place
-            waiting += _imported_by(place)
+        for place in places:
+            if any(place.is_relative_to(root) for root in roots):
+                # Its own name may be another: of what a link leads to, or a script has loaded by its path.
+                found.places[place] = name if place.is_dir() else name + "".join(place.suffixes)
+                waiting += _imported_by(place)
+            else:
+                found.omitted[name] = f"{place} is outside of the project: pass code_paths=[{str(place)!r}]"
     found.packages = {name for name in found.packages if name in sys.modules}
     return found
 
 
-def copy_code(places: Iterable[Path], folder: Path) -> dict[str, str]:
+def copy_code(places: Mapping[Path, str], folder: Path) -> dict[str, str]:
     """Copy modules and packages.
 
     Args:
-        places: files and folders.
+        places: files and folders, with their names in the model.
         folder: the model's folder.
 
     Returns:
         what is left out, by its path, with the reasons.
     """
     omitted = {}
-    for place in places:
+    for place, name in places.items():
         try:
-            _copy(place, folder / FOLDER / place.name)
+            withheld = _copy(place, folder / FOLDER / name)
         except (OSError, ValueError) as error:
             omitted[str(place)] = told(error)
+        else:
+            omitted |= {str(path): "its name looks like that of a secret" for path in withheld}
     return omitted
 
 
-def _copy(source: Path, target: Path) -> None:
-    files = [source] if source.is_file() else list(_files_of(source))
+def _copy(source: Path, target: Path) -> list[Path]:
+    """Copy a module or package; returns the files that are left out, as their names say that they hold secrets."""
+    files, withheld = [source], []
+    if source.is_dir():
+        found = list(_files_of(source))
+        withheld = [path for path in found if _looks_secret(path)]
+        files = [path for path in found if path not in withheld]
     if _is_large(files):
         files = [path for path in files if path.suffix == ".py"]
     if _is_large(files):
@@ -101,6 +117,11 @@ def _copy(source: Path, target: Path) -> None:
         to = target if path == source else target / path.relative_to(source)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, to)
+    return withheld
+
+
+def _looks_secret(path: Path) -> bool:
+    return path.suffix in _KEYS or (path.suffix != ".py" and is_secret_name(path.stem))
 
 
 def _is_large(files: list[Path]) -> bool:
@@ -109,7 +130,9 @@ def _is_large(files: list[Path]) -> bool:
 
 def _files_of(folder: Path) -> Iterator[Path]:
     for directory, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _is_passed_over(name))
+        folders[:] = sorted(
+            name for name in folders if not _is_passed_over(name) and not Path(directory, name, _ENVIRONMENT).exists()
+        )
         for name in sorted(files):
             path = Path(directory, name)
             if not _is_passed_over(name) and path.suffix != ".pyc" and path.is_file():
@@ -126,29 +149,25 @@ def _project() -> list[Path]:
     folders = [Path.cwd(), *([Path(main).resolve().parent] if main else [])]
     found = []
     for folder in folders:
-        marked = (
-            each for each in (folder, *folder.parents) if (each / "pyproject.toml").exists() or (each / ".git").exists()
-        )
+        marked = (each for each in (folder, *folder.parents) if any((each / mark).exists() for mark in _MARKS))
         found.append(next(marked, folder).resolve())
     return found
 
 
-def _place_of(name: str) -> Path | None:
-    """Where a module or package of the user's lies; None for one that was installed, or is in no file."""
+def _places_of(name: str) -> list[Path]:
+    """Where a module or package of the user's lies, which may be several folders; empty for one that was installed."""
     module = sys.modules.get(name)
+    if module is None and name in sys.stdlib_module_names:
+        return []
     spec = getattr(module, "__spec__", None)
     try:
         spec = spec or importlib.util.find_spec(name)
     except (ImportError, ValueError, AttributeError):
-        return None
+        return []
     if spec is None:
-        return None
-    places = list(spec.submodule_search_locations or ()) or [spec.origin or ""]
-    for text in places:
-        place = Path(text)
-        if place.is_absolute() and place.exists() and not _is_installed(place):
-            return place.resolve()
-    return None
+        return []
+    places = map(Path, list(spec.submodule_search_locations or ()) or [spec.origin or ""])
+    return [place.resolve() for place in places if place.is_absolute() and place.exists() and not _is_installed(place)]
 
 
 def _is_installed(place: Path) -> bool:
@@ -175,4 +194,15 @@ def _imported_by(place: Path) -> set[str]:
                 found.update(alias.name.partition(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 found.add(node.module.partition(".")[0])
+            elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
+                found.add(name.partition(".")[0])
     return found
+
+
+def _imported_by_call(call: ast.Call) -> str:
+    """The module in `importlib.import_module("name")`; empty for any other call, and where the name is worked out."""
+    function, first = call.func, call.args[0] if call.args else None
+    named = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    if named not in ("import_module", "__import__") or not isinstance(first, ast.Constant):
+        return ""
+    return first.value if isinstance(first.value, str) else ""

@@ -19,6 +19,8 @@ ROWS = 5
 _NAMES = ("x", "x_train", "features", "data", "inputs", "df", "frame", "train", "texts", "text", "documents", "corpus")
 _ARRAYS = ("numpy", "torch", "jax", "jaxlib", "tensorflow")
 _MAX_CELLS = 1_000_000
+#: What Arrow and JSON make lists of.
+_NO_LISTS = frozenset([tuple, set, frozenset])
 
 
 def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[Any, bool]]:
@@ -118,7 +120,7 @@ def write(value: Any, folder: Path, stem: str) -> dict[str, str]:
         return {"kind": "arrays", "file": f"{stem}.npz"}
     kind = "objects" if hasattr(value, "tolist") else "json"
     tree = value.tolist() if kind == "objects" else value
-    (folder / f"{stem}.json").write_text(json.dumps(_masked(tree)), encoding="utf-8")
+    (folder / f"{stem}.json").write_text(json.dumps(plain(tree)), encoding="utf-8")
     return {"kind": kind, "file": f"{stem}.json"}
 
 
@@ -258,6 +260,10 @@ def _write_frame(value: Any, path: Path) -> dict[str, str]:
         # Arrow knows names of text alone.
         told["names"] = json.dumps([_plain_name(name) for name in frame.columns])
         frame = frame.set_axis([str(place) for place in range(frame.shape[1])], axis=1)
+    for name in frame.columns:
+        kinds = {type(cell) for cell in frame[name]} if frame[name].dtype == object else set()
+        if found := kinds & _NO_LISTS:
+            raise TypeError(f"column {name!r} holds {found.pop().__name__}s, which MLflow reads back as lists")
     texts = {
         name: frame[name].map(lambda cell: mask_text(cell) if isinstance(cell, str) else cell)
         for name in frame.columns
@@ -292,18 +298,18 @@ def _names(names: list[Any]) -> Any:
     return pd.Index(names)
 
 
-def _masked(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A tree of plain values as JSON holds it, with secrets masked.
 
     Raises:
         TypeError: something in it is none.
     """
     if isinstance(value, dict):
-        return {str(key): _masked(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_masked(part) for part in value]
+        return [plain(part) for part in value]
     if hasattr(value, "tolist"):
-        return _masked(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, str):
         return mask_text(value)
     if value is None or isinstance(value, (bool, int, float)):

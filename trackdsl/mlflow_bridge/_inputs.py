@@ -11,9 +11,7 @@ from typing import Any
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from trackdsl import _context
-from trackdsl._events import ModelOutput, encode
-from trackdsl.mlflow_bridge._params import is_watched, watched_run
+from trackdsl.mlflow_bridge._params import is_watched
 from trackdsl.mlflow_bridge._stand_in import stand_in
 
 _ATTEMPTS = 3
@@ -35,20 +33,3 @@ def take_over() -> None:
         return original(self, run_id, *args, **kwargs)
 
     setattr(mlflow.MlflowClient, name, stand_in(original, log_inputs))
-    _take_outputs()
-
-
-def _take_outputs() -> None:
-    """Let delivery know of models that plain MLflow logs to a scope's run: metrics of the run belong to them too."""
-    name = "log_outputs"
-    original = getattr(mlflow.MlflowClient, name)
-
-    def log_outputs(self: Any, run_id: str, models: Any) -> Any:
-        result = original(self, run_id, models)
-        run = watched_run(run_id)
-        if run is not None and _context.current() is not None:  # Not where delivery does it, in a thread.
-            for model in models:
-                run._target.append(encode(ModelOutput(run._id, str(model.model_id), int(model.step))), run)
-        return result
-
-    setattr(mlflow.MlflowClient, name, stand_in(original, log_outputs))

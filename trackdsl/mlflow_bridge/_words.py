@@ -15,7 +15,7 @@ from trackdsl import _context
 from trackdsl._lifecycle import say_end
 from trackdsl._run import Run
 from trackdsl.errors import report, told
-from trackdsl.mlflow_bridge import _children, _inputs, _own_writes, _params, _private, _scopes
+from trackdsl.mlflow_bridge import _children, _inputs, _models, _own_writes, _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
 from trackdsl.mlflow_bridge._scopes import Place, Stack, finish, here
@@ -47,6 +47,7 @@ def take_over() -> None:
     _replace(replacing)
     _params.take_over()
     _inputs.take_over()
+    _models.take_over()
     _children.take_over()
     for take in (
         _private.check_traces,
