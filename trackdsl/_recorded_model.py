@@ -148,7 +148,7 @@ class RecordedModel(Handle):
                 raise self._not_ready(away or offline or f"it was not delivered in {timeout:g} s")
 
     def _is_own(self) -> bool:
-        """Whether this process recorded the model, and not the one that started or forked it, whose journal it is in."""
+        """Whether this process recorded the model, and not one that it was forked from, whose journal it is in."""
         return self._run is not None and self._process == os.getpid()
 
     def _run_exists(self) -> bool:

@@ -102,10 +102,18 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
     """Write the weights of a model that cannot be pickled, and the source of its classes."""
     import torch
 
+    # The names of the weights are those of the object itself, which is what is made anew.
+    value = getattr(value, "_orig_mod", value)
+    while isinstance(value, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
+        value = value.module
     torch.save(value.state_dict(), folder / _STATE)
-    sources = []
-    for kind in dict.fromkeys(type(part) for part in value.modules()):
-        if not kind.__module__.startswith("torch."):
+    sources, modules = [], {"torch"}
+    parts = [type(part) for part in value.modules()]
+    # What a class is derived from stands before it.
+    for kind in dict.fromkeys(base for part in parts for base in reversed(part.__mro__)):
+        root = kind.__module__.partition(".")[0]
+        if root not in ("torch", "builtins"):
+            modules.add(root)
             try:
                 sources.append(textwrap.dedent(inspect.getsource(kind)))
             except (OSError, TypeError):
@@ -115,7 +123,7 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
         "pytorch_state_dict",
         {"data": _STATE, "source": _SOURCE, "model_class": f"{type(value).__module__}.{type(value).__qualname__}"},
         None,
-        ("torch",),
+        tuple(sorted(modules)),
         note=f"it cannot be pickled ({told(error)}); kept are its weights, in {_STATE}, and the source of its classes, "
         f"in {_SOURCE}: make the object, and give it load_state_dict(mlflow.pytorch.load_state_dict(uri))",
     )
