@@ -260,17 +260,20 @@ class Server:
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        #: Where it keeps its runs: a URI, or a folder.
+        self.backend = f"sqlite:///{self.folder}/srv.db"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL"))}
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/srv.db",
+                [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.backend,
                  "--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1",
                  "--port", str(self.port), "--workers", "1"],
                 stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env={**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+                env={**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                     "MLFLOW_ALLOW_FILE_STORE": "true"},
             )  # fmt: skip
         wait_until(self.answers, "the MLflow server to answer")
 

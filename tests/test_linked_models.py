@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, client, deliver, free_port, wait_until
+from tests.conftest import Server, StartProgram, all_runs, client, deliver, free_port, wait_until
 from tests.memory_store import Crash, MemoryStore, deliver_to
-from trackdsl import ArtifactError, Dataset, RunNotReady, _target, experiment, stage
+from trackdsl import ArtifactError, Dataset, RunNotReady, _record, _target, experiment, stage
 from trackdsl._state import state
 from trackdsl.delivery import _artifacts, _worker
 from trackdsl.delivery._process import open_sink
@@ -247,7 +247,12 @@ def test_metrics_say_of_which_model_and_data_they_are(store: str) -> None:
     deliver(store)
     model_points = given_to(models_of(run_of("train", store), store)["m"])
     assert {("id", 1.0, 0, None), ("entity", 2.0, 0, None), ("uri", 3.0, 0, None)} <= model_points
-    assert run_of("by id", store).data.metrics["gone"] == 4.0
+    by_id = run_of("by id", store)
+    assert by_id.data.metrics["gone"] == 4.0
+    assert "not found" in by_id.data.tags["trackdsl.omitted.log_metrics.model"]
+    # The run measures a model of another, and so uses it.
+    assert [each.model_id for each in by_id.inputs.model_inputs] == [found["m"].model_id]
+    assert not run_of("train", store).inputs.model_inputs
 
 
 @stage(tags={"kind": "evaluation"})
@@ -256,7 +261,7 @@ def evaluate(model: Any, rows: int = 3) -> None:
 
 
 def test_a_stage_that_takes_a_model_has_it_as_an_input(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Handles, models that were loaded by trackdsl and by pyfunc, and MLflow's entities, as arguments and in blocks."""
+    """Handles, models that trackdsl, a flavour of MLflow's or pyfunc has loaded, MLflow's entities; in blocks too."""
     import mlflow
 
     monkeypatch.setenv("TRACKDSL_MODE", "online")
@@ -274,6 +279,10 @@ def test_a_stage_that_takes_a_model_has_it_as_an_input(sqlite_store: str, monkey
     evaluate(mlflow.pyfunc.load_model(recorded.uri))
     evaluate(client().get_logged_model(recorded.model_id))
     evaluate({"of": "a dict", "model": pickle.loads(pickle.dumps(recorded))})
+    native = mlflow.sklearn.load_model(recorded.uri)
+    evaluate(native)
+    evaluate([mlflow.sklearn.load_model("models:/line/1"), "a list"])
+    evaluate(mlflow.pyfunc.load_model(recorded.uri).get_raw_model())
     with stage("block", candidate=recorded):
         pass
     evaluate(a_model())
@@ -284,7 +293,7 @@ def test_a_stage_that_takes_a_model_has_it_as_an_input(sqlite_store: str, monkey
         for run in runs
         if run.info.run_name in ("evaluate", "block")
     ]
-    assert used == [*[[recorded.model_id]] * 7, []]
+    assert used == [*[[recorded.model_id]] * 10, []]
     assert {run.data.params.get("model") for run in runs[1:]} >= {
         "RecordedModel(m)", f"models:/{recorded.model_id}", "LinearRegression()"
     }  # fmt: skip
@@ -356,3 +365,70 @@ def test_metrics_belong_to_models_that_plain_mlflow_logs_in_a_scope(
     assert trackdsl.flush(60)
     [model] = client().search_logged_models(["0"])
     assert given_to(model) == {("before", 1.0, 0, None), ("after", 2.0, 0, None)}
+
+
+def test_metrics_belong_to_the_active_model(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What trackdsl records while MLflow has an active model is the model's, as of plain MLflow, at every step."""
+    import mlflow
+
+    monkeypatch.setattr(_record, "active_model", None)
+    mlflow.set_tracking_uri(sqlite_store)
+    for log, scope in ((trackdsl, stage), (mlflow, mlflow.start_run)):
+        external = mlflow.create_external_model(name=log.__name__)
+        with scope(run_name="run") if log is mlflow else scope("run"):
+            log.log_metric("before", 1.0)
+            with mlflow.set_active_model(model_id=external.model_id):
+                log.log_metric("one", 1.0, step=4)
+                log.log_metrics({"two": 2.0, "three": 3})
+            log.log_metric("after", 1.0)
+    deliver()
+    ours, plain = (
+        next(model for model in client().search_logged_models(["0"]) if model.name == log.__name__)
+        for log in (trackdsl, mlflow)
+    )
+    assert given_to(ours) == given_to(plain) == {("one", 1.0, 4, None), ("two", 2.0, 0, None), ("three", 3.0, 0, None)}
+    used = {run.inputs.model_inputs[0].model_id for run in (client().get_run(r.info.run_id) for r in all_runs())}
+    assert used == {ours.model_id, plain.model_id}
+
+
+def test_a_forked_process_waits_for_the_model_of_its_parent(start: StartProgram, sqlite_store: str) -> None:
+    """A handle that a process inherits by `fork` has the model's id there, while the parent still records."""
+    program = start(
+        """
+        import os, trackdsl
+        from sklearn.linear_model import LinearRegression
+        with trackdsl.stage("train") as run:
+            recorded = run.log_model(LinearRegression(), "m")
+            child = os.fork()
+            if child == 0:
+                print(recorded.model_id, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            print(recorded.model_id, flush=True)
+        """,
+        TRACKDSL_MODE="online",
+        TRACKDSL_TRACKING_URI=sqlite_store,
+    )
+    code, out, err = program.finish()
+    assert code == 0, err
+    assert out.split() == [client().search_logged_models(["0"])[0].model_id] * 2
+
+
+@pytest.mark.slow
+def test_a_server_of_a_store_of_files_keeps_each_point_once(own_server: Server) -> None:
+    """It would add the points of models to runs again: models get none there."""
+    own_server.backend = str(own_server.folder / "mlruns")
+    own_server.start()
+    uri = own_server.uri
+    trackdsl.configure(tracking_uri=uri)
+    with stage("train", tags={"at": Path.cwd()}) as run:
+        run.log_metric("before", 0.5)
+        recorded = run.log_model(a_model(), "m")
+        run.log_metric("after", 1.0)
+        run.log_metric("named", 2.0, model=recorded)
+    deliver(uri)
+    train = run_of("train", uri)
+    assert set(train.data.metrics) == {"before", "after", "named"}
+    for key in train.data.metrics:
+        assert len(client(uri).get_metric_history(train.info.run_id, key)) == 1
+    assert set(models_of(train, uri)) == {"m"}

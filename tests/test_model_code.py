@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -127,6 +128,76 @@ def test_code_that_cannot_go_is_told(
     assert f"pass code_paths=['{outside}" in tags["trackdsl.omitted.elsewhere.code"]
     assert "over 2 files" in tags["trackdsl.omitted.refused.code"]
     assert "trackdsl.omitted.slim.code" not in tags
+
+
+LAYOUTS: dict[str, tuple[dict[str, str], str, set[str]]] = {
+    "imported by a name in a call": (
+        {"own_calls.py": "import importlib\ndef f(x):\n    return importlib.import_module('own_called').f(x)\n",
+         "own_called.py": "def f(x):\n    return x\n"},
+        "own_calls",
+        {"own_calls.py", "own_called.py"},
+    ),
+    "named as one of Python's": ({"graphlib.py": "def f(x):\n    return x\n"}, "graphlib", {"graphlib.py"}),
+    "a package in several folders": (
+        {"one/own_spread/a.py": "def f(x):\n    return x\n", "two/own_spread/b.py": ""},
+        "own_spread.a",
+        {"own_spread/a.py", "own_spread/b.py"},
+    ),
+    "of simulations": (
+        {"own_games/__init__.py": "def f(x):\n    return x\n", "own_games/env/__init__.py": "",
+         "own_games/venv/pyvenv.cfg": "", "own_games/venv/site.py": ""},
+        "own_games",
+        {"own_games/__init__.py", "own_games/env/__init__.py"},
+    ),
+    "with secrets": (
+        {"own_keys/__init__.py": "def f(x):\n    return x\n", "own_keys/secrets.yaml": "", "own_keys/server.pem": ""},
+        "own_keys",
+        {"own_keys/__init__.py"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_code_of_every_layout_goes_with_a_model(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the names that it is imported by, and without what is no code, or is secret, which is said."""
+    files, module, expected = LAYOUTS[layout]
+    for name, content in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(content)
+    for folder in ("", "one", "two"):
+        monkeypatch.syspath_prepend(str(Path.cwd() / folder))
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    try:
+        with capture_runs() as captured, stage("train") as run:
+            run.log_model(FunctionTransformer(importlib.import_module(module).f), "m")
+            assert code_of(captured.one("train").models["m"]) == expected
+    finally:
+        for name in [name for name in sys.modules if name.startswith("own_") or name == "graphlib"]:
+            del sys.modules[name]
+    omitted = captured.one("train").tags.get("trackdsl.omitted.m.code", "")
+    assert ("looks like that of a secret" in omitted) == (layout == "with secrets")
+
+
+def test_code_that_was_loaded_by_its_path_has_the_name_that_it_is_imported_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that a script has loaded from a file of another name, and a package behind a link."""
+    for name in ("step-01.py", "own_real_v2/__init__.py"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("def f(x):\n    return x\n")
+    Path("own_link").symlink_to("own_real_v2")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    spec = importlib.util.spec_from_file_location("own_step", Path.cwd() / "step-01.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "own_step", module)
+    spec.loader.exec_module(module)
+    with capture_runs() as captured, stage("train") as run:
+        run.log_model(FunctionTransformer(module.f), "file")
+        run.log_model(FunctionTransformer(importlib.import_module("own_link").f), "link")
+        models = captured.one("train").models
+        assert code_of(models["file"]) == {"own_step.py"}
+        assert code_of(models["link"]) == {"own_link/__init__.py"}
+    del sys.modules["own_link"]
 
 
 LOAD = """

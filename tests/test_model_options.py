@@ -140,7 +140,7 @@ def test_networks_and_trees_are_written_as_asked(sqlite_store: str) -> None:
 
 @pytest.mark.slow
 def test_a_network_that_cannot_be_pickled_keeps_its_weights(start: StartProgram, sqlite_store: str) -> None:
-    """A class of `__main__` that refers to a lock: its weights and its source are kept, and a tag says so."""
+    """A class of `__main__` that refers to a lock, wrapped too: its weights and source are kept, and a tag says so."""
     import mlflow
 
     torch = pytest.importorskip("torch")
@@ -149,11 +149,12 @@ def test_a_network_that_cannot_be_pickled_keeps_its_weights(start: StartProgram,
         import threading, torch, trackdsl
         lock = threading.Lock()
 
-        class Net(torch.nn.Module):
+        class Base(torch.nn.Module):
             def __init__(self):
                 super().__init__()
                 self.layer = torch.nn.Linear(2, 1)
 
+        class Net(Base):
             def forward(self, x):
                 with lock:
                     return self.layer(x)
@@ -163,6 +164,8 @@ def test_a_network_that_cannot_be_pickled_keeps_its_weights(start: StartProgram,
             net.layer.weight.fill_(3.0)
         with trackdsl.stage("train") as run:
             recorded = run.log_model(net, "net")
+            for wrapped in (torch.nn.DataParallel(net), torch.compile(net)):
+                assert set(run.log_model(wrapped, "wrapped").load()) == set(net.state_dict())
         print(recorded.uri)
         print(float(recorded.load()["layer.weight"].sum()))
         """,
@@ -175,7 +178,8 @@ def test_a_network_that_cannot_be_pickled_keeps_its_weights(start: StartProgram,
     assert float(total) == 6.0
     mlflow.set_tracking_uri(sqlite_store)
     assert mlflow.pytorch.load_state_dict(uri)["layer.weight"].tolist() == [[3.0, 3.0]]
-    assert "class Net" in Path(mlflow.artifacts.download_artifacts(uri), "source.py").read_text()
+    source = Path(mlflow.artifacts.download_artifacts(uri), "source.py").read_text()
+    assert -1 < source.index("class Base") < source.index("class Net")
     [run] = all_runs(sqlite_store)
     assert "load_state_dict" in run.data.tags["trackdsl.omitted.net"]
     assert torch.nn.Linear(2, 1).state_dict().keys() == {"weight", "bias"}

@@ -44,6 +44,8 @@ COLUMNS: dict[str, tuple[Any, set[str]]] = {
     "text": (pd.Series(list("abcdef"), dtype=object), BOTH),
     "text with missing values": (pd.Series(["a", None] * 3, dtype=object), BOTH),
     "lists": (pd.Series([[1, 2]] * ROWS), BOTH),
+    "tuples": (pd.Series([(1, 2)] * ROWS), NEITHER),
+    "sets": (pd.Series([{1, 2}] * ROWS), NEITHER),
 }
 
 DATA: dict[str, tuple[Any, set[str]]] = {
@@ -130,3 +132,27 @@ def test_a_model_fitted_on_categories_takes_them(sqlite_store: str, fit: Callabl
         assert (loaded.metadata.signature, loaded.input_example) == (None, None)
         for part in ("signature", "example"):
             assert "category" in found.data.tags[f"trackdsl.omitted.{model.name}.{part}"]
+
+
+def test_a_model_is_kept_where_its_example_is_none(sqlite_store: str) -> None:
+    """Data that cannot be converted, and parameters that JSON cannot hold, are left out; NumPy's numbers are taken."""
+    import mlflow
+
+    class Broken(list[Any]):
+        def __getitem__(self, _: Any) -> Any:
+            raise NotImplementedError("there are no parts")
+
+    frame = pd.DataFrame({"a": [1.0, 2.0]})
+    with stage("train") as run:
+        run.log_model(count, "broken", input_example=Broken([1]))
+        run.log_model(count, "object", input_example=(frame, {"t": object()}))
+        run.log_model(count, "numbers", input_example=(frame, {"t": np.int64(3)}))
+    deliver()
+    mlflow.set_tracking_uri(sqlite_store)
+    found = {model.name: model for model in client().search_logged_models(["0"])}
+    assert set(found) == {"broken", "object", "numbers"}
+    described = mlflow.models.get_model_info(found["numbers"].model_uri)
+    assert [param.default for param in described.signature.params] == [3]
+    tags = all_runs()[0].data.tags
+    assert "there are no parts" in tags["trackdsl.omitted.broken.example"]
+    assert "trackdsl.omitted.object.example" in tags

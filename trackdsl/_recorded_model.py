@@ -20,6 +20,8 @@ from trackdsl.handlers.references import Handle, note_loaded
 
 #: How long to wait between two looks whether the store is there, in seconds.
 _SLICE = 2.0
+#: How long to wait before the store is asked again, where there is nothing else to wait for, in seconds.
+_POLL = 0.1
 #: For how long a store may be away before it is not waited for any more, in seconds.
 _AWAY = 10.0
 
@@ -146,6 +148,8 @@ class RecordedModel(Handle):
             if settings.mode() == "offline" or now >= give_up or (away_since and now - away_since >= _AWAY):
                 offline = "this program is offline" if settings.mode() == "offline" else None
                 raise self._not_ready(away or offline or f"it was not delivered in {timeout:g} s")
+            if delivered:  # All that this process has recorded; the model is in the journal of another one.
+                time.sleep(_POLL)
 
     def _is_own(self) -> bool:
         """Whether this process recorded the model, and not one that it was forked from, whose journal it is in."""
