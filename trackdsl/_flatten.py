@@ -142,11 +142,7 @@ class Flat:
         parts, data = None, len(value) > MAX_LIST
         if not data and not is_flat(value):
             if len(value) <= _MAX_NAMED:
-                for item in value:
-                    if type(item) is Stated:
-                        self._state(key, item)
-                    elif loaded or handler_for(type(item)).refers:
-                        self._add_model(item)
+                self._note_items(key, value)
                 value = mask_items(value)
             self._survey = self._survey or Survey()
             parts, data = sequence.parts(value, self._survey), self._survey.data
@@ -164,6 +160,13 @@ class Flat:
             self._cut(key, value, len(parts))
         else:
             self._add_parts(key, path, parts)
+
+    def _note_items(self, key: str, items: Any) -> None:
+        for item in items:
+            if type(item) is Stated:
+                self._state(key, item)
+            elif loaded or handler_for(type(item)).refers:
+                self._add_model(item)
 
     def _cut(self, key: str, value: Any, count: int) -> None:
         self.values[key] = f"{type(value).__name__} of {count}"

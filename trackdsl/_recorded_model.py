@@ -139,7 +139,7 @@ class RecordedModel(Handle):
                 return found
             now = time.monotonic()
             away_since = 0.0 if away is None else away_since or now
-            if delivered and self._is_own():
+            if delivered and self._run is not None and self._is_own():
                 raise ArtifactError(
                     f"MLflow has no model {self.name!r} of run {self._run.name!r}, of which all is delivered: a tag "
                     f"`trackdsl.omitted.{self.name}` of the run says why, unless it was deleted.",
@@ -153,7 +153,7 @@ class RecordedModel(Handle):
 
     def _is_own(self) -> bool:
         """Whether this process recorded the model, and not one that it was forked from, whose journal it is in."""
-        return self._run is not None and self._process == os.getpid()
+        return self._process == os.getpid()
 
     def _run_exists(self) -> bool:
         """Whether MLflow has the run: before, nothing must be asked of a store that delivery is about to make."""

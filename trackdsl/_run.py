@@ -505,7 +505,7 @@ class Run:
         model, name = model_in_order(model, name)
         check_registered_name(registered_model_name)
         check_model_options(model, signature, pip_requirements, code_paths, options)
-        name = "" if name is None else str(name)
+        name = str(name or "")
         recorded: Model | str = "it could not be written; a warning says why"
         with guarded("log_model", self):
             recorded = record_model(

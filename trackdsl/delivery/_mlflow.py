@@ -359,7 +359,8 @@ class MlflowSink:
                 from mlflow.utils.rest_utils import http_request
 
                 # An older server does not know this address.
-                answer = http_request(store.get_host_creds(), _SERVER_INFO, "GET", raise_on_status=False)
+                ask: Any = http_request
+                answer = ask(store.get_host_creds(), _SERVER_INFO, "GET", raise_on_status=False)
                 self._of_files = answer.status_code == 200 and answer.json().get("store_type") == "FileStore"
             if self._of_files:
                 logger.warning(
