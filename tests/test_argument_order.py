@@ -150,6 +150,30 @@ def test_files_and_their_places(kind: str, tmp_path: Path, monkeypatch: pytest.M
         assert not [tag for tag in captured.one("f").tags if tag.startswith("trackdsl.omitted")]
 
 
+def test_several_models() -> None:
+    """Each is a model of its own, with a number or its key, and has a handle."""
+    model = LinearRegression().fit([[0], [1]], [0, 1])
+    with capture_runs() as captured, stage("f") as run:
+        found: Any = run.log_model([model, model], "folds")
+        assert [each.name for each in found] == ["folds.0", "folds.1"]
+        found = trackdsl.log_model({"a": model}, "by")
+        assert [(key, each.name) for key, each in found.items()] == [("a", "by.a")]
+    assert sorted(captured.one("f").models) == ["by.a", "folds.0", "folds.1"]
+
+
+@pytest.mark.parametrize("path", ["", None])
+def test_no_path_is_no_folder(path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The path of a checkpoint that was never written is reported, and is not the working directory."""
+    with capture_runs() as captured, stage("f") as run:
+        run.log_artifact(path)
+        run.log_artifacts(path, "checkpoints")
+    assert captured.one("f").artifacts == {}
+    assert {tag for tag in captured.one("f").tags if "omitted" in tag} == {
+        "trackdsl.omitted.log_artifact", "trackdsl.omitted.log_artifacts",
+    }  # fmt: skip
+    assert "no file is named" in caplog.text
+
+
 def test_what_is_no_file_has_no_place(caplog: pytest.LogCaptureFixture) -> None:
     """A value without a path is misuse; a folder that is not there is reported by the name of the function."""
     with capture_runs() as captured, stage("f") as run:

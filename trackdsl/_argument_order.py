@@ -57,7 +57,7 @@ def file_in_order(source: Any, place: Any) -> tuple[Any, str | None]:
     if is_path(source) and (not is_path(place) or (os.path.exists(place) and not os.path.exists(source))):
         if place is not None:
             source, place = place, source
-    elif place is None and not several and not is_path(source):
+    elif place is None and not several and not is_path(source) and source is not None:
         raise OptionError(
             f"log_artifact takes the path of a file or folder, and not a {type(source).__name__}. With a path for it, "
             "log_artifact(value, 'results/first.json'), it is written to a file.",

@@ -41,14 +41,26 @@ if TYPE_CHECKING:
     from trackdsl._run import Run
 
 
+def named(source: Any) -> Path:
+    """The path of a file or folder.
+
+    Raises:
+        FileNotFoundError: it is empty, or none, as that of a checkpoint which was never written; an empty `Path` would
+            be the working directory.
+    """
+    if source is None or not os.fspath(source):
+        raise FileNotFoundError(2, "no file is named", source)
+    return Path(source)
+
+
 def keep_given(run: Run, source: Any, artifact_path: str | None) -> None:
     """Keep a file or folder, several of them, or an object as a file; see `Run.log_artifact`."""
-    if is_path(source):
-        snapshot(run, Path(source), artifact_path)
+    if source is None or is_path(source):
+        snapshot(run, named(source), artifact_path)
     elif artifact_path is None or (isinstance(source, (list, tuple)) and all(map(is_path, source))):
         folder = None if artifact_path is None else f"{artifact_path.rstrip('/')}/"
         for one in source:
-            snapshot(run, Path(one), folder)
+            snapshot(run, named(one), folder)
     else:
         handler = handler_of(source)
         keep_object(run, artifact_path if has_suffix(artifact_path) else f"{artifact_path}{handler.suffix}", source)

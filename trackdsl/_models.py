@@ -54,6 +54,14 @@ _KNOWN = frozenset(
 _MAX_TRIES = 3
 
 
+def models_in(value: Any) -> dict[Any, Any]:
+    """The models in a list or dict of nothing else; none in anything else."""
+    parts = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+    if not isinstance(parts, Mapping) or not all(handler_of(part).model for part in parts.values()):
+        return {}
+    return dict(parts)
+
+
 def record_model(
     run: Run,
     model: Any,

@@ -9,7 +9,6 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
@@ -323,7 +322,7 @@ class Run:
         """
         source, place = file_in_order(local_dir, artifact_path)
         with guarded("log_artifacts", self):
-            _artifacts.snapshot_content(self, Path(source), place)
+            _artifacts.snapshot_content(self, _artifacts.named(source), place)
 
     def log_dict(self, dictionary: Any, artifact_file: str) -> None:
         """Record a dictionary or list as a JSON file (YAML where the name ends in `.yaml` or `.yml`).
@@ -471,7 +470,8 @@ class Run:
         every type that nobody has named as trusted, a forest among them.
 
         Args:
-            model: an estimator, a network, or anything else that a handler knows for a model.
+            model: an estimator, a network, or anything else that a handler knows for a model; or a list or dict of
+                these, which are models of their own, named `classifier.0`, …
             name: its name.
             registered_model_name: the model of the registry that it is to be a new version of.
             signature: an `mlflow.models.ModelSignature`; inferred from the example, and what the model answers to it,
@@ -489,7 +489,8 @@ class Run:
                 all.
 
         Returns:
-            a handle, by which the model can be loaded and registered, and metrics be given to it.
+            a handle, by which the model can be loaded and registered, and metrics be given to it; for several models a
+            list or dict of handles.
 
         Raises:
             OptionError: a name that no registered model can have, a signature or requirements that are none, or an
@@ -499,10 +500,16 @@ class Run:
             >>> run.log_model(model, "classifier", input_example=frame.head())  # doctest: +SKIP
         """
         # It brings what a program without models need not wait for.
-        from trackdsl._models import check_model_options, record_model
+        from trackdsl._models import check_model_options, models_in, record_model
         from trackdsl._recorded_model import RecordedModel
 
         model, name = model_in_order(model, name)
+        if several := models_in(model):
+            same = dict(options, registered_model_name=registered_model_name, signature=signature, step=step)
+            same.update(input_example=input_example, pip_requirements=pip_requirements, code_paths=code_paths)
+            handles = {key: self.log_model(one, f"{name}.{key}", **same) for key, one in several.items()}
+            # Typed for the one model that it nearly always is.
+            return handles if isinstance(model, Mapping) else list(handles.values())  # type: ignore[return-value]
         check_registered_name(registered_model_name)
         check_model_options(model, signature, pip_requirements, code_paths, options)
         name = str(name or "")
