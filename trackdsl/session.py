@@ -154,7 +154,8 @@ def start_logging(
         RunNotFound: the run that is to go on is deleted, or not there.
         SettingsError: a setting has a value that it cannot have.
 
-        Where the program has imported MLflow, the middle four are `mlflow.exceptions.MlflowException`s too.
+    Errors of the tracking server, the experiment and the run are `mlflow.exceptions.MlflowException`s too where the
+    program has imported MLflow.
 
     Example:
         >>> run = start_logging("resnet-baseline", project="vision", config={"tags": {"team": "cv"}})  # doctest: +SKIP
