@@ -48,6 +48,8 @@ _CLIENT_CACHES = (
 )
 #: Where a server tells what it keeps its runs in.
 _SERVER_INFO = "/api/3.0/mlflow/server-info"
+#: By this tag of an experiment MLflow's UI opens it on model training, and not on generative AI.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 _ID_TAG = "trackdsl.id"
 _ORPHAN_TAG = "trackdsl.parent.missing"
 
@@ -447,7 +449,7 @@ class MlflowSink:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
-                return str(self._client.create_experiment(name))
+                return str(self._client.create_experiment(name, tags=_KIND))
             except Exception:
                 # Another process may have made it in between; if not, the error stands.
                 found = self._client.get_experiment_by_name(name)
