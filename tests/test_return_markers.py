@@ -346,6 +346,28 @@ def test_marked_tuples_in_fields_and_several_markers_of_a_value() -> None:
     assert {"clean.parquet", "tables/t.csv"} <= set(found.artifacts)
 
 
+def test_marked_fields_of_structures_in_a_list() -> None:
+    """The folds of a validation: a marked field is a metric whose step is the number of the fold; the file has all."""
+
+    @dataclasses.dataclass
+    class Fold:
+        acc: Annotated[float, Metric("cv_acc")]
+        loss: Annotated[float, Metric]
+        name: str
+
+    @track_returns
+    def f() -> list[Fold]:
+        return [Fold(0.5, 2, "a"), Fold(0.75, 1, "b")]
+
+    with capture_runs() as captured, stage("f"):
+        f()
+        found = captured.one("f")
+        assert json.loads(found.artifacts["f.json"].read_text())[1] == {"acc": 0.75, "loss": 1, "name": "b"}
+    assert {name: [(point.step, point.value) for point in each] for name, each in found.metrics.items()} == {
+        "cv_acc": [(0, 0.5), (1, 0.75)], "loss": [(0, 2), (1, 1)],
+    }  # fmt: skip
+
+
 def test_marked_values_that_were_not_returned(caplog: pytest.LogCaptureFixture) -> None:
     """A shorter tuple, or no tuple at all: what the annotation marks beyond it is reported."""
 

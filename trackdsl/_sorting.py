@@ -19,6 +19,7 @@ from trackdsl.handlers._annotations import (
     EachMarked,
     Fields,
     PartsMarked,
+    fields_of,
     kind_of_marker,
     own_markers,
     value_markers,
@@ -241,8 +242,25 @@ class Sorter:
         if not self._sort_number(name, value, is_number(value)):
             if self._choices.metrics is None and is_history(value):
                 self._found.add_series(own_name, value)
+            self._sort_records(value)
             if self._wants_artifact(name):
                 self._keep(name, value)
+
+    def _sort_records(self, value: Any) -> None:
+        """Record the marked metrics of a list of structures, such as the folds of a validation, as points by step."""
+        if not issubclass(type(value), (list, tuple)) or not 0 < len(value) <= MAX_ITEMS:
+            return
+        kinds = set(map(type, value))
+        if len(kinds) > 1 or not is_mapping(value[0]) or not fields_of(kinds.pop()).marked:
+            return
+        series: dict[str, list[Any]] = {}
+        for item in value:
+            for key, leaf, marked in parts_of(item, ""):
+                for marker in marked:
+                    if kind_of_marker(marker) is markers.Metric:
+                        series.setdefault(key if marker is markers.Metric else marker.name, []).append(leaf)
+        for name, found in series.items():
+            self._found.add_series(name, found)
 
     def _sort_number(self, name: str, value: Any, number: bool) -> bool:
         """Record a number as what is wanted of it; False for what is to be kept as a file, if at all."""
