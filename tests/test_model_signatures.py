@@ -156,3 +156,31 @@ def test_a_model_is_kept_where_its_example_is_none(sqlite_store: str) -> None:
     tags = all_runs()[0].data.tags
     assert "there are no parts" in tags["trackdsl.omitted.broken.example"]
     assert "trackdsl.omitted.object.example" in tags
+
+
+def test_a_signature_knows_what_stands_further_down(sqlite_store: str) -> None:
+    """Missing values and other types below the first rows: pyfunc takes all of the data that the model was made of."""
+    import mlflow
+
+    polars, pa = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
+    late = {
+        "integers": pd.Series([1] * 20 + [None], dtype="Int64"),
+        "truth values": pd.Series([True] * 20 + [None], dtype="boolean"),
+        "mixed": pd.Series([1] * 20 + ["a"], dtype=object),
+        "text": pd.Series(["a"] * 20 + [None]),
+        "records": pd.Series([{"a": 1}] * 20 + [{"b": 1}]),
+        "lists": pd.Series([[1, 2]] * 20 + [None]),
+    }
+    data: dict[str, Any] = {name: pd.DataFrame({"x": range(21), "c": column}) for name, column in late.items()}
+    data["polars"] = polars.DataFrame({"x": range(21), "c": [1] * 20 + [None]})
+    data["pyarrow"] = pa.table({"x": range(21), "c": [1] * 20 + [None]})
+    with stage("train") as run:
+        for name, frame in data.items():
+            record_model(run, count, name, arguments={"data": frame})
+    deliver()
+    mlflow.set_tracking_uri(sqlite_store)
+    for model in client().search_logged_models(["0"]):
+        loaded, frame = mlflow.pyfunc.load_model(model.model_uri), data[model.name]
+        assert loaded.predict(frame if hasattr(frame, "iloc") else frame.to_pandas()) == [21] * 21, model.name
+        if model.name in ("text", "records", "lists", "polars", "pyarrow"):
+            assert loaded.metadata.signature is not None, model.name

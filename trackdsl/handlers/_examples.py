@@ -19,6 +19,11 @@ ROWS = 5
 _NAMES = ("x", "x_train", "features", "data", "inputs", "df", "frame", "train", "texts", "text", "documents", "corpus")
 _ARRAYS = ("numpy", "torch", "jax", "jaxlib", "tensorflow")
 _MAX_CELLS = 1_000_000
+#: So many cells of a frame are searched for other types than the first rows have, and so many kinds of one column and
+#: rows in all are added for them.
+_MAX_SEARCHED = 200_000
+_MAX_KINDS = 5
+_MAX_MORE = 20
 #: What Arrow and JSON make lists of.
 _NO_LISTS = frozenset([tuple, set, frozenset])
 
@@ -60,16 +65,13 @@ def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[A
 
 
 def rows_of(value: Any, count: int | None = ROWS) -> Any:
-    """A copy of the first rows of data, as pandas, NumPy, SciPy or a list have it; None for anything else."""
-    pandas, polars, pyarrow = (sys.modules.get(name) for name in ("pandas", "polars", "pyarrow"))
-    if pandas is not None and isinstance(value, pandas.DataFrame):
-        return None if _hides(value.columns) else value.iloc[:count].reset_index(drop=True)
+    """A copy of a few rows of data, as pandas, NumPy, SciPy or a list have it; None for anything else."""
+    columns = _columns_of(value)
+    if columns is not None:
+        return None if _hides(columns) else _rows_of_table(value, count)
+    pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.Series):
         return value.iloc[:count].to_numpy(copy=True)
-    if polars is not None and isinstance(value, polars.DataFrame):
-        return None if _hides(value.columns) else (value if count is None else value.head(count)).to_pandas()
-    if pyarrow is not None and isinstance(value, (pyarrow.Table, pyarrow.RecordBatch)):
-        return None if _hides(value.schema.names) else value.slice(0, count).to_pandas()
     if _is_sparse(value):
         return value.tocsr()[:count].copy()
     if _is_array(value):
@@ -77,6 +79,59 @@ def rows_of(value: Any, count: int | None = ROWS) -> Any:
     if isinstance(value, (list, tuple)):
         return list(value[:count])
     return None
+
+
+def _columns_of(value: Any) -> Any:
+    """The names of the columns of a frame or table; None for anything else."""
+    pandas, polars, pyarrow = (sys.modules.get(name) for name in ("pandas", "polars", "pyarrow"))
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        return value.columns
+    if polars is not None and isinstance(value, polars.DataFrame):
+        return value.columns
+    if pyarrow is not None and isinstance(value, (pyarrow.Table, pyarrow.RecordBatch)):
+        return value.schema.names
+    return None
+
+
+def _rows_of_table(value: Any, count: int | None) -> Any:
+    if hasattr(value, "iloc"):
+        return (value if count is None else value.iloc[_telling_rows(value, count)]).reset_index(drop=True)
+    if count is not None:
+        rows = _rows_with_missing(value, count)
+        value = value.take(rows) if hasattr(value, "itercolumns") else value[rows]
+    return value.to_pandas()
+
+
+def _telling_rows(frame: Any, count: int) -> list[int]:
+    """The first rows of a frame, and a few more with what columns hold besides: missing values, and other types.
+
+    A signature of the first rows alone would refuse the data that the model was fitted on.
+    """
+    rows = dict.fromkeys(range(min(count, len(frame))))
+    columns = [place for place, dtype in enumerate(frame.dtypes) if _is_mixed(dtype)]
+    searched = _MAX_SEARCHED // max(len(columns), 1)
+    for place in columns:
+        first: dict[Any, int] = {}
+        for row, cell in enumerate(frame.iloc[:searched, place].tolist()):
+            first.setdefault(frozenset(cell) if isinstance(cell, dict) else type(cell), row)
+        rows.update(dict.fromkeys(list(first.values())[:_MAX_KINDS]))
+    return list(rows)[: count + _MAX_MORE]
+
+
+def _is_mixed(dtype: Any) -> bool:
+    """Whether the cells of a column may be of several types, missing values among them."""
+    return str(dtype) == "object" or (getattr(dtype, "na_value", None) is not None and str(dtype) != "category")
+
+
+def _rows_with_missing(table: Any, count: int) -> list[int]:
+    """The same for a table of polars or pyarrow, whose columns have one type each."""
+    rows = dict.fromkeys(range(min(count, len(table))))
+    for column in table.iter_columns() if hasattr(table, "iter_columns") else table.itercolumns():
+        missing = column.null_count() if callable(column.null_count) else column.null_count
+        if missing:
+            nulls = column.is_null()
+            rows[nulls.arg_max() if hasattr(nulls, "arg_max") else nulls.index(True).as_py()] = None
+    return list(rows)[: count + _MAX_MORE]
 
 
 def answer_of(value: Any) -> Any:
@@ -194,13 +249,9 @@ def _few_cells(value: Any) -> bool:
 
 def _width(value: Any) -> int | None:
     """The number of columns of what is a table."""
-    pandas, polars, pyarrow = (sys.modules.get(name) for name in ("pandas", "polars", "pyarrow"))
-    if pandas is not None and isinstance(value, pandas.DataFrame):
-        return int(value.shape[1])
-    if polars is not None and isinstance(value, polars.DataFrame):
-        return int(value.shape[1])
-    if pyarrow is not None and isinstance(value, (pyarrow.Table, pyarrow.RecordBatch)):
-        return int(value.num_columns)
+    columns = _columns_of(value)
+    if columns is not None:
+        return len(columns)
     if _is_sparse(value) or (_is_array(value) and value.ndim == 2):
         return int(value.shape[1])
     return None
@@ -215,8 +266,8 @@ def _select(value: Any, names: tuple[Any, ...]) -> Any:
         return None
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame):
-        picked = value.iloc[:ROWS][list(names)]
-        return rows_of(picked) if picked.shape[1] == len(names) else None
+        picked = value.iloc[_telling_rows(value, ROWS)][list(names)]
+        return rows_of(picked, None) if picked.shape[1] == len(names) else None
     return rows_of(value.select(list(names)))
 
 
