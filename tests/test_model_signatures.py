@@ -184,3 +184,18 @@ def test_a_signature_knows_what_stands_further_down(sqlite_store: str) -> None:
         assert loaded.predict(frame if hasattr(frame, "iloc") else frame.to_pandas()) == [21] * 21, model.name
         if model.name in ("text", "records", "lists", "polars", "pyarrow"):
             assert loaded.metadata.signature is not None, model.name
+
+
+def test_a_vectorizer_takes_its_example(sqlite_store: str) -> None:
+    """Texts that are given as a list are kept as an array: of a frame it would see the name of the column alone."""
+    import mlflow
+
+    text, linear = pytest.importorskip("sklearn.feature_extraction.text"), pytest.importorskip("sklearn.linear_model")
+    texts = ["good", "bad", "good too", "too bad"]
+    model = pytest.importorskip("sklearn.pipeline").make_pipeline(text.CountVectorizer(), linear.LogisticRegression())
+    with stage("train") as run:
+        run.log_model(model.fit(texts, [1, 0, 1, 0]), "m", input_example=texts)
+    deliver()
+    mlflow.set_tracking_uri(sqlite_store)
+    loaded = mlflow.pyfunc.load_model(client().search_logged_models(["0"])[0].model_uri)
+    assert loaded.predict(loaded.input_example).tolist() == [1, 0, 1, 0]

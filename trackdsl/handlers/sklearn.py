@@ -46,6 +46,14 @@ class _Estimator(ModelHandler):
         names = getattr(value, "feature_names_in_", None)
         return Inputs(None if names is None else tuple(names), getattr(value, "n_features_in_", None))
 
+    def prepare(self, value: Any, example: Any) -> Any:
+        if type(example) is list and all(isinstance(text, str) for text in example):
+            import numpy as np
+
+            # MLflow makes a frame of a list, of which a vectorizer would see the names of the columns alone.
+            return np.array(example)
+        return example
+
     def read_folder(self, folder: Path) -> Any:
         return read_estimator(folder)
 
