@@ -130,6 +130,12 @@ def test_taking_up_a_run_again(here: str) -> None:  # noqa: F811
         with mlflow.start_run(run_id=other.info.run_id):
             mlflow.log_metric("m", 3)
     assert {each.data.metrics["m"] for each in all_runs(here)} == {1, 2, 3}
+    # A run that goes on, named by either id, is that of the scope too, and is not ended inside it.
+    for name in (run.id, run.run_id):
+        with experiment("scope", run_id=name) as again:
+            with mlflow.start_run(run_id=again.run_id):
+                mlflow.log_metric("m", 4)
+            assert mlflow.get_run(again.run_id).info.status == "RUNNING"
 
 
 def test_traces_of_a_scope(here: str) -> None:  # noqa: F811

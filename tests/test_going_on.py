@@ -425,6 +425,31 @@ def _go_on_by(word: str, run_id: str, first: trackdsl.Run, monkeypatch: pytest.M
                 train()
 
 
+@pytest.mark.parametrize("named", ["ours", "MLflow's"])
+def test_handle_of_a_run_that_goes_on(sqlite_store: str, named: str) -> None:
+    """Its handle and its id lead to the whole run wherever a run is asked for, also in a later program."""
+    with experiment("churn", run_name="first") as first:
+        trackdsl.log_metric("loss", 2.0, 0)
+    deliver()
+    (before,) = all_runs()
+    with experiment(run_id=first.id if named == "ours" else before.info.run_id, system_metrics=5.0) as again:
+        trackdsl.log_metric("loss", 1.0, 1)
+        again.log_dict({"a": 1}, "a.json")
+        assert again._target.writer is not None
+        sampled = (again._target.writer.directory / "sampled").read_text()
+    assert sampled.split()[:2] == ["o", again._id.hex()]  # The id that it has in this journal.
+    deliver()
+    assert trackdsl.load_artifact(again.id, "a.json") == {"a": 1}
+    for run in (again, again.id):
+        assert trackdsl.history(run, "loss")["value"].tolist() == [2.0, 1.0]
+        assert "first" in str(trackdsl.tree(run))
+        with experiment(run_id=run):
+            pass
+    deliver()
+    (after,) = all_runs()
+    assert (after.info.run_id, after.info.status) == (before.info.run_id, "FINISHED")
+
+
 def test_it_is_running_meanwhile(sqlite_store: str) -> None:
     """A run that FAILED is RUNNING while it goes on, then FINISHED at a later time, and has no exception left."""
     with pytest.raises(ValueError, match="bad"), experiment(run_name="train"):

@@ -118,9 +118,9 @@ def _append_begin(run: Run, event: Open, now: int) -> None:
 
 def _have_sampled(run: Run, interval: float) -> None:
     """Tell the delivery process, beside the journal: it samples before it can deliver, and while it cannot."""
-    begun = f"o {run.id} {interval}\n"
-    if run._target.note("sampled", begun):
-        before_end.setdefault(run._id, []).append(lambda: run._target.note("sampled", f"c {run.id}\n"))
+    id_ = run._id.hex()
+    if run._target.note("sampled", f"o {id_} {interval}\n"):
+        before_end.setdefault(run._id, []).append(lambda: run._target.note("sampled", f"c {id_}\n"))
 
 
 #: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.

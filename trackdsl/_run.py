@@ -663,8 +663,8 @@ class ContinuedRun(Run):
 
     @property
     def id(self) -> str:
-        """See `Run`: where it was named by MLflow's id, an id of this continuation, which finds it as well."""
-        return self.goes_on if is_ours(self.goes_on) else self._id.hex()
+        """The id that the run was named by, which finds it everywhere: MLflow's, where it was not one of ours."""
+        return self.goes_on
 
 
 #: Ours end in a count of 48 bits, which no program comes far in; MLflow's are random to the end.

@@ -278,9 +278,9 @@ def opened_by_user(active: mlflow.ActiveRun) -> UserRun:
     """Make a run current that plain MLflow has opened inside a scope."""
     outer = _context.current()
     assert outer is not None
-    id_ = active.data.tags.get("trackdsl.id")
+    ids = active.data.tags.get("trackdsl.id"), active.info.run_id  # A run that goes on may be known by either.
     scope: Scope | None = outer
-    while scope is not None and scope.run.id != id_:
+    while scope is not None and scope.run.id not in ids:
         scope = scope.outer
     if scope is not None:
         user = UserRun(active, scope.run, ours=True)

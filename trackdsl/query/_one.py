@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from trackdsl._run import AdoptedRun, Run
+from trackdsl._run import Run, adoption_of
 from trackdsl.errors import QueryError, RunNotFound, note
 from trackdsl.query import _shown
 from trackdsl.query._found import FoundRun
@@ -36,10 +36,11 @@ def find(asked: Any, reader: PagedReader) -> FoundRun:
     Raises:
         RunNotFound: there is none, or the beginning of an id fits several.
     """
-    if isinstance(asked, AdoptedRun):
-        asked = asked.mlflow_run_id
-    elif isinstance(asked, Run):
-        return _recorded(asked, reader)
+    if isinstance(asked, Run):
+        named = adoption_of(asked)
+        if named is None:
+            return _recorded(asked, reader)
+        asked = named[0]
     text = getattr(getattr(asked, "info", None), "run_id", None) or getattr(asked, "run_id", asked)
     if not isinstance(text, str) or not text:
         raise QueryError(f"{asked!r} is no run: give a Run, its id, or its name.", argument="run")
