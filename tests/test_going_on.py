@@ -172,6 +172,23 @@ def test_plain_run_gets_our_id(machines: MakeMachine) -> None:
 
 
 @pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("kind", ["LOCAL", "PROJECT"])
+def test_run_that_was_made_for_it(machines: MakeMachine, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    """A run that `mlflow run` has made for the program is not said to be another's; one of anything else is."""
+    store = MemoryStore()
+    machine = machines("one", store)
+    store.runs["abc"] = Held("e-theirs", "plain", {"mlflow.source.type": kind})
+    process = Process(machine.spool)
+    process.close(process.go_on("abc"))
+    rounds(machine)
+    assert store.runs["abc"].status == "FINISHED"
+    told = [record.message for record in caplog.records if "abc" in record.message]
+    assert [any(part in line for line in told) for part in ("still RUNNING", "own MLflow experiment 'theirs'")] == (
+        [kind == "LOCAL"] * 2
+    )
+
+
+@pytest.mark.usefixtures("no_pauses")
 def test_deleted_run_waits(machines: MakeMachine, caplog: pytest.LogCaptureFixture) -> None:
     """What goes on with a deleted run is set aside, with both ids and what to do, and delivered once it is restored."""
     store = MemoryStore()

@@ -143,7 +143,7 @@ class Continuations:
             return state.status
         if others and not any(others):
             return "KILLED"  # Its program is dead, and is about to be found so.
-        if any(others) or not resumed(state.tags):
+        if any(others) or not (resumed(state.tags) or _of_project(state)):
             logger.warning(
                 "trackdsl: the run %s is still RUNNING, and goes on in pid %d as well: where its program lives, both "
                 "write to it, and the one that ends last decides how it has ended",
@@ -169,12 +169,13 @@ class Continuations:
             home = sink.experiment_name(state.experiment_id)
             if home != event.experiment:  # As of a run inside another one: it stays where it is.
                 tags["trackdsl.experiment"] = event.experiment
-                logger.warning(
-                    "trackdsl: the run %s goes on in its own MLflow experiment %r, not in %r: a run cannot move",
-                    state.run_id,
-                    home,
-                    event.experiment,
-                )
+                if not _of_project(state):
+                    logger.warning(
+                        "trackdsl: the run %s goes on in its own MLflow experiment %r, not in %r: a run cannot move",
+                        state.run_id,
+                        home,
+                        event.experiment,
+                    )
         if "trackdsl.id" not in state.tags:  # It was plain MLflow's.
             told = _compose.process_tags(self._stream.origin) | _compose.run_tags(event)
             tags |= {key: value for key, value in told.items() if key not in state.tags and key not in event.tags}
@@ -188,6 +189,11 @@ def resumed(tags: dict[str, str]) -> list[dict[str, Any]]:
         if isinstance(told, list) and all(map(_is_entry, told)):
             return told
     return []
+
+
+def _of_project(state: Found) -> bool:
+    """Whether `mlflow run` has made a run, in the experiment that it was told, for the program that it starts."""
+    return state.tags.get("mlflow.source.type") == "PROJECT"
 
 
 def _when(entry: dict[str, Any]) -> tuple[int, int]:
