@@ -37,10 +37,10 @@ def find(asked: Any, reader: PagedReader) -> FoundRun:
         RunNotFound: there is none, or the beginning of an id fits several.
     """
     if isinstance(asked, Run):
-        named = adoption_of(asked)
-        if named is None:
+        adopted = adoption_of(asked)
+        if adopted is None:
             return _recorded(asked, reader)
-        asked = named[0]
+        asked = adopted[0]
     text = getattr(getattr(asked, "info", None), "run_id", None) or getattr(asked, "run_id", asked)
     if not isinstance(text, str) or not text:
         raise QueryError(f"{asked!r} is no run: give a Run, its id, or its name.", argument="run")
