@@ -242,6 +242,8 @@ def test_what_cannot_be_asked(zoo: str) -> None:
     assert wrong(accuracy__gte=0.9).suggestion == "accuracy__ge"
     assert wrong(accuracy__greater=0.9).suggestion is None
     assert wrong(order_by="acuracy DESC").suggestion == "accuracy"
+    assert wrong(order_by=3).argument == wrong(order_by=["accuracy", "DESC"]).argument == "order_by"
+    assert wrong(oder_by="accuracy").suggestion == "order_by"
     assert wrong(order_by="params.modle").suggestion == "params.model"
     assert wrong(order_by="attributes.start_tme").suggestion == "attributes.start_time"
     assert "sort_values('duration')" in str(wrong(order_by="duration"))
@@ -250,6 +252,8 @@ def test_what_cannot_be_asked(zoo: str) -> None:
     assert wrong(where="metrics.accuracy == 1").suggestion == "metrics.accuracy = 1"
     assert wrong(where="accuracy > 0.9").suggestion == "metrics.accuracy"
     assert wrong(where="metrcs.accuracy > 0.9").suggestion == "metrics"
+    assert wrong(where="status=FAILED").suggestion == "status='FAILED'"
+    assert wrong(where="metrics.accuracy > 0.9 AND params.model = rf").suggestion is not None
     for where in (
         "params.model = rf",
         "metrics.accuracy > 'x'",
@@ -260,6 +264,12 @@ def test_what_cannot_be_asked(zoo: str) -> None:
     ):
         assert wrong(where=where).argument == "where"
     assert "not 3" in str(wrong(where=3))
+    assert "not by 3" in str(wrong(experiment=3))
+    assert wrong(tracking_uri=3).argument == "tracking_uri"
+    for ask in (lambda: trackdsl.best("churn", 3), lambda: trackdsl.history(known[0], 3)):  # type: ignore[arg-type]
+        with pytest.raises(QueryError, match="by its name, such as 'loss', not by 3"):
+            ask()
+    assert repr(trackdsl.compare(list(known[:2]))) == repr(trackdsl.compare(*known[:2]))
     assert "number" in str(wrong(accuracy="high"))
     assert "numbers" in str(wrong(model__gt="rf"))
     assert "list" in str(wrong(model__in="rf"))
@@ -620,6 +630,7 @@ def test_roots_first(zoo: str, reader: Any) -> None:
         ("start descending", "start DESC"),
         ("accuracy asec", "accuracy ASC"),
         ("-accuracy", "accuracy DESC"),
+        ("desc accuracy", "accuracy DESC"),
         ("accuracy DESC, lr", "['accuracy DESC', 'lr']"),
     ],
 )

@@ -329,6 +329,13 @@ def test_the_newest_is_named_once(database: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_the_list_of_commands_is_not_cut() -> None:
+    """In 80 columns each command has one line, with all of its first sentence."""
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:")[2].splitlines()[1:]
+    assert len(listed) == len(main.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
 @pytest.mark.parametrize("command", ["ls", "show", "tree", "compare"])
 def test_help_has_examples(command: str) -> None:
     """The examples of each help text stand on lines of their own."""

@@ -198,6 +198,8 @@ WRONG_URIS = {
     "//host:5000": "did you mean http://host:5000?",
     "://host": "did you mean http://host?",
     "localhost": "did you mean http://localhost?",
+    "mlflow.db": "did you mean sqlite:///mlflow.db?",
+    "/data/runs.sqlite3": "did you mean sqlite:////data/runs.sqlite3?",
     "htp://x": "did you mean http://x?",
     "http//host": "did you mean http://host?",
     "http:/host": "did you mean http://host?",

@@ -39,7 +39,7 @@ LAYERS = [
     {"_models", "_model_options"},
     {"_lifecycle", "_ranks"},
     {"_show_url"},
-    {"_options", "_run", "_signature", "_template", "_word"},
+    {"_options", "_run", "_signature", "_template"},
     {"_tables"},
     {"_images"},
     {"_artifacts", "_datasets"},
@@ -56,7 +56,7 @@ LAYERS = [
     {"markers", "journal", "_events", "_secrets", "_ids", "_stack", "_held_context", "_quiet"},
     {"settings", "_config.model"},
     {"_config"},
-    {"_argument_order"},
+    {"_argument_order", "_word"},
     {"errors", "_decoders", "_packages", "_signals", "_suggest", "_uris", "_user_code", "_version"},
 ]
 

@@ -51,6 +51,11 @@ def _of_coroutine(word: Any) -> Any:
         called.close()
 
 
+def _in_stage(doing: Callable[[], Any]) -> None:
+    with stage("s"):
+        doing()
+
+
 def _two(a: int, b: int) -> None: ...
 
 
@@ -64,6 +69,13 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     "with experiment:": (lambda: _with(experiment), 'with experiment("a-name") as run:'),
     "async with stage:": (lambda: asyncio.run(_async_with(stage)), 'with stage("a-name") as run:'),
     "with a run": (_with_run, "stop_logging()"),
+    "with track_returns:": (lambda: _with(track_returns), 'write `with stage("a-name") as run:`'),
+    "with track_returns called:": (lambda: _with(track_returns("a")), 'write `with stage("a-name") as run:`'),
+    "two names": (lambda: stage("s", "t"), "its options are nested, params"),
+    "a decorator for a function": (lambda: stage(stage("s")), "each of them on a line of its own"),
+    "a decorator in a decorator": (lambda: track_returns("a")(track_returns("b")), "each of them on a line of its own"),
+    "stage above a fixture": (lambda: stage(pytest.fixture(lambda: 1)), "@stage goes below @pytest.fixture"),
+    "parameters in a dict": (lambda: stage("s", params={"lr": 1}), 'are keywords: stage("a-name", lr=...)'),
     "stage above a command": (lambda: stage(_command), "@stage goes below @click.command()"),
     "experiment above a command": (lambda: experiment("e")(_command), "@experiment goes below @click.command()"),
     "track_returns above a command": (lambda: track_returns("a")(_command), "goes below @click.command()"),
@@ -82,6 +94,22 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     "artifacts of a number": (lambda: track_returns(artifacts=5), '{"report": "report.json"}, not 5'),
     "a path of a number": (lambda: track_returns(artifacts={"a": 5}), "not {'a': 5}"),
     "a prefix of a number": (lambda: track_returns(prefix=5), "prefix=...) takes text, not 5"),
+    "a typo in start_logging": (lambda: trackdsl.start_logging("s", projct="p"), "did you mean `project`?"),  # type: ignore[call-arg]
+    "a key of config": (lambda: trackdsl.start_logging("s", tags={}), "config={'tags': ...}"),  # type: ignore[call-arg]
+    "a number for a backend": (lambda: trackdsl.start_logging("s", backend=3), "Write backend='mlflow'"),  # type: ignore[arg-type]
+    "a typo in stop_logging": (lambda: trackdsl.stop_logging(state="FAILED"), "did you mean `status`?"),  # type: ignore[call-arg]
+    "a typo in log_figure": (lambda: trackdsl.log_figure(1, "a", save_kwarg={}), "did you mean `save_kwargs`?"),  # type: ignore[call-arg]
+    "no path": (lambda: trackdsl.log_dict({"a": 1}), "Call it as log_dict(dictionary, artifact_file)."),  # type: ignore[call-arg]
+    "a typo in a marker": (
+        lambda: trackdsl.Model("m", registred_model_name="x"),
+        "did you mean `registered_model_name`?",
+    ),  # type: ignore[call-arg]
+    "a marker without name": (lambda: trackdsl.Artifact(), "Call it as Artifact(path)."),  # type: ignore[call-arg]
+    "a model without name": (lambda: _in_stage(lambda: trackdsl.log_model(1)), "the name is missing"),
+    "a model's name of a number": (lambda: _in_stage(lambda: trackdsl.log_model(1, 2)), "the name is text, and not a int"),  # type: ignore[arg-type]
+    "a metric without name": (lambda: _in_stage(lambda: trackdsl.log_metric()), "log_metric('loss', 0.25)"),  # type: ignore[call-overload]
+    "a total of text": (lambda: list(trackdsl.steps([1], total="x")), "such as total=100"),  # type: ignore[call-overload]
+    "a stream of a number": (lambda: trackdsl.log_stream(3), "Write log_stream(range(3))."),  # type: ignore[call-overload]
     "steps of a number": (lambda: list(trackdsl.steps(10)), "Write steps(range(10))."),
 }
 
@@ -169,11 +197,44 @@ def test_parameters_of_a_block_that_look_like_options(caplog: pytest.LogCaptureF
     assert f"{name}= at {__file__}:" in line
 
 
+def test_names_of_blocks_with_braces(caplog: pytest.LogCaptureFixture) -> None:
+    """A placeholder that no keyword of the block fills stays, and is pointed out once; other braces are just text."""
+    with capture_runs() as captured:
+        for name in ("fit-{model}", "fit-{model}", "{}", '{"a": 1}', "{a b}"):
+            with stage(name):
+                pass
+        with stage("fit-{model}", model="rf"):
+            pass
+    assert [run.name for run in captured.runs] == ["fit-{model}", "fit-{model}", "{}", '{"a": 1}', "{a b}", "fit-rf"]
+    (line,) = warned(caplog)
+    assert "give it one, model=..., or write f'fit-{model}'." in line
+    assert f"at {__file__}:" in line
+
+
+def test_what_a_run_has_and_a_block_has_not() -> None:
+    """Where a method of the run is looked for on the block, the error says how to get the run."""
+    block = experiment("e")
+    assert not hasattr(block, "anything")
+    with pytest.raises(AttributeError, match=r"`with experiment\(...\) as run: run.log_metric`"):
+        block.log_metric("a", 1)
+
+
+def test_models_under_the_older_word_for_their_name() -> None:
+    """`log_model` takes `artifact_path=`, and a name and a model the other way round."""
+    with capture_runs(), stage("s"):
+        first = trackdsl.log_model(Plain(), artifact_path="first", code_paths=[])
+        second = trackdsl.log_model("second", Plain(), code_paths=[])  # type: ignore[arg-type]
+    assert [first.name, second.name] == ["first", "second"]
+
+
 #: What is done inside a run, and what the log says of it.
 FAULTS: dict[str, tuple[Callable[[], None], str]] = {
     "text": (lambda: trackdsl.log_metric("a", "b"), "a: str is no number"),  # type: ignore[arg-type]
     "tags": (lambda: trackdsl.set_tags(["a"]), "tags are given as a dict of names and values, not as"),  # type: ignore[arg-type]
     "a file": (lambda: trackdsl.log_artifact("/nowhere/x"), "could not keep the artifact 'x'"),
+    "metrics in a list": (lambda: trackdsl.log_metrics([1]), "list has no names: give numbers by name"),
+    "a metric as metrics": (lambda: trackdsl.log_metrics("a", 1), "str has no names: give numbers by name"),
+    "a step of text": (lambda: trackdsl.log_metric("a", 1, step="x"), "step x is no whole number; recorded at 0"),  # type: ignore[call-overload]
     "a table": (lambda: trackdsl.log_table(5, "a.json"), "give a dict of columns"),
     "an image": (lambda: trackdsl.log_image(5, "a.png"), "int is no image"),
 }

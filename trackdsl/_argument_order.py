@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trackdsl.errors import OptionError
@@ -66,19 +66,18 @@ def file_in_order(source: Any, place: Any) -> tuple[Any, str | None]:
     return source, None if place is None else os.fspath(place)
 
 
-def model_in_order(model: Any, name: Any) -> tuple[Any, str]:
-    """A model, which may be a path itself, and its name.
+def model_in_order(model: Any, name: Any, options: dict[str, Any]) -> tuple[Any, str]:
+    """A model, which may be a path itself, and its name, which MLflow before its version 3 called `artifact_path`.
 
     Raises:
         OptionError: neither of them is a name.
     """
-    if not isinstance(name, str):
+    name = options.pop("artifact_path", None) if name is None else name
+    if name is not None and not isinstance(name, str):
         model, name = name, model
-    if not isinstance(name, str):
-        raise OptionError(
-            f"log_model(model, name): the name is text, such as 'classifier', and not a {type(model).__name__}.",
-            option="name",
-        )
+    if not isinstance(name, str) or not name:
+        given = "is missing" if not name else f"is text, and not a {type(model).__name__}"
+        raise OptionError(f"log_model(model, name): the name {given}, as in log_model(model, 'classifier').", option="name")
     return model, name
 
 

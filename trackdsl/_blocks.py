@@ -15,7 +15,8 @@ from trackdsl._options import Options
 from trackdsl._quiet import quiet
 from trackdsl._record import append_params, guarded
 from trackdsl._secrets import mask_name
-from trackdsl.errors import TemplateError
+from trackdsl._user_code import place_of_call
+from trackdsl.errors import TemplateError, note
 
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
@@ -30,8 +31,8 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
         is_stage = options.word == "stage"
         name = mask_name((options.name if is_stage else options.run_name or options.name) or options.word)
         # In a block a name is a template only where it fits: text with braces may just be text.
-        if extra and "{" in name and set(_quiet_placeholders(name)) <= set(extra):
-            name = _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
+        if "{" in name:
+            name = _filled(name, extra, params)
         outer = _context.current()
         enclosing = outer.run if outer is not None else _roots.run_around()
         if is_stage and not options.nested and enclosing is not None:
@@ -68,8 +69,18 @@ def _in_generator(error: GeneratorExit) -> bool:
     return trace is not None and bool(trace.tb_frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
 
 
-def _quiet_placeholders(name: str) -> list[str]:
+def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """The name of a block with its keywords filled in; as it is where it is just text with braces."""
     try:
-        return _template.placeholders(name)
+        missing = [each for each in _template.placeholders(name) if each not in extra]
     except TemplateError:
-        return ["\0"]
+        return name
+    if not missing:
+        return _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
+    if all(each.isidentifier() for each in missing):
+        note(
+            f"trackdsl: the name {name!r} at {place_of_call()} is kept as it is, as the block has no parameter "
+            f"{missing[0]!r}: give it one, {missing[0]}=..., or write f{name!r}.",
+            key=f"block-name:{name}",
+        )
+    return name

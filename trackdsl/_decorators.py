@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from trackdsl._blocks import enter_block, leave_block
 from trackdsl._call import Call
@@ -40,8 +40,12 @@ _SENDS_AWAY = {
     "celery.PromiseProxy": "app.task",
     "dramatiq.Actor": "dramatiq.actor",
 }
-#: What functions become that are called by a command line.
-_COMMANDS = {"click.Command": "click.command()", "click.BaseCommand": "click.command()"}
+#: What functions become that are called by a command line, or by pytest.
+_COMMANDS = {
+    "click.Command": "click.command()",
+    "click.BaseCommand": "click.command()",
+    "_pytest.FixtureFunctionDefinition": "pytest.fixture",
+}
 
 
 class Block:
@@ -99,6 +103,10 @@ class Block:
 
     async def __aenter__(self) -> Run:
         return self.__enter__()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        aside = f": it is the run's, `with {self._options.word}(...) as run: run.{name}`" if hasattr(Run, name) else ""
+        raise AttributeError(f"a block has no {name!r}{aside}", name=name, obj=self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -202,7 +210,10 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
 
 _EXPERIMENT_OPTIONS, _STAGE_OPTIONS = option_names(experiment), option_names(stage)
 if not TYPE_CHECKING:
-    experiment, stage = Word(experiment), Word(stage)
+    experiment, stage = (
+        Word(each, f'`with {each.__name__}:` has to call it: `with {each.__name__}("a-name") as run:`.', options[1:])
+        for each, options in ((experiment, _EXPERIMENT_OPTIONS), (stage, _STAGE_OPTIONS))
+    )
 
 
 @overload
@@ -253,10 +264,29 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
         if not isinstance(name, str):
             raise OptionError(f"@track_returns takes names as text, not {name!r}.", option=repr(name))
     _check_choices(options)
-    return functools.partial(_track, names=names, options=options)
+    return _Returns(_track, names=names, options=options)
 
 
-track_returns.__signature__ = full_signature(track_returns)  # type: ignore[attr-defined]
+class _Returns(functools.partial[Any]):
+    """What `track_returns("a-name")` gives: a decorator, and no block."""
+
+    def __enter__(self) -> NoReturn:
+        raise OptionError(_NO_BLOCK, option="with")
+
+    __aenter__ = __enter__
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+_NO_BLOCK = (
+    'track_returns decorates functions, as a block returns nothing: write `with stage("a-name") as run:`, and '
+    "`run.log_metric(...)` in it."
+)
+if not TYPE_CHECKING:
+    track_returns = Word(track_returns, _NO_BLOCK)
+
 
 
 def _check_choices(options: Mapping[str, Any]) -> None:
@@ -347,8 +377,14 @@ def _check_callable(fn: Any, word: str) -> None:
         raise OptionError(message, option=engine)
     command = next((_COMMANDS[kind] for kind in kinds & _COMMANDS.keys()), _typer_command_of(fn))
     if command is not None:
-        message = f"@{word} goes below @{command}, next to the function: the command line calls what stands there."
+        message = f"@{word} goes below @{command}, next to the function, which is what that calls."
         raise OptionError(message, option=command)
+    if isinstance(fn, (Block, Word, _Returns)):
+        raise OptionError(
+            f"@{word} decorates functions and methods, and was given another decorator: write each of them on a line "
+            "of its own above `def`.",
+            option=repr(fn),
+        )
     if inspect.isclass(fn):
         raise OptionError(
             f"@{word} decorates functions and methods, not the class {fn.__qualname__}: decorate the methods that are "

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from trackdsl import _context, _lifecycle
+from trackdsl._argument_order import model_in_order
 from trackdsl._datasets import RecordedDataset
 from trackdsl._record import NOT_GIVEN, record_metric
 from trackdsl._roots import run_around, run_outside
 from trackdsl._run import NULL_RUN, Run
 from trackdsl._state import state
+from trackdsl._word import explained
 
 if TYPE_CHECKING:
     from trackdsl._recorded_model import RecordedModel
@@ -120,60 +122,70 @@ def log_metrics(
             run.log_metrics(metrics, step, iteration=iteration, **more)
 
 
+@explained
 def log_param(key: str, value: Any, *, synchronous: bool | None = None) -> None:
     """Record a parameter of the current run; see `Run.log_param`."""
     if run := _run("log_param"):
         run.log_param(key, value, synchronous=synchronous)
 
 
+@explained
 def log_params(params: Any, *, synchronous: bool | None = None) -> None:
     """Record several parameters of the current run; see `Run.log_params`."""
     if run := _run("log_params"):
         run.log_params(params, synchronous=synchronous)
 
 
+@explained
 def set_tag(key: str, value: Any, *, synchronous: bool | None = None) -> None:
     """Set a tag of the current run; see `Run.set_tag`."""
     if run := _run("set_tag"):
         run.set_tag(key, value, synchronous=synchronous)
 
 
+@explained
 def set_tags(tags: Mapping[str, Any], *, synchronous: bool | None = None) -> None:
     """Set several tags of the current run; see `Run.set_tags`."""
     if run := _run("set_tags"):
         run.set_tags(tags, synchronous=synchronous)
 
 
+@explained
 def log_artifact(local_path: Any, artifact_path: str | os.PathLike[str] | None = None) -> None:
     """Record a file or folder, as it is now, on the current run; see `Run.log_artifact`."""
     if run := _run("log_artifact"):
         run.log_artifact(local_path, artifact_path)
 
 
+@explained
 def log_artifacts(local_dir: str | os.PathLike[str], artifact_path: str | os.PathLike[str] | None = None) -> None:
     """Record the content of a folder on the current run; see `Run.log_artifacts`."""
     if run := _run("log_artifacts"):
         run.log_artifacts(local_dir, artifact_path)
 
 
+@explained
 def log_dict(dictionary: Any, artifact_file: str) -> None:
     """Record a dictionary as JSON or YAML on the current run; see `Run.log_dict`."""
     if run := _run("log_dict"):
         run.log_dict(dictionary, artifact_file)
 
 
+@explained
 def log_text(text: str, artifact_file: str) -> None:
     """Record text as a file on the current run; see `Run.log_text`."""
     if run := _run("log_text"):
         run.log_text(text, artifact_file)
 
 
+@explained
 def log_figure(figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
     """Record a figure as a file on the current run; see `Run.log_figure`."""
     if run := _run("log_figure"):
         run.log_figure(figure, artifact_file, save_kwargs=save_kwargs)
 
 
+@explained
 def log_image(
     image: Any,
     artifact_file: str | None = None,
@@ -188,21 +200,24 @@ def log_image(
         run.log_image(image, artifact_file, key=key, step=step, timestamp=timestamp, synchronous=synchronous)
 
 
+@explained
 def log_table(data: Any, artifact_file: str) -> None:
     """Append rows to a table of the current run; see `Run.log_table`."""
     if run := _run("log_table"):
         run.log_table(data, artifact_file)
 
 
+@explained
 def log_input(dataset: Any, context: str | None = None, *, name: str | None = None) -> RecordedDataset | None:
     """Record data as an input of the current run; see `Run.log_input`."""
     run = _run("log_input")
     return run.log_input(dataset, context, name=name) if run else None
 
 
+@explained
 def log_model(
     model: Any,
-    name: str,
+    name: str | None = None,
     *,
     registered_model_name: str | None = None,
     signature: Any = None,
@@ -217,7 +232,7 @@ def log_model(
     if run is None:
         from trackdsl._recorded_model import unrecorded
 
-        return unrecorded(name, "there was no run")
+        return unrecorded(model_in_order(model, name, options)[1], "there was no run")
     return run.log_model(
         model,
         name,

@@ -52,24 +52,19 @@ class Options:
             value = given.get(option)
             if value is not None and not isinstance(value, kind):
                 raise OptionError(f"{word}({option}=...) takes {_TAKES[kind]}, not {value!r}.", option=option)
-        given = dict(given)
+        given = {option: value for option, value in given.items() if value is not None or option == "params"}
         for option in ("system_metrics", "tracking_uri", "ranks"):
             if given.get(option) not in (None, ""):
                 try:
                     given[option] = settings.checked(option, given[option], f"{word}({option}=...)")
                 except SettingsError as error:
                     raise OptionError(str(error), option=option) from None
-        if given.get("run_id") is not None:
+        if "run_id" in given:
             if given.get("nested") is False:
                 message = f"{word}(nested=False, run_id=...): a section has no run of its own. Leave nested=False out."
                 raise OptionError(message, option="run_id")
             given["run_id"] = checked_run_id(given["run_id"], f"{word}(run_id=...)")
-        params = given.get("params", True)
-        if not isinstance(params, bool):
-            if not isinstance(params, Iterable):
-                raise OptionError(f"{word}(params=...) takes True, False or names, not {params!r}.", option="params")
-            # Once and for all: a generator would be empty the second time.
-            given["params"] = (params,) if isinstance(params, str) else tuple(params)
+        given["params"] = _checked_params(word, given.get("params", True))
         return cls(word, name, **given)
 
     def static_tags(self) -> dict[str, str]:
@@ -78,3 +73,23 @@ class Options:
         if self.description is not None:
             tags["mlflow.note.content"] = mask_text(self.description)
         return tags
+
+
+def _checked_params(word: str, params: Any) -> bool | tuple[Any, ...]:
+    """Which arguments are to be recorded: all, none, or those named.
+
+    Raises:
+        OptionError: it says neither.
+    """
+    if isinstance(params, bool):
+        return params
+    if isinstance(params, str):
+        return (params,)
+    if isinstance(params, Mapping):
+        shown = ", ".join(f"{name}=..." for name in list(params)[:3])
+        block = f' Parameters of a block are keywords: stage("a-name", {shown}).' if word == "stage" else ""
+        message = f"{word}(params=...) takes True, False or the names to record, not a mapping.{block}"
+        raise OptionError(message, option="params")
+    if not isinstance(params, Iterable):
+        raise OptionError(f"{word}(params=...) takes True, False or names, not {params!r}.", option="params")
+    return tuple(params)  # Once and for all: a generator would be empty the second time.

@@ -72,7 +72,8 @@ def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tra
     loads with `trusted=True` alone, and only while its SHA-256 is the one that was recorded when it was written.
 
     Args:
-        run: a `Run`, the id of a run (MLflow's or trackdsl's), or an `mlflow.entities.Run`.
+        run: a `Run`, the id of a run (MLflow's or trackdsl's) or its name, of which the newest counts, or an
+            `mlflow.entities.Run`.
         path: the artifact's path in the run, such as `frames/train.parquet`, or a model's name.
         trusted: whoever recorded the run is trusted with running code here.
         tracking_uri: where the run is; the run's own, else the configured one.
@@ -233,7 +234,11 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     client = MlflowClient(tracking_uri=uri)
     id_ = run.run_id if isinstance(run, Run) else getattr(getattr(run, "info", None), "run_id", run)
     try:
-        found = find_mlflow_run(client, id_, place)
+        found = find_mlflow_run(client, id_, place, by_name=True)
+    except MlflowException as error:
+        missing = f"there is no run {id_!r}: {mask_text(told(error))}"
+        raise ArtifactError(absent(f"run {id_!r}", uri, missing), path=place) from None
+    try:
         note, model = note_of(found.data.tags, place), None
         for called in dict.fromkeys((name, place)):
             noted = note_of(found.data.tags, called)
@@ -279,8 +284,8 @@ def _model_uri(client: Any, run: Any, place: str) -> str | None:
     return f"models:/{found[0].model_id}" if found else None
 
 
-def find_mlflow_run(client: Any, id_: Any, place: str) -> Any:
-    """The run of an id: MLflow's, or trackdsl's own."""
+def find_mlflow_run(client: Any, id_: Any, place: str, *, by_name: bool = False) -> Any:
+    """The run of an id, MLflow's or trackdsl's own; or else, where that may be asked, the newest of a name."""
     from mlflow.exceptions import MlflowException
 
     if not isinstance(id_, str) or not _MLFLOW_ID.fullmatch(id_):
@@ -291,6 +296,9 @@ def find_mlflow_run(client: Any, id_: Any, place: str) -> Any:
         # It may be trackdsl's own id.
         experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=3)]
         found = client.search_runs(experiments, f"tags.`trackdsl.id` = '{id_}'", max_results=1) if experiments else []
+        if not found and experiments and by_name:
+            where = f"attributes.run_name = '{id_}'"
+            found = client.search_runs(experiments, where, order_by=["start_time DESC"], max_results=1)
         if not found:
             raise
         return found[0]

@@ -218,8 +218,11 @@ def _place(step: Any) -> tuple[int, dict[str, str]]:
     try:
         place = operator.index(step)
     except TypeError:
-        place = int(step)
-        tags["trackdsl.omitted.step"] = mask_prose(f"step {step} is no whole number; recorded at {place}")[:500]
+        try:
+            place = int(step)
+        except (TypeError, ValueError, OverflowError):
+            place = 0
+        tags["trackdsl.omitted.step"] = mask_prose(f"step {step!s:.200} is no whole number; recorded at {place}")[:500]
     if place != _within(place):
         tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
     return _within(place), tags

@@ -32,6 +32,7 @@ from trackdsl._record import (
 from trackdsl._secrets import mask_text
 from trackdsl._suggest import suggestion_for
 from trackdsl._target import Target
+from trackdsl._word import explained
 from trackdsl.errors import OptionError, RunNotReady, report
 from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import class_name
@@ -257,6 +258,7 @@ class Run:
             return Link(_named(self, model), None if measured is None else (measured.name, measured.digest))
         return None
 
+    @explained
     def log_param(self, key: str, value: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Record a parameter. Mappings and dataclasses become one parameter per leaf (`optimizer.lr`).
 
@@ -268,6 +270,7 @@ class Run:
         with guarded("log_param", self):
             self._add_params([name_first(key, value)])
 
+    @explained
     def log_params(self, params: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Record several parameters; see `log_param`.
 
@@ -279,6 +282,7 @@ class Run:
         with guarded("log_params", self):
             self._add_params(named_parts(params).items())
 
+    @explained
     def set_tag(self, key: str, value: Any, *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Set a tag; a later value of the same name replaces it.
 
@@ -290,11 +294,13 @@ class Run:
         with guarded("set_tag", self):
             append_tags(self, _artifacts.keep_long(self, tags_of([name_first(key, value)])))
 
+    @explained
     def set_tags(self, tags: Mapping[str, Any], *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
         """Set several tags; see `set_tag`."""
         with guarded("set_tags", self):
             append_tags(self, _artifacts.keep_long(self, clean_tags(tags)))
 
+    @explained
     def log_artifact(self, local_path: Any, artifact_path: str | os.PathLike[str] | None = None) -> None:
         """Record a file or folder as it is now; it may be changed or deleted right after.
 
@@ -311,6 +317,7 @@ class Run:
         with guarded("log_artifact", self):
             _artifacts.keep_given(self, source, place)
 
+    @explained
     def log_artifacts(
         self, local_dir: str | os.PathLike[str], artifact_path: str | os.PathLike[str] | None = None
     ) -> None:
@@ -324,6 +331,7 @@ class Run:
         with guarded("log_artifacts", self):
             _artifacts.snapshot_content(self, _artifacts.named(source), place)
 
+    @explained
     def log_dict(self, dictionary: Any, artifact_file: str) -> None:
         """Record a dictionary or list as a JSON file (YAML where the name ends in `.yaml` or `.yml`).
 
@@ -337,6 +345,7 @@ class Run:
         with guarded("log_dict", self):
             _artifacts.write_structure(self, dictionary, artifact_file)
 
+    @explained
     def log_text(self, text: str, artifact_file: str) -> None:
         """Record text as a UTF-8 file.
 
@@ -348,6 +357,7 @@ class Run:
         with guarded("log_text", self):
             _artifacts.write_text(self, text, artifact_file)
 
+    @explained
     def log_figure(self, figure: Any, artifact_file: str, *, save_kwargs: Mapping[str, Any] | None = None) -> None:
         """Record a figure as a file.
 
@@ -368,6 +378,7 @@ class Run:
         with guarded("log_figure", self):
             _images.record_figure(self, figure, artifact_file, dict(save_kwargs or {}))
 
+    @explained
     def log_image(
         self,
         image: Any,
@@ -411,6 +422,7 @@ class Run:
                 place = int(_context.step_of(self) if step is None else step)
                 _images.record_frame(self, image, name_of_key(key), place, timestamp)
 
+    @explained
     def log_table(self, data: Any, artifact_file: str) -> None:
         """Append rows to a table; the first call makes it. `mlflow.load_table` reads it back.
 
@@ -429,6 +441,7 @@ class Run:
         with guarded("log_table", self):
             _tables.append_table(self, data, artifact_file)
 
+    @explained
     def log_input(
         self, dataset: Any, context: str | None = None, *, name: str | None = None
     ) -> _datasets.RecordedDataset | None:
@@ -451,10 +464,11 @@ class Run:
             return _datasets.record_input(self, dataset, name or "", context)
         return None
 
+    @explained
     def log_model(
         self,
         model: Any,
-        name: str,
+        name: str | None = None,
         *,
         registered_model_name: str | None = None,
         signature: Any = None,
@@ -472,7 +486,7 @@ class Run:
         Args:
             model: an estimator, a network, or anything else that a handler knows for a model; or a list or dict of
                 these, which are models of their own, named `classifier.0`, …
-            name: its name.
+            name: its name; `artifact_path`, MLflow's older word for it, is taken too.
             registered_model_name: the model of the registry that it is to be a new version of.
             signature: an `mlflow.models.ModelSignature`; inferred from the example, and what the model answers to it,
                 by default.
@@ -493,8 +507,8 @@ class Run:
             list or dict of handles.
 
         Raises:
-            OptionError: a name that no registered model can have, a signature or requirements that are none, or an
-                option that the model's flavour does not take.
+            OptionError: no name, or one that no registered model can have, a signature or requirements that are none,
+                or an option that the model's flavour does not take.
 
         Example:
             >>> run.log_model(model, "classifier", input_example=frame.head())  # doctest: +SKIP
@@ -503,7 +517,7 @@ class Run:
         from trackdsl._models import check_model_options, models_in, record_model
         from trackdsl._recorded_model import RecordedModel
 
-        model, name = model_in_order(model, name)
+        model, name = model_in_order(model, name, options)
         if several := models_in(model):
             same = dict(options, registered_model_name=registered_model_name, signature=signature, step=step)
             same.update(input_example=input_example, pip_requirements=pip_requirements, code_paths=code_paths)
@@ -529,6 +543,7 @@ class Run:
             )
         return RecordedModel(self, name, recorded)
 
+    @explained
     def end(self, status: str = FINISHED, reason: str | None = None) -> None:
         """End the run now, with a status of your choice; the block, call or session that it is of ends it no more.
 
@@ -595,8 +610,10 @@ def _only(option: str, value: Any, other: str, also: Any) -> Any:
     Raises:
         OptionError: both are, or neither.
     """
-    if (value is None) == (also is None):
-        given = f"{option}={value!r} and {other}={also!r}" if value is not None else f"{option}= and {other}="
+    if value is None and also is None:
+        raise OptionError(f"the {option} is missing, as in log_metric('loss', 0.25).", option=option)
+    if value is not None and also is not None:
+        given = f"{option}={value!r} and {other}={also!r}"
         raise OptionError(f"{given} are names of the same: give one of them.", option=other)
     return also if value is None else value
 

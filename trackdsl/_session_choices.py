@@ -11,7 +11,8 @@ from trackdsl._run import Run, checked_run_id
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import OptionError, SettingsError
 
-_KEYS = ("tracking_uri", "experiment_name", "run_name", "tags", "run_id")
+#: What `config` may have.
+KEYS = ("tracking_uri", "experiment_name", "run_name", "tags", "run_id")
 
 
 class SessionSettings(Protocol):
@@ -90,10 +91,10 @@ def checked(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not isinstance(config, Mapping):
         raise OptionError(f"start_logging(config=...) takes a dict, not {config!r}.", option="config")
     for key, value in config.items():
-        if key not in _KEYS:
-            hint = suggestion_for(str(key), _KEYS)
+        if key not in KEYS:
+            hint = suggestion_for(str(key), KEYS)
             raise OptionError(
-                f"start_logging(config=...) has no key {key!r}{hint.text} Known: {', '.join(_KEYS)}.",
+                f"start_logging(config=...) has no key {key!r}{hint.text} Known: {', '.join(KEYS)}.",
                 option=str(key),
                 suggestion=hint.name,
             )
@@ -113,7 +114,7 @@ def _checked_uri(uri: str, called: str) -> str:
 
 
 def _check_backend(backend: str | Iterable[str]) -> None:
-    named = [backend] if isinstance(backend, str) else list(backend)
+    named = [backend] if isinstance(backend, str) or not isinstance(backend, Iterable) else list(backend)
     for name in named:
         if name != "mlflow":
             raise OptionError(

@@ -47,15 +47,18 @@ def steps(
         an iterator over the items, unchanged.
 
     Raises:
-        OptionError: `start` is no whole number.
+        OptionError: `start` is no whole number, `total` no number, or there is nothing to loop over.
 
     Example:
         >>> for epoch in steps(range(3), "epoch"):  # doctest: +SKIP
         ...     log_metric("loss", 1 / (epoch + 1))
     """
-    _check_iterable(iterable, "steps")
+    check_iterable(iterable, "steps")
     if start is not None:
         start = _whole(start)
+    if total is not None and not isinstance(total, (int, float)):
+        message = f"steps(..., total={total!r}): it is how many rounds there are, such as total=100."
+        raise OptionError(message, option="total")
     caller = sys._getframe(1)
     rounds = _Rounds(iterable, start, (caller.f_code, caller.f_lasti))
     inner = iterable.iterable if _is_bar(iterable) else iterable  # type: ignore[union-attr] # the bar's own
@@ -253,7 +256,7 @@ def _natural(iterable: Any) -> _Natural:
     return _Natural(start, 1, start)
 
 
-def _check_iterable(iterable: Any, word: str) -> None:
+def check_iterable(iterable: Any, word: str) -> None:
     kind = type(iterable)
     if hasattr(kind, "__iter__") or hasattr(kind, "__aiter__") or hasattr(kind, "__getitem__"):
         return

@@ -10,6 +10,7 @@ from trackdsl._numbers import is_mapping, is_number, leaves
 from trackdsl._record import guarded
 from trackdsl._roots import run_outside
 from trackdsl._run import Run
+from trackdsl._steps import check_iterable
 
 T = TypeVar("T")
 
@@ -34,10 +35,14 @@ def log_stream(
     Returns:
         an iterator over the same items.
 
+    Raises:
+        OptionError: there is nothing to loop over.
+
     Example:
         >>> for row in log_stream(train(model), prefix="train/"):  # doctest: +SKIP
         ...     print(row["loss"])
     """
+    check_iterable(iterable, "log_stream")
     if isinstance(iterable, AsyncIterable) and not isinstance(iterable, Iterable):
         return _async_stream(iterable, prefix, start)
     return _stream(iterable, prefix, start)

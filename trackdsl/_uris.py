@@ -135,6 +135,8 @@ def _mistake_of_path(uri: str) -> str | None:
     if uri.startswith(":"):
         return _instead(f"http://{uri.lstrip(':/')}", "it has no scheme")
     bare = uri.lstrip("/")
+    if not uri.startswith("//") and uri.lower().endswith((".db", ".sqlite", ".sqlite3")) and not os.path.isdir(uri):
+        return _instead(f"sqlite:///{uri}", "it has no scheme")
     if uri.startswith(("/", ".")) and not uri.startswith("//"):
         return None
     if _HOST_AND_PORT.fullmatch(bare) or (_LOCAL_HOST.fullmatch(bare) and not os.path.exists(uri)):

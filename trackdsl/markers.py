@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trackdsl._word import explained_class
 from trackdsl.errors import OptionError
 
 _REFUSED = frozenset("/:")
@@ -34,6 +35,7 @@ def _check_text(marker: object, option: str, value: Any) -> None:
         )
 
 
+@explained_class
 @dataclass(frozen=True)
 class Param:
     """Record a parameter under another name, or a returned value as a parameter.
@@ -48,6 +50,7 @@ class Param:
         _check_text(self, "name", self.name)
 
 
+@explained_class
 @dataclass(frozen=True)
 class Metric:
     """Record a returned number as this metric; a list of numbers as its points by step.
@@ -62,6 +65,7 @@ class Metric:
         _check_text(self, "name", self.name)
 
 
+@explained_class
 @dataclass(frozen=True)
 class Artifact:
     """Record a returned value as a file.
@@ -78,6 +82,7 @@ class Artifact:
         _check_text(self, "path", self.path)
 
 
+@explained_class
 @dataclass(frozen=True)
 class Model:
     """Record a returned value as a model.
@@ -143,6 +148,7 @@ def check_registered_name(name: str | None, option: str = "registered_model_name
         )
 
 
+@explained_class
 @dataclass(frozen=True)
 class Dataset:
     """Record a value as a dataset.

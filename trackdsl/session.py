@@ -26,9 +26,10 @@ from trackdsl._quiet import quiet
 from trackdsl._record import fault
 from trackdsl._run import NULL_RUN, Run, checked_status
 from trackdsl._secrets import mask_name
-from trackdsl._session_choices import Choice, SessionSettings, checked, choose, told_by
+from trackdsl._session_choices import KEYS, Choice, SessionSettings, checked, choose, told_by
 from trackdsl._state import state
 from trackdsl._target import Target, overridden, target_for
+from trackdsl._word import explained, explained_with_config
 from trackdsl.errors import (
     OptionError,
     TrackdslError,
@@ -116,6 +117,7 @@ _mended = Mended()
 _open: list[_Session] = []
 
 
+@explained_with_config(KEYS)
 def start_logging(
     exp_name: str,
     project: str | None = None,
@@ -188,7 +190,8 @@ def start_logging(
         return _begin(options, choice.run_name)
 
 
-def stop_logging(*, status: str | None = None, reason: str | None = None) -> None:
+@explained
+def stop_logging(status: str | None = None, reason: str | None = None) -> None:
     """End the session that was started last here; where there is none, nothing happens.
 
     In a `finally`, or in an `atexit` function of a program that crashes, the run is `FAILED`.

@@ -69,10 +69,10 @@ def main() -> None:
 )
 @_with_spool
 def doctor(as_json: bool, tracking_uri: str | None, spool: Path | None) -> None:
-    """Show every setting and where it comes from, check that all works, and say what to do where it does not.
+    """Show every setting and its source, and check that all works.
 
-    Looks at the settings, the versions, the tracking server, the spool and the room on its disk. Exits with 0 when all
-    is well, with 1 when something is to be mended.
+    Looks at the settings, the versions, the tracking server, the spool and the room on its disk, and says what to do
+    where something is wrong. Exits with 0 when all is well, with 1 when something is to be mended.
 
     \b
     Examples:
@@ -178,7 +178,9 @@ def sync(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @_with_spool
 def drop(what: str, yes: bool, as_json: bool, spool: Path | None) -> None:
-    """Remove for good what can never be delivered: a JOURNAL, or one RUN of it with those below.
+    """Give up what can never be delivered: a JOURNAL or a RUN.
+
+    It is removed for good; of a RUN, those below it too.
 
     JOURNAL is its name as `trackdsl status` shows it, RUN is trackdsl's id of a run that waits in a journal; the
     beginning is enough where nothing else has it. What is lost is shown first. The journal of a program that still runs
@@ -229,7 +231,9 @@ def ls(
     tracking_uri: str | None,
     as_json: bool,
 ) -> None:
-    """List the runs of EXPERIMENTs as MLflow has them; of all experiments by default.
+    """List the runs of EXPERIMENTs, or of all experiments.
+
+    Root runs stand first, the newest of them at the top.
 
     \b
     Examples:
@@ -246,9 +250,9 @@ def ls(
 @click.argument("run")
 @_with_store
 def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a RUN: its parameters, metrics and tags.
+    """Show a RUN: its parameters, metrics and tags, and how it failed.
 
-    RUN is an id, MLflow's or trackdsl's, the first four characters of it or more, or a name that one run alone has.
+    RUN is an id, MLflow's or trackdsl's, the first four characters of it or more, or a name: the newest run of it.
 
     \b
     Examples:
@@ -303,7 +307,7 @@ def compare(runs: tuple[str, ...], everything: bool, tracking_uri: str | None, a
 )
 @_with_spool
 def demo(directory: Path | None, spool: Path | None) -> None:
-    """Run a small scikit-learn pipeline, and show its runs as MLflow has them.
+    """Run a small scikit-learn pipeline, and show its runs.
 
     It records into sqlite:///mlflow.db in the folder, unless TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI names
     another store. Nothing is downloaded.
@@ -328,7 +332,9 @@ def demo(directory: Path | None, spool: Path | None) -> None:
 )
 @click.option("--force", is_flag=True, help="Replace files that are there already.")
 def compose(output: Path | None, force: bool) -> None:
-    """Give the files of an MLflow tracking server: with PostgreSQL, an S3-compatible store, and Docker Compose.
+    """Print a compose file for an MLflow tracking server.
+
+    The server comes with PostgreSQL and an S3-compatible store, and runs with Docker Compose.
 
     \b
     Examples:

@@ -168,16 +168,18 @@ def what_waits_for(uri: str) -> str:
     return f"{verb} for delivery to this store, from {programs[0]}{more}: `trackdsl sync` delivers them."
 
 
-def absent(what: str, uri: str, otherwise: str) -> str:
+def absent(what: str, uri: str, otherwise: str, nearest: str = ".") -> str:
     """The message for what a store does not have: it may be among the events that wait for delivery to it.
 
     Args:
         what: the thing that was asked for.
         uri: the tracking URI of the store, made absolute.
         otherwise: the message where nothing waits.
+        nearest: the text of a `Suggestion`.
     """
     waiting = what_waits_for(uri)
-    return f"{what} is not at MLflow, or not yet: {waiting}" if waiting else otherwise
+    hint = ":" if nearest == "." else nearest
+    return f"{what} is not at MLflow, or not yet{hint} {waiting}" if waiting else otherwise
 
 
 def _place_of(uri: str) -> str:

@@ -150,6 +150,8 @@ def compare(*runs: Any, all: bool = False, tracking_uri: str | None = None) -> C
     Example:
         >>> compare("a8c1", "77fe").frame  # doctest: +SKIP
     """
+    if len(runs) == 1 and isinstance(runs[0], (list, tuple)):
+        runs = tuple(runs[0])
     if len(runs) < 2:
         raise QueryError("compare takes two runs or more: compare(first, second).", argument="runs")
     with asked_for(runs, tracking_uri) as (_, found):

@@ -26,6 +26,8 @@ _TEXT_ONLY = ("like", "ilike", "contains", "startswith")
 OPERATORS = (*SIGNS, "in", *_TEXT_ONLY)
 _INTEGER = re.compile(r"[+-]?\d{1,400}")
 _KIND_OF = {**{kind: kind for kind in KINDS}, **{kind[:-1]: kind for kind in KINDS}}
+#: What is asked otherwise than by a condition.
+_ARGUMENTS = ("experiment", "where", "order_by", "max_results", "tracking_uri")
 #: What operators are called elsewhere.
 _ALIASES = {"gte": "ge", "lte": "le", "equals": "eq", "not": "ne", "icontains": "contains", "exact": "eq"}
 
@@ -171,12 +173,12 @@ class _Names:
             return KINDS
         keys = self.reader.keys(self.experiments)
         names = [name for kind in ("metrics", "params") for name in sorted(keys[kind])]
-        nearest = suggestion_for(key, [*names, *_attributes.COLUMNS, *sorted(keys["tags"])])
+        nearest = suggestion_for(key, [*names, *_attributes.COLUMNS, *_ARGUMENTS, *sorted(keys["tags"])])
         missing = (
             f"{word}: no run has a metric, parameter or tag {key!r}{nearest.text} Write metrics__{key}, params__{key} "
             f"or tags__{key} for one that none has yet."
         )
-        message = self.reader.absent(f"{word}: a metric, parameter or tag {key!r}", missing)
+        message = self.reader.absent(f"{word}: a metric, parameter or tag {key!r}", missing, nearest.text)
         raise QueryError(message, argument=word, suggestion=nearest.name)
 
 

@@ -14,6 +14,8 @@ _QUOTABLE = re.compile(r"[\w .,:/@+=()-]*")
 _KEY = re.compile(r"[\w.\-/: ]+")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE]-?\d+)?")
 _OUTSIDE_QUOTES = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+#: At the end of a filter; a name may hold letters where a value has to stand.
+_UNQUOTED = re.compile(r"(?:=|LIKE)\s*(?P<word>[A-Za-z_][\w.-]*)\s*$", re.IGNORECASE)
 _PREFIXES = re.compile(r"(metric|param|parameter|tag|attribute|dataset)s?|attr|run")
 
 
@@ -98,6 +100,12 @@ def _hint(bare: str, where: str) -> tuple[str, str | None]:
         return "MLflow has no OR: ask for each part, or filter the frame with pandas.", None
     if "==" in bare:
         return "Write `=` instead of `==`.", where.replace("==", "=")
+    unquoted = _UNQUOTED.search(bare)
+    if unquoted is not None:
+        word = unquoted["word"]
+        return f"Put text in quotes: '{word}'.", re.sub(
+            rf"(?<![\w.'\"]){re.escape(word)}$", f"'{word}'", where.rstrip()
+        )
     name = re.match(r"\s*([A-Za-z_]\w*)\s*(?:=|!=|<|>|LIKE|ILIKE)", bare, re.IGNORECASE)
     if name is not None:
         return f"Say what {name[1]} is: metrics.{name[1]}, params.{name[1]} or tags.{name[1]}.", f"metrics.{name[1]}"

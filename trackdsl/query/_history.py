@@ -8,7 +8,7 @@ from trackdsl.errors import QueryError
 from trackdsl.query._found import FoundRun, Point
 from trackdsl.query._one import asked_for
 from trackdsl.query._paged import PagedReader
-from trackdsl.query._runs import no_metric
+from trackdsl.query._runs import check_metric, no_metric
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -38,6 +38,8 @@ def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> DataFra
     """
     if not metrics:
         raise QueryError('history takes the names of metrics: history(run, "loss").', argument="metric")
+    for metric in metrics:
+        check_metric(metric)
     with asked_for([run], tracking_uri) as (reader, (found,)):
         frames = {metric: _frame(_points(metric, found, reader)) for metric in dict.fromkeys(metrics)}
     if len(frames) == 1:

@@ -40,7 +40,7 @@ def order_in_mlflow(
     """
     if order_by is None:
         return ()
-    given: tuple[object, ...] = (order_by,) if isinstance(order_by, str) else tuple(order_by)
+    given: tuple[object, ...] = tuple(order_by) if isinstance(order_by, (list, tuple)) else (order_by,)
     texts = tuple(one for one in given if isinstance(one, str) and one.strip())
     if len(texts) < len(given):
         raise QueryError(f"order_by takes names such as 'accuracy DESC', not {order_by!r}.", argument="order_by")
@@ -102,7 +102,7 @@ def _unknown(text: str, key: str, known: Sequence[str], prefix: str, reader: Pag
     there = f"There are: {named}{' …' if len(known) > 20 else ''}." if known else "There is nothing of that kind."
     missing = f"order_by={text!r}: no run has {key!r}{nearest.text} {there}"
     return QueryError(
-        reader.absent(f"order_by={text!r}: {key!r}", missing),
+        reader.absent(f"order_by={text!r}: {key!r}", missing, nearest.text),
         argument="order_by",
         suggestion=None if nearest.name is None else f"{prefix}{nearest.name}",
     )
@@ -119,6 +119,9 @@ def _check_way(text: str) -> None:
     if name and way is not None and way != word.upper():
         right = f"{name.strip()} {way}"
         message = f"order_by={text!r}: {word!r} is no order; did you mean {right!r}? There are ASC and DESC."
+    elif text.split()[0].upper() in ("ASC", "DESC"):
+        right = f"{text.split(maxsplit=1)[-1]} {text.split()[0].upper()}"
+        message = f"order_by={text!r}: the order stands after the name, as in 'accuracy DESC'."
     elif text.strip().startswith("-"):
         right = f"{text.strip().lstrip('-').strip()} DESC"
         message = f"order_by={text!r}: a minus is no order; write {right!r}."

@@ -26,16 +26,17 @@ class PagedReader:
     def __init__(self, client: Any) -> None:
         self.client = client
 
-    def absent(self, what: str, otherwise: str) -> str:
+    def absent(self, what: str, otherwise: str, nearest: str = ".") -> str:
         """The message for what the store does not have: it may be among the events that wait for delivery to it.
 
         Args:
             what: the thing that was asked for.
             otherwise: the message where nothing waits.
+            nearest: the text of a `Suggestion`.
         """
         from trackdsl.delivery._journals import absent
 
-        return absent(what, self.client.tracking_uri, otherwise)
+        return absent(what, self.client.tracking_uri, otherwise, nearest)
 
     def experiments(self, *, deleted: bool = False) -> list[FoundExperiment]:
         """The store's experiments, deleted ones only when asked to."""

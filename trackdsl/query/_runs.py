@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -144,6 +144,7 @@ def best(
     """
     if mode not in ("max", "min"):
         raise QueryError(f"mode is 'max' or 'min', not {mode!r}.", argument="mode", suggestion="max")
+    check_metric(metric)
     with opened(tracking_uri) as reader:
         asked = Question.of(reader, experiment, where, None, conditions)
         metric = _known_metric(metric, reader, asked)
@@ -173,6 +174,16 @@ def _best_run(run: FoundRun, asked: Question, metric: str, value: float) -> Best
     )
 
 
+def check_metric(metric: object) -> None:
+    """Refuse what cannot be the name of a metric.
+
+    Raises:
+        QueryError: it is no text.
+    """
+    if not isinstance(metric, str):
+        raise QueryError(f"a metric is given by its name, such as 'loss', not by {metric!r}.", argument="metric")
+
+
 def _known_metric(metric: str, reader: PagedReader, asked: Question) -> str:
     from trackdsl.delivery._limits import fit_key
 
@@ -183,14 +194,15 @@ def _known_metric(metric: str, reader: PagedReader, asked: Question) -> str:
 
 
 def no_metric(metric: str, known: Sequence[str], reader: PagedReader) -> QueryError:
-    """What to say of a metric that is not there."""
+    """The error for a metric that is not there."""
     nearest = suggestion_for(metric, known)
     there = (
         f"There are: {', '.join(map(_shown.printable, known[:20]))}{' …' if len(known) > 20 else ''}."
         if known
         else "There are none."
     )
-    message = reader.absent(f"the metric {metric!r}", f"there is no metric {metric!r}{nearest.text} {there}")
+    missing = f"there is no metric {metric!r}{nearest.text} {there}"
+    message = reader.absent(f"the metric {metric!r}", missing, nearest.text)
     return QueryError(message, argument="metric", suggestion=nearest.name)
 
 
@@ -273,7 +285,7 @@ def _is_count(most: object) -> bool:
 def _experiments(asked: str | Sequence[str] | None, reader: PagedReader) -> list[FoundExperiment]:
     if asked is None:
         return reader.experiments()
-    names = [asked] if isinstance(asked, str) else list(asked)
+    names: list[Any] = [asked] if isinstance(asked, str) or not isinstance(asked, Iterable) else list(asked)
     return list(dict.fromkeys(_experiment(name, reader) for name in names))
 
 
@@ -297,5 +309,5 @@ def _experiment(name: str, reader: PagedReader) -> FoundExperiment:
     nearest = suggestion_for(name, names)
     there = f"There are: {', '.join(map(repr, names[:20]))}{' …' if len(names) > 20 else ''}."
     missing = f"there is no experiment {name!r}{nearest.text} {there}"
-    message = reader.absent(f"the experiment {name!r}", missing)
+    message = reader.absent(f"the experiment {name!r}", missing, nearest.text)
     raise ExperimentNotFound(message, argument="experiment", suggestion=nearest.name)

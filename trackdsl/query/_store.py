@@ -74,6 +74,8 @@ def _place(tracking_uri: str | None) -> str:
     """The tracking URI to ask, such that it leads to the same store from everywhere."""
     from trackdsl.delivery import _sqlite
 
+    if tracking_uri is not None and not isinstance(tracking_uri, str):
+        raise QueryError(f"tracking_uri takes text, not {tracking_uri!r}.", argument="tracking_uri")
     if tracking_uri and (wrong := mistake(tracking_uri)) is not None:
         raise QueryError(f"tracking_uri is {shown(tracking_uri)!r}: {wrong}", argument="tracking_uri")
     if overridden():
