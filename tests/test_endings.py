@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import Any
 
 import mlflow
@@ -223,14 +226,79 @@ def test_session_of_a_program_that_exits_at_once(
     assert {run.info.run_name: run.info.status for run in all_runs()} == {"session": status, "block": "KILLED"}
 
 
+#: The last statements of programs, and how their sessions end.
+_LAST = {
+    "exit(1)": "FAILED",
+    "quit()": "FINISHED",
+    "try: sys.exit(1)\nexcept SystemExit: pass": "FINISHED",
+    "try: sys.exit(1)\nfinally: print()": "FAILED",
+    "def caught():\n    try: sys.exit(1)\n    except SystemExit: return\ncaught(); sys.exit(0)": "FINISHED",
+    "import contextlib\nwith contextlib.suppress(SystemExit): exit('no')\nraise ValueError": "FAILED",
+}
+
+
+def test_sessions_of_programs_that_exit(start: StartProgram, sqlite_store: str) -> None:
+    """`exit` is as `sys.exit`; an exit that the program has caught ends nothing."""
+    names = {f"session-{number}": last for number, last in enumerate(_LAST)}
+    programs = [
+        start(
+            f"import sys\nfrom trackdsl import start_logging\n_ = start_logging({name!r})\n{last}",
+            TRACKDSL_MODE="offline",
+        )
+        for name, last in names.items()
+    ]
+    for program in programs:
+        program.finish()
+    deliver()
+    assert {names[run.info.run_name]: run.info.status for run in all_runs()} == _LAST
+
+
+def _raise_in(thread: bool) -> None:
+    def helper() -> None:
+        start_logging("open")
+
+    def fails() -> None:
+        helper()
+        raise ValueError("diverged")
+
+    if thread:
+        other = threading.Thread(target=fails)
+        other.start()
+        other.join()
+        return
+
+    async def task() -> None:
+        fails()
+
+    async def main() -> None:
+        await asyncio.gather(task(), return_exceptions=True)
+
+    asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("thread", [True, False])
+def test_session_of_a_thread_or_task_that_fails(thread: bool) -> None:
+    """What a thread or task of asyncio leaves open by an exception is FAILED, and at once."""
+    with capture_runs() as captured:
+        start_logging("program")
+        _raise_in(thread)
+        stop_logging()
+    assert (captured.one("open").status, captured.one("program").status) == ("FAILED", "FINISHED")
+
+
 def test_exit_is_put_back() -> None:
-    """Once no session is open, `sys.exit` and `os._exit` are what they were."""
-    before = (sys.exit, os._exit)
+    """Once no session is open, what was watched is what it was."""
+
+    def watched() -> list[Any]:
+        return [sys.exit, os._exit, threading.excepthook, type(builtins.exit).__call__]
+
+    before = watched()
     with capture_runs():
         start_logging("one")
-        assert (sys.exit, os._exit) != before
+        assert all(now is not then for now, then in zip(watched(), before, strict=True))
         stop_logging()
-    assert (sys.exit, os._exit) == before
+    assert watched() == before
 
 
 _STATEMENTS = [

@@ -8,6 +8,49 @@ import pytest
 
 from .conftest import StartProgram
 
+SESSIONS = """
+    import sys
+    from trackdsl import log_metric, stage, start_logging, stop_logging
+    from trackdsl.testing import capture_runs
+
+    if sys.argv[1] == "gevent":
+        from gevent import joinall, sleep, spawn
+    else:
+        from eventlet import sleep, spawn
+        joinall = lambda started: [each.wait() for each in started]
+
+    def work(number):
+        start_logging(f"session-{number}")
+        sleep(0)
+        with stage(f"stage-{number}"):
+            sleep(0)
+        log_metric("m", number)
+        stop_logging(status="KILLED" if number else "FINISHED")
+
+    with capture_runs() as captured:
+        joinall([spawn(work, number) for number in range(3)])
+    for run in sorted(captured.runs, key=lambda run: run.path):
+        print(run.path, run.status, {name: found[0].value for name, found in run.metrics.items()})
+"""
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_sessions_of_greenlets(start: StartProgram, library: str) -> None:
+    """Each greenlet has a session of its own: none ends that of another one, and each is found where it ends."""
+    pytest.importorskip(library)
+    code, out, err = start(SESSIONS, library).finish()
+    assert code == 0, err
+    assert "ends the run" not in err
+    assert out.splitlines() == [
+        line
+        for number in range(3)
+        for line in (
+            f"session-{number} {'KILLED' if number else 'FINISHED'} {{'m': {number}.0}}",
+            f"session-{number}/stage-{number} FINISHED {{}}",
+        )
+    ]
+
+
 GEVENT = """
     import sys
     if "patched" in sys.argv:

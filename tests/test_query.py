@@ -269,6 +269,9 @@ def test_what_cannot_be_asked(zoo: str) -> None:
     for ask in (lambda: trackdsl.best("churn", 3), lambda: trackdsl.history(known[0], 3)):  # type: ignore[arg-type]
         with pytest.raises(QueryError, match="by its name, such as 'loss', not by 3"):
             ask()
+    for name, missing in (("nosuch", "there is no run 'nosuch'"), ("run-1", "has no artifact 'x.json'")):
+        with pytest.raises(trackdsl.ArtifactError, match=missing):
+            trackdsl.load_artifact(name, "x.json")
     assert repr(trackdsl.compare(list(known[:2]))) == repr(trackdsl.compare(*known[:2]))
     assert "number" in str(wrong(accuracy="high"))
     assert "numbers" in str(wrong(model__gt="rf"))

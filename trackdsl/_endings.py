@@ -2,62 +2,103 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
+import dis
 import functools
 import os
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, NoReturn
 
 from trackdsl.errors import report, told
 
 
 class ExitWatch:
-    """`sys.exit` and `os._exit` while a session is open.
+    """What ends a program or a thread while a session is open: `sys.exit`, `exit`, `os._exit`, an exception.
 
-    At the end of a program Python tells nobody the exit code; and a process that ends by `os._exit`, as every forked
+    Python keeps the exit code to itself at the end of a program; and a process that ends by `os._exit`, as every forked
     child of `multiprocessing` does, runs nothing more.
 
     Args:
         at_once: called where the process is about to end without `atexit`, with what ends it, None if it ends well.
-
-    Attributes:
-        error: with what the program was last to be ended, or None.
+        thread_failed: called with the exception that ends a thread.
     """
 
-    def __init__(self, at_once: Callable[[BaseException | None], None]) -> None:
-        self.error: SystemExit | None = None
+    def __init__(
+        self, at_once: Callable[[BaseException | None], None], thread_failed: Callable[[BaseException], None]
+    ) -> None:
         self._at_once = at_once
-        self._original: Any = None
-        self._taken: Any = None
+        self._thread_failed = thread_failed
+        self._error: SystemExit | None = None
+        self._outermost: FrameType | None = None
+        #: What was replaced: where, its name, what was there, and what is there now.
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
+
+    @property
+    def error(self) -> SystemExit | None:
+        """What has ended the program; None where it was caught, and the program has come to its own end."""
+        return None if self._outermost is not None and _has_returned(self._outermost) else self._error
 
     def take(self) -> None:
         """Take their places, once."""
-        if self._original is not None:
+        if self._replaced:
             return
-        self.error, self._original = None, (sys.exit, os._exit)
-        self._taken = self._exit_of(sys.exit), self._exit_at_once_of(os._exit)
-        sys.exit, os._exit = self._taken
+        self._error = self._outermost = None
+        self._replace(sys, "exit", self._exit_of(sys.exit))
+        self._replace(os, "_exit", self._exit_at_once_of(os._exit))
+        self._replace(threading, "excepthook", self._excepthook_of(threading.excepthook))
+        quitter = type(getattr(builtins, "exit", None))
+        if quitter.__module__ == "_sitebuiltins":  # A prompt may have another one.
+            self._replace(quitter, "__call__", self._quit_of(quitter.__call__))
 
     def put_back(self) -> None:
         """Leave them as they were, unless somebody else has taken one since."""
-        if self._original is None:
-            return
-        if sys.exit is self._taken[0]:
-            sys.exit = self._original[0]
-        if os._exit is self._taken[1]:
-            os._exit = self._original[1]
-        self._original = self._taken = None
+        for place, name, original, ours in self._replaced:
+            if getattr(place, name) is ours:
+                setattr(place, name, original)
+        self._replaced.clear()
+
+    def _replace(self, place: Any, name: str, ours: Any) -> None:
+        self._replaced.append((place, name, getattr(place, name), ours))
+        setattr(place, name, ours)
 
     def _exit_of(self, original: Callable[..., NoReturn]) -> Any:
         @functools.wraps(original)
         def exit(status: Any = None, /) -> NoReturn:  # noqa: A001 - its name
-            if threading.current_thread() is threading.main_thread():
-                self.error = SystemExit(status)
+            self._note(status)
             original(status)
 
         return exit
+
+    def _quit_of(self, original: Callable[..., NoReturn]) -> Any:
+        @functools.wraps(original)
+        def __call__(quitter: Any, code: Any = None) -> NoReturn:  # noqa: N807 - it stands in for that
+            self._note(code)
+            original(quitter, code)
+
+        return __call__
+
+    def _note(self, status: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._error, self._outermost = SystemExit(status), sys._getframe()
+            while self._outermost.f_back is not None:
+                self._outermost = self._outermost.f_back
+
+    def _excepthook_of(self, original: Callable[..., object]) -> Any:
+        @functools.wraps(original)
+        def excepthook(args: Any, /) -> None:
+            try:
+                if args.exc_value is not None:
+                    self._thread_failed(args.exc_value)
+            except Exception as error:
+                report("exit", f"trackdsl cannot end what a thread has left open: {told(error)}")
+            finally:
+                original(args)
+
+        return excepthook
 
     def _exit_at_once_of(self, original: Callable[..., NoReturn]) -> Any:
         @functools.wraps(original)
@@ -70,6 +111,11 @@ class ExitWatch:
                 original(status)
 
         return _exit
+
+
+def _has_returned(frame: FrameType) -> bool:
+    """Whether a frame that runs no more has come to its own end, and was not left by an exception."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN_")
 
 
 #: The process whose end is watched, as a child of `multiprocessing`.

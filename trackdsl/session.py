@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -111,7 +112,13 @@ def _end_at_once(error: BaseException | None) -> None:
         session.end(error)
 
 
-_exit = ExitWatch(_end_at_once)
+def _thread_failed(error: BaseException) -> None:
+    """End the sessions that this thread has begun and left open by an exception."""
+    for session in [each for each in reversed(_open) if each.is_of_here()]:
+        session.end(error)
+
+
+_exit = ExitWatch(_end_at_once, _thread_failed)
 _mended = Mended()
 #: The sessions of this process that are open, the latest last.
 _open: list[_Session] = []
@@ -229,6 +236,9 @@ def _begin(options: Options, name: str) -> Run:
     _exit.take()
     _mended.watch()
     watch_child(_at_exit, _task_failed)
+    task = _task()
+    if task is not None:
+        task.add_done_callback(functools.partial(_end_with_task, session))
     _open.append(session)
     return session.scope.run
 
@@ -324,13 +334,34 @@ def _end_previous(previous: _Session, name: str) -> None:
 
 
 def _place() -> tuple[int, int]:
-    """The thread, and the task of asyncio where there is one."""
+    """The thread, and the task of asyncio or the greenlet where it is one of these."""
+    task = _task() or _greenlet()
+    return threading.get_ident(), 0 if task is None else id(task)
+
+
+def _task() -> Any:
+    """The task of asyncio that runs here; None where there is none, or where it is a prompt's."""
     asyncio = sys.modules.get("asyncio")
-    task = None
     if asyncio is not None:
         with contextlib.suppress(RuntimeError):
             task = asyncio.current_task()
-    return threading.get_ident(), 0 if task is None or _runs_cells(task) else id(task)
+            return None if task is None or _runs_cells(task) else task
+    return None
+
+
+def _greenlet() -> Any:
+    """The greenlet that runs here; None where it is that which every thread begins with."""
+    greenlets = sys.modules.get("greenlet")
+    current = None if greenlets is None else greenlets.getcurrent()
+    return None if current is None or current.parent is None else current
+
+
+def _end_with_task(session: _Session, task: Any) -> None:
+    """End a session that the task which began it has left open by an exception."""
+    if session in _open:
+        error = sys.modules["asyncio"].CancelledError() if task.cancelled() else task.exception()
+        if error is not None:
+            session.end(error)
 
 
 def _caller() -> tuple[int, CodeType]:
