@@ -100,6 +100,7 @@ def test_what_launchers_say(name: str) -> None:
         {},
         torchrun(0, 1),
         {"RANK": "gold", "WORLD_SIZE": "2"},
+        {"RANK": "3", "WORLD_SIZE": "4"},
         {"RANK": "5", "WORLD_SIZE": "2", "MASTER_PORT": "1"},
         {"LOCAL_RANK": "1", "WORLD_SIZE": "2"},
         slurm(0, 1),

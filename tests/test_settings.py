@@ -439,3 +439,19 @@ def test_the_doctor_for_people(sqlite_store: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     for part in ("tracking_uri", "sqlite:///mlflow.db", "default", "✔", "waiting", "All is well."):
         assert part in done.stdout
+
+
+@pytest.mark.parametrize("variable", ["STRICT", "RANKS", "SHOW_URL", "DELIVERY", "SYSTEM_METRICS", "MODE"])
+def test_a_bad_variable_is_refused_by_the_first_run(
+    monkeypatch: pytest.MonkeyPatch, sqlite_store: str, variable: str
+) -> None:
+    """Every variable is looked at when the first run begins, also one that counts only later, or elsewhere."""
+    monkeypatch.setenv(f"TRACKDSL_{variable}", "purple")
+    with pytest.raises(SettingsError, match=f"TRACKDSL_{variable} is 'purple'"), stage("s"):
+        pass
+
+
+def test_choices_may_be_written_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`OFFLINE` is `offline`, in the environment and elsewhere."""
+    monkeypatch.setenv("TRACKDSL_MODE", "OFFLINE")
+    assert trackdsl.settings.mode() == "offline"

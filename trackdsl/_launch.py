@@ -78,12 +78,15 @@ _SLURM = _Launcher(
     node=("SLURM_NODEID",), ids=(("SLURM_JOB_ID", "SLURM_JOBID"), ("SLURM_STEP_ID", "SLURM_STEPID")),
     attempt="SLURM_RESTART_COUNT",
 )  # fmt: skip
+_TORCH = _Launcher(
+    "torch", "RANK", ("WORLD_SIZE",), "LOCAL_RANK", "LOCAL_WORLD_SIZE", ("GROUP_RANK", "NODE_RANK"),
+    ids=(("TORCHELASTIC_RUN_ID",),), hints=_MASTER, attempt="TORCHELASTIC_RESTART_COUNT",
+)  # fmt: skip
+#: `RANK` and `WORLD_SIZE` are those of a launch where one of these stands beside them.
+_BESIDE_RANK = (*_MASTER, "TORCHELASTIC_RUN_ID", "LOCAL_RANK")
 #: The innermost first, as jobs of SLURM start the others.
 _LAUNCHERS = (
-    _Launcher(
-        "torch", "RANK", ("WORLD_SIZE",), "LOCAL_RANK", "LOCAL_WORLD_SIZE", ("GROUP_RANK", "NODE_RANK"),
-        ids=(("TORCHELASTIC_RUN_ID",),), hints=_MASTER, attempt="TORCHELASTIC_RESTART_COUNT",
-    ),
+    _TORCH,
     _Launcher(
         "horovod", "HOROVOD_RANK", ("HOROVOD_SIZE",), "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE",
         ("HOROVOD_CROSS_RANK",), hints=("HOROVOD_GLOO_RENDEZVOUS_ADDR", "HOROVOD_GLOO_RENDEZVOUS_PORT"),
@@ -140,6 +143,8 @@ def read(environ: Mapping[str, str]) -> Launch | None:
             continue
         if launcher is _SLURM and not _is_task(environ):
             continue
+        if launcher is _TORCH and not any(map(environ.get, _BESIDE_RANK)):
+            continue  # Two variables that others have left, or mean something else by.
         if launcher.rank == launcher.local_rank:  # Lightning's.
             rank = _rank_of_local(environ, rank)
         if rank is None or rank >= size or size < 2 or _is_interactive():

@@ -309,7 +309,7 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     """The target of a tracking URI, or of the settings where none is given.
 
     Raises:
-        SettingsError: the URI is none that MLflow could use.
+        SettingsError: the URI is none that MLflow could use, or another setting has a value that it cannot have.
     """
     if _override is not None:
         return _override
@@ -319,6 +319,7 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     key = (uri or settings.tracking_uri(), cwd)
     target = _targets.get(key)
     if target is None:
+        settings.check_all()  # Also those that count only later: the program has just begun.
         place = absolute(key[0], cwd)
         same = (t for t in _targets.values() if t.uri == place and t.cwd == cwd)
         target = _targets[key] = next(same, None) or Target(place, cwd)

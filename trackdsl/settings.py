@@ -119,6 +119,16 @@ def look_up(name: str) -> Found:
     return Found(setting.default, "default")
 
 
+def check_all() -> None:
+    """Look every setting up.
+
+    Raises:
+        SettingsError: one has a value that it cannot have.
+    """
+    for name in SETTINGS:
+        look_up(name)
+
+
 def unknown_variables() -> dict[str, str]:
     """The variables of the environment that look like trackdsl's and are none, each with what to say of it."""
     known = [name for setting in SETTINGS.values() for name in setting.variables if name.startswith("TRACKDSL_")]

@@ -51,7 +51,7 @@ class Row:
 def _is_true(setting: str, value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    return _one_of(setting, str(value).strip().lower(), (*_TRUE, *_FALSE)) in _TRUE
+    return _one_of(setting, str(value), (*_TRUE, *_FALSE)) in _TRUE
 
 
 def _text(setting: str, value: Any) -> str:
@@ -107,9 +107,10 @@ def _default_interval() -> float:
 
 
 def _one_of(setting: str, value: Any, known: tuple[str, ...]) -> str:
-    if value in known:
-        return str(value)
-    hint = suggestion_for(str(value), known)
+    plain = value.strip().lower() if isinstance(value, str) else value
+    if plain in known:
+        return str(plain)
+    hint = suggestion_for(str(plain), known)
     raise SettingsError(
         f"{setting} is {value!r}{hint.text} It must be one of: {', '.join(k for k in known if k)}.",
         setting=setting,
