@@ -348,6 +348,35 @@ def test_session_in_cells(start: StartProgram, sqlite_store: str, statements: li
     assert run.info.status == status
 
 
+def test_sessions_at_the_prompt_of_python_3_13(start: StartProgram, sqlite_store: str) -> None:
+    """Inputs that are files by number, as in Python 3.13: what was typed after an error has mended it."""
+    cases = {
+        "mended": (["undefined_name", "x = 1"], "FINISHED"),
+        "syntax": (["x = = 1", "x = 1"], "FINISHED"),
+        "last": (["x = 1", "undefined_name"], "FAILED"),
+        "exit": (["undefined_name", "exit()"], "FAILED"),
+        "mended-exit": (["undefined_name", "x = 1", "exit()"], "FINISHED"),
+    }
+    for name, (inputs, _) in cases.items():
+        start(
+            f"""
+            import linecache, sys
+            for number, source in enumerate(["from trackdsl import *", "_ = start_logging({name!r})", *{inputs!r}]):
+                file = f"<python-input-{{number}}>"
+                linecache.cache[file] = (len(source), None, [source], file)
+                try:
+                    exec(compile(source, file, "single"))
+                except Exception as error:
+                    sys.last_value = error
+            """,
+            TRACKDSL_MODE="offline",
+        ).finish()
+    deliver()
+    assert {run.info.run_name: run.info.status for run in all_runs()} == {
+        name: status for name, (_, status) in cases.items()
+    }
+
+
 def test_prompt_stays(sqlite_store: str) -> None:
     """The prompt that a session watches is the one that it was, and plain again afterwards."""
     source = textwrap.dedent(

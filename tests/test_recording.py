@@ -359,7 +359,7 @@ def test_metrics_that_are_no_numbers_are_left_out_visibly(caplog: pytest.LogCapt
         run.log_metric("word", 1, step="three")  # type: ignore[arg-type]
         run.log_metric("after", 1)
     found = captured.one("s")
-    assert set(found.metrics) == {"fine", "decimal", "stepped", "after"}
+    assert set(found.metrics) == {"fine", "decimal", "stepped", "word", "after"}
     omitted = {name.removeprefix("trackdsl.omitted.") for name in found.tags}
     assert omitted >= {"text", "complex", "huge", "step"}
     assert caplog.records

@@ -7,6 +7,7 @@ import contextlib
 import dis
 import functools
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -166,7 +167,8 @@ def _telling(original: Callable[..., None], task_failed: Callable[[BaseException
 class Mended:
     """The last exception that has ended a statement or a cell, if others have run since: then it ends nothing.
 
-    IPython tells of each cell. The plain REPL shows a prompt before each statement, by `str(sys.ps1)`.
+    IPython tells of each cell. A plain prompt is shown before each statement, by `str(sys.ps1)`. That of Python 3.13 is
+    drawn many times; there every input is a file by number, such as `<python-input-3>`.
     """
 
     def __init__(self) -> None:
@@ -184,8 +186,7 @@ class Mended:
                 shell.events.register("post_run_cell", self._after_cell)
             return
         prompt = getattr(sys, "ps1", None)
-        # The newer REPL of Python asks for its prompt as often as it draws it.
-        if type(prompt) is str and "_pyrepl" not in sys.modules:
+        if type(prompt) is str and not _numbers_of_inputs():
             self._shown = last_uncaught()
             sys.ps1 = _Prompt(prompt)
             sys.ps1.shown = self._before_statement
@@ -200,8 +201,16 @@ class Mended:
             sys.ps1 = str.__str__(prompt)
         self._shell = self._error = self._shown = None
 
-    def holds(self, error: BaseException) -> bool:
-        """Whether something has run since an exception."""
+    def holds(self, error: BaseException, *, exits: bool) -> bool:
+        """Whether something has run since an exception.
+
+        Args:
+            error: the exception.
+            exits: a statement has ended the program; that one does not count.
+        """
+        inputs, ended = _numbers_of_inputs(), _number_of_input(error)
+        if inputs and ended is not None:
+            return max(inputs) - exits > ended
         return error is self._error
 
     def _after_cell(self, result: Any) -> None:
@@ -226,6 +235,25 @@ class _Prompt(str):
     def __str__(self) -> str:
         self.shown()
         return super().__str__()
+
+
+_INPUT = re.compile(r"<python-input-(\d+)>")
+
+
+def _numbers_of_inputs() -> list[int]:
+    """The numbers of what was typed at the prompt of Python 3.13 or later."""
+    cached = list(getattr(sys.modules.get("linecache"), "cache", ()))
+    return [int(found[1]) for name in cached if isinstance(name, str) and (found := _INPUT.fullmatch(name))]
+
+
+def _number_of_input(error: BaseException) -> int | None:
+    """The number of the input that an exception has ended."""
+    files = [str(getattr(error, "filename", ""))]  # Of a `SyntaxError`.
+    trace = error.__traceback__
+    while trace is not None:
+        files.append(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    return next((int(found[1]) for file in files if (found := _INPUT.fullmatch(file))), None)
 
 
 def last_uncaught() -> BaseException | None:

@@ -78,7 +78,7 @@ class _Session:
         if threading.main_thread().is_alive():
             return None
         error = last_uncaught()
-        if error is None or id(error) == self._last or _mended.holds(error):
+        if error is None or id(error) == self._last or _mended.holds(error, exits=_exit.error is not None):
             return _exit.error
         return error
 
