@@ -106,7 +106,10 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
     ),  # type: ignore[call-arg]
     "a marker without name": (lambda: trackdsl.Artifact(), "Call it as Artifact(path)."),  # type: ignore[call-arg]
     "a model without name": (lambda: _in_stage(lambda: trackdsl.log_model(1)), "the name is missing"),
-    "a model's name of a number": (lambda: _in_stage(lambda: trackdsl.log_model(1, 2)), "the name is text, and not a int"),  # type: ignore[arg-type]
+    "a model's name of a number": (
+        lambda: _in_stage(lambda: trackdsl.log_model(1, 2)),
+        "the name is text, and not a int",
+    ),  # type: ignore[arg-type]
     "a metric without name": (lambda: _in_stage(lambda: trackdsl.log_metric()), "log_metric('loss', 0.25)"),  # type: ignore[call-overload]
     "a total of text": (lambda: list(trackdsl.steps([1], total="x")), "such as total=100"),  # type: ignore[call-overload]
     "a stream of a number": (lambda: trackdsl.log_stream(3), "Write log_stream(range(3))."),  # type: ignore[call-overload]

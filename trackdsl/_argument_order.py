@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from trackdsl.errors import OptionError
@@ -77,7 +77,8 @@ def model_in_order(model: Any, name: Any, options: dict[str, Any]) -> tuple[Any,
         model, name = name, model
     if not isinstance(name, str) or not name:
         given = "is missing" if not name else f"is text, and not a {type(model).__name__}"
-        raise OptionError(f"log_model(model, name): the name {given}, as in log_model(model, 'classifier').", option="name")
+        message = f"log_model(model, name): the name {given}, as in log_model(model, 'classifier')."
+        raise OptionError(message, option="name")
     return model, name
 
 

@@ -25,7 +25,7 @@ from trackdsl._run import NULL_RUN, Run
 from trackdsl._shapes_like_importlib_bootstrap import call_behind, call_of, wrap
 from trackdsl._suggest import suggestion_for
 from trackdsl._user_code import place_of_call
-from trackdsl._word import Word, full_signature, option_names
+from trackdsl._word import Word, option_names
 from trackdsl.errors import OptionError, note
 from trackdsl.handlers._annotations import decorating_frame
 
@@ -286,7 +286,6 @@ _NO_BLOCK = (
 )
 if not TYPE_CHECKING:
     track_returns = Word(track_returns, _NO_BLOCK)
-
 
 
 def _check_choices(options: Mapping[str, Any]) -> None:
