@@ -9,7 +9,6 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from trackdsl import _artifacts, _context, _datasets, _images, _tables
