@@ -106,6 +106,19 @@ class Wrapper:
         raise AssertionError("repr")
 
 
+class Scaled:
+    """What can be called, made with what it holds."""
+
+    __slots__ = ("_factor", "function", "token", "whole")
+
+    def __init__(self, factor: float, function: Any = np.exp) -> None:
+        self._factor, self.function, self.token, self.whole = factor, function, "hunter22", {"data": [1]}
+
+    def __call__(self) -> None: ...
+
+    def fit(self) -> None: ...
+
+
 #: Values, and what they read as; `~` stands for the name of this module.
 CALLABLES: list[tuple[Any, str]] = [
     (sgd, "~.sgd"), (cached, "~.cached"), (decorated, "~.decorated"), (tracked, "~.tracked"), (Net, "~.Net"),
@@ -133,6 +146,9 @@ CALLABLES: list[tuple[Any, str]] = [
     # Methods and objects
     (Net().fit, "~.Net.fit"), (Deep().fit, "~.Deep.fit"), (Net.build, "~.Net.build"), (Deep.build, "~.Deep.build"),
     (Net.load, "~.Net.load"), (Net(), "~.Net"), (Wrapper(sgd), "~.Wrapper(~.sgd)"),
+    (Scaled(2), '~.Scaled [_factor=2, function=numpy.exp, token="***"]'),
+    (Scaled(3, sgd).fit, '~.Scaled.fit [_factor=3, function=~.sgd, token="***"]'),
+    (functools.partial(Scaled(3), [1]), 'partial(~.Scaled [_factor=3, function=numpy.exp, token="***"], [1])'),
     (Adam(0.2).step, '~.Adam.step [self=Adam {"lr": 0.2, "password": "***"}]'),
     (scaled(2), '~.scaled.<locals>.inner [m=2, api_key="***", k=2]'),
     # Scorers and distributions
@@ -202,3 +218,9 @@ def test_callables_that_differ_read_differently(values: list[Any]) -> None:
     texts = [recorded(value).params["x"] for value in values]
     assert len(set(texts)) == len(values)
     assert all(len(text) < 3000 for text in texts)
+
+
+def test_keys_that_can_be_called() -> None:
+    """They are named as values are; where a key lies in memory is no part of the name of a parameter."""
+    params = recorded({np.mean: 1, sgd: 2, Net: 3, object(): 4}).params
+    assert params == {"x.numpy.mean": 1, f"x.{__name__}.sgd": 2, f"x.{__name__}.Net": 3, "x.object": 4}

@@ -48,13 +48,15 @@ pd = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 
 from sklearn.base import BaseEstimator, ClassifierMixin  # noqa: E402
+from sklearn.compose import ColumnTransformer  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
-from sklearn.feature_extraction.text import CountVectorizer  # noqa: E402
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer  # noqa: E402
+from sklearn.gaussian_process.kernels import RBF, WhiteKernel  # noqa: E402
 from sklearn.impute import SimpleImputer  # noqa: E402
 from sklearn.linear_model import LinearRegression, LogisticRegression  # noqa: E402
-from sklearn.model_selection import GridSearchCV  # noqa: E402
+from sklearn.model_selection import GridSearchCV, KFold  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.preprocessing import FunctionTransformer, StandardScaler  # noqa: E402
 
 
 def a_frame(rows: int = 40) -> Any:
@@ -739,13 +741,37 @@ def test_models_as_parameters() -> None:
         "Pipeline(steps=[StandardScaler, LinearRegression])"
     )
     assert summary(GridSearchCV(LogisticRegression(C=2.0), {"C": [1]}, cv=3)) == (
-        "GridSearchCV(estimator=LogisticRegression, cv=3)"
+        'GridSearchCV(estimator=LogisticRegression(C=2.0), param_grid={"C": [1]}, cv=3)'
     )
     assert summary(torch.nn.Linear(3, 1)) == "Linear: 4 parameters, float32, cpu"
     for case in CASES[3:7]:
         text = summary(case()[0])
         assert "\n" not in text
         assert len(text) < 100
+
+
+def test_what_configures_training_reads_by_its_arguments() -> None:
+    """Transformers of functions and columns, ways to split data, kernels, boosters, losses and optimizers."""
+    torch, xgboost, lightgbm = map(pytest.importorskip, ("torch", "xgboost", "lightgbm"))
+    weight = torch.nn.Parameter(torch.ones(1))
+    sgd = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
+    for value, text in [
+        (make_pipeline(StandardScaler(), LinearRegression(positive=True)),
+         "Pipeline(steps=[StandardScaler, LinearRegression(positive=True)])"),
+        (FunctionTransformer(np.log1p), "FunctionTransformer(func=numpy.log1p)"),
+        (ColumnTransformer([("a", StandardScaler(), ["x"]), ("b", "drop", [0])]),
+         "ColumnTransformer(transformers=[StandardScaler [\"x\"], 'drop' [0]])"),
+        (TfidfVectorizer(ngram_range=(1, 2)), "TfidfVectorizer(ngram_range=[1, 2])"),
+        (KFold(3, shuffle=True), "KFold(n_splits=3, shuffle=True)"),
+        (RBF(2.0) + WhiteKernel(), "Sum(k1=RBF(length_scale=2.0), k2=WhiteKernel)"),
+        (xgboost.XGBRegressor(max_depth=3, unknown=1), "XGBRegressor(max_depth=3, unknown=1)"),
+        (lightgbm.LGBMRegressor(path_smooth=2), "LGBMRegressor(path_smooth=2)"),
+        (torch.nn.CrossEntropyLoss(label_smoothing=0.1), "CrossEntropyLoss(label_smoothing=0.1): 0 parameters"),
+        (torch.optim.Adam([weight]), "torch.optim.adam.Adam()"),
+        (sgd, "torch.optim.sgd.SGD(lr=0.5, momentum=0.9)"),
+    ]:  # fmt: skip
+        assert summary(value) == text
+    assert "step_size=3" in summary(torch.optim.lr_scheduler.StepLR(sgd, 3))
 
 
 class WithKey(BaseEstimator):  # type: ignore[misc]

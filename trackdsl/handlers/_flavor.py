@@ -6,13 +6,15 @@ import dis
 import hashlib
 import importlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from trackdsl._secrets import is_secret, mask_text
-from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers._line import digest_of, line_of
+from trackdsl.handlers._registry import Scalar, handler_for
 from trackdsl.handlers.pickled import Pickled
 
 #: What MLflow adds to a model's folder, see mlflow/models/model.py and mlflow/utils/environment.py.
@@ -22,8 +24,9 @@ ADDED_BY_MLFLOW = frozenset(
 )  # fmt: skip
 _PLAIN = (bool, int, float, str, type(None))
 _MAX_SUMMARY = 500
+_MAX_ARGUMENT = 200
 _REQUIRED = object()
-_defaults: dict[type, dict[str, Any]] = {}
+_defaults: dict[type, tuple[dict[str, Any], bool]] = {}
 
 
 @dataclass(frozen=True)
@@ -201,42 +204,78 @@ def sha256_of_files(folder: Path) -> str:
 
 
 def constructor_summary(value: Any) -> Scalar:
-    """An estimator in one line: its class, with the plain parameters that are not as they would be by default."""
+    """An object in one line: its class, with the arguments of its constructor that are not as they would be by default.
+
+    An object that is such a parameter is told in the same way.
+    """
     kind = type(value)
     try:
-        shown = [f"{name}={text}" for name in defaults_of(kind) if (text := _shown(value, name)) is not None]
+        shown = [f"{name}={text}" for name, text in _arguments(value) if text is not None]
     except Exception:  # An estimator of the user's, whose attributes may do anything.
         shown = []
-    return mask_text(f"{kind.__name__}({', '.join(shown)})")[:_MAX_SUMMARY]
+    text = mask_text(f"{kind.__name__}({', '.join(shown)})")
+    return text if len(text) <= _MAX_SUMMARY else f"{text[:_MAX_SUMMARY]}…, digest {digest_of(text)}"
 
 
-def defaults_of(kind: type) -> dict[str, Any]:
-    """The parameters of a class's constructor by name, with their defaults."""
+def _arguments(value: Any) -> Iterator[tuple[str, str | None]]:
+    known, others = _defaults_of(type(value))
+    for name, default in known.items():
+        yield name, _shown(name, getattr(value, name, default), default)
+    if others and hasattr(value, "get_params"):  # XGBoost and LightGBM take whatever their libraries have.
+        for name, found in value.get_params(deep=False).items():
+            if name not in known:
+                yield name, _shown(name, found, None)
+
+
+def _defaults_of(kind: type) -> tuple[dict[str, Any], bool]:
+    """The parameters of a class's constructor by name, with their defaults, and whether it takes others too."""
     known = _defaults.get(kind)
     if known is None:
         if len(_defaults) >= 1000:  # Of a program that makes classes all the time, none must be kept for ever.
             _defaults.clear()
-        found = inspect.signature(kind).parameters.values()
-        known = _defaults[kind] = {
-            p.name: _REQUIRED if p.default is p.empty else p.default
-            for p in found
-            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        }
+        known = _defaults[kind] = _signature(kind)
     return known
 
 
-def _shown(value: Any, name: str) -> str | None:
-    found = getattr(value, name, None)
-    default = defaults_of(type(value))[name]
-    if is_secret(name, found):
+def _signature(kind: type) -> tuple[dict[str, Any], bool]:
+    found: dict[str, Any] = {}
+    others = True
+    for base in kind.__mro__[:-1]:
+        if base is not kind and "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base).parameters.values())
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                found.setdefault(
+                    parameter.name, _REQUIRED if parameter.default is parameter.empty else parameter.default
+                )
+        others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        if not others:  # Those of its base classes are not its own.
+            break
+    return found, others
+
+
+def _shown(name: str, found: Any, default: Any) -> str | None:
+    """The text of an argument; None where it is as by default, is a secret, or nothing is known of it."""
+    if found is default or is_secret(name, found):
         return None
     if type(found) in _PLAIN:
         return None if type(default) in _PLAIN and _same(found, default) else repr(found)[:100]
-    if hasattr(found, "get_params"):
-        return type(found).__name__
+    handler = handler_for(type(found))
+    if hasattr(found, "get_params") and not isinstance(found, type):
+        return str(handler.summary(found)).removesuffix("()")
     if type(found) is list and found and all(type(item) is tuple and len(item) >= 2 for item in found[:20]):
-        return "[" + ", ".join(type(item[1]).__name__ for item in found[:20]) + "]"
-    return None
+        return f"[{', '.join(map(_step, found[:20]))}]"
+    if handler is handler_for(object):
+        return type(found).__name__
+    text = line_of(found, _MAX_ARGUMENT)[0]
+    return None if type(found) is type(default) and text == line_of(default, _MAX_ARGUMENT)[0] else text
+
+
+def _step(item: tuple[Any, ...]) -> str:
+    """A step of a pipeline, or a part of what transforms columns, with the names of those."""
+    text = _shown("", item[1], None) or str(item[1])
+    return f"{text} {line_of(item[2], _MAX_ARGUMENT)[0]}" if len(item) > 2 else text
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -42,6 +42,7 @@ _MAX_TEXT_END = 256
 #: The bytes of a number, about.
 _NUMBER = 9
 _MAX_DEPTH = 20
+_ADDRESS = " at 0x"
 _SCALARS = frozenset([bool, int, float, str, type(None)])
 _LISTS = frozenset([list, tuple])
 #: What the encoder writes at once, quicker than anything can look at it.
@@ -110,8 +111,14 @@ def long_list(value: Any) -> str:
 
 def name_of_key(key: Any) -> str:
     """A key of the user's as text, whatever it is; its class name where it has none."""
+    if type(key) in _SCALARS:
+        return str(key)
     try:
-        return str(summary_of_member(key)) if isinstance(key, enum.Enum) else str(key)
+        if isinstance(key, enum.Enum):
+            return str(summary_of_member(key))
+        handler = handler_for(type(key))
+        text = str(handler.summary(key) if handler.named else key)
+        return class_name(key) if _ADDRESS in text else text  # Where it lies in memory is no name.
     except Exception:
         return class_name(key)
 

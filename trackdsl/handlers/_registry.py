@@ -239,6 +239,13 @@ _by_name: dict[str, str | Handler] = {
     "PIL.Image.Image": f"{_HERE}.pillow:handler",
     # Models.
     "sklearn.base.BaseEstimator": f"{_HERE}.sklearn:handler",
+    **dict.fromkeys(
+        ("sklearn.model_selection._split.BaseCrossValidator", "sklearn.model_selection._split.BaseShuffleSplit",
+         "sklearn.gaussian_process.kernels.Kernel", "torch.optim.lr_scheduler.LRScheduler",
+         "torch.optim.lr_scheduler._LRScheduler"),
+        f"{_HERE}.sklearn:configured",
+    ),
+    "torch.optim.optimizer.Optimizer": f"{_HERE}.torch:optimizer",
     **dict.fromkeys(("xgboost.core.Booster", "xgboost.sklearn.XGBModel"), f"{_HERE}.xgboost:handler"),
     "lightgbm.basic.Booster": f"{_HERE}.lightgbm:booster",
     "lightgbm.sklearn.LGBMModel": f"{_HERE}.lightgbm:estimator",

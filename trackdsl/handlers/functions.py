@@ -18,7 +18,7 @@ from typing import Any
 
 from trackdsl._secrets import is_secret, mask_items, mask_text, remember
 from trackdsl.handlers._line import digest_of, line_of
-from trackdsl.handlers._registry import Scalar, class_name, handler_for
+from trackdsl.handlers._registry import Scalar, class_name, handler_for, is_mock
 from trackdsl.handlers.json import is_plain
 from trackdsl.handlers.pickled import Pickled
 
@@ -30,6 +30,8 @@ _MAX_GIVEN = 50
 #: So many functions may be in one another's arguments.
 _MAX_DEPTH = 5
 _MAX_SOURCE = 120
+_MAX_ATTRIBUTES = 10
+_PLAIN = frozenset([bool, int, float, str, type(None)])
 #: How many functions are just being named, one in another's arguments: they may hold each other.
 _within = threading.local()
 #: Where what has no module is known from, in this order.
@@ -202,8 +204,43 @@ def _builtin(value: Any) -> str:
 def _state(owner: Any) -> str:
     """What is told of the object that a method is bound to, beside its class."""
     if handler_for(type(owner)) is handler_for(object):
-        return ""
+        return attributes_of(owner)
     return f" [self={line_of(owner, _MAX_PART)[0]}]"
+
+
+def attributes_of(value: Any) -> str:
+    """What an object of an unknown type was made with, as far as that is numbers, text, arrays, functions and the like.
+
+    Nothing where it has so many attributes that it rather is a small program.
+    """
+    kind = type(value)
+    if is_mock(kind):
+        return ""
+    try:
+        held = dict(object.__getattribute__(value, "__dict__"))
+    except AttributeError:
+        held = {}
+    for base in kind.__mro__:
+        for name in _slots_of(base):
+            if isinstance(vars(base).get(name), types.MemberDescriptorType) and hasattr(value, name):
+                held.setdefault(name, getattr(value, name))
+    plain = {name: item for name, item in held.items() if not name.startswith("__") and _is_plain(item)}
+    return f" [{_joined(_given((), plain))}]" if 0 < len(plain) <= _MAX_ATTRIBUTES else ""
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _is_plain(value: Any) -> bool:
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind in (list, tuple):
+        return len(value) <= _MAX_ATTRIBUTES and all(type(item) in _PLAIN for item in value)
+    handler = handler_for(kind)
+    return handler.named or handler.is_text or kind.__name__ == "ndarray"
 
 
 def _own_name(value: Any) -> str | None:

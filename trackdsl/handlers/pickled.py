@@ -83,13 +83,15 @@ class _Anything(Pickled):
 
 
 def _named(value: Any) -> str:
-    """The class of what can be called, with the function that it wraps as `functools.update_wrapper` notes that."""
+    """The class of what can be called, with what it holds and the function that it wraps, see `update_wrapper`."""
+    from trackdsl.handlers.functions import attributes_of  # It is made of what is defined here.
+
     try:
         inner = object.__getattribute__(value, "__dict__").get("__wrapped__")
     except AttributeError:
         inner = None
     if not callable(inner) or type(inner) is type(value):
-        return class_name(value)
+        return f"{class_name(value)}{attributes_of(value)}"
     return f"{class_name(value)}({handler_for(type(inner)).summary(inner)})"
 
 

@@ -20,6 +20,7 @@ from trackdsl.handlers._flavor import (
     write_estimator,
 )
 from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers.pickled import Pickled
 
 
 class _Estimator(ModelHandler):
@@ -58,4 +59,12 @@ class _Estimator(ModelHandler):
         return read_estimator(folder)
 
 
+class _Configured(Pickled):
+    """What is no estimator, and is made by parameters that it keeps: kernels, and ways to split data."""
+
+    def summary(self, value: Any) -> Scalar:
+        return constructor_summary(value)
+
+
 handler = _Estimator()
+configured = _Configured()

@@ -11,8 +11,10 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from trackdsl.errors import told
-from trackdsl.handlers._flavor import Flavor, ModelHandler, noting_pickler
-from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers._flavor import Flavor, ModelHandler, constructor_summary, noting_pickler
+from trackdsl.handlers._line import line_of
+from trackdsl.handlers._registry import Scalar, class_name
+from trackdsl.handlers.pickled import Pickled
 
 _FOLDER = "data"
 _FILE = "model.pth"
@@ -21,6 +23,22 @@ _STATE = "state_dict.pth"
 _SOURCE = "source.py"
 #: Where MLflow looks up how to load the file, see mlflow/pytorch/__init__.py: a module like cloudpickle.
 _PICKLE_MODULE = "mlflow.pytorch.pickle_module"
+
+
+class _Optimizer(Pickled):
+    """An optimizer, with what of its first group of parameters is not as it would be by default."""
+
+    def summary(self, value: Any) -> Scalar:
+        known = inspect.signature(type(value)).parameters
+        groups = value.param_groups
+        words = [
+            f"{name}={line_of(found)[0]}"
+            for name, default in value.defaults.items()
+            if (found := groups[0].get(name, default)) != getattr(known.get(name), "default", None)
+        ]
+        if len(groups) > 1:
+            words.append(f"… {len(groups)} groups")
+        return f"{class_name(value)}({', '.join(words)})"
 
 
 class _Module(ModelHandler):
@@ -34,7 +52,9 @@ class _Module(ModelHandler):
         told = [f"{count} parameters"]
         if parameters:
             told += [str(parameters[0].dtype).removeprefix("torch."), str(parameters[0].device)]
-        return f"{type(value).__name__}: {', '.join(told)}"
+            return f"{type(value).__name__}: {', '.join(told)}"
+        # A loss, or an activation: nothing but what it was made with.
+        return f"{str(constructor_summary(value)).removesuffix('()')}: {', '.join(told)}"
 
     def write(self, value: Any, path: Path) -> None:
         _save(value, path)
@@ -151,3 +171,4 @@ def _save(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
 
 
 module = _Module()
+optimizer = _Optimizer()
