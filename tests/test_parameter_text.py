@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,17 +218,21 @@ def test_runs_are_found_by_what_is_recorded(sqlite_store: str) -> None:
         "color": [Color.RED, Color.BLUE], "level": [Level.LOW, 2], "betas": [np.array([0.9, 0.999]), (0.9, 0.99)],
         "day": [datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3)],
         "group": [{1, 2}, {1, "2"}], "file": [pathlib.Path("a"), pathlib.Path("b")],
-        "long": [list(range(500)), [0] * 500],
+        "long": [list(range(500)), [0] * 500], "text": ["x" * 7000, "x" * 6999 + "y"],
+        "missing": [float("nan"), 1.0], "frame": [pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1, 3]})],
     }  # fmt: skip
     ids = []
     for index in range(2):
         with trackdsl.experiment("searched", run_name=f"run-{index}") as run:
             run.log_params({name: pair[index] for name, pair in values.items()})
+            run.set_tags({f"tag_{name}": pair[index] for name, pair in values.items()})
         ids.append(run.id)
     deliver()
     for (name, pair), index in itertools.product(values.items(), range(2)):
         for asked in ({name: pair[index]}, {f"{name}__in": [pair[index]]}, {f"params__{name}": pair[index]}):
             assert list(trackdsl.runs("searched", **asked)["name"]) == [f"run-{index}"], asked
+        if name != "text":  # A tag may be longer than a parameter.
+            assert list(trackdsl.runs("searched", **{f"tags__tag_{name}": pair[index]})["name"]) == [f"run-{index}"]
         assert list(trackdsl.runs("searched", **{f"{name}__ne": pair[index]})["name"]) == [f"run-{1 - index}"]
     told = {line.name for line in trackdsl.compare(*ids) if line.kind == "params"}
     assert told == set(values)

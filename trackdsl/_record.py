@@ -19,7 +19,7 @@ from trackdsl._numbers import is_number, number_of
 from trackdsl._quiet import quiet
 from trackdsl._secrets import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
 from trackdsl.errors import TrackdslError, is_fault, report, told
-from trackdsl.handlers._line import name_of_key, summary_of_member
+from trackdsl.handlers._line import digest_of, name_of_key, summary_of_member
 from trackdsl.handlers._registry import class_name, handler_for, offers
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def encode_safely(event: AnyEvent) -> bytes:
 def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
     """Keep the beginnings of texts that would make an event too large for the journal."""
     return {
-        key: f"{value[:LONG_TEXT]}… [{len(value)} characters]"
+        key: f"{value[:LONG_TEXT]}…, digest {digest_of(value)}… [{len(value)} characters]"
         if isinstance(value, str) and len(value) > LONG_TEXT
         else value
         for key, value in values.items()

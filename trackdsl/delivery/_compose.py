@@ -67,7 +67,7 @@ class Pending:
             return text
         self.texts[place] = text
         self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{place}")] = f"{len(text)} characters, whole in {place}"
-        return _limits.fit_text(text, limit)
+        return _limits.fit_value(text, limit)
 
 
 def place_of_text(kind: str, name: str) -> str:

@@ -115,6 +115,15 @@ def fit_text(text: str, limit: int) -> str:
     return text[: limit - len(mark)] + mark
 
 
+def fit_value(text: str, limit: int) -> str:
+    """A parameter or tag cut to a limit, with a digest of all of it: two that differ in the rest read differently."""
+    if len(text) <= limit:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    mark = f"…, digest {digest}… [{len(text)} characters]"
+    return text[: limit - len(mark)] + mark
+
+
 def _unlike_path(key: str) -> bool:
     return posixpath.normpath(key) != key or key == "." or key.startswith(("..", "/"))
 

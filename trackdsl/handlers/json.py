@@ -229,7 +229,7 @@ def _items_of(value: Any) -> dict[Any, Any]:
         if spent > _MAX_SECONDS and len(parts) < len(value):  # The next item may take as long.
             if len(_slow) >= _MAX_TYPES:
                 _slow.clear()
-            _slow[kind] = _slow.get(kind, 0) + int(spent / _MAX_SECONDS)
+            _slow[kind] = _slow.get(kind, 0) + min(int(spent / _MAX_SECONDS), _MAX_SLOW - 1)
             raise TimeoutError(_TOO_SLOW)
     return parts
 

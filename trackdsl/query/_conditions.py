@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from trackdsl._flatten import recorded_value
+from trackdsl._record import tags_of
 from trackdsl._suggest import suggestion_for
 from trackdsl.errors import QueryError
+from trackdsl.handlers.json import is_scalar
 from trackdsl.query import _attributes
 from trackdsl.query._found import KINDS, FoundRun, Search
 from trackdsl.query._grammar import has_place, is_quotable, number_text, quoted_key
@@ -118,9 +120,10 @@ def _compare_text(found: str, operator: str, value: str) -> bool:
 
 
 def _ordered(found: float, operator: str, value: float) -> bool:
+    same = found == value or (found != found and value != value)
     return {
-        "eq": found == value,
-        "ne": found != value,
+        "eq": same,
+        "ne": not same,
         "gt": found > value,
         "ge": found >= value,
         "lt": found < value,
@@ -186,12 +189,27 @@ def _condition(word: str, value: Any, names: _Names) -> Condition:
     head, _, rest = word.partition("__")
     kind = _KIND_OF.get(head) if rest else None
     key, operator = _split(word, word if kind is None else rest, KINDS if kind is None else (kind,), names)
+    if kind == "tags":
+        value = [*map(_text_of_tag, value)] if operator == "in" and isinstance(value, list) else _text_of_tag(value)
     value = _checked_value(word, operator, value)
     kinds = (kind,) if kind is not None else names.kinds(key) or names.unknown(word, key)
     if kinds == ("attribute",):
         return Condition(kinds, key, operator, _attributes.checked(key, operator, value))
-    value = tuple(map(recorded_value, value)) if operator == "in" else recorded_value(value)
+    value = tuple(map(_stored_value, value)) if operator == "in" else _stored_value(value)
     return Condition(_fitting(word, kinds, operator, value), names.stored(kinds[0], key), operator, value)
+
+
+def _stored_value(value: Any) -> Any:
+    """A value as MLflow has it, which takes no longer text for a parameter."""
+    from trackdsl.delivery._limits import MAX_PARAM, fit_value
+
+    value = recorded_value(value)
+    return fit_value(value, MAX_PARAM) if type(value) is str else value
+
+
+def _text_of_tag(value: Any) -> Any:
+    """What a tag with this value holds: the text of it."""
+    return value if is_scalar(value) else tags_of([("value", value)]).get("value", value)
 
 
 def _split(word: str, name: str, kinds: tuple[str, ...], names: _Names) -> tuple[str, str]:
