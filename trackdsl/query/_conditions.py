@@ -120,10 +120,9 @@ def _compare_text(found: str, operator: str, value: str) -> bool:
 
 
 def _ordered(found: float, operator: str, value: float) -> bool:
-    same = found == value or (found != found and value != value)
     return {
-        "eq": same,
-        "ne": not same,
+        "eq": found == value,
+        "ne": found != value,
         "gt": found > value,
         "ge": found >= value,
         "lt": found < value,
