@@ -126,10 +126,13 @@ class Flat:
 
     def _add_one(self, key: str, handler: Handler, value: Any) -> None:
         found = handler.summary(value)
-        for stated in (value, found):
-            if type(stated) is Stated:
-                self._state(key, stated)
-        self.values[key] = found if type(found) in _SCALARS else _plain(found)
+        if type(found) not in _SCALARS:
+            if type(found) is Stated:
+                self._state(key, found)
+            found = _plain(found)
+        self.values[key] = found
+        if type(value) is Stated:
+            self._state(key, value)
         if handler.refers or loaded:
             self._add_model(value)
 
