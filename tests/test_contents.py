@@ -103,6 +103,9 @@ CONTENT: dict[str, tuple[Any, Any]] = {
         [{"n": "r", "level_1": 1, "a": 1}, {"n": "q", "level_1": 2, "a": 2}],
     ),
     "columns of one name": (pd.DataFrame([[1, 2]], columns=["a", "a"]), [{"a": 1, "a#2": 2}]),
+    "columns of one name in Arrow": (
+        pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), [{"a": 1, "a#2": 2}],
+    ),
     "index of two levels": (pd.MultiIndex.from_tuples([(1, "a"), (2, None)]), [[1, "a"], [2, None]]),
     "series": (pd.Series([1.5, 2.5]), [1.5, 2.5]),
     "series with labels": (pd.Series([1, 2], ["x", "y"]), {"x": 1, "y": 2}),

@@ -54,9 +54,8 @@ def file_in_order(source: Any, place: Any) -> tuple[Any, str | None]:
         OptionError: neither of them is a path.
     """
     several = isinstance(source, (list, tuple)) and bool(source) and all(map(is_path, source))
-    if is_path(source) and (not is_path(place) or (os.path.exists(place) and not os.path.exists(source))):
-        if place is not None:
-            source, place = place, source
+    if is_path(source) and place is not None and (not is_path(place) or (_is_there(place) and not _is_there(source))):
+        source, place = place, source
     elif place is None and not several and not is_path(source) and source is not None:
         raise OptionError(
             f"log_artifact takes the path of a file or folder, and not a {type(source).__name__}. With a path for it, "
@@ -101,6 +100,10 @@ def has_suffix(place: str) -> bool:
 def is_path(value: Any) -> bool:
     """Whether a value is a path by its type."""
     return isinstance(value, (str, os.PathLike))
+
+
+def _is_there(path: Any) -> bool:
+    return os.path.exists(path)
 
 
 def _likeness(value: Any) -> int:

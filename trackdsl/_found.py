@@ -9,12 +9,11 @@ from typing import Any
 
 from trackdsl import _artifacts
 from trackdsl._datasets import record_input
-from trackdsl._numbers import free_name
 from trackdsl._record import append_tags, record_metrics
 from trackdsl._run import Run
 from trackdsl._secrets import is_secret, mask_text
 from trackdsl.errors import report, told
-from trackdsl.handlers._content import has_content, is_opaque
+from trackdsl.handlers._content import free_name, has_content, is_opaque
 from trackdsl.handlers._registry import handler_for, handler_of
 
 #: A list of more files than this is one file.

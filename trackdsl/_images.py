@@ -142,9 +142,9 @@ def pictures_in(value: Any) -> dict[str, Any] | None:
         return {text_of_key(key): one for key, one in value.items()} if value else None
     if not _may_be(value) or is_picture(value):
         return None
-    shape = tuple(getattr(value, "shape", ()))
+    shape: tuple[int, ...] = tuple(getattr(value, "shape", ()))
     rows = len(shape) == 3 and min(shape[1:]) > max(_CHANNELS) and shape[0] not in _CHANNELS
-    return {str(index): value[index] for index in range(shape[0])} if (len(shape) > 3 and shape[0]) or rows else None
+    return {str(index): value[index] for index in range(shape[0])} if (len(shape) > 3 and 0 not in shape) or rows else None
 
 
 def _may_be(value: Any) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from trackdsl._secrets import is_secret_name, mask_entry
 from trackdsl.handlers._annotations import Fields, fields_of
+from trackdsl.handlers._content import free_name
 from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import handler_for, is_array_like, is_mock, offers
 from trackdsl.handlers.json import Repeats
@@ -231,12 +232,3 @@ def _parts_of(
 
 def _never(_: str, __: Any) -> bool:
     return False
-
-
-def free_name(name: str, taken: Container[str]) -> str:
-    """A name, or with a number where it is taken."""
-    free, count = name, 1
-    while free in taken:
-        count += 1
-        free = f"{name}#{count}"
-    return free

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from itertools import islice
 from typing import Any
 
@@ -132,6 +132,15 @@ class _Walk:
                 name = f"{mask_name(text)}#{count}"
             found[name] = remember(part) if hidden else self.tree(part, (*path, mask_name(text)), inside)
         return found
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """A name, or with a number where it is taken."""
+    free, count = name, 1
+    while free in taken:
+        count += 1
+        free = f"{name}#{count}"
+    return free
 
 
 def text_of_key(key: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trackdsl.handlers._content import text_of_key
+from trackdsl.handlers._content import free_name, text_of_key
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._pandas_text import SEPARATORS, read_text, says_more, write_text
 from trackdsl.handlers._parquet import holds, read_parquet, write_parquet
@@ -185,11 +185,7 @@ def _named_columns(frame: Any) -> tuple[list[str], list[list[Any]]]:
     names: dict[str, None] = {}
     for label in labels:
         name = ".".join(map(str, label)) if isinstance(label, tuple) else text_of_key(label)
-        free, count = name, 1
-        while free in names:
-            count += 1
-            free = f"{name}#{count}"
-        names[free] = None
+        names[free_name(name, names)] = None
     return list(names), columns
 
 

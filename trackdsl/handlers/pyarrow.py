@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers import _sidecar
+from trackdsl.handlers._content import free_name
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
@@ -36,7 +37,15 @@ class _Table(Handler):
 
     def content(self, value: Any) -> Any:
         """The rows, by the names of the columns, or the values of one column, unless they are very many."""
-        return value.to_pylist() if len(value) * getattr(value, "num_columns", 1) <= MAX_CELLS else APART
+        if len(value) * getattr(value, "num_columns", 1) > MAX_CELLS:
+            return APART
+        given = value.schema.names if hasattr(value, "schema") else []
+        if len(set(given)) < len(given):  # A row has each name once.
+            names: dict[str, None] = {}
+            for name in given:
+                names[free_name(name, names)] = None
+            value = value.rename_columns(list(names))
+        return value.to_pylist()
 
     def summary(self, value: Any) -> Scalar:
         table = self.table_of(value)
