@@ -144,7 +144,8 @@ def pictures_in(value: Any) -> dict[str, Any] | None:
         return None
     shape: tuple[int, ...] = tuple(getattr(value, "shape", ()))
     rows = len(shape) == 3 and min(shape[1:]) > max(_CHANNELS) and shape[0] not in _CHANNELS
-    return {str(index): value[index] for index in range(shape[0])} if (len(shape) > 3 and 0 not in shape) or rows else None
+    batch = rows or (len(shape) > 3 and 0 not in shape)
+    return {str(index): value[index] for index in range(len(value))} if batch else None
 
 
 def _may_be(value: Any) -> bool:
