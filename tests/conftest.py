@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -39,29 +40,37 @@ for _finder in _rewriting:
     _finder._must_rewrite -= {name for name in _finder._must_rewrite if name.partition(".")[0] == "trackdsl"}
     _finder._marked_for_rewrite_cache.clear()
 
+# Hundreds of programs are started: each would compile the package anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 #: What the machine may take for anything that is waited for, in seconds.
 PATIENCE = 90.0
 
 
-#: What concerns values alone: shown at SQLite always, and at a server by the slow tests.
-_OF_VALUES = {
-    "test_returns.py",
-    "test_arguments.py",
-    "test_words.py",
-    "test_reading.py",
-    "test_models.py",
-    "test_metric_values.py",
-    "test_linked_models.py",
-    "test_return_names.py",
-    "test_return_markers.py",
-}
+#: What starts databases, clusters and servers, which takes seconds each.
+_SERVICES = ("clusters/", "stores/", "seeds/test_autologging.py", "seeds/test_servers.py", "seeds/test_stores.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep the garbage collector from the millions of objects that imports leave: a collection takes a second else."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the rest of what concerns values alone to the slow tests."""
+    """Leave services to the slow tests; a tracking server has `test_delivery.py` among the others."""
     for item in items:
-        if item.path.name in _OF_VALUES and "[server" in item.name:
+        place = item.path.relative_to(Path(__file__).parent).as_posix()
+        fixtures = set(getattr(item, "fixturenames", ()))
+        at_server = "[server" in item.name or fixtures & {"shared_server", "own_server"}
+        if place.startswith(_SERVICES) or (at_server and place != "test_delivery.py"):
             item.add_marker(pytest.mark.slow)
 
 
@@ -109,6 +118,9 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     errors.set_strict(False)
     _secrets.choose_names()
     _secrets._memory.remembered.clear()
+    if is_held(tmp_path / "spool" / "delivery.lock"):  # Delivery that waits, for a server say, would outlive its test.
+        for pid in delivery_pids(tmp_path / "spool"):
+            os.kill(pid, signal.SIGKILL)
 
 
 @dataclass

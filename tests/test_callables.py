@@ -127,7 +127,6 @@ CALLABLES: list[tuple[Any, str]] = [
     (np.mean, "numpy.mean"), (np.exp, "numpy.exp"), (np.linalg.norm, "numpy.linalg.norm"),
     (scipy.special.expit, "scipy.special.expit"), (np.vectorize(sgd), "numpy.vectorize(~.sgd)"),
     (torch.relu, "torch.relu"), (torch.nn.functional.relu, "torch.nn.functional.relu"),
-    (torch.compile(traced), "~.traced"), (torch.jit.script(traced), "torch.jit.ScriptFunction(~.traced)"),
     # Partial functions
     (functools.partial(sgd, lr=0.1), "partial(~.sgd, lr=0.1)"), (functools.partial(np.add, 1), "partial(numpy.add, 1)"),
     (functools.partial(sgd, [1, "a"], lr="0.1", f=np.exp), 'partial(~.sgd, [1, "a"], lr="0.1", f=numpy.exp)'),
@@ -164,6 +163,14 @@ CALLABLES: list[tuple[Any, str]] = [
 def test_callables_are_named(value: Any, text: str) -> None:
     """By module and name, with the arguments and captured values that they carry, without the secrets among those."""
     assert recorded(value).params == {"x": text.replace("~", __name__)}
+
+
+@pytest.mark.slow
+def test_compiled_functions_of_torch_are_named() -> None:
+    """Those of its compilers, whose import takes seconds."""
+    name = f"{__name__}.traced"
+    assert recorded(torch.compile(traced)).params["x"] == name
+    assert recorded(torch.jit.script(traced)).params["x"] == f"torch.jit.ScriptFunction({name})"
 
 
 def test_compiled_functions_are_named() -> None:

@@ -475,6 +475,7 @@ def test_no_password_is_shown(password: str, scheme: str) -> None:
     assert password not in public(f"{scheme}://u:{password}@h/d").removeprefix(scheme)
 
 
+@pytest.mark.slow
 def test_children_deliver_with_the_credentials(start: StartProgram, tmp_path: Path) -> None:
     """Credentials are in no text, environment or pickle, and a child on this machine has them all the same."""
     uris = [uri for uri, _ in SECRETS[:3]]
@@ -532,6 +533,7 @@ def test_a_store_that_looks_like_a_secret(start: StartProgram, tmp_path: Path) -
     assert [origin and origin.uri for origin in origins] == ["sqlite:////tmp/tr0ub4dor/mlflow.db"] * 2
 
 
+@pytest.mark.slow
 def test_settings_hold_in_children(start: StartProgram, tmp_path: Path) -> None:
     """What `configure` said in a program holds in its children: mode, names of secrets, the spool.
 

@@ -93,6 +93,7 @@ class TestDrop:
             assert "hunter2" not in result.stdout + result.stderr
         assert journals(spool) == []
 
+    @pytest.mark.slow
     def test_names(self, start: StartProgram, spool: Path) -> None:
         """The beginning of a name is enough where no other journal has it, and is never guessed where one has."""
         for _ in range(2):
@@ -127,6 +128,7 @@ class TestDrop:
         assert trackdsl("drop", journal.name, "--yes").returncode == 0
         assert journals(spool) == []
 
+    @pytest.mark.slow
     def test_damaged(self, start: StartProgram, spool: Path) -> None:
         """A journal that no delivery ever touches can be dropped, and `status` says so."""
         record(start, ENDS)
@@ -260,6 +262,7 @@ class TestSyncTo:
         assert journals(spool) == []
         assert "Nothing is waiting" in trackdsl("sync", "--to", "sqlite:///mlflow.db").stdout
 
+    @pytest.mark.slow
     def test_only_what_was_meant_for_one_store(self, start: StartProgram, spool: Path, dead: str) -> None:
         """`--from` chooses by the recorded address, with or without credentials, or as `status` shows it."""
         other = f"http://127.0.0.1:{free_port()}"

@@ -324,7 +324,7 @@ def deaf_port() -> Iterator[int]:
         connection.close()
 
 
-@pytest.mark.parametrize("kind", ["closed", "deaf"])
+@pytest.mark.parametrize("kind", ["closed", pytest.param("deaf", marks=pytest.mark.slow)])
 def test_no_server_holds_nobody_up(kind: str, start: StartProgram, deaf_port: int, tmp_path: Path) -> None:
     """With a server that is away or hangs, the program runs and ends as ever, and keeps what it recorded."""
     from .conftest import free_port
@@ -519,6 +519,7 @@ LONG = """
 """
 
 
+@pytest.mark.slow
 def test_a_missing_segment_is_told(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """A removed segment fails `sync`, which says what is gone, once; the runs that were open then say it too."""
     assert start(LONG).finish()[0] == 0

@@ -570,6 +570,7 @@ def test_run_of_an_mlflow_project(start: StartProgram, sqlite_store: str, tmp_pa
     assert len(all_runs()) == 2
 
 
+@pytest.mark.slow
 def test_missing_run_is_told_at_the_end(start: StartProgram, sqlite_store: str) -> None:
     """A program that is to go on with a run that is not there runs on, and ends with a line that names both ids."""
     program = start(

@@ -147,6 +147,7 @@ def test_numpy_arguments_are_plain_numbers() -> None:
     assert [type(value) for value in found.values()] == [float, int, float, bool, int]
 
 
+@pytest.mark.slow
 def test_a_huge_argument_keeps_its_run() -> None:
     """An argument beyond what a journal takes is cut on its run, and whole in a file of it."""
 

@@ -587,6 +587,7 @@ NO_DESCRIPTORS = """
 """
 
 
+@pytest.mark.slow
 def test_a_program_without_a_free_descriptor_loses_nothing(start: StartProgram, tmp_path: Path) -> None:
     """With every file descriptor taken, events go on to be recorded, over many segments, and nothing is reported."""
     code, _, err = start(NO_DESCRIPTORS).finish()

@@ -59,6 +59,7 @@ def test_a_copied_store_is_as_mlflow_makes_it(cache: Path, tmp_path: Path, monke
     assert len(list(cache.iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut", "rows", "link", "folder", "others may write"])
 def test_a_damaged_original_is_made_anew(damage: str, cache: Path, tmp_path: Path, empty_store: Path) -> None:
     """Whatever stands in the place of the original, a fresh store works, and nobody else's rows are in it."""

@@ -415,6 +415,7 @@ def test_a_delivery_process_that_hangs(start: StartProgram, sqlite_store: str, t
     assert (code, "plain MLflow may not find it" in err) == (0, True), err
 
 
+@pytest.mark.slow
 def test_a_program_without_runs(start: StartProgram) -> None:
     """Where trackdsl records nothing, MLflow's functions are MLflow's own."""
     program = start("""

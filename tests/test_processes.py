@@ -531,6 +531,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.slow
 def test_other_programs(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
     """A program started by another one is under the run that started it, however that is done.
 

@@ -319,6 +319,7 @@ def test_as_a_program(database: str) -> None:
     assert done.stdout.count("train") == 3
 
 
+@pytest.mark.slow
 def test_the_newest_is_named_once(database: str) -> None:
     """Where a name fits several runs, one line of the errors says which one is shown; the output is the run alone."""
     command = [sys.executable, "-m", "trackdsl.cli", "tree", "train", "--json", "--tracking-uri", database]

@@ -301,6 +301,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 def test_however_the_program_ends(start: StartProgram, sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The status of a session says how its program ended: by itself, by a crash, by a signal, stopped or not."""
     programs = {}

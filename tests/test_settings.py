@@ -353,6 +353,7 @@ def findings(told: dict[str, Any], level: str) -> dict[str, dict[str, Any]]:
     return {found["about"]: found for found in told["findings"] if found["level"] == level}
 
 
+@pytest.mark.slow
 def test_the_doctor_says_where_settings_come_from(sqlite_store: str) -> None:
     """Each setting with its source, what it hides, credentials masked; a healthy place exits with 0."""
     Path("pyproject.toml").write_text('[tool.trackdsl]\nexperiment_name = "ours"\nsecret_names = ["pin"]\n')

@@ -154,6 +154,7 @@ class TestNamed:
         with pytest.raises(NotADirectoryError, match="file"):
             prepare(tmp_path / "file")
 
+    @pytest.mark.slow
     def test_recording_and_the_commands_agree(self, start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
         """`status` and `sync` look where recording to the same name has written, also where that is in use."""
         used = tmp_path / "used"

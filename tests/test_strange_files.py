@@ -545,6 +545,7 @@ def fill(path: Path) -> None:
 class TestWithoutInodes:
     """A disk on which no file can be made."""
 
+    @pytest.mark.slow
     def test_sync_delivers(self, small: Path, start: StartProgram, sqlite_store: str) -> None:
         """What was recorded before is delivered all the same, with its files."""
         program = start(

@@ -187,6 +187,7 @@ def test_a_decorator_shows_its_options(decorator: str) -> None:
     assert named == set(inspect.signature(fn).parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_type_checkers_see_the_function_unchanged(checker: str) -> None:
     """mypy and pyright agree with every line of `tests/typing/api.py`, its errors included."""

@@ -63,6 +63,7 @@ def noted(run: str) -> int:
     return len(points(found[0], "system/cpu_utilization_percentage")) if found else 0
 
 
+@pytest.mark.slow
 def test_runs_are_sampled_while_they_are_open(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
     """Points come while a run is open, also from the next delivery process when one is killed; stages if asked."""
     program = start(PROGRAM, TRACKDSL_MODE="online", TRACKDSL_TRACKING_URI=sqlite_store)
