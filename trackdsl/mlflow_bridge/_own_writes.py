@@ -42,9 +42,9 @@ _FLUENT = (
 _ARTIFACTS = ("download_artifacts", "list_artifacts", "load_dict", "load_image", "load_text")
 #: Methods of the client that read, and those that change or remove what has been recorded.
 _OF_CLIENT = (
-    *("copy_", "create_experiment", "create_model_version", "delete_", "download_", "get_", "link_", "list_", "load_"),
-    *("rename_", "restore_", "search_", "set_logged_model", "set_model_version", "set_registered_model"),
-    *("set_terminated", "transition_", "update_"),
+    *("copy_", "create_experiment", "create_model_version", "create_registered_model", "delete_", "download_", "get_"),
+    *("link_", "list_", "load_", "rename_", "restore_", "search_", "set_logged_model", "set_model_version"),
+    *("set_registered_model", "set_terminated", "transition_", "update_"),
 )
 #: What is written to a run and may be there already: of two values the later one is to be the last to arrive. Not
 #: metrics, which have times, and are logged for every step of a loop.
