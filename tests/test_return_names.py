@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import logging
+import types
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
@@ -303,6 +304,11 @@ HISTORIES: dict[str, tuple[Any, dict[str, list[tuple[int, float]]], set[str]]] =
     "names that libraries have": (
         {"valid_0": {"binary_logloss": [0.5]}, "learn": {"Logloss": [0.5]}, "x": {"ndcg@5": [0.5], "predLoss": [0.5]}},
         {name: [(0, 0.5)] for name in ("valid_0/binary_logloss", "learn/Logloss", "x/ndcg@5", "x/predLoss")},
+        {"f.json"},
+    ),
+    "lists of whole numbers": ({"error": [1, 0]}, {"error": [(0, 1), (1, 0)]}, {"f.json"}),
+    "in a structure": (
+        types.SimpleNamespace(history={"loss": [0.5]}, best=1), {"history/loss": [(0, 0.5)], "best": [(0, 1)]},
         {"f.json"},
     ),
     # What is data, and no record of a training.

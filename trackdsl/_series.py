@@ -204,9 +204,12 @@ def _is_dict_of_rounds(value: Mapping[Any, Any], around: str) -> bool:
         return False
     if len(lists[0]) > MAX_POINTS or not all(map(_is_numeric, lists)):
         return False
-    if not _step_names(_texts(value)) and not name_rounds(map(name_of_key, value), around):
-        return False
-    return any(not (is_missing(item) or isinstance(item, int)) for items in lists for item in items)
+    names = list(map(name_of_key, value))
+    if name_rounds(names):
+        return True
+    # Whole numbers under any other names may be sizes.
+    told = bool(_step_names(_texts(value))) or name_rounds(names, around)
+    return told and any(not (is_missing(item) or isinstance(item, int)) for items in lists for item in items)
 
 
 def _is_numeric(items: Sequence[Any]) -> bool:

@@ -25,7 +25,7 @@ from trackdsl.handlers._annotations import (
     value_markers,
 )
 from trackdsl.handlers._line import MAX_ITEMS, name_of_key
-from trackdsl.handlers._registry import class_name, is_array_like
+from trackdsl.handlers._registry import class_name, handler_for, is_array_like
 from trackdsl.handlers.json import Repeats, is_plain
 
 #: How many of the names that there were are listed beside one that there was not.
@@ -309,8 +309,12 @@ class Sorter:
 
     def _sort_history(self, name: str, value: Any, fields: Fields | None, depth: int) -> None:
         """Record what a structure holds of a training, in lists by round, as series of points."""
-        is_dict = issubclass(type(value), dict)
-        parts = dict.copy(value) if is_dict else {}
+        kind = type(value)
+        if issubclass(kind, dict):
+            parts: Mapping[Any, Any] = dict.copy(value)
+        else:  # Of other mappings, which may be slow, no more is read than once.
+            parts = {} if issubclass(kind, Mapping) else handler_for(kind).children(value) or {}
+            fields = fields_of(kind)
         marked = set() if fields is None else fields.hidden | fields.ignored | set(fields.marked)
         hidden = {key for key in parts if key in marked or is_secret_name(name_of_key(key))}
         if not hidden and is_history(value, name.rpartition("/")[2]):
@@ -318,7 +322,7 @@ class Sorter:
         elif depth < _MAX_DEPTH:
             for key, part in parts.items():
                 within = _joined(name, key)
-                if issubclass(type(part), dict) and key not in hidden and not self._choices.is_chosen_artifact(within):
+                if is_mapping(part) and key not in hidden and not self._choices.is_chosen_artifact(within):
                     self._sort_history(within, part, None if fields is None else fields.parts.get(key), depth + 1)
 
     def _sort_marked(self, name: str, value: Any, marked: tuple[Any, ...]) -> None:
