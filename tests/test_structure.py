@@ -34,6 +34,7 @@ LAYERS = [
     {"_going_on"},
     {"_roots", "_returns", "mlflow_bridge"},
     {"_sorting"},
+    {"_choices"},
     {"_propagation", "_carried", "distributed"},
     {"_found"},
     {"_models", "_model_options"},

@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, get_args, get_origin
 
+from trackdsl._choices import Choices, Expected
 from trackdsl._found import Found, Numbers
 from trackdsl._record import append_tags, guarded, record_numbers
 from trackdsl._run import Run
 from trackdsl._secrets import mask_prose
 from trackdsl._signature import CallPlan
-from trackdsl._sorting import Choices, Expected, Sorter
+from trackdsl._sorting import Sorter
 from trackdsl.errors import ReturnsError, report
 from trackdsl.handlers._annotations import annotations_of
 
