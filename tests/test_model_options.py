@@ -69,7 +69,7 @@ def test_a_python_model_brings_its_artifacts(sqlite_store: str, tmp_path: Path) 
 
     class Reading(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
         def load_context(self, context: Any) -> None:
-            self.words = [Path(context.artifacts[name]) for name in ("file", "folder")]
+            self.words = [Path(context.artifacts[name]) for name in ("../../file", "folder")]
             self.scale = context.model_config["scale"]
 
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
@@ -79,7 +79,7 @@ def test_a_python_model_brings_its_artifacts(sqlite_store: str, tmp_path: Path) 
     (tmp_path / "words.txt").write_text("one")
     (tmp_path / "a" / "words.txt").mkdir(parents=True)
     (tmp_path / "a" / "words.txt" / "words.txt").write_text("two")
-    artifacts = {"file": (tmp_path / "words.txt").as_uri(), "folder": tmp_path / "a" / "words.txt"}
+    artifacts = {"../../file": (tmp_path / "words.txt").as_uri(), "folder": tmp_path / "a" / "words.txt"}
     with stage("train") as run:
         run.log_model(
             Reading(), "m", artifacts=artifacts, model_config={"scale": 3}, metadata={"owner": "me"},
@@ -114,6 +114,13 @@ def test_options_that_the_flavour_does_not_take(options: dict[str, Any], message
     with stage("train") as run, pytest.raises(OptionError, match=message) as raised:
         run.log_model(LinearRegression(), "m", **options)
     assert raised.value.option == next(iter(options))
+
+
+def test_a_pickle_module_is_a_module() -> None:
+    """Its name is none, and an error at once: the model would be lost."""
+    torch = pytest.importorskip("torch")
+    with stage("train") as run, pytest.raises(OptionError, match="such as `pickle`"):
+        run.log_model(torch.nn.Linear(2, 1), "m", pickle_module="pickle")
 
 
 def test_networks_and_trees_are_written_as_asked(sqlite_store: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from trackdsl._suggest import suggestion_for
@@ -30,6 +31,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "model_config": (Mapping, "a dict"),
     "save_model_kwargs": (Mapping, "a dict"),
     "model_type": (str, "text"),
+    "pickle_module": (ModuleType, "a module that pickles, such as `pickle` or `cloudpickle`"),
     "pyfunc_predict_fn": (str, "the name of a method"),
     "extra_pip_requirements": (list, "a list of requirements"),
     "skops_trusted_types": (list, "a list of names of types"),

@@ -526,7 +526,6 @@ class Run:
             return handles if isinstance(model, Mapping) else list(handles.values())  # type: ignore[return-value]
         check_registered_name(registered_model_name)
         check_model_options(model, signature, pip_requirements, code_paths, options)
-        name = str(name or "")
         recorded: Model | str = "it could not be written; a warning says why"
         with guarded("log_model", self):
             recorded = record_model(

@@ -7,6 +7,7 @@ model's own folder: so neither is MLflow imported here, nor is trackdsl needed w
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ _PYTHON_MODEL = "python_model.pkl"
 _PICKLE = "model.pkl"
 _CODE = "code"
 _ARTIFACTS = "artifacts"
+#: The name of an artifact that can be that of its folder.
+_PLAIN = re.compile(r"\w[\w.\- ]*")
 _LOADER = "trackdsl_callable"
 #: How MLflow loads the kinds of `PythonModel` that take chat messages, see mlflow/pyfunc/model.py.
 _LOADERS = {"ChatModel": "chat_model", "ChatAgent": "chat_agent", "ResponsesAgent": "responses_agent"}
@@ -76,7 +79,10 @@ class _PythonModel(ModelHandler):
             "streamable": streams,
         }
         if artifacts:
-            options["artifacts"] = {name: _copied(name, path, folder) for name, path in artifacts.items()}
+            options["artifacts"] = {
+                name: _copied(str(name) if _PLAIN.fullmatch(str(name)) else str(number), path, folder)
+                for number, (name, path) in enumerate(artifacts.items())
+            }
         if model_config is not None:
             options["model_config"] = dict(model_config)
         return Flavor("python_function", {}, options, ("cloudpickle", *packages))
@@ -101,7 +107,7 @@ def _copied(name: str, path: str | os.PathLike[str], folder: Path) -> dict[str, 
     source = Path(url2pathname(urlsplit(str(path)).path) if str(path).startswith("file:") else path)
     if "://" in str(path).removeprefix("file:") or str(path).startswith(("runs:/", "models:/", "hf:/")):
         raise FileNotFoundError(2, "download it first, by mlflow.artifacts.download_artifacts", str(path))
-    place = Path(_ARTIFACTS, str(name), source.name)
+    place = Path(_ARTIFACTS, name, source.name)
     (folder / place).parent.mkdir(parents=True)
     if source.is_dir():
         shutil.copytree(source, folder / place)
