@@ -104,7 +104,8 @@ def test_names_after_what_they_name() -> None:
 @pytest.mark.parametrize(
     ("text", "place"),
     [("a text", "notes.txt"), ("a.txt", "b.txt"), ("v1.2", "VERSION"), ("", "empty.txt"), ("see a.txt", "LINKS"),
-     ("notes", "notes"), ("a.txt", Path("list")), ("a.txt\nb.txt", "list"), ("two words", "my notes.txt")],
+     ("notes", "notes"), ("a.txt", Path("list")), ("a.txt\nb.txt", "list"), ("two words", "my notes.txt"),
+     ("ok", "logs/run 1/status")],
 )  # fmt: skip
 def test_texts_in_the_right_order_stay(text: str, place: Any) -> None:
     """A text that only looks a little like a path is the content."""

@@ -11,6 +11,7 @@ from typing import Any
 from trackdsl.errors import OptionError
 
 _LONGEST = 250
+_LONGEST_PATH = 1000
 #: Of files that hold text.
 _TEXT_FILES = frozenset(
     [".txt", ".md", ".rst", ".log", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".csv", ".tsv", ".html", ".xml",
@@ -34,7 +35,7 @@ def in_order(word: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
     >>> in_order("log_text", "notes.txt", "two words", "text")
     ('two words', 'notes.txt')
     """
-    if _likeness(value) > _likeness(place):
+    if _are_swapped(value, place):
         value, place = place, value
     if not is_path(place) or not os.path.basename(place):
         given = f"a {type(place).__name__}" if not is_path(place) else repr(os.fspath(place))
@@ -106,13 +107,25 @@ def _is_there(path: Any) -> bool:
     return os.path.exists(path)
 
 
-def _likeness(value: Any) -> int:
-    """How much a value looks like the path of a file that holds text: not at all, or from 1 to 5."""
-    if isinstance(value, os.PathLike):
-        return 5
-    if not isinstance(value, str):
-        return 0
-    lines, words = len(value.splitlines()), len(value.split())
-    if len(value) > _LONGEST or lines != 1 or words == 0:
-        return 1
-    return 2 + (words == 1) + (PurePosixPath(value).suffix.lower() in _TEXT_FILES)
+def _are_swapped(value: Any, place: Any) -> bool:
+    if not is_path(place) or isinstance(value, os.PathLike):
+        return is_path(value) and not isinstance(place, os.PathLike)
+    if not isinstance(value, str) or isinstance(place, os.PathLike):
+        return False
+    if _is_text(value) or _is_text(place):
+        return not _is_text(value)
+    return _names_text(value) and _likeness(value) > _likeness(place)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be no path: it has several lines, or is long."""
+    return len(text) > _LONGEST_PATH or len(text.splitlines()) > 1
+
+
+def _names_text(text: str) -> bool:
+    return PurePosixPath(text).suffix.lower() in _TEXT_FILES
+
+
+def _likeness(text: str) -> int:
+    """How much a text of one line looks like the path of a file that holds text."""
+    return (len(text.split()) == 1) + _names_text(text)
