@@ -78,7 +78,7 @@ class _Goal:
     def is_local_and_alive(self) -> bool:
         """Whether it is for a store on this machine, and a process is alive that delivers it."""
         local = self.origin is not None and server_of(self.origin.uri) == LOCAL
-        return local and is_held(self.directory.parent.parent / LOCK)
+        return local and _is_delivered_from(self.directory.parent.parent)
 
     def is_hopeless(self, progress: Progress | None) -> bool:
         """Whether it is known that nothing will come soon."""
@@ -230,7 +230,7 @@ class Hope:
         if state != self._seen:
             self._seen, self._changed = state, now
         spool = goal.directory.parent.parent
-        if is_held(spool / LOCK):
+        if _is_delivered_from(spool):
             self._alive = now
         failure = self._failure(progress)
         if failure is None:
@@ -296,6 +296,14 @@ def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None
 def is_descendant(origin: Origin) -> bool:
     """Whether a journal is of a process that was started inside a run of this one, at any remove."""
     return prefix().hex() in origin.within
+
+
+def _is_delivered_from(spool: Path) -> bool:
+    """Whether a process is alive that delivers from a spool."""
+    try:
+        return is_held(spool / LOCK)
+    except OSError:  # It can never be held.
+        return False
 
 
 def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:
