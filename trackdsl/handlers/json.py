@@ -21,7 +21,7 @@ _MAX_DEPTH = 50
 MAX_LIST = 10_000
 #: How many items of lists are looked at, in one value, for a structure among them; and in one long list.
 _MAX_LOOKED_AT = 50_000
-_LOOKED_AT = 32
+_LOOKED_AT = 16
 #: How much of what stands in a value more than once is told each time.
 _MAX_REPEATED = 20_000
 #: A mapping of more items than this, which need not have an end, is not told.
