@@ -354,9 +354,10 @@ def test_a_list_at_one_path_is_one_file_each() -> None:
         track_returns("q", artifacts={"q": "q.png"})(lambda: {"a": Figure(), "b/c": Figure()})()
         track_returns("f", artifacts={"f": "f.csv"})(lambda: (FRAME[["a"]], None, FRAME[["a"]]))()
         track_returns("t", artifacts={"t": "t.csv"})(lambda: ["a", "b"])()
+        track_returns("z", artifacts={"z": "z.json"})(lambda: 1j)()
         found = set(captured.one("s").artifacts)
     assert found == {
-        "plots/roc.0.png", "plots/roc.1.png", "q.a.png", "q.b_c.png", "f.0.csv", "f.2.csv", "t.csv.json",
+        "plots/roc.0.png", "plots/roc.1.png", "q.a.png", "q.b_c.png", "f.0.csv", "f.2.csv", "t.csv.json", "z.json",
     }  # fmt: skip
     assert set(omitted(captured.one("s"))) == {"t.csv"}
 

@@ -57,7 +57,7 @@ class Found:
         if handler.model and place is None and as_model:
             self.keep_model(value, name, None)
             return
-        if issubclass(type(value), complex):
+        if place is None and issubclass(type(value), complex):
             append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
         suffix = ".json" if is_in_json(value) else handler.suffix
         _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{suffix}", value, handler)
