@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -65,6 +66,7 @@ METHODS = [name for name in trackdsl.__all__ if name.startswith(("log_", "set_")
 MODULES = [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.") if not name.endswith("__main__")]
 
 
+@functools.cache
 def _imports(path: Path) -> list[tuple[str, bool]]:
     """Modules that a file imports, and whether it does so when it is imported itself."""
     tree = ast.parse(path.read_text())
