@@ -119,15 +119,20 @@ def test_status_by_plain_mlflow(sqlite_store: str, monkeypatch: pytest.MonkeyPat
     with experiment("e", run_name="client") as run:
         mlflow.log_metric("m", 1.0)
         mlflow.MlflowClient().set_terminated(run.run_id, status)
+    with experiment("e", run_name="client first") as run:
+        mlflow.MlflowClient().set_terminated(run.run_id, status)
     with experiment("e", run_name="well"):
         mlflow.end_run()
+        with pytest.raises(Exception, match="status"):
+            mlflow.end_run("DONE")
     with pytest.raises(ValueError, match="bad"), experiment("e", run_name="raises"):
         mlflow.end_run("KILLED")
         raise ValueError("bad")
     assert trackdsl.flush(60)
     found = {run.info.run_name: run for run in all_runs()}
     assert {name: run.info.status for name, run in found.items()} == {
-        "plain": status, "again": status, "client": status, "well": "FINISHED", "raises": "FAILED"
+        "plain": status, "again": status, "client": status, "client first": status, "well": "FINISHED",
+        "raises": "FAILED",
     }  # fmt: skip
     assert found["plain"].data.metrics == {"after": 1.0}
 

@@ -425,6 +425,31 @@ def test_many_roots_and_what_is_no_rank(start: StartProgram, sqlite_store: str) 
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+@pytest.mark.slow
+def test_ranks_that_a_rank_starts_itself(start: StartProgram, sqlite_store: str) -> None:
+    """Where rank 0 starts the program anew for the others, as Lightning does, these are its children, and tagged so."""
+    program = """
+        import os, subprocess, sys
+        from trackdsl import experiment
+
+        @experiment("e")
+        def main():
+            if "LOCAL_RANK" not in os.environ:
+                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29517", NODE_RANK="0", WORLD_SIZE="2")
+                os.environ["LOCAL_RANK"] = "0"
+                subprocess.run([sys.executable, *sys.argv], env={**os.environ, "LOCAL_RANK": "1"}, check=True)
+
+        main()
+    """
+    finish(start(program))
+    assert sync().returncode == 0
+    runs = {run.data.tags.get("trackdsl.rank"): run for run in all_runs()}
+    assert set(runs) == {None, "1"}
+    tags = runs["1"].data.tags
+    assert tags["mlflow.parentRunId"] == runs[None].info.run_id
+    assert (tags["trackdsl.local_rank"], tags["trackdsl.world_size"], tags["trackdsl.node"]) == ("1", "2", "0")
+
+
 def test_the_setting_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """A value that does not exist is refused, with a suggestion, in every place where it can be given."""
     import trackdsl

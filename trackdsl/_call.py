@@ -285,6 +285,8 @@ def open_scope(
     if around := _roots.task_tags() if outer is None else outer.tags:
         tags = {**tags, **around}
     parent, target, home = _roots.place(outer, options.tracking_uri, experiment, options.ranks)
+    if parent is not None and outer is None:
+        tags = {**tags, **_ranks.tags_below(options.ranks)}
     if parent is not None and experiment is not None:
         tags = {**tags, "trackdsl.experiment": experiment}
         if experiment != parent.experiment:

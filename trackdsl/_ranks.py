@@ -98,6 +98,24 @@ def shared(
     return Shared(root, rank, f"rank-{launch.rank}")
 
 
+def tags_below(chosen: str | None) -> dict[str, str]:
+    """The tags of what a rank records below a run that it was handed, as by Lightning, or by a stage around torchrun.
+
+    Args:
+        chosen: as for `records_nothing`.
+    """
+    launch = _launch.current()
+    if launch is None or not share_root(chosen):
+        return {}
+    tags = {
+        "trackdsl.rank": str(launch.rank),
+        "trackdsl.node": launch.node,
+        "trackdsl.launch": launch.shown,
+        "trackdsl.world_size": str(launch.size),
+    }
+    return tags if launch.local_rank is None else {**tags, "trackdsl.local_rank": str(launch.local_rank)}
+
+
 def _records(chosen: str | None) -> str:
     return chosen or settings.ranks()
 

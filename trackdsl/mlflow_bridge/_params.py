@@ -5,6 +5,7 @@ MLflow refuses a whole batch for one parameter that it has with another value.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import weakref
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from mlflow.entities import Param
 from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 from mlflow.exceptions import MlflowException
 
+from trackdsl import _context
 from trackdsl._lifecycle import say_end
 from trackdsl._record import append_tags, clean_tags
-from trackdsl._run import Run
+from trackdsl._run import AdoptedRun, Run
+from trackdsl.errors import TrackdslError
 from trackdsl.mlflow_bridge._stand_in import stand_in
 
 #: Runs of ours that plain MLflow was given, by its ids.
@@ -94,14 +97,24 @@ def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
     bind = inspect.signature(original).bind
 
     def set_terminated(*args: Any, **kwargs: Any) -> Any:
-        if _watched:
-            given = bind(*args, **kwargs).arguments
-            run = _watched.get(given["run_id"])
-            if run is not None:  # It ends once more, with its scope: as it was told here.
-                say_end(run, given.get("status") or "FINISHED")
+        given = bind(*args, **kwargs).arguments
+        run = _watched.get(given["run_id"]) or _of_scope(given["run_id"])
+        if run is not None:  # It ends once more, with its scope: as it was told here.
+            say_end(run, given.get("status") or "FINISHED")
         return original(*args, **kwargs)
 
     return set_terminated
+
+
+def _of_scope(run_id: str) -> Run | None:
+    """Our run of a scope around here, by MLflow's id."""
+    scope = _context.current()
+    while scope is not None:
+        with contextlib.suppress(TrackdslError):
+            if not isinstance(scope.run, AdoptedRun) and scope.run.wait_for_mlflow(0.0).run_id == run_id:
+                return scope.run
+        scope = scope.outer
+    return None
 
 
 def _write_first(run: Run, given: dict[str, Any], params: list[Param], write: Callable[[list[Param]], Any]) -> Any:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlflow
+from mlflow.entities import RunStatus
 
 from trackdsl import _context
 from trackdsl._lifecycle import say_end
@@ -169,11 +170,13 @@ def _end_run(original: Function) -> Function:
             if plain is not None:
                 plain.ended = True
             return original(*args, **kwargs)
+        status = signature.bind(*args, **kwargs).arguments.get("status", "FINISHED")
+        RunStatus.from_string(status)  # It raises what MLflow raises for one that there is not.
         if place.users:
             finish(place.users[-1], *args, **kwargs)
         elif place.entry is not None:
             place.entry.vain_ends += 1
-            _keep_status(place.entry.run, signature.bind(*args, **kwargs).arguments.get("status"))
+            _keep_status(place.entry.run, status)
         return None
 
     return end_run
