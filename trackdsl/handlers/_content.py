@@ -12,6 +12,8 @@ from trackdsl.handlers._registry import APART, Handler, Scalar, Stated, class_na
 from trackdsl.handlers.json import Repeats, summary_of
 
 _MAX_DEPTH = 50
+#: So many parts that are deeper are kept apart: in a graph of objects most ways are deeper.
+_MAX_DEEP = 5
 #: Of a long list the first items say whether only a pickle can hold it.
 _MAX_LOOKED_AT = 100
 _NUMBERS = frozenset([bool, int, float, type(None)])
@@ -76,6 +78,7 @@ class _Walk:
         self._note = note
         self._native = native
         self._repeats = Repeats()
+        self._deep = 0
 
     def tree(self, value: Any, path: Path, around: tuple[int, ...]) -> Any:
         kind = type(value)
@@ -87,7 +90,11 @@ class _Walk:
             self._note(path, "it holds itself")
             return class_name(value)
         if len(around) > _MAX_DEPTH:
-            return self._apart(path, value)
+            self._deep += 1
+            if self._deep <= _MAX_DEEP:
+                return self._apart(path, value)
+            self._note(path, "it is nested too deeply")
+            return class_name(value)
         handler = handler_for(kind)
         try:
             found = handler.content(value)
