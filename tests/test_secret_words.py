@@ -25,6 +25,7 @@ COMMON = [
     "resnet50", "gpt-4o", "bert-base", "llama-3-8b", "efficientnet_b0", "mnist", "gpt4oMini", "toLower",
     "2024-01-31", "2024-01-31T10:00:00Z",
     "12:30", "1234", "12345678", "0.001", "1e-5", "us-east-1", "v1.2.3", "10.0.0.1", "gridworld", "scheduler", "hunter",
+    "<unk>", "[MASK]", "<|endoftext|>",
     "neo4j", "influxdb", "conv2d", "224x224", "8x7b", "RandomForestClassifier", "XGBClassifier",
     "categorical_crossentropy",
     "kafka", "Kubernetes", "random forest", "not set", "http", "utf-8", "sha256", "float16", "cuda:0", "молоко",

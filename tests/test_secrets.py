@@ -471,7 +471,10 @@ def test_an_object_with_a_secret_is_not_pickled(value: Any) -> None:
 
 def test_an_object_whose_attributes_only_look_secret_is_pickled() -> None:
     """Words, flags and numbers under such names, and texts under any other, are what models have."""
-    value = Client(pad_token="<pad>", token="word", password=None, secret=3, note="password: x", text="kq7Zx91mPw")
+    vocabulary, words = {"password": 3, "token": 5}, ["password: hunter22xx", "token=abc123def456"]
+    value = Client(
+        pad_token="<pad>", token="<unk>", password=None, secret=3, text="kq7Zx91mPw", vocabulary=vocabulary, words=words
+    )
     _, files = kept(lambda run: _artifacts.keep_object(run, "x.pkl", value))
     assert vars(pickle.loads(files["x.pkl"])) == vars(value)
 

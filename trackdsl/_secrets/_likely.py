@@ -26,6 +26,8 @@ _UNMISTAKABLE = ((16, 3), (24, 2))
 #: What a made-up password says of itself: `super-secret`, `MyPassw0rd`.
 _TELLING = re.compile(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
 _SHORTEST_TELLING = 9
+#: What stands around a token of a language model, such as `<unk>`, or around a placeholder.
+_AROUND = " \t\r\n<>[]{}|"
 #: A name in code, such as `RandomForestClassifier`, has parts of so many letters on average.
 _LONG_PARTS = 4
 
@@ -57,7 +59,7 @@ def is_likely(text: str) -> bool:
     >>> [is_likely(text) for text in ("postgres", "disabled", "2024-01-31", "resnet50", "hunter2", "correct horse")]
     [False, False, False, False, True, True]
     """
-    text = text.strip()
+    text = text.strip(_AROUND)
     if len(text) < _SHORTEST or _NUMBER.fullmatch(text) or _DATE.fullmatch(text):
         return False
     parts = [part for part in _BETWEEN_PARTS.split(text) if part]

@@ -17,6 +17,8 @@ from trackdsl.handlers.structures import Structure
 
 #: Looking further would take longer than writing.
 _MAX_PARTS = 100_000
+#: A longer list in an object is data.
+_MAX_ITEMS = 1000
 _BYTES = (bytes, bytearray, memoryview)
 _CONTAINERS = (dict, list, tuple)
 GROUPS = (set, frozenset, deque)
@@ -65,7 +67,7 @@ def _parts(value: Any) -> Iterable[Any] | None:
         if any(is_secret(str(key), part) for key, part in parts.items()) or mask_entry(parts) is not parts:
             return None
         if handler.executes and not parts:
-            return _attributes(value)
+            return None if _tells_in_attributes(value) else []
     except Exception:  # The user's objects may raise whatever they are asked.
         return []
     if isinstance(handler, Structure) and any(_is_concealed(value, key, part) for key, part in parts.items()):
@@ -73,19 +75,34 @@ def _parts(value: Any) -> Iterable[Any] | None:
     return [*(key for key in parts if isinstance(key, (str, tuple))), *parts.values()]
 
 
-def _attributes(value: Any) -> list[Any] | None:
-    """The structures and objects among the attributes of an object; None where one is a secret, such as `self._token`.
+def _tells_in_attributes(value: Any) -> bool:
+    """Whether an attribute of an object is a secret, such as `client._token`, or an item of a dict further in.
 
-    Other texts in it are its own affair.
+    Other texts are its own affair: the words that a model has learned from may be about passwords.
     """
-    own = getattr(value, "__dict__", None)
-    if isinstance(value, (type, ModuleType)) or type(own) is not dict:
-        return []
-    for name, part in own.items():
-        text = part.decode("utf-8", "replace") if isinstance(part, _BYTES[:2]) else part
-        if isinstance(text, str) and is_secret(name.strip("_"), text) and is_likely(text):
-            return None
-    return [part for part in own.values() if not (is_scalar(part) or isinstance(part, _BYTES))]
+    left, seen = [value], {id(value)}
+    while left and len(seen) <= _MAX_PARTS:
+        part = left.pop()
+        parts = part if isinstance(part, dict) else getattr(part, "__dict__", None)
+        if isinstance(part, (type, ModuleType)):
+            continue
+        if isinstance(part, (list, tuple)) and len(part) <= _MAX_ITEMS:
+            inner = list(part)
+        elif type(parts) is dict:
+            if any(isinstance(name, str) and _is_secret_text(name, item) for name, item in parts.items()):
+                return True
+            inner = list(parts.values())
+        else:
+            continue
+        new = [item for item in inner if not is_scalar(item) and id(item) not in seen]
+        seen.update(map(id, new))
+        left += new
+    return False
+
+
+def _is_secret_text(name: str, value: Any) -> bool:
+    text = value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else value
+    return isinstance(text, str) and is_secret(name.strip("_"), text) and is_likely(text)
 
 
 def _is_concealed(value: Any, name: Any, part: Any) -> bool:
