@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -716,6 +717,23 @@ def test_what_is_not_delivered_is_told(sqlite_store: str, caplog: pytest.LogCapt
     assert "trackdsl sync" in caplog.text
     with pytest.raises(RunNotFound, match="not at MLflow yet"):
         trackdsl.tree(run)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql"])
+def test_a_database_that_is_not_there(scheme: str) -> None:
+    """Where no database server listens that is said at once: MLflow itself would try for minutes."""
+    with pytest.raises(TrackingServerUnreachable, match="no database answers at") as caught:
+        trackdsl.runs(tracking_uri=f"{scheme}://ann:hunter2@127.0.0.1:{free_port()}/runs")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_database_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that is not installed is told with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        uri = f"mysql://127.0.0.1:{listening.getsockname()[1]}/runs"
+        with pytest.raises(QueryError, match="pip install 'mysqlclient'"):
+            trackdsl.runs(tracking_uri=uri)
 
 
 def test_no_store(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from trackdsl.query._paged import PagedReader
 FLUSH_PATIENCE = 30.0
 _SHOW_AFTER = 1.0
 _CONNECT_PATIENCE = 5.0
+#: Where database servers listen.
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 #: The file that each SQLite URI led to when it was last asked: MLflow keeps its connections for ever.
 _files: dict[str, tuple[int, int]] = {}
 
@@ -41,6 +43,8 @@ def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
     uri = _place(tracking_uri)
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
+    elif uri.startswith(tuple(_PORTS)):
+        _check_database(uri)
     _wait_for_delivery(uri)
     try:
         _check_file(uri)
@@ -94,7 +98,8 @@ def _is_the_stores(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return isinstance(error, (MlflowException, SQLAlchemyError, OSError, sqlite3.Error))
+    # What cannot be imported is the driver of a database.
+    return isinstance(error, (MlflowException, SQLAlchemyError, OSError, sqlite3.Error, ModuleNotFoundError))
 
 
 def _wait_for_delivery(uri: str) -> None:
@@ -127,14 +132,40 @@ def _check_server(uri: str) -> None:
         return  # What is reached through a proxy need not be reachable from here.
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), _CONNECT_PATIENCE).close()
-    except (OSError, ValueError) as error:
-        place = mask_prose(uri)
-        raise TrackingServerUnreachable(
-            f"no MLflow server answers at {place} ({told(error)}): start it, or name another one with tracking_uri= or "
-            "TRACKDSL_TRACKING_URI.",
-            uri=place,
-        ) from None
+    except ValueError as error:
+        raise _unreachable("MLflow server", uri, error) from None
+    _connect("MLflow server", uri, parts.hostname or "", port)
+
+
+def _check_database(uri: str) -> None:
+    """The same for a database server, where the address names one host.
+
+    Raises:
+        TrackingServerUnreachable: nobody takes connections at this address.
+    """
+    from sqlalchemy.engine import make_url
+
+    url = make_url(uri)
+    kind = url.drivername.partition("+")[0]
+    if not url.host or "," in url.host or url.host.startswith("/") or kind not in _PORTS:
+        return
+    _connect("database", uri, url.host, url.port or _PORTS[kind])
+
+
+def _connect(what: str, uri: str, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), _CONNECT_PATIENCE).close()
+    except OSError as error:
+        raise _unreachable(what, uri, error) from None
+
+
+def _unreachable(what: str, uri: str, error: Exception) -> TrackingServerUnreachable:
+    place = mask_prose(uri)
+    return TrackingServerUnreachable(
+        f"no {what} answers at {place} ({told(error)}): start it, or name another one with tracking_uri= or "
+        "TRACKDSL_TRACKING_URI.",
+        uri=place,
+    )
 
 
 def _check_file(uri: str) -> None:
