@@ -45,6 +45,10 @@ for _finder in _rewriting:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# A shell has what it starts in the background ignore Ctrl-C, and the programs that the tests start inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 #: What the machine may take for anything that is waited for, in seconds.
 PATIENCE = 90.0
 
