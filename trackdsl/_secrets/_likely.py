@@ -22,7 +22,7 @@ _SHORTEST_PHRASE = 12
 _SHORTEST_MADE_UP = 8
 #: A text with a digit, of so many characters and classes (small and large letters, digits, signs), occurs nowhere by
 #: chance.
-_UNMISTAKABLE = ((16, 3), (24, 2))
+_UNMISTAKABLE = ((12, 3), (24, 2))
 #: What a made-up password says of itself: `super-secret`, `MyPassw0rd`.
 _TELLING = re.compile(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
 _SHORTEST_TELLING = 9

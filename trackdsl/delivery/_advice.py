@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from trackdsl._packages import install_command
-from trackdsl._tracking_server import advice
+from trackdsl._secrets import mask_text
+from trackdsl._tracking_server import advice, brief
 
 _LONGEST = 600
 
@@ -18,6 +20,8 @@ def advised(error: Exception, text: str, *, remote: bool) -> str:
         text: what it said, without secrets.
         remote: whether a tracking server said it.
     """
+    if remote:
+        text = _no_connection(error) or text
     command = install_command(error) if isinstance(error, ImportError) else None
     if command is not None:
         hint: str | None = f"The store needs it: {command}"
@@ -27,3 +31,20 @@ def advised(error: Exception, text: str, *, remote: bool) -> str:
     if hint is None:
         return text
     return f"{text[:_LONGEST].rstrip('.')}. {hint}"
+
+
+def _no_connection(error: BaseException) -> str | None:
+    """Which server could not be reached, and why; None where it could."""
+    from requests.exceptions import ConnectionError as NoConnection
+    from urllib3.exceptions import NewConnectionError
+
+    address = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, NoConnection) and cause.request is not None and cause.request.url:
+            parts = urlsplit(str(cause.request.url))
+            address = mask_text(f"{parts.scheme}://{parts.netloc}")
+        if isinstance(cause, NewConnectionError) and address:
+            return f"{address} cannot be reached: {brief(cause)}"
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -43,7 +43,10 @@ def why_unreachable(uri: str, failures: int = 0) -> str | None:
     if parts.scheme.split("+")[0] in _PORTS:
         reason = _why_no_connection(parts)
         asks_driver = reason is not None and failures % _DATABASE_TRIES == _DATABASE_TRIES - 1
-        return _why_driver_fails(uri) if asks_driver else reason
+        if not asks_driver:
+            return reason
+        answer = _why_driver_fails(uri)
+        return None if answer is None else f"{reason}. Its driver says: {answer}"
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return None
     if "mlflow" in sys.modules or failures >= _LOOKS_AT_SERVER:
