@@ -5,7 +5,6 @@ MLflow refuses a whole batch for one parameter that it has with another value.
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import weakref
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from trackdsl import _context
 from trackdsl._lifecycle import say_end
 from trackdsl._record import append_tags, clean_tags
 from trackdsl._run import AdoptedRun, Run
-from trackdsl.errors import TrackdslError
 from trackdsl.mlflow_bridge._stand_in import stand_in
 
 #: Runs of ours that plain MLflow was given, by its ids.
@@ -107,12 +105,17 @@ def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_scope(run_id: str) -> Run | None:
-    """Our run of a scope around here, by MLflow's id."""
+    """Our run of a scope around here, by MLflow's id, as far as delivery has noted it."""
+    from trackdsl.delivery._runs import find_noted, names_run
+
     scope = _context.current()
     while scope is not None:
-        with contextlib.suppress(TrackdslError):
-            if not isinstance(scope.run, AdoptedRun) and scope.run.wait_for_mlflow(0.0).run_id == run_id:
-                return scope.run
+        writer = scope.run._target.writer
+        # Most ids are those of other runs, and one look tells that.
+        noted = writer is not None and names_run(writer.directory, run_id)
+        found = find_noted(writer.directory, scope.run._id) if writer is not None and noted else None
+        if found is not None and found.run_id == run_id and not isinstance(scope.run, AdoptedRun):
+            return scope.run
         scope = scope.outer
     return None
 
