@@ -21,17 +21,11 @@ from hypothesis import strategies as st
 import trackdsl
 from trackdsl import _context, _process, _target, errors, experiment, stage
 from trackdsl.delivery import (
-    _artifacts,
-    _blocked,
     _client,
-    _creation,
     _durability,
-    _foreign,
-    _git_tags,
     _losses,
     _tables,
     _waiting,
-    _worker,
 )
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._runs import KnownRun, RunMap, read_runs
@@ -54,20 +48,9 @@ def spool(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that failed waits before it is tried again, and git never answers by itself."""
-    monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
-    monkeypatch.setattr(_blocked, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_tables, "_PAUSE", 0.0)
+def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As everywhere; besides, tables wait for nothing, and git never answers by itself."""
     monkeypatch.setattr(_tables, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
-    monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "GRACE", 0.0)
-    monkeypatch.setattr(_foreign, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_foreign, "_LONGEST_PAUSE", 0.0)
     monkeypatch.setattr(_process, "ask_git", lambda directory: None)
 
 
