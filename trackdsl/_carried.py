@@ -27,7 +27,7 @@ from trackdsl.journal._spool import find as find_spool
 _SHOWN = 200
 
 
-#: What `configure` set and must hold for the other process too; where runs go is told by the run itself.
+#: What `configure` set and must hold for the other process too. The run itself says where it goes.
 Chosen: Any = msgspec.defstruct(
     "Chosen",
     [(setting.name, setting.type | None, None) for setting in SETTINGS.values() if setting.travels],

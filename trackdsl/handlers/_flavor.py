@@ -206,7 +206,7 @@ def sha256_of_files(folder: Path) -> str:
 def constructor_summary(value: Any) -> Scalar:
     """An object in one line: its class, with the arguments of its constructor that are not as they would be by default.
 
-    An object that is such a parameter is told in the same way.
+    An object that is such a parameter is described in the same way.
     """
     kind = type(value)
     try:

@@ -21,7 +21,7 @@ from trackdsl.handlers.json import MAX_LIST
 from trackdsl.handlers.pickled import Pickled
 
 _NUMBERS = frozenset([int, float])
-#: A set of more items is told by their number alone; and so many texts are sorted.
+#: Of a larger set only the number of items is recorded. Up to the second number of texts are sorted.
 _MAX_DIGESTED = 10_000
 _MAX_SORTED = 500
 #: Weights of letters, so that letters by other numbers have another sum.
@@ -133,7 +133,7 @@ def _digest_of_set(value: Any) -> str:
     """The digest of a set of more than `MAX_ITEMS`, in whatever order it has them; empty where that would take long.
 
     Numbers by Python's own hash of the set, which is the same in every process. The hash of a text is not: up to
-    `_MAX_SORTED` are sorted, and of more only how often each letter occurs in them is told, all together.
+    `_MAX_SORTED` are sorted. Of more, the digest covers only how often each letter occurs in all of them.
     """
     kinds = set(map(type, islice(value, MAX_ITEMS)))
     if len(value) > _MAX_DIGESTED:

@@ -111,7 +111,7 @@ def _of_scope(run_id: str) -> Run | None:
     scope = _context.current()
     while scope is not None:
         writer = scope.run._target.writer
-        # Most ids are those of other runs, and one look tells that.
+        # Most ids belong to other runs, which one read of the file shows.
         noted = writer is not None and names_run(writer.directory, run_id)
         found = find_noted(writer.directory, scope.run._id) if writer is not None and noted else None
         if found is not None and found.run_id == run_id and not isinstance(scope.run, AdoptedRun):

@@ -125,7 +125,7 @@ def _check_server(uri: str) -> None:
     """Find out within seconds that nobody is there: MLflow would try for minutes.
 
     Raises:
-        TrackingServerUnreachable: nobody takes connections at this address.
+        TrackingServerUnreachable: no server takes connections at this address.
     """
     parts = urlsplit(uri)
     if any(os.environ.get(name) for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")):
@@ -141,7 +141,7 @@ def _check_database(uri: str) -> None:
     """The same for a database server, where the address names one host.
 
     Raises:
-        TrackingServerUnreachable: nobody takes connections at this address.
+        TrackingServerUnreachable: no server takes connections at this address.
     """
     from sqlalchemy.engine import make_url
 
