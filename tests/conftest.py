@@ -79,14 +79,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-def wait_until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Wait for a condition; its first true value is returned."""
+def wait_until(
+    condition: Callable[[], Any],
+    what: str,
+    patience: float = PATIENCE,
+    progress: Callable[[], object] = lambda: None,
+) -> Any:
+    """Wait for a condition; its first true value is returned.
+
+    Args:
+        condition: what to wait for.
+        what: the same, for the error.
+        patience: give up after so many seconds without progress.
+        progress: a value that changes with each progress.
+    """
     give_up = time.monotonic() + patience
     pause = time.sleep  # The pause of a poll, not a guess at how long something takes.
+    seen = progress()
     while True:
         value = condition()
         if value:
             return value
+        if (now := progress()) != seen:
+            seen, give_up = now, time.monotonic() + patience
         if time.monotonic() > give_up:
             raise AssertionError(f"waited {patience} s in vain for {what}")
         pause(0.02)
@@ -372,7 +387,15 @@ def deliver(uri: str | None = None) -> None:
     assert spool is not None
     _target.close_all()
     worker = Worker(spool, open_sink)
-    wait_until(lambda: not worker.round() and worker.idle(), "everything to be delivered")
+    rounds = 0
+
+    def is_over() -> bool:
+        nonlocal rounds
+        busy = worker.round()
+        rounds += busy
+        return not busy and worker.idle()
+
+    wait_until(is_over, "everything to be delivered", progress=lambda: rounds)
     worker.close()
 
 

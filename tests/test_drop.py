@@ -16,10 +16,12 @@ import pytest
 from trackdsl._process import read_origin, write_origin
 from trackdsl.delivery import _requests
 from trackdsl.delivery._blocked import BlockedRuns
+from trackdsl.delivery._client import wake
 from trackdsl.delivery._dropped import dropped_runs
 from trackdsl.delivery._orphans import Aside, Orphans
 from trackdsl.delivery._progress import Progress, ProgressFile
 from trackdsl.delivery._runs import KnownRun, RunMap
+from trackdsl.delivery._servers import LOCAL, lock_of, server_of
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._lock import FileLock, is_held
 from trackdsl.journal._reader import Reader, read_all
@@ -330,6 +332,26 @@ class TestSyncTo:
         assert {run.info.run_name for run in all_runs(sqlite_store)} == {"churn", "train"}
         assert journals(spool) == []
         wait_until(lambda: not delivery_pids(spool), "the delivery process to end")
+
+    def test_the_process_that_delivers_a_journal_moves_it(self, start: StartProgram, spool: Path, dead: str) -> None:
+        """What is asked of a journal is done by the process that delivers it, never beside that one."""
+        record(start, ENDS, TRACKDSL_TRACKING_URI=dead)
+        (journal,) = journals(spool)
+        at_work = FileLock(lock_of(spool, server_of(dead)))
+        assert at_work.acquire()
+        origin = read_origin(journal)
+        assert origin is not None
+        _requests.ask_to_move(journal, origin, "sqlite:////new.db")
+        parent = Worker(spool, lambda _uri, _cwd: MemoryStore(), server=LOCAL)
+        wake(spool)
+        parent.round()
+        assert _requests.is_pending(journal)
+        assert self.target(journal) == dead
+        at_work.release()
+        wake(spool)
+        parent.round()
+        assert self.target(journal) == "sqlite:////new.db"
+        parent.close()
 
     def test_a_crash_leaves_a_whole_target(self, start: StartProgram, spool: Path, dead: str) -> None:
         """Whatever is left of a request that was cut short, the journal has its old target or its new one."""

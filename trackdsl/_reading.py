@@ -15,8 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -319,7 +318,7 @@ def note_of(tags: dict[str, str], place: str) -> Note:
 def _folder(root: str) -> Path | None:
     """The folder of a run's artifacts, where the store is one of files."""
     if root.startswith("file://"):
-        return Path(url2pathname(urlsplit(root).path))
+        return Path(unquote(urlsplit(root).path))
     return None if "://" in root or ":" in root.partition("/")[0] else Path(root)
 
 

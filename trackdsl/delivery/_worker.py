@@ -19,14 +19,14 @@ from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._open_sinks import OpenSinks
 from trackdsl.delivery._requests import carry_out, is_pending
 from trackdsl.delivery._sampling import Sampler
-from trackdsl.delivery._servers import LOCAL, folder_of, server_of
+from trackdsl.delivery._servers import LOCAL, folder_of, lock_of, server_of
 from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._vanished import Folders, Vanished
 from trackdsl.errors import logger
-from trackdsl.journal._lock import is_held, is_written
+from trackdsl.journal._lock import FileLock, is_held, is_written
 from trackdsl.journal._ownership import check_folder
 from trackdsl.journal._reader import newer_schema
 from trackdsl.journal._spool import WAKE, check_content, check_spool, look_through, make_folder, sweep
@@ -180,6 +180,21 @@ class Worker:
         if asked:
             wake(self.spool)  # It may be for another worker now.
         self._find_streams()
+
+    def _carry_out_for_all(self, directory: Path) -> None:
+        """Do what was asked of a journal that no process delivers; a child that delivers it does so itself."""
+        origin = read_origin(directory)
+        server = LOCAL if origin is None else server_of(origin.uri)
+        if self._server is None or server == LOCAL:
+            carry_out(directory)
+            return
+        # As long as this is held, no child begins to deliver the journal to its old store.
+        lock = FileLock(lock_of(self.spool, server))
+        if lock.acquire():
+            try:
+                carry_out(directory)
+            finally:
+                lock.release()
 
     def _let_go(self, directory: Path) -> None:
         """Close the files of a journal, and know nothing of it any more."""
@@ -350,7 +365,7 @@ class Worker:
         if problem is not None:
             raise OSError(1, problem, str(directory))
         if self._server in (None, LOCAL) and is_pending(directory):
-            carry_out(directory)  # What was asked while nobody delivered. No other worker has the journal yet.
+            self._carry_out_for_all(directory)
             if not directory.is_dir():
                 return
         is_held(directory / "lock")  # Raises where it can never be held.

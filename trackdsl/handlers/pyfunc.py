@@ -12,8 +12,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from trackdsl.handlers._flavor import Flavor, ModelHandler, dump, load_pickle
 
@@ -104,7 +103,7 @@ def _copied(name: str, path: str | os.PathLike[str], folder: Path) -> dict[str, 
     Raises:
         FileNotFoundError: it is not there.
     """
-    source = Path(url2pathname(urlsplit(str(path)).path) if str(path).startswith("file:") else path)
+    source = Path(unquote(urlsplit(str(path)).path) if str(path).startswith("file:") else path)
     if "://" in str(path).removeprefix("file:") or str(path).startswith(("runs:/", "models:/", "hf:/")):
         raise FileNotFoundError(2, "download it first, by mlflow.artifacts.download_artifacts", str(path))
     place = Path(_ARTIFACTS, name, source.name)
