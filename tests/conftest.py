@@ -21,10 +21,14 @@ import hypothesis
 import pytest
 from _pytest.assertion.rewrite import AssertionRewritingHook
 
-from trackdsl import _context, _secrets, _target, errors, session, settings
-from trackdsl._state import state
-from trackdsl.delivery import _artifacts, _blocked, _creation, _foreign, _git_tags, _tables, _worker
+from trackdsl import errors, session, settings
+from trackdsl._config.state import state
+from trackdsl._core import context as _context
+from trackdsl._core import redaction as _secrets
+from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _tables, _worker
+from trackdsl.delivery import _remote_runs as _foreign
 from trackdsl.distributed import _patching
+from trackdsl.journal import _target
 from trackdsl.journal._lock import is_held
 
 from .drawn_processes import Machine

@@ -12,10 +12,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from trackdsl import _events as events
-from trackdsl._process import Origin, write_origin
+from trackdsl._core import events
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal._origin import Origin, write_origin
 from trackdsl.journal._spool import JOURNALS, prepare
 from trackdsl.journal._writer import Writer
 

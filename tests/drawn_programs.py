@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from trackdsl import stage
-from trackdsl._run import Run
+from trackdsl._runs.run import Run
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._spool import journals

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trackdsl import _events as events
+from trackdsl._core import events
 from trackdsl.delivery._sink import GONE, Batch, Found, Refused, RunBlocked, Unavailable
 from trackdsl.delivery._worker import Worker
 

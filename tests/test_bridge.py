@@ -18,9 +18,10 @@ import pytest
 
 import trackdsl
 from tests.conftest import StartProgram, all_runs, client, deliver, end_delivery, free_port, points, wait_until
-from trackdsl import _target, current_run, experiment, log_metric, log_param, stage, steps
+from trackdsl import current_run, experiment, log_metric, log_param, stage, steps
 from trackdsl.delivery import flush
 from trackdsl.errors import TrackingFault
+from trackdsl.journal import _target
 from trackdsl.mlflow_bridge import install
 
 mlflow = pytest.importorskip("mlflow")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from trackdsl._version import __version__
+from trackdsl._core.version import __version__
 from trackdsl.cli import main
 from trackdsl.delivery._progress import Progress, ProgressFile
 from trackdsl.journal._format import HEADER_SIZE, Header

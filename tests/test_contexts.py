@@ -28,10 +28,10 @@ from trackdsl import (
     settings,
     stage,
 )
-from trackdsl._carried import Carried, Chosen, decode, encode, is_beside, public
-from trackdsl._process import read_origin
-from trackdsl._replay import replay
+from trackdsl.distributed._wire import Carried, Chosen, decode, encode, is_beside, public
+from trackdsl.journal._origin import read_origin
 from trackdsl.journal._reader import read_all
+from trackdsl.journal._replay import replay
 from trackdsl.journal._spool import journals
 from trackdsl.testing import Captured, capture_runs
 

@@ -18,7 +18,7 @@ from trackdsl.delivery import _limits
 from trackdsl.delivery._compose import Pending, split
 from trackdsl.delivery._progress import Progress, ProgressFile
 from trackdsl.delivery._sink import Batch
-from trackdsl.delivery._spacing import Spacing
+from trackdsl.delivery._timestamp_dedup import Spacing
 
 from .conftest import Server, StartProgram, all_runs, client, deliver, points, sync, wait_until
 

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from trackdsl._process import read_origin, write_origin
 from trackdsl.delivery import _requests
 from trackdsl.delivery._blocked import BlockedRuns
 from trackdsl.delivery._client import wake
 from trackdsl.delivery._dropped import dropped_runs
-from trackdsl.delivery._orphans import Aside, Orphans
+from trackdsl.delivery._held_events import Aside, Orphans
 from trackdsl.delivery._progress import Progress, ProgressFile
 from trackdsl.delivery._runs import KnownRun, RunMap
 from trackdsl.delivery._servers import LOCAL, lock_of, server_of
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._lock import FileLock, is_held
+from trackdsl.journal._origin import read_origin, write_origin
 from trackdsl.journal._reader import Reader, read_all
 
 from .conftest import PATIENCE, StartProgram, all_runs, delivery_pids, free_port, wait_until

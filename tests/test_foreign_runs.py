@@ -15,21 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from trackdsl import _context, _process, stage
-from trackdsl import _events as events
-from trackdsl.delivery import (
-    _client,
-    _foreign,
-    _limits,
-    _shared_points,
-    _stream,
-    _waiting,
-    _worker,
-)
+from trackdsl import stage
+from trackdsl._core import context as _context
+from trackdsl._core import events
+from trackdsl.delivery import _client, _limits, _shared_points, _stream, _waiting, _worker
+from trackdsl.delivery import _remote_runs as _foreign
 from trackdsl.delivery._process import open_sink
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal import _origin as _process
 from trackdsl.journal._spool import journals
 
 from .conftest import StartProgram, all_runs, points, sync, wait_until

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import wait_until
-from trackdsl import _process
 from trackdsl.delivery import _compose
+from trackdsl.journal import _origin as _process
 
 PLANT = "Pl4ntedSecretx7Qz"
 REMOTE = "remote.origin.url"

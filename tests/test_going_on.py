@@ -14,8 +14,8 @@ import mlflow
 import pytest
 
 import trackdsl
-from trackdsl import _events as events
 from trackdsl import experiment, stage, start_logging, stop_logging
+from trackdsl._core import events
 from trackdsl.delivery import _continued
 from trackdsl.delivery._sink import Refused, Unavailable
 from trackdsl.testing import capture_runs

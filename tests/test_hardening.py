@@ -14,9 +14,11 @@ import pytest
 
 import trackdsl
 from tests.conftest import StartProgram
-from trackdsl import Secret, _call, _secrets, log_metric, stage, steps, track_returns
-from trackdsl._replay import RecordedRun, replay
+from trackdsl import Secret, log_metric, stage, steps, track_returns
+from trackdsl._core import redaction as _secrets
+from trackdsl._decorate import call as _call
 from trackdsl.journal._reader import read_all
+from trackdsl.journal._replay import RecordedRun, replay
 from trackdsl.journal._spool import journals
 from trackdsl.testing import capture_runs
 
@@ -267,7 +269,7 @@ def test_an_interrupt_leaves_nothing_behind(start: StartProgram) -> None:
         import os, sys
         import trackdsl
         from trackdsl import current_run, stage
-        from trackdsl._quiet import quiet
+        from trackdsl._core.suppression import quiet
         from trackdsl.distributed import _patching
 
         class Interrupt(BaseException):

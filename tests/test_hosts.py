@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from trackdsl._process import read_origin
 from trackdsl.cli._hosts import relatives
 from trackdsl.delivery._journals import look
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._mounts import FileSystem, file_system
+from trackdsl.journal._origin import read_origin
 
 from .conftest import PATIENCE, Program, all_runs
 

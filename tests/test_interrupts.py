@@ -24,7 +24,7 @@ sys.exit("the interrupt went unnoticed")
 #: Builds decoders, and has a signal handler raise in the middle of each.
 BUILDING = """
 import importlib, msgspec, random, signal
-from trackdsl import _decoders, _events
+from trackdsl._core import decoders, events
 
 armed = False
 
@@ -37,7 +37,7 @@ def interrupt(*_):
 signal.signal(signal.SIGALRM, interrupt)
 interrupted = 0
 while interrupted < 200:
-    kind = importlib.reload(_events).AnyEvent  # Types that msgspec has not seen.
+    kind = importlib.reload(events).AnyEvent  # Types that msgspec has not seen.
     try:
         try:
             armed = True
@@ -71,7 +71,7 @@ def test_ctrl_c_in_the_middle_of_the_import(times: int) -> None:
 
 def test_a_handler_that_raises_breaks_in_on_no_decoder() -> None:
     """A handler that raises hundreds of times while decoders are built ends none of them half way, which crashes."""
-    done = run(BUILDING.replace("{build}", "_decoders.msgpack_decoder(kind)"))
+    done = run(BUILDING.replace("{build}", "decoders.msgpack_decoder(kind)"))
     assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
 
 

@@ -19,14 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trackdsl import _events as events
 from trackdsl import stage
-from trackdsl._replay import RecordedRun, replay
-from trackdsl._target import Target
+from trackdsl._core import events
 from trackdsl.journal import _format, _writer
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import START, Position, Reader, missing_segments, read_all, segments
+from trackdsl.journal._replay import RecordedRun, replay
 from trackdsl.journal._spool import journals
+from trackdsl.journal._target import Target
 from trackdsl.journal._writer import Writer
 from trackdsl.testing import capture_runs
 

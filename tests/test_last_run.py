@@ -16,7 +16,8 @@ import cloudpickle
 import pytest
 
 import trackdsl
-from trackdsl import _lifecycle, configure, current_run, experiment, stage, start_logging, stop_logging, track_returns
+from trackdsl import configure, current_run, experiment, stage, start_logging, stop_logging, track_returns
+from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl.testing import capture_runs
 
 from .conftest import StartProgram

@@ -15,12 +15,14 @@ import pytest
 import trackdsl
 from tests.conftest import Server, StartProgram, all_runs, client, deliver, free_port, wait_until
 from tests.memory_store import Crash, MemoryStore, deliver_to
-from trackdsl import ArtifactError, Dataset, RunNotReady, _record, _target, experiment, stage
-from trackdsl._state import state
+from trackdsl import ArtifactError, Dataset, RunNotReady, experiment, stage
+from trackdsl._config.state import state
+from trackdsl._recording import emit as _record
 from trackdsl.delivery import _artifacts, _worker
 from trackdsl.delivery._process import open_sink
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal import _target
 from trackdsl.testing import capture_runs
 
 pd = pytest.importorskip("pandas")

@@ -21,8 +21,8 @@ import pydantic
 import pytest
 
 from trackdsl import Dataset, Ignore, Metric, Param, Secret, stage, track_returns
-from trackdsl._flatten import MAX_LEAVES, Flat
-from trackdsl._numbers import is_number
+from trackdsl._recording.flatten import MAX_LEAVES, Flat
+from trackdsl._recording.numbers import is_number
 from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import fields_of
 from trackdsl.handlers._content import content_of

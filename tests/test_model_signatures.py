@@ -13,7 +13,7 @@ import pytest
 import trackdsl
 from tests.conftest import all_runs, client, deliver
 from trackdsl import stage
-from trackdsl._models import record_model
+from trackdsl._recording.models import record_model
 
 pd = pytest.importorskip("pandas")
 

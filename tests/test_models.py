@@ -31,16 +31,16 @@ from trackdsl import (
     RegistryError,
     RunNotReady,
     UntrustedArtifact,
-    _target,
     stage,
     track_returns,
 )
-from trackdsl import _events as events
-from trackdsl._models import record_model
+from trackdsl._core import events
+from trackdsl._recording.models import record_model
 from trackdsl.handlers import _examples
 from trackdsl.handlers._flavor import Inputs, sha256_of_files
 from trackdsl.handlers._registry import handler_for, handler_named
 from trackdsl.handlers._requirements import pinned
+from trackdsl.journal import _target
 from trackdsl.journal._reader import read_all
 from trackdsl.testing import capture_runs
 
@@ -588,7 +588,7 @@ def test_mlflow_is_not_imported_to_record_a_model(start: StartProgram) -> None:
         import numpy as np
         from sklearn.linear_model import LinearRegression
         from trackdsl import stage
-        from trackdsl._models import record_model
+        from trackdsl._recording.models import record_model
         X = np.arange(12.0).reshape(6, 2)
         with stage("train") as run:
             record_model(run, LinearRegression().fit(X, X[:, 0]), "line", arguments={"X": X})

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from trackdsl import _target, experiment, stage
+from trackdsl import experiment, stage
 from trackdsl.delivery import _empty_database, _git_tags, _open_sinks, _vanished, _worker
 from trackdsl.delivery._mlflow import MlflowSink
 from trackdsl.delivery._process import open_sink
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal import _target
 from trackdsl.journal._spool import journals
 
 from .conftest import PATIENCE, StartProgram, all_runs, memory_of, sync, wait_until

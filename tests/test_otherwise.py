@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.memory_store import MemoryStore, deliver_to
-from trackdsl import _target, settings, stage
+from trackdsl import settings, stage
 from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery._fallback_encoding import Keys, folded
 from trackdsl.delivery._health import why_unreachable
-from trackdsl.delivery._otherwise import Keys, folded
 from trackdsl.delivery._sink import Batch, Refused
+from trackdsl.journal import _target
 
 from .conftest import free_port
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trackdsl.delivery._pace import Pace
+from trackdsl.delivery._throttle import Pace
 
 
 class Clock:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from trackdsl import _events as events
 from trackdsl import capture, stage
+from trackdsl._core import events
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot, snapshot_path, taken
 from trackdsl.journal._spool import JOURNALS, prepare
@@ -382,7 +382,7 @@ class TestAtMlflow:
         import subprocess
         import sys
 
-        from trackdsl._process import read_origin, write_origin
+        from trackdsl.journal._origin import read_origin, write_origin
 
         spool = prepare(tmp_path / "spool")
         process = Process(spool, uri=sqlite_store)

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from trackdsl import stage
-from trackdsl._process import run_detached
 from trackdsl.delivery._process import open_sink
 from trackdsl.delivery._worker import Worker
 from trackdsl.distributed._starters import patches
+from trackdsl.journal._origin import run_detached
 from trackdsl.journal._spool import journals
 
 from .conftest import StartProgram, all_runs, deliver, points, wait_until
@@ -69,7 +69,8 @@ def test_processes_by_every_start_method(start: StartProgram, sqlite_store: str)
     """A process is a child of the scope that started it, however it is made; afterwards its object is what it was."""
     program = start("""
         import multiprocessing, trackdsl
-        from trackdsl import _target, stage
+        from trackdsl import stage
+        from trackdsl.journal import _target
 
         @stage("work-{name}")
         def work(name, n=1):

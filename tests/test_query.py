@@ -23,10 +23,10 @@ from trackdsl import ExperimentNotFound, QueryError, RunNotFound, TrackingServer
 from trackdsl import settings as _settings
 from trackdsl.query._conditions import compare as compare_values
 from trackdsl.query._database import DatabaseReader, reader_for
-from trackdsl.query._found import FoundRun, Search
 from trackdsl.query._frame import frame_of, paths_of
 from trackdsl.query._grammar import check_filter, language_of_mlflow, number_text
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import FoundRun, Search
 from trackdsl.query._runs import Question
 
 from .conftest import Server, StartProgram, all_runs, client, deliver, end_delivery, free_port

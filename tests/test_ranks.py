@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trackdsl import _events as events
-from trackdsl import _launch, experiment, stage
+from trackdsl import experiment, stage
+from trackdsl._core import events
+from trackdsl._runs import launch as _launch
 from trackdsl.errors import OptionError, SettingsError
 from trackdsl.testing import capture_runs
 

@@ -19,7 +19,7 @@ from urllib3.util import Retry
 
 from tests.conftest import Server, StartProgram, all_runs, delivery_pids, free_port, memory_of, sync, wait_until
 from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
-from trackdsl import _http
+from trackdsl._server import http as _http
 from trackdsl.delivery._client import wake
 from trackdsl.delivery._environment import Handed, Pipe, _Sender, is_taken
 from trackdsl.delivery._servers import folder_of, server_of
@@ -279,7 +279,7 @@ def test_a_delivery_thread_gives_up_a_server_that_never_ends_its_answers(
         import sys, threading, requests
         from trackdsl import experiment
         from trackdsl.delivery._progress import read_progress
-        from trackdsl._target import targets
+        from trackdsl.journal._target import targets
         with experiment("reach", run_name="thread") as run:
             run.log_metric("loss", 0.5)
         (target,) = targets()

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import wait_until
-from trackdsl import Artifact, Ignore, Metric, Model, Param, Secret, _secrets, stage, track_returns
+from trackdsl import Artifact, Ignore, Metric, Model, Param, Secret, stage, track_returns
+from trackdsl._core import redaction as _secrets
 from trackdsl.handlers import register_handler
 from trackdsl.journal._spool import journals
 from trackdsl.testing import RecordedRun, capture_runs

@@ -19,7 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.test_secrets import kept, recorded
-from trackdsl import Run, _artifacts, _process, _secrets, _target, stage, track_returns
+from trackdsl import Run, stage, track_returns
+from trackdsl._core import redaction as _secrets
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl.journal import _origin as _process
+from trackdsl.journal import _target
 from trackdsl.testing import capture_runs
 
 #: One with digits, a word, and one with signs that stand between names and values elsewhere.

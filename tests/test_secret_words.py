@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.test_secrets import kept, recorded
-from trackdsl import _secrets, experiment, stage
+from trackdsl import experiment, stage
+from trackdsl._core import redaction as _secrets
 from trackdsl.testing import capture_runs
 
 #: What people give for a password, a token or a key that is none, or that is one only there.

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import StartProgram, all_runs, sync
-from trackdsl import Run, Secret, SettingsError, _artifacts, _failure, _secrets, errors, stage, track_returns
+from trackdsl import Run, Secret, SettingsError, errors, stage, track_returns
+from trackdsl._core import redaction as _secrets
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl._runs import exceptions as _failure
 from trackdsl.testing import RecordedRun, capture_runs
 
 #: Plants every kind of secret in every place, each of them told apart by its number.

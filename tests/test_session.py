@@ -46,9 +46,9 @@ def captured() -> Any:
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions ask their store; delivery is left to the test."""
-    monkeypatch.setattr(trackdsl._target.Target, "watch", lambda self, now: None)
+    monkeypatch.setattr(trackdsl.journal._target.Target, "watch", lambda self, now: None)
     monkeypatch.setenv("TRACKDSL_MODE", "online")
-    monkeypatch.setattr(trackdsl._target, "waits_at_exit", False)
+    monkeypatch.setattr(trackdsl.journal._target, "waits_at_exit", False)
 
 
 def test_one_after_the_other(captured: Captured) -> None:
@@ -606,7 +606,7 @@ def test_a_server_that_never_answers(online: None, monkeypatch: pytest.MonkeyPat
     """A server that takes the connection and says nothing is given up."""
     import socket
 
-    from trackdsl import _reachable
+    from trackdsl._server import reachable as _reachable
 
     monkeypatch.setattr(_reachable, "PATIENCE", 0.2)
     with socket.socket() as silent:
@@ -628,7 +628,8 @@ def test_a_server_that_never_answers(online: None, monkeypatch: pytest.MonkeyPat
 )
 def test_other_stores(online: None, uri: str, message: str | None) -> None:
     """Stores that MLflow will not take are told at once; schemes of plugins are left to MLflow."""
-    from trackdsl import _reachable, _uris
+    from trackdsl._core import uris as _uris
+    from trackdsl._server import reachable as _reachable
 
     Path("program.txt").write_text("no database at all" * 100)
     if message is None:
@@ -640,7 +641,7 @@ def test_other_stores(online: None, uri: str, message: str | None) -> None:
 
 def test_credentials_are_used_and_not_shown(online: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """User and password of the environment, a token, and MLflow's file of credentials reach the server."""
-    from trackdsl._request_options import request_options
+    from trackdsl._server.request_options import request_options
 
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".mlflow").mkdir()

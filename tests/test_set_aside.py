@@ -12,23 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from trackdsl import _context, _process, _target, stage
-from trackdsl import _events as events
-from trackdsl.delivery import (
-    _artifacts,
-    _blocked,
-    _creation,
-    _foreign,
-    _git_tags,
-    _stream,
-    _tables,
-    _worker,
-)
+from trackdsl import stage
+from trackdsl._core import context as _context
+from trackdsl._core import events
+from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _stream, _tables, _worker
+from trackdsl.delivery import _remote_runs as _foreign
 from trackdsl.delivery._blocked import read_blocked
 from trackdsl.delivery._dropped import drop_run
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._sink import Denied, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal import _origin as _process
+from trackdsl.journal import _target
 from trackdsl.journal._spool import journals
 
 from .drawn_processes import Machine, Process

@@ -21,7 +21,7 @@ from tests.conftest import Server, client, free_port
 from trackdsl import OptionError, QueryError, SettingsError, experiment, settings, stage
 from trackdsl._config import pyproject
 from trackdsl._config.spec import SETTINGS
-from trackdsl._uris import absolute, mistake
+from trackdsl._core.uris import absolute, mistake
 from trackdsl.compat.tracelet.settings import TraceletSettings
 from trackdsl.settings import Settings
 from trackdsl.testing import capture_runs

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import trackdsl
-from trackdsl import _show_url, experiment, settings
+from trackdsl import experiment, settings
+from trackdsl._runs import show_url as _show_url
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.errors import SettingsError
 
@@ -148,7 +149,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(_show_url, "_asked", False)
         monkeypatch.setattr(_show_url, "after_delivery", calls := [])
         monkeypatch.setattr(trackdsl.Run, "wait_for_mlflow", lambda *_: KnownRun("b" * 32, "7"))
-        monkeypatch.setattr("trackdsl._target.Target.watch", lambda *_: None)  # Nothing is to be delivered.
+        monkeypatch.setattr("trackdsl.journal._target.Target.watch", lambda *_: None)  # Nothing is to be delivered.
         monkeypatch.setattr(sys, "stderr", written := Written(terminal))
         monkeypatch.setenv("CI", ci)
         trackdsl.configure(mode="online", show_url=show_url)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import trackdsl
-from trackdsl import _target, capture, settings, stage
-from trackdsl._carried import take_settings
-from trackdsl.journal import _spool
+from trackdsl import capture, settings, stage
+from trackdsl.distributed._wire import take_settings
+from trackdsl.journal import _spool, _target
 from trackdsl.journal._spool import JOURNALS, LOCK, MARK, check_spool, find, is_spool, journals, locate, prepare
 
 from .conftest import StartProgram
@@ -325,7 +325,7 @@ class TestContexts:
         """Arrives with a context of another process that names a spool; returns the spool that is used then."""
         import json
 
-        from trackdsl._carried import decode
+        from trackdsl.distributed._wire import decode
 
         with stage("s"):
             text = capture().to_text()

@@ -21,8 +21,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from trackdsl import _events as events
-from trackdsl._process import read_origin
+from trackdsl._core import events
 from trackdsl.cli import main
 from trackdsl.delivery import _environment
 from trackdsl.delivery._client import ensure_running, wake
@@ -33,6 +32,7 @@ from trackdsl.delivery._servers import folder_of, server_of
 from trackdsl.delivery._thread import serve
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._files import NoRegularFile, open_regular
+from trackdsl.journal._origin import read_origin
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import JOURNALS, LOCK, LOG, MARK, journals, locate, make_folder, prepare
 

@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from trackdsl import _context, _process, _target, errors, experiment, stage
+from trackdsl import errors, experiment, stage
+from trackdsl._core import context as _context
 from trackdsl.delivery import (
     _client,
     _durability,
@@ -31,7 +32,8 @@ from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._runs import KnownRun, RunMap, read_runs
 from trackdsl.delivery._sink import GONE, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
-from trackdsl.journal import _writer
+from trackdsl.journal import _origin as _process
+from trackdsl.journal import _target, _writer
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer

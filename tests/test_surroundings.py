@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
-from trackdsl import _process, _target, log_metric, stage
-from trackdsl._replay import RecordedRun, replay
+from trackdsl import log_metric, stage
 from trackdsl.delivery import _client
 from trackdsl.errors import SettingsError
-from trackdsl.journal import _writer
+from trackdsl.journal import _origin as _process
+from trackdsl.journal import _target, _writer
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import read_all
+from trackdsl.journal._replay import RecordedRun, replay
 from trackdsl.journal._spool import journals
 from trackdsl.testing import capture_runs
 

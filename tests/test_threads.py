@@ -23,8 +23,8 @@ import trio
 import trackdsl
 from tests.conftest import StartProgram, all_runs, deliver
 from trackdsl import current_run, log_metric, stage, steps, track_returns
-from trackdsl._propagation import InScope
 from trackdsl.distributed import _patching
+from trackdsl.distributed._contexts import InScope
 from trackdsl.testing import Captured, capture_runs
 
 

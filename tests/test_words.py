@@ -25,15 +25,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from trackdsl import OptionError, Run, _images, _lifecycle, _target, configure, log_stream, stage, steps, track_returns
-from trackdsl import _events as events
-from trackdsl._tables import rows_of
+from trackdsl import OptionError, Run, configure, log_stream, stage, steps, track_returns
+from trackdsl._core import events
+from trackdsl._recording import images as _images
+from trackdsl._recording.tables import rows_of
+from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl.delivery import _table_format, _tables
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Refused, Unavailable
 from trackdsl.delivery._table_log import TableLog
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._worker import Worker
+from trackdsl.journal import _target
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals
 from trackdsl.testing import Captured, RecordedRun, capture_runs

@@ -17,7 +17,8 @@ import cloudpickle
 import pytest
 
 import trackdsl
-from trackdsl import _decorators, experiment, stage, track_returns
+from trackdsl import experiment, stage, track_returns
+from trackdsl._decorate import decorators as _decorators
 from trackdsl.errors import OptionError, told
 from trackdsl.testing import capture_runs
 

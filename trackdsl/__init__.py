@@ -12,12 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _decoders as _decoders  # First: see there.
-from trackdsl import _held_context
-from trackdsl._config.configure import configure
-from trackdsl._datasets import RecordedDataset
-from trackdsl._decorators import experiment, stage, track_returns
-from trackdsl._log import (
+from trackdsl._api.configure import configure
+from trackdsl._api.log import (
     current_run,
     last,
     log_artifact,
@@ -36,15 +32,19 @@ from trackdsl._log import (
     set_tag,
     set_tags,
 )
-from trackdsl._propagation import Context, attach
-from trackdsl._reading import load_artifact
-from trackdsl._roots import capture
-from trackdsl._run import Run
-from trackdsl._steps import steps
-from trackdsl._streams import log_stream
-from trackdsl._version import __version__
+from trackdsl._api.steps import steps
+from trackdsl._api.streams import log_stream
+from trackdsl._core import gc_workaround as _gc_workaround
+from trackdsl._core import moved_modules as _moved_modules
+from trackdsl._core.version import __version__
+from trackdsl._decorate.decorators import experiment, stage, track_returns
+from trackdsl._decorate.parentage import capture
+from trackdsl._recording.datasets import RecordedDataset
+from trackdsl._recording.loading import load_artifact
+from trackdsl._runs.run import Run
 from trackdsl.delivery import flush
-from trackdsl.distributed._surroundings import look_for_workers as _look_for_workers
+from trackdsl.distributed._contexts import Context, attach
+from trackdsl.distributed._task_context import look_for_workers as _look_for_workers
 from trackdsl.errors import (
     ArtifactError,
     ContextError,
@@ -70,8 +70,8 @@ from trackdsl.session import start_logging, stop_logging
 
 if TYPE_CHECKING:
     from trackdsl._config.model import Settings
-    from trackdsl._model_registry import load_model, register_model
-    from trackdsl._recorded_model import RecordedModel
+    from trackdsl._recording.model_registry import load_model, register_model
+    from trackdsl._recording.recorded_model import RecordedModel
     from trackdsl.integrations._watch import watch
     from trackdsl.query import best, compare, history, runs, tree
 
@@ -148,9 +148,9 @@ __all__ = [
 
 #: What brings much with it, and is imported when it is first asked for: name → module.
 _LATE = {
-    "load_model": "trackdsl._model_registry",
-    "register_model": "trackdsl._model_registry",
-    "RecordedModel": "trackdsl._recorded_model",
+    "load_model": "trackdsl._recording.model_registry",
+    "register_model": "trackdsl._recording.model_registry",
+    "RecordedModel": "trackdsl._recording.recorded_model",
     "watch": "trackdsl.integrations._watch",
     "Settings": "trackdsl._config.model",
     **dict.fromkeys(("best", "compare", "history", "runs", "tree"), "trackdsl.query"),
@@ -170,4 +170,5 @@ def __dir__() -> list[str]:
 
 
 _look_for_workers()
-_held_context.install()
+_gc_workaround.install()
+_moved_modules.install()

@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from trackdsl._packages import install_command
-from trackdsl._user_code import place_of_call
+from trackdsl._core.packages import install_command
+from trackdsl._core.user_code import place_of_call
 
 logger = logging.getLogger("trackdsl")
 

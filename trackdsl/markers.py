@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trackdsl._word import explained_class
+from trackdsl._core.missing_call import explained_class
 from trackdsl.errors import OptionError
 
 _REFUSED = frozenset("/:")

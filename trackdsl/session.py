@@ -16,21 +16,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, TracebackType
 from typing import Any, Literal
 
-from trackdsl import _context, _roots, settings
-from trackdsl._call import close_scope, open_scope
-from trackdsl._config.configure import configure
-from trackdsl._context import Scope
-from trackdsl._endings import ExitWatch, Mended, last_uncaught, watch_child
-from trackdsl._failure import FINISHED, status_of
-from trackdsl._options import Options
-from trackdsl._quiet import quiet
-from trackdsl._record import fault
-from trackdsl._run import NULL_RUN, Run, checked_status
-from trackdsl._secrets import mask_name
-from trackdsl._session_choices import KEYS, Choice, SessionSettings, checked, choose, told_by
-from trackdsl._state import state
-from trackdsl._target import Target, overridden, target_for
-from trackdsl._word import explained, explained_with_config
+from trackdsl import settings
+from trackdsl._api.configure import configure
+from trackdsl._api.exit_hook import ExitWatch, Mended, last_uncaught, watch_child
+from trackdsl._api.session_options import KEYS, Choice, SessionSettings, checked, choose, told_by
+from trackdsl._config.state import state
+from trackdsl._core import context as _context
+from trackdsl._core.context import Scope
+from trackdsl._core.missing_call import explained, explained_with_config
+from trackdsl._core.redaction import mask_name
+from trackdsl._core.suppression import quiet
+from trackdsl._core.user_code import calling_frame
+from trackdsl._decorate import parentage as _roots
+from trackdsl._decorate.call import close_scope, open_scope
+from trackdsl._decorate.options import Options
+from trackdsl._recording.emit import fault
+from trackdsl._runs.exceptions import FINISHED, status_of
+from trackdsl._runs.run import NULL_RUN, Run, checked_status
 from trackdsl.errors import (
     OptionError,
     TrackdslError,
@@ -39,9 +41,9 @@ from trackdsl.errors import (
     as_mlflows,
     logger,
 )
+from trackdsl.journal._target import Target, overridden, target_for
 
 _OFFLINE = ("raise", "spool")
-_PACKAGE = os.path.dirname(__file__) + os.sep
 #: What settings say to the whole program, and not of a run.
 _PROGRAM = tuple(name for name in settings.NAMES if name not in ("tracking_uri", "experiment_name"))
 
@@ -265,8 +267,8 @@ def _check(choice: Choice, previous: _Session | None, offline: str) -> None:
     target, experiment = _destination(choice, previous)
     if target is None or target.discards:
         return
-    from trackdsl._reachable import check  # They bring what programs without sessions need not wait for.
-    from trackdsl._resumable import check_run
+    from trackdsl._runs.resumable import check_run
+    from trackdsl._server.reachable import check  # They bring what programs without sessions need not wait for.
 
     try:
         check(target.uri, experiment)
@@ -366,9 +368,7 @@ def _end_with_task(session: _Session, task: Any) -> None:
 
 def _caller() -> tuple[int, CodeType]:
     """The frame that called into this package, and its code: alive frames are told apart by these."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
+    frame = calling_frame()
     return id(frame), frame.f_code
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trackdsl._config import pyproject
 from trackdsl._config.spec import DEFAULT_TRACKING_URI, SETTINGS
-from trackdsl._suggest import suggestion_for
-from trackdsl._uris import absolute
+from trackdsl._core.suggest import suggestion_for
+from trackdsl._core.uris import absolute
 from trackdsl.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -17,10 +17,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trackdsl import _context, _target, settings
-from trackdsl._replay import Point, RecordedRun, replay
-from trackdsl._state import state
+from trackdsl import settings
+from trackdsl._config.state import state
+from trackdsl._core import context as _context
+from trackdsl.journal import _target
 from trackdsl.journal._reader import read_all
+from trackdsl.journal._replay import Point, RecordedRun, replay
 from trackdsl.journal._spool import journals, make
 
 __all__ = ["Captured", "Point", "RecordedRun", "capture_runs"]

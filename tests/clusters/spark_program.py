@@ -29,7 +29,8 @@ from pyspark import TaskContext  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402
 from pyspark.sql.functions import pandas_udf, udf  # noqa: E402
 
-from trackdsl import _context, configure, log_metric, stage  # noqa: E402
+from trackdsl import configure, log_metric, stage  # noqa: E402
+from trackdsl._core import context as _context  # noqa: E402
 from trackdsl.distributed import _patching  # noqa: E402
 from trackdsl.distributed.spark import PROPERTY  # noqa: E402
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 from libraries import LIBRARIES, Library
 
-from trackdsl import _events as events
+from trackdsl._core import events
 from trackdsl.journal._reader import Reader
 from trackdsl.journal._spool import JOURNALS
 

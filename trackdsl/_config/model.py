@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from trackdsl import settings
 from trackdsl._config.spec import SETTINGS, Rows
-from trackdsl._suggest import suggestion_for
+from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import SettingsError
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from trackdsl._suggest import suggestion_for
-from trackdsl._uris import mistake, shown
+from trackdsl._core.suggest import suggestion_for
+from trackdsl._core.uris import mistake, shown
 from trackdsl.errors import SettingsError
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from trackdsl._suggest import suggestion_for
-from trackdsl._version import __version__
+from trackdsl._core.suggest import suggestion_for
+from trackdsl._core.version import __version__
 from trackdsl.errors import TrackdslError
 
 __all__ = ["main"]

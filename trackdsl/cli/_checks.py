@@ -15,12 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from trackdsl import _uris, settings
+from trackdsl import settings
 from trackdsl._config.spec import SETTINGS
-from trackdsl._reachable import check
-from trackdsl._secrets import mask_prose
-from trackdsl._tracking_server import VERSIONS
-from trackdsl._version import __version__
+from trackdsl._core import uris as _uris
+from trackdsl._core.redaction import mask_prose
+from trackdsl._core.version import __version__
+from trackdsl._server.reachable import check
+from trackdsl._server.tracking_server import VERSIONS
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT
 from trackdsl.cli._status import ago, is_delivering, size

@@ -21,7 +21,9 @@ def write(output: Path | None, *, force: bool) -> None:
     Raises:
         click.ClickException: something is in the way.
     """
-    content = {name: files("trackdsl.deployment").joinpath(place).read_text("utf-8") for name, place in FILES.items()}
+    content = {
+        name: files("trackdsl.cli.deployment").joinpath(place).read_text("utf-8") for name, place in FILES.items()
+    }
     if output is None:
         click.echo(content["compose.yaml"], nl=False)
         return

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackdsl import _events as events
+from trackdsl._core import events
 from trackdsl.delivery._blocked import read_blocked
+from trackdsl.delivery._held_events import read_aside
 from trackdsl.delivery._journals import Journal
-from trackdsl.delivery._orphans import read_aside
 from trackdsl.delivery._runs import read_runs
 from trackdsl.journal._reader import Reader
 

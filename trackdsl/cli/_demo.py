@@ -15,17 +15,17 @@ import click
 
 import trackdsl
 from trackdsl import settings
-from trackdsl._secrets import mask_prose
-from trackdsl._target import target_for
+from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.delivery._journals import look
 from trackdsl.journal import _spool
+from trackdsl.journal._target import target_for
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from trackdsl.query._found import FoundRun
     from trackdsl.query._paged import PagedReader
+    from trackdsl.query._rows import FoundRun
 
 #: MLflow takes seconds to import and to set up a new database, on a busy machine many of them.
 _PATIENCE = 180.0
@@ -133,7 +133,7 @@ def _read_back(reader: PagedReader, started: int) -> list[FoundRun]:
     """The root runs of this process, in the order they began, as MLflow has them."""
     import platform
 
-    from trackdsl.query._found import Search
+    from trackdsl.query._rows import Search
 
     experiments = tuple(one.id for one in reader.experiments() if one.name == "trackdsl-demo")
     mine = (

@@ -23,7 +23,7 @@ from typing import Any
 
 import click
 
-from trackdsl._http import bound_requests
+from trackdsl._server.http import bound_requests
 from trackdsl.cli._console import output
 from trackdsl.cli._run_tables import print_run, print_runs
 from trackdsl.delivery._compose import place_of_text
@@ -32,10 +32,10 @@ from trackdsl.delivery._process import prepare_environment
 from trackdsl.errors import QueryError, TrackingServerError
 from trackdsl.query import _shown
 from trackdsl.query._compare import Comparison, compare
-from trackdsl.query._found import FoundRun, Search
 from trackdsl.query._frame import paths_of
-from trackdsl.query._one import asked_for
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import FoundRun, Search
+from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._runs import Question
 from trackdsl.query._store import opened, text_of
 from trackdsl.query._tree import RunTree, tree

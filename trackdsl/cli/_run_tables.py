@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl.cli._console import output
 from trackdsl.query import _shown
-from trackdsl.query._found import FoundRun
+from trackdsl.query._rows import FoundRun
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from trackdsl._events import SCHEMA
-from trackdsl._secrets import mask_prose
+from trackdsl._core.events import SCHEMA
+from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.cli._hosts import Host, other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, place

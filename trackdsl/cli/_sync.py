@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from trackdsl.cli._goals import Goals
+from trackdsl.cli._delivery_targets import Goals
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone

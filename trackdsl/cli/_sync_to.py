@@ -10,14 +10,15 @@ from pathlib import Path
 
 import click
 
-from trackdsl import _uris, settings
-from trackdsl._process import read_origin
-from trackdsl._secrets import mask_prose
+from trackdsl import settings
+from trackdsl._core import uris as _uris
+from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._hosts import relatives
 from trackdsl.cli._journals import place
 from trackdsl.cli._sync import deliver
 from trackdsl.delivery import _requests
 from trackdsl.delivery._journals import Journal, look
+from trackdsl.journal._origin import read_origin
 
 #: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.
 _PATIENCE = 30.0

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from trackdsl import _events as events
-from trackdsl._decoders import json_decoder
-from trackdsl._places import inside
+from trackdsl._core import events
+from trackdsl._core.artifact_paths import inside
+from trackdsl._core.decoders import json_decoder
 from trackdsl.delivery import _limits
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._model_points import ModelPoints

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from trackdsl._secrets import mask_text
+from trackdsl._core.redaction import mask_text
 from trackdsl.delivery._sink import Denied, Refused, RunBlocked, Sink, Unavailable
 from trackdsl.errors import logger, told
 from trackdsl.journal._files import read_regular, replace

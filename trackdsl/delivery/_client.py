@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trackdsl import settings
-from trackdsl._ids import prefix
+from trackdsl._core.ids import prefix
 from trackdsl.delivery._environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._allocation import advice
@@ -25,7 +25,7 @@ from trackdsl.journal._spool import LOCK, LOG, WAKE, check_spool
 from trackdsl.journal._writer import Writer
 
 if TYPE_CHECKING:
-    from trackdsl._target import Target
+    from trackdsl.journal._target import Target
 
 _POLL = 0.02
 #: The first pause where a single run is waited for, which is there in milliseconds.
@@ -96,7 +96,7 @@ def flush(timeout: float | None = None) -> bool:
 
 
 def _flush(timeout: float | None) -> bool:
-    from trackdsl import _target
+    from trackdsl.journal import _target
 
     _target.check_all()
     used = [target for target in _target.known_targets() if target.writer or target.unrecorded or target.deleted]
@@ -223,7 +223,7 @@ def _start_process(spool: Path) -> None:
     # A frozen program's executable is the program itself: it would start itself again and again.
     if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(sys.executable):
         raise OSError(2, "this Python has no interpreter of its own to start")
-    from trackdsl._process import run_detached
+    from trackdsl.journal._origin import run_detached
 
     check_spool(spool)
     log = spool / LOG
@@ -268,7 +268,7 @@ def _wait_before_shutdown() -> None:
     importlib.import_module("concurrent.futures.thread")
 
     def wait() -> None:
-        from trackdsl._target import targets
+        from trackdsl.journal._target import targets
 
         wait_at_exit([target.writer for target in targets() if target.writer is not None])
 

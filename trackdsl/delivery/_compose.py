@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from trackdsl import _events as events
-from trackdsl._process import Origin
-from trackdsl._secrets import mask_text
+from trackdsl._core import events
+from trackdsl._core.redaction import mask_text
 from trackdsl.delivery import _limits
 from trackdsl.delivery._model_points import Link
 from trackdsl.delivery._sink import Batch
 from trackdsl.journal._files import read_regular
+from trackdsl.journal._origin import Origin
 
 #: Where texts that are too long for MLflow's fields are kept whole.
 OVERFLOW = "trackdsl"

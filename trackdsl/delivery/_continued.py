@@ -13,15 +13,16 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _events as events
-from trackdsl.delivery import _compose, _foreign, _limits
+from trackdsl._core import events
+from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery import _remote_runs as _foreign
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Batch, Found, Refused, RunBlocked, Sink
 from trackdsl.errors import logger
 
 if TYPE_CHECKING:
-    from trackdsl.delivery._foreign import ForeignRuns
+    from trackdsl.delivery._remote_runs import ForeignRuns
     from trackdsl.delivery._stream import Stream
 
 #: The tag of a run that has gone on.

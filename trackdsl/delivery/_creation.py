@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from trackdsl import _events as events
-from trackdsl.delivery import _limits, _otherwise
+from trackdsl._core import events
+from trackdsl.delivery import _fallback_encoding as _otherwise
+from trackdsl.delivery import _limits
 from trackdsl.delivery._blocked import check_experiment, deleted_experiment
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._runs import KnownRun, RunMap

@@ -10,11 +10,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trackdsl import _events as events
-from trackdsl._ids import prefix_of
-from trackdsl._process import read_origin
+from trackdsl._core import events
+from trackdsl._core.ids import prefix_of
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, read_regular
+from trackdsl.journal._origin import read_origin
 from trackdsl.journal._snapshots import remove_snapshot
 from trackdsl.journal._spool import journals
 

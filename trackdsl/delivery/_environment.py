@@ -25,8 +25,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trackdsl._ids import prefix
-from trackdsl._secrets import is_secret_name
+from trackdsl._core.ids import prefix
+from trackdsl._core.redaction import is_secret_name
 from trackdsl.delivery._servers import STARTED
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT
 from trackdsl.journal._files import open_regular

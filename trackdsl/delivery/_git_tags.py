@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trackdsl._events import Tags
+from trackdsl._core.events import Tags
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._runs import KnownRun, RunMap

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
-from trackdsl._reachable import check
-from trackdsl._tracking_server import answers
+from trackdsl._server.reachable import check
+from trackdsl._server.tracking_server import answers
 from trackdsl.errors import TrackingServerError
 
 _TIMEOUT = 2.0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from trackdsl._process import Origin
+from trackdsl.journal._origin import Origin
 
 if TYPE_CHECKING:
     from trackdsl.delivery._stream import Stream

@@ -10,26 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from trackdsl import _events as events
-from trackdsl._ids import begins_with
+from trackdsl._core import events
+from trackdsl._core.ids import begins_with
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import BlockedRuns, check_experiment
 from trackdsl.delivery._continued import Continuations
 from trackdsl.delivery._creation import RunCreation
 from trackdsl.delivery._dropped import DroppedRuns
-from trackdsl.delivery._foreign import ForeignRuns
 from trackdsl.delivery._git_tags import GitTags
+from trackdsl.delivery._held_events import Aside, Orphans
 from trackdsl.delivery._model_points import ModelPoints
-from trackdsl.delivery._orphans import Aside, Orphans
 from trackdsl.delivery._parents import Parents
+from trackdsl.delivery._remote_runs import ForeignRuns
 from trackdsl.delivery._run_writer import RunWriter
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints, Source
 from trackdsl.delivery._shared_roots import SharedRoots
 from trackdsl.delivery._sink import GONE, NotYet, Refused, RunBlocked, Sink
-from trackdsl.delivery._spacing import Spacing
 from trackdsl.delivery._tables import Tables
+from trackdsl.delivery._timestamp_dedup import Spacing
 from trackdsl.journal._reader import START, Position
 
 if TYPE_CHECKING:

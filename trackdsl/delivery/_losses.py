@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from trackdsl._decoders import json_decoder
+from trackdsl._core.decoders import json_decoder
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, read_regular
 

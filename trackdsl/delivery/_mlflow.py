@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from trackdsl._events import Input, Model
-from trackdsl._http import bound_requests
-from trackdsl._secrets import mask_text
+from trackdsl._core.events import Input, Model
+from trackdsl._core.redaction import mask_text
+from trackdsl._server.http import bound_requests
 from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._advice import advised
 from trackdsl.delivery._blocked import deleted_experiment

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from trackdsl._events import KEY
+from trackdsl._core.events import KEY
 from trackdsl.delivery._limits import MAX_METRICS
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import NotYet, Refused, Sink

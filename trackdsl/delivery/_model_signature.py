@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trackdsl._secrets import mask_text
+from trackdsl._core.redaction import mask_text
 from trackdsl.errors import told
 from trackdsl.handlers import _examples
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trackdsl._events import Model, model_key
+from trackdsl._core.events import Model, model_key
 from trackdsl.delivery._limits import fit_key, fit_text
 from trackdsl.delivery._model_signature import add_example
 from trackdsl.errors import logger, told

@@ -6,8 +6,9 @@ import contextlib
 import math
 from collections.abc import Callable
 
-from trackdsl import _events as events
-from trackdsl.delivery import _compose, _limits, _otherwise
+from trackdsl._core import events
+from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery import _fallback_encoding as _otherwise
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._model_points import Link, ModelPoints

@@ -13,13 +13,13 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from trackdsl import _events as events
-from trackdsl.delivery import _foreign
+from trackdsl._core import events
+from trackdsl.delivery import _remote_runs as _foreign
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sink import Refused, Sink
 
 if TYPE_CHECKING:
-    from trackdsl.delivery._foreign import ForeignRuns
+    from trackdsl.delivery._remote_runs import ForeignRuns
     from trackdsl.delivery._stream import Stream
 
 

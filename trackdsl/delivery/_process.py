@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from trackdsl._http import bound_requests
-from trackdsl._secrets import mask_prose
+from trackdsl._core.redaction import mask_prose
+from trackdsl._server.http import bound_requests
 from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
 from trackdsl.delivery._environment import Environments, Handed, Pipe, current, hand_over
-from trackdsl.delivery._pace import Pace
 from trackdsl.delivery._servers import LOCAL, lock_of, note_answer
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
+from trackdsl.delivery._throttle import Pace
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock

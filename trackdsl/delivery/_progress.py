@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from trackdsl._decoders import msgpack_decoder
+from trackdsl._core.decoders import msgpack_decoder
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._reader import START, Position
 from trackdsl.journal._writer import PROGRESS_SIZE

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from trackdsl._ids import prefix
-from trackdsl._target import Target, known_targets
+from trackdsl._core.ids import prefix
 from trackdsl.delivery import _losses
 from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._progress import read_progress
+from trackdsl.journal._target import Target, known_targets
 
 #: What has been said, by the names of journals.
 _said: dict[str, Losses] = {}

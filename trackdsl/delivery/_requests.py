@@ -15,11 +15,11 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from trackdsl._process import Origin, read_origin, write_origin
 from trackdsl.delivery._client import wake
 from trackdsl.delivery._runs import read_runs
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._origin import Origin, read_origin, write_origin
 from trackdsl.journal._spool import remove_journal
 
 _DROP = "drop-requested"

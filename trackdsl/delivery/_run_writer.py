@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from trackdsl import _events as events
-from trackdsl._ids import begins_with
+from trackdsl._core import events
+from trackdsl._core.ids import begins_with
 from trackdsl.delivery import _compose
 from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
 from trackdsl.delivery._blocked import check_experiment
@@ -16,12 +16,12 @@ from trackdsl.delivery._outbox import Outbox
 from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._shared_points import SharedPoints, Source
 from trackdsl.delivery._sink import Refused, Sink
-from trackdsl.delivery._spacing import Spacing
 from trackdsl.delivery._tables import Tables
+from trackdsl.delivery._timestamp_dedup import Spacing
 from trackdsl.errors import logger
 
 if TYPE_CHECKING:
-    from trackdsl.delivery._foreign import ForeignRuns
+    from trackdsl.delivery._remote_runs import ForeignRuns
     from trackdsl.delivery._stream import Stream
 
 #: Times are nanoseconds in events, and milliseconds at MLflow.

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trackdsl.delivery._otherwise import Keys
+from trackdsl.delivery._fallback_encoding import Keys
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, read_regular
 

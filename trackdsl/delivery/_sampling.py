@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trackdsl._process import Origin
 from trackdsl.errors import logger, told
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._origin import Origin
 
 if TYPE_CHECKING:
     from trackdsl.system_metrics import Readings

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from trackdsl import _events as events
+from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._limits import fit_key
 from trackdsl.delivery._runs import KnownRun

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from trackdsl._events import Input, Model
+from trackdsl._core.events import Input, Model
 
 #: The variable of the environment that holds what the user wants to wait for an upload at least, in seconds.
 UPLOAD_TIMEOUT = "TRACKDSL_UPLOAD_TIMEOUT"

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from trackdsl._process import Origin
-from trackdsl._secrets import mask_prose, mask_text
+from trackdsl._core.redaction import mask_prose, mask_text
 from trackdsl.delivery import _losses
 from trackdsl.delivery._heirs import is_deleted, may_go_on
 from trackdsl.delivery._interpreter import DELETED, DIED, Interpreter, Shared
@@ -20,9 +19,10 @@ from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._progress import ProgressFile
 from trackdsl.delivery._runs import RunMap
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
-from trackdsl.delivery._spacing import Spacing
+from trackdsl.delivery._timestamp_dedup import Spacing
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._origin import Origin
 from trackdsl.journal._reader import Entry, Position, Reader, segments
 from trackdsl.journal._spool import remove_journal
 

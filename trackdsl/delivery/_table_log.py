@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trackdsl._places import inside
+from trackdsl._core.artifact_paths import inside
 from trackdsl.delivery._table_format import Table, as_table
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._spool import is_journal_name

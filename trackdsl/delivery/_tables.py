@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path, PurePosixPath
 
-from trackdsl import _events as events
+from trackdsl._core import events
 from trackdsl.delivery import _limits
 from trackdsl.delivery._artifacts import check_place
 from trackdsl.delivery._blocked import check_experiment

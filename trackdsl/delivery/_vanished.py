@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 
-from trackdsl._process import Origin
-from trackdsl._uris import local_folder, shown
+from trackdsl._core.uris import local_folder, shown
 from trackdsl.delivery._sink import Unavailable
+from trackdsl.journal._origin import Origin
 
 
 class Vanished(Unavailable):

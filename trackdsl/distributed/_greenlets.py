@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _context
+from trackdsl._core import context as _context
 from trackdsl.distributed._patching import Patch
 from trackdsl.distributed._threads import InThread
 from trackdsl.errors import report, told

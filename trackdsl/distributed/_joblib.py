@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _context
-from trackdsl._propagation import Context, InScope
+from trackdsl._core import context as _context
+from trackdsl.distributed._contexts import Context, InScope
 from trackdsl.distributed._patching import Patch
 from trackdsl.distributed._processes import InScopeIterable, InScopeIterator, make_pool, submit_to_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from trackdsl._context import Scope
+    from trackdsl._core.context import Scope
 
 _current = _context.current
 

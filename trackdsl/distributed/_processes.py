@@ -7,17 +7,18 @@ import sys
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _context, _target
-from trackdsl._propagation import VARIABLE, Context, attach
+from trackdsl._core import context as _context
+from trackdsl.distributed._contexts import VARIABLE, Context, attach
 from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._threads import InThread
 from trackdsl.errors import report, told
+from trackdsl.journal import _target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.process import BaseProcess
 
-    from trackdsl._context import Scope
+    from trackdsl._core.context import Scope
 
 _current, _enter = _context.current, _context.enter
 

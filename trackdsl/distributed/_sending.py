@@ -6,9 +6,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from trackdsl import _context
-from trackdsl._propagation import Context
-from trackdsl.distributed._surroundings import current_task
+from trackdsl._core import context as _context
+from trackdsl.distributed._contexts import Context
+from trackdsl.distributed._task_context import current_task
 from trackdsl.errors import logger, told
 
 

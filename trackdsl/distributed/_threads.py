@@ -7,13 +7,13 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _context
+from trackdsl._core import context as _context
 from trackdsl.distributed._patching import Patch, closed, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trackdsl._context import Scope
+    from trackdsl._core.context import Scope
 
 #: Modules whose threads serve whoever comes, and know themselves in whose context.
 _POOLS = frozenset(

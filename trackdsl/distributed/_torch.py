@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _context
-from trackdsl._propagation import Context, attach
+from trackdsl._core import context as _context
+from trackdsl.distributed._contexts import Context, attach
 from trackdsl.distributed._patching import Patch
 
 if TYPE_CHECKING:

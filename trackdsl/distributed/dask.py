@@ -16,15 +16,16 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from trackdsl import _context, _target
-from trackdsl._ids import begins_with, prefix
-from trackdsl._propagation import Context, InScope, attach
-from trackdsl._secrets import mask_text
+from trackdsl._core import context as _context
+from trackdsl._core.ids import begins_with, prefix
+from trackdsl._core.redaction import mask_text
+from trackdsl.distributed._contexts import Context, InScope, attach
 from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._sending import text_here
-from trackdsl.distributed._surroundings import Task, inside
+from trackdsl.distributed._task_context import Task, inside
 from trackdsl.distributed._threads import _submit
 from trackdsl.errors import logger, told
+from trackdsl.journal import _target
 
 #: The annotation of a task that holds its context, and the one that counts its attempts, from the second on.
 CONTEXT = "trackdsl"

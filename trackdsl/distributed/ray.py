@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from trackdsl._propagation import Context
+from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._sending import by_value, text_here
-from trackdsl.distributed._surroundings import Task, inside
+from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import logger, report, told
 
 _WORKER = "ray._private.worker"

@@ -16,15 +16,15 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from trackdsl import _context
-from trackdsl._propagation import Context
+from trackdsl._core import context as _context
+from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._patching import Patch, closed, opened
 from trackdsl.distributed._sending import text_here
-from trackdsl.distributed._surroundings import Task, inside
+from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import logger, report, told
 
 if TYPE_CHECKING:
-    from trackdsl._context import Scope
+    from trackdsl._core.context import Scope
 
 #: The local property that holds the context.
 PROPERTY = "trackdsl.context"

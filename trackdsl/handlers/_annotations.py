@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from trackdsl import markers
-from trackdsl._secrets import remember
+from trackdsl._core.redaction import remember
 from trackdsl.handlers.json import MAX_LIST
 
 _MARKERS: tuple[type, ...] = (

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trackdsl._secrets import is_secret_name
+from trackdsl._core.redaction import is_secret_name
 from trackdsl.errors import told
 
 #: Where MLflow looks for a model's code, in its folder.

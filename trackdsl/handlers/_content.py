@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Mapping
 from itertools import islice
 from typing import Any
 
-from trackdsl._secrets import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
+from trackdsl._core.redaction import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
 from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import APART, Handler, Scalar, Stated, class_name, handler_for
 from trackdsl.handlers.json import Repeats, summary_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trackdsl._secrets import mask_text
+from trackdsl._core.redaction import mask_text
 from trackdsl.handlers._digest import Digest, feed_objects
 
 #: MLflow's limit of a schema, see mlflow/store/tracking/dbmodels/models.py. Part of a schema would be a wrong one.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from trackdsl._secrets import is_secret_name, mask_text
+from trackdsl._core.redaction import is_secret_name, mask_text
 from trackdsl.handlers._flavor import Inputs
 
 ROWS = 5

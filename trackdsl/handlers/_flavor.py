@@ -12,7 +12,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from trackdsl._secrets import is_secret, mask_text
+from trackdsl._core.redaction import is_secret, mask_text
 from trackdsl.handlers._line import digest_of, line_of
 from trackdsl.handlers._registry import Scalar, handler_for
 from trackdsl.handlers.pickled import Pickled

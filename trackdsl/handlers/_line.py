@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from trackdsl._secrets import MASK, is_secret, mask_entry, mask_items, mask_name, mask_text, remember
+from trackdsl._core.redaction import MASK, is_secret, mask_entry, mask_items, mask_name, mask_text, remember
 from trackdsl.handlers._registry import Handler, Scalar, class_name, handler_for
 
 #: The longest value of a parameter that MLflow takes, see `MAX_PARAM_VAL_LENGTH` in mlflow/utils/validation.py.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from trackdsl._secrets import mask_text
+from trackdsl._core.redaction import mask_text
 
 #: Packages whose distribution has another name, so that the search below is seldom needed.
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}

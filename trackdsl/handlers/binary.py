@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trackdsl._secrets import mask_text
+from trackdsl._core.redaction import mask_text
 from trackdsl.handlers._registry import Handler, Scalar
 
 #: More bytes than this are data, and are written as they are.

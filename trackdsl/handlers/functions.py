@@ -16,7 +16,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from trackdsl._secrets import is_secret, mask_items, mask_text, remember
+from trackdsl._core.redaction import is_secret, mask_items, mask_text, remember
 from trackdsl.handlers._line import digest_of, line_of
 from trackdsl.handlers._registry import Scalar, class_name, handler_for, is_mock
 from trackdsl.handlers.json import is_plain

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trackdsl._secrets import mask_items, mask_text
+from trackdsl._core.redaction import mask_items, mask_text
 from trackdsl.handlers._line import MAX_ITEMS, MAX_LINE, digest_of, flat_line, line_of, long_list, sample
 from trackdsl.handlers._registry import Handler, Scalar, Stated, class_name, full_name, handler_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from trackdsl._secrets import mask_name
+from trackdsl._core.redaction import mask_name
 from trackdsl.handlers._registry import Scalar
 from trackdsl.handlers.text import Text
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trackdsl import markers
-from trackdsl._secrets import remember
+from trackdsl._core.redaction import remember
 from trackdsl.handlers._registry import Scalar, handler_for
 from trackdsl.handlers.json import summary_of
 from trackdsl.handlers.structures import Structure, part_of

@@ -10,7 +10,7 @@ import re
 import weakref
 from typing import Any
 
-from trackdsl._events import KEY
+from trackdsl._core.events import KEY
 from trackdsl.handlers._registry import Handler, Scalar, class_name
 
 _MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})/?")

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 from zlib import adler32
 
-from trackdsl._secrets import MASK, mask_prose, mask_text, remember
+from trackdsl._core.redaction import MASK, mask_prose, mask_text, remember
 from trackdsl.handlers._line import (
     MAX_ITEMS,
     MAX_LINE,

@@ -9,7 +9,7 @@ import dataclasses as _dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trackdsl._secrets import remember
+from trackdsl._core.redaction import remember
 from trackdsl.handlers._annotations import fields_of
 from trackdsl.handlers._registry import Scalar, Stated, class_name
 from trackdsl.handlers.pickled import Pickled

@@ -13,9 +13,9 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from trackdsl import _lifecycle
-from trackdsl._record import guarded
-from trackdsl._run import Run
+from trackdsl._recording.emit import guarded
+from trackdsl._runs import lifecycle as _lifecycle
+from trackdsl._runs.run import Run
 
 _lock = threading.Lock()
 #: What is known of the studies below each run.

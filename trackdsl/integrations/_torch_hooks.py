@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from trackdsl._record import fault
+from trackdsl._recording.emit import fault
 
 #: A number as soon as it is known; on an accelerator a tensor, as asking it for the number would wait for all its work.
 Value = Any

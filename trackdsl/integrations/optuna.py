@@ -11,16 +11,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-from trackdsl import _context, _lifecycle, _roots
-from trackdsl._call import close_scope, open_scope
-from trackdsl._context import Scope
-from trackdsl._failure import FAILED, FINISHED
-from trackdsl._options import Options
-from trackdsl._packages import explained
-from trackdsl._record import clean_tags, guarded
-from trackdsl._run import Run
-from trackdsl._source import Site, site_of
-from trackdsl._state import state
+from trackdsl._config.state import state
+from trackdsl._core import context as _context
+from trackdsl._core.context import Scope
+from trackdsl._core.packages import explained
+from trackdsl._decorate import parentage as _roots
+from trackdsl._decorate.call import close_scope, open_scope
+from trackdsl._decorate.options import Options
+from trackdsl._decorate.source import Site, site_of
+from trackdsl._recording.emit import clean_tags, guarded
+from trackdsl._runs import lifecycle as _lifecycle
+from trackdsl._runs.exceptions import FAILED, FINISHED
+from trackdsl._runs.run import Run
 from trackdsl.errors import OptionError
 
 try:

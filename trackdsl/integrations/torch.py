@@ -9,12 +9,14 @@ import weakref
 from types import TracebackType
 from typing import Any
 
-from trackdsl import _context, _lifecycle, _roots
-from trackdsl._events import Metrics
-from trackdsl._packages import explained
-from trackdsl._record import encode_safely, guarded
-from trackdsl._run import AdoptedRun, Run
-from trackdsl._secrets import mask_name
+from trackdsl._core import context as _context
+from trackdsl._core.events import Metrics
+from trackdsl._core.packages import explained
+from trackdsl._core.redaction import mask_name
+from trackdsl._decorate import parentage as _roots
+from trackdsl._recording.emit import encode_safely, guarded
+from trackdsl._runs import lifecycle as _lifecycle
+from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import OptionError, logger
 
 try:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from trackdsl import _events as events
+from trackdsl._core import events
 from trackdsl.journal import _format as fmt
 from trackdsl.journal._files import NoRegularFile, is_regular, open_regular
 

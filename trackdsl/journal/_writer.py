@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from trackdsl._events import SCHEMA
+from trackdsl._core.events import SCHEMA
 from trackdsl.errors import report
 from trackdsl.journal import _format as fmt
 from trackdsl.journal._allocation import Place, Segment, advice, allocate, open_spare

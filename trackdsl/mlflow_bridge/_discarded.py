@@ -20,8 +20,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-from trackdsl._run import Run
-from trackdsl.mlflow_bridge._arrival import Ids
+from trackdsl._runs.run import Run
+from trackdsl.mlflow_bridge._wait_for_run import Ids
 
 _EXPERIMENT = "0"
 _READING = ("get_", "list_", "download_", "load_")

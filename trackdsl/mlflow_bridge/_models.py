@@ -11,8 +11,9 @@ import mlflow
 import wrapt
 from mlflow.models import Model
 
-from trackdsl import _context, _record
-from trackdsl._events import ModelOutput, encode
+from trackdsl._core import context as _context
+from trackdsl._core.events import ModelOutput, encode
+from trackdsl._recording import emit as _record
 from trackdsl.handlers.references import note_loaded
 from trackdsl.mlflow_bridge._params import watched_run
 from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand_in

@@ -20,14 +20,14 @@ import mlflow
 from mlflow import artifacts
 
 from trackdsl import settings
-from trackdsl._lifecycle import is_named
-from trackdsl._process import Origin
-from trackdsl._secrets import mask_text
-from trackdsl._target import targets
+from trackdsl._core.redaction import mask_text
+from trackdsl._runs.lifecycle import is_named
 from trackdsl.errors import TrackdslError, report, told
+from trackdsl.journal._origin import Origin
+from trackdsl.journal._target import targets
 from trackdsl.mlflow_bridge import _private
-from trackdsl.mlflow_bridge._arrival import same_store
 from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand_in
+from trackdsl.mlflow_bridge._wait_for_run import same_store
 
 #: The tracking URIs, or URIs of a model registry, that a call asks.
 Asked = Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]

@@ -15,10 +15,10 @@ from mlflow.entities import Param
 from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 from mlflow.exceptions import MlflowException
 
-from trackdsl import _context
-from trackdsl._lifecycle import say_end
-from trackdsl._record import append_tags, clean_tags
-from trackdsl._run import AdoptedRun, Run
+from trackdsl._core import context as _context
+from trackdsl._recording.emit import append_tags, clean_tags
+from trackdsl._runs.lifecycle import say_end
+from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.mlflow_bridge._stand_in import stand_in
 
 #: Runs of ours that plain MLflow was given, by its ids.

@@ -10,12 +10,12 @@ import mlflow
 from mlflow.entities import RunInfo
 
 from trackdsl import settings
-from trackdsl._record import append_tags
-from trackdsl._run import AdoptedRun, Run
-from trackdsl._secrets import mask_prose, mask_text
+from trackdsl._core.redaction import mask_prose, mask_text
+from trackdsl._recording.emit import append_tags
+from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import RunNotReady, report, told
-from trackdsl.mlflow_bridge._arrival import Ids, is_away, same_store, wait_for
 from trackdsl.mlflow_bridge._params import watch_params
+from trackdsl.mlflow_bridge._wait_for_run import Ids, is_away, same_store, wait_for
 
 
 class _Here(threading.local):

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import mlflow
 
-from trackdsl import _context
-from trackdsl._context import Scope
-from trackdsl._lifecycle import adopt_run, say_end
-from trackdsl._run import AdoptedRun, Run
+from trackdsl._core import context as _context
+from trackdsl._core.context import Scope
+from trackdsl._runs.lifecycle import adopt_run, say_end
+from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import TrackdslError, report, told
 from trackdsl.mlflow_bridge._private import ActiveStack, is_shown, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun

@@ -12,9 +12,9 @@ from typing import Any
 import mlflow
 from mlflow.entities import RunStatus
 
-from trackdsl import _context
-from trackdsl._lifecycle import say_end
-from trackdsl._run import Run
+from trackdsl._core import context as _context
+from trackdsl._runs.lifecycle import say_end
+from trackdsl._runs.run import Run
 from trackdsl.errors import report, told
 from trackdsl.mlflow_bridge import _children, _inputs, _models, _own_writes, _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl.errors import QueryError
 from trackdsl.query import _shown
-from trackdsl.query._found import FoundRun
-from trackdsl.query._one import asked_for
+from trackdsl.query._rows import FoundRun
+from trackdsl.query._run_lookup import asked_for
 
 if TYPE_CHECKING:
     from pandas import DataFrame

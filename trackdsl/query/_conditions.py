@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trackdsl._flatten import recorded_value
-from trackdsl._record import tags_of
-from trackdsl._suggest import suggestion_for
+from trackdsl._core.suggest import suggestion_for
+from trackdsl._recording.emit import tags_of
+from trackdsl._recording.flatten import recorded_value
 from trackdsl.errors import QueryError
 from trackdsl.handlers.json import is_scalar
 from trackdsl.query import _attributes
-from trackdsl.query._found import KINDS, FoundRun, Search
 from trackdsl.query._grammar import has_place, is_quotable, number_text, quoted_key
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import KINDS, FoundRun, Search
 
 #: How an operator is written in MLflow's filters.
 SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}

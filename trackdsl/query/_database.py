@@ -12,9 +12,9 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trackdsl.query._found import ID_TAG, PARENT_TAG, FoundRun, Point, Search
 from trackdsl.query._grammar import language_of_mlflow
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundRun, Point, Search
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trackdsl.query._attributes import COLUMNS
-from trackdsl.query._found import PATH_TAG, FoundRun
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import PATH_TAG, FoundRun
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from trackdsl._secrets import mask_prose
+from trackdsl._core.redaction import mask_prose
 from trackdsl.errors import QueryError
 
 #: Texts that stand between quotes without a doubt; MLflow's language knows no way to write the others.
@@ -111,7 +111,7 @@ def _hint(bare: str, where: str) -> tuple[str, str | None]:
         return f"Say what {name[1]} is: metrics.{name[1]}, params.{name[1]} or tags.{name[1]}.", f"metrics.{name[1]}"
     prefix = re.match(r"\s*(\w+)\.", bare)
     if prefix is not None and _PREFIXES.fullmatch(prefix[1]) is None:
-        from trackdsl._suggest import suggestion_for
+        from trackdsl._core.suggest import suggestion_for
 
         nearest = suggestion_for(prefix[1], ("metrics", "params", "tags", "attributes", "datasets"))
         return f"{prefix[1]!r} is no kind of value{nearest.text}", nearest.name

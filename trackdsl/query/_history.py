@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trackdsl.errors import QueryError
-from trackdsl.query._found import FoundRun, Point
-from trackdsl.query._one import asked_for
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import FoundRun, Point
+from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._runs import check_metric, no_metric
 
 if TYPE_CHECKING:

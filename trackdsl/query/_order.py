@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from trackdsl._suggest import suggestion_for
+from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import QueryError
 from trackdsl.query import _shown
 from trackdsl.query._attributes import COLUMNS, IN_MLFLOW
-from trackdsl.query._found import KINDS
 from trackdsl.query._grammar import has_place, quoted_key
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import KINDS
 
 _CLAUSE = re.compile(r"\s*(?P<name>.+?)(?:\s+(?P<way>ASC|DESC))?\s*", re.IGNORECASE | re.DOTALL)
 #: Other words for the two.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trackdsl.query._found import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, Point, Search
 from trackdsl.query._grammar import has_place, is_quotable, quoted_key
+from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, Point, Search
 
 #: MLflow sends at most so many runs a page without being asked; larger pages take no less time a run.
 _PAGE = 1000

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from trackdsl._suggest import suggestion_for
+from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import ExperimentNotFound, QueryError
 from trackdsl.query import _shown
 from trackdsl.query._conditions import conditions_from
-from trackdsl.query._found import FoundExperiment, FoundRun, Search
 from trackdsl.query._frame import frame_of, paths_of
 from trackdsl.query._grammar import check_filter, has_place, quoted_key
 from trackdsl.query._order import order_in_mlflow
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import FoundExperiment, FoundRun, Search
 from trackdsl.query._store import opened
 
 if TYPE_CHECKING:

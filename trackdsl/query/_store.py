@@ -13,10 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from trackdsl import settings
-from trackdsl._secrets import mask_prose
-from trackdsl._target import overridden, target_for, targets
-from trackdsl._uris import absolute, mistake, shown
+from trackdsl._core.redaction import mask_prose
+from trackdsl._core.uris import absolute, mistake, shown
 from trackdsl.errors import QueryError, TrackdslError, TrackingServerUnreachable, logger, told
+from trackdsl.journal._target import overridden, target_for, targets
 from trackdsl.query._paged import PagedReader
 
 #: How long to wait for the delivery of what this process has recorded, in seconds.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trackdsl.query import _shown
-from trackdsl.query._found import FoundRun
-from trackdsl.query._one import asked_for
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._rows import FoundRun
+from trackdsl.query._run_lookup import asked_for
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trackdsl._log import current_run as get_active_experiment
+from trackdsl._api.log import current_run as get_active_experiment
 from trackdsl.session import start_logging, stop_logging
 
 if TYPE_CHECKING:

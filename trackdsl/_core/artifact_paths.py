@@ -1,0 +1,73 @@
+"""The paths of artifacts: inside of the run's folder, and such that every store and system keeps them as they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from trackdsl._core.redaction import MASK, mask_name
+
+_OUTSIDE = frozenset("\0\\")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=[.:/]|$)", re.IGNORECASE)
+#: What MLflow's client does not quote in the URL of an artifact, so that a server keeps it under another name; spaces
+#: and dots where Windows, or MLflow's reading of a `runs:/` URI, drops them.
+_UNSAFE = re.compile(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
+
+
+def fitted(place: str) -> str:
+    """The path under which an artifact is kept.
+
+    Raises:
+        ValueError: see `inside`.
+
+    >>> fitted("aux/50%.csv")
+    'aux_/50_0x25_.csv'
+    """
+    return safe(without_devices(inside(place)))
+
+
+def masked(place: str) -> str:
+    """An artifact's path without the secrets in it, as a name that every system takes.
+
+    >>> masked("https:/me:hunter2@host/x.txt"), masked("models/best.pth")
+    ('https:/xxx@host/x.txt', 'models/best.pth')
+    """
+    text = str(place)
+    without = mask_name(text)
+    return text if without == text else without.replace(MASK, "xxx")
+
+
+def inside(place: str) -> str:
+    """Check that an artifact's path stays in the run's folder, on every system.
+
+    Raises:
+        ValueError: it is absolute, climbs out, or holds a NUL or a backslash.
+
+    >>> inside("models/best.pth")
+    'models/best.pth'
+    """
+    path = PurePosixPath(place)
+    if path.is_absolute() or ".." in path.parts or not _OUTSIDE.isdisjoint(place) or _DRIVE.match(place):
+        raise ValueError(f"an artifact's path must stay inside the run's folder: {place!r}")
+    return "" if str(path) == "." else str(path)
+
+
+def without_devices(place: str) -> str:
+    """A path none of whose parts is what Windows calls a device, as it could not be read there.
+
+    Source of the names: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
+
+    >>> without_devices("aux.csv"), without_devices("models/best.pth")
+    ('aux_.csv', 'models/best.pth')
+    """
+    return _DEVICE.sub(r"\g<0>_", place)
+
+
+def safe(place: str) -> str:
+    """A path without characters that a store would read as something else, each written as `_0xHH_`.
+
+    >>> safe("runs#1/50%.csv"), safe("models/best.pth")
+    ('runs_0x23_1/50_0x25_.csv', 'models/best.pth')
+    """
+    return _UNSAFE.sub(lambda match: f"_0x{ord(match[0]):02X}_", place)

@@ -1,0 +1,115 @@
+"""Which run is current: the one ContextVar, and the chain of scopes that hangs on it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from trackdsl._core.recursion_limit import Room
+    from trackdsl._runs.run import Run
+
+
+class Scope:
+    """One level of the language: a run, a section of a run, or a `steps` loop.
+
+    Attributes:
+        run: where everything recorded inside lands.
+        outer: the scope around this one.
+        owner: the block or call that opened it, to find it again at the exit.
+        step: the default step of metrics.
+        depth: how many decorated calls there are from the outermost to here.
+        room: what the stack has been given for their frames, where it has been.
+        plain: what plain MLflow is shown for its run; not there before MLflow asks.
+    """
+
+    __slots__ = ("depth", "entered", "index", "outer", "owner", "plain", "room", "run", "section", "step")
+
+    plain: object
+
+    #: What a run that begins directly in it is tagged with; see `TaskScope`.
+    tags: Mapping[str, str] | None = None
+    #: Whether its run ends with it.
+    ends_run = True
+
+    def __init__(self, run: Run, outer: Scope | None, owner: object, step: int) -> None:
+        self.run = run
+        self.outer = outer
+        self.owner = owner
+        self.step = step
+        self.depth: int = 0 if outer is None else outer.depth
+        self.room: Room | None = None
+        # Of sections alone (`nested=False`): the name, the index of the call, the time of entry in nanoseconds.
+        self.section: str | None = None
+        self.index = 0
+        self.entered = 0
+
+
+class JoinedScope(Scope):
+    """A scope about a run that is open further out, or elsewhere in this program: to leave it does not end the run."""
+
+    __slots__ = ()
+
+    ends_run = False
+
+
+class TaskScope(Scope):
+    """The scope around a task of a cluster engine: the run that submitted it, and the tags of the task."""
+
+    __slots__ = ("tags",)
+
+    def __init__(self, run: Run, outer: Scope | None, owner: object, step: int, tags: Mapping[str, str]) -> None:
+        super().__init__(run, outer, owner, step)
+        self.tags = tags
+
+
+_current: ContextVar[Scope | None] = ContextVar("trackdsl_scope", default=None)
+
+current = _current.get
+enter = _current.set
+#: Is told of a scope that is left while others inside it are open: the innermost of those, and the one that is left.
+on_left_open: Callable[[Scope, Scope], None] | None = None
+
+
+def leave(scope: Scope) -> None:
+    """Make the scope around `scope` current again, unless another one has already taken its place."""
+    innermost = _current.get()
+    inside = innermost
+    while inside is not None:
+        if inside is scope:
+            _current.set(scope.outer)
+            if innermost is not scope and innermost is not None and on_left_open is not None:
+                on_left_open(innermost, scope)
+            return
+        inside = inside.outer
+
+
+def take_out(scope: Scope) -> None:
+    """Take a scope out from among those of the current context; what was opened inside it stays open."""
+    inside, found = None, _current.get()
+    while found is not None and found is not scope:
+        inside, found = found, found.outer
+    if found is None:
+        return
+    if inside is None:
+        _current.set(scope.outer)
+    else:
+        inside.outer = scope.outer
+
+
+def step_of(run: Run) -> int:
+    """The default step of metrics of `run` here: of the innermost scope that is about it, else 0."""
+    scope = _current.get()
+    while scope is not None and scope.run is not run:
+        scope = scope.outer
+    return 0 if scope is None else scope.step
+
+
+def find(owner: object) -> Scope | None:
+    """The innermost scope of the current context that `owner` opened."""
+    scope = _current.get()
+    while scope is not None and scope.owner is not owner:
+        scope = scope.outer
+    return scope

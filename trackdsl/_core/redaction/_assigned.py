@@ -1,0 +1,141 @@
+"""Secrets in texts that say what they are: JSON, YAML, INI and environment files, queries, headers, source code.
+
+A value is a secret by the name next to it. Of an error's message every such value is masked; of other texts those that
+are written out, and not code that says where a value comes from.
+"""
+
+from __future__ import annotations
+
+import re
+
+from trackdsl._core.redaction._configuration import Given, Lines
+from trackdsl._core.redaction._literals import holds_literals, is_literal, may_be_type, may_hold_literals
+from trackdsl._core.redaction._names import (
+    MARKS,
+    fold,
+    is_name_of_token,
+    is_number,
+    is_secret_name,
+    looks_random,
+    unescaped,
+)
+from trackdsl._core.redaction._pairs import without_pairs
+from trackdsl._core.redaction._shapes import MASK, masked_like
+from trackdsl._core.redaction._values import Value, end_of_quoted, value_at
+
+_ESCAPE = r"\\{1,16}u[0-9A-Fa-f]{4}|(?:\\{1,16}x|%)[89A-Fa-f][0-9A-Fa-f]"
+_FIRST_LETTER = rf"(?:[^\W\d]|{_ESCAPE})"
+_LETTER = rf"(?:[\w\-{MARKS}]|{_ESCAPE})"
+# The name is taken whole or not at all: trying all its beginnings takes longer.
+_WHOLE = rf"({_FIRST_LETTER}{_LETTER}{{0,80}}+)"
+_NAMED = re.compile(
+    rf"(?:(?<![\w\-])|(?<=%[0-9A-F]{{2}}))-{{0,2}}{_WHOLE}(\\*['\"])?(?:\]|(?<=['\"])\)|%5D)?[ \t]{{0,8}}"
+    r"(:=|=>|={1,3}|:(?!:)|[\uff1a\uff1d]|%3[AD])[ \t]{0,8}(?=\S|\r?\n(?:[ \t]|- ))"
+)
+#: What a name of several words ends with, and up to two of the words before it.
+_LAST_WORD = re.compile(
+    r"keys?|tokens?|word|phrase|code|strings?|name|passe|secret[ea]|privee|privada|api|acces|acceso|acesso|sandi|khau"
+    r"|laluan|السر|المرور|مرور|عبور|προσβασης"
+)
+_WORDS_BEFORE = re.compile(rf"(?:(?:[\w{MARKS}]|{_ESCAPE}){{1,20}}[ \-]){{1,2}}\Z")
+_TYPED = re.compile(r"[\w\[\] |.]{0,40}?[ \t]{0,8}=[ \t]{0,8}(?=[^\s=])")
+#: In a `.netrc` file, and in SQL.
+_SPOKEN = re.compile(
+    r"(\blogin\s{1,8}\S{1,200}\s{1,8}password\s{1,8})\S+"
+    r"|((?i:\bpassword)\s{1,8})(?:'[^'\n]{1,500}'|\"[^\"\n]{1,500}\")"
+)
+_ELEMENT = re.compile(r"<([A-Za-z][\w.:\-]{0,80})(?:\s[^<>]{0,200})?>(?:<!\[CDATA\[)?([^<>]{1,5000}?)(?:\]\]>)?</")
+#: What ends a value that has no quotes, in code; a line of a configuration may begin with it.
+_NO_BEGINNING = frozenset(",;&)}]")
+_BLOCKS = frozenset(["|", ">", "|-", ">-", "|+", ">+"])
+
+
+def without_assigned(text: str, *, everything: bool = False) -> str:
+    """A text without the values that it gives names of secrets.
+
+    Args:
+        text: any text.
+        everything: whether what only may be a secret is masked too, such as the name of a variable.
+    """
+    parts, at = [], 0
+    lines = Lines(text)
+    for named in _NAMED.finditer(text):
+        found = _secret_at(lines, named, everything) if named.start() >= at else None
+        if found is not None:
+            parts += [text[at : found[0]], masked_like(named[2] if named[3] == ":" else None)]
+            at = found[1]
+    text = "".join([*parts, text[at:]]) if parts else text
+    if "</" in text:
+        text = _ELEMENT.sub(_hide_element, text)
+    if "password " in text or "PASSWORD " in text:
+        text = _SPOKEN.sub(rf"\1\2{MASK}", text)
+    return without_pairs(text)
+
+
+def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[int, int] | None:
+    """Where a secret begins and ends that is given a name here; None where there is none."""
+    named_so = _name_of(named)
+    if named_so is None:
+        return None
+    begin, start = named_so[1], named.end()
+    if lines.text[start] in "\r\n":
+        end = lines.end_of_block(begin) if lines.are_configuration and lines.is_first(begin) else 0
+        return (start, end) if end > start else None
+    group = lines.text[start] in "([{"
+    if group and (start < lines.code_until or (not everything and is_name_of_token(named_so[0]))):
+        return None
+    given = _given(lines, *named_so, named)
+    if given is None or (not given.value.quoted and is_number(given.name, given.value.content)):
+        return None
+    if given.value.content in _BLOCKS and (end := lines.end_of_block(begin)) > given.value.end:
+        return start, end
+    value = given.value
+    if is_literal(lines, given) or (everything and (holds_literals(value.content) if value.group else value.content)):
+        return given.at, value.end
+    if value.group and not may_hold_literals(value.content):
+        lines.code_until = value.end
+    return None
+
+
+def _given(lines: Lines, name: str, begin: int, named: re.Match[str]) -> Given | None:
+    """The value that a name is given: behind a type, to the end of what is quoted, or to the end of a line."""
+    text, start = lines.text, named.end()
+    value = value_at(text, start) if text[start] not in _NO_BEGINNING else None
+    if value is None:
+        value = Value("", start)
+    if named[3] == ":" and may_be_type(value) and (typed := _TYPED.match(text, value.end)) is not None:
+        start = typed.end()
+        value = value_at(text, start) or value
+    opening = text[begin - 1] if begin else ""
+    if opening and opening in "'\"" and named[3] == ":" and not (named[2] or value.quoted or value.group):
+        end = end_of_quoted(text, start, opening)
+        value = Value(text[start:end], end)
+    given = Given(name, named[1], begin, named[3], named[2] is not None, start, value)
+    if lines.goes_on(given):
+        rest = lines.rest(start)
+        given = given._replace(value=Value(rest, start + len(rest)))
+    return given
+
+
+def _name_of(named: re.Match[str]) -> tuple[str, int] | None:
+    """The name that is given a value, where it is that of a secret, and where it begins."""
+    name = unescaped(named[1])
+    if is_secret_name(name):
+        return name, named.start()
+    if _LAST_WORD.fullmatch(fold(name).lower()):
+        before = _WORDS_BEFORE.search(named.string, max(0, named.start() - 120), named.start())
+        if before is not None and is_secret_name(longer := unescaped(before[0]) + name):
+            return longer, before.start()
+    return None
+
+
+def _hide_element(found: re.Match[str]) -> str:
+    name, content = found[1].rpartition(":")[2], found[2]
+    if (
+        not is_secret_name(name)
+        or not content.strip()
+        or is_number(name, content.strip())
+        or (is_name_of_token(name) and not looks_random(content))
+    ):
+        return found[0]
+    return f"{found[0][: found.start(2) - found.start()]}{MASK}{found[0][found.end(2) - found.start() :]}"

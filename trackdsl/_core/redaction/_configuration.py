@@ -1,0 +1,154 @@
+"""Texts that are configurations as a whole: each line gives a name a value. What is assigned there is no code."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from trackdsl._core.redaction._names import MARKS
+from trackdsl._core.redaction._values import Value
+
+_KEY = re.compile(
+    r"(?:[-*][ \t]{1,8}|export[ \t]{1,8}|set[ \t]{1,8}|ENV[ \t]{1,8}|\$env:)?"
+    rf"(['\"]?)[\w.\-/@$\[\]{MARKS}]{{1,80}}(?: [\w\-{MARKS}]{{1,30}}){{0,2}}\1[ \t]{{0,8}}(?::(?:[ \t]|$)|:?=)"
+)
+_OTHER = re.compile(r"[#;]|\[[^\[\]]{0,100}\]$|---|\.\.\.|[-*][ \t]|[{}\[\],]*$|//")
+_BLOCKS = (": |", ": >", ": |-", ": >-", ": |+", ": >+")
+#: More than this is data.
+_MAX_LENGTH = 500_000
+#: So much of a line is looked at, before a place and behind it.
+_MAX_LINE = 1000
+#: More words than this, in one line alone or with a full stop, are a sentence.
+_MAX_WORDS = 4
+#: What may stand before the name in a line.
+_LEADING = " \t-*'\""
+
+
+class Given(NamedTuple):
+    """A value that a text gives a name.
+
+    Attributes:
+        name: the name, which may be more than one word.
+        written: its last word, as it is written.
+        start: where the name begins.
+        sign: between the name and the value: `=`, `:`.
+        closed: whether the name ends with a quote.
+        at: where the value begins.
+        value: the value.
+    """
+
+    name: str
+    written: str
+    start: int
+    sign: str
+    closed: bool
+    at: int
+    value: Value
+
+
+class Lines:
+    """The lines of a text.
+
+    Args:
+        text: any text; looked at as far as that is needed.
+
+    Attributes:
+        text: the text.
+        code_until: the end of the last list or mapping that holds nothing written out, nor do those inside of it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.code_until = 0
+        self._keys: int | None = None
+
+    @property
+    def are_configuration(self) -> bool:
+        """Whether each line gives a name a value, is a comment, or belongs to the line before."""
+        if self._keys is None:
+            self._keys = self._count() if len(self.text) <= _MAX_LENGTH else 0
+        return self._keys > 0
+
+    def _count(self) -> int:
+        """How many lines give a name a value; none where another line is something else."""
+        keys, indentation, block, opened = 0, 0, False, False
+        for line in self.text.splitlines():
+            stripped = line.strip(" \t")
+            deeper = _indentation(line) > indentation
+            if not stripped or (deeper and (block or (opened and len(stripped.split()) == 1))):
+                continue
+            indentation = _indentation(line)
+            block, opened = stripped.endswith(_BLOCKS), stripped[-1] == ":"
+            if _KEY.match(stripped[:200]):
+                keys += 1
+            elif not _OTHER.match(stripped[:200]):
+                return 0
+        return keys
+
+    def is_first(self, start: int) -> bool:
+        """Whether nothing but the sign of a list's item, or a quote, stands before a place in its line."""
+        return self._before(start).strip(_LEADING) in ("", "export", "set", "ENV")
+
+    def _before(self, at: int) -> str:
+        begin = max(0, at - _MAX_LINE)
+        line = self.text.rfind("\n", begin, at)
+        return self.text[begin if line < 0 else line + 1 : at]
+
+    def rest(self, at: int) -> str:
+        """What stands in a line from a place on, without a comment."""
+        rest = self.text[at : at + _MAX_LINE].partition("\n")[0]
+        return rest.partition(" #")[0].rstrip()
+
+    def goes_on(self, given: Given) -> bool:
+        """Whether the value of a line that begins with the name goes on behind its first word."""
+        value = given.value
+        if value.quoted or value.group or self.text[value.end : value.end + 1] in ("", "\n", "\r"):
+            return False
+        if not self.is_first(given.start) or not self.are_configuration:
+            return False
+        rest = self.rest(given.at)
+        if re.search(r"\s[A-Za-z_][\w.\-]*=(?!=)|['\"}\]]\s{0,8},?$", rest):
+            return False
+        return len(rest.split()) <= _MAX_WORDS or ((self._keys or 0) > 1 and rest[-1] not in ".!?")
+
+    def is_quoted(self, given: Given) -> bool:
+        """Whether a name and its value are the whole of what stands in quotes, such as `'X-Api-Key: ...'`."""
+        before, after = (
+            self.text[max(0, given.start - 1) : given.start],
+            self.text[given.value.end : given.value.end + 1],
+        )
+        return not given.closed and before == after and before != "" and before in "'\""
+
+    def is_whole(self, given: Given) -> bool:
+        """Whether a name and its value stand alone: in a line, in quotes, or among others in a configuration."""
+        text, start, value = self.text, given.start, given.value
+        before, after = text[start - 1 : start] if start else "", text[value.end : value.end + 1]
+        line = self._before(start)
+        if after in ("", "\n", "\r") and (
+            not line if given.sign == "=" else not line.strip(" -") and value.content[0].islower()
+        ):
+            return True
+        if self.is_first(start) and self.rest(given.at) == value.content:
+            return self.are_configuration
+        if before and before in "{," and after and after in ",}" and text.lstrip()[:1] == "{":
+            return True
+        return self.are_configuration and "=" in given.sign
+
+    def end_of_block(self, at: int) -> int:
+        """Where the lines end that are indented more than the one that a place is in; or are items of its list."""
+        indentation = _indentation(self._before(at))
+        end = place = self.text.find("\n", at)
+        while 0 <= place < len(self.text):
+            following = self.text.find("\n", place + 1)
+            following = len(self.text) if following < 0 else following
+            line = self.text[place + 1 : following]
+            if line.strip():
+                if _indentation(line) <= indentation and not line[indentation:].startswith("- "):
+                    break
+                end = following
+            place = following
+        return end
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip(" \t"))

@@ -1,0 +1,119 @@
+"""Secrets in lists and mappings that tell their names beside them, and not as keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trackdsl._core.redaction._memory import remember
+from trackdsl._core.redaction._names import is_name_of_token, is_secret, is_secret_name, looks_random
+from trackdsl._core.redaction._shapes import MASK
+
+#: The keys that hold the name in a mapping of one name and its value.
+NAMES = frozenset(
+    name
+    for small in ("name", "key", "header", "field", "param", "parameter", "variable", "var", "option", "id", "k")
+    for name in (small, small.capitalize(), small.upper())
+) | {"ParameterKey", "parameter_key"}
+#: And what tells the value.
+VALUES = frozenset(
+    name
+    for small in ("value", "val", "content", "default", "v")
+    for name in (small, small.capitalize(), small.upper())
+) | {"ParameterValue", "parameter_value"}  # fmt: skip
+
+_BYTES = (bytes, bytearray)
+_LISTS = (list, tuple)
+_PLAIN = frozenset([bool, int, float, type(None)])
+#: A mapping with more keys holds more than one name and its value.
+_MAX_PARTS = 8
+
+
+def mask_items(items: Any) -> Any:
+    """A list without the secrets that another item names: pairs, and the words of a command line.
+
+    Args:
+        items: a list or a tuple.
+
+    Returns:
+        the same list where there is none.
+
+    >>> mask_items(["--token", "hunter2"]), mask_items([("password", "hunter2"), ("lr", 1)])
+    (['--token', '***'], [['password', '***'], ('lr', 1)])
+    """
+    if _PLAIN.issuperset(map(type, items)):
+        return items
+    hidden: dict[int, Any] = {}
+    options = False
+    for index, item in enumerate(items):
+        kind = type(item)
+        if kind is str:
+            options = options or item[:1] == "-"
+        elif (kind is tuple or kind is list) and len(item) == 2 and _is_pair(item, among_pairs=True):
+            hidden[index] = [item[0], remember(item[1])]
+    if options and len(items) > 1:
+        from trackdsl._core.redaction._commands import secrets_among  # What most programs need not wait for.
+
+        words = secrets_among([item if type(item) is str else "" for item in items])
+        for index, word in words.items():
+            hidden[index] = word
+            if word == MASK:
+                remember(items[index])
+    if len(items) == 2 and not hidden and _is_pair(items, among_pairs=False):
+        hidden[1] = remember(items[1])
+    return [hidden.get(index, item) for index, item in enumerate(items)] if hidden else items
+
+
+def _is_pair(pair: Any, *, among_pairs: bool) -> bool:
+    name, value = pair
+    if isinstance(name, _BYTES):
+        name = name.decode("utf-8", "replace")
+    if not isinstance(name, str) or isinstance(value, (dict, *_LISTS)):
+        return False
+    if isinstance(value, _BYTES):
+        value = value.decode("utf-8", "replace")
+    return is_pair(name, value, among_pairs=among_pairs, named=type(pair) is tuple)
+
+
+def is_pair(name: str, value: object, *, among_pairs: bool, named: bool) -> bool:
+    """Whether two values that stand together are the name of a secret and that secret.
+
+    Args:
+        name: the first.
+        value: the second.
+        among_pairs: whether they stand among other such pairs, and so are no list of names.
+        named: whether they are a tuple, which rather is a pair than a list is.
+    """
+    if not is_secret(name, value) or value == MASK or (isinstance(value, str) and is_secret_name(value)):
+        return False
+    if among_pairs or not isinstance(value, str):
+        return True
+    if is_name_of_token(name):
+        return looks_random(value)
+    return named or not value.isidentifier() or any(map(str.isdigit, value))
+
+
+def mask_entry(parts: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """A mapping without its value, where its name is that of a secret; the same mapping where it is not.
+
+    >>> mask_entry({"name": "password", "value": "hunter2"})
+    {'name': 'password', 'value': '***'}
+    """
+    if not 1 < len(parts) <= _MAX_PARTS:
+        return parts
+    values = VALUES.intersection(parts)
+    if not values:
+        return parts
+    names = [_text(parts[key]) for key in NAMES.intersection(parts)]
+    hidden = {
+        key: remember(parts[key])
+        for key in values
+        if any(name is not None and is_secret(name, parts[key]) for name in names)
+    }
+    return {**parts, **hidden} if hidden else parts
+
+
+def _text(name: Any) -> str | None:
+    if isinstance(name, _BYTES):
+        return name.decode("utf-8", "replace")
+    return name if isinstance(name, str) else None

@@ -1,0 +1,63 @@
+"""JSON whose secrets were masked stays JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from trackdsl._core.redaction._items import mask_entry, mask_items
+from trackdsl._core.redaction._names import is_secret
+from trackdsl._core.redaction._shapes import MASK
+
+#: Longer texts are data, and would take long.
+_MAX_LENGTH = 500_000
+
+
+def mended(text: str, masked: str, mask: Callable[[str], str]) -> str:
+    """The masked text of what is JSON, as JSON; any other masked text as it is.
+
+    Args:
+        text: the text as it was.
+        masked: the same without its secrets.
+        mask: masks a text inside.
+    """
+    if len(text) > _MAX_LENGTH:
+        return masked
+    whole = _parsed(text)
+    if whole is None or _are_alike(whole, _parsed(masked)):
+        return masked
+    try:
+        return json.dumps(_without(whole, mask), ensure_ascii=False)
+    except RecursionError:
+        return masked
+
+
+def _are_alike(whole: Any, masked: Any) -> bool:
+    """Whether both have the same parts, but for what is masked."""
+    if masked == MASK:
+        return True
+    if isinstance(whole, dict):
+        same = isinstance(masked, dict) and len(whole) == len(masked)
+        return same and all(map(_are_alike, whole.values(), masked.values()))
+    if isinstance(whole, list):
+        return isinstance(masked, list) and len(whole) == len(masked) and all(map(_are_alike, whole, masked))
+    return masked is whole or type(masked) is type(whole)
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _without(value: Any, mask: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, list):
+        return [_without(item, mask) for item in mask_items(value)]
+    if isinstance(value, dict):
+        parts = mask_entry(value).items()
+        return {mask(name): MASK if is_secret(name, part) else _without(part, mask) for name, part in parts}
+    return value

@@ -1,0 +1,109 @@
+"""Which values are written out in a text, and which are code or a type that only stands beside a secret's name."""
+
+from __future__ import annotations
+
+import re
+
+from trackdsl._core.redaction._configuration import Given, Lines
+from trackdsl._core.redaction._names import is_name_of_token, looks_random
+from trackdsl._core.redaction._shapes import CODE, MASK
+from trackdsl._core.redaction._values import Value
+
+_HEADER = re.compile(r"(?:basic|bearer|digest|token|apikey|negotiate|aws4-hmac-sha256) (\S+)", re.IGNORECASE)
+_NO_HEADER = frozenset(["auth", "authentication", "token", "tokens", "scheme", "header", "credentials", "credential"])
+_TYPE = re.compile(
+    r"(?:(?:secret)?str|int|float|bool|bytes|dict|list|object|string|number|any|none|null|true|false|required|optional)\b"
+    r"[\s|=,?]*",
+    re.IGNORECASE,
+)
+#: A key of what describes a value and is none, as in a JSON schema.
+_DESCRIPTION = re.compile(
+    r"['\"](?:\$ref|required|properties|type\\*['\"]\s{0,8}:\s{0,8}\\*['\"](?:string|object|array|integer|number|boolean))\\*['\"]"
+)
+_STRING = re.compile(r"'[^'\\\n]*(?:\\.[^'\\\n]*)*'|\"[^\"\\\n]*(?:\\.[^\"\\\n]*)*\"")
+_CODE_IN_GROUP = re.compile(r"[A-Za-z_]\w{0,60}[(\[.]")
+_PLACEHOLDER = re.compile(
+    r"\$\{.*|\$\(.*|\$(?:[A-Z_][A-Z0-9_]*|[a-z_]+)$|<[^<>]*>?$|\{\{.*|%\(?\w+\)?[s%]$|[|>][+\-]?\d?$"
+)
+_CODE_PATH = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+_CALL = re.compile(r"[A-Za-z_][\w.]*[(\[].*[)\]][;,]?")
+_ENVIRONMENT = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+def may_be_type(value: Value) -> bool:
+    """Whether a value begins with the name of a type."""
+    return not value.quoted and _TYPE.match(value.content) is not None
+
+
+def is_literal(lines: Lines, given: Given) -> bool:
+    """Whether what is assigned is a value that was written out, rather than code that says where it comes from."""
+    value = given.value
+    content = value.content
+    if not content or MASK in content or _is_part_of_a_path(lines, given):
+        return False
+    if value.group:
+        return holds_literals(content) and not is_name_of_token(given.name)
+    if given.sign.startswith("=="):
+        return value.quoted and (looks_random(content) or "token" not in given.name.lower())
+    if is_name_of_token(given.name) and (value.quoted or not _is_of_environment(lines, given)):  # Of a text, perhaps.
+        return looks_random(content, quoted=value.quoted) and not CODE & set(content)
+    return value.quoted or given.sign[0] == "%" or _is_written_out(lines, given)
+
+
+def _is_part_of_a_path(lines: Lines, given: Given) -> bool:
+    """Whether the name and the value stand between colons, as in `arn:aws:secretsmanager:eu-west-1:1:secret:name`."""
+    text = lines.text
+    return given.sign == ":" == text[given.at - 1] and text[max(0, given.start - 1) : given.start] == ":"
+
+
+def _is_written_out(lines: Lines, given: Given) -> bool:
+    """The same for a value without quotes."""
+    content = given.value.content
+    header = _HEADER.fullmatch(content)
+    if header is not None:
+        return header[1].lower() not in _NO_HEADER and not (header[1][0] in "{." or _PLACEHOLDER.match(header[1]))
+    if _is_no_value(given):
+        return False
+    if lines.is_quoted(given):
+        return True
+    if CODE & set(content) or ("token" in given.name.lower() and _CODE_PATH.fullmatch(content)):
+        return lines.are_configuration and _CALL.fullmatch(lines.rest(given.at)) is None
+    if any(map(str.isdigit, content)):
+        return len(content) >= 4 or (lines.are_configuration and not content.isdigit())
+    return _is_of_environment(lines, given) or lines.is_whole(given)
+
+
+def may_hold_literals(group: str) -> bool:
+    """Whether anything may be written out in a list or a mapping."""
+    return any(sign in "'\"" or sign.isdigit() for sign in group)
+
+
+def holds_literals(group: str) -> bool:
+    """Whether values are written out in a list or a mapping, in which nothing is called, nor described."""
+    if not may_hold_literals(group) or _DESCRIPTION.search(group):
+        return False
+    return _CODE_IN_GROUP.search(_STRING.sub("''", group)) is None
+
+
+def _is_no_value(given: Given) -> bool:
+    """Whether what is assigned has the same name, is a type, or stands for what comes later."""
+    content = given.value.content
+    if content == given.written or _PLACEHOLDER.match(content):
+        return True
+    at = 0
+    while at < len(content):
+        found = _TYPE.match(content, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
+
+
+def _is_of_environment(lines: Lines, given: Given) -> bool:
+    """Whether it is an assignment as in a shell: `PASSWORD=...`, at the beginning of a word."""
+    before = lines.text[given.start - 1] if given.start else "\n"
+    return (
+        given.sign == "=" == lines.text[given.at - 1]
+        and before in "\n '\"=;&"
+        and bool(_ENVIRONMENT.fullmatch(given.name))
+    )

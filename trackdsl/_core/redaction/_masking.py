@@ -1,0 +1,130 @@
+"""Masking of texts: everything that is recorded goes through one of these."""
+
+from __future__ import annotations
+
+import os
+
+from trackdsl import errors
+from trackdsl._core.redaction import _clean
+from trackdsl._core.redaction._likely import is_likely
+from trackdsl._core.redaction._memory import (
+    LONG,
+    SHORT,
+    forms_of,
+    longest_first,
+    remembered,
+    without,
+    without_remembered,
+)
+from trackdsl._core.redaction._names import is_secret_name, may_name_a_secret
+from trackdsl._core.redaction._shapes import without_shapes
+
+#: Their values are where the program runs, which is in every traceback.
+_PLACES = frozenset(["PWD", "OLDPWD"])
+#: A shorter text holds no secret and its name.
+_SHORTEST = 6
+
+
+def mask_text(text: str) -> str:
+    """Mask what has the shape of a secret, what the text itself gives the name of one, and remembered values.
+
+    Cheap where there is none.
+
+    >>> mask_text("postgresql://me:hunter2@db/x"), mask_text("https://host/x?api_key=hunter2")
+    ('postgresql://***@db/x', 'https://host/x?api_key=***')
+    >>> mask_text("Login(password='hunter2'); token = tokens[i]")
+    'Login(password=***); token = tokens[i]'
+    """
+    if len(text) < _SHORTEST or (type(text) is str and text in _clean.texts):
+        return text
+    seen = _clean.forgotten
+    masked = _masked(text)
+    if masked == text and type(text) is str:
+        _clean.keep(text, _clean.texts, seen)
+    return masked
+
+
+def _masked(text: str) -> str:
+    masked = without_remembered(_without_told(text))
+    if masked != text and text.lstrip()[:1] in ("{", "["):
+        from trackdsl._core.redaction._json import mended  # What most programs need not wait for.
+
+        return mended(text, masked, _masked)
+    return masked
+
+
+def _without_told(text: str) -> str:
+    """A text without what has the shape of a secret, or what the text itself says to be one."""
+    text = without_shapes(text)
+    if "-" in text and (" -" in text or "--" in text or "'-" in text or '"-' in text or text[0] == "-"):
+        from trackdsl._core.redaction._commands import without_options  # What most programs need not wait for.
+
+        text = without_options(text)
+    if _may_assign(text):
+        text = _without_assigned(text)
+    return text
+
+
+def _may_assign(text: str) -> bool:
+    """Whether a text may give a name a value, in one of the ways that are looked for; as quick as that can be."""
+    return (
+        (":" in text and not _is_address(text))
+        or "=" in text
+        or ("," in text and ("'" in text or '"' in text))
+        or "</" in text
+        or "%3" in text
+        or "password " in text
+        or ("PASSWORD " in text and "'" in text)
+        or (not text.isascii() and ("\uff1a" in text or "\uff1d" in text))
+    )
+
+
+def _is_address(text: str) -> bool:
+    """Whether the only colon of a text is that of a scheme, as in `s3://bucket/file`."""
+    scheme, _, rest = text.partition(":")
+    return rest[:2] == "//" and ":" not in rest and scheme.isalnum() and not is_secret_name(scheme)
+
+
+def _without_assigned(text: str, *, everything: bool = False) -> str:
+    if not may_name_a_secret(text):
+        return text
+    from trackdsl._core.redaction._assigned import without_assigned  # What most programs need not wait for.
+
+    return without_assigned(text, everything=everything)
+
+
+def mask_name(name: str) -> str:
+    """Mask a name: of a run, an experiment, a metric, a parameter, a file, a column.
+
+    Values that were masked elsewhere stay: a name is no place for a secret, and all runs of a program that works with
+    the database `orders-2x` may be called so.
+
+    >>> mask_name("https://me:hunter2@host/loss"), mask_name("orders-2x")
+    ('https://***@host/loss', 'orders-2x')
+    """
+    if type(name) is str and name in _clean.names:
+        return name
+    seen = _clean.forgotten
+    masked = _without_told(name) if len(name) >= _SHORTEST else name
+    if type(name) is str:
+        _clean.keep(masked, _clean.names, seen)
+    return masked
+
+
+def mask_prose(text: str) -> str:
+    """Mask secrets in messages: the same, those of the environment, other forms of both, and whatever secret names say.
+
+    >>> mask_prose("login(password=hunter)")
+    'login(password=***)'
+    """
+    text = _without_assigned(mask_text(text), everything=True)
+    found = {
+        value
+        for name, value in os.environ.items()
+        if len(value) >= LONG and is_secret_name(name) and name not in _PLACES and is_likely(value)
+    }
+    found |= {form for value in found for form in forms_of(value) if form in text}
+    return without(text, longest_first(found | remembered.within(text, SHORT) | remembered.forms_within(text)))
+
+
+errors.mask = mask_prose

@@ -1,0 +1,247 @@
+"""Tracking URIs, as MLflow writes them: made absolute, and checked for mistakes that can be seen."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from urllib.parse import unquote, urlsplit
+
+from trackdsl._core.suggest import suggestion_for
+
+#: What MLflow takes without a scheme, beside paths.
+_WORDS = ("databricks", "databricks-uc", "uc")
+_DATABASES = ("postgresql", "mysql", "mssql")
+#: The schemes that MLflow itself knows; those of databases may name a driver after a plus sign.
+_SCHEMES = ("file", "http", "https", "sqlite", *_DATABASES, *_WORDS)
+#: The packages that register the schemes which people use most.
+_PLUGINS = {"arn": "sagemaker-mlflow", "azureml": "azureml-mlflow"}
+_ARTIFACT_SCHEMES = ("s3", "gs", "wasb", "wasbs", "abfs", "abfss", "dbfs", "hdfs", "viewfs", "ftp", "sftp", "r2")
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+_HOST_AND_PORT = re.compile(r"(?:[^/@\s]+@)?(?:[A-Za-z0-9][\w.\-]*|\[[0-9A-Fa-f:.]+\]):\d+(?:[/?#].*)?")
+_LOCAL_HOST = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3})(?:/.*)?")
+_BROKEN_HTTP = re.compile(r"(https?)(?::/*|/+)(?=[^/])", re.IGNORECASE)
+_TWICE_HTTP = re.compile(r"https?://(https?):?/+", re.IGNORECASE)
+_OF_WINDOWS = re.compile(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|(?!\d+$)[^:/]*$)|\.{0,2}\\)")
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?):(/*)(.*)", re.IGNORECASE | re.DOTALL)
+#: As SQLAlchemy reads it: a password may hold `/` and `#`.
+_AUTHORITY = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?=[/?]|$)")
+#: Up to the last `@`, as passwords hold some; and what stands in the place of a port, but is none: a password, perhaps.
+_CREDENTIALS = re.compile(r"(?<=//).*@|^[^/@]+@", re.DOTALL)
+_NO_PORT = re.compile(r"(//[^/:@\[]*):(?![\d/])[^/]+")
+_MOST_PORTS = 65_535
+_NO_HOST = "it names no host; write http://host:port (and http://[::1]:5000 for an address of IPv6)."
+_NO_FILE = "it names no file; write sqlite:///mlflow.db."
+
+
+def absolute(uri: str, cwd: str) -> str:
+    """A tracking URI that leads to the same store from every folder.
+
+    MLflow resolves relative paths against the working directory, and delivery has another one than the program.
+
+    >>> absolute("sqlite:///mlflow.db", "/work"), absolute("./mlruns", "/work")
+    ('sqlite:////work/mlflow.db', '/work/./mlruns')
+    >>> absolute("databricks", "/work")
+    'databricks'
+    """
+    if uri.startswith("sqlite:") and not {"?", "%"}.isdisjoint(cwd):
+        return uri  # A URI would read these otherwise: the sink sees to it.
+    for prefix in ("sqlite:///", "file:"):
+        path = uri.removeprefix(prefix)
+        if uri.startswith(prefix) and path and not path.startswith(("/", ":memory:", "file:")):
+            return f"{prefix}{'' if prefix.endswith('/') else '//'}{os.path.join(cwd, path)}"
+    return os.path.join(cwd, uri) if is_path(uri) else uri
+
+
+def is_path(uri: str) -> bool:
+    """Whether a tracking URI is the path of a folder, without any scheme.
+
+    >>> is_path("./mlruns"), is_path("/runs/of 12:30"), is_path("databricks"), is_path("http://host")
+    (True, True, False, False)
+    """
+    return uri not in _WORDS and _SCHEME.match(uri) is None
+
+
+def local_folder(uri: str, cwd: str) -> str | None:
+    """The folder that a local store is in: that of a SQLite file, or a store of files itself; None for other stores.
+
+    >>> local_folder("sqlite:////work/mlflow.db", "/"), local_folder("file:///runs", "/"), local_folder("mlruns", "/a")
+    ('/work', '/runs', '/a/mlruns')
+    >>> local_folder("http://host", "/"), local_folder("sqlite:///:memory:", "/")
+    (None, None)
+    """
+    if uri.startswith("sqlite:///"):
+        path = uri.removeprefix("sqlite:///").partition("?")[0]
+        return None if not path or path.startswith((":", "file:")) else os.path.dirname(os.path.join(cwd, path))
+    if uri.startswith("file:"):
+        path = unquote(urlsplit(uri).path)
+        return os.path.join(cwd, path) if path else None
+    return os.path.join(cwd, uri) if is_path(uri) else None
+
+
+def is_database(uri: str) -> bool:
+    """Whether a tracking URI is that of a database.
+
+    >>> is_database("mysql+pymysql://host/runs"), is_database("databricks://profile")
+    (True, False)
+    """
+    scheme = _SCHEME.match(uri)
+    return scheme is not None and scheme[1].lower().partition("+")[0] in ("sqlite", *_DATABASES)
+
+
+def shown(uri: str) -> str:
+    """A tracking URI without its credentials, for messages.
+
+    >>> shown("postgresql://ann:secret@db/runs")
+    'postgresql://***@db/runs'
+    """
+    return _NO_PORT.sub(r"\1:***", _CREDENTIALS.sub("***@", uri.partition("?")[0]))
+
+
+@lru_cache(maxsize=256)
+def mistake(uri: str) -> str | None:
+    """What is wrong with a tracking URI, as far as it can be seen without asking anybody, and what to write instead.
+
+    None where nothing is wrong. What a plugin of MLflow's has registered is right: MLflow hands it over unchanged.
+
+    >>> mistake("htp://host:5000"), mistake("http://host:5000")
+    ('MLflow knows no scheme htp; did you mean http://host:5000?', None)
+    """
+    bare = uri.strip().strip("'\"").strip()
+    if not bare:
+        return "it is empty; leave it out, or name a place such as http://host:5000 or sqlite:///mlflow.db."
+    if bare != uri:
+        return f"there are spaces or quotes around it; did you mean {shown(bare)}?"
+    if os.name != "nt" and _OF_WINDOWS.match(uri):
+        return "this is a path of Windows, and this is another system; name a path such as /data/mlruns."
+    if is_path(uri):
+        return _mistake_of_path(uri)
+    scheme, _, _ = uri.partition(":")
+    kind = scheme.lower().partition("+")[0]
+    if kind in _MISTAKES:
+        return _MISTAKES[kind](uri)
+    if kind in _WORDS or _is_registered(scheme):
+        return None
+    return _mistake_of_scheme(uri, scheme, kind)
+
+
+def _mistake_of_path(uri: str) -> str | None:
+    broken = _BROKEN_HTTP.match(uri)
+    if uri.rstrip("/").lower() in ("http", "https"):
+        return _NO_HOST
+    if broken and "//" in broken[0]:
+        return _instead(f"{broken[1]}://{uri[broken.end() :]}", "there is no colon after its scheme")
+    if uri.startswith(":"):
+        return _instead(f"http://{uri.lstrip(':/')}", "it has no scheme")
+    bare = uri.lstrip("/")
+    if not uri.startswith("//") and uri.lower().endswith((".db", ".sqlite", ".sqlite3")) and not os.path.isdir(uri):
+        return _instead(f"sqlite:///{uri}", "it has no scheme")
+    if uri.startswith(("/", ".")) and not uri.startswith("//"):
+        return None
+    if _HOST_AND_PORT.fullmatch(bare) or (_LOCAL_HOST.fullmatch(bare) and not os.path.exists(uri)):
+        return _instead(f"http://{bare}", "it has no scheme")
+    return None
+
+
+def _mistake_of_http(uri: str) -> str | None:
+    twice, broken = _TWICE_HTTP.match(uri), _BROKEN_HTTP.match(uri)
+    if twice:
+        return _instead(f"{twice[1]}://{uri[twice.end() :]}", "it has two schemes")
+    if broken and broken[0].lower() not in ("http://", "https://"):
+        return _instead(f"{broken[1]}://{uri[broken.end() :]}", "a scheme is followed by `://`")
+    try:
+        parts = urlsplit(uri)
+        host = parts.hostname
+    except ValueError as error:
+        return f"it is no address: {error}."
+    if not host:
+        return _NO_HOST
+    if re.search(r"[\s\\]", parts.netloc):
+        return f"{host!r} is no name of a host."
+    if parts.fragment:  # An address of the user interface.
+        return _instead(uri.partition("#")[0].rstrip("/"), "this is the address of a page")
+    return _mistake_of_port(parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2])
+
+
+def _mistake_of_port(port: str) -> str | None:
+    if not port or (port.isascii() and port.isdigit() and 0 < int(port) <= _MOST_PORTS):
+        return None
+    return f"its port is no number from 1 to {_MOST_PORTS}."
+
+
+def _mistake_of_sqlite(uri: str) -> str | None:
+    parts = _SQLITE.fullmatch(uri)
+    if parts is None:
+        return None
+    path = parts[3].partition("?")[0]
+    if not path:
+        return _NO_FILE
+    if path == ":memory:":
+        return "a database in memory is gone with the process that delivers; write sqlite:///mlflow.db."
+    if parts[2].startswith("///"):
+        return None
+    slashes = "////" if parts[2] == "/" else "///"
+    return _instead(
+        f"{parts[1]}:{slashes}{parts[3]}", "three slashes stand before a relative path, four before another"
+    )
+
+
+def _mistake_of_file(uri: str) -> str | None:
+    host = urlsplit(uri).netloc
+    if not host or host == "." or host.startswith(("localhost", "127.0.0.1")):
+        return None
+    return _instead(f"file:{uri.partition('//')[2]}", f"it names a host, {shown(host)}")
+
+
+def _mistake_of_database(uri: str) -> str | None:
+    scheme, _, rest = uri.partition(":")
+    if not rest.startswith("//"):
+        return _instead(f"{scheme}://{rest.lstrip('/')}", "a scheme is followed by `://`")
+    authority = _AUTHORITY.match(rest, 2)
+    port = authority["port"] if authority is not None else None
+    return None if port is None or "," in port else _mistake_of_port(port)
+
+
+_MISTAKES = {
+    "http": _mistake_of_http,
+    "https": _mistake_of_http,
+    "sqlite": _mistake_of_sqlite,
+    "file": _mistake_of_file,
+    **dict.fromkeys(_DATABASES, _mistake_of_database),
+}
+
+
+def _mistake_of_scheme(uri: str, scheme: str, kind: str) -> str:
+    if _HOST_AND_PORT.fullmatch(uri):
+        return _instead(f"http://{uri}", "it has no scheme")
+    rest = uri[len(scheme) :]
+    if kind == "postgres":
+        return _instead(f"postgresql{scheme[len(kind) :]}{rest}", "SQLAlchemy knows no scheme postgres any more")
+    if kind in _ARTIFACT_SCHEMES:
+        return (
+            f"{kind}: is a place for files, and MLflow keeps no runs there; name a server or a database, such as "
+            "http://host:5000, and give it this place with `mlflow server --artifacts-destination`."
+        )
+    if kind in _PLUGINS:
+        return f"MLflow knows no scheme {kind}; `pip install {_PLUGINS[kind]}` adds it."
+    meant = suggestion_for(kind, _SCHEMES).name
+    if meant is not None:
+        return _instead(f"{meant}{scheme[len(kind) :]}{rest}", f"MLflow knows no scheme {scheme}")
+    return (
+        f"MLflow knows no scheme {scheme}, and no installed plugin adds it. It knows {', '.join(_SCHEMES)}; a relative "
+        "path with a colon begins with `./`."
+    )
+
+
+def _instead(meant: str, why: str) -> str:
+    """The sentence that offers what was probably meant, itself without mistakes."""
+    return f"{why}; did you mean {shown(meant)}?"
+
+
+def _is_registered(scheme: str) -> bool:
+    """Whether a plugin has registered a scheme with MLflow. Asked for unknown ones alone: the look takes a while."""
+    from importlib.metadata import entry_points
+
+    names = {entry.name for entry in entry_points(group="mlflow.tracking_store")}
+    return scheme in names or scheme.lower() in names

@@ -1,0 +1,1 @@
+"""Decorators and `with` blocks: how a call becomes a run."""

@@ -1,0 +1,397 @@
+"""The call plan of a function: compiled once, at decoration, from its signature.
+
+`inspect.Signature.bind` takes several microseconds a call; the plan takes about one, because everything that does not
+depend on the arguments has been worked out before.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from trackdsl import markers
+from trackdsl._core.events import Scalar
+from trackdsl._core.redaction import MASK, is_secret, is_secret_name, mask_items, mask_text
+from trackdsl._core.redaction import _names as secret_names
+from trackdsl._core.suggest import Suggestion, suggestion_for
+from trackdsl._recording.flatten import Flat
+from trackdsl.errors import OptionError
+from trackdsl.handlers._annotations import Annotations, Fields, annotations_of, fields_of, kind_of_marker
+from trackdsl.handlers._registry import load_entry_points
+
+_RECEIVERS = ("self", "cls", "mcs")
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+#: What the positional arguments of a call are called that nobody knows the parameters of.
+_UNNAMED = "args"
+
+
+class _Missing:
+    """Stands for an argument that was not given and has no default."""
+
+
+_MISSING = _Missing()
+
+
+class CallPlan:
+    """How the arguments of one function become parameters.
+
+    Args:
+        fn: the function.
+        params: `True` for all, `False` for none, or the names to record.
+        word: the decorator, for messages.
+
+    Raises:
+        OptionError: `params` names something that is no parameter, or two parameters are to have one name.
+    """
+
+    def __init__(self, fn: Callable[..., Any], params: bool | Iterable[str] = True, word: str = "stage") -> None:
+        self.name: str = getattr(fn, "__name__", type(fn).__name__)
+        signature, self._indirect = _signature_of(fn)
+        parameters = list(signature.parameters.values())
+        kinds = inspect.Parameter
+        self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self._positional_only = {p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY}
+        self._rest = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), None)
+        self._extra = next((p.name for p in parameters if p.kind is kinds.VAR_KEYWORD), None)
+        self._template: dict[str, Any] = {
+            p.name: _MISSING if p.default is kinds.empty else p.default for p in parameters if p.kind not in _GATHERING
+        }
+        self.names = tuple(p.name for p in parameters)
+        self._receiver = _Receiver.of(fn, self._positional)
+        self._leading = self._receiver.name if self._receiver is not None and self._receiver.usual() else None
+        self._dropped: set[str] = set()
+        self._marked_secret: set[str] = set()
+        self._marked_ignore: set[str] = set()
+        self._renamed: dict[str, str] = {}
+        self._typed: dict[str, Fields] = {}
+        #: Why markers cannot be where they are.
+        self._misplaced: list[tuple[str, str]] = []
+        #: Parameters that are datasets, by name.
+        self.datasets: dict[str, markers.Dataset] = {}
+        self._fn: Callable[..., Any] | None = fn
+        load_entry_points()
+        self.records = params is not False
+        self._selected = not isinstance(params, bool)
+        self._select(params, word)
+        self._prepare()
+        self._check_names(word)
+        if self._fn is not None or self._receiver is not None:
+            # An annotation names what is defined further down, the class is not there yet: at the first call it is.
+            self._version = -1
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by parameter name, defaults applied; a call that the function will refuse binds what it can."""
+        bound = self._template.copy()
+        bound.update(zip(self._positional, args, strict=False))
+        if kwargs:
+            if self._extra and not self._positional_only.isdisjoint(kwargs):
+                kwargs = {f"{self._extra}.{k}" if k in self._positional_only else k: v for k, v in kwargs.items()}
+            bound.update(kwargs)
+        if self._rest is not None:
+            for index, value in enumerate(mask_items(args[len(self._positional) :])):
+                place = f"{self._rest}.{index}"
+                while place in bound:  # A keyword may have any text for its name.
+                    place += "#2"
+                bound[place] = value
+        return bound
+
+    def params(self, out: dict[str, Scalar], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat | None:
+        """Add the parameters that a call records to `out`: flat, masked, of plain types.
+
+        Returns:
+            what `out` could not hold; None where all arguments are plain.
+        """
+        if self._version != secret_names.version:
+            self._prepare(args)
+        if self._indirect and not self._fits(args, kwargs):
+            return self._misfit_params(out, args, kwargs)
+        flat: Flat | None = None
+        special, template = self._special, self._template
+        for name, value in self.bind(args, kwargs).items():
+            if name in special or name not in template:
+                flat = flat if flat is not None else Flat(out)
+                self._add_special(flat, name, value)
+                continue
+            kind = type(value)
+            if kind is float or kind is int or kind is bool or value is None:
+                out[name] = value
+            elif kind is str:
+                out[name] = mask_text(value)
+            elif kind is not _Missing:
+                flat = flat if flat is not None else Flat(out)
+                flat.add(name, value)
+        return flat
+
+    def open_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments whose content may be looked at: without secrets and those that are marked `Ignore`."""
+        self._prepare_late(args)
+        hidden = self._marked_ignore | self._secret | set(self._typed)
+        if self._indirect and not self._fits(args, kwargs):
+            return {} if hidden else self._misfit(args, kwargs)
+        bound = self.bind(args, kwargs)
+        return {name: value for name, value in bound.items() if hidden.isdisjoint((name, *self._gatherers(name)))}
+
+    def dataset_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[markers.Dataset, Any]]:
+        """The arguments that are marked `Dataset`, each with its marker."""
+        bound = self.bind(args, kwargs)
+        return [(marker, bound[name]) for name, marker in self.datasets.items() if bound.get(name) is not None]
+
+    def shown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
+        """Arguments for a name template: as bound, with secrets masked."""
+        self._prepare_late(args)
+        if self._indirect and not self._fits(args, kwargs):
+            return {name: MASK if self._hides(name, value) else value for name, value in kwargs.items()}
+        bound = self.bind(args, kwargs)
+        if self._rest is not None:
+            bound[self._rest] = args[len(self._positional) :]
+        return {
+            name: MASK if self._hides(name, value) else self._concealed(name, value) for name, value in bound.items()
+        }
+
+    def _is_secret(self, name: str) -> bool:
+        return name in self._secret or (
+            name not in self._template and (not self._secret.isdisjoint(self._gatherers(name)) or is_secret_name(name))
+        )
+
+    def _hides(self, name: str, value: Any) -> bool:
+        """The same for a value: a flag or a rate is no secret though its name looks like one, unless it is marked."""
+        harmless = name not in self._marked_secret and is_secret_name(name) and not is_secret(name, value)
+        return self._is_secret(name) and (value is None or not harmless)
+
+    def _gatherers(self, name: str) -> tuple[str, ...]:
+        """The `*args` or `**kwargs` that a bound name came in by, then what else it may; none for a parameter's own."""
+        if name in self._template:
+            return ()
+        rest = self._rest if self._rest is not None and name.startswith(f"{self._rest}.") else None
+        return tuple(gatherer for gatherer in (rest, self._extra) if gatherer is not None)
+
+    def _concealed(self, name: str, value: Any) -> Any:
+        """An argument without the fields that its annotation, a `TypedDict`, says are to be hidden."""
+        if self._typed and value is not _MISSING:
+            for place in (name, *self._gatherers(name)):
+                if place in self._typed:
+                    return self._typed[place].conceal(value)
+        return value
+
+    def _add_special(self, flat: Flat, name: str, value: Any) -> None:
+        if value is _MISSING or not self._left_out.isdisjoint((name, *self._gatherers(name)[:1])):
+            return
+        place = self._renamed.get(name, name)
+        if self._hides(name, value):
+            flat.hide(place, value)
+        else:
+            flat.add(place, self._concealed(name, value))
+
+    def _fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a call is one that the function further in takes: what is around it may add or take arguments."""
+        if len(args) > len(self._positional) and self._rest is None:
+            return False
+        given = set(self._positional[: len(args)])
+        if not given.isdisjoint(kwargs.keys() - self._positional_only):
+            return False
+        given.update(kwargs)
+        if self._extra is None and not given.issubset(self._template):
+            return False
+        return all(value is not _MISSING or name in given for name, value in self._template.items())
+
+    def _misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        first = 0 if self._leading is None else 1
+        return {**{f"{_UNNAMED}.{index}": value for index, value in enumerate(mask_items(args[first:]))}, **kwargs}
+
+    def _misfit_params(self, out: dict[str, Scalar], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat:
+        flat = Flat(out)
+        for name, value in self._misfit(args, kwargs).items():
+            if name in kwargs and name in self._template:
+                self._add_special(flat, name, value)
+            elif self._selected:
+                continue
+            elif name in kwargs and not self._is_secret(name):
+                flat.add(name, value)
+            elif self._secret or self._marked_ignore or self._typed:
+                flat.hide(name, value)  # It may be that very one.
+            else:
+                flat.add(name, value)
+        return flat
+
+    def _select(self, params: bool | Iterable[str], word: str) -> None:
+        if not isinstance(params, bool):
+            kept = [params] if isinstance(params, str) else list(params)
+            for name in kept:
+                if not isinstance(name, str):
+                    raise OptionError(f"@{word}(params=...) takes names as text, not {name!r}.", option="params")
+                if name not in self.names:
+                    parts = [part.strip() for part in name.split(",")]
+                    hint = suggestion_for(name, self.names)
+                    if len(parts) > 1 and set(parts) <= set(self.names):
+                        hint = Suggestion(str(parts), f"; write params={parts}.")
+                    raise OptionError(
+                        f"@{word}(params=...) names {name!r}, which is no parameter of {self.name}(){hint.text} "
+                        f"It has: {', '.join(self.names) or 'none'}.",
+                        option=name,
+                        suggestion=hint.name,
+                    )
+            self._dropped |= set(self.names) - set(kept)
+            if self._receiver is not None and self._receiver.name in kept:
+                self._receiver = self._leading = None
+
+    def _read_markers(self, fn: Callable[..., Any]) -> None:
+        annotations = annotations_of(fn)
+        for name in self.names:
+            annotation = annotations.get(name)
+            # Read a second time, further from where it was written, an annotation may tell less: nothing is taken back.
+            hidden, ignored = annotations.hides(annotation)
+            if hidden:
+                self._marked_secret.add(name)
+            if ignored:
+                self._dropped.add(name)
+                self._marked_ignore.add(name)
+            typed = annotations.fields(annotation)
+            if typed is not None:
+                self._typed[name] = typed
+            for marker in annotations.markers(annotation) or annotations.item_markers(annotation):
+                self._note(name, marker)
+        if self._extra is not None:
+            self._read_keywords(annotations)
+        if not annotations.missing and not annotations.failed:
+            self._fn = None
+
+    def _note(self, name: str, marker: Any) -> None:
+        kind = kind_of_marker(marker)
+        if kind in (markers.Metric, markers.Artifact, markers.Model):
+            self._misplaced.append(
+                (name, f"{kind.__name__}, which says what becomes of a returned value. Mark the return annotation")
+            )
+        elif kind in (markers.Param, markers.Dataset) and name in (self._rest, self._extra):
+            self._misplaced.append(
+                (name, f"{kind.__name__}, but gathers several arguments. Give that one a parameter of its own")
+            )
+        elif marker is markers.Param:
+            self._misplaced.append((name, "Param without a name. Write Param('other_name')"))
+        elif kind is markers.Param:
+            self._renamed[name] = marker.name
+        elif kind is markers.Dataset:
+            self.datasets[name] = markers.Dataset(name) if marker is kind else marker
+
+    def _read_keywords(self, annotations: Annotations) -> None:
+        """`**options: Unpack[Options]`, whose keywords are the fields of a `TypedDict`."""
+        for kind in annotations.unpacked(annotations.get(self._extra or "")):
+            fields = fields_of(kind)
+            self._marked_secret |= fields.hidden
+            self._marked_ignore |= fields.ignored
+            self._dropped |= fields.ignored
+            self._typed.update(fields.typed)
+
+    def _check_names(self, word: str) -> None:
+        """Check that no parameter is to be recorded in the place of another.
+
+        Raises:
+            OptionError: two are to have one name, or one has a marker that says nothing of a parameter.
+        """
+        for name, why in self._misplaced:
+            message = f"@{word}: the parameter {name!r} of {self.name}() is marked with {why}, or leave the marker out."
+            raise OptionError(message, option=name)
+        taken: dict[str, str] = {}
+        for name in self._template:
+            if name in self._left_out:
+                continue
+            place = self._renamed.get(name, name)
+            if place in taken:
+                raise OptionError(
+                    f"@{word}: {taken[place]!r} and {name!r} of {self.name}() are both to be recorded as {place!r}. "
+                    "Give one of them another name by `Param`.",
+                    option=name,
+                )
+            taken[place] = name
+
+    def _prepare_late(self, args: tuple[Any, ...]) -> None:
+        if self._version != secret_names.version:
+            self._prepare(args)
+
+    def _prepare(self, args: tuple[Any, ...] | None = None) -> None:
+        """Work out which parameters need more than a look at their type; again when what is secret has changed."""
+        if self._fn is not None:
+            self._read_markers(self._fn)
+        if self._receiver is not None and args is not None:
+            self._leading = self._receiver.name if self._receiver.leads(args) else None
+            self._receiver = None
+        self._version = secret_names.version
+        self._left_out = self._dropped if self._leading is None else {*self._dropped, self._leading}
+        self._secret = {name for name in self.names if is_secret_name(name)} | self._marked_secret
+        if args is not None:  # Nobody is there any more to be told of two that are to have one name.
+            taken = self._template.keys() - self._left_out
+            self._renamed = {name: place for name, place in self._renamed.items() if place not in taken - {name}}
+        self._special = frozenset(self._left_out | self._secret | set(self._renamed) | set(self._typed))
+
+
+class _Receiver:
+    """The first parameter of a function in a class: `self`, or an argument like any other where it is a static method.
+
+    Args:
+        name: the parameter.
+        owner: the qualified name of the class.
+        fn: the function.
+    """
+
+    def __init__(self, name: str, owner: str, fn: Callable[..., Any]) -> None:
+        self.name = name
+        self._owner = owner
+        self._function: str = fn.__name__
+        self._module: str | None = getattr(fn, "__module__", None)
+
+    @classmethod
+    def of(cls, fn: Callable[..., Any], positional: tuple[str, ...]) -> _Receiver | None:
+        """That of a function; None where it is in no class, or bound already."""
+        qualname = getattr(fn, "__qualname__", None)
+        if not positional or not isinstance(qualname, str) or inspect.ismethod(inspect.unwrap(fn)):
+            return None
+        owner = qualname.rpartition(".")[0]
+        return None if not owner or owner.endswith("<locals>") else cls(positional[0], owner, fn)
+
+    def usual(self) -> bool:
+        """Whether it is called what it is called everywhere."""
+        return self.name in _RECEIVERS
+
+    def leads(self, args: tuple[Any, ...]) -> bool:
+        """Whether it receives what the function is called on. The class tells, which exists once there is a call."""
+        kind = self._class(args)
+        if kind is None:
+            return self.usual()
+        # Python makes a static method of `__new__`, which gets the class nevertheless.
+        return self._function == "__new__" or not isinstance(vars(kind).get(self._function), staticmethod)
+
+    def _class(self, args: tuple[Any, ...]) -> type | None:
+        first = args[0] if args else None
+        own: tuple[type, ...] = type.__getattribute__(first, "__mro__") if issubclass(type(first), type) else ()
+        for base in (*own, *type(first).__mro__):
+            if base.__qualname__ == self._owner and base.__module__ == self._module:
+                return base
+        found: Any = sys.modules.get(self._module or "")
+        for part in self._owner.split("."):
+            found = vars(found).get(part) if hasattr(found, "__dict__") else None
+        return found if isinstance(found, type) else None
+
+
+def _signature_of(fn: Callable[..., Any]) -> tuple[inspect.Signature, bool]:
+    """The signature that calls are bound by, and whether it is that of a function further in.
+
+    What `functools.wraps` has made may take other arguments than what it wraps, whose signature it shows.
+    """
+    try:
+        shown = inspect.signature(fn)
+    except (TypeError, ValueError):  # Some functions written in C tell nothing.
+        return inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]), False
+    if not hasattr(fn, "__wrapped__"):
+        return shown, False
+    try:
+        own = inspect.signature(fn, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return shown, True
+    kinds = [parameter.kind for parameter in own.parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL not in kinds and inspect.Parameter.VAR_KEYWORD not in kinds:
+        return own, False
+    named = [parameter.name for parameter in own.parameters.values() if parameter.kind in _POSITIONAL]
+    known = [parameter.name for parameter in shown.parameters.values() if parameter.kind in _POSITIONAL]
+    return (shown, True) if named == known[: len(named)] else (own, False)

@@ -1,0 +1,89 @@
+"""`with` blocks: the run or section that one begins, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from inspect import CO_ASYNC_GENERATOR, CO_GENERATOR
+from typing import Any
+
+from trackdsl._core import context as _context
+from trackdsl._core.context import Scope
+from trackdsl._core.redaction import mask_name
+from trackdsl._core.suppression import quiet
+from trackdsl._core.user_code import place_of_call
+from trackdsl._decorate import name_templates as _template
+from trackdsl._decorate import parentage as _roots
+from trackdsl._decorate.call import close_scope, note_closed_early, open_scope, open_section, under
+from trackdsl._decorate.options import Options
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl._recording.emit import append_params, guarded
+from trackdsl._recording.flatten import Flat
+from trackdsl.errors import TemplateError, note
+
+
+def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
+    """Begin the run or section of a `with` block; None where nothing is recorded."""
+    if quiet.on and quiet.here():
+        return None
+    with guarded("entering a block"):
+        flat = Flat()
+        for key, value in extra.items():
+            flat.add(key, value)
+        params = flat.values
+        is_stage = options.word == "stage"
+        name = mask_name((options.name if is_stage else options.run_name or options.name) or options.word)
+        # In a block a name is a template only where it fits: text with braces may just be text.
+        if "{" in name:
+            name = _filled(name, extra, params)
+        outer = _context.current()
+        enclosing = outer.run if outer is not None else _roots.run_around()
+        if is_stage and not options.nested and enclosing is not None:
+            scope = open_section(enclosing, outer, name, owner)
+            if scope.index == 0:
+                append_params(scope.run, under(name, params))
+        else:
+            experiment = None if is_stage or options.name is None else mask_name(options.name)
+            scope = open_scope(options, name, experiment, params, options.static_tags(), None, owner)
+        if flat:
+            with guarded("recording parameters", scope.run):
+                _artifacts.keep_whole(scope.run, flat, f"{name}." if scope.section is not None else "")
+        return scope
+    return None
+
+
+def leave_block(owner: object, opened: list[Scope], error: BaseException | None) -> None:
+    """End what `enter_block` began last for the same owner: in this context, or else in any."""
+    scope = _context.find(owner)
+    if scope is None and opened:
+        scope = opened[-1]
+    if scope is not None:
+        with contextlib.suppress(ValueError):  # Another thread has left it in the meantime.
+            opened.remove(scope)
+        if isinstance(error, GeneratorExit) and _in_generator(error):
+            note_closed_early(scope)
+            error = None
+        close_scope(scope, error)
+
+
+def _in_generator(error: GeneratorExit) -> bool:
+    """Whether a block stands in a generator, whose caller wants no more; a coroutine that gets it is given up."""
+    trace = error.__traceback__
+    return trace is not None and bool(trace.tb_frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
+
+
+def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    """The name of a block with its keywords filled in; as it is where it is just text with braces."""
+    try:
+        missing = [each for each in _template.placeholders(name) if each not in extra]
+    except TemplateError:
+        return name
+    if not missing:
+        return _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
+    if all(each.isidentifier() for each in missing):
+        note(
+            f"trackdsl: the name {name!r} at {place_of_call()} is kept as it is, as the block has no parameter "
+            f"{missing[0]!r}: give it one, {missing[0]}=..., or write f{name!r}.",
+            key=f"block-name:{name}",
+        )
+    return name

@@ -1,0 +1,408 @@
+"""What a call does to the run tree: opens a run or a section, records what came back, ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from trackdsl import settings
+from trackdsl._core import context as _context
+from trackdsl._core.context import Scope
+from trackdsl._core.events import Scalar
+from trackdsl._core.recursion_limit import EVERY, Room, deepen, release, shallow
+from trackdsl._core.redaction import mask_name
+from trackdsl._core.suppression import quiet
+from trackdsl._core.user_code import place_of_call
+from trackdsl._decorate import name_templates as _template
+from trackdsl._decorate import parentage as _roots
+from trackdsl._decorate.arguments import CallPlan
+from trackdsl._decorate.last_run import LastRun, forget_last_run
+from trackdsl._decorate.options import Options
+from trackdsl._decorate.resume import VARIABLE, name_of, open_again, take_run_id
+from trackdsl._decorate.returns import ReturnPlan
+from trackdsl._decorate.source import Site, site_of
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl._recording import datasets as _datasets
+from trackdsl._recording.emit import append_params, append_tags, fault, guarded, record_metrics
+from trackdsl._recording.flatten import Flat
+from trackdsl._runs import ranks as _ranks
+from trackdsl._runs.lifecycle import close_run, open_run
+from trackdsl._runs.run import Run
+from trackdsl.distributed._patching import closed, opened
+from trackdsl.errors import is_noted, logger, note
+
+_clock = time.perf_counter_ns
+
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+#: Begins a call, and ends it: with its scope, what it returned, what it raised, and its arguments.
+Enter = Callable[[Args, Kwargs], "Scope | None"]
+Leave = Callable[["Scope | None", Any, "BaseException | None", Args, Kwargs], None]
+
+
+class Call:
+    """One decorated function: what happens when it is called.
+
+    Args:
+        fn: the function itself.
+        options: of `experiment` or `stage`; None where only `track_returns` decorates it.
+        returns: how its return values are recorded, or None.
+        behind: for `track_returns` alone: the call, further in, whose run the values belong to.
+
+    Attributes:
+        wrapper: what has the attribute `last_run`: the wrapper, where that is a function.
+
+    Raises:
+        OptionError, TemplateError: the options do not fit the function.
+    """
+
+    def __init__(
+        self, fn: Callable[..., Any], options: Options | None, returns: ReturnPlan | None, behind: Call | None = None
+    ) -> None:
+        self.fn = fn
+        self.options = options
+        self.returns = returns
+        self.plan = CallPlan(
+            fn, False if options is None else options.params, "track_returns" if options is None else options.word
+        )
+        self.wrapper: Any = LastRun()
+        self._behind = behind
+        self._noted = False
+        self.enter: Enter = self._enter_nothing
+        self.leave: Leave = self._leave_returns
+        if behind is not None:
+            behind._noted = True
+        if options is not None:
+            self._prepare(options)
+
+    def _prepare(self, options: Options) -> None:
+        function = self.plan.name
+        name = options.name if options.word == "stage" else options.run_name
+        self._name = mask_name(name or function)
+        self._experiment = mask_name(options.name) if options.word == "experiment" and options.name else None
+        names = self.plan.names
+        self._templated = _template.check(name, names, function) if name else False
+        self._experiment_templated = _template.check(self._experiment, names, function) if self._experiment else False
+        self._site: Site = site_of(self.fn)
+        self._tags = options.static_tags()
+        section = options.word == "stage" and not options.nested
+        self.enter = self._enter_section if section else self._enter_run
+        self.leave = self._leave_section if section else self._leave_run
+
+    def _enter_run(self, args: Args, kwargs: Kwargs) -> Scope | None:
+        options = self.options
+        assert options is not None
+        plan = self.plan
+        try:
+            params: dict[str, Scalar] = {}
+            flat = plan.params(params, args, kwargs) if plan.records else None
+            name, experiment = self._names(args, kwargs)
+            scope = open_scope(options, name, experiment, params, self._tags, self._site, self)
+        except Exception as error:
+            with contextlib.suppress(RecursionError):  # Where the stack is full it cannot even be told.
+                fault("entering a call", error)
+            return None
+        self.wrapper.last_run = scope.run
+        try:
+            depth = scope.depth = scope.depth + 1
+            if not depth % EVERY:
+                scope.room = deepen()
+            if flat or plan.datasets:
+                self._record_rest(scope.run, flat, args, kwargs)
+        except BaseException as error:  # Ctrl-C: nobody will leave what nobody has entered.
+            close_scope(scope, error)
+            raise
+        return scope
+
+    def _record_rest(self, run: Run, flat: Flat | None, args: Args, kwargs: Kwargs, prefix: str = "") -> None:
+        """What parameters cannot hold: arguments that are too large for them, and datasets."""
+        with guarded("recording arguments", run):
+            if flat:
+                _artifacts.keep_whole(run, flat, prefix)
+            for marker, value in self.plan.dataset_arguments(args, kwargs):
+                _datasets.record_input(run, value, marker.name, marker.context)
+
+    def _enter_section(self, args: Args, kwargs: Kwargs) -> Scope | None:
+        outer = _context.current()
+        run = outer.run if outer is not None else _roots.run_around()
+        if run is None:
+            return self._enter_run(args, kwargs)
+        scope = None
+        try:
+            with guarded("entering a call"):
+                name = self._names(args, kwargs)[0]
+                scope = open_section(run, outer, name, self)
+                self.wrapper.last_run = run
+                scope.depth += 1
+                if not scope.depth % EVERY:
+                    scope.room = deepen()
+                if scope.index == 0 and self.plan.records:
+                    params: dict[str, Scalar] = {}
+                    flat = self.plan.params(params, args, kwargs)
+                    append_params(run, under(name, params))
+                    self._record_rest(run, flat, args, kwargs, f"{name}.")
+        except BaseException as error:
+            if scope is not None:
+                close_scope(scope, error)
+            raise
+        return scope
+
+    def _enter_nothing(self, _args: Args, _kwargs: Kwargs) -> Scope | None:
+        if self._behind is not None:
+            # A cache in between may answer without any run: an earlier one must not be taken for this call's.
+            _last_run.set(None)
+        scope = _context.current()
+        room = None if shallow() else deepen()
+        return scope if room is None else _Deep(scope, room)
+
+    def _leave_run(
+        self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
+    ) -> None:
+        if scope is None:
+            return
+        try:
+            if error is None and self.returns is not None:
+                self.returns.record(scope.run, result, scope.step, self.plan, args, kwargs)
+        finally:
+            # Again: it may have called itself, or have run beside other calls.
+            self.wrapper.last_run = scope.run
+            if self._noted:
+                _last_run.set((self, scope.run))
+            close_scope(scope, error)
+
+    def abandon(self, scope: Scope | None, error: BaseException) -> None:
+        """End a call whose end was interrupted, by Ctrl-C in the middle of it; else nothing is left to do."""
+        if quiet.on:
+            quiet.recover()
+        if scope is not None and scope.owner is self:
+            close_scope(scope, error)
+
+    def _leave_section(
+        self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
+    ) -> None:
+        if scope is None or scope.section is None:
+            self._leave_run(scope, result, error, args, kwargs)
+            return
+        try:
+            if error is None and self.returns is not None:
+                self.returns.record(scope.run, result, scope.index, self.plan, args, kwargs, f"{scope.section}/")
+        finally:
+            close_scope(scope, error)
+
+    def _leave_returns(
+        self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
+    ) -> None:
+        if type(scope) is _Deep:
+            release(scope.room)
+            scope = scope.outer
+        if error is not None or self.returns is None:
+            return
+        noted = _last_run.get() if self._behind is not None else None
+        if noted is not None and noted[0] is self._behind:
+            run, step = noted[1], 0
+        elif scope is not None:
+            run, step = scope.run, scope.step
+        else:
+            outside = _roots.run_outside(f"@track_returns on {self.plan.name}")
+            if outside is None:
+                return
+            run, step = outside, 0
+        self.wrapper.last_run = run
+        self.returns.record(run, result, step, self.plan, args, kwargs)
+
+    def record_yield(self, scope: Scope | None, item: Any, index: int, met: dict[str, None]) -> None:
+        """Record the numbers in what a generator yields, at the index of the yield; `met` gets their names."""
+        run, scope = self._run_of_yields(scope)
+        if run is not None and self.returns is not None:
+            section = f"{scope.section}/" if scope is not None and scope.section else ""
+            self.returns.record_numbers(run, item, index, met, section)
+
+    def report_unmet(self, scope: Scope | None, met: dict[str, None]) -> None:
+        """Report the names that nothing had which a generator has yielded."""
+        run, _ = self._run_of_yields(scope)
+        if run is not None and self.returns is not None:
+            self.returns.report_unmet_by_yields(run, met)
+
+    def _run_of_yields(self, scope: Scope | None) -> tuple[Run | None, Scope | None]:
+        if self.returns is None:
+            return None, None
+        scope = scope if self.options is not None else _context.current()
+        run = scope.run if scope is not None else _roots.run_outside(f"@track_returns on {self.plan.name}")
+        return run, scope
+
+    def note_closed_early(self, scope: Scope | None) -> None:
+        """Say of a generator's run that its caller did not want all of it."""
+        if scope is not None and self.options is not None:
+            note_closed_early(scope)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        forget_last_run(self.wrapper)  # In another process: it has called nothing yet.
+
+    def _names(self, args: Args, kwargs: Kwargs) -> tuple[str, str | None]:
+        name, experiment = self._name, self._experiment
+        if self._templated or self._experiment_templated:
+            shown = self.plan.shown(args, kwargs)
+            name = mask_name(_template.fill(name, shown)) if self._templated else name
+            if experiment and self._experiment_templated:
+                experiment = mask_name(_template.fill(experiment, shown))
+        return name, experiment
+
+
+class _Deep(Scope):
+    """Stands for the scope around a call that has none of its own, and was given room on the stack.
+
+    Args:
+        outer: the scope around it.
+        room: to be released at the end of the call.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, outer: Scope | None, room: Room) -> None:
+        self.outer = outer
+        self.owner = None
+        self.room = room
+
+
+#: The run that a call with a `track_returns` further out has just ended.
+_last_run: ContextVar[tuple[Call, Run] | None] = ContextVar("trackdsl_last_run", default=None)
+
+
+def open_scope(
+    options: Options,
+    name: str,
+    experiment: str | None,
+    params: dict[str, Scalar],
+    tags: dict[str, str],
+    site: Site | None,
+    owner: object,
+) -> Scope:
+    """Begin a run where the table "where a run goes" says, and make it current."""
+    outer = _context.current()
+    goes_on, of_launch = _taken_up(options, outer)
+    if goes_on is not None:
+        return _entered(open_again(goes_on, options, name, experiment, params, tags, site, owner))
+    if around := _roots.task_tags() if outer is None else outer.tags:
+        tags = {**tags, **around}
+    parent, target, home = _roots.place(outer, options.tracking_uri, experiment, options.ranks)
+    if parent is not None and outer is None:
+        tags = {**tags, **_ranks.tags_below(options.ranks)}
+    if parent is not None and experiment is not None:
+        tags = {**tags, "trackdsl.experiment": experiment}
+        if experiment != parent.experiment:
+            _note_nested(experiment, parent)
+    sampled = options.system_metrics
+    if sampled is None:
+        sampled = 0.0 if parent is not None else settings.system_metrics()
+    rank = None
+    if parent is None and (shared := _ranks.shared(name, home, target, options.ranks, of_launch)) is not None:
+        parent, rank, name = shared
+    run = open_run(
+        name=name,
+        word=options.word,
+        parent=parent,
+        target=target,
+        experiment=home,
+        params=params,
+        tags=tags,
+        site=site,
+        system_metrics=sampled,
+        rank=rank,
+    )
+    return _entered(Scope(run, outer, owner, 0 if outer is None else outer.step))
+
+
+def _taken_up(options: Options, outer: Scope | None) -> tuple[str | Run | None, str | None]:
+    """The run that goes on in place of a new one, and that which goes on as the root of the ranks of a launch."""
+    goes_on = options.run_id
+    if outer is not None:
+        return goes_on, None
+    if goes_on is None and VARIABLE in os.environ:
+        goes_on = take_run_id(options.tracking_uri)
+        if goes_on is not None and _ranks.leaves_run_to_first(options.ranks):
+            goes_on = None
+    if goes_on is None or _ranks.records_nothing(options.ranks):
+        return None, None
+    # One run cannot be that of each rank.
+    return (None, name_of(goes_on)) if _ranks.share_root(options.ranks) else (goes_on, None)
+
+
+def _entered(scope: Scope) -> Scope:
+    try:
+        opened(scope)
+        _context.enter(scope)
+    except BaseException as error:  # Ctrl-C, between one and the next.
+        close_scope(scope, error)
+        raise
+    return scope
+
+
+def _note_nested(experiment: str, parent: Run) -> None:
+    """Say once that a run is not in the experiment that it names."""
+    key = f"nested:{parent.experiment}:{experiment}"
+    if is_noted(key):
+        return
+    note(
+        f"trackdsl: experiment({experiment!r}) at {place_of_call()} is inside the run {parent.path!r}: its run is a "
+        "child of that, in the same MLflow experiment, with the tag trackdsl.experiment. For a root run in "
+        f"{experiment!r} call it outside of that run.",
+        key=key,
+    )
+
+
+def open_section(run: Run, outer: Scope | None, name: str, owner: object) -> Scope:
+    """Begin a section of a run."""
+    scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
+    scope.section = name
+    scope.index = run.next_index(name)
+    _context.enter(scope)
+    scope.entered = _clock()
+    return scope
+
+
+def close_scope(scope: Scope, error: BaseException | None) -> None:
+    """End a run or a section, and make what is around it current again."""
+    try:
+        if scope.section is None:
+            if scope.ends_run:
+                close_run(scope.run, error)
+        else:
+            seconds = (_clock() - scope.entered) / 1e9
+            record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)
+    except Exception as trouble:
+        with contextlib.suppress(RecursionError):
+            if error is None:
+                fault("leaving a call", trouble)
+            else:  # The user's own exception is on its way, and is never replaced.
+                logger.warning("trackdsl: leaving a call failed: %s: %s", type(trouble).__name__, trouble)
+    finally:
+        try:
+            _let_go(scope)
+        except BaseException:  # Ctrl-C in the middle of it.
+            _let_go(scope)
+            raise
+
+
+def _let_go(scope: Scope) -> None:
+    if scope.section is None:
+        closed(scope)
+    _context.leave(scope)
+    if scope.room is not None:
+        release(scope.room)
+    scope.owner = None
+
+
+def note_closed_early(scope: Scope) -> None:
+    if scope.section is None:
+        with guarded("closing a generator", scope.run):
+            append_tags(scope.run, {"trackdsl.closed_early": "true"})
+
+
+def under(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {f"{name}.{key}": value for key, value in params.items()}

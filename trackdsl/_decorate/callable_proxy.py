@@ -1,0 +1,58 @@
+"""Decorated callables that are no functions: a `functools.partial`, an instance of a class with `__call__`, a builtin.
+
+Such an object has attributes that change, is an instance of its class, pickles by value and binds to no instance. A
+function in its place would do none of it; a proxy does all, and only its call goes by the wrapper.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import wrapt
+
+if TYPE_CHECKING:
+    from trackdsl._decorate.call import Call
+
+Wrap = Callable[[Any, "Call"], Any]
+
+
+class _Decorated(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
+    """What all proxies have in common; each has a class of its own, for a call without a frame more."""
+
+    wrap: ClassVar[Wrap]
+    __trackdsl__: ClassVar[Call]
+
+    @property
+    def last_run(self) -> Any:
+        """The run that the newest call recorded on."""
+        return type(self).__trackdsl__.wrapper.last_run
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
+
+    def __copy__(self) -> Any:
+        return type(self).wrap(copy.copy(self.__wrapped__), type(self).__trackdsl__)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return type(self).wrap(copy.deepcopy(self.__wrapped__, memo), type(self).__trackdsl__)
+
+    def __reduce__(self) -> Any:
+        return type(self).wrap, (self.__wrapped__, type(self).__trackdsl__)
+
+    def __reduce_ex__(self, _protocol: Any) -> Any:
+        return self.__reduce__()
+
+
+def decorated_object(fn: Any, call: Call, wrapper: Callable[..., Any], wrap: Wrap) -> Any:
+    """A stand-in for `fn` whose call is that of `wrapper`.
+
+    Args:
+        fn: the object.
+        call: what happens when it is called.
+        wrapper: a function that records a call of `fn`.
+        wrap: makes the stand-in of another object, of the same call: for copies, here and in other processes.
+    """
+    own = {"__call__": staticmethod(wrapper), "__trackdsl__": call, "wrap": staticmethod(wrap)}
+    return type("Decorated", (_Decorated,), own)(fn)

@@ -1,0 +1,113 @@
+"""The body of a decorated generator, which runs in pieces: on its own run each time, whoever asks for the next item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trackdsl._core import context as _context
+from trackdsl._core import recursion_limit as _stack
+
+if TYPE_CHECKING:
+    from trackdsl._core.context import Scope
+    from trackdsl._decorate.call import Call
+    from trackdsl._decorate.deferred import Deferred
+
+
+class Unrecorded:
+    """The body of a generator while nothing is recorded.
+
+    Args:
+        args: its arguments; they are let go when it is made.
+        kwargs: those given by name.
+    """
+
+    __slots__ = ("_args", "_kwargs", "_room")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._args = args
+        self._kwargs = kwargs
+        self._room: _stack.Room | None = None
+
+    def begin(self, fn: Callable[..., Any]) -> Any:
+        """Make the generator."""
+        args, kwargs = self._args, self._kwargs
+        self._args, self._kwargs = (), {}
+        if not _stack.shallow():
+            self._room = _stack.deepen()
+        return fn(*args, **kwargs)
+
+    def suspend(self, item: Any) -> None:
+        """It has yielded."""
+
+    def resume(self, sent: Any) -> None:
+        """It goes on, with what was sent or thrown."""
+
+    def end(self, result: Any, error: BaseException | None) -> None:  # noqa: ARG002 - what a recorded one tells
+        """It has ended."""
+        _stack.release(self._room)
+
+
+class Body(Unrecorded):
+    """The body of one generator: its scope is current while it runs, never for its caller.
+
+    Args:
+        call: how it is recorded.
+        args: its arguments; they are let go when it is made, unless what it returns is recorded.
+        kwargs: those given by name.
+    """
+
+    __slots__ = ("_call", "_closing", "_count", "_inside", "_met", "_outer", "_scope")
+
+    def __init__(self, call: Call | Deferred, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(args, kwargs)
+        self._call = call
+        self._closing = False
+        self._count = 0
+        self._met: dict[str, None] = {}
+        self._outer = _context.current()
+        self._inside: Scope | None = None
+        self._scope: Scope | None = None
+
+    def begin(self, fn: Callable[..., Any]) -> Any:
+        """Enter the call and make the generator."""
+        args, kwargs = self._args, self._kwargs
+        self._scope = self._call.enter(args, kwargs)
+        try:
+            inner = fn(*args, **kwargs)
+        except BaseException as error:
+            self.end(None, error)
+            raise
+        if self._call.returns is None:
+            self._args, self._kwargs = (), {}
+        return inner
+
+    def suspend(self, item: Any) -> None:
+        """Record what was yielded, and give the context back to the caller."""
+        self._call.record_yield(self._scope, item, self._count, self._met)
+        self._count += 1
+        if self._call.options is not None:
+            if self._scope is not None:
+                self._scope.step = self._count
+            self._inside = _context.current()
+            _context.enter(self._outer)
+
+    def resume(self, sent: Any) -> None:
+        """Take the context from whoever asks for the next item, or wants no more."""
+        self._closing = isinstance(sent, GeneratorExit)
+        if self._call.options is not None:
+            self._outer = _context.current()
+            _context.enter(self._inside)
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """Leave the call. A body that its caller closes has not failed."""
+        if self._closing and (error is None or isinstance(error, GeneratorExit)):
+            self._call.note_closed_early(self._scope)
+            error = None
+        if error is None and result is None and self._count:
+            self._call.report_unmet(self._scope, self._met)
+        try:
+            self._call.leave(self._scope, result, error, self._args, self._kwargs)
+        finally:
+            if self._call.options is not None:
+                _context.enter(self._outer)

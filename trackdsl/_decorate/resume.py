@@ -1,0 +1,142 @@
+"""Going on with a run that an earlier program or scope began: by `run_id=`, or by `MLFLOW_RUN_ID`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from trackdsl import settings
+from trackdsl._core import context as _context
+from trackdsl._core.context import JoinedScope, Scope
+from trackdsl._core.events import Scalar
+from trackdsl._decorate import parentage as _roots
+from trackdsl._decorate.options import Options
+from trackdsl._decorate.source import Site
+from trackdsl._runs.lifecycle import go_on_run, going_on
+from trackdsl._runs.run import AdoptedRun, Run, adoption_of, checked_run_id
+from trackdsl.distributed._task_context import current_task
+from trackdsl.errors import report
+from trackdsl.journal._target import Target, overridden, target_for
+
+#: MLflow's variable for the run that the first run of a program is to go on with.
+VARIABLE = "MLFLOW_RUN_ID"
+
+
+def take_run_id(tracking_uri: str | None) -> str | None:
+    """The run that `MLFLOW_RUN_ID` names for a root that begins now; the variable is used up by it, as by MLflow.
+
+    Args:
+        tracking_uri: of the root, as named by the call itself.
+
+    Raises:
+        OptionError: the variable holds no id of a run.
+    """
+    text = os.environ.get(VARIABLE)
+    if not text or overridden() or (tracking_uri and target_for(tracking_uri) is not target_for(None)):
+        return None
+    # A run around this one has used it up already, or it is not meant for this process.
+    if _roots.run_of_mlflow() is not None or current_task() is not None or _roots.scope_of_session() is not None:
+        return None
+    # Neither plain MLflow inside nor a program that is started from here is to take it up again.
+    with contextlib.suppress(KeyError):
+        del os.environ[VARIABLE]
+    return str(checked_run_id(text, VARIABLE))
+
+
+def open_again(
+    goes_on: str | Run,
+    options: Options,
+    name: str,
+    experiment: str | None,
+    params: dict[str, Scalar],
+    tags: dict[str, str],
+    site: Site | None,
+    owner: object,
+) -> Scope:
+    """Have a run go on in a new scope, which the caller makes current.
+
+    Where the run is open in this program already, the scope is about that, and does not end it.
+    """
+    outer = _context.current()
+    target = _target_of(goes_on, options.tracking_uri, outer)
+    step = 0 if outer is None else outer.step
+    if options.run_name is not None:
+        tags = {**tags, "mlflow.runName": name}
+    joined = _open_here(goes_on, target, name)
+    if joined is not None:
+        _report_open(joined)
+        if params or tags:
+            joined.log_params(params)
+            joined.set_tags(tags)
+        return JoinedScope(joined, outer, owner, step)
+    sampled = options.system_metrics
+    run = go_on_run(
+        goes_on,
+        name=name,
+        word=options.word,
+        parent=None if outer is None else outer.run,
+        target=target,
+        experiment=experiment,
+        params=params,
+        tags=tags,
+        site=site,
+        system_metrics=settings.system_metrics() if sampled is None else sampled,
+    )
+    return Scope(run, outer, owner, step)
+
+
+def _target_of(goes_on: str | Run, tracking_uri: str | None, outer: Scope | None) -> Target:
+    """Where the run is: named by the call, known of the run, that of the scope around, or of the settings."""
+    if tracking_uri is not None or overridden():
+        return target_for(tracking_uri)
+    if isinstance(goes_on, Run):
+        return goes_on._target
+    return target_for(None) if outer is None else outer.run._target
+
+
+def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
+    """A handle on the run, where this program has it open."""
+    around = _roots.run_of_mlflow()
+    scope = _context.current()
+    runs = [] if around is None else [around]
+    while scope is not None:
+        runs.append(scope.run)
+        scope = scope.outer
+    if isinstance(goes_on, Run) and goes_on._id in target.open_runs and not isinstance(goes_on, AdoptedRun):
+        return goes_on
+    names = _names_of(goes_on)
+    for run in runs:
+        if names & _names_of(run):
+            return run
+    open_runs = {id_.hex(): id_ for id_ in list(target.open_runs)}
+    id_ = next((open_runs[name] for name in names if name in open_runs), None)
+    if id_ is None:
+        id_ = next((id_ for id_, named in list(going_on.items()) if named in names), None)
+    if id_ is None and target.writer is not None:
+        # It may be open under an id of ours, and be named by MLflow's.
+        from trackdsl.delivery import ids_at_mlflow
+
+        id_ = next((found for found in ids_at_mlflow(target, names) if found in target.open_runs), None)
+    return None if id_ is None else Run(id_, name, None, name, None, target)
+
+
+def name_of(run: str | Run) -> str:
+    """The id that other processes find a run by."""
+    return run if isinstance(run, str) else (adoption_of(run) or (run.id,))[0]
+
+
+def _names_of(run: str | Run) -> set[str]:
+    """The ids that a run is known by in this program."""
+    if isinstance(run, str):
+        return {run}
+    adopted = adoption_of(run)
+    return {run.id, run._id.hex()} if adopted is None else {run.id, run._id.hex(), adopted[0]}
+
+
+def _report_open(run: Run) -> None:
+    report(
+        "open-twice",
+        f"the run {run.id} is open in this program already: what is recorded inside goes to it, and it ends where it "
+        "was begun.",
+        key=run.id,
+    )

@@ -1,0 +1,294 @@
+"""How a function is wrapped: the one place that tells plain functions, coroutines and generators apart.
+
+A wrapper adds one frame to a traceback and nothing else: `inspect` answers, names and annotations are the function's.
+Wrappers hold only what pickles by reference or by value, so a function of `__main__` travels with cloudpickle.
+
+The name of this file is for `warnings` and, from Python 3.11 on, `logging`: their `stacklevel` passes over frames whose
+file has `importlib` and `_bootstrap` in its name (`_is_internal_frame` in CPython's Lib/warnings.py and
+Lib/logging/__init__.py). So a decorated function that warns its caller points at the caller, not at its wrapper.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from trackdsl._core.recursion_limit import register_wrappers, stack
+from trackdsl._core.suppression import quiet
+from trackdsl._decorate.deferred import Deferred, is_future
+from trackdsl._decorate.generators import Body, Unrecorded
+from trackdsl._decorate.last_run import forget_last_run
+from trackdsl._decorate.signature_wrappers import wrapper_like
+
+if TYPE_CHECKING:
+    from trackdsl._decorate.call import Call
+
+
+def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+    """Wrap `fn` so that each call is recorded as `call` says."""
+    kind = _kind_of(fn)
+    if kind is not None:
+        wrapper = wrapper_like(fn, _SHAPES[kind], fn, call)
+    elif any(_kind_of(inner) is not None for inner in _further_in(fn)):
+        wrapper = _deferring(fn, call)
+    else:
+        wrapper = _plain(fn, call)
+        _show_signature(wrapper, fn)
+    functools.update_wrapper(wrapper, fn)
+    if isinstance(fn, functools.partial) or not hasattr(type(fn), "__get__"):
+        from trackdsl._decorate.callable_proxy import decorated_object
+
+        stand_in: Callable[..., Any] = decorated_object(fn, call, wrapper, wrap)
+        return stand_in
+    _bring_methods(wrapper, fn)
+    wrapper.__trackdsl__ = call
+    flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
+    made: Callable[..., Any] = types.coroutine(wrapper) if flags & inspect.CO_ITERABLE_COROUTINE else wrapper
+    call.wrapper = made
+    forget_last_run(made)
+    return made
+
+
+def _show_signature(wrapper: Any, fn: Any) -> None:
+    """Tell the parameters also to those who do not follow `__wrapped__`, such as `inspect.getfullargspec`."""
+    if not inspect.isfunction(fn) or hasattr(fn, "__wrapped__"):
+        return
+    # Annotations that are text are evaluated by `inspect.signature(eval_str=True)` only where it finds them itself.
+    if not any(isinstance(annotation, str) for annotation in fn.__annotations__.values()):
+        wrapper.__signature__ = inspect.signature(fn)
+
+
+def _kind_of(fn: Callable[..., Any]) -> type | None:
+    """The type of what a function gives back that is run later; None for a plain function."""
+    called = fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else type(fn).__call__
+    if inspect.isgeneratorfunction(called):
+        return types.GeneratorType
+    if inspect.isasyncgenfunction(called):
+        return types.AsyncGeneratorType
+    return types.CoroutineType if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(fn) else None
+
+
+def _further_in(fn: Any) -> Iterator[Any]:
+    """The functions that `fn`, a decorator of somebody else's, wraps, by what `functools.wraps` says."""
+    seen = {id(fn)}
+    while True:
+        fn = fn.func if isinstance(fn, functools.partial) else getattr(fn, "__wrapped__", None)
+        if fn is None or id(fn) in seen:
+            return
+        seen.add(id(fn))
+        yield fn
+
+
+def _bring_methods(wrapper: Any, fn: Any) -> None:
+    """Give the wrapper of an object what is called on it, such as `cache_clear`: `functools` knows attributes alone."""
+    if not isinstance(fn, (types.FunctionType, types.MethodType)):
+        for name in dir(type(fn)):
+            found = inspect.getattr_static(type(fn), name)
+            method = inspect.isroutine(found) or isinstance(found, (classmethod, staticmethod))
+            if method and not name.startswith("__") and name not in wrapper.__dict__:
+                setattr(wrapper, name, getattr(fn, name))
+
+
+def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+    enter, leave, abandon = call.enter, call.leave, call.abandon
+    # Else positional arguments are let go while they are handed over, in an expression that comes after them: the
+    # function may delete one of gigabytes. Up to 3.11 Python itself holds them.
+    keeps = call.returns is not None
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if quiet.on and quiet.here():
+            if stack.shallow():
+                return fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
+            with stack.deeper():
+                return fn(*args, **kwargs)
+        scope = None
+        try:
+            scope = enter(args, kwargs)
+            try:
+                result = fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
+            except BaseException as error:
+                leave(scope, None, error, args, kwargs)
+                raise
+            leave(scope, result, None, args, kwargs)
+        except BaseException as error:
+            abandon(scope, error)
+            raise
+        return result
+
+    return wrapper
+
+
+def _deferring(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
+    """For what wraps a function that is run later: what it gives back goes on where it is run, on the same run."""
+    enter, leave = call.enter, call.leave
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if quiet.on and quiet.here():
+            return fn(*args, **kwargs)
+        scope = enter(args, kwargs)
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            leave(scope, None, error, args, kwargs)
+            raise
+        shape = _SHAPES.get(type(result))
+        if shape is not None:
+            return _named_like(result, shape(lambda: result, Deferred(call, scope, args, kwargs))())
+        if is_future(result):
+            result.add_done_callback(Deferred(call, scope, args, kwargs).when_done)
+        else:
+            leave(scope, result, None, args, kwargs)
+        return result
+
+    return wrapper
+
+
+def _named_like(inner: Any, outer: Any) -> Any:
+    outer.__name__, outer.__qualname__ = inner.__name__, inner.__qualname__
+    return outer
+
+
+def _coroutine(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
+    enter, leave, abandon = call.enter, call.leave, call.abandon
+    keeps = call.returns is not None
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if quiet.on and quiet.here():
+            if stack.shallow():
+                return await fn(*args, **kwargs)
+            with stack.deeper():
+                return await fn(*args, **kwargs)
+        scope = None
+        try:
+            scope = enter(args, kwargs)
+            try:
+                awaited = fn(*args, **kwargs)
+                if not keeps:
+                    args, kwargs = (), {}
+                result = await awaited
+            except BaseException as error:
+                leave(scope, None, error, args, kwargs)
+                raise
+            leave(scope, result, None, args, kwargs)
+        except BaseException as error:
+            abandon(scope, error)
+            raise
+        return result
+
+    return wrapper
+
+
+def _generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        body = Unrecorded(args, kwargs) if quiet.on and quiet.here() else Body(call, args, kwargs)
+        del args, kwargs
+        inner = body.begin(fn)
+        resume: Any = inner.send
+        # What passes through is held here alone, and let go at once: it may be a batch of gigabytes.
+        passing: list[Any] = []
+        while True:
+            try:
+                # `next` takes less of the C stack, which counts where generators go through each other by the hundred.
+                passing.append(resume(passing.pop()) if passing else next(inner))
+            except StopIteration as stop:
+                body.end(stop.value, None)
+                return stop.value
+            except BaseException as error:
+                body.end(None, error)
+                raise
+            body.suspend(passing[0])
+            try:
+                passing.append((yield passing.pop()))
+                resume = inner.send
+            except BaseException as thrown:
+                resume = inner.throw
+                passing.append(thrown)
+            body.resume(passing[0])
+            if passing[0] is None:
+                passing.clear()
+
+    return wrapper
+
+
+def _async_generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        body = Unrecorded(args, kwargs) if quiet.on and quiet.here() else Body(call, args, kwargs)
+        del args, kwargs
+        inner = body.begin(fn)
+        resume: Any = _unhooked(inner)
+        passing: list[Any] = [None]
+        while True:
+            try:
+                passing.append(await resume(passing.pop()))
+            except StopAsyncIteration:
+                body.end(None, None)
+                return
+            except BaseException as error:
+                body.end(None, error)
+                raise
+            body.suspend(passing[0])
+            try:
+                passing.append((yield passing.pop()))
+                resume = inner.asend
+            except BaseException as thrown:
+                resume = inner.athrow
+                passing.append(thrown)
+            body.resume(passing[0])
+
+    return wrapper
+
+
+def _unhooked(inner: Any) -> Callable[[Any], Any]:
+    """The first `asend`, by which an async generator makes itself known to the event loop.
+
+    At its end the loop would close the inner and the outer one at once; it is the outer one's to close.
+    """
+
+    def asend(value: Any) -> Any:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        try:
+            return inner.asend(value)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+
+    return asend
+
+
+_SHAPES: dict[type, Callable[..., Any]] = {
+    types.CoroutineType: _coroutine,
+    types.GeneratorType: _generator,
+    types.AsyncGeneratorType: _async_generator,
+}
+#: The end of this file's name, by which wrappers are known that have come from another machine too.
+_FILE = os.sep.join(_plain.__code__.co_filename.split(os.sep)[-2:])
+
+
+def call_of(fn: Any) -> Call | None:
+    """The call behind one of our own wrappers; None for any other function, also one that wraps ours."""
+    found: Call | None = vars(type(fn)).get("__trackdsl__")
+    if found is not None:  # The stand-in of an object.
+        return found
+    found = getattr(fn, "__trackdsl__", None)
+    code = getattr(fn, "__code__", None)
+    if found is None or code is None:
+        return None
+    return found if code.co_name == "wrapper" and code.co_filename.endswith(_FILE) else None
+
+
+def call_behind(fn: Any) -> Call | None:
+    """The call of the nearest run-making wrapper that `fn`, a decorator of somebody else's, wraps."""
+    while fn is not None:
+        found = call_of(fn)
+        if found is not None and found.options is not None:
+            return found
+        fn = getattr(fn, "__wrapped__", None)
+    return None
+
+
+register_wrappers(wrap.__code__)

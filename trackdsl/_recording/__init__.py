@@ -1,0 +1,1 @@
+"""How values are recorded: parameters, metrics, files, tables, images, models, datasets."""

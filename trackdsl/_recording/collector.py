@@ -1,0 +1,194 @@
+"""The parts of one returned value, told apart: numbers, structures, models, everything else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trackdsl._core.redaction import is_secret, mask_text
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl._recording.datasets import record_input
+from trackdsl._recording.emit import append_tags, record_metrics
+from trackdsl._runs.run import Run
+from trackdsl.errors import report, told
+from trackdsl.handlers._content import free_name, has_content, is_opaque
+from trackdsl.handlers._registry import handler_for, handler_of
+
+#: A list of more files than this is one file.
+_MAX_FILES = 200
+_WRITTEN = (".json", ".txt")
+
+
+class Found:
+    """What was found in one returned value: numbers are gathered for one event, files are written as they come.
+
+    Args:
+        run: where everything lands.
+        prefix: put before every name.
+        step: of the metrics and models.
+        arguments: gives the call's arguments by name.
+    """
+
+    def __init__(self, run: Run, prefix: str, step: int, arguments: Callable[[], Mapping[str, Any]]) -> None:
+        self.run = run
+        self.metrics: dict[str, Any] = {}
+        self._series: list[tuple[str, Any]] = []
+        self._files: dict[str, Path] = {}
+        self._prefix = prefix
+        self._step = step
+        self._arguments = arguments
+
+    def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
+        """Keep a value as a file, at `place` or under its name; a model as a model, unless it has a place."""
+        if is_secret(name.rpartition("/")[2], value):
+            append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is that of a secret"})
+            return
+        if issubclass(type(value), Path) and _exists(value):
+            _artifacts.snapshot(self.run, value, place or self._free_place(value, name))
+            return
+        if place is None and has_files(value):
+            for index, part in enumerate(handler_for(type(value)).content(value)):
+                if part is not None:
+                    self.keep(None, part, f"{name}.{index}", as_model=as_model)
+            return
+        handler = handler_of(value)
+        if handler.model and place is None and as_model:
+            self.keep_model(value, name, None)
+            return
+        if place is None and issubclass(type(value), complex):
+            append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
+        suffix = ".json" if is_in_json(value) else handler.suffix
+        _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{suffix}", value, handler)
+
+    def _free_place(self, path: Path, name: str) -> str | None:
+        """None, for the file's own name, where no file of another folder has it; else that with a number or key."""
+        if self._files.setdefault(path.name, path) == path:
+            return None
+        return _artifacts.numbered(path.name, name.rpartition(".")[2] or "2")
+
+    def keep_model(
+        self,
+        value: Any,
+        name: str,
+        registered_model_name: str | None,
+        code_paths: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
+        """Keep a value as a model, whose input example is one of the call's arguments."""
+        from trackdsl._recording.models import (
+            record_model,  # It brings what a program without models need not wait for.
+        )
+
+        record_model(
+            self.run,
+            value,
+            f"{self._prefix}{name}",
+            registered_model_name=registered_model_name,
+            arguments=self._arguments(),
+            step=self._step,
+            code_paths=code_paths,
+        )
+
+    def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
+        """Keep a value as a file, and tell of it as a dataset of the run."""
+        self.keep(None, value, name)
+        record_input(self.run, value, name, context)
+
+    def add_metric(self, name: str, value: Any) -> None:
+        """Gather a number; beside one that has its name already, not in its place."""
+        self.metrics[free_name(name, self.metrics)] = value
+
+    def add_series(self, name: str, value: Any) -> None:
+        """Gather numbers that have a step each; without a name, under those that they have themselves."""
+        self._series.append((name, value))
+
+    def add_param(self, name: str, value: Any) -> None:
+        """Record a value as a parameter."""
+        self.run.log_param(name, value)
+
+    def omit(self, name: str, error: Exception) -> None:
+        """Say that a value is missing, because it raised when it was looked at; the others are not."""
+        reason = mask_text(told(error))[:500]
+        append_tags(self.run, {f"trackdsl.omitted.{name}": reason})
+        report("omitted", f"trackdsl left out {name!r}, which was returned: {reason}", key=f"returned:{name}")
+
+    def cut(self, name: str) -> None:
+        """Say that a value holds the same parts over and over, so that not all of it was told."""
+        append_tags(self.run, {f"trackdsl.truncated.{name}": "it holds the same parts over and over: told in part"})
+
+    def write(self) -> None:
+        """Write the numbers."""
+        if self.metrics:
+            prefix = self._prefix
+            named = {prefix + name: value for name, value in self.metrics.items()} if prefix else self.metrics
+            record_metrics(self.run, named, self._step)
+        for name, value in self._series:
+            self._write_series(name, value)
+
+    def _write_series(self, name: str, value: Any) -> None:
+        from trackdsl._recording.series import Points
+
+        points = Points(0)  # Its rounds are counted from the first one, whichever call it is.
+        points.add_all({name: value} if name else value)
+        for step, values in ((self._step, points.values), *points.series()):
+            record_metrics(self.run, {f"{self._prefix}{key}": number for key, number in values.items()}, step)
+
+
+class Numbers(Found):
+    """The numbers alone: whatever is no number is passed over."""
+
+    def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
+        """Pass over."""
+
+    def keep_model(
+        self,
+        value: Any,
+        name: str,
+        registered_model_name: str | None,
+        code_paths: Sequence[str | os.PathLike[str]] | None = None,
+    ) -> None:
+        """Pass over."""
+
+    def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
+        """Pass over."""
+
+    def add_series(self, name: str, value: Any) -> None:
+        """Pass over."""
+
+    def add_param(self, name: str, value: Any) -> None:
+        """Pass over."""
+
+
+def has_files(value: Any) -> bool:
+    """Whether a value is a list of what has a file each: models, pictures, frames, arrays, paths, or lists of such."""
+    kind = type(value)
+    if not (issubclass(kind, (list, tuple)) or handler_for(kind).listed) or hasattr(kind, "_fields"):
+        return False
+    if not 0 < len(value) <= _MAX_FILES:
+        return False
+    return any(part is not None for part in value) and all(part is None or _has_file(part) for part in value)
+
+
+def _has_file(value: Any) -> bool:
+    if issubclass(type(value), Path):
+        return _exists(value)
+    handler = handler_of(value)
+    return handler.model or not (handler.executes or handler.suffix in _WRITTEN) or has_files(value)
+
+
+def is_in_json(value: Any) -> bool:
+    """Whether a returned value is a file of JSON, or part of one: words, sets, and lists with data in them."""
+    if issubclass(type(value), complex) or has_files(value):
+        return False
+    handler = handler_for(type(value))
+    if handler.model or not (handler.executes or handler.suffix == ".json"):
+        return False
+    return has_content(value) and not is_opaque(value)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # Too long for a name, or with a NUL in it.
+        return False

@@ -1,0 +1,130 @@
+"""Data that a run uses → an MLflow dataset input, with a digest of the whole content."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from trackdsl._core.events import Input
+from trackdsl._core.redaction import mask_name, mask_text
+from trackdsl._recording.emit import append_tags, encode_safely
+from trackdsl.handlers._registry import class_name, handler_for
+from trackdsl.journal._origin import main_file
+from trackdsl.markers import Dataset
+
+if TYPE_CHECKING:
+    from trackdsl._runs.run import Run
+
+#: MLflow's limits, see mlflow/store/tracking/dbmodels/models.py: beyond them it refuses the input.
+_MAX_NAME = 500
+_MAX_SCHEMA = 1_048_575
+_MAX_PROFILE = 16_777_215
+
+
+@dataclass(frozen=True)
+class RecordedDataset:
+    """Data that was recorded as an input of a run. You get one from `log_input`, for `log_metric(..., dataset=...)`.
+
+    Attributes:
+        name: the dataset's name.
+        digest: that of its whole content.
+    """
+
+    name: str
+    digest: str
+    _event: Input = field(repr=False, compare=False)
+
+
+#: The datasets of runs, by name: a `Dataset` marker names one of them.
+_inputs: weakref.WeakKeyDictionary[Run, dict[str, RecordedDataset]] = weakref.WeakKeyDictionary()
+
+
+def measured_on(run: Run, dataset: Any) -> RecordedDataset | None:
+    """The dataset that metrics were measured on, which becomes an input of the run.
+
+    Args:
+        run: the run of the metrics.
+        dataset: what `log_input` has returned, a `Dataset` marker that names data of the run or of one around it, an
+            `mlflow.data.Dataset`, or data.
+
+    Returns:
+        None where it is none of these; a tag of the run says so.
+    """
+    if isinstance(dataset, Dataset):
+        around: Run | None = run
+        while around is not None:
+            found = _inputs.get(around, {}).get(dataset.name)
+            if found is not None:
+                return _used_by(run, found)
+            around = around.parent
+        append_tags(run, {f"trackdsl.omitted.{mask_name(dataset.name)}": "no data of this name was recorded before"})
+        return None
+    if isinstance(dataset, RecordedDataset):
+        return _used_by(run, dataset)
+    return record_input(run, dataset, "")
+
+
+def _used_by(run: Run, dataset: RecordedDataset) -> RecordedDataset:
+    if dataset._event.run != run._id:
+        event = msgspec.structs.replace(dataset._event, run=run._id)
+        run._target.append(encode_safely(event), run)
+    return dataset
+
+
+def record_input(run: Run, value: Any, name: str, context: str | None = None) -> RecordedDataset | None:
+    """Record data as an input of a run.
+
+    Args:
+        run: whose input it is.
+        value: arrays and frames, or an `mlflow.data.Dataset`.
+        name: the dataset's name.
+        context: what it is used for, such as `training`.
+
+    Returns:
+        what names it; None where it is no data.
+    """
+    if run._target.discards:
+        return None
+    told = _told_by_mlflow(value)
+    if told is None:
+        found = handler_for(type(value)).dataset(value)
+        if found is None:
+            reason = f"{class_name(value)} is no data that trackdsl can read"
+            append_tags(run, {f"trackdsl.omitted.{mask_name(name) or 'dataset'}": reason})
+            return None
+        source = {"tags": {"mlflow.source.name": mask_name(main_file() or "<interactive>")}}
+        told = {
+            "digest": found.digest,
+            "source_type": "code",
+            "source": json.dumps(source),
+            "schema": found.schema,
+            "profile": found.profile,
+        }
+    name = mask_name(name or told.get("name") or "dataset")[:_MAX_NAME]
+    schema = mask_text(told.get("schema") or "")
+    event = Input(
+        run._id,
+        name,
+        told["digest"],
+        told.get("source_type") or "code",
+        mask_text(told.get("source") or "{}"),
+        schema if len(schema) <= _MAX_SCHEMA else "",
+        mask_text(told.get("profile") or "")[:_MAX_PROFILE],
+        None if context is None else mask_text(str(context)),
+    )
+    run._target.append(encode_safely(event), run)
+    recorded = RecordedDataset(event.name, event.digest, event)
+    _inputs.setdefault(run, {})[name] = recorded
+    return recorded
+
+
+def _told_by_mlflow(value: Any) -> dict[str, Any] | None:
+    """What an `mlflow.data.Dataset` says of itself; None for anything else."""
+    if any(base.__module__ == "mlflow.data.dataset" for base in type(value).__mro__):
+        told: dict[str, Any] = value.to_dict()
+        return told
+    return None

@@ -1,0 +1,344 @@
+"""Writing events of a run: the hot paths, and what keeps bad values from stopping a program."""
+
+from __future__ import annotations
+
+import enum
+import operator
+import os
+import time
+from collections.abc import Callable, ItemsView, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from trackdsl._core.argument_order import name_first
+from trackdsl._core.events import AnyEvent, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode
+from trackdsl._core.redaction import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
+from trackdsl._core.suppression import quiet
+from trackdsl._recording.flatten import Flat
+from trackdsl._recording.numbers import is_number, number_of
+from trackdsl.errors import TrackdslError, is_fault, report, told
+from trackdsl.handlers._line import digest_of, name_of_key, summary_of_member
+from trackdsl.handlers._registry import class_name, handler_for, offers
+
+if TYPE_CHECKING:
+    from trackdsl._runs.run import Run
+
+_now = time.time_ns
+_INT64 = 1 << 63
+_MS = 1_000_000
+#: An event of more bytes than this has texts cut to so many characters, see `cut_texts`.
+LARGE = 32 << 20
+LONG_TEXT = 100_000
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "..."
+
+
+#: Stands for an argument that was not given.
+NOT_GIVEN: Any = _NotGiven()
+#: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
+_NUMBERS = frozenset([float, int])
+_NAMES = frozenset([str])
+
+
+class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
+    """Keeps faults in tracking away from user code: they are reported, once per cause, and the block ends.
+
+    Args:
+        doing: what is being done, for the log.
+        run: gets a tag that tells what is missing.
+    """
+
+    __slots__ = ("_doing", "_run", "_thread")
+
+    def __init__(self, doing: str, run: Run | None = None) -> None:
+        self._doing = doing
+        self._run = run
+
+    def __enter__(self) -> None:
+        self._thread = quiet.begin()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        quiet.end(self._thread)
+        if error is None or not is_fault(error) or isinstance(error, TrackdslError):
+            return False
+        fault(self._doing, error)
+        if self._run is not None:
+            append_tags(self._run, {f"trackdsl.omitted.{self._doing}": mask_prose(told(error))[:500]})
+        return True
+
+
+def fault(doing: str, error: BaseException) -> None:
+    """Report a fault; for the hot paths, where a `with guarded` costs a quarter of a microsecond."""
+    if isinstance(error, TrackdslError):
+        raise error
+    report("capture", f"trackdsl: {doing} failed: {told(error)}", key=doing)
+
+
+def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
+    """Write one metric point: the hottest path of the program."""
+    kind = type(value)
+    if (
+        (kind is float or kind is int)
+        and type(step) is int
+        and type(name) is str
+        and name in clean_names
+        and active_model is None
+    ):
+        target, now = run._target, _now()
+        try:
+            target.append(encode(Metric(run._id, name, value, step, now)), run)
+        except (OverflowError, UnicodeEncodeError):
+            pass
+        else:
+            if now > target.watch_at:
+                target.watch(now)
+            return
+    name, value = name_first(name, value)
+    if value is NOT_GIVEN or type(name).__hash__ is None:
+        raise TypeError("log_metric() takes a name and a value: log_metric('loss', 0.25)")
+    # Once: the name is clean now, or another.
+    record_metrics(run, {_name(name): value}, step)
+
+
+def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
+    """Write points of several metrics where an event takes them as they are; False where it does not."""
+    if type(metrics) is not dict or type(step) is not int or active_model is not None:
+        return False
+    # A copy, because another thread may change the user's dict between the check and the writing.
+    values = metrics.copy()
+    if not values or not (_NUMBERS.issuperset(map(type, values.values())) and _NAMES.issuperset(map(type, values))):
+        return False
+    if not clean_names.issuperset(values):
+        return False
+    target, now = run._target, _now()
+    try:
+        target.append(encode(Metrics(run._id, values, step, now)), run)
+    except (OverflowError, UnicodeEncodeError):
+        return False
+    if now > target.watch_at:
+        target.watch(now)
+    return True
+
+
+class Link(NamedTuple):
+    """The model that points belong to, named as in `LinkedMetrics`, and name and digest of the data."""
+
+    model: str
+    dataset: tuple[str, str] | None
+
+
+#: When points were last recorded that name a model, in nanoseconds since 1970.
+_linked_at = 0
+_ACTIVE_MODEL = "MLFLOW_ACTIVE_MODEL_ID"
+#: Gives the id of MLflow's active model of this thread, which points belong to that name no other; None as long as no
+#: model was ever active.
+active_model: Callable[[], str | None] | None = (
+    partial(os.environ.get, _ACTIVE_MODEL) if _ACTIVE_MODEL in os.environ else None
+)
+
+
+def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = None, link: Link | None = None) -> None:
+    """Write points of several metrics; what is no number is left out, and a tag says so.
+
+    Args:
+        run: whose metrics they are.
+        metrics: numbers by name; also structures of such, series, and frames, see `_series`.
+        step: of the points; that of the first one of a series.
+        timestamp: when it was, in milliseconds since 1970; now by default.
+        link: what the points say of models and data.
+    """
+    if link is None is timestamp and record_numbers(run, metrics, step):
+        return
+    with guarded("log_metrics", run):
+        if is_number(metrics) and not is_number(step):  # The two the other way round.
+            metrics, step = step, metrics
+        link = _active(link)
+        place, tags = _place(step)
+        plain = _plain_numbers(metrics)
+        if plain is not None:
+            found = [(place, plain)]
+        else:
+            from trackdsl._recording.series import (
+                Points,  # What a program that records numbers alone need not wait for.
+            )
+
+            points = Points(place)
+            points.add_all(metrics)
+            found = [(place, points.values), *points.series()]
+            tags |= {f"trackdsl.omitted.{_name(name)}": why for name, why in points.omitted.items()}
+        now = _now() if timestamp is None else int(timestamp * 1_000_000)
+        for at, values in found:
+            if values:
+                named = {_name(name): value for name, value in values.items()}
+                event = Metrics(run._id, named, _within(at), now)
+                run._target.append(encode(event if link is None else _linked(event, link, timestamp)), run)
+        if tags:
+            reasons = "; ".join(f"{key.removeprefix('trackdsl.omitted.')}: {reason}" for key, reason in tags.items())
+            report("omitted", f"trackdsl left out what is no metric: {reasons}", key=str(sorted(tags)))
+            append_tags(run, tags)
+
+
+def _active(link: Link | None) -> Link | None:
+    """A link to the active model where there is one, and the link names no other."""
+    active = None if active_model is None or (link is not None and link.model) else active_model()
+    return Link(active, None if link is None else link.dataset) if active else link
+
+
+def _linked(event: Metrics, link: Link, timestamp: int | None) -> LinkedMetrics:
+    """Points in a millisecond of their own: a model has one point of each metric, step and millisecond."""
+    global _linked_at
+    time = event.time
+    if timestamp is None:
+        time = _linked_at = max(time, _linked_at + _MS)
+    return LinkedMetrics(event.run, event.values, event.step, time, *link)
+
+
+def _plain_numbers(metrics: Any) -> dict[Any, float] | None:
+    """A dict of nothing but numbers, of whatever library; None for anything else."""
+    if type(metrics) is not dict:
+        return None
+    found = {}
+    try:
+        for name, value in metrics.copy().items():
+            number = number_of(value)
+            if number is None:
+                return None
+            found[name] = number
+    except Exception:  # The longer way tells which one it is, and why.
+        return None
+    return found
+
+
+def _place(step: Any) -> tuple[int, dict[str, str]]:
+    """A step as MLflow can hold it, and the tags that say where it is another one."""
+    tags = {}
+    try:
+        place = operator.index(step)
+    except TypeError:
+        try:
+            place = int(step)
+        except (TypeError, ValueError, OverflowError):
+            place = 0
+        tags["trackdsl.omitted.step"] = mask_prose(f"step {step!s:.200} is no whole number; recorded at {place}")[:500]
+    if place != _within(place):
+        tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
+    return _within(place), tags
+
+
+def _within(step: int) -> int:
+    return min(max(step, -_INT64), _INT64 - 1)
+
+
+def append_params(run: Run, values: dict[str, Scalar]) -> None:
+    """Write parameters that are flat and masked already."""
+    if not values:
+        return
+    run._target.append(encode_safely(Params(run._id, values)), run)
+
+
+def append_tags(run: Run, values: dict[str, str]) -> None:
+    """Write tags that are masked already."""
+    if not values:
+        return
+    run._target.append(encode_safely(Tags(run._id, values)), run, True)
+
+
+def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
+    """Tags as text, with secrets masked; one that cannot be read is told as an omission."""
+    if tags is not None and not isinstance(tags, Mapping):
+        raise TypeError(f"tags are given as a dict of names and values, not as {class_name(tags)}")
+    return tags_of(dict(tags or {}).items())
+
+
+def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    """The same for pairs of name and value."""
+    found = {}
+    for key, value in pairs:
+        name = _name(key)
+        try:
+            text = str(summary_of_member(value)) if isinstance(value, enum.Enum) else str(value)
+            found[name] = remember(value) if is_secret(name, value) else mask_text(text)
+        except Exception as error:
+            found[f"trackdsl.omitted.{name}"] = mask_prose(told(error))[:500]
+    return found
+
+
+def named_parts(value: Any) -> dict[Any, Any]:
+    """What holds parameters as a dict: a mapping, pairs, or a structure with named parts.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    kind = type(value)
+    if kind is dict:
+        return value.copy()  # type: ignore[no-any-return]
+    pairs = issubclass(kind, (list, tuple, ItemsView)) and not hasattr(kind, "_fields")
+    by_name = offers(kind, "keys") and offers(kind, "__getitem__") and getattr(value, "ndim", 1) == 1
+    parts = dict(value) if pairs else handler_for(kind).children(value)
+    if parts is None and by_name:  # As of a row of a frame.
+        parts = {name: value[name] for name in value.keys()}  # noqa: SIM118 - it is no dict
+    if parts is None:
+        raise TypeError(
+            "log_params takes a mapping, a dataclass, or another structure with named parts, and not "
+            f"{class_name(value)}; pass vars(...) of an object of your own"
+        )
+    return dict(parts)
+
+
+def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:
+    """Pairs of name and value as flat parameters, with secrets masked."""
+    flat = Flat()
+    for key, value in pairs:
+        flat.add(_name(key), value)
+    return flat
+
+
+def _name(key: Any) -> str:
+    """A name as text, whatever was given for one."""
+    try:
+        return mask_name(str(_storable(name_of_key(key))))
+    except Exception:
+        return class_name(key)
+
+
+def encode_safely(event: AnyEvent) -> bytes:
+    """The wire form of an event, whatever stands in it."""
+    try:
+        return encode(event)
+    except (OverflowError, UnicodeEncodeError, ValueError):
+        return encode(_storable(event))
+
+
+def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
+    """Keep the beginnings of texts that would make an event too large for the journal."""
+    return {
+        key: f"{value[:LONG_TEXT]}…, digest {digest_of(value)}… [{len(value)} characters]"
+        if isinstance(value, str) and len(value) > LONG_TEXT
+        else value
+        for key, value in values.items()
+    }
+
+
+def fit_place(key: str) -> str:
+    """A name as part of a path: letters, digits and a few signs alone."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[:100] or "_"
+
+
+def _storable(value: Any) -> Any:
+    """Replace what MessagePack cannot hold: integers beyond 64 bits, lone surrogates."""
+    if isinstance(value, msgspec.Struct):
+        return type(value)(*(_storable(getattr(value, name)) for name in value.__struct_fields__))
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_storable(item) for item in value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, int) and not -_INT64 <= value < 2 * _INT64:
+        return str(value) if value.bit_length() < 10_000 else f"<an integer of {value.bit_length()} bits>"
+    return value

@@ -1,0 +1,271 @@
+"""Arguments → parameters: structures become one parameter per leaf, everything else one line.
+
+The leaves of a structure are `name.part.part`. What would be ambiguous, because a part has a dot of its own or two
+parts read the same, is kept apart and its true path noted, so that `nest` gives back the structure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trackdsl._core.events import Scalar
+from trackdsl._core.redaction import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
+from trackdsl._core.suppression import quiet
+from trackdsl.errors import told
+from trackdsl.handlers._line import MAX_ITEMS, name_of_key
+from trackdsl.handlers._registry import Handler, Stated, class_name, handler_for
+from trackdsl.handlers.json import MAX_LIST, Survey, is_flat, sequence, summary_of
+from trackdsl.handlers.references import loaded, used_model
+
+MAX_DEPTH = 10
+MAX_LEAVES = 2000
+#: In a list of more items that is shown by its digest no secret is looked for that another item names.
+_MAX_NAMED = 300
+_SCALARS = frozenset([bool, int, float, str, type(None)])
+#: A shorter name cannot hold a secret.
+_SECRET_LENGTH = 8
+
+
+class Flat:
+    """Parameters, gathered from values one by one.
+
+    Args:
+        values: what was gathered before; added to in place.
+
+    Attributes:
+        values: name → plain value, with secrets masked.
+        whole: values that were too deep or too large to be told by leaf, by name: they are to be kept as a file.
+        paths: the true path of every name that does not tell it itself.
+        models: what names the models at MLflow that values stand for, or were loaded from.
+        omitted: why a value is told by its class name alone, by name, where it raised when it was asked for more.
+
+    Example:
+        >>> flat = Flat()
+        >>> flat.add("opt", {"lr": 0.1, "decay": {"rate": 2}})
+        >>> flat.values
+        {'opt.lr': 0.1, 'opt.decay.rate': 2}
+    """
+
+    __slots__ = ("_full", "_over", "_survey", "models", "omitted", "paths", "values", "whole")
+
+    def __init__(self, values: dict[str, Scalar] | None = None) -> None:
+        self.values: dict[str, Scalar] = {} if values is None else values
+        self.whole: dict[str, Any] = {}
+        self.paths: dict[str, list[str]] = {}
+        self.models: list[str] = []
+        self.omitted: dict[str, str] = {}
+        #: How many values there may be, counted anew for each that is added; whether one had more.
+        self._full = 0
+        self._over = False
+        self._survey: Survey | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.whole or self.paths or self.omitted or self.models)
+
+    def add(self, key: str, value: Any) -> None:
+        """Add a value under a name of the user's.
+
+        Args:
+            key: name of the parameter; leaves of structures are `key.leaf`.
+            value: anything.
+        """
+        if key in self.values:
+            key = self._apart(key, (key,))
+        if is_secret(key.rpartition(".")[2], value):
+            self.values[key] = remember(value)
+            return
+        self._full, self._over, self._survey = len(self.values) + MAX_LEAVES, False, None
+        thread = quiet.begin()
+        try:
+            self._add(key, (key,), value)
+        except Exception as error:  # Whatever else the user's objects do when they are asked.
+            self._omit(key, value, error)
+        finally:
+            quiet.end(thread)
+        self._forget(key)
+        if self._over:
+            self.whole[key] = value
+
+    def hide(self, key: str, value: Any) -> None:
+        """Add a value that is a secret: only whether it was given is told."""
+        if key in self.values:
+            key = self._apart(key, (key,))
+        self.values[key] = None if value is None else remember(value)
+
+    def _add(self, key: str, path: tuple[str, ...], value: Any) -> None:
+        values = self.values
+        kind = type(value)
+        if kind is bool or kind is int or kind is float or value is None:
+            values[key] = value
+            return
+        try:
+            handler = handler_for(kind)
+            if handler.listed and len(value) <= MAX_LIST:
+                value = handler.content(value)
+                handler = handler_for(type(value))
+            if handler is sequence:
+                self._add_list(key, path, value)
+                return
+            parts = handler.children(value)
+            if parts is None:
+                self._add_one(key, handler, value)
+                return
+            parts = mask_entry(parts)
+        except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
+            self._omit(key, value, error)
+            if isinstance(error, TimeoutError):
+                values[key] = summary_of(value)
+            return
+        if not parts:
+            values[key] = "{}"
+        elif len(path) > MAX_DEPTH or len(values) >= self._full:
+            self._cut(key, value, len(parts))
+        else:
+            self._add_parts(key, path, parts)
+
+    def _add_one(self, key: str, handler: Handler, value: Any) -> None:
+        found = handler.summary(value)
+        if type(found) not in _SCALARS:
+            if type(found) is Stated:
+                self._state(key, found)
+            found = _plain(found)
+        self.values[key] = found
+        if type(value) is Stated:
+            self._state(key, value)
+        if handler.refers or loaded:
+            self._add_model(value)
+
+    def _add_model(self, value: Any) -> None:
+        model = used_model(value)
+        if model is not None and model not in self.models:
+            self.models.append(model)
+
+    def _add_list(self, key: str, path: tuple[str, ...], value: Any) -> None:
+        parts, data = None, len(value) > MAX_LIST
+        if not data and not is_flat(value):
+            if len(value) <= _MAX_NAMED:
+                self._note_items(key, value)
+                value = mask_items(value)
+            self._survey = self._survey or Survey()
+            parts, data = sequence.parts(value, self._survey), self._survey.data
+            if parts is not None and len(value) > _MAX_NAMED:
+                parts = dict(enumerate(mask_items(value)))
+            if self._survey.left < 0:  # Nobody knows what is in the lists that were not looked into.
+                self._over = True
+        if parts is None:
+            line, complete = sequence.line(value)
+            self.values[key] = line
+            # A long list is data where it is an argument of its own, and configuration inside of one.
+            if not complete and not data and (len(path) > 1 or len(value) <= MAX_ITEMS):
+                self._over = True
+        elif len(path) > MAX_DEPTH or len(self.values) >= self._full:
+            self._cut(key, value, len(parts))
+        else:
+            self._add_parts(key, path, parts)
+
+    def _note_items(self, key: str, items: Any) -> None:
+        for item in items:
+            if type(item) is Stated:
+                self._state(key, item)
+            elif loaded or handler_for(type(item)).refers:
+                self._add_model(item)
+
+    def _cut(self, key: str, value: Any, count: int) -> None:
+        self.values[key] = f"{type(value).__name__} of {count}"
+        self._over = True
+
+    def _state(self, key: str, text: Stated) -> None:
+        if text.missing:
+            self.omitted[key] = f"recorded as {text}: {mask_text(text.why)}"[:500]
+
+    def _omit(self, key: str, value: Any, error: Exception) -> None:
+        self.values[key] = class_name(value)
+        self.omitted[key] = f"described in one line: {mask_text(told(error))}"[:500]
+
+    def _add_parts(self, key: str, path: tuple[str, ...], parts: Mapping[Any, Any]) -> None:
+        values, full = self.values, self._full
+        odd = key in self.paths
+        for part, leaf in parts.items():
+            name = part if type(part) is str else name_of_key(part)
+            if len(name) >= _SECRET_LENGTH:
+                name = mask_name(name)
+            place = f"{key}.{name}"
+            if odd or "." in name or place in values:
+                place = self._apart(place, (*path, name))
+            if leaf is None:
+                values[place] = None
+            elif is_secret(name, leaf):
+                values[place] = remember(leaf)
+            else:
+                kind = type(leaf)
+                if kind is float or kind is int or kind is bool:
+                    values[place] = leaf
+                elif kind is str:
+                    values[place] = mask_text(leaf)
+                elif len(values) >= full:
+                    self._over = True
+                    return
+                else:
+                    self._add(place, (*path, name), leaf)
+                    self._forget(place)
+                    continue
+            if len(values) >= full:
+                self._over = True
+                return
+
+    def _forget(self, place: str) -> None:
+        """The path of a structure served the names of its leaves; another leaf may have its name."""
+        if place in self.paths and place not in self.values:
+            del self.paths[place]
+
+    def _apart(self, place: str, path: tuple[str, ...]) -> str:
+        free, count = place, 1
+        while free in self.values:
+            count += 1
+            free = f"{place}#{count}"
+        self.paths[free] = list(path)
+        return free
+
+
+def _plain(summary: Any) -> Scalar:
+    """What a handler told of a value, as one of the types that an event takes."""
+    for kind in (str, bool, int, float):
+        if isinstance(summary, kind):
+            return str.__str__(summary) if kind is str else kind(summary)
+    return class_name(summary)
+
+
+def recorded_value(value: Any) -> Any:
+    """What a parameter with this value holds, for finding it again; the value itself where that is no parameter.
+
+    >>> recorded_value([64, 32]), recorded_value(0.5), recorded_value({"a": 1})
+    ('[64, 32]', 0.5, {'a': 1})
+    """
+    kind = type(value)
+    if kind is str or (not isinstance(value, (list, tuple)) and handler_for(kind) is handler_for(object)):
+        return value
+    flat = Flat()
+    flat.add("value", value)
+    return flat.values["value"] if flat.values.keys() == {"value"} else value
+
+
+def nest(values: Mapping[str, Any], paths: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
+    """The structure that flat parameters were gathered from.
+
+    Args:
+        values: parameters by name.
+        paths: see `Flat`.
+
+    Example:
+        >>> nest({"opt.lr": 0.1, "opt.decay.rate": 2})
+        {'opt': {'lr': 0.1, 'decay': {'rate': 2}}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        *folders, last = (paths or {}).get(key) or key.split(".")
+        place = found
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[last] = value
+    return found

@@ -1,0 +1,285 @@
+"""`register_model`, `load_model`: the models that MLflow holds, by its URIs.
+
+A model is read back by the handler that wrote it, and only while its files have the hash that was recorded with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trackdsl import settings
+from trackdsl._core.redaction import mask_text
+from trackdsl._recording.loading import Fetched, Note, find_mlflow_run, note_of, read_fetched, refuse_links
+from trackdsl._runs.run import Run
+from trackdsl.errors import ArtifactError, OptionError, RegistryError, RunNotReady, UntrustedArtifact, told
+from trackdsl.handlers.references import note_loaded
+from trackdsl.journal._target import target_for
+from trackdsl.markers import check_registered_name
+
+_URI = re.compile(
+    r"runs:/(?P<run>[^/]+)/(?P<logged>.+)"
+    r"|models:/(?P<name>[^/@]+)(?:/(?P<version>[^/@]+)|@(?P<alias>[^/@]+))"
+    r"|models:/(?P<id>m-[0-9a-f]{32})"
+)
+_ID = re.compile(r"(?<![^/])m-[0-9a-f]{32}(?![^/])")
+_FORMS = "'models:/name/3', 'models:/name/latest', 'models:/name@alias', 'models:/<model id>' or 'runs:/<run id>/name'"
+_POLL = 0.1
+
+
+def load_model(model_uri: str, *, trusted: bool = False, tracking_uri: str | None = None, timeout: float = 60) -> Any:
+    """Load a model that trackdsl has recorded, as the object that was given to it.
+
+    A model that holds a pickle can run any code when it is loaded: it loads with `trusted=True` alone, and only while
+    its SHA-256 is the one that was recorded with it. Models of XGBoost and LightGBM hold none. For a model with
+    MLflow's own interface, or one that plain MLflow has logged, there is `mlflow.pyfunc.load_model`.
+
+    Args:
+        model_uri: `models:/name/3`, `models:/name/latest`, `models:/name@alias`, `models:/<model id>`, or
+            `runs:/<run id>/<name>`.
+        trusted: whoever recorded the model is trusted with running code here.
+        tracking_uri: where it is; the configured place by default.
+        timeout: seconds to wait for what this program has recorded and delivery has not brought there yet.
+
+    Returns:
+        the estimator, network, or other object.
+
+    Raises:
+        UntrustedArtifact: loading it may run code, and `trusted` was not given; or no SHA-256 of it was recorded.
+        ArtifactError: there is no such model, it has changed since it was written, or it cannot be read.
+        OptionError: the URI is none of a model.
+
+    Example:
+        >>> model = load_model("models:/churn/3", trusted=True)  # doctest: +SKIP
+    """
+    parts = _parsed(model_uri)
+    uri = tracking_uri or target_for(settings.tracking_uri()).uri
+    model, client = _with_patience(lambda client: _resolved(client, parts, model_uri), uri, model_uri, timeout)
+    name = model.tags.get("trackdsl.model.name", model.name)
+    note = _note_of_model(client, model, name)
+    if not note.handler:
+        raise UntrustedArtifact(
+            f"{model_uri!r} was not recorded by trackdsl, so no SHA-256 of it is known. Load it with "
+            f"mlflow.pyfunc.load_model({model_uri!r}) if you know where it comes from.",
+            path=model_uri,
+        )
+    with fetch_logged(uri, f"models:/{model.model_id}", note) as fetched:
+        value = read_fetched(fetched, model_uri, trusted)
+    note_loaded(value, model.model_id)
+    return value
+
+
+@contextlib.contextmanager
+def fetch_logged(uri: str, model_uri: str, note: Note) -> Iterator[Fetched]:
+    """A private copy of a logged model's files, for as long as the block lasts.
+
+    Args:
+        uri: the tracking URI.
+        model_uri: `models:/<model id>`.
+        note: what is known of the files.
+
+    Raises:
+        ArtifactError: they cannot be read.
+    """
+    from mlflow import artifacts
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
+        try:
+            path = Path(artifacts.download_artifacts(model_uri, dst_path=folder, tracking_uri=uri))
+        except (MlflowException, OSError) as error:
+            raise ArtifactError(f"{model_uri!r} cannot be read: {mask_text(told(error))}", path=model_uri) from None
+        refuse_links(path, model_uri)
+        yield Fetched(path, note)
+
+
+def find_recorded(uri: str, key: str) -> str | None:
+    """MLflow's id of the model that was recorded with a key; None where it is not there, or not all of it.
+
+    Raises:
+        ArtifactError: it cannot be looked up.
+    """
+    import mlflow
+
+    def look(client: Any) -> str | None:
+        from trackdsl.delivery._models import find_model
+
+        experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=3)]
+        found = find_model(client, experiments, key)
+        return found if found is not None and _is_ready(client.get_logged_model(found)) else None
+
+    found: str | None = _looked(look, mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri), key)[0]
+    return found
+
+
+def register_model(
+    run: Run | str,
+    name: str,
+    *,
+    model: str | None = None,
+    tracking_uri: str | None = None,
+    timeout: float = 60,
+) -> Any:
+    """Make a recorded model the next version of a registered model.
+
+    Args:
+        run: the `Run` that recorded the model, or a URI: `runs:/<run id>/<name>` or `models:/<model id>`.
+        name: of the registered model, which is made where there is none.
+        model: which model of the run, where it has several.
+        tracking_uri: where the model is; the run's own place, else the configured one.
+        timeout: seconds to wait until delivery has brought the model to MLflow.
+
+    Returns:
+        the `mlflow.entities.model_registry.ModelVersion`.
+
+    Raises:
+        OptionError: the name is none that MLflow takes, or the URI is none of a model.
+        RegistryError: MLflow refuses, because the name belongs to a prompt for example.
+        ArtifactError: the run has no such model, or several and none was named.
+        RunNotReady: the model is not at MLflow in time.
+
+    Example:
+        >>> with stage("train") as run:  # doctest: +SKIP
+        ...     run.log_model(model, "classifier")
+        >>> register_model(run, "churn").version  # doctest: +SKIP
+        1
+    """
+    check_registered_name(name, "name")
+    if isinstance(run, Run):
+        uri, asked = tracking_uri or run._target.uri, f"runs:/{run.run_id}/{model or '*'}"
+    else:
+        uri, asked = tracking_uri or target_for(settings.tracking_uri()).uri, run
+    parts = _parsed(asked)
+    if parts["name"]:
+        raise OptionError(
+            f"{asked!r} is registered already: give a run, or 'runs:/<run id>/name', or 'models:/<model id>'.",
+            option="run",
+        )
+    found, client = _with_patience(lambda client: _resolved(client, parts, asked), uri, asked, timeout)
+    from mlflow.exceptions import MlflowException
+
+    from trackdsl.delivery._models import register_logged
+
+    try:
+        return register_logged(client, uri, found, name)
+    except MlflowException as error:
+        raise RegistryError(f"MLflow does not register {name!r}: {mask_text(str(error))}", name=name) from error
+
+
+def _parsed(uri: Any) -> dict[str, str | None]:
+    found = _URI.fullmatch(uri) if isinstance(uri, str) else None
+    if found is None:
+        raise OptionError(f"{uri!r} is no URI of a model. There are {_FORMS}.", option="model_uri")
+    return found.groupdict()
+
+
+def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: float) -> tuple[Any, Any]:
+    """Look for a model; where it is not there, once more when this program's own delivery has brought everything."""
+    import mlflow
+
+    from trackdsl.delivery import flush
+    from trackdsl.delivery._journals import absent
+
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+    found, reason = _looked(look, client, asked)
+    if found is None:
+        delivered = flush(timeout)
+        found, reason = _looked(look, client, asked)
+        if found is None and not delivered:
+            raise RunNotReady(
+                f"{asked!r} was not delivered in {timeout:g} s ({reason}). `trackdsl status` shows what is waiting.",
+                run=asked,
+                reason=reason,
+            )
+    if found is None:
+        raise ArtifactError(absent(f"the model {asked!r}", uri, f"there is no model {asked!r}: {reason}"), path=asked)
+    return found, client
+
+
+def _looked(look: Callable[[Any], Any], client: Any, asked: str) -> tuple[Any, str]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return look(client), "the run has none of this name"
+    except MlflowException as error:
+        reason = mask_text(str(error))
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"):
+            raise ArtifactError(f"{asked!r} cannot be looked up: {reason}", path=asked) from error
+        return None, reason
+
+
+def _resolved(client: Any, parts: dict[str, str | None], asked: str) -> Any:
+    """The logged model that a URI leads to; None where it is not there, or not all of it."""
+    name, run = parts["name"], parts["run"]
+    if name is not None and parts["id"] is None:
+        version = _version(client, name, parts["version"], parts["alias"], asked)
+        # Stores do not keep the id by itself; delivery tells where the files are by it.
+        ids = [version.model_id] if version.model_id else _ID.findall(version.source or "")
+        if not ids:
+            raise UntrustedArtifact(
+                f"{asked!r} is a version of a model that was not recorded by trackdsl, so no SHA-256 of it is known. "
+                f"Load it with mlflow.pyfunc.load_model({asked!r}) if you know where it comes from.",
+                path=asked,
+            )
+        return client.get_logged_model(ids[-1])
+    if run is None:
+        model = client.get_logged_model(parts["id"])
+        return model if _is_ready(model) else None
+    found = find_mlflow_run(client, run, asked)
+    models = _models_of(client, found.info, parts["logged"])
+    names = {model.name for model in models}
+    if len(names) > 1:
+        raise ArtifactError(
+            f"the run has several models, {', '.join(sorted(names))}: name one, register_model(run, name, model=...)",
+            path=asked,
+        )
+    return models[0] if models else None
+
+
+def _models_of(client: Any, run: Any, name: str | None) -> list[Any]:
+    """The models of a run, the newest first."""
+    from trackdsl.delivery._models import logged_name
+
+    # MLflow takes no quotes in a model's name, so none can end the text here.
+    named = "" if name in (None, "*") else f"name = '{logged_name(str(name))}' AND "
+    found = client.search_logged_models([run.experiment_id], f"{named}source_run_id = '{run.run_id}'")
+    return sorted(filter(_is_ready, found), key=lambda model: model.creation_timestamp, reverse=True)
+
+
+def _is_ready(model: Any) -> bool:
+    return str(getattr(model.status, "value", model.status)) == "READY"
+
+
+def _version(client: Any, name: str, version: str | None, alias: str | None, asked: str) -> Any:
+    if alias is not None:
+        return client.get_model_version_by_alias(name, alias)
+    if version == "latest":
+        found = client.search_model_versions(f"name='{_quoted(name)}'", 1, ["version_number DESC"])
+        if not found:
+            raise ArtifactError(f"there is no model {asked!r}", path=asked)
+        return found[0]
+    if not str(version).isdecimal():
+        raise OptionError(f"{asked!r}: {version!r} is no version. There are {_FORMS}.", option="model_uri")
+    return client.get_model_version(name, version)
+
+
+def _quoted(name: str) -> str:
+    """A name inside the quotes of a filter of MLflow's, which knows no way to write a quote there."""
+    if "'" in name:
+        raise OptionError(
+            f"MLflow cannot look for a name with a quote in it, {name!r}: give the version.", option="name"
+        )
+    return name
+
+
+def _note_of_model(client: Any, model: Any, name: str) -> Note:
+    from trackdsl.delivery._models import HANDLER, SHA256
+
+    if model.tags.get(HANDLER):
+        return Note(model.tags[HANDLER], model.tags.get(SHA256, ""))
+    # Delivered by an earlier version, which told it of the run alone.
+    return note_of(client.get_run(model.source_run_id).data.tags, name) if model.source_run_id else Note()

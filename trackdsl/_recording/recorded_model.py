@@ -1,0 +1,210 @@
+"""The handle of a model that was recorded: its id at MLflow, and the ways to load and register it.
+
+The recording program goes on at once; whatever here needs MLflow waits for delivery by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from trackdsl import settings
+from trackdsl._core.events import Model, model_key
+from trackdsl._recording.loading import Note, read_fetched
+from trackdsl._recording.model_registry import fetch_logged, find_recorded, register_model
+from trackdsl._runs.run import Run
+from trackdsl._server.reachable import check
+from trackdsl.errors import ArtifactError, RunNotReady, TrackingServerError
+from trackdsl.handlers.references import Handle, note_loaded
+
+#: How long to wait between two looks whether the store is there, in seconds.
+_SLICE = 2.0
+#: How long to wait before the store is asked again, where there is nothing else to wait for, in seconds.
+_POLL = 0.1
+#: For how long a store may be away before it is not waited for any more, in seconds.
+_AWAY = 10.0
+
+
+class RecordedModel(Handle):
+    """A model that was recorded. You get one from `log_model`.
+
+    It can be handed to other processes, be given to `log_metric(..., model=...)`, and be an argument of a stage, whose
+    run then has the model as an input.
+
+    Attributes:
+        name: the model's name.
+
+    Example:
+        >>> recorded = run.log_model(model, "classifier")  # doctest: +SKIP
+        >>> recorded.uri  # doctest: +SKIP
+        'models:/m-0123456789abcdef0123456789abcdef'
+        >>> recorded.register("churn").version  # doctest: +SKIP
+        1
+    """
+
+    __slots__ = ("_model_id", "_note", "_process", "_reason", "_run", "_uri")
+
+    def __init__(self, run: Run | None, name: str, recorded: Model | str) -> None:
+        """Make the handle of a model.
+
+        Args:
+            run: the run that recorded it; None where there was none.
+            name: the model's name.
+            recorded: its event, or why it was not recorded.
+        """
+        super().__init__(name, "" if isinstance(recorded, str) else model_key(recorded))
+        self._run = run
+        self._reason = recorded if isinstance(recorded, str) else ""
+        self._note = Note() if isinstance(recorded, str) else Note(recorded.handler, recorded.sha256)
+        self._uri = "" if run is None else run._target.uri
+        self._model_id: str | None = None
+        self._process = os.getpid()
+
+    @property
+    def model_id(self) -> str:
+        """MLflow's id of the model. Waits up to 60 s until it is delivered; see `wait`."""
+        return self.wait()
+
+    @property
+    def uri(self) -> str:
+        """The URI that MLflow loads the model by, `models:/<model id>`; waits like `model_id`."""
+        return f"models:/{self.model_id}"
+
+    def wait(self, timeout: float = 60) -> str:
+        """Wait until MLflow has the whole model.
+
+        Args:
+            timeout: seconds to wait at most. A store that does not answer is waited for 10 s at most.
+
+        Returns:
+            MLflow's id of the model.
+
+        Raises:
+            RunNotReady: it is not there in time, or nothing is delivered by this program (offline, disabled).
+            ArtifactError: it was never recorded, or MLflow has refused it.
+        """
+        if self._model_id is None:
+            self._model_id = self._wait(timeout)
+        return self._model_id
+
+    def load(self, *, timeout: float = 60) -> Any:
+        """Load the model from where MLflow keeps it, as the object that was recorded.
+
+        The files must have the SHA-256 that this program took of them, so nothing is loaded that it has not written.
+
+        Args:
+            timeout: as for `wait`.
+
+        Returns:
+            the estimator, network, or other object.
+
+        Raises:
+            RunNotReady: see `wait`.
+            ArtifactError: see `wait`; or it has changed since it was written, or cannot be read.
+        """
+        uri = f"models:/{self.wait(timeout)}"
+        with fetch_logged(self._uri, uri, self._note) as fetched:
+            value = read_fetched(fetched, uri, trusted=True)
+        note_loaded(value, self.model_id)
+        return value
+
+    def register(self, name: str, *, timeout: float = 60) -> Any:
+        """Make the model the next version of a registered model.
+
+        Args:
+            name: of the registered model, which is made where there is none.
+            timeout: as for `wait`.
+
+        Returns:
+            the `mlflow.entities.model_registry.ModelVersion`.
+
+        Raises:
+            OptionError: the name is none that MLflow takes.
+            RegistryError: MLflow refuses, because the name belongs to a prompt for example.
+            RunNotReady, ArtifactError: see `wait`.
+        """
+        return register_model(f"models:/{self.wait(timeout)}", name, tracking_uri=self._uri, timeout=timeout)
+
+    def _wait(self, timeout: float) -> str:
+        self._check_recorded()
+        from trackdsl.delivery import flush
+
+        uri, give_up, away_since = self._uri, time.monotonic() + timeout, 0.0
+        while True:
+            delivered = flush(max(0.0, min(_SLICE, give_up - time.monotonic())))
+            away = None if delivered else _why_away(uri)
+            found = find_recorded(uri, self.key) if delivered or (away is None and self._run_exists()) else None
+            if found is not None:
+                return found
+            now = time.monotonic()
+            away_since = 0.0 if away is None else away_since or now
+            if delivered and self._run is not None and self._is_own():
+                raise ArtifactError(
+                    f"MLflow has no model {self.name!r} of run {self._run.name!r}, of which all is delivered: a tag "
+                    f"`trackdsl.omitted.{self.name}` of the run says why, unless it was deleted.",
+                    path=self.name,
+                )
+            if settings.mode() == "offline" or now >= give_up or (away_since and now - away_since >= _AWAY):
+                offline = "this program is offline" if settings.mode() == "offline" else None
+                raise self._not_ready(away or offline or f"it was not delivered in {timeout:g} s")
+            if delivered:  # All that this process has recorded; the model is in the journal of another one.
+                time.sleep(_POLL)
+
+    def _is_own(self) -> bool:
+        """Whether this process recorded the model, and not one that it was forked from, whose journal it is in."""
+        return self._process == os.getpid()
+
+    def _run_exists(self) -> bool:
+        """Whether MLflow has the run: before, nothing must be asked of a store that delivery is about to make."""
+        if self._run is None or not self._is_own():
+            return not self._uri.startswith("sqlite") or os.path.exists(self._uri.partition(":///")[2])
+        try:
+            return bool(self._run.wait_for_mlflow(0))
+        except RunNotReady:
+            return False
+
+    def _check_recorded(self) -> None:
+        if self._reason:
+            raise ArtifactError(f"model {self.name!r} was not recorded: {self._reason}", path=self.name)
+        target = self._run._target if self._run is not None and self._is_own() else None
+        delivers = settings.mode() != "disabled" and (target is None or (target.writer is not None and target.delivers))
+        if not delivers:
+            raise RunNotReady(
+                f"model {self.name!r} has no id at MLflow: this program delivers nothing. Set TRACKDSL_MODE=online.",
+                run=self.key,
+            )
+
+    def _not_ready(self, reason: str) -> RunNotReady:
+        return RunNotReady(
+            f"model {self.name!r} is not at MLflow yet: {reason}. It is kept on this machine: make sure that the store "
+            "answers and run `trackdsl sync`, then ask again. `trackdsl status` shows what is waiting.",
+            run=self.key,
+            reason=reason,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.name, self.key, self._uri, self._reason, self._note, self._model_id)
+
+    def __repr__(self) -> str:
+        return f"<RecordedModel {self.name!r} {self._model_id or 'not delivered yet'}>"
+
+
+def _restored(name: str, key: str, uri: str, reason: str, note: Note, model_id: str | None) -> RecordedModel:
+    handle = RecordedModel(None, name, reason)
+    handle.key, handle._uri, handle._note, handle._model_id = key, uri, note, model_id
+    return handle
+
+
+def _why_away(uri: str) -> str | None:
+    """Why the store does not answer; None where it does."""
+    try:
+        check(uri)
+    except TrackingServerError as error:
+        return str(error)
+    return None
+
+
+def unrecorded(name: str, reason: str) -> RecordedModel:
+    """The handle where nothing is recorded."""
+    return RecordedModel(None, name, reason)

@@ -1,0 +1,286 @@
+"""One returned value, sorted: which part is a metric, a file, a model, a dataset; and which names are never met."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from trackdsl import markers
+from trackdsl._core.redaction import is_secret_name, remember
+from trackdsl._recording.choices import Choices, Expected, with_outer
+from trackdsl._recording.collector import Found, is_in_json
+from trackdsl._recording.numbers import is_mapping, is_number, is_single, parts_of
+from trackdsl._recording.series import is_history
+from trackdsl.errors import TrackingFault
+from trackdsl.handlers._annotations import (
+    EachMarked,
+    Fields,
+    PartsMarked,
+    fields_of,
+    kind_of_marker,
+)
+from trackdsl.handlers._line import MAX_ITEMS, name_of_key
+from trackdsl.handlers._registry import class_name, handler_for, is_array_like
+from trackdsl.handlers.json import Repeats, is_plain
+
+#: How deep in a structure the history of a training is looked for.
+_MAX_DEPTH = 5
+
+
+class Sorter:
+    """Sorts one returned value.
+
+    Args:
+        choices: what the user chose.
+        found: where the parts go.
+
+    Attributes:
+        met: the names that values had.
+        absent: why values that the annotation marks were not there, by the names that they were to have.
+        count: how many values there were.
+        by_key: whether they were those of a mapping.
+    """
+
+    def __init__(self, choices: Choices, found: Found) -> None:
+        self.met: dict[str, None] = {}
+        self.absent: dict[str, str] = {}
+        self.count = 1
+        self.by_key = False
+        self._choices = choices
+        self._found = found
+
+    def sort(self, value: Any, expected: Expected) -> None:
+        """Sort a value, and all that is in it."""
+        names, choices = self._choices.names, self._choices
+        values = self._taken_apart(value, expected)
+        if values is None:
+            self.by_key = len(names) > 1 and is_mapping(value)
+            self._sort_one(names[0] if names and not self.by_key else "", value, expected)
+            self._report_absent(expected, 0, class_name(value))
+            return
+        self.count = len(values)
+        own_names = [f"{choices.function}.{index}" for index in range(len(values))]
+        unnamed = range(len(names), len(values))
+        mappings = [i for i in unnamed if not expected.part(i).markers and is_mapping(values[i])]
+        if len(mappings) == 1 and not choices.is_chosen(own_names[mappings[0]]):
+            own_names[mappings[0]] = ""  # The only dict among models and figures needs no number before its names.
+        for index, part in enumerate(values):
+            self._sort_one(names[index] if index < len(names) else own_names[index], part, expected.part(index))
+        self._report_absent(expected, len(values), f"{len(values)} value{'s' if len(values) != 1 else ''}")
+
+    def _report_absent(self, expected: Expected, count: int, returned: str) -> None:
+        """Note the values that the annotation marks, and that were not returned."""
+        for index, part in enumerate(expected.parts[count:], count):
+            for each in part.markers:
+                marker = each.marker if type(each) is EachMarked else each
+                named = getattr(marker, "name", None) or getattr(marker, "path", None)
+                name = named if isinstance(named, str) else f"{self._choices.function}.{index}"
+                self.absent[name] = (
+                    f"it is value {index} in the annotation, but {self._choices.function}() returned {returned}"
+                )
+
+    def _taken_apart(self, value: Any, expected: Expected) -> list[Any] | None:
+        """The values that a function returned; None for a single one."""
+        names, kind = self._choices.names, type(value)
+        if issubclass(kind, (list, tuple)) and expected.marks_parts():
+            return list(value) if len(value) <= MAX_ITEMS else None
+        if kind is tuple:
+            return list(value) if len(names) != 1 or len(value) == 1 else None
+        if len(names) < 2:
+            return None
+        if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+            return None if set(names) <= set(kind._fields) else list(value)
+        if issubclass(kind, (list, tuple)):
+            return list(value) if len(value) <= MAX_ITEMS else None
+        if is_array_like(kind) and tuple(value.shape) == (len(names),):
+            return list(value)
+        return None
+
+    def _sort_one(self, name: str, value: Any, expected: Expected) -> None:
+        choices = self._choices
+        named = name or choices.function
+        try:
+            if not expected.markers and is_mapping(value) and not self._is_chosen_file(name, value):
+                self._meet(name)
+                self._sort_mapping(name, value, expected.fields)
+                return
+            self._meet(named)
+            if value is None:
+                return
+            if expected.markers:
+                self._sort_marked(named, value, expected.markers)
+            else:
+                self._sort_leaf(name, value)
+        except TrackingFault:
+            raise
+        except Exception as error:  # What one part raises must not lose the others.
+            self._found.omit(named, error)
+
+    def _is_chosen_file(self, name: str, value: Any) -> bool:
+        """Whether a structure is to be one file; the name of the function stands for all, unless a part has it."""
+        function = self._choices.function
+        whole = not name and not (issubclass(type(value), dict) and function in value)
+        return self._choices.is_chosen_artifact(function if whole else name)
+
+    def _sort_leaf(self, own_name: str, value: Any) -> None:
+        name = own_name or self._choices.function
+        if not self._sort_number(name, value, is_number(value)):
+            if self._choices.metrics is None and is_history(value):
+                self._found.add_series(own_name, value)
+            self._sort_records(value)
+            if self._wants_artifact(name):
+                self._keep(name, value)
+
+    def _sort_records(self, value: Any) -> None:
+        """Record the marked metrics of a list of structures, such as the folds of a validation, as points by step."""
+        if not issubclass(type(value), (list, tuple)) or not 0 < len(value) <= MAX_ITEMS:
+            return
+        kinds = set(map(type, value))
+        if len(kinds) > 1 or not is_mapping(value[0]) or not fields_of(kinds.pop()).marked:
+            return
+        series: dict[str, list[Any]] = {}
+        for item in value:
+            for key, leaf, marked in parts_of(item, ""):
+                for marker in marked:
+                    if kind_of_marker(marker) is markers.Metric:
+                        series.setdefault(key if marker is markers.Metric else marker.name, []).append(leaf)
+        for name, found in series.items():
+            self._found.add_series(name, found)
+
+    def _sort_number(self, name: str, value: Any, number: bool) -> bool:
+        """Record a number as what is wanted of it; False for what is to be kept as a file, if at all."""
+        choices = self._choices
+        kept = choices.is_chosen_artifact(name)
+        # What is no number and is to be one by its name goes the same way: there it is reported.
+        if choices.is_chosen_metric(name, number=number) or (number and choices.metrics is None and not kept):
+            self._found.add_metric(name, value)
+            return not kept
+        return number and not kept
+
+    def _sort_mapping(self, name: str, value: Any, fields: Fields | None) -> None:
+        rest: dict[str, Any] = {}
+        cut = partial(self._found.cut, name or self._choices.function)
+        repeats = Repeats()
+        if self._choices.metrics is None:
+            self._sort_history(name, value, fields, 0)
+        for key, leaf, marked in parts_of(value, f"{name}/" if name else "", cut, self._is_whole, fields):
+            self._meet(key)
+            try:
+                if leaf is not None and marked:
+                    self._sort_marked(key, leaf, marked)
+                elif leaf is not None and not self._sort_number(key, leaf, is_single(leaf)):
+                    self._sort_rest(key, leaf, rest, key[len(name) + 1 :] if name else key, repeats)
+            except TrackingFault:
+                raise
+            except Exception as error:
+                self._found.omit(key, error)
+        if repeats.exceeded:
+            cut()
+        if rest:
+            self._keep(name or self._choices.function, rest)
+
+    def _sort_rest(self, name: str, value: Any, rest: dict[str, Any], place: str, repeats: Repeats) -> None:
+        """Put a part that is no metric into the file of the rest, or into one of its own."""
+        if not self._wants_artifact(name):
+            return
+        own_file = self._choices.is_chosen_artifact(name)
+        if not own_file and (is_plain(value, repeats) or (not repeats.exceeded and is_in_json(value))):
+            _nest(rest, place, value)
+        elif not repeats.exceeded or type(value) not in (dict, list, tuple):
+            self._keep(name, value)
+
+    def _is_whole(self, name: str, _: Any) -> bool:
+        return self._choices.is_chosen_artifact(name)
+
+    def _sort_history(self, name: str, value: Any, fields: Fields | None, depth: int) -> None:
+        """Record what a structure holds of a training, in lists by round, as series of points."""
+        kind = type(value)
+        if issubclass(kind, dict):
+            parts: Mapping[Any, Any] = dict.copy(value)
+        else:  # Of other mappings, which may be slow, no more is read than once.
+            parts = {} if issubclass(kind, Mapping) else handler_for(kind).children(value) or {}
+            fields = fields_of(kind)
+        marked = set() if fields is None else fields.hidden | fields.ignored | set(fields.marked)
+        hidden = {key for key in parts if key in marked or is_secret_name(name_of_key(key))}
+        if not hidden and is_history(value, name.rpartition("/")[2]):
+            self._found.add_series(name, value)
+        elif depth < _MAX_DEPTH:
+            for key, part in parts.items():
+                within = _joined(name, key)
+                if is_mapping(part) and key not in hidden and not self._choices.is_chosen_artifact(within):
+                    self._sort_history(within, part, None if fields is None else fields.parts.get(key), depth + 1)
+
+    def _sort_marked(self, name: str, value: Any, marked: tuple[Any, ...]) -> None:
+        """Do what markers say; one without a name takes that of the value."""
+        for marker in marked:
+            if type(marker) is PartsMarked:
+                self._sort_parts(name, value, marker)
+            elif type(marker) is EachMarked:
+                self._sort_each(name, value, marker.marker)
+            else:
+                self._obey(name, value, marker)
+
+    def _sort_each(self, name: str, value: Any, marker: Any) -> None:
+        """Do what a marker says to each item of a list or dict; to anything else, what it says to that."""
+        kind = type(value)
+        if not issubclass(kind, (list, tuple, dict)) or len(value) > MAX_ITEMS:
+            self._obey(name, value, marker)
+            return
+        for key, part in dict.items(value) if issubclass(kind, dict) else enumerate(value):
+            if part is not None:
+                number = name_of_key(key)
+                own = marker if isinstance(marker, type) else replace(marker, name=f"{marker.name}.{number}")
+                self._obey(f"{name}.{number}", part, own)
+
+    def _sort_parts(self, name: str, value: Any, marker: PartsMarked) -> None:
+        """Sort the values of a tuple inside of what was returned."""
+        values = list(value) if issubclass(type(value), (list, tuple)) and len(value) <= MAX_ITEMS else [value]
+        for index, part in enumerate(values):
+            marked = marker.parts[index] if index < len(marker.parts) else ()
+            self._sort_one(f"{name}.{index}", part, Expected(marked))
+
+    def _obey(self, name: str, value: Any, marker: Any) -> None:
+        kind, found = kind_of_marker(marker), self._found
+        bare = marker is kind
+        if kind is markers.Metric:
+            found.add_metric(name if bare else marker.name, value)
+        elif kind is markers.Param:
+            found.add_param(name if bare else marker.name, value)
+        elif kind is markers.Artifact:
+            found.keep(None if bare else marker.path, value, name, as_model=False)
+        elif kind is markers.Model:
+            if bare:
+                found.keep_model(value, name, None)
+            else:
+                found.keep_model(value, marker.name, marker.registered_model_name, marker.code_paths)
+        elif kind is markers.Dataset:
+            found.keep_dataset(value, name if bare else marker.name, None if bare else marker.context)
+        elif kind is markers.Secret:
+            remember(value)
+
+    def _keep(self, name: str, value: Any) -> None:
+        self._found.keep(self._choices.paths.get(name), value, name)
+
+    def _wants_artifact(self, name: str) -> bool:
+        return self._choices.artifacts is None or self._choices.is_chosen_artifact(name)
+
+    def _meet(self, name: str) -> None:
+        if name:
+            self.met.update(dict.fromkeys(with_outer(name)))
+
+
+def _joined(name: str, key: Any) -> str:
+    return f"{name}/{name_of_key(key)}" if name else name_of_key(key)
+
+
+def _nest(target: dict[str, Any], key: str, value: Any) -> None:
+    *folders, last = key.split("/")
+    for folder in folders:
+        inner = target.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            target[key] = value
+            return
+        target = inner
+    target[last] = value

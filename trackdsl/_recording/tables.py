@@ -1,0 +1,245 @@
+"""Rows → a file and an event; delivery appends them to the table that MLflow has.
+
+The form is that of `mlflow.log_table`: `{"columns": [...], "data": [[...], ...]}`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from trackdsl._core.artifact_paths import fitted, masked
+from trackdsl._core.events import Table
+from trackdsl._core.redaction import is_secret, is_secret_name, mask_entry, mask_name, mask_prose, mask_text, remember
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl._recording import images as _images
+from trackdsl._recording.emit import append_tags, encode_safely
+from trackdsl.errors import OptionError, report, told
+from trackdsl.handlers._content import content_of
+from trackdsl.handlers._line import name_of_key
+from trackdsl.handlers._registry import class_name, handler_for, handler_of, is_array_like
+
+if TYPE_CHECKING:
+    from trackdsl._runs.run import Run
+
+#: What `MlflowClient.log_table` takes and refuses in a path, see mlflow/tracking/client.py.
+_SUFFIXES = (".json", ".parquet")
+_REFUSED = "\"',:[]{}"
+_INT64 = 1 << 63
+
+Rows = tuple[list[Any], list[list[Any]]]
+
+
+def append_table(run: Run, data: Any, artifact_file: str) -> None:
+    """Append rows to a table; see `Run.log_table`.
+
+    Raises:
+        OptionError: the path is none that a table can have.
+    """
+    _check(artifact_file)
+    if run._target.discards:
+        return
+    artifact_file = masked(artifact_file)
+    try:
+        place = fitted(artifact_file)
+        columns, rows = rows_of(data)
+        names = _distinct([mask_name(_text(name_of_key(column))) for column in columns])
+        cells = _Cells(run, place)
+        secret = [is_secret_name(name) for name in names]
+        plain = [
+            [
+                remember(value) if hidden and is_secret(name, value) else cells.cell(name, value)
+                for name, hidden, value in zip(names, secret, row, strict=True)
+            ]
+            for row in rows
+        ]
+        relative = _write(run, json.dumps({"columns": names, "data": plain}, ensure_ascii=False))
+        append_tags(run, cells.told)
+    except Exception as error:
+        reason = mask_prose(told(error))
+        report("table", f"trackdsl could not keep rows of the table {artifact_file!r}: {reason}", key=artifact_file)
+        append_tags(run, {f"trackdsl.omitted.{artifact_file}": reason[:500]})
+        return
+    run._target.append(encode_safely(Table(run._id, place, relative)), run, True)
+
+
+def rows_of(data: Any) -> Rows:
+    """The columns of data, and its rows.
+
+    Args:
+        data: a dict of columns, a list of dicts, or a frame of pandas, polars or pyarrow.
+
+    Raises:
+        TypeError: it is none of these.
+
+    >>> rows_of({"x": [1, 2], "y": "a"})
+    (['x', 'y'], [[1, 'a'], [2, 'a']])
+    """
+    if isinstance(data, Mapping):
+        return _of_columns(dict(data))
+    if isinstance(data, (list, tuple)) and not hasattr(data, "_fields"):
+        return _of_records(data)
+    if hasattr(data, "column_names") and hasattr(data, "itercolumns"):  # pyarrow
+        return list(data.column_names), _turned([column.to_pylist() for column in data.itercolumns()])
+    if hasattr(data, "columns") and callable(getattr(data, "rows", None)):  # polars
+        return list(data.columns), [list(row) for row in data.rows()]
+    if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
+        columns = [".".join(map(str, name)) if isinstance(name, tuple) else name for name in data.columns]
+        return columns, _turned([data.iloc[:, index].tolist() for index in range(len(columns))])
+    raise TypeError(f"{class_name(data)} is no table: give a dict of columns, a list of dicts, or a frame")
+
+
+def _of_columns(columns: dict[Any, Any]) -> Rows:
+    """As `mlflow.log_table` reads a dict: a scalar stands in every row; what has no common length is one row."""
+    lists = {name: _listed(value) for name, value in columns.items()}
+    lengths = {len(values) for values in lists.values() if values is not None}
+    if len(lengths) != 1:
+        return list(columns), [list(columns.values())] if columns else []
+    (length,) = lengths
+    every = [[columns[name]] * length if values is None else values for name, values in lists.items()]
+    return list(columns), [list(row) for row in zip(*every, strict=True)]
+
+
+def _of_records(records: Any) -> Rows:
+    found: list[dict[Any, Any]] = []
+    for record in records:
+        parts = handler_for(type(record)).children(record)
+        if parts is None:
+            raise TypeError(f"a row that is a {class_name(record)} has no columns")
+        found.append(dict(mask_entry(parts)))
+    columns = list(dict.fromkeys(name for record in found for name in record))
+    return columns, [[record.get(name) for name in columns] for record in found]
+
+
+def _listed(value: Any) -> list[Any] | None:
+    """A column's values; None for what is a single one."""
+    if isinstance(value, (list, tuple, range)):
+        return list(value)
+    if (
+        is_array_like(type(value)) and len(value.shape) == 1 and hasattr(value, "tolist")
+    ):  # Arrays, tensors, series of pandas
+        return list(value.tolist())
+    for way in ("to_list", "to_pylist"):  # Of polars, of pyarrow
+        if hasattr(value, way) and hasattr(value, "__len__"):
+            return list(getattr(value, way)())
+    return None
+
+
+def _turned(columns: list[list[Any]]) -> list[list[Any]]:
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+class _Cells:
+    """Turns values into what JSON can hold; what it cannot becomes a file, once, however often it stands in the rows.
+
+    Args:
+        run: whose table it is.
+        place: of the table.
+    """
+
+    def __init__(self, run: Run, place: str) -> None:
+        self._run = run
+        self._place = place
+        self._files: dict[int, tuple[Any, Any]] = {}
+        self.told: dict[str, str] = {}
+
+    def cell(self, column: str, value: Any) -> Any:
+        """What the table holds for one value."""
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is float:
+            return _number(value)
+        if kind is int:
+            return value if -_INT64 <= value < _INT64 else str(value)
+        if kind is str:
+            return _text(mask_text(value))
+        if _images.is_picture(value):
+            return self._once(value, lambda: _images.record_cell(self._run, value, self._place))
+        tree = content_of(value, partial(self._keep, column), partial(self._note, column))
+        return _settled(tree)
+
+    def _once(self, value: Any, make: Callable[[], Any]) -> Any:
+        if id(value) not in self._files:
+            self._files[id(value)] = (value, make())  # Itself, so that no other can come to have the same `id`.
+        return self._files[id(value)][1]
+
+    def _keep(self, column: str, _: tuple[str, ...], value: Any) -> Any:
+        handler = handler_of(value)
+        if handler.executes:  # A pickle for each row would be more than anybody has asked for.
+            self._note(column, (), f"JSON cannot hold {class_name(value)}: its class is recorded")
+            return class_name(value)
+        folder = f"table_files/{self._place.rpartition('.')[0]}"
+        self._note(column, (), f"JSON cannot hold {class_name(value)}: such are kept in {folder}")
+        place = f"{folder}/{uuid.uuid4()}{handler.suffix}"
+        return self._once(value, lambda: _artifacts.keep_object(self._run, place, value, handler))
+
+    def _note(self, column: str, _: tuple[str, ...], why: str) -> None:
+        self.told.setdefault(f"trackdsl.omitted.{self._place}/{column}", mask_prose(why)[:500])
+
+
+def _number(value: float) -> float | str | None:
+    # JSON has none for infinity; `mlflow.load_table` reads this text back as what it was.
+    return value if math.isfinite(value) else None if value != value else str(value)
+
+
+def _settled(tree: Any) -> Any:
+    """A tree with everything replaced that JSON, or MLflow's reader of it, cannot hold."""
+    if isinstance(tree, dict):
+        return {_text(key): _settled(part) for key, part in tree.items()}
+    if isinstance(tree, list):
+        return [_settled(part) for part in tree]
+    if isinstance(tree, str):
+        return _text(tree)
+    if isinstance(tree, float):
+        return _number(tree)
+    if isinstance(tree, int) and not -_INT64 <= tree < _INT64:
+        return str(tree)
+    return tree
+
+
+def _text(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _distinct(names: list[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for name in names:
+        free, count = name, 1
+        while free in found:
+            count += 1
+            free = f"{name}#{count}"
+        found[free] = None
+    return list(found)
+
+
+def _check(artifact_file: Any) -> None:
+    path = str(artifact_file)
+    if not path.endswith(_SUFFIXES):
+        raise OptionError(
+            f"log_table(..., {path!r}): a table's path ends in .json or .parquet, such as "
+            f"{os.path.splitext(path)[0] or 'table'}.json.",
+            option="artifact_file",
+        )
+    found = sorted(set(path).intersection(_REFUSED))
+    if found:
+        raise OptionError(
+            f"log_table(..., {path!r}): MLflow takes no {' '.join(found)} in a table's path; leave it out.",
+            option="artifact_file",
+        )
+
+
+def _write(run: Run, text: str) -> str:
+    path, relative = run._target.new_file("rows.json")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(path.parent, ignore_errors=True)
+        raise
+    return relative

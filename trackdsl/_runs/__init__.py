@@ -1,0 +1,1 @@
+"""Runs: their handles, their beginning and their end."""

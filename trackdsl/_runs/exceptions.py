@@ -1,0 +1,121 @@
+"""How a call ended, told as MLflow's run status and the exception behind it."""
+
+from __future__ import annotations
+
+import traceback
+from types import TracebackType
+from typing import Any
+
+from trackdsl._core.events import Failure
+from trackdsl._core.redaction import mask_prose
+from trackdsl._core.suppression import quiet
+from trackdsl._core.user_code import PACKAGE
+
+FINISHED = "FINISHED"
+FAILED = "FAILED"
+KILLED = "KILLED"
+
+STATUSES = (FINISHED, FAILED, KILLED)
+
+_MAX_FRAMES = 100
+_MAX_MESSAGE = 4000
+#: Masking takes time in the program, and an event has a largest size.
+_MAX_TRACEBACK = 200_000
+
+
+def status_of(error: BaseException) -> str:
+    """The status of a run that `error` ended.
+
+    >>> status_of(SystemExit(0)), status_of(KeyboardInterrupt()), status_of(ValueError())
+    ('FINISHED', 'KILLED', 'FAILED')
+    """
+    if isinstance(error, SystemExit):
+        return FINISHED if error.code in (None, 0) else FAILED
+    if isinstance(error, Exception):
+        return FINISHED if _is_pruning(error) else FAILED
+    # KeyboardInterrupt, asyncio.CancelledError, trio.Cancelled: somebody else wanted the end.
+    return KILLED
+
+
+def _is_pruning(error: Exception) -> bool:
+    """Whether Optuna ends a trial early, as it was asked to: by an exception, and not for a fault."""
+    return any(
+        kind.__name__ == "TrialPruned" and kind.__module__.partition(".")[0] == "optuna" for kind in type(error).__mro__
+    )
+
+
+def describe(error: BaseException) -> Failure | None:
+    """Type, message and traceback, with secrets masked; None for a clean `sys.exit`."""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return None
+    thread = quiet.begin()
+    try:
+        return _described(error)
+    finally:
+        quiet.end(thread)
+
+
+def _described(error: BaseException) -> Failure:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return Failure(name, mask_prose(_message(error)[: 4 * _MAX_MESSAGE])[:_MAX_MESSAGE], _traceback(error))
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"<the message cannot be read: {type(fault).__name__}>"
+
+
+def _last_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The end of a traceback: `traceback` goes through all of it to find its last frames, at every level of a stack."""
+    ahead = trace
+    for _ in range(_MAX_FRAMES):
+        ahead = None if ahead is None else ahead.tb_next
+    while ahead is not None and trace is not None:
+        ahead, trace = ahead.tb_next, trace.tb_next
+    return trace
+
+
+class _Stack(traceback.StackSummary):
+    """The frames of a traceback, written out once."""
+
+    def format(self, **options: Any) -> list[str]:
+        """See `traceback.StackSummary`."""
+        if not hasattr(self, "_lines"):
+            self._lines = super().format(**options)
+        return self._lines
+
+
+#: That of the last deep stack: it has the same end at each of its levels, where a recursion without end has a thousand.
+_deep_stack: dict[tuple[Any, ...], _Stack] = {}
+
+
+def _places(trace: TracebackType | None) -> tuple[Any, ...]:
+    places = []
+    while trace is not None:
+        places.append((id(trace.tb_frame.f_code), trace.tb_lasti, trace.tb_lineno))
+        trace = trace.tb_next
+    return tuple(places)
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        last = _last_frames(error.__traceback__)
+        deep = last is not error.__traceback__
+        known = _deep_stack.get(_places(last)) if deep else None
+        told = traceback.TracebackException(
+            type(error), error, None if known else last, limit=-_MAX_FRAMES, compact=True
+        )
+        told.stack = known or _Stack([frame for frame in told.stack if not frame.filename.startswith(PACKAGE)])
+        if deep and not known:
+            _deep_stack.clear()
+            _deep_stack[_places(last)] = told.stack
+        text = "".join(told.format())
+        if len(text) <= _MAX_TRACEBACK:
+            return mask_prose(text)
+        # What is cut in two has no shape any more, so the cut comes after the masking.
+        return f"… {mask_prose(text[-2 * _MAX_TRACEBACK :])[-_MAX_TRACEBACK:]}"
+    except Exception as fault:
+        return f"<the traceback cannot be read: {type(fault).__name__}>"

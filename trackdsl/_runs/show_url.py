@@ -1,0 +1,96 @@
+"""The address of a program's first root run, written to its terminal once the run is at MLflow."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import shlex
+import sys
+import threading
+
+from trackdsl import settings
+from trackdsl._core.redaction import mask_text
+from trackdsl._core.uris import absolute
+from trackdsl._runs.run import Run
+from trackdsl.errors import TrackdslError, logger, told
+from trackdsl.journal._target import after_delivery
+
+#: How long the first run may take to arrive, in seconds; after that its address is written at the end of the program.
+_PATIENCE = 600.0
+
+
+class _Address:
+    """The address of one run, which is written once."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._writing = threading.Lock()
+        self._written = False
+
+    def wait(self) -> None:
+        """Write it as soon as the run is at MLflow."""
+        self.write(_PATIENCE)
+
+    def write(self, patience: float = 0.0) -> None:
+        """Write it if the run arrives within so many seconds, and it was not written yet."""
+        if self._written:
+            return
+        try:
+            self._run.wait_for_mlflow(patience)
+            line = self._line()
+        except TrackdslError:  # It is not there yet, or never will be; `trackdsl status` tells why.
+            return
+        except Exception as error:
+            logger.debug("trackdsl cannot tell the address of its run: %s", told(error))
+            return
+        with self._writing:
+            if not self._written:
+                _write_line(line)
+                self._written = True  # Only now: the end of the program waits for a line that is being written.
+
+    def _line(self) -> str:
+        run = self._run
+        line = f"trackdsl: run {run.name!r} is at {run.url}"
+        uri = run._target.uri
+        if uri.startswith(("http://", "https://")):
+            return line
+        usual = absolute(settings.DEFAULT_TRACKING_URI, run._target.cwd)
+        store = "" if uri == usual else f" --backend-store-uri {shlex.quote(mask_text(uri))}"
+        return f"{line} while `mlflow ui{store}` runs"
+
+
+#: Whether the first root run of the program has begun.
+_asked = False
+
+
+def show_url(run: Run) -> None:
+    """Have the address of a root run that begins written, if it is the first one and somebody is there to read it."""
+    global _asked
+    if _asked or not run._target.delivers or run._target.discards:
+        return
+    _asked = True
+    if settings.mode() != "online" or not _is_wanted():
+        return
+    address = _Address(run)
+    after_delivery.append(address.write)
+    thread = threading.Thread(target=address.wait, name="trackdsl-url", daemon=True)
+    contextvars.Context().run(thread.start)  # It belongs to no run.
+
+
+def _is_wanted() -> bool:
+    chosen = settings.show_url()
+    if chosen is not None:
+        return chosen
+    try:
+        return sys.stderr.isatty() and not os.environ.get("CI")
+    except (AttributeError, ValueError):  # There is none, or it is closed.
+        return False
+
+
+def _write_line(line: str) -> None:
+    bars = sys.modules.get("tqdm")
+    if bars is not None:  # It moves progress bars out of the way.
+        bars.tqdm.write(line, file=sys.stderr)
+    else:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

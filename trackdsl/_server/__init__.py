@@ -1,0 +1,1 @@
+"""How an MLflow server is asked over HTTP."""

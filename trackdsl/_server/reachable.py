@@ -1,0 +1,158 @@
+"""Is the place there that runs are to go to, and will it take them? Asked once, before a session begins."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from trackdsl._core.redaction import mask_text
+from trackdsl._core.uris import is_path
+from trackdsl._server.request_options import request_options
+from trackdsl._server.tracking_server import FILE_STORE, READ, Store, advice, ask_server, brief, deleted, unreachable
+from trackdsl.errors import TrackingServerError
+
+T = TypeVar("T")
+
+#: How long to wait for an answer at most, in seconds: also where a name is not found, which no library limits.
+PATIENCE = 4.5
+#: What is left of it for a busy machine, after the last answer.
+_SPARE = 0.7
+#: What MLflow keeps its runs in, besides SQLite.
+DATABASES = ("postgresql", "mysql", "mssql", "oracle")
+
+
+def check(uri: str, experiment: str | None = None, *, patience: float | None = None) -> Store:
+    """See whether runs can go to a tracking URI.
+
+    Args:
+        uri: absolute, as MLflow writes it.
+        experiment: the name of the MLflow experiment they are to be in, which need not exist yet.
+        patience: seconds to wait for it at most; 4.5 by default.
+
+    Raises:
+        TrackingServerUnreachable: nobody answers, or not in time.
+        TrackingServerError: the answer is a refusal, or that of something that is no MLflow server.
+        ExperimentDeleted: the experiment is there, and deleted.
+    """
+    patience = PATIENCE if patience is None else patience
+    scheme = uri.partition(":")[0].partition("+")[0].lower()
+    if scheme in ("http", "https"):
+        options = request_options()  # Before the clock starts: plugins import MLflow, which takes seconds.
+        return within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
+    if scheme in DATABASES:
+        return within(patience, uri, lambda: _ask_database(uri, experiment))
+    if scheme == "sqlite":
+        return _ask_sqlite(uri, experiment)
+    if scheme == "file" or is_path(uri):
+        return _look_at_files(uri, experiment)
+    return Store()  # Databricks and other plugins of MLflow's: delivery will see.
+
+
+def within(patience: float, uri: str, ask: Callable[[], T]) -> T:
+    """Ask in a thread: a name server that does not answer cannot be given a time limit."""
+    answer: list[T] = []
+    failure: list[BaseException] = []
+
+    def ask_and_keep() -> None:
+        try:
+            answer.append(ask())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=ask_and_keep, name="trackdsl-check", daemon=True)
+    thread.start()
+    thread.join(patience)
+    if answer:
+        return answer[0]
+    if failure:
+        raise failure[0]
+    raise unreachable(uri, f"no answer within {patience:g} s")
+
+
+def _ask_database(uri: str, experiment: str | None) -> Store:
+    import sqlalchemy
+    from sqlalchemy import exc, pool
+
+    limited = uri.startswith(("postgresql", "mysql"))
+    options = {"connect_timeout": int(READ)} if limited else {}
+    query = sqlalchemy.text("SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = :name")
+    try:
+        engine = sqlalchemy.create_engine(uri, poolclass=pool.NullPool, connect_args=options)
+        with engine.connect() as connection:
+            row = connection.execute(query, {"name": experiment or "Default"}).first() if _has_tables(engine) else None
+    except (ImportError, exc.NoSuchModuleError) as error:
+        raise TrackingServerError(
+            f"{mask_text(uri)} needs a driver that is not installed ({brief(error)}). {_driver(str(error))}",
+            uri=mask_text(uri),
+        ) from None
+    except exc.ArgumentError as error:
+        message = f"{mask_text(uri)} is no URI of a database: {brief(error)}"
+        raise TrackingServerError(message, uri=mask_text(uri)) from None
+    except exc.SQLAlchemyError as error:
+        raise unreachable(uri, brief(getattr(error, "orig", None) or error)) from None
+    if row is not None and experiment is not None and row[1] == "deleted":
+        raise deleted(experiment, str(row[0]))
+    return Store(experiment_id=None if row is None or experiment is None else str(row[0]))
+
+
+def _driver(error: str) -> str:
+    if "psycopg" in error:
+        return "Run `pip install psycopg2-binary`, and begin the URI with postgresql+psycopg2://."
+    if "MySQLdb" in error:
+        return "Run `pip install pymysql`, and begin the URI with mysql+pymysql://."
+    return "Install the driver that the URI names, or name another one."
+
+
+def _has_tables(engine: Any) -> bool:
+    import sqlalchemy
+
+    return bool(sqlalchemy.inspect(engine).has_table("experiments"))
+
+
+def _ask_sqlite(uri: str, experiment: str | None) -> Store:
+    import sqlite3
+
+    path = uri.partition("://")[2].removeprefix("/").partition("?")[0]
+    # A database that is still to be made needs only a place.
+    if not path or not os.path.exists(path) or experiment is None:
+        return Store()
+    try:
+        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
+            query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
+            row = database.execute(query, (experiment,)).fetchone()
+    except sqlite3.DatabaseError as error:
+        if "no such table" in str(error) or "locked" in str(error):  # Somebody is just making it.
+            return Store()
+        raise TrackingServerError(f"{path} is no MLflow database: {error}. Name another file.", uri=uri) from None
+    if row is not None and row[1] == "deleted":
+        raise deleted(experiment, str(row[0]))
+    return Store(experiment_id=None if row is None else str(row[0]))
+
+
+def _look_at_files(uri: str, experiment: str | None) -> Store:
+    if _refuses_files() and os.environ.get(FILE_STORE, "").lower() not in ("true", "1"):
+        raise TrackingServerError(
+            f"MLflow takes no folder of files, such as {uri}, as a store any more. {advice(None, FILE_STORE)}", uri=uri
+        )
+    folder = Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri)
+    for meta in (folder / ".trash").glob("*/meta.yaml") if experiment is not None else ():
+        name = rf"^name: ['\"]?{re.escape(str(experiment))}['\"]?$"
+        if re.search(name, meta.read_text(encoding="utf-8"), re.MULTILINE):
+            raise deleted(str(experiment), meta.parent.name)
+    return Store()
+
+
+def _refuses_files() -> bool:
+    """Whether the installed MLflow takes such a store only where it is told to; asked without importing it."""
+    spec = importlib.util.find_spec("mlflow")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        with contextlib.suppress(OSError):
+            return FILE_STORE in (Path(folder) / "store/tracking/file_store.py").read_text(encoding="utf-8")
+    return False

@@ -1,0 +1,243 @@
+"""What a tracking server answers, and what to do about it.
+
+Nothing here imports MLflow: it takes seconds, and the answer is wanted within five of them.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from trackdsl._core.redaction import mask_text
+from trackdsl._server import http as _http
+from trackdsl._server.request_options import request_options
+from trackdsl.errors import ExperimentDeleted, TrackingServerError, TrackingServerUnreachable, told
+
+#: How long to wait for a connection, and for an answer, in seconds.
+CONNECT, READ = 2.0, 4.0
+#: The variable without which MLflow takes no folder of files as a store.
+FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
+#: What trackdsl works with; that of `mlflow` in pyproject.toml.
+VERSIONS = ((3, 1), (4, 0))
+#: What urllib3 says of its own objects in its errors.
+_NOISE = re.compile(r"(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)):?\s*")
+_FIND = "api/2.0/mlflow/experiments/get-by-name"
+_SEARCH = "api/2.0/mlflow/experiments/search"
+#: What a server answers that has too much to do, is starting, or has a fault: the same request may succeed later.
+_MOMENTARY = (408, 425, 429)
+#: How long to wait for a connection, and for a piece of an answer, before MLflow is imported, in seconds.
+_PROBE = (5.0, 10.0)
+#: In less time the version of a server is not asked for, in seconds.
+_LEAST = 0.2
+
+
+@dataclass(frozen=True)
+class Store:
+    """What was found out about a tracking URI.
+
+    Attributes:
+        version: MLflow's version at the server; empty where there is none, or it does not say.
+        experiment_id: MLflow's id of the experiment that was asked for, or None where it is still to be made.
+    """
+
+    version: str = ""
+    experiment_id: str | None = None
+
+
+def advice(status: int | None, text: str) -> str | None:
+    """What to do about the answer of a tracking server or store, in one sentence; None where nothing is known.
+
+    Args:
+        status: its HTTP status, or None.
+        text: what it said.
+
+    Example:
+        >>> advice(401, "You are not authenticated.")
+        'Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.'
+    """
+    if "Invalid Host header" in text:
+        return (
+            "The server does not take the host name in the tracking URI: start it with `mlflow server --allowed-hosts "
+            "<host>[:<port>]`, or use a name that it takes, such as localhost."
+        )
+    if status == 401:
+        return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+    if status == 403:
+        return "The user that the credentials belong to may not do this: ask whoever runs the server for permission."
+    if status == 404:
+        return "Is this the address of an MLflow server? A path in front of it, as in http://host/mlflow, counts too."
+    if FILE_STORE in text:
+        return f"Set {FILE_STORE}=true, or use a database: sqlite:///mlflow.db."
+    return None
+
+
+def answers(uri: str) -> None:
+    """See whether anything answers at the address of a tracking server; what it says is for MLflow's client to judge.
+
+    It is asked what MLflow's client would ask, as a server whose database hangs still says that it is healthy.
+
+    Raises:
+        TrackingServerUnreachable: nothing answers, or not in time.
+        TrackingServerError: its certificate cannot be trusted, or it redirects to another address.
+    """
+    with _http.session() as session:
+        _get(session, uri, _SEARCH, {"max_results": "1"}, request_options(), _PROBE)
+
+
+def ask_server(uri: str, experiment: str | None, options: dict[str, Any], patience: float) -> Store:
+    """Ask a tracking server for its version and an experiment.
+
+    Args:
+        uri: the tracking URI.
+        experiment: the name of an experiment, or None.
+        options: see `request_options`.
+        patience: how long the answers may take in all, in seconds; the version is only asked for if there is time.
+
+    Raises:
+        TrackingServerUnreachable: it does not answer, or says that it cannot at the moment.
+        TrackingServerError: it refuses, or is no MLflow server.
+        ExperimentDeleted: the experiment is deleted.
+    """
+    give_up = time.monotonic() + patience
+    with _http.session() as session:
+        # Any name will do to see whether it is an MLflow server that lets us in.
+        answer = _get(session, uri, _FIND, {"experiment_name": experiment or "Default"}, options, (CONNECT, READ))
+        left = give_up - time.monotonic()
+        version = _version(session, uri, options, left) if left > _LEAST else ""
+    return Store(version, _experiment_id(uri, answer, experiment))
+
+
+def _get(
+    session: Any,
+    uri: str,
+    path: str,
+    params: dict[str, str] | None,
+    options: dict[str, Any],
+    timeout: tuple[float, float],
+) -> Any:
+    import requests
+
+    try:
+        answer = session.get(f"{uri.rstrip('/')}/{path}", params=params, timeout=timeout, **options)
+    except requests.exceptions.SSLError as error:
+        raise TrackingServerError(
+            f"{mask_text(uri)} cannot be trusted: {brief(error)}. Set MLFLOW_TRACKING_SERVER_CERT_PATH to the "
+            "certificate of whoever signed the server's.",
+            uri=mask_text(uri),
+        ) from None
+    except (requests.exceptions.RequestException, OSError, ValueError) as error:
+        raise unreachable(uri, brief(error)) from None
+    _refuse_redirect(uri, path, answer)
+    return answer
+
+
+def _refuse_redirect(uri: str, path: str, answer: Any) -> None:
+    """Name the address that a server redirects to: requests that write would lose their content on the way there."""
+    if not answer.history or any(hop.status_code not in _http.LOSSY_REDIRECTS for hop in answer.history):
+        return
+    target = mask_text(answer.url.partition("?")[0].removesuffix(path).rstrip("/"))
+    raise TrackingServerError(
+        f"{mask_text(uri)} redirects to {target}. Set the tracking URI to {target}.",
+        uri=mask_text(uri),
+        status=answer.history[0].status_code,
+    )
+
+
+def _version(session: Any, uri: str, options: dict[str, Any], patience: float) -> str:
+    """The version of the server; a proxy in front of it may not let this through."""
+    try:
+        answer = _get(session, uri, "version", None, options, (CONNECT, min(READ, patience)))
+    except TrackingServerUnreachable:  # It has just answered something else, and may only be slow.
+        return ""
+    text = str(answer.text).strip()[:40]
+    found = re.match(r"(\d+)\.(\d+)", text) if answer.status_code == 200 else None
+    if found is None:
+        return ""
+    least, beyond = VERSIONS
+    number = (int(found[1]), int(found[2]))
+    if not least <= number < beyond:
+        older = "Upgrade the server (`pip install --upgrade mlflow`, then `mlflow db upgrade`)"
+        newer = "Upgrade here (`pip install --upgrade trackdsl mlflow`)"
+        raise TrackingServerError(
+            f"{mask_text(uri)} runs MLflow {text}; trackdsl works with {_dotted(least)} or newer, below "
+            f"{_dotted(beyond)}. {older if number < least else newer}, or name another one.",
+            uri=mask_text(uri),
+            status=200,
+        )
+    return text
+
+
+def _experiment_id(uri: str, answer: Any, experiment: str | None) -> str | None:
+    """The experiment in the answer; refusals are raised."""
+    status, text = answer.status_code, answer.text
+    content = _json(answer)
+    found = content.get("experiment") if content is not None else None
+    if status == 200 and isinstance(found, dict):
+        id_ = str(found.get("experiment_id"))
+        if experiment is not None and found.get("lifecycle_stage") == "deleted":
+            raise deleted(experiment, id_)
+        return id_ if experiment is not None else None
+    if status == 404 and content is not None and content.get("error_code") == "RESOURCE_DOES_NOT_EXIST":
+        return None
+    shown = mask_text(uri)
+    if status >= 500 or status in _MOMENTARY:
+        raise unreachable(uri, f"it answers {status}{_said(content, text)}", status)
+    hint = advice(status, text)
+    if hint is None or (status == 404 and content is None) or status == 200:
+        what = f"{shown} answers {status}, and not as an MLflow server does."
+        raise TrackingServerError(f"{what} {advice(404, '')}", uri=shown, status=status)
+    raise TrackingServerError(f"{shown} answers {status}{_said(content, text)}. {hint}", uri=shown, status=status)
+
+
+def _said(content: dict[str, Any] | None, text: str) -> str:
+    """The message of an answer, for an error; empty where it is a page for people."""
+    message = str((content or {}).get("message") or ("" if text.lstrip().startswith("<") else text))
+    said = mask_text(message.strip().partition("\n")[0][:200])
+    return f": {said!r}" if said else ""
+
+
+def _json(answer: Any) -> dict[str, Any] | None:
+    try:
+        content = answer.json()
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def deleted(experiment: str, id_: str) -> ExperimentDeleted:
+    return ExperimentDeleted(
+        f"The MLflow experiment {experiment!r} is deleted. Restore it with `mlflow experiments restore "
+        f"--experiment-id {id_}`, or name another one.",
+        experiment=experiment,
+        experiment_id=id_,
+    )
+
+
+def unreachable(uri: str, reason: str, status: int | None = None) -> TrackingServerUnreachable:
+    shown = mask_text(uri)
+    happened = f"{shown} cannot be reached: {reason}."
+    return TrackingServerUnreachable(
+        f"{happened} Start the server, correct the "
+        "tracking URI, or record for later: start_logging(..., offline='spool').",
+        uri=shown,
+        reason=happened,
+        status=status,
+    )
+
+
+def brief(error: BaseException) -> str:
+    """The innermost reason of an error of requests or of a driver, in one line."""
+    seen = error
+    while True:
+        inner = next((e for e in (getattr(seen, "reason", None), *seen.args) if isinstance(e, Exception)), None)
+        if inner is None or inner is seen:
+            break
+        seen = inner
+    text = told(seen).partition("\n")[0]
+    return mask_text(_NOISE.sub("", text)).strip().rstrip(".")[:300]
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,368 @@
+"""Runs that another journal opened: the parent of a forked child's runs, or of those that a cluster's worker made.
+
+The ids of a run begin with what its process drew (`Origin.prefix`), which tells the two cases apart. Where a journal of
+that process is in this spool, the run is in it, before anything that refers to it was recorded: the asking journal
+waits until the other one is read that far, and does not ask the store. Otherwise another machine delivers the run, or
+it was delivered long ago: the store is asked, once for all who wait. A run that it does not have may still come, so it
+is waited for, but not for ever; `_parents.py` tells how a child that did not wait long enough finds its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trackdsl._core.ids import begins_with, prefix_of
+from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._sink import NotYet, Refused, RunBlocked, Sink
+from trackdsl.errors import logger
+from trackdsl.journal._files import read_regular, replace
+from trackdsl.journal._lock import is_held
+
+if TYPE_CHECKING:
+    from trackdsl._core import events
+    from trackdsl.delivery._stream import Stream
+
+#: How long the delivery of another machine may be behind before runs that refer to its runs go on without them, in
+#: seconds. Asked for once a process: what else it opened is waited for only as long as `GRACE`.
+PATIENCE = 120.0
+#: How old an event has to be at least before the run that it refers to is taken for missing, in seconds. Whoever
+#: creates a run later than that after its beginning looks for such children; see `_parents.py`.
+GRACE = 10.0
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 15.0
+#: What is known of a run that does not come is forgotten after this time, in seconds.
+_FORGET_AFTER = 7 * 86_400.0
+#: So many runs of a process are looked up one by one.
+_SINGLE_LOOKS = 4
+_NAME = "awaited"
+_MOST = 10_000
+
+
+@dataclass
+class _Asked:
+    """When the store was asked for a run that it does not have, on the wall clock; `next` is on the monotonic one."""
+
+    first: float
+    last: float = 0.0
+    next: float = 0.0
+    pause: float = 0.0
+
+
+class ForeignRuns:
+    """Finds runs for the journals that did not open them.
+
+    Args:
+        folder: where it notes what it waits for.
+        find_journals: looks for new journals, and calls `add` for each.
+    """
+
+    def __init__(self, folder: Path, find_journals: Callable[[], None]) -> None:
+        self._path = folder / _NAME
+        self._find_journals = find_journals
+        self._streams: dict[bytes, list[Stream]] = {}
+        self._finished: set[bytes] = set()
+        self._found: dict[bytes, KnownRun] = {}
+        self._looks: Counter[bytes] = Counter()
+        self._lost: set[bytes] = set()
+        self._awaited = _read(self._path)
+        # Processes whose delivery did not come forward for `PATIENCE`.
+        self._behind = {prefix_of(id_) for id_, asked in self._awaited.items() if time.time() - asked.first >= PATIENCE}
+        self._waits: dict[Path, bytes] = {}
+        #: MLflow's ids of runs that were gone on with, as far as the journals tell.
+        self.continued: set[str] = set()
+
+    def add(self, stream: Stream) -> None:
+        """Take a journal into account."""
+        self._streams.setdefault(stream.prefix, []).append(stream)
+        self.continued.update(stream.runs.continued())
+
+    def remove(self, stream: Stream) -> None:
+        """Leave a journal out that is finished."""
+        others = self._streams[stream.prefix]
+        others.remove(stream)
+        if not others:
+            del self._streams[stream.prefix]
+        self._finished.add(stream.prefix)
+        self._waits.pop(stream.directory, None)
+
+    def known(self, id_: bytes) -> KnownRun | None:
+        """A run that is known here, without asking anybody."""
+        for stream in self._sources(id_):
+            run = stream.runs.get(id_)
+            if run is not None:
+                return run
+        return self._found.get(id_)
+
+    def owners(self, id_: bytes) -> list[str]:
+        """The journals of the process that opened a run."""
+        return [stream.directory.name for stream in self._sources(id_)]
+
+    def heirs(self, stream: Stream) -> list[Stream]:
+        """The journals that go on in the place of one that was deleted."""
+        self._find_journals()
+        same = self._streams.get(stream.prefix, [])
+        return [other for other in same if other.origin.after == stream.directory.name]
+
+    def of_same_program(self, asking: Stream, id_: bytes) -> KnownRun | None:
+        """A run that another journal of the same program has made."""
+        for stream in self._streams.get(asking.prefix, ()):
+            run = None if stream is asking else stream.runs.get(id_)
+            if run is not None and run.ours:
+                return run
+        return None
+
+    def is_lost(self, id_: bytes) -> bool:
+        """Whether a run that was asked for will never come."""
+        return id_ in self._lost
+
+    def is_dropped(self, id_: bytes) -> bool:
+        """Whether a run was dropped."""
+        return any(stream.is_dropped(id_) for stream in self._sources(id_))
+
+    def hurry(self) -> None:
+        """Ask the store again at once."""
+        for asked in self._awaited.values():
+            asked.next = 0.0
+
+    def find(self, sink: Sink, asking: Stream, id_: bytes, at: int, experiment: str | None = None) -> KnownRun | None:
+        """Find a run.
+
+        Args:
+            sink: the store.
+            asking: the journal that refers to the run.
+            id_: our id of it.
+            at: when the event that refers to it was recorded, in nanoseconds since 1970.
+            experiment: the name of the experiment that it should be in.
+
+        Returns:
+            the run; None where it is lost, or nobody is to wait for it any longer.
+
+        Raises:
+            NotYet: it may still come.
+            RunBlocked: it is set aside.
+            Unavailable: the store cannot be asked.
+        """
+        self._waits.pop(asking.directory, None)
+        run = self.known(id_)
+        if run is not None or id_ in self._lost:
+            if run is not None and not run.ours:
+                # If plain MLflow opened it, its id is nowhere there, and who tells of it may be gone the next time.
+                run = _noted(asking, id_, run)
+            if self._awaited and self._awaited.pop(id_, None) is not None:
+                self._save()
+            return run
+        self._check_set_aside(id_)
+        self._wait_for_journals(id_, asking)
+        asked = self._awaited.get(id_)
+        if asked is None or time.monotonic() >= asked.next:
+            run = self._ask(sink, asking, id_, experiment)
+            if run is not None:
+                return run
+        if self._is_from_here(id_, asking):
+            self._find_journals()  # One may have been made since the last look.
+            self._wait_for_journals(id_, asking)
+            self._give_up(id_)
+        elif time.time() - self._awaited[id_].first >= _FORGET_AFTER:
+            self._give_up(id_)
+        else:
+            self._wait(id_, at)
+        return None
+
+    def ask_again(self, sink: Sink, id_: bytes) -> KnownRun | None:
+        """Ask the store for a run that was not there, however lately it was asked."""
+        return self.known(id_) or self._look_up(sink, id_, None)
+
+    def find_here(self, asking: Stream, id_: bytes) -> KnownRun | None:
+        """A run that a journal of this spool tells of; None where the store has to be asked.
+
+        Raises:
+            NotYet: one may, and is not read that far.
+            RunBlocked: the run is set aside.
+        """
+        self._waits.pop(asking.directory, None)
+        run = self.known(id_)
+        if run is None:
+            self._find_journals()
+            self._check_set_aside(id_)
+            self._wait_for_journals(id_, asking)
+        return run
+
+    def others_at(self, asking: Stream, run_id: str, event: events.Open) -> list[bool]:
+        """Of the other journals here that have a run open at MLflow, by its id there: whether their programs live.
+
+        Raises:
+            NotYet: one of them is to be read first, up to the time of an event.
+        """
+        found = []
+        for stream in [each for streams in self._streams.values() for each in streams if each is not asking]:
+            if not stream.runs.open_as(run_id):
+                continue
+            # A journal that waits in turn stands at a later event than this one, or does not wait for this one.
+            if stream.behind() and stream.reached() < event.time // 1_000_000:
+                raise NotYet(f"run {run_id} has more in the journal {stream.directory.name}")
+            found.append(is_held(stream.directory / "lock"))
+        return found
+
+    def _check_set_aside(self, id_: bytes) -> None:
+        for stream in self._sources(id_):
+            why = stream.why_set_aside(id_)
+            if why is not None:
+                raise RunBlocked(why, waits=True)
+
+    def _wait_for_journals(self, id_: bytes, asking: Stream) -> None:
+        """Return where no journal of this spool will tell of a run.
+
+        Raises:
+            NotYet: one may.
+        """
+        if any(self._moves(stream, {asking.directory}) for stream in self._unread(id_, asking)):
+            self._waits[asking.directory] = id_
+            raise NotYet(f"run {id_.hex()} is opened by another journal")
+
+    def _ask(self, sink: Sink, asking: Stream, id_: bytes, experiment: str | None) -> KnownRun | None:
+        now = time.time()
+        run = self._look_up(sink, id_, experiment)
+        if run is None:
+            asked = self._awaited.get(id_)
+            if asked is None:
+                asked = self._awaited[id_] = _Asked(now)
+                self._save()
+            asked.last = now
+            asked.first = min(asked.first, now)  # The clock may have been set back.
+            # Something that has been away for hours need not be asked for every few seconds.
+            longest = max(_LONGEST_PAUSE, (now - asked.first) / 10)
+            asked.pause = min(max(asked.pause * 2, _FIRST_PAUSE), longest)
+            asked.next = time.monotonic() + asked.pause
+            return None
+        return _noted(asking, id_, run)
+
+    def _look_up(self, sink: Sink, id_: bytes, experiment: str | None) -> KnownRun | None:
+        # Of a process that many runs of are asked for, others are asked for with it: a look-up at a store of many runs
+        # takes long, however many it finds.
+        process = prefix_of(id_)
+        start = id_.hex() if self._looks[process] < _SINGLE_LOOKS else id_.hex()[:-2]
+        if experiment is not None:
+            with contextlib.suppress(Refused):
+                self._take(sink.find_runs(start, sink.experiment(experiment)))
+        if id_ not in self._found:
+            self._take(sink.find_runs(start, None))
+        run = self._found.get(id_)
+        if run is None:
+            return None
+        self._looks[process] += 1
+        self._behind.discard(process)
+        if self._awaited.pop(id_, None) is not None:
+            self._save()
+        return run
+
+    def _take(self, found: list[tuple[str, str, str]]) -> None:
+        if len(self._found) >= _MOST:
+            self._found.clear()
+            self._looks.clear()
+        for id_, run_id, experiment_id in found:
+            with contextlib.suppress(ValueError):  # Somebody else's idea of the tag.
+                self._found[bytes.fromhex(id_)] = KnownRun(run_id, experiment_id, open=False, ours=False)
+
+    def _wait(self, id_: bytes, at: int) -> None:
+        """Return where a run has been waited for long enough.
+
+        Raises:
+            NotYet: it has not.
+        """
+        asked = self._awaited[id_]
+        waited = asked.last - asked.first
+        # As of the last answer, not as of now: a run that came since then is not missing.
+        if waited >= PATIENCE:
+            self._behind.add(prefix_of(id_))
+        recorded = at / 1e9 if at / 1e9 <= time.time() else asked.first
+        if prefix_of(id_) in self._behind and asked.last - recorded >= GRACE:
+            return
+        raise NotYet(
+            f"run {id_.hex()} is not at MLflow yet; another machine delivers it, and what refers to it waits "
+            f"for up to {PATIENCE:.0f} s",
+            pause=max(asked.next - time.monotonic(), 0.0),
+            blocks=waited >= GRACE,
+        )
+
+    def _give_up(self, id_: bytes) -> None:
+        if self._awaited.pop(id_, None) is not None:
+            self._save()
+        if len(self._lost) < _MOST:
+            self._lost.add(id_)
+
+    def _is_from_here(self, id_: bytes, asking: Stream) -> bool:
+        """Whether the process that opened a run has, or had, a journal in this spool."""
+        prefix = prefix_of(id_)
+        return prefix in self._streams or prefix in self._finished or prefix.hex() in asking.origin.beside
+
+    def _sources(self, id_: bytes) -> Iterator[Stream]:
+        """The journals that may tell of a run; those of old versions do not say which."""
+        yield from self._streams.get(prefix_of(id_), ())
+        yield from self._streams.get(b"", ())
+
+    def _unread(self, id_: bytes, asking: Stream) -> list[Stream]:
+        store = _without_user(asking.origin.uri)
+        return [
+            stream
+            for stream in self._sources(id_)
+            if stream is not asking and stream.behind() and _without_user(stream.origin.uri) == store
+        ]
+
+    def _moves(self, stream: Stream, seen: set[Path]) -> bool:
+        """Whether a journal will be read further, or somebody that it waits for.
+
+        Nobody can record something about a run that is not there yet, so journals wait for each other in a ring only
+        where a record is damaged. Then whoever asks gives up.
+        """
+        seen.add(stream.directory)
+        awaited = self._waits.get(stream.directory)
+        if awaited is None or self.known(awaited) is not None:
+            return True
+        sources = self._unread(awaited, stream)
+        return not sources or any(s.directory not in seen and self._moves(s, seen) for s in sources)
+
+    def _save(self) -> None:
+        kept = list(self._awaited.items())[-_MOST:]
+        try:
+            if not kept:
+                self._path.unlink(missing_ok=True)
+                return
+            replace(self._path, json.dumps({id_.hex(): asked.first for id_, asked in kept}).encode())
+        except OSError as error:
+            # Without it the next process waits anew.
+            logger.warning("trackdsl cannot note what it waits for in %s: %s", self._path, error)
+
+
+def _noted(asking: Stream, id_: bytes, run: KnownRun) -> KnownRun:
+    """Have a journal note a run that it refers to."""
+    if begins_with(id_, asking.prefix):
+        # Its own, where the note of it was lost: it has to be ended with the others.
+        run = KnownRun(run.run_id, run.experiment_id)
+        asking.runs.add(id_, run)
+    else:
+        asking.runs.adopt(id_, run)
+    return asking.runs.get(id_) or run
+
+
+def _read(path: Path) -> dict[bytes, _Asked]:
+    now = time.time()
+    try:
+        noted = json.loads(read_regular(path))
+        found = {bytes.fromhex(id_): _Asked(min(float(first), now)) for id_, first in noted.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+    # Longer than it is waited for: what was given up is not to be waited for anew.
+    return {id_: asked for id_, asked in found.items() if now - asked.first < 2 * _FORGET_AFTER}
+
+
+def _without_user(uri: str) -> str:
+    """A tracking URI without credentials: another program may have been given others."""
+    return re.sub(r"//[^/@]*@", "//", uri)

@@ -1,0 +1,113 @@
+"""Tasks of cluster engines: the run that a task belongs to.
+
+Where an engine can be made to run a task `inside` its context, that is enough. Where it cannot, or where trackdsl is
+imported by the task itself, the engine is asked when a run begins with no scope around it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import NamedTuple
+
+from trackdsl._config.state import state
+from trackdsl._core import context as _context
+from trackdsl._core.context import Scope, TaskScope
+from trackdsl.distributed._contexts import Context
+from trackdsl.distributed._patching import closed, opened
+from trackdsl.errors import TrackdslError, logger, report, told
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Task(NamedTuple):
+    """The task of a cluster that this code runs in.
+
+    Attributes:
+        context: the run that submitted it; of nothing where it was submitted outside of any.
+        tags: what a run that begins in it is tagged with: `trackdsl.task`, the engine's name of the task, and
+            `trackdsl.attempt`, counted from 1.
+    """
+
+    context: Context
+    tags: Mapping[str, str] = _NONE
+
+
+#: The module that is imported wherever an engine runs tasks, and ours with a `current_task() -> Task | None`, which
+#: finds the engine in `sys.modules` and is quick to say None.
+ENGINES = {
+    "distributed.worker": "trackdsl.distributed.dask",
+    "ray._private.worker": "trackdsl.distributed.ray",
+    "pyspark.taskcontext": "trackdsl.distributed.spark",
+}
+
+_here: ContextVar[Task | None] = ContextVar("trackdsl_task", default=None)
+
+
+class inside:  # noqa: N801 - reads as a word in `with inside(task)`
+    """Run a task in the scope that submitted it, or in none, whatever the worker's threads have around them.
+
+    It never raises: the task is the user's, and belongs to no run where its context cannot be entered.
+
+    Args:
+        task: the task.
+    """
+
+    __slots__ = ("_before", "_scope", "_task", "_task_before")
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._scope: Scope | None = None
+
+    def __enter__(self) -> None:
+        task = self._task
+        self._before, self._task_before = _context.current(), _here.get()
+        if not state.disabled:
+            try:
+                scope = task.context.scope()
+                if scope is not None:
+                    self._scope = TaskScope(scope.run, None, self, scope.step, task.tags)
+                    opened(self)
+            except Exception as error:
+                logger.warning("trackdsl cannot enter %r, so runs begin as roots: %s", task.context, told(error))
+        _context.enter(self._scope)
+        _here.set(task)
+
+    def __exit__(self, *_: object) -> None:
+        if self._scope is not None:
+            closed(self)
+        _context.enter(self._before)
+        _here.set(self._task_before)
+
+
+def current_task() -> Task | None:
+    """The task of a cluster that this code runs in; None outside of one."""
+    task: Task | None = _here.get()
+    if task is not None:
+        return task
+    for engine, ours in ENGINES.items():
+        if engine in sys.modules:
+            try:
+                task = importlib.import_module(ours).current_task()
+            except TrackdslError:
+                raise
+            except Exception as error:  # Another version of the engine: user code must not notice.
+                report("cluster", f"trackdsl cannot tell which task of {engine} this is: {told(error)}", key=engine)
+                continue
+            if task is not None:
+                return task
+    return None
+
+
+def look_for_workers() -> None:
+    """Be ready where trackdsl arrives with a worker's first task, or with the program of a worker that begins."""
+    if "distributed.worker" in sys.modules:
+        importlib.import_module(ENGINES["distributed.worker"]).follow()
+    if "pyspark.worker" in sys.modules:
+        importlib.import_module(ENGINES["pyspark.taskcontext"]).follow()
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.current_process().name.startswith("Dask Worker"):
+        opened(ENGINES["distributed.worker"])

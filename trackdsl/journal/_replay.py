@@ -1,0 +1,161 @@
+"""Events → the run tree that they tell of, without MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from trackdsl._core import events
+from trackdsl.journal._snapshots import UnsafeSnapshot, place_of_snapshot
+
+
+class Point(NamedTuple):
+    """One point of a metric; `time` in nanoseconds since 1970."""
+
+    step: int
+    value: float
+    time: int
+
+
+@dataclass
+class RecordedRun:
+    """A run as it was recorded.
+
+    Attributes:
+        id: trackdsl's id, 32 hexadecimal digits.
+        name: the run's name.
+        path: names from the root down, joined by `/`.
+        word: `experiment` or `stage`.
+        experiment: the MLflow experiment.
+        parent: the run around it, or None.
+        children: the runs inside it, in the order they began.
+        params: values as recorded: masked, flat, of plain types.
+        metrics: name to points, in the order they were logged.
+        tags: name to value.
+        artifacts: path in the run to the snapshot on disk.
+        inputs: the datasets it uses.
+        models: name to the folder of the snapshot on disk.
+        tables: path in the run to the snapshots of what was appended, in order.
+        status: `FINISHED`, `FAILED`, `KILLED`, or `RUNNING` while it is open.
+        failure: type, message and traceback of the exception that ended it, or None.
+        lost: how many events of it could not be recorded.
+    """
+
+    id: str
+    name: str
+    path: str
+    word: str = "stage"
+    experiment: str | None = None
+    parent: RecordedRun | None = field(default=None, repr=False, compare=False)
+    children: list[RecordedRun] = field(default_factory=list, repr=False, compare=False)
+    params: dict[str, events.Scalar] = field(default_factory=dict)
+    metrics: dict[str, list[Point]] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    inputs: list[events.Input] = field(default_factory=list)
+    models: dict[str, Path] = field(default_factory=dict)
+    tables: dict[str, list[Path]] = field(default_factory=dict)
+    status: str = "RUNNING"
+    failure: events.Failure | None = None
+    lost: int = 0
+
+    def metric(self, name: str) -> float:
+        """The last value of a metric.
+
+        Raises:
+            KeyError: it was never logged.
+        """
+        return self.metrics[name][-1].value
+
+    def walk(self) -> Iterator[RecordedRun]:
+        """This run and everything below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+
+def replay(found: Iterable[tuple[events.AnyEvent, Path]]) -> list[RecordedRun]:
+    """Fold events into runs.
+
+    Args:
+        found: each event with the folder of its journal, in the order they were written.
+
+    Returns:
+        the runs in the order they began. An event of an unknown run is passed over; a run whose parent is unknown is
+        a root.
+    """
+    runs: dict[bytes, RecordedRun] = {}
+    for event, directory in found:
+        if isinstance(event, (events.Open, events.Adopt)) and event.run in runs:
+            continue  # A journal that goes on from a deleted one repeats the beginnings of open runs.
+        if isinstance(event, events.Open) and (earlier := _earlier(event, runs)) is not None:
+            _go_on(earlier, event)
+            runs[event.run] = earlier
+        elif isinstance(event, events.Open):
+            runs[event.run] = _opened(event, runs)
+        elif isinstance(event, events.Adopt):
+            runs[event.run] = RecordedRun(event.run.hex(), "mlflow", "mlflow", word="mlflow")
+        elif event.run in runs:
+            _apply(runs[event.run], event, directory)
+    return list({id(run): run for run in runs.values()}.values())
+
+
+def _earlier(event: events.Open, runs: dict[bytes, RecordedRun]) -> RecordedRun | None:
+    """The run that goes on, where it is among those that are known."""
+    with contextlib.suppress(ValueError):
+        return runs.get(bytes.fromhex(event.goes_on))
+    return None
+
+
+def _go_on(run: RecordedRun, event: events.Open) -> None:
+    run.status, run.failure = "RUNNING", None
+    run.params = {**event.params, **run.params}
+    run.tags.update(event.tags)
+
+
+def _opened(event: events.Open, runs: dict[bytes, RecordedRun]) -> RecordedRun:
+    parent = runs.get(event.parent) if event.parent is not None else None
+    run = RecordedRun(
+        event.run.hex(),
+        event.name,
+        event.path,
+        event.word,
+        event.experiment,
+        parent,
+        params=dict(event.params),
+        tags=dict(event.tags),
+    )
+    if parent is not None:
+        parent.children.append(run)
+    return run
+
+
+def _apply(run: RecordedRun, event: events.AnyEvent, directory: Path) -> None:
+    if isinstance(event, events.Metric):
+        run.metrics.setdefault(event.key, []).append(Point(event.step, event.value, event.time))
+    elif isinstance(event, events.Metrics):
+        for key, value in event.values.items():
+            run.metrics.setdefault(key, []).append(Point(event.step, value, event.time))
+    elif isinstance(event, events.Params):
+        run.params.update(event.values)
+    elif isinstance(event, events.Tags):
+        run.tags.update(event.values)
+    elif isinstance(event, (events.File, events.Model, events.Table)):
+        with contextlib.suppress(UnsafeSnapshot):
+            _keep(run, event, place_of_snapshot(directory, event.snapshot))
+    elif isinstance(event, events.Input):
+        run.inputs.append(event)
+    elif isinstance(event, events.Close):
+        run.status, run.failure, run.lost = event.status, event.failure, event.lost
+
+
+def _keep(run: RecordedRun, event: events.File | events.Model | events.Table, snapshot: Path) -> None:
+    if isinstance(event, events.File):
+        run.artifacts[event.path] = snapshot
+    elif isinstance(event, events.Model):
+        run.models[event.name] = snapshot
+    else:
+        run.tables.setdefault(event.path, []).append(snapshot)

@@ -1,0 +1,435 @@
+"""Where the events of this process go: one target per tracking URI, each with a journal of its own.
+
+The journal is made at the first event, and again in a forked child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trackdsl import settings
+from trackdsl._core.events import Tags, encode
+from trackdsl._core.uris import absolute
+from trackdsl.errors import TrackdslError, note, report
+from trackdsl.journal._allocation import advice
+from trackdsl.journal._files import open_regular
+from trackdsl.journal._spool import JOURNALS
+from trackdsl.journal._spool import find as find_spool
+from trackdsl.journal._writer import Losing, Writer
+
+#: How often a program looks whether its delivery process still lives, in nanoseconds.
+WATCH = 1_000_000_000
+#: Stands for a tracking URI where what is recorded stays in a folder of a test's.
+CAPTURED = "trackdsl-capture:"
+#: The same where it is not kept at all.
+DISCARDED = "trackdsl-nowhere:"
+UNDELIVERED = (CAPTURED, DISCARDED)
+#: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
+_getcwd = os.getcwd
+_DELETED = "what was not delivered when the journal was deleted, in the middle of this run"
+#: So many runs that have just ended are remembered: some 100 kB.
+_MOST_ENDED = 150
+#: How long to wait before trying again to make a journal, in nanoseconds.
+_RETRY = 1_000_000_000
+#: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
+#: to that program: whoever ends workers does not wait for them long.
+waits_at_exit = True
+#: What is to be done at the end of the program, when delivery was waited for.
+after_delivery: list[Callable[[], None]] = []
+
+
+class Target:
+    """The place that runs go to, and this process's journal for it.
+
+    Args:
+        uri: the tracking URI, with relative SQLite paths made absolute.
+        cwd: the working directory, below which MLflow puts local artifacts.
+        spool: the spool folder, or None for the configured one.
+        deliver: whether a delivery process is to be started.
+
+    Attributes:
+        delivers: what is recorded goes on to MLflow.
+        open_runs: the event that began each run that is open, by its id; entered before it is appended, removed before
+            that of its end is. A new journal begins with them.
+        ended: the id, the beginning and the end of each run that has ended since the journal was last seen to stand.
+            A new journal repeats them: where the old one was deleted first, nobody else knows of these ends.
+        deleted: the folders of journals that were deleted while they were written.
+        discards: what is recorded is not kept.
+    """
+
+    discards = False
+
+    __slots__ = (
+        "_files",
+        "_making",
+        "_retry_at",
+        "append",
+        "cwd",
+        "deleted",
+        "delivers",
+        "ended",
+        "open_runs",
+        "spool",
+        "unrecorded",
+        "uri",
+        "watch_at",
+        "writer",
+    )
+
+    def __init__(self, uri: str, cwd: str, *, spool: Path | None = None, deliver: bool = True) -> None:
+        self.uri = uri
+        self.cwd = cwd
+        self.spool = spool
+        self.writer: Writer | None = None
+        self.unrecorded = 0
+        self.watch_at = 0
+        self.delivers = deliver
+        self.open_runs: dict[bytes, bytes] = {}
+        self.ended: deque[tuple[bytes, bytes, bytes]] = deque(maxlen=_MOST_ENDED)
+        self.deleted: list[Path] = []
+        self._files = itertools.count(1)
+        self._making = threading.RLock()
+        self._retry_at = 0
+        self.append: Callable[..., None] = self._append_first
+
+    def new_file(self, name: str) -> tuple[Path, str]:
+        """A place for the snapshot of an artifact.
+
+        Returns:
+            the path to write to, and the same relative to the journal's folder of files.
+
+        Raises:
+            OSError: the journal or the folder cannot be made.
+        """
+        self.check()
+        writer = self.writer or self._make()
+        if writer is None:
+            raise OSError(5, "trackdsl has no journal to keep files in")
+        relative = f"{next(self._files):06d}/{name}"
+        files = writer.directory / "files"
+        files.mkdir(exist_ok=True, mode=0o700)  # Not the folder around it, if that has just been deleted.
+        path = files / relative
+        path.parent.mkdir(mode=0o700)
+        return path, relative
+
+    def note(self, name: str, line: str) -> bool:
+        """Append a line to a file beside the journal, for the delivery process; whether there is a journal."""
+        writer = self.writer
+        if writer is None:
+            return False
+        try:
+            descriptor = open_regular(writer.directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            with open(descriptor, "a", encoding="ascii") as file:
+                file.write(line)
+        except OSError as error:
+            report("note", f"trackdsl cannot write beside its journal ({error}); no system metrics are sampled")
+            return False
+        return True
+
+    def watch(self, now: int) -> None:
+        """Look after the journal and its delivery; called with the time, in nanoseconds, once it is past `watch_at`."""
+        self.watch_at = now + WATCH
+        self.check()
+        if self.writer is not None:
+            self.writer.prepare()
+        if self.delivers and self.writer is not None and settings.mode() == "online":
+            from trackdsl.delivery import ensure_running
+
+            ensure_running(self.writer.directory.parent.parent)
+
+    def check(self) -> None:
+        """Notice where the journal has been deleted, and go on in a new one."""
+        writer = self.writer
+        if writer is None:
+            return
+        known = len(self.ended)
+        if not writer.stands():
+            self._replace(writer)
+            return
+        with contextlib.suppress(IndexError):  # Another thread does the same.
+            for _ in range(known):  # Not those that were added meanwhile.
+                self.ended.popleft()
+
+    def close(self) -> None:
+        """Give up the journal: its lock is released, and a later event makes a new one."""
+        writer, self.writer, self.append = self.writer, None, self._append_first
+        self.open_runs = {}
+        self.ended.clear()
+        _made.discard(self)
+        if writer is not None:
+            writer.note_end()
+            writer.close()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: leave the inherited journal to the parent."""
+        if self.writer is not None:
+            self.writer.forget()
+        self.writer = None
+        self.open_runs = {}
+        self.ended = deque(maxlen=_MOST_ENDED)
+        self.deleted = []
+        self.unrecorded = self.watch_at = self._retry_at = 0
+        self._files = itertools.count(1)
+        self._making = threading.RLock()
+        self.append = self._append_first
+
+    def _append_first(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
+        known = self.writer
+        writer = known or self._make()
+        if writer is not None:
+            # A new journal begins with the beginnings of open runs, this one perhaps.
+            if known is not None or not any(payload is begun for begun in list(self.open_runs.values())):
+                writer.append(payload, run, vital)
+            return
+        self.unrecorded += 1
+        if run is not None:
+            run._lost += 1
+
+    def _make(self) -> Writer | None:
+        with self._making:
+            if self.delivers:
+                settings.mode()  # A bad setting is told before anything is made, and every time.
+            now = time.monotonic_ns()
+            if self.writer is not None or now < self._retry_at:
+                return self.writer
+            try:
+                self.writer = self._create()
+            except (OSError, RuntimeError) as error:  # platformdirs raises the latter where nobody has a home.
+                self._retry_at = now + _RETRY
+                report(
+                    "spool",
+                    f"trackdsl cannot write its journal ({error}): the program "
+                    f"goes on and nothing is recorded. {advice(error)}",
+                    key=str(getattr(error, "errno", None)),
+                )
+                return None
+            for payload in list(self.open_runs.values()):
+                self.writer.append(payload, None, True)
+            writer = self.writer
+            writer.replace = lambda: self._replace(writer)
+            self.append = self.writer.append
+            _made.add(self)
+            _note_end_of_child(self.writer)
+        for name, message in settings.unknown_variables().items():
+            note(message, key=f"variable:{name}")
+        self.watch(time.time_ns())
+        return self.writer
+
+    def _replace(self, gone: Writer) -> Writer | None:
+        """Begin a new journal in the place of a deleted one; returns its writer where that was needed, and possible."""
+        with self._making:
+            if self.writer is not gone:
+                return self.writer
+            self.deleted.append(gone.directory)
+            self.unrecorded += gone.lost
+            self.writer, self.append, self._retry_at = None, self._append_first, 0
+            ended = sorted(self.ended) if self.delivers else []  # By id: a parent before its children.
+            writer = self._make() if self.open_runs or ended else None
+            if writer is not None:
+                for id_ in list(self.open_runs):
+                    writer.append(encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), None, True)
+                for id_, begun, end in ended:
+                    for payload in (begun, encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), end):
+                        writer.append(payload, None, True)
+            gone.close(writer)
+            report(
+                "journal-deleted",
+                f"The journal {gone.directory} was deleted while this program records to it: what was not delivered by "
+                "then is lost. What is recorded from now on goes to a new journal.",
+                key=gone.directory.name,
+            )
+            return writer
+
+    def _create(self) -> Writer:
+        from trackdsl.journal import _origin as _process
+
+        spool = self.spool or find_spool()
+        directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
+        record = _process.origin(self.uri, self.cwd, self.deleted[-1].name if self.deleted else "")
+        writer = Writer.create(directory, lambda unborn: _process.write_origin(unborn, record))
+        if self.delivers:
+            _process.ask_git(directory)
+        return writer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return target_for, (self.uri, self.cwd)
+
+
+class _Nowhere(Target):
+    """Takes everything and keeps nothing: for processes that another one records for."""
+
+    __slots__ = ()
+
+    discards = True
+
+    def __init__(self) -> None:
+        super().__init__(DISCARDED, "/", deliver=False)
+        self.append = self._discard
+
+    def watch(self, now: int) -> None:
+        """See `Target`: there is nothing to look after."""
+        self.watch_at = now + WATCH
+
+    def close(self) -> None:
+        """See `Target`."""
+        self.open_runs = {}
+        self.ended.clear()
+
+    def reset_after_fork(self) -> None:
+        """See `Target`."""
+        self.close()
+
+    def _discard(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None: ...
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return target_for, (DISCARDED, "/")
+
+
+#: Where runs go that are not to be recorded, in processes where others are, or would be.
+NOWHERE: Target = _Nowhere()
+
+_targets: dict[tuple[str, str], Target] = {}
+#: Those that have a journal, also where `_targets` leads to them no longer: an open run keeps its own.
+_made: set[Target] = set()
+#: While set, every run goes here: `trackdsl.testing.capture_runs` and the like.
+_override: Target | None = None
+
+
+def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
+    """The target of a tracking URI, or of the settings where none is given.
+
+    Raises:
+        SettingsError: the URI is none that MLflow could use, or another setting has a value that it cannot have.
+    """
+    if _override is not None:
+        return _override
+    if uri == DISCARDED:
+        return NOWHERE
+    cwd = cwd or _working_directory()
+    key = (uri or settings.tracking_uri(), cwd)
+    target = _targets.get(key)
+    if target is None:
+        settings.check_all()  # Also those that count only later: the program has just begun.
+        place = absolute(key[0], cwd)
+        same = (t for t in _targets.values() if t.uri == place and t.cwd == cwd)
+        target = _targets[key] = next(same, None) or Target(place, cwd)
+    return target
+
+
+def override(target: Target | None) -> Target | None:
+    """Send every new root run to `target`; returns what was in force before."""
+    global _override
+    before, _override = _override, target
+    return before
+
+
+def overridden() -> bool:
+    """Whether every new root run goes to one target, whatever the settings."""
+    return _override is not None
+
+
+def targets() -> list[Target]:
+    """The targets that this process has recorded to."""
+    return [target for target in list(_made) if target.delivers]
+
+
+def start_anew() -> None:
+    """Let new runs begin new journals, for settings that move the spool; open runs keep the one they began in."""
+    _targets.clear()
+
+
+def close_all() -> None:
+    """Give up every journal."""
+    for target in list(_made):
+        target.close()
+    _targets.clear()
+
+
+def check_all() -> None:
+    """Notice journals that have been deleted, as `Target.check` does."""
+    for target in list(_made):
+        target.check()
+
+
+def known_targets() -> list[Target]:
+    """The targets that this process has recorded to, or has tried to."""
+    return [target for target in dict.fromkeys([*_made, *_targets.values()]) if target.delivers]
+
+
+def _working_directory() -> str:
+    try:
+        cwd = _getcwd()
+        cwd.encode()
+    except OSError:  # It has been removed.
+        return os.path.expanduser("~")
+    except UnicodeEncodeError:
+        home = os.path.expanduser("~")
+        report("cwd", f"The working directory has a name that is no valid UTF-8: relative paths start at {home}.")
+        return home
+    return cwd
+
+
+def _note_end_of_child(writer: Writer) -> None:
+    """See that the end of a child of `multiprocessing` is noted, which does without `atexit`."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, writer.note_end, exitpriority=-1000)
+
+
+def _report_unrecorded() -> None:
+    lost = sum(target.unrecorded for target in dict.fromkeys([*_made, *_targets.values()]))
+    if lost:
+        with contextlib.suppress(TrackdslError):
+            report("spool-total", f"trackdsl could not record {lost} events: there was no place to write them to.")
+
+
+def _at_exit() -> None:
+    with contextlib.suppress(TrackdslError):
+        check_all()
+    _report_unrecorded()
+    writers = [target.writer for target in targets() if target.writer is not None]
+    if writers and waits_at_exit:
+        from trackdsl.delivery import wait_at_exit
+
+        with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.
+            wait_at_exit(writers)
+            check_all()
+        for call in after_delivery:
+            call()
+    for target in list(_made):
+        if target.writer is not None:
+            target.writer.note_end()
+    _keep_interrupted()
+
+
+def _keep_interrupted() -> None:
+    """Let a program that Ctrl-C has ended end as such: by the signal.
+
+    CPython forgets that it has to when any text is executed afterwards, as `namedtuple` and `dataclass` do in imports.
+    """
+    if issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt):
+        with contextlib.suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102 - constant, and the only way to set the flag
+
+
+def _after_fork() -> None:
+    after_delivery.clear()
+    for target in list(_made):
+        target.reset_after_fork()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,100 @@
+"""When the run of a scope has arrived at MLflow: its id is waited for while its delivery is alive and does not fail."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from trackdsl._core.uris import absolute, is_path
+from trackdsl._runs.run import AdoptedRun, Run
+from trackdsl.errors import RunNotReady
+from trackdsl.journal._target import Target
+from trackdsl.journal._writer import Writer
+
+#: How long nobody waits any more for a store that did not answer in time.
+_AWAY = 60.0
+#: How long to wait for what was recorded before: a run's own parameters go before those that MLflow logs.
+_SETTLE = 2.0
+_POLL = 0.005
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+#: Stores that did not answer in time, by tracking URI and folder: until when nobody waits for them.
+_away: dict[tuple[str, str], float] = {}
+
+
+class Ids(NamedTuple):
+    """What MLflow calls a run."""
+
+    run_id: str
+    experiment_id: str
+
+
+def wait_for(run: Run) -> Ids:
+    """Wait until a run exists at MLflow, and with it what was recorded of it so far.
+
+    Raises:
+        RunNotReady: it cannot be created now.
+    """
+    if isinstance(run, AdoptedRun):
+        return Ids(run.mlflow_run_id, run.mlflow_experiment_id)
+    target = run._target
+    run._ask_for()
+    writer = target.writer
+    goal = writer.position() if writer is not None else (0, 0)
+    away = is_away(target)
+    try:
+        found = run.wait_for_mlflow(0.0 if away else None)
+    except RunNotReady:
+        if not away:
+            _away[target.uri, target.cwd] = time.monotonic() + _AWAY
+        raise
+    _away.pop((target.uri, target.cwd), None)
+    if writer is not None:
+        _settle(writer, goal)
+    return Ids(found.run_id, found.experiment_id)
+
+
+def is_away(target: Target) -> bool:
+    """Whether a store has lately failed to answer in time."""
+    return time.monotonic() < _away.get((target.uri, target.cwd), 0.0)
+
+
+@functools.lru_cache(maxsize=64)
+def same_store(uri: str, other: str, cwd: str) -> bool:
+    """Whether two tracking URIs lead to the same store; credentials tell nothing of that.
+
+    >>> same_store("http://me:pw@localhost/", "http://127.0.0.1:80", "/"), same_store("/runs", "file:///runs", "/")
+    (True, True)
+    >>> same_store("http://127.0.0.1:5000", "http://127.0.0.1:5001", "/")
+    False
+    """
+    return uri == other or _place(absolute(uri, cwd)) == _place(absolute(other, cwd))
+
+
+def _place(uri: str) -> tuple[str, str, str, str]:
+    try:
+        parts = urlsplit(f"file://{uri}" if is_path(uri) else uri)
+        scheme = parts.scheme.partition("+")[0]
+        port = parts.port or _PORTS.get(scheme, 0)
+        host = (parts.hostname or "").lower()
+    except ValueError:
+        return uri, "", "", ""
+    path = parts.path.rstrip("/")
+    if scheme in ("file", "sqlite"):
+        path = os.path.realpath(path)
+    return scheme, f"{'127.0.0.1' if host in _LOOPBACK else host}:{port}", path, parts.query
+
+
+def _settle(writer: Writer, goal: tuple[int, int]) -> None:
+    from trackdsl.delivery._progress import read_progress
+
+    give_up = time.monotonic() + _SETTLE
+    while time.monotonic() < give_up:
+        progress = read_progress(writer.directory)
+        if progress is None or progress.position >= goal:
+            return
+        time.sleep(_POLL)
