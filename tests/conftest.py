@@ -58,7 +58,7 @@ PATIENCE = 90.0
 
 
 #: What starts databases, clusters and servers, which takes seconds each.
-_SERVICES = ("clusters/", "stores/", "seeds/test_autologging.py", "seeds/test_servers.py", "seeds/test_stores.py")
+_SERVICES = ("clusters/", "stores/", "compat/test_autologging.py", "compat/test_servers.py", "compat/test_stores.py")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         place = item.path.relative_to(Path(__file__).parent).as_posix()
         fixtures = set(getattr(item, "fixturenames", ()))
         at_server = "[server" in item.name or fixtures & {"shared_server", "own_server"}
-        if place.startswith(_SERVICES) or (at_server and place != "test_delivery.py"):
+        if place.startswith(_SERVICES) or (at_server and place != "integration/test_delivery.py"):
             item.add_marker(pytest.mark.slow)
 
 

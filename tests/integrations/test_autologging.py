@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import client, points
-from tests.test_bridge import Tree, here, online, own_thread, run_threads, told  # noqa: F401 - fixtures
+from tests.integration.test_mlflow_bridge import Tree, here, online, own_thread, run_threads, told  # noqa: F401 - fixtures
 from trackdsl import experiment, log_param, stage
 
 mlflow = pytest.importorskip("mlflow")

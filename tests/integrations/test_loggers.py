@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_bridge import Tree, here, online  # noqa: F401 - fixtures
+from tests.integration.test_mlflow_bridge import Tree, here, online  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric, stage
 
 mlflow = pytest.importorskip("mlflow")

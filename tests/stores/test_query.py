@@ -9,8 +9,8 @@ from pandas.testing import assert_frame_equal
 
 import trackdsl
 from tests.conftest import client, deliver
+from tests.integration.test_query import CONDITIONS, HOSTILE, record_zoo
 from tests.services import Database
-from tests.test_query import CONDITIONS, HOSTILE, record_zoo
 from trackdsl.query._database import DatabaseReader, reader_for
 from trackdsl.query._frame import frame_of, paths_of
 from trackdsl.query._paged import PagedReader

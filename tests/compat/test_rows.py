@@ -1,0 +1,39 @@
+"""Every row of the two documents has a test, and a line in the table."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+TABLE = HERE.parent.parent / ".github/COMPATIBILITY.md"
+ROWS = set(range(1, 115))
+
+
+def rows_of(name: str) -> set[int]:
+    """The rows that a test's name tells: `test_r31_to_r33_…`, `test_r83_r84_…`, `test_r98_…`."""
+    found = re.match(r"test_r(\d+)(?:_(?:to_)?r(\d+))?_", name)
+    return set(range(int(found[1]), int(found[2] or found[1]) + 1)) if found else set()
+
+
+def test_every_row_has_a_test() -> None:
+    """The names of the tests tell all rows."""
+    told: set[int] = set()
+    for path in HERE.glob("test_*.py"):
+        if path.name not in ("test_documents.py", Path(__file__).name):
+            tree = ast.parse(path.read_text())
+            told |= set().union(*(rows_of(node.name) for node in tree.body if isinstance(node, ast.FunctionDef)))
+    assert told == ROWS
+
+
+def test_every_row_is_in_the_table() -> None:
+    """The table has a line for each row, which names a file of tests that is there."""
+    if not TABLE.exists():
+        pytest.skip("the table is in the repository alone, not in what is built from it")
+    lines = re.findall(r"^\| R(\d+) \|.*\| (.*) \|$", TABLE.read_text(), re.MULTILINE)
+    assert [int(row) for row, _ in lines] == sorted(ROWS)
+    for _, tests in lines:
+        assert all((HERE / name).exists() for name in re.findall(r"`(.*?)`", tests))

@@ -1,0 +1,1 @@
+"""Tests of what fails: kills, outages, full disks, damaged or planted files."""

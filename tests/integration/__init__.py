@@ -1,0 +1,1 @@
+"""Tests of the parts together: real processes, stores and servers."""

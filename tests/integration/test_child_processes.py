@@ -1,0 +1,851 @@
+"""Processes, pools of them, joblib, other programs, data loaders: what runs there is under the scope that began it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import multiprocessing.pool
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.conftest import StartProgram, all_runs, deliver, points, wait_until
+from trackdsl import stage
+from trackdsl.delivery._process import open_sink
+from trackdsl.delivery._worker import Worker
+from trackdsl.distributed._starters import patches
+from trackdsl.journal._origin import run_detached
+from trackdsl.journal._spool import journals
+
+
+class Told(NamedTuple):
+    """What MLflow says of a run."""
+
+    name: str
+    parent: str | None
+    status: str
+    params: dict[str, str]
+
+
+def told() -> list[Told]:
+    """Deliver what was recorded, and ask MLflow for all of it."""
+    deliver()
+    runs = {run.info.run_id: run for run in all_runs()}
+    return [
+        Told(
+            run.info.run_name,
+            runs[parent].info.run_name if (parent := run.data.tags.get("mlflow.parentRunId")) else None,
+            run.info.status,
+            run.data.params,
+        )
+        for run in runs.values()
+    ]
+
+
+def family(runs: list[Told]) -> Counter[tuple[str, str | None]]:
+    """How often each run has which parent, once all of them have ended well."""
+    assert {run.status for run in runs} == {"FINISHED"}
+    return Counter((run.name, run.parent) for run in runs)
+
+
+def ended(program: Any) -> str:
+    """The output of a program that has ended well."""
+    code, out, err = program.finish()
+    assert (code, err) == (0, "")
+    return str(out)
+
+
+def test_processes_by_every_start_method(start: StartProgram, sqlite_store: str) -> None:
+    """A process is a child of the scope that started it, however it is made; afterwards its object is what it was."""
+    program = start("""
+        import multiprocessing, trackdsl
+        from trackdsl import stage
+        from trackdsl.journal import _target
+
+        @stage("work-{name}")
+        def work(name, n=1):
+            with stage("inner-" + name):
+                pass
+            # Whoever joins it does not wait for its delivery; a program of its own does.
+            assert _target.waits_at_exit == name.startswith("root-")
+
+        class OfFork(multiprocessing.get_context("fork").Process):
+            def run(self):
+                work("own-fork")
+        class OfSpawn(multiprocessing.get_context("spawn").Process):
+            def run(self):
+                work("own-spawn")
+        class OfServer(multiprocessing.get_context("forkserver").Process):
+            def run(self):
+                work("own-forkserver")
+
+        def started(process):
+            before = set(vars(process)), repr(process), process.name
+            process.start()
+            assert set(vars(process)) == before[0] - {"_target", "_args", "_kwargs"} | {"_sentinel"}
+            assert process.name == before[2] and repr(process).startswith(before[1].split(" parent")[0])
+            return process
+
+        if __name__ == "__main__":
+            for method, kind in (("fork", OfFork), ("spawn", OfSpawn), ("forkserver", OfServer)):
+                context = multiprocessing.get_context(method)
+                # The forkserver is started in here, and belongs to nobody.
+                with stage(method):
+                    first = started(context.Process(target=work, args=(method,), kwargs={"n": 3}, name="mine"))
+                    own = started(kind())
+                    inside = context.Process(target=work, args=("assigned-" + method,))
+                    inside.run = inside.run
+                    assert started(inside).run.__self__ is inside
+                with stage("later-" + method):
+                    later = started(context.Process(target=work, args=("again-" + method,)))
+                alone = started(context.Process(target=work, args=("root-" + method,)))
+                for process in (first, own, inside, later, alone):
+                    process.join()
+                    assert process.exitcode == 0
+    """)
+    ended(program)
+    runs = told()
+    expected: dict[tuple[str, str | None], int] = {}
+    for method in ("fork", "spawn", "forkserver"):
+        expected |= {(method, None): 1, (f"later-{method}", None): 1, (f"work-root-{method}", None): 1}
+        expected |= {(f"work-{method}", method): 1, (f"work-own-{method}", method): 1}
+        expected |= {(f"work-assigned-{method}", method): 1, (f"work-again-{method}", f"later-{method}"): 1}
+        for name in (method, f"own-{method}", f"assigned-{method}", f"again-{method}", f"root-{method}"):
+            expected[f"inner-{name}", f"work-{name}"] = 1
+    assert family(runs) == expected
+    params = {run.name: run.params for run in runs}
+    for method in ("fork", "spawn", "forkserver"):
+        assert params[f"work-{method}"] == {"name": method, "n": "3"}
+        assert params[f"work-own-{method}"] == {"name": f"own-{method}", "n": "1"}
+
+
+def test_tasks_of_pools(start: StartProgram, sqlite_store: str) -> None:
+    """Tasks belong to the scope that submitted them, initializers to the one that made the pool, refilled workers too.
+
+    What a lazy iterable does is done in the scope that handed it over, long after that has ended.
+    """
+    program = start("""
+        import multiprocessing, multiprocessing.pool, threading
+        from trackdsl import stage
+
+        @stage("{kind} {how}-{x}")
+        def task(kind, how, x):
+            return x
+
+        def plain(pair):
+            return task(*pair)
+
+        @stage("init {kind}")
+        def begin(kind, _):
+            pass
+
+        def lazily(kind, how):
+            with stage(f"{kind} items {how}"):
+                yield (kind, how, 0)
+                with stage(f"{kind} second {how}"):
+                    pass
+                yield (kind, how, 1)
+
+        def drive(pool, kind):
+            def pairs(how):
+                return [(kind, how, x) for x in range(2)]
+            with stage(kind + " one"):
+                assert pool.apply(task, (kind, "apply", 0)) == 0
+                assert pool.apply_async(func=task, args=(kind, "apply_async", 0)).get() == 0
+                assert pool.map(plain, pairs("map"), 1) == pool.map_async(plain, pairs("map_async")).get() == [0, 1]
+            with stage(kind + " two"):
+                assert pool.starmap(task, pairs("starmap")) == [0, 1]
+                assert pool.starmap_async(task, pairs("starmap_async")).get() == [0, 1]
+                lazy = pool.imap(plain, lazily(kind, "imap"))
+                chunked = pool.imap(plain, pairs("chunked"), chunksize=2)
+                unordered = pool.imap_unordered(plain, iterable=lazily(kind, "unordered"))
+            assert list(lazy) == list(chunked) == sorted(unordered) == [0, 1]
+            assert pool.apply(task, (kind, "root", 0)) == 0
+
+        if __name__ == "__main__":
+            for kind in ("fork", "spawn"):
+                with stage(kind + " maker"):
+                    pool = multiprocessing.get_context(kind).Pool(2, begin, (kind, None), maxtasksperchild=4)
+                drive(pool, kind)
+                pool.close()
+                pool.join()
+            with stage("threads maker"):
+                pool = multiprocessing.pool.ThreadPool(2, initializer=begin, initargs=("threads", threading.Lock()))
+            drive(pool, "threads")
+            pool.close()
+            pool.join()
+    """)
+    ended(program)
+    found = family(told())
+    for kind in ("fork", "spawn", "threads"):
+        begun = found.pop((f"init {kind}", f"{kind} maker"))
+        assert begun == 2 if kind == "threads" else begun > 2
+        expected = {(f"{kind} {name}", None): 1 for name in ("maker", "one", "two", "root-0")}
+        expected |= {(f"{kind} {how}-0", f"{kind} one"): 1 for how in ("apply", "apply_async", "map", "map_async")}
+        expected |= {(f"{kind} {how}-1", f"{kind} one"): 1 for how in ("map", "map_async")}
+        for x in range(2):
+            expected |= {(f"{kind} {how}-{x}", f"{kind} two"): 1 for how in ("starmap", "starmap_async", "chunked")}
+            # A pool takes the function with the whole iterable.
+            expected |= {(f"{kind} {how}-{x}", f"{kind} two"): 1 for how in ("imap", "unordered")}
+        for how in ("imap", "unordered"):
+            expected[f"{kind} items {how}", f"{kind} two"] = 1
+            expected[f"{kind} second {how}", f"{kind} items {how}"] = 1
+        assert {run: count for run, count in found.items() if run[0].startswith(kind)} == expected
+
+
+def test_tasks_of_executors(start: StartProgram, sqlite_store: str) -> None:
+    """The same for `ProcessPoolExecutor`, by every start method; a worker that is killed breaks the pool as ever.
+
+    Its run is KILLED, and the program goes on.
+    """
+    program = start("""
+        import asyncio, multiprocessing, os, signal
+        from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+        from trackdsl import stage
+
+        @stage("{kind} {how}-{x}")
+        def task(kind, how, x):
+            return x
+
+        @stage("init {kind}")
+        def begin(kind):
+            pass
+
+        @stage("{kind} dies", params=False)
+        def die(kind):
+            with stage(f"{kind} dies inside"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        async def on_a_loop(pool, kind):
+            with stage(kind + " loop"):
+                return await asyncio.get_running_loop().run_in_executor(pool, task, kind, "loop", 0)
+
+        if __name__ == "__main__":
+            for kind in ("fork", "spawn", "forkserver"):
+                with stage(kind + " maker"):
+                    context = multiprocessing.get_context(kind)
+                    pool = ProcessPoolExecutor(1, context, initializer=begin, initargs=(kind,))
+                with stage(kind + " one"):
+                    assert pool.submit(task, kind, "submit", x=0).result() == 0
+                    assert list(pool.map(task, [kind] * 2, ["map"] * 2, range(2))) == [0, 1]
+                with stage(kind + " two"):
+                    chunks = pool.map(task, [kind] * 4, ["chunks"] * 4, range(4), chunksize=2)
+                assert list(chunks) == [0, 1, 2, 3]
+                assert asyncio.run(on_a_loop(pool, kind)) == 0
+                pool.submit(task, kind, "root", 0).result()
+                with stage(kind + " three"):
+                    for _ in range(2):
+                        try:
+                            pool.submit(die, kind).result()
+                        except BrokenProcessPool as error:
+                            print(error)
+                    with stage(kind + " goes on"):
+                        pass
+                pool.shutdown()
+            with stage("threads maker"):
+                pool = ThreadPoolExecutor(1, "name", begin, ("threads",))
+            with stage("threads one"):
+                pool.submit(task, "threads", "submit", 0).result()
+            pool.shutdown()
+    """)
+    said = ended(program).splitlines()
+    assert said == 3 * [
+        "A process in the process pool was terminated abruptly while the future was running or pending.",
+        "A child process terminated abruptly, the process pool is not usable anymore",
+    ]
+    runs = told()
+    dead = [run for run in runs if run.status != "FINISHED"]
+    kinds = ("fork", "spawn", "forkserver")
+    assert {(run.name, run.parent, run.status) for run in dead} == {
+        died
+        for kind in kinds
+        for died in (
+            (f"{kind} dies", f"{kind} three", "KILLED"),
+            (f"{kind} dies inside", f"{kind} dies", "KILLED"),
+        )
+    }
+    found = family([run for run in runs if run not in dead])
+    for kind in kinds:
+        expected = {(f"{kind} {name}", None): 1 for name in ("maker", "one", "two", "three", "loop", "root-0")}
+        expected |= {(f"init {kind}", f"{kind} maker"): 1, (f"{kind} submit-0", f"{kind} one"): 1}
+        expected |= {(f"{kind} map-{x}", f"{kind} one"): 1 for x in range(2)}
+        expected |= {(f"{kind} chunks-{x}", f"{kind} two"): 1 for x in range(4)}
+        expected |= {(f"{kind} loop-0", f"{kind} loop"): 1, (f"{kind} goes on", f"{kind} three"): 1}
+        assert {run: count for run, count in found.items() if kind in (run[0].split()[0], run[0][5:])} == expected
+    assert {run for run in found if "threads" in run[0]} == {
+        ("threads maker", None),
+        ("init threads", "threads maker"),
+        ("threads one", None),
+        ("threads submit-0", "threads one"),
+    }
+
+
+@pytest.mark.slow
+def test_joblib(start: StartProgram, sqlite_store: str) -> None:
+    """Tasks of `Parallel` belong to the scope that called it, with every backend, lazily, nested, and by a generator.
+
+    So do those that are submitted to loky's own executor, which is reused and resized.
+    """
+    pytest.importorskip("joblib")
+    program = start("""
+        import contextlib, os, tempfile
+        from joblib import Memory, Parallel, delayed, parallel_config
+        from joblib.externals.loky import get_reusable_executor
+        from trackdsl import stage
+
+        @stage("{kind} {how}-{x}")
+        def task(kind, how, x):
+            return x
+
+        @stage("{kind} outer-{x}")
+        def outer(kind, x):
+            return Parallel(n_jobs=2)(delayed(task)(kind, f"nested-{x}", y) for y in range(2))
+
+        taken = []
+
+        def lazily(kind):
+            for x in range(6):
+                taken.append(x)
+                with stage(f"{kind} item-{x}"):
+                    yield delayed(task)(kind, "lazy", x)
+
+        def drive(kind):
+            with stage(kind + " one"):
+                made = lazily(kind)
+                results = Parallel(pre_dispatch=2, batch_size=1, return_as="list")(made)
+                assert results == list(range(6)) and len(taken) == 6
+                taken.clear()
+                tasks = [delayed(task)(kind, "list", x) for x in range(2)]
+                assert Parallel()(tasks) == [0, 1]
+                Parallel()(delayed(outer)(kind, x) for x in range(2))
+            with stage(kind + " two"), contextlib.suppress(ValueError):  # Not every backend has it.
+                made = Parallel(return_as="generator")(delayed(task)(kind, "later", x) for x in range(2))
+                assert next(made) == 0
+            assert kind == "multiprocessing" or list(made) == [1]
+            Parallel()([delayed(task)(kind, "root", 0), delayed(len)("abc")])
+
+        def meet(pipe, side):
+            open(pipe, "rw"[side]).close()
+            return task("executor", "root", side)
+
+        def remembered(x):
+            return x + 1
+
+        if __name__ == "__main__":
+            for kind in ("loky", "threading", "multiprocessing"):
+                with parallel_config(backend=kind, n_jobs=2):
+                    drive(kind)
+            with parallel_config(n_jobs=1):
+                drive("sequential")
+            with stage("reusable"):
+                pool = get_reusable_executor(max_workers=1)
+                pool.submit(task, "executor", "submit", 0).result()
+                assert list(pool.map(abs, [-1, 2])) == [1, 2]
+                pool = get_reusable_executor(max_workers=2)
+            with stage("later"):
+                pool.submit(task, "executor", "submit", 1).result()
+            with tempfile.TemporaryDirectory() as folder:
+                pipe = os.path.join(folder, "pipe")
+                os.mkfifo(pipe)
+                # One on each worker, also the one that joined the pool in the scope.
+                met = [pool.submit(meet, pipe, side) for side in range(2)]
+                assert [future.result() for future in met] == [0, 1]
+                pool.shutdown()
+                with stage("memory"):
+                    memory = Memory(folder, verbose=0)
+                    assert memory.cache(remembered)(1) == 2
+                    with stage("again"):
+                        assert memory.cache(remembered).check_call_in_cache(1)
+    """)
+    ended(program)
+    found = family(told())
+    for kind in ("loky", "threading", "multiprocessing", "sequential"):
+        one = f"{kind} one"
+        expected: dict[tuple[str, str | None], int] = {(f"{kind} {name}", None): 1 for name in ("one", "two", "root-0")}
+        expected |= {(f"{kind} item-{x}", one): 1 for x in range(6)}
+        # Handed out by the block in the generator: its scope is the one that was current then.
+        expected |= {(f"{kind} lazy-{x}", f"{kind} item-{x}"): 1 for x in range(6)}
+        expected |= {(f"{kind} list-{x}", one): 1 for x in range(2)}
+        expected |= {(f"{kind} outer-{x}", one): 1 for x in range(2)}
+        expected |= {(f"{kind} nested-{x}-{y}", f"{kind} outer-{x}"): 1 for x in range(2) for y in range(2)}
+        if kind != "multiprocessing":
+            expected |= {(f"{kind} later-{x}", f"{kind} two"): 1 for x in range(2)}
+        assert {run: count for run, count in found.items() if run[0].startswith(kind)} == expected
+    assert {run: count for run, count in found.items() if run[0].startswith("executor")} == {
+        ("executor submit-0", "reusable"): 1,
+        ("executor submit-1", "later"): 1,
+        ("executor root-0", None): 1,
+        ("executor root-1", None): 1,
+    }
+
+
+@pytest.mark.slow
+def test_grid_search(start: StartProgram, sqlite_store: str) -> None:
+    """What an estimator of the program's own records while scikit-learn searches in parallel is under the search."""
+    pytest.importorskip("sklearn")
+    program = start("""
+        import numpy
+        from sklearn.base import BaseEstimator, ClassifierMixin
+        from sklearn.model_selection import GridSearchCV
+        from trackdsl import stage
+
+        class Threshold(ClassifierMixin, BaseEstimator):
+            def __init__(self, depth=1):
+                self.depth = depth
+
+            def fit(self, X, y):
+                self.classes_ = numpy.unique(y)
+                self.learn(self.depth)
+                return self
+
+            @stage("learn-{depth}")
+            def learn(self, depth):
+                pass
+
+            def predict(self, X):
+                return numpy.zeros(len(X))
+
+        if __name__ == "__main__":
+            X, y = numpy.zeros((8, 2)), numpy.array([0, 1] * 4)
+            with stage("search"):
+                GridSearchCV(Threshold(), {"depth": [1, 2]}, cv=2, n_jobs=2, refit=False).fit(X, y)
+            with stage("refit"):
+                GridSearchCV(Threshold(), {"depth": [3]}, cv=2, n_jobs=2).fit(X, y)
+    """)
+    ended(program)
+    runs = told()
+    assert family(runs) == {
+        ("search", None): 1,
+        ("learn-1", "search"): 2,
+        ("learn-2", "search"): 2,
+        ("refit", None): 1,
+        ("learn-3", "refit"): 3,
+    }
+    assert all(run.params == {"depth": run.name[-1]} for run in runs if run.name.startswith("learn"))
+
+
+@pytest.mark.slow
+def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
+    """What the workers of a `DataLoader` record is on the run that goes over it, also where they are kept."""
+    pytest.importorskip("torch")
+    program = start("""
+        from torch.utils.data import DataLoader, Dataset
+        from trackdsl import current_run, log_metric, stage
+
+        class Squares(Dataset):
+            def __init__(self, name):
+                self.name = name
+
+            def __len__(self):
+                return 4
+
+            def __getitem__(self, i):
+                with stage(f"{self.name} item-{i}"):
+                    pass
+                if current_run() is not None:
+                    log_metric("item", i, step=i)
+                return i
+
+        def begin(number):
+            with stage("begin"):
+                pass
+
+        if __name__ == "__main__":
+            for method in ("fork", "spawn"):
+                with stage(method):
+                    loader = DataLoader(Squares(method), num_workers=1, worker_init_fn=begin,
+                                        multiprocessing_context=method)
+                    assert sum(batch.item() for batch in loader) == 6
+            loader = DataLoader(Squares("kept"), num_workers=1, persistent_workers=True, multiprocessing_context="fork")
+            for epoch in range(3):
+                with stage(f"epoch-{epoch}"):
+                    assert sum(batch.item() for batch in loader) == 6
+                assert sum(batch.item() for batch in loader) == 6
+    """)
+    ended(program)
+    found = family(told())
+    expected: dict[tuple[str, str | None], int] = {(f"epoch-{epoch}", None): 1 for epoch in range(3)}
+    expected |= {(f"kept item-{i}", f"epoch-{epoch}"): 1 for i in range(4) for epoch in range(3)}
+    expected |= {(f"kept item-{i}", None): 3 for i in range(4)}
+    for method in ("fork", "spawn"):
+        expected |= {(method, None): 1, ("begin", method): 1}
+        expected |= {(f"{method} item-{i}", method): 1 for i in range(4)}
+    assert found == expected
+    for run in all_runs():
+        if run.info.run_name in ("fork", "spawn", "epoch-0", "epoch-1", "epoch-2"):
+            assert points(run, "item") == [(i, float(i)) for i in range(4)]
+
+
+def test_worker_processes_of_anyio(start: StartProgram, sqlite_store: str) -> None:
+    """What `anyio.to_process` runs belongs to the scope that asked for it; its workers are kept, and belong to none."""
+    program = start("""
+        import anyio, anyio.to_process
+        from trackdsl import current_run, stage
+
+        @stage
+        def leaf(n):
+            return n
+
+        async def ask(n):
+            assert await anyio.to_process.run_sync(leaf, n) == n
+
+        async def main():
+            for n in range(2):
+                with stage(f"scope-{n}") as run:
+                    await ask(n)
+                    assert current_run() is run
+            await ask(2)
+
+        if __name__ == "__main__":
+            anyio.run(main)
+    """)
+    code, _, err = program.finish()
+    # asyncio says so where its own check of a worker comes before its watcher's.
+    lines = [line for line in err.splitlines() if not line.startswith("Unknown child process pid")]
+    assert (code, lines) == (0, [])
+    expected = {("leaf", f"scope-{n}"): 1 for n in range(2)} | {(f"scope-{n}", None): 1 for n in range(2)}
+    assert family(told()) == {**expected, ("leaf", None): 1}
+
+
+PROGRAM = """
+    import os, subprocess, sys, trackdsl
+    from trackdsl import stage
+
+    @stage("child-{name}")
+    def child(name, *more):
+        if more:
+            subprocess.run([sys.executable, __file__, *more], check=True, env=dict(os.environb))
+
+    child(*sys.argv[1:])
+    trackdsl.log_metric("of-" + sys.argv[1], 1)
+"""
+
+
+@pytest.mark.slow
+def test_other_programs(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
+    """A program started by another one is under the run that started it, however that is done.
+
+    The environment that the starting program gives or has is not changed, and what it chose itself stands.
+    """
+    (tmp_path / "child.py").write_text(textwrap.dedent(PROGRAM))
+    program = start(
+        """
+        import asyncio, os, subprocess, sys
+        from trackdsl import capture, stage
+
+        command = [sys.executable, sys.argv[1]]
+        text, binary = {**os.environ, "OTHER": "1"}, {**os.environb, b"OTHER": b"1"}
+        before = [dict(os.environ), dict(text), dict(binary)]
+
+        async def on_a_loop():
+            with stage("loop"):
+                process = await asyncio.create_subprocess_exec(*command, "exec")
+                await process.wait()
+                process = await asyncio.create_subprocess_shell(" ".join([*command, "coshell"]))
+                await process.wait()
+
+        with stage("plain") as run:
+            subprocess.run([*command, "plain", "grandchild", "great-grandchild"], check=True)
+            chosen = {**os.environ, "TRACKDSL_CONTEXT": capture().to_text()}
+            with stage("inside"):
+                subprocess.run(" ".join([*command, "shell"]), shell=True, check=True)
+                subprocess.run([*command, "chosen"], check=True, env=chosen)
+        with stage("given"):
+            subprocess.check_call([*command, "text"], env=text)
+            subprocess.Popen([*command, "binary"], env=binary).wait()
+            subprocess.Popen([*command, "place"], -1, None, None, None, None, None, True, False, None, text).wait()
+        asyncio.run(on_a_loop())
+        subprocess.run([*command, "root"], check=True, stderr=subprocess.DEVNULL)
+        assert before == [dict(os.environ), text, binary]
+        """,
+        str(tmp_path / "child.py"),
+    )
+    ended(program)
+    runs = told()
+    assert family(runs) == Counter(
+        [
+            *((name, None) for name in ("plain", "given", "loop", "child-root")),
+            *(("inside", "plain"), ("child-plain", "plain"), ("child-chosen", "plain"), ("child-shell", "inside")),
+            *(("child-grandchild", "child-plain"), ("child-great-grandchild", "child-grandchild")),
+            *((f"child-{name}", "given") for name in ("text", "binary", "place")),
+            *((f"child-{name}", "loop") for name in ("exec", "coshell")),
+        ]
+    )
+    # What a program records outside of its own runs is on the one that started it.
+    metrics = {run.info.run_name: set(run.data.metrics) for run in all_runs()}
+    assert metrics["child-plain"] == {"of-grandchild"}
+    assert metrics["plain"] == {"of-plain", "of-chosen"}
+    assert metrics["child-root"] == set()
+
+
+def test_a_parent_that_is_killed(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
+    """Children of a program that is killed go on, end truthfully, and are children of its KILLED run.
+
+    So also where that has long been delivered, and its journal is gone.
+    """
+    for name in ("fork", "spawn", "dies"):
+        os.mkfifo(tmp_path / name)
+    program = start(
+        """
+        import multiprocessing, os, sys
+        from trackdsl import log_metric, stage
+
+        def work(path):
+            with stage("of " + os.path.basename(path)):
+                open(path).read()
+                log_metric("end", 1)
+                with stage("in " + os.path.basename(path)):
+                    pass
+
+        if __name__ == "__main__":
+            with stage("parent"):
+                for method, name in (("fork", "fork"), ("spawn", "spawn"), ("fork", "dies")):
+                    context = multiprocessing.get_context(method)
+                    process = context.Process(target=work, args=(os.path.join(sys.argv[1], name),))
+                    process.start()
+                    print(process.pid)
+                sys.stdin.readline()
+        """,
+        str(tmp_path),
+    )
+    pids = [int(program.say()) for _ in range(3)]
+    pipes = [waited_for(tmp_path / name) for name in ("fork", "spawn", "dies")]
+    of_parent = next(journals(tmp_path / "spool"))
+    program.process.send_signal(signal.SIGKILL)
+    program.process.wait()
+    worker = Worker(tmp_path / "spool", open_sink)
+    wait_until(lambda: not (worker.round() or of_parent.exists()), "the delivery of the parent's journal")
+    worker.close()
+    assert {run.info.status for run in all_runs() if run.info.run_name == "parent"} == {"KILLED"}
+    os.kill(pids[2], signal.SIGKILL)
+    for pipe in pipes:
+        os.close(pipe)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the children to end")
+    assert sorted((run.name, run.parent, run.status) for run in told()) == [
+        ("in fork", "of fork", "FINISHED"),
+        ("in spawn", "of spawn", "FINISHED"),
+        ("of dies", "parent", "KILLED"),
+        ("of fork", "parent", "FINISHED"),
+        ("of spawn", "parent", "FINISHED"),
+        ("parent", None, "KILLED"),
+    ]
+    assert {run.info.run_name for run in all_runs() if run.data.metrics} == {"of fork", "of spawn"}
+
+
+def waited_for(pipe: Path) -> int:
+    """A FIFO, opened for writing once somebody reads it."""
+
+    def opened() -> int | None:
+        with contextlib.suppress(OSError):
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        return None
+
+    return int(wait_until(opened, f"a reader of {pipe.name}"))
+
+
+def test_errors_are_those_of_undecorated_code(start: StartProgram) -> None:
+    """What goes wrong is the same inside a scope and outside, with at most two frames more; nothing is left behind."""
+    program = start("""
+        import asyncio, json, multiprocessing, re, subprocess, sys, traceback
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing.pool import ThreadPool
+        from joblib import Parallel, delayed
+        from trackdsl import stage
+
+        spawn, fork = multiprocessing.get_context("spawn"), multiprocessing.get_context("fork")
+        SHARED = {}
+
+        def fails(x=0):
+            raise ValueError(f"no {x}")
+
+        def broken(n):
+            yield delayed(abs)(1)
+            raise KeyError(n)
+
+        def start_twice():
+            process = fork.Process(target=abs, args=(1,))
+            process.start()
+            process.join()
+            process.start()
+
+        def unpicklable(process):
+            try:
+                process.start()
+            finally:
+                assert "run" not in vars(process) and process._target is not None
+
+        def closed():
+            pool = ThreadPool(1)
+            pool.close()
+            pool.apply_async(abs, (1,))
+
+        def shut():
+            pool = ProcessPoolExecutor(1)
+            pool.shutdown()
+            pool.submit(abs, 1)
+
+        ACTIONS = {
+            "submit nothing": lambda: SHARED["executor"].submit(),
+            "submit no function": lambda: SHARED["executor"].submit(3).result(),
+            "submit a lambda": lambda: SHARED["executor"].submit(lambda: 1).result(),
+            "submit wrong arguments": lambda: SHARED["executor"].submit(fails, 1, 2).result(),
+            "a task that fails": lambda: SHARED["executor"].submit(fails).result(),
+            "a chunk that fails": lambda: list(SHARED["executor"].map(fails, range(4), chunksize=2)),
+            "shut": shut,
+            "no initializer": lambda: ProcessPoolExecutor(1, initializer=3),
+            "no number": lambda: ProcessPoolExecutor(0),
+            "apply nothing": lambda: SHARED["pool"].apply_async(),
+            "apply a lambda": lambda: SHARED["pool"].apply(lambda: 1),
+            "map a lambda": lambda: SHARED["pool"].map(lambda x: 1, [1]),
+            "map nothing": lambda: SHARED["pool"].map(abs),
+            "map over no iterable": lambda: SHARED["pool"].map(abs, 3),
+            "map a function that fails": lambda: SHARED["pool"].map(fails, [1]),
+            "imap over no iterable": lambda: list(SHARED["pool"].imap(abs, 3)),
+            "imap by no chunks": lambda: SHARED["pool"].imap(abs, [1], chunksize=0),
+            "imap a function that fails": lambda: list(SHARED["pool"].imap_unordered(fails, [1])),
+            "imap over what fails": lambda: list(SHARED["pool"].imap(abs, (1 // x for x in (0,)))),
+            "no initializer of a pool": lambda: ThreadPool(1, 3),
+            "closed": closed,
+            "a process twice": start_twice,
+            "a process of a lambda": lambda: unpicklable(spawn.Process(target=lambda: 1)),
+            "no program": lambda: subprocess.run(["/nowhere/at-all"]),
+            "no command": lambda: subprocess.Popen(),
+            "no environment": lambda: subprocess.Popen(["true"], env=3),
+            "an environment of numbers": lambda: subprocess.Popen(["true"], env={1: 2}),
+            "an impossible name": lambda: subprocess.Popen(["true"], env={"a=b": "c"}),
+            "a program that fails": lambda: subprocess.run(["false"], check=True),
+            "Parallel over no iterable": lambda: Parallel(n_jobs=2, backend="threading")(3),
+            "Parallel over no tasks": lambda: Parallel(n_jobs=2, backend="threading")([3]),
+            "Parallel without anything": lambda: Parallel(n_jobs=2, backend="threading")(),
+            "Parallel over what fails": lambda: Parallel(n_jobs=2, backend="threading")(broken(1)),
+            "Parallel of what fails": lambda: Parallel(n_jobs=2)([delayed(fails)(1)]),
+            "Parallel of a lambda that fails": lambda: Parallel(n_jobs=2)([delayed(lambda: 1 // 0)()]),
+        }
+
+        def outcome(action):
+            try:
+                action()
+            except Exception as error:
+                cause = error.__cause__
+                return {
+                    "error": re.sub("0x[0-9a-f]+", "0x", f"{type(error).__module__}.{type(error).__name__}: {error}"),
+                    "cause": type(cause).__name__,
+                    "frames": len(traceback.extract_tb(error.__traceback__)),
+                    "frames there": str(cause).count("  File ") if cause is not None else 0,
+                }
+
+        if __name__ == "__main__":
+            SHARED.update(executor=ProcessPoolExecutor(1, fork), pool=fork.Pool(1))
+            for name, action in ACTIONS.items():
+                without = outcome(action)
+                with stage("s"):
+                    within = outcome(action)
+                print(json.dumps([name, without, within]))
+            SHARED["executor"].shutdown()
+            SHARED["pool"].terminate()
+    """)
+    said = [json.loads(line) for line in ended(program).splitlines()]
+    assert len(said) == 35
+    for name, without, within in said:
+        assert without is not None, name
+        for frames in ("frames", "frames there"):
+            assert 0 <= within.pop(frames) - without.pop(frames) <= 2, (name, frames)
+        assert within == without, name
+
+
+def test_everything_is_undone() -> None:
+    """Where the last scope has ended, all that starts work is what it was, also while pools made in it live on.
+
+    Inside it looks the same: names, signatures, documentation.
+    """
+    for module in ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.queues", "joblib.parallel"):
+        pytest.importorskip(module)
+    places = [(patch.module, patch.name) for patch in patches() if patch.module in sys.modules]
+    before = [standing(*place) for place in places]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    with contextlib.ExitStack() as stack:
+        with stage("outer"):
+            inside = [standing(*place) for place in places]
+            with stage("inner"):
+                assert [standing(*place) for place in places] == inside
+            for ours, original in zip(inside, before, strict=True):
+                if original is not None:
+                    assert ours is not original
+                    assert inspect.signature(ours) == inspect.signature(original)
+                    assert (ours.__name__, ours.__doc__) == (original.__name__, original.__doc__)
+            stack.enter_context(multiprocessing.pool.ThreadPool(1)).apply(abs, (1,))
+            assert stack.enter_context(ProcessPoolExecutor(1, context)).submit(abs, -1).result() == 1
+            queue.put(1)
+            assert queue.get() == 1
+        assert all(after is original for after, original in zip([standing(*p) for p in places], before, strict=True))
+    assert {"BaseProcess.start", "Pool.imap", "Popen.__init__", "Parallel.__call__"} <= {name for _, name in places}
+
+
+def test_helpers_are_no_part_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What trackdsl starts for itself gets no context, neither that of the current run nor an inherited one."""
+    for inherited in ("", "text"):
+        place = tmp_path / f"environment{inherited}"
+        monkeypatch.setenv("TRACKDSL_CONTEXT", inherited)
+        monkeypatch.setenv("OTHER", "1")
+        with stage("s"):
+            run_detached(["/bin/sh", "-c", 'env > "$0.part"; mv "$0.part" "$0"', str(place)])
+            shown = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+        assert "TRACKDSL_CONTEXT={" in shown
+        assert "MLFLOW_RUN_ID" not in shown
+        wait_until(place.exists, "the helper")
+        assert "TRACKDSL_CONTEXT" not in place.read_text()
+        assert "OTHER=1" in place.read_text()
+        assert os.environ["TRACKDSL_CONTEXT"] == inherited
+
+
+def test_beside_the_wrappers_of_others(start: StartProgram) -> None:
+    """What others wrap by wrapt (OpenTelemetry does), before or inside, is called as ever, and stays when we go."""
+    program = start("""
+        import subprocess, threading, trackdsl, wrapt
+        from concurrent.futures import ThreadPoolExecutor
+
+        seen = []
+
+        def note(wrapped, instance, args, kwargs):
+            seen.append(type(instance).__name__)
+            return wrapped(*args, **kwargs)
+
+        def work():
+            seen.clear()
+            subprocess.run(["true"], check=True)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(abs, 1).result()
+            print(*seen)
+
+        wrapt.wrap_function_wrapper(subprocess, "Popen.__init__", note)
+        theirs = vars(subprocess.Popen)["__init__"]
+        work()
+        with trackdsl.stage("one"):
+            work()
+            wrapt.wrap_function_wrapper(threading, "Thread.start", note)
+            also_theirs = vars(threading.Thread)["start"]
+            work()
+        assert vars(subprocess.Popen)["__init__"] is theirs and vars(threading.Thread)["start"] is also_theirs
+        with trackdsl.stage("two"):
+            work()
+    """)
+    assert ended(program).splitlines() == ["Popen", "Popen", "Popen Thread", "Popen Thread"]
+
+
+def standing(module: str, name: str) -> Any:
+    """What now stands where a patch goes; None where this version has no such place."""
+    found: Any = sys.modules[module]
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found

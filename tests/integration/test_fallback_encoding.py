@@ -1,0 +1,129 @@
+"""What stores do not take as it is, and how it is there all the same."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import free_port
+from tests.memory_store import MemoryStore, deliver_to
+from trackdsl import settings, stage
+from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery._fallback_encoding import Keys, folded
+from trackdsl.delivery._health import why_unreachable
+from trackdsl.delivery._sink import Batch, Refused
+from trackdsl.journal import _target
+
+KEYS = st.text(alphabet="_x014CLlRé e/.A ", min_size=1, max_size=12)
+
+
+@given(key=KEYS)
+def test_keys_that_are_spelled_out_lead_back(key: str) -> None:
+    """A key spelled out is another one, MLflow takes it, and the original can be read back from it."""
+    name = _limits.escape_key(key)
+    spelled = _limits.spell_out(name)
+    assert (spelled != name) or re.fullmatch(r"(_x[0-9A-F]{4}_)+", name)  # There, nothing is left to spell.
+    assert _limits.unescape_key(spelled) == key
+    assert re.fullmatch(r"[/\w.\- :]+", spelled)
+    assert posixpath.normpath(spelled) == spelled
+
+
+@given(keys=st.lists(KEYS.map(_limits.escape_key), unique=True, max_size=8), cut=st.integers(0, 8))
+def test_keys_are_told_apart_in_the_same_way_after_a_crash(keys: list[str], cut: int) -> None:
+    """No two names that are written are one to such a store, and whoever asks the store later gives the same names."""
+    batch = Batch(params=dict.fromkeys(keys, "1"))
+    names = list(Keys({}).tell_apart(batch).params)
+    assert len({folded(name) for name in names}) == len(names) == len(keys)
+    assert {_limits.unescape_key(name) for name in names} == {_limits.unescape_key(key) for key in keys}
+    assert list(Keys({"params": names[:cut]}).tell_apart(batch).params) == names
+
+
+@given(
+    params=st.dictionaries(st.text("ab", min_size=1, max_size=3), st.just("x"), max_size=9),
+    tags=st.dictionaries(st.text("ab", min_size=1, max_size=3), st.just("x"), max_size=9),
+    points=st.integers(0, 9),
+)
+def test_halves_come_down_to_single_items(params: dict[str, str], tags: dict[str, str], points: int) -> None:
+    """Halved again and again, a batch is its items, in their order and each once."""
+    batch = Batch(params, tags, [("m", 0.0, number, number) for number in range(points)])
+    singles, parts = [], [batch]
+    while parts:
+        part = parts.pop(0)
+        found = list(_compose.halves(part))
+        parts[:0] = found
+        if not found:
+            singles.append(part)
+    assert [part for part in singles if part] == [
+        *(Batch(params={key: text}) for key, text in params.items()),
+        *(Batch(tags={key: text}) for key, text in tags.items()),
+        *(Batch(metrics=[point]) for point in batch.metrics),
+    ]
+
+
+def _deliver(store: MemoryStore) -> None:
+    spool = settings.spool()
+    assert spool is not None
+    _target.close_all()
+    deliver_to(store, spool)
+
+
+def test_a_store_without_nul_has_all_the_rest() -> None:
+    """One text that is refused costs nothing else: it is there readable, and whole in a file; so is its run."""
+
+    def before(method: str, *arguments: Any) -> None:
+        texts = arguments[1] if method == "create_run" else {}
+        if method == "write":
+            texts = arguments[1].params | arguments[1].tags
+        if any("\0" in text for text in texts.values()):
+            raise Refused("no NUL")
+
+    store = MemoryStore()
+    store.before = before
+    with stage("s", tags={"nul": "a\0b", "plain": "c"}) as run:
+        run.log_params({"nul": "d\0e", "plain": "f"})
+        for step in range(100):
+            run.log_metric("m", step, step=step)
+    _deliver(store)
+    held = store.named("s")
+    assert {key: held.tags[key] for key in ("nul", "plain")} == {"nul": "a\\x00b", "plain": "c"}
+    assert held.params == {"nul": "d\\x00e", "plain": "f"}
+    assert held.files == {"trackdsl/tags/nul.txt": "a\0b", "trackdsl/params/nul.txt": "d\0e"}
+    assert (len(held.points), held.status) == (100, "FINISHED")
+    assert store.calls < 60  # Not one request for each point.
+
+
+def test_a_store_that_takes_several_keys_for_one_has_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that differ in case alone are written under names that differ in more, from the first request on."""
+    store = MemoryStore()
+    monkeypatch.setattr(store, "folds_keys", lambda: True)
+    with stage("s", tags={"Team": "a", "team": "b"}) as run:
+        run.log_params({"lr": 1, "LR": 2})
+        run.log_metric("loss", 1.0)
+        run.log_metric("Loss", 2.0)
+    _deliver(store)
+    held = store.named("s")
+    assert {_limits.unescape_key(key): value for key, value in held.params.items()} == {"lr": "1", "LR": "2"}
+    assert held.tags["trackdsl.renamed._x004C__x0052_"] == "LR"
+    for keys in (held.params, held.tags, {point[0] for point in held.points}):
+        assert len({folded(key) for key in keys}) == len(keys)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg2", "mysql+pymysql", "mssql+pyodbc"])
+def test_a_database_that_does_not_answer_is_noticed_at_once(scheme: str) -> None:
+    """A closed port is told without the password; an open one, a socket and a URI that makes no sense are let pass."""
+    reason = why_unreachable(f"{scheme}://me:hunter2@127.0.0.1:{(port := free_port())}/runs")
+    assert reason is not None
+    assert f"127.0.0.1:{port} cannot be reached" in reason
+    assert "hunter2" not in reason
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert why_unreachable(f"{scheme}://me:hunter2@127.0.0.1:{server.getsockname()[1]}/runs") is None
+    for other in ("/runs?host=/run/db", "a,b/runs", "host:port/runs"):
+        assert why_unreachable(f"{scheme}://{other}") is None
+    assert not list(Path().iterdir())

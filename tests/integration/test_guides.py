@@ -1,0 +1,85 @@
+"""The README and the guides: every Python block runs, prints what the guide shows, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import end_delivery
+
+ROOT = Path(__file__).parents[2]
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.md"))]
+_BLOCK = re.compile(
+    r"(?:<!-- needs: (?P<needs>\w+) -->\n)?```python\n(?P<code>.*?)```\n(?:\n```text\n(?P<output>.*?)```)?", re.DOTALL
+)
+#: What separates the outputs of two blocks.
+_MARK = "----- the next block -----"
+
+
+def _blocks(guide: Path) -> list[re.Match[str]]:
+    return list(_BLOCK.finditer(guide.read_text(encoding="utf-8")))
+
+
+def _program(blocks: list[re.Match[str]]) -> str:
+    return "".join(f"{block['code']}\nprint({_MARK!r})\n" for block in blocks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", [guide for guide in GUIDES if _blocks(guide)], ids=lambda guide: guide.stem)
+def test_the_blocks_of_a_guide_run_as_they_stand(guide: Path, tmp_path: Path) -> None:
+    """All Python blocks of a guide are one program, which ends without an error and prints what the guide shows."""
+    # Programs of clusters have tests of their own, in tests/clusters.
+    blocks = [block for block in _blocks(guide) if block["needs"] is None or block["needs"] == "torch"]
+    if any(block["needs"] and find_spec(block["needs"]) is None for block in blocks):
+        pytest.skip("needs torch")
+    (tmp_path / "work/guide.py").write_text(_program(blocks), encoding="utf-8")
+    environment = {**os.environ, "TRACKDSL_MODE": "online", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "guide.py"], env=environment, capture_output=True, text=True, encoding="utf-8", check=False
+        )
+    finally:
+        end_delivery(tmp_path / "spool")
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout.split(f"{_MARK}\n")
+    for block, output in zip(blocks, printed, strict=False):
+        if block["output"] is not None:
+            assert output == block["output"]
+
+
+def test_the_readme_shows_the_tree_of_its_program(tmp_path: Path) -> None:
+    """The README's first program runs, and `trackdsl tree` then prints what the README shows, but for durations."""
+    readme = GUIDES[0].read_text(encoding="utf-8")
+    (tmp_path / "work/pipeline.py").write_text(_blocks(GUIDES[0])[0]["code"], encoding="utf-8")
+    environment = {**os.environ, "TRACKDSL_MODE": "online", "COLUMNS": "200"}
+    try:
+        for command in (["pipeline.py"], ["-m", "trackdsl.cli", "tree", "pipeline"]):
+            done = subprocess.run(
+                [sys.executable, *command], env=environment, capture_output=True, encoding="utf-8", check=False
+            )
+            assert done.returncode == 0, done.stderr
+    finally:
+        end_delivery(tmp_path / "spool")
+    shown = readme[readme.index("pipeline  FINISHED") :].partition("```")[0]
+    assert _untimed(done.stdout.strip()) == _untimed(shown.strip())
+
+
+def _untimed(tree: str) -> str:
+    return re.sub(r"\d+(\.\d+)? m?s", "…", tree)
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.stem)
+def test_every_link_of_a_guide_leads_somewhere(guide: Path) -> None:
+    """A relative link names a file that is there, and a heading in it."""
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", guide.read_text(encoding="utf-8")):
+        target = guide.parent / path if path else guide
+        assert target.is_file(), path
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {heading.lower().replace(" ", "-") for heading in headings}

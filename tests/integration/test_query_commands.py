@@ -1,0 +1,344 @@
+"""`trackdsl ls`, `show`, `tree`, `compare`: what they print, for people and for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import trackdsl
+from tests.conftest import PATIENCE, StartProgram, client, deliver
+from trackdsl import QueryError, experiment, settings, stage
+from trackdsl.cli import main
+from trackdsl.cli._console import output
+
+HOSTILE = "a\nb\x1b[31m [red]x[/] '; DROP TABLE runs; \u202e"
+
+
+LONG = "a name that goes on and on, " + "for-ever-and-ever-" * 10
+
+
+@stage("fails")
+def fails(message: str, deep: int = 0) -> None:
+    """Fails, some levels further in if asked to, with two lines of a message."""
+    if deep:
+        further_in(message, deep)
+    raise ValueError(f"no {message}\nreally")
+
+
+def further_in(message: str, deep: int) -> None:
+    """Calls `fails` in turn, so that no line of the traceback repeats the one before."""
+    fails.__wrapped__(message, deep - 1)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def database(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with a tree of runs, one of which has names and values that terminals would obey."""
+    folder = tmp_path_factory.mktemp("cli")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    before = settings.configured()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TRACKDSL_SPOOL", str(folder / "spool"))
+        patch.setenv("TRACKDSL_MODE", "offline")
+        trackdsl.configure(tracking_uri=uri)
+        for number in range(3):
+            with experiment("churn", run_name=f"pipeline-{number}", tags={"team": "a"}) as run:
+                run.log_params({"lr": number / 10, "model": "rf"})
+                with stage("train") as train:
+                    train.log_metric("accuracy", [0.5, 0.9, math.nan][number])
+        with contextlib.suppress(ValueError), experiment("churn", run_name=LONG, tags={LONG: LONG}) as run:
+            run.log_params({LONG: LONG})
+            run.log_metric(LONG[:100], 0.5)
+            fails(LONG)
+        with contextlib.suppress(ValueError), experiment("churn", run_name="deep") as run:
+            fails("deep", 300)
+        with experiment("other", run_name=HOSTILE) as run:
+            run.log_params({"p": HOSTILE, "many": "x" * 500, **{f"q{n}": n for n in range(10)}})
+            run.set_tag("t", HOSTILE)
+        deliver()
+    settings.restore(before)
+    return uri
+
+
+@pytest.fixture
+def ask(database: str) -> Iterator[Any]:
+    """Run a command on the store of `database`; what it does to the environment is undone."""
+    before = dict(os.environ)
+
+    def run(*words: str, code: int = 0, **environment: str) -> Result:
+        result = CliRunner().invoke(main, [*words, "--tracking-uri", database], env=environment)
+        assert result.exit_code == code, result.output
+        return result
+
+    yield run
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def as_json(result: Result) -> Any:
+    """What a command printed, read as strictly as the standard says."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(result.stdout, parse_constant=refuse)
+
+
+def test_ls(ask: Any, database: str) -> None:
+    """`ls` lists the runs that were asked for, in order; with `--json` all that MLflow has of them."""
+    text = ask("ls", "churn").stdout
+    assert text.count("train") == 3
+    assert "lr=0.2" in text
+    assert "accuracy 0.9" in text
+    assert "there are more" not in text.lower()
+    found = as_json(ask("ls", "churn", "--order-by", "accuracy DESC", "--where", "metrics.accuracy > 0.1", "--json"))
+    assert [run["metrics"] for run in found["runs"]] == [{"accuracy": 0.9}, {"accuracy": 0.5}]
+    assert found["more"] is False
+    first = found["runs"][0]
+    assert list(first) == ["run_id", "id", "name", "experiment", "status", "start", "end", "duration", "parent", "path",
+                           "params", "metrics", "tags"]  # fmt: skip
+    run = client(database).get_run(first["run_id"])
+    assert (first["path"], first["parent"]) == ("pipeline-1/train", run.data.tags["mlflow.parentRunId"])
+    assert first["tags"] == run.data.tags
+    few = as_json(ask("ls", "--max", "2", "--json"))
+    assert (len(few["runs"]), few["more"]) == (2, True)
+    assert "--max 0" in ask("ls", "--max", "2").stdout
+    assert len(as_json(ask("ls", "--max", "0", "--json"))["runs"]) == 11
+    assert {run["experiment"] for run in as_json(ask("ls", "churn", "other", "--json"))["runs"]} == {"churn", "other"}
+    assert ask("ls", "churn", "--where", "metrics.accuracy > 2").stdout == "No runs.\n"
+
+
+def test_show(ask: Any) -> None:
+    """`show` tells all of a run, by its name or the beginning of its id; NaN is `null` in JSON."""
+    run = as_json(ask("ls", "churn", "--where", "metrics.accuracy = 0.9", "--json"))["runs"][0]
+    assert as_json(ask("show", run["run_id"][:10], "--json")) == run
+    text = ask("show", "pipeline-1").stdout
+    for words in ("pipeline-1", "churn", "FINISHED", "lr", "0.1", "team"):
+        assert words in text
+    nan = next(one for one in as_json(ask("ls", "churn", "--json"))["runs"] if one["path"] == "pipeline-2/train")
+    assert nan["metrics"] == {"accuracy": None}
+    assert "nan" in ask("show", nan["run_id"]).stdout
+
+
+def test_tree(ask: Any) -> None:
+    """`tree` draws a run and what is below it; from below, `--whole` begins at the root."""
+    lines = ask("tree", "pipeline-1").stdout.splitlines()
+    assert lines[0].startswith("pipeline-1  FINISHED  ")
+    assert lines[1].startswith("└── train  FINISHED  ")
+    assert "accuracy 0.9" in lines[1]
+    found = as_json(ask("tree", "pipeline-1", "--json"))
+    (below,) = found["children"]
+    assert (below["name"], below["metrics"], below["children"]) == ("train", {"accuracy": 0.9}, [])
+    assert as_json(ask("tree", below["run_id"], "--whole", "--json")) == found
+
+
+def test_compare(ask: Any) -> None:
+    """`compare` tells in what runs differ, and with `--all` what is the same."""
+    found = as_json(ask("compare", "pipeline-0", "pipeline-1", "--json"))
+    assert found["differences"] == [{"kind": "params", "name": "lr", "values": ["0.0", "0.1"]}]
+    assert [run["name"] for run in found["runs"]] == ["pipeline-0", "pipeline-1"]
+    assert found["same"] > 1
+    text = ask("compare", "pipeline-0", "pipeline-1").stdout
+    assert "lr" in text
+    assert "model" not in text
+    assert "model" in ask("compare", "pipeline-0", "pipeline-1", "--all").stdout
+    trains = [run["run_id"] for run in as_json(ask("ls", "churn", "--where", "run_name = 'train'", "--json"))["runs"]]
+    values = as_json(ask("compare", *trains, "--json"))["differences"][0]["values"]
+    assert sorted(value for value in values if value is not None) == [0.5, 0.9]
+
+
+def test_ls_shows_roots_first(ask: Any) -> None:
+    """Without an order runs without a parent come first, also where there is no room for the others."""
+    found = as_json(ask("ls", "churn", "--json"))["runs"]
+    assert [run["parent"] is None for run in found] == sorted((run["parent"] is None for run in found), reverse=True)
+    assert {run["name"] for run in found[:5]} == {"deep", LONG[:250], "pipeline-2", "pipeline-1", "pipeline-0"}
+    few = as_json(ask("ls", "churn", "--max", "2", "--json"))
+    assert (few["runs"], few["more"]) == (found[:2], True)
+    by_path = as_json(ask("ls", "churn", "--order-by", "path", "--json"))["runs"]
+    assert [run["path"] for run in by_path][-2:] == ["pipeline-2", "pipeline-2/train"]
+
+
+def test_an_empty_experiment_says_where_runs_are(ask: Any) -> None:
+    """`ls` of an experiment without runs names those that hold some."""
+    text = ask("ls", "Default").stdout
+    assert text.startswith("No runs in 'Default'. There are runs in ")
+    assert "'churn'" in text
+    assert "'other'" in text
+    assert as_json(ask("ls", "Default", "--json")) == {"runs": [], "more": False}
+
+
+def test_failures(ask: Any) -> None:
+    """`show` prints the traceback of a failed run with its line breaks, `tree` the exception beside the status."""
+    (first, *_) = as_json(ask("ls", "churn", "--where", "run_name = 'fails'", "--order-by", "start", "--json"))["runs"]
+    text = ask("show", first["run_id"]).stdout
+    section = text.partition("\nexception\n")[2].splitlines()
+    assert section[0] == "Traceback (most recent call last):"
+    assert section[-2:] == [f"ValueError: no {LONG}", "really"]
+    assert '    raise ValueError(f"no {message}\\nreally")' in section
+    assert "traceback" not in text.partition("\nexception\n")[0]
+    assert "exception" not in ask("show", "pipeline-0").stdout
+    lines = ask("tree", "deep").stdout.splitlines()
+    assert ["  FAILED  " in line and "  ValueError: no deep" in line for line in lines] == [True, True]
+    assert "ValueError" not in ask("tree", "pipeline-1").stdout
+    branch = as_json(ask("tree", "deep", "--json"))
+    assert branch["failure"] == branch["children"][0]["failure"] == "ValueError: no deep"
+    assert as_json(ask("tree", "pipeline-1", "--json"))["failure"] is None
+
+
+def test_a_traceback_that_no_tag_can_hold(ask: Any) -> None:
+    """Of a long traceback `show` prints all, from the file that is kept beside the tag."""
+    (found,) = as_json(ask("ls", "--where", "run_name = 'fails'", "--order-by", "start DESC", "--max", "1", "--json"))[
+        "runs"
+    ]
+    tag = found["tags"]["trackdsl.exception.traceback"]
+    text = ask("show", found["run_id"]).stdout.partition("\nexception\n")[2]
+    assert len(tag) < len(text)
+    assert "… [" not in text
+    assert text.endswith("ValueError: no deep\nreally\n")
+
+
+@pytest.mark.parametrize("name", ["churn", None])
+def test_tables_fit_80_columns(ask: Any, name: str | None) -> None:
+    """With `COLUMNS=80` no table is wider than that, long names or not, and every id stands whole in it."""
+    runs = as_json(ask("ls", "churn", "--json"))["runs"]
+    long = next(run for run in runs if run["name"].startswith("a name"))
+    shown = [long["run_id"][:8], *(run["run_id"][:8] for run in runs)]
+    lines = ask("ls", *([name] if name else []), COLUMNS="80").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [word for word in shown if not any(line.startswith(word + " ") for line in lines)] == []
+    assert any("…" in line for line in lines)
+    assert len(lines) < 60
+    for words, ids in (
+        (["show", long["run_id"]], [long["run_id"], long["id"]]),
+        (["compare", long["run_id"], "pipeline-0"], []),
+        (["tree", long["run_id"]], []),
+    ):
+        text = ask(*words, COLUMNS="80").stdout.partition("\nexception\n")[0]
+        assert max(map(len, text.splitlines())) <= 80
+        assert all(id_ in text for id_ in ids)
+
+
+@pytest.mark.parametrize(("columns", "lines", "width"), [("100", "24", 100), ("80", "", 80), ("80", "24", 1000)])
+def test_the_width_of_a_pipe(monkeypatch: pytest.MonkeyPatch, columns: str, lines: str, width: int) -> None:
+    """`COLUMNS` limits a pipe, whether `LINES` is set or not, unless both are what readline sets by itself."""
+    monkeypatch.setenv("COLUMNS", columns)
+    if lines:
+        monkeypatch.setenv("LINES", lines)
+    assert output().width == width
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_nothing_that_runs_hold_is_obeyed(ask: Any, terminal: bool) -> None:
+    """Newlines, escape sequences, markup and changes of direction in names and values are shown, never done."""
+    run_id = as_json(ask("ls", "other", "--json"))["runs"][0]["run_id"]
+    environment = {"FORCE_COLOR": "1", "COLUMNS": "3000"} if terminal else {}
+    for words in (["ls"], ["ls", "other"], ["show", run_id], ["tree", run_id], ["compare", run_id, "pipeline-0"]):
+        text = ask(*words, **environment).stdout
+        assert r"a\nb\x1b[31m [red]x[/]" in text
+        assert "\u202e" not in text
+        assert "\x1b[31m [" not in text
+        if not terminal:
+            assert "\x1b" not in text
+    assert as_json(ask("show", run_id, "--json"))["name"] == HOSTILE
+    assert "… 6 more" in ask("ls", "other").stdout
+    for words in (["show", HOSTILE + "?"], ["ls", HOSTILE], ["ls", "churn", "--order-by", HOSTILE]):
+        error = ask(*words, code=1).output
+        assert error.startswith("Error: ")
+        assert not {"\x1b", "\u202e"} & set(error)
+        assert error.count("\n") == 1
+
+
+def test_mistakes(ask: Any, tmp_path: Path) -> None:
+    """What cannot be asked ends with 1 and says what to do, a wrong word with 2; no database comes of it."""
+    assert "did you mean `churn`" in ask("ls", "chrun", code=1).output
+    assert "Write `=`" in ask("ls", "--where", "metrics.accuracy == 1", code=1).output
+    assert "did you mean `accuracy`" in ask("ls", "churn", "--order-by", "acuracy", code=1).output
+    assert "there is no run" in ask("show", "nobody", code=1).output
+    assert "two runs" in ask("compare", "pipeline-0", code=1).output
+    ask("show", code=2)
+    ask("compare", code=2)
+    result = CliRunner().invoke(main, ["ls"])
+    assert (result.exit_code, list(Path.cwd().iterdir())) == (1, [])
+    assert "does not exist" in result.output
+
+
+def test_what_waits_is_not_said_to_be_missing(
+    tmp_path: Path, sqlite_store: str, start: StartProgram, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While events wait for a store no run, metric, experiment or database of it is said not to exist."""
+    monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
+    fresh = f"sqlite:///{tmp_path}/fresh.db"
+    for uri in (sqlite_store, fresh):
+        code, _, err = start(WAITING, TRACKDSL_TRACKING_URI=uri).finish()
+        assert (code, err) == (0, "")
+    asked = [["show", "root"], ["tree", "root"], ["compare", "root", "other"], ["ls", "waits"],
+             ["ls", "Default"], ["ls"], ["show", "root", "--tracking-uri", fresh]]  # fmt: skip
+    before = dict(os.environ)
+    for words in asked:
+        result = CliRunner().invoke(main, words)
+        assert "3 events wait for delivery to this store" in result.output
+        assert "`trackdsl sync` delivers them" in result.output
+        assert "not exist" not in result.output
+        assert "there is no" not in result.output
+    os.environ.clear()
+    os.environ.update(before)
+    for question in (lambda: trackdsl.best(None, "loss"), lambda: trackdsl.runs(loss__gt=1, experiment="waits")):
+        with pytest.raises(QueryError, match="events wait"):
+            question()
+    nowhere = CliRunner().invoke(main, ["ls", "--tracking-uri", f"sqlite:///{tmp_path}/nowhere.db"])
+    assert "does not exist" in nowhere.output
+
+
+WAITING = """
+    from trackdsl import experiment
+
+    with experiment("waits", run_name="root") as run:
+        run.log_metric("loss", 1.0)
+"""
+
+
+def test_as_a_program(database: str) -> None:
+    """From a shell, `ls` prints a table and nothing else."""
+    command = [sys.executable, "-m", "trackdsl.cli", "ls", "churn"]
+    environment = {**os.environ, "TRACKDSL_TRACKING_URI": database}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("train") == 3
+
+
+@pytest.mark.slow
+def test_the_newest_is_named_once(database: str) -> None:
+    """Where a name fits several runs, one line of the errors says which one is shown; the output is the run alone."""
+    command = [sys.executable, "-m", "trackdsl.cli", "tree", "train", "--json", "--tracking-uri", database]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["run_id"] in done.stderr
+    assert done.stderr.startswith("trackdsl: 3 runs are called 'train'; this is the newest")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_list_of_commands_is_not_cut() -> None:
+    """In 80 columns each command has one line, with all of its first sentence."""
+    listed = CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:")[2].splitlines()[1:]
+    assert len(listed) == len(main.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
+@pytest.mark.parametrize("command", ["ls", "show", "tree", "compare"])
+def test_help_has_examples(command: str) -> None:
+    """The examples of each help text stand on lines of their own."""
+    text = CliRunner().invoke(main, [command, "--help"]).output
+    assert f"\n    trackdsl {command} " in text
+    assert "\\b" not in text

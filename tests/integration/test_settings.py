@@ -1,0 +1,458 @@
+"""Settings: which of all that may say something counts, and what `trackdsl doctor` tells of it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trackdsl
+from tests.conftest import Server, client, free_port
+from trackdsl import OptionError, QueryError, SettingsError, experiment, settings, stage
+from trackdsl._config import pyproject
+from trackdsl._config.spec import SETTINGS
+from trackdsl._core.uris import absolute, mistake
+from trackdsl.compat.tracelet.settings import TraceletSettings
+from trackdsl.settings import Settings
+from trackdsl.testing import capture_runs
+
+VALUES: dict[str, list[Any]] = {
+    "tracking_uri": ["sqlite:////a.db", "http://b:1", "postgresql://c/d"],
+    "experiment_name": ["churn", "Größe 名前", "'; DROP TABLE experiments"],
+    "mode": ["online", "offline", "disabled"],
+    "spool": ["/one", "/two", "/three"],
+    "strict": [True, False],
+    "delivery": ["process", "thread"],
+    "secret_names": [("pin",), ("a", "b*")],
+    "system_metrics": [2.0, 30.0],
+    "public_names": [("token_level",), ("x", "y")],
+    "ranks": ["children", "main", "separate"],
+    "show_url": [True, False],
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(private: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.delenv("TRACKDSL_SPOOL")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # The default spool is in there.
+    monkeypatch.delenv("TRACKDSL_MODE")
+    pyproject.forget()
+    yield
+    pyproject.forget()
+
+
+def as_text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+@given(data=st.data())
+def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
+    """`configure`, then a setting's variables in their order, then the project, then the default; Settings agrees."""
+    name = data.draw(st.sampled_from(settings.NAMES))
+    value = st.sampled_from(VALUES[name])
+    layers: list[tuple[str, Any]] = [("configure()", data.draw(st.none() | value))]
+    layers += [(variable, data.draw(st.none() | value)) for variable in SETTINGS[name].variables]
+    in_project = data.draw(st.none() | value)
+    layers.append((f"{Path.cwd()}/pyproject.toml", in_project))
+    before = settings.configured()
+    with pytest.MonkeyPatch.context() as patch:
+        for source, told in layers[1:-1]:
+            if told is not None:
+                patch.setenv(source, as_text(told))
+        spelling = name if data.draw(st.booleans()) else name.replace("_", "-")
+        table = "" if in_project is None else f"{spelling} = {json.dumps(in_project)}\n"
+        Path("pyproject.toml").write_text(f"[tool.trackdsl]\n{table}", encoding="utf-8")
+        pyproject.forget()
+        try:
+            if layers[0][1] is not None:
+                settings.update(**{name: layers[0][1]})
+            found = settings.look_up(name)
+            whole = Settings()
+        finally:
+            settings.restore(before)
+    said = [(source, told) for source, told in layers if told is not None]
+    assert found.source == (said[0][0] if said else "default")
+    expected = said[0][1] if said else SETTINGS[name].default
+    kept = tuple(found.value) if isinstance(found.value, list) else found.value
+    assert kept == expected
+    of_model = getattr(whole, name)
+    assert (str(of_model) if isinstance(of_model, Path) else of_model) == expected
+
+
+def test_what_is_written_out_by_hand_agrees_with_the_rows() -> None:
+    """The signature and help of `configure` and the table of the guide say of each setting what its row says."""
+    parameters = inspect.signature(trackdsl.configure).parameters
+    documented = " ".join(inspect.getdoc(trackdsl.configure).split())  # type: ignore[union-attr]
+    guide = (Path(__file__).parents[2] / "notebooks/settings.md").read_text(encoding="utf-8")
+    for setting in SETTINGS.values():
+        assert setting.name in parameters
+        assert f"{setting.name}: {setting.help}" in documented
+        assert (
+            f"| `{setting.name}` | {', '.join(f'`{v}`' for v in setting.variables)} | {setting.default_help}" in guide
+        )
+
+
+def test_the_project_says_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`[tool.trackdsl]` of the nearest pyproject.toml counts below it too; its relative paths start at the file."""
+    (tmp_path / "work/pyproject.toml").write_text(
+        '[tool.trackdsl]\ntracking-uri = "sqlite:///runs/mlflow.db"\nexperiment-name = "ours"\nspool = "kept"\n'
+    )
+    below = tmp_path / "work/src/deep"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert settings.tracking_uri() == f"sqlite:///{tmp_path}/work/runs/mlflow.db"
+    assert settings.spool() == tmp_path / "work/kept"
+    with capture_runs() as captured, stage("s"):
+        pass
+    assert captured.one("s").experiment == "ours"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tool.trackdsl]\ntracking_url = 'x'\n", r"pyproject.toml has no setting 'tracking_url'; did you mean"),
+        ("[tool.trackdsl]\nmode = 'ofline'\n", r"mode in .*pyproject.toml is 'ofline'; did you mean `offline`"),
+        ("[tool.trackdsl]\nstrict = 'perhaps'\n", r"strict in .*It must be one of"),
+        ("[tool.trackdsl]\ntracking_uri = 5\n", "takes text, not 5"),
+        ("[tool.trackdsl\n", "is no valid TOML"),
+        ("[tool]\ntrackdsl = 3\n", "must be a table"),
+    ],
+)
+def test_a_project_that_is_wrong_is_told(text: str, message: str) -> None:
+    """What cannot be meant is an error at the first run that names the file, and the program can be mended."""
+    Path("pyproject.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        settings.mode(), settings.strict(), settings.tracking_uri()
+
+
+def test_a_project_without_a_word_of_us_is_not_parsed() -> None:
+    """A pyproject.toml that does not name trackdsl costs no TOML parser, and may be broken."""
+    Path("pyproject.toml").write_text("[tool.other\n")
+    assert settings.mode() == "online"
+
+
+def test_configure_takes_settings_as_one_object() -> None:
+    """`configure(Settings(...))` sets what it was given and leaves the rest to the environment."""
+    trackdsl.configure(Settings(experiment_name="churn", strict=True), strict=False)
+    assert settings.configured()["experiment_name"] == "churn"
+    assert "mode" not in settings.configured()
+    assert settings.strict() is False
+    with pytest.raises(SettingsError, match=r"trackdsl\.Settings"):
+        trackdsl.configure({"mode": "offline"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"mod": "offline"}, "did you mean `mode`"),
+        ({"mode": "later"}, "'online', 'offline' or 'disabled'"),
+        ({"strict": "perhaps"}, "boolean"),
+    ],
+)
+def test_settings_refuse_what_they_do_not_know(wrong: dict[str, Any], message: str) -> None:
+    """`Settings` tells a wrong name or value as everything here does."""
+    with pytest.raises(SettingsError, match=message):
+        Settings(**wrong)
+
+
+def test_mlflows_experiment_id_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's id of an experiment counts before its name and the project, and after what was told to trackdsl."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
+    assert settings.experiment_id() == "7"
+    monkeypatch.setenv("TRACELET_MLFLOW_EXPERIMENT_NAME", "told")
+    assert settings.experiment_id() is None
+
+
+def test_a_call_counts_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name in a word counts before `configure`, which counts before the environment."""
+    monkeypatch.setenv("TRACKDSL_EXPERIMENT_NAME", "of the environment")
+    with capture_runs() as captured:
+        with stage("first"):
+            pass
+        trackdsl.configure(experiment_name="configured")
+        with stage("second"):
+            pass
+        with experiment("called"):
+            pass
+    assert [run.experiment for run in captured.runs] == ["of the environment", "configured", "called"]
+
+
+#: What people write, and what is offered instead; empty where nothing nearer can be told than what is wrong.
+WRONG_URIS = {
+    "127.0.0.1:5000": "did you mean http://127.0.0.1:5000?",
+    "localhost:5000": "did you mean http://localhost:5000?",
+    "h:5000": "did you mean http://h:5000?",
+    "my-server:5000/path": "did you mean http://my-server:5000/path?",
+    "[::1]:5000": "did you mean http://[::1]:5000?",
+    "//host:5000": "did you mean http://host:5000?",
+    "://host": "did you mean http://host?",
+    "localhost": "did you mean http://localhost?",
+    "mlflow.db": "did you mean sqlite:///mlflow.db?",
+    "/data/runs.sqlite3": "did you mean sqlite:////data/runs.sqlite3?",
+    "htp://x": "did you mean http://x?",
+    "http//host": "did you mean http://host?",
+    "http:/host": "did you mean http://host?",
+    "http:///host": "did you mean http://host?",
+    "https:host": "did you mean https://host?",
+    "http://http://host": "did you mean http://host?",
+    "http://host/#/experiments/1": "did you mean http://host?",
+    "http://": "names no host",
+    "http": "names no host",
+    "http://::1:5000": "names no host",
+    "http://[::1": "is no address",
+    "http://my host": "is no name of a host",
+    "http://h:50a0": "its port is no number",
+    "http://h:70000": "its port is no number",
+    "http://h:0": "its port is no number",
+    "postgresql://ann:pw@h:54x/db": "its port is no number",
+    "postgres://h/db": "did you mean postgresql://h/db?",
+    "postgres+psycopg2://h/db": "did you mean postgresql+psycopg2://h/db?",
+    "postgresql:/h/db": "did you mean postgresql://h/db?",
+    "sqlite://mlflow.db": "did you mean sqlite:///mlflow.db?",
+    "sqlite:mlflow.db": "did you mean sqlite:///mlflow.db?",
+    "sqlite:/data/x.db": "did you mean sqlite:////data/x.db?",
+    "sqlite3:///x.db": "did you mean sqlite:///x.db?",
+    "sqlite://": "names no file",
+    "sqlite:///:memory:": "gone with the process",
+    "file://mlruns/x": "did you mean file:mlruns/x?",
+    " http://x": "did you mean http://x?",
+    "http://x\n": "did you mean http://x?",
+    "'http://x'": "did you mean http://x?",
+    "  ": "it is empty",
+    "s3://bucket/runs": "a place for files",
+    "arn:aws:sagemaker:eu-west-1:1:mlflow-tracking-server/x": "pip install sagemaker-mlflow",
+    "foo://x": "MLflow knows no scheme foo",
+    "C:\\mlruns": "a path of Windows",
+    "c:/mlruns": "a path of Windows",
+    "sqlite:///C:\\x.db": "a path of Windows",
+}
+RIGHT_URIS = (
+    "http://h", "HTTPS://h:443/x", "http://ann:p@ss:word@h:5000", "http://[::1]:5000", "http://h:/x",
+    "sqlite:///mlflow.db", "sqlite:////a b/x.db", "sqlite+pysqlite:///x.db",
+    "postgresql://ann:p#w/x@h:5432/db", "postgresql+psycopg2:///db?host=/tmp", "postgresql://a:1,b:2/db",
+    "mysql+pymysql://ann@h/db", "mssql+pyodbc://dsn", "file:mlruns", "file:///a", "file://localhost/a",
+    "mlruns", "./a:b", "/data/of 12:30", "runs of monday", "databricks", "databricks://profile",
+    "databricks://scope:key", "databricks-uc", "uc", "uc:http://h",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("uri", WRONG_URIS)
+def test_a_wrong_tracking_uri_is_refused_wherever_it_is_given(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could never be delivered is an error at once that names what was probably meant, from every place."""
+    said = re.escape(WRONG_URIS[uri])
+    with pytest.raises(SettingsError, match=f"^tracking_uri is .*{said}"):
+        trackdsl.configure(tracking_uri=uri)
+    with pytest.raises(SettingsError, match=f"^tracking_uri is .*{said}"):
+        Settings(tracking_uri=uri)
+    with pytest.raises(OptionError, match=rf"^experiment\(tracking_uri=...\) is .*{said}"):
+        experiment("e", tracking_uri=uri)
+    with pytest.raises(OptionError, match=said):
+        trackdsl.start_logging("e", config={"tracking_uri": uri})
+    with pytest.raises(OptionError, match=said):
+        trackdsl.start_logging("e", settings=TraceletSettings(mlflow_tracking_uri=uri))
+    with pytest.raises(QueryError, match=said):
+        trackdsl.runs(tracking_uri=uri)
+    Path("pyproject.toml").write_text(f"[tool.trackdsl]\ntracking_uri = {json.dumps(uri)}\n")
+    pyproject.forget()
+    with pytest.raises(SettingsError, match=rf"^tracking_uri in .*pyproject.toml is .*{said}"), stage("s"):
+        pass
+    for variable in SETTINGS["tracking_uri"].variables[::-1]:
+        monkeypatch.setenv(variable, uri)
+        with pytest.raises(SettingsError, match=f"^{variable} is .*{said}"), stage("s"):
+            pass
+    assert "tracking_uri" not in settings.configured()
+
+
+@pytest.mark.parametrize("uri", RIGHT_URIS)
+def test_what_mlflow_takes_is_handed_to_it(uri: str) -> None:
+    """Every form that MLflow takes is kept as it was written; a path or file alone is made absolute."""
+    trackdsl.configure(tracking_uri=uri)
+    experiment("e", tracking_uri=uri)
+    assert settings.tracking_uri() == Settings(tracking_uri=uri).tracking_uri == uri
+    kept = absolute(uri, "/work")
+    local = uri.startswith(("file:", "sqlite", "mlruns", "./", "runs"))
+    assert kept == uri or (local and "/work/" in kept)
+
+
+@pytest.mark.parametrize("uri", ["databricks", "databricks-uc", "uc"])
+def test_databricks_is_no_folder(uri: str) -> None:
+    """The words that MLflow takes in the place of a URI reach delivery as they are, from every folder."""
+    trackdsl.configure(mode="offline")
+    with stage("s"), experiment("e", tracking_uri=uri) as run:
+        pass
+    assert run._target.uri == uri
+
+
+def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheme that an installed package has registered with MLflow is no mistake, and is looked for once."""
+    uri = "acme-store://team"
+    assert "knows no scheme acme-store" in str(mistake(uri))
+    mistake.cache_clear()
+    package = tmp_path / "plugins/acme-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[mlflow.tracking_store]\nacme-store = acme:Store\n")
+    monkeypatch.syspath_prepend(package.parent)
+    trackdsl.configure(tracking_uri=uri)
+    assert settings.tracking_uri() == uri
+    mistake.cache_clear()
+
+
+def test_a_context_says_where_to_go_whatever_is_set_here() -> None:
+    """A process that is handed a run does not fail by a wrong setting of its own that does not count there."""
+    with experiment("e", tracking_uri="sqlite:////data/runs.db"):
+        context = pickle.dumps(trackdsl.capture())
+    program = "import pickle, sys, trackdsl\nwith trackdsl.attach(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
+    program += "    with trackdsl.stage('s') as run: print(run._target.uri)"
+    environment = {**os.environ, "TRACKDSL_TRACKING_URI": "localhost:5000", "TRACKDSL_MODE": "offline"}
+    command = [sys.executable, "-c", program, context.hex()]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.stdout, done.stderr) == ("sqlite:////data/runs.db\n", "")
+
+
+def test_no_message_tells_the_credentials_of_a_uri() -> None:
+    """Whatever is wrong with a URI, its password is not printed: neither as given nor in what is offered instead."""
+    for uri in (
+        *("htp://ann:hunter2@h", "ann:hunter2@h:5000", "http://ann:hun@ter2@h:x", "postgres://ann:hunter2@h/d"),
+        *("postgresql://ann:hunter2/d", "sqlite:/x?key=hunter2", " http://ann:hunter2@h", "foo://ann:hunter2@h"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            trackdsl.configure(tracking_uri=uri)
+        assert "hunter2" not in f"{caught.value} {caught.value.value}", uri
+        assert "ter2" not in str(caught.value), uri
+
+
+# The doctor.
+
+
+def doctor(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "trackdsl.cli", "doctor", "--json", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env={**os.environ, "TRACKDSL_SPOOL": str(Path.cwd() / "spool"), **environment},
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def findings(told: dict[str, Any], level: str) -> dict[str, dict[str, Any]]:
+    return {found["about"]: found for found in told["findings"] if found["level"] == level}
+
+
+@pytest.mark.slow
+def test_the_doctor_says_where_settings_come_from(sqlite_store: str) -> None:
+    """Each setting with its source, what it hides, credentials masked; a healthy place exits with 0."""
+    Path("pyproject.toml").write_text('[tool.trackdsl]\nexperiment_name = "ours"\nsecret_names = ["pin"]\n')
+    code, told = doctor(
+        MLFLOW_EXPERIMENT_NAME="of mlflow", TRACKDSL_EXPERIMENT_NAME="here", MLFLOW_TRACKING_PASSWORD="hush-hush"
+    )
+    assert code == 0
+    assert findings(told, "problem") == {}
+    found = {each["name"]: each for each in told["settings"]}
+    project = f"{Path.cwd()}/pyproject.toml"
+    assert found["experiment_name"]["value"] == "here"
+    assert found["experiment_name"]["source"] == "TRACKDSL_EXPERIMENT_NAME"
+    assert found["experiment_name"]["hides"] == ["MLFLOW_EXPERIMENT_NAME", project]
+    assert (found["secret_names"]["value"], found["secret_names"]["source"]) == ("pin", project)
+    assert (found["mode"]["value"], found["mode"]["source"]) == ("online", "default")
+    assert "hush-hush" not in json.dumps(told)
+    fine = findings(told, "ok")
+    assert "made by the first run" in fine["experiment"]["text"]
+    assert "is that of the installed MLflow" in fine["schema"]["text"]
+    assert "free where the spool is" in {**fine, **findings(told, "warning")}["disk"]["text"]
+
+
+def test_the_doctor_names_what_to_mend(shared_server: Server, sqlite_store: str) -> None:
+    """A dead server, a deleted experiment, an old schema, a bad setting: each with its fix, and exit code 1."""
+    dead = f"http://ann:hush@127.0.0.1:{free_port()}"
+    code, told = doctor("--tracking-uri", dead)
+    assert code == 1
+    assert "cannot be reached" in findings(told, "problem")["store"]["text"]
+    assert "hush" not in json.dumps(told)
+
+    mlflow = client(shared_server.uri)
+    mlflow.delete_experiment(mlflow.create_experiment("doctored"))
+    code, told = doctor(MLFLOW_TRACKING_URI=shared_server.uri, MLFLOW_EXPERIMENT_NAME="doctored")
+    assert code == 1
+    assert "mlflow experiments restore" in findings(told, "problem")["experiment"]["fix"]
+
+    import sqlite3
+
+    with sqlite3.connect("mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+    code, told = doctor("--tracking-uri", sqlite_store, TRACKDSL_MODE="offline")
+    assert code == 1
+    assert "mlflow db upgrade" in findings(told, "problem")["schema"]["fix"]
+    assert "trackdsl sync" in findings(told, "warning")["recording"]["fix"]
+
+    code, told = doctor(TRACKDSL_MODE="ofline")
+    assert code == 1
+    assert "TRACKDSL_MODE is 'ofline'; did you mean `offline`?" in findings(told, "problem")["setting mode"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("mod = 'offline'", "has no setting 'mod'; did you mean `mode`?"),
+        ("mode = offline", "is no valid TOML"),
+    ],
+)
+def test_the_doctor_of_a_bad_project(content: str, said: str) -> None:
+    """What is wrong with `[tool.trackdsl]` is one problem of that table, and of no setting that is right."""
+    Path("pyproject.toml").write_text(f"[tool.trackdsl]\n{content}\n")
+    code, told = doctor(TRACKDSL_MODE="offline", TRACKDSL_EXPERIMENT_NAM="x")
+    assert code == 1
+    assert list(findings(told, "problem")) == ["[tool.trackdsl]"]
+    assert said in findings(told, "problem")["[tool.trackdsl]"]["text"]
+    by_name = {setting["name"]: setting for setting in told["settings"]}
+    assert (by_name["mode"]["value"], by_name["mode"]["source"]) == ("offline", "TRACKDSL_MODE")
+    assert (by_name["strict"]["value"], by_name["strict"]["source"]) == (None, "unknown: see [tool.trackdsl] below")
+    assert all(setting["problem"] is None for setting in told["settings"])
+    assert "did you mean `TRACKDSL_EXPERIMENT_NAME`?" in findings(told, "warning")["environment"]["text"]
+    assert "spool" in findings(told, "ok")
+
+
+@pytest.mark.slow
+def test_the_doctor_for_people(sqlite_store: str) -> None:
+    """Without --json there is a table of settings, a line for each check, and a verdict."""
+    done = subprocess.run(
+        [sys.executable, "-m", "trackdsl.cli", "doctor"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env={**os.environ, "TRACKDSL_SPOOL": str(Path.cwd() / "spool")},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for part in ("tracking_uri", "sqlite:///mlflow.db", "default", "✔", "waiting", "All is well."):
+        assert part in done.stdout
+
+
+@pytest.mark.parametrize("variable", ["STRICT", "RANKS", "SHOW_URL", "DELIVERY", "SYSTEM_METRICS", "MODE"])
+def test_a_bad_variable_is_refused_by_the_first_run(
+    monkeypatch: pytest.MonkeyPatch, sqlite_store: str, variable: str
+) -> None:
+    """Every variable is looked at when the first run begins, also one that counts only later, or elsewhere."""
+    monkeypatch.setenv(f"TRACKDSL_{variable}", "purple")
+    with pytest.raises(SettingsError, match=f"TRACKDSL_{variable} is 'purple'"), stage("s"):
+        pass
+
+
+def test_choices_may_be_written_in_capitals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`OFFLINE` is `offline`, in the environment and elsewhere."""
+    monkeypatch.setenv("TRACKDSL_MODE", "OFFLINE")
+    assert trackdsl.settings.mode() == "offline"

@@ -1,0 +1,1 @@
+"""Tests that decorated code behaves as undecorated code."""

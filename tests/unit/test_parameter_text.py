@@ -1,0 +1,240 @@
+"""The text of parameters: values that differ read differently, in every process, and are found again by it."""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime
+import decimal
+import enum
+import itertools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trackdsl
+from tests.conftest import deliver
+from tests.unit.test_secrets import recorded
+from trackdsl import stage
+from trackdsl.handlers._line import MAX_LINE, digest_of
+from trackdsl.testing import capture_runs
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = 2
+
+
+class Mode(str, enum.Enum):  # noqa: UP042 - the older way to write it
+    FAST = "fast"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+class Rate(float, enum.Enum):
+    HALF = 0.5
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+class Bits(enum.IntFlag):
+    A = 1
+    B = 2
+
+
+MEMBERS: list[tuple[enum.Enum, Any]] = [
+    (Color.RED, "Color.RED"), (Color.BLUE, "Color.BLUE"), (Mode.FAST, "fast"), (Level.LOW, 1), (Rate.HALF, 0.5),
+    (Access.READ, "Access.READ"), (Bits.A | Bits.B, 3), (enum.StrEnum("Word", "ONE").ONE, "one"),
+]  # fmt: skip
+
+
+def text_of(value: Any) -> Any:
+    """The only parameter that a value is recorded as."""
+    (text,) = recorded(value).params.values()
+    return text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([], "[]"), ([""], '[""]'), ([1], "[1]"), (["1"], '["1"]'), (["a", "b, c"], '["a", "b, c"]'),
+        (["a, b", "c"], '["a, b", "c"]'), ([True, None, 0.5, "x"], '[true, null, 0.5, "x"]'), ((1, 2), "[1, 2]"),
+        ([[1, "x"], []], '[[1, "x"], []]'), (['say "hi"\n'], '["say \\"hi\\"\\n"]'), (["grün"], '["grün"]'),
+        ([float("nan"), float("inf")], "[NaN, Infinity]"), ({3, 10, 2}, "[2, 3, 10]"), ({1, "1"}, '["1", 1]'),
+        ({("b", 2), ("a", 1)}, '[["a", 1], ["b", 2]]'), (frozenset("ba"), '["a", "b"]'), (set(), "[]"),
+        ([pathlib.PurePosixPath("a, b"), decimal.Decimal("1.50")], '["a, b", "1.50"]'),
+        ([datetime.date(2026, 1, 2)], '["2026-01-02"]'), (collections.deque([1, "1"]), '[1, "1"]'),
+        ({"a": 1}.keys(), '["a"]'), (array.array("i", [1, 2]), "[1, 2]"),
+        ([object(), json.dumps], "[object, json.dumps]"),
+        (np.array([0.9, 0.999]), "[0.9, 0.999]"), (np.array([0.9, 0.999], "f4"), "[0.9, 0.999]"),
+        (np.array(["a", "b, c"]), '["a", "b, c"]'), (np.array([], int), "[]"),
+        ([np.array([1, 2]), np.int64(3)], "[[1, 2], 3]"),
+        (np.array([[1, 2], [3, 4]]), "ndarray int64 (2, 2) [[1, 2], [3, 4]]"),
+        (np.array(["2026-01-02"], "M8[D]"), '["2026-01-02"]'),
+        (re.compile("a|b"), "re.compile('a|b')"),
+        ([member for member, _ in MEMBERS[:5]],
+         '["Color.RED", "Color.BLUE", "fast", 1, 0.5]'),
+    ],
+)  # fmt: skip
+def test_lists_are_json(value: Any, text: str) -> None:
+    """Lists, tuples, sets and small arrays, nested ones too; what JSON has not is the text of its own summary."""
+    assert text_of(value) == text
+
+
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+lists = st.recursive(st.lists(plain, max_size=4), lambda inner: st.lists(inner | plain, max_size=4), max_leaves=12)
+
+
+@given(value=lists)
+def test_a_list_of_plain_values_is_read_back_by_json(value: list[Any]) -> None:
+    """Whatever text is in it: what `json.loads` gives is the list, its numbers of the same type."""
+    assert repr(json.loads(text_of(value))) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [[], [""], [None], ["None"], [[]], {}, ["[]"]],
+        [[1], ["1"], [1.0], [True], ["true"], [[1]], [(1,), 1]],
+        [list(range(1000)), [*range(999), 0], [0, *range(999)], [str(i) for i in range(1000)], list(range(1001))],
+        [[[i, 0] for i in range(1000)], [[i, i == 500] for i in range(1000)]],
+        [["x" * 7000], ["x" * 7000 + "y"], ["x" * 6999 + "y"]],
+        [[0.5] * 20_000, [*[0.5] * 19_999, 1.5], [1.5, *[0.5] * 19_999]],
+        [["x" * 900] * 1000, [*["x" * 900] * 500, "y", *["x" * 900] * 499], ["y" * 900] * 1000],
+        [["a", 10**40] * 200, ["a", 10**40 + 1] * 200, [*[1] * 300, [2]], [*[1] * 300, [3]], [*[1] * 150, None] * 2],
+        [[datetime.date(2026, 1, 1)] * 200, [datetime.date(2026, 1, 2)] * 200, ["2026-01-01"] * 200],
+        [[("a", i) for i in range(5000)], [("a", i + 1) for i in range(5000)], [["a", [i]] for i in range(5000)]],
+        [set(range(500)), {*range(499), 1000}, frozenset(map(str, range(500)))],
+        [{-1, *range(5000)}, {-2, *range(5000)}, {*range(5000), None}, {*range(5000), float("nan")}],
+        [set(map(str, range(5000))), set(map(str, range(1, 5001))), set(map(str, range(5001)))],
+        [np.zeros(50), np.eye(1, 50)[0], np.zeros(50, "f4"), np.zeros((5, 10)), np.zeros((2, 2)), np.eye(2)],
+        [np.zeros((1000, 1000)), np.ones((1000, 1000)), np.arange(1e6).reshape(1000, 1000)],
+        [np.array(["a", None] * 20, object), np.array(["b", None] * 20, object)],
+        [[np.arange(50.0)], [np.arange(50.0) + 1]],
+        [list(Access), list(Color), [Level.LOW], [Bits.A, "1"]],
+    ],
+)
+def test_values_that_differ_read_differently(values: list[Any]) -> None:
+    """However long they are."""
+    texts = [str(text_of(value)) for value in values]
+    assert len(set(texts)) == len(values)
+    assert all(len(text) <= MAX_LINE for text in texts)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: list(range(1000)), lambda: [["a", i] for i in range(500)], lambda: set(map(str, range(500))),
+        lambda: np.arange(1e6).reshape(1000, 1000), lambda: {"b", 1, None, ("x", 2.5)},
+        lambda: ["lone \udc80", 10**40] * 100,
+        lambda: np.zeros(50, [("a", "i1"), ("b", "f8")]), lambda: np.zeros(50, np.longdouble),
+    ],
+)  # fmt: skip
+def test_a_digest_is_the_same_in_every_process(make: Callable[[], Any]) -> None:
+    """And for every layout in memory: an equal value reads the same."""
+    assert text_of(make()) == text_of(make())
+    if isinstance(value := make(), np.ndarray):
+        padded = np.empty((*value.shape, 2), value.dtype)[..., 0]
+        padded[...] = value
+        assert text_of(padded) == text_of(value)
+
+
+def test_digests_of_another_process() -> None:
+    """A set has another order there, as texts have other hashes."""
+    program = (
+        "from trackdsl.handlers._line import digest_of; from trackdsl.handlers import handler_for;"
+        "texts = set(map(str, range(5000))); numbers = {i / 7 for i in range(5000)};"
+        "values = [texts, set(sorted(texts)[:500]), numbers, {*sorted(texts)[:300], *range(50), None}];"
+        "print([handler_for(set).summary(value) for value in values], digest_of([*[1] * 300, texts]));"
+        "print(digest_of([['a', 1]] * 200))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(told) == 1
+    assert digest_of([["a", 1]] * 200) in told.pop()
+
+
+def test_a_large_array_is_not_read_whole(tmp_path: pathlib.Path) -> None:
+    """One in a file tells its shape, and of a large one the digest takes the values of a few thousand places."""
+    np.save(tmp_path / "x.npy", np.zeros((100, 100)))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    assert [text_of(mapped), text_of(np.asarray(mapped)), text_of(mapped[:50])] == [
+        "memmap float64 (100, 100)", "ndarray float64 (100, 100)", "memmap float64 (50, 100)",
+    ]  # fmt: skip
+    endless = np.lib.stride_tricks.as_strided(np.zeros(1), (10**9, 10**6), (0, 0))
+    assert text_of(endless).startswith("ndarray float64 (1000000000, 1000000), digest ")
+
+
+@pytest.mark.parametrize(("member", "text"), MEMBERS, ids=str)
+def test_members_of_enumerations(member: enum.Enum, text: Any) -> None:
+    """The value if it is text or a number itself, else `Class.NAME`: as a value, key, name and tag, and in a list."""
+    with capture_runs() as captured:
+        with stage("f", x=member) as run:
+            run.log_params({"nested": {"a": member}, "listed": [member]})
+            run.log_params({"keyed": {member: 1}})
+            run.log_metrics({member: 1.0})  # type: ignore[dict-item]
+            run.log_metric(member, 2.0)  # type: ignore[arg-type]
+            run.set_tags({"tag": member})
+            run.log_dict({member: member}, "x.json")
+            run.log_table({member: [1]}, "table.json")  # type: ignore[dict-item]
+        found = captured.one("f")
+        assert json.loads(found.artifacts["x.json"].read_text()) == {str(text): text}
+        assert [json.loads(path.read_text())["columns"] for path in found.tables["table.json"]] == [[str(text)]]
+    assert found.params["x"] == found.params["nested.a"] == text
+    assert json.loads(found.params["listed"]) == [text]
+    assert found.params[f"keyed.{text}"] == 1
+    assert list(found.metrics) == [str(text)]
+    assert found.tags["tag"] == str(text)
+
+
+def test_runs_are_found_by_what_is_recorded(sqlite_store: str) -> None:
+    """`runs(layers=[1, 2])`, members, arrays, paths and sets, also one of several; `compare` tells them apart."""
+    values: dict[str, list[Any]] = {
+        "layers": [[1, 2], ["1", "2"]], "words": [["a", "b, c"], ["a, b", "c"]], "mode": [Mode.FAST, "slow"],
+        "color": [Color.RED, Color.BLUE], "level": [Level.LOW, 2], "betas": [np.array([0.9, 0.999]), (0.9, 0.99)],
+        "day": [datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3)],
+        "group": [{1, 2}, {1, "2"}], "file": [pathlib.Path("a"), pathlib.Path("b")],
+        "long": [list(range(500)), [0] * 500], "text": ["x" * 7000, "x" * 6999 + "y"],
+        "frame": [pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [1, 3]})],
+    }  # fmt: skip
+    ids = []
+    for index in range(2):
+        with trackdsl.experiment("searched", run_name=f"run-{index}") as run:
+            run.log_params({name: pair[index] for name, pair in values.items()})
+            run.set_tags({f"tag_{name}": pair[index] for name, pair in values.items()})
+        ids.append(run.id)
+    deliver()
+    for (name, pair), index in itertools.product(values.items(), range(2)):
+        for asked in ({name: pair[index]}, {f"{name}__in": [pair[index]]}, {f"params__{name}": pair[index]}):
+            assert list(trackdsl.runs("searched", **asked)["name"]) == [f"run-{index}"], asked
+        if name != "text":  # A tag may be longer than a parameter.
+            assert list(trackdsl.runs("searched", **{f"tags__tag_{name}": pair[index]})["name"]) == [f"run-{index}"]
+        assert list(trackdsl.runs("searched", **{f"{name}__ne": pair[index]})["name"]) == [f"run-{1 - index}"]
+    told = {line.name for line in trackdsl.compare(*ids) if line.kind == "params"}
+    assert told == set(values)
+    with pytest.raises(trackdsl.QueryError, match="a dict is several"):
+        trackdsl.runs("searched", layers={"a": 1})
