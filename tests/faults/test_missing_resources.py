@@ -234,7 +234,7 @@ def test_locks_are_not_inherited(start: StartProgram, tmp_path: Path) -> None:
     program = start(f"""
         import os, time, trackdsl
         from pathlib import Path
-        from trackdsl.delivery._process import take_lock
+        from trackdsl.journal._spool import take_lock
         with trackdsl.stage("s"):
             lock = take_lock(Path({str(tmp_path / "spool")!r}), 0)
             pid = os.fork()

@@ -76,7 +76,7 @@ def test_processes_by_every_start_method(start: StartProgram, sqlite_store: str)
             with stage("inner-" + name):
                 pass
             # Whoever joins it does not wait for its delivery; a program of its own does.
-            assert _target.waits_at_exit == name.startswith("root-")
+            assert _target.waits_at_exit() == name.startswith("root-")
 
         class OfFork(multiprocessing.get_context("fork").Process):
             def run(self):

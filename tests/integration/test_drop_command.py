@@ -18,7 +18,6 @@ from tests.integration.test_cli import LIVING, TWO_RUNS, journals, record, track
 from tests.memory_store import MemoryStore
 from trackdsl.delivery import _requests
 from trackdsl.delivery._blocked import BlockedRuns
-from trackdsl.delivery._client import wake
 from trackdsl.delivery._dropped import dropped_runs
 from trackdsl.delivery._held_events import Aside, Orphans
 from trackdsl.delivery._progress import Progress, ProgressFile
@@ -28,6 +27,7 @@ from trackdsl.delivery._worker import Worker
 from trackdsl.journal._lock import FileLock, is_held
 from trackdsl.journal._origin import read_origin, write_origin
 from trackdsl.journal._reader import Reader, read_all
+from trackdsl.journal._spool import wake
 
 #: Records two runs, and a file; the delivery process goes on when it has ended.
 ENDS = """

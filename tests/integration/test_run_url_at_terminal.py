@@ -146,7 +146,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def begin(*, terminal: bool, show_url: bool | None, ci: str = "") -> str:
         monkeypatch.setattr(_show_url, "_asked", False)
-        monkeypatch.setattr(_show_url, "after_delivery", calls := [])
+        monkeypatch.setattr(_show_url, "call_after_delivery", (calls := []).append)
         monkeypatch.setattr(trackdsl.Run, "wait_for_mlflow", lambda *_: KnownRun("b" * 32, "7"))
         monkeypatch.setattr("trackdsl.journal._target.Target.watch", lambda *_: None)  # Nothing is to be delivered.
         monkeypatch.setattr(sys, "stderr", written := Written(terminal))

@@ -20,10 +20,10 @@ from urllib3.util import Retry
 from tests.conftest import Server, StartProgram, all_runs, delivery_pids, free_port, memory_of, sync, wait_until
 from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
 from trackdsl._server import http as _http
-from trackdsl.delivery._client import wake
 from trackdsl.delivery._environment import Handed, Pipe, _Sender, is_taken
 from trackdsl.delivery._servers import folder_of, server_of
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._spool import wake
 
 #: Records one run, and ends without waiting for its delivery for long.
 RECORD = """

@@ -48,7 +48,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions ask their store; delivery is left to the test."""
     monkeypatch.setattr(trackdsl.journal._target.Target, "watch", lambda self, now: None)
     monkeypatch.setenv("TRACKDSL_MODE", "online")
-    monkeypatch.setattr(trackdsl.journal._target, "waits_at_exit", False)
+    monkeypatch.setattr(trackdsl.journal._target._delivery, "waits_at_exit", False)
 
 
 def test_one_after_the_other(captured: Captured) -> None:

@@ -23,7 +23,7 @@ from trackdsl.cli import _checks
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions ask their store; delivery is left to the test."""
     monkeypatch.setattr("trackdsl.journal._target.Target.watch", lambda self, now: None)
-    monkeypatch.setattr("trackdsl.journal._target.waits_at_exit", False)
+    monkeypatch.setattr("trackdsl.journal._target._delivery.waits_at_exit", False)
     monkeypatch.setenv("TRACKDSL_MODE", "online")
 
 

@@ -13,7 +13,7 @@ from trackdsl._core.redaction import mask_text
 from trackdsl._core.uris import absolute
 from trackdsl._runs.run import Run
 from trackdsl.errors import TrackdslError, logger, told
-from trackdsl.journal._target import after_delivery
+from trackdsl.journal._target import call_after_delivery
 
 #: How long the first run may take to arrive, in seconds; after that its address is written at the end of the program.
 _PATIENCE = 600.0
@@ -72,7 +72,7 @@ def show_url(run: Run) -> None:
     if settings.mode() != "online" or not _is_wanted():
         return
     address = _Address(run)
-    after_delivery.append(address.write)
+    call_after_delivery(address.write)
     thread = threading.Thread(target=address.wait, name="trackdsl-url", daemon=True)
     contextvars.Context().run(thread.start)  # It belongs to no run.
 

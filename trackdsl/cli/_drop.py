@@ -16,9 +16,9 @@ from trackdsl.cli._journals import place
 from trackdsl.cli._status import ago, size
 from trackdsl.delivery import _requests
 from trackdsl.delivery._blocked import read_blocked
-from trackdsl.delivery._client import wake
 from trackdsl.delivery._dropped import drop_run, dropped_runs
 from trackdsl.delivery._journals import Journal, look
+from trackdsl.journal._spool import wake
 from trackdsl.query._shown import printable
 
 #: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.

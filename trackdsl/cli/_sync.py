@@ -22,14 +22,13 @@ from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery import _losses
-from trackdsl.delivery._client import wake
 from trackdsl.delivery._environment import Handed, current, hand_over, is_taken
 from trackdsl.delivery._journals import Journal, look
 from trackdsl.delivery._losses import Losses
-from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment, take_lock
+from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
-from trackdsl.journal._spool import LOG
+from trackdsl.journal._spool import LOG, take_lock, wake
 
 _NAP = 0.05
 #: Programs only look whether the lock is held, which takes it for an instant: hence the patience.

@@ -12,20 +12,18 @@ import threading
 import time
 from collections.abc import Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackdsl import settings
 from trackdsl._core.ids import prefix
 from trackdsl.delivery._environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._allocation import advice
-from trackdsl.journal._files import is_regular, touch
+from trackdsl.journal._files import is_regular
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._spool import LOCK, LOG, WAKE, check_spool
+from trackdsl.journal._spool import LOCK, LOG, check_spool, wake
+from trackdsl.journal._target import Target, check_all, known_targets, targets
 from trackdsl.journal._writer import Writer
-
-if TYPE_CHECKING:
-    from trackdsl.journal._target import Target
 
 _POLL = 0.02
 #: The first pause where a single run is waited for, which is there in milliseconds.
@@ -96,10 +94,8 @@ def flush(timeout: float | None = None) -> bool:
 
 
 def _flush(timeout: float | None) -> bool:
-    from trackdsl.journal import _target
-
-    _target.check_all()
-    used = [target for target in _target.known_targets() if target.writer or target.unrecorded or target.deleted]
+    check_all()
+    used = [target for target in known_targets() if target.writer or target.unrecorded or target.deleted]
     if not used or settings.mode() == "disabled":
         return True
     from trackdsl.delivery._waiting import Wait
@@ -107,7 +103,7 @@ def _flush(timeout: float | None) -> bool:
     writers = [target.writer for target in used if target.writer is not None]
     wait = Wait(writers, ensure_running, wake)
     arrived = wait.is_over() if settings.mode() == "offline" else wait.until_done(timeout, RESTART_AFTER)
-    _target.check_all()
+    check_all()
     lost = _tell_losses([writer.directory.parent.parent for writer in writers])
     return arrived and not lost
 
@@ -213,12 +209,6 @@ def ids_at_mlflow(target: Target, names: Container[str]) -> list[bytes]:
     return [id_ for id_, run in read_runs(target.writer.directory) if run.run_id in names]
 
 
-def wake(spool: Path) -> None:
-    """Ask the worker of a spool to try again now what it has put off."""
-    with contextlib.suppress(OSError):
-        touch(spool / WAKE)
-
-
 def _start_process(spool: Path) -> None:
     # A frozen program's executable is the program itself: it would start itself again and again.
     if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(sys.executable):
@@ -268,8 +258,6 @@ def _wait_before_shutdown() -> None:
     importlib.import_module("concurrent.futures.thread")
 
     def wait() -> None:
-        from trackdsl.journal._target import targets
-
         wait_at_exit([target.writer for target in targets() if target.writer is not None])
 
     register(wait)

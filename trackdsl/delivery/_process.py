@@ -25,7 +25,7 @@ from trackdsl.delivery._throttle import Pace
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock
-from trackdsl.journal._spool import LOCK, LOG, check_spool
+from trackdsl.journal._spool import LOG, check_spool, take_lock
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -34,7 +34,6 @@ _LINGER = 3.0
 #: that runs are waited for; then a fifteenth, and on machines with few cores, all of them busy, still a tenth of one.
 _NICENESS_OF_THE_START = 5
 _NICENESS = 12
-_NAP = 0.02
 #: How long to go on trying a store that does not answer, when no program is alive that could have more to say.
 _PATIENCE = 900.0
 
@@ -74,27 +73,6 @@ class _Opening:
         import_mlflow()
         self._note()
         return open_sink(uri, cwd)
-
-
-def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None:
-    """The lock of the spool's one delivery process, or None where another one keeps it for `patience` seconds.
-
-    Args:
-        spool: the spool's folder.
-        patience: how long to wait for it, in seconds.
-        name: the lock's file.
-    """
-    lock = FileLock(spool / name)
-    give_up = time.monotonic() + patience
-    while True:
-        # Whoever has removed the file, and with it the spool, has not removed the lock: it would be held by two.
-        if lock.acquire():
-            if lock.stands():
-                return lock
-            lock.release()
-        if time.monotonic() >= give_up:
-            return None
-        time.sleep(_NAP)
 
 
 def main(spool: Path, started_by: str = "") -> None:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trackdsl import settings
-from trackdsl.delivery._client import RESTART_AFTER, ensure_running, wake
+from trackdsl.delivery._client import RESTART_AFTER, ensure_running
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._waiting import Wait, is_descendant
 from trackdsl.journal._origin import Origin, read_origin
-from trackdsl.journal._spool import JOURNALS
+from trackdsl.journal._spool import JOURNALS, wake
 from trackdsl.journal._writer import Writer
 
 #: How long a read waits for delivery, in seconds.

@@ -15,12 +15,11 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from trackdsl.delivery._client import wake
 from trackdsl.delivery._runs import read_runs
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin, write_origin
-from trackdsl.journal._spool import remove_journal
+from trackdsl.journal._spool import remove_journal, take_lock, wake
 
 _DROP = "drop-requested"
 #: The `origin` file that a journal is to get.
@@ -96,8 +95,6 @@ def settle(spool: Path, directories: Collection[Path], patience: float) -> list[
     Raises:
         OSError: the lock cannot be taken, or what was asked not be done.
     """
-    from trackdsl.delivery._process import take_lock
-
     give_up = time.monotonic() + patience
     next_wake = 0.0
     while left := [directory for directory in directories if is_pending(directory)]:

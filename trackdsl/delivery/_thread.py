@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackdsl._core import context as _context
-from trackdsl.delivery._process import take_lock
 from trackdsl.delivery._sink import Sink
 from trackdsl.delivery._throttle import Pace
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
-from trackdsl.journal._spool import check_spool
+from trackdsl.journal._spool import check_spool, take_lock
 
 
 def serve(spool: Path) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackdsl.delivery._client import wake
 from trackdsl.delivery._durability import Durability
 from trackdsl.delivery._environment import Environments
 from trackdsl.delivery._health import why_unreachable
@@ -29,7 +28,7 @@ from trackdsl.journal._lock import FileLock, is_held, is_written
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._ownership import check_folder
 from trackdsl.journal._reader import newer_schema
-from trackdsl.journal._spool import WAKE, check_content, check_spool, look_through, make_folder, sweep
+from trackdsl.journal._spool import WAKE, check_content, check_spool, look_through, make_folder, sweep, wake
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0

@@ -57,8 +57,8 @@ def _serve() -> None:
     """Make a child of `multiprocessing` one that works for its parent."""
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
-        # Whoever joins it would wait for its delivery too.
-        _target.waits_at_exit = False
+        # A parent that joins this process would wait for its delivery too.
+        _target.leave_delivery_to_parent()
         # A worker has no code of its own that could miss what is patched; one task after the other would patch anew.
         opened(InProcess)
 

@@ -82,8 +82,8 @@ def _task(worker: Any, key: Any, text: str | None = None) -> Task:
 
 def _received(text: str) -> Context:
     context = Context.from_text(text)
-    if _target.waits_at_exit and _is_of_neighbour(context):
-        _target.waits_at_exit = False
+    if _target.waits_at_exit() and _is_of_neighbour(context):
+        _target.leave_delivery_to_parent()
     return context
 
 

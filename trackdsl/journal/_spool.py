@@ -12,7 +12,8 @@ from pathlib import Path
 
 from trackdsl import settings
 from trackdsl.errors import report
-from trackdsl.journal._files import open_regular, remove
+from trackdsl.journal._files import open_regular, remove, touch
+from trackdsl.journal._lock import FileLock
 from trackdsl.journal._ownership import check_folder, check_way, is_own_folder
 
 JOURNALS = "journals"
@@ -28,6 +29,8 @@ _FOLDERS = (JOURNALS, "tables", "points", "servers")
 _CONTENT = {*_FOLDERS, LOCK, LOG, MARK, WAKE}
 _MOST_FALLBACKS = 9
 _SWEEP_AFTER = 3600.0
+#: Between two attempts to take the lock of a spool, in seconds.
+_LOCK_POLL = 0.02
 
 
 def default_path() -> Path:
@@ -313,3 +316,30 @@ def _is_same(path: Path, other: str) -> bool:
         return os.path.samefile(path, other)
     except OSError:
         return False
+
+
+def wake(spool: Path) -> None:
+    """Ask delivery to try again now what it has postponed."""
+    with contextlib.suppress(OSError):
+        touch(spool / WAKE)
+
+
+def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None:
+    """The lock of the spool's one delivery process, or None where another one keeps it for `patience` seconds.
+
+    Args:
+        spool: the spool's folder.
+        patience: how long to wait for it, in seconds.
+        name: the lock's file.
+    """
+    lock = FileLock(spool / name)
+    give_up = time.monotonic() + patience
+    while True:
+        # A lock survives the removal of its file (and of the spool): without this check, two processes could hold it.
+        if lock.acquire():
+            if lock.stands():
+                return lock
+            lock.release()
+        if time.monotonic() >= give_up:
+            return None
+        time.sleep(_LOCK_POLL)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,47 @@ _DELETED = "what was not delivered when the journal was deleted, in the middle o
 _MOST_ENDED = 150
 #: How long to wait before trying again to make a journal, in nanoseconds.
 _RETRY = 1_000_000_000
-#: Whether the end of this process waits for delivery. A worker on the machine of the program that it serves leaves it
-#: to that program: whoever ends workers does not wait for them long.
-waits_at_exit = True
-#: What is to be done at the end of the program, when delivery was waited for.
-after_delivery: list[Callable[[], None]] = []
+
+
+@dataclass
+class Delivery:
+    """What the targets of this process need of delivery. Until `deliver_with` is called, nothing is delivered.
+
+    Attributes:
+        start: starts the delivery process of a spool, unless one runs.
+        wait: waits at the end of the program, until what these writers have appended is delivered.
+        waits_at_exit: whether this process waits at its end. A worker on the machine of the program that it serves
+            does not: that program waits, and ends its workers after a short time.
+        afterwards: called at the end of the program, after the wait.
+    """
+
+    start: Callable[[Path], None] | None = None
+    wait: Callable[[list[Writer]], None] | None = None
+    waits_at_exit: bool = True
+    afterwards: list[Callable[[], None]] = field(default_factory=list)
+
+
+_delivery = Delivery()
+
+
+def deliver_with(start: Callable[[Path], None], wait: Callable[[list[Writer]], None]) -> None:
+    """Register what starts delivery and what waits for it; see `Delivery`."""
+    _delivery.start, _delivery.wait = start, wait
+
+
+def waits_at_exit() -> bool:
+    """Whether this process waits for delivery at its end."""
+    return _delivery.waits_at_exit
+
+
+def leave_delivery_to_parent() -> None:
+    """Don't wait for delivery at the end of this process: the program that it works for does."""
+    _delivery.waits_at_exit = False
+
+
+def call_after_delivery(call: Callable[[], None]) -> None:
+    """Have a function called at the end of the program, after the wait for delivery."""
+    _delivery.afterwards.append(call)
 
 
 class Target:
@@ -142,10 +179,8 @@ class Target:
         self.check()
         if self.writer is not None:
             self.writer.prepare()
-        if self.delivers and self.writer is not None and settings.mode() == "online":
-            from trackdsl.delivery import ensure_running
-
-            ensure_running(self.writer.directory.parent.parent)
+        if self.delivers and self.writer is not None and _delivery.start and settings.mode() == "online":
+            _delivery.start(self.writer.directory.parent.parent)
 
     def check(self) -> None:
         """Notice where the journal has been deleted, and go on in a new one."""
@@ -251,14 +286,14 @@ class Target:
             return writer
 
     def _create(self) -> Writer:
-        from trackdsl.journal import _origin as _process
+        from trackdsl.journal import _origin
 
         spool = self.spool or find_spool()
         directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
-        record = _process.origin(self.uri, self.cwd, self.deleted[-1].name if self.deleted else "")
-        writer = Writer.create(directory, lambda unborn: _process.write_origin(unborn, record))
+        record = _origin.origin(self.uri, self.cwd, self.deleted[-1].name if self.deleted else "")
+        writer = Writer.create(directory, lambda unborn: _origin.write_origin(unborn, record))
         if self.delivers:
-            _process.ask_git(directory)
+            _origin.ask_git(directory)
         return writer
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -400,13 +435,11 @@ def _at_exit() -> None:
         check_all()
     _report_unrecorded()
     writers = [target.writer for target in targets() if target.writer is not None]
-    if writers and waits_at_exit:
-        from trackdsl.delivery import wait_at_exit
-
-        with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was told when the first run began.
-            wait_at_exit(writers)
+    if writers and _delivery.wait and _delivery.waits_at_exit:
+        with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was reported when the first run began.
+            _delivery.wait(writers)
             check_all()
-        for call in after_delivery:
+        for call in _delivery.afterwards:
             call()
     for target in list(_made):
         if target.writer is not None:
@@ -425,7 +458,7 @@ def _keep_interrupted() -> None:
 
 
 def _after_fork() -> None:
-    after_delivery.clear()
+    _delivery.afterwards.clear()
     for target in list(_made):
         target.reset_after_fork()
 
