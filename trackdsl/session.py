@@ -22,9 +22,11 @@ from trackdsl._api.exit_hook import ExitWatch, Mended, last_uncaught, watch_chil
 from trackdsl._api.session_options import KEYS, Choice, SessionSettings, checked, choose, told_by
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
+from trackdsl._core import runtime
 from trackdsl._core.context import Scope
 from trackdsl._core.missing_call import explained, explained_with_config
 from trackdsl._core.redaction import mask_name
+from trackdsl._core.runtime import Phase
 from trackdsl._core.suppression import quiet
 from trackdsl._core.user_code import calling_frame
 from trackdsl._decorate import parentage as _roots
@@ -406,8 +408,12 @@ def _after_fork() -> None:
     _exit.put_back()
 
 
+def _reset() -> None:
+    for session in reversed(_open[:]):
+        session.end(None)
+
+
 _roots.scope_of_session = _scope_of_only
 # After that of `_target`, so it runs before it: the end of a run is to be delivered too.
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+runtime.register("sessions", Phase.SESSIONS, after_fork=_after_fork, reset=_reset)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
+
 _PREFIX_LENGTH = 10
 _prefix = os.urandom(_PREFIX_LENGTH)
 _count = itertools.count(1)
@@ -35,5 +38,4 @@ def _after_fork() -> None:
     _prefix, _count = os.urandom(_PREFIX_LENGTH), itertools.count(1)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+runtime.register("the ids of runs", Phase.IDENTITY, after_fork=_after_fork)

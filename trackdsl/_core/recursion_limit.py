@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
 import threading
 from types import CodeType, FrameType
+
+from trackdsl._core.runtime import ForkSafeLock
 
 #: How many wrappers there are at least on a stack for which the limit is raised, and at most between two looks at it.
 EVERY = 16
@@ -26,7 +27,7 @@ _BY_VALUE = "<dynamic-code>"
 shallow = itertools.cycle([True] * (EVERY - 1) + [False]).__next__
 
 # Re-entrant: a generator that is collected in the middle gives its room back too.
-_lock = threading.RLock()
+_lock = ForkSafeLock(threading.RLock)
 _open: set[Room] = set()
 #: The program's own limit, by what we have made of it: a program may put back the limit that it has found.
 _own: dict[int, int] = {}
@@ -133,7 +134,7 @@ def register_wrappers(code: CodeType) -> None:
 
 def _settle() -> None:
     """Make the limit what the open rooms need, and the program's own where there are none."""
-    with _lock:
+    with _lock.current:
         _open.difference_update([room for room in _open if room.released])
         now = sys.getrecursionlimit()
         own = _own.get(now, now)
@@ -144,12 +145,3 @@ def _settle() -> None:
             _own[limit] = own
         else:
             _own.clear()
-
-
-def _start_anew() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)

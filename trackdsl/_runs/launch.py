@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
 from trackdsl.journal._mounts import boot_id
 
 #: The variable that tells the processes which a rank starts that the launcher did not start them.
@@ -273,5 +275,4 @@ if _processes is not None and _processes.parent_process() is not None:
     _inherited = _relevant(os.environ)
 else:
     current()  # What this process starts from here on is no rank.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+runtime.register("the rank in a launch", Phase.IDENTITY, after_fork=_after_fork)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
@@ -10,8 +9,10 @@ import msgspec
 
 from trackdsl import settings
 from trackdsl._core import context as _context
+from trackdsl._core import runtime
 from trackdsl._core.events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Rank, Scalar
 from trackdsl._core.ids import begins_with, new_id, prefix
+from trackdsl._core.runtime import Phase
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import LARGE, cut_texts, encode_safely
 from trackdsl._runs import exceptions as _failure
@@ -171,9 +172,14 @@ def _after_fork() -> None:
         run._target.open_runs[run._id] = _adoption(run)
 
 
-if hasattr(os, "register_at_fork"):
-    # After that of `_target`, which is imported first.
-    os.register_at_fork(after_in_child=_after_fork)
+def _reset() -> None:
+    global newest_root
+    newest_root = None
+    for known in (_adopted, going_on, before_end, _said, _unended):
+        known.clear()
+
+
+runtime.register("runs", Phase.RUNS, after_fork=_after_fork, reset=_reset)
 
 
 #: The runs that go on in this process, and how each was named.

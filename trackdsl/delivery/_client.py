@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import settings
+from trackdsl._core import runtime
 from trackdsl._core.ids import prefix
+from trackdsl._core.runtime import ForkSafeLock, Phase
 from trackdsl.delivery._environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._allocation import advice
@@ -231,11 +233,11 @@ def _start_process(spool: Path) -> None:
 
 
 _threads: dict[Path, threading.Thread] = {}
-_starting = threading.Lock()
+_starting = ForkSafeLock()
 
 
 def _start_thread(spool: Path) -> None:
-    with _starting:
+    with _starting.current:
         thread = _threads.get(spool)
         if thread is not None and thread.is_alive():
             return
@@ -263,11 +265,5 @@ def _wait_before_shutdown() -> None:
     register(wait)
 
 
-def _after_fork() -> None:
-    global _starting
-    _starting = threading.Lock()
-    _threads.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+# A thread does not exist in a forked child.
+runtime.register("delivery threads", Phase.MEMORY, after_fork=_threads.clear)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trackdsl import settings
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
 from trackdsl.delivery._client import RESTART_AFTER, ensure_running
 from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._waiting import Wait, is_descendant
@@ -94,5 +96,9 @@ def _after_fork() -> None:
     _in_vain.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _reset() -> None:
+    _delivered.clear()
+    _after_fork()
+
+
+runtime.register("delivery as reads saw it", Phase.MEMORY, after_fork=_after_fork, reset=_reset)

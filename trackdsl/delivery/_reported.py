@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from trackdsl._core import runtime
 from trackdsl._core.ids import prefix
+from trackdsl._core.runtime import Phase
 from trackdsl.delivery import _losses
 from trackdsl.delivery._losses import Losses
 from trackdsl.delivery._progress import read_progress
@@ -65,5 +66,4 @@ def _deleted(target: Target) -> tuple[str, ...]:
     )
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_said.clear)
+runtime.register("losses that were reported", Phase.MEMORY, after_fork=_said.clear, reset=_said.clear)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import ForkSafeLock, Phase
 from trackdsl.errors import report, told
 
 #: Makes of an original what stands in its place. A plain function: a proxy would cost more than all it does.
@@ -58,7 +59,7 @@ class _Place(NamedTuple):
 #: Everything that holds the patches in place: scopes, and work that runs inside one.
 _open: set[object] = set()
 _installed = _installing = False
-_lock = threading.RLock()
+_lock = ForkSafeLock(threading.RLock)
 _patches: list[Patch] = []
 _places: dict[Patch, _Place] = {}
 
@@ -79,7 +80,7 @@ def closed(holder: object) -> None:
 
 def _install() -> None:
     global _installed, _installing
-    with _lock:
+    with _lock.current:
         if _installed or _installing:  # The latter by this very thread, further out.
             return
         _installing = True
@@ -104,7 +105,7 @@ def _install() -> None:
 
 def _uninstall() -> None:
     global _installed
-    with _lock:
+    with _lock.current:
         # In this order: whoever opens a scope from here on sees that it has to install, and waits for the lock.
         _installed = False
         if _open:
@@ -146,7 +147,7 @@ def _prepare() -> None:
 
 
 def _on_import(module: ModuleType) -> None:
-    with _lock:
+    with _lock.current:
         for place in _find(module):
             if _installed:
                 setattr(place.owner, place.attribute, place.wrapper)
@@ -188,10 +189,13 @@ def _wraps(found: Any, wrapper: Any) -> bool:
 
 
 def _after_fork() -> None:
-    global _lock, _installed, _installing
-    _lock = threading.RLock()
+    global _installed, _installing
     _installed = _installing = False  # Another thread may have been at it: the next scope looks at every patch again.
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _reset() -> None:
+    for holder in list(_open):
+        closed(holder)
+
+
+runtime.register("patches", Phase.SCOPES, after_fork=_after_fork, reset=_reset)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import weakref
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,11 +12,12 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from trackdsl._core.runtime import ForkSafeLock
 from trackdsl._recording.emit import guarded
 from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl._runs.run import Run
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 #: What is known of the studies below each run.
 _studies: WeakKeyDictionary[Run, dict[str, _Below]] = WeakKeyDictionary()
 
@@ -58,7 +58,7 @@ def note_trial(
     if not complete or values is None or len(study.directions) != 1:
         return
     value = values[0]
-    with _lock:
+    with _lock.current:
         if below.best is not None and not _is_better(value, below.best[1], study):
             return
         below.best, below.params = (number, value), params
@@ -79,7 +79,7 @@ def _is_better(value: float, other: float, study: optuna.Study) -> bool:
 
 
 def _below(run: Run, study: optuna.Study) -> _Below:
-    with _lock:
+    with _lock.current:
         known = _studies.setdefault(run, {})
         found = known.get(study.study_name)
         if found is not None:

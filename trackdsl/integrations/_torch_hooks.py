@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from trackdsl._core.runtime import ForkSafeLock
 from trackdsl._recording.emit import fault
 
 #: A number as soon as it is known; on an accelerator a tensor, as asking it for the number would wait for all its work.
@@ -61,7 +62,7 @@ class _Here(threading.local):
 
 
 _here = _Here()
-_lock = threading.RLock()
+_lock = ForkSafeLock(threading.RLock)
 _watchers: list[Watcher] = []
 #: The watchers of each optimizer that has been seen, by its `id`.
 _of: dict[int, tuple[weakref.ref[Any], tuple[Watcher, ...]]] = {}
@@ -71,7 +72,7 @@ _undo: list[Callable[[], None]] = []
 def add(watcher: Watcher) -> None:
     """Tell a watcher from now on."""
     global _here
-    with _lock:
+    with _lock.current:
         _of.clear()
         if not _undo:
             _here = _Here()  # Nothing of what earlier watches have seen.
@@ -81,7 +82,7 @@ def add(watcher: Watcher) -> None:
 
 def remove(watcher: Watcher) -> None:
     """Tell a watcher nothing more; with the last one the hooks go."""
-    with _lock:
+    with _lock.current:
         if watcher in _watchers:
             _watchers.remove(watcher)
         _of.clear()
@@ -255,7 +256,7 @@ def _watchers_of(optimizer: Any) -> tuple[Watcher, ...]:
     if known is None or known[0]() is not optimizer:
         key = id(optimizer)
         found = tuple(watcher for watcher in _watchers if watcher.concerns(optimizer))
-        with _lock:
+        with _lock.current:
             known = _of[key] = (weakref.ref(optimizer, lambda ref: _forget(key, ref)), found)
     return known[1]
 

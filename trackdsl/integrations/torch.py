@@ -13,6 +13,7 @@ from trackdsl._core import context as _context
 from trackdsl._core.events import Metrics
 from trackdsl._core.packages import explained
 from trackdsl._core.redaction import mask_name
+from trackdsl._core.runtime import ForkSafeLock
 from trackdsl._decorate import parentage as _roots
 from trackdsl._recording.emit import encode_safely, guarded
 from trackdsl._runs import lifecycle as _lifecycle
@@ -75,7 +76,7 @@ class Watch:
         self._name = None if name is None else mask_name(str(name))
         self._seen: dict[int, _Stepping] = {}
         self._held: list[tuple[int, int, dict[str, Any]]] = []
-        self._lock = threading.RLock()
+        self._lock = ForkSafeLock(threading.RLock)
         self._thread = threading.get_ident()
         self._counted = False
         self._closed = run is None
@@ -98,7 +99,7 @@ class Watch:
 
     def close(self) -> None:
         """End the watch, and write what it still holds."""
-        with self._lock:
+        with self._lock.current:
             was_closed, self._closed = self._closed, True
             _torch_hooks.remove(self)
             if not was_closed:
@@ -176,7 +177,7 @@ class Watch:
         if not tensors:
             run.log_metrics(values, step)
             return
-        with self._lock:
+        with self._lock.current:
             self._held.append((step, now, values))
             if len(self._held) >= _MAX_HELD or now - self._held[0][1] > _MAX_AGE:
                 self._write_held()
@@ -198,7 +199,7 @@ class Watch:
         stepping = self._seen.get(id(optimizer))
         if stepping is not None and stepping.optimizer() is optimizer:
             return stepping
-        with self._lock:
+        with self._lock.current:
             model = self._model()
             if model is not None:
                 self._count(model)

@@ -8,6 +8,8 @@ import os
 import weakref
 from pathlib import Path
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
 from trackdsl.journal._files import open_regular
 
 #: What this process holds. A forked child has the descriptors too, and would keep the locks of a parent that has died.
@@ -78,8 +80,7 @@ def _after_fork() -> None:
     _held.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+runtime.register("locked files", Phase.FILES, after_fork=_after_fork)
 
 
 def is_written(journal: Path) -> bool:

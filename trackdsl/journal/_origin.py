@@ -17,9 +17,11 @@ from pathlib import Path
 
 import msgspec
 
+from trackdsl._core import runtime
 from trackdsl._core.decoders import json_decoder
 from trackdsl._core.ids import prefix
 from trackdsl._core.redaction import mask_name
+from trackdsl._core.runtime import Phase
 from trackdsl._core.uris import local_folder
 from trackdsl._core.version import __version__
 from trackdsl.journal._files import read_regular, write_private
@@ -124,9 +126,7 @@ def _after_fork() -> None:
     work_within((*_within, forked_from), (*_beside, forked_from))
 
 
-if hasattr(os, "register_at_fork"):
-    # After that of `_ids`, which is imported first.
-    os.register_at_fork(after_in_child=_after_fork)
+runtime.register("the processes that this one comes from", Phase.ANCESTRY, after_fork=_after_fork)
 
 
 def origin(uri: str, cwd: str, after: str = "") -> Origin:

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl import settings
+from trackdsl._core import runtime
 from trackdsl._core.events import Tags, encode
+from trackdsl._core.runtime import Phase
 from trackdsl._core.uris import absolute
 from trackdsl.errors import TrackdslError, note, report
 from trackdsl.journal._allocation import advice
@@ -464,5 +466,4 @@ def _after_fork() -> None:
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+runtime.register("journals", Phase.JOURNALS, after_fork=_after_fork)

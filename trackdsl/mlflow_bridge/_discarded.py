@@ -12,7 +12,6 @@ import inspect
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import ForkSafeLock, Phase
 from trackdsl._runs.run import Run
 from trackdsl.mlflow_bridge._wait_for_run import Ids
 
@@ -28,7 +29,7 @@ _READING = ("get_", "list_", "download_", "load_")
 #: What concerns more than a run.
 _OF_REAL = ("search_", "get_experiment", "create_experiment")
 
-_lock = threading.Lock()
+_lock = ForkSafeLock()
 _store: SqlAlchemyStore | None = None
 #: Ids of runs in that store, by our ids.
 _made: dict[str, str] = {}
@@ -36,7 +37,7 @@ _made: dict[str, str] = {}
 
 def ids_of(run: Run) -> Ids:
     """What MLflow calls a run that is discarded."""
-    with _lock:
+    with _lock.current:
         if run.id not in _made:
             now = time.time_ns() // 1_000_000
             made = _own().create_run(_EXPERIMENT, "", now, [], run.name)  # type: ignore[no-untyped-call]
@@ -58,7 +59,7 @@ class Discarding:
         real = getattr(self._real, name)
         if not callable(real) or name.startswith(_OF_REAL):
             return real
-        with _lock:
+        with _lock.current:
             own = getattr(_own(), name, None)
         return real if own is None else functools.partial(_call, name, own, real)
 
@@ -97,11 +98,8 @@ def _remove(folder: str, pid: int) -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
     if _store is not None:
         _store.engine.dispose(close=False)  # Connections are of one process.
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+runtime.register("the store for runs that are not recorded", Phase.FILES, after_fork=_after_fork)

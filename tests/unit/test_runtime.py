@@ -1,0 +1,173 @@
+"""The state that a process has once: what a forked child makes anew, and what `reset` puts back."""
+
+from __future__ import annotations
+
+import ast
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trackdsl
+from trackdsl._core import runtime
+from trackdsl._core.runtime import ForkSafeLock, Phase
+
+PACKAGE = Path(trackdsl.__file__).parent
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is registered but what the test registers."""
+    monkeypatch.setattr(runtime, "_registered", {})
+
+
+@pytest.mark.usefixtures("alone")
+def test_phases_order_what_is_registered() -> None:
+    """After a fork the phases run from the first to the last, and `reset` runs them backwards, however registered."""
+    done: list[Phase] = []
+    for phase in random.sample(list(Phase), len(Phase)):
+        noted: Callable[[], object] = lambda phase=phase: done.append(phase)  # noqa: E731
+        runtime.register(phase.name, phase, after_fork=noted, reset=noted)
+    runtime.reinit_after_fork()
+    runtime.reset()
+    assert done == [*Phase, *reversed(Phase)]
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_second_registration_replaces_the_first() -> None:
+    """A module that is imported again is registered once."""
+    done: list[str] = []
+    runtime.register("state", Phase.RUNS, reset=lambda: done.append("old"))
+    runtime.register("state", Phase.RUNS, reset=lambda: done.append("new"))
+    runtime.reset()
+    assert done == ["new"]
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
+def test_an_error_after_a_fork_is_logged(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """A function that raises keeps no other from running, and one line names it."""
+    done: list[str] = []
+
+    def fail() -> None:
+        raise error
+
+    runtime.register("the broken one", Phase.FILES, after_fork=fail)
+    runtime.register("the next", Phase.JOURNALS, after_fork=lambda: done.append("next"))
+    runtime.reinit_after_fork()
+    assert done == ["next"]
+    assert [record.getMessage().count("the broken one") for record in caplog.records] == [1]
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_error_of_reset_is_raised() -> None:
+    """`reset` puts back all that it can, and then raises what went wrong."""
+    done: list[str] = []
+
+    def fail() -> None:
+        raise ValueError("broken")
+
+    runtime.register("the broken one", Phase.JOURNALS, reset=fail)
+    runtime.register("the next", Phase.FILES, reset=lambda: done.append("next"))
+    with pytest.raises(ExceptionGroup) as raised:
+        runtime.reset()
+    assert done == ["next"]
+    assert raised.value.exceptions[0].__notes__ == ["while trackdsl reset: the broken one"]
+
+
+def in_child(work: Callable[[], Any]) -> str:
+    """What a forked child of this process returns, as text."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.write(writing, str(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        text = pipe.read()
+    os.waitpid(pid, 0)
+    return text
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_a_lock_of_another_thread_is_free_in_a_child(make: Callable[[], Any]) -> None:
+    """A forked child can take a lock that another thread of its parent holds, and the parent keeps it."""
+    lock, held, done = ForkSafeLock(make), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock.current:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        assert in_child(lambda: lock.current.acquire(blocking=False)) == "True"
+        assert not lock.current.acquire(blocking=False)
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_a_fork_inside_of_a_lock(make: Callable[[], Any]) -> None:
+    """A thread that forks while it holds a lock leaves its block in both processes without an error."""
+
+    def leave() -> str:
+        with lock.current:
+            return "left"
+
+    lock = ForkSafeLock(make)
+    with lock.current:
+        pid = os.fork()
+    if not pid:
+        os._exit(0 if leave() == "left" else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert leave() == "left"
+
+
+def test_the_runtime_has_the_only_fork_hook() -> None:
+    """No other module calls `os.register_at_fork`, where the order would be that of the imports."""
+    callers = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "register_at_fork"
+    }
+    assert callers == {"_core/runtime.py"}
+
+
+def test_locks_of_modules_are_free_after_a_fork() -> None:
+    """A lock that the module keeps for the whole process is a `ForkSafeLock`."""
+    plain = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and ast.unparse(node.value or node) in _PLAIN_LOCKS
+    ]
+    assert plain == []
+
+
+_PLAIN_LOCKS = {f"threading.{name}()" for name in ("Lock", "RLock", "Condition", "Event", "Semaphore")}
+
+
+def test_the_order_does_not_depend_on_imports() -> None:
+    """The ids of runs are new before the journal describes its process, and runs come last, also in a real program."""
+    program = """
+import os, sys
+import trackdsl.session, trackdsl._core.runtime as runtime
+names = [state.name for state in runtime._in_order() if state.after_fork]
+expected = ["the ids of runs", "the processes that this one comes from", "locked files", "journals", "runs", "sessions"]
+print([name for name in names if name in expected] == expected)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

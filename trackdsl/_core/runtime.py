@@ -1,0 +1,154 @@
+"""The state that a process has once: what a forked child makes anew, and what `reset` puts back.
+
+A module that keeps such state registers it here, right below the state:
+
+    runtime.register("journals", Phase.JOURNALS, after_fork=_after_fork, reset=close_all)
+
+The package has one fork hook, the one below. It calls the registered functions in the order of their phases, in
+whatever order the modules were imported. Nothing runs in the parent: a hook that waited there for a lock could block
+the program's `fork`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+
+class Phase(IntEnum):
+    """When a registered function runs. Functions of the same phase do not depend on each other.
+
+    After a fork the phases run from the first to the last. `reset` runs them from the last to the first.
+    """
+
+    #: Locks between threads. A thread that does not exist in the child may have held them.
+    LOCKS = 1
+    #: What the process is: the first bytes of its ids, its rank in a launch.
+    IDENTITY = 2
+    #: Which processes it comes from. This needs the new ids.
+    ANCESTRY = 3
+    #: What was seen, warned about or remembered before.
+    MEMORY = 4
+    #: What `configure` set.
+    SETTINGS = 5
+    #: Locked files and database connections, which stay the parent's.
+    FILES = 6
+    #: The journals. They need released files, and a new journal has the new ids.
+    JOURNALS = 7
+    #: What is known about runs. It refers to the journals of those runs.
+    RUNS = 8
+    #: The patches and the current scope.
+    SCOPES = 9
+    #: The sessions of `start_logging`, which own scopes and runs.
+    SESSIONS = 10
+
+
+class _Registered(NamedTuple):
+    phase: Phase
+    name: str
+    after_fork: Callable[[], object] | None
+    reset: Callable[[], object] | None
+
+
+_registered: dict[str, _Registered] = {}
+
+
+def register(
+    name: str,
+    phase: Phase,
+    *,
+    after_fork: Callable[[], object] | None = None,
+    reset: Callable[[], object] | None = None,
+) -> None:
+    """Register the state of a module. A second registration with the same name replaces the first.
+
+    Args:
+        name: of the state, in error messages.
+        phase: when the functions run.
+        after_fork: makes the state right for a forked child, and runs in that child.
+        reset: makes the state what it was after the import of the module.
+    """
+    _registered[name] = _Registered(phase, name, after_fork, reset)
+
+
+def reinit_after_fork() -> None:
+    """Make the state of the process right for a forked child. The fork hook calls this.
+
+    An error in one function is logged, and does not keep the others from running.
+    """
+    for state in _in_order():
+        if state.after_fork is not None:
+            try:
+                state.after_fork()
+            except BaseException as error:  # Python itself would print it and continue, whatever it is.
+                logging.getLogger("trackdsl").warning(
+                    "trackdsl: a forked process may record wrongly: %s was not renewed: %r", state.name, error
+                )
+
+
+def reset() -> None:
+    """Put the state of the process back to what it was after the import: for tests.
+
+    This ends sessions, leaves scopes, takes patches away, closes journals, and forgets settings of `configure`, secret
+    values and which warnings were logged. Environment variables are read again. Ids of runs stay unique: their count
+    continues.
+
+    Raises:
+        ExceptionGroup: some of it could not be put back; all of the rest was.
+    """
+    errors = []
+    for state in reversed(_in_order()):
+        if state.reset is not None:
+            try:
+                state.reset()
+            except Exception as error:
+                error.add_note(f"while trackdsl reset: {state.name}")
+                errors.append(error)
+    if errors:
+        raise ExceptionGroup("trackdsl could not reset all of its state", errors)
+
+
+def _in_order() -> list[_Registered]:
+    return sorted(_registered.values(), key=lambda state: state.phase)
+
+
+class ForkSafeLock:
+    """A lock between threads that is free in a forked child, also where another thread of the parent held it.
+
+    Args:
+        make: `threading.Lock` or `threading.RLock`.
+
+    Attributes:
+        current: the lock of this process. Always read it anew: `with lock.current:`. A fork inside of that block does
+            no harm: the block releases the lock that it took.
+    """
+
+    __slots__ = ("__weakref__", "_make", "current")
+
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        self._make = make
+        self.current: Any = make()
+        _locks.add(self)
+
+    def renew(self) -> None:
+        """Replace the lock by one that is free."""
+        self.current = self._make()
+
+
+_locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for lock in list(_locks):
+        lock.renew()
+
+
+register("locks", Phase.LOCKS, after_fork=_renew_locks)
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork.
+    os.register_at_fork(after_in_child=lambda: reinit_after_fork())
