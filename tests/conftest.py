@@ -138,7 +138,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     settings.restore(before)
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)
-    errors._reported.clear()
+    errors.forget_reported()
     errors.set_strict(False)
     _secrets.choose_names()
     _secrets._memory.remembered.clear()

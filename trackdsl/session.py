@@ -28,7 +28,6 @@ from trackdsl._core.missing_call import explained, explained_with_config
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.runtime import Phase
 from trackdsl._core.suppression import quiet
-from trackdsl._core.user_code import calling_frame
 from trackdsl._decorate import parentage as _roots
 from trackdsl._decorate.call import close_scope, open_scope
 from trackdsl._decorate.options import Options
@@ -43,6 +42,7 @@ from trackdsl.errors import (
     as_mlflows,
     logger,
 )
+from trackdsl.errors._user_code import calling_frame
 from trackdsl.journal._target import Target, overridden, target_for
 
 _OFFLINE = ("raise", "spool")

@@ -644,7 +644,7 @@ class TestFlushAfterLoss:
             assert not trackdsl.flush()
             assert trackdsl.flush()  # Nothing was recorded since.
         caplog.clear()
-        errors._reported.clear()
+        errors.forget_reported()
         with monkeypatch.context() as patch, stage("s") as run:
             run._target._retry_at = 0
             patch.setattr(_target, "find_spool", no_spool)

@@ -19,7 +19,7 @@ import pytest
 import trackdsl
 from trackdsl import experiment, stage, track_returns
 from trackdsl._decorate import decorators as _decorators
-from trackdsl.errors import OptionError, told
+from trackdsl.errors import OptionError, format_error
 from trackdsl.testing import capture_runs
 
 
@@ -263,8 +263,10 @@ def test_faults_are_told_with_their_place(caplog: pytest.LogCaptureFixture, name
 def test_a_missing_package_is_told_with_the_command(module: str, command: str) -> None:
     """Wherever a package is missing the message has the command that installs it."""
     error = ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.part")
-    assert told(error).endswith(f"; `{command}` brings it")
-    assert told(ImportError("cannot import name 'x' from 'y'")) == "ImportError: cannot import name 'x' from 'y'"
+    assert format_error(error).endswith(f"; `{command}` brings it")
+    assert (
+        format_error(ImportError("cannot import name 'x' from 'y'")) == "ImportError: cannot import name 'x' from 'y'"
+    )
 
 
 @pytest.mark.parametrize("library", ["optuna", "torch"])

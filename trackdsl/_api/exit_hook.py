@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
-from trackdsl.errors import report, told
+from trackdsl.errors import format_error, report, reraise_from_signal
 
 
 class ExitWatch:
@@ -95,7 +95,8 @@ class ExitWatch:
                 if args.exc_value is not None:
                     self._thread_failed(args.exc_value)
             except Exception as error:
-                report("exit", f"trackdsl cannot end what a thread has left open: {told(error)}")
+                reraise_from_signal(error)
+                report("exit", f"trackdsl cannot end what a thread has left open: {format_error(error)}")
             finally:
                 original(args)
 
@@ -107,7 +108,8 @@ class ExitWatch:
             try:
                 self._at_once(SystemExit(status) if status else None)
             except BaseException as error:
-                report("exit", f"trackdsl cannot end what is open where the process exits: {told(error)}")
+                reraise_from_signal(error)
+                report("exit", f"trackdsl cannot end what is open where the process exits: {format_error(error)}")
             finally:
                 original(status)
 

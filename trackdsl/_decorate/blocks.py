@@ -11,7 +11,6 @@ from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suppression import quiet
-from trackdsl._core.user_code import place_of_call
 from trackdsl._decorate import name_templates as _template
 from trackdsl._decorate import parentage as _roots
 from trackdsl._decorate.call import close_scope, note_closed_early, open_scope, open_section, under
@@ -20,6 +19,7 @@ from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_params, guarded
 from trackdsl._recording.flatten import Flat
 from trackdsl.errors import TemplateError, note
+from trackdsl.errors._user_code import place_of_call
 
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:

@@ -16,7 +16,6 @@ from trackdsl._core.events import Scalar
 from trackdsl._core.recursion_limit import EVERY, Room, deepen, release, shallow
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suppression import quiet
-from trackdsl._core.user_code import place_of_call
 from trackdsl._decorate import name_templates as _template
 from trackdsl._decorate import parentage as _roots
 from trackdsl._decorate.arguments import CallPlan
@@ -34,6 +33,7 @@ from trackdsl._runs.lifecycle import close_run, open_run
 from trackdsl._runs.run import Run
 from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import is_noted, logger, note
+from trackdsl.errors._user_code import place_of_call
 
 _clock = time.perf_counter_ns
 

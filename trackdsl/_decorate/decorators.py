@@ -18,7 +18,6 @@ from trackdsl._core.context import Scope, find
 from trackdsl._core.missing_call import Word, option_names
 from trackdsl._core.suggest import suggestion_for
 from trackdsl._core.suppression import quiet
-from trackdsl._core.user_code import place_of_call
 from trackdsl._decorate.blocks import enter_block, leave_block
 from trackdsl._decorate.call import Call
 from trackdsl._decorate.descriptors import METHODS, rebuilt
@@ -27,6 +26,7 @@ from trackdsl._decorate.returns import ReturnPlan
 from trackdsl._decorate.wrappers_importlib_bootstrap import call_behind, call_of, wrap
 from trackdsl._runs.run import NULL_RUN, Run
 from trackdsl.errors import OptionError, note
+from trackdsl.errors._user_code import place_of_call
 from trackdsl.handlers._annotations import decorating_frame
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")

@@ -10,13 +10,13 @@ from trackdsl import mlflow_bridge, settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
-from trackdsl._core.user_code import place_of_call
 from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.ranks import records_nothing
 from trackdsl._runs.run import Run
 from trackdsl.distributed._contexts import Context, inherited
 from trackdsl.distributed._task_context import current_task
 from trackdsl.errors import TrackdslError, report
+from trackdsl.errors._user_code import place_of_call
 from trackdsl.journal._target import NOWHERE, Target, target_for
 
 

@@ -21,7 +21,7 @@ from trackdsl._core.events import File, ModelInput
 from trackdsl._core.redaction import mask_prose, mask_text
 from trackdsl._recording.emit import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
 from trackdsl._recording.unserializable import Beside
-from trackdsl.errors import is_fault, report, told
+from trackdsl.errors import format_error, is_fault, report, reraise_from_signal
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._content import content_of, has_content, text_of_key
 from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
@@ -296,9 +296,10 @@ def keep(
     except BaseException as error:
         if not is_fault(error):
             raise
+        reraise_from_signal(error)
         if is_shortage(error):
             run._target.unrecorded += 1
-        reason = mask_prose(f"{what}: {told(error)}" if what else told(error))
+        reason = mask_prose(f"{what}: {format_error(error)}" if what else format_error(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place or 'log_artifacts'}": reason[:500]})
         return False

@@ -12,7 +12,7 @@ from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.datasets import record_input
 from trackdsl._recording.emit import append_tags, record_metrics
 from trackdsl._runs.run import Run
-from trackdsl.errors import report, told
+from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.handlers._content import free_name, has_content, is_opaque
 from trackdsl.handlers._registry import handler_for, handler_of
 
@@ -109,7 +109,8 @@ class Found:
 
     def omit(self, name: str, error: Exception) -> None:
         """Say that a value is missing, because it raised when it was looked at; the others are not."""
-        reason = mask_text(told(error))[:500]
+        reraise_from_signal(error)
+        reason = mask_text(format_error(error))[:500]
         append_tags(self.run, {f"trackdsl.omitted.{name}": reason})
         report("omitted", f"trackdsl left out {name!r}, which was returned: {reason}", key=f"returned:{name}")
 

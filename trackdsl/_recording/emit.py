@@ -18,7 +18,7 @@ from trackdsl._core.redaction import clean_names, is_secret, mask_name, mask_pro
 from trackdsl._core.suppression import quiet
 from trackdsl._recording.flatten import Flat
 from trackdsl._recording.numbers import is_number, number_of
-from trackdsl.errors import TrackdslError, is_fault, report, told
+from trackdsl.errors import TrackdslError, format_error, is_fault, report, reraise_from_signal
 from trackdsl.handlers._line import digest_of, name_of_key, summary_of_member
 from trackdsl.handlers._registry import class_name, handler_for, offers
 
@@ -68,7 +68,7 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
             return False
         fault(self._doing, error)
         if self._run is not None:
-            append_tags(self._run, {f"trackdsl.omitted.{self._doing}": mask_prose(told(error))[:500]})
+            append_tags(self._run, {f"trackdsl.omitted.{self._doing}": mask_prose(format_error(error))[:500]})
         return True
 
 
@@ -76,7 +76,8 @@ def fault(doing: str, error: BaseException) -> None:
     """Report a fault; for the hot paths, where a `with guarded` costs a quarter of a microsecond."""
     if isinstance(error, TrackdslError):
         raise error
-    report("capture", f"trackdsl: {doing} failed: {told(error)}", key=doing)
+    reraise_from_signal(error)
+    report("capture", f"trackdsl: {doing} failed: {format_error(error)}", key=doing)
 
 
 def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
@@ -264,7 +265,8 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
             text = str(summary_of_member(value)) if isinstance(value, enum.Enum) else str(value)
             found[name] = remember(value) if is_secret(name, value) else mask_text(text)
         except Exception as error:
-            found[f"trackdsl.omitted.{name}"] = mask_prose(told(error))[:500]
+            reraise_from_signal(error)
+            found[f"trackdsl.omitted.{name}"] = mask_prose(format_error(error))[:500]
     return found
 
 

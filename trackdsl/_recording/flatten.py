@@ -12,7 +12,7 @@ from typing import Any
 from trackdsl._core.events import Scalar
 from trackdsl._core.redaction import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
 from trackdsl._core.suppression import quiet
-from trackdsl.errors import told
+from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers._line import MAX_ITEMS, name_of_key
 from trackdsl.handlers._registry import Handler, Stated, class_name, handler_for
 from trackdsl.handlers.json import MAX_LIST, Survey, is_flat, sequence, summary_of
@@ -180,8 +180,9 @@ class Flat:
             self.omitted[key] = f"recorded as {text}: {mask_text(text.why)}"[:500]
 
     def _omit(self, key: str, value: Any, error: Exception) -> None:
+        reraise_from_signal(error)
         self.values[key] = class_name(value)
-        self.omitted[key] = f"described in one line: {mask_text(told(error))}"[:500]
+        self.omitted[key] = f"described in one line: {mask_text(format_error(error))}"[:500]
 
     def _add_parts(self, key: str, path: tuple[str, ...], parts: Mapping[Any, Any]) -> None:
         values, full = self.values, self._full

@@ -15,7 +15,7 @@ from trackdsl._core.argument_order import has_suffix
 from trackdsl._core.redaction import mask_name, mask_prose
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags
-from trackdsl.errors import report, told
+from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.handlers._content import text_of_key
 from trackdsl.handlers._registry import Handler, class_name, full_name, handler_for, handler_of, name_of
 from trackdsl.handlers.matplotlib import drawn, figure_of_module, is_plot
@@ -230,7 +230,8 @@ def _write_both(run: Run, image: Any, name: str, place: str, small: str) -> bool
         shrunk = _shrunk(picture)
     except Exception as error:
         # Told by the name, which is the same in every round of a loop; the places are not.
-        reason = mask_prose(told(error))
+        reraise_from_signal(error)
+        reason = mask_prose(format_error(error))
         report("image", f"trackdsl could not keep an image of {mask_name(name)!r}: {reason}", key=name)
         append_tags(run, {f"trackdsl.omitted.{mask_name(name)}": reason[:500]})
         return False

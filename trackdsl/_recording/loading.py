@@ -26,7 +26,7 @@ from trackdsl._core.decoders import json_decoder
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.artifacts import sha256_of
 from trackdsl._runs.run import Run
-from trackdsl.errors import ArtifactError, UntrustedArtifact, told
+from trackdsl.errors import ArtifactError, UntrustedArtifact, format_error, reraise_from_signal
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._code import FOLDER
 from trackdsl.handlers._flavor import sha256_of_files
@@ -137,7 +137,8 @@ def read_fetched(fetched: Fetched, place: str, trusted: bool) -> Any:
     try:
         return handler.read(path)
     except Exception as error:
-        raise ArtifactError(f"{place!r} cannot be read: {mask_text(told(error))}", path=place) from error
+        reraise_from_signal(error)
+        raise ArtifactError(f"{place!r} cannot be read: {mask_text(format_error(error))}", path=place) from error
 
 
 #: The code of models that were loaded; their modules may be imported, and read from, as long as the program runs.
@@ -235,7 +236,8 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     try:
         found = find_mlflow_run(client, id_, place, by_name=True)
     except MlflowException as error:
-        missing = f"there is no run {id_!r}: {mask_text(told(error))}"
+        reraise_from_signal(error)
+        missing = f"there is no run {id_!r}: {mask_text(format_error(error))}"
         raise ArtifactError(absent(f"run {id_!r}", uri, missing), path=place) from None
     try:
         note, model = note_of(found.data.tags, place), None
@@ -251,7 +253,8 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
             if note.types:
                 _downloaded(found.info, _sidecar.place_of(place), folder, uri)
     except (MlflowException, OSError) as error:
-        missing = f"run {id_} has no artifact {place!r}: {mask_text(told(error))}"
+        reraise_from_signal(error)
+        missing = f"run {id_} has no artifact {place!r}: {mask_text(format_error(error))}"
         raise ArtifactError(absent(f"artifact {place!r} of run {id_}", uri, missing), path=place) from None
     if not path.exists() or (model is None and path.name != Path(place).name):
         missing = f"run {id_} has no artifact {place!r}"

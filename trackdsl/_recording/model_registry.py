@@ -16,7 +16,15 @@ from trackdsl import settings
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.loading import Fetched, Note, find_mlflow_run, note_of, read_fetched, refuse_links
 from trackdsl._runs.run import Run
-from trackdsl.errors import ArtifactError, OptionError, RegistryError, RunNotReady, UntrustedArtifact, told
+from trackdsl.errors import (
+    ArtifactError,
+    OptionError,
+    RegistryError,
+    RunNotReady,
+    UntrustedArtifact,
+    format_error,
+    reraise_from_signal,
+)
 from trackdsl.handlers.references import note_loaded
 from trackdsl.journal._target import target_for
 from trackdsl.markers import check_registered_name
@@ -92,7 +100,10 @@ def fetch_logged(uri: str, model_uri: str, note: Note) -> Iterator[Fetched]:
         try:
             path = Path(artifacts.download_artifacts(model_uri, dst_path=folder, tracking_uri=uri))
         except (MlflowException, OSError) as error:
-            raise ArtifactError(f"{model_uri!r} cannot be read: {mask_text(told(error))}", path=model_uri) from None
+            reraise_from_signal(error)
+            raise ArtifactError(
+                f"{model_uri!r} cannot be read: {mask_text(format_error(error))}", path=model_uri
+            ) from None
         refuse_links(path, model_uri)
         yield Fetched(path, note)
 

@@ -29,7 +29,7 @@ from trackdsl._core.redaction import mask_name, mask_text
 from trackdsl._recording.emit import append_tags, encode_safely
 from trackdsl._recording.model_options import GENERAL, check_save_options
 from trackdsl._runs.run import Run
-from trackdsl.errors import OptionError, report, told
+from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.handlers import _examples
 from trackdsl.handlers._code import FOLDER, copy_code, local_code
 from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, sha256_of_files
@@ -121,7 +121,8 @@ def record_model(
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
     except Exception as error:
-        reason = mask_text(f"{type(model).__name__}: {told(error)}")
+        reraise_from_signal(error)
+        reason = mask_text(f"{type(model).__name__}: {format_error(error)}")
         append_tags(run, {f"trackdsl.omitted.{name}": reason[:500]})
         report("model", f"trackdsl could not keep the model {name!r}: {reason}", key=name)
         return reason
@@ -293,7 +294,8 @@ def _given(input_example: Any) -> tuple[Any, dict[str, Any] | None, str]:
             params = _examples.plain(given)
         taken = _examples.rows_of(input_example, None)
     except Exception as error:  # Whatever libraries say of data that they cannot convert: the model is kept.
-        return None, None, mask_text(told(error))[:500]
+        reraise_from_signal(error)
+        return None, None, mask_text(format_error(error))[:500]
     return (input_example if taken is None else taken), params, ""
 
 
@@ -340,7 +342,8 @@ def _written(value: Any, folder: Path, stem: str) -> tuple[dict[str, str] | None
     except Exception as error:
         for path in folder.glob(f"{stem}.*"):
             path.unlink()
-        return None, mask_text(told(error))[:500]
+        reraise_from_signal(error)
+        return None, mask_text(format_error(error))[:500]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 from trackdsl._core.redaction import mask_prose
 from trackdsl._recording.metric_names import name_rounds
 from trackdsl._recording.numbers import is_mapping, is_missing, is_number, is_single, leaves, to_number
-from trackdsl.errors import told
+from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import class_name, full_name, is_array_like
 
@@ -89,7 +89,8 @@ class Points:
         try:
             self._add(name, value)
         except Exception as error:
-            self._omit(name, value, told(error))
+            reraise_from_signal(error)
+            self._omit(name, value, format_error(error))
 
     def series(self) -> Iterator[tuple[int, dict[str, float]]]:
         """The points of series: several at once where they have the same step."""
@@ -128,7 +129,8 @@ class Points:
         try:
             self._add_series(name or "value", column)
         except Exception as error:
-            self._omit(name or "value", column.items, told(error))
+            reraise_from_signal(error)
+            self._omit(name or "value", column.items, format_error(error))
 
     def _add_labelled(self, name: str, column: Column) -> None:
         for label, item in zip(column.labels or (), column.items, strict=True):

@@ -20,7 +20,7 @@ from trackdsl._core.redaction import is_secret, is_secret_name, mask_entry, mask
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording import images as _images
 from trackdsl._recording.emit import append_tags, encode_safely
-from trackdsl.errors import OptionError, report, told
+from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.handlers._content import content_of
 from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import class_name, handler_for, handler_of, is_array_like
@@ -62,7 +62,8 @@ def append_table(run: Run, data: Any, artifact_file: str) -> None:
         relative = _write(run, json.dumps({"columns": names, "data": plain}, ensure_ascii=False))
         append_tags(run, cells.told)
     except Exception as error:
-        reason = mask_prose(told(error))
+        reraise_from_signal(error)
+        reason = mask_prose(format_error(error))
         report("table", f"trackdsl could not keep rows of the table {artifact_file!r}: {reason}", key=artifact_file)
         append_tags(run, {f"trackdsl.omitted.{artifact_file}": reason[:500]})
         return

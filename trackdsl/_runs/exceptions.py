@@ -9,7 +9,7 @@ from typing import Any
 from trackdsl._core.events import Failure
 from trackdsl._core.redaction import mask_prose
 from trackdsl._core.suppression import quiet
-from trackdsl._core.user_code import PACKAGE
+from trackdsl.errors._user_code import PACKAGE
 
 FINISHED = "FINISHED"
 FAILED = "FAILED"

@@ -19,7 +19,7 @@ from trackdsl._runs import exceptions as _failure
 from trackdsl._runs import run as _run
 from trackdsl._runs.run import AdoptedRun, ContinuedRun, Run, adoption_of
 from trackdsl._runs.show_url import show_url
-from trackdsl.errors import logger, report, told
+from trackdsl.errors import format_error, logger, report, reraise_from_signal
 from trackdsl.journal._target import WATCH, Target
 
 _now = time.time_ns
@@ -255,7 +255,8 @@ def _do_before_end(run: Run) -> None:
         try:
             call()
         except Exception as error:
-            logger.warning("trackdsl: what belongs to %r could not be ended: %s", run.path, told(error))
+            reraise_from_signal(error)
+            logger.warning("trackdsl: what belongs to %r could not be ended: %s", run.path, format_error(error))
 
 
 def _append_end(run: Run, status: str, now: int, failure: Failure | None) -> None:

@@ -12,7 +12,7 @@ from trackdsl import settings
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.uris import absolute
 from trackdsl._runs.run import Run
-from trackdsl.errors import TrackdslError, logger, told
+from trackdsl.errors import TrackdslError, format_error, logger, reraise_from_signal
 from trackdsl.journal._target import call_after_delivery
 
 #: How long the first run may take to arrive, in seconds; after that its address is written at the end of the program.
@@ -41,7 +41,8 @@ class _Address:
         except TrackdslError:  # It is not there yet, or never will be; `trackdsl status` tells why.
             return
         except Exception as error:
-            logger.debug("trackdsl cannot tell the address of its run: %s", told(error))
+            reraise_from_signal(error)
+            logger.debug("trackdsl cannot tell the address of its run: %s", format_error(error))
             return
         with self._writing:
             if not self._written:

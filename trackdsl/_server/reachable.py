@@ -15,8 +15,18 @@ from urllib.parse import unquote, urlsplit
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.uris import is_path
 from trackdsl._server.request_options import request_options
-from trackdsl._server.tracking_server import FILE_STORE, READ, Store, advice, ask_server, brief, deleted, unreachable
-from trackdsl.errors import TrackingServerError
+from trackdsl._server.tracking_server import (
+    FILE_STORE,
+    READ,
+    Store,
+    advice,
+    ask_server,
+    brief,
+    deleted,
+    innermost,
+    unreachable,
+)
+from trackdsl.errors import TrackingServerError, reraise_from_signal
 
 T = TypeVar("T")
 
@@ -96,6 +106,7 @@ def _ask_database(uri: str, experiment: str | None) -> Store:
         message = f"{mask_text(uri)} is no URI of a database: {brief(error)}"
         raise TrackingServerError(message, uri=mask_text(uri)) from None
     except exc.SQLAlchemyError as error:
+        reraise_from_signal(innermost(error))
         raise unreachable(uri, brief(getattr(error, "orig", None) or error)) from None
     if row is not None and experiment is not None and row[1] == "deleted":
         raise deleted(experiment, str(row[0]))

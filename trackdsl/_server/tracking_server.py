@@ -13,7 +13,13 @@ from typing import Any
 from trackdsl._core.redaction import mask_text
 from trackdsl._server import http as _http
 from trackdsl._server.request_options import request_options
-from trackdsl.errors import ExperimentDeleted, TrackingServerError, TrackingServerUnreachable, told
+from trackdsl.errors import (
+    ExperimentDeleted,
+    TrackingServerError,
+    TrackingServerUnreachable,
+    format_error,
+    reraise_from_signal,
+)
 
 #: How long to wait for a connection, and for an answer, in seconds.
 CONNECT, READ = 2.0, 4.0
@@ -128,6 +134,7 @@ def _get(
             uri=mask_text(uri),
         ) from None
     except (requests.exceptions.RequestException, OSError, ValueError) as error:
+        reraise_from_signal(innermost(error))
         raise unreachable(uri, brief(error)) from None
     _refuse_redirect(uri, path, answer)
     return answer
@@ -227,15 +234,18 @@ def unreachable(uri: str, reason: str, status: int | None = None) -> TrackingSer
     )
 
 
+def innermost(error: BaseException) -> BaseException:
+    """The error that an error of requests, urllib3 or a database driver wraps, or the error itself."""
+    while True:
+        inner = next((e for e in (getattr(error, "reason", None), *error.args) if isinstance(e, Exception)), None)
+        if inner is None or inner is error:
+            return error
+        error = inner
+
+
 def brief(error: BaseException) -> str:
     """The innermost reason of an error of requests or of a driver, in one line."""
-    seen = error
-    while True:
-        inner = next((e for e in (getattr(seen, "reason", None), *seen.args) if isinstance(e, Exception)), None)
-        if inner is None or inner is seen:
-            break
-        seen = inner
-    text = told(seen).partition("\n")[0]
+    text = format_error(innermost(error)).partition("\n")[0]
     return mask_text(_NOISE.sub("", text)).strip().rstrip(".")[:300]
 
 

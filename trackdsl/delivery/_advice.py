@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from trackdsl._core.packages import install_command
 from trackdsl._core.redaction import mask_text
 from trackdsl._server.tracking_server import advice, brief
+from trackdsl.errors._packages import install_command
 
 _LONGEST = 600
 

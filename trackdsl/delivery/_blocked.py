@@ -16,7 +16,7 @@ import msgspec
 
 from trackdsl._core.redaction import mask_text
 from trackdsl.delivery._sink import Denied, Refused, RunBlocked, Sink, Unavailable
-from trackdsl.errors import logger, told
+from trackdsl.errors import format_error, logger
 from trackdsl.journal._files import read_regular, replace
 
 _NAME = "blocked"
@@ -115,7 +115,7 @@ class BlockedRuns:
             del self._failures[id_]
             return None
         expected = isinstance(error, (Unavailable, Refused))
-        return str(error) if expected else f"its delivery fails each time: {mask_text(told(error))}"
+        return str(error) if expected else f"its delivery fails each time: {mask_text(format_error(error))}"
 
     def add(self, id_: bytes, name: str, reason: str) -> None:
         """Set a run aside, or note why it still is."""

@@ -20,7 +20,7 @@ from trackdsl.delivery._advice import advised
 from trackdsl.delivery._blocked import deleted_experiment
 from trackdsl.delivery._empty_database import artifact_root
 from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Found, Refused, RunBlocked, Unavailable
-from trackdsl.errors import logger, told
+from trackdsl.errors import format_error, logger, reraise_from_signal
 
 #: What the store answers for good; everything else may be different next time.
 _FINAL = {
@@ -495,7 +495,8 @@ def _translated(remote: bool, own: bool = False) -> Iterator[None]:
     except (Unavailable, Refused):
         raise
     except Exception as error:
-        text = mask_text(told(error)).strip()[:2000]
+        reraise_from_signal(error)
+        text = mask_text(format_error(error)).strip()[:2000]
         if _is_final(error, remote):
             raise Refused(text) from None
         text = advised(error, text, remote=remote)

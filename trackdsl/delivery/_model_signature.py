@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core.redaction import mask_text
-from trackdsl.errors import told
+from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers import _examples
 
 #: What an example of MLflow's is written to.
@@ -43,18 +43,21 @@ def add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path) 
             None if spec[part] is None else _examples.read(spec[part], folder) for part in ("example", "answer")
         )
     except Exception as error:
-        return {"example": mask_text(told(error))}
+        reraise_from_signal(error)
+        return {"example": mask_text(format_error(error))}
     given = spec["signature"]
     try:
         described.signature = _given(given) if given else _inferred(example, answer, spec["params"], spec["flavor"])
     except Exception as error:  # The signature does not fit, or MLflow knows no way to tell it.
-        omitted["signature"] = mask_text(told(error))
+        reraise_from_signal(error)
+        omitted["signature"] = mask_text(format_error(error))
     if example is not None:
         try:
             _save(described, example, spec["params"], path)
             _check_example(described, example, spec["flavor"], path)
         except Exception as error:
-            omitted["example"] = mask_text(told(error))
+            reraise_from_signal(error)
+            omitted["example"] = mask_text(format_error(error))
             described.saved_input_example_info = None
             for name in _FILES:
                 (path / name).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from typing import Any
 from trackdsl._core.events import Model, model_key
 from trackdsl.delivery._limits import fit_key, fit_text
 from trackdsl.delivery._model_signature import add_example
-from trackdsl.errors import logger, told
+from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.journal._files import read_regular
 
 _TAG = "trackdsl.model"
@@ -174,7 +174,8 @@ def _spec_of(folder: Path) -> dict[str, Any]:
     try:
         spec = json.loads(read_regular(folder / "spec.json"))
     except (FileNotFoundError, RecursionError) as error:
-        raise ValueError(f"its snapshot has no description that can be read: {told(error)}") from None
+        reraise_from_signal(error)
+        raise ValueError(f"its snapshot has no description that can be read: {format_error(error)}") from None
     missing = _SPEC - set(spec) if isinstance(spec, dict) else _SPEC
     if missing or not (folder / "model").is_dir():
         raise ValueError(f"its snapshot is none of a model: {', '.join(sorted(missing)) or 'its files'} missing")

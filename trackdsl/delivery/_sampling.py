@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trackdsl.errors import logger, told
+from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin
@@ -137,7 +137,8 @@ class Sampling:
         try:
             self._read_notes(alive=True)
         except Exception as error:
-            logger.warning("trackdsl: no system metrics: %s", told(error))
+            reraise_from_signal(error)
+            logger.warning("trackdsl: no system metrics: %s", format_error(error))
 
     def _read_notes(self, alive: bool) -> None:
         lines = [line.split(" ") for line in self._new_lines()]
@@ -210,5 +211,6 @@ class Sampler:
         except FileNotFoundError:  # The journal is finished and gone.
             return False
         except Exception as error:  # A machine that cannot be asked is no reason to stop delivering.
-            logger.warning("trackdsl: system metrics end: %s", told(error))
+            reraise_from_signal(error)
+            logger.warning("trackdsl: system metrics end: %s", format_error(error))
             return False

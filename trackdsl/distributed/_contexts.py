@@ -21,7 +21,7 @@ from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.run import NULL_RUN, Run, adoption_of
 from trackdsl.distributed._patching import closed, opened
 from trackdsl.distributed._wire import Carried, Chosen, decode, encode, is_beside, public, take_settings, uri_of
-from trackdsl.errors import ContextError, OptionError, TrackdslError, report, told
+from trackdsl.errors import ContextError, OptionError, TrackdslError, format_error, report, reraise_from_signal
 from trackdsl.journal import _target
 from trackdsl.journal._origin import within, work_within
 from trackdsl.journal._spool import is_spool, locate
@@ -201,7 +201,8 @@ def _resolved(context: Context) -> Scope | None:
     except TrackdslError:
         raise
     except Exception as error:
-        report("context", f"trackdsl cannot enter {context!r}, so runs begin as roots: {told(error)}")
+        reraise_from_signal(error)
+        report("context", f"trackdsl cannot enter {context!r}, so runs begin as roots: {format_error(error)}")
         return None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trackdsl._core import context as _context
 from trackdsl.distributed._patching import Patch
 from trackdsl.distributed._threads import InThread
-from trackdsl.errors import report, told
+from trackdsl.errors import format_error, report, reraise_from_signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,8 @@ def follow(greenlet: Any) -> None:
         context.run(_enter, scope)
         greenlet.gr_context = context
     except Exception as error:  # Before 1.0 greenlets had no contexts; others' subclasses may do anything.
-        report("greenlets", f"trackdsl cannot follow greenlets to where they run: {told(error)}")
+        reraise_from_signal(error)
+        report("greenlets", f"trackdsl cannot follow greenlets to where they run: {format_error(error)}")
 
 
 def _follow_gevent(module: ModuleType) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from trackdsl._core import runtime
 from trackdsl._core.runtime import ForkSafeLock, Phase
-from trackdsl.errors import report, told
+from trackdsl.errors import format_error, report, reraise_from_signal
 
 #: Makes of an original what stands in its place. A plain function: a proxy would cost more than all it does.
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -98,7 +98,8 @@ def _install() -> None:
             _installed = True
         except Exception as error:
             _installed = True
-            report("patching", f"trackdsl cannot follow threads and processes to where they run: {told(error)}")
+            reraise_from_signal(error)
+            report("patching", f"trackdsl cannot follow threads and processes to where they run: {format_error(error)}")
         finally:
             _installing = False
 

@@ -11,7 +11,7 @@ from trackdsl._core import context as _context
 from trackdsl.distributed._contexts import VARIABLE, Context, attach
 from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._threads import InThread
-from trackdsl.errors import report, told
+from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.journal import _target
 
 if TYPE_CHECKING:
@@ -277,7 +277,8 @@ def _environment(given: Any, scope: Scope) -> Any:
     except Exception as error:
         # Where it is no environment at all, `Popen` says so.
         if given is None or hasattr(given, "items"):
-            report("context", f"trackdsl cannot hand its context to another program: {told(error)}")
+            reraise_from_signal(error)
+            report("context", f"trackdsl cannot hand its context to another program: {format_error(error)}")
         return given
     return environment
 

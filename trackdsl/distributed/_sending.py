@@ -9,7 +9,7 @@ from typing import Any
 from trackdsl._core import context as _context
 from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._task_context import current_task
-from trackdsl.errors import logger, told
+from trackdsl.errors import format_error, logger, reraise_from_signal
 
 
 def text_here(engine: str) -> str:
@@ -21,7 +21,10 @@ def text_here(engine: str) -> str:
         task = current_task()
         return "" if task is None else task.context.to_text()
     except Exception as error:
-        logger.warning("trackdsl cannot hand a run over to %s, so runs begin there as roots: %s", engine, told(error))
+        reraise_from_signal(error)
+        logger.warning(
+            "trackdsl cannot hand a run over to %s, so runs begin there as roots: %s", engine, format_error(error)
+        )
         return ""
 
 

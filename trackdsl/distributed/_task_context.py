@@ -18,7 +18,7 @@ from trackdsl._core import context as _context
 from trackdsl._core.context import Scope, TaskScope
 from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._patching import closed, opened
-from trackdsl.errors import TrackdslError, logger, report, told
+from trackdsl.errors import TrackdslError, format_error, logger, report, reraise_from_signal
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -72,7 +72,10 @@ class inside:  # noqa: N801 - reads as a word in `with inside(task)`
                     self._scope = TaskScope(scope.run, None, self, scope.step, task.tags)
                     opened(self)
             except Exception as error:
-                logger.warning("trackdsl cannot enter %r, so runs begin as roots: %s", task.context, told(error))
+                reraise_from_signal(error)
+                logger.warning(
+                    "trackdsl cannot enter %r, so runs begin as roots: %s", task.context, format_error(error)
+                )
         _context.enter(self._scope)
         _here.set(task)
 
@@ -95,7 +98,10 @@ def current_task() -> Task | None:
             except TrackdslError:
                 raise
             except Exception as error:  # Another version of the engine: user code must not notice.
-                report("cluster", f"trackdsl cannot tell which task of {engine} this is: {told(error)}", key=engine)
+                reraise_from_signal(error)
+                report(
+                    "cluster", f"trackdsl cannot tell which task of {engine} this is: {format_error(error)}", key=engine
+                )
                 continue
             if task is not None:
                 return task

@@ -19,7 +19,7 @@ from trackdsl._config.state import state
 from trackdsl._core.decoders import json_decoder
 from trackdsl._core.ids import begins_with, prefix
 from trackdsl._core.redaction import MASK, mask_text
-from trackdsl.errors import ContextError, SettingsError, told
+from trackdsl.errors import ContextError, SettingsError, format_error, reraise_from_signal
 from trackdsl.journal import _target
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._spool import JOURNALS, default_path, is_safe_spool, journals, locate, named_path
@@ -77,7 +77,8 @@ def decode(text: str) -> Carried:
             raise ValueError("the run's id is none")
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         shown = mask_text(str(text)[: 10 * _SHOWN])[:_SHOWN]
-        raise ContextError(f"this is no context of trackdsl's: {told(error)}", text=shown) from None
+        reraise_from_signal(error)
+        raise ContextError(f"this is no context of trackdsl's: {format_error(error)}", text=shown) from None
     return carried
 
 

@@ -24,7 +24,7 @@ from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._sending import text_here
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.distributed._threads import _submit
-from trackdsl.errors import logger, told
+from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.journal import _target
 
 #: The annotation of a task that holds its context, and the one that counts its attempts, from the second on.
@@ -76,7 +76,8 @@ def _task(worker: Any, key: Any, text: str | None = None) -> Task:
             tags["trackdsl.attempt"] = str(annotations.get(ATTEMPT, 1))
             return Task(_received(text), tags)
     except Exception as error:
-        logger.warning("trackdsl cannot tell whose task this is, so its runs begin as roots: %s", told(error))
+        reraise_from_signal(error)
+        logger.warning("trackdsl cannot tell whose task this is, so its runs begin as roots: %s", format_error(error))
     return Task(_NOTHING, tags)
 
 
@@ -128,7 +129,8 @@ def _count_attempts(client: Any) -> None:
             try:
                 await client.register_plugin(plugin, name=plugin.name)
             except Exception as error:
-                logger.warning("trackdsl cannot %s: %s", missed, told(error))
+                reraise_from_signal(error)
+                logger.warning("trackdsl cannot %s: %s", missed, format_error(error))
 
     with contextlib.suppress(Exception):
         if client.asynchronous:

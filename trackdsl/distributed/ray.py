@@ -19,7 +19,7 @@ from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._sending import by_value, text_here
 from trackdsl.distributed._task_context import Task, inside
-from trackdsl.errors import logger, report, told
+from trackdsl.errors import format_error, logger, report, reraise_from_signal
 
 _WORKER = "ray._private.worker"
 #: Where Ray keeps what makes a list of arguments and what takes it apart; the second is that of older versions.
@@ -216,7 +216,8 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
             _here.inside = inside(task)
             _here.inside.__enter__()
         except Exception as error:
-            logger.warning("trackdsl cannot follow a task of Ray, so its runs begin as roots: %s", told(error))
+            reraise_from_signal(error)
+            logger.warning("trackdsl cannot follow a task of Ray, so its runs begin as roots: %s", format_error(error))
         return original(self, task_id, attempt_number)
 
     return record_task_log_start
@@ -241,7 +242,10 @@ def _received(text: str) -> Context:
     try:
         return _read(text)
     except Exception as error:
-        logger.warning("trackdsl cannot read the context of a task, so its runs begin as roots: %s", told(error))
+        reraise_from_signal(error)
+        logger.warning(
+            "trackdsl cannot read the context of a task, so its runs begin as roots: %s", format_error(error)
+        )
         return _NOTHING
 
 

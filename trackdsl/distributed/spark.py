@@ -21,7 +21,7 @@ from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._patching import Patch, closed, opened
 from trackdsl.distributed._sending import text_here
 from trackdsl.distributed._task_context import Task, inside
-from trackdsl.errors import logger, report, told
+from trackdsl.errors import format_error, logger, report, reraise_from_signal
 
 if TYPE_CHECKING:
     from trackdsl._core.context import Scope
@@ -99,7 +99,10 @@ def _tell(spark: Any, scope: Scope | None) -> None:
         if text or (known is not None and known.spark() is spark):
             spark.setLocalProperty(PROPERTY, text or None)
     except Exception as error:
-        report("spark", f"trackdsl cannot hand a run over to Spark, so runs begin there as roots: {told(error)}")
+        reraise_from_signal(error)
+        report(
+            "spark", f"trackdsl cannot hand a run over to Spark, so runs begin there as roots: {format_error(error)}"
+        )
 
 
 def _pinned() -> bool:
@@ -147,7 +150,10 @@ def _call_in_batch(spark: Any, fn: Callable[..., Any], *args: Any) -> Any:
         try:
             text = spark.getLocalProperty(PROPERTY)
         except Exception as error:
-            logger.warning("trackdsl cannot tell whose batch this is, so its runs begin as roots: %s", told(error))
+            reraise_from_signal(error)
+            logger.warning(
+                "trackdsl cannot tell whose batch this is, so its runs begin as roots: %s", format_error(error)
+            )
         _here.in_batch = True
         try:
             with inside(Task(_received(text))):
@@ -164,7 +170,8 @@ def _untell(spark: Any, text: str | None) -> None:
         try:
             spark.setLocalProperty(PROPERTY, text)
         except Exception as error:
-            report("spark", f"trackdsl cannot tell Spark whose batches follow: {told(error)}")
+            reraise_from_signal(error)
+            report("spark", f"trackdsl cannot tell Spark whose batches follow: {format_error(error)}")
 
 
 def _foreach_batch(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,7 +232,8 @@ def follow() -> None:
         kind._setTaskContext = classmethod(_end(kind._setTaskContext.__func__))
         _enter()
     except Exception as error:
-        logger.warning("trackdsl cannot stand around the tasks of this worker of Spark: %s", told(error))
+        reraise_from_signal(error)
+        logger.warning("trackdsl cannot stand around the tasks of this worker of Spark: %s", format_error(error))
 
 
 def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,7 +244,10 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             _enter()
         except Exception as error:
-            logger.warning("trackdsl cannot follow a task of Spark, so plain MLflow misses its run: %s", told(error))
+            reraise_from_signal(error)
+            logger.warning(
+                "trackdsl cannot follow a task of Spark, so plain MLflow misses its run: %s", format_error(error)
+            )
         return original(*args, **kwargs)
 
     read_command.trackdsl = True  # type: ignore[attr-defined]
@@ -283,5 +294,8 @@ def _received(text: str | None) -> Context:
     try:
         return Context.from_text(text) if text else _NOTHING
     except Exception as error:
-        logger.warning("trackdsl cannot read the context of a task, so its runs begin as roots: %s", told(error))
+        reraise_from_signal(error)
+        logger.warning(
+            "trackdsl cannot read the context of a task, so its runs begin as roots: %s", format_error(error)
+        )
         return _NOTHING

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trackdsl._core.redaction import is_secret_name
-from trackdsl.errors import told
+from trackdsl.errors import format_error, reraise_from_signal
 
 #: Where MLflow looks for a model's code, in its folder.
 FOLDER = "code"
@@ -94,7 +94,8 @@ def copy_code(places: Mapping[Path, str], folder: Path) -> dict[str, str]:
         try:
             withheld = _copy(place, folder / FOLDER / name)
         except (OSError, ValueError) as error:
-            omitted[str(place)] = told(error)
+            reraise_from_signal(error)
+            omitted[str(place)] = format_error(error)
         else:
             omitted |= {str(path): "its name looks like that of a secret" for path in withheld}
     return omitted

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trackdsl.errors import OptionError, report, told
+from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 
 if TYPE_CHECKING:
     from trackdsl.handlers._dataset import DatasetProfile
@@ -315,7 +315,8 @@ def load_entry_points() -> None:
         for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
             _by_name.setdefault(entry.name, entry.value)
     except Exception as error:  # Of a package whose metadata is damaged: decorating must work all the same.
-        report("handler", f"trackdsl cannot read which handlers the installed packages bring: {told(error)}")
+        reraise_from_signal(error)
+        report("handler", f"trackdsl cannot read which handlers the installed packages bring: {format_error(error)}")
 
 
 def handler_of(value: Any) -> Handler:
@@ -404,7 +405,8 @@ def _resolve(kind: type) -> Handler:
     try:
         found = _load(name, _by_name[name])
     except Exception as error:  # A third party's handler that cannot be imported: its values are still recorded.
-        report("handler", f"trackdsl cannot load the handler for {name}: {told(error)}", key=name)
+        reraise_from_signal(error)
+        report("handler", f"trackdsl cannot load the handler for {name}: {format_error(error)}", key=name)
         name, found = "object", _load("object", _by_name["object"])
     if len(_cache) >= _MAX_TYPES:
         _cache.clear()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trackdsl.errors import told as described
+from trackdsl.errors import format_error, reraise_from_signal
 
 SUFFIX = ".dtypes.json"
 #: The key of why the value that is read differs from what was written.
@@ -64,7 +64,8 @@ def note_types(path: Path, differs: Callable[[], str], describe: Callable[[], di
         if why:
             _write(path, {**types, DIFFERS: why})
     except Exception as error:  # With these types it cannot be read at all.
-        _write(path, {DIFFERS: described(error)[:500]})
+        reraise_from_signal(error)
+        _write(path, {DIFFERS: format_error(error)[:500]})
 
 
 def _write(path: Path, types: dict[str, Any]) -> None:

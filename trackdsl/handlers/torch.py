@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-from trackdsl.errors import told
+from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers._flavor import Flavor, ModelHandler, constructor_summary, noting_pickler
 from trackdsl.handlers._line import line_of
 from trackdsl.handlers._registry import Scalar, class_name
@@ -120,6 +120,7 @@ class _Module(ModelHandler):
 
 def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
     """Write the weights of a model that cannot be pickled, and the source of its classes."""
+    reraise_from_signal(error)
     import torch
 
     # The names of the weights are those of the object itself, which is what is made anew.
@@ -144,8 +145,9 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
         {"data": _STATE, "source": _SOURCE, "model_class": f"{type(value).__module__}.{type(value).__qualname__}"},
         None,
         tuple(sorted(modules)),
-        note=f"it cannot be pickled ({told(error)}); kept are its weights, in {_STATE}, and the source of its classes, "
-        f"in {_SOURCE}: make the object, and give it load_state_dict(mlflow.pytorch.load_state_dict(uri))",
+        note=f"it cannot be pickled ({format_error(error)}); kept are its weights, in {_STATE}, and the source "
+        f"of its classes, in {_SOURCE}: make the object, and give it "
+        "load_state_dict(mlflow.pytorch.load_state_dict(uri))",
     )
 
 

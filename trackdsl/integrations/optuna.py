@@ -14,7 +14,6 @@ from typing import Any, TypeVar, overload
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
-from trackdsl._core.packages import explained
 from trackdsl._decorate import parentage as _roots
 from trackdsl._decorate.call import close_scope, open_scope
 from trackdsl._decorate.options import Options
@@ -24,6 +23,7 @@ from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl._runs.exceptions import FAILED, FINISHED
 from trackdsl._runs.run import Run
 from trackdsl.errors import OptionError
+from trackdsl.errors._packages import explained
 
 try:
     import optuna

@@ -11,7 +11,6 @@ from typing import Any
 
 from trackdsl._core import context as _context
 from trackdsl._core.events import Metrics
-from trackdsl._core.packages import explained
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.runtime import ForkSafeLock
 from trackdsl._decorate import parentage as _roots
@@ -19,6 +18,7 @@ from trackdsl._recording.emit import encode_safely, guarded
 from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import OptionError, logger
+from trackdsl.errors._packages import explained
 
 try:
     import torch

@@ -9,7 +9,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from trackdsl.errors import TrackdslError, report, told
+from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 
 _waiting = False
 
@@ -38,8 +38,10 @@ def _on_import(mlflow: ModuleType) -> None:
     except TrackdslError:
         raise
     except Exception as error:
+        reraise_from_signal(error)
         report(
             "mlflow-bridge",
-            f"trackdsl cannot lead plain MLflow calls to the runs of its scopes ({told(error)}): they go where MLflow "
-            "sends them by itself. Use trackdsl's own words (log_metric, log_param, …) inside scopes.",
+            "trackdsl cannot send plain MLflow calls to the runs of its scopes "
+            f"({format_error(error)}): they go where MLflow sends them by itself. "
+            "Use trackdsl's own functions (log_metric, log_param, …) inside scopes.",
         )

@@ -22,7 +22,7 @@ from mlflow import artifacts
 from trackdsl import settings
 from trackdsl._core.redaction import mask_text
 from trackdsl._runs.lifecycle import is_named
-from trackdsl.errors import TrackdslError, report, told
+from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 from trackdsl.journal._origin import Origin
 from trackdsl.journal._target import targets
 from trackdsl.mlflow_bridge import _private
@@ -162,7 +162,8 @@ def _wait(asked: Callable[[], list[Any]]) -> None:
     except TrackdslError:
         raise
     except Exception as error:
-        report("own-writes", f"trackdsl cannot wait for delivery before plain MLflow reads: {told(error)}")
+        reraise_from_signal(error)
+        report("own-writes", f"trackdsl cannot wait for delivery before plain MLflow reads: {format_error(error)}")
 
 
 def _wait_at(uri: str, writers: list[Any]) -> None:

@@ -13,7 +13,7 @@ from trackdsl import settings
 from trackdsl._core.redaction import mask_prose, mask_text
 from trackdsl._recording.emit import append_tags
 from trackdsl._runs.run import AdoptedRun, Run
-from trackdsl.errors import RunNotReady, report, told
+from trackdsl.errors import RunNotReady, format_error, report, reraise_from_signal
 from trackdsl.mlflow_bridge._params import watch_params
 from trackdsl.mlflow_bridge._wait_for_run import Ids, is_away, same_store, wait_for
 
@@ -135,7 +135,8 @@ class ScopeRun(mlflow.ActiveRun):
                     _here.last = self
             except Exception as error:
                 self._absent = True
-                reason = error.reason if isinstance(error, RunNotReady) and error.reason else told(error)
+                reraise_from_signal(error)
+                reason = error.reason if isinstance(error, RunNotReady) and error.reason else format_error(error)
                 self._tell("away", reason.partition("\n")[0], _STATUS)
         return self._ids is not None
 

@@ -13,7 +13,7 @@ from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._runs.lifecycle import adopt_run, say_end
 from trackdsl._runs.run import AdoptedRun, Run
-from trackdsl.errors import TrackdslError, report, told
+from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 from trackdsl.mlflow_bridge._private import ActiveStack, is_shown, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun
 
@@ -152,7 +152,8 @@ def store(real: Any) -> Any:
 
 
 def _report_fault(error: Exception) -> None:
-    report("mlflow-bridge", f"trackdsl cannot lead a plain MLflow call to the run around it: {told(error)}")
+    reraise_from_signal(error)
+    report("mlflow-bridge", f"trackdsl cannot lead a plain MLflow call to the run around it: {format_error(error)}")
 
 
 def active_experiment() -> str | None:

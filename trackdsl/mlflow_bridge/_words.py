@@ -15,7 +15,7 @@ from mlflow.entities import RunStatus
 from trackdsl._core import context as _context
 from trackdsl._runs.lifecycle import say_end
 from trackdsl._runs.run import Run
-from trackdsl.errors import report, told
+from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.mlflow_bridge import _children, _inputs, _models, _own_writes, _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
@@ -114,7 +114,8 @@ def _last_active_run(original: Function) -> Function:
         try:
             given = last_given()
         except Exception as error:  # It went to a store that does not answer now.
-            report("last active run", f"trackdsl cannot ask for the last run of a scope: {told(error)}")
+            reraise_from_signal(error)
+            report("last active run", f"trackdsl cannot ask for the last run of a scope: {format_error(error)}")
             return found
         if found is None or given is None:
             return given or found

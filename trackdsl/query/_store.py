@@ -15,7 +15,14 @@ from urllib.parse import urlsplit
 from trackdsl import settings
 from trackdsl._core.redaction import mask_prose
 from trackdsl._core.uris import absolute, mistake, shown
-from trackdsl.errors import QueryError, TrackdslError, TrackingServerUnreachable, logger, told
+from trackdsl.errors import (
+    QueryError,
+    TrackdslError,
+    TrackingServerUnreachable,
+    format_error,
+    logger,
+    reraise_from_signal,
+)
 from trackdsl.journal._target import overridden, target_for, targets
 from trackdsl.query._paged import PagedReader
 
@@ -58,8 +65,9 @@ def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
     except Exception as error:
         if not _is_the_stores(error):
             raise
+        reraise_from_signal(error)
         raise QueryError(
-            f"the runs at {mask_prose(uri)} cannot be read: {mask_prose(told(error))}", argument="tracking_uri"
+            f"the runs at {mask_prose(uri)} cannot be read: {mask_prose(format_error(error))}", argument="tracking_uri"
         ) from None
 
 
@@ -156,13 +164,14 @@ def _connect(what: str, uri: str, host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), _CONNECT_PATIENCE).close()
     except OSError as error:
+        reraise_from_signal(error)
         raise _unreachable(what, uri, error) from None
 
 
 def _unreachable(what: str, uri: str, error: Exception) -> TrackingServerUnreachable:
     place = mask_prose(uri)
     return TrackingServerUnreachable(
-        f"no {what} answers at {place} ({told(error)}): start it, or name another one with tracking_uri= or "
+        f"no {what} answers at {place} ({format_error(error)}): start it, or name another one with tracking_uri= or "
         "TRACKDSL_TRACKING_URI.",
         uri=place,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from trackdsl import errors
 from trackdsl._core.redaction import _clean
 from trackdsl._core.redaction._likely import is_likely
 from trackdsl._core.redaction._memory import (
@@ -18,6 +17,7 @@ from trackdsl._core.redaction._memory import (
 )
 from trackdsl._core.redaction._names import is_secret_name, may_name_a_secret
 from trackdsl._core.redaction._shapes import without_shapes
+from trackdsl.errors import mask_messages_with
 
 #: Their values are where the program runs, which is in every traceback.
 _PLACES = frozenset(["PWD", "OLDPWD"])
@@ -127,4 +127,4 @@ def mask_prose(text: str) -> str:
     return without(text, longest_first(found | remembered.within(text, SHORT) | remembered.forms_within(text)))
 
 
-errors.mask = mask_prose
+mask_messages_with(mask_prose)

@@ -11,10 +11,10 @@ from base64 import b64encode
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from trackdsl import errors
 from trackdsl._core.redaction import _clean
 from trackdsl._core.redaction._likely import is_likely, is_unmistakable
 from trackdsl._core.redaction._shapes import MASK
+from trackdsl.errors import report
 
 #: A shorter one is taken out of error messages alone: elsewhere it might mean something else.
 LONG = 8
@@ -42,7 +42,7 @@ class _Remembered:
         if text in self._all:
             return
         if len(self._all) >= _MAX_REMEMBERED:
-            errors.report(
+            report(
                 "secrets",
                 f"trackdsl has masked {_MAX_REMEMBERED} different secrets; further ones are masked under their names, "
                 "and no longer looked for in other texts.",

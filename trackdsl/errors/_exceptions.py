@@ -1,31 +1,9 @@
-"""The errors trackdsl raises, and the one place where faults in tracking are reported.
-
-A fault in tracking (a full disk, a value that cannot be stored) never reaches user code: it goes through
-`report`, which writes one log line per cause. Misuse (a bad option, a bad template) raises one of the errors below.
-"""
+"""The exceptions that trackdsl raises."""
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
-import threading
-from collections.abc import Callable
 from typing import Any
-
-from trackdsl._core.packages import install_command
-from trackdsl._core.user_code import place_of_call
-
-logger = logging.getLogger("trackdsl")
-
-#: Takes secrets out of what is told. The module that knows how puts it here; it needs this one to report.
-mask: Callable[[str], str] = str
-
-#: `TRACKDSL_STRICT=1` makes `report` raise instead of log.
-_strict = False
-#: Causes that concern a call of the user's: their messages say where that stands.
-_OF_CALLS = frozenset(["artifact", "capture", "example", "image", "model", "omitted", "table"])
-_reported: set[str] = set()
 
 
 class TrackdslError(Exception):
@@ -238,97 +216,3 @@ def as_mlflows(error: TrackdslError) -> TrackdslError:
     raised.__dict__.update(error.__dict__)
     assert isinstance(raised, TrackdslError)
     return raised
-
-
-def set_strict(strict: bool) -> None:
-    """Choose whether faults in tracking raise (`True`) or are logged once per cause (`False`)."""
-    global _strict
-    _strict = strict
-
-
-class _Masked(logging.Filter):
-    """Takes secrets out of what is logged, whoever wrote the line."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """See `logging.Filter`."""
-        try:
-            record.msg = mask(record.getMessage())
-        except Exception:  # Of the user's objects among the arguments: nothing of them is written.
-            record.msg = str(record.msg)
-        record.args = ()
-        return True
-
-
-logger.addFilter(_Masked())
-
-
-def is_fault(error: BaseException) -> bool:
-    """Whether an error is one of the code that has raised it, and no end of the program.
-
-    That is every `Exception`, and the panic of a library that is written in Rust, which is none.
-    """
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def told(error: BaseException) -> str:
-    """An exception in one line, also where its own `__str__` raises.
-
-    Raises:
-        BaseException: `error` itself, where a signal handler of the program has raised it, such as that of a time
-            limit: it was meant for the program, and has only happened to interrupt us.
-    """
-    if _comes_from_a_signal(error):
-        raise error
-    try:
-        command = install_command(error) if isinstance(error, ImportError) else None
-        return f"{type(error).__name__}: {error}" + ("" if command is None else f"; `{command}` brings it")
-    except Exception:
-        return type(error).__name__
-
-
-def _comes_from_a_signal(error: BaseException) -> bool:
-    if threading.current_thread() is not threading.main_thread():  # Python runs handlers there alone.
-        return False
-    frames = set()
-    trace = error.__traceback__
-    while trace is not None:
-        frames.add(trace.tb_frame.f_code)
-        trace = trace.tb_next
-    handlers = map(signal.getsignal, signal.valid_signals())
-    return any(getattr(handler, "__code__", None) in frames for handler in handlers)
-
-
-def report(cause: str, message: str, *, key: str | None = None) -> None:
-    """Tell of a fault in tracking: one warning on logger `trackdsl` per cause.
-
-    Args:
-        cause: short stable name of the kind of fault.
-        message: what happened and what to do about it.
-        key: what makes this cause distinct from others of its kind; one line is written for each.
-
-    Raises:
-        TrackingFault: under `TRACKDSL_STRICT=1`.
-    """
-    if cause in _OF_CALLS:
-        message = f"{message.removesuffix('.')} (at {place_of_call()})"
-    if _strict:
-        raise TrackingFault(mask(message), cause=cause)
-    note(message, key=f"{cause}:{key}")
-
-
-def is_noted(key: str) -> bool:
-    """Whether `note` has said what it has under this key, so that its message need not be made."""
-    return key in _reported
-
-
-def note(message: str, *, key: str) -> None:
-    """Say something that is no fault, and that the user probably wants to know: one warning for each key.
-
-    Args:
-        message: what it is, and what to do about it.
-        key: what makes it distinct from other notes.
-    """
-    if key not in _reported:
-        if len(_reported) < 10_000:
-            _reported.add(key)
-        logger.warning(message)
