@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from trackdsl import settings as settings
 from trackdsl._api.configure import configure
 from trackdsl._api.log import (
     current_run,

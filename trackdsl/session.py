@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, TracebackType
 from typing import Any, Literal
 
-from trackdsl import settings
 from trackdsl._api.configure import configure
 from trackdsl._api.exit_hook import ExitWatch, Mended, last_uncaught, watch_child
 from trackdsl._api.session_options import KEYS, Choice, SessionSettings, checked, choose, told_by
+from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core import runtime

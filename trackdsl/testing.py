@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl.journal import _target

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trackdsl import settings
 from trackdsl._config import pyproject
+from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl.errors import SettingsError
 from trackdsl.journal import _target

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.suggest import suggestion_for
 from trackdsl._runs.run import Run, checked_run_id
 from trackdsl.errors import OptionError, SettingsError

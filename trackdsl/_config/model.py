@@ -8,7 +8,7 @@ from pydantic import PrivateAttr, ValidationError, create_model, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._config.spec import SETTINGS, Rows
 from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import SettingsError

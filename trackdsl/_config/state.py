@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import choose_names
 from trackdsl._core.suppression import quiet
 from trackdsl.errors import SettingsError, set_strict

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.events import Scalar

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.emit import clean_tags
 from trackdsl._runs.run import Run, checked_run_id

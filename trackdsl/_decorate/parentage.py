@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from trackdsl import mlflow_bridge, settings
+from trackdsl import mlflow_bridge
+from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope

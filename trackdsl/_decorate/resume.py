@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import JoinedScope, Scope
 from trackdsl._core.events import Scalar

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import events
 from trackdsl._core.artifact_paths import inside, safe, without_devices
 from trackdsl._core.decoders import json_decoder

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.loading import Fetched, Note, find_mlflow_run, note_of, read_fetched, refuse_links
 from trackdsl._runs.run import Run

@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.events import Model, model_key
 from trackdsl._recording.loading import Note, read_fetched
 from trackdsl._recording.model_registry import fetch_logged, find_recorded, register_model

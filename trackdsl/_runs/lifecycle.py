@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core import runtime
 from trackdsl._core.events import EXPERIMENT_ID, Adopt, Close, Failure, Open, Rank, Scalar

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from typing import NamedTuple
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.events import Rank
 from trackdsl._runs import launch as _launch
 from trackdsl._runs.launch import Launch

@@ -8,7 +8,8 @@ import shlex
 import sys
 import threading
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
+from trackdsl._config.spec import DEFAULT_TRACKING_URI
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.uris import absolute
 from trackdsl._runs.run import Run
@@ -55,7 +56,7 @@ class _Address:
         uri = run._target.uri
         if uri.startswith(("http://", "https://")):
             return line
-        usual = absolute(settings.DEFAULT_TRACKING_URI, run._target.cwd)
+        usual = absolute(DEFAULT_TRACKING_URI, run._target.cwd)
         store = "" if uri == usual else f" --backend-store-uri {shlex.quote(mask_text(uri))}"
         return f"{line} while `mlflow ui{store}` runs"
 

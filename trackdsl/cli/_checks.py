@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._config.spec import SETTINGS
 from trackdsl._core import uris as _uris
 from trackdsl._core.redaction import mask_prose

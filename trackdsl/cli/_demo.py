@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 import trackdsl
-from trackdsl import settings
+from trackdsl._config import resolve as settings
+from trackdsl._config.spec import DEFAULT_TRACKING_URI
 from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.delivery._journals import look
@@ -153,5 +154,5 @@ def _tell_how_to_open(console: Console, uri: str, roots: list[FoundRun]) -> None
         return
     console.print("\nOpen it in the MLflow UI, at http://localhost:5000:", soft_wrap=True)
     console.print(f"  mlflow ui --backend-store-uri {shlex.quote(shown)} --port 5000", soft_wrap=True, markup=False)
-    if uri == target_for(settings.DEFAULT_TRACKING_URI).uri:
+    if uri == target_for(DEFAULT_TRACKING_URI).uri:
         console.print("In this folder, `mlflow ui` alone does the same.")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import uris as _uris
 from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._hosts import relatives

@@ -14,7 +14,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.ids import prefix
 from trackdsl._core.runtime import ForkSafeLock, Phase

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 from trackdsl.delivery._client import RESTART_AFTER, ensure_running

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope, TaskScope
@@ -252,7 +252,7 @@ def _carry(scope: Scope) -> Carried:
         step=scope.step,
         within=within(),
         mlflow=adoption_of(run),
-        settings=Chosen(**{name: settings.told(name) for name in Chosen.__struct_fields__}),
+        settings=Chosen(**{name: settings.explicit(name) for name in Chosen.__struct_fields__}),
     )
 
 

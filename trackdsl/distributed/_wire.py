@@ -13,7 +13,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 import msgspec
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._config.spec import SETTINGS
 from trackdsl._config.state import state
 from trackdsl._core.decoders import json_decoder

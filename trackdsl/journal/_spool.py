@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl.errors import report
 from trackdsl.journal._files import open_regular, remove, touch
 from trackdsl.journal._lock import FileLock

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.events import Tags, encode
 from trackdsl._core.runtime import Phase

@@ -19,7 +19,7 @@ from typing import Any
 import mlflow
 from mlflow import artifacts
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_text
 from trackdsl._runs.lifecycle import is_named
 from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal

@@ -9,7 +9,7 @@ from typing import Any
 import mlflow
 from mlflow.entities import RunInfo
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_prose, mask_text
 from trackdsl._recording.emit import append_tags
 from trackdsl._runs.run import AdoptedRun, Run

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from trackdsl import settings
+from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_prose
 from trackdsl._core.uris import absolute, mistake, shown
 from trackdsl.errors import (
