@@ -384,8 +384,8 @@ def store(request: pytest.FixtureRequest) -> str:
 
 def deliver(uri: str | None = None) -> None:
     """Deliver what this process recorded, as the delivery process would, and end its journals."""
-    from trackdsl.delivery._process import open_sink
     from trackdsl.delivery._worker import Worker
+    from trackdsl.delivery.service import open_sink
 
     spool = settings.spool()
     assert spool is not None

@@ -28,9 +28,9 @@ from tests.conftest import (
     wait_until,
 )
 from trackdsl.delivery._client import ensure_running
-from trackdsl.delivery._progress import read_progress
-from trackdsl.delivery._runs import read_runs
 from trackdsl.journal._spool import journals
+from trackdsl.store_format.known_runs import read_runs
+from trackdsl.store_format.progress import read_progress
 
 #: Opens and closes runs of all kinds for ever, and says what it has done, one line per thing that has returned.
 BUSY = """

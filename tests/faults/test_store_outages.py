@@ -25,15 +25,8 @@ from tests.memory_store import Crash, Held, MemoryStore, deliver_to, fail_once
 from tests.unit.test_journal import DELETIONS
 from trackdsl import errors, experiment, stage
 from trackdsl._core import context as _context
-from trackdsl.delivery import (
-    _client,
-    _durability,
-    _losses,
-    _tables,
-    _waiting,
-)
-from trackdsl.delivery._progress import read_progress
-from trackdsl.delivery._runs import KnownRun, RunMap, read_runs
+from trackdsl.delivery import _client, _durability, _tables, _waiting
+from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import GONE, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal import _origin as _process
@@ -41,6 +34,9 @@ from trackdsl.journal import _target, _writer
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer
+from trackdsl.store_format import losses as _losses
+from trackdsl.store_format.known_runs import read_runs
+from trackdsl.store_format.progress import read_progress
 
 
 @pytest.fixture
@@ -348,10 +344,10 @@ def test_flush_without_a_spool(spool: Path) -> None:
 
 def test_a_torn_note_of_a_run_swallows_no_other(tmp_path: Path) -> None:
     """A line on a run that a power cut tore is passed over, and the next one is read."""
-    RunMap(tmp_path).add(b"a" * 16, KnownRun("r1", "0"))
+    RunMap(tmp_path).add(b"a" * 16, DeliveredRun("r1", "0"))
     with open(tmp_path / "runs", "a") as file:
         file.write("o 6262")
-    RunMap(tmp_path).add(b"c" * 16, KnownRun("r3", "0"))
+    RunMap(tmp_path).add(b"c" * 16, DeliveredRun("r3", "0"))
     assert [run.run_id for _, run in read_runs(tmp_path)] == ["r1", "r3"]
 
 

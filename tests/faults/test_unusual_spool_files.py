@@ -29,17 +29,17 @@ from tests.integration.test_spool_folder import STRANGER, needs_root
 from tests.memory_store import MemoryStore, deliver_to
 from trackdsl._core import events
 from trackdsl.cli import main
-from trackdsl.delivery import _environment
+from trackdsl.delivery import environment as _environment
 from trackdsl.delivery._client import ensure_running, wake
 from trackdsl.delivery._durability import Durability
-from trackdsl.delivery._journals import look
-from trackdsl.delivery._servers import folder_of, server_of
 from trackdsl.delivery._thread import serve
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import JOURNALS, LOCK, LOG, MARK, journals, locate, make_folder, prepare, take_lock
+from trackdsl.store_format.journals import look
+from trackdsl.store_format.servers import folder_of, server_of
 
 #: What a journal cannot be delivered without; delivery leaves it alone, and says so.
 NEEDED = ("origin", "lock", "progress")

@@ -20,8 +20,8 @@ import pytest
 
 from tests.conftest import StartProgram, all_runs, deliver, points, wait_until
 from trackdsl import stage
-from trackdsl.delivery._process import open_sink
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.service import open_sink
 from trackdsl.distributed._starters import patches
 from trackdsl.journal._origin import run_detached
 from trackdsl.journal._spool import journals

@@ -27,9 +27,9 @@ from tests.conftest import (
 )
 from trackdsl._core.version import __version__
 from trackdsl.cli import main
-from trackdsl.delivery._progress import Progress, ProgressFile
 from trackdsl.journal._format import HEADER_SIZE, Header
 from trackdsl.journal._lock import FileLock, is_held
+from trackdsl.store_format.progress import Progress, ProgressFile
 
 TWO_RUNS = """
     from trackdsl import experiment, log_metric, stage

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 import trackdsl
 from tests.conftest import Server, StartProgram, all_runs, client, deliver, points, sync, wait_until
 from trackdsl import experiment, log_metric, stage, steps, track_returns
-from trackdsl.delivery import _limits
 from trackdsl.delivery._compose import Pending, split
-from trackdsl.delivery._progress import Progress, ProgressFile
 from trackdsl.delivery._sink import Batch
 from trackdsl.delivery._timestamp_dedup import Spacing
+from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.progress import Progress, ProgressFile
 
 
 def mine(uri: str, root: str) -> dict[str, Any]:

@@ -16,18 +16,19 @@ import pytest
 from tests.conftest import PATIENCE, StartProgram, all_runs, delivery_pids, free_port, wait_until
 from tests.integration.test_cli import LIVING, TWO_RUNS, journals, record, trackdsl
 from tests.memory_store import MemoryStore
-from trackdsl.delivery import _requests
+from trackdsl.delivery import journal_requests as _requests
 from trackdsl.delivery._blocked import BlockedRuns
-from trackdsl.delivery._dropped import dropped_runs
-from trackdsl.delivery._held_events import Aside, Orphans
-from trackdsl.delivery._progress import Progress, ProgressFile
-from trackdsl.delivery._runs import KnownRun, RunMap
-from trackdsl.delivery._servers import LOCAL, lock_of, server_of
+from trackdsl.delivery._held_events import HeldEvents
+from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.dropped_runs import dropped_runs
 from trackdsl.journal._lock import FileLock, is_held
 from trackdsl.journal._origin import read_origin, write_origin
 from trackdsl.journal._reader import Reader, read_all
 from trackdsl.journal._spool import wake
+from trackdsl.store_format.held_events import HeldEvent
+from trackdsl.store_format.progress import Progress, ProgressFile
+from trackdsl.store_format.servers import LOCAL, lock_of, server_of
 
 #: Records two runs, and a file; the delivery process goes on when it has ended.
 ENDS = """
@@ -145,7 +146,7 @@ class TestDrop:
         record(start, ENDS)
         (journal,) = journals(spool)
         opened = next(event for event in _events(journal) if type(event).__name__ == "Open")
-        RunMap(journal).add(opened.run, KnownRun("m1", "0"))
+        RunMap(journal).add(opened.run, DeliveredRun("m1", "0"))
         assert "1 of these runs" in answer("n\n", "drop", journal.name).stdout
         told = json.loads(trackdsl("drop", journal.name, "--yes", "--json").stdout)
         assert [run["exists"] for run in told["runs"]] == [True, False]
@@ -182,11 +183,11 @@ class TestDrop:
         blocked = BlockedRuns(journal)
         blocked.add(id_, "living", "the experiment is deleted")
         blocked.save()
-        kept = Orphans(journal)
+        kept = HeldEvents(journal)
         reader = Reader(journal)
         for entry in reader.read(2, writer_alive=True):
             assert entry.event is not None
-            kept.add(Aside(entry.event, entry.end))
+            kept.add(HeldEvent(entry.event, entry.end))
         reader.close()
         before = (journal / "aside").read_bytes()
         told = json.loads(trackdsl("drop", id_.hex(), "--yes", "--json").stdout)
@@ -287,7 +288,7 @@ class TestSyncTo:
         record(start, ENDS, TRACKDSL_TRACKING_URI=dead)
         living, made = journals(spool)
         opened = next(event for event in _events(made) if type(event).__name__ == "Open")
-        RunMap(made).add(opened.run, KnownRun("m1", "0"))
+        RunMap(made).add(opened.run, DeliveredRun("m1", "0"))
         result = trackdsl("sync", "--to", "sqlite:///new.db")
         assert result.returncode == 1
         assert f"(pid {program.pid}), for http://***@" in result.stderr
@@ -369,7 +370,7 @@ class TestSyncTo:
         assert _requests.settle(spool, [journal], PATIENCE) == []
         assert self.target(journal) == "sqlite:////new.db"
         # A run that came to exist since it was asked for makes the request void.
-        RunMap(journal).add(b"0" * 16, KnownRun("m1", "0"))
+        RunMap(journal).add(b"0" * 16, DeliveredRun("m1", "0"))
         _requests.ask_to_move(journal, origin, dead)
         assert _requests.settle(spool, [journal], PATIENCE) == []
         assert self.target(journal) == "sqlite:////new.db"

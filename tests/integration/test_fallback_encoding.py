@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from tests.conftest import free_port
 from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import settings, stage
-from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery import _compose
 from trackdsl.delivery._fallback_encoding import Keys, folded
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._sink import Batch, Refused
 from trackdsl.journal import _target
+from trackdsl.store_format import limits as _limits
 
 KEYS = st.text(alphabet="_x014CLlRé e/.A ", min_size=1, max_size=12)
 

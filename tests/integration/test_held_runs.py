@@ -22,13 +22,13 @@ from trackdsl._core import events
 from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _stream, _tables, _worker
 from trackdsl.delivery import _remote_runs as _foreign
 from trackdsl.delivery._blocked import read_blocked
-from trackdsl.delivery._dropped import drop_run
-from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._sink import Denied, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.dropped_runs import drop_run
 from trackdsl.journal import _origin as _process
 from trackdsl.journal import _target
 from trackdsl.journal._spool import journals
+from trackdsl.store_format.progress import read_progress
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ from trackdsl import ArtifactError, Dataset, RunNotReady, experiment, stage
 from trackdsl._config.state import state
 from trackdsl._recording import emit as _record
 from trackdsl.delivery import _artifacts, _worker
-from trackdsl.delivery._process import open_sink
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _target
 from trackdsl.testing import capture_runs
 

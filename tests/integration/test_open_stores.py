@@ -16,13 +16,14 @@ import pytest
 from tests.conftest import PATIENCE, StartProgram, all_runs, memory_of, sync, wait_until
 from tests.memory_store import MemoryStore
 from trackdsl import experiment, stage
-from trackdsl.delivery import _empty_database, _git_tags, _open_sinks, _vanished, _worker
+from trackdsl.delivery import _git_tags, _open_sinks, _vanished, _worker
 from trackdsl.delivery._mlflow import MlflowSink
-from trackdsl.delivery._process import open_sink
-from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _target
 from trackdsl.journal._spool import journals
+from trackdsl.store_format import empty_database as _empty_database
+from trackdsl.store_format.progress import read_progress
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ import trackdsl
 from tests.conftest import all_runs, client, deliver, last_run
 from trackdsl import Dataset, Ignore, Param, Secret, stage
 from trackdsl._recording.flatten import MAX_LEAVES, Flat, nest
-from trackdsl.delivery._limits import MAX_KEY, escape_key, fit_key, unescape_key
+from trackdsl.store_format.limits import MAX_KEY, escape_key, fit_key, unescape_key
 from trackdsl.testing import capture_runs
 
 

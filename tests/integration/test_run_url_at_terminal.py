@@ -16,8 +16,8 @@ import trackdsl
 from tests.conftest import PATIENCE, Server, all_runs, end_delivery, wait_until
 from trackdsl import experiment, settings
 from trackdsl._runs import show_url as _show_url
-from trackdsl.delivery._runs import KnownRun
 from trackdsl.errors import SettingsError
+from trackdsl.store_format.known_runs import KnownRun
 
 TWO_ROOTS = """
 import sys, trackdsl

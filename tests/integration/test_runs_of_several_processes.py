@@ -21,14 +21,15 @@ from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import _client, _limits, _shared_points, _stream, _waiting, _worker
+from trackdsl.delivery import _client, _shared_points, _stream, _waiting, _worker
 from trackdsl.delivery import _remote_runs as _foreign
-from trackdsl.delivery._process import open_sink
-from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _origin as _process
 from trackdsl.journal._spool import journals
+from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.progress import read_progress
 
 
 def rounds(*machines: Machine, number: int = 20) -> None:
@@ -640,7 +641,7 @@ def events_of(directory: Path) -> list[events.AnyEvent]:
 def test_delivery_is_in_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The delivery process never has `TRACKDSL_CONTEXT`, and its thread begins outside of any run."""
     from trackdsl.delivery import _thread
-    from trackdsl.delivery._process import ENVIRONMENT, prepare_environment
+    from trackdsl.delivery.service import ENVIRONMENT, prepare_environment
 
     for name in (*ENVIRONMENT, "TRACKDSL_UPLOAD_TIMEOUT"):
         monkeypatch.setenv(name, "")

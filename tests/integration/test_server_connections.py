@@ -20,10 +20,10 @@ from urllib3.util import Retry
 from tests.conftest import Server, StartProgram, all_runs, delivery_pids, free_port, memory_of, sync, wait_until
 from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
 from trackdsl._server import http as _http
-from trackdsl.delivery._environment import Handed, Pipe, _Sender, is_taken
-from trackdsl.delivery._servers import folder_of, server_of
+from trackdsl.delivery.environment import Handed, Pipe, _Sender, is_taken
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import wake
+from trackdsl.store_format.servers import folder_of, server_of
 
 #: Records one run, and ends without waiting for its delivery for long.
 RECORD = """
@@ -278,7 +278,7 @@ def test_a_delivery_thread_gives_up_a_server_that_never_ends_its_answers(
         """
         import sys, threading, requests
         from trackdsl import experiment
-        from trackdsl.delivery._progress import read_progress
+        from trackdsl.store_format.progress import read_progress
         from trackdsl.journal._target import targets
         with experiment("reach", run_name="thread") as run:
             run.log_metric("loss", 0.5)

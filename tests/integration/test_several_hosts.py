@@ -15,10 +15,10 @@ import pytest
 
 from tests.conftest import PATIENCE, Program, all_runs
 from trackdsl.cli._hosts import relatives
-from trackdsl.delivery._journals import look
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._mounts import FileSystem, file_system
 from trackdsl.journal._origin import read_origin
+from trackdsl.store_format.journals import look
 
 CAN_RENAME = subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
 pytestmark = pytest.mark.skipif(not CAN_RENAME, reason="needs the right to change the host's name")

@@ -124,7 +124,7 @@ def _record_odd_things(name: str, part: int) -> None:
 
 
 def _by_original(fields: dict[str, Any]) -> dict[str, Any]:
-    from trackdsl.delivery._limits import unescape_key
+    from trackdsl.store_format.limits import unescape_key
 
     return {unescape_key(key): value for key, value in fields.items()}
 

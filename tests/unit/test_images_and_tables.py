@@ -34,7 +34,7 @@ from trackdsl._recording import images as _images
 from trackdsl._recording.tables import rows_of
 from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl.delivery import _table_format, _tables
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Refused, Unavailable
 from trackdsl.delivery._table_log import TableLog
 from trackdsl.delivery._tables import Tables
@@ -849,7 +849,7 @@ class Journal:
         doubt = self.intent
         end = self.intent = max(self.intent, min(self.done + size, len(self.events)))
         for index in range(self.done, end):
-            gone = tables.take(KnownRun("run", "e"), self.events[index], self.folder, in_doubt=index < doubt)
+            gone = tables.take(DeliveredRun("run", "e"), self.events[index], self.folder, in_doubt=index < doubt)
             assert gone is None
         between()  # The rest of the stretch, which may fail.
         tables.upload(store, self.folder)  # type: ignore[arg-type]
@@ -995,7 +995,7 @@ def test_a_log_of_journals_that_are_gone_was_delivered(tmp_path: Path) -> None:
     """What a power cut brings back of a log is not uploaded again: its journals went after it."""
     journal = Journal(tmp_path, "a", [("t.json", 1)])
     tables = Tables(tmp_path)
-    tables.take(KnownRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
+    tables.take(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
     assert Tables(tmp_path).waiting(journal.folder) == 1
     shutil.rmtree(journal.folder)
     assert Tables(tmp_path).waiting(journal.folder) == 0
@@ -1008,6 +1008,7 @@ def test_a_snapshot_that_is_gone_is_told(tmp_path: Path) -> None:
     shutil.rmtree(journal.folder / "files" / "000000")
     tables = Tables(tmp_path)
     assert (
-        tables.take(KnownRun("run", "e"), journal.events[0], journal.folder, in_doubt=False) == "its snapshot is gone"
+        tables.take(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
+        == "its snapshot is gone"
     )
-    assert tables.take(KnownRun("run", "e"), journal.events[0], journal.folder, in_doubt=True) is None
+    assert tables.take(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=True) is None

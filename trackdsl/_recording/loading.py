@@ -228,7 +228,7 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     from mlflow import MlflowClient, artifacts
     from mlflow.exceptions import MlflowException
 
-    from trackdsl.delivery._journals import absent
+    from trackdsl.store_format.journals import absent
 
     uri = tracking_uri or (run._target.uri if isinstance(run, Run) else target_for(settings.tracking_uri()).uri)
     client = MlflowClient(tracking_uri=uri)
@@ -278,7 +278,7 @@ def _downloaded(run: Any, place: str, folder: Path, uri: str) -> Path:
 
 def _model_uri(client: Any, run: Any, place: str) -> str | None:
     """The model that a run has under this name, by its id: MLflow 3.1 asks a server for minutes by the run's."""
-    from trackdsl.delivery._models import logged_name
+    from trackdsl.store_format.logged_models import logged_name
 
     # MLflow takes no quotes in a model's name, so none can end the text here.
     where = f"name = '{logged_name(place)}' AND source_run_id = '{run.run_id}'"
@@ -308,8 +308,8 @@ def find_mlflow_run(client: Any, id_: Any, place: str, *, by_name: bool = False)
 
 def note_of(tags: dict[str, str], place: str) -> Note:
     """What the tags of a run tell of an artifact."""
-    from trackdsl.delivery._compose import ARTIFACT_TAG
-    from trackdsl.delivery._limits import fit_key
+    from trackdsl.store_format.limits import fit_key
+    from trackdsl.store_format.tags import ARTIFACT_TAG
 
     text = tags.get(fit_key(f"{ARTIFACT_TAG}{place}"))
     try:

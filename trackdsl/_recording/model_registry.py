@@ -117,7 +117,7 @@ def find_recorded(uri: str, key: str) -> str | None:
     import mlflow
 
     def look(client: Any) -> str | None:
-        from trackdsl.delivery._models import find_model
+        from trackdsl.store_format.logged_models import find_model
 
         experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=3)]
         found = find_model(client, experiments, key)
@@ -173,7 +173,7 @@ def register_model(
     found, client = _with_patience(lambda client: _resolved(client, parts, asked), uri, asked, timeout)
     from mlflow.exceptions import MlflowException
 
-    from trackdsl.delivery._models import register_logged
+    from trackdsl.store_format.logged_models import register_logged
 
     try:
         return register_logged(client, uri, found, name)
@@ -193,7 +193,7 @@ def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: fl
     import mlflow
 
     from trackdsl.delivery import flush
-    from trackdsl.delivery._journals import absent
+    from trackdsl.store_format.journals import absent
 
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     found, reason = _looked(look, client, asked)
@@ -253,7 +253,7 @@ def _resolved(client: Any, parts: dict[str, str | None], asked: str) -> Any:
 
 def _models_of(client: Any, run: Any, name: str | None) -> list[Any]:
     """The models of a run, the newest first."""
-    from trackdsl.delivery._models import logged_name
+    from trackdsl.store_format.logged_models import logged_name
 
     # MLflow takes no quotes in a model's name, so none can end the text here.
     named = "" if name in (None, "*") else f"name = '{logged_name(str(name))}' AND "
@@ -288,9 +288,9 @@ def _quoted(name: str) -> str:
 
 
 def _note_of_model(client: Any, model: Any, name: str) -> Note:
-    from trackdsl.delivery._models import HANDLER, SHA256
+    from trackdsl.store_format.tags import MODEL_HANDLER, MODEL_SHA256
 
-    if model.tags.get(HANDLER):
-        return Note(model.tags[HANDLER], model.tags.get(SHA256, ""))
+    if model.tags.get(MODEL_HANDLER):
+        return Note(model.tags[MODEL_HANDLER], model.tags.get(MODEL_SHA256, ""))
     # Delivered by an earlier version, which told it of the run alone.
     return note_of(client.get_run(model.source_run_id).data.tags, name) if model.source_run_id else Note()

@@ -120,7 +120,7 @@ class Run:
             RunNotReady: it does not exist yet.
         """
         from trackdsl.delivery import find_run
-        from trackdsl.delivery._runs import KnownRun
+        from trackdsl.store_format.known_runs import KnownRun
 
         if self._target.discards:  # Another process records: what reads the id here need not know.
             return KnownRun(self.id, "0")
@@ -662,7 +662,7 @@ class AdoptedRun(Run):
         """See `Run`: it is there already, unless only one of its ids is known."""
         if not self.mlflow_experiment_id:
             return super().wait_for_mlflow(timeout)
-        from trackdsl.delivery._runs import KnownRun
+        from trackdsl.store_format.known_runs import KnownRun
 
         return KnownRun(self.mlflow_run_id, self.mlflow_experiment_id)
 

@@ -25,9 +25,9 @@ from trackdsl._server.tracking_server import VERSIONS
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT
 from trackdsl.cli._status import ago, is_delivering, size
-from trackdsl.delivery._journals import look
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.journal import _spool
+from trackdsl.store_format.journals import look
 
 Level = Literal["ok", "warning", "problem"]
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trackdsl._core import events
-from trackdsl.delivery._blocked import read_blocked
-from trackdsl.delivery._held_events import read_aside
-from trackdsl.delivery._journals import Journal
-from trackdsl.delivery._runs import read_runs
 from trackdsl.journal._reader import Reader
+from trackdsl.store_format.blocked_runs import read_blocked
+from trackdsl.store_format.held_events import read_held
+from trackdsl.store_format.journals import Journal
+from trackdsl.store_format.known_runs import read_runs
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def contents(journal: Journal) -> Contents:
 
 def _events(journal: Journal) -> Iterator[tuple[events.AnyEvent, bool]]:
     """The events of a journal that can still be read, and whether each is delivered."""
-    aside = read_aside(journal.directory)
+    aside = read_held(journal.directory)
     kept = {each.end for each in aside}
     yield from ((each.event, False) for each in aside)
     reader = Reader(journal.directory)  # From the beginning: the names of runs that exist already stand there.

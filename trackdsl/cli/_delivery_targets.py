@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackdsl.delivery._backlog import bytes_between
-from trackdsl.delivery._journals import Journal
-from trackdsl.delivery._progress import Progress, read_progress
-from trackdsl.delivery._servers import is_starting, last_answer
 from trackdsl.journal._lock import is_held, is_written
 from trackdsl.journal._spool import LOCK
+from trackdsl.store_format.backlog import bytes_between
+from trackdsl.store_format.journals import Journal
+from trackdsl.store_format.progress import Progress, read_progress
+from trackdsl.store_format.servers import is_starting, last_answer
 
 _TITLE = "delivering to MLflow"
 _DRAW_EVERY = 0.2

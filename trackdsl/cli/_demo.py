@@ -18,9 +18,9 @@ from trackdsl._config import resolve as settings
 from trackdsl._config.spec import DEFAULT_TRACKING_URI
 from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
-from trackdsl.delivery._journals import look
 from trackdsl.journal import _spool
 from trackdsl.journal._target import target_for
+from trackdsl.store_format.journals import look
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -117,7 +117,7 @@ def _errors() -> list[str]:
 
 
 def _show(uri: str, started: int) -> None:
-    from trackdsl.delivery._process import prepare_environment
+    from trackdsl.delivery.service import prepare_environment
     from trackdsl.query._store import opened
     from trackdsl.query._tree import tree_of
 

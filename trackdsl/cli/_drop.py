@@ -14,12 +14,12 @@ from trackdsl.cli._contents import Contents, RunOf, contents
 from trackdsl.cli._hosts import Waiting, other_hosts
 from trackdsl.cli._journals import place
 from trackdsl.cli._status import ago, size
-from trackdsl.delivery import _requests
-from trackdsl.delivery._blocked import read_blocked
-from trackdsl.delivery._dropped import drop_run, dropped_runs
-from trackdsl.delivery._journals import Journal, look
+from trackdsl.delivery import journal_requests as _requests
+from trackdsl.delivery.dropped_runs import drop_run, dropped_runs
 from trackdsl.journal._spool import wake
 from trackdsl.query._shown import printable
+from trackdsl.store_format.blocked_runs import read_blocked
+from trackdsl.store_format.journals import Journal, look
 
 #: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.
 _PATIENCE = 30.0

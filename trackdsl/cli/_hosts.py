@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackdsl.delivery._journals import Journal, look
 from trackdsl.journal import _spool
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._mounts import FileSystem, boot_id, file_system
 from trackdsl.journal._reader import Position
 from trackdsl.journal._spool import wake
 from trackdsl.journal._writer import ENDED
+from trackdsl.store_format.journals import Journal, look
 
 #: How old the note of a program's end has to be, in seconds. Machines see changes of a shared file system up to a
 #: minute late, and code that runs at a program's exit may record something after the note.

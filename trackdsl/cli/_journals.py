@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from trackdsl.delivery._journals import reason_of
 from trackdsl.journal import _spool
+from trackdsl.store_format.journals import reason_of
 
 #: What can be done about a journal whose store is gone or was never there.
 WAY_OUT = "`trackdsl sync --to URI` delivers it to another store, `trackdsl drop JOURNAL` (or RUN) gives it up"

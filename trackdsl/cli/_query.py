@@ -26,9 +26,7 @@ import click
 from trackdsl._server.http import bound_requests
 from trackdsl.cli._console import output
 from trackdsl.cli._run_tables import print_run, print_runs
-from trackdsl.delivery._compose import place_of_text
-from trackdsl.delivery._limits import fit_key
-from trackdsl.delivery._process import prepare_environment
+from trackdsl.delivery.service import prepare_environment
 from trackdsl.errors import QueryError, TrackingServerError
 from trackdsl.query import _shown
 from trackdsl.query._compare import Comparison, compare
@@ -39,6 +37,8 @@ from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._runs import Question
 from trackdsl.query._store import opened, text_of
 from trackdsl.query._tree import RunTree, tree
+from trackdsl.store_format.limits import fit_key
+from trackdsl.store_format.tags import path_of_text
 
 #: So many experiments that hold runs are named where the asked ones hold none.
 _MOST_NAMED = 10
@@ -117,7 +117,7 @@ def show_comparison(runs: Sequence[str], tracking_uri: str | None, *, everything
 
 def _why_empty(asked: Question, where: str | None) -> str:
     """What to say where there are no runs: what waits for the store, or where runs are."""
-    from trackdsl.delivery._journals import what_waits_for
+    from trackdsl.store_format.journals import what_waits_for
 
     if waiting := what_waits_for(asked.reader.client.tracking_uri):
         return f"No runs yet: {waiting}"
@@ -141,7 +141,7 @@ def _experiments_with_runs(reader: PagedReader) -> Iterator[str]:
 def _traceback(run: FoundRun, reader: PagedReader) -> str | None:
     """The traceback of the exception that ended a run, also where a tag holds only a part of it."""
     known = run.tags.get(_TRACEBACK)
-    place = place_of_text("tags", _TRACEBACK)
+    place = path_of_text("tags", _TRACEBACK)
     if known is None or fit_key(f"trackdsl.truncated.{place}") not in run.tags:
         return known
     whole = text_of(reader, run.run_id, place)

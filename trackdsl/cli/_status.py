@@ -16,10 +16,10 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.cli._hosts import Host, other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, place
-from trackdsl.delivery._blocked import read_blocked
-from trackdsl.delivery._journals import MOST_COUNTED, Journal, look
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
+from trackdsl.store_format.blocked_runs import read_blocked
+from trackdsl.store_format.journals import MOST_COUNTED, Journal, look
 
 #: The first part of a journal's name, and what divides it from the rest.
 _NAME_WIDTH = 21

@@ -21,14 +21,14 @@ from trackdsl.cli._delivery_targets import Goals
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, place
 from trackdsl.cli._status import is_delivering, size, why_left_alone
-from trackdsl.delivery import _losses
-from trackdsl.delivery._environment import Handed, current, hand_over, is_taken
-from trackdsl.delivery._journals import Journal, look
-from trackdsl.delivery._losses import Losses
-from trackdsl.delivery._process import LOG_FORMAT, MaskingFormatter, Service, prepare_environment
+from trackdsl.delivery.environment import Handed, current, hand_over, is_taken
+from trackdsl.delivery.service import LOG_FORMAT, MaskingFormatter, Service, prepare_environment
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._spool import LOG, take_lock, wake
+from trackdsl.store_format import losses as _losses
+from trackdsl.store_format.journals import Journal, look
+from trackdsl.store_format.losses import Losses
 
 _NAP = 0.05
 #: Programs only look whether the lock is held, which takes it for an instant: hence the patience.

@@ -16,9 +16,9 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._hosts import relatives
 from trackdsl.cli._journals import place
 from trackdsl.cli._sync import deliver
-from trackdsl.delivery import _requests
-from trackdsl.delivery._journals import Journal, look
+from trackdsl.delivery import journal_requests as _requests
 from trackdsl.journal._origin import read_origin
+from trackdsl.store_format.journals import Journal, look
 
 #: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.
 _PATIENCE = 30.0

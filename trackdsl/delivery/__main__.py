@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from trackdsl.delivery._process import main, serve_server
+from trackdsl.delivery.service import main, serve_server
 
 parser = argparse.ArgumentParser(prog="python -m trackdsl.delivery", description="Deliver what waits in a spool.")
 parser.add_argument("spool", type=Path, help="the spool's folder")

@@ -16,14 +16,14 @@ import msgspec
 from trackdsl._core import events
 from trackdsl._core.artifact_paths import inside
 from trackdsl._core.decoders import json_decoder
-from trackdsl.delivery import _limits
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._model_points import ModelPoints
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, remove, replace
 from trackdsl.journal._snapshots import UnsafeSnapshot, remove_snapshot, taken
+from trackdsl.store_format import limits as _limits
 
 _PAUSE = 5.0
 
@@ -61,7 +61,7 @@ class Artifacts:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def store(self, sink: Sink, run: KnownRun, event: Stored, *, in_doubt: bool) -> dict[str, str]:
+    def store(self, sink: Sink, run: DeliveredRun, event: Stored, *, in_doubt: bool) -> dict[str, str]:
         """Deliver one artifact, or keep it for later.
 
         Args:
@@ -169,7 +169,7 @@ class Artifacts:
             with contextlib.suppress(Refused):  # The run is gone too.
                 sink.write(waiting.run_id, Batch(tags={omitted_tag(name): _limits.fit_text(why, 500)}))
 
-    def _defer(self, run: KnownRun, event: Stored, reason: str) -> None:
+    def _defer(self, run: DeliveredRun, event: Stored, reason: str) -> None:
         waiting = _Waiting(run.run_id, run.experiment_id, _key(event), events.encode(event))
         if waiting not in self._waiting:
             self._waiting.append(waiting)

@@ -2,7 +2,7 @@
 
 An experiment may be deleted, or may not be written to by this user; a request may make the server or our own code fail
 each time. Whether the store itself is away decides: then everything waits. Otherwise the run alone is set aside: its
-events go to `Orphans` and are tried again now and then, in order, also after a restart. The file `blocked` in the
+events go to `HeldEvents` and are tried again now and then, in order, also after a restart. The file `blocked` in the
 journal's folder says which runs these are, and why, for `trackdsl status`; nothing else depends on it.
 """
 
@@ -17,9 +17,9 @@ import msgspec
 from trackdsl._core.redaction import mask_text
 from trackdsl.delivery._sink import Denied, Refused, RunBlocked, Sink, Unavailable
 from trackdsl.errors import format_error, logger
-from trackdsl.journal._files import read_regular, replace
+from trackdsl.journal._files import replace
+from trackdsl.store_format.blocked_runs import NAME, BlockedRun, read_blocked
 
-_NAME = "blocked"
 #: A run is set aside that fails so often in the same way, while the store answers other requests.
 _ENOUGH_FAILURES = 3
 _FIRST_PAUSE = 0.25
@@ -28,23 +28,8 @@ _LONGEST_PAUSE = 60.0
 _LONGEST_PAUSE_FOR_OTHERS = 5.0
 _MOST_NOTED = 1000
 _LONGEST_REASON = 1000
-_ID_LENGTH = 16
 #: What concerns the machine, not a run.
 _OF_THE_MACHINE = (errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
-
-
-class BlockedRun(msgspec.Struct, frozen=True):
-    """A run that is set aside.
-
-    Attributes:
-        run: our id of it, in hexadecimal.
-        name: its name; empty where it is not known.
-        reason: why it is set aside.
-    """
-
-    run: str
-    name: str
-    reason: str
 
 
 class BlockedRuns:
@@ -172,7 +157,7 @@ class BlockedRuns:
         if not self._changed:
             return
         self._changed = False
-        path = self._directory / _NAME
+        path = self._directory / NAME
         try:
             if not self._runs:
                 self._pause = _FIRST_PAUSE
@@ -184,15 +169,6 @@ class BlockedRuns:
 
     def _postpone(self) -> None:
         self._next_try = time.monotonic() + self._pause
-
-
-def read_blocked(directory: Path) -> list[BlockedRun]:
-    """The runs of a journal that are set aside, of very many the first ones."""
-    try:
-        found = msgspec.json.decode(read_regular(directory / _NAME), type=list[BlockedRun])
-        return [run for run in found if len(bytes.fromhex(run.run)) == _ID_LENGTH]
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
-        return []
 
 
 def check_experiment(sink: Sink, experiment_id: str, error: Refused) -> None:

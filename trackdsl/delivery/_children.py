@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trackdsl.delivery._environment import Handed, of_child
+from trackdsl.delivery.environment import Handed, of_child
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular
 

@@ -18,7 +18,7 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.ids import prefix
 from trackdsl._core.runtime import ForkSafeLock, Phase
-from trackdsl.delivery._environment import hand_over, of_child
+from trackdsl.delivery.environment import hand_over, of_child
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._allocation import advice
 from trackdsl.journal._files import is_regular
@@ -157,9 +157,9 @@ def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
     Raises:
         RunNotReady: it was not created in time.
     """
-    from trackdsl.delivery._runs import find_noted
     from trackdsl.delivery._waiting import Hope
     from trackdsl.journal._spool import journals
+    from trackdsl.store_format.known_runs import find_noted
 
     assert target.writer is not None
     spool = target.writer.directory.parent.parent
@@ -188,7 +188,7 @@ def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
 
 
 def _not_ready(writer: Writer, id_: bytes, reason: str | None) -> RunNotReady:
-    from trackdsl.delivery._progress import read_progress
+    from trackdsl.store_format.progress import read_progress
 
     if not reason:
         progress = read_progress(writer.directory)
@@ -205,7 +205,7 @@ def _not_ready(writer: Writer, id_: bytes, reason: str | None) -> RunNotReady:
 
 def ids_at_mlflow(target: Target, names: Container[str]) -> list[bytes]:
     """Our ids of the runs of this program that are called so at MLflow, as far as delivery has made them."""
-    from trackdsl.delivery._runs import read_runs
+    from trackdsl.store_format.known_runs import read_runs
 
     assert target.writer is not None
     return [id_ for id_, run in read_runs(target.writer.directory) if run.run_id in names]

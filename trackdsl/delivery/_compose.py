@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,16 +9,13 @@ from pathlib import Path
 
 from trackdsl._core import events
 from trackdsl._core.redaction import mask_text
-from trackdsl.delivery import _limits
 from trackdsl.delivery._model_points import Link
 from trackdsl.delivery._sink import Batch
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._origin import Origin
+from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.tags import path_of_text
 
-#: Where texts that are too long for MLflow's fields are kept whole.
-OVERFLOW = "trackdsl"
-#: Begins the tag of an artifact that a handler wrote, before its path.
-ARTIFACT_TAG = "trackdsl.artifact."
 _INT64 = 1 << 63
 #: More bytes are no answer of git's.
 _MOST_ANSWERED = 1 << 16
@@ -43,12 +39,12 @@ class Pending:
         """Add a parameter, formatted as MLflow does."""
         text = str(value)
         name = self._name(key)
-        self.batch.params[name] = self._fitted(place_of_text("params", name), text, _limits.MAX_PARAM)
+        self.batch.params[name] = self._fitted(path_of_text("params", name), text, _limits.MAX_PARAM)
 
     def add_tag(self, key: str, value: str) -> None:
         """Add a tag."""
         name = self._name(key)
-        self.batch.tags[name] = self._fitted(place_of_text("tags", name), value, _limits.MAX_TAG)
+        self.batch.tags[name] = self._fitted(path_of_text("tags", name), value, _limits.MAX_TAG)
 
     def add_metric(self, key: str, value: float, time: int, step: int, link: Link | None = None) -> None:
         """Add a point; `time` in milliseconds since 1970."""
@@ -68,11 +64,6 @@ class Pending:
         self.texts[place] = text
         self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{place}")] = f"{len(text)} characters, whole in {place}"
         return _limits.fit_value(text, limit)
-
-
-def place_of_text(kind: str, name: str) -> str:
-    """Where the whole text of a parameter or a tag is kept, of which MLflow has a part."""
-    return f"{OVERFLOW}/{_limits.fit_place(f'{kind}/{name}.txt')}"
 
 
 def split(batch: Batch) -> Iterator[Batch]:
@@ -136,12 +127,6 @@ def launch_tags(rank: events.Rank) -> dict[str, str]:
     """The tags of what the ranks of a launch have in common."""
     tags = {"trackdsl.launch": rank.launch, "trackdsl.world_size": str(rank.size)}
     return tags if rank.attempt == 1 else {**tags, "trackdsl.attempt": str(rank.attempt)}
-
-
-def artifact_tag(place: str, handler: str, sha256: str, types: bool) -> tuple[str, str]:
-    """The tag that tells how an artifact is read back: the handler that wrote it, and the hash of what runs code."""
-    noted = {**({"sha256": sha256} if sha256 else {}), **({"types": True} if types else {})}
-    return f"{ARTIFACT_TAG}{place}", json.dumps({"handler": handler, **noted})
 
 
 def failure_tags(failure: events.Failure) -> dict[str, str]:

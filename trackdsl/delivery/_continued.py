@@ -14,12 +14,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import events
-from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery import _compose
 from trackdsl.delivery import _remote_runs as _foreign
 from trackdsl.delivery._blocked import check_experiment
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Found, Refused, RunBlocked, Sink
 from trackdsl.errors import logger
+from trackdsl.store_format import limits as _limits
 
 if TYPE_CHECKING:
     from trackdsl.delivery._remote_runs import ForeignRuns
@@ -51,7 +52,7 @@ class Continuations:
         self._stream = stream
         self._foreign = foreign
 
-    def go_on(self, sink: Sink, event: events.Open) -> KnownRun:
+    def go_on(self, sink: Sink, event: events.Open) -> DeliveredRun:
         """Have a run go on, once.
 
         Raises:
@@ -74,7 +75,7 @@ class Continuations:
             self._check(sink, event.run, sink.state(state.run_id), event.goes_on)
             check_experiment(sink, state.experiment_id, error)
             raise RunBlocked(f"run {state.run_id} cannot go on: {error}") from None
-        run = KnownRun(state.run_id, state.experiment_id, ours=False, continued=True, params=dict(state.params))
+        run = DeliveredRun(state.run_id, state.experiment_id, ours=False, continued=True, params=dict(state.params))
         self._foreign.continued.add(run.run_id)
         return run
 
@@ -98,7 +99,7 @@ class Continuations:
             state = None if found is None else sink.state(found[0])
         return self._check(sink, id_, state, name)
 
-    def is_left_to_others(self, sink: Sink, id_: bytes, run: KnownRun, at: int) -> bool:
+    def is_left_to_others(self, sink: Sink, id_: bytes, run: DeliveredRun, at: int) -> bool:
         """Whether the end of a run, at a time in nanoseconds, is none, because somebody else has gone on with it."""
         if not self._may_be_continued(run, at):
             return False
@@ -109,7 +110,7 @@ class Continuations:
         # Of several that were at it at the same time, the last one ends it.
         return state.status == "RUNNING" or state.end >= at // _MS
 
-    def _may_be_continued(self, run: KnownRun, at: int) -> bool:
+    def _may_be_continued(self, run: DeliveredRun, at: int) -> bool:
         if run.continued or run.run_id in self._foreign.continued:
             return True
         # What is delivered in time is asked for nothing: to go on takes a run that has ended, or a program that died.

@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from trackdsl._core import events
 from trackdsl.delivery import _fallback_encoding as _otherwise
-from trackdsl.delivery import _limits
 from trackdsl.delivery._blocked import check_experiment, deleted_experiment
 from trackdsl.delivery._compose import Pending
-from trackdsl.delivery._runs import KnownRun, RunMap
+from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import Batch, Denied, NotYet, Refused, RunBlocked, Sink, Unavailable
+from trackdsl.store_format import limits as _limits
 
 #: How long a server may take over a request that nobody waits for any more, in seconds.
 _LATE_PATIENCE = 20.0
@@ -34,8 +34,8 @@ class RunCreation:
         self._unusable: dict[tuple[str, ...], str] = {}
 
     def create(
-        self, sink: Sink, event: events.Open, parent: KnownRun | None, tags: dict[str, str], *, in_doubt: bool
-    ) -> tuple[KnownRun, Pending]:
+        self, sink: Sink, event: events.Open, parent: DeliveredRun | None, tags: dict[str, str], *, in_doubt: bool
+    ) -> tuple[DeliveredRun, Pending]:
         """Create a run, or find it where it may be there already.
 
         Returns:
@@ -67,8 +67,8 @@ class RunCreation:
         self._unusable.clear()
 
     def _create(
-        self, sink: Sink, event: events.Open, parent: KnownRun | None, tags: dict[str, str], in_doubt: bool
-    ) -> tuple[KnownRun, Pending]:
+        self, sink: Sink, event: events.Open, parent: DeliveredRun | None, tags: dict[str, str], in_doubt: bool
+    ) -> tuple[DeliveredRun, Pending]:
         # A child of a plain MLflow run names no experiment: it goes where its parent is.
         experiment = parent.experiment_id if parent is not None else self._experiment_of_root(sink, event, tags)
         try:
@@ -78,7 +78,7 @@ class RunCreation:
             check_experiment(sink, experiment, error)
             return self._create_elsewhere(sink, event, experiment, tags, error)
 
-    def rest(self, run: KnownRun, tags: dict[str, str]) -> Pending:
+    def rest(self, run: DeliveredRun, tags: dict[str, str]) -> Pending:
         """What is still to be written to a run that was made already; what it has may be written twice."""
         fitted = _fitted(tags)
         if run.keys is not None:
@@ -97,7 +97,7 @@ class RunCreation:
 
     def _find_or_create(
         self, sink: Sink, event: events.Open, experiment: str, tags: dict[str, str], in_doubt: bool
-    ) -> tuple[KnownRun, Pending]:
+    ) -> tuple[DeliveredRun, Pending]:
         fitted = _fitted(tags)
         # MLflow refuses a tag of this name that says anything else.
         own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
@@ -110,7 +110,7 @@ class RunCreation:
             found = sink.find_run(event.run.hex(), experiment)
             if found is not None:
                 # It may have been made without these.
-                return KnownRun(*found), Pending(Batch(tags=odd), fitted.texts)
+                return DeliveredRun(*found), Pending(Batch(tags=odd), fitted.texts)
         self._doubted.add(event.run)
         rest: dict[str, str] = {}
         try:
@@ -122,7 +122,7 @@ class RunCreation:
             run_id = self._create_run(sink, event, experiment, (_otherwise.plainer(name) or [name])[-1], plain)
             rest = odd
         self._doubted.discard(event.run)
-        return KnownRun(run_id, experiment, params={}, keys=keys, made=time.monotonic()), Pending(
+        return DeliveredRun(run_id, experiment, params={}, keys=keys, made=time.monotonic()), Pending(
             Batch(tags=rest), fitted.texts
         )
 
@@ -136,7 +136,7 @@ class RunCreation:
 
     def _create_elsewhere(
         self, sink: Sink, event: events.Open, refused: str, tags: dict[str, str], error: Refused
-    ) -> tuple[KnownRun, Pending]:
+    ) -> tuple[DeliveredRun, Pending]:
         """Where a store has begun anew, the parent's experiment is gone, and its name leads to another."""
         fresh = self._experiment_of_root(sink, event, tags)
         try:
@@ -179,7 +179,7 @@ def _fitted(tags: dict[str, str]) -> Pending:
     return fitted
 
 
-def _place_of(event: events.Open, parent: KnownRun | None) -> tuple[str, ...]:
+def _place_of(event: events.Open, parent: DeliveredRun | None) -> tuple[str, ...]:
     """The same for all runs that go to one experiment."""
     if parent is not None:
         return ("id", parent.experiment_id)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
-from trackdsl.delivery import _limits
 from trackdsl.delivery._sink import Batch
+from trackdsl.store_format import limits as _limits
 
 #: Begins the tag that tells what a key was meant to be.
 _RENAMED = "trackdsl.renamed."

@@ -9,7 +9,7 @@ from pathlib import Path
 from trackdsl._core.events import Tags
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
-from trackdsl.delivery._runs import KnownRun, RunMap
+from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import Batch, Refused, Sink
 
 #: How long the end of a journal waits for git's answer, in seconds.
@@ -68,7 +68,7 @@ class GitTags:
                         raise
             self._untold.pop()
 
-    def _write(self, sink: Sink, run: KnownRun, tags: dict[str, str]) -> None:
+    def _write(self, sink: Sink, run: DeliveredRun, tags: dict[str, str]) -> None:
         try:
             sink.write(run.run_id, Batch(tags=tags))
         except Refused as error:

@@ -16,21 +16,22 @@ from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import BlockedRuns, check_experiment
 from trackdsl.delivery._continued import Continuations
 from trackdsl.delivery._creation import RunCreation
-from trackdsl.delivery._dropped import DroppedRuns
 from trackdsl.delivery._git_tags import GitTags
-from trackdsl.delivery._held_events import Aside, Orphans
+from trackdsl.delivery._held_events import HeldEvents
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._parents import Parents
 from trackdsl.delivery._remote_runs import ForeignRuns
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._run_writer import RunWriter
-from trackdsl.delivery._runs import KnownRun
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints, Source
 from trackdsl.delivery._shared_roots import SharedRoots
 from trackdsl.delivery._sink import GONE, NotYet, Refused, RunBlocked, Sink
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._timestamp_dedup import Spacing
+from trackdsl.delivery.dropped_runs import DroppedRuns
 from trackdsl.journal._reader import START, Position
+from trackdsl.store_format.held_events import HeldEvent
 
 if TYPE_CHECKING:
     from trackdsl.delivery._stream import Stream
@@ -103,10 +104,10 @@ class Interpreter:
         self._shared = shared
         self._skip = skip
         self._parents = Parents(stream, shared.foreign)
-        self._orphans = Orphans(stream.directory)
+        self._orphans = HeldEvents(stream.directory)
         self._dropped = DroppedRuns(stream.directory, shared.foreign.is_dropped)
         #: What was read of each run in this stretch: it goes aside with the run.
-        self._stretch: dict[bytes, list[Aside]] = {}
+        self._stretch: dict[bytes, list[HeldEvent]] = {}
         self.blocked = BlockedRuns(stream.directory)
         self._continued = Continuations(stream, shared.foreign)
         self.writer = RunWriter(
@@ -146,7 +147,7 @@ class Interpreter:
         self.last_time = getattr(event, "time", self.last_time)
         if isinstance(event, events.Adopt) and event.mlflow_experiment_id:
             if self._runs.get(event.run) is None:
-                self._runs.adopt(event.run, KnownRun(event.mlflow_run_id, event.mlflow_experiment_id))
+                self._runs.adopt(event.run, DeliveredRun(event.mlflow_run_id, event.mlflow_experiment_id))
             return
         source = Source(self._name, end)
         if end in self._orphans.kept:
@@ -158,14 +159,14 @@ class Interpreter:
         if event.run in self._orphans.runs and not self._comes(sink, event.run):
             # In order: an older tag must not replace a newer one later.
             continued = event.run in self._orphans.continued
-            self._orphans.add(Aside(event, end, self.writer.times_before(event, source, continued=continued)))
+            self._orphans.add(HeldEvent(event, end, self.writer.times_before(event, source, continued=continued)))
             return
         try:
             self._deliver(sink, event, source, in_doubt)
         except NotYet:
             raise
         except Exception as error:
-            if not self._block(sink, event.run, error, Aside(event, end)):
+            if not self._block(sink, event.run, error, HeldEvent(event, end)):
                 raise
 
     def note_damage(self, tags: dict[str, str]) -> None:
@@ -298,7 +299,7 @@ class Interpreter:
                 continue
             self.blocked.remove(id_)
 
-    def _kill(self, sink: Sink, id_: bytes, run: KnownRun, time: int, lost: int, why: str) -> None:
+    def _kill(self, sink: Sink, id_: bytes, run: DeliveredRun, time: int, lost: int, why: str) -> None:
         status = sink.status(run.run_id)
         if status == GONE:
             check_experiment(sink, run.experiment_id, Refused("the run is deleted with it"))
@@ -321,23 +322,23 @@ class Interpreter:
 
     def _deliver(self, sink: Sink, event: events.AnyEvent, source: Source, in_doubt: bool) -> None:
         if isinstance(event, events.Open):
-            self._stretch.setdefault(event.run, []).append(Aside(event, source.end))
+            self._stretch.setdefault(event.run, []).append(HeldEvent(event, source.end))
             self._open(sink, event, in_doubt)
             return
         if isinstance(event, events.Adopt):
-            self._stretch.setdefault(event.run, []).append(Aside(event, source.end))
+            self._stretch.setdefault(event.run, []).append(HeldEvent(event, source.end))
             self._adopt(sink, event)
             return
         run = self._runs.get(event.run) or self._shared.foreign.find(sink, self._stream, event.run, self.last_time)
         if run is not None:
             self.writer.check_model(sink, run, event)
             times = self.writer.times(sink, run, event, source)
-            self._stretch.setdefault(event.run, []).append(Aside(event, source.end, times))
+            self._stretch.setdefault(event.run, []).append(HeldEvent(event, source.end, times))
             self._write(sink, run, event, times, in_doubt)
         elif self._shared.foreign.is_lost(event.run):
             self._skip(event.run)
         else:
-            self._orphans.add(Aside(event, source.end))
+            self._orphans.add(HeldEvent(event, source.end))
 
     def _open(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
         if event.goes_on:
@@ -346,7 +347,7 @@ class Interpreter:
         run = self._runs.get(event.run)
         if run is None and (known := self._shared.foreign.of_same_program(self._stream, event.run)) is not None:
             # Repeated, because the journal that held it first was deleted.
-            run = KnownRun(known.run_id, known.experiment_id)
+            run = DeliveredRun(known.run_id, known.experiment_id)
             self._runs.add(event.run, run)
         in_doubt = in_doubt or bool(self._stream.origin.after)
         if run is not None and in_doubt:
@@ -387,15 +388,17 @@ class Interpreter:
             run = self._shared.foreign.known(event.run)
             if run is None:
                 state = self._continued.find(sink, event.run, event.mlflow_run_id)
-                run = KnownRun(state.run_id, state.experiment_id)
+                run = DeliveredRun(state.run_id, state.experiment_id)
             self._runs.adopt(event.run, run)
 
-    def _add_rest(self, id_: bytes, run: KnownRun, rest: _compose.Pending) -> None:
+    def _add_rest(self, id_: bytes, run: DeliveredRun, rest: _compose.Pending) -> None:
         pending = self.writer.outbox.of(id_, run)
         pending.texts.update(rest.texts)
         pending.batch.tags.update(rest.batch.tags)
 
-    def _write(self, sink: Sink, run: KnownRun, event: events.AnyEvent, times: tuple[int, ...], in_doubt: bool) -> None:
+    def _write(
+        self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...], in_doubt: bool
+    ) -> None:
         if isinstance(event, events.Close):
             self._gather_samples(event.run)
         self.writer.write(sink, run, event, times, in_doubt=in_doubt)
@@ -409,7 +412,7 @@ class Interpreter:
 
     def _gather(self, event: events.Tags | events.Metric, *times: int) -> None:
         """Gather something that delivery adds to a run; it goes aside where the run is."""
-        aside = Aside(event, START, times)
+        aside = HeldEvent(event, START, times)
         run = self._runs.get(event.run)
         if run is None or event.run in self._orphans.runs:
             self._orphans.add(aside)
@@ -422,7 +425,7 @@ class Interpreter:
                 for key, text in tags.items():
                     self.writer.outbox.of(id_, run).add_tag(key, text)
 
-    def _block(self, sink: Sink, id_: bytes, error: Exception, failed: Aside | None = None) -> bool:
+    def _block(self, sink: Sink, id_: bytes, error: Exception, failed: HeldEvent | None = None) -> bool:
         """Set a run aside, with what this stretch has of it, where an error concerns it alone; says whether it does."""
         reason = self.blocked.judge(sink, id_, error)
         if reason is None:
@@ -437,7 +440,7 @@ class Interpreter:
         return True
 
     def _block_with(self, sink: Sink, event: events.Tags, error: Exception) -> bool:
-        return self._block(sink, event.run, error, Aside(event, START))
+        return self._block(sink, event.run, error, HeldEvent(event, START))
 
     def _blocked_runs(self) -> set[bytes]:
         """Runs that are set aside, of which the reason may not be known since a restart."""
@@ -456,7 +459,7 @@ class Interpreter:
         trying = self.blocked.due()
         delivered: list[bytes] = []
 
-        def deliver(id_: bytes, group: list[Aside]) -> bool:
+        def deliver(id_: bytes, group: list[HeldEvent]) -> bool:
             if id_ in self.blocked and not trying and not self._dropped.covers(group[0].event):
                 return False
             if self._deliver_group(sink, id_, group):
@@ -473,7 +476,7 @@ class Interpreter:
                 if run is not None:
                     self._shared.points.delivered(self._name, aside=True, run_id=run.run_id)
 
-    def _deliver_group(self, sink: Sink, id_: bytes, group: list[Aside]) -> bool:
+    def _deliver_group(self, sink: Sink, id_: bytes, group: list[HeldEvent]) -> bool:
         """Deliver all that was kept aside of one run; False where it has to wait, and is kept as it is."""
         outbox = self.writer.outbox
         try:
@@ -537,5 +540,5 @@ class Interpreter:
                 self._runs.close(event.run)
 
 
-def _name_in(found: list[Aside]) -> str:
+def _name_in(found: list[HeldEvent]) -> str:
     return next((aside.event.name for aside in found if isinstance(aside.event, events.Open)), "")

@@ -18,9 +18,10 @@ from trackdsl._server.http import bound_requests
 from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._advice import advised
 from trackdsl.delivery._blocked import deleted_experiment
-from trackdsl.delivery._empty_database import artifact_root
 from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Found, Refused, RunBlocked, Unavailable
 from trackdsl.errors import format_error, logger, reraise_from_signal
+from trackdsl.store_format.empty_database import artifact_root
+from trackdsl.store_format.sqlite import identity, through_link
 
 #: What the store answers for good; everything else may be different next time.
 _FINAL = {
@@ -68,7 +69,10 @@ class MlflowSink:
     """
 
     def __init__(self, uri: str, cwd: str, *, own: bool) -> None:
-        self._uri = uri = _sqlite.absolute(uri, cwd)
+        try:
+            self._uri = uri = through_link(uri, cwd)
+        except FileExistsError as error:
+            raise Unavailable(str(error)) from None
         self._own = own
         self._translated = partial(_translated, uri.startswith("http"), own)
         self._experiments: dict[str, str] = {}
@@ -87,11 +91,11 @@ class MlflowSink:
             store = self._client._tracking_client.store
             if gone and hasattr(store, "artifact_root_uri"):
                 store.artifact_root_uri = root  # Not below that of this process, where nobody would look for them.
-        self._file = _sqlite.identity(uri)
+        self._file = identity(uri)
 
     def stale(self) -> bool:
         """See `Sink`. A SQLite file may be removed or replaced: open connections lead to the old one for ever."""
-        if self._file is None or _sqlite.identity(self._uri) == self._file:
+        if self._file is None or identity(self._uri) == self._file:
             return False
         # MLflow keeps the engine for the whole process.
         self._client._tracking_client.store.engine.dispose()
@@ -321,7 +325,7 @@ class MlflowSink:
 
     def find_model(self, key: str, experiment_id: str) -> str | None:
         """See `Sink`."""
-        from trackdsl.delivery._models import find_model
+        from trackdsl.store_format.logged_models import find_model
 
         with self._translated():
             found = find_model(self._client, [experiment_id], key)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from trackdsl._core.events import KEY
-from trackdsl.delivery._limits import MAX_METRICS
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import NotYet, Refused, Sink
 from trackdsl.errors import logger
+from trackdsl.store_format.limits import MAX_METRICS
 
 #: So many places of points are kept in mind of one model, unless there are more in `_MARGIN`.
 _MOST_TAKEN = 20_000
@@ -101,7 +101,7 @@ class ModelPoints:
         except Refused as error:  # The run, or the model, is deleted.
             logger.warning("trackdsl: model %s is left without the metrics of its run: %s", model_id, error)
 
-    def find(self, sink: Sink, run: KnownRun, model: str) -> str | None:
+    def find(self, sink: Sink, run: DeliveredRun, model: str) -> str | None:
         """MLflow's id of a model that an event names; None where it is not there, after some patience.
 
         Raises:
@@ -118,7 +118,7 @@ class ModelPoints:
             self._asked.pop(key, None)
         return found
 
-    def write(self, sink: Sink, run: KnownRun, points: list[Point], links: Mapping[int, Link]) -> None:
+    def write(self, sink: Sink, run: DeliveredRun, points: list[Point], links: Mapping[int, Link]) -> None:
         """Give points that the run has already to the models that they belong to.
 
         Args:
@@ -151,7 +151,7 @@ class ModelPoints:
         if refusal is not None:
             raise refusal
 
-    def _of(self, sink: Sink, run: KnownRun) -> dict[str, int]:
+    def _of(self, sink: Sink, run: DeliveredRun) -> dict[str, int]:
         """The models that a run has logged, with their steps. To a run of others they may be added at any time."""
         known = self._models.get(run.run_id)
         if known is None or not run.ours:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,21 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core.events import Model, model_key
-from trackdsl.delivery._limits import fit_key, fit_text
 from trackdsl.delivery._model_signature import add_example
 from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.journal._files import read_regular
+from trackdsl.store_format.limits import fit_key, fit_text
+from trackdsl.store_format.logged_models import age_of, create_version, list_version, logged_name
+from trackdsl.store_format.tags import MODEL_HANDLER, MODEL_KEY, MODEL_SHA256
 
-_TAG = "trackdsl.model"
-#: Tags of a logged model: what reads it back, and the hash of its files.
-HANDLER, SHA256 = "trackdsl.model.handler", "trackdsl.model.sha256"
 _SPEC = {"answer", "build", "example", "flavor", "options", "params", "pyfunc", "python", "requirements", "signature"}
-_MAX_NAME = 250
 _MAX_TAG = 5000
-#: What MLflow refuses in the name of a logged model, see `_validate_logged_model_name` in mlflow/utils/validation.py.
-_REFUSED = re.compile(r"[/:.%\"'\x00-\x1f]")
-#: Lists the versions of a logged model for MLflow's UI, see mlflow/utils/mlflow_tags.py.
-_VERSIONS = "mlflow.modelVersions"
 
 
 def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Model, folder: Path) -> str:
@@ -69,32 +62,13 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
     return str(model.model_id)
 
 
-def find_model(client: Any, experiment_ids: list[str], key: str) -> str | None:
-    """MLflow's id of the model that was recorded with a key; None where it is in none of these experiments."""
-    found = list(client.search_logged_models(experiment_ids, f"tags.`{_TAG}` = '{key}'")) if experiment_ids else []
-    return min(found, key=_age).model_id if found else None
-
-
-def logged_name(name: str) -> str:
-    """The name of a logged model, without what MLflow does not take.
-
-    >>> logged_name("models/rf"), logged_name("classifier")
-    ('models_rf', 'classifier')
-    """
-    return fit_text(_REFUSED.sub("_", name), _MAX_NAME) or "model"
-
-
 def _find(client: Any, experiment_id: str, key: str) -> Any:
-    found = list(client.search_logged_models([experiment_id], f"tags.`{_TAG}` = '{key}'"))
-    found.sort(key=_age)
+    found = list(client.search_logged_models([experiment_id], f"tags.`{MODEL_KEY}` = '{key}'"))
+    found.sort(key=age_of)
     for late in found[1:]:
         # A server may carry out a request that was given up: one model is kept.
         client.delete_logged_model(late.model_id)
     return found[0] if found else None
-
-
-def _age(model: Any) -> tuple[int, str]:
-    return model.creation_timestamp, model.model_id
 
 
 def _told_of(folder: Path) -> dict[str, Any]:
@@ -117,7 +91,7 @@ def _create(
 ) -> Any:
     name = logged_name(event.name)
     # Of this very model: a run may record several of one name.
-    tags = {_TAG: key, **({HANDLER: event.handler, SHA256: event.sha256} if event.handler else {})}
+    tags = {MODEL_KEY: key, **({MODEL_HANDLER: event.handler, MODEL_SHA256: event.sha256} if event.handler else {})}
     if name != event.name:
         tags["trackdsl.model.name"] = fit_text(event.name, _MAX_TAG)
     tags = {str(tag): str(text) for tag, text in (given.get("tags") or {}).items()} | tags
@@ -229,71 +203,7 @@ def _try_to_register(client: Any, uri: str, run_id: str, model: Any, event: Mode
 def _register(client: Any, uri: str, run_id: str, model: Any, name: str, key: str) -> None:
     """Make the model a version of a registered model, once."""
     versions = client.search_model_versions(f"run_id='{run_id}'", max_results=1000)
-    known = next((found for found in versions if found.name == name and found.tags.get(_TAG) == key), None)
+    known = next((found for found in versions if found.name == name and found.tags.get(MODEL_KEY) == key), None)
     if known is None:
-        known = _create_version(client, uri, run_id, model, name, {_TAG: key})
-    _tell_of_version(client, model, name, int(known.version))
-
-
-def register_logged(client: Any, uri: str, model: Any, name: str) -> Any:
-    """Make a logged model the next version of a registered model.
-
-    Args:
-        client: an `MlflowClient` for the store.
-        uri: its tracking URI.
-        model: the `mlflow.entities.LoggedModel`.
-        name: of the registered model.
-
-    Returns:
-        the `mlflow.entities.model_registry.ModelVersion`.
-
-    Raises:
-        MlflowException: MLflow refuses it.
-    """
-    version = _create_version(client, uri, model.source_run_id, model, name, None)
-    _tell_of_version(client, model, name, int(version.version))
-    return version
-
-
-def _create_version(
-    client: Any, uri: str, run_id: str | None, model: Any, name: str, tags: dict[str, str] | None
-) -> Any:
-    _create_registered_model(client, name)
-    return client.create_model_version(
-        name, _source(uri, model), run_id, tags, await_creation_for=0, model_id=model.model_id
-    )
-
-
-def _tell_of_version(client: Any, model: Any, name: str, version: int) -> None:
-    """List a version on its logged model, as MLflow does, beside those that are listed there."""
-    known = json.loads(model.tags.get(_VERSIONS) or "[]")
-    entry = {"name": name, "version": version}
-    if entry not in known:
-        client.set_logged_model_tags(model.model_id, {_VERSIONS: json.dumps([*known, entry])})
-
-
-def _create_registered_model(client: Any, name: str) -> None:
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
-            raise
-        # MLflow keeps prompts under the same names, and would take the model for a version of one.
-        if client.get_prompt(name) is not None:
-            raise MlflowException(error.message, INVALID_PARAMETER_VALUE) from error
-
-
-def _source(uri: str, model: Any) -> str:
-    """Where a version's files are.
-
-    A database store looks up a model's id at MLflow's global tracking URI, which may lead elsewhere in a program that
-    delivers by itself.
-    """
-    import mlflow
-
-    if uri.startswith("http") or mlflow.get_tracking_uri() == uri:
-        return f"models:/{model.model_id}"
-    return str(model.artifact_location)
+        known = create_version(client, uri, run_id, model, name, {MODEL_KEY: key})
+    list_version(client, model, name, int(known.version))

@@ -7,13 +7,15 @@ import math
 from collections.abc import Callable
 
 from trackdsl._core import events
-from trackdsl.delivery import _compose, _limits
+from trackdsl.delivery import _compose
 from trackdsl.delivery import _fallback_encoding as _otherwise
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._model_points import Link, ModelPoints
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import GONE, Batch, Refused, Sink
+from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.tags import path_of_text
 
 
 class Outbox:
@@ -31,7 +33,7 @@ class Outbox:
         self._refuse = refuse
         self._settle = settle
         self._models = models
-        self._pending: dict[bytes, tuple[KnownRun, Pending]] = {}
+        self._pending: dict[bytes, tuple[DeliveredRun, Pending]] = {}
 
     def ids(self) -> list[bytes]:
         """Our ids of the runs that something was gathered of."""
@@ -45,7 +47,7 @@ class Outbox:
         """Forget what was gathered: it will be read again."""
         self._pending.clear()
 
-    def of(self, id_: bytes, run: KnownRun) -> Pending:
+    def of(self, id_: bytes, run: DeliveredRun) -> Pending:
         """What is to be written to a run."""
         found = self._pending.get(id_)
         if found is None:
@@ -53,7 +55,7 @@ class Outbox:
         return found[1]
 
     def add_metric(
-        self, id_: bytes, run: KnownRun, key: str, value: float, time: int, step: int, link: Link | None = None
+        self, id_: bytes, run: DeliveredRun, key: str, value: float, time: int, step: int, link: Link | None = None
     ) -> None:
         """Add a point; `time` in milliseconds since 1970."""
         pending = self.of(id_, run)
@@ -63,7 +65,7 @@ class Outbox:
                 f"trackdsl.infinite.{key}", f"{value} at step {step} is the largest number to MLflow's store"
             )
 
-    def add_params(self, sink: Sink, id_: bytes, run: KnownRun, values: dict[str, events.Scalar]) -> None:
+    def add_params(self, sink: Sink, id_: bytes, run: DeliveredRun, values: dict[str, events.Scalar]) -> None:
         """Add parameters: of those with one name the first stands, at the store too."""
         if not values:
             return
@@ -120,7 +122,7 @@ class Outbox:
                 check_experiment(sink, run.experiment_id, error)
                 self._refuse(f"{place} of run {run.run_id}", error)
 
-    def _write_model_points(self, sink: Sink, run: KnownRun, batch: Batch, pending: Pending) -> None:
+    def _write_model_points(self, sink: Sink, run: DeliveredRun, batch: Batch, pending: Pending) -> None:
         if not batch.metrics:
             return
         try:
@@ -133,7 +135,7 @@ class Outbox:
                     run.run_id, Batch(tags={"trackdsl.omitted.log_metrics.model": _limits.fit_text(str(error), 500)})
                 )
 
-    def _write_singly(self, sink: Sink, run: KnownRun, batch: Batch) -> None:
+    def _write_singly(self, sink: Sink, run: DeliveredRun, batch: Batch) -> None:
         # Plain MLflow may have written to the run in the meantime.
         run.params = {**(run.params or {}), **sink.params(run.run_id)}
         refused: dict[str, str] = {}
@@ -158,7 +160,7 @@ class Outbox:
         except Refused as error:
             self._refuse(f"run {run.run_id}", error)
 
-    def _write_otherwise(self, sink: Sink, run: KnownRun, single: Batch) -> bool:
+    def _write_otherwise(self, sink: Sink, run: DeliveredRun, single: Batch) -> bool:
         """Write what is refused in other words, and keep its own in a file; returns whether any were taken."""
         kind = "params" if single.params else "tags"
         for key, text in (single.params or single.tags).items():
@@ -166,7 +168,7 @@ class Outbox:
                 way = {key: plain}
                 with contextlib.suppress(Refused):
                     sink.write(run.run_id, Batch(params=way) if single.params else Batch(tags=way))
-                    sink.write_text(run.run_id, text, _compose.place_of_text(kind, key))
+                    sink.write_text(run.run_id, text, path_of_text(kind, key))
                     return True
         return False
 

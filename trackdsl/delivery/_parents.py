@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from trackdsl._core import events
 from trackdsl.delivery import _remote_runs as _foreign
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Refused, Sink
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Parents:
         self._late = False
         self._asks = bool(stream.runs.orphans)
 
-    def find(self, sink: Sink, event: events.Open) -> tuple[KnownRun | None, dict[str, str]]:
+    def find(self, sink: Sink, event: events.Open) -> tuple[DeliveredRun | None, dict[str, str]]:
         """The parent of a run that is to be created, and the tags that tell of it.
 
         Raises:
@@ -80,6 +80,6 @@ class Parents:
             self._asks = False
 
 
-def _link(sink: Sink, run_id: str, parent: KnownRun) -> None:
+def _link(sink: Sink, run_id: str, parent: DeliveredRun) -> None:
     with contextlib.suppress(Refused):  # It has been deleted.
         sink.link(run_id, parent.run_id)

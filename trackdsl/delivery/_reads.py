@@ -11,11 +11,11 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 from trackdsl.delivery._client import RESTART_AFTER, ensure_running
-from trackdsl.delivery._progress import read_progress
 from trackdsl.delivery._waiting import Wait, is_descendant
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._spool import JOURNALS, wake
 from trackdsl.journal._writer import Writer
+from trackdsl.store_format.progress import read_progress
 
 #: How long a read waits for delivery, in seconds.
 _PATIENCE = 10.0

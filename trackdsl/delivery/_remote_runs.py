@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trackdsl._core.ids import begins_with, prefix_of
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import NotYet, Refused, RunBlocked, Sink
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, replace
@@ -69,7 +69,7 @@ class ForeignRuns:
         self._find_journals = find_journals
         self._streams: dict[bytes, list[Stream]] = {}
         self._finished: set[bytes] = set()
-        self._found: dict[bytes, KnownRun] = {}
+        self._found: dict[bytes, DeliveredRun] = {}
         self._looks: Counter[bytes] = Counter()
         self._lost: set[bytes] = set()
         self._awaited = _read(self._path)
@@ -93,7 +93,7 @@ class ForeignRuns:
         self._finished.add(stream.prefix)
         self._waits.pop(stream.directory, None)
 
-    def known(self, id_: bytes) -> KnownRun | None:
+    def known(self, id_: bytes) -> DeliveredRun | None:
         """A run that is known here, without asking anybody."""
         for stream in self._sources(id_):
             run = stream.runs.get(id_)
@@ -111,7 +111,7 @@ class ForeignRuns:
         same = self._streams.get(stream.prefix, [])
         return [other for other in same if other.origin.after == stream.directory.name]
 
-    def of_same_program(self, asking: Stream, id_: bytes) -> KnownRun | None:
+    def of_same_program(self, asking: Stream, id_: bytes) -> DeliveredRun | None:
         """A run that another journal of the same program has made."""
         for stream in self._streams.get(asking.prefix, ()):
             run = None if stream is asking else stream.runs.get(id_)
@@ -132,7 +132,9 @@ class ForeignRuns:
         for asked in self._awaited.values():
             asked.next = 0.0
 
-    def find(self, sink: Sink, asking: Stream, id_: bytes, at: int, experiment: str | None = None) -> KnownRun | None:
+    def find(
+        self, sink: Sink, asking: Stream, id_: bytes, at: int, experiment: str | None = None
+    ) -> DeliveredRun | None:
         """Find a run.
 
         Args:
@@ -176,11 +178,11 @@ class ForeignRuns:
             self._wait(id_, at)
         return None
 
-    def ask_again(self, sink: Sink, id_: bytes) -> KnownRun | None:
+    def ask_again(self, sink: Sink, id_: bytes) -> DeliveredRun | None:
         """Ask the store for a run that was not there, however lately it was asked."""
         return self.known(id_) or self._look_up(sink, id_, None)
 
-    def find_here(self, asking: Stream, id_: bytes) -> KnownRun | None:
+    def find_here(self, asking: Stream, id_: bytes) -> DeliveredRun | None:
         """A run that a journal of this spool tells of; None where the store has to be asked.
 
         Raises:
@@ -227,7 +229,7 @@ class ForeignRuns:
             self._waits[asking.directory] = id_
             raise NotYet(f"run {id_.hex()} is opened by another journal")
 
-    def _ask(self, sink: Sink, asking: Stream, id_: bytes, experiment: str | None) -> KnownRun | None:
+    def _ask(self, sink: Sink, asking: Stream, id_: bytes, experiment: str | None) -> DeliveredRun | None:
         now = time.time()
         run = self._look_up(sink, id_, experiment)
         if run is None:
@@ -244,7 +246,7 @@ class ForeignRuns:
             return None
         return _noted(asking, id_, run)
 
-    def _look_up(self, sink: Sink, id_: bytes, experiment: str | None) -> KnownRun | None:
+    def _look_up(self, sink: Sink, id_: bytes, experiment: str | None) -> DeliveredRun | None:
         # Of a process that many runs of are asked for, others are asked for with it: a look-up at a store of many runs
         # takes long, however many it finds.
         process = prefix_of(id_)
@@ -269,7 +271,7 @@ class ForeignRuns:
             self._looks.clear()
         for id_, run_id, experiment_id in found:
             with contextlib.suppress(ValueError):  # Somebody else's idea of the tag.
-                self._found[bytes.fromhex(id_)] = KnownRun(run_id, experiment_id, open=False, ours=False)
+                self._found[bytes.fromhex(id_)] = DeliveredRun(run_id, experiment_id, open=False, ours=False)
 
     def _wait(self, id_: bytes, at: int) -> None:
         """Return where a run has been waited for long enough.
@@ -341,11 +343,11 @@ class ForeignRuns:
             logger.warning("trackdsl cannot note what it waits for in %s: %s", self._path, error)
 
 
-def _noted(asking: Stream, id_: bytes, run: KnownRun) -> KnownRun:
+def _noted(asking: Stream, id_: bytes, run: DeliveredRun) -> DeliveredRun:
     """Have a journal note a run that it refers to."""
     if begins_with(id_, asking.prefix):
         # Its own, where the note of it was lost: it has to be ended with the others.
-        run = KnownRun(run.run_id, run.experiment_id)
+        run = DeliveredRun(run.run_id, run.experiment_id)
         asking.runs.add(id_, run)
     else:
         asking.runs.adopt(id_, run)

@@ -8,10 +8,10 @@ from pathlib import Path
 from trackdsl._core import runtime
 from trackdsl._core.ids import prefix
 from trackdsl._core.runtime import Phase
-from trackdsl.delivery import _losses
-from trackdsl.delivery._losses import Losses
-from trackdsl.delivery._progress import read_progress
 from trackdsl.journal._target import Target, known_targets
+from trackdsl.store_format import losses as _losses
+from trackdsl.store_format.losses import Losses
+from trackdsl.store_format.progress import read_progress
 
 #: What has been said, by the names of journals.
 _said: dict[str, Losses] = {}

@@ -13,12 +13,13 @@ from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._continued import Continuations
 from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._outbox import Outbox
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._shared_points import SharedPoints, Source
 from trackdsl.delivery._sink import Refused, Sink
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._timestamp_dedup import Spacing
 from trackdsl.errors import logger
+from trackdsl.store_format.tags import artifact_tag
 
 if TYPE_CHECKING:
     from trackdsl.delivery._remote_runs import ForeignRuns
@@ -69,7 +70,7 @@ class RunWriter:
         self.artifacts = Artifacts(stream.directory, models)
         self.spacing = Spacing([])
 
-    def times(self, sink: Sink, run: KnownRun, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
+    def times(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
         """The milliseconds for the points of an event; none where it has no points."""
         points = _points_of(event)
         if not points:
@@ -79,7 +80,7 @@ class RunWriter:
         first = self._first_ones(event.run)
         return tuple(self._points.place(sink, run.run_id, source, first, point) for point in points)
 
-    def own_times(self, event: events.AnyEvent, run: KnownRun | None) -> tuple[int, ...]:
+    def own_times(self, event: events.AnyEvent, run: DeliveredRun | None) -> tuple[int, ...]:
         """The same for a run of this journal, which need not ask for them; also where the run is not made yet."""
         shared = None if run is None else self._points.of(run.run_id, self._name)
         times = []
@@ -109,7 +110,7 @@ class RunWriter:
         return () if None in given else tuple(time for time in given if time is not None)
 
     def write(
-        self, sink: Sink, run: KnownRun, event: events.AnyEvent, times: tuple[int, ...], *, in_doubt: bool
+        self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...], *, in_doubt: bool
     ) -> None:
         """Write an event to its run, or gather what it brings.
 
@@ -137,7 +138,7 @@ class RunWriter:
             case _:
                 self._write_data(sink, run, event, in_doubt)
 
-    def check_model(self, sink: Sink, run: KnownRun, event: events.AnyEvent) -> None:
+    def check_model(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent) -> None:
         """See whether the model is there that an event names.
 
         Raises:
@@ -146,14 +147,14 @@ class RunWriter:
         if isinstance(event, (events.LinkedMetrics, events.ModelInput)):
             self._models.find(sink, run, event.model)
 
-    def see(self, run: KnownRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
+    def see(self, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
         """Take note of points that have the milliseconds that they were given long ago."""
         shared = self._points.of(run.run_id, self._name)
         if shared is not None:
             for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
                 shared.see(key, step, value, at)
 
-    def end(self, sink: Sink, run: KnownRun, status: str, time: int) -> None:
+    def end(self, sink: Sink, run: DeliveredRun, status: str, time: int) -> None:
         """End a run; `time` in nanoseconds since 1970.
 
         Raises:
@@ -166,7 +167,7 @@ class RunWriter:
             # The run was deleted at MLflow: there is nothing left to end.
             self._refuse(f"the end of run {run.run_id}", error)
 
-    def _goes_first(self, id_: bytes, run: KnownRun) -> bool:
+    def _goes_first(self, id_: bytes, run: DeliveredRun) -> bool:
         """Whether the points of this journal need not ask for their place: at most one does not for each run."""
         if self._runs.get(id_) is not run or run.continued:
             return False
@@ -179,7 +180,7 @@ class RunWriter:
         starters = [name for prefix in within for name in self._foreign.owners(bytes.fromhex(prefix))]
         return [*self._foreign.owners(id_), *starters]
 
-    def _write_data(self, sink: Sink, run: KnownRun, event: events.AnyEvent, in_doubt: bool) -> None:
+    def _write_data(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, in_doubt: bool) -> None:
         match event:
             case events.File() | events.Model():
                 if isinstance(event, events.Model):
@@ -195,27 +196,27 @@ class RunWriter:
                 self.outbox.flush(sink, id_)
                 self._models.added(sink, run.run_id, model_id, step)
 
-    def _store(self, sink: Sink, run: KnownRun, event: Stored, in_doubt: bool) -> None:
+    def _store(self, sink: Sink, run: DeliveredRun, event: Stored, in_doubt: bool) -> None:
         place = place_of(event)
         omitted = self.artifacts.store(sink, run, event, in_doubt=in_doubt)
         for name, why in omitted.items():
             self._omit(event.run, run, name, why)
         if place not in omitted and event.handler:
             types = isinstance(event, events.File) and event.types
-            key, value = _compose.artifact_tag(place, event.handler, event.sha256, types)
+            key, value = artifact_tag(place, event.handler, event.sha256, types)
             self.outbox.of(event.run, run).add_tag(key, value)
 
-    def _add_rows(self, run: KnownRun, event: events.Table, in_doubt: bool) -> None:
+    def _add_rows(self, run: DeliveredRun, event: events.Table, in_doubt: bool) -> None:
         omitted = self._tables.take(run, event, self._stream.directory, in_doubt=in_doubt)
         if omitted is not None:
             self._omit(event.run, run, event.path, omitted)
 
-    def _omit(self, id_: bytes, run: KnownRun, place: str, reason: str) -> None:
+    def _omit(self, id_: bytes, run: DeliveredRun, place: str, reason: str) -> None:
         self.outbox.of(id_, run).add_tag(f"trackdsl.omitted.{place}", reason[:500])
         self._stream.progress.refused += 1
         logger.warning("trackdsl: %r is left out: %s", place, reason)
 
-    def _add_input(self, sink: Sink, run: KnownRun, event: events.Input) -> None:
+    def _add_input(self, sink: Sink, run: DeliveredRun, event: events.Input) -> None:
         try:
             sink.write_input(run.run_id, event)
         except Refused as error:
@@ -224,14 +225,14 @@ class RunWriter:
             pending.add_tag(f"trackdsl.omitted.{event.name}", f"MLflow refused the dataset: {error}"[:500])
             self._refuse(f"the dataset {event.name!r} of run {run.run_id}", error)
 
-    def _link(self, sink: Sink, run: KnownRun, event: events.LinkedMetrics) -> Link:
+    def _link(self, sink: Sink, run: DeliveredRun, event: events.LinkedMetrics) -> Link:
         model_id = self._models.find(sink, run, event.model)
         if model_id is None:
             for name in event.values:
                 self._omit(event.run, run, f"{name}.model", "the model that it belongs to was not delivered")
         return Link(model_id or "", event.dataset)
 
-    def _add_model_input(self, sink: Sink, run: KnownRun, event: events.ModelInput) -> None:
+    def _add_model_input(self, sink: Sink, run: DeliveredRun, event: events.ModelInput) -> None:
         try:
             model_id = self._models.find(sink, run, event.model)
             if model_id is None:
@@ -242,7 +243,7 @@ class RunWriter:
             check_experiment(sink, run.experiment_id, error)
             self._omit(event.run, run, "model input", f"MLflow refused it: {error}")
 
-    def _close(self, sink: Sink, run: KnownRun, event: events.Close) -> None:
+    def _close(self, sink: Sink, run: DeliveredRun, event: events.Close) -> None:
         if self._continued.is_left_to_others(sink, event.run, run, event.time):
             self.outbox.flush(sink, event.run)
             self._note_end(event.run, run)
@@ -257,7 +258,7 @@ class RunWriter:
         self.end(sink, run, event.status, event.time)
         self._note_end(event.run, run)
 
-    def _note_end(self, id_: bytes, run: KnownRun) -> None:
+    def _note_end(self, id_: bytes, run: DeliveredRun) -> None:
         self._models.forget(run.run_id)
         if self._runs.get(id_) is run:
             self._runs.close(id_)

@@ -33,12 +33,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trackdsl.delivery import _limits
 from trackdsl.delivery._sink import Refused, Sink, Unavailable
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, replace, sync
 from trackdsl.journal._reader import Position
 from trackdsl.journal._spool import JOURNALS, is_journal_name
+from trackdsl.store_format import limits as _limits
 
 _FOLDER = "points"
 #: How much earlier than a point the store's points are asked for, in milliseconds, for those that come after it.
@@ -56,7 +56,7 @@ Identity = tuple[int, Any]
 
 
 class Source(NamedTuple):
-    """Where a point was read: the position behind its event, and whether that was kept aside since; see `Orphans`."""
+    """Where a point was read: the position behind its event, and whether that was held since; see `HeldEvents`."""
 
     journal: str
     end: Position

@@ -23,9 +23,9 @@ import msgspec
 
 from trackdsl._core import events
 from trackdsl.delivery import _compose
-from trackdsl.delivery._limits import fit_key
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Found, Refused, Sink
+from trackdsl.store_format.limits import fit_key
 
 if TYPE_CHECKING:
     from trackdsl.delivery._continued import Continuations
@@ -67,7 +67,7 @@ class SharedRoots:
         self._git = git
         self._continued = continued
 
-    def find(self, sink: Sink, event: events.Open) -> tuple[KnownRun, dict[str, str]]:
+    def find(self, sink: Sink, event: events.Open) -> tuple[DeliveredRun, dict[str, str]]:
         """The root that a rank's run is to be a child of, and the tags that tell of both."""
         rank, named = event.rank, event.parent
         assert rank is not None
@@ -85,12 +85,12 @@ class SharedRoots:
         tags = {_PARENT: root.run_id, **_compose.rank_tags(rank)}
         return root, {**tags, _LAUNCH_ID: named.hex()} if rank.goes_on else tags
 
-    def _root_for(self, sink: Sink, event: events.Open, named: bytes) -> tuple[bytes, KnownRun]:
+    def _root_for(self, sink: Sink, event: events.Open, named: bytes) -> tuple[bytes, DeliveredRun]:
         rank = event.rank
         assert rank is not None
         if rank.goes_on:
             state = self._continued.find(sink, event.run, rank.goes_on)
-            return named, KnownRun(state.run_id, state.experiment_id)
+            return named, DeliveredRun(state.run_id, state.experiment_id)
         for number in itertools.count():
             id_ = named if not number else hashlib.sha256(b"%b %d" % (named, number)).digest()[: len(named)]
             root = self._find_or_make(sink, event, id_)
@@ -123,11 +123,11 @@ class SharedRoots:
                 self._writer.end(sink, root, status, max(rank.end for rank in ranks) * _MS)
             written = status
 
-    def _root_of(self, id_: bytes) -> KnownRun | None:
+    def _root_of(self, id_: bytes) -> DeliveredRun | None:
         known = self._runs.ranks.get(id_)
         return None if known is None else self._runs.get(known)
 
-    def _find_or_make(self, sink: Sink, event: events.Open, id_: bytes) -> KnownRun:
+    def _find_or_make(self, sink: Sink, event: events.Open, id_: bytes) -> DeliveredRun:
         assert event.rank is not None
         name = event.rank.root
         root = msgspec.structs.replace(event, run=id_, parent=None, name=name, path=name, index=0, params={})
@@ -140,7 +140,7 @@ class SharedRoots:
             sink.write(run.run_id, rest.batch)
         return run
 
-    def _with_own(self, sink: Sink, root: KnownRun, id_: bytes) -> list[Found]:
+    def _with_own(self, sink: Sink, root: DeliveredRun, id_: bytes) -> list[Found]:
         """The ranks of a root, in this launch.
 
         This one is among them, also where it is a child of another root that was made at the same time.
@@ -155,7 +155,7 @@ class SharedRoots:
         launch = None if own is None else own.tags.get(_LAUNCH_ID)
         return [rank for rank in ranks if rank.tags.get(_LAUNCH_ID) == launch]
 
-    def _tell(self, sink: Sink, root: KnownRun, ranks: list[Found], status: str) -> None:
+    def _tell(self, sink: Sink, root: DeliveredRun, ranks: list[Found], status: str) -> None:
         """Say on a root which ranks did not end well; and the parameters, where rank 0 did not."""
         batch = Batch()
         if status != "FINISHED":
@@ -171,7 +171,7 @@ class SharedRoots:
                 sink.write(root.run_id, part)
 
 
-def _settled(sink: Sink, id_: bytes, root: KnownRun) -> KnownRun:
+def _settled(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
     """The root of an id, where several may have been made: one is kept, and gets the children of the others."""
     found = sink.tagged(_ID, id_.hex(), root.experiment_id)
     if len(found) < 2:
@@ -191,11 +191,11 @@ def _settled(sink: Sink, id_: bytes, root: KnownRun) -> KnownRun:
     return _known(kept, root)
 
 
-def _known(found: Found, root: KnownRun) -> KnownRun:
-    return KnownRun(found.run_id, root.experiment_id, open=False, ours=False)
+def _known(found: Found, root: DeliveredRun) -> DeliveredRun:
+    return DeliveredRun(found.run_id, root.experiment_id, open=False, ours=False)
 
 
-def _ranks(sink: Sink, root: KnownRun) -> list[Found]:
+def _ranks(sink: Sink, root: DeliveredRun) -> list[Found]:
     return [run for run in sink.tagged(_PARENT, root.run_id, root.experiment_id) if run.tags.get(RANK, "").isdecimal()]
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from trackdsl.delivery._empty_database import adapt, artifact_root, copy_empty, keep_empty
-from trackdsl.delivery._sink import Unavailable
+from trackdsl.store_format.empty_database import adapt, artifact_root, copy_empty, keep_empty
+from trackdsl.store_format.sqlite import sqlite_path
 
 
 @contextlib.contextmanager
@@ -71,39 +69,6 @@ def release(client: Any) -> None:
         return
     store.engine.dispose()
     _forget_store(store.db_uri)
-
-
-def identity(uri: str) -> tuple[int, int] | None:
-    """What tells the file of a SQLite URI from one that takes its place; None for any other URI."""
-    path = sqlite_path(uri)
-    try:
-        found = os.stat(path) if path is not None and path != ":memory:" else None
-    except FileNotFoundError:
-        return (0, 0)
-    return None if found is None else (found.st_dev, found.st_ino)
-
-
-def absolute(uri: str, cwd: str) -> str:
-    """The URI of a SQLite file that is named relative to a folder which no URI could name: by a link to it."""
-    path = sqlite_path(uri)
-    if path is None or path.startswith((os.sep, ":")):
-        return uri
-    link = os.path.join(
-        tempfile.gettempdir(), f"trackdsl-{os.getuid()}-{hashlib.sha256(cwd.encode()).hexdigest()[:16]}"
-    )
-    with contextlib.suppress(FileExistsError):
-        os.symlink(cwd, link)
-    if os.readlink(link) != cwd:
-        raise Unavailable(f"{link} is in the way: it should be a link to {cwd}")
-    return f"sqlite:///{link}/{path}"
-
-
-def sqlite_path(uri: str) -> str | None:
-    """The file of a SQLite URI, or None for any other."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    # As SQLAlchemy reads it: `#` is a character like any other.
-    return uri.removeprefix("sqlite:///").partition("?")[0] or None
 
 
 def _forget_store(uri: str) -> None:

@@ -12,12 +12,9 @@ from pathlib import Path
 import msgspec
 
 from trackdsl._core.redaction import mask_prose, mask_text
-from trackdsl.delivery import _losses
 from trackdsl.delivery._heirs import is_deleted, may_go_on
 from trackdsl.delivery._interpreter import DELETED, DIED, Interpreter, Shared
-from trackdsl.delivery._losses import Losses
-from trackdsl.delivery._progress import ProgressFile
-from trackdsl.delivery._runs import RunMap
+from trackdsl.delivery._run_map import RunMap
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._timestamp_dedup import Spacing
 from trackdsl.errors import logger
@@ -25,6 +22,9 @@ from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin
 from trackdsl.journal._reader import Entry, Position, Reader, segments
 from trackdsl.journal._spool import remove_journal
+from trackdsl.store_format import losses as _losses
+from trackdsl.store_format.losses import Losses
+from trackdsl.store_format.progress import ProgressFile
 
 _STRETCH = 2000
 #: So many are named; a journal of which more is gone is lost anyway.

@@ -24,10 +24,9 @@ import time
 from pathlib import Path, PurePosixPath
 
 from trackdsl._core import events
-from trackdsl.delivery import _limits
 from trackdsl.delivery._artifacts import check_place
 from trackdsl.delivery._blocked import check_experiment
-from trackdsl.delivery._runs import KnownRun
+from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
 from trackdsl.delivery._table_log import TableLog
@@ -35,6 +34,7 @@ from trackdsl.errors import logger
 from trackdsl.journal._files import remove, sync
 from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot
 from trackdsl.journal._spool import JOURNALS
+from trackdsl.store_format import limits as _limits
 
 _FOLDER = "tables"
 #: Seconds before a table that the store would not take is tried again.
@@ -65,7 +65,7 @@ class Tables:
         self.reason = ""
         self._find_logs()
 
-    def take(self, run: KnownRun, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
+    def take(self, run: DeliveredRun, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
         """Take the rows of an event over; call `upload` before the event is noted as done.
 
         Args:
@@ -164,7 +164,7 @@ class Tables:
     def _log(self, run_id: str, place: str) -> TableLog | None:
         return self._logs.get(self._path(run_id, place))
 
-    def _new_log(self, run: KnownRun, place: str) -> TableLog:
+    def _new_log(self, run: DeliveredRun, place: str) -> TableLog:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700)
             sync(self._folder.parent)

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core.ids import prefix
-from trackdsl.delivery._backlog import bytes_between, end_of
-from trackdsl.delivery._blocked import read_blocked
-from trackdsl.delivery._progress import Progress, read_progress
-from trackdsl.delivery._servers import LOCAL, is_starting, last_answer, server_of
 from trackdsl.errors import report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._reader import Position
 from trackdsl.journal._spool import LOCK, LOG, journals
 from trackdsl.journal._writer import Writer
+from trackdsl.store_format.backlog import bytes_between, end_of
+from trackdsl.store_format.blocked_runs import read_blocked
+from trackdsl.store_format.progress import Progress, read_progress
+from trackdsl.store_format.servers import LOCAL, is_starting, last_answer, server_of
 
 _POLL = 0.02
 _GLANCE = 0.1

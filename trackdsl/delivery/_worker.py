@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trackdsl.delivery._durability import Durability
-from trackdsl.delivery._environment import Environments
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._interpreter import Shared
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._open_sinks import OpenSinks
 from trackdsl.delivery._remote_runs import ForeignRuns
-from trackdsl.delivery._requests import carry_out, is_pending
 from trackdsl.delivery._sampling import Sampler
-from trackdsl.delivery._servers import LOCAL, folder_of, lock_of, server_of
 from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._vanished import Folders, Vanished
+from trackdsl.delivery.environment import Environments
+from trackdsl.delivery.journal_requests import carry_out, is_pending
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock, is_held, is_written
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._ownership import check_folder
 from trackdsl.journal._reader import newer_schema
 from trackdsl.journal._spool import WAKE, check_content, check_spool, look_through, make_folder, sweep, wake
+from trackdsl.store_format.servers import LOCAL, folder_of, lock_of, server_of
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0

@@ -346,7 +346,7 @@ class Writer:
 
 #: The file of a journal that notes where its program ended.
 ENDED = "ended"
-#: Two slots of 32 KiB, see `trackdsl.delivery._progress`.
+#: Two slots of 32 KiB, see `trackdsl.store_format.progress`.
 PROGRESS_SIZE = 64 * 1024
 
 

@@ -82,7 +82,7 @@ def _call(name: str, own: Callable[..., Any], real: Callable[..., Any], *args: A
 def _own() -> SqlAlchemyStore:
     global _store
     if _store is None:
-        from trackdsl.delivery._empty_database import artifact_root, copy_empty
+        from trackdsl.store_format.empty_database import artifact_root, copy_empty
 
         folder = tempfile.mkdtemp(prefix="trackdsl-")
         atexit.register(_remove, folder, os.getpid())

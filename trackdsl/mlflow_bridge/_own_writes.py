@@ -137,7 +137,7 @@ def _of_run_that_goes_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
 
 def _is_recorded(run_id: Any) -> bool:
     """Whether this program has recorded something for a run; only then the program can know the run's id."""
-    from trackdsl.delivery._runs import names_run
+    from trackdsl.store_format.known_runs import names_run
 
     if not isinstance(run_id, str):
         return False
@@ -169,7 +169,7 @@ def _wait(asked: Callable[[], list[Any]]) -> None:
 def _wait_at(uri: str, writers: list[Any]) -> None:
     if not writers:
         return
-    from trackdsl.delivery._reads import wait_for_delivery
+    from trackdsl.delivery import wait_for_delivery
 
     def counts(origin: Origin) -> bool:
         return same_store(uri, origin.uri, origin.cwd)

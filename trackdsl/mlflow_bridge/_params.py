@@ -106,7 +106,7 @@ def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _of_scope(run_id: str) -> Run | None:
     """Our run of a scope around here, by MLflow's id, as far as delivery has noted it."""
-    from trackdsl.delivery._runs import find_noted, names_run
+    from trackdsl.store_format.known_runs import find_noted, names_run
 
     scope = _context.current()
     while scope is not None:

@@ -90,7 +90,7 @@ def _place(uri: str) -> tuple[str, str, str, str]:
 
 
 def _settle(writer: Writer, goal: tuple[int, int]) -> None:
-    from trackdsl.delivery._progress import read_progress
+    from trackdsl.store_format.progress import read_progress
 
     give_up = time.monotonic() + _SETTLE
     while time.monotonic() < give_up:

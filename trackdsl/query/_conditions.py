@@ -153,7 +153,7 @@ class _Names:
 
     def stored(self, kind: str, key: str) -> str:
         """A name as MLflow has it: trackdsl writes what MLflow refuses in another way."""
-        from trackdsl.delivery._limits import fit_key
+        from trackdsl.store_format.limits import fit_key
 
         fitted = fit_key(key)
         return key if fitted == key or self.has(kind, key) else fitted
@@ -200,7 +200,7 @@ def _condition(word: str, value: Any, names: _Names) -> Condition:
 
 def _stored_value(value: Any) -> Any:
     """A value as MLflow has it, which takes no longer text for a parameter."""
-    from trackdsl.delivery._limits import MAX_PARAM, fit_value
+    from trackdsl.store_format.limits import MAX_PARAM, fit_value
 
     value = recorded_value(value)
     return fit_value(value, MAX_PARAM) if type(value) is str else value

@@ -52,7 +52,7 @@ def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> DataFra
 
 
 def _points(metric: str, run: FoundRun, reader: PagedReader) -> list[Point]:
-    from trackdsl.delivery._limits import fit_key
+    from trackdsl.store_format.limits import fit_key
 
     name = next((one for one in (metric, fit_key(metric)) if one in run.metrics), None)
     if name is None:

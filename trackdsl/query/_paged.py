@@ -34,7 +34,7 @@ class PagedReader:
             otherwise: the message where nothing waits.
             nearest: the text of a `Suggestion`.
         """
-        from trackdsl.delivery._journals import absent
+        from trackdsl.store_format.journals import absent
 
         return absent(what, self.client.tracking_uri, otherwise, nearest)
 

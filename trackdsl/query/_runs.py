@@ -185,7 +185,7 @@ def check_metric(metric: object) -> None:
 
 
 def _known_metric(metric: str, reader: PagedReader, asked: Question) -> str:
-    from trackdsl.delivery._limits import fit_key
+    from trackdsl.store_format.limits import fit_key
 
     for name in (metric, fit_key(metric)):
         if has_place(name) and reader.has_key("metrics", name, tuple(asked.names)):

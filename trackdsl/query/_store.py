@@ -25,6 +25,7 @@ from trackdsl.errors import (
 )
 from trackdsl.journal._target import overridden, target_for, targets
 from trackdsl.query._paged import PagedReader
+from trackdsl.store_format.sqlite import identity, sqlite_path, through_link
 
 #: How long to wait for the delivery of what this process has recorded, in seconds.
 FLUSH_PATIENCE = 30.0
@@ -84,8 +85,6 @@ def text_of(reader: PagedReader, run_id: str, place: str) -> str | None:
 
 def _place(tracking_uri: str | None) -> str:
     """The tracking URI to ask, such that it leads to the same store from everywhere."""
-    from trackdsl.delivery import _sqlite
-
     if tracking_uri is not None and not isinstance(tracking_uri, str):
         raise QueryError(f"tracking_uri takes text, not {tracking_uri!r}.", argument="tracking_uri")
     if tracking_uri and (wrong := mistake(tracking_uri)) is not None:
@@ -98,7 +97,12 @@ def _place(tracking_uri: str | None) -> str:
             )
         return absolute(tracking_uri, os.getcwd())
     target = target_for(tracking_uri or settings.tracking_uri())
-    return _sqlite.absolute(target.uri, target.cwd)
+    try:
+        return through_link(target.uri, target.cwd)
+    except OSError as error:
+        raise QueryError(
+            f"{shown(target.uri)!r} cannot be named from here: {format_error(error)}", argument="tracking_uri"
+        ) from None
 
 
 def _is_the_stores(error: Exception) -> bool:
@@ -183,10 +187,9 @@ def _check_file(uri: str) -> None:
     Raises:
         QueryError: it is not.
     """
-    from trackdsl.delivery import _sqlite
-    from trackdsl.delivery._journals import absent
+    from trackdsl.store_format.journals import absent
 
-    path = _sqlite.sqlite_path(uri)
+    path = sqlite_path(uri)
     if path is None or path == ":memory:":
         return
     where = "give tracking_uri= or TRACKDSL_TRACKING_URI, or go to the folder that the program ran in"
@@ -203,7 +206,7 @@ def _check_file(uri: str) -> None:
     if found is None:
         missing = f"{path} holds no runs of MLflow's: {where}."
         raise QueryError(absent(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri")
-    now = _sqlite.identity(uri)
+    now = identity(uri)
     if now is not None and _files.setdefault(uri, now) != now:
         _files[uri] = now
         _forget_connections(uri)

@@ -15,11 +15,11 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
-from trackdsl.delivery._runs import read_runs
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin, write_origin
 from trackdsl.journal._spool import remove_journal, take_lock, wake
+from trackdsl.store_format.known_runs import read_runs
 
 _DROP = "drop-requested"
 #: The `origin` file that a journal is to get.

@@ -95,10 +95,10 @@ def cut_key(escaped: str, key: str | None = None) -> str:
     return escaped[: MAX_KEY - 13].rstrip("/. ") + "-" + digest
 
 
-def fit_place(place: str) -> str:
+def fit_path(path: str) -> str:
     """A path whose parts fit a file system, which counts bytes: a long part is cut, with a hash behind it."""
     parts = []
-    for part in place.split("/"):
+    for part in path.split("/"):
         stem, dot, suffix = part.rpartition(".")
         if len(part.encode()) > _MAX_FILE_NAME:
             digest = hashlib.sha256(part.encode()).hexdigest()[:12]

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from trackdsl._core import uris as _uris
 from trackdsl._core.redaction import mask_prose
-from trackdsl.delivery._backlog import bytes_between, end_of
-from trackdsl.delivery._progress import Progress, read_progress
 from trackdsl.journal import _spool
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._reader import START, Position, Reader, missing_segments
+from trackdsl.store_format.backlog import bytes_between, end_of
+from trackdsl.store_format.progress import Progress, read_progress
 
 #: Events are counted one by one, and `trackdsl status` has to be quick.
 MOST_COUNTED = 10_000

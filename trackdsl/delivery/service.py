@@ -18,14 +18,14 @@ from typing import TextIO
 from trackdsl._core.redaction import mask_prose
 from trackdsl._server.http import bound_requests
 from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
-from trackdsl.delivery._environment import Environments, Handed, Pipe, current, hand_over
-from trackdsl.delivery._servers import LOCAL, lock_of, note_answer
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
 from trackdsl.delivery._throttle import Pace
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.environment import Environments, Handed, Pipe, current, hand_over
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._spool import LOG, check_spool, take_lock
+from trackdsl.store_format.servers import LOCAL, lock_of, note_answer
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
@@ -281,6 +281,7 @@ class MaskingFormatter(logging.Formatter):
     """Takes secrets out of whatever is logged, by us or by MLflow."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line of a record, with secrets masked."""
         return mask_prose(super().format(record))
 
 

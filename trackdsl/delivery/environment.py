@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 from trackdsl._core.ids import prefix
 from trackdsl._core.redaction import is_secret_name
-from trackdsl.delivery._servers import STARTED
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT
 from trackdsl.journal._files import open_regular
+from trackdsl.store_format.servers import STARTED
 
 NAME = "environment"
 #: Begins the names of variables that MLflow, the clouds' clients, database drivers and Kerberos read.

@@ -1,50 +1,29 @@
-"""Which MLflow run each of our runs became: a text file in the journal's folder, one line per fact.
-
-o <id> <MLflow run> <MLflow experiment>    opened by the program of this journal
-a <id> <MLflow run> <MLflow experiment>    opened by somebody else, who ends it too
-r <id> <MLflow run> <MLflow experiment>    opened before, and gone on with by the program of this journal, which ends it
-c <id>                                     closed
-m <id> <our id of its parent>              opened without its parent, of which nothing is known
-p <id>                                     has its parent after all
-l <id> <our id of its parent>              of a rank: its parent is that of all ranks of the launch
-"""
+"""The runs of one journal, as its delivery knows them; the file `runs` keeps them, see `store_format.known_runs`."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trackdsl.delivery._fallback_encoding import Keys
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, read_regular
-
-_NAME = "runs"
+from trackdsl.store_format.known_runs import NAME, KnownRun, read_facts, read_runs
 
 
 @dataclass
-class KnownRun:
-    """A run that exists at MLflow.
+class DeliveredRun(KnownRun):
+    """A run that exists at MLflow, with what its delivery has learned of it.
 
     Attributes:
-        run_id: MLflow's id.
-        experiment_id: MLflow's id of its experiment.
-        open: whether this journal has to end it.
-        ours: whether the program of this journal opened it.
-        continued: whether the program of this journal goes on with it, and did not open it.
         params: parameters that MLflow has, by name; None where that was not looked up yet.
         keys: what it has, where the store takes several keys for one.
-        made: when this process has made it, on the monotonic clock; long ago where another one has.
+        made: when this process created it, on the monotonic clock; minus infinity where another process did.
     """
 
-    run_id: str
-    experiment_id: str
-    open: bool = True
-    ours: bool = True
-    continued: bool = False
     params: dict[str, str] | None = None
     keys: Keys | None = None
     made: float = -math.inf
@@ -62,10 +41,10 @@ class RunMap:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / _NAME
-        self._runs: dict[bytes, KnownRun] = {}
+        self._path = directory / NAME
+        self._runs: dict[bytes, DeliveredRun] = {}
         for id_, run in read_runs(directory):
-            self._runs[id_] = run
+            self._runs[id_] = DeliveredRun(run.run_id, run.experiment_id, run.open, run.ours, run.continued)
         self.orphans = _read_orphans(directory)
         self.ranks = _read_ranks(directory)
         if not _ends_with_a_line(directory):
@@ -74,21 +53,21 @@ class RunMap:
     def __len__(self) -> int:
         return len(self._runs)
 
-    def get(self, id_: bytes) -> KnownRun | None:
+    def get(self, id_: bytes) -> DeliveredRun | None:
         """The run with our id, if it exists at MLflow."""
         return self._runs.get(id_)
 
-    def add(self, id_: bytes, run: KnownRun) -> None:
+    def add(self, id_: bytes, run: DeliveredRun) -> None:
         """Note that a run exists."""
         self._runs[id_] = run
         self._note(f"o {id_.hex()} {run.run_id} {run.experiment_id}\n")
 
-    def adopt(self, id_: bytes, run: KnownRun) -> None:
+    def adopt(self, id_: bytes, run: DeliveredRun) -> None:
         """Note a run that somebody else opened and ends."""
         self._runs[id_] = replace(run, open=False, ours=False, continued=False)
         self._note(f"a {id_.hex()} {run.run_id} {run.experiment_id}\n")
 
-    def go_on(self, id_: bytes, run: KnownRun) -> None:
+    def go_on(self, id_: bytes, run: DeliveredRun) -> None:
         """Note a run that goes on, under an id of its own."""
         self._runs[id_] = run
         self._note(f"r {id_.hex()} {run.run_id} {run.experiment_id}\n")
@@ -145,40 +124,9 @@ class RunMap:
             logger.warning("trackdsl cannot note its runs in %s: %s", self._path, error)
 
 
-def find_noted(directory: Path, id_: bytes) -> KnownRun | None:
-    """One run noted in a journal's folder, if it is there."""
-    # A look is all that most calls take: it is waited for, and thousands may be noted.
-    return dict(read_runs(directory)).get(id_) if names_run(directory, id_.hex()) else None
-
-
-def names_run(directory: Path, id_: str) -> bool:
-    """Whether a run is noted in a journal's folder, by our id of it or MLflow's."""
-    try:
-        return id_.encode() in read_regular(directory / _NAME)
-    except OSError:
-        return False
-
-
-def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:
-    """The runs noted in a journal's folder, in order; torn lines are passed over."""
-    found: dict[bytes, KnownRun] = {}
-    for words in _lines(directory):
-        try:
-            id_ = bytes.fromhex(words[1])
-            if words[0] in ("o", "a", "r") and len(words) == 4:
-                known = KnownRun(words[2], words[3], open=words[0] != "a", ours=words[0] == "o")
-                known.continued = words[0] == "r"
-                found[id_] = known
-            elif words[0] == "c" and id_ in found:
-                found[id_].open = False
-        except (ValueError, IndexError):
-            continue
-    yield from found.items()
-
-
 def _read_orphans(directory: Path) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
-    for words in _lines(directory):
+    for words in read_facts(directory):
         try:
             if words[0] == "m":
                 found[bytes.fromhex(words[1])] = bytes.fromhex(words[2])
@@ -191,7 +139,7 @@ def _read_orphans(directory: Path) -> dict[bytes, bytes]:
 
 def _read_ranks(directory: Path) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
-    for words in _lines(directory):
+    for words in read_facts(directory):
         with contextlib.suppress(ValueError, IndexError):
             if words[0] == "l":
                 found[bytes.fromhex(words[1])] = bytes.fromhex(words[2])
@@ -201,17 +149,9 @@ def _read_ranks(directory: Path) -> dict[bytes, bytes]:
 def _ends_with_a_line(directory: Path) -> bool:
     """Whether the next line can follow; one that was torn by a power cut would swallow it."""
     try:
-        text = read_regular(directory / _NAME)
+        text = read_regular(directory / NAME)
     except FileNotFoundError:
         return True
     except OSError:
         return False
     return not text or text.endswith(b"\n")
-
-
-def _lines(directory: Path) -> list[list[str]]:
-    try:
-        text = read_regular(directory / _NAME).decode("ascii", "replace")
-    except OSError:
-        return []
-    return [line.split(" ") for line in text.split("\n")[:-1]]
