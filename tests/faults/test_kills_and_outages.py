@@ -429,7 +429,7 @@ def test_a_damaged_record_is_told_on_the_run(start: StartProgram, tmp_path: Path
 @pytest.mark.slow
 def test_lost_events_are_told_on_the_run(start: StartProgram, sqlite_store: str) -> None:
     """The number of events that a full disk cost is a tag of the run."""
-    from tests.unit.test_journal import FULL_DISK
+    from tests.integration.test_journal import FULL_DISK
 
     code, out, err = start(FULL_DISK).finish()
     assert code == 0, err
@@ -639,7 +639,7 @@ def test_flush_knows_of_a_run_that_was_deleted(start: StartProgram, sqlite_store
 @pytest.mark.slow
 def test_a_program_without_descriptors_is_delivered_whole(start: StartProgram, sqlite_store: str) -> None:
     """With every file descriptor taken, a program that delivers goes on to record, and ends with all at MLflow."""
-    from tests.unit.test_journal import NO_DESCRIPTORS
+    from tests.integration.test_journal import NO_DESCRIPTORS
 
     code, _, err = start(
         f"{NO_DESCRIPTORS.replace('60_000', '20_000')}\n    print(trackdsl.flush(), flush=True)", TRACKDSL_MODE="online"

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 import trackdsl
 from tests.conftest import wait_until
 from tests.drawn_programs import FAULT, PROGRAM, Delivery, Expected, Program, forked, perform
+from tests.integration.test_journal import DELETIONS
 from tests.memory_store import Crash, Held, MemoryStore, deliver_to, fail_once
-from tests.unit.test_journal import DELETIONS
 from trackdsl import errors, experiment, stage
 from trackdsl._core import context as _context
 from trackdsl.delivery import _client, _durability, _tables, _waiting

@@ -17,7 +17,6 @@ from PIL import Image
 from sklearn.linear_model import LinearRegression
 
 import trackdsl
-from tests.conftest import client, deliver, last_run
 from trackdsl import stage, track_returns
 from trackdsl.testing import Captured, capture_runs
 
@@ -319,15 +318,3 @@ def test_what_is_no_figure(value: Any, caplog: pytest.LogCaptureFixture) -> None
     assert captured.one("f").artifacts == {}
     assert "is no figure: give one of matplotlib" in captured.one("f").tags["trackdsl.omitted.x.png"]
     assert "is no figure" in caplog.text
-
-
-def test_swapped_arguments_arrive(sqlite_store: str) -> None:
-    """The files are in MLflow's store under their paths."""
-    trackdsl.configure(tracking_uri=sqlite_store)
-    with stage("f") as run:
-        run.log_figure("plots/roc.png", drawn())
-        run.log_dict("c.json", {"a": 1})
-        run.log_text("n.txt", "two words")
-    deliver()
-    found = client(sqlite_store).list_artifacts(last_run(sqlite_store).info.run_id)
-    assert sorted(entry.path for entry in found) == ["c.json", "n.txt", "plots"]

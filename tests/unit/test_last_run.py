@@ -16,7 +16,6 @@ import cloudpickle
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram
 from trackdsl import configure, current_run, experiment, stage, start_logging, stop_logging, track_returns
 from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl.testing import capture_runs
@@ -281,26 +280,6 @@ def test_what_inspect_says_is_unchanged() -> None:
     plain()
     after = inspect.signature(plain), inspect.getfullargspec(plain), inspect.isfunction(plain), plain.__annotations__
     assert before == after
-
-
-def test_where_trackdsl_is_disabled(start: StartProgram) -> None:
-    """A disabled program has handles that do nothing: what it does with them goes on as it stands."""
-    code, out, err = start(
-        """
-        import trackdsl
-
-        @trackdsl.experiment("e")
-        def fn():
-            return 1
-
-        fn()
-        fn.last_run.log_metric("a", 1)
-        trackdsl.last().set_tag("a", 1)
-        print(fn.last_run.name, trackdsl.last().name)
-        """,
-        TRACKDSL_MODE="disabled",
-    ).finish()
-    assert (code, out, err) == (0, "disabled disabled\n", "")
 
 
 def test_disabled_later_the_last_run_stays(captured: Any) -> None:

@@ -7,17 +7,15 @@ import json
 import logging
 import types
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.linear_model import LinearRegression
 
 import trackdsl
-from tests.conftest import client, deliver, last_run, points
-from trackdsl import Metric, Model, stage, track_returns
+from trackdsl import stage, track_returns
 from trackdsl.testing import RecordedRun, capture_runs
 
 
@@ -95,22 +93,6 @@ def test_named_files_further_in_and_of_numbers() -> None:
     assert found.files == {"deep/b.yaml": b"c: 1\nd: x\n", "loss.txt": b"0.5"}
     found = returned(value, metrics=["loss"], artifacts={"loss": "loss.txt"})
     assert (found.metrics, found.files) == ({"loss": 0.5}, {"loss.txt": b"0.5"})
-
-
-def test_a_named_structure_among_several_values(store: str) -> None:
-    """Of a tuple with names, and of one where it is the only dict; as MLflow then holds them."""
-    trackdsl.configure(tracking_uri=store)
-
-    @stage
-    @track_returns("model", "scores", artifacts={"scores": "scores.json"})
-    def f() -> tuple[Any, Any]:
-        return LinearRegression().fit([[1], [2]], [1, 2]), {"rmse": 0.5}
-
-    f()
-    deliver()
-    run = last_run(store)
-    assert run.data.metrics == {}
-    assert [entry.path for entry in client(store).list_artifacts(run.info.run_id)] == ["scores.json"]
 
 
 def test_a_metric_by_the_name_of_its_structure() -> None:
@@ -250,28 +232,6 @@ def test_names_of_what_a_generator_yields(caplog: pytest.LogCaptureFixture) -> N
     assert len(caplog.records) == 1
 
 
-def test_the_only_dict_of_a_tuple_keeps_its_names(store: str) -> None:
-    """Beside a model, marked or not, a dict's metrics are called as in it; two dicts are told apart by their index."""
-    trackdsl.configure(tracking_uri=store)
-    model = LinearRegression().fit([[1], [2]], [1, 2])
-
-    @stage
-    @track_returns
-    def training() -> tuple[Annotated[object, Model("m")], dict[str, Any]]:
-        return model, {"rmse": 0.5, "note": "x"}
-
-    training()
-    deliver()
-    run = last_run(store)
-    assert run.data.metrics == {"rmse": 0.5}
-    assert [entry.path for entry in client(store).list_artifacts(run.info.run_id)] == ["training.json"]
-    assert returned((model, {"rmse": 0.5})).metrics == {"rmse": 0.5}
-    assert returned((0.25, {"rmse": 0.5})).metrics == {"f.0": 0.25, "rmse": 0.5}
-    assert returned(({"rmse": 0.5}, {"rmse": 1})).metrics == {"f.0/rmse": 0.5, "f.1/rmse": 1}
-    assert returned(({"f.1": 0.5}, 0.25)).metrics == {"f.1": 0.5, "f.1#2": 0.25}
-    assert returned(({"a": 1}, 2, {"b": 3}), "x", "y").metrics == {"x/a": 1, "y": 2, "b": 3}
-
-
 ROUNDS = {"loss": [0.5, 0.25], "acc": [0.75, 1.0]}
 POINTS = {"loss": [(0, 0.5), (1, 0.25)], "acc": [(0, 0.75), (1, 1.0)]}
 
@@ -335,22 +295,6 @@ def test_a_returned_history(kind: str) -> None:
     assert {name: [(p.step, p.value) for p in each] for name, each in found.run.metrics.items()} == expected
     assert set(found.files) == files
     assert found.omitted == {}
-
-
-def test_a_returned_history_arrives(store: str) -> None:
-    """With a prefix, and with a marker, in MLflow's own history of a metric."""
-    trackdsl.configure(tracking_uri=store)
-
-    @stage
-    @track_returns(prefix="val/")
-    def f() -> tuple[dict[str, list[float]], Annotated[list[float], Metric("curve")]]:
-        return ROUNDS, [3, 4]
-
-    f()
-    deliver()
-    run = last_run(store)
-    assert points(run, "val/loss", store) == POINTS["loss"]
-    assert points(run, "val/curve", store) == [(0, 3), (1, 4)]
 
 
 def test_strict_raises_for_a_name_that_never_occurs(monkeypatch: pytest.MonkeyPatch) -> None:

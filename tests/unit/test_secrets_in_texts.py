@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, ItemsView
@@ -344,30 +343,6 @@ def test_returned_mappings_and_rows_that_name_a_secret() -> None:
     assert "hunter2" not in written
     _, files = kept(lambda run: run.log_table([{"name": "password", "value": "hunter22"}], "x.json"))
     assert b"hunter2" not in b"".join(files.values())
-
-
-def test_the_errors_of_commands(tmp_path: Path) -> None:
-    """`subprocess` writes the command into its errors, and a traceback holds the line that started it."""
-    plant = "hunter2.horse"
-
-    @stage
-    def fails(command: list[str]) -> None:
-        subprocess.run([*command, "--user", "curl", "-u", f"me:{plant}"], check=True)
-
-    @stage
-    def hangs(command: list[str]) -> None:
-        subprocess.run([*command, "--password", plant], check=True, timeout=0.001)
-
-    with capture_runs() as captured:
-        with pytest.raises(subprocess.CalledProcessError):
-            fails([sys.executable, "-c", "raise SystemExit(3)", "--token", plant])
-        with pytest.raises(subprocess.TimeoutExpired):
-            hangs([sys.executable, "-c", "input()", "mysql", f"-p{plant}"])
-    for name in ("fails", "hangs"):
-        failure = captured.one(name).failure
-        assert failure is not None
-        assert "***" in str(failure)
-        assert plant not in str(failure)
 
 
 NAMES = st.sampled_from(

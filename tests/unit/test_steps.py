@@ -8,14 +8,12 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
-import mlflow
 import pytest
 import torch
 from tqdm import tqdm
 from tqdm.asyncio import tqdm as asynchronous_bar
 
 import trackdsl
-from tests.conftest import deliver, last_run, points
 from trackdsl import log_metric, stage, steps
 from trackdsl.testing import capture_runs
 
@@ -245,21 +243,6 @@ def test_a_start_that_is_no_step(start: Any) -> None:
     """It is an error at once, which names a right one."""
     with pytest.raises(trackdsl.OptionError, match="start=100"):
         steps(range(3), start=start)
-
-
-def test_a_loop_in_a_plain_mlflow_run(sqlite_store: str) -> None:
-    """Where plain MLflow has opened the run, the loop is the step of trackdsl's metrics too."""
-    mlflow.set_tracking_uri(sqlite_store)
-    with mlflow.start_run():
-        for _ in steps(range(5, 7)):
-            log_metric("m", 1)
-            mlflow.log_metric("plain", 1)
-        log_metric("after", 1)
-    deliver()
-    run = last_run(sqlite_store)
-    assert [step for step, _ in points(run, "m", sqlite_store)] == [5, 6]
-    assert len(points(run, "plain", sqlite_store)) == 2
-    assert points(run, "after", sqlite_store) == [(0, 1.0)]
 
 
 def test_loops_outside_of_any_run_go_through() -> None:

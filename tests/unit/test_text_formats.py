@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import pyarrow as pa
 import pytest
 import torch
 
-import trackdsl
-from tests.conftest import client, deliver, last_run
 from trackdsl import load_artifact, stage, track_returns
 from trackdsl.handlers import handler_for
 from trackdsl.testing import capture_runs
@@ -211,32 +208,6 @@ def test_what_arrow_writes_comes_back() -> None:
     assert found.schema == table.schema
     assert found.equals(table)
     assert told == {}
-
-
-def test_types_come_from_the_store(store: str) -> None:
-    """What is delivered is read with its types; a later file by the same name has its own, or none."""
-    trackdsl.configure(tracking_uri=store)
-
-    def keep(frame: Any) -> None:
-        track_returns("x", artifacts={"x": "tables/x.CSV"})(lambda: frame)()
-
-    with stage("first"):
-        keep(FRAMES["leading zeros"])
-    deliver()
-    first = last_run(store)
-    equal(load_artifact(first, "tables/x.CSV", tracking_uri=store), FRAMES["leading zeros"])
-    paths = {entry.path for entry in client(store).list_artifacts(first.info.run_id, "tables")}
-    assert paths == {"tables/x.CSV", "tables/x.CSV.dtypes.json"}
-    assert json.loads(first.data.tags["trackdsl.artifact.tables/x.CSV"]) == {
-        "handler": "pandas.DataFrame",
-        "types": True,
-    }
-    with stage("second") as run:
-        keep(FRAMES["leading zeros"])
-        keep(ROWS)
-        equal(load_artifact(run, "tables/x.CSV"), ROWS)
-    deliver()
-    equal(load_artifact(last_run(store), "tables/x.CSV", tracking_uri=store), ROWS)
 
 
 def test_a_handler_reads_files_without_types(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""What the package imports in a fresh process, and what type checkers say of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.test_package_structure import PACKAGE
+
+ROOT = PACKAGE.parent
+
+
+def test_the_bridge_waits_for_mlflow() -> None:
+    """Installing the bridge imports no MLflow, and nothing of the bridge that does."""
+    program = (
+        "import sys, trackdsl.mlflow_bridge as bridge; bridge.install(); bridge.install(); "
+        "print([name for name in sys.modules if name.split('.')[0] == 'mlflow' or name.startswith(bridge.__name__)])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "['trackdsl.mlflow_bridge']\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_see_the_function_unchanged(checker: str) -> None:
+    """mypy and pyright agree with every line of `tests/typing/api.py`, its errors included."""
+    command = {
+        "mypy": [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "tests/typing/api.py"],
+        "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "tests/typing/api.py"],
+    }[checker]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
