@@ -456,3 +456,15 @@ def test_choices_may_be_written_in_capitals(monkeypatch: pytest.MonkeyPatch) -> 
     """`OFFLINE` is `offline`, in the environment and elsewhere."""
     monkeypatch.setenv("TRACKDSL_MODE", "OFFLINE")
     assert trackdsl.settings.mode() == "offline"
+
+
+def test_variables_that_are_misspelt(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that looks like one of trackdsl's and is none is pointed out once, where something is recorded."""
+    monkeypatch.setenv("TRACKDSL_TRAKING_URI", "http://nowhere")
+    monkeypatch.setenv("TRACKDSL_CONTEXT_OF_NOBODY", "x")
+    for _ in range(2):
+        with stage("s"):
+            pass
+    known, unknown = [record.getMessage() for record in caplog.records if record.name == "trackdsl"]
+    assert "no variable TRACKDSL_TRAKING_URI; did you mean `TRACKDSL_TRACKING_URI`?" in known
+    assert "no variable TRACKDSL_CONTEXT_OF_NOBODY" in unknown

@@ -279,15 +279,3 @@ def test_an_integration_without_its_library(monkeypatch: pytest.MonkeyPatch, lib
     with pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module(name)
     assert str(caught.value) == f"{name} needs {library}: pip install '{library}'"
-
-
-def test_variables_that_are_misspelt(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that looks like one of trackdsl's and is none is pointed out once, where something is recorded."""
-    monkeypatch.setenv("TRACKDSL_TRAKING_URI", "http://nowhere")
-    monkeypatch.setenv("TRACKDSL_CONTEXT_OF_NOBODY", "x")
-    for _ in range(2):
-        with stage("s"):
-            pass
-    known, unknown = warned(caplog)
-    assert "no variable TRACKDSL_TRAKING_URI; did you mean `TRACKDSL_TRACKING_URI`?" in known
-    assert "no variable TRACKDSL_CONTEXT_OF_NOBODY" in unknown
