@@ -244,7 +244,8 @@ def _begin(options: Options, name: str) -> Run:
     if task is not None:
         task.add_done_callback(functools.partial(_end_with_task, session))
     _open.append(session)
-    return session.scope.run
+    run: Run = session.scope.run
+    return run
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ def begin_by_environment(monkeypatch: pytest.MonkeyPatch, **variables: str) -> t
         monkeypatch.setenv(name, value)
     run = tracelet.start_logging("by environment", project="p")
     tracelet.stop_logging()
-    return run._target.uri, run.experiment
+    return run.target.uri, run.experiment
 
 
 def test_r12_mlflows_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +154,10 @@ def test_r16_one_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     given = tracelet.TraceletSettings(mlflow_tracking_uri="http://settings", mlflow_experiment_name="settings")
     run = tracelet.start_logging("r", settings=given)
     tracelet.stop_logging()
-    assert (run._target.uri, run.experiment) == ("http://settings", "settings")
+    assert (run.target.uri, run.experiment) == ("http://settings", "settings")
     run = tracelet.start_logging("r", settings=given, config={"tracking_uri": "http://call", "experiment_name": "call"})
     tracelet.stop_logging()
-    assert (run._target.uri, run.experiment) == ("http://call", "call")
+    assert (run.target.uri, run.experiment) == ("http://call", "call")
     guide = (Path(__file__).parents[2] / "notebooks/settings.md").read_text(encoding="utf-8")
     assert "`TRACKDSL_TRACKING_URI`, `TRACELET_MLFLOW_TRACKING_URI`, `MLFLOW_TRACKING_URI`" in guide
 

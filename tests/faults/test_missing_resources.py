@@ -49,7 +49,7 @@ def test_a_full_disk_costs_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> No
         for _ in range(100):
             run.log_metric("m", 1)
     assert len(os.listdir("/proc/self/fd")) < len(before) + 10
-    assert run._lost > 100
+    assert run.lost > 100
 
 
 def run_of_two(spool: Path) -> RecordedRun:

@@ -441,14 +441,14 @@ def test_a_deleted_journal_leaves_every_run_once(spool: Path, kind: str, restart
             inner.log_metric("a", 1)
             worker.round()
             inner.log_metric("b", 1)
-            assert outer._target.writer is not None
-            DELETIONS[kind](outer._target.writer.directory)
+            assert outer.target.writer is not None
+            DELETIONS[kind](outer.target.writer.directory)
             for _ in range(3):
                 worker.round()
             if restarted:
                 worker.close()
                 worker = Worker(spool, store.open)
-            outer._target.check()
+            outer.target.check()
             for _ in range(3):
                 worker.round()
             inner.log_metric("c", 1)
@@ -483,13 +483,13 @@ def test_a_run_whose_end_was_in_a_deleted_journal_is_ended(spool: Path) -> None:
     with stage("outer") as outer:
         with stage("lost"):
             worker.round()
-            assert outer._target.writer is not None
-            journal = outer._target.writer.directory
+            assert outer.target.writer is not None
+            journal = outer.target.writer.directory
             journal.rename(journal.with_name(f".{journal.name}"))
             worker.close()
             worker = Worker(spool, store.open)
             shutil.rmtree(journal.with_name(f".{journal.name}"))
-        outer._target.check()
+        outer.target.check()
         worker.round()
     worker.round()
     worker.close()
@@ -507,11 +507,11 @@ def test_a_run_that_nobody_else_remembers_is_ended(spool: Path, last: str, what:
         with stage("inner"):
             worker.round()
             assert {run.status for run in store.runs.values()} == {"RUNNING"}
-            assert outer._target.writer is not None
-            shutil.rmtree(spool if what == "spool" else outer._target.writer.directory)
+            assert outer.target.writer is not None
+            shutil.rmtree(spool if what == "spool" else outer.target.writer.directory)
             worker.close()
         if last == "inner":
-            outer._target.check()
+            outer.target.check()
     _target.check_all()
     _target.close_all()
     deliver_to(store, spool)
@@ -530,7 +530,7 @@ def test_runs_that_were_delivered_do_not_come_back(spool: Path) -> None:
     with stage("s") as run:
         pass
     deliver_to(store, spool)
-    run._target.check()
+    run.target.check()
     shutil.rmtree(spool)
     _target.check_all()
     assert not spool.exists()
@@ -626,9 +626,9 @@ class TestFlushAfterLoss:
         with served(Worker(spool, MemoryStore().open)), stage("s") as run:
             with monkeypatch.context() as patch:
                 patch.setattr(_writer, "allocate", full)
-                while not run._lost:
+                while not run.lost:
                     run.log_metric("m", 1)
-            run._target.writer._retry_at = 0  # type: ignore[union-attr]
+            run.target.writer._retry_at = 0  # type: ignore[union-attr]
             self.check(caplog, "1 event could not be recorded")
 
     def test_no_journal(self, spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -642,10 +642,10 @@ class TestFlushAfterLoss:
         caplog.clear()
         errors.forget_reported()
         with monkeypatch.context() as patch, stage("s") as run:
-            run._target._retry_at = 0
+            run.target._retry_at = 0
             patch.setattr(_target, "find_spool", no_spool)
             run.log_metric("m", 1)
-        run._target._retry_at = 0
+        run.target._retry_at = 0
         with served(Worker(spool, MemoryStore().open)):
             self.check(caplog, "events could not be recorded")
 

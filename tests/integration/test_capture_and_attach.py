@@ -286,7 +286,7 @@ def test_contexts_outlive_a_capture_of_runs() -> None:
         assert [run.name for run in captured.runs] == ["inside"]
     with attach(context) as first, attach(text) as second:
         assert first is second
-        assert first._target.delivers
+        assert first.target.delivers
 
 
 def test_another_machine_may_have_the_same_name(tmp_path: Path) -> None:

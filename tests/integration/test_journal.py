@@ -61,13 +61,13 @@ FULL_DISK = """
         for n in range(20_000):
             run.log_metric("m", n, step=n)
         run.log_text("x" * 10_000, "text.txt")
-        lost = run._lost
+        lost = run.lost
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     with trackdsl.stage("third") as run:
         while True:  # Until the journal has noticed that there is room again.
-            before = run._lost
+            before = run.lost
             run.log_metric("probe", 0)
-            if run._lost == before:
+            if run.lost == before:
                 break
         for n in range(20_000):
             run.log_metric("m", n, step=n)
@@ -131,9 +131,9 @@ def test_a_program_that_begins_without_a_free_descriptor(start: StartProgram, tm
             run.log_metric("lost", 1)
             for descriptor in taken:
                 os.close(descriptor)
-            run._target._retry_at = 0  # A second later.
+            run.target._retry_at = 0  # A second later.
             run.log_metric("kept", 1)
-        print(run._lost)
+        print(run.lost)
     """
     )
     code, out, err = program.finish()
@@ -292,14 +292,14 @@ def test_a_deleted_journal_is_replaced(
     with stage("outer") as outer, stage("closed"):
         pass
     with stage("open", tags={"a": "b"}) as run:
-        target = run._target
+        target = run.target
         assert target.writer is not None
         old = target.writer
         DELETIONS[kind](old.directory)
         if noticed == "by watch":
             target.watch(0)
         else:
-            record_points(target, run._id, range(20_000))
+            record_points(target, run.key, range(20_000))
         assert target.writer is not old
         run.log_metric("after", 1)
         run.log_text("text", "text.txt")
@@ -321,7 +321,7 @@ def test_a_deleted_journal_is_replaced(
 def test_a_journal_that_is_deleted_during_a_change_of_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is gone when a new segment is to get its name is noticed by the next look."""
     with stage("s") as run:
-        target = run._target
+        target = run.target
         old = target.writer
         assert old is not None
         rename = os.rename
@@ -332,7 +332,7 @@ def test_a_journal_that_is_deleted_during_a_change_of_segment(tmp_path: Path, mo
             rename(source, to)
 
         monkeypatch.setattr(os, "rename", rename_too_late)
-        record_points(target, run._id, range(20_000))
+        record_points(target, run.key, range(20_000))
         target.check()
         assert target.writer is not old
         run.log_metric("after", 1)
@@ -346,7 +346,7 @@ def test_a_journal_that_is_deleted_during_a_change_of_segment(tmp_path: Path, mo
 def test_threads_that_record_while_the_journal_is_replaced_lose_nothing_more(tmp_path: Path) -> None:
     """What other threads append once a deletion has been noticed is in the new journal, each thread's in its order."""
     with stage("s") as run:
-        target = run._target
+        target = run.target
         assert target.writer is not None
         directory = target.writer.directory
         seen = threading.Event()
@@ -388,9 +388,9 @@ def test_runs_that_began_without_a_journal_are_known_once_there_is_one(tmp_path:
         patch.setattr(tempfile, "tempdir", "/dev/null/none")
         with stage("s") as run:
             (tmp_path / "spool").unlink()
-            run._target._retry_at = 0
+            run.target._retry_at = 0
             run.log_metric("m", 1)
-    assert run._target.writer is not None
-    directory = run._target.writer.directory
+    assert run.target.writer is not None
+    directory = run.target.writer.directory
     (replayed,) = replay((event, directory) for event in read_all(directory))
     assert (replayed.name, replayed.metric("m"), replayed.lost) == ("s", 1, 1)

@@ -451,9 +451,9 @@ def test_handle_of_a_run_that_goes_on(sqlite_store: str, named: str) -> None:
     with experiment(run_id=first.id if named == "ours" else before.info.run_id, system_metrics=5.0) as again:
         trackdsl.log_metric("loss", 1.0, 1)
         again.log_dict({"a": 1}, "a.json")
-        assert again._target.writer is not None
-        sampled = (again._target.writer.directory / "sampled").read_text()
-    assert sampled.split()[:2] == ["o", again._id.hex()]  # The id that it has in this journal.
+        assert again.target.writer is not None
+        sampled = (again.target.writer.directory / "sampled").read_text()
+    assert sampled.split()[:2] == ["o", again.key.hex()]  # The id that it has in this journal.
     deliver()
     assert trackdsl.load_artifact(again.id, "a.json") == {"a": 1}
     for run in (again, again.id):
@@ -576,7 +576,7 @@ def test_missing_run_is_told_at_the_end(start: StartProgram, sqlite_store: str) 
         """
         from trackdsl import experiment
         with experiment(run_id="0123456789abcdef0123456789abcdef") as run:
-            print(run._id.hex())
+            print(run.key.hex())
             run.log_metric("m", 1)
         """,
         TRACKDSL_MODE="online",

@@ -568,8 +568,8 @@ def test_flush_waits_for_child_processes(dies: bool, tmp_path: Path, monkeypatch
     store.before = before
     with stage("parent") as run:
         deliver_to(store, spool, rounds=3)
-        child = Process(spool, within=(_process._own,), beside=(_process._own,), uri=run._target.uri)
-        child.open("child", run._id)
+        child = Process(spool, within=(_process._own,), beside=(_process._own,), uri=run.target.uri)
+        child.open("child", run.key)
         if dies:
             child.die()
         threads = [threading.Thread(target=serve), threading.Thread(target=lambda: flushed.append(trackdsl.flush()))]

@@ -476,7 +476,7 @@ def test_an_unreachable_server(online: None, tmp_path: Path) -> None:
     assert current_run() is None
     assert not (tmp_path / "spool").exists()
     run = start_logging("found")
-    assert run._target.uri == f"sqlite:///{Path.cwd()}/mlflow.db"
+    assert run.target.uri == f"sqlite:///{Path.cwd()}/mlflow.db"
     stop_logging()
     deliver()
     assert [run.info.run_name for run in all_runs()] == ["found"]

@@ -291,7 +291,7 @@ def test_databricks_is_no_folder(uri: str) -> None:
     trackdsl.configure(mode="offline")
     with stage("s"), experiment("e", tracking_uri=uri) as run:
         pass
-    assert run._target.uri == uri
+    assert run.target.uri == uri
 
 
 def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +314,7 @@ def test_a_context_says_where_to_go_whatever_is_set_here() -> None:
     with experiment("e", tracking_uri="sqlite:////data/runs.db"):
         context = pickle.dumps(trackdsl.capture())
     program = "import pickle, sys, trackdsl\nwith trackdsl.attach(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
-    program += "    with trackdsl.stage('s') as run: print(run._target.uri)"
+    program += "    with trackdsl.stage('s') as run: print(run.target.uri)"
     environment = {**os.environ, "TRACKDSL_TRACKING_URI": "localhost:5000", "TRACKDSL_MODE": "offline"}
     command = [sys.executable, "-c", program, context.hex()]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

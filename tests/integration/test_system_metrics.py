@@ -127,8 +127,8 @@ def test_mlflows_own_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     with experiment("e") as run:
         with stage("inside"):
             pass
-        assert run._target.writer is not None
-        notes = (run._target.writer.directory / "sampled").read_text()
+        assert run.target.writer is not None
+        notes = (run.target.writer.directory / "sampled").read_text()
     assert notes == f"o {run.id} 10.0\n"
 
 

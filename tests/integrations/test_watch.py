@@ -385,7 +385,7 @@ def test_it_ends_with_the_run_or_before(captured: Captured) -> None:
     assert len(curve(captured.one("run"))) == 1
     assert len(curve(captured.one("outer"))) == 2
     assert captured.one("inner").metrics == {}
-    assert trackdsl._runs.lifecycle.before_end == {}
+    assert trackdsl._runs.ending.before_end == {}
 
 
 def test_it_ends_with_a_session(captured: Captured) -> None:
@@ -405,7 +405,7 @@ def test_an_end_that_fails(captured: Captured, caplog: pytest.LogCaptureFixture)
     with stage("t") as run:
         model = a_model()
         watch(model, sgd(model))
-        trackdsl._runs.lifecycle.before_end[run._id].insert(0, lambda: 1 / 0)
+        trackdsl._runs.ending.before_end[run.key].insert(0, lambda: 1 / 0)
     assert "ZeroDivisionError" in caplog.text
     assert captured.one("t").status == "FINISHED"
 

@@ -245,7 +245,7 @@ def test_a_copy_takes_no_last_run_along() -> None:
     local()
     data = cloudpickle.dumps(local)
     assert last_of(local).id.encode() not in data
-    assert last_of(local)._id not in data
+    assert last_of(local).key not in data
     arrived = cloudpickle.loads(data)
     assert last_of(arrived) is None
     run = arrived()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from trackdsl._core.handle import RunHandle
     from trackdsl._core.recursion_limit import Room
-    from trackdsl._runs.run import Run
 
 
 class Scope:
@@ -34,8 +34,9 @@ class Scope:
     #: Whether its run ends with it.
     ends_run = True
 
-    def __init__(self, run: Run, outer: Scope | None, owner: object, step: int) -> None:
-        self.run = run
+    def __init__(self, run: RunHandle, outer: Scope | None, owner: object, step: int) -> None:
+        # A `Run`, as the scopes of the language have it: its class lies above this package.
+        self.run: Any = run
         self.outer = outer
         self.owner = owner
         self.step = step
@@ -60,7 +61,7 @@ class TaskScope(Scope):
 
     __slots__ = ("tags",)
 
-    def __init__(self, run: Run, outer: Scope | None, owner: object, step: int, tags: Mapping[str, str]) -> None:
+    def __init__(self, run: RunHandle, outer: Scope | None, owner: object, step: int, tags: Mapping[str, str]) -> None:
         super().__init__(run, outer, owner, step)
         self.tags = tags
 
@@ -99,7 +100,7 @@ def take_out(scope: Scope) -> None:
         inside.outer = scope.outer
 
 
-def step_of(run: Run) -> int:
+def step_of(run: RunHandle) -> int:
     """The default step of metrics of `run` here: of the innermost scope that is about it, else 0."""
     scope = _current.get()
     while scope is not None and scope.run is not run:

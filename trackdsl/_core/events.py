@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -21,6 +21,9 @@ SCHEMA = 3
 
 #: The tag that tells MLflow's id of the experiment of a root run, where it names no experiment.
 EXPERIMENT_ID = "trackdsl.experiment_id"
+
+#: MessagePack holds integers from -INT64 to 2 * INT64 - 1, MLflow steps of 64 bits with a sign.
+INT64 = 1 << 63
 
 Scalar = bool | int | float | str | None
 
@@ -235,6 +238,29 @@ def model_key(event: Model) -> str:
 
 
 encode = msgspec.msgpack.Encoder().encode
+
+
+def encode_safely(event: AnyEvent) -> bytes:
+    """The wire form of an event, whatever stands in it."""
+    try:
+        return encode(event)
+    except (OverflowError, UnicodeEncodeError, ValueError):
+        return encode(storable(event))
+
+
+def storable(value: Any) -> Any:
+    """Replace what MessagePack cannot hold: integers beyond 64 bits, lone surrogates."""
+    if isinstance(value, msgspec.Struct):
+        return type(value)(*(storable(getattr(value, name)) for name in value.__struct_fields__))
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(storable(item) for item in value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, int) and not -INT64 <= value < 2 * INT64:
+        return str(value) if value.bit_length() < 10_000 else f"<an integer of {value.bit_length()} bits>"
+    return value
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
@@ -11,6 +12,8 @@ from trackdsl._core.runtime import Phase
 _PREFIX_LENGTH = 10
 _prefix = os.urandom(_PREFIX_LENGTH)
 _count = itertools.count(1)
+#: Ours end in a count of 48 bits, which no program comes far in; MLflow's are random to the end.
+_OURS = re.compile(r"[0-9a-f]{20}0000[0-9a-f]{8}")
 
 
 def new_id() -> bytes:
@@ -31,6 +34,15 @@ def prefix_of(id_: bytes) -> bytes:
 def begins_with(id_: bytes, start: bytes) -> bool:
     """Whether an id was drawn by the process whose ids begin with `start`."""
     return id_[:_PREFIX_LENGTH] == start
+
+
+def is_ours(id_: str) -> bool:
+    """Whether a run's id looks like one of ours, and not like MLflow's.
+
+    >>> is_ours("8f14e45fceea167a5a36" + "000000000001"), is_ours("8f14e45fceea467a8a36dedd4bea2543")
+    (True, False)
+    """
+    return _OURS.fullmatch(id_) is not None
 
 
 def _after_fork() -> None:

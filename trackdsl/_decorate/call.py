@@ -29,7 +29,8 @@ from trackdsl._recording import datasets as _datasets
 from trackdsl._recording.emit import append_params, append_tags, fault, guarded, record_metrics
 from trackdsl._recording.flatten import Flat
 from trackdsl._runs import ranks as _ranks
-from trackdsl._runs.lifecycle import close_run, open_run
+from trackdsl._runs.ending import close_run
+from trackdsl._runs.lifecycle import open_run
 from trackdsl._runs.run import Run
 from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import is_noted, logger, note

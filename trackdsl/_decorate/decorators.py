@@ -88,7 +88,8 @@ class Block:
             if find(self) not in (None, *before):
                 leave_block(self, self._open, error)
             raise
-        return scope.run
+        run: Run = scope.run
+        return run
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

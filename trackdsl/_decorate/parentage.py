@@ -46,14 +46,14 @@ def place(
     """
     if outer is not None:
         parent: Run | None = outer.run
-        if tracking_uri is None or target_for(tracking_uri) is outer.run._target:
-            return parent, outer.run._target, outer.run.experiment
+        if tracking_uri is None or target_for(tracking_uri) is outer.run.target:
+            return parent, outer.run.target, outer.run.experiment
     elif records_nothing(ranks):
         return None, NOWHERE, experiment
     else:
         parent = None if tracking_uri else run_around()
         if parent is not None:
-            return parent, parent._target, parent.experiment
+            return parent, parent.target, parent.experiment
     # Another store cannot hold a child of a run that it does not know: a root there.
     if experiment is None and (tracking_uri is not None or settings.experiment_id() is None):
         experiment = settings.experiment_name()

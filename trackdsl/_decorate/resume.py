@@ -90,8 +90,8 @@ def _target_of(goes_on: str | Run, tracking_uri: str | None, outer: Scope | None
     if tracking_uri is not None or overridden():
         return target_for(tracking_uri)
     if isinstance(goes_on, Run):
-        return goes_on._target
-    return target_for(None) if outer is None else outer.run._target
+        return goes_on.target
+    return target_for(None) if outer is None else outer.run.target
 
 
 def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
@@ -102,7 +102,7 @@ def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
     while scope is not None:
         runs.append(scope.run)
         scope = scope.outer
-    if isinstance(goes_on, Run) and goes_on._id in target.open_runs and not isinstance(goes_on, AdoptedRun):
+    if isinstance(goes_on, Run) and goes_on.key in target.open_runs and not isinstance(goes_on, AdoptedRun):
         return goes_on
     names = _names_of(goes_on)
     for run in runs:
@@ -130,7 +130,7 @@ def _names_of(run: str | Run) -> set[str]:
     if isinstance(run, str):
         return {run}
     adopted = adoption_of(run)
-    return {run.id, run._id.hex()} if adopted is None else {run.id, run._id.hex(), adopted[0]}
+    return {run.id, run.key.hex()} if adopted is None else {run.id, run.key.hex(), adopted[0]}
 
 
 def _report_open(run: Run) -> None:

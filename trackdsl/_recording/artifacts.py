@@ -10,16 +10,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackdsl._core.argument_order import has_suffix, is_path
 from trackdsl._core.artifact_paths import fitted, inside, masked, safe
 from trackdsl._core.events import File, ModelInput
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_prose, mask_text
-from trackdsl._recording.emit import LONG_TEXT, append_tags, cut_texts, encode_safely, fit_place
+from trackdsl._recording.emit import LONG_TEXT, append_params, append_tags, cut_texts, fit_place, params_of
+from trackdsl._recording.flatten import Flat
 from trackdsl._recording.unserializable import Beside
 from trackdsl.errors import format_error, is_fault, report, reraise_from_signal
 from trackdsl.handlers import _sidecar
@@ -34,12 +36,6 @@ from trackdsl.journal._allocation import is_shortage
 #: A list of more files than this is one file.
 _MAX_PARTS = 200
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trackdsl._recording.flatten import Flat
-    from trackdsl._runs.run import Run
-
 
 def named(source: Any) -> Path:
     """The path of a file or folder.
@@ -53,7 +49,7 @@ def named(source: Any) -> Path:
     return Path(source)
 
 
-def keep_given(run: Run, source: Any, artifact_path: str | None) -> None:
+def keep_given(run: RunHandle, source: Any, artifact_path: str | None) -> None:
     """Keep a file or folder, several of them, or an object as a file; see `Run.log_artifact`."""
     if source is None or is_path(source):
         snapshot(run, named(source), artifact_path)
@@ -66,7 +62,7 @@ def keep_given(run: Run, source: Any, artifact_path: str | None) -> None:
         keep_object(run, artifact_path if has_suffix(artifact_path) else f"{artifact_path}{handler.suffix}", source)
 
 
-def snapshot(run: Run, source: Path, artifact_path: str | None) -> None:
+def snapshot(run: RunHandle, source: Path, artifact_path: str | None) -> None:
     """Keep a file or folder; see `Run.log_artifact`."""
     if source.is_dir():
         name = source.resolve().name
@@ -81,7 +77,7 @@ def snapshot(run: Run, source: Path, artifact_path: str | None) -> None:
     keep(run, place, lambda to: _copy(source, to))
 
 
-def snapshot_content(run: Run, source: Path, artifact_path: str | None) -> None:
+def snapshot_content(run: RunHandle, source: Path, artifact_path: str | None) -> None:
     """Keep what is inside a folder; see `Run.log_artifacts`. A file is kept in its place."""
     if source.is_file():
         snapshot(run, source, artifact_path)
@@ -89,14 +85,14 @@ def snapshot_content(run: Run, source: Path, artifact_path: str | None) -> None:
     keep(run, artifact_path or "", lambda to: _copy_tree(source, to), directory=True)
 
 
-def write_text(run: Run, text: Any, artifact_file: str) -> None:
+def write_text(run: RunHandle, text: Any, artifact_file: str) -> None:
     """Keep text as a file."""
     if isinstance(text, (bytes, bytearray)):
         text = text.decode("utf-8", "backslashreplace")
     keep(run, artifact_file, lambda to: _write(to, mask_text(str(text))))
 
 
-def write_structure(run: Run, value: Any, artifact_file: str, *, with_files: bool = True) -> None:
+def write_structure(run: RunHandle, value: Any, artifact_file: str, *, with_files: bool = True) -> None:
     """Keep a structure as JSON or YAML, with all of its content.
 
     Args:
@@ -112,13 +108,13 @@ def write_structure(run: Run, value: Any, artifact_file: str, *, with_files: boo
     beside.write_tags()
 
 
-def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
+def keep_whole(run: RunHandle, flat: Flat, prefix: str = "") -> None:
     """Keep what was too deep or too large to be told by parameters alone, and say what is not plain from names.
 
     Models among the values become inputs of the run.
     """
     for model in flat.models:
-        run._target.append(encode_safely(ModelInput(run._id, model, time.time_ns())), run)
+        run.emit(ModelInput(run.key, model, time.time_ns()))
     for key, value in flat.whole.items():
         place = f"trackdsl/params/{fit_place(prefix + key)}.json"
         # Data among the arguments is not copied: nobody has asked for its content.
@@ -130,7 +126,14 @@ def keep_whole(run: Run, flat: Flat, prefix: str = "") -> None:
     append_tags(run, {f"trackdsl.omitted.{prefix}{key}": why for key, why in flat.omitted.items()})
 
 
-def keep_long(run: Run, values: dict[str, Any]) -> dict[str, Any]:
+def add_params(run: RunHandle, pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Record parameters; what is too deep, too large or too long for one is kept whole as a file."""
+    flat = params_of(pairs)
+    append_params(run, keep_long(run, flat.values))
+    keep_whole(run, flat)
+
+
+def keep_long(run: RunHandle, values: dict[str, Any]) -> dict[str, Any]:
     """The values with long texts cut; the whole of those is kept as files, as it would burst the journal."""
     long = {key: value for key, value in values.items() if isinstance(value, str) and len(value) > LONG_TEXT}
     for key, value in long.items():
@@ -138,7 +141,7 @@ def keep_long(run: Run, values: dict[str, Any]) -> dict[str, Any]:
     return cut_texts(values) if long else values
 
 
-def keep_object(run: Run, place: str, value: Any, own: Handler | None = None) -> str | None:
+def keep_object(run: RunHandle, place: str, value: Any, own: Handler | None = None) -> str | None:
     """Keep an object as a file.
 
     Args:
@@ -219,7 +222,7 @@ def _reveals(handler: Handler, value: Any) -> bool:
     return isinstance(handler, Pickled) and handler is not secret and holds_secret(value)
 
 
-def _keep_masked(run: Run, place: str, value: Any) -> str | None:
+def _keep_masked(run: RunHandle, place: str, value: Any) -> str | None:
     """Keep what can be told of what holds a secret; of an object with one in an attribute that is nothing."""
     if not has_content(value):
         reason = f"{class_name(value)} holds a secret, which its pickle would tell; keep what you need of it instead"
@@ -233,7 +236,7 @@ def _keep_masked(run: Run, place: str, value: Any) -> str | None:
     return told_at
 
 
-def _keep_by(run: Run, place: str, value: Any, handler: Handler) -> bool:
+def _keep_by(run: RunHandle, place: str, value: Any, handler: Handler) -> bool:
     name = name_of(handler, type(value))
     return keep(
         run,
@@ -254,7 +257,7 @@ def _write_by(handler: Handler, value: Any, path: Path) -> None:
         _sidecar.move(small, path)
 
 
-def _keep_types(run: Run, place: str, path: Path) -> bool:
+def _keep_types(run: RunHandle, place: str, path: Path) -> bool:
     """Keep the types that a handler has noted beside a file, and report what they cannot mend."""
     types = _sidecar.types_of(path)
     differs = types.pop(_sidecar.DIFFERS, "")
@@ -267,7 +270,7 @@ def _keep_types(run: Run, place: str, path: Path) -> bool:
 
 
 def keep(
-    run: Run,
+    run: RunHandle,
     place: str,
     write: Callable[[Path], dict[str, str] | None],
     *,
@@ -277,13 +280,13 @@ def keep(
     what: str = "",
 ) -> bool:
     """Write a snapshot and tell of it; False where that could not be done, which a tag says."""
-    if run._target.discards:
+    if run.target.discards:
         return True
     try:
         place = masked(place)
         asked, place = place, fitted(place)
         renamed = {place: asked} if place != inside(asked) else {}
-        path, relative = run._target.new_file(PurePosixPath(place).name or "content")
+        path, relative = run.target.new_file(PurePosixPath(place).name or "content")
         try:
             missing = write(path) or {}
             types = bool(handler) and _keep_types(run, place, path)
@@ -298,7 +301,7 @@ def keep(
             raise
         reraise_from_signal(error)
         if is_shortage(error):
-            run._target.unrecorded += 1
+            run.target.unrecorded += 1
         reason = mask_prose(f"{what}: {format_error(error)}" if what else format_error(error))
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place or 'log_artifacts'}": reason[:500]})
@@ -310,7 +313,7 @@ def keep(
             run,
             {f"trackdsl.omitted.{masked(f'{place}/{name}')}": mask_prose(why)[:500] for name, why in missing.items()},
         )
-    run._target.append(encode_safely(File(run._id, place, relative, directory, handler, digest, types)), run, True)
+    run.emit(File(run.key, place, relative, directory, handler, digest, types), vital=True)
     return True
 
 

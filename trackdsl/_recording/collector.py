@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import is_secret, mask_text
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.datasets import record_input
-from trackdsl._recording.emit import append_tags, record_metrics
-from trackdsl._runs.run import Run
+from trackdsl._recording.emit import append_tags, guarded, record_metrics
 from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.handlers._content import free_name, has_content, is_opaque
 from trackdsl.handlers._registry import handler_for, handler_of
@@ -31,7 +31,7 @@ class Found:
         arguments: gives the call's arguments by name.
     """
 
-    def __init__(self, run: Run, prefix: str, step: int, arguments: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, run: RunHandle, prefix: str, step: int, arguments: Callable[[], Mapping[str, Any]]) -> None:
         self.run = run
         self.metrics: dict[str, Any] = {}
         self._series: list[tuple[str, Any]] = []
@@ -105,7 +105,8 @@ class Found:
 
     def add_param(self, name: str, value: Any) -> None:
         """Record a value as a parameter."""
-        self.run.log_param(name, value)
+        with guarded("log_param", self.run):
+            _artifacts.add_params(self.run, [(name, value)])
 
     def omit(self, name: str, error: Exception) -> None:
         """Say that a value is missing, because it raised when it was looked at; the others are not."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from trackdsl._core.events import Input
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_name, mask_text
-from trackdsl._recording.emit import append_tags, encode_safely
+from trackdsl._recording.emit import append_tags
 from trackdsl.handlers._registry import class_name, handler_for
 from trackdsl.journal._origin import main_file
 from trackdsl.markers import Dataset
-
-if TYPE_CHECKING:
-    from trackdsl._runs.run import Run
 
 #: MLflow's limits, see mlflow/store/tracking/dbmodels/models.py: beyond them it refuses the input.
 _MAX_NAME = 500
@@ -40,10 +38,10 @@ class RecordedDataset:
 
 
 #: The datasets of runs, by name: a `Dataset` marker names one of them.
-_inputs: weakref.WeakKeyDictionary[Run, dict[str, RecordedDataset]] = weakref.WeakKeyDictionary()
+_inputs: weakref.WeakKeyDictionary[RunHandle, dict[str, RecordedDataset]] = weakref.WeakKeyDictionary()
 
 
-def measured_on(run: Run, dataset: Any) -> RecordedDataset | None:
+def measured_on(run: RunHandle, dataset: Any) -> RecordedDataset | None:
     """The dataset that metrics were measured on, which becomes an input of the run.
 
     Args:
@@ -55,7 +53,7 @@ def measured_on(run: Run, dataset: Any) -> RecordedDataset | None:
         None where it is none of these; a tag of the run says so.
     """
     if isinstance(dataset, Dataset):
-        around: Run | None = run
+        around: RunHandle | None = run
         while around is not None:
             found = _inputs.get(around, {}).get(dataset.name)
             if found is not None:
@@ -68,14 +66,14 @@ def measured_on(run: Run, dataset: Any) -> RecordedDataset | None:
     return record_input(run, dataset, "")
 
 
-def _used_by(run: Run, dataset: RecordedDataset) -> RecordedDataset:
-    if dataset._event.run != run._id:
-        event = msgspec.structs.replace(dataset._event, run=run._id)
-        run._target.append(encode_safely(event), run)
+def _used_by(run: RunHandle, dataset: RecordedDataset) -> RecordedDataset:
+    if dataset._event.run != run.key:
+        event = msgspec.structs.replace(dataset._event, run=run.key)
+        run.emit(event)
     return dataset
 
 
-def record_input(run: Run, value: Any, name: str, context: str | None = None) -> RecordedDataset | None:
+def record_input(run: RunHandle, value: Any, name: str, context: str | None = None) -> RecordedDataset | None:
     """Record data as an input of a run.
 
     Args:
@@ -87,7 +85,7 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
     Returns:
         what names it; None where it is no data.
     """
-    if run._target.discards:
+    if run.target.discards:
         return None
     told = _told_by_mlflow(value)
     if told is None:
@@ -107,7 +105,7 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
     name = mask_name(name or told.get("name") or "dataset")[:_MAX_NAME]
     schema = mask_text(told.get("schema") or "")
     event = Input(
-        run._id,
+        run.key,
         name,
         told["digest"],
         told.get("source_type") or "code",
@@ -116,7 +114,7 @@ def record_input(run: Run, value: Any, name: str, context: str | None = None) ->
         mask_text(told.get("profile") or "")[:_MAX_PROFILE],
         None if context is None else mask_text(str(context)),
     )
-    run._target.append(encode_safely(event), run)
+    run.emit(event)
     recorded = RecordedDataset(event.name, event.digest, event)
     _inputs.setdefault(run, {})[name] = recorded
     return recorded

@@ -8,12 +8,11 @@ import os
 import time
 from collections.abc import Callable, ItemsView, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import msgspec
+from typing import Any, NamedTuple
 
 from trackdsl._core.argument_order import name_first
-from trackdsl._core.events import AnyEvent, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode
+from trackdsl._core.events import INT64, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode, storable
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
 from trackdsl._core.suppression import quiet
 from trackdsl._recording.flatten import Flat
@@ -22,11 +21,7 @@ from trackdsl.errors import TrackdslError, format_error, is_fault, report, rerai
 from trackdsl.handlers._line import digest_of, name_of_key, summary_of_member
 from trackdsl.handlers._registry import class_name, handler_for, offers
 
-if TYPE_CHECKING:
-    from trackdsl._runs.run import Run
-
 _now = time.time_ns
-_INT64 = 1 << 63
 _MS = 1_000_000
 #: An event of more bytes than this has texts cut to so many characters, see `cut_texts`.
 LARGE = 32 << 20
@@ -55,7 +50,7 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
 
     __slots__ = ("_doing", "_run", "_thread")
 
-    def __init__(self, doing: str, run: Run | None = None) -> None:
+    def __init__(self, doing: str, run: RunHandle | None = None) -> None:
         self._doing = doing
         self._run = run
 
@@ -80,7 +75,7 @@ def fault(doing: str, error: BaseException) -> None:
     report("capture", f"trackdsl: {doing} failed: {format_error(error)}", key=doing)
 
 
-def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
+def record_metric(run: RunHandle, name: str, value: Any, step: Any) -> None:
     """Write one metric point: the hottest path of the program."""
     kind = type(value)
     if (
@@ -90,9 +85,9 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
         and name in clean_names
         and active_model is None
     ):
-        target, now = run._target, _now()
+        target, now = run.target, _now()
         try:
-            target.append(encode(Metric(run._id, name, value, step, now)), run)
+            target.append(encode(Metric(run.key, name, value, step, now)), run)
         except (OverflowError, UnicodeEncodeError):
             pass
         else:
@@ -106,7 +101,7 @@ def record_metric(run: Run, name: str, value: Any, step: Any) -> None:
     record_metrics(run, {_name(name): value}, step)
 
 
-def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
+def record_numbers(run: RunHandle, metrics: Mapping[str, Any], step: Any) -> bool:
     """Write points of several metrics where an event takes them as they are; False where it does not."""
     if type(metrics) is not dict or type(step) is not int or active_model is not None:
         return False
@@ -116,9 +111,9 @@ def record_numbers(run: Run, metrics: Mapping[str, Any], step: Any) -> bool:
         return False
     if not clean_names.issuperset(values):
         return False
-    target, now = run._target, _now()
+    target, now = run.target, _now()
     try:
-        target.append(encode(Metrics(run._id, values, step, now)), run)
+        target.append(encode(Metrics(run.key, values, step, now)), run)
     except (OverflowError, UnicodeEncodeError):
         return False
     if now > target.watch_at:
@@ -143,7 +138,9 @@ active_model: Callable[[], str | None] | None = (
 )
 
 
-def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = None, link: Link | None = None) -> None:
+def record_metrics(
+    run: RunHandle, metrics: Any, step: Any, timestamp: int | None = None, link: Link | None = None
+) -> None:
     """Write points of several metrics; what is no number is left out, and a tag says so.
 
     Args:
@@ -176,8 +173,8 @@ def record_metrics(run: Run, metrics: Any, step: Any, timestamp: int | None = No
         for at, values in found:
             if values:
                 named = {_name(name): value for name, value in values.items()}
-                event = Metrics(run._id, named, _within(at), now)
-                run._target.append(encode(event if link is None else _linked(event, link, timestamp)), run)
+                event = Metrics(run.key, named, _within(at), now)
+                run.target.append(encode(event if link is None else _linked(event, link, timestamp)), run)
         if tags:
             reasons = "; ".join(f"{key.removeprefix('trackdsl.omitted.')}: {reason}" for key, reason in tags.items())
             report("omitted", f"trackdsl left out what is no metric: {reasons}", key=str(sorted(tags)))
@@ -232,21 +229,21 @@ def _place(step: Any) -> tuple[int, dict[str, str]]:
 
 
 def _within(step: int) -> int:
-    return min(max(step, -_INT64), _INT64 - 1)
+    return min(max(step, -INT64), INT64 - 1)
 
 
-def append_params(run: Run, values: dict[str, Scalar]) -> None:
+def append_params(run: RunHandle, values: dict[str, Scalar]) -> None:
     """Write parameters that are flat and masked already."""
     if not values:
         return
-    run._target.append(encode_safely(Params(run._id, values)), run)
+    run.emit(Params(run.key, values))
 
 
-def append_tags(run: Run, values: dict[str, str]) -> None:
+def append_tags(run: RunHandle, values: dict[str, str]) -> None:
     """Write tags that are masked already."""
     if not values:
         return
-    run._target.append(encode_safely(Tags(run._id, values)), run, True)
+    run.emit(Tags(run.key, values), vital=True)
 
 
 def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
@@ -303,17 +300,9 @@ def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:
 def _name(key: Any) -> str:
     """A name as text, whatever was given for one."""
     try:
-        return mask_name(str(_storable(name_of_key(key))))
+        return mask_name(str(storable(name_of_key(key))))
     except Exception:
         return class_name(key)
-
-
-def encode_safely(event: AnyEvent) -> bytes:
-    """The wire form of an event, whatever stands in it."""
-    try:
-        return encode(event)
-    except (OverflowError, UnicodeEncodeError, ValueError):
-        return encode(_storable(event))
 
 
 def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
@@ -329,18 +318,3 @@ def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
 def fit_place(key: str) -> str:
     """A name as part of a path: letters, digits and a few signs alone."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[:100] or "_"
-
-
-def _storable(value: Any) -> Any:
-    """Replace what MessagePack cannot hold: integers beyond 64 bits, lone surrogates."""
-    if isinstance(value, msgspec.Struct):
-        return type(value)(*(_storable(getattr(value, name)) for name in value.__struct_fields__))
-    if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_storable(item) for item in value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, int) and not -_INT64 <= value < 2 * _INT64:
-        return str(value) if value.bit_length() < 10_000 else f"<an integer of {value.bit_length()} bits>"
-    return value

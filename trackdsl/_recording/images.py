@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackdsl._core.argument_order import has_suffix
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_name, mask_prose
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags
@@ -20,9 +21,6 @@ from trackdsl.handlers._content import text_of_key
 from trackdsl.handlers._registry import Handler, class_name, full_name, handler_for, handler_of, name_of
 from trackdsl.handlers.matplotlib import drawn, figure_of_module, is_plot
 from trackdsl.handlers.pillow import format_of, in_colors_of_png, in_eight_bits, levels_of_floats, save_image
-
-if TYPE_CHECKING:
-    from trackdsl._runs.run import Run
 
 #: The longer side of what MLflow's image grid shows first; see mlflow/tracking/multimedia.py.
 _SMALL = 256
@@ -33,7 +31,7 @@ _WRITTEN = (".json", ".txt", ".parquet", ".npy", ".bin")
 _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
 
 
-def record_image(run: Run, image: Any, place: str) -> None:
+def record_image(run: RunHandle, image: Any, place: str) -> None:
     """Keep an image as the file `place`, whose suffix names the format; several as `samples.0.png`, and so on."""
     if has_suffix(place) and format_of(Path(place)) is None:
         append_tags(run, {f"trackdsl.omitted.{place}": f"no format of images has this suffix; kept as {place}.png"})
@@ -42,7 +40,7 @@ def record_image(run: Run, image: Any, place: str) -> None:
         _artifacts.keep(run, name, partial(_write_picture, one))
 
 
-def record_frame(run: Run, image: Any, key: str, step: int, timestamp: int | None = None) -> None:
+def record_frame(run: RunHandle, image: Any, key: str, step: int, timestamp: int | None = None) -> None:
     """Keep an image as one of a series, which the MLflow UI shows in a grid with a slider over the steps.
 
     The names are those of `MlflowClient.log_image` of MLflow 3.17: the key with `~` for `/`, the step, the time in
@@ -61,7 +59,7 @@ def record_frame(run: Run, image: Any, key: str, step: int, timestamp: int | Non
         append_tags(run, {"mlflow.loggedImages": "True"})
 
 
-def record_cell(run: Run, image: Any, table: str) -> dict[str, str] | None:
+def record_cell(run: RunHandle, image: Any, table: str) -> dict[str, str] | None:
     """Keep an image that stands in a table, as `MlflowClient.log_table` does; returns what the cell then holds."""
     place = f"table_images/{table.rpartition('.')[0]}/{uuid.uuid4()}"
     if not _write_both(run, image, table, f"{place}.png", f"{place}.webp"):
@@ -69,7 +67,7 @@ def record_cell(run: Run, image: Any, table: str) -> dict[str, str] | None:
     return {"type": "image", "filepath": f"{place}.png", "compressed_filepath": f"{place}.webp"}
 
 
-def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
+def record_figure(run: RunHandle, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
     """Keep a figure; `save_kwargs` go to the library's own way to save one. What is no figure is reported."""
     for name, one in _figures_in(figure).items():
         handler = handler_of(one)
@@ -77,7 +75,7 @@ def record_figure(run: Run, figure: Any, place: str, save_kwargs: dict[str, Any]
         _record_one(run, one, _artifacts.numbered(f"{place}{suffix}", name), handler, save_kwargs)
 
 
-def _record_one(run: Run, figure: Any, place: str, handler: Handler, save_kwargs: dict[str, Any] | None) -> None:
+def _record_one(run: RunHandle, figure: Any, place: str, handler: Handler, save_kwargs: dict[str, Any] | None) -> None:
     if not _is_figure(figure):
         _artifacts.keep(run, place, partial(_refuse_figure, figure))
     elif not save_kwargs and not handler.executes:
@@ -224,7 +222,7 @@ def _suffix_of(figure: Any, handler: Handler) -> str:
 _MLFLOW = "mlflow.tracking.multimedia.Image"
 
 
-def _write_both(run: Run, image: Any, name: str, place: str, small: str) -> bool:
+def _write_both(run: RunHandle, image: Any, name: str, place: str, small: str) -> bool:
     try:
         picture = picture_of(image)
         shrunk = _shrunk(picture)

@@ -23,9 +23,9 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import events
 from trackdsl._core.artifact_paths import inside, safe, without_devices
 from trackdsl._core.decoders import json_decoder
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.artifacts import sha256_of
-from trackdsl._runs.run import Run
 from trackdsl.errors import ArtifactError, UntrustedArtifact, format_error, reraise_from_signal
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._code import FOLDER
@@ -63,7 +63,9 @@ class Fetched:
     note: Note
 
 
-def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tracking_uri: str | None = None) -> Any:
+def load_artifact(
+    run: RunHandle | str | Any, path: str, *, trusted: bool = False, tracking_uri: str | None = None
+) -> Any:
     """Read an artifact back as the object it was written from.
 
     Frames, arrays, JSON, text, pictures and bytes load as they are. A file that no handler wrote is read by its suffix,
@@ -102,7 +104,7 @@ def load_artifact(run: Run | str | Any, path: str, *, trusted: bool = False, tra
         raise ArtifactError(f"{path!r} names no file: give the path of a file, or a model's name", path=path)
     place = safe(place)
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-        fetched = _from_journal(run, place, path, Path(folder)) if isinstance(run, Run) else None
+        fetched = _from_journal(run, place, path, Path(folder)) if isinstance(run, RunHandle) else None
         if fetched is None:
             fetched = _from_mlflow(run, place, path, Path(folder), tracking_uri)
         return read_fetched(fetched, place, trusted)
@@ -179,16 +181,16 @@ def _check_trust(path: Path, note: Note, place: str, trusted: bool) -> None:
         )
 
 
-def _from_journal(run: Run, place: str, name: str, folder: Path) -> Fetched | None:
+def _from_journal(run: RunHandle, place: str, name: str, folder: Path) -> Fetched | None:
     """An artifact that this process has recorded and that is not delivered yet."""
-    writer = run._target.writer
+    writer = run.target.writer
     if writer is None:
         return None
     found = types = None
     # The journal may be delivered, and removed, while it is read.
     with contextlib.suppress(OSError):
         for event in read_all(writer.directory):
-            if isinstance(event, (events.File, events.Model)) and event.run == run._id:
+            if isinstance(event, (events.File, events.Model)) and event.run == run.key:
                 rest = _below(event, place, name)
                 found = (event, rest) if rest is not None else found
                 types = event if isinstance(event, events.File) and event.path == _sidecar.place_of(place) else types
@@ -223,16 +225,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: str | None) -> Fetched:
-    if isinstance(run, Run) and not run._target.delivers:
+    if isinstance(run, RunHandle) and not run.target.delivers:
         raise ArtifactError(f"run {run.name!r} has no artifact {place!r}", path=place)
     from mlflow import MlflowClient, artifacts
     from mlflow.exceptions import MlflowException
 
     from trackdsl.store_format.journals import absent
 
-    uri = tracking_uri or (run._target.uri if isinstance(run, Run) else target_for(settings.tracking_uri()).uri)
+    uri = tracking_uri or (run.target.uri if isinstance(run, RunHandle) else target_for(settings.tracking_uri()).uri)
     client = MlflowClient(tracking_uri=uri)
-    id_ = run.run_id if isinstance(run, Run) else getattr(getattr(run, "info", None), "run_id", run)
+    id_ = run.run_id if isinstance(run, RunHandle) else getattr(getattr(run, "info", None), "run_id", run)
     try:
         found = find_mlflow_run(client, id_, place, by_name=True)
     except MlflowException as error:

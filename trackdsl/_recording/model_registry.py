@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._config import resolve as settings
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.loading import Fetched, Note, find_mlflow_run, note_of, read_fetched, refuse_links
-from trackdsl._runs.run import Run
 from trackdsl.errors import (
     ArtifactError,
     OptionError,
@@ -128,7 +128,7 @@ def find_recorded(uri: str, key: str) -> str | None:
 
 
 def register_model(
-    run: Run | str,
+    run: RunHandle | str,
     name: str,
     *,
     model: str | None = None,
@@ -160,8 +160,8 @@ def register_model(
         1
     """
     check_registered_name(name, "name")
-    if isinstance(run, Run):
-        uri, asked = tracking_uri or run._target.uri, f"runs:/{run.run_id}/{model or '*'}"
+    if isinstance(run, RunHandle):
+        uri, asked = tracking_uri or run.target.uri, f"runs:/{run.run_id}/{model or '*'}"
     else:
         uri, asked = tracking_uri or target_for(settings.tracking_uri()).uri, run
     parts = _parsed(asked)

@@ -24,11 +24,10 @@ from typing import Any, NamedTuple
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.events import Model, model_key
-from trackdsl._core.ids import new_id
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_name, mask_text
-from trackdsl._recording.emit import append_tags, encode_safely
+from trackdsl._recording.emit import append_tags
 from trackdsl._recording.model_options import GENERAL, check_save_options
-from trackdsl._runs.run import Run
 from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.handlers import _examples
 from trackdsl.handlers._code import FOLDER, copy_code, local_code
@@ -63,7 +62,7 @@ def models_in(value: Any) -> dict[Any, Any]:
 
 
 def record_model(
-    run: Run,
+    run: RunHandle,
     model: Any,
     name: str,
     *,
@@ -96,16 +95,17 @@ def record_model(
     Returns:
         its event, or why it could not be recorded.
     """
-    if run._target.discards:
+    if run.target.discards:
         return "another process of the launch records, and this one does not"
     name = mask_name(name) or "model"
     try:
-        path, relative = run._target.new_file("model")
+        path, relative = run.target.new_file("model")
         try:
             handler, handler_name = _handler(model)
             with _untouched():
                 code = _Code(code_paths)
                 written = _write(
+                    run,
                     path,
                     handler,
                     model,
@@ -127,8 +127,8 @@ def record_model(
         report("model", f"trackdsl could not keep the model {name!r}: {reason}", key=name)
         return reason
     registered = None if registered_model_name is None else mask_name(registered_model_name)
-    event = Model(run._id, name, relative, registered, step, time.time_ns(), handler_name, digest)
-    run._target.append(encode_safely(event), run, True)
+    event = Model(run.key, name, relative, registered, step, time.time_ns(), handler_name, digest)
+    run.emit(event, vital=True)
     note_recorded(model, model_key(event))
     for place, why in code.omitted.items():
         append_tags(run, {f"trackdsl.omitted.{name}.code": mask_text(f"{place}: {why}")[:500]})
@@ -188,6 +188,7 @@ def _handler(model: Any) -> tuple[Handler, str]:
 
 
 def _write(
+    run: RunHandle,
     folder: Path,
     handler: Handler,
     model: Any,
@@ -213,7 +214,7 @@ def _write(
     asked = input_example is not None or getattr(handler, "callable_unasked", False)
     harmless = input_example is not None or _is_known(model, flavor.packages)
     wants_answer = asked and harmless and size <= _MAX_COPIED and signature is None
-    example, answer = _try(handler, model, tried, wants_answer)
+    example, answer = _try(run, handler, model, tried, wants_answer)
     kept, omitted = _written(example, folder, "example")
     if input_example is not None and example is None:
         omitted = unfit or f"{type(input_example).__name__} is no input example that the model and MLflow can take"
@@ -308,7 +309,7 @@ def _chosen(handler: Handler, model: Any, arguments: Mapping[str, Any]) -> Itera
     return _examples.candidates(arguments, wanted)
 
 
-def _try(handler: Handler, model: Any, tried: Any, wants_answer: bool) -> tuple[Any, Any]:
+def _try(run: RunHandle, handler: Handler, model: Any, tried: Any, wants_answer: bool) -> tuple[Any, Any]:
     """The first example that the model can answer, and the answer."""
     if not isinstance(handler, ModelHandler):
         return next(((example, None) for example, _ in tried), (None, None))
@@ -321,7 +322,7 @@ def _try(handler: Handler, model: Any, tried: Any, wants_answer: bool) -> tuple[
                 if not wants_answer:
                     return prepared, None
                 # Copies: whatever the model does to itself or to the example, neither may show.
-                return prepared, _apart(_answer, handler, model, prepared)
+                return prepared, _apart(run, _answer, handler, model, prepared)
             if certain:
                 return example, None
     except Exception:  # Arguments are the user's: asking them may raise anything.
@@ -387,14 +388,13 @@ def _same(one: Any, other: Any) -> bool:
     return bool((one == other).all()) if hasattr(one, "shape") else bool(one == other)
 
 
-def _apart(call: Callable[..., Any], *args: Any) -> Any:
+def _apart(run: RunHandle, call: Callable[..., Any], *args: Any) -> Any:
     """Call something in a context of its own, where whatever it records goes nowhere: a decorated `predict`, say."""
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-        nowhere = _Nowhere(folder)
-        run = Run(new_id(), "example", None, "example", None, nowhere)
+        example = run.detached("example", _Nowhere(folder))
 
         def inside() -> Any:
-            _context.enter(Scope(run, None, run, 0))
+            _context.enter(Scope(example, None, example, 0))
             return call(*args)
 
         return contextvars.copy_context().run(inside)

@@ -11,9 +11,9 @@ from typing import Any
 
 from trackdsl._config import resolve as settings
 from trackdsl._core.events import Model, model_key
+from trackdsl._core.handle import RunHandle
 from trackdsl._recording.loading import Note, read_fetched
 from trackdsl._recording.model_registry import fetch_logged, find_recorded, register_model
-from trackdsl._runs.run import Run
 from trackdsl._server.reachable import check
 from trackdsl.errors import ArtifactError, RunNotReady, TrackingServerError
 from trackdsl.handlers.references import Handle, note_loaded
@@ -45,7 +45,7 @@ class RecordedModel(Handle):
 
     __slots__ = ("_model_id", "_note", "_process", "_reason", "_run", "_uri")
 
-    def __init__(self, run: Run | None, name: str, recorded: Model | str) -> None:
+    def __init__(self, run: RunHandle | None, name: str, recorded: Model | str) -> None:
         """Make the handle of a model.
 
         Args:
@@ -57,7 +57,7 @@ class RecordedModel(Handle):
         self._run = run
         self._reason = recorded if isinstance(recorded, str) else ""
         self._note = Note() if isinstance(recorded, str) else Note(recorded.handler, recorded.sha256)
-        self._uri = "" if run is None else run._target.uri
+        self._uri = "" if run is None else run.target.uri
         self._model_id: str | None = None
         self._process = os.getpid()
 
@@ -167,7 +167,7 @@ class RecordedModel(Handle):
     def _check_recorded(self) -> None:
         if self._reason:
             raise ArtifactError(f"model {self.name!r} was not recorded: {self._reason}", path=self.name)
-        target = self._run._target if self._run is not None and self._is_own() else None
+        target = self._run.target if self._run is not None and self._is_own() else None
         delivers = settings.mode() != "disabled" and (target is None or (target.writer is not None and target.delivers))
         if not delivers:
             raise RunNotReady(

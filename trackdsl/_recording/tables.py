@@ -12,21 +12,19 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackdsl._core.artifact_paths import fitted, masked
 from trackdsl._core.events import Table
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import is_secret, is_secret_name, mask_entry, mask_name, mask_prose, mask_text, remember
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording import images as _images
-from trackdsl._recording.emit import append_tags, encode_safely
+from trackdsl._recording.emit import append_tags
 from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.handlers._content import content_of
 from trackdsl.handlers._line import name_of_key
 from trackdsl.handlers._registry import class_name, handler_for, handler_of, is_array_like
-
-if TYPE_CHECKING:
-    from trackdsl._runs.run import Run
 
 #: What `MlflowClient.log_table` takes and refuses in a path, see mlflow/tracking/client.py.
 _SUFFIXES = (".json", ".parquet")
@@ -36,14 +34,14 @@ _INT64 = 1 << 63
 Rows = tuple[list[Any], list[list[Any]]]
 
 
-def append_table(run: Run, data: Any, artifact_file: str) -> None:
+def append_table(run: RunHandle, data: Any, artifact_file: str) -> None:
     """Append rows to a table; see `Run.log_table`.
 
     Raises:
         OptionError: the path is none that a table can have.
     """
     _check(artifact_file)
-    if run._target.discards:
+    if run.target.discards:
         return
     artifact_file = masked(artifact_file)
     try:
@@ -67,7 +65,7 @@ def append_table(run: Run, data: Any, artifact_file: str) -> None:
         report("table", f"trackdsl could not keep rows of the table {artifact_file!r}: {reason}", key=artifact_file)
         append_tags(run, {f"trackdsl.omitted.{artifact_file}": reason[:500]})
         return
-    run._target.append(encode_safely(Table(run._id, place, relative)), run, True)
+    run.emit(Table(run.key, place, relative), vital=True)
 
 
 def rows_of(data: Any) -> Rows:
@@ -144,7 +142,7 @@ class _Cells:
         place: of the table.
     """
 
-    def __init__(self, run: Run, place: str) -> None:
+    def __init__(self, run: RunHandle, place: str) -> None:
         self._run = run
         self._place = place
         self._files: dict[int, tuple[Any, Any]] = {}
@@ -236,8 +234,8 @@ def _check(artifact_file: Any) -> None:
         )
 
 
-def _write(run: Run, text: str) -> str:
-    path, relative = run._target.new_file("rows.json")
+def _write(run: RunHandle, text: str) -> str:
+    path, relative = run.target.new_file("rows.json")
     try:
         path.write_text(text, encoding="utf-8")
     except BaseException:

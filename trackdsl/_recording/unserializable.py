@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackdsl._core.artifact_paths import masked
+from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_prose
 from trackdsl._recording.emit import append_tags, fit_place
 from trackdsl.errors import report
 from trackdsl.handlers._registry import Scalar, class_name, handler_of
 from trackdsl.handlers.json import summary_of
-
-if TYPE_CHECKING:
-    from trackdsl._runs.run import Run
 
 #: So many parts have a tag each; the others share one.
 _MAX_TAGS = 20
@@ -34,7 +32,7 @@ class Beside:
         told: what is said of each part, by its place in the file.
     """
 
-    def __init__(self, run: Run, place: str, keep: Callable[[Run, str, Any], str | None] | None) -> None:
+    def __init__(self, run: RunHandle, place: str, keep: Callable[[RunHandle, str, Any], str | None] | None) -> None:
         self.told: dict[str, str] = {}
         self._run = run
         self._place = masked(place)

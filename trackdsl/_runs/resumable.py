@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from trackdsl._core.ids import is_ours
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.uris import is_path
-from trackdsl._runs.run import is_ours
 from trackdsl._server import http as _http
 from trackdsl._server.reachable import DATABASES, PATIENCE, within
 from trackdsl._server.request_options import request_options

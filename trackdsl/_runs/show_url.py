@@ -53,10 +53,10 @@ class _Address:
     def _line(self) -> str:
         run = self._run
         line = f"trackdsl: run {run.name!r} is at {run.url}"
-        uri = run._target.uri
+        uri = run.target.uri
         if uri.startswith(("http://", "https://")):
             return line
-        usual = absolute(DEFAULT_TRACKING_URI, run._target.cwd)
+        usual = absolute(DEFAULT_TRACKING_URI, run.target.cwd)
         store = "" if uri == usual else f" --backend-store-uri {shlex.quote(mask_text(uri))}"
         return f"{line} while `mlflow ui{store}` runs"
 
@@ -68,7 +68,7 @@ _asked = False
 def show_url(run: Run) -> None:
     """Have the address of a root run that begins written, if it is the first one and somebody is there to read it."""
     global _asked
-    if _asked or not run._target.delivers or run._target.discards:
+    if _asked or not run.target.delivers or run.target.discards:
         return
     _asked = True
     if settings.mode() != "online" or not _is_wanted():

@@ -68,7 +68,7 @@ class Context:
         if carried is not None and (scope is None or not _fits(scope.run, carried)):
             scope = self._scope = Scope(_foreign_run(carried), None, self, carried.step)
         elif scope is not None and _is_of_others(scope.run):
-            adopted = adopt_run(*(adoption_of(scope.run) or ("", "")), scope.run._target)
+            adopted = adopt_run(*(adoption_of(scope.run) or ("", "")), scope.run.target)
             scope = self._scope = Scope(adopted, None, self, scope.step)
         return scope
 
@@ -128,7 +128,8 @@ class attach:  # noqa: N801 - reads as a word in `with attach(...)`
         self._open.append(scope)
         opened(scope)
         _context.enter(scope)
-        return scope.run
+        run: Run = scope.run
+        return run
 
     def __exit__(self, *_: object) -> None:
         scope = _context.find(self)
@@ -223,24 +224,24 @@ _sent: WeakValueDictionary[str, Run] = WeakValueDictionary()
 
 def _text_of(scope: Scope) -> str:
     global _last
-    key = (scope.run, scope.step, settings.configured(), scope.run._target.writer)
+    key = (scope.run, scope.step, settings.configured(), scope.run.target.writer)
     last = _last
     if last is None or last[0] != key:
-        _sent[scope.run._id.hex()] = scope.run
+        _sent[scope.run.key.hex()] = scope.run
         _last = last = (key, encode(_carry(scope)))
     return last[1]
 
 
 def _carry(scope: Scope) -> Carried:
     run = scope.run
-    target = run._target
+    target = run.target
     path = run.path if len(run.path) <= _MAX_PATH else f"…{run.path[-_MAX_PATH:]}"
     if target.writer is not None:
         spool, journal = str(target.writer.directory.parent.parent), target.writer.directory.name
     else:
         spool, journal = _spool_of(target), ""
     return Carried(
-        run=run._id.hex(),
+        run=run.key.hex(),
         name=run.name[:_MAX_PATH],
         path=path,
         experiment=run.experiment,
@@ -276,15 +277,15 @@ def _is_of_others(run: Run) -> bool:
 
     Then this process has to say in its own journal which run it is.
     """
-    return adoption_of(run) is not None and not begins_with(run._id, prefix())
+    return adoption_of(run) is not None and not begins_with(run.key, prefix())
 
 
 def _fits(run: Run, carried: Carried) -> bool:
     """Whether the handle that was made of a context leads to where runs go now."""
     if _target.overridden():
-        return run._target is _target.target_for()
+        return run.target is _target.target_for()
     # Otherwise it was made while a test has captured runs.
-    return not _is_of_others(run) and (run._target.delivers or carried.uri in _target.UNDELIVERED)
+    return not _is_of_others(run) and (run.target.delivers or carried.uri in _target.UNDELIVERED)
 
 
 def _foreign_run(carried: Carried) -> Run:

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from trackdsl._core.runtime import ForkSafeLock
 from trackdsl._recording.emit import guarded
-from trackdsl._runs import lifecycle as _lifecycle
+from trackdsl._runs import ending as _ending
 from trackdsl._runs.run import Run
 
 _lock = ForkSafeLock()
@@ -85,7 +85,7 @@ def _below(run: Run, study: optuna.Study) -> _Below:
         if found is not None:
             return found
         below = known[study.study_name] = _Below(study, f"{study.study_name}." if known else "")
-        _lifecycle.before_end.setdefault(run._id, []).append(functools.partial(_at_end, weakref.ref(run), below))
+        _ending.call_before_end(run, functools.partial(_at_end, weakref.ref(run), below))
     run.set_tags(
         {
             f"{below.prefix}optuna.study": study.study_name,

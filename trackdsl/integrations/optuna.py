@@ -19,6 +19,7 @@ from trackdsl._decorate.call import close_scope, open_scope
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.source import Site, site_of
 from trackdsl._recording.emit import clean_tags, guarded
+from trackdsl._runs import ending as _ending
 from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl._runs.exceptions import FAILED, FINISHED
 from trackdsl._runs.run import Run
@@ -135,7 +136,7 @@ class TrackdslCallback:
             )  # fmt: skip
             self._plan.record(run, parent, study, trial, trial.state, trial.values)
             status = FAILED if trial.state == TrialState.FAIL else FINISHED
-            _lifecycle.end_run(run, status, ended or run._began)
+            _ending.end_run(run, status, ended or run.began)
 
 
 def log_study(study: optuna.Study) -> None:

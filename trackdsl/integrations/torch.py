@@ -14,8 +14,8 @@ from trackdsl._core.events import Metrics
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.runtime import ForkSafeLock
 from trackdsl._decorate import parentage as _roots
-from trackdsl._recording.emit import encode_safely, guarded
-from trackdsl._runs import lifecycle as _lifecycle
+from trackdsl._recording.emit import guarded
+from trackdsl._runs import ending as _ending
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import OptionError, logger
 from trackdsl.errors._packages import explained
@@ -94,7 +94,7 @@ class Watch:
             if optimizer is not None:
                 self._stepping(optimizer)
             # Last: nothing is told of what could not be begun.
-            _lifecycle.before_end.setdefault(run._id, []).append(self.close)
+            _ending.call_before_end(run, self.close)
             _torch_hooks.add(self)
 
     def close(self) -> None:
@@ -106,11 +106,11 @@ class Watch:
                 self._write_held()
         run = self._run
         if run is not None and not was_closed:
-            calls = _lifecycle.before_end.get(run._id)
+            calls = _ending.before_end.get(run.key)
             if calls is not None and self.close in calls:
                 calls.remove(self.close)
                 if not calls:
-                    _lifecycle.before_end.pop(run._id, None)
+                    _ending.before_end.pop(run.key, None)
             if not any(stepping.done for stepping in self._seen.values()):
                 logger.warning("trackdsl: %r has watched a model, and has seen no optimizer step with it.", run.path)
 
@@ -193,7 +193,7 @@ class Watch:
             numbers = iter(_numbers(tensors))
             for step, now, values in held:
                 read = {name: next(numbers) if isinstance(v, torch.Tensor) else v for name, v in values.items()}
-                run._target.append(encode_safely(Metrics(run._id, read, step, now)), run)
+                run.emit(Metrics(run.key, read, step, now))
 
     def _stepping(self, optimizer: Any) -> _Stepping:
         stepping = self._seen.get(id(optimizer))

@@ -230,7 +230,7 @@ class Target:
             return
         self.unrecorded += 1
         if run is not None:
-            run._lost += 1
+            run.lost += 1
 
     def _make(self) -> Writer | None:
         with self._making:

@@ -40,7 +40,7 @@ _MARKER = fmt.MARKER
 class Losing(Protocol):
     """Whoever must be told that one of its events could not be written."""
 
-    _lost: int
+    lost: int
 
 
 class Writer:
@@ -332,7 +332,7 @@ class Writer:
     def _lose(self, run: Losing | None, why: str | None) -> None:
         self.lost += 1
         if run is not None:
-            run._lost += 1
+            run.lost += 1
         if why is not None:
             report("oversized", f"trackdsl left out {why}.")
         self._note_lost()

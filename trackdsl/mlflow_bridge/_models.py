@@ -39,7 +39,7 @@ def _take_outputs() -> None:
         run = watched_run(run_id)
         if run is not None and _context.current() is not None:  # Not where delivery does it, in a thread.
             for model in models:
-                run._target.append(encode(ModelOutput(run._id, str(model.model_id), int(model.step))), run)
+                run.target.append(encode(ModelOutput(run.key, str(model.model_id), int(model.step))), run)
         return result
 
     setattr(mlflow.MlflowClient, name, stand_in(original, log_outputs))

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from trackdsl._core import context as _context
 from trackdsl._recording.emit import append_tags, clean_tags
-from trackdsl._runs.lifecycle import say_end
+from trackdsl._runs.ending import choose_status
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.mlflow_bridge._stand_in import stand_in
 
@@ -98,7 +98,7 @@ def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
         given = bind(*args, **kwargs).arguments
         run = _watched.get(given["run_id"]) or _of_scope(given["run_id"])
         if run is not None:  # It ends once more, with its scope: as it was told here.
-            say_end(run, given.get("status") or "FINISHED")
+            choose_status(run, given.get("status") or "FINISHED")
         return original(*args, **kwargs)
 
     return set_terminated
@@ -110,12 +110,13 @@ def _of_scope(run_id: str) -> Run | None:
 
     scope = _context.current()
     while scope is not None:
-        writer = scope.run._target.writer
+        run: Run = scope.run
+        writer = run.target.writer
         # Most ids belong to other runs, which one read of the file shows.
         noted = writer is not None and names_run(writer.directory, run_id)
-        found = find_noted(writer.directory, scope.run._id) if writer is not None and noted else None
-        if found is not None and found.run_id == run_id and not isinstance(scope.run, AdoptedRun):
-            return scope.run
+        found = find_noted(writer.directory, run.key) if writer is not None and noted else None
+        if found is not None and found.run_id == run_id and not isinstance(run, AdoptedRun):
+            return run
         scope = scope.outer
     return None
 

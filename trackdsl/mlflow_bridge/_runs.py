@@ -29,7 +29,7 @@ _here = _Here()
 def last_given() -> Any:
     """The run of a scope that plain MLflow was given last in this thread, as the store has it, if any."""
     last = _here.last
-    return None if last is None else mlflow.MlflowClient(last.run._target.uri).get_run(last.info.run_id)
+    return None if last is None else mlflow.MlflowClient(last.run.target.uri).get_run(last.info.run_id)
 
 
 class ScopeRun(mlflow.ActiveRun):
@@ -91,20 +91,20 @@ class ScopeRun(mlflow.ActiveRun):
 
     def uri(self) -> str | None:
         """The tracking URI where MLflow can have it; None where it cannot."""
-        target = self.run._target
+        target = self.run.target
         return None if target.discards or self._reason() is not None else target.uri
 
     def is_at(self, uri: str) -> bool:
         """Whether a tracking URI leads to the store of the run."""
-        return same_store(uri, self.run._target.uri, self.run._target.cwd)
+        return same_store(uri, self.run.target.uri, self.run.target.cwd)
 
     def stands(self) -> bool:
         """Whether plain MLflow can be given this run. Where not, that is told, and MLflow does as without a scope."""
-        if self.run._target.discards:
+        if self.run.target.discards:
             return True
         if not self.can_be_had():
             return False
-        here, target = mlflow.get_tracking_uri(), self.run._target
+        here, target = mlflow.get_tracking_uri(), self.run.target
         if self.is_at(here):
             return True
         self._tell(
@@ -117,13 +117,13 @@ class ScopeRun(mlflow.ActiveRun):
     def can_be_had(self) -> bool:
         """Whether MLflow can have the run at all; where not, that is told."""
         reason = self._reason()
-        if reason is not None and self.run._target.delivers:
+        if reason is not None and self.run.target.delivers:
             self._tell(*reason)
         return reason is None
 
     def resolve(self) -> bool:
         """Wait until the run exists at MLflow; False where it cannot be had in time."""
-        if self._ids is None and self.run._target.discards:
+        if self._ids is None and self.run.target.discards:
             from trackdsl.mlflow_bridge._discarded import ids_of  # It brings SQLAlchemy.
 
             self._ids = ids_of(self.run)
@@ -145,9 +145,9 @@ class ScopeRun(mlflow.ActiveRun):
         if self._ids is not None or isinstance(self.run, AdoptedRun):
             return None
         mode = settings.mode()
-        if not self.run._target.delivers or mode != "online":
+        if not self.run.target.delivers or mode != "online":
             return mode, f"in mode {mode!r} there is no MLflow run yet", _OWN_WORDS
-        if not self._absent and is_away(self.run._target):
+        if not self._absent and is_away(self.run.target):
             # Nobody waits, but it may be there by now.
             self.resolve()
         return ("away", "MLflow's store did not answer", _STATUS) if self._absent else None
@@ -160,7 +160,7 @@ class ScopeRun(mlflow.ActiveRun):
         report(
             "mlflow",
             f"plain MLflow calls inside {self.run.path!r} go where MLflow sends them by itself: {reason}. {advice}",
-            key=f"{cause}:{self.run._target.uri}",
+            key=f"{cause}:{self.run.target.uri}",
         )
 
 
@@ -193,7 +193,7 @@ class _Info(RunInfo):
 
     @property
     def start_time(self) -> Any:
-        return self._entry.run._began // 1_000_000 or self._entry.fetched().info.start_time
+        return self._entry.run.began // 1_000_000 or self._entry.fetched().info.start_time
 
 
 def _looked_up(name: str) -> property:

@@ -11,7 +11,8 @@ import mlflow
 
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
-from trackdsl._runs.lifecycle import adopt_run, say_end
+from trackdsl._runs.ending import choose_status
+from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 from trackdsl.mlflow_bridge._private import ActiveStack, is_shown, showing
@@ -144,7 +145,7 @@ def uri() -> str | None:
 def store(real: Any) -> Any:
     """What MLflow is to take for a store: the store itself, unless the run around is one that is not recorded."""
     scope = _context.current()
-    if scope is None or not scope.run._target.discards:
+    if scope is None or not scope.run.target.discards:
         return real
     from trackdsl.mlflow_bridge._discarded import Discarding  # It brings SQLAlchemy.
 
@@ -163,7 +164,7 @@ def active_experiment() -> str | None:
     """
     try:
         place = _place()
-        if place is None or place.entry is None or place.entry.run._target.discards:
+        if place is None or place.entry is None or place.entry.run.target.discards:
             return None
         chosen = chosen_experiment()
         if chosen is not None:
@@ -286,7 +287,7 @@ def opened_by_user(active: mlflow.ActiveRun) -> UserRun:
     if scope is not None:
         user = UserRun(active, scope.run, ours=True)
     else:
-        run = adopt_run(active.info.run_id, active.info.experiment_id, outer.run._target)
+        run = adopt_run(active.info.run_id, active.info.experiment_id, outer.run.target)
         run.name = active.info.run_name or run.name
         run.parent, run.path = outer.run, f"{outer.run.path}/{run.name}"
         user = UserRun(active, run, ours=False)
@@ -308,7 +309,7 @@ def finish(user: UserRun, *args: Any, **kwargs: Any) -> None:
             with showing([user]):
                 end_run(*args, **kwargs)
         elif user.ours:
-            say_end(user.run, str(args[0] if args else kwargs.get("status", "FINISHED")))
+            choose_status(user.run, str(args[0] if args else kwargs.get("status", "FINISHED")))
     finally:
         forget(user)
 

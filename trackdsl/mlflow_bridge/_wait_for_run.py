@@ -41,8 +41,8 @@ def wait_for(run: Run) -> Ids:
     """
     if isinstance(run, AdoptedRun):
         return Ids(run.mlflow_run_id, run.mlflow_experiment_id)
-    target = run._target
-    run._ask_for()
+    target = run.target
+    run.request_lookup()
     writer = target.writer
     goal = writer.position() if writer is not None else (0, 0)
     away = is_away(target)

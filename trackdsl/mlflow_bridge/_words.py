@@ -13,7 +13,7 @@ import mlflow
 from mlflow.entities import RunStatus
 
 from trackdsl._core import context as _context
-from trackdsl._runs.lifecycle import say_end
+from trackdsl._runs.ending import choose_status
 from trackdsl._runs.run import Run
 from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.mlflow_bridge import _children, _inputs, _models, _own_writes, _params, _private, _scopes
@@ -186,7 +186,7 @@ def _end_run(original: Function) -> Function:
 def _keep_status(run: Run, status: Any) -> None:
     """The run of a scope ends where its scope does, and as plain MLflow was told to end it, unless that is well."""
     if status in ("FAILED", "KILLED"):
-        say_end(run, status)
+        choose_status(run, status)
 
 
 def _set_experiment(original: Function) -> Function:

@@ -25,7 +25,7 @@ _SHOWN = 5
 def asked_for(asked: Sequence[Any], tracking_uri: str | None) -> Iterator[tuple[PagedReader, list[FoundRun]]]:
     """A reader, and the runs that are meant; in the store of the first handle of ours where none is named."""
     handles = (run for run in asked if isinstance(run, Run))
-    place = tracking_uri or next((run._target.uri for run in handles if run._target.delivers), None)
+    place = tracking_uri or next((run.target.uri for run in handles if run.target.delivers), None)
     with opened(place) as reader:
         yield reader, [find(run, reader) for run in asked]
 

@@ -1,0 +1,130 @@
+"""The run as recorders see it: its id, where its events go, its names, and how an event is emitted.
+
+The class `Run`, which users get, lies above the recorders and derives from `RunHandle`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from trackdsl._core.events import AnyEvent, encode_safely
+
+
+class RunTarget(Protocol):
+    """Where the events of a run go; `journal` implements it, and its docstrings say what each part does."""
+
+    uri: str
+    cwd: str
+    writer: Any
+    unrecorded: int
+    watch_at: int
+    append: Callable[..., None]
+    open_runs: dict[bytes, bytes]
+    ended: deque[tuple[bytes, bytes, bytes]]
+
+    @property
+    def delivers(self) -> bool:
+        """Whether what is recorded is delivered to MLflow."""
+
+    @property
+    def discards(self) -> bool:
+        """Whether what is recorded is not kept."""
+
+    def watch(self, now: int) -> None:
+        """Check the journal and its delivery."""
+
+    def new_file(self, name: str) -> tuple[Path, str]:
+        """A path for the snapshot of an artifact, absolute and relative to the journal's folder of files."""
+
+
+class RunHandle:
+    """A run that is being recorded, without what users call on it.
+
+    Args:
+        key: the id of the run in the journal, 16 bytes.
+        name: the run's name in MLflow.
+        parent: the run around this one, or None.
+        path: the names from the root down to this run, joined by `/`.
+        experiment: the MLflow experiment it is in.
+        target: where its events go.
+
+    Attributes:
+        lost: how many of its events could not be written.
+        began: when it began, in nanoseconds since 1970; 0 where another process began it.
+        children: how many children of each name it has had.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "began",
+        "children",
+        "experiment",
+        "key",
+        "lost",
+        "name",
+        "parent",
+        "path",
+        "target",
+    )
+
+    def __init__(
+        self,
+        key: bytes,
+        name: str,
+        parent: RunHandle | None,
+        path: str,
+        experiment: str | None,
+        target: RunTarget,
+    ) -> None:
+        self.key = key
+        self.lost = 0
+        self.began = 0
+        self.children: dict[str, itertools.count[int]] = {}
+        self.target = target
+        self.name = name
+        self.parent = parent
+        self.path = path
+        self.experiment = experiment
+
+    @property
+    def id(self) -> str:
+        """trackdsl's own id of this run, known at once; MLflow has it as tag `trackdsl.id`."""
+        return self.key.hex()
+
+    @property
+    def run_id(self) -> str:
+        """MLflow's id of this run."""
+        raise NotImplementedError
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has begun the run, or continues it, and has not ended it."""
+        return self.key in self.target.open_runs
+
+    def emit(self, event: AnyEvent, *, vital: bool = False) -> None:
+        """Append an event of the run to the journal. The hottest paths do the same without this call.
+
+        Args:
+            event: the event.
+            vital: the event is written to the reserve where the disk is full.
+        """
+        self.target.append(encode_safely(event), self, vital)
+
+    def next_index(self, name: str) -> int:
+        """How many children or sections called `name` this run has had before."""
+        counter = self.children.get(name)
+        if counter is None:
+            counter = self.children.setdefault(name, itertools.count())
+        return next(counter)
+
+    def wait_for_mlflow(self, timeout: float | None = None) -> Any:
+        """Wait until the run exists at MLflow; `Run` says more."""
+        raise NotImplementedError
+
+    def detached(self, name: str, target: RunTarget) -> RunHandle:
+        """A new run of the same kind outside the tree, whose events go to another target."""
+        raise NotImplementedError
