@@ -36,8 +36,9 @@ from trackdsl import (
 )
 from trackdsl._core import events
 from trackdsl._recording.models import record_model
-from trackdsl.handlers import _examples
-from trackdsl.handlers._flavor import Inputs, sha256_of_files
+from trackdsl.handlers import _example_files, _examples
+from trackdsl.handlers._flavor import Inputs
+from trackdsl.handlers._model_files import sha256_of_files
 from trackdsl.handlers._registry import handler_for, handler_named
 from trackdsl.handlers._requirements import pinned
 from trackdsl.journal import _target
@@ -112,7 +113,7 @@ def spec_of(index: int = 0) -> dict[str, Any]:
 
 def example_of(index: int = 0, part: str = "example") -> Any:
     told = spec_of(index)[part]
-    return None if told is None else _examples.read(told, recorded()[index][1])
+    return None if told is None else _example_files.read(told, recorded()[index][1])
 
 
 # Each case: the model, the arguments of the call, what MLflow's flavour is, and how the model answers.
@@ -684,17 +685,17 @@ def test_examples_come_back(columns: list[list[Any]], tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("examples")
     rows = min(map(len, columns))
     frame = pd.DataFrame({f"column {index}": cells[:rows] for index, cells in enumerate(columns)})
-    pd.testing.assert_frame_equal(_examples.read(_examples.write(frame, folder, "frame"), folder), frame)
+    pd.testing.assert_frame_equal(_example_files.read(_example_files.write(frame, folder, "frame"), folder), frame)
     first = frame.iloc[:, 0]
-    pd.testing.assert_series_equal(_examples.read(_examples.write(first, folder, "series"), folder), first)
+    pd.testing.assert_series_equal(_example_files.read(_example_files.write(first, folder, "series"), folder), first)
     for dtype in (None, object):
         array = np.array(columns[0], dtype=dtype)
-        back = _examples.read(_examples.write(array, folder, f"array-{dtype}"), folder)
+        back = _example_files.read(_example_files.write(array, folder, f"array-{dtype}"), folder)
         np.testing.assert_array_equal(back, array)
         assert back.dtype == array.dtype
-    named = _examples.read(_examples.write({"a": np.array([1, 2])}, folder, "named"), folder)
+    named = _example_files.read(_example_files.write({"a": np.array([1, 2])}, folder, "named"), folder)
     np.testing.assert_array_equal(named["a"], [1, 2])
-    assert _examples.read(_examples.write({"a": columns}, folder, "tree"), folder) == {"a": columns}
+    assert _example_files.read(_example_files.write({"a": columns}, folder, "tree"), folder) == {"a": columns}
 
 
 def test_secrets_in_examples_are_masked(tmp_path: Path) -> None:
@@ -703,7 +704,7 @@ def test_secrets_in_examples_are_masked(tmp_path: Path) -> None:
     for number, value in enumerate(
         [pd.DataFrame({"url": [secret]}), np.array([secret]), np.array([secret], dtype=object), [{"url": secret}]]
     ):
-        _examples.write(value, tmp_path, f"example{number}")
+        _example_files.write(value, tmp_path, f"example{number}")
     kept = list(tmp_path.glob("example*"))
     assert len(kept) == 4
     for path in kept:

@@ -17,7 +17,7 @@ import pytest
 import trackdsl
 from tests.conftest import deliver
 from tests.unit.test_parameter_text import Color, Level, Mode
-from trackdsl.handlers._line import digest_of
+from trackdsl.handlers._value_digest import digest_of
 
 
 def test_digests_of_another_process() -> None:

@@ -24,11 +24,11 @@ from trackdsl import Dataset, Ignore, Metric, Param, Secret, stage, track_return
 from trackdsl._recording.flatten import MAX_LEAVES, Flat
 from trackdsl._recording.numbers import is_number
 from trackdsl.errors import OptionError
-from trackdsl.handlers._annotations import fields_of
 from trackdsl.handlers._content import content_of
 from trackdsl.handlers._line import MAX_LINE
-from trackdsl.handlers._registry import is_mock
-from trackdsl.handlers.json import is_plain
+from trackdsl.handlers._marked_fields import fields_of
+from trackdsl.handlers._plain import is_plain
+from trackdsl.handlers._types import is_mock
 from trackdsl.testing import RecordedRun, capture_runs
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from trackdsl._core.redaction import _names as secret_names
 from trackdsl._core.suggest import Suggestion, suggestion_for
 from trackdsl._recording.flatten import Flat
 from trackdsl.errors import OptionError
-from trackdsl.handlers._annotations import Annotations, Fields, annotations_of, fields_of, kind_of_marker
+from trackdsl.handlers._annotations import Annotations, annotations_of
+from trackdsl.handlers._marked_fields import Fields, fields_of, hides, hiding_fields, kind_of_marker
 from trackdsl.handlers._registry import load_entry_points
 
 _RECEIVERS = ("self", "cls", "mcs")
@@ -242,13 +243,13 @@ class CallPlan:
         for name in self.names:
             annotation = annotations.get(name)
             # Read a second time, further from where it was written, an annotation may tell less: nothing is taken back.
-            hidden, ignored = annotations.hides(annotation)
+            hidden, ignored = hides(annotations, annotation)
             if hidden:
                 self._marked_secret.add(name)
             if ignored:
                 self._dropped.add(name)
                 self._marked_ignore.add(name)
-            typed = annotations.fields(annotation)
+            typed = hiding_fields(annotations, annotation)
             if typed is not None:
                 self._typed[name] = typed
             for marker in annotations.markers(annotation) or annotations.item_markers(annotation):

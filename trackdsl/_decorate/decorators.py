@@ -27,7 +27,7 @@ from trackdsl._decorate.wrappers_importlib_bootstrap import call_behind, call_of
 from trackdsl._runs.run import NULL_RUN, Run
 from trackdsl.errors import OptionError, note
 from trackdsl.errors._user_code import place_of_call
-from trackdsl.handlers._annotations import decorating_frame
+from trackdsl.handlers._annotation_names import decorating_frame
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 

@@ -10,7 +10,7 @@ from typing import Any
 from trackdsl._core.redaction import MASK, is_secret
 from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import TemplateError
-from trackdsl.handlers.json import summary_of
+from trackdsl.handlers._plain import summary_of
 
 _MAX_LENGTH = 250
 

@@ -26,9 +26,11 @@ from trackdsl._recording.unserializable import Beside
 from trackdsl.errors import format_error, is_fault, report, reraise_from_signal
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._content import content_of, has_content, text_of_key
-from trackdsl.handlers._registry import Handler, class_name, handler_for, handler_of, name_of, writer_for
+from trackdsl.handlers._handler import Handler
+from trackdsl.handlers._pickled import Pickled
+from trackdsl.handlers._registry import handler_for, handler_of, name_of, writer_for
+from trackdsl.handlers._types import class_name
 from trackdsl.handlers.json import Json, write_json
-from trackdsl.handlers.pickled import Pickled
 from trackdsl.handlers.scalars import secret
 from trackdsl.handlers.text import Text
 from trackdsl.journal._allocation import is_shortage
@@ -213,9 +215,8 @@ def _is_written_by_content(value: Any, suffix: str) -> bool:
 
 def _reveals(handler: Handler, value: Any) -> bool:
     """Whether a handler would write a secret that it cannot mask."""
-    from trackdsl.handlers._secret_scan import (
-        holds_secret,  # What a program that keeps numbers alone need not wait for.
-    )
+    # Imported late, because a program that records only numbers never needs it.
+    from trackdsl.handlers._secret_scan import holds_secret
 
     if isinstance(handler, Text):
         return not isinstance(value, (str, os.PathLike)) and holds_secret(value)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trackdsl._core.suggest import suggestion_for
-from trackdsl.handlers._annotations import Annotations, Fields, own_markers, value_markers
+from trackdsl.handlers._annotations import Annotations
+from trackdsl.handlers._marked_fields import Fields, own_markers, typed_dict_fields, value_markers
 
 #: How many of the names that there were are listed beside one that there was not.
 _MAX_LISTED = 10
@@ -101,8 +102,8 @@ class Expected:
         parts = annotations.tuple_parts(annotation)
         return cls(
             own_markers(annotations, annotation),
-            annotations.typed_dict(annotation),
-            tuple(cls(value_markers(annotations, part), annotations.typed_dict(part)) for part in parts),
+            typed_dict_fields(annotations, annotation),
+            tuple(cls(value_markers(annotations, part), typed_dict_fields(annotations, part)) for part in parts),
         )
 
     def says_anything(self) -> bool:

@@ -13,7 +13,8 @@ from trackdsl._core.events import Input
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_name, mask_text
 from trackdsl._recording.emit import append_tags
-from trackdsl.handlers._registry import class_name, handler_for
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._types import class_name
 from trackdsl.journal._origin import main_file
 from trackdsl.markers import Dataset
 

@@ -18,8 +18,10 @@ from trackdsl._core.suppression import quiet
 from trackdsl._recording.flatten import Flat
 from trackdsl._recording.numbers import is_number, number_of
 from trackdsl.errors import TrackdslError, format_error, is_fault, report, reraise_from_signal
-from trackdsl.handlers._line import digest_of, name_of_key, summary_of_member
-from trackdsl.handlers._registry import class_name, handler_for, offers
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._scalar_text import name_of_key, summary_of_member
+from trackdsl.handlers._types import class_name, offers
+from trackdsl.handlers._value_digest import digest_of
 
 _now = time.time_ns
 _MS = 1_000_000

@@ -13,9 +13,13 @@ from trackdsl._core.events import Scalar
 from trackdsl._core.redaction import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
 from trackdsl._core.suppression import quiet
 from trackdsl.errors import format_error, reraise_from_signal
-from trackdsl.handlers._line import MAX_ITEMS, name_of_key
-from trackdsl.handlers._registry import Handler, Stated, class_name, handler_for
-from trackdsl.handlers.json import MAX_LIST, Survey, is_flat, sequence, summary_of
+from trackdsl.handlers._handler import Handler, Placeholder
+from trackdsl.handlers._line import MAX_ITEMS
+from trackdsl.handlers._plain import MAX_LIST, is_flat, summary_of
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._scalar_text import name_of_key
+from trackdsl.handlers._types import class_name
+from trackdsl.handlers.json import Survey, sequence
 from trackdsl.handlers.references import loaded, used_model
 
 MAX_DEPTH = 10
@@ -127,11 +131,11 @@ class Flat:
     def _add_one(self, key: str, handler: Handler, value: Any) -> None:
         found = handler.summary(value)
         if type(found) not in _SCALARS:
-            if type(found) is Stated:
+            if type(found) is Placeholder:
                 self._state(key, found)
             found = _plain(found)
         self.values[key] = found
-        if type(value) is Stated:
+        if type(value) is Placeholder:
             self._state(key, value)
         if handler.refers or loaded:
             self._add_model(value)
@@ -166,7 +170,7 @@ class Flat:
 
     def _note_items(self, key: str, items: Any) -> None:
         for item in items:
-            if type(item) is Stated:
+            if type(item) is Placeholder:
                 self._state(key, item)
             elif loaded or handler_for(type(item)).refers:
                 self._add_model(item)
@@ -175,7 +179,7 @@ class Flat:
         self.values[key] = f"{type(value).__name__} of {count}"
         self._over = True
 
-    def _state(self, key: str, text: Stated) -> None:
+    def _state(self, key: str, text: Placeholder) -> None:
         if text.missing:
             self.omitted[key] = f"recorded as {text}: {mask_text(text.why)}"[:500]
 

@@ -18,7 +18,9 @@ from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags
 from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.handlers._content import text_of_key
-from trackdsl.handlers._registry import Handler, class_name, full_name, handler_for, handler_of, name_of
+from trackdsl.handlers._handler import Handler
+from trackdsl.handlers._registry import handler_for, handler_of, name_of
+from trackdsl.handlers._types import class_name, full_name
 from trackdsl.handlers.matplotlib import drawn, figure_of_module, is_plot
 from trackdsl.handlers.pillow import format_of, in_colors_of_png, in_eight_bits, levels_of_floats, save_image
 

@@ -29,8 +29,9 @@ from trackdsl._recording.artifacts import sha256_of
 from trackdsl.errors import ArtifactError, UntrustedArtifact, format_error, reraise_from_signal
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._code import FOLDER
-from trackdsl.handlers._flavor import sha256_of_files
-from trackdsl.handlers._registry import Handler, handler_named
+from trackdsl.handlers._handler import Handler
+from trackdsl.handlers._model_files import sha256_of_files
+from trackdsl.handlers._registry import handler_named
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._snapshots import snapshot_path
 from trackdsl.journal._target import target_for

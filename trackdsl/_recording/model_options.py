@@ -8,7 +8,8 @@ from typing import Any
 
 from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import OptionError
-from trackdsl.handlers._registry import Handler, class_name
+from trackdsl.handlers._handler import Handler
+from trackdsl.handlers._types import class_name
 
 #: What every flavour takes.
 GENERAL = ("extra_pip_requirements", "metadata", "model_type", "params", "tags")

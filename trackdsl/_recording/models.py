@@ -29,10 +29,13 @@ from trackdsl._core.redaction import mask_name, mask_text
 from trackdsl._recording.emit import append_tags
 from trackdsl._recording.model_options import GENERAL, check_save_options
 from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
-from trackdsl.handlers import _examples
+from trackdsl.handlers import _example_files, _examples
 from trackdsl.handlers._code import FOLDER, copy_code, local_code
-from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, sha256_of_files
-from trackdsl.handlers._registry import Handler, handler_named, handler_of, name_of
+from trackdsl.handlers._flavor import Flavor, Inputs
+from trackdsl.handlers._handler import Handler
+from trackdsl.handlers._model_files import sha256_of_files
+from trackdsl.handlers._model_handler import ModelHandler
+from trackdsl.handlers._registry import handler_named, handler_of, name_of
 from trackdsl.handlers._requirements import build_requirements, requirements
 from trackdsl.handlers._secret_scan import holds_secret
 from trackdsl.handlers.references import note_recorded
@@ -292,7 +295,7 @@ def _given(input_example: Any) -> tuple[Any, dict[str, Any] | None, str]:
     try:
         if isinstance(input_example, tuple) and len(input_example) == 2 and isinstance(input_example[1], dict):
             input_example, given = input_example
-            params = _examples.plain(given)
+            params = _example_files.plain(given)
         taken = _examples.rows_of(input_example, None)
     except Exception as error:  # Whatever libraries say of data that they cannot convert: the model is kept.
         reraise_from_signal(error)
@@ -339,7 +342,7 @@ def _written(value: Any, folder: Path, stem: str) -> tuple[dict[str, str] | None
     if value is None:
         return None, ""
     try:
-        return _examples.write(value, folder, stem), ""
+        return _example_files.write(value, folder, stem), ""
     except Exception as error:
         for path in folder.glob(f"{stem}.*"):
             path.unlink()

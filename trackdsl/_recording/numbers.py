@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from trackdsl._core.redaction import is_secret_name, mask_entry
-from trackdsl.handlers._annotations import Fields, fields_of
 from trackdsl.handlers._content import free_name
-from trackdsl.handlers._line import name_of_key
-from trackdsl.handlers._registry import handler_for, is_array_like, is_mock, offers
-from trackdsl.handlers.json import Repeats
+from trackdsl.handlers._marked_fields import Fields, fields_of
+from trackdsl.handlers._plain import Repeats
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._scalar_text import name_of_key
+from trackdsl.handlers._types import is_array_like, is_mock, offers
 
 _MAX_DEPTH = 20
 #: How many leaves of what stands in a value more than once are told each time.

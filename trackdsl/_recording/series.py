@@ -17,8 +17,8 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl._recording.metric_names import name_rounds
 from trackdsl._recording.numbers import is_mapping, is_missing, is_number, is_single, leaves, to_number
 from trackdsl.errors import format_error, reraise_from_signal
-from trackdsl.handlers._line import name_of_key
-from trackdsl.handlers._registry import class_name, full_name, is_array_like
+from trackdsl.handlers._scalar_text import name_of_key
+from trackdsl.handlers._types import class_name, full_name, is_array_like
 
 #: More points than this in one call are data, and no metric.
 MAX_POINTS = 100_000

@@ -14,16 +14,12 @@ from trackdsl._recording.collector import Found, is_in_json
 from trackdsl._recording.numbers import is_mapping, is_number, is_single, parts_of
 from trackdsl._recording.series import is_history
 from trackdsl.errors import TrackingFault
-from trackdsl.handlers._annotations import (
-    EachMarked,
-    Fields,
-    PartsMarked,
-    fields_of,
-    kind_of_marker,
-)
-from trackdsl.handlers._line import MAX_ITEMS, name_of_key
-from trackdsl.handlers._registry import class_name, handler_for, is_array_like
-from trackdsl.handlers.json import Repeats, is_plain
+from trackdsl.handlers._line import MAX_ITEMS
+from trackdsl.handlers._marked_fields import EachMarked, Fields, PartsMarked, fields_of, kind_of_marker
+from trackdsl.handlers._plain import Repeats, is_plain
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._scalar_text import name_of_key
+from trackdsl.handlers._types import class_name, is_array_like
 
 #: How deep in a structure the history of a training is looked for.
 _MAX_DEPTH = 5

@@ -23,8 +23,9 @@ from trackdsl._recording import images as _images
 from trackdsl._recording.emit import append_tags
 from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.handlers._content import content_of
-from trackdsl.handlers._line import name_of_key
-from trackdsl.handlers._registry import class_name, handler_for, handler_of, is_array_like
+from trackdsl.handlers._registry import handler_for, handler_of
+from trackdsl.handlers._scalar_text import name_of_key
+from trackdsl.handlers._types import class_name, is_array_like
 
 #: What `MlflowClient.log_table` takes and refuses in a path, see mlflow/tracking/client.py.
 _SUFFIXES = (".json", ".parquet")

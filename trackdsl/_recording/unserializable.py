@@ -11,8 +11,10 @@ from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_prose
 from trackdsl._recording.emit import append_tags, fit_place
 from trackdsl.errors import report
-from trackdsl.handlers._registry import Scalar, class_name, handler_of
-from trackdsl.handlers.json import summary_of
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._plain import summary_of
+from trackdsl.handlers._registry import handler_of
+from trackdsl.handlers._types import class_name
 
 #: So many parts have a tag each; the others share one.
 _MAX_TAGS = 20

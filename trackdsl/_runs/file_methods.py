@@ -17,7 +17,7 @@ from trackdsl._recording import images as _images
 from trackdsl._recording import tables as _tables
 from trackdsl._recording.emit import guarded
 from trackdsl.errors import OptionError
-from trackdsl.handlers._line import name_of_key
+from trackdsl.handlers._scalar_text import name_of_key
 from trackdsl.markers import check_registered_name
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from trackdsl._recording.emit import (
     tags_of,
 )
 from trackdsl.errors import OptionError, report
-from trackdsl.handlers._registry import class_name
+from trackdsl.handlers._types import class_name
 from trackdsl.handlers.references import named_model
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from trackdsl._core.redaction import mask_text
 from trackdsl.errors import format_error, reraise_from_signal
-from trackdsl.handlers import _examples
+from trackdsl.handlers import _example_files
 
 #: What an example of MLflow's is written to.
 _FILES = ("input_example.json", "serving_input_example.json")
@@ -40,7 +40,7 @@ def add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path) 
     omitted: dict[str, str] = {}
     try:
         example, answer = (
-            None if spec[part] is None else _examples.read(spec[part], folder) for part in ("example", "answer")
+            None if spec[part] is None else _example_files.read(spec[part], folder) for part in ("example", "answer")
         )
     except Exception as error:
         reraise_from_signal(error)

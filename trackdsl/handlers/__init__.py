@@ -1,12 +1,14 @@
-"""Handlers: what trackdsl knows of values, one file per library.
+"""Handlers: how trackdsl records values, one module per library.
 
 A handler turns values of a type into parameters (`summary`, `children`), files (`write`, `read`), dataset inputs
-(`dataset`) and MLflow models (`save_model`). It is found by the value's type, and the answer is cached. Types are
-registered by name, so that no library is imported because trackdsl was. The last handler takes everything: cloudpickle.
+(`dataset`) and MLflow models (`save_model`). trackdsl finds the handler by the type of the value and caches the answer.
+Types are registered by name, so that no library is imported just because trackdsl is. A value without a handler of its
+own is pickled with cloudpickle.
 """
 
 from __future__ import annotations
 
-from trackdsl.handlers._registry import Handler, handler_for, handler_of, register_handler
+from trackdsl.handlers._handler import Handler
+from trackdsl.handlers._registry import handler_for, handler_of, register_handler
 
 __all__ = ["Handler", "handler_for", "handler_of", "register_handler"]

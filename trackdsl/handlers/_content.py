@@ -1,4 +1,4 @@
-"""Values → what stands in a file of JSON or YAML: all of their content, as dicts, lists, texts and numbers."""
+"""Convert values to the content of a JSON or YAML file: dicts, lists, texts and numbers."""
 
 from __future__ import annotations
 
@@ -7,46 +7,47 @@ from itertools import islice
 from typing import Any
 
 from trackdsl._core.redaction import is_secret, mask_entry, mask_items, mask_name, mask_text, remember
-from trackdsl.handlers._line import name_of_key
-from trackdsl.handlers._registry import APART, Handler, Scalar, Stated, class_name, handler_for
-from trackdsl.handlers.json import Repeats, summary_of
+from trackdsl.handlers._handler import NEEDS_OWN_FILE, Handler, Placeholder, Scalar
+from trackdsl.handlers._plain import Repeats, summary_of
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._scalar_text import SCALARS, name_of_key
+from trackdsl.handlers._types import class_name
 
 _MAX_DEPTH = 50
-#: So many parts that are deeper are kept apart: in a graph of objects most ways are deeper.
+#: This many parts that are nested more deeply get files of their own. A graph of objects may have any number of them.
 _MAX_DEEP = 5
-#: Of a long list the first items say whether only a pickle can hold it.
-_MAX_LOOKED_AT = 100
-_NUMBERS = frozenset([bool, int, float, type(None)])
-_SCALARS = _NUMBERS | {str}
-#: Keys that YAML has as they are.
-_NATIVE = frozenset([bool, int, float])
+#: This many items of a long list decide whether only a pickle can hold it.
+_MAX_INSPECTED = 100
+_NUMBERS = SCALARS - {str}
+#: Types of keys that YAML keeps.
+_NATIVE_KEYS = frozenset([bool, int, float])
 
 Path = tuple[str, ...]
 
 
 def summarized(_: Path, value: Any) -> Scalar:
-    """One line in the place of a value that JSON cannot hold."""
+    """The summary of a value that JSON cannot hold."""
     return summary_of(value)
 
 
-def unheard(_: Path, __: str) -> None:
-    """Say nothing of what could not be read."""
+def ignored(_: Path, __: str) -> None:
+    """Do not report a value that could not be read."""
 
 
 def content_of(
     value: Any,
     apart: Callable[[Path, Any], Scalar] = summarized,
-    note: Callable[[Path, str], None] = unheard,
+    note: Callable[[Path, str], None] = ignored,
     *,
     native_keys: bool = False,
 ) -> Any:
-    """A value as dicts, lists and plain values, with its secrets masked: by name, by type and by shape.
+    """A value as dicts, lists and plain values. Secrets are masked: by name, by type and by pattern.
 
     Args:
-        value: anything.
-        apart: called with the place and the value of what JSON cannot hold; returns what stands there instead.
-        note: called with the place of what could not be read, and why.
-        native_keys: keys that are numbers stay numbers, as YAML can hold them.
+        value: any value.
+        apart: called with the path and the value if JSON cannot hold it; returns what replaces the value.
+        note: called with the path and the reason if a value could not be read.
+        native_keys: whether keys that are numbers stay numbers, as YAML allows.
 
     >>> content_of({"moments": {1, 2}, "password": "hunter2", "pair": (1, 1 + 2j)})
     {'moments': [1, 2], 'password': '***', 'pair': [1, '(1+2j)']}
@@ -55,23 +56,23 @@ def content_of(
 
 
 def has_content(value: Any) -> bool:
-    """Whether a value can be a file of JSON, with parts of it beside that perhaps."""
+    """Whether a JSON file can hold a value, perhaps with some of its parts in other files."""
     handler = handler_for(type(value))
     try:
-        return not handler.named and handler.content(value) is not APART
+        return not handler.named and handler.content(value) is not NEEDS_OWN_FILE
     except Exception:
         return False
 
 
 def is_opaque(value: Any) -> bool:
-    """Whether only a pickle can hold a value, as far as its type says; of a list, all that is in it."""
+    """Whether only a pickle can hold a value, according to its type; of a list, each of its items."""
     if issubclass(type(value), (list, tuple)):
-        return bool(value) and all(map(is_opaque, islice(value, _MAX_LOOKED_AT)))
+        return bool(value) and all(map(is_opaque, islice(value, _MAX_INSPECTED)))
     return handler_for(type(value)).executes and not has_content(value)
 
 
 class _Walk:
-    """One value on its way into a file."""
+    """The conversion of one value."""
 
     def __init__(self, apart: Callable[[Path, Any], Scalar], note: Callable[[Path, str], None], native: bool) -> None:
         self._apart = apart
@@ -84,7 +85,7 @@ class _Walk:
         kind = type(value)
         if kind is str:
             return mask_text(value)
-        if kind in _SCALARS:
+        if kind in SCALARS:
             return value
         if id(value) in around:
             self._note(path, "it holds itself")
@@ -98,21 +99,21 @@ class _Walk:
         handler = handler_for(kind)
         try:
             found = handler.content(value)
-        except Exception as error:  # A property or mapping of the user's that raises.
+        except Exception as error:  # A property or mapping of the user raised an error.
             self._note(path, f"it cannot be read: {type(error).__name__}: {error}")
             return class_name(value)
-        return self._told(handler, value, found, path, (*around, id(value)))
+        return self._converted(handler, value, found, path, (*around, id(value)))
 
-    def _told(self, handler: Handler, value: Any, found: Any, path: Path, inside: tuple[int, ...]) -> Any:
+    def _converted(self, handler: Handler, value: Any, found: Any, path: Path, inside: tuple[int, ...]) -> Any:
         kind = type(found)
-        if found is APART:
+        if found is NEEDS_OWN_FILE:
             return self._apart(path, value)
-        if isinstance(found, Stated):
+        if isinstance(found, Placeholder):
             self._note(path, found.why)
             return mask_text(str(found))
         if kind is str:
             return mask_text(found)
-        if kind in _SCALARS:
+        if kind in SCALARS:
             return found
         is_list = issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields")
         if not is_list and not isinstance(found, Mapping):
@@ -132,7 +133,7 @@ class _Walk:
         for key, part in mask_entry(parts).items():
             text = text_of_key(key)
             hidden = is_secret(text, part)
-            name: Any = key if self._native and type(key) in _NATIVE else mask_name(text)
+            name: Any = key if self._native and type(key) in _NATIVE_KEYS else mask_name(text)
             count = 1
             while name in found:
                 count += 1
@@ -142,7 +143,7 @@ class _Walk:
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """A name, or with a number where it is taken."""
+    """The name itself, or with a number at the end if it is taken."""
     free, count = name, 1
     while free in taken:
         count += 1
@@ -151,7 +152,7 @@ def free_name(name: str, taken: Container[str]) -> str:
 
 
 def text_of_key(key: Any) -> str:
-    """A key as text: dates in the form of ISO, and tuples by their parts.
+    """A key as text: a date in ISO format, a tuple by its items.
 
     >>> text_of_key((1, "a"))
     '(1, a)'
@@ -163,5 +164,5 @@ def text_of_key(key: Any) -> str:
     try:
         found = handler_for(type(key)).content(key)
     except Exception:
-        found = APART
-    return name_of_key(found if type(found) in _SCALARS else key)
+        found = NEEDS_OWN_FILE
+    return name_of_key(found if type(found) in SCALARS else key)

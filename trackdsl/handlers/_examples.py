@@ -5,14 +5,11 @@ Libraries are recognised only where the program has imported them.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from trackdsl._core.redaction import is_secret_name, mask_text
+from trackdsl._core.redaction import is_secret_name
 from trackdsl.handlers._flavor import Inputs
 
 ROWS = 5
@@ -24,8 +21,6 @@ _MAX_CELLS = 1_000_000
 _MAX_SEARCHED = 200_000
 _MAX_KINDS = 5
 _MAX_MORE = 20
-#: What Arrow and JSON make lists of.
-_NO_LISTS = frozenset([tuple, set, frozenset])
 
 
 def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[Any, bool]]:
@@ -72,10 +67,10 @@ def rows_of(value: Any, count: int | None = ROWS) -> Any:
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.Series):
         return value.iloc[:count].to_numpy(copy=True)
-    if _is_sparse(value):
+    if is_sparse(value):
         return value.tocsr()[:count].copy()
-    if _is_array(value):
-        return _array(value[:count] if value.ndim else value)
+    if is_array(value):
+        return array_of(value[:count] if value.ndim else value)
     if isinstance(value, (list, tuple)):
         return list(value[:count])
     return None
@@ -142,76 +137,6 @@ def answer_of(value: Any) -> Any:
     return value if isinstance(value, (dict, str, int, float)) else rows_of(value, None)
 
 
-def write(value: Any, folder: Path, stem: str) -> dict[str, str]:
-    """Write an example.
-
-    Args:
-        value: as `rows_of` returns it, or a dict of arrays, or what JSON can hold.
-        folder: where to.
-        stem: the file's name without its suffix.
-
-    Returns:
-        what `read` needs to find it.
-
-    Raises:
-        Exception: it cannot be held without pickling.
-    """
-    pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
-    if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series)):
-        return _write_frame(value, folder / f"{stem}.arrow")
-    if _is_sparse(value):
-        import scipy.sparse
-
-        scipy.sparse.save_npz(folder / f"{stem}.npz", value)
-        return {"kind": "sparse", "file": f"{stem}.npz"}
-    if numpy is not None and isinstance(value, numpy.ndarray) and value.dtype.kind != "O":
-        texts = [mask_text(str(text)) for text in value.flat] if value.dtype.kind == "U" else []
-        masked = numpy.array(texts).reshape(value.shape) if texts != value.ravel().tolist() and texts else value
-        numpy.save(folder / f"{stem}.npy", masked, allow_pickle=False)
-        return {"kind": "array", "file": f"{stem}.npy"}
-    if numpy is not None and isinstance(value, dict) and all(_is_array(part) for part in value.values()) and value:
-        arrays = {str(name): _array(part) for name, part in value.items()}
-        numpy.savez(folder / f"{stem}.npz", allow_pickle=False, **arrays)
-        return {"kind": "arrays", "file": f"{stem}.npz"}
-    kind = "objects" if hasattr(value, "tolist") else "json"
-    tree = value.tolist() if kind == "objects" else value
-    (folder / f"{stem}.json").write_text(json.dumps(plain(tree)), encoding="utf-8")
-    return {"kind": kind, "file": f"{stem}.json"}
-
-
-def read(told: Mapping[str, str], folder: Path) -> Any:
-    """Read what `write` has written; nothing of it is executed.
-
-    Raises:
-        ValueError: it names a file outside of the folder.
-    """
-    name = told["file"]
-    if os.path.basename(name) != name or name in ("", ".", ".."):
-        raise ValueError(f"an example names a file outside of its model: {name!r}")
-    path = folder / name
-    kind = told["kind"]
-    if kind in ("frame", "series"):
-        import pyarrow as pa
-
-        with pa.OSFile(str(path)) as file:
-            frame = pa.ipc.open_file(file).read_all().to_pandas()
-        if told.get("names"):
-            frame.columns = _names(json.loads(told["names"]))
-        return frame if kind == "frame" else frame.iloc[:, 0].rename(told.get("name"))
-    if kind == "sparse":
-        import scipy.sparse
-
-        return scipy.sparse.load_npz(path)
-    if kind == "json":
-        return json.loads(path.read_text(encoding="utf-8"))
-    import numpy as np
-
-    if kind == "objects":
-        return np.array(json.loads(path.read_text(encoding="utf-8")), dtype=object)
-    loaded = np.load(path, allow_pickle=False)
-    return dict(loaded) if kind == "arrays" else loaded
-
-
 def _opened(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in arguments.items():
         if is_secret_name(name):
@@ -225,7 +150,7 @@ def _opened(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _is_data(value: Any) -> bool:
-    if _width(value) is not None or (_is_array(value) and value.ndim > 2):
+    if _width(value) is not None or (is_array(value) and value.ndim > 2):
         return _few_cells(value)
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.Series):
@@ -252,7 +177,7 @@ def _width(value: Any) -> int | None:
     columns = _columns_of(value)
     if columns is not None:
         return len(columns)
-    if _is_sparse(value) or (_is_array(value) and value.ndim == 2):
+    if is_sparse(value) or (is_array(value) and value.ndim == 2):
         return int(value.shape[1])
     return None
 
@@ -275,17 +200,17 @@ def _hides(columns: Any) -> bool:
     return any(is_secret_name(str(name)) for name in columns)
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
     root = type(value).__module__.partition(".")[0]
     return root in _ARRAYS and hasattr(value, "ndim") and hasattr(value, "dtype") and hasattr(value, "shape")
 
 
-def _is_sparse(value: Any) -> bool:
+def is_sparse(value: Any) -> bool:
     sparse = sys.modules.get("scipy.sparse")
     return sparse is not None and bool(sparse.issparse(value)) and value.ndim == 2
 
 
-def _array(value: Any) -> Any:
+def array_of(value: Any) -> Any:
     import numpy as np
 
     if hasattr(value, "detach"):
@@ -293,76 +218,3 @@ def _array(value: Any) -> Any:
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
         return value.numpy().copy()
     return np.array(value)
-
-
-def _write_frame(value: Any, path: Path) -> dict[str, str]:
-    import pyarrow as pa
-
-    told = {"kind": "frame", "file": path.name}
-    frame = value
-    if value.ndim == 1:
-        frame = value.to_frame("answer")
-        told["kind"] = "series"
-        if isinstance(value.name, str):
-            told["name"] = value.name
-    if not frame.columns.is_unique:
-        raise ValueError("two columns have the same name")
-    if not all(isinstance(name, str) for name in frame.columns):
-        # Arrow knows names of text alone.
-        told["names"] = json.dumps([_plain_name(name) for name in frame.columns])
-        frame = frame.set_axis([str(place) for place in range(frame.shape[1])], axis=1)
-    for name in frame.columns:
-        kinds = {type(cell) for cell in frame[name]} if frame[name].dtype == object else set()
-        if found := kinds & _NO_LISTS:
-            raise TypeError(f"column {name!r} holds {found.pop().__name__}s, which MLflow reads back as lists")
-    texts = {
-        name: frame[name].map(lambda cell: mask_text(cell) if isinstance(cell, str) else cell)
-        for name in frame.columns
-        if frame[name].dtype == object or str(frame[name].dtype).startswith(("str", "string"))
-    }
-    frame = frame.assign(**texts)
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    return told
-
-
-def _plain_name(name: Any) -> Any:
-    """The name of a column as JSON holds it.
-
-    Raises:
-        TypeError: it cannot.
-    """
-    if isinstance(name, tuple):
-        return [_plain_name(part) for part in name]
-    name = name.item() if hasattr(name, "item") else name
-    if type(name) not in (str, int):
-        raise TypeError(f"a column has a name of type {type(name).__name__}")
-    return name
-
-
-def _names(names: list[Any]) -> Any:
-    import pandas as pd
-
-    if any(isinstance(name, list) for name in names):
-        return pd.MultiIndex.from_tuples([tuple(name) for name in names])
-    return pd.Index(names)
-
-
-def plain(value: Any) -> Any:
-    """A tree of plain values as JSON holds it, with secrets masked.
-
-    Raises:
-        TypeError: something in it is none.
-    """
-    if isinstance(value, dict):
-        return {str(key): plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, str):
-        return mask_text(value)
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    raise TypeError(f"{type(value).__name__} cannot be kept as an example")

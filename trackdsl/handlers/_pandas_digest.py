@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from trackdsl.handlers._array_digest import feed_bytes, has_missing
+from trackdsl.handlers._arrow_digest import feed_arrow
 from trackdsl.handlers._dataset import column_type
 from trackdsl.handlers._digest import GROUP, Digest, feed_objects
-from trackdsl.handlers.numpy import feed_bytes, has_missing
 
 _ROWS = 2048
 _COLUMNS = 128
@@ -121,8 +122,6 @@ def _feed_extension(digest: Digest, stream: str, values: Any) -> bool:
     elif isinstance(values.dtype, pd.StringDtype) and values.dtype.storage == "python":
         feed_objects(digest, stream, values.to_numpy(dtype=object, na_value=None))
     elif hasattr(values, "__arrow_array__") and not _is_masked(values):
-        from trackdsl.handlers.pyarrow import feed_arrow
-
         feed_arrow(digest, stream, values.__arrow_array__())
     else:
         _feed_pieces(digest, stream, values)

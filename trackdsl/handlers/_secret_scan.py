@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from trackdsl._core.redaction import MASK, is_likely, is_secret, mask_entry, mask_items, mask_text
+from trackdsl.handlers._plain import is_scalar
 from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers.binary import masked
-from trackdsl.handlers.json import is_scalar
 from trackdsl.handlers.scalars import secret
 from trackdsl.handlers.structures import Structure
 

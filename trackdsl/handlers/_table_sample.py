@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
-from trackdsl.handlers._line import digest_of
+from trackdsl.handlers._array_digest import short_digest
+from trackdsl.handlers._value_digest import digest_of
 
 #: Of numbers so many are taken, at even steps; of anything else so many at the beginning and at the end.
 _NUMBERS = 256
@@ -80,8 +81,6 @@ def _of_array(values: Any) -> list[Any]:
 
 
 def _of_numbers(values: Any) -> list[Any]:
-    from trackdsl.handlers.numpy import short_digest
-
     return [short_digest(values[:: len(values) // _NUMBERS | 1])]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from trackdsl.handlers._registry import Handler
+from trackdsl.handlers._handler import Handler
 
 
 class _Chart(Handler):

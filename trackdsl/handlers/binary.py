@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core.redaction import mask_text
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._handler import Handler, Scalar
 
 #: More bytes than this are data, and are written as they are.
 _MAX_TEXT = 16 << 20

@@ -17,10 +17,13 @@ from operator import itemgetter
 from typing import Any
 
 from trackdsl._core.redaction import is_secret, mask_items, mask_text, remember
-from trackdsl.handlers._line import digest_of, line_of
-from trackdsl.handlers._registry import Scalar, class_name, handler_for, is_mock
-from trackdsl.handlers.json import is_plain
-from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._line import line_of
+from trackdsl.handlers._pickled import Pickled
+from trackdsl.handlers._plain import is_plain
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._types import class_name, is_mock
+from trackdsl.handlers._value_digest import digest_of
 
 #: The longest text of one argument or captured value, and of all together.
 _MAX_PART = 300

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler
-from trackdsl.handlers._registry import Scalar, class_name
-from trackdsl.handlers.json import Json, is_plain, write_json
+from trackdsl.handlers._flavor import Flavor, Inputs
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._model_handler import ModelHandler
+from trackdsl.handlers._plain import is_plain
+from trackdsl.handlers._types import class_name
+from trackdsl.handlers.json import Json, write_json
 
 _FOLDER = "data"
 _FILE = "model.keras"

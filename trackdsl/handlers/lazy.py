@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from trackdsl.handlers._dataset import SHOWN, by, one_line, summary_of_table
-from trackdsl.handlers._registry import Scalar, Stated
-from trackdsl.handlers.pickled import NOT_READ, Pickled
+from trackdsl.handlers._handler import Placeholder, Scalar
+from trackdsl.handlers._pickled import NOT_READ, Pickled
 
 
 class _Lazy(Pickled):
     """What is described in one line."""
 
     def content(self, value: Any) -> Any:
-        return Stated(str(self.summary(value)), NOT_READ, missing=False)
+        return Placeholder(str(self.summary(value)), NOT_READ, missing=False)
 
 
 class _Archive(_Lazy):
@@ -70,16 +70,16 @@ class _Rows(_Lazy):
         return summary_of_table(type(value).__name__, by(value.num_rows, value.num_columns), columns, value.num_columns)
 
 
-def _header(folder: Any, name: str, members: frozenset[str]) -> Stated:
+def _header(folder: Any, name: str, members: frozenset[str]) -> Placeholder:
     """Type and shape of one array in an `.npz`, from the first bytes of it."""
     from numpy.lib import format as npy
 
     if name in members:  # It is no array, but a file by that name.
-        return Stated(f"bytes of {folder.getinfo(name).file_size}", NOT_READ, missing=False)
+        return Placeholder(f"bytes of {folder.getinfo(name).file_size}", NOT_READ, missing=False)
     with folder.open(f"{name}.npy") as file:
         version = npy.read_magic(file)
         shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
-    return Stated(one_line(f"ndarray {dtype} {shape}"), NOT_READ, missing=False)
+    return Placeholder(one_line(f"ndarray {dtype} {shape}"), NOT_READ, missing=False)
 
 
 archive = _Archive()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers._dataset import one_line
-from trackdsl.handlers._registry import Handler, Scalar, class_name, full_name
+from trackdsl.handlers._handler import Handler, Scalar
+from trackdsl.handlers._types import class_name, full_name
 from trackdsl.handlers.pillow import read_image
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")

@@ -1,30 +1,28 @@
-"""NumPy arrays → `.npy`, never with a pickle inside; NumPy's numbers → numbers.
+"""NumPy arrays → `.npy` files, which never contain a pickle; NumPy's numbers → numbers.
 
-As `.csv` and `.txt` an array of one or two dimensions is text, and as `.json` lists: reading those finds the type anew.
-A dict of arrays is one `.npz` where a path with that suffix was chosen.
+If the user chose such a path, an array of one or two dimensions is written as text (`.csv`, `.tsv`, `.txt`) or as lists
+(`.json`), with its type in a small file beside it; and a dict of arrays as one `.npz` file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers import _sidecar
-from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile, with_digest
-from trackdsl.handlers._digest import GROUP, Digest, feed_objects
-from trackdsl.handlers._line import digest_of, line_of
-from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
-from trackdsl.handlers.json import Json, is_plain, is_scalar, write_json
+from trackdsl.handlers._array_digest import arrays_profile, name_of_dtype, short_digest
+from trackdsl.handlers._content import content_of
+from trackdsl.handlers._dataset import DatasetProfile, one_line, with_digest
+from trackdsl.handlers._handler import MAX_CELLS, NEEDS_OWN_FILE, Handler, Scalar
+from trackdsl.handlers._line import line_of
+from trackdsl.handlers._plain import is_plain, is_scalar
+from trackdsl.handlers._types import class_name, full_name
+from trackdsl.handlers.json import Json, write_json
 from trackdsl.handlers.scalars import duration_text
 
-#: Bytes of a piece that is copied: it stays in the processor's cache until it is hashed.
-PIECE = 1 << 19
-#: An array of so many values is shown whole.
+#: An array of up to this many values is shown completely.
 _MAX_SHOWN = 20
-#: Of an array of more bytes than this, about so many values go into its short digest.
-_MAX_DIGESTED = 1 << 19
-_SAMPLE = 2048
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".txt": None}
 
 
@@ -33,18 +31,18 @@ class _Array(Handler):
     suffixes = (".npz", ".csv", ".tsv", ".txt", ".json")
 
     def accepts(self, value: Any) -> bool:
-        """No objects, which would be pickled, and no subclass, whose mask or unit would be lost."""
+        """Reject objects, which would be pickled, and subclasses, whose mask or unit would be lost."""
         import numpy as np
 
-        return type(value) in (np.ndarray, np.memmap) and _is_told_by_npy(value.dtype)
+        return type(value) in (np.ndarray, np.memmap) and _is_kept_by_npy(value.dtype)
 
     def content(self, value: Any) -> Any:
-        """Lists, unless they would be very long; rows with fields by the names of those."""
+        """Lists, unless they would be very long. Rows of a structured array become dicts."""
         import numpy as np
 
         kind = value.dtype.kind
         if value.size > MAX_CELLS or (kind in "SV" and not value.dtype.names):
-            return APART
+            return NEEDS_OWN_FILE
         if value.dtype.names:
             return _records(value, value.dtype.names)
         if kind == "M":
@@ -71,8 +69,6 @@ class _Array(Handler):
         import numpy as np
 
         if path.suffix == ".json":
-            from trackdsl.handlers._content import content_of  # It looks into values by what is defined here.
-
             write_json(content_of(value.tolist() if value.dtype.kind in "biufU" else value), path)
             _note_types(value, path)
             return
@@ -81,10 +77,10 @@ class _Array(Handler):
                 arrays = value if isinstance(value, Mapping) else {"arr_0": value}
                 refused = [name for name, array in arrays.items() if not self.accepts(array)]
                 if refused:
-                    raise TypeError(f"no plain array of numbers: {refused[:5]}")
+                    raise TypeError(f"these are no plain arrays of numbers: {refused[:5]}")
                 _write_npz(file, arrays)
             elif path.suffix in _DELIMITERS:
-                # `%s` is the shortest text that gives back the same number.
+                # `%s` is the shortest text that is read back as the same number.
                 np.savetxt(file, value, fmt="%s", delimiter=_DELIMITERS[path.suffix] or " ", encoding="utf-8")
             else:
                 np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
@@ -116,9 +112,13 @@ class _Array(Handler):
     def dataset(self, value: Any) -> DatasetProfile | None:
         return arrays_profile({None: value})
 
+    def dataset_of_parts(self, parts: Mapping[Any, Any]) -> DatasetProfile | None:
+        plain = all(full_name(type(part)) == "numpy.ndarray" for part in parts.values())
+        return arrays_profile(parts) if plain else None
+
 
 class _Scalar(Json):
-    """A number of NumPy's own; what is no number to JSON is told as text, and kept as a pickle."""
+    """A scalar of NumPy. One that JSON has no number for is shown as text, and stored as a pickle."""
 
     def accepts(self, value: Any) -> bool:
         return is_plain(value.item()) and value.dtype.kind in "biufU"
@@ -134,11 +134,11 @@ class _Scalar(Json):
         if kind in "mM" and np.isnat(value):
             return None
         if kind == "m":
-            spent = value.astype("m8[us]").item()
-            return duration_text(spent) if hasattr(spent, "days") else str(value)
+            duration = value.astype("m8[us]").item()
+            return duration_text(duration) if hasattr(duration, "days") else str(value)
         if kind == "V" and value.dtype.names:
             return {name: value[name] for name in value.dtype.names}
-        return APART if kind in "SV" else str(complex(value) if kind == "c" else value)
+        return NEEDS_OWN_FILE if kind in "SV" else str(complex(value) if kind == "c" else value)
 
     def summary(self, value: Any) -> Scalar:
         if value.dtype.kind == "V":
@@ -151,18 +151,18 @@ class _Scalar(Json):
 
 
 def _records(array: Any, names: tuple[str, ...]) -> Any:
-    """Rows with fields as dicts, in lists of the array's shape."""
+    """The rows of a structured array as dicts, in lists of the array's shape."""
     if array.ndim:
         return [_records(part, names) for part in array]
     return {name: array[name][()] for name in names}
 
 
 def with_content(text: str, array: Any) -> str:
-    """What is shown of an array: its values where they are few, as JSON, else its type and shape, and a digest.
+    """The summary of an array: its values as JSON if there are few, else its type, its shape and a digest.
 
     Args:
-        text: its type and shape.
-        array: a plain array, in memory.
+        text: the type and shape of the array.
+        array: a plain array in memory.
     """
     if array.size > _MAX_SHOWN or array.dtype.kind not in "biufcUmM":
         return with_digest(one_line(text), lambda: short_digest(array))
@@ -170,40 +170,8 @@ def with_content(text: str, array: Any) -> str:
     return line if array.ndim == 1 else f"{text} {line}"
 
 
-def short_digest(array: Any) -> str:
-    """Eight digits that are the same in every process for the same array; of a sample of one that is large.
-
-    The sample is the beginning, the end, and values at even steps between them: two large arrays that differ elsewhere
-    alone read the same.
-    """
-    import numpy as np
-    import xxhash
-
-    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray):
-        if array.nbytes > _MAX_DIGESTED:
-            array = array.reshape(-1)[:: array.size // _SAMPLE | 1]
-        # What is below the mask is no content.
-        parts = [np.ma.getmaskarray(array), array.filled(np.zeros((), array.dtype))]
-        return digest_of([*map(short_digest, parts)])
-    array = np.asarray(array)
-    dtype = array.dtype
-    digest = xxhash.xxh3_64(f"{dtype if dtype.names else dtype.str} {array.shape}".encode())
-    objects = dtype.hasobject or dtype.names or dtype.kind == "T"
-    if array.nbytes > _MAX_DIGESTED or (objects and array.size > _SAMPLE):
-        flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
-        end, step = _SAMPLE // 4, array.size // (_SAMPLE // 2) | 1
-        array = np.concatenate([flat[:end], flat[::step], flat[-end:]])
-    if objects:
-        return digest_of([digest.hexdigest(), array.ravel().tolist()])
-    if dtype.kind in "fc" and np.finfo(dtype).nmant == 63:  # Some bytes of such a number may be anything.
-        array = array.astype("f8" if dtype.kind == "f" else "c16")
-    if array.size and dtype.itemsize:
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()[:8]
-
-
 def _plain_items(array: Any) -> list[Any]:
-    """The values of an array; numbers of few bits with as many digits as tell them apart, as NumPy prints them."""
+    """The values of an array as lists; numbers of less than 64 bits with the digits that NumPy prints."""
     if array.ndim > 1:
         return [_plain_items(part) for part in array]
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
@@ -212,7 +180,7 @@ def _plain_items(array: Any) -> list[Any]:
 
 
 def _is_on_disk(array: Any) -> bool:
-    """Whether an array is read from a file as it is used."""
+    """Whether an array, or the array that it is a view of, is mapped from a file."""
     import numpy as np
 
     for _ in range(10):
@@ -223,100 +191,39 @@ def _is_on_disk(array: Any) -> bool:
 
 
 def _note_types(array: Any, path: Path) -> None:
-    """Note the type and the shape of an array that is written as text."""
+    """Write the type and the shape of an array beside the text file that it was written to."""
     import numpy as np
 
     def differs() -> str:
         if not array.size and not _sidecar.types_of(path):
-            return "a file of no values says nothing of its type"
+            return "an empty file does not say its type"
         found = handler.read(path)
         if (found.dtype, found.shape) != (array.dtype, array.shape):
-            return f"{found.dtype} {found.shape}, and not {array.dtype} {array.shape}"
+            return f"{found.dtype} {found.shape} instead of {array.dtype} {array.shape}"
         same = np.array_equal(found, array, equal_nan=array.dtype.kind in "fcmM")
-        return "" if same else "values change as text"
+        return "" if same else "some values change when written as text"
 
     def describe() -> dict[str, Any]:
         if array.dtype.names:
-            raise TypeError("rows with fields cannot be read back from text")
+            raise TypeError("a structured array cannot be read back from text")
         return {"dtype": array.dtype.str, "shape": list(array.shape)}
 
     _sidecar.note_types(path, differs, describe)
 
 
 def _retyped(array: Any, types: Mapping[str, Any]) -> Any:
-    """Text, or what JSON has for it, as the array that it was."""
+    """An array of texts, or one read from JSON, with its original type and shape."""
     import numpy as np
 
     dtype = np.dtype(types["dtype"])
-    if array.dtype.kind in "UO" and dtype.kind in "bc":  # NumPy reads no such text by itself.
+    if array.dtype.kind in "UO" and dtype.kind in "bc":  # NumPy cannot convert such text itself.
         make = "True".__eq__ if dtype.kind == "b" else complex
         array = np.array([make(text) for text in array.ravel().tolist()])
     return array.astype(dtype).reshape(types["shape"])
 
 
-def arrays_profile(arrays: Mapping[str | None, Any]) -> DatasetProfile:
-    """The profile of one array, or of several by name."""
-    digest = Digest("array")
-    for index, (name, array) in enumerate(arrays.items()):
-        digest.note(name)
-        feed_array(digest, str(index), array)
-    told = {name: (mlflow_dtype(array.dtype), array.shape, int(array.nbytes)) for name, array in arrays.items()}
-    return tensor_profile(digest, told)
-
-
-def feed_array(digest: Digest, stream: str, array: Any) -> None:
-    """Feed the type, shape and values of an array, in the order of its indices whatever its layout."""
-    import numpy as np
-
-    plain = np.asarray(array)
-    digest.note(str(plain.dtype.descr) if plain.dtype.names else str(plain.dtype), list(plain.shape))
-    if isinstance(array, np.ma.MaskedArray):
-        mask = np.ma.getmaskarray(array)
-        _feed_values(digest, f"{stream}.mask", mask)
-        # What is below the mask is no content.
-        plain = np.where(mask, np.zeros((), plain.dtype), plain)
-    _feed_values(digest, stream, plain)
-
-
-def feed_bytes(digest: Digest, stream: str, array: Any) -> None:
-    """Feed the values of an array whose values are their bytes."""
-    import numpy as np
-
-    if array.size and array.dtype.itemsize:
-        if array.flags.c_contiguous:
-            digest.feed(stream, array.reshape(-1).view(np.uint8))
-        else:
-            for piece in _pieces(array):
-                digest.feed(stream, piece.reshape(-1).view(np.uint8))
-
-
-def has_missing(array: Any) -> bool:
-    """Whether there is a NaN or a NaT in a contiguous array."""
-    import numpy as np
-
-    kind, flat = array.dtype.kind, array.reshape(-1)
-    if kind == "c":
-        flat, kind = flat.view(flat.real.dtype), "f"
-    if kind in "mM":
-        return bool(flat.size) and bool(np.minimum.reduce(flat.view(np.int64)) == np.iinfo(np.int64).min)
-    if kind != "f":
-        return False
-    # The least of several numbers is NaN where one of them is; that takes half the time of looking at each.
-    return bool(flat.size) and bool(np.isnan(np.minimum.reduce(flat)))
-
-
-def name_of_dtype(dtype: Any) -> str:
-    """A dtype in a word."""
-    return f"structured of {len(dtype.names)} fields" if dtype.names else str(dtype)[:60]
-
-
-def mlflow_dtype(dtype: Any) -> str:
-    """A dtype as MLflow tells it: without the length of text, see `clean_tensor_type` in mlflow/types/utils.py."""
-    return {"U": "str", "S": "bytes"}.get(dtype.kind, str(dtype.name))
-
-
-def _is_told_by_npy(dtype: Any) -> bool:
-    """Whether reading gives this dtype back: not the objects and, of bfloat16 and its like, no more than the size."""
+def _is_kept_by_npy(dtype: Any) -> bool:
+    """Whether `.npy` keeps this dtype. It keeps neither objects nor types such as bfloat16."""
     from numpy.lib import format as npy
 
     if dtype.hasobject or dtype.kind == "T":
@@ -328,7 +235,7 @@ def _is_told_by_npy(dtype: Any) -> bool:
 
 
 def _write_npz(file: Any, arrays: Mapping[Any, Any]) -> None:
-    """Write arrays as `numpy.savez` would, which has names of its own that no array may have."""
+    """Write arrays by name. `numpy.savez` cannot: some names are its own parameters."""
     import zipfile
 
     import numpy as np
@@ -337,42 +244,6 @@ def _write_npz(file: Any, arrays: Mapping[Any, Any]) -> None:
         for name, array in arrays.items():
             with folder.open(f"{name}.npy", "w", force_zip64=True) as part:
                 np.lib.format.write_array(part, np.asanyarray(array), allow_pickle=False)
-
-
-def _feed_values(digest: Digest, stream: str, array: Any) -> None:
-    import numpy as np
-
-    dtype = array.dtype
-    if dtype.names:  # Between the fields there may be bytes that are nobody's.
-        for index, name in enumerate(dtype.names):
-            _feed_values(digest, f"{stream}.{index}", array[name])
-    elif dtype.hasobject or dtype.kind == "T":
-        for start in range(0, array.size, GROUP):
-            feed_objects(digest, stream, array.flat[start : start + GROUP].tolist())
-    elif dtype.kind in "fc" and np.finfo(dtype).nmant == 63:
-        # The 80 bits of an x87 number lie in 96 or 128, of which the rest may be anything.
-        for piece in _pieces(array):
-            parts = piece.reshape(-1).view(np.longdouble).view(np.uint8).reshape(-1, np.dtype(np.longdouble).itemsize)
-            feed_bytes(digest, stream, np.ascontiguousarray(parts[:, :10]))
-    else:
-        feed_bytes(digest, stream, array)
-
-
-def _pieces(array: Any) -> Iterator[Any]:
-    """An array in the order of its indices, as contiguous pieces of about `PIECE` bytes."""
-    import numpy as np
-
-    if array.nbytes <= PIECE or array.ndim == 0:
-        yield np.ascontiguousarray(array)
-        return
-    row = array.nbytes // len(array)
-    if row > PIECE:
-        for inner in array:
-            yield from _pieces(inner)
-        return
-    step = max(1, PIECE // max(row, 1))
-    for start in range(0, len(array), step):
-        yield np.ascontiguousarray(array[start : start + step])
 
 
 handler = _Array()

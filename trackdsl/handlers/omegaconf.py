@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trackdsl.handlers._registry import Scalar, Stated, class_name, handler_for
+from trackdsl.handlers._handler import Placeholder, Scalar
+from trackdsl.handlers._pickled import Pickled
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._types import class_name
 from trackdsl.handlers.json import sequence
-from trackdsl.handlers.pickled import Pickled
 
 _MISSING = "???"
 #: A list that refers to itself has no end.
@@ -62,10 +64,10 @@ def _node(config: Any, key: Any, depth: int) -> Any:
     except Exception as error:  # `???`, or an interpolation that leads nowhere.
         text = str(config._get_node(key)._value())
         why = "it is missing in the configuration" if text == _MISSING else f"it cannot be resolved: {error}"
-        return Stated(text, " ".join(why.split()))
+        return Placeholder(text, " ".join(why.split()))
     if handler_for(type(found)) is not listing or _has_no_parts(found):
         return found
-    return _items(found, depth + 1) if depth < _MAX_DEPTH else Stated(class_name(found), "it refers to itself")
+    return _items(found, depth + 1) if depth < _MAX_DEPTH else Placeholder(class_name(found), "it refers to itself")
 
 
 def _items(config: Any, depth: int) -> list[Any]:
@@ -90,7 +92,7 @@ def _stated(value: Any) -> Any:
         return None
     missing = value._is_missing()
     text = _MISSING if missing else str(value._value())
-    return Stated(text, "it is missing in the configuration" if missing else "it cannot be resolved")
+    return Placeholder(text, "it is missing in the configuration" if missing else "it cannot be resolved")
 
 
 config = _Config()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from trackdsl.handlers._registry import Scalar
-from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._pickled import Pickled
 
 
 class _Trial(Pickled):

@@ -11,16 +11,12 @@ from typing import Any
 
 from trackdsl.handlers._content import free_name, text_of_key
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
+from trackdsl.handlers._handler import MAX_CELLS, NEEDS_OWN_FILE, Handler, Scalar
+from trackdsl.handlers._pandas_digest import digest_frame
 from trackdsl.handlers._pandas_text import SEPARATORS, read_text, says_more, write_text
 from trackdsl.handlers._parquet import holds, read_parquet, write_parquet
-from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
-from trackdsl.handlers._table_sample import (
-    digest_of_array,
-    digest_of_frame,
-    digest_of_index,
-    digest_of_series,
-)
-from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers._pickled import Pickled
+from trackdsl.handlers._table_sample import digest_of_array, digest_of_frame, digest_of_index, digest_of_series
 
 #: So many columns are looked at to tell whether they have one type.
 _MAX_ALIKE = 256
@@ -37,7 +33,7 @@ class _Frame(Handler):
     def content(self, value: Any) -> Any:
         """The rows, by the names of the columns and of the index where that says something."""
         if value.size > MAX_CELLS:
-            return APART
+            return NEEDS_OWN_FILE
         names, columns = _named_columns(value)
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
@@ -66,8 +62,6 @@ class _Frame(Handler):
         return path.read_text(encoding="utf-8") if path.suffix == ".html" else read_parquet(path)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
-        from trackdsl.handlers._pandas_digest import digest_frame
-
         return frame_profile(*digest_frame(value))
 
 
@@ -105,8 +99,6 @@ class _Column(_Frame):
         return found if isinstance(found, str) else self.value_of(found)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
-        from trackdsl.handlers._pandas_digest import digest_frame
-
         return frame_profile(*digest_frame(self.frame_of(value), type(self).__name__))
 
 
@@ -117,7 +109,7 @@ class _Series(_Column):
     def content(self, value: Any) -> Any:
         """The values, by their labels where those say something."""
         if len(value) > MAX_CELLS:
-            return APART
+            return NEEDS_OWN_FILE
         if not says_more(value.index):
             return _values(value)
         if value.index.is_unique:
@@ -137,7 +129,7 @@ class _Index(_Column):
         return digest_of_index(value)
 
     def content(self, value: Any) -> Any:
-        return _values(value) if len(value) <= MAX_CELLS else APART
+        return _values(value) if len(value) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def frame_of(self, value: Any) -> Any:
         names = [f"{_UNNAMED}{place}" if name is None else name for place, name in enumerate(value.names)]
@@ -160,7 +152,7 @@ class _Extension(Pickled):
     """The arrays in columns: categories, nullable numbers, text of Arrow."""
 
     def content(self, value: Any) -> Any:
-        return _values(value) if len(value) <= MAX_CELLS else APART
+        return _values(value) if len(value) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
         columns = [("", _word(value.dtype))]

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from trackdsl._core.redaction import mask_name
-from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers._handler import Scalar
 from trackdsl.handlers.text import Text
 
 

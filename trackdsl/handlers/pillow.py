@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers._dataset import by, one_line
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._handler import Handler, Scalar
 
 #: What PNG holds without a loss, see Pillow's list of modes by format.
 _MODES = frozenset(["1", "L", "LA", "I;16", "P", "RGB", "RGBA"])

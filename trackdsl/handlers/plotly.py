@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers._dataset import one_line
-from trackdsl.handlers._registry import Handler, Scalar
+from trackdsl.handlers._handler import Handler, Scalar
 
 
 class _Figure(Handler):

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers import _sidecar
+from trackdsl.handlers._arrow_digest import feed_arrow, mlflow_type
 from trackdsl.handlers._dataset import SHOWN, DatasetProfile, by, frame_profile, summary_of_table
 from trackdsl.handlers._digest import Digest, feed_objects
-from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
+from trackdsl.handlers._handler import MAX_CELLS, NEEDS_OWN_FILE, Handler, Scalar
+from trackdsl.handlers._pickled import Pickled
 from trackdsl.handlers._table_sample import digest_of_columns
-from trackdsl.handlers.pickled import Pickled
 
 
 class _Frame(Handler):
@@ -34,7 +35,7 @@ class _Frame(Handler):
 
     def content(self, value: Any) -> Any:
         """The rows, by the names of the columns, unless they are very many."""
-        return value.to_dicts() if value.height * value.width <= MAX_CELLS else APART
+        return value.to_dicts() if value.height * value.width <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
         names, dtypes = value.columns[:SHOWN], value.dtypes[:SHOWN]
@@ -74,8 +75,6 @@ class _Frame(Handler):
         import polars as pl
         import pyarrow as pa
 
-        from trackdsl.handlers.pyarrow import feed_arrow, mlflow_type
-
         frame = self.frame_of(value)
         digest = Digest("polars")
         digest.note(frame.height, list(frame.columns))
@@ -102,7 +101,7 @@ class _Frame(Handler):
 
 class _Series(_Frame):
     def content(self, value: Any) -> Any:
-        return value.to_list() if len(value) <= MAX_CELLS else APART
+        return value.to_list() if len(value) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
         columns = [(value.name, _word(value.dtype))]

@@ -7,8 +7,9 @@ from typing import Any
 
 from trackdsl import markers
 from trackdsl._core.redaction import remember
-from trackdsl.handlers._registry import Scalar, handler_for
-from trackdsl.handlers.json import summary_of
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._plain import summary_of
+from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers.structures import Structure, part_of
 
 

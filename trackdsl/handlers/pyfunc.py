@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from trackdsl.handlers._flavor import Flavor, ModelHandler, dump, load_pickle
+from trackdsl.handlers._flavor import Flavor
+from trackdsl.handlers._model_files import dump, load_pickle
+from trackdsl.handlers._model_handler import ModelHandler
 
 _PYTHON_MODEL = "python_model.pkl"
 _PICKLE = "model.pkl"

@@ -11,7 +11,8 @@ import weakref
 from typing import Any
 
 from trackdsl._core.events import KEY
-from trackdsl.handlers._registry import Handler, Scalar, class_name
+from trackdsl.handlers._handler import Handler, Scalar
+from trackdsl.handlers._types import class_name
 
 _MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})/?")
 

@@ -8,17 +8,13 @@ from typing import Any
 from zlib import adler32
 
 from trackdsl._core.redaction import MASK, mask_prose, mask_text, remember
-from trackdsl.handlers._line import (
-    MAX_ITEMS,
-    MAX_LINE,
-    digest_of,
-    flat_line,
-    line_of,
-    summary_of_member,
-)
-from trackdsl.handlers._registry import Scalar, class_name
-from trackdsl.handlers.json import MAX_LIST
-from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._line import MAX_ITEMS, MAX_LINE, flat_line, line_of
+from trackdsl.handlers._pickled import Pickled
+from trackdsl.handlers._plain import MAX_LIST
+from trackdsl.handlers._scalar_text import summary_of_member
+from trackdsl.handlers._types import class_name
+from trackdsl.handlers._value_digest import digest_of
 
 _NUMBERS = frozenset([int, float])
 #: Of a larger set only the number of items is recorded. Up to the second number of texts are sorted.

@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+from trackdsl.handlers._array_digest import feed_array, mlflow_dtype, short_digest
 from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile, with_digest
 from trackdsl.handlers._digest import Digest
-from trackdsl.handlers._line import digest_of
-from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar
-from trackdsl.handlers.numpy import feed_array, mlflow_dtype, short_digest
+from trackdsl.handlers._handler import MAX_CELLS, NEEDS_OWN_FILE, Handler, Scalar
+from trackdsl.handlers._value_digest import digest_of
 
 #: See `scipy.sparse.save_npz`, which has no other.
 _FORMATS = frozenset(["csc", "csr", "bsr", "dia", "coo"])
@@ -25,7 +25,7 @@ class _Sparse(Handler):
 
     def content(self, value: Any) -> Any:
         """Lists of all the values, unless they would be very long."""
-        return value.toarray() if math.prod(value.shape) <= MAX_CELLS else APART
+        return value.toarray() if math.prod(value.shape) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
         # Of some formats `nnz` counts, so that it takes as long as there are values.

@@ -10,17 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trackdsl.handlers._flavor import (
-    FORMATS,
-    Flavor,
-    Inputs,
-    ModelHandler,
-    constructor_summary,
-    read_estimator,
-    write_estimator,
-)
-from trackdsl.handlers._registry import Scalar
-from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers._constructor import constructor_summary
+from trackdsl.handlers._flavor import FORMATS, Flavor, Inputs
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._model_files import read_estimator, write_estimator
+from trackdsl.handlers._model_handler import ModelHandler
+from trackdsl.handlers._pickled import Pickled
 
 
 class _Estimator(ModelHandler):

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trackdsl._core.redaction import remember
-from trackdsl.handlers._annotations import fields_of
-from trackdsl.handlers._registry import Scalar, Stated, class_name
-from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers._handler import Placeholder, Scalar
+from trackdsl.handlers._marked_fields import fields_of
+from trackdsl.handlers._pickled import Pickled
+from trackdsl.handlers._types import class_name
 
 
 class Structure(Pickled):
@@ -60,7 +61,9 @@ def part_of(value: Any, name: str) -> Any:
     try:
         return getattr(value, name)
     except Exception as error:
-        return Stated(f"<unreadable: {type(error).__name__}>", f"it cannot be read: {type(error).__name__}: {error}")
+        return Placeholder(
+            f"<unreadable: {type(error).__name__}>", f"it cannot be read: {type(error).__name__}: {error}"
+        )
 
 
 class _Dataclass(_WithContent):

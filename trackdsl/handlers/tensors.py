@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.handlers import numpy as arrays
+from trackdsl.handlers._array_digest import feed_array, short_digest
 from trackdsl.handlers._dataset import DatasetProfile, one_line, tensor_profile, with_digest
 from trackdsl.handlers._digest import Digest
-from trackdsl.handlers._line import digest_of
-from trackdsl.handlers._registry import APART, MAX_CELLS, Handler, Scalar, class_name
-from trackdsl.handlers.json import is_scalar
+from trackdsl.handlers._handler import MAX_CELLS, NEEDS_OWN_FILE, Handler, Scalar
+from trackdsl.handlers._plain import is_scalar
+from trackdsl.handlers._types import class_name
+from trackdsl.handlers._value_digest import digest_of
 
 
 class _Tensor(Handler):
@@ -28,7 +30,7 @@ class _Tensor(Handler):
     def content(self, value: Any) -> Any:
         """Lists, unless they would be very long."""
         if value.is_meta or value.numel() > MAX_CELLS:
-            return APART
+            return NEEDS_OWN_FILE
         plain = value.detach().cpu()
         plain = plain.dequantize() if plain.is_quantized else plain
         return (plain if str(plain.layout) == "torch.strided" else plain.to_dense()).tolist()
@@ -73,10 +75,10 @@ class _Tensor(Handler):
             parts = value.detach().to_sparse_coo().coalesce() if value.layout != torch.sparse_coo else None
             parts = value.detach().coalesce() if parts is None else parts
             digest.note("sparse")
-            arrays.feed_array(digest, "indices", _as_array(parts.indices()))
-            arrays.feed_array(digest, "values", _bits(parts.values()))
+            feed_array(digest, "indices", _as_array(parts.indices()))
+            feed_array(digest, "values", _bits(parts.values()))
         else:
-            arrays.feed_array(digest, "values", _bits(value))
+            feed_array(digest, "values", _bits(value))
         size = value.element_size() * value.numel()
         return tensor_profile(digest, {None: (_word(value.dtype), tuple(value.shape), size)})
 
@@ -85,16 +87,16 @@ def _short_digest(value: Any) -> str:
     """Of what NumPy has not: of a sparse tensor what is stored, as it is stored; of others the bits."""
     plain = value.detach()
     if plain.is_quantized:
-        return digest_of([str(plain.qscheme()), arrays.short_digest(plain.int_repr().numpy())])
+        return digest_of([str(plain.qscheme()), short_digest(plain.int_repr().numpy())])
     if str(plain.layout) == "torch.strided":
-        return arrays.short_digest(_bits(plain))
+        return short_digest(_bits(plain))
     if str(plain.layout) == "torch.sparse_coo":
         parts = [plain._indices(), plain._values()]
     else:
         rows = str(plain.layout) in ("torch.sparse_csr", "torch.sparse_bsr")
         parts = [plain.crow_indices(), plain.col_indices()] if rows else [plain.ccol_indices(), plain.row_indices()]
         parts.append(plain.values())
-    return digest_of([arrays.short_digest(_bits(part)) for part in parts])
+    return digest_of([short_digest(_bits(part)) for part in parts])
 
 
 def _as_array(value: Any) -> Any:

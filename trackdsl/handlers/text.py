@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core.redaction import mask_prose, mask_text
-from trackdsl.handlers._registry import Handler, Scalar, Stated
+from trackdsl.handlers._handler import Handler, Placeholder, Scalar
 
 
 class Text(Handler):
@@ -18,7 +18,7 @@ class Text(Handler):
 
     def content(self, value: Any) -> Any:
         """See `Handler`."""
-        return value if isinstance(value, Stated) else self.summary(value)
+        return value if isinstance(value, Placeholder) else self.summary(value)
 
     def summary(self, value: Any) -> Scalar:
         """See `Handler`."""

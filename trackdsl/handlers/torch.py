@@ -11,10 +11,14 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from trackdsl.errors import format_error, reraise_from_signal
-from trackdsl.handlers._flavor import Flavor, ModelHandler, constructor_summary, noting_pickler
+from trackdsl.handlers._constructor import constructor_summary
+from trackdsl.handlers._flavor import Flavor
+from trackdsl.handlers._handler import Scalar
 from trackdsl.handlers._line import line_of
-from trackdsl.handlers._registry import Scalar, class_name
-from trackdsl.handlers.pickled import Pickled
+from trackdsl.handlers._model_files import noting_pickler
+from trackdsl.handlers._model_handler import ModelHandler
+from trackdsl.handlers._pickled import Pickled
+from trackdsl.handlers._types import class_name
 
 _FOLDER = "data"
 _FILE = "model.pth"
@@ -49,12 +53,12 @@ class _Module(ModelHandler):
     def summary(self, value: Any) -> Scalar:
         parameters = list(value.parameters())
         count = sum(parameter.numel() for parameter in parameters)
-        told = [f"{count} parameters"]
+        facts = [f"{count} parameters"]
         if parameters:
-            told += [str(parameters[0].dtype).removeprefix("torch."), str(parameters[0].device)]
-            return f"{type(value).__name__}: {', '.join(told)}"
-        # A loss, or an activation: nothing but what it was made with.
-        return f"{str(constructor_summary(value)).removesuffix('()')}: {', '.join(told)}"
+            facts += [str(parameters[0].dtype).removeprefix("torch."), str(parameters[0].device)]
+            return f"{type(value).__name__}: {', '.join(facts)}"
+        # A loss or an activation has no parameters, only the arguments of its constructor.
+        return f"{str(constructor_summary(value)).removesuffix('()')}: {', '.join(facts)}"
 
     def write(self, value: Any, path: Path) -> None:
         _save(value, path)
@@ -145,9 +149,8 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
         {"data": _STATE, "source": _SOURCE, "model_class": f"{type(value).__module__}.{type(value).__qualname__}"},
         None,
         tuple(sorted(modules)),
-        note=f"it cannot be pickled ({format_error(error)}); kept are its weights, in {_STATE}, and the source "
-        f"of its classes, in {_SOURCE}: make the object, and give it "
-        "load_state_dict(mlflow.pytorch.load_state_dict(uri))",
+        note=f"it cannot be pickled ({format_error(error)}); its weights are in {_STATE}, the source of its classes "
+        f"in {_SOURCE}: create the object and call its load_state_dict(mlflow.pytorch.load_state_dict(uri))",
     )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from trackdsl.handlers._flavor import Flavor, Inputs, ModelHandler, constructor_summary
-from trackdsl.handlers._registry import Scalar
+from trackdsl.handlers._constructor import constructor_summary
+from trackdsl.handlers._flavor import Flavor, Inputs
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._model_handler import ModelHandler
 
 _FILES = ("model.ubj", "model.json")
 #: Beside it, for XGBoost's own format does not tell forests from boosted trees: the name of the estimator's class.

@@ -15,7 +15,7 @@ from trackdsl._core.suggest import suggestion_for
 from trackdsl._recording.emit import tags_of
 from trackdsl._recording.flatten import recorded_value
 from trackdsl.errors import QueryError
-from trackdsl.handlers.json import is_scalar
+from trackdsl.handlers._plain import is_scalar
 from trackdsl.query import _attributes
 from trackdsl.query._grammar import has_place, is_quotable, number_text, quoted_key
 from trackdsl.query._paged import PagedReader

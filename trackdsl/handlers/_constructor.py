@@ -1,0 +1,106 @@
+"""Objects by the arguments of their constructor."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from trackdsl._core.redaction import is_secret, mask_text
+from trackdsl.handlers._handler import Scalar
+from trackdsl.handlers._line import line_of
+from trackdsl.handlers._registry import handler_for
+from trackdsl.handlers._value_digest import digest_of
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+_MAX_SUMMARY = 500
+
+
+_MAX_ARGUMENT = 200
+
+
+_REQUIRED = object()
+
+
+_defaults: dict[type, tuple[dict[str, Any], bool]] = {}
+
+
+def constructor_summary(value: Any) -> Scalar:
+    """An object in one line: its class, with the arguments of its constructor that are not as they would be by default.
+
+    An object that is such a parameter is described in the same way.
+    """
+    kind = type(value)
+    try:
+        shown = [f"{name}={text}" for name, text in _arguments(value) if text is not None]
+    except Exception:  # An estimator of the user's, whose attributes may do anything.
+        shown = []
+    text = mask_text(f"{kind.__name__}({', '.join(shown)})")
+    return text if len(text) <= _MAX_SUMMARY else f"{text[:_MAX_SUMMARY]}…, digest {digest_of(text)}"
+
+
+def _arguments(value: Any) -> Iterator[tuple[str, str | None]]:
+    known, others = _defaults_of(type(value))
+    for name, default in known.items():
+        yield name, _shown(name, getattr(value, name, default), default)
+    if others and hasattr(value, "get_params"):  # XGBoost and LightGBM take whatever their libraries have.
+        for name, found in value.get_params(deep=False).items():
+            if name not in known:
+                yield name, _shown(name, found, None)
+
+
+def _defaults_of(kind: type) -> tuple[dict[str, Any], bool]:
+    """The parameters of a class's constructor by name, with their defaults, and whether it takes others too."""
+    known = _defaults.get(kind)
+    if known is None:
+        if len(_defaults) >= 1000:  # Of a program that makes classes all the time, none must be kept for ever.
+            _defaults.clear()
+        known = _defaults[kind] = _signature(kind)
+    return known
+
+
+def _signature(kind: type) -> tuple[dict[str, Any], bool]:
+    found: dict[str, Any] = {}
+    others = True
+    for base in kind.__mro__[:-1]:
+        if base is not kind and "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base).parameters.values())
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                found.setdefault(
+                    parameter.name, _REQUIRED if parameter.default is parameter.empty else parameter.default
+                )
+        others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        if not others:  # Those of its base classes are not its own.
+            break
+    return found, others
+
+
+def _shown(name: str, found: Any, default: Any) -> str | None:
+    """The text of an argument; None where it is as by default, is a secret, or nothing is known of it."""
+    if found is default or is_secret(name, found):
+        return None
+    if type(found) in _PLAIN:
+        return None if type(default) in _PLAIN and _same(found, default) else repr(found)[:100]
+    handler = handler_for(type(found))
+    if hasattr(found, "get_params") and not isinstance(found, type):
+        return str(handler.summary(found)).removesuffix("()")
+    if type(found) is list and found and all(type(item) is tuple and len(item) >= 2 for item in found[:20]):
+        return f"[{', '.join(map(_step, found[:20]))}]"
+    if handler is handler_for(object):
+        return type(found).__name__
+    text = line_of(found, _MAX_ARGUMENT)[0]
+    return None if type(found) is type(default) and text == line_of(default, _MAX_ARGUMENT)[0] else text
+
+
+def _step(item: tuple[Any, ...]) -> str:
+    """A step of a pipeline, or a part of what transforms columns, with the names of those."""
+    text = _shown("", item[1], None) or str(item[1])
+    return f"{text} {line_of(item[2], _MAX_ARGUMENT)[0]}" if len(item) > 2 else text
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other or (one != one and other != other))

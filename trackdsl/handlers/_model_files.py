@@ -1,0 +1,120 @@
+"""The files of models."""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import importlib
+import inspect
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from trackdsl.handlers._flavor import ADDED_BY_MLFLOW
+
+
+def dump(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
+    """Pickle a value: by value where it is defined in `__main__`, unless a module is given that does otherwise.
+
+    Returns:
+        the packages that the pickle refers to, as they are imported.
+    """
+    pickler = noting_pickler(module)
+    with open(path, "xb") as file:
+        found = pickler(file)
+        found.dump(value)
+    return tuple(sorted(found.packages))
+
+
+def write_estimator(
+    value: Any, folder: Path, serialization_format: str = "cloudpickle", skops_trusted_types: list[str] | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Write an estimator in one of `FORMATS`.
+
+    Returns:
+        the name of the file, and the packages that it refers to.
+
+    Raises:
+        TypeError: skops trusts not all of it.
+    """
+    if serialization_format == "skops":
+        import skops.io
+
+        skops.io.dump(value, folder / "model.skops")
+        missing = set(skops.io.get_untrusted_types(file=folder / "model.skops")).difference(skops_trusted_types or ())
+        if missing:
+            raise TypeError(f"skops does not trust all of it: pass skops_trusted_types={sorted(missing)}")
+        modules = [name.partition(".")[0] for name in skops_trusted_types or ()]
+        return "model.skops", ("skops", *modules)
+    module = importlib.import_module(serialization_format)
+    return "model.pkl", (serialization_format, *dump(value, folder / "model.pkl", module))
+
+
+def read_estimator(folder: Path) -> Any:
+    """Read what `write_estimator` has written, and whose hash has been checked."""
+    path = folder / "model.skops"
+    if not path.exists():
+        return load_pickle(folder / "model.pkl")
+    import skops.io
+
+    return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+
+
+def noting_pickler(module: Any = None) -> Any:
+    """The class of a pickler that notes, in `packages`, where what it pickles comes from.
+
+    Args:
+        module: the module whose pickler it is; cloudpickle by default.
+    """
+    base: Any = (module or importlib.import_module("cloudpickle")).Pickler
+
+    class Noting(base):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.packages: set[str] = set()
+            super().__init__(*args, **kwargs)
+
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, FunctionType) and (obj.__module__ == "__main__" or "<" in obj.__qualname__):
+                # It is pickled by value, and may import something when it is called.
+                self.packages.update(_imported_in(obj.__code__))
+            if isinstance(obj, ModuleType):
+                module: Any = obj.__name__
+            else:
+                module = getattr(
+                    obj if isinstance(obj, type) or inspect.isroutine(obj) else type(obj), "__module__", ""
+                )
+            if isinstance(module, str):
+                self.packages.add(module.partition(".")[0])
+            override = getattr(super(), "reducer_override", None)
+            return NotImplemented if override is None else override(obj)
+
+    return Noting
+
+
+def _imported_in(code: CodeType) -> set[str]:
+    """The top-level modules that a function imports when it is called."""
+    found = {each.argval.partition(".")[0] for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME"}
+    return found.union(*(_imported_in(each) for each in code.co_consts if isinstance(each, CodeType))) - {""}
+
+
+def load_pickle(path: Path) -> Any:
+    """Load a pickle whose hash has been checked."""
+    import pickle
+
+    with open(path, "rb") as file:
+        return pickle.load(file)  # noqa: S301 - the caller has checked its hash, and was asked to
+
+
+def sha256_of_files(folder: Path) -> str:
+    """The SHA-256 over the names and contents of a model's files, without those that MLflow adds."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder)
+        if path.is_dir() or name.parts[0] in ADDED_BY_MLFLOW or "__pycache__" in name.parts:
+            continue
+        part = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                part.update(block)
+        digest.update(f"{name.as_posix()}\0{part.hexdigest()}\n".encode())
+    return digest.hexdigest()
