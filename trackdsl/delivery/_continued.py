@@ -23,8 +23,8 @@ from trackdsl.errors import logger
 from trackdsl.store_format import limits as _limits
 
 if TYPE_CHECKING:
+    from trackdsl.delivery._open_journal import OpenJournal
     from trackdsl.delivery._remote_runs import ForeignRuns
-    from trackdsl.delivery._stream import Stream
 
 #: The tag of a run that has gone on.
 RESUMED = "trackdsl.resumed"
@@ -48,7 +48,7 @@ class Continuations:
         foreign: knows the journals of other processes.
     """
 
-    def __init__(self, stream: Stream, foreign: ForeignRuns) -> None:
+    def __init__(self, stream: OpenJournal, foreign: ForeignRuns) -> None:
         self._stream = stream
         self._foreign = foreign
 

@@ -14,10 +14,10 @@ import psutil
 from trackdsl.journal._origin import Origin
 
 if TYPE_CHECKING:
-    from trackdsl.delivery._stream import Stream
+    from trackdsl.delivery._open_journal import OpenJournal
 
 
-def is_deleted(stream: Stream) -> bool:
+def is_deleted(stream: OpenJournal) -> bool:
     """Whether a journal's folder or lock is gone, so that nobody can see whether its program lives."""
     return not (stream.directory / "lock").exists()
 

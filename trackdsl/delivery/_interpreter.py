@@ -34,7 +34,7 @@ from trackdsl.journal._reader import START, Position
 from trackdsl.store_format.held_events import HeldEvent
 
 if TYPE_CHECKING:
-    from trackdsl.delivery._stream import Stream
+    from trackdsl.delivery._open_journal import OpenJournal
 
 DIED = "the process died before this run ended"
 DELETED = "the journal was deleted before the end of this run was delivered"
@@ -93,7 +93,7 @@ class Interpreter:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: OpenJournal,
         shared: Shared,
         refuse: Callable[[str, Exception], None],
         skip: Callable[[bytes], None],
@@ -266,7 +266,7 @@ class Interpreter:
             or self._shared.tables.reason
         )
 
-    def leave_to(self, heirs: list[Stream]) -> None:
+    def leave_to(self, heirs: list[OpenJournal]) -> None:
         """Leave the runs that other journals go on with for them to end."""
         for id_ in self._runs.still_open():
             if any(heir.runs.get(id_) is not None for heir in heirs):

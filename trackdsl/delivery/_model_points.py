@@ -27,7 +27,7 @@ _PATIENCE = 30.0
 _MOST_KEYS = 10_000
 
 #: Key, value, time in milliseconds since 1970, step.
-Point = tuple[str, float, int, int]
+MetricRow = tuple[str, float, int, int]
 #: The name and the digest of a dataset.
 Dataset = tuple[str, str]
 
@@ -46,7 +46,7 @@ class _Taken:
     places: set[tuple[str, int, int]]
     since: int = 0
 
-    def add(self, points: Iterable[Point]) -> None:
+    def add(self, points: Iterable[MetricRow]) -> None:
         self.places.update((key, step, at) for key, _, at, step in points)
         if len(self.places) > _MOST_TAKEN:
             self.since = max(at for _, _, at in self.places) - _MARGIN
@@ -118,7 +118,7 @@ class ModelPoints:
             self._asked.pop(key, None)
         return found
 
-    def write(self, sink: Sink, run: DeliveredRun, points: list[Point], links: Mapping[int, Link]) -> None:
+    def write(self, sink: Sink, run: DeliveredRun, points: list[MetricRow], links: Mapping[int, Link]) -> None:
         """Give points that the run has already to the models that they belong to.
 
         Args:
@@ -133,7 +133,7 @@ class ModelPoints:
         models = self._of(sink, run)
         if not models and not links:
             return
-        groups: dict[tuple[str, Dataset | None], list[Point]] = {}
+        groups: dict[tuple[str, Dataset | None], list[MetricRow]] = {}
         for index, point in enumerate(points):
             link = links.get(index)
             named = [link.model_id] if link is not None and link.model_id else None
@@ -168,7 +168,7 @@ class ModelPoints:
         run_id: str,
         model_id: str,
         models: Collection[str],
-        points: list[Point],
+        points: list[MetricRow],
         dataset: Dataset | None,
     ) -> None:
         place = run_id, model_id

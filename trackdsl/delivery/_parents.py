@@ -19,8 +19,8 @@ from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Refused, Sink
 
 if TYPE_CHECKING:
+    from trackdsl.delivery._open_journal import OpenJournal
     from trackdsl.delivery._remote_runs import ForeignRuns
-    from trackdsl.delivery._stream import Stream
 
 
 class Parents:
@@ -31,7 +31,7 @@ class Parents:
         foreign: finds the runs of others.
     """
 
-    def __init__(self, stream: Stream, foreign: ForeignRuns) -> None:
+    def __init__(self, stream: OpenJournal, foreign: ForeignRuns) -> None:
         self._stream = stream
         self._foreign = foreign
         self._late = False

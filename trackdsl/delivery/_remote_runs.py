@@ -28,7 +28,7 @@ from trackdsl.journal._lock import is_held
 
 if TYPE_CHECKING:
     from trackdsl._core import events
-    from trackdsl.delivery._stream import Stream
+    from trackdsl.delivery._open_journal import OpenJournal
 
 #: How long the delivery of another machine may be behind before runs that refer to its runs go on without them, in
 #: seconds. Asked for once a process: what else it opened is waited for only as long as `GRACE`.
@@ -67,7 +67,7 @@ class ForeignRuns:
     def __init__(self, folder: Path, find_journals: Callable[[], None]) -> None:
         self._path = folder / _NAME
         self._find_journals = find_journals
-        self._streams: dict[bytes, list[Stream]] = {}
+        self._streams: dict[bytes, list[OpenJournal]] = {}
         self._finished: set[bytes] = set()
         self._found: dict[bytes, DeliveredRun] = {}
         self._looks: Counter[bytes] = Counter()
@@ -79,12 +79,12 @@ class ForeignRuns:
         #: MLflow's ids of runs that were gone on with, as far as the journals tell.
         self.continued: set[str] = set()
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: OpenJournal) -> None:
         """Take a journal into account."""
         self._streams.setdefault(stream.prefix, []).append(stream)
         self.continued.update(stream.runs.continued())
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: OpenJournal) -> None:
         """Leave a journal out that is finished."""
         others = self._streams[stream.prefix]
         others.remove(stream)
@@ -105,13 +105,13 @@ class ForeignRuns:
         """The journals of the process that opened a run."""
         return [stream.directory.name for stream in self._sources(id_)]
 
-    def heirs(self, stream: Stream) -> list[Stream]:
+    def heirs(self, stream: OpenJournal) -> list[OpenJournal]:
         """The journals that go on in the place of one that was deleted."""
         self._find_journals()
         same = self._streams.get(stream.prefix, [])
         return [other for other in same if other.origin.after == stream.directory.name]
 
-    def of_same_program(self, asking: Stream, id_: bytes) -> DeliveredRun | None:
+    def of_same_program(self, asking: OpenJournal, id_: bytes) -> DeliveredRun | None:
         """A run that another journal of the same program has made."""
         for stream in self._streams.get(asking.prefix, ()):
             run = None if stream is asking else stream.runs.get(id_)
@@ -133,7 +133,7 @@ class ForeignRuns:
             asked.next = 0.0
 
     def find(
-        self, sink: Sink, asking: Stream, id_: bytes, at: int, experiment: str | None = None
+        self, sink: Sink, asking: OpenJournal, id_: bytes, at: int, experiment: str | None = None
     ) -> DeliveredRun | None:
         """Find a run.
 
@@ -182,7 +182,7 @@ class ForeignRuns:
         """Ask the store for a run that was not there, however lately it was asked."""
         return self.known(id_) or self._look_up(sink, id_, None)
 
-    def find_here(self, asking: Stream, id_: bytes) -> DeliveredRun | None:
+    def find_here(self, asking: OpenJournal, id_: bytes) -> DeliveredRun | None:
         """A run that a journal of this spool tells of; None where the store has to be asked.
 
         Raises:
@@ -197,7 +197,7 @@ class ForeignRuns:
             self._wait_for_journals(id_, asking)
         return run
 
-    def others_at(self, asking: Stream, run_id: str, event: events.Open) -> list[bool]:
+    def others_at(self, asking: OpenJournal, run_id: str, event: events.Open) -> list[bool]:
         """Of the other journals here that have a run open at MLflow, by its id there: whether their programs live.
 
         Raises:
@@ -219,7 +219,7 @@ class ForeignRuns:
             if why is not None:
                 raise RunBlocked(why, waits=True)
 
-    def _wait_for_journals(self, id_: bytes, asking: Stream) -> None:
+    def _wait_for_journals(self, id_: bytes, asking: OpenJournal) -> None:
         """Return where no journal of this spool will tell of a run.
 
         Raises:
@@ -229,7 +229,7 @@ class ForeignRuns:
             self._waits[asking.directory] = id_
             raise NotYet(f"run {id_.hex()} is opened by another journal")
 
-    def _ask(self, sink: Sink, asking: Stream, id_: bytes, experiment: str | None) -> DeliveredRun | None:
+    def _ask(self, sink: Sink, asking: OpenJournal, id_: bytes, experiment: str | None) -> DeliveredRun | None:
         now = time.time()
         run = self._look_up(sink, id_, experiment)
         if run is None:
@@ -300,17 +300,17 @@ class ForeignRuns:
         if len(self._lost) < _MOST:
             self._lost.add(id_)
 
-    def _is_from_here(self, id_: bytes, asking: Stream) -> bool:
+    def _is_from_here(self, id_: bytes, asking: OpenJournal) -> bool:
         """Whether the process that opened a run has, or had, a journal in this spool."""
         prefix = prefix_of(id_)
         return prefix in self._streams or prefix in self._finished or prefix.hex() in asking.origin.beside
 
-    def _sources(self, id_: bytes) -> Iterator[Stream]:
+    def _sources(self, id_: bytes) -> Iterator[OpenJournal]:
         """The journals that may tell of a run; those of old versions do not say which."""
         yield from self._streams.get(prefix_of(id_), ())
         yield from self._streams.get(b"", ())
 
-    def _unread(self, id_: bytes, asking: Stream) -> list[Stream]:
+    def _unread(self, id_: bytes, asking: OpenJournal) -> list[OpenJournal]:
         store = _without_user(asking.origin.uri)
         return [
             stream
@@ -318,7 +318,7 @@ class ForeignRuns:
             if stream is not asking and stream.behind() and _without_user(stream.origin.uri) == store
         ]
 
-    def _moves(self, stream: Stream, seen: set[Path]) -> bool:
+    def _moves(self, stream: OpenJournal, seen: set[Path]) -> bool:
         """Whether a journal will be read further, or somebody that it waits for.
 
         Nobody can record something about a run that is not there yet, so journals wait for each other in a ring only
@@ -343,7 +343,7 @@ class ForeignRuns:
             logger.warning("trackdsl cannot note what it waits for in %s: %s", self._path, error)
 
 
-def _noted(asking: Stream, id_: bytes, run: DeliveredRun) -> DeliveredRun:
+def _noted(asking: OpenJournal, id_: bytes, run: DeliveredRun) -> DeliveredRun:
     """Have a journal note a run that it refers to."""
     if begins_with(id_, asking.prefix):
         # Its own, where the note of it was lost: it has to be ended with the others.

@@ -22,8 +22,8 @@ from trackdsl.errors import logger
 from trackdsl.store_format.tags import artifact_tag
 
 if TYPE_CHECKING:
+    from trackdsl.delivery._open_journal import OpenJournal
     from trackdsl.delivery._remote_runs import ForeignRuns
-    from trackdsl.delivery._stream import Stream
 
 #: Times are nanoseconds in events, and milliseconds at MLflow.
 _MS = 1_000_000
@@ -49,7 +49,7 @@ class RunWriter:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: OpenJournal,
         foreign: ForeignRuns,
         points: SharedPoints,
         tables: Tables,

@@ -31,7 +31,7 @@ _SOON = 1.0
 _MOST = 100_000
 
 
-class Point(NamedTuple):
+class Sample(NamedTuple):
     """One metric point: its name and value, its time in milliseconds since 1970, the number of the sample."""
 
     key: str
@@ -57,7 +57,7 @@ class _Sampled:
     interval: float
     due: float
     open: bool = True
-    points: list[Point] = field(default_factory=list)
+    points: list[Sample] = field(default_factory=list)
     count: int = 0
 
     def sample(self) -> None:
@@ -66,7 +66,7 @@ class _Sampled:
         if len(self.points) >= _MOST:
             return
         now = time.time_ns() // 1_000_000
-        self.points += [Point(key, value, now, self.count) for key, value in self.readings.read().items()]
+        self.points += [Sample(key, value, now, self.count) for key, value in self.readings.read().items()]
         self.count += 1
 
 
@@ -103,7 +103,7 @@ class Sampling:
         """Whether there is anything to send."""
         return any(len(sampled.points) > self._sent.get(run, 0) for run, sampled in self._runs.items())
 
-    def gather(self, only: bytes | None = None) -> Iterator[tuple[bytes, Point]]:
+    def gather(self, only: bytes | None = None) -> Iterator[tuple[bytes, Sample]]:
         """What has not been sent yet, of one run or of all; it counts as being sent."""
         if not self._runs and not self._may_have_notes():
             return

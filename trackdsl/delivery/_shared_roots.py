@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from trackdsl.delivery._continued import Continuations
     from trackdsl.delivery._creation import RunCreation
     from trackdsl.delivery._git_tags import GitTags
+    from trackdsl.delivery._open_journal import OpenJournal
     from trackdsl.delivery._run_writer import RunWriter
-    from trackdsl.delivery._stream import Stream
 
 RANK = "trackdsl.rank"
 _ID = "trackdsl.id"
@@ -58,7 +58,7 @@ class SharedRoots:
     """
 
     def __init__(
-        self, stream: Stream, creation: RunCreation, writer: RunWriter, git: GitTags, continued: Continuations
+        self, stream: OpenJournal, creation: RunCreation, writer: RunWriter, git: GitTags, continued: Continuations
     ) -> None:
         self._stream = stream
         self._runs = stream.runs

@@ -13,7 +13,7 @@ from collections.abc import Container
 #: Threads may write their points in another order than they took the time, in milliseconds. More is a clock set back.
 _JITTER = 1000
 
-Point = tuple[bytes, str, int, float, int]
+StampedPoint = tuple[bytes, str, int, float, int]
 
 
 class Spacing:
@@ -27,7 +27,7 @@ class Spacing:
         now: the latest time that was met, in milliseconds since 1970.
     """
 
-    def __init__(self, points: list[Point], now: int = 0) -> None:
+    def __init__(self, points: list[StampedPoint], now: int = 0) -> None:
         self._latest = {_identity(run, key, step, value): time for run, key, step, value, time in points}
         self.now = now
 
@@ -53,7 +53,7 @@ class Spacing:
         self._latest[identity] = time
         return time
 
-    def remembered(self) -> list[Point]:
+    def remembered(self) -> list[StampedPoint]:
         """The points that a later one could still meet."""
         self._forget()
         return [

@@ -40,7 +40,7 @@ _LONGEST = 30.0
 
 
 @dataclass
-class _Goal:
+class _AwaitedJournal:
     """A journal, and the position up to which it is to be delivered.
 
     Attributes:
@@ -118,7 +118,7 @@ class Wait:
         self._show = show
         self._bar: Any = None
         self._goals = [
-            _Goal(writer.directory, Position(*writer.position()), True, read_origin(writer.directory))
+            _AwaitedJournal(writer.directory, Position(*writer.position()), True, read_origin(writer.directory))
             for writer in writers
         ]
         own = {goal.directory for goal in self._goals}
@@ -184,11 +184,11 @@ class Wait:
         why = next(iter(blocked), "").partition("\n")[0] or "delivery goes on in the background"
         report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
 
-    def _left(self) -> list[tuple[_Goal, Progress | None]]:
+    def _left(self) -> list[tuple[_AwaitedJournal, Progress | None]]:
         looked = [(goal, read_progress(goal.directory)) for goal in self._goals]
         return [(goal, progress) for goal, progress in looked if not goal.is_reached(progress)]
 
-    def _draw(self, left: list[tuple[_Goal, Progress | None]]) -> None:
+    def _draw(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> None:
         known = ((goal, progress) for goal, progress in left if progress is not None)
         open_ = sum(bytes_between(goal.directory, progress.position, goal.end) for goal, progress in known)
         if self._bar is None:
@@ -212,7 +212,7 @@ class Hope:
 
     def __init__(self, writer: Writer, id_: bytes) -> None:
         directory = writer.directory
-        self._goal = _Goal(directory, Position(*writer.position()), True, read_origin(directory))
+        self._goal = _AwaitedJournal(directory, Position(*writer.position()), True, read_origin(directory))
         progress = read_progress(directory)
         self._goal.failures = 0 if progress is None else progress.failures
         self._id = id_.hex()
@@ -269,7 +269,7 @@ class _Clock:
         self.begun = self._started = self._changed = time.monotonic()
         self._seen: object = None
 
-    def is_over(self, left: list[tuple[_Goal, Progress | None]]) -> bool:
+    def is_over(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> bool:
         """Whether to wait no longer for what is left."""
         now = time.monotonic()
         state = [_state(goal, progress) for goal, progress in left]
@@ -283,14 +283,14 @@ class _Clock:
         return (self._timeout is None or self._hopeful) and _hopeless(left, now - self._changed)
 
 
-def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None) -> Iterator[_Goal]:
+def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None) -> Iterator[_AwaitedJournal]:
     for spool in spools:
         for directory in journals(spool):
             origin = read_origin(directory)
             if origin is not None and is_descendant(origin) and (counts is None or counts(origin)):
                 with contextlib.suppress(OSError):  # It is finished by now.
                     alive = is_held(directory / "lock")
-                    yield _Goal(directory, end_of(directory), False, origin, alive=alive)
+                    yield _AwaitedJournal(directory, end_of(directory), False, origin, alive=alive)
 
 
 def is_descendant(origin: Origin) -> bool:
@@ -306,7 +306,7 @@ def _is_delivered_from(spool: Path) -> bool:
         return False
 
 
-def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:
+def _hopeless(left: list[tuple[_AwaitedJournal, Progress | None]], quiet: float) -> bool:
     if all(goal.is_hopeless(progress) for goal, progress in left):
         return True
     if any(goal.starts() for goal, _ in left):
@@ -318,7 +318,7 @@ def _hopeless(left: list[tuple[_Goal, Progress | None]], quiet: float) -> bool:
     return quiet > (_PATIENCE_SERVER if server and started else _PATIENCE)
 
 
-def _state(goal: _Goal, progress: Progress | None) -> object:
+def _state(goal: _AwaitedJournal, progress: Progress | None) -> object:
     # Runs are made one by one before a stretch of events counts as delivered; a slow server answers in between.
     try:
         runs = (goal.directory / "runs").stat().st_size

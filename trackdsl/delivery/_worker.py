@@ -43,7 +43,7 @@ OpenSink = Callable[[str, str], Sink]
 
 
 @dataclass
-class _Place:
+class _Store:
     """A tracking URI with the folder it is seen from, and whether it answers."""
 
     uri: str
@@ -99,7 +99,7 @@ class Worker:
         self._sinks = OpenSinks(open_sink)
         self._folders = Folders()
         self._streams: dict[Path, Stream] = {}
-        self._places: dict[tuple[str, str], _Place] = {}
+        self._places: dict[tuple[str, str], _Store] = {}
         self._pauses: dict[Path, _Pause] = {}
         self._unreadable: set[Path] = set()
         self._refused = False
@@ -256,7 +256,7 @@ class Worker:
             self._leave(stream)
         return busy
 
-    def _sink(self, place: _Place) -> Sink:
+    def _sink(self, place: _Store) -> Sink:
         key = (place.uri, place.cwd)
         sink = self._sinks.get(key)
         if sink is None or place.failures:
@@ -288,7 +288,7 @@ class Worker:
         if error.blocks:
             stream.note_blocked(str(error))
 
-    def _back_off(self, place: _Place, stream: Stream, error: str) -> None:
+    def _back_off(self, place: _Store, stream: Stream, error: str) -> None:
         if not place.failures:
             logger.warning("trackdsl: delivery waits: %s", error)
         place.failures += 1
@@ -405,11 +405,11 @@ class Worker:
         self._refused = False
         return True
 
-    def _place(self, origin: Origin) -> _Place:
+    def _place(self, origin: Origin) -> _Store:
         key = (origin.uri, origin.cwd)
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = _Place(*key)
+            place = self._places[key] = _Store(*key)
         return place
 
     def _wake_time(self) -> float:

@@ -1,0 +1,43 @@
+"""What the parts of a journal's delivery need of the journal, and of the other journals that are being delivered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from trackdsl.delivery._run_map import RunMap
+from trackdsl.journal._origin import Origin
+from trackdsl.store_format.progress import Progress
+
+
+class OpenJournal(Protocol):
+    """A journal that is being delivered; `Stream` is one.
+
+    Attributes:
+        directory: the journal's folder.
+        origin: the program that wrote it, and the store that it goes to.
+        prefix: the first bytes of its runs' ids; empty where an old version wrote it.
+        runs: its runs that exist at MLflow.
+        progress: how far it is delivered.
+    """
+
+    directory: Path
+    origin: Origin
+    prefix: bytes
+    runs: RunMap
+    progress: Progress
+
+    def behind(self) -> bool:
+        """Whether events are left to read."""
+
+    def reached(self) -> int:
+        """The time up to which all events were read, in milliseconds since 1970."""
+
+    def why_set_aside(self, id_: bytes) -> str | None:
+        """Why a run that this journal opens is set aside; None where it is not."""
+
+    def is_dropped(self, id_: bytes) -> bool:
+        """Whether a run of this journal was dropped."""
+
+    def note_refusal(self, what: str, error: Exception) -> None:
+        """Note something that the store refused, and that is kept in another way."""
