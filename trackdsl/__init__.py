@@ -45,7 +45,7 @@ from trackdsl._recording.loading import load_artifact
 from trackdsl._runs.run import Run
 from trackdsl.delivery import flush
 from trackdsl.distributed._contexts import Context, attach
-from trackdsl.distributed._task_context import look_for_workers as _look_for_workers
+from trackdsl.distributed._engines import look_for_workers as _look_for_workers
 from trackdsl.errors import (
     ArtifactError,
     ContextError,

@@ -22,7 +22,7 @@ from tests.conftest import StartProgram, all_runs, deliver, points, wait_until
 from trackdsl import stage
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
-from trackdsl.distributed._starters import patches
+from trackdsl.distributed import _patching
 from trackdsl.journal._origin import run_detached
 from trackdsl.journal._spool import journals
 
@@ -770,7 +770,8 @@ def test_everything_is_undone() -> None:
     """
     for module in ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.queues", "joblib.parallel"):
         pytest.importorskip(module)
-    places = [(patch.module, patch.name) for patch in patches() if patch.module in sys.modules]
+    with stage("first"):
+        places = [(patch.module, patch.name) for patch in _patching._patches if patch.module in sys.modules]
     before = [standing(*place) for place in places]
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -15,7 +15,7 @@ from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.ranks import records_nothing
 from trackdsl._runs.run import Run
 from trackdsl.distributed._contexts import Context, inherited
-from trackdsl.distributed._task_context import current_task
+from trackdsl.distributed._engines import current_task
 from trackdsl.errors import TrackdslError, report
 from trackdsl.errors._user_code import place_of_call
 from trackdsl.journal._target import NOWHERE, Target, target_for

@@ -14,7 +14,7 @@ from trackdsl._decorate.options import Options
 from trackdsl._decorate.source import Site
 from trackdsl._runs.lifecycle import go_on_run, going_on
 from trackdsl._runs.run import AdoptedRun, Run, adoption_of, checked_run_id
-from trackdsl.distributed._task_context import current_task
+from trackdsl.distributed._engines import current_task
 from trackdsl.errors import report
 from trackdsl.journal._target import Target, overridden, target_for
 

@@ -1,7 +1,9 @@
-"""Patches that stand while a scope is open, and are taken away when the last one closes.
+"""Patches that are in place while a scope is open, and are removed when the last scope closes.
 
-What starts threads and processes is told nothing of scopes by the program, so it is patched where it is defined. A
-patch passes straight through where no scope is current.
+A program does not say which run its threads and processes belong to, so the functions that start them are patched.
+A patch calls straight through where no scope is current.
+
+This module knows none of the patches: `_engines` registers them.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import contextlib
 import functools
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -18,19 +20,19 @@ from trackdsl._core import runtime
 from trackdsl._core.runtime import ForkSafeLock, Phase
 from trackdsl.errors import format_error, report, reraise_from_signal
 
-#: Makes of an original what stands in its place. A plain function: a proxy would cost more than all it does.
+#: Makes the replacement of a function. It returns a plain function, as a proxy would cost more than the patch itself.
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
-#: Is given a module that has been imported.
+#: Gets a module that has just been imported.
 Hook = Callable[[ModuleType], None]
 
 
 class Patch(NamedTuple):
-    """One function to be wrapped.
+    """One function that is replaced while a scope is open.
 
     Attributes:
-        module: the module that defines it; it is never imported for this.
-        name: its name there, such as `Thread.start`.
-        wrapper: makes what is called instead.
+        module: the module that defines the function. The patch waits for its import, and never imports it.
+        name: the function's name there, such as `Thread.start`.
+        wrapper: makes the replacement.
     """
 
     module: str
@@ -38,15 +40,15 @@ class Patch(NamedTuple):
     wrapper: Wrapper
 
 
-class _Place(NamedTuple):
-    """Where a patch stands, and what.
+class _Patched(NamedTuple):
+    """The attribute that a patch replaces.
 
     Attributes:
-        owner: the class or module whose attribute is replaced.
-        namespace: of the owner, as it is at any time.
-        attribute: its name there.
-        original: what stood there.
-        wrapper: what stands in its place.
+        owner: the class or module that has the attribute.
+        namespace: the owner's `__dict__`.
+        attribute: the attribute's name.
+        original: its value without the patch.
+        wrapper: its value with the patch.
     """
 
     owner: Any
@@ -56,23 +58,50 @@ class _Place(NamedTuple):
     wrapper: Any
 
 
-#: Everything that holds the patches in place: scopes, and work that runs inside one.
+#: Everything that keeps the patches in place: scopes, and work that runs inside one.
 _open: set[object] = set()
 _installed = _installing = False
 _lock = ForkSafeLock(threading.RLock)
+#: What is called before the first scope opens, in this order.
+_preparations: list[Callable[[], None]] = []
 _patches: list[Patch] = []
-_places: dict[Patch, _Place] = {}
+_patched: dict[Patch, _Patched] = {}
+
+
+def before_first_scope(prepare: Callable[[], None]) -> None:
+    """Have a function called once, right before the first scope of the process opens: to register what it patches."""
+    _preparations.append(prepare)
+
+
+def add_patches(patches: Iterable[Patch]) -> None:
+    """Register patches. Each one is in place while a scope is open, once its module has been imported."""
+    with _lock.current:
+        added = [patch for patch in patches if patch not in _patches]
+        _patches.extend(added)
+    for name in dict.fromkeys(patch.module for patch in added):
+        when_imported(name, _on_import)
+
+
+def when_imported(name: str, hook: Hook) -> None:
+    """Have a function called with a module: at once if the module has been imported, else right after its import."""
+    module = sys.modules.get(name)
+    if module is not None:
+        hook(module)
+        return
+    import wrapt  # Once a scope opens, and not with trackdsl.
+
+    wrapt.register_post_import_hook(hook, name)
 
 
 def opened(holder: object) -> None:
-    """A scope opens: the patches stand from now on."""
+    """Put the patches in place: a scope opens."""
     _open.add(holder)
     if not _installed:
         _install()
 
 
 def closed(holder: object) -> None:
-    """A scope has closed: with the last one the patches go."""
+    """Remove the patches if this was the last scope that was open."""
     _open.discard(holder)
     if not _open:
         _uninstall()
@@ -81,20 +110,20 @@ def closed(holder: object) -> None:
 def _install() -> None:
     global _installed, _installing
     with _lock.current:
-        if _installed or _installing:  # The latter by this very thread, further out.
+        if _installed or _installing:  # The latter if this thread is installing already, further up the stack.
             return
         _installing = True
         try:
-            if not _patches:
-                _prepare()
-            # A loop over roots comes by here each time.
-            for owner, namespace, attribute, original, wrapper in _places.values():
+            while _preparations:
+                _preparations.pop(0)()
+            # A loop that opens one root run after the other gets here each time, so the usual case is quick.
+            for owner, namespace, attribute, original, wrapper in _patched.values():
                 if namespace.get(attribute) is original:
                     setattr(owner, attribute, wrapper)
                 else:
-                    _stack()
+                    _install_among_others()
                     break
-            # Not before: scopes of other threads go on without waiting once it is set.
+            # Last: scopes of other threads do not wait for the lock once this is set.
             _installed = True
         except Exception as error:
             _installed = True
@@ -107,91 +136,76 @@ def _install() -> None:
 def _uninstall() -> None:
     global _installed
     with _lock.current:
-        # In this order: whoever opens a scope from here on sees that it has to install, and waits for the lock.
+        # First: a thread that opens a scope from here on sees that it has to install, and waits for the lock.
         _installed = False
         if _open:
             _installed = True
             return
-        for owner, namespace, attribute, original, wrapper in _places.values():
-            # Where somebody else has patched on top of ours, theirs stays.
+        for owner, namespace, attribute, original, wrapper in _patched.values():
+            # If another library has patched on top of our patch, its patch stays.
             if namespace.get(attribute) is wrapper:
                 setattr(owner, attribute, original)
 
 
-def _stack() -> None:
-    """Put every patch in place where others have patched too: below theirs if ours is there still, else on top."""
-    for patch, place in list(_places.items()):
-        found = place.namespace.get(place.attribute)
-        if found is not place.original and not _wraps(found, place.wrapper):
-            place = _places[patch] = _made(patch, place.owner, place.attribute, found)
-        if found is place.original:
-            setattr(place.owner, place.attribute, place.wrapper)
+def _install_among_others() -> None:
+    """Install every patch where other libraries patch the same functions.
 
-
-def _prepare() -> None:
-    """Find what is to be patched, once; what is imported later is found then."""
-    import wrapt
-
-    from trackdsl import mlflow_bridge
-    from trackdsl.distributed._starters import hooks, patches
-
-    mlflow_bridge.install()
-    for name, hook in hooks().items():
-        wrapt.register_post_import_hook(hook, name)
-    _patches.extend(patches())
-    for name in dict.fromkeys(patch.module for patch in _patches):
-        module = sys.modules.get(name)
-        if module is None:
-            wrapt.register_post_import_hook(_on_import, name)
-        else:
-            _find(module)
+    Our wrapper stays where it is if theirs still calls it. Otherwise it goes on top of theirs.
+    """
+    for patch, patched in list(_patched.items()):
+        current = patched.namespace.get(patched.attribute)
+        if current is not patched.original and not _calls(current, patched.wrapper):
+            patched = _patched[patch] = _wrap(patch, patched.owner, patched.attribute, current)
+        if current is patched.original:
+            setattr(patched.owner, patched.attribute, patched.wrapper)
 
 
 def _on_import(module: ModuleType) -> None:
     with _lock.current:
-        for place in _find(module):
+        for patched in _find(module):
             if _installed:
-                setattr(place.owner, place.attribute, place.wrapper)
+                setattr(patched.owner, patched.attribute, patched.wrapper)
 
 
-def _find(module: ModuleType) -> list[_Place]:
-    """Note where the patches of a module go; another version of a library may lack the one or other."""
+def _find(module: ModuleType) -> list[_Patched]:
+    """Note what the patches of a module replace. Another version of a library may lack some of it."""
     import wrapt
 
     found = []
     for patch in _patches:
-        if patch.module == module.__name__:
+        # Two engines may patch the same module, which is searched for each of them.
+        if patch.module == module.__name__ and patch not in _patched:
             with contextlib.suppress(AttributeError, KeyError):
                 found_in, attribute, _ = wrapt.resolve_path(module, patch.name)
-                # gevent puts a class of its own in the place of `Thread`, which inherits what is patched.
+                # gevent replaces `Thread` by a subclass, which inherits the function.
                 classes = getattr(found_in, "__mro__", ())
                 owner = next((each for each in classes if attribute in vars(each)), found_in)
-                place = _places[patch] = _made(patch, owner, attribute, vars(owner)[attribute])
-                found.append(place)
+                patched = _patched[patch] = _wrap(patch, owner, attribute, vars(owner)[attribute])
+                found.append(patched)
     return found
 
 
-def _made(patch: Patch, owner: Any, attribute: str, original: Any) -> _Place:
-    # What others have put there may be an object that has to be asked for by the class, to know its instance.
+def _wrap(patch: Patch, owner: Any, attribute: str, original: Any) -> _Patched:
+    # Another library may have put a descriptor there, which needs the class to return what can be called.
     called = original if type(original) is FunctionType else getattr(owner, attribute)
     wrapper = functools.wraps(original)(patch.wrapper(called))
-    return _Place(owner, vars(owner), attribute, original, wrapper)
+    return _Patched(owner, vars(owner), attribute, original, wrapper)
 
 
-def _wraps(found: Any, wrapper: Any) -> bool:
-    """Whether our wrapper is somewhere below what now stands there."""
+def _calls(function: Any, wrapper: Any) -> bool:
+    """Whether a function is our wrapper, or wraps it."""
     for _ in range(100):
-        if found is wrapper:
+        if function is wrapper:
             return True
-        found = getattr(found, "__wrapped__", None)
-        if found is None:
+        function = getattr(function, "__wrapped__", None)
+        if function is None:
             return False
     return False
 
 
 def _after_fork() -> None:
     global _installed, _installing
-    _installed = _installing = False  # Another thread may have been at it: the next scope looks at every patch again.
+    _installed = _installing = False  # The fork may have interrupted another thread, so the next scope checks all.
 
 
 def _reset() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trackdsl._core import context as _context
 from trackdsl.distributed._contexts import Context
-from trackdsl.distributed._task_context import current_task
+from trackdsl.distributed._engines import current_task
 from trackdsl.errors import format_error, logger, reraise_from_signal
 
 

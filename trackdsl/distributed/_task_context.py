@@ -6,8 +6,6 @@ imported by the task itself, the engine is asked when a run begins with no scope
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -18,7 +16,7 @@ from trackdsl._core import context as _context
 from trackdsl._core.context import Scope, TaskScope
 from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._patching import closed, opened
-from trackdsl.errors import TrackdslError, format_error, logger, report, reraise_from_signal
+from trackdsl.errors import format_error, logger, reraise_from_signal
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -35,14 +33,6 @@ class Task(NamedTuple):
     context: Context
     tags: Mapping[str, str] = _NONE
 
-
-#: The module that is imported wherever an engine runs tasks, and ours with a `current_task() -> Task | None`, which
-#: finds the engine in `sys.modules` and is quick to say None.
-ENGINES = {
-    "distributed.worker": "trackdsl.distributed.dask",
-    "ray._private.worker": "trackdsl.distributed.ray",
-    "pyspark.taskcontext": "trackdsl.distributed.spark",
-}
 
 _here: ContextVar[Task | None] = ContextVar("trackdsl_task", default=None)
 
@@ -86,34 +76,6 @@ class inside:  # noqa: N801 - reads as a word in `with inside(task)`
         _here.set(self._task_before)
 
 
-def current_task() -> Task | None:
-    """The task of a cluster that this code runs in; None outside of one."""
-    task: Task | None = _here.get()
-    if task is not None:
-        return task
-    for engine, ours in ENGINES.items():
-        if engine in sys.modules:
-            try:
-                task = importlib.import_module(ours).current_task()
-            except TrackdslError:
-                raise
-            except Exception as error:  # Another version of the engine: user code must not notice.
-                reraise_from_signal(error)
-                report(
-                    "cluster", f"trackdsl cannot tell which task of {engine} this is: {format_error(error)}", key=engine
-                )
-                continue
-            if task is not None:
-                return task
-    return None
-
-
-def look_for_workers() -> None:
-    """Be ready where trackdsl arrives with a worker's first task, or with the program of a worker that begins."""
-    if "distributed.worker" in sys.modules:
-        importlib.import_module(ENGINES["distributed.worker"]).follow()
-    if "pyspark.worker" in sys.modules:
-        importlib.import_module(ENGINES["pyspark.taskcontext"]).follow()
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.current_process().name.startswith("Dask Worker"):
-        opened(ENGINES["distributed.worker"])
+def task_inside() -> Task | None:
+    """The task that this code runs `inside`; None where there is none, or it is unknown."""
+    return _here.get()

@@ -123,7 +123,7 @@ def _start(original: Callable[..., None]) -> Callable[..., None]:
     return start
 
 
-def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
+def submit_in_scope(original: Callable[..., Any]) -> Callable[..., Any]:
     def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         scope = _current()
         return original(self, fn if scope is None else InThread(fn, scope), *args, **kwargs)
@@ -141,7 +141,7 @@ def _add_done_callback(original: Callable[..., None]) -> Callable[..., None]:
 
 PATCHES = [
     Patch("threading", "Thread.start", _start),
-    Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", _submit),
+    Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", submit_in_scope),
     # Whichever thread ends the future calls it.
     Patch("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
 ]

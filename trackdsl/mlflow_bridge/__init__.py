@@ -9,6 +9,7 @@ import importlib
 import sys
 from types import ModuleType
 
+from trackdsl.distributed._patching import before_first_scope, when_imported
 from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 
 _waiting = False
@@ -22,9 +23,7 @@ def install() -> None:
     global _waiting
     if not _waiting:
         _waiting = True
-        import wrapt
-
-        wrapt.register_post_import_hook(_on_import, "mlflow")
+        when_imported("mlflow", _on_import)
 
 
 def _on_import(mlflow: ModuleType) -> None:
@@ -45,3 +44,6 @@ def _on_import(mlflow: ModuleType) -> None:
             f"({format_error(error)}): they go where MLflow sends them by itself. "
             "Use trackdsl's own functions (log_metric, log_param, …) inside scopes.",
         )
+
+
+before_first_scope(install)

@@ -10,8 +10,8 @@ from typing import Any
 
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
 
+from trackdsl.distributed._dask_worker import ATTEMPT, CONTEXT, follow
 from trackdsl.distributed._sending import by_value
-from trackdsl.distributed.dask import ATTEMPT, CONTEXT, follow
 
 
 class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
@@ -51,7 +51,7 @@ class Arrival(WorkerPlugin):  # type: ignore[misc] # Dask has no types
 
 def _arrive() -> Any:
     try:
-        from trackdsl.distributed._dask_scheduler import Arrival
+        from trackdsl.distributed._dask_plugins import Arrival
 
         return Arrival()
     except Exception:
