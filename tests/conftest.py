@@ -21,13 +21,10 @@ import hypothesis
 import pytest
 from _pytest.assertion.rewrite import AssertionRewritingHook
 
-from trackdsl import errors, session, settings
-from trackdsl._config.state import state
-from trackdsl._core import context as _context
-from trackdsl._core import redaction as _secrets
+from trackdsl import settings
+from trackdsl._core import runtime
 from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _tables, _worker
 from trackdsl.delivery import _remote_runs as _foreign
-from trackdsl.distributed import _patching
 from trackdsl.journal import _target
 from trackdsl.journal._lock import is_held
 
@@ -125,23 +122,11 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    before = settings.configured()
-    state.refresh()
+    runtime.reset()
     yield
-    for left in list(session._open):  # One test's failure is not to be that of all that follow.
-        left.end(None)
-    _context.enter(None)
-    for holder in list(_patching._open):  # What a test has left open on purpose, and threads of the background.
-        _patching.closed(holder)
-    _target.close_all()
-    _target.override(None)
-    settings.restore(before)
+    runtime.reset()
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)
-    errors.forget_reported()
-    errors.set_strict(False)
-    _secrets.choose_names()
-    _secrets._memory.remembered.clear()
     with contextlib.suppress(OSError):  # The test has put something else in the place of the lock.
         if is_held(tmp_path / "spool" / "delivery.lock"):  # Delivery that waits for a server would outlive its test.
             for pid in delivery_pids(tmp_path / "spool"):

@@ -414,7 +414,7 @@ def _reset() -> None:
         session.end(None)
 
 
-_roots.scope_of_session = _scope_of_only
+_roots.ask_for_session(_scope_of_only)
 # After that of `_target`, so it runs before it: the end of a run is to be delivered too.
 atexit.register(_at_exit)
 runtime.register("sessions", Phase.SESSIONS, after_fork=_after_fork, reset=_reset)

@@ -94,7 +94,7 @@ def capture_runs() -> Iterator[Captured]:
         before = _target.override(target)
         outer = _context.current()
         _context.enter(None)  # A run around the block has a target of its own, which its children would inherit.
-        state.disabled = False
+        state.disable(False)
         try:
             yield captured
         finally:
@@ -102,6 +102,6 @@ def capture_runs() -> Iterator[Captured]:
             _target.override(before)
             target.close()
             settings.restore(configured)
-            state.disabled = disabled
+            state.disable(disabled)
             state.apply()
             captured.finish()

@@ -17,7 +17,6 @@ from tests.conftest import Server, StartProgram, all_runs, client, deliver, free
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import ArtifactError, Dataset, RunNotReady, experiment, stage
 from trackdsl._config.state import state
-from trackdsl._recording import emit as _record
 from trackdsl.delivery import _artifacts, _worker
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
@@ -373,7 +372,6 @@ def test_metrics_belong_to_the_active_model(sqlite_store: str, monkeypatch: pyte
     """What trackdsl records while MLflow has an active model is the model's, as of plain MLflow, at every step."""
     import mlflow
 
-    monkeypatch.setattr(_record, "active_model", None)
     mlflow.set_tracking_uri(sqlite_store)
     for log, scope in ((trackdsl, stage), (mlflow, mlflow.start_run)):
         external = mlflow.create_external_model(name=log.__name__)

@@ -145,7 +145,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Begin two root runs that are at MLflow at once, and return what is written to the errors."""
 
     def begin(*, terminal: bool, show_url: bool | None, ci: str = "") -> str:
-        monkeypatch.setattr(_show_url, "_asked", False)
+        _show_url._program.reset()
         monkeypatch.setattr(_show_url, "call_after_delivery", (calls := []).append)
         monkeypatch.setattr(trackdsl.Run, "wait_for_mlflow", lambda *_: KnownRun("b" * 32, "7"))
         monkeypatch.setattr("trackdsl.journal._target.Target.watch", lambda *_: None)  # Nothing is to be delivered.

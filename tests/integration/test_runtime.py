@@ -8,7 +8,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ PACKAGE = Path(trackdsl.__file__).parent
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def alone() -> Iterator[None]:
     """Nothing is registered but what the test registers."""
-    monkeypatch.setattr(runtime, "_registered", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "_registered", {})
+        yield
 
 
 @pytest.mark.usefixtures("alone")

@@ -17,14 +17,12 @@ import pytest
 
 import trackdsl
 from trackdsl import configure, current_run, experiment, stage, start_logging, stop_logging, track_returns
-from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl.testing import capture_runs
 
 
 @pytest.fixture(autouse=True)
-def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Every run is captured, and no other test's run is the newest."""
-    monkeypatch.setattr(_lifecycle, "newest_root", None)
+def captured() -> Iterator[Any]:
+    """Every run is captured."""
     with capture_runs() as captured:
         yield captured
 

@@ -111,3 +111,65 @@ def test_a_decorator_shows_its_options(decorator: str) -> None:
     arguments = str(inspect.getdoc(fn)).partition("Raises:")[0]
     named = {name.lstrip("*") for name in re.findall(r"^    (\*{0,2}\w+): ", arguments, re.MULTILINE)}
     assert named == set(inspect.signature(fn).parameters)
+
+
+def _assigned(tree: ast.Module) -> list[ast.expr]:
+    """Everything that a module assigns to or deletes, by statements and by `setattr` and `delattr`."""
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.Delete)):
+            found += node.targets
+        elif isinstance(node, (ast.AugAssign, ast.AnnAssign, ast.For, ast.AsyncFor)):
+            found.append(node.target)
+        elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+            found.append(node.optional_vars)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "delattr"):
+            found.append(ast.Attribute(node.args[0], "?"))
+    for target in found:
+        if isinstance(target, (ast.Tuple, ast.List)):
+            found += target.elts
+    return found
+
+
+def _sets_of_others(source: str) -> list[str]:
+    """Where a file sets an attribute, or an item of an attribute, of what it imports from this package."""
+    tree = ast.parse(source)
+    ours = {
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+        if (getattr(node, "module", None) or alias.name).partition(".")[0] == "trackdsl"
+    }
+    found = []
+    for target in _assigned(tree):
+        inner: ast.expr = target
+        while isinstance(inner, (ast.Attribute, ast.Subscript, ast.Starred)):
+            inner = inner.value
+        named = isinstance(target, ast.Attribute) and target.attr == "__module__"  # The module that tracebacks name.
+        if inner is not target and isinstance(inner, ast.Name) and inner.id in ours and not named:
+            found.append(ast.unparse(target))
+    return found
+
+
+def test_no_module_sets_attributes_of_another() -> None:
+    """What a module or its objects keep is changed by its own functions alone."""
+    found = {
+        f"{path.relative_to(PACKAGE)}: {target}"
+        for path in PACKAGE.rglob("*.py")
+        for target in _sets_of_others(path.read_text())
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["state.x = 1", "state.x += 1", "state.x: int = 1", "del state.x", "a, state.x = 1, 2", "state.x['k'] = 1",
+     "setattr(state, 'x', 1)", "for state.x in (): pass", "state['k'] = 1", "with open('f') as state.x: pass"],
+)  # fmt: skip
+def test_every_way_to_set_an_attribute_is_found(statement: str) -> None:
+    """The check above sees each kind of statement, for modules and for objects, and nothing else."""
+    for imported in ("from trackdsl._core import state", "import trackdsl.state as state"):
+        assert len(_sets_of_others(f"{imported}\n{statement}")) == 1
+    assert not _sets_of_others(f"from elsewhere import state\n{statement}")
+    assert not _sets_of_others("from trackdsl._core import state\nprint(state.x)\nx = state.x")

@@ -413,7 +413,7 @@ def test_what_is_remembered_never_gets_through(before: str, after: str, secret: 
     """Whatever stands around a remembered secret that is long and mixed, masking takes it out."""
     _secrets.remember(secret)
     assert secret not in _secrets.mask_text(f"{before}{secret}{after}")
-    _secrets._memory.remembered.clear()
+    _secrets.forget()
 
 
 def test_flags_and_counts_under_secret_names_are_data() -> None:

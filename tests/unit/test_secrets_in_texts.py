@@ -222,7 +222,7 @@ def test_words_for_a_password(name: str, form: Any) -> None:
     name = unicodedata.normalize(form, name)
     assert _secrets.is_secret_name(name)
     assert recorded({name: "hunter22"}, "cfg").params == {f"cfg.{name}": "***"}
-    _secrets._memory.remembered.clear()
+    _secrets.forget()
     for text in (
         json.dumps({name: "hunter22"}),
         json.dumps({name: "hunter22"}, ensure_ascii=False),
@@ -301,7 +301,7 @@ def test_lists_and_mappings_that_name_a_secret(value: Any, params: dict[str, Any
         lambda run: run.set_tag("x", value),
         lambda run: run.log_table([{"x": value}], "x.json"),
     ):
-        _secrets._memory.remembered.clear()
+        _secrets.forget()
         run, files = kept(act)
         assert plant.encode() not in b"".join(files.values())
         assert plant not in str(run.tags)
@@ -403,12 +403,12 @@ def test_no_byte_of_the_journal_holds_a_secret(
             lambda: run.log_dict({"x": value}, "x.yaml"), lambda: run.log_text(str(value), "x.txt"),
             lambda: run.log_metric(str(value)[:200], 1.0), lambda: run.log_table({"x": [value]}, "x.json"),
         ):  # fmt: skip
-            _secrets._memory.remembered.clear()
+            _secrets.forget()
             act()
 
     with stage("outer") as run:
         record(run)
-    _secrets._memory.remembered.clear()
+    _secrets.forget()
     with pytest.raises(ValueError, match="cannot"), stage("failing"):
         raise ValueError(f"cannot start {value}")
     written = [path for path in (tmp_path / "spool").rglob("*") if path.is_file()]

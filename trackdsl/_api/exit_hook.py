@@ -121,8 +121,13 @@ def _has_returned(frame: FrameType) -> bool:
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN_")
 
 
-#: The process whose end is watched, as a child of `multiprocessing`.
-_watched = 0
+class _Child:
+    """The process whose end is watched, as a child of `multiprocessing`: its id, 0 before that."""
+
+    watched = 0
+
+
+_child = _Child()
 #: That of the note of the end of a journal is lower; see `_target`.
 _BEFORE_THE_JOURNAL = -900
 
@@ -134,11 +139,10 @@ def watch_child(at_end: Callable[[], None], task_failed: Callable[[BaseException
         at_end: called at its end, while what ends it is the exception that is being handled.
         task_failed: called with what the task of a pool raises: it goes to the parent, and the worker goes on.
     """
-    global _watched
     processes = sys.modules.get("multiprocessing.process")
-    if _watched == os.getpid() or processes is None or processes.parent_process() is None:
+    if _child.watched == os.getpid() or processes is None or processes.parent_process() is None:
         return
-    wrapped, _watched = bool(_watched), os.getpid()
+    wrapped, _child.watched = bool(_child.watched), os.getpid()
     from multiprocessing.util import Finalize
 
     Finalize(None, at_end, exitpriority=_BEFORE_THE_JOURNAL)

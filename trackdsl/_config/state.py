@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from trackdsl._config import resolve as settings
+from trackdsl._core import runtime
 from trackdsl._core.redaction import choose_names
+from trackdsl._core.runtime import Phase
 from trackdsl._core.suppression import quiet
 from trackdsl.errors import SettingsError, set_strict
 
@@ -16,23 +18,27 @@ class State:
     __slots__ = ()
 
     def __init__(self) -> None:
-        # A bad environment variable is told at the first run, where the traceback is the user's.
-        with contextlib.suppress(SettingsError):
-            self.refresh()
+        self.refresh_leniently()
 
     @property
     def disabled(self) -> bool:
         """Nothing is to be recorded."""
         return quiet.off
 
-    @disabled.setter
-    def disabled(self, disabled: bool) -> None:
-        quiet.off = disabled
+    @staticmethod
+    def disable(disabled: bool = True) -> None:
+        """Record nothing from now on, or record again."""
+        quiet.switch_off(disabled)
 
     def refresh(self) -> None:
         """Read the settings again."""
-        self.disabled = settings.mode() == "disabled"
+        self.disable(settings.mode() == "disabled")
         self.apply()
+
+    def refresh_leniently(self) -> None:
+        """Read the settings again. A bad environment variable raises at the first run, in the user's code."""
+        with contextlib.suppress(SettingsError):
+            self.refresh()
 
     @staticmethod
     def apply() -> None:
@@ -41,4 +47,13 @@ class State:
         set_strict(settings.strict())
 
 
+def _reset() -> None:
+    settings.restore({})
+    state.disable(False)
+    set_strict(False)
+    choose_names()
+    state.refresh_leniently()
+
+
 state = State()
+runtime.register("settings", Phase.SETTINGS, reset=_reset)

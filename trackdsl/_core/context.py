@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -70,8 +73,18 @@ _current: ContextVar[Scope | None] = ContextVar("trackdsl_scope", default=None)
 
 current = _current.get
 enter = _current.set
-#: Is told of a scope that is left while others inside it are open: the innermost of those, and the one that is left.
-on_left_open: Callable[[Scope, Scope], None] | None = None
+runtime.register("the current scope", Phase.SCOPES, reset=lambda: enter(None))
+_on_left_open: list[Callable[[Scope, Scope], None]] = []
+
+
+def call_when_left_open(call: Callable[[Scope, Scope], None]) -> None:
+    """Register what is called when a scope is left while others inside it are open.
+
+    Args:
+        call: takes the innermost of those others, and the scope that is left.
+    """
+    if call not in _on_left_open:
+        _on_left_open.append(call)
 
 
 def leave(scope: Scope) -> None:
@@ -81,8 +94,9 @@ def leave(scope: Scope) -> None:
     while inside is not None:
         if inside is scope:
             _current.set(scope.outer)
-            if innermost is not scope and innermost is not None and on_left_open is not None:
-                on_left_open(innermost, scope)
+            if innermost is not scope and innermost is not None:
+                for call in _on_left_open:
+                    call(innermost, scope)
             return
         inside = inside.outer
 

@@ -11,13 +11,14 @@ the program's `fork`.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
+
+from trackdsl.errors import forget_reported, logger
 
 
 class Phase(IntEnum):
@@ -86,7 +87,7 @@ def reinit_after_fork() -> None:
             try:
                 state.after_fork()
             except BaseException as error:  # Python itself would print it and continue, whatever it is.
-                logging.getLogger("trackdsl").warning(
+                logger.warning(
                     "trackdsl: a forked process may record wrongly: %s was not renewed: %r", state.name, error
                 )
 
@@ -149,6 +150,8 @@ def _renew_locks() -> None:
 
 
 register("locks", Phase.LOCKS, after_fork=_renew_locks)
+# Here, as `errors` imports nothing of this package.
+register("causes that were logged", Phase.MEMORY, reset=forget_reported)
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork.
     os.register_at_fork(after_in_child=lambda: reinit_after_fork())

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from threading import get_ident
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
+
 
 class Quiet:
     """Process-wide switches, kept as plain attributes because every call asks.
@@ -29,8 +32,8 @@ class Quiet:
         """Nothing at all is to be recorded."""
         return self._off
 
-    @off.setter
-    def off(self, off: bool) -> None:
+    def switch_off(self, off: bool = True) -> None:
+        """Record nothing at all from now on, or record again."""
         self._off = off
         self.on = off or bool(self._reading)
 
@@ -71,9 +74,24 @@ class Quiet:
         if not self._reading:
             self.on = self._off
 
+    def keep_this_thread(self) -> None:
+        """Forget the other threads: a forked child has none of them, and may give their numbers to new ones."""
+        thread = get_ident()
+        levels = self._reading.get(thread, 0)
+        self._reading = {thread: levels} if levels else {}
+        self.on = self._off or bool(levels)
+
+    def forget_readers(self) -> None:
+        """Forget all threads."""
+        self._reading = {}
+        self.on = self._off
+
     def __reduce__(self) -> str:
         # Wrappers that travel by cloudpickle refer to that of the process they arrive in.
         return "quiet"
 
 
 quiet = Quiet()
+runtime.register(
+    "threads that read values", Phase.MEMORY, after_fork=quiet.keep_this_thread, reset=quiet.forget_readers
+)

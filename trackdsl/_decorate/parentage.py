@@ -20,14 +20,19 @@ from trackdsl.errors import TrackdslError, report
 from trackdsl.errors._user_code import place_of_call
 from trackdsl.journal._target import NOWHERE, Target, target_for
 
+_scopes_of_sessions: list[Callable[[], Scope | None]] = []
 
-def _none() -> Scope | None:
+
+def ask_for_session(scope_of_only: Callable[[], Scope | None]) -> None:
+    """Register what gives the scope of the only session of this process. The module of sessions imports this one."""
+    _scopes_of_sessions[:] = [scope_of_only]
+
+
+def scope_of_session() -> Scope | None:
+    """The scope of the session that this process has open, where it is the only one."""
+    for scope_of_only in _scopes_of_sessions:
+        return scope_of_only()
     return None
-
-
-#: The scope of the session that this process has open, where it is the only one. The module of sessions, which needs
-#: this one, puts it here.
-scope_of_session: Callable[[], Scope | None] = _none
 
 
 def place(

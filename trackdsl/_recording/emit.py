@@ -10,10 +10,12 @@ from collections.abc import Callable, ItemsView, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+from trackdsl._core import runtime
 from trackdsl._core.argument_order import name_first
 from trackdsl._core.events import INT64, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode, storable
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
+from trackdsl._core.runtime import Phase
 from trackdsl._core.suppression import quiet
 from trackdsl._recording.flatten import Flat
 from trackdsl._recording.numbers import is_number, number_of
@@ -85,7 +87,7 @@ def record_metric(run: RunHandle, name: str, value: Any, step: Any) -> None:
         and type(step) is int
         and type(name) is str
         and name in clean_names
-        and active_model is None
+        and _active_model is None
     ):
         target, now = run.target, _now()
         try:
@@ -105,7 +107,7 @@ def record_metric(run: RunHandle, name: str, value: Any, step: Any) -> None:
 
 def record_numbers(run: RunHandle, metrics: Mapping[str, Any], step: Any) -> bool:
     """Write points of several metrics where an event takes them as they are; False where it does not."""
-    if type(metrics) is not dict or type(step) is not int or active_model is not None:
+    if type(metrics) is not dict or type(step) is not int or _active_model is not None:
         return False
     # A copy, because another thread may change the user's dict between the check and the writing.
     values = metrics.copy()
@@ -133,11 +135,29 @@ class Link(NamedTuple):
 #: When points were last recorded that name a model, in nanoseconds since 1970.
 _linked_at = 0
 _ACTIVE_MODEL = "MLFLOW_ACTIVE_MODEL_ID"
+
+
+def _active_model_of_environment() -> Callable[[], str | None] | None:
+    return partial(os.environ.get, _ACTIVE_MODEL) if _ACTIVE_MODEL in os.environ else None
+
+
 #: Gives the id of MLflow's active model of this thread, which points belong to that name no other; None as long as no
 #: model was ever active.
-active_model: Callable[[], str | None] | None = (
-    partial(os.environ.get, _ACTIVE_MODEL) if _ACTIVE_MODEL in os.environ else None
-)
+_active_model = _active_model_of_environment()
+
+
+def follow_active_model(active_model: Callable[[], str | None] | None) -> None:
+    """Register what gives the id of MLflow's active model; None where no model was ever active."""
+    global _active_model  # An attribute of an object would cost each metric a look-up more.
+    _active_model = active_model
+
+
+def follows_active_model() -> bool:
+    """Whether a model was ever active."""
+    return _active_model is not None
+
+
+runtime.register("the active model", Phase.MEMORY, reset=lambda: follow_active_model(_active_model_of_environment()))
 
 
 def record_metrics(
@@ -185,7 +205,7 @@ def record_metrics(
 
 def _active(link: Link | None) -> Link | None:
     """A link to the active model where there is one, and the link names no other."""
-    active = None if active_model is None or (link is not None and link.model) else active_model()
+    active = None if _active_model is None or (link is not None and link.model) else _active_model()
     return Link(active, None if link is None else link.dataset) if active else link
 
 

@@ -117,10 +117,29 @@ _SHELLS = ("interactive", "bash", "sh", "zsh", "fish", "tcsh", "csh", "ksh")
 
 #: Without one of these nobody is a rank; as they may be kept behind `os.environ`.
 _ENCODED = frozenset(kept for launcher in _LAUNCHERS for kept in (launcher.rank, os.fsencode(launcher.rank)))
-#: What the environment said when this process was made by another one of this program: that was of that one.
-_inherited: tuple[str | None, ...] | None = None
-#: The last launch that was found, with what was read for it.
-_found: tuple[tuple[str | None, ...], Launch | None] | None = None
+
+
+class _Process:
+    """What this process knows about its launch.
+
+    Attributes:
+        inherited: the variables as another process of the program left them; they make that one a rank, and not this.
+        found: the last launch that was found, with the variables that were read for it.
+    """
+
+    inherited: tuple[str | None, ...] | None = None
+    found: tuple[tuple[str | None, ...], Launch | None] | None = None
+
+    def inherit(self) -> None:
+        """Leave the rank to the process that made this one. A program may still make this one a rank itself."""
+        self.inherited = _relevant(os.environ)
+
+    def forget_found(self) -> None:
+        """Read the variables again."""
+        self.found = None
+
+
+_process = _Process()
 
 
 def current() -> Launch | None:
@@ -180,12 +199,11 @@ def _launch(environ: Mapping[str, str], launcher: _Launcher, rank: int, size: in
 
 def _own(environ: Mapping[str, str]) -> Launch | None:
     """The launch that this process is a rank of, and not a process that has inherited its environment from one."""
-    global _found
     seen = _relevant(environ)
-    if _found is None or _found[0] != seen:
-        _found = seen, read(environ)
-    launch = _found[1]
-    if launch is None or seen == _inherited:
+    if _process.found is None or _process.found[0] != seen:
+        _process.found = seen, read(environ)
+    launch = _process.found[1]
+    if launch is None or seen == _process.inherited:
         return None
     identity = f"{launch.key}.{launch.rank}"
     pid, _, marked = environ.get(MARK, "").partition(":")
@@ -253,12 +271,6 @@ def _starter(variable: str) -> str:
         return ""
 
 
-def _after_fork() -> None:
-    """A child does not become a rank by being forked; it may yet be made one, by a program that says so to it."""
-    global _inherited
-    _inherited = _relevant(os.environ)
-
-
 def _relevant(environ: Mapping[str, str]) -> tuple[str | None, ...]:
     return tuple(map(environ.get, _READ))
 
@@ -272,7 +284,7 @@ _READ = tuple(
 
 _processes = sys.modules.get("multiprocessing.process")
 if _processes is not None and _processes.parent_process() is not None:
-    _inherited = _relevant(os.environ)
+    _process.inherit()
 else:
     current()  # What this process starts from here on is no rank.
-runtime.register("the rank in a launch", Phase.IDENTITY, after_fork=_after_fork)
+runtime.register("the rank in a launch", Phase.IDENTITY, after_fork=_process.inherit, reset=_process.forget_found)

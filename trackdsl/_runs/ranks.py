@@ -12,7 +12,9 @@ import itertools
 from typing import NamedTuple
 
 from trackdsl._config import resolve as settings
+from trackdsl._core import runtime
 from trackdsl._core.events import Rank
+from trackdsl._core.runtime import Phase
 from trackdsl._runs import launch as _launch
 from trackdsl._runs.launch import Launch
 from trackdsl._runs.run import Run
@@ -21,6 +23,7 @@ from trackdsl.journal._target import Target, overridden
 _ID_LENGTH = 16
 #: How many roots of a name this process has begun in a launch and an experiment.
 _begun: dict[tuple[str, str, str, str], itertools.count[int]] = {}
+runtime.register("roots of ranks", Phase.RUNS, reset=_begun.clear)
 
 
 class Shared(NamedTuple):

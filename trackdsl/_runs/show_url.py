@@ -7,10 +7,13 @@ import os
 import shlex
 import sys
 import threading
+from dataclasses import dataclass
 
 from trackdsl._config import resolve as settings
 from trackdsl._config.spec import DEFAULT_TRACKING_URI
+from trackdsl._core import runtime
 from trackdsl._core.redaction import mask_text
+from trackdsl._core.runtime import Phase
 from trackdsl._core.uris import absolute
 from trackdsl._runs.run import Run
 from trackdsl.errors import TrackdslError, format_error, logger, reraise_from_signal
@@ -61,16 +64,30 @@ class _Address:
         return f"{line} while `mlflow ui{store}` runs"
 
 
-#: Whether the first root run of the program has begun.
-_asked = False
+@dataclass
+class _Program:
+    """This program.
+
+    Attributes:
+        has_begun: its first root run.
+    """
+
+    has_begun: bool = False
+
+    def reset(self) -> None:
+        """Wait for the first root run again."""
+        self.has_begun = False
+
+
+_program = _Program()
+runtime.register("the address at the terminal", Phase.RUNS, reset=_program.reset)
 
 
 def show_url(run: Run) -> None:
     """Have the address of a root run that begins written, if it is the first one and somebody is there to read it."""
-    global _asked
-    if _asked or not run.target.delivers or run.target.discards:
+    if _program.has_begun or not run.target.delivers or run.target.discards:
         return
-    _asked = True
+    _program.has_begun = True
     if settings.mode() != "online" or not _is_wanted():
         return
     address = _Address(run)

@@ -188,13 +188,12 @@ def bound_requests(on_answer: Callable[[], None] | None = None, *, of_thread: bo
         on_answer: called after each request that was answered; it stays in force.
         of_thread: those of the calling thread only, instead of all of this process.
     """
-    global _everywhere
     if on_answer is not None:
         _on_answer.append(on_answer)
     if of_thread:
         _current.bounded = True
     else:
-        _everywhere = True
+        _process.bounded = True
     if HTTPAdapter.send is _bounded_send:
         return
     HTTPAdapter.send = _bounded_send  # type: ignore[method-assign, assignment]
@@ -204,13 +203,21 @@ def bound_requests(on_answer: Callable[[], None] | None = None, *, of_thread: bo
 
 _plain_send = HTTPAdapter.send
 _on_answer: list[Callable[[], None]] = []
-_everywhere = False
+
+
+class _Process:
+    """Whether requests of all threads are bounded."""
+
+    bounded = False
+
+
+_process = _Process()
 
 
 def _bounded_send(
     adapter: HTTPAdapter, request: Any, stream: bool = False, timeout: Any = None, *args: Any, **kwargs: Any
 ) -> Any:
-    if not (_everywhere or _current.bounded):
+    if not (_process.bounded or _current.bounded):
         return _plain_send(adapter, request, stream, timeout, *args, **kwargs)
     return _send(partial(_plain_send, adapter), request, stream, timeout, _named(args, kwargs))
 

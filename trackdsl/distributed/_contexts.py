@@ -15,8 +15,10 @@ from weakref import WeakValueDictionary
 from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
+from trackdsl._core import runtime
 from trackdsl._core.context import Scope, TaskScope
 from trackdsl._core.ids import begins_with, prefix, prefix_of
+from trackdsl._core.runtime import Phase
 from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.run import NULL_RUN, Run, adoption_of
 from trackdsl.distributed._patching import closed, opened
@@ -217,19 +219,20 @@ def _arrived(text: str) -> Context:
 
 
 #: What was made last: thousands of tasks are handed out from one scope.
-_last: tuple[tuple[Run, int, Mapping[str, Any], Writer | None], str] | None = None
+_last: list[tuple[tuple[Run, int, Mapping[str, Any], Writer | None], str]] = []
 #: The runs of this process that are known elsewhere, in case one of their contexts comes back.
 _sent: WeakValueDictionary[str, Run] = WeakValueDictionary()
 
 
 def _text_of(scope: Scope) -> str:
-    global _last
     key = (scope.run, scope.step, settings.configured(), scope.run.target.writer)
-    last = _last
-    if last is None or last[0] != key:
-        _sent[scope.run.key.hex()] = scope.run
-        _last = last = (key, encode(_carry(scope)))
-    return last[1]
+    for known, text in _last:
+        if known == key:
+            return text
+    _sent[scope.run.key.hex()] = scope.run
+    text = encode(_carry(scope))
+    _last[:] = [(key, text)]
+    return text
 
 
 def _carry(scope: Scope) -> Carried:
@@ -270,6 +273,15 @@ def _spool_of(target: _target.Target) -> str:
 
 #: Handles on runs of other processes, one each, so that indices of children count on.
 _foreign: dict[str, Run] = {}
+
+
+def _reset() -> None:
+    _last.clear()
+    _sent.clear()
+    _foreign.clear()
+
+
+runtime.register("contexts that were sent", Phase.RUNS, reset=_reset)
 
 
 def _is_of_others(run: Run) -> bool:

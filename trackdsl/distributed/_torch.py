@@ -29,27 +29,35 @@ class _Arrival:
         return _go_on, (self._context,)
 
 
-#: Of a worker: what it is in, and whether the round that begins has brought it; the first one's process does.
-_entered: attach | None = None
-_brought = True
+class _Worker:
+    """This process, where it is a worker of a data loader.
+
+    Attributes:
+        entered: the context that it is in.
+        brought: whether the round that begins has brought that context. The start of the process does for the first.
+    """
+
+    entered: attach | None = None
+    brought = True
+
+
+_worker = _Worker()
 
 
 def _go_on(context: Context) -> None:
-    global _entered, _brought
-    if _entered is not None:
-        _entered.__exit__()
+    if _worker.entered is not None:
+        _worker.entered.__exit__()
     _context.enter(None)
-    _entered, _brought = attach(context), True
-    _entered.__enter__()
+    _worker.entered, _worker.brought = attach(context), True
+    _worker.entered.__enter__()
 
 
 def _create_fetcher(original: Callable[..., Any]) -> Callable[..., Any]:
     def create_fetcher(*args: Any, **kwargs: Any) -> Any:
-        global _brought
         if sys.modules["torch.utils.data._utils.worker"].get_worker_info() is not None:
-            if not _brought:  # Whoever goes over it is in no scope, so nothing was patched there.
+            if not _worker.brought:  # Whoever goes over it is in no scope, so nothing was patched there.
                 _context.enter(None)
-            _brought = False
+            _worker.brought = False
         return original(*args, **kwargs)
 
     return create_fetcher

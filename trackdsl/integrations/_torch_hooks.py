@@ -75,7 +75,7 @@ def add(watcher: Watcher) -> None:
     with _lock.current:
         _of.clear()
         if not _undo:
-            _here = _Here()  # Nothing of what earlier watches have seen.
+            _here = _Here()  # Nothing of what earlier watches have seen, in whatever thread.
             _install()
         _watchers.append(watcher)
 

@@ -93,10 +93,37 @@ class Origin:
     store_device: int = 0
 
 
-#: What the ids of this process begin with, and those of the processes that it belongs to.
-_own = prefix().hex()
-_within: tuple[str, ...] = ()
-_beside: tuple[str, ...] = ()
+class _Ancestry:
+    """The processes that this one works for, each by what its ids begin with.
+
+    Attributes:
+        own: the same of this process.
+        within: all of them, outermost first.
+        beside: those of them that record to the same spool.
+        at_fork: the last two as they were when this process was forked.
+    """
+
+    def __init__(self) -> None:
+        self.own = prefix().hex()
+        self.within: tuple[str, ...] = ()
+        self.beside: tuple[str, ...] = ()
+        self.at_fork: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
+
+    def fork(self) -> None:
+        """Add the process that this one was forked from."""
+        parent, self.own = self.own, prefix().hex()
+        work_within((*self.within, parent), (*self.beside, parent))
+        self.at_fork = self.within, self.beside
+
+    def reset(self) -> None:
+        """Forget those whose work this process took over later."""
+        self.within, self.beside = self.at_fork
+
+
+_ancestry = _Ancestry()
+runtime.register(
+    "the processes that this one comes from", Phase.ANCESTRY, after_fork=_ancestry.fork, reset=_ancestry.reset
+)
 _MOST_WITHIN = 32
 #: In bytes; an environment, where all that is variable in it comes from, is no larger.
 _MOST_ORIGIN = 1 << 20
@@ -104,7 +131,7 @@ _MOST_ORIGIN = 1 << 20
 
 def within() -> tuple[str, ...]:
     """What the ids of the processes begin with that this one works for."""
-    return _within
+    return _ancestry.within
 
 
 def work_within(prefixes: tuple[str, ...], beside: tuple[str, ...]) -> None:
@@ -114,19 +141,9 @@ def work_within(prefixes: tuple[str, ...], beside: tuple[str, ...]) -> None:
         prefixes: what their ids begin with, outermost first.
         beside: the same of those that record to the same spool.
     """
-    global _within, _beside
-    if _own not in prefixes:
-        _within = tuple(dict.fromkeys(prefixes))[-_MOST_WITHIN:]
-        _beside = tuple(dict.fromkeys(beside))[-_MOST_WITHIN:]
-
-
-def _after_fork() -> None:
-    global _own
-    forked_from, _own = _own, prefix().hex()
-    work_within((*_within, forked_from), (*_beside, forked_from))
-
-
-runtime.register("the processes that this one comes from", Phase.ANCESTRY, after_fork=_after_fork)
+    if _ancestry.own not in prefixes:
+        _ancestry.within = tuple(dict.fromkeys(prefixes))[-_MOST_WITHIN:]
+        _ancestry.beside = tuple(dict.fromkeys(beside))[-_MOST_WITHIN:]
 
 
 def origin(uri: str, cwd: str, after: str = "") -> Origin:
@@ -141,9 +158,9 @@ def origin(uri: str, cwd: str, after: str = "") -> Origin:
         version=__version__,
         source=mask_name(main_file() or "<interactive>"),
         time=time.time_ns(),
-        prefix=_own,
-        within=_within,
-        beside=_beside,
+        prefix=_ancestry.own,
+        within=_ancestry.within,
+        beside=_ancestry.beside,
         boot=boot_id(),
         after=after,
         store_device=_store_device(uri, cwd),

@@ -465,5 +465,12 @@ def _after_fork() -> None:
         target.reset_after_fork()
 
 
+def _reset() -> None:
+    close_all()
+    override(None)
+    _delivery.waits_at_exit = True
+    _delivery.afterwards.clear()
+
+
 atexit.register(_at_exit)
-runtime.register("journals", Phase.JOURNALS, after_fork=_after_fork)
+runtime.register("journals", Phase.JOURNALS, after_fork=_after_fork, reset=_reset)

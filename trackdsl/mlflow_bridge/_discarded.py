@@ -30,7 +30,9 @@ _READING = ("get_", "list_", "download_", "load_")
 _OF_REAL = ("search_", "get_experiment", "create_experiment")
 
 _lock = ForkSafeLock()
-_store: SqlAlchemyStore | None = None
+
+#: The store, once it is made.
+_stores: list[SqlAlchemyStore] = []
 #: Ids of runs in that store, by our ids.
 _made: dict[str, str] = {}
 
@@ -80,16 +82,15 @@ def _call(name: str, own: Callable[..., Any], real: Callable[..., Any], *args: A
 
 
 def _own() -> SqlAlchemyStore:
-    global _store
-    if _store is None:
+    if not _stores:
         from trackdsl.store_format.empty_database import artifact_root, copy_empty
 
         folder = tempfile.mkdtemp(prefix="trackdsl-")
         atexit.register(_remove, folder, os.getpid())
         copy_empty(os.path.join(folder, "mlflow.db"), artifact_root(folder))
         uri = f"sqlite:///{folder}/mlflow.db"
-        _store = SqlAlchemyStore(uri, artifact_root(folder))  # type: ignore[no-untyped-call]
-    return _store
+        _stores.append(SqlAlchemyStore(uri, artifact_root(folder)))  # type: ignore[no-untyped-call]
+    return _stores[0]
 
 
 def _remove(folder: str, pid: int) -> None:
@@ -98,8 +99,8 @@ def _remove(folder: str, pid: int) -> None:
 
 
 def _after_fork() -> None:
-    if _store is not None:
-        _store.engine.dispose(close=False)  # Connections are of one process.
+    for store in _stores:
+        store.engine.dispose(close=False)  # Connections are of one process.
 
 
 runtime.register("the store for runs that are not recorded", Phase.FILES, after_fork=_after_fork)

@@ -52,11 +52,11 @@ def _take_active() -> None:
         return
 
     def set_active_model(*args: Any, **kwargs: Any) -> Any:
-        _record.active_model = active
+        _record.follow_active_model(active)
         return original(*args, **kwargs)
 
-    if _record.active_model is not None:  # By the environment, which the program may override now.
-        _record.active_model = active
+    if _record.follows_active_model():  # The environment names one, and the program may override it now.
+        _record.follow_active_model(active)
     replace_everywhere({original: stand_in(original, set_active_model)})
 
 

@@ -200,10 +200,9 @@ def take_active_experiment(here: Callable[[], str | None]) -> None:
     Raises:
         Moved: MLflow keeps it in another way.
     """
-    global _experiment_here
     if not hasattr(_module("mlflow.tracking.fluent"), "_active_experiment_id"):
         raise Moved("mlflow.tracking.fluent._active_experiment_id")
-    _experiment_here = here
+    _scopes_experiment[:] = [here]
     note_active_experiment()
 
 
@@ -221,18 +220,15 @@ class _ExperimentId(str):
     __slots__ = ()
 
     def __ne__(self, other: object) -> bool:
-        here = _experiment_here()
+        here = next((experiment() for experiment in _scopes_experiment), None)
         return str.__ne__(self, other) if here is None else here != other
 
     def __reduce__(self) -> tuple[Any, ...]:
         return str, (str(self),)
 
 
-def _no_experiment() -> str | None:
-    return None
-
-
-_experiment_here: Callable[[], str | None] = _no_experiment
+#: Gives the id of the active experiment of the current scope, once the bridge is in place.
+_scopes_experiment: list[Callable[[], str | None]] = []
 
 
 def take_experiment_id(here: Callable[[], str | None]) -> None:

@@ -99,7 +99,7 @@ class Place(NamedTuple):
 def here() -> Place | None:
     """Where this is called from; None outside of any scope, and where we step aside."""
     try:
-        if is_shown() or (own_stack is not None and own_stack.is_replaced()):
+        if is_shown() or (_replaced.stack is not None and _replaced.stack.is_replaced()):
             return None
         return _place()
     except TrackdslError:
@@ -266,13 +266,33 @@ def _entry_of(scope: Scope) -> ScopeRun:
     return entry
 
 
-#: Set when the bridge is put in place: MLflow's own list of active runs, and its `end_run`.
-own_stack: ActiveStack | None = None
-end_run: Any = None
+class _Replaced:
+    """What the bridge has replaced in MLflow.
+
+    Attributes:
+        stack: MLflow's own list of active runs; None where this MLflow keeps it elsewhere.
+        end_run: MLflow's own `end_run`.
+    """
+
+    stack: ActiveStack | None = None
+    end_run: Any = None
+
+
+_replaced = _Replaced()
+
+
+def know_stack(stack: ActiveStack) -> None:
+    """Register MLflow's own list of active runs."""
+    _replaced.stack = stack
+
+
+def know_end_run(end_run: Any) -> None:
+    """Register MLflow's own `end_run`."""
+    _replaced.end_run = end_run
 
 
 def _is_active(run: AdoptedRun) -> bool:
-    active = [] if own_stack is None else own_stack.own()
+    active = [] if _replaced.stack is None else _replaced.stack.own()
     return any(each.info.run_id == run.mlflow_run_id for each in active)
 
 
@@ -307,7 +327,7 @@ def finish(user: UserRun, *args: Any, **kwargs: Any) -> None:
         # A forked child leaves what its parent has opened to that.
         if not user.ours and user.pid == os.getpid():
             with showing([user]):
-                end_run(*args, **kwargs)
+                _replaced.end_run(*args, **kwargs)
         elif user.ours:
             choose_status(user.run, str(args[0] if args else kwargs.get("status", "FINISHED")))
     finally:
@@ -341,6 +361,6 @@ def keep_open(innermost: Scope, left: Scope) -> None:
         outer = _context.current()
         if outer is not None:
             _context.enter(Scope(user.run, outer, user, outer.step))
-        elif own_stack is not None:
-            user.kept = own_stack.own()
+        elif _replaced.stack is not None:
+            user.kept = _replaced.stack.own()
             user.kept.append(user)

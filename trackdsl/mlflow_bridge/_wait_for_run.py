@@ -8,6 +8,8 @@ import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
 from trackdsl._core.uris import absolute, is_path
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import RunNotReady
@@ -24,6 +26,7 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 #: Stores that did not answer in time, by tracking URI and folder: until when nobody waits for them.
 _away: dict[tuple[str, str], float] = {}
+runtime.register("stores that did not answer", Phase.MEMORY, reset=_away.clear)
 
 
 class Ids(NamedTuple):

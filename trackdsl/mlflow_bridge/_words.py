@@ -35,7 +35,7 @@ def take_over() -> None:
     _check_public()
     missing = []
     try:
-        _scopes.own_stack = _private.take_active_stack(_scopes.shown)
+        _scopes.know_stack(_private.take_active_stack(_scopes.shown))
     except Moved as error:
         missing.append(str(error))
         from trackdsl.mlflow_bridge import _public
@@ -64,7 +64,7 @@ def take_over() -> None:
         except Moved as error:
             missing.append(str(error))
     setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
-    _context.on_left_open = _scopes.keep_open
+    _context.call_when_left_open(_scopes.keep_open)
     if missing:
         report(
             "mlflow-bridge",
@@ -161,7 +161,7 @@ def _stack_for(place: Place, given: dict[str, Any]) -> Stack | None:
 
 
 def _end_run(original: Function) -> Function:
-    _scopes.end_run = original
+    _scopes.know_end_run(original)
     signature = inspect.signature(original)
 
     def end_run(*args: Any, **kwargs: Any) -> Any:

@@ -10,7 +10,7 @@ from trackdsl._core.redaction._clean import names as clean_names
 from trackdsl._core.redaction._items import mask_entry, mask_items
 from trackdsl._core.redaction._likely import is_likely
 from trackdsl._core.redaction._masking import mask_name, mask_prose, mask_text
-from trackdsl._core.redaction._memory import remember
+from trackdsl._core.redaction._memory import forget, remember
 from trackdsl._core.redaction._names import choose_names, is_secret, is_secret_name
 from trackdsl._core.redaction._shapes import MASK
 
@@ -18,6 +18,7 @@ __all__ = [
     "MASK",
     "choose_names",
     "clean_names",
+    "forget",
     "is_likely",
     "is_secret",
     "is_secret_name",

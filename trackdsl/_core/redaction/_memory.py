@@ -11,9 +11,11 @@ from base64 import b64encode
 from collections.abc import Iterable
 from urllib.parse import quote
 
+from trackdsl._core import runtime
 from trackdsl._core.redaction import _clean
 from trackdsl._core.redaction._likely import is_likely, is_unmistakable
 from trackdsl._core.redaction._shapes import MASK
+from trackdsl._core.runtime import Phase
 from trackdsl.errors import report
 
 #: A shorter one is taken out of error messages alone: elsewhere it might mean something else.
@@ -85,6 +87,14 @@ def _within(starts: dict[str, list[str]], text: str, shortest: int) -> set[str]:
 remembered = _Remembered()
 #: Those that `mask_text` looks for one by one, as long as they are few; then one more than that.
 _long_remembered: tuple[str, ...] = ()
+
+
+def forget() -> None:
+    """Forget all secret values."""
+    remembered.clear()
+
+
+runtime.register("secret values", Phase.MEMORY, reset=forget)
 
 
 def longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
