@@ -147,7 +147,7 @@ __all__ = [
     "watch",
 ]
 
-#: What brings much with it, and is imported when it is first asked for: name → module.
+#: Public names whose modules import much, so they are imported at their first use: name → module.
 _LATE = {
     "load_model": "trackdsl._recording.model_registry",
     "register_model": "trackdsl._recording.model_registry",
@@ -162,6 +162,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(_LATE[name]), name)
+    value.__module__ = __name__
     return value
 
 
@@ -169,6 +170,11 @@ def __dir__() -> list[str]:
     """What completion offers: the public names and modules."""
     return sorted([*__all__, "errors", "handlers", "integrations", "markers", "session", "settings", "testing"])
 
+
+# Tracebacks, `help` and pickles name a public object by where users import it from.
+for _name in __all__:
+    if _name not in _LATE and _name != "__version__":
+        globals()[_name].__module__ = __name__
 
 _look_for_workers()
 _gc_workaround.install()

@@ -22,6 +22,16 @@ def test_the_bridge_waits_for_mlflow() -> None:
     assert done.stdout == "['trackdsl.mlflow_bridge']\n"
 
 
+def test_objects_of_modules_that_are_imported_late_belong_to_the_package() -> None:
+    """A handle of a model and settings are public objects also in a program that never names their classes."""
+    program = (
+        "import trackdsl, trackdsl._recording.recorded_model as models, trackdsl._config.model as settings; "
+        "print(models.RecordedModel.__module__, settings.Settings.__module__, vars(trackdsl).get('RecordedModel'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "trackdsl trackdsl None\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_type_checkers_see_the_function_unchanged(checker: str) -> None:

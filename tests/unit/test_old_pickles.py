@@ -34,6 +34,14 @@ def test_values() -> None:
     assert load("run.pickle").path == "churn"
 
 
+def test_a_run_of_this_version() -> None:
+    """A run that is pickled now comes back with its id, names, parent and target."""
+    with capture_runs(), stage("outer"), stage("inner") as run:
+        again = pickle.loads(pickle.dumps(run))
+    assert (again.id, again.name, again.path, again.parent.name) == (run.id, "inner", "outer/inner", "outer")
+    assert again.target.uri == run.target.uri
+
+
 def test_a_context() -> None:
     """The run of a context that was pickled becomes current."""
     context = load("context.pickle")

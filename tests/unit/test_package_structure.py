@@ -7,18 +7,23 @@ import doctest
 import functools
 import importlib
 import inspect
+import pickle
 import pkgutil
 import re
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import trackdsl
+import trackdsl.testing
 
 PACKAGE = Path(trackdsl.__file__).parent
 
 METHODS = [name for name in trackdsl.__all__ if name.startswith(("log_", "set_"))]
-MODULES = [name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.") if not name.endswith("__main__")]
+MODULES = ["trackdsl"] + [
+    name for _, name, _ in pkgutil.walk_packages([str(PACKAGE)], "trackdsl.") if not name.endswith("__main__")
+]
 
 
 @functools.cache
@@ -86,6 +91,26 @@ def test_everything_public_is_named_and_told() -> None:
     assert trackdsl.__all__ == sorted(trackdsl.__all__)
     for name in trackdsl.__all__:
         assert name == "__version__" or getattr(trackdsl, name).__doc__, name
+
+
+@pytest.mark.parametrize("name", [name for name in trackdsl.__all__ if name != "__version__"])
+def test_public_objects_belong_to_the_package(name: str) -> None:
+    """Everything public says that it is from `trackdsl`, and pickles name it so."""
+    value = getattr(trackdsl, name)
+    assert value.__module__ == "trackdsl"
+    for written in (pickle.dumps(value), cloudpickle.dumps(value)):
+        assert b"trackdsl." not in written
+        assert pickle.loads(written) is value
+
+
+def test_wrong_arguments_name_the_method_of_run() -> None:
+    """The error for a wrong argument of a method names `Run`, whichever class of ours defines the method."""
+    with (
+        trackdsl.testing.capture_runs(),
+        trackdsl.stage("s") as run,
+        pytest.raises(TypeError, match=r"^Run\.log_metrics"),
+    ):
+        run.log_metrics({}, nothing=1)  # type: ignore[call-arg]
 
 
 def test_completion_offers_public_names_alone() -> None:

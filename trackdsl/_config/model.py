@@ -92,7 +92,7 @@ else:
     Settings = create_model(
         "Settings",
         __base__=_Base,
-        __module__=__name__,
+        __module__="trackdsl",
         __doc__=_DOC.format(attributes="\n".join(f"    {row.name}: {row.help}" for row in SETTINGS.values())),
         **{row.name: (row.type, row.default) for row in SETTINGS.values()},
     )

@@ -43,6 +43,7 @@ class RecordedModel(Handle):
         1
     """
 
+    __module__ = "trackdsl"
     __slots__ = ("_model_id", "_note", "_process", "_reason", "_run", "_uri")
 
     def __init__(self, run: RunHandle | None, name: str, recorded: Model | str) -> None:

@@ -6,6 +6,7 @@ Every method writes one event to the journal and returns; nothing waits for MLfl
 from __future__ import annotations
 
 import re
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from trackdsl._core.events import Tags
@@ -149,6 +150,12 @@ class Run(ValueMethods, FileMethods):
 
     def __repr__(self) -> str:
         return f"<Run {self.path!r} {self.id}>"
+
+
+for _base in (ValueMethods, FileMethods):
+    for _method in vars(_base).values():
+        if isinstance(_method, FunctionType):  # Errors about wrong arguments name the class that users know.
+            _method.__qualname__ = f"Run.{_method.__name__}"
 
 
 def checked_status(status: Any, called: str) -> str:

@@ -34,6 +34,7 @@ def register_handler(type_name: type | str, handler: Any) -> None:
         OptionError: the handler has neither.
 
     Example:
+        >>> from trackdsl.handlers import Handler
         >>> class Upper(Handler):
         ...     suffix = ".txt"
         ...     def write(self, value, path):
