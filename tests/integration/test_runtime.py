@@ -15,8 +15,15 @@ from typing import Any
 import pytest
 
 import trackdsl
-from trackdsl._core import runtime
+import trackdsl.testing
+from tests.conftest import StartProgram, all_runs, deliver
+from trackdsl import errors
+from trackdsl._core import redaction, runtime
+from trackdsl._core.events import Open
 from trackdsl._core.runtime import ForkSafeLock, Phase
+from trackdsl._core.suppression import quiet
+from trackdsl.journal._reader import read_all
+from trackdsl.journal._spool import journals
 
 PACKAGE = Path(trackdsl.__file__).parent
 
@@ -173,3 +180,162 @@ print([name for name in names if name in expected] == expected)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
+
+
+def test_each_state_has_a_name_of_its_own() -> None:
+    """No two modules register the same name: the second registration would replace the first."""
+    names = [
+        ast.literal_eval(node.args[0])
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("runtime.register", "register")
+        and len(node.args) == 2
+        and ast.unparse(node.args[1]).startswith("Phase.")
+    ]
+    assert len(names) > 10
+    assert sorted(names) == sorted(set(names))
+
+
+def test_a_child_forgets_the_threads_that_read() -> None:
+    """Where another thread was reading a value at the fork, a later thread of the child with its number records."""
+    began, done = threading.Event(), threading.Event()
+
+    def read() -> None:
+        thread = quiet.begin()
+        began.set()
+        done.wait()
+        quiet.end(thread)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    began.wait()
+    try:
+        assert in_child(lambda: quiet.on) == "False"
+        own = quiet.begin()
+        assert in_child(quiet.here) == "True"  # The thread that forks reads in the child too.
+        quiet.end(own)
+        assert quiet.on
+    finally:
+        done.set()
+        thread.join()
+    assert not quiet.on
+
+
+def test_reset_puts_back_what_a_program_changed(tmp_path: Path) -> None:
+    """After `reset` no session, scope, patch, setting, secret or warning of before is left, and nothing stays open."""
+    names = {name: getattr(threading.Thread, name) for name in ("start", "run")}
+    trackdsl.configure(experiment_name="other", spool=tmp_path / "other", strict=True, secret_names=["shoesize"])
+    run = trackdsl.start_logging("session")
+    trackdsl.stage("left open").__enter__()
+    redaction.remember("Xk29fjw0Qp1z")
+    errors.note("a note", key="once")
+    with trackdsl.testing.capture_runs():
+        pass
+    runtime.reset()
+    assert trackdsl.current_run() is None
+    assert trackdsl.last() is None
+    assert not run.is_open
+    assert {name: getattr(threading.Thread, name) for name in names} == names
+    assert trackdsl.settings.configured() == {}
+    assert "Xk29fjw0Qp1z" in redaction.mask_text("it is Xk29fjw0Qp1z here")
+    assert not redaction.is_secret_name("shoesize")
+    assert not errors.is_noted("once")
+    trackdsl.start_logging("another")
+    runtime.reset()
+    assert [event.name for directory in journals(tmp_path / "other") for event in opens(directory)] == [
+        "session",
+        "left open",
+    ]
+
+
+def opens(directory: Path) -> list[Open]:
+    """The events of a journal that begin runs."""
+    return [event for event in read_all(directory) if isinstance(event, Open)]
+
+
+#: Forks while everything is in use, and another thread holds every lock that there is.
+_BUSY = """
+import os, threading
+import trackdsl
+from trackdsl import log_metric, stage, start_logging, stop_logging
+from trackdsl._core import runtime
+from trackdsl._core.suppression import quiet
+from trackdsl.journal import _target
+
+@stage
+def work(n):
+    log_metric("n", n)
+
+def hold():
+    for lock in [*(lock.current for lock in list(runtime._locks)), *held]:
+        lock.acquire()
+    thread = quiet.begin()
+    locked.set()
+    done.wait()
+    quiet.end(thread)
+    for lock in [*(lock.current for lock in list(runtime._locks)), *held]:
+        lock.release()
+
+session = start_logging("parent session")
+work(1)
+held = [lock for target in _target.known_targets() for lock in (target._making, target.writer._rotation)]
+locked, done = threading.Event(), threading.Event()
+thread = threading.Thread(target=hold)
+with stage("open block"):
+    thread.start()
+    locked.wait()
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            work(2)
+            start_logging("child session")
+            inner = threading.Thread(target=work, args=(3,))
+            inner.start()
+            inner.join()
+            stop_logging()
+            print("flushed", trackdsl.flush(), flush=True)
+            code = 0
+        finally:
+            os._exit(code)
+    print("child", os.waitpid(pid, 0)[1], flush=True)
+    done.set()
+    thread.join()
+    work(4)
+stop_logging()
+print(session.is_open, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"TRACKDSL_MODE": "offline"},
+        pytest.param({"TRACKDSL_MODE": "online", "TRACKDSL_DELIVERY": "thread"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_fork_while_everything_is_in_use(start: StartProgram, sqlite_store: str, environment: dict[str, str]) -> None:
+    """With a session, a block, patches, delivery and locked locks, a child records to a journal of its own."""
+    program = start(_BUSY, **environment)
+    code, out, err = program.finish()
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"flushed {environment['TRACKDSL_MODE'] == 'online'}", "child 0", "False"]
+    deliver()
+    runs = {run.info.run_id: run for run in all_runs()}
+    tree = {
+        (run.info.run_name, run.data.params.get("n"), parent and runs[parent].info.run_name, run.info.status)
+        for run in runs.values()
+        for parent in [run.data.tags.get("mlflow.parentRunId")]
+    }
+    assert tree == {
+        ("parent session", None, None, "FINISHED"),
+        ("work", "1", "parent session", "FINISHED"),
+        ("open block", None, "parent session", "FINISHED"),
+        ("work", "2", "open block", "FINISHED"),
+        ("child session", None, "open block", "FINISHED"),
+        ("work", "3", "child session", "FINISHED"),
+        ("work", "4", "open block", "FINISHED"),
+    }
+    assert len(runs) == len(tree)
+    assert {run.data.metrics.get("n") for run in runs.values() if run.data.params} == {1.0, 2.0, 3.0, 4.0}
