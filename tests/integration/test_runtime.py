@@ -308,19 +308,13 @@ print(session.is_open, flush=True)
 """
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {"TRACKDSL_MODE": "offline"},
-        pytest.param({"TRACKDSL_MODE": "online", "TRACKDSL_DELIVERY": "thread"}, marks=pytest.mark.slow),
-    ],
-)
-def test_a_fork_while_everything_is_in_use(start: StartProgram, sqlite_store: str, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("mode", ["offline", pytest.param("online", marks=pytest.mark.slow)])
+def test_a_fork_while_everything_is_in_use(start: StartProgram, sqlite_store: str, mode: str) -> None:
     """With a session, a block, patches, delivery and locked locks, a child records to a journal of its own."""
-    program = start(_BUSY, **environment)
+    program = start(_BUSY, TRACKDSL_MODE=mode, TRACKDSL_DELIVERY="thread")
     code, out, err = program.finish()
     assert (code, err) == (0, "")
-    assert out.splitlines() == [f"flushed {environment['TRACKDSL_MODE'] == 'online'}", "child 0", "False"]
+    assert out.splitlines() == [f"flushed {mode == 'online'}", "child 0", "False"]
     deliver()
     runs = {run.info.run_id: run for run in all_runs()}
     tree = {

@@ -47,7 +47,7 @@ def last() -> Run | None:
         >>> None if run is None else run.url  # doctest: +SKIP
         'http://127.0.0.1:5000/#/experiments/1/runs/9e514b2ff11b08475a98000000000001'
     """
-    return _lifecycle.newest_root or (NULL_RUN if state.disabled else None)
+    return _lifecycle.newest_root() or (NULL_RUN if state.disabled else None)
 
 
 @overload

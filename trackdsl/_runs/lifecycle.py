@@ -21,7 +21,7 @@ from trackdsl.journal._target import WATCH, Target
 
 _now = time.time_ns
 #: The root run that this program has begun last.
-newest_root: Run | None = None
+_newest_root: list[Run] = []
 
 
 def open_run(
@@ -60,9 +60,13 @@ def open_run(
 
 
 def _note_root(run: Run) -> None:
-    global newest_root
-    newest_root = run
+    _newest_root[:] = [run]
     show_url(run)
+
+
+def newest_root() -> Run | None:
+    """The root run that this program has begun last."""
+    return next(iter(_newest_root), None)
 
 
 def go_on_run(
@@ -167,9 +171,7 @@ def _after_fork() -> None:
 
 
 def _reset() -> None:
-    global newest_root
-    newest_root = None
-    for known in (_adopted, going_on):
+    for known in (_newest_root, _adopted, going_on):
         known.clear()
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from trackdsl.errors._exceptions import TrackingFault
 from trackdsl.errors._user_code import place_of_call
 
 logger = logging.getLogger("trackdsl")
 
-#: Takes secrets out of a message; `mask_messages_with` sets it.
-_mask: Callable[[str], str] = str
-#: `TRACKDSL_STRICT=1` makes `report` raise instead of log.
-_strict = False
 #: Causes that concern one call in user code: their messages name its file and line.
 _OF_CALLS = frozenset(["artifact", "capture", "example", "image", "model", "omitted", "table"])
 #: The keys of what was logged; bounded, as a program may have any number of them.
@@ -21,16 +18,30 @@ _reported: set[str] = set()
 _MAX_REPORTED = 10_000
 
 
+@dataclass
+class _Choices:
+    """How messages are written.
+
+    Attributes:
+        mask: takes secrets out of a message; `mask_messages_with` sets it.
+        strict: `TRACKDSL_STRICT=1` makes `report` raise instead of log.
+    """
+
+    mask: Callable[[str], str] = str
+    strict: bool = False
+
+
+_choices = _Choices()
+
+
 def mask_messages_with(mask: Callable[[str], str]) -> None:
     """Choose the function that takes secrets out of messages. It is registered, as it lies above this module."""
-    global _mask
-    _mask = mask
+    _choices.mask = mask
 
 
 def set_strict(strict: bool) -> None:
     """Choose whether faults in tracking raise (`True`) or are logged once per cause (`False`)."""
-    global _strict
-    _strict = strict
+    _choices.strict = strict
 
 
 def forget_reported() -> None:
@@ -44,7 +55,7 @@ class _Masked(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """See `logging.Filter`."""
         try:
-            record.msg = _mask(record.getMessage())
+            record.msg = _choices.mask(record.getMessage())
         except Exception:  # An argument cannot be formatted: the line has the message without its arguments.
             record.msg = str(record.msg)
         record.args = ()
@@ -67,8 +78,8 @@ def report(cause: str, message: str, *, key: str | None = None) -> None:
     """
     if cause in _OF_CALLS:
         message = f"{message.removesuffix('.')} (at {place_of_call()})"
-    if _strict:
-        raise TrackingFault(_mask(message), cause=cause)
+    if _choices.strict:
+        raise TrackingFault(_choices.mask(message), cause=cause)
     note(message, key=f"{cause}:{key}")
 
 

@@ -338,8 +338,8 @@ NOWHERE: Target = _Nowhere()
 _targets: dict[tuple[str, str], Target] = {}
 #: Those that have a journal, also where `_targets` leads to them no longer: an open run keeps its own.
 _made: set[Target] = set()
-#: While set, every run goes here: `trackdsl.testing.capture_runs` and the like.
-_override: Target | None = None
+#: While it has one, every run goes there: `trackdsl.testing.capture_runs` and the like.
+_overrides: list[Target] = []
 
 
 def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
@@ -348,8 +348,8 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     Raises:
         SettingsError: the URI is none that MLflow could use, or another setting has a value that it cannot have.
     """
-    if _override is not None:
-        return _override
+    for override in _overrides:
+        return override
     if uri == DISCARDED:
         return NOWHERE
     cwd = cwd or _working_directory()
@@ -365,14 +365,14 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
 
 def override(target: Target | None) -> Target | None:
     """Send every new root run to `target`; returns what was in force before."""
-    global _override
-    before, _override = _override, target
+    before = next(iter(_overrides), None)
+    _overrides[:] = [] if target is None else [target]
     return before
 
 
 def overridden() -> bool:
     """Whether every new root run goes to one target, whatever the settings."""
-    return _override is not None
+    return bool(_overrides)
 
 
 def targets() -> list[Target]:

@@ -15,10 +15,8 @@ forgotten = 0
 
 def forget() -> None:
     """Forget all, because what counts as a secret has just changed."""
-    global forgotten
-    forgotten += 1
     names.clear()
-    texts.clear()
+    forget_texts()
 
 
 def forget_texts() -> None:

@@ -40,7 +40,6 @@ class _Remembered:
 
     def add(self, text: str) -> None:
         """Add one."""
-        global _long_remembered
         if text in self._all:
             return
         if len(self._all) >= _MAX_REMEMBERED:
@@ -55,16 +54,15 @@ class _Remembered:
         for form in forms_of(text):
             self._forms.setdefault(form[:SHORT], []).append(form)
         if len(text) >= LONG and len(_long_remembered) <= _FEW:
-            _long_remembered = longest_first([*_long_remembered, text])
+            _look_for_each([*_long_remembered, text])
         _clean.forget_texts()  # Last: what is found to be clean from here on does without this one.
 
     def clear(self) -> None:
         """Forget all."""
-        global _long_remembered
         self._all.clear()
         self._starts.clear()
         self._forms.clear()
-        _long_remembered = ()
+        _look_for_each(())
 
     def within(self, text: str, shortest: int) -> set[str]:
         """Those of at least so many characters that are in a text."""
@@ -87,6 +85,11 @@ def _within(starts: dict[str, list[str]], text: str, shortest: int) -> set[str]:
 remembered = _Remembered()
 #: Those that `mask_text` looks for one by one, as long as they are few; then one more than that.
 _long_remembered: tuple[str, ...] = ()
+
+
+def _look_for_each(secrets: Iterable[str]) -> None:
+    global _long_remembered  # Every text that is recorded asks for it.
+    _long_remembered = longest_first(secrets)
 
 
 def forget() -> None:
