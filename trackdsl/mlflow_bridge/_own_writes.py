@@ -55,9 +55,11 @@ _TO_RUNS = (
 #: These lead to something recorded; every other URI of an artifact is one of a place.
 _RECORDED = ("runs:", "models:")
 _MLFLOW = ("mlflow.",)
-#: What reads MLflow in trackdsl, and sees to it itself that everything is there. Not the wrappers of user functions.
+#: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are not here:
+#: code in them is the program's.
 OURS = tuple(
-    f"trackdsl.{name}." for name in ("_model_registry", "_reading", "cli", "delivery", "mlflow_bridge", "query")
+    f"trackdsl.{name}."
+    for name in ("_recording.model_registry", "_recording.loading", "cli", "delivery", "mlflow_bridge", "query")
 )
 
 
