@@ -55,7 +55,7 @@ _TO_RUNS = (
 #: These lead to something recorded; every other URI of an artifact is one of a place.
 _RECORDED = ("runs:", "models:")
 _MLFLOW = ("mlflow.",)
-#: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are not here:
+#: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are none:
 #: code in them is the program's.
 OURS = tuple(
     f"trackdsl.{name}."
