@@ -256,12 +256,12 @@ def _natural(iterable: Any) -> _Natural:
     return _Natural(start, 1, start)
 
 
-def check_iterable(iterable: Any, word: str) -> None:
+def check_iterable(iterable: Any, function: str) -> None:
     kind = type(iterable)
     if hasattr(kind, "__iter__") or hasattr(kind, "__aiter__") or hasattr(kind, "__getitem__"):
         return
-    instead = f" Write {word}(range({iterable}))." if isinstance(iterable, int) else ""
-    raise OptionError(f"{word}() takes what a loop goes over, not {iterable!r}.{instead}", option="iterable")
+    instead = f" Write {function}(range({iterable}))." if isinstance(iterable, int) else ""
+    raise OptionError(f"{function}() takes what a loop goes over, not {iterable!r}.{instead}", option="iterable")
 
 
 def _whole(start: Any) -> int:

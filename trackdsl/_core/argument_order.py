@@ -20,11 +20,11 @@ _TEXT_FILES = frozenset(
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
 
 
-def in_order(word: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
+def in_order(function: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
     """What is to be recorded, and its path. Of two texts, the one that looks more like a path is the path.
 
     Args:
-        word: the function that was called, for messages.
+        function: the function that was called, for messages.
         value: its first argument.
         place: its second.
         kind: what the first is called, for messages.
@@ -39,9 +39,10 @@ def in_order(word: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
         value, place = place, value
     if not is_path(place) or not os.path.basename(place):
         given = f"a {type(place).__name__}" if not is_path(place) else repr(os.fspath(place))
-        example = "results/first.json" if word == "log_table" else "results/first"
+        example = "results/first.json" if function == "log_table" else "results/first"
         raise OptionError(
-            f"{word}({kind}, path): the path is text that names a file, such as {word}({kind}, {example!r}), and not "
+            f"{function}({kind}, path): the path is text that names a file, such as {function}({kind}, "
+            f"{example!r}), and not "
             f"{given}.",
             option="artifact_file",
         )

@@ -1,4 +1,4 @@
-"""Functions of the public interface: their signatures, and errors that say how they are to be used."""
+"""Functions of the public interface: their signatures, and errors that say how to call them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 def explained(fn: Callable[P, R]) -> Callable[P, R]:
-    """A function whose error for wrong arguments suggests the option that was meant, and says how to call it.
+    """Make a function explain wrong arguments: its error suggests the right option, and says how to call it.
 
     The error is an `OptionError`, which is a `TypeError` too.
     """
@@ -23,13 +23,13 @@ def explained(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def explained_with_config(keys: Iterable[str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The same for a function some of whose options are keys of `config`."""
+    """The same for a function that also takes options as keys of `config`."""
     return lambda fn: _explained(fn, fn.__name__, tuple(keys))
 
 
 def explained_class(kind: type[R]) -> type[R]:
-    """A class whose constructor explains wrong arguments as `explained` does."""
-    kind.__init__ = _explained(kind.__init__, kind.__name__)  # type: ignore[method-assign] # as it was
+    """Make the constructor of a class explain wrong arguments, as `explained` does."""
+    kind.__init__ = _explained(kind.__init__, kind.__name__)  # type: ignore[method-assign] # of the same signature
     return kind
 
 
@@ -40,7 +40,9 @@ def _explained(fn: Callable[P, R], name: str, config: tuple[str, ...] = ()) -> C
             return fn(*args, **kwargs)
         except TypeError as error:
             trace = error.__traceback__
-            if trace is None or trace.tb_next is not None:  # The arguments fit: `fn` has begun.
+            if (
+                trace is None or trace.tb_next is not None
+            ):  # The error comes from inside `fn`, so the arguments were right.
                 raise
             raise _wrong_call(fn, name, kwargs, config, str(error)) from None
 
@@ -72,13 +74,13 @@ def option_names(fn: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(each.name for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD)
 
 
-class Word:
-    """A decorator with the signature of its overload, whose use in a `with` statement without a call is an error.
+class Decorator:
+    """A public decorator, with the signature of its last overload. `with stage:`, without a call, is an error.
 
     Args:
-        fn: the function.
-        block: what to write in a `with` statement instead.
-        options: those that are given by keyword, where it takes but a name besides.
+        fn: the decorator, as a function.
+        block: the message of that error: what to write instead.
+        options: the options that take a keyword, if only a name is positional.
     """
 
     __name__: str
@@ -102,7 +104,7 @@ class Word:
             )
         return self.__wrapped__(*args, **kwargs)
 
-    def __get__(self, _instance: object, _owner: type | None = None) -> Word:
+    def __get__(self, _instance: object, _owner: type | None = None) -> Decorator:
         # It makes this a routine for `inspect`, so that `help` shows the function and not this class.
         return self
 

@@ -42,13 +42,13 @@ class CallPlan:
     Args:
         fn: the function.
         params: `True` for all, `False` for none, or the names to record.
-        word: the decorator, for messages.
+        decorator: the name of the decorator, for messages.
 
     Raises:
         OptionError: `params` names something that is no parameter, or two parameters are to have one name.
     """
 
-    def __init__(self, fn: Callable[..., Any], params: bool | Iterable[str] = True, word: str = "stage") -> None:
+    def __init__(self, fn: Callable[..., Any], params: bool | Iterable[str] = True, decorator: str = "stage") -> None:
         self.name: str = getattr(fn, "__name__", type(fn).__name__)
         signature, self._indirect = _signature_of(fn)
         parameters = list(signature.parameters.values())
@@ -76,9 +76,9 @@ class CallPlan:
         load_entry_points()
         self.records = params is not False
         self._selected = not isinstance(params, bool)
-        self._select(params, word)
+        self._select(params, decorator)
         self._prepare()
-        self._check_names(word)
+        self._check_names(decorator)
         if self._fn is not None or self._receiver is not None:
             # An annotation names what is defined further down, the class is not there yet: at the first call it is.
             self._version = -1
@@ -217,19 +217,19 @@ class CallPlan:
                 flat.add(name, value)
         return flat
 
-    def _select(self, params: bool | Iterable[str], word: str) -> None:
+    def _select(self, params: bool | Iterable[str], decorator: str) -> None:
         if not isinstance(params, bool):
             kept = [params] if isinstance(params, str) else list(params)
             for name in kept:
                 if not isinstance(name, str):
-                    raise OptionError(f"@{word}(params=...) takes names as text, not {name!r}.", option="params")
+                    raise OptionError(f"@{decorator}(params=...) takes names as text, not {name!r}.", option="params")
                 if name not in self.names:
                     parts = [part.strip() for part in name.split(",")]
                     hint = suggestion_for(name, self.names)
                     if len(parts) > 1 and set(parts) <= set(self.names):
                         hint = Suggestion(str(parts), f"; write params={parts}.")
                     raise OptionError(
-                        f"@{word}(params=...) names {name!r}, which is no parameter of {self.name}(){hint.text} "
+                        f"@{decorator}(params=...) names {name!r}, which is no parameter of {self.name}(){hint.text} "
                         f"It has: {', '.join(self.names) or 'none'}.",
                         option=name,
                         suggestion=hint.name,
@@ -285,14 +285,16 @@ class CallPlan:
             self._dropped |= fields.ignored
             self._typed.update(fields.typed)
 
-    def _check_names(self, word: str) -> None:
+    def _check_names(self, decorator: str) -> None:
         """Check that no parameter is to be recorded in the place of another.
 
         Raises:
             OptionError: two are to have one name, or one has a marker that says nothing of a parameter.
         """
         for name, why in self._misplaced:
-            message = f"@{word}: the parameter {name!r} of {self.name}() is marked with {why}, or leave the marker out."
+            message = (
+                f"@{decorator}: the parameter {name!r} of {self.name}() is marked with {why}, or leave the marker out."
+            )
             raise OptionError(message, option=name)
         taken: dict[str, str] = {}
         for name in self._template:
@@ -301,7 +303,8 @@ class CallPlan:
             place = self._renamed.get(name, name)
             if place in taken:
                 raise OptionError(
-                    f"@{word}: {taken[place]!r} and {name!r} of {self.name}() are both to be recorded as {place!r}. "
+                    f"@{decorator}: {taken[place]!r} and {name!r} of {self.name}() are both to be recorded as "
+                    f"{place!r}. "
                     "Give one of them another name by `Param`.",
                     option=name,
                 )

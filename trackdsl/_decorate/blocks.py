@@ -31,8 +31,8 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
         for key, value in extra.items():
             flat.add(key, value)
         params = flat.values
-        is_stage = options.word == "stage"
-        name = mask_name((options.name if is_stage else options.run_name or options.name) or options.word)
+        is_stage = options.decorator == "stage"
+        name = mask_name((options.name if is_stage else options.run_name or options.name) or options.decorator)
         # In a block a name is a template only where it fits: text with braces may just be text.
         if "{" in name:
             name = _filled(name, extra, params)

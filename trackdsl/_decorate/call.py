@@ -69,7 +69,7 @@ class Call:
         self.options = options
         self.returns = returns
         self.plan = CallPlan(
-            fn, False if options is None else options.params, "track_returns" if options is None else options.word
+            fn, False if options is None else options.params, "track_returns" if options is None else options.decorator
         )
         self.wrapper: Any = LastRun()
         self._behind = behind
@@ -83,15 +83,15 @@ class Call:
 
     def _prepare(self, options: Options) -> None:
         function = self.plan.name
-        name = options.name if options.word == "stage" else options.run_name
+        name = options.name if options.decorator == "stage" else options.run_name
         self._name = mask_name(name or function)
-        self._experiment = mask_name(options.name) if options.word == "experiment" and options.name else None
+        self._experiment = mask_name(options.name) if options.decorator == "experiment" and options.name else None
         names = self.plan.names
         self._templated = _template.check(name, names, function) if name else False
         self._experiment_templated = _template.check(self._experiment, names, function) if self._experiment else False
         self._site: Site = site_of(self.fn)
         self._tags = options.static_tags()
-        section = options.word == "stage" and not options.nested
+        section = options.decorator == "stage" and not options.nested
         self.enter = self._enter_section if section else self._enter_run
         self.leave = self._leave_section if section else self._leave_run
 
@@ -306,7 +306,7 @@ def open_scope(
         parent, rank, name = shared
     run = open_run(
         name=name,
-        word=options.word,
+        decorator=options.decorator,
         parent=parent,
         target=target,
         experiment=home,

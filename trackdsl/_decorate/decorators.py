@@ -1,7 +1,7 @@
-"""The three words: `experiment`, `stage`, `track_returns`.
+"""The three decorators: `experiment`, `stage`, `track_returns`.
 
-What a word does to a function is worked out here, once, at decoration; `_shapes_like_importlib_bootstrap` chooses how
-the function is wrapped, and is the one place that tells plain functions, coroutines and generators apart.
+This module decides at decoration, once for each function, what a decorator does. `wrappers_importlib_bootstrap` wraps
+the function: only that module distinguishes plain functions, coroutines and generators.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from trackdsl._core.context import Scope, find
-from trackdsl._core.missing_call import Word, option_names
+from trackdsl._core.missing_call import Decorator, option_names
 from trackdsl._core.suggest import suggestion_for
 from trackdsl._core.suppression import quiet
 from trackdsl._decorate.blocks import enter_block, leave_block
@@ -31,7 +31,7 @@ from trackdsl.handlers._annotation_names import decorating_frame
 
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]")
 
-#: What functions become, by package and class, that run elsewhere; and the decorator that makes them so.
+#: The decorators that make a function run elsewhere, by the package and class of what they return.
 _SENDS_AWAY = {
     "ray.RemoteFunction": "ray.remote",
     "ray.ActorClass": "ray.remote",
@@ -40,7 +40,7 @@ _SENDS_AWAY = {
     "celery.PromiseProxy": "app.task",
     "dramatiq.Actor": "dramatiq.actor",
 }
-#: What functions become that are called by a command line, or by pytest.
+#: The same for decorators whose functions are called by a command line or by pytest.
 _COMMANDS = {
     "click.Command": "click.command()",
     "click.BaseCommand": "click.command()",
@@ -49,28 +49,28 @@ _COMMANDS = {
 
 
 class Block:
-    """What `stage(...)` and `experiment(...)` give: a decorator, and a `with` block.
+    """What `stage(...)` and `experiment(...)` return: a decorator that is also a `with` block.
 
-    Each entry is one run (or one section of the enclosing run), so a block may be used again.
+    Each entry makes one run (or one section of the enclosing run), so a block may be entered several times.
     """
 
     def __init__(self, options: Options, extra: dict[str, Any]) -> None:
         self._options = options
         self._extra = extra
-        # A block may be entered in one context and left in another, where the way back to its scope is not known.
+        # A block may be left in another context than it was entered in, and its scope cannot be found from there.
         self._open: list[Scope] = []
 
     def __call__(self, fn: F) -> F:
         """Decorate `fn`.
 
         Raises:
-            OptionError: an option that does not exist.
-            TemplateError: the name uses a placeholder that is no parameter.
+            OptionError: an option does not exist.
+            TemplateError: the name has a placeholder that is no parameter of `fn`.
         """
         if self._extra:
-            known = _STAGE_OPTIONS if self._options.word == "stage" else _EXPERIMENT_OPTIONS
+            known = _STAGE_OPTIONS if self._options.decorator == "stage" else _EXPERIMENT_OPTIONS
             unknown = next(iter(self._extra))
-            raise _unknown_option(self._options.word, unknown, known)
+            raise _unknown_option(self._options.decorator, unknown, known)
         decorated: F = _decorate(fn, self._options)
         return decorated
 
@@ -83,7 +83,7 @@ class Block:
             if scope is None:
                 return NULL_RUN
             self._open.append(scope)
-        except BaseException as error:  # Ctrl-C: Python will not leave what it has not entered.
+        except BaseException as error:  # Ctrl-C: `__exit__` won't run, as `__enter__` raised.
             quiet.recover()
             if find(self) not in (None, *before):
                 leave_block(self, self._open, error)
@@ -96,7 +96,7 @@ class Block:
     ) -> None:
         try:
             leave_block(self, self._open, error)
-        except BaseException as interrupt:  # Ctrl-C in the middle of it.
+        except BaseException as interrupt:  # Ctrl-C while the block is being left.
             quiet.recover()
             if find(self) is not None:
                 leave_block(self, self._open, error or interrupt)
@@ -106,8 +106,10 @@ class Block:
         return self.__enter__()
 
     def __getattr__(self, name: str) -> NoReturn:
-        aside = f": it is the run's, `with {self._options.word}(...) as run: run.{name}`" if hasattr(Run, name) else ""
-        raise AttributeError(f"a block has no {name!r}{aside}", name=name, obj=self)
+        aside = (
+            f": the run has it, `with {self._options.decorator}(...) as run: run.{name}`" if hasattr(Run, name) else ""
+        )
+        raise AttributeError(f"a block has no attribute {name!r}{aside}", name=name, obj=self)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -132,9 +134,9 @@ def experiment(
     run_id: str | Run | None = None,
 ) -> Block: ...
 def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
-    """The outermost scope: a root run in the MLflow experiment `name`.
+    """Make a root run in the MLflow experiment `name`, around everything that is called inside.
 
-    Works as `@experiment`, `@experiment("churn")` and `with experiment("churn") as run`. Inside another run it is a
+    Works as `@experiment`, `@experiment("churn")` and `with experiment("churn") as run`. Inside another run it makes a
     child of that run, in that run's MLflow experiment, with the tag `trackdsl.experiment`.
 
     Args:
@@ -142,25 +144,26 @@ def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the ove
         run_name: the run's name; the function's name by default, else the experiment's. May use parameters too.
         tags: tags of the run.
         description: shown by the MLflow UI above the run.
-        tracking_uri: where the run goes, as MLflow writes it.
+        tracking_uri: the store that the run goes to, as MLflow writes it.
         params: record all arguments (`True`), none (`False`), or those named.
         returns: record what the function returns, as `track_returns` does.
-        system_metrics: sample processor, memory, disk, network and graphics cards while it is open: `True`, or how
-            often, in seconds. By default root runs are sampled where the settings say so.
-        ranks: what processes that a launcher starts together record (torchrun, SLURM, MPI): `"children"` of one root
-            run, `"main"` the first of them alone, `"separate"` each for itself. By default what the settings say.
-        run_id: a run to go on with, instead of a new one: its id, trackdsl's or MLflow's, or the run itself. It is
-            `RUNNING` again until this ends; what it has stays, and its first parameters stand.
+        system_metrics: sample processor, memory, disk, network and graphics cards while the run is open: `True`, or
+            the seconds between two samples. By default the setting `system_metrics` decides, for root runs.
+        ranks: what the processes of one launch record (torchrun, SLURM, MPI): `"children"`: each a child of one
+            shared root run; `"main"`: only the first process records; `"separate"`: each a root run of its own. By
+            default the setting `ranks` decides.
+        run_id: a run to resume, instead of a new one: its id in trackdsl or MLflow, or the run itself. The run is
+            `RUNNING` again until the end. It keeps what was recorded before; a parameter keeps its first value.
 
     Raises:
-        OptionError: an option that does not exist, or a name in `params` that is no parameter.
-        TemplateError: a placeholder that is no parameter.
+        OptionError: an option does not exist, or a name in `params` is no parameter.
+        TemplateError: the name has a placeholder that is no parameter.
 
     Example:
         >>> @experiment("churn")
         ... def pipeline(path: str) -> None: ...
     """
-    return _word("experiment", name, options, _EXPERIMENT_OPTIONS)
+    return _decorator_or_block("experiment", name, options, _EXPERIMENT_OPTIONS)
 
 
 @overload
@@ -179,7 +182,7 @@ def stage(
     **block_params: Any,
 ) -> Block: ...
 def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload names the options
-    """One step of the pipeline: a child of the run it is called in.
+    """Make a run for one step of the pipeline: a child of the run in which it is called.
 
     Works as `@stage`, `@stage("fit-{model}")` and `with stage("split", seed=42) as run`.
 
@@ -192,27 +195,29 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
         returns: record what the function returns, as `track_returns` does.
         tags: tags of the run.
         description: shown by the MLflow UI above the run.
-        system_metrics: sample processor, memory, disk, network and graphics cards while it is open: `True`, or how
-            often, in seconds. By default root runs are sampled where the settings say so.
-        run_id: a run to go on with, instead of a new one: its id, trackdsl's or MLflow's, or the run itself. It is
-            `RUNNING` again until this ends; what it has stays, and its first parameters stand.
+        system_metrics: sample processor, memory, disk, network and graphics cards while the run is open: `True`, or
+            the seconds between two samples. By default the setting `system_metrics` decides, for root runs.
+        run_id: a run to resume, instead of a new one: its id in trackdsl or MLflow, or the run itself. The run is
+            `RUNNING` again until the end. It keeps what was recorded before; a parameter keeps its first value.
         **block_params: in a `with` block, parameters of the run.
 
     Raises:
-        OptionError: an option that does not exist, or a name in `params` that is no parameter.
-        TemplateError: a placeholder that is no parameter.
+        OptionError: an option does not exist, or a name in `params` is no parameter.
+        TemplateError: the name has a placeholder that is no parameter.
 
     Example:
         >>> @stage(nested=True)
         ... def train(data: list, lr: float = 0.1) -> float: ...
     """
-    return _word("stage", name, options, _STAGE_OPTIONS)
+    return _decorator_or_block("stage", name, options, _STAGE_OPTIONS)
 
 
 _EXPERIMENT_OPTIONS, _STAGE_OPTIONS = option_names(experiment), option_names(stage)
 if not TYPE_CHECKING:
     experiment, stage = (
-        Word(each, f'`with {each.__name__}:` has to call it: `with {each.__name__}("a-name") as run:`.', options[1:])
+        Decorator(
+            each, f'`with {each.__name__}:` has to call it: `with {each.__name__}("a-name") as run:`.', options[1:]
+        )
         for each, options in ((experiment, _EXPERIMENT_OPTIONS), (stage, _STAGE_OPTIONS))
     )
 
@@ -229,24 +234,30 @@ def track_returns(
 def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overload names the options
     """Record what a function returns as metrics and artifacts of the current run.
 
-    A number is a metric named after the function; a mapping, dataclass or NamedTuple gives a metric for each number in
-    it and a JSON file for the rest; a tuple is taken apart by `names`, by the markers of the return annotation, or by
-    index; anything else is kept as a file. What a training has recorded round by round gives the points of metrics
-    besides: a `History` of Keras, a frame with a column `step` or `epoch`, a dict of lists of floats under names such
-    as `loss` and `val_accuracy`. Other lists, such as `y_true` and `y_pred`, are data; `metrics=[...]` and the marker
-    `Metric` make points of them too. The caller gets the very object that was returned. Of what a generator yields the
-    numbers are metrics, with the index of the yield as step.
+    What becomes of a returned value depends on its type:
+
+    - A number becomes a metric with the function's name.
+    - A mapping, dataclass or NamedTuple gives a metric for each number in it, and a JSON file for the rest.
+    - A tuple is recorded item by item, with names from `names`, from the markers of the return annotation, or from the
+      index.
+    - The history of a training gives the points of metrics, by step: a `History` of Keras, a frame with a column
+      `step` or `epoch`, a dict of lists of floats under names such as `loss` and `val_accuracy`. Other lists, such as
+      `y_true` and `y_pred`, are data; `metrics=[...]` and the marker `Metric` make points of them too.
+    - Everything else is kept as a file.
+
+    The numbers that a generator yields become metrics, with the index of the yield as step. The caller gets the same
+    object that the function returned.
 
     Args:
-        *names: names of the returned values, in order; of a tuple or list, or the keys of a mapping.
+        *names: names of the returned values, in order; of the items of a tuple or list, or the keys of a mapping.
         prefix: put before the names of metrics.
-        metrics: the only names to record as metrics; that of a structure stands for all numbers in it.
-        artifacts: the only names to keep as files, whole; a mapping gives each its path in the run.
+        metrics: the only names to record as metrics. The name of a structure includes all numbers in it.
+        artifacts: the only names to keep as whole files; a mapping gives each one its path in the run.
 
     Raises:
-        OptionError: an option that does not exist.
-        ReturnsError: more names than the annotation has values. Once the function has run nothing is raised: a name
-            that no value has is reported by a log line and a tag of the run.
+        OptionError: an option does not exist.
+        ReturnsError: there are more names than the annotation has values. After the function has run, nothing is
+            raised: a name without a value is reported by a log line and a tag of the run.
 
     Example:
         >>> @track_returns("model", "accuracy")
@@ -269,7 +280,7 @@ def track_returns(*names: Any, **options: Any) -> Any:  # noqa: D417 - the overl
 
 
 class _Returns(functools.partial[Any]):
-    """What `track_returns("a-name")` gives: a decorator, and no block."""
+    """What `track_returns("a-name")` returns: a decorator that is no block."""
 
     def __enter__(self) -> NoReturn:
         raise OptionError(_NO_BLOCK, option="with")
@@ -282,15 +293,15 @@ class _Returns(functools.partial[Any]):
 
 
 _NO_BLOCK = (
-    'track_returns decorates functions, as a block returns nothing: write `with stage("a-name") as run:`, and '
-    "`run.log_metric(...)` in it."
+    'track_returns only decorates functions, as a block returns nothing: write `with stage("a-name") as run:`, and '
+    "`run.log_metric(...)` inside."
 )
 if not TYPE_CHECKING:
-    track_returns = Word(track_returns, _NO_BLOCK)
+    track_returns = Decorator(track_returns, _NO_BLOCK)
 
 
 def _check_choices(options: Mapping[str, Any]) -> None:
-    """Refuse options of `track_returns` of a wrong type."""
+    """Raise if an option of `track_returns` has a wrong type."""
     if not isinstance(options.get("prefix", ""), str):
         raise OptionError(f"@track_returns(prefix=...) takes text, not {options['prefix']!r}.", option="prefix")
     for option, example in (("metrics", '["accuracy"]'), ("artifacts", '["report"] or {"report": "report.json"}')):
@@ -303,13 +314,13 @@ def _check_choices(options: Mapping[str, Any]) -> None:
             raise OptionError(message, option=option)
 
 
-#: Names of parameters of blocks that were looked at already.
+#: The parameters of blocks whose names have been checked.
 _block_params: set[str] = set()
 
 
 def _check_block_params(names: Iterable[str]) -> None:
-    """Point out parameters of a block that were probably meant as options: once for each name."""
-    if len(_block_params) > 10_000:  # Names that a program makes up as it goes.
+    """Warn of parameters of a block that look like misspelt options: once for each name."""
+    if len(_block_params) > 10_000:  # A program may make up any number of names.
         _block_params.clear()
     for name in names:
         if name in _block_params:
@@ -324,30 +335,31 @@ def _check_block_params(names: Iterable[str]) -> None:
             )
 
 
-def _word(word: str, name: Any, options: dict[str, Any], known: tuple[str, ...]) -> Any:
+def _decorator_or_block(decorator: str, name: Any, options: dict[str, Any], known: tuple[str, ...]) -> Any:
     if name is not None and not isinstance(name, str):
-        _check_not_called(name, word)
+        _check_not_called(name, decorator)
         if options or not (callable(name) or hasattr(type(name), "__get__")):
             raise OptionError(
-                f"{word}() takes a name, which is text, as its first argument, not {name!r}. Write @{word}(...) above "
-                f'the function, or `with {word}("a-name"):`.',
+                f"{decorator}() takes a name, which is text, as its first argument, not {name!r}. Write "
+                f"@{decorator}(...) above "
+                f'the function, or `with {decorator}("a-name"):`.',
                 option="name",
             )
-        return _decorate(name, Options(word))
+        return _decorate(name, Options(decorator))
     extra = {key: value for key, value in options.items() if key not in known}
-    if extra and word == "experiment":
-        raise _unknown_option(word, next(iter(extra)), known)
+    if extra and decorator == "experiment":
+        raise _unknown_option(decorator, next(iter(extra)), known)
     chosen = {key: value for key, value in options.items() if key in known}
-    return Block(Options.checked(word, name, chosen), extra)
+    return Block(Options.checked(decorator, name, chosen), extra)
 
 
 def _decorate(fn: Any, options: Options) -> Any:
     if isinstance(fn, METHODS):
         return rebuilt(fn, lambda inner: _decorate(inner, options))
-    _check_callable(fn, options.word)
+    _check_callable(fn, options.decorator)
     inner = call_of(fn)
     if inner is not None and inner.options is None:
-        # track_returns below: one wrapper does both, and the values land on this word's run.
+        # `track_returns` is below: one wrapper does both, and the values land on the run of this decorator.
         return wrap(inner.fn, Call(inner.fn, options, inner.returns))
     returns = ReturnPlan(fn) if options.returns else None
     return wrap(fn, Call(fn, options, returns))
@@ -361,54 +373,60 @@ def _track(fn: Any, names: tuple[str, ...], options: dict[str, Any]) -> Any:
     target = fn if inner is None else inner.fn
     returns = ReturnPlan(target, names, **options)
     if inner is not None:
-        # A word below: as above, in the other order.
+        # `experiment` or `stage` is below: the same in the other order.
         return wrap(target, Call(target, inner.options, returns))
     return wrap(fn, Call(fn, None, returns, behind=call_behind(fn)))
 
 
-def _check_callable(fn: Any, word: str) -> None:
+def _check_callable(fn: Any, decorator: str) -> None:
     if isinstance(fn, (property, functools.cached_property)):
         name = type(fn).__name__
-        raise OptionError(f"@{word} goes below @{name}, next to the function.", option=name)
+        raise OptionError(f"@{decorator} goes below @{name}, next to the function.", option=name)
     kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(fn).__mro__}
     engine = next((_SENDS_AWAY[kind] for kind in kinds & _SENDS_AWAY.keys()), None)
     if engine is not None:
-        message = f"@{word} goes below @{engine}, next to the function or method: it is to run where that runs."
+        message = (
+            f"@{decorator} goes below @{engine}, next to the function or method, so that it runs where the "
+            "function runs."
+        )
         raise OptionError(message, option=engine)
     command = next((_COMMANDS[kind] for kind in kinds & _COMMANDS.keys()), _typer_command_of(fn))
     if command is not None:
-        message = f"@{word} goes below @{command}, next to the function, which is what that calls."
+        message = f"@{decorator} goes below @{command}, next to the function, so that @{command} calls it."
         raise OptionError(message, option=command)
-    if isinstance(fn, (Block, Word, _Returns)):
+    if isinstance(fn, (Block, Decorator, _Returns)):
         raise OptionError(
-            f"@{word} decorates functions and methods, and was given another decorator: write each of them on a line "
-            "of its own above `def`.",
+            f"@{decorator} decorates functions and methods, and got another decorator: write each of them on a "
+            "line of its "
+            "own above `def`.",
             option=repr(fn),
         )
     if inspect.isclass(fn):
         raise OptionError(
-            f"@{word} decorates functions and methods, not the class {fn.__qualname__}: decorate the methods that are "
-            f"to be recorded, or a function that uses the class.",
+            f"@{decorator} decorates functions and methods, not the class {fn.__qualname__}: decorate the methods "
+            "to record, "
+            f"or a function that uses the class.",
             option=repr(fn),
         )
-    _check_not_called(fn, word)
+    _check_not_called(fn, decorator)
     if not callable(fn):
-        raise OptionError(f"@{word} decorates functions and methods, not {fn!r}.", option=repr(fn))
+        raise OptionError(f"@{decorator} decorates functions and methods, not {fn!r}.", option=repr(fn))
 
 
-def _check_not_called(value: Any, word: str) -> None:
+def _check_not_called(value: Any, decorator: str) -> None:
     if isinstance(value, (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)):
         raise OptionError(
-            f"@{word} decorates functions, and {value.__qualname__}() has been called already: write "
-            f"{word}({value.__name__})(...), or @{word} above the function.",
+            f"@{decorator} decorates functions, and {value.__qualname__}() has been called already: write "
+            f"{decorator}({value.__name__})(...), or @{decorator} above the function.",
             option=repr(value),
         )
 
 
 def _typer_command_of(fn: Any) -> str | None:
-    """The decorator that has made a function a command of typer's, which gives back the function itself.
+    """The decorator of typer that made a function a command; None without one.
 
-    The application is looked for where the function is written: among the globals, and the locals around.
+    Such a decorator returns the function itself. So typer's application is searched where the function is written:
+    among the globals, and the locals around the definition.
     """
     typer = sys.modules.get("typer.main")
     if typer is None:
@@ -424,11 +442,11 @@ def _typer_command_of(fn: Any) -> str | None:
     return None
 
 
-def _unknown_option(word: str, option: str, known: tuple[str, ...]) -> OptionError:
+def _unknown_option(decorator: str, option: str, known: tuple[str, ...]) -> OptionError:
     hint = suggestion_for(option, known)
-    aside = f" In a `with {word}(...)` block, further keywords are parameters." if word == "stage" else ""
+    aside = f" In a `with {decorator}(...)` block, further keywords are parameters." if decorator == "stage" else ""
     return OptionError(
-        f"@{word} has no option {option!r}{hint.text} Known: {', '.join(known)}.{aside}",
+        f"@{decorator} has no option {option!r}{hint.text} Known: {', '.join(known)}.{aside}",
         option=option,
         suggestion=hint.name,
     )

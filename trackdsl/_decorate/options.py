@@ -12,7 +12,7 @@ from trackdsl._recording.emit import clean_tags
 from trackdsl._runs.run import Run, checked_run_id
 from trackdsl.errors import OptionError, SettingsError
 
-#: What options of a type are to be given, with an example.
+#: What to write for options of a type, in messages.
 _TAKES: dict[type, str] = {
     bool: "a bool, True or False",
     str: "a str",
@@ -22,9 +22,13 @@ _TAKES: dict[type, str] = {
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `experiment` or `stage`, as given."""
+    """The options of `experiment` or `stage`, as given.
 
-    word: str
+    Attributes:
+        decorator: the name of the decorator.
+    """
+
+    decorator: str
     name: str | None = None
     nested: bool = True
     params: bool | Iterable[str] = True
@@ -33,39 +37,45 @@ class Options:
     description: str | None = None
     run_name: str | None = None
     tracking_uri: str | None = None
-    #: How often they are sampled, in seconds; 0 for never, None where the settings say it.
+    #: The seconds between two samples of the machine; 0 for no samples, None for what the setting says.
     system_metrics: float | None = None
-    #: What the ranks of a launch record; None where the settings say it.
+    #: What the ranks of a launch record; None for what the setting says.
     ranks: str | None = None
-    #: The run that is to go on, in place of a new one.
+    #: The run to resume, instead of a new one.
     run_id: str | Run | None = None
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        # Pickles of earlier versions name the decorator `word`.
+        self.__dict__.update({"decorator" if name == "word" else name: value for name, value in state.items()})
+
     @classmethod
-    def checked(cls, word: str, name: str | None, given: Mapping[str, Any]) -> Options:
-        """Options of the right types.
+    def checked(cls, decorator: str, name: str | None, given: Mapping[str, Any]) -> Options:
+        """The options, once their types and values have been checked.
 
         Raises:
-            OptionError: one is of the wrong type, or has a value that it cannot have.
+            OptionError: an option has a wrong type, or cannot have this value.
         """
         for option, kind in (("nested", bool), ("returns", bool), ("tags", Mapping), ("run_name", str),
                              ("description", str), ("tracking_uri", str)):  # fmt: skip
             value = given.get(option)
             if value is not None and not isinstance(value, kind):
-                raise OptionError(f"{word}({option}=...) takes {_TAKES[kind]}, not {value!r}.", option=option)
+                raise OptionError(f"{decorator}({option}=...) takes {_TAKES[kind]}, not {value!r}.", option=option)
         given = {option: value for option, value in given.items() if value is not None or option == "params"}
         for option in ("system_metrics", "tracking_uri", "ranks"):
             if given.get(option) not in (None, ""):
                 try:
-                    given[option] = settings.checked(option, given[option], f"{word}({option}=...)")
+                    given[option] = settings.checked(option, given[option], f"{decorator}({option}=...)")
                 except SettingsError as error:
                     raise OptionError(str(error), option=option) from None
         if "run_id" in given:
             if given.get("nested") is False:
-                message = f"{word}(nested=False, run_id=...): a section has no run of its own. Leave nested=False out."
+                message = (
+                    f"{decorator}(nested=False, run_id=...): a section has no run of its own. Leave nested=False out."
+                )
                 raise OptionError(message, option="run_id")
-            given["run_id"] = checked_run_id(given["run_id"], f"{word}(run_id=...)")
-        given["params"] = _checked_params(word, given.get("params", True))
-        return cls(word, name, **given)
+            given["run_id"] = checked_run_id(given["run_id"], f"{decorator}(run_id=...)")
+        given["params"] = _checked_params(decorator, given.get("params", True))
+        return cls(decorator, name, **given)
 
     def static_tags(self) -> dict[str, str]:
         """The tags that every run of these options has."""
@@ -75,11 +85,11 @@ class Options:
         return tags
 
 
-def _checked_params(word: str, params: Any) -> bool | tuple[Any, ...]:
-    """Which arguments are to be recorded: all, none, or those named.
+def _checked_params(decorator: str, params: Any) -> bool | tuple[Any, ...]:
+    """Which arguments to record: all (True), none (False), or those named.
 
     Raises:
-        OptionError: it says neither.
+        OptionError: `params` is none of these.
     """
     if isinstance(params, bool):
         return params
@@ -87,9 +97,9 @@ def _checked_params(word: str, params: Any) -> bool | tuple[Any, ...]:
         return (params,)
     if isinstance(params, Mapping):
         shown = ", ".join(f"{name}=..." for name in list(params)[:3])
-        block = f' Parameters of a block are keywords: stage("a-name", {shown}).' if word == "stage" else ""
-        message = f"{word}(params=...) takes True, False or the names to record, not a mapping.{block}"
+        block = f' Parameters of a block are keywords: stage("a-name", {shown}).' if decorator == "stage" else ""
+        message = f"{decorator}(params=...) takes True, False or the names to record, not a mapping.{block}"
         raise OptionError(message, option="params")
     if not isinstance(params, Iterable):
-        raise OptionError(f"{word}(params=...) takes True, False or names, not {params!r}.", option="params")
-    return tuple(params)  # Once and for all: a generator would be empty the second time.
+        raise OptionError(f"{decorator}(params=...) takes True, False or names, not {params!r}.", option="params")
+    return tuple(params)  # A generator would be empty the second time.

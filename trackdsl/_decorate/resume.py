@@ -73,7 +73,7 @@ def open_again(
     run = go_on_run(
         goes_on,
         name=name,
-        word=options.word,
+        decorator=options.decorator,
         parent=None if outer is None else outer.run,
         target=target,
         experiment=experiment,

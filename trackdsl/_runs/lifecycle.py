@@ -27,7 +27,7 @@ _newest_root: list[Run] = []
 def open_run(
     *,
     name: str,
-    word: str,
+    decorator: str,
     parent: Run | None,
     target: Target,
     experiment: str | None,
@@ -50,7 +50,7 @@ def open_run(
     parent_id = None if parent is None else parent.key
     if experiment is None and (parent is None or rank is not None):
         tags = {**tags, EXPERIMENT_ID: settings.experiment_id() or ""}
-    event = Open(run.key, parent_id, experiment, name, word, path, index, run.began, params, tags, site, rank)
+    event = Open(run.key, parent_id, experiment, name, decorator, path, index, run.began, params, tags, site, rank)
     _append_begin(run, event, now)
     if parent is None or rank is not None:
         _note_root(run)
@@ -73,7 +73,7 @@ def go_on_run(
     goes_on: str | Run,
     *,
     name: str,
-    word: str,
+    decorator: str,
     parent: Run | None,
     target: Target,
     experiment: str | None,
@@ -92,7 +92,7 @@ def go_on_run(
     run.goes_on = goes_on
     now = run.began = _now()
     named = experiment or run.experiment
-    event = Open(run.key, None, named, run.name, word, run.path, 0, now, params, tags, site, goes_on=goes_on)
+    event = Open(run.key, None, named, run.name, decorator, run.path, 0, now, params, tags, site, goes_on=goes_on)
     _append_begin(run, event, now)
     if parent is None:
         _note_root(run)

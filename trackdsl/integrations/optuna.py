@@ -131,7 +131,7 @@ class TrackdslCallback:
             began, ended = (None if time is None else int(time.timestamp() * 1e9) for time in
                             (trial.datetime_start, trial.datetime_complete))  # fmt: skip
             run = _lifecycle.open_run(
-                name=self._plan.name(study, trial.number), word="stage", parent=parent, target=target,
+                name=self._plan.name(study, trial.number), decorator="stage", parent=parent, target=target,
                 experiment=experiment, params={}, tags=self._plan.tags, site=None, began=began,
             )  # fmt: skip
             self._plan.record(run, parent, study, trial, trial.state, trial.values)
