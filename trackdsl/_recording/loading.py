@@ -17,12 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from trackdsl._config import resolve as settings
 from trackdsl._core import events
 from trackdsl._core.artifact_paths import inside, safe, without_devices
-from trackdsl._core.decoders import json_decoder
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.artifacts import sha256_of
@@ -35,6 +32,7 @@ from trackdsl.handlers._registry import handler_named
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._snapshots import snapshot_path
 from trackdsl.journal._target import target_for
+from trackdsl.store_format.files_tag import FileNote, note_of_file
 
 _MLFLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 #: Formats of files that no handler has written, none of which runs code: suffix → the name of a handler.
@@ -48,20 +46,12 @@ _BY_SUFFIX = {
 _PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth", ".dill", ".cloudpickle")
 
 
-class Note(msgspec.Struct, frozen=True):
-    """What was recorded of an artifact when it was written."""
-
-    handler: str = ""
-    sha256: str = ""
-    types: bool = False
-
-
 @dataclass
 class Fetched:
     """A private copy of an artifact, and what is known of it."""
 
     path: Path
-    note: Note
+    note: FileNote
 
 
 def load_artifact(
@@ -156,7 +146,7 @@ def _offer_code(folder: Path) -> None:
     sys.path.append(kept.name)
 
 
-def _handler(note: Note, suffix: str, place: str) -> Handler:
+def _handler(note: FileNote, suffix: str, place: str) -> Handler:
     name = note.handler or _BY_SUFFIX[suffix]
     handler = handler_named(name)
     if handler is None:
@@ -168,7 +158,7 @@ def _handler(note: Note, suffix: str, place: str) -> Handler:
     return handler
 
 
-def _check_trust(path: Path, note: Note, place: str, trusted: bool) -> None:
+def _check_trust(path: Path, note: FileNote, place: str, trusted: bool) -> None:
     if not trusted:
         raise UntrustedArtifact(
             f"loading {place!r} can run any code that is in it. Pass trusted=True if you trust whoever recorded it.",
@@ -203,7 +193,7 @@ def _from_journal(run: RunHandle, place: str, name: str, folder: Path) -> Fetche
             _copy(source / rest if rest else source, target)
             if types is not None and isinstance(event, events.File) and event.types:
                 _copy(snapshot_path(writer.directory, types.snapshot), _sidecar.beside(target))
-            return Fetched(target, Note() if rest else Note(event.handler, event.sha256))
+            return Fetched(target, FileNote() if rest else FileNote(event.handler, event.sha256))
     return None
 
 
@@ -309,15 +299,15 @@ def find_mlflow_run(client: Any, id_: Any, place: str, *, by_name: bool = False)
         return found[0]
 
 
-def note_of(tags: dict[str, str], place: str) -> Note:
-    """What the tags of a run tell of an artifact."""
-    from trackdsl.store_format.limits import fit_key
-    from trackdsl.store_format.tags import ARTIFACT_TAG
+def note_of(tags: dict[str, str], place: str) -> FileNote:
+    """What the tags of a run say about an artifact.
 
-    text = tags.get(fit_key(f"{ARTIFACT_TAG}{place}"))
+    Raises:
+        ArtifactError: what they say is damaged.
+    """
     try:
-        return Note() if text is None else json_decoder(Note).decode(text)
-    except msgspec.MsgspecError as error:
+        return note_of_file(tags, place) or FileNote()
+    except ValueError as error:
         raise ArtifactError(f"what was recorded of {place!r} is damaged: {error}", path=place) from None
 
 

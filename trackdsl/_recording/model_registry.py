@@ -15,7 +15,7 @@ from typing import Any
 from trackdsl._config import resolve as settings
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
-from trackdsl._recording.loading import Fetched, Note, find_mlflow_run, note_of, read_fetched, refuse_links
+from trackdsl._recording.loading import Fetched, find_mlflow_run, note_of, read_fetched, refuse_links
 from trackdsl.errors import (
     ArtifactError,
     OptionError,
@@ -28,6 +28,7 @@ from trackdsl.errors import (
 from trackdsl.handlers.references import note_loaded
 from trackdsl.journal._target import target_for
 from trackdsl.markers import check_registered_name
+from trackdsl.store_format.files_tag import FileNote
 
 _URI = re.compile(
     r"runs:/(?P<run>[^/]+)/(?P<logged>.+)"
@@ -82,7 +83,7 @@ def load_model(model_uri: str, *, trusted: bool = False, tracking_uri: str | Non
 
 
 @contextlib.contextmanager
-def fetch_logged(uri: str, model_uri: str, note: Note) -> Iterator[Fetched]:
+def fetch_logged(uri: str, model_uri: str, note: FileNote) -> Iterator[Fetched]:
     """A private copy of a logged model's files, for as long as the block lasts.
 
     Args:
@@ -287,10 +288,10 @@ def _quoted(name: str) -> str:
     return name
 
 
-def _note_of_model(client: Any, model: Any, name: str) -> Note:
+def _note_of_model(client: Any, model: Any, name: str) -> FileNote:
     from trackdsl.store_format.tags import MODEL_HANDLER, MODEL_SHA256
 
     if model.tags.get(MODEL_HANDLER):
-        return Note(model.tags[MODEL_HANDLER], model.tags.get(MODEL_SHA256, ""))
+        return FileNote(model.tags[MODEL_HANDLER], model.tags.get(MODEL_SHA256, ""))
     # Delivered by an earlier version, which told it of the run alone.
-    return note_of(client.get_run(model.source_run_id).data.tags, name) if model.source_run_id else Note()
+    return note_of(client.get_run(model.source_run_id).data.tags, name) if model.source_run_id else FileNote()

@@ -12,11 +12,12 @@ from typing import Any
 from trackdsl._config import resolve as settings
 from trackdsl._core.events import Model, model_key
 from trackdsl._core.handle import RunHandle
-from trackdsl._recording.loading import Note, read_fetched
+from trackdsl._recording.loading import read_fetched
 from trackdsl._recording.model_registry import fetch_logged, find_recorded, register_model
 from trackdsl._server.reachable import check
 from trackdsl.errors import ArtifactError, RunNotReady, TrackingServerError
 from trackdsl.handlers.references import Handle, note_loaded
+from trackdsl.store_format.files_tag import FileNote
 
 #: How long to wait between two looks whether the store is there, in seconds.
 _SLICE = 2.0
@@ -57,7 +58,7 @@ class RecordedModel(Handle):
         super().__init__(name, "" if isinstance(recorded, str) else model_key(recorded))
         self._run = run
         self._reason = recorded if isinstance(recorded, str) else ""
-        self._note = Note() if isinstance(recorded, str) else Note(recorded.handler, recorded.sha256)
+        self._note = FileNote() if isinstance(recorded, str) else FileNote(recorded.handler, recorded.sha256)
         self._uri = "" if run is None else run.target.uri
         self._model_id: str | None = None
         self._process = os.getpid()
@@ -191,7 +192,7 @@ class RecordedModel(Handle):
         return f"<RecordedModel {self.name!r} {self._model_id or 'not delivered yet'}>"
 
 
-def _restored(name: str, key: str, uri: str, reason: str, note: Note, model_id: str | None) -> RecordedModel:
+def _restored(name: str, key: str, uri: str, reason: str, note: FileNote, model_id: str | None) -> RecordedModel:
     handle = RecordedModel(None, name, reason)
     handle.key, handle._uri, handle._note, handle._model_id = key, uri, note, model_id
     return handle

@@ -16,6 +16,7 @@ import click
 import trackdsl
 from trackdsl._config import resolve as settings
 from trackdsl._config.spec import DEFAULT_TRACKING_URI
+from trackdsl._core.ids import prefix
 from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.journal import _spool
@@ -132,15 +133,10 @@ def _show(uri: str, started: int) -> None:
 
 def _read_back(reader: PagedReader, started: int) -> list[FoundRun]:
     """The root runs of this process, in the order they began, as MLflow has them."""
-    import platform
-
     from trackdsl.query._rows import Search
 
     experiments = tuple(one.id for one in reader.experiments() if one.name == "trackdsl-demo")
-    mine = (
-        f"tags.`trackdsl.pid` = '{os.getpid()}' AND tags.`trackdsl.host` = '{platform.node()}'"
-        f" AND attributes.start_time >= {started}"
-    )
+    mine = f"tags.`trackdsl.id` LIKE '{prefix().hex()}%' AND attributes.start_time >= {started}"
     found = reader.search(Search(experiments, mine, ("attributes.start_time ASC", "tags.`trackdsl.id` ASC")))
     return [run for run in found if run.parent is None]
 

@@ -5,7 +5,7 @@ What `--json` prints is stable: fields may come, none go. A number that is none 
 | command | structure |
 |---|---|
 | `ls` | `{"runs": [run, …], "more": whether there are more than `--max`}` |
-| `show` | a run: `run_id`, `id`, `name`, `experiment`, `status`, `start`, `end`, `duration`, `parent`, `path`, `params`, `metrics`, `tags`; times in ISO 8601, seconds, parameters as text |
+| `show` | a run: `run_id`, `id`, `name`, `experiment`, `status`, `start`, `end`, `duration`, `parent`, `path`, `params`, `metrics`, `tags`, `call` (the fields of the tag `trackdsl.call`); times in ISO 8601, seconds, parameters as text |
 | `tree` | `run_id`, `id`, `name`, `status`, `start`, `duration`, `failure`, `params`, `metrics`, `tags`, `children` |
 | `compare` | `{"runs": [{"run_id", "name"}, …], "differences": [{"kind", "name", "values"}, …], "same": how many}` |
 """  # noqa: E501 - a table's rows cannot be broken
@@ -37,6 +37,7 @@ from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._runs import Question
 from trackdsl.query._store import opened, text_of
 from trackdsl.query._tree import RunTree, tree
+from trackdsl.store_format.call_tag import CALL_TAG, FIELDS, call_of
 from trackdsl.store_format.limits import fit_key
 from trackdsl.store_format.tags import path_of_text
 
@@ -91,7 +92,8 @@ def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
         _echo_json(structure)
         return
     # As they are, where JSON has no numbers for them; and the traceback by itself, with its line breaks.
-    tags = {key: value for key, value in structure["tags"].items() if key != _TRACEBACK}
+    elsewhere = {_TRACEBACK, CALL_TAG, *FIELDS.values()}
+    tags = {key: value for key, value in structure["tags"].items() if key not in elsewhere}
     print_run({**structure, "tags": tags, "metrics": dict(sorted(found.metrics.items()))}, traceback)
 
 
@@ -186,6 +188,7 @@ def _run(run: FoundRun, experiments: Mapping[str, str], paths: Mapping[str, str]
         "params": dict(sorted(run.params.items())),
         "metrics": _numbers(run.metrics),
         "tags": dict(sorted(run.tags.items())),
+        "call": call_of(run.tags),
     }
 
 

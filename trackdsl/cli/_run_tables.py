@@ -61,7 +61,7 @@ def print_run(run: Mapping[str, Any], traceback: str | None) -> None:
         value = _shown.duration(run[field]) if field == "duration" else run[field]
         if value is not None:
             table.add_row(field, Text(_shown.printable(str(value))))
-    for kind in ("params", "metrics", "tags"):
+    for kind in ("params", "metrics", "call", "tags"):
         if run[kind]:
             table.add_row(Text(f"\n{kind}", "bold"))
         for name, value in run[kind].items():

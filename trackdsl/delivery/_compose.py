@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,8 @@ from trackdsl.delivery._sink import Batch
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._origin import Origin
 from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.call_tag import CALL_TAG, GIT_DIRTY_TAG, MAX_CALL, SPOOL, call_text, fit_call, with_git_dirty
+from trackdsl.store_format.files_tag import FileNote
 from trackdsl.store_format.tags import path_of_text
 
 _INT64 = 1 << 63
@@ -29,11 +31,13 @@ class Pending:
         batch: fields within MLflow's limits.
         texts: whole texts of what had to be cut, by their place in the run.
         links: what points say of models and datasets, by their place among the points of the batch.
+        files: how files that were stored are read back, by their paths in the run.
     """
 
     batch: Batch = field(default_factory=Batch)
     texts: dict[str, str] = field(default_factory=dict)
     links: dict[int, Link] = field(default_factory=dict)
+    files: dict[str, FileNote] = field(default_factory=dict)
 
     def add_param(self, key: str, value: events.Scalar) -> None:
         """Add a parameter, formatted as MLflow does."""
@@ -44,7 +48,8 @@ class Pending:
     def add_tag(self, key: str, value: str) -> None:
         """Add a tag."""
         name = self._name(key)
-        self.batch.tags[name] = self._fitted(path_of_text("tags", name), value, _limits.MAX_TAG)
+        limit, fit = (MAX_CALL, fit_call) if key == CALL_TAG else (_limits.MAX_TAG, _limits.fit_value)
+        self.batch.tags[name] = self._fitted(path_of_text("tags", name), value, limit, fit)
 
     def add_metric(self, key: str, value: float, time: int, step: int, link: Link | None = None) -> None:
         """Add a point; `time` in milliseconds since 1970."""
@@ -58,12 +63,12 @@ class Pending:
             self.batch.tags[_limits.cut_key(f"trackdsl.renamed.{name}")] = _limits.fit_text(key, _limits.MAX_TAG)
         return name
 
-    def _fitted(self, place: str, text: str, limit: int) -> str:
+    def _fitted(self, place: str, text: str, limit: int, fit: Callable[[str, int], str] = _limits.fit_value) -> str:
         if len(text) <= limit:
             return text
         self.texts[place] = text
         self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{place}")] = f"{len(text)} characters, whole in {place}"
-        return _limits.fit_value(text, limit)
+        return fit(text, limit)
 
 
 def split(batch: Batch) -> Iterator[Batch]:
@@ -88,31 +93,43 @@ def halves(batch: Batch) -> Iterator[Batch]:
             yield Batch(dict(params[part]), dict(tags[part]), metrics[part])
 
 
-def process_tags(origin: Origin) -> dict[str, str]:
-    """The tags of every run of a program; those that start with `mlflow.` are MLflow's own."""
-    return {
+def opening_tags(
+    origin: Origin, event: events.Open, git: dict[str, str], spool: str, *, of_process: bool = True
+) -> dict[str, str]:
+    """The tags of a run that begins; those that start with `mlflow.` are MLflow's own.
+
+    Args:
+        origin: the program that recorded the run.
+        event: the beginning of the run.
+        git: what git said about the program's source, see `git_tags`; empty where it has not answered.
+        spool: the name of the spool that delivers the run, see `spool_name`.
+        of_process: whether the run is that of one process, and not shared by several.
+    """
+    function, file, digest = event.site or ("", "", "")
+    call = {
+        "function": function,
+        "file": file,
+        "source_hash": digest,
+        "index": event.index,
+        "decorator": event.word,
+        "host": origin.host if of_process else "",
+        "pid": origin.pid if of_process else None,
+        "version": origin.version,
+        SPOOL: spool,
+    }
+    tags = {
         "mlflow.user": origin.user,
         "mlflow.source.name": origin.source,
         "mlflow.source.type": "LOCAL",
-        "trackdsl.host": origin.host,
-        "trackdsl.pid": str(origin.pid),
-        "trackdsl.version": origin.version,
-    }
-
-
-def run_tags(event: events.Open) -> dict[str, str]:
-    """The tags of one run."""
-    tags = {
+        **git,
+        # The id of the experiment is for delivery alone: MLflow shows which experiment a run is in.
+        **{key: text for key, text in event.tags.items() if key != events.EXPERIMENT_ID},
+        # Last, so that no tag of the user's replaces them: a run is found again by its id after a crash.
         "trackdsl.id": event.run.hex(),
         "trackdsl.path": event.path,
-        "trackdsl.index": str(event.index),
-        "trackdsl.word": event.word,
+        CALL_TAG: call_text(call),
     }
-    if event.site is not None:
-        function, file, digest = event.site
-        tags |= {"trackdsl.function": function, "trackdsl.source.file": file, "trackdsl.source.hash": digest}
-    # Ours stand: by `trackdsl.id` a run is found again after a crash.
-    return event.tags | {key: value for key, value in tags.items() if value}
+    return with_git_dirty(tags, {})
 
 
 def rank_tags(rank: events.Rank) -> dict[str, str]:
@@ -154,6 +171,6 @@ def git_tags(directory: Path) -> dict[str, str] | None:
         "mlflow.source.git.commit": commit,
         "mlflow.source.git.branch": branch,
         "mlflow.source.git.repoURL": mask_text(url),
-        "trackdsl.git.dirty": "true" if state == "dirty" else "false",
+        GIT_DIRTY_TAG: "true" if state == "dirty" else "false",
     }
     return {key: value for key, value in tags.items() if value}

@@ -46,11 +46,13 @@ class Continuations:
     Args:
         stream: the journal.
         foreign: knows the journals of other processes.
+        spool: the name of the spool, see `spool_name`.
     """
 
-    def __init__(self, stream: OpenJournal, foreign: ForeignRuns) -> None:
+    def __init__(self, stream: OpenJournal, foreign: ForeignRuns, spool: str) -> None:
         self._stream = stream
         self._foreign = foreign
+        self._spool = spool
 
     def go_on(self, sink: Sink, event: events.Open) -> DeliveredRun:
         """Have a run go on, once.
@@ -179,8 +181,8 @@ class Continuations:
                         event.experiment,
                     )
         if "trackdsl.id" not in state.tags:  # It was plain MLflow's.
-            told = _compose.process_tags(self._stream.origin) | _compose.run_tags(event)
-            tags |= {key: value for key, value in told.items() if key not in state.tags and key not in event.tags}
+            opening = _compose.opening_tags(self._stream.origin, event, {}, self._spool)
+            tags |= {key: value for key, value in opening.items() if key not in state.tags and key not in event.tags}
         return tags
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from trackdsl._core.events import Tags
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import Batch, Refused, Sink
 
@@ -23,6 +24,7 @@ class GitTags:
         directory: the journal's folder.
         runs: its runs.
         refuse: called with what the store refused, and its answer.
+        own_tags: adds to tags that the runs have.
         block: sets a run aside, with an event that could not be delivered, where an error concerns this run alone;
             says whether it does.
     """
@@ -32,12 +34,14 @@ class GitTags:
         directory: Path,
         runs: RunMap,
         refuse: Callable[[str, Exception], None],
+        own_tags: OwnTags,
         block: Callable[[Sink, Tags, Exception], bool],
     ) -> None:
         self._block = block
         self._directory = directory
         self._runs = runs
         self._refuse = refuse
+        self._own_tags = own_tags
         # Whether an earlier process has told these is not known; telling them twice does no harm.
         self._untold = runs.ours()
         self._tags = None if self._untold else _compose.git_tags(directory)
@@ -46,6 +50,10 @@ class GitTags:
         """The tags of a run that is to be created; none where git has not answered: then it gets them later."""
         if self._tags is None and id_ not in self._untold[-1:]:
             self._untold.append(id_)
+        return self._tags or {}
+
+    def known(self) -> dict[str, str]:
+        """The tags, where git has answered; else none."""
         return self._tags or {}
 
     def waits(self, since: int) -> bool:
@@ -70,7 +78,7 @@ class GitTags:
 
     def _write(self, sink: Sink, run: DeliveredRun, tags: dict[str, str]) -> None:
         try:
-            sink.write(run.run_id, Batch(tags=tags))
+            sink.write(run.run_id, Batch(tags=self._own_tags.completed(sink, run, tags)))
         except Refused as error:
             check_experiment(sink, run.experiment_id, error)
             self._refuse(f"the git tags of run {run.run_id}", error)

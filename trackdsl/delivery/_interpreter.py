@@ -19,6 +19,7 @@ from trackdsl.delivery._creation import RunCreation
 from trackdsl.delivery._git_tags import GitTags
 from trackdsl.delivery._held_events import HeldEvents
 from trackdsl.delivery._model_points import ModelPoints
+from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._parents import Parents
 from trackdsl.delivery._remote_runs import ForeignRuns
 from trackdsl.delivery._run_map import DeliveredRun
@@ -50,6 +51,7 @@ class Shared:
         tables: the tables.
         models: the points of logged models.
         sampler: of the machine, while runs are open.
+        own_tags: adds to tags that runs have.
     """
 
     foreign: ForeignRuns
@@ -57,6 +59,7 @@ class Shared:
     tables: Tables
     models: ModelPoints
     sampler: Sampler
+    own_tags: OwnTags
 
 
 class Waiting(NamedTuple):
@@ -109,14 +112,21 @@ class Interpreter:
         #: What was read of each run in this stretch: it goes aside with the run.
         self._stretch: dict[bytes, list[HeldEvent]] = {}
         self.blocked = BlockedRuns(stream.directory)
-        self._continued = Continuations(stream, shared.foreign)
+        self._continued = Continuations(stream, shared.foreign, shared.own_tags.spool)
         self.writer = RunWriter(
-            stream, shared.foreign, shared.points, shared.tables, shared.models, refuse, self._continued
+            stream,
+            shared.foreign,
+            shared.points,
+            shared.tables,
+            shared.models,
+            refuse,
+            self._continued,
+            shared.own_tags,
         )
         self.sampling = shared.sampler.sampling(stream.directory, stream.origin)
         self.creation = RunCreation(stream.note_refusal)
-        self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, self._block_with)
-        self._roots = SharedRoots(stream, self.creation, self.writer, self.git, self._continued)
+        self.git = GitTags(stream.directory, stream.runs, stream.note_refusal, shared.own_tags, self._block_with)
+        self._roots = SharedRoots(stream, self.creation, self.writer, self.git, self._continued, shared.own_tags.spool)
         self.last_time = 0
         #: Tags for damage where no run was open: for the runs that are opened until they are delivered.
         self._untold: dict[str, str] = {}
@@ -352,12 +362,11 @@ class Interpreter:
         in_doubt = in_doubt or bool(self._stream.origin.after)
         if run is not None and in_doubt:
             # It may have been made just before delivery failed, without what does not go with its making.
-            rest = self.creation.rest(run, _compose.process_tags(self._stream.origin) | _compose.run_tags(event))
+            rest = self.creation.rest(run, self._opening_tags(event, self.git.known()))
             self._add_rest(event.run, run, rest)
         elif run is None:
             parent, links = (self._parents if event.rank is None else self._roots).find(sink, event)
-            tags = _compose.process_tags(self._stream.origin) | self.git.of_new_run(event.run)
-            tags |= _compose.run_tags(event) | links
+            tags = self._opening_tags(event, self.git.of_new_run(event.run)) | links
             run, rest = self.creation.create(sink, event, parent, tags, in_doubt=in_doubt)
             rest.batch.tags.update(self._untold)
             self._opened_since = True
@@ -368,6 +377,9 @@ class Interpreter:
         self._parents.opened(event)
         self._roots.began(sink, event.run)
         self.writer.write(sink, run, event, (), in_doubt=in_doubt)
+
+    def _opening_tags(self, event: events.Open, git: dict[str, str]) -> dict[str, str]:
+        return _compose.opening_tags(self._stream.origin, event, git, self._shared.own_tags.spool)
 
     def _go_on(self, sink: Sink, event: events.Open, in_doubt: bool) -> None:
         """Have a run go on, as often as it may not be known to."""

@@ -12,6 +12,7 @@ from trackdsl.delivery import _fallback_encoding as _otherwise
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._model_points import Link, ModelPoints
+from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import GONE, Batch, Refused, Sink
 from trackdsl.store_format import limits as _limits
@@ -25,14 +26,20 @@ class Outbox:
         refuse: called with what the store refused, and its answer.
         settle: called before anything is written: what has to be noted before is noted then.
         models: the points of logged models.
+        own_tags: adds to tags that the runs have.
     """
 
     def __init__(
-        self, refuse: Callable[[str, Exception], None], settle: Callable[[], None], models: ModelPoints
+        self,
+        refuse: Callable[[str, Exception], None],
+        settle: Callable[[], None],
+        models: ModelPoints,
+        own_tags: OwnTags,
     ) -> None:
         self._refuse = refuse
         self._settle = settle
         self._models = models
+        self._own_tags = own_tags
         self._pending: dict[bytes, tuple[DeliveredRun, Pending]] = {}
 
     def ids(self) -> list[bytes]:
@@ -100,6 +107,7 @@ class Outbox:
         self._settle()
         run, pending = found
         batch = pending.batch
+        batch.tags = self._own_tags.completed(sink, run, batch.tags, pending.files)
         if sink.folds_keys():
             run.keys = run.keys or _keys_of(sink, run.run_id)
             batch = run.keys.tell_apart(batch)

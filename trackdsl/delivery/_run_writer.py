@@ -13,13 +13,14 @@ from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._continued import Continuations
 from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._outbox import Outbox
+from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._shared_points import SharedPoints, Source
 from trackdsl.delivery._sink import Refused, Sink
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._timestamp_dedup import Spacing
 from trackdsl.errors import logger
-from trackdsl.store_format.tags import artifact_tag
+from trackdsl.store_format.files_tag import FileNote
 
 if TYPE_CHECKING:
     from trackdsl.delivery._open_journal import OpenJournal
@@ -40,6 +41,7 @@ class RunWriter:
         models: the points of logged models.
         refuse: called with what the store refused, and its answer.
         continued: the runs that go on.
+        own_tags: adds to tags that the runs have.
 
     Attributes:
         outbox: what is gathered and not written yet.
@@ -56,6 +58,7 @@ class RunWriter:
         models: ModelPoints,
         refuse: Callable[[str, Exception], None],
         continued: Continuations,
+        own_tags: OwnTags,
     ) -> None:
         self._stream = stream
         self._name = stream.directory.name
@@ -66,7 +69,7 @@ class RunWriter:
         self._models = models
         self._refuse = refuse
         self._continued = continued
-        self.outbox = Outbox(refuse, points.settle, models)
+        self.outbox = Outbox(refuse, points.settle, models, own_tags)
         self.artifacts = Artifacts(stream.directory, models)
         self.spacing = Spacing([])
 
@@ -203,8 +206,7 @@ class RunWriter:
             self._omit(event.run, run, name, why)
         if place not in omitted and event.handler:
             types = isinstance(event, events.File) and event.types
-            key, value = artifact_tag(place, event.handler, event.sha256, types)
-            self.outbox.of(event.run, run).add_tag(key, value)
+            self.outbox.of(event.run, run).files[place] = FileNote(event.handler, event.sha256, types)
 
     def _add_rows(self, run: DeliveredRun, event: events.Table, in_doubt: bool) -> None:
         omitted = self._tables.take(run, event, self._stream.directory, in_doubt=in_doubt)

@@ -55,10 +55,17 @@ class SharedRoots:
         writer: of its events.
         git: what git said.
         continued: finds runs that go on.
+        spool: the name of the spool, see `spool_name`.
     """
 
     def __init__(
-        self, stream: OpenJournal, creation: RunCreation, writer: RunWriter, git: GitTags, continued: Continuations
+        self,
+        stream: OpenJournal,
+        creation: RunCreation,
+        writer: RunWriter,
+        git: GitTags,
+        continued: Continuations,
+        spool: str,
     ) -> None:
         self._stream = stream
         self._runs = stream.runs
@@ -66,6 +73,7 @@ class SharedRoots:
         self._writer = writer
         self._git = git
         self._continued = continued
+        self._spool = spool
 
     def find(self, sink: Sink, event: events.Open) -> tuple[DeliveredRun, dict[str, str]]:
         """The root that a rank's run is to be a child of, and the tags that tell of both."""
@@ -131,9 +139,9 @@ class SharedRoots:
         assert event.rank is not None
         name = event.rank.root
         root = msgspec.structs.replace(event, run=id_, parent=None, name=name, path=name, index=0, params={})
-        tags = _compose.process_tags(self._stream.origin) | self._git.of_new_run(id_) | _compose.run_tags(root)
-        for key in ("trackdsl.host", "trackdsl.pid"):  # Those of whichever rank was the first to be delivered.
-            tags.pop(key, None)
+        git = self._git.of_new_run(id_)
+        # Without the process: it is that of whichever rank was delivered first.
+        tags = _compose.opening_tags(self._stream.origin, root, git, self._spool, of_process=False)
         made, rest = self._creation.create(sink, root, None, tags | _compose.launch_tags(event.rank), in_doubt=True)
         run = _settled(sink, id_, made)
         if rest.batch:

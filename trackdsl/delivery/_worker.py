@@ -13,6 +13,7 @@ from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._interpreter import Shared
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._open_sinks import OpenSinks
+from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._remote_runs import ForeignRuns
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints
@@ -327,6 +328,7 @@ class Worker:
                 Tables(self.spool, folder),
                 ModelPoints(),
                 self._sampler,
+                OwnTags(self.spool),
             )
         return shared
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.table import Table
 
-#: What tells of the source of a run: tag → what it is called here.
+#: The tags that say which code a run recorded, and their names here; see `FoundRun.value`.
 _SOURCE = {
     "mlflow.source.name": "entry point",
     "mlflow.source.git.commit": "commit",
@@ -175,7 +175,8 @@ def _of_kind(kind: str, held: Sequence[Mapping[str, Any]], order: Any = None) ->
 
 
 def _source(run: FoundRun) -> dict[str, str]:
-    return {name: run.tags[tag] for tag, name in _SOURCE.items() if tag in run.tags}
+    found = {name: run.value("tags", tag) for tag, name in _SOURCE.items()}
+    return {name: str(text) for name, text in found.items() if text is not None}
 
 
 def _own_tags(run: FoundRun) -> dict[str, str]:

@@ -20,6 +20,7 @@ from trackdsl.query import _attributes
 from trackdsl.query._grammar import has_place, is_quotable, number_text, quoted_key
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import KINDS, FoundRun, Search
+from trackdsl.store_format.call_tag import CALL_TAG, is_call_value
 
 #: How an operator is written in MLflow's filters.
 SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -61,15 +62,15 @@ class Condition:
         (kind,) = self.kinds
         if kind == "attribute":
             return _attributes.pushed(self.key, self.operator, self.value)
-        if not has_place(self.key):
-            return None
+        if not has_place(self.key) or (kind == "tags" and is_call_value(self.key)):
+            return None  # MLflow cannot compare one field of the tag `trackdsl.call`.
         place = f"{kind}.{quoted_key(self.key)}"
         return _pushed_metric(place, self) if kind == "metrics" else _pushed_text(place, self)
 
     def _holds(self, kind: str, run: FoundRun) -> bool:
         if kind == "attribute":
             return compare(_attributes.value_of(run, self.key), self.operator, self.value)
-        found = run.of_kind(kind).get(self.key)
+        found = run.value(kind, self.key)
         return found is not None and compare(found, self.operator, self.value)
 
 
@@ -149,7 +150,9 @@ class _Names:
     experiments: tuple[str, ...]
 
     def has(self, kind: str, key: str) -> bool:
-        return self.reader.has_key(kind, key, self.experiments)
+        if self.reader.has_key(kind, key, self.experiments):
+            return True
+        return kind == "tags" and is_call_value(key) and self.reader.has_key(kind, CALL_TAG, self.experiments)
 
     def stored(self, kind: str, key: str) -> str:
         """A name as MLflow has it: trackdsl writes what MLflow refuses in another way."""

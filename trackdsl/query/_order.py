@@ -12,6 +12,7 @@ from trackdsl.query._attributes import COLUMNS, IN_MLFLOW
 from trackdsl.query._grammar import has_place, quoted_key
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import KINDS
+from trackdsl.store_format.call_tag import CALL_TAG, is_call_value
 
 _CLAUSE = re.compile(r"\s*(?P<name>.+?)(?:\s+(?P<way>ASC|DESC))?\s*", re.IGNORECASE | re.DOTALL)
 #: Other words for the two.
@@ -81,6 +82,11 @@ def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...
     if prefixed is not None:
         kinds, key = (f"{prefixed['kind'].replace('parameter', 'param')}s",), _bare(prefixed["key"])
     for kind in kinds:
+        if kind == "tags" and is_call_value(key) and reader.has_key(kind, CALL_TAG, experiments):
+            raise QueryError(
+                f"order_by: MLflow cannot order by one field of the tag {CALL_TAG!r}; sort the frame instead.",
+                argument="order_by",
+            )
         if reader.has_key(kind, key, experiments):
             if has_place(key):
                 return f"{kind}.{quoted_key(key)}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from trackdsl.store_format.call_tag import call_value
+
 PARENT_TAG = "mlflow.parentRunId"
 ID_TAG = "trackdsl.id"
 PATH_TAG = "trackdsl.path"
@@ -71,6 +73,14 @@ class FoundRun:
         if kind == "metrics":
             return self.metrics
         return self.params if kind == "params" else self.tags
+
+    def value(self, kind: str, name: str) -> str | float | None:
+        """One of its metrics, params or tags; None where it has none of this name.
+
+        A field of the tag `trackdsl.call` counts as a tag, by the names that `call_value` knows.
+        """
+        found = self.of_kind(kind).get(name)
+        return call_value(self.tags, name) if found is None and kind == "tags" else found
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import ExperimentNotFound, QueryError
 from trackdsl.query import _shown
-from trackdsl.query._conditions import conditions_from
+from trackdsl.query._call_filters import without_call_values
+from trackdsl.query._conditions import Condition, conditions_from
 from trackdsl.query._frame import frame_of, paths_of
 from trackdsl.query._grammar import check_filter, has_place, quoted_key
 from trackdsl.query._order import order_in_mlflow
@@ -222,7 +223,7 @@ class Question:
     names: Mapping[str, str]
     where: str
     order_by: tuple[str, ...]
-    conditions: tuple[Any, ...]
+    conditions: tuple[Condition, ...]
 
     @classmethod
     def of(
@@ -238,11 +239,13 @@ class Question:
         Raises:
             QueryError: it cannot be asked.
         """
+        on_calls: list[Condition] = []
         if where:
             check_filter(where)
+            where, on_calls = without_call_values(where)
         names = {one.id: one.name for one in _experiments(experiment, reader)}
         ids = tuple(names)
-        read = tuple(conditions_from(conditions, reader, ids))
+        read = (*on_calls, *conditions_from(conditions, reader, ids))
         pushed = [one.pushed() for one in read]
         whole = " AND ".join(part for part in (where, *pushed) if part)
         return cls(reader, names, whole, order_in_mlflow(order_by, reader, ids), read)

@@ -1,15 +1,11 @@
-"""Names that delivery writes to MLflow and programs read: tags of artifacts and models, paths of long texts."""
+"""Names that delivery writes to MLflow and programs read: tags of models, paths of long texts."""
 
 from __future__ import annotations
-
-import json
 
 from trackdsl.store_format.limits import fit_path
 
 #: The folder of a run's artifacts that keeps whole texts which are too long for MLflow's fields.
 OVERFLOW = "trackdsl"
-#: Begins the tag of an artifact that a handler wrote; its path follows.
-ARTIFACT_TAG = "trackdsl.artifact."
 #: The tag of a logged model: the key that it was recorded with.
 MODEL_KEY = "trackdsl.model"
 #: The tag of a logged model: the handler that reads it.
@@ -25,16 +21,3 @@ def path_of_text(kind: str, name: str) -> str:
     'trackdsl/params/prompt.txt'
     """
     return f"{OVERFLOW}/{fit_path(f'{kind}/{name}.txt')}"
-
-
-def artifact_tag(path: str, handler: str, sha256: str, types: bool) -> tuple[str, str]:
-    """The tag that says how an artifact is read back.
-
-    Args:
-        path: of the artifact.
-        handler: the handler that wrote it.
-        sha256: of files that run code when they are read; else empty.
-        types: whether a file beside it holds the types of the values.
-    """
-    noted = {**({"sha256": sha256} if sha256 else {}), **({"types": True} if types else {})}
-    return f"{ARTIFACT_TAG}{path}", json.dumps({"handler": handler, **noted})

@@ -1,0 +1,117 @@
+"""The tag `trackdsl.call`: which call a run records, as one JSON object.
+
+Its fields are listed in `FIELDS`. Older versions of trackdsl wrote a tag of its own for each field. Both forms are read
+here, so no other module needs to know which version recorded a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trackdsl.store_format.limits import fit_text
+
+CALL_TAG = "trackdsl.call"
+#: The field that names the spool whose delivery process made the run; see `files_tag`.
+SPOOL = "spool"
+#: The name in a run's tags, in older versions, of each field of the JSON object.
+FIELDS = {
+    "function": "trackdsl.function",
+    "file": "trackdsl.source.file",
+    "source_hash": "trackdsl.source.hash",
+    "index": "trackdsl.index",
+    "decorator": "trackdsl.word",
+    "host": "trackdsl.host",
+    "pid": "trackdsl.pid",
+    "version": "trackdsl.version",
+    "git_dirty": "trackdsl.git.dirty",
+}
+#: The tag that git's answer brings; delivery turns it into the field `git_dirty`.
+GIT_DIRTY_TAG = FIELDS["git_dirty"]
+#: In characters. MLflow takes 8000; versions before 2.17 take 5000, as do databases that they made.
+MAX_CALL = 5000
+_NUMBERS = ("index", "pid")
+_FIELD_OF = {tag: field for field, tag in FIELDS.items()} | {f"{CALL_TAG}.{field}": field for field in FIELDS}
+
+
+def call_text(fields: Mapping[str, Any]) -> str:
+    """The value of the tag; fields without a value are left out.
+
+    The text is ASCII, because not every database takes other characters.
+
+    >>> call_text({"function": "shop.fit", "index": 0, "host": ""})
+    '{"function": "shop.fit", "index": 0}'
+    """
+    return json.dumps({field: value for field, value in fields.items() if value not in (None, "")})
+
+
+def fit_call(text: str, limit: int = MAX_CALL) -> str:
+    """The value of the tag with its long texts cut, so that it is within the limit and still JSON."""
+    if len(text) <= limit:
+        return text
+    fields = json.loads(text)
+    longest = limit
+    while len(text) > limit:
+        longest //= 2
+        text = json.dumps(
+            {field: fit_text(value, longest) if isinstance(value, str) else value for field, value in fields.items()}
+        )
+    return text
+
+
+def call_of(tags: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the call that a run records, whichever version wrote its tags; empty where there are none.
+
+    >>> call_of({"trackdsl.function": "shop.fit", "trackdsl.index": "2"})
+    {'function': 'shop.fit', 'index': 2}
+    """
+    told = _decoded(tags.get(CALL_TAG))
+    single = {field: _value(field, tags[tag]) for field, tag in FIELDS.items() if tag in tags}
+    return single | told
+
+
+def call_value(tags: Mapping[str, str], name: str) -> str | None:
+    """The text of one field, by the name of the tag that older versions wrote, or as `trackdsl.call.<field>`.
+
+    >>> call_value({"trackdsl.call": '{"index": 2, "git_dirty": true}'}, "trackdsl.git.dirty")
+    'true'
+    """
+    field = _FIELD_OF.get(name)
+    value = None if field is None else call_of(tags).get(field)
+    if value is None:
+        return None
+    return ("false", "true")[value] if isinstance(value, bool) else str(value)
+
+
+def is_call_value(name: str) -> bool:
+    """Whether a name is one that `call_value` knows."""
+    return name in _FIELD_OF
+
+
+def with_git_dirty(tags: Mapping[str, str], held: Mapping[str, str]) -> dict[str, str]:
+    """Tags that are about to be written, with `trackdsl.git.dirty` moved into the call that the run has already.
+
+    A run whose call has tags of their own keeps them: it was made by an older version.
+    """
+    if GIT_DIRTY_TAG not in tags or CALL_TAG not in {**held, **tags}:
+        return dict(tags)
+    written = {key: text for key, text in tags.items() if key != GIT_DIRTY_TAG}
+    call = _decoded(tags.get(CALL_TAG, held.get(CALL_TAG)))
+    written[CALL_TAG] = call_text(call | {"git_dirty": tags[GIT_DIRTY_TAG] == "true"})
+    return written
+
+
+def _decoded(text: str | None) -> dict[str, Any]:
+    """The fields in a tag; empty where it was damaged or cut: nothing depends on them."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _value(field: str, text: str) -> Any:
+    if field in _NUMBERS and text.isdecimal() and len(text) < 20:
+        return int(text)
+    return text == "true" if field == "git_dirty" else text
