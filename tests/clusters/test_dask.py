@@ -18,6 +18,7 @@ import pytest
 from tests.clusters.conftest import RunOnce
 from tests.conftest import PATIENCE, Server, StartProgram, all_runs, delivery_pids, end_delivery, points, wait_until
 from trackdsl import OptionError, stage
+from trackdsl.store_format.call_tag import call_of
 
 dask = pytest.importorskip("dask", reason="needs Dask: pip install 'trackdsl[dask]'")
 pytest.importorskip("distributed", reason="needs Dask: pip install 'trackdsl[dask]'")
@@ -288,7 +289,7 @@ def test_machines_that_share_no_disk(
 
     # The worker that has it is named by its delivery.
     (hanging,) = wait_until(lambda: runs().get("be_killed"), "the run that hangs")
-    pid = int(hanging.data.tags["trackdsl.pid"])
+    pid = call_of(hanging.data.tags)["pid"]
     (victim,) = [machine for machine in machines if machine.process.pid == pid]
     victim.end(signal.SIGKILL)
     assert program.finish()[0] == 0
@@ -309,9 +310,9 @@ def test_machines_that_share_no_disk(
     status = {run.data.tags["trackdsl.attempt"]: run.info.status for run in found["be_killed"]}
     assert status == {"1": "KILLED", "2": "FINISHED"}
     assert shown(found["work"]) == [("work", "0"), ("work", "1")]
-    assert len({run.data.tags["trackdsl.pid"] for run in found["work"]}) == 2
+    assert len({call_of(run.data.tags)["pid"] for run in found["work"]}) == 2
     if machines[0].named:
-        assert {run.data.tags["trackdsl.host"] for run in found["work"]} == {"machine-0", "machine-1"}
+        assert {call_of(run.data.tags)["host"] for run in found["work"]} == {"machine-0", "machine-1"}
     assert all(delivery_pids(machine.spool) for machine in machines[1:] if machine is not victim)
 
 

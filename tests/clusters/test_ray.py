@@ -11,6 +11,7 @@ from tests.clusters.conftest import RunOnce
 from tests.clusters.tree import Tree, attempts, shown, tree
 from tests.conftest import all_runs, points
 from trackdsl import OptionError, stage
+from trackdsl.store_format.call_tag import call_of
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install 'trackdsl[ray]'")
 pytest.importorskip("joblib", reason="needs joblib: pip install joblib")
@@ -125,8 +126,8 @@ def test_workers_without_trackdsl_run_what_has_nothing_to_do_with_it(recorded: T
 def test_workers_have_a_spool_of_their_own(recorded: Tree, run_once: RunOnce) -> None:
     """What the workers recorded was in their spool alone: they found its parents at the tracking server."""
     folder = run_once("ray", "with_server.py", "ray_program.py", TRACKDSL_MODE="online")
-    assert {run.data.tags["trackdsl.pid"] for run in recorded.runs} > {
-        recorded.root("submit").data.tags["trackdsl.pid"]
+    assert {call_of(run.data.tags)["pid"] for run in recorded.runs} > {
+        call_of(recorded.root("submit").data.tags)["pid"]
     }
     assert (folder / "far" / "journals").is_dir()
 

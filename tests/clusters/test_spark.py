@@ -10,6 +10,7 @@ import pytest
 from tests.clusters.conftest import RunOnce
 from tests.clusters.tree import Tree, attempts, shown, tree
 from trackdsl import stage
+from trackdsl.store_format.call_tag import call_of
 
 pytest.importorskip("pyspark", reason="needs Spark: pip install 'trackdsl[spark]'")
 for needed in ("pandas", "pyarrow"):
@@ -89,8 +90,8 @@ def test_every_attempt_is_a_run(recorded: Tree) -> None:
 def test_executors_have_a_spool_of_their_own(recorded: Tree, run_once: RunOnce) -> None:
     """What the executors recorded was in their spool alone: they found its parents at the tracking server."""
     folder = run_once("spark", "with_server.py", "spark_program.py")
-    assert {run.data.tags["trackdsl.pid"] for run in recorded.runs} > {
-        recorded.root("action").data.tags["trackdsl.pid"]
+    assert {call_of(run.data.tags)["pid"] for run in recorded.runs} > {
+        call_of(recorded.root("action").data.tags)["pid"]
     }
     assert (folder / "far" / "journals").is_dir()
 

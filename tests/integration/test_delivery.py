@@ -19,6 +19,7 @@ from trackdsl.delivery._compose import Pending, split
 from trackdsl.delivery._sink import Batch
 from trackdsl.delivery._timestamp_dedup import Spacing
 from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.progress import Progress, ProgressFile
 
 
@@ -74,10 +75,9 @@ def test_a_pipeline_becomes_a_tree(store: str) -> None:
     assert split_.data.params == {"seed": "42"}
     assert [item.path for item in client(store).list_artifacts(split_.info.run_id, "notes")] == ["notes/hello.txt"]
     tags = train_.data.tags
-    assert tags["trackdsl.function"].endswith("train")
-    assert tags["trackdsl.pid"] == str(os.getpid())
-    assert tags["trackdsl.index"] == "0"
-    assert len(tags["trackdsl.source.hash"]) == 16
+    call = call_of(tags)
+    assert call["function"].endswith("train")
+    assert (call["pid"], call["index"], len(call["source_hash"])) == (os.getpid(), 0, 16)
     assert {tags["mlflow.user"], tags["mlflow.source.type"]} >= {"LOCAL"}
     assert train_.info.status == "FINISHED"
     assert train_.info.end_time >= train_.info.start_time
@@ -304,7 +304,7 @@ def test_git_is_told(start: StartProgram, tmp_path: Path, sqlite_store: str) -> 
     assert tags["mlflow.source.git.commit"] == commit
     assert tags["mlflow.source.git.branch"] == "trunk"
     assert tags["mlflow.source.git.repoURL"] == "https://example.com/x.git"
-    assert tags["trackdsl.git.dirty"] == "true"
+    assert call_of(tags)["git_dirty"] is True
 
 
 def test_a_server_program_with_its_artifacts(start: StartProgram, shared_server: Server) -> None:

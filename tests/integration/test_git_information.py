@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.conftest import wait_until
 from trackdsl.delivery import _compose
 from trackdsl.journal import _origin as _process
+from trackdsl.store_format.call_tag import call_of
 
 PLANT = "Pl4ntedSecretx7Qz"
 REMOTE = "remote.origin.url"
@@ -63,7 +64,7 @@ def test_the_url_of_a_remote_stays_usable(url: str, answer: Path, monkeypatch: p
     tags = ask(answer, monkeypatch, remote__origin__url=url)
     assert tags["mlflow.source.git.repoURL"] == url
     assert tags["mlflow.source.git.branch"] == "trunk"
-    assert tags["trackdsl.git.dirty"] == "false"
+    assert call_of(tags)["git_dirty"] is False
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_no_secret_of_a_remote_is_written(
     tags = ask(answer, monkeypatch, remote__origin__url=url)
     assert PLANT.encode() not in b"".join(path.read_bytes() for path in answer.iterdir())
     assert tags.get("mlflow.source.git.repoURL") == kept
-    assert tags["trackdsl.git.dirty"] == "false"
+    assert call_of(tags)["git_dirty"] is False
 
 
 _USERS = st.sampled_from(["u:{}@", "{}@", "{}:x-oauth-basic@", "git:{}@", "u:p@{}@", "git@{}@", "u:@{}:@", "%40{}:x@"])

@@ -28,6 +28,7 @@ from trackdsl.delivery.dropped_runs import drop_run
 from trackdsl.journal import _origin as _process
 from trackdsl.journal import _target
 from trackdsl.journal._spool import journals
+from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.progress import read_progress
 
 
@@ -432,7 +433,7 @@ def test_what_is_refused_for_a_deleted_experiment_is_not_lost(tmp_path: Path, ki
     _target.close_all()
     deliver_to(store, spool)
     held = store.named("s")
-    assert {"file": held.files, "table": held.files, "input": held.inputs, "git": held.tags.get("trackdsl.git.dirty")}[
+    assert {"file": held.files, "table": held.files, "input": held.inputs, "git": call_of(held.tags).get("git_dirty")}[
         kind
     ]
     assert not [tag for tag in held.tags if "refused" in tag or "omitted" in tag]

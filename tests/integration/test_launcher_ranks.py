@@ -21,6 +21,7 @@ from trackdsl import experiment, stage
 from trackdsl._core import events
 from trackdsl._runs import launch as _launch
 from trackdsl.errors import OptionError, SettingsError
+from trackdsl.store_format.call_tag import call_of
 from trackdsl.testing import capture_runs
 
 SLURM = {"SLURM_JOB_ID": "71", "SLURM_STEP_ID": "0", "SLURM_NODEID": "0"}
@@ -325,7 +326,7 @@ def test_two_hosts_deliver_at_once(start: StartProgram, sqlite_store: str, tmp_p
     runs = all_runs()
     assert tree(runs) == dict.fromkeys(["pipeline", *(f"pipeline/rank-{rank}" for rank in range(4))], "FINISHED")
     tags = [run.data.tags for run in runs if run.info.run_name != "pipeline"]
-    hosts = {each["trackdsl.rank"]: each["trackdsl.host"] for each in tags}
+    hosts = {each["trackdsl.rank"]: call_of(each)["host"] for each in tags}
     assert hosts == {"0": "node0", "1": "node1", "2": "node0", "3": "node1"}
     (root,) = (run for run in runs if run.info.run_name == "pipeline")
     assert root.data.params == {"lr": "0.1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pathlib
 import pickle
@@ -139,7 +140,7 @@ def test_nothing_that_is_read_says_that_it_may_be_trusted(sqlite_store: str) -> 
     file = Path(run.info.artifact_uri.removeprefix("file://")) / "x.json"
     file.write_bytes(pickle.dumps(Bomb(Path.cwd() / "mark")))
     for handler in ("builtins.dict", "builtins.str", "numpy.ndarray", "pandas.DataFrame", "os:system", "object"):
-        client(sqlite_store).set_tag(run.info.run_id, "trackdsl.artifact.x.json", f'{{"handler": "{handler}"}}')
+        client(sqlite_store).set_tag(run.info.run_id, "trackdsl.files", json.dumps({"x.json": {"handler": handler}}))
         for trusted in (False, True):
             try:
                 load_artifact(run.info.run_id, "x.json", trusted=trusted)
@@ -149,10 +150,19 @@ def test_nothing_that_is_read_says_that_it_may_be_trusted(sqlite_store: str) -> 
     assert not Path("mark").exists()
 
 
-def test_a_damaged_note_is_a_clear_error(sqlite_store: str) -> None:
-    """A tag that is no note is told as such."""
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        ("trackdsl.files", "]"),
+        ("trackdsl.files", "[" * 7000),
+        ("trackdsl.files", '{"x.json": 3}'),
+        ("trackdsl.artifact.x.json", "]"),
+    ],
+)
+def test_a_damaged_note_is_a_clear_error(sqlite_store: str, tag: str, text: str) -> None:
+    """A tag that does not say how a file is read raises an error that names the file, in old stores too."""
     run = returned({"a": "b"}, sqlite_store, "x")
-    client(sqlite_store).set_tag(run.info.run_id, "trackdsl.artifact.x.json", "]")
+    client(sqlite_store).set_tag(run.info.run_id, tag, text)
     with pytest.raises(ArtifactError, match=r"x\.json.*damaged"):
         load_artifact(run.info.run_id, "x.json")
 
@@ -276,7 +286,7 @@ def test_a_handler_of_ones_own_reads_back(sqlite_store: str) -> None:
     register_handler(Customer, AsText())
     run = returned(Customer(), sqlite_store, "c")
     assert load_artifact(run.info.run_id, "c.txt") == ("customer", "ada")
-    client(sqlite_store).set_tag(run.info.run_id, "trackdsl.artifact.c.txt", '{"handler": "shop.Nobody"}')
+    client(sqlite_store).set_tag(run.info.run_id, "trackdsl.files", '{"c.txt": {"handler": "shop.Nobody"}}')
     with pytest.raises(ArtifactError, match=r"shop\.Nobody, which is not registered"):
         load_artifact(run.info.run_id, "c.txt")
 

@@ -22,6 +22,7 @@ from trackdsl import experiment, stage, start_logging, stop_logging
 from trackdsl._core import events
 from trackdsl.delivery import _continued
 from trackdsl.delivery._sink import Refused, Unavailable
+from trackdsl.store_format.call_tag import call_of
 from trackdsl.testing import capture_runs
 
 MakeMachine = Callable[[str, MemoryStore], Machine]
@@ -692,7 +693,7 @@ def test_last_run_goes_on(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) ->
     deliver()
     (root,) = [run for run in all_runs() if run.info.run_name == "train"]
     epochs = [run for run in all_runs() if run.info.run_name == "epoch"]
-    assert [run.data.tags["trackdsl.index"] for run in epochs] == ["0", "1", "2"]
+    assert [call_of(run.data.tags)["index"] for run in epochs] == [0, 1, 2]
     assert {run.data.tags["mlflow.parentRunId"] for run in epochs} == {root.info.run_id}
     monkeypatch.setenv("TRACKDSL_MODE", "disabled")
     trackdsl.configure()

@@ -25,7 +25,7 @@ def test_types_come_from_the_store(store: str) -> None:
     equal(load_artifact(first, "tables/x.CSV", tracking_uri=store), FRAMES["leading zeros"])
     paths = {entry.path for entry in client(store).list_artifacts(first.info.run_id, "tables")}
     assert paths == {"tables/x.CSV", "tables/x.CSV.dtypes.json"}
-    assert json.loads(first.data.tags["trackdsl.artifact.tables/x.CSV"]) == {
+    assert json.loads(first.data.tags["trackdsl.files"])["tables/x.CSV"] == {
         "handler": "pandas.DataFrame",
         "types": True,
     }

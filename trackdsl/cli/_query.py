@@ -5,7 +5,7 @@ What `--json` prints is stable: fields may come, none go. A number that is none 
 | command | structure |
 |---|---|
 | `ls` | `{"runs": [run, …], "more": whether there are more than `--max`}` |
-| `show` | a run: `run_id`, `id`, `name`, `experiment`, `status`, `start`, `end`, `duration`, `parent`, `path`, `params`, `metrics`, `tags`, `call` (the fields of the tag `trackdsl.call`); times in ISO 8601, seconds, parameters as text |
+| `show` | a run: `run_id`, `id`, `name`, `experiment`, `status`, `start`, `end`, `duration`, `parent`, `path`, `params`, `metrics`, `tags`; times in ISO 8601, seconds, parameters as text |
 | `tree` | `run_id`, `id`, `name`, `status`, `start`, `duration`, `failure`, `params`, `metrics`, `tags`, `children` |
 | `compare` | `{"runs": [{"run_id", "name"}, …], "differences": [{"kind", "name", "values"}, …], "same": how many}` |
 """  # noqa: E501 - a table's rows cannot be broken
@@ -94,7 +94,8 @@ def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
     # As they are, where JSON has no numbers for them; and the traceback by itself, with its line breaks.
     elsewhere = {_TRACEBACK, CALL_TAG, *FIELDS.values()}
     tags = {key: value for key, value in structure["tags"].items() if key not in elsewhere}
-    print_run({**structure, "tags": tags, "metrics": dict(sorted(found.metrics.items()))}, traceback)
+    shown = {"call": call_of(found.tags), "tags": tags, "metrics": dict(sorted(found.metrics.items()))}
+    print_run({**structure, **shown}, traceback)
 
 
 def show_tree(run: str, tracking_uri: str | None, *, whole: bool, as_json: bool) -> None:
@@ -188,7 +189,6 @@ def _run(run: FoundRun, experiments: Mapping[str, str], paths: Mapping[str, str]
         "params": dict(sorted(run.params.items())),
         "metrics": _numbers(run.metrics),
         "tags": dict(sorted(run.tags.items())),
-        "call": call_of(run.tags),
     }
 
 

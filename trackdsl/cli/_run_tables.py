@@ -48,7 +48,7 @@ def print_run(run: Mapping[str, Any], traceback: str | None) -> None:
     """Print all of a run.
 
     Args:
-        run: as `trackdsl show --json` prints it.
+        run: as `trackdsl show --json` prints it, and `call`: the fields of its tag `trackdsl.call`.
         traceback: of the exception that ended it, with its line breaks.
     """
     from rich.table import Table

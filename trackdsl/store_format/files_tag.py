@@ -44,7 +44,7 @@ class FileNote(msgspec.Struct, frozen=True, omit_defaults=True):
         handler: the name of the handler that wrote it and reads it back.
         sha256: its hash, where reading it can run code.
         types: whether a file beside it holds the types of its values.
-        revision: higher than that of every older entry for the same path by another spool.
+        revision: higher than that of every entry for the same path that another spool has written before.
     """
 
     handler: str = ""
@@ -72,13 +72,13 @@ def note_of_file(tags: Mapping[str, str], path: str) -> FileNote | None:
                 found.append(msgspec.convert(entry, FileNote))
         except ValueError as error:  # Another part may hold the path.
             damage = error
-    if found:
-        newest = max(note.revision for note in found)
-        return [note for note in found if note.revision == newest][-1]
-    single = tags.get(fit_key(f"{SINGLE_FILE_TAG}{path}"))
-    if single is not None:
+    newest = max((note.revision for note in found), default=0)
+    single = tags.get(_single_tag(path))
+    if single is not None and newest == 0:
         note: FileNote = json_decoder(FileNote).decode(single)
         return note
+    if found:
+        return [note for note in found if note.revision == newest][-1]
     if damage is not None:
         raise damage
     return None
@@ -108,10 +108,11 @@ def with_files(held: Mapping[str, str], spool: str, notes: Mapping[str, FileNote
     changed: set[int] = set()
     for path, note in notes.items():
         key = _key(path)
-        revision = max(
-            [_revision(each, key) for each in own.values()] + [_revision(each, key, 1) for each in others] + [0]
-        )
-        changed.add(_put(own, key, msgspec.to_builtins(msgspec.structs.replace(note, revision=revision))))
+        revisions = [0, *(_revision(entries, key) for entries in own.values())]
+        revisions += [_revision(entries, key) + 1 for entries in others]
+        revisions += [1] if _single_tag(path) in held else []
+        entry = msgspec.to_builtins(msgspec.structs.replace(note, revision=max(revisions)))
+        changed.add(_put(own, key, entry))
     base = f"{FILES_TAG}.from-{owner}" if owner else FILES_TAG
     return {base if number == 1 else f"{base}.{number}": json.dumps(own[number]) for number in sorted(changed)}
 
@@ -161,11 +162,16 @@ def _entries(text: str) -> dict[str, Any]:
     return found
 
 
-def _revision(entries: Mapping[str, Any], key: str, more: int = 0) -> int:
-    """The revision of an entry, and more; -1 where there is no such entry."""
+def _revision(entries: Mapping[str, Any], key: str) -> int:
+    """The revision of an entry; -1 where there is no such entry."""
     entry = entries.get(key)
     found = entry.get("revision", 0) if isinstance(entry, dict) else -1
-    return found + more if isinstance(found, int) and found >= 0 else -1
+    return found if isinstance(found, int) else -1
+
+
+def _single_tag(path: str) -> str:
+    """The tag of a file in older versions."""
+    return fit_key(f"{SINGLE_FILE_TAG}{path}")
 
 
 def _key(path: str) -> str:
