@@ -636,7 +636,7 @@ def test_other_stores(online: None, uri: str, message: str | None) -> None:
         assert _reachable.check(uri, "e") == _reachable.Store()
         return
     with pytest.raises(TrackingServerError, match=message):
-        _reachable.check(_uris.absolute(uri, str(Path.cwd())), "e")
+        _reachable.check(_uris.absolute_uri(uri, str(Path.cwd())), "e")
 
 
 def test_credentials_are_used_and_not_shown(online: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

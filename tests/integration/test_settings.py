@@ -21,7 +21,7 @@ from tests.conftest import Server, client, free_port
 from trackdsl import OptionError, QueryError, SettingsError, experiment, settings, stage
 from trackdsl._config import pyproject
 from trackdsl._config.spec import SETTINGS
-from trackdsl._core.uris import absolute, mistake
+from trackdsl._core.uris import absolute_uri, describe_mistake
 from trackdsl.compat.tracelet.settings import TraceletSettings
 from trackdsl.settings import Settings
 from trackdsl.testing import capture_runs
@@ -280,7 +280,7 @@ def test_what_mlflow_takes_is_handed_to_it(uri: str) -> None:
     trackdsl.configure(tracking_uri=uri)
     experiment("e", tracking_uri=uri)
     assert settings.tracking_uri() == Settings(tracking_uri=uri).tracking_uri == uri
-    kept = absolute(uri, "/work")
+    kept = absolute_uri(uri, "/work")
     local = uri.startswith(("file:", "sqlite", "mlruns", "./", "runs"))
     assert kept == uri or (local and "/work/" in kept)
 
@@ -297,8 +297,8 @@ def test_databricks_is_no_folder(uri: str) -> None:
 def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheme that an installed package has registered with MLflow is no mistake, and is looked for once."""
     uri = "acme-store://team"
-    assert "knows no scheme acme-store" in str(mistake(uri))
-    mistake.cache_clear()
+    assert "knows no scheme acme-store" in str(describe_mistake(uri))
+    describe_mistake.cache_clear()
     package = tmp_path / "plugins/acme-1.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1\n")
@@ -306,7 +306,7 @@ def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.syspath_prepend(package.parent)
     trackdsl.configure(tracking_uri=uri)
     assert settings.tracking_uri() == uri
-    mistake.cache_clear()
+    describe_mistake.cache_clear()
 
 
 def test_a_context_says_where_to_go_whatever_is_set_here() -> None:

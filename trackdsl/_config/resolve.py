@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from trackdsl._config import pyproject
 from trackdsl._config.spec import DEFAULT_TRACKING_URI, SETTINGS
 from trackdsl._core.suggest import suggestion_for
-from trackdsl._core.uris import absolute
+from trackdsl._core.uris import absolute_uri
 from trackdsl.errors import SettingsError
 
 NAMES = tuple(SETTINGS)
@@ -155,7 +155,7 @@ def _of_project(name: str, table: pyproject.ProjectTable) -> Any:
     folder = os.path.dirname(table.path)
     # Relative paths start in the folder of their file.
     if name == "tracking_uri":
-        return absolute(value, folder)
+        return absolute_uri(value, folder)
     return os.path.join(folder, os.path.expanduser(value)) if name == "spool" else value
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from trackdsl._core.suggest import suggestion_for
-from trackdsl._core.uris import mistake, shown
+from trackdsl._core.uris import describe_mistake, without_credentials
 from trackdsl.errors import SettingsError
 
 DEFAULT_TRACKING_URI = "sqlite:///mlflow.db"
@@ -66,9 +66,11 @@ def _path(setting: str, value: Any) -> Any:
 
 def _uri(setting: str, value: Any) -> str:
     uri = _text(setting, value)
-    wrong = mistake(uri)
+    wrong = describe_mistake(uri)
     if wrong is not None:
-        raise SettingsError(f"{setting} is {shown(uri)!r}: {wrong}", setting=setting, value=shown(uri))
+        raise SettingsError(
+            f"{setting} is {without_credentials(uri)!r}: {wrong}", setting=setting, value=without_credentials(uri)
+        )
     return uri
 
 

@@ -15,22 +15,22 @@ _DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]
 _UNSAFE = re.compile(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
 
 
-def fitted(place: str) -> str:
+def portable_path(place: str) -> str:
     """The path under which an artifact is kept.
 
     Raises:
         ValueError: see `inside`.
 
-    >>> fitted("aux/50%.csv")
+    >>> portable_path("aux/50%.csv")
     'aux_/50_0x25_.csv'
     """
-    return safe(without_devices(inside(place)))
+    return quoted_path(without_devices(checked_path(place)))
 
 
-def masked(place: str) -> str:
+def masked_path(place: str) -> str:
     """An artifact's path without the secrets in it, as a name that every system takes.
 
-    >>> masked("https:/me:hunter2@host/x.txt"), masked("models/best.pth")
+    >>> masked_path("https:/me:hunter2@host/x.txt"), masked_path("models/best.pth")
     ('https:/xxx@host/x.txt', 'models/best.pth')
     """
     text = str(place)
@@ -38,13 +38,13 @@ def masked(place: str) -> str:
     return text if without == text else without.replace(MASK, "xxx")
 
 
-def inside(place: str) -> str:
+def checked_path(place: str) -> str:
     """Check that an artifact's path stays in the run's folder, on every system.
 
     Raises:
         ValueError: it is absolute, climbs out, or holds a NUL or a backslash.
 
-    >>> inside("models/best.pth")
+    >>> checked_path("models/best.pth")
     'models/best.pth'
     """
     path = PurePosixPath(place)
@@ -64,10 +64,10 @@ def without_devices(place: str) -> str:
     return _DEVICE.sub(r"\g<0>_", place)
 
 
-def safe(place: str) -> str:
+def quoted_path(place: str) -> str:
     """A path without characters that a store would read as something else, each written as `_0xHH_`.
 
-    >>> safe("runs#1/50%.csv"), safe("models/best.pth")
+    >>> quoted_path("runs#1/50%.csv"), quoted_path("models/best.pth")
     ('runs_0x23_1/50_0x25_.csv', 'models/best.pth')
     """
     return _UNSAFE.sub(lambda match: f"_0x{ord(match[0]):02X}_", place)

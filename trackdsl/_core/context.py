@@ -1,4 +1,4 @@
-"""Which run is current: the one ContextVar, and the chain of scopes that hangs on it."""
+"""The current run: one ContextVar, which holds the innermost scope of a chain of scopes."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from trackdsl._core.handle import RunHandle
-    from trackdsl._core.recursion_limit import Room
+    from trackdsl._core.recursion_limit import RecursionBudget
 
 
 class Scope:
     """One level of the language: a run, a section of a run, or a `steps` loop.
 
     Attributes:
-        run: where everything recorded inside lands.
+        run: the run that records what happens inside.
         outer: the scope around this one.
-        owner: the block or call that opened it, to find it again at the exit.
+        owner: the block or call that opened it, which finds it again when it exits.
         step: the default step of metrics.
-        depth: how many decorated calls there are from the outermost to here.
-        room: what the stack has been given for their frames, where it has been.
-        plain: what plain MLflow is shown for its run; not there before MLflow asks.
+        depth: the number of decorated calls from the outermost to here.
+        budget: the raised recursion limit for the frames of these calls, or None.
+        plain: what plain MLflow sees as its active run; set when MLflow first asks.
     """
 
-    __slots__ = ("depth", "entered", "index", "outer", "owner", "plain", "room", "run", "section", "step")
+    __slots__ = ("budget", "depth", "entered", "index", "outer", "owner", "plain", "run", "section", "step")
 
     plain: object
 
-    #: What a run that begins directly in it is tagged with; see `TaskScope`.
+    #: The tags of a run that begins directly inside; see `TaskScope`.
     tags: Mapping[str, str] | None = None
     #: Whether its run ends with it.
     ends_run = True
@@ -44,7 +44,7 @@ class Scope:
         self.owner = owner
         self.step = step
         self.depth: int = 0 if outer is None else outer.depth
-        self.room: Room | None = None
+        self.budget: RecursionBudget | None = None
         # Of sections alone (`nested=False`): the name, the index of the call, the time of entry in nanoseconds.
         self.section: str | None = None
         self.index = 0
@@ -52,7 +52,7 @@ class Scope:
 
 
 class JoinedScope(Scope):
-    """A scope about a run that is open further out, or elsewhere in this program: to leave it does not end the run."""
+    """A scope of a run that something else of the program keeps open. Leaving it does not end the run."""
 
     __slots__ = ()
 
@@ -88,7 +88,7 @@ def call_when_left_open(call: Callable[[Scope, Scope], None]) -> None:
 
 
 def leave(scope: Scope) -> None:
-    """Make the scope around `scope` current again, unless another one has already taken its place."""
+    """Make the scope around `scope` current again. Nothing happens if `scope` is not open in this context."""
     innermost = _current.get()
     inside = innermost
     while inside is not None:
@@ -102,7 +102,7 @@ def leave(scope: Scope) -> None:
 
 
 def take_out(scope: Scope) -> None:
-    """Take a scope out from among those of the current context; what was opened inside it stays open."""
+    """Remove a scope from the chain of the current context. Scopes that were opened inside it stay open."""
     inside, found = None, _current.get()
     while found is not None and found is not scope:
         inside, found = found, found.outer
@@ -115,7 +115,7 @@ def take_out(scope: Scope) -> None:
 
 
 def step_of(run: RunHandle) -> int:
-    """The default step of metrics of `run` here: of the innermost scope that is about it, else 0."""
+    """The default step of metrics of `run` here: that of the innermost scope of this run, else 0."""
     scope = _current.get()
     while scope is not None and scope.run is not run:
         scope = scope.outer

@@ -1,8 +1,8 @@
-"""msgspec's decoders, built when they are first needed, where no signal handler can break in.
+"""Decoders of msgspec, made at their first use, where no signal handler can interrupt.
 
-msgspec reads the annotations of a type by Python code. Where a signal handler raises in the middle of that, as Ctrl-C
-does, msgspec crashes the interpreter; where one raises while msgspec is imported, that is forgotten. So this module is
-the first one of the package to be imported.
+To make a decoder, msgspec reads annotations in Python code. If a signal handler raises there, as Ctrl-C does, msgspec
+crashes the interpreter. If a handler raises while msgspec is being imported, the exception is lost. So the package
+imports this module first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @functools.cache
 def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """The decoder of a type's JSON.
+    """A decoder from JSON to a type.
 
     Example:
         >>> json_decoder(list[int]).decode(b"[3]")
@@ -33,5 +33,5 @@ def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
 
 @functools.cache
 def msgpack_decoder(kind: type[T]) -> msgspec.msgpack.Decoder[T]:
-    """The decoder of a type's MessagePack."""
+    """A decoder from MessagePack to a type."""
     return away_from_signals(lambda: msgspec.msgpack.Decoder(kind))

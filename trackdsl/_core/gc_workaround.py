@@ -1,8 +1,8 @@
-"""Python 3.11 only: lets the garbage collector end runs without crashing the interpreter.
+"""Python 3.11 only: the garbage collector may end runs without crashing the interpreter.
 
-There the collector may start in the middle of `ContextVar.set`. A generator that it closes, or a `__del__`, that sets a
-context variable itself, as every end of a run does, frees what the interrupted call goes on to read
-(python/cpython#148891). So for as long as that may be, somebody else holds it too.
+In Python 3.11 the collector may start in the middle of `ContextVar.set`. It may close a generator, or call a `__del__`,
+that sets a context variable itself, as every end of a run does. This frees the context's mapping, which the interrupted
+call then reads (python/cpython#148891). So this module keeps a reference to the mapping until that call has returned.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections import deque
 from contextvars import Context, copy_context
 from typing import Any
 
-#: Contexts as they were when collections began in which one was changed; the call that was interrupted is short.
-_held: deque[Context] = deque(maxlen=8)
+#: Copies of contexts that changed during a collection. A few suffice, as the interrupted call is short.
+_kept: deque[Context] = deque(maxlen=8)
 
 
-def _hold(phase: str, _info: dict[str, Any]) -> None:
+def _keep_context(phase: str, _info: dict[str, Any]) -> None:
     if phase == "start":
-        _held.append(copy_context())
-    elif _held and _content(_held[-1]) is _content(copy_context()):
-        _held.pop()
+        _kept.append(copy_context())
+    elif _kept and _content(_kept[-1]) is _content(copy_context()):
+        _kept.pop()
 
 
 def _content(context: Context) -> Any:
@@ -29,6 +29,6 @@ def _content(context: Context) -> Any:
 
 
 def install() -> None:
-    """Begin; the last thing that `import trackdsl` does, as the collector swallows a Ctrl-C that comes in here."""
-    if sys.version_info < (3, 12) and _hold not in gc.callbacks:
-        gc.callbacks.append(_hold)
+    """Register the callback, as the last step of the import: inside the callback, a Ctrl-C would be lost."""
+    if sys.version_info < (3, 12) and _keep_context not in gc.callbacks:
+        gc.callbacks.append(_keep_context)

@@ -1,4 +1,7 @@
-"""Ids of runs: ten random bytes, drawn once per process, and a count of six. A uuid4 would cost more than an event."""
+"""Ids of runs: ten random bytes, drawn once per process, and a count of six bytes.
+
+A `uuid4` for each run would take longer than writing its event.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from trackdsl._core.runtime import Phase
 _PREFIX_LENGTH = 10
 _prefix = os.urandom(_PREFIX_LENGTH)
 _count = itertools.count(1)
-#: Ours end in a count of 48 bits, which no program comes far in; MLflow's are random to the end.
+#: Our ids end in a count of 48 bits, which stays small; MLflow's ids are random to the end.
 _OURS = re.compile(r"[0-9a-f]{20}0000[0-9a-f]{8}")
 
 
@@ -22,17 +25,17 @@ def new_id() -> bytes:
 
 
 def prefix() -> bytes:
-    """What all ids of this process begin with."""
+    """The bytes that all ids of this process begin with."""
     return _prefix
 
 
 def prefix_of(id_: bytes) -> bytes:
-    """What all ids of the process begin with that drew an id."""
+    """The prefix of the process that created an id."""
     return id_[:_PREFIX_LENGTH]
 
 
 def begins_with(id_: bytes, start: bytes) -> bool:
-    """Whether an id was drawn by the process whose ids begin with `start`."""
+    """Whether the process with the prefix `start` created an id."""
     return id_[:_PREFIX_LENGTH] == start
 
 

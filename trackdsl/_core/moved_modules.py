@@ -1,4 +1,4 @@
-"""Old names of modules: what earlier versions pickled names them."""
+"""Old names of modules, which pickles of earlier versions contain."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MOVED = {
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds moved modules by their old names. It is asked last, so other imports don't pay for it."""
+    """Finds moved modules by their old names. It is the last finder, so it costs other imports nothing."""
 
     def find_spec(
         self,

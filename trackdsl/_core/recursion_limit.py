@@ -1,7 +1,8 @@
-"""Room on the stack: a decorated call takes a frame more, which is not to count against the program's recursion limit.
+"""The frames of wrappers do not count against the program's recursion limit.
 
-Python counts frames and knows nothing of whose they are. Where many of them are ours, the limit is raised by as many,
-and lowered again on the way out; so a recursion goes as deep as undecorated, and one without end still ends.
+A decorated call takes one more frame, and Python counts all frames alike. Where many of them are ours, the limit is
+raised by their number, and lowered again when the calls return. So a decorated recursion goes as deep as an undecorated
+one, and an endless recursion still ends with a `RecursionError`.
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from types import CodeType, FrameType
 
 from trackdsl._core.runtime import ForkSafeLock
 
-#: How many wrappers there are at least on a stack for which the limit is raised, and at most between two looks at it.
+#: The limit is raised for stacks with at least this many wrappers. The stack is measured at every call of this number.
 EVERY = 16
-#: Frames beyond those of wrappers: for the wrappers up to the next look, and for what these call to record.
+#: Further frames: for the wrappers until the next measurement, and for the functions that these call to record.
 _SLACK = 64
-#: The files that define wrappers.
+#: The source files that define wrappers.
 _wrapper_files: set[str] = set()
-#: What cloudpickle, from 3.1.2 on, gives as the file of all functions that travel by value.
+#: The file name that cloudpickle, from 3.1.2 on, gives to all functions that it pickles by value.
 _BY_VALUE = "<dynamic-code>"
 
-#: False at every 16th question: when to look at the stack where no scope tells how deep it is.
+#: True, but False at every 16th call: then the real stack depth is measured. Calls without a scope need this.
 shallow = itertools.cycle([True] * (EVERY - 1) + [False]).__next__
 
-# Re-entrant: a generator that is collected in the middle gives its room back too.
+# Re-entrant: the garbage collector may close a generator in the middle, which releases its budget too.
 _lock = ForkSafeLock(threading.RLock)
-_open: set[Room] = set()
-#: The program's own limit, by what we have made of it: a program may put back the limit that it has found.
+_open: set[RecursionBudget] = set()
+#: Limit that we set → the program's own limit. A program may restore a limit that it has read, which is ours then.
 _own: dict[int, int] = {}
 
 
-class Room:
-    """A recursion limit that is raised, from `deepen` to `release`.
+class RecursionBudget:
+    """A raised recursion limit, from `raise_limit` to `release`.
 
     Args:
-        frames: how many of our own frames it is raised by.
+        frames: the number of our own frames, by which the limit is raised.
     """
 
     __slots__ = ("frames", "released")
@@ -48,19 +49,22 @@ class Room:
 
 
 class deeper:  # noqa: N801 - reads as a word in `with deeper()`
-    """Raises the limit, where our own frames fill the stack, for the length of a `with` block."""
+    """A `with` block inside which the limit is raised, if our own frames fill the stack."""
 
-    __slots__ = ("_room",)
+    __slots__ = ("_budget",)
 
     def __enter__(self) -> None:
-        self._room = deepen()
+        self._budget = raise_limit()
 
     def __exit__(self, *_: object) -> None:
-        release(self._room)
+        release(self._budget)
 
 
 class _Stack:
-    """What wrappers ask. An object, as cloudpickle looks through `sys.modules` for each module that they refer to."""
+    """What wrappers call. Pickled functions refer to its names, so these stay.
+
+    It is an object, because cloudpickle searches `sys.modules` for each module that a function uses.
+    """
 
     __slots__ = ()
 
@@ -74,12 +78,12 @@ class _Stack:
 stack = _Stack()
 
 
-def deepen() -> Room | None:
-    """Raise the recursion limit by the frames that wrappers take on this stack, if these are many and it is half full.
+def raise_limit() -> RecursionBudget | None:
+    """Raise the recursion limit by the number of wrappers on this stack, if they are many and the stack is half full.
 
-    The limit is one for the whole process, so it is the deepest stack that counts.
+    The limit is one for the whole process, so the deepest stack decides.
     """
-    room = None
+    budget = None
     try:
         limit = sys.getrecursionlimit()
         own = _own.get(limit, limit)
@@ -87,23 +91,23 @@ def deepen() -> Room | None:
             sys._getframe(own // 2)
         except ValueError:
             return None
-        room = Room(_count())
-        if room.frames < EVERY:
+        budget = RecursionBudget(_count())
+        if budget.frames < EVERY:
             return None
-        _open.add(room)
+        _open.add(budget)
         _settle()
-    except RecursionError:  # There is no room even for this.
-        if room is not None:
-            room.released = True
+    except RecursionError:  # The stack is too full even for this.
+        if budget is not None:
+            budget.released = True
         return None
-    return room
+    return budget
 
 
-def release(room: Room | None) -> None:
-    """Give back what `deepen` gave."""
-    if room is not None:
-        room.released = True
-        with contextlib.suppress(RecursionError):  # Whoever is next to give one back, further out, sees to it.
+def release(budget: RecursionBudget | None) -> None:
+    """Lower the limit that `raise_limit` raised."""
+    if budget is not None:
+        budget.released = True
+        with contextlib.suppress(RecursionError):  # The next release, by an outer call, lowers the limit.
             _settle()
 
 
@@ -118,7 +122,7 @@ def _count() -> int:
 
 
 def _is_wrapper(code: CodeType) -> bool:
-    if code.co_filename == _BY_VALUE:  # All wrappers begin by asking whether tracking is switched off here.
+    if code.co_filename == _BY_VALUE:  # Every wrapper begins with a check of `quiet.on`.
         return code.co_names[1:3] == ("on", "here") and code.co_names[0].endswith("quiet")
     return code.co_filename in _wrapper_files
 
@@ -133,12 +137,12 @@ def register_wrappers(code: CodeType) -> None:
 
 
 def _settle() -> None:
-    """Make the limit what the open rooms need, and the program's own where there are none."""
+    """Set the limit that the open budgets need, or the program's own where none is open."""
     with _lock.current:
-        _open.difference_update([room for room in _open if room.released])
+        _open.difference_update([budget for budget in _open if budget.released])
         now = sys.getrecursionlimit()
         own = _own.get(now, now)
-        limit = own + max(room.frames for room in _open) + _SLACK if _open else own
+        limit = own + max(budget.frames for budget in _open) + _SLACK if _open else own
         if limit != now:
             sys.setrecursionlimit(limit)
         if _open:

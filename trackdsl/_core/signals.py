@@ -1,4 +1,4 @@
-"""Work that no signal handler may break in on, as what it raises would crash the interpreter or be forgotten."""
+"""Work that no signal handler may interrupt: an exception there would crash the interpreter, or be lost."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ T = TypeVar("T")
 
 
 def away_from_signals(work: Callable[[], T]) -> T:
-    """What `work` returns, called in a thread of its own: Python runs signal handlers in the main thread alone.
+    """Call `work` in a thread of its own, because Python runs signal handlers only in the main thread.
 
     Args:
-        work: something short.
+        work: a short function.
+
+    Returns:
+        the result of `work`.
 
     Raises:
-        BaseException: what a signal handler of the program has raised meanwhile, once the work is done; else whatever
-            the work raises.
+        BaseException: what a signal handler of the program raised meanwhile, once the work is done; else what `work`
+            raised.
 
     Example:
         >>> away_from_signals(lambda: 1 + 1)
@@ -40,9 +43,9 @@ def away_from_signals(work: Callable[[], T]) -> T:
             done.release()
 
     try:
-        # Not `threading.Thread`, which programs replace and which hands our context over.
+        # Not `threading.Thread`: programs replace it, and we patch it to propagate the current run.
         _thread.start_new_thread(run, ())
-    except RuntimeError:  # No thread can be started: so late in the end of the program, for example.
+    except RuntimeError:  # No thread can be started, for example at the very end of the program.
         return work()
     raised: BaseException | None = None
     while not results and not errors:

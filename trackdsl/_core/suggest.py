@@ -1,4 +1,4 @@
-"""The words behind "did you mean"."""
+"""The hint "did you mean …?" in error messages."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 
 class Suggestion(NamedTuple):
-    """The nearest known name, or None, and the sentence that offers it (a full stop when there is none)."""
+    """The most similar known name, or None, and the end of the error message: the hint, or a full stop."""
 
     name: str | None
     text: str
 
 
 def suggestion_for(name: str, known: Iterable[str], nearly: float = 0.6) -> Suggestion:
-    """Find the known name that was probably meant.
+    """Find the known name that the user probably meant.
 
     Args:
-        name: as it was given.
-        known: the names that there are.
-        nearly: how much alike the two have to be, from 0 to 1.
+        name: the unknown name.
+        known: the names that exist.
+        nearly: the least similarity, from 0 to 1.
 
     >>> suggestion_for("nestd", ["nested", "params"]).text
     '; did you mean `nested`?'

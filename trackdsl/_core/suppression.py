@@ -1,7 +1,8 @@
-"""When decorated calls pass unrecorded: trackdsl is switched off, or it is itself what makes them.
+"""Decorated calls are not recorded while trackdsl is disabled, and while trackdsl itself makes them.
 
-To record a value trackdsl may have to ask it: for its items, its text, its pickle. Where the methods that answer are
-decorated, they would show up as runs that the program never began, and look at their own arguments in turn, for ever.
+To record a value trackdsl may call its methods: for its items, its text, its pickle. If these methods are decorated,
+they must not record: they would appear as runs that the program never began, and recording their own arguments would
+call them again without end.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 
 
-class Quiet:
-    """Process-wide switches, kept as plain attributes because every call asks.
+class Suppression:
+    """The switches of the process, which every decorated call reads. Pickled functions refer to `on` and `here`.
 
     Attributes:
-        on: what `here` answers may be true; it never is where this is false.
+        on: whether `here` may return True; False in the usual case, which makes the check cheap.
     """
 
     __slots__ = ("_off", "_reading", "on")
@@ -24,12 +25,12 @@ class Quiet:
     def __init__(self) -> None:
         self.on = False
         self._off = False
-        #: Threads by their number → how many levels deep they read.
+        #: Thread id → how many levels of `begin` are open in it.
         self._reading: dict[int, int] = {}
 
     @property
     def off(self) -> bool:
-        """Nothing at all is to be recorded."""
+        """Whether trackdsl is disabled."""
         return self._off
 
     def switch_off(self, off: bool = True) -> None:
@@ -38,14 +39,14 @@ class Quiet:
         self.on = off or bool(self._reading)
 
     def here(self) -> bool:
-        """Whether a decorated call in this thread is to pass unrecorded."""
+        """Whether a decorated call in this thread is not recorded."""
         return self._off or get_ident() in self._reading
 
     def begin(self) -> int:
-        """This thread begins to read values.
+        """Suppress recording in this thread, because trackdsl begins to read a value.
 
         Returns:
-            what `end` is to be told.
+            the argument for `end`.
         """
         thread = get_ident()
         self._reading[thread] = self._reading.get(thread, 0) + 1
@@ -53,8 +54,8 @@ class Quiet:
         return thread
 
     def end(self, thread: int) -> None:
-        """It has ended what it began last."""
-        # Nothing is called here: where the stack is full that would fail, and the thread would be quiet for ever.
+        """End what the last `begin` began."""
+        # No function is called here: on a full stack the call would fail, and the thread would never record again.
         if thread not in self._reading:
             return
         levels = self._reading[thread] - 1
@@ -66,9 +67,10 @@ class Quiet:
             self.on = self._off
 
     def recover(self) -> None:
-        """This thread reads no more: for whoever records, and so was not quiet, and ends by an exception.
+        """End the suppression of this thread, whatever its level.
 
-        An interrupt may have come just before `end`.
+        Code that records, and so was not suppressed, calls it after an exception: a Ctrl-C may have come just before
+        `end`.
         """
         self._reading.pop(get_ident(), None)
         if not self._reading:
@@ -87,11 +89,11 @@ class Quiet:
         self.on = self._off
 
     def __reduce__(self) -> str:
-        # Wrappers that travel by cloudpickle refer to that of the process they arrive in.
+        # A wrapper that cloudpickle loads uses the object of its new process.
         return "quiet"
 
 
-quiet = Quiet()
+quiet = Suppression()
 runtime.register(
     "threads that read values", Phase.MEMORY, after_fork=quiet.keep_this_thread, reset=quiet.forget_readers
 )

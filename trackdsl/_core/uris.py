@@ -35,14 +35,14 @@ _NO_HOST = "it names no host; write http://host:port (and http://[::1]:5000 for 
 _NO_FILE = "it names no file; write sqlite:///mlflow.db."
 
 
-def absolute(uri: str, cwd: str) -> str:
+def absolute_uri(uri: str, cwd: str) -> str:
     """A tracking URI that leads to the same store from every folder.
 
     MLflow resolves relative paths against the working directory, and delivery has another one than the program.
 
-    >>> absolute("sqlite:///mlflow.db", "/work"), absolute("./mlruns", "/work")
+    >>> absolute_uri("sqlite:///mlflow.db", "/work"), absolute_uri("./mlruns", "/work")
     ('sqlite:////work/mlflow.db', '/work/./mlruns')
-    >>> absolute("databricks", "/work")
+    >>> absolute_uri("databricks", "/work")
     'databricks'
     """
     if uri.startswith("sqlite:") and not {"?", "%"}.isdisjoint(cwd):
@@ -90,29 +90,29 @@ def is_database(uri: str) -> bool:
     return scheme is not None and scheme[1].lower().partition("+")[0] in ("sqlite", *_DATABASES)
 
 
-def shown(uri: str) -> str:
+def without_credentials(uri: str) -> str:
     """A tracking URI without its credentials, for messages.
 
-    >>> shown("postgresql://ann:secret@db/runs")
+    >>> without_credentials("postgresql://ann:secret@db/runs")
     'postgresql://***@db/runs'
     """
     return _NO_PORT.sub(r"\1:***", _CREDENTIALS.sub("***@", uri.partition("?")[0]))
 
 
 @lru_cache(maxsize=256)
-def mistake(uri: str) -> str | None:
+def describe_mistake(uri: str) -> str | None:
     """What is wrong with a tracking URI, as far as it can be seen without asking anybody, and what to write instead.
 
     None where nothing is wrong. What a plugin of MLflow's has registered is right: MLflow hands it over unchanged.
 
-    >>> mistake("htp://host:5000"), mistake("http://host:5000")
+    >>> describe_mistake("htp://host:5000"), describe_mistake("http://host:5000")
     ('MLflow knows no scheme htp; did you mean http://host:5000?', None)
     """
     bare = uri.strip().strip("'\"").strip()
     if not bare:
         return "it is empty; leave it out, or name a place such as http://host:5000 or sqlite:///mlflow.db."
     if bare != uri:
-        return f"there are spaces or quotes around it; did you mean {shown(bare)}?"
+        return f"there are spaces or quotes around it; did you mean {without_credentials(bare)}?"
     if os.name != "nt" and _OF_WINDOWS.match(uri):
         return "this is a path of Windows, and this is another system; name a path such as /data/mlruns."
     if is_path(uri):
@@ -191,7 +191,7 @@ def _mistake_of_file(uri: str) -> str | None:
     host = urlsplit(uri).netloc
     if not host or host == "." or host.startswith(("localhost", "127.0.0.1")):
         return None
-    return _instead(f"file:{uri.partition('//')[2]}", f"it names a host, {shown(host)}")
+    return _instead(f"file:{uri.partition('//')[2]}", f"it names a host, {without_credentials(host)}")
 
 
 def _mistake_of_database(uri: str) -> str | None:
@@ -236,7 +236,7 @@ def _mistake_of_scheme(uri: str, scheme: str, kind: str) -> str:
 
 def _instead(meant: str, why: str) -> str:
     """The sentence that offers what was probably meant, itself without mistakes."""
-    return f"{why}; did you mean {shown(meant)}?"
+    return f"{why}; did you mean {without_credentials(meant)}?"
 
 
 def _is_registered(scheme: str) -> bool:

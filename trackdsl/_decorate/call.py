@@ -13,7 +13,7 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.events import Scalar
-from trackdsl._core.recursion_limit import EVERY, Room, deepen, release, shallow
+from trackdsl._core.recursion_limit import EVERY, RecursionBudget, raise_limit, release, shallow
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suppression import quiet
 from trackdsl._decorate import name_templates as _template
@@ -112,7 +112,7 @@ class Call:
         try:
             depth = scope.depth = scope.depth + 1
             if not depth % EVERY:
-                scope.room = deepen()
+                scope.budget = raise_limit()
             if flat or plan.datasets:
                 self._record_rest(scope.run, flat, args, kwargs)
         except BaseException as error:  # Ctrl-C: nobody will leave what nobody has entered.
@@ -141,7 +141,7 @@ class Call:
                 self.wrapper.last_run = run
                 scope.depth += 1
                 if not scope.depth % EVERY:
-                    scope.room = deepen()
+                    scope.budget = raise_limit()
                 if scope.index == 0 and self.plan.records:
                     params: dict[str, Scalar] = {}
                     flat = self.plan.params(params, args, kwargs)
@@ -158,8 +158,8 @@ class Call:
             # A cache in between may answer without any run: an earlier one must not be taken for this call's.
             _last_run.set(None)
         scope = _context.current()
-        room = None if shallow() else deepen()
-        return scope if room is None else _Deep(scope, room)
+        budget = None if shallow() else raise_limit()
+        return scope if budget is None else _Deep(scope, budget)
 
     def _leave_run(
         self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
@@ -199,7 +199,7 @@ class Call:
         self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
     ) -> None:
         if type(scope) is _Deep:
-            release(scope.room)
+            release(scope.budget)
             scope = scope.outer
         if error is not None or self.returns is None:
             return
@@ -256,19 +256,19 @@ class Call:
 
 
 class _Deep(Scope):
-    """Stands for the scope around a call that has none of its own, and was given room on the stack.
+    """Stands for the scope around a call that has none of its own, and has raised the recursion limit.
 
     Args:
         outer: the scope around it.
-        room: to be released at the end of the call.
+        budget: to be released at the end of the call.
     """
 
     __slots__ = ()
 
-    def __init__(self, outer: Scope | None, room: Room) -> None:
+    def __init__(self, outer: Scope | None, budget: RecursionBudget) -> None:
         self.outer = outer
         self.owner = None
-        self.room = room
+        self.budget = budget
 
 
 #: The run that a call with a `track_returns` further out has just ended.
@@ -394,8 +394,8 @@ def _let_go(scope: Scope) -> None:
     if scope.section is None:
         closed(scope)
     _context.leave(scope)
-    if scope.room is not None:
-        release(scope.room)
+    if scope.budget is not None:
+        release(scope.budget)
     scope.owner = None
 
 

@@ -22,19 +22,19 @@ class Unrecorded:
         kwargs: those given by name.
     """
 
-    __slots__ = ("_args", "_kwargs", "_room")
+    __slots__ = ("_args", "_budget", "_kwargs")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._args = args
         self._kwargs = kwargs
-        self._room: _stack.Room | None = None
+        self._budget: _stack.RecursionBudget | None = None
 
     def begin(self, fn: Callable[..., Any]) -> Any:
         """Make the generator."""
         args, kwargs = self._args, self._kwargs
         self._args, self._kwargs = (), {}
         if not _stack.shallow():
-            self._room = _stack.deepen()
+            self._budget = _stack.raise_limit()
         return fn(*args, **kwargs)
 
     def suspend(self, item: Any) -> None:
@@ -45,7 +45,7 @@ class Unrecorded:
 
     def end(self, result: Any, error: BaseException | None) -> None:  # noqa: ARG002 - what a recorded one tells
         """It has ended."""
-        _stack.release(self._room)
+        _stack.release(self._budget)
 
 
 class Body(Unrecorded):

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 from trackdsl._core.redaction import mask_prose
 from trackdsl._decorate.arguments import CallPlan
 from trackdsl._recording.choices import Choices, Expected
-from trackdsl._recording.collector import Found, Numbers
+from trackdsl._recording.collector import Collector, NumberCollector
 from trackdsl._recording.emit import append_tags, guarded, record_numbers
 from trackdsl._recording.sorting import Sorter
 from trackdsl._runs.run import Run
@@ -97,7 +97,7 @@ class ReturnPlan:
         if self._plain and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
-            found = Found(run, section + self._prefix, step, partial(plan.open_arguments, args, kwargs))
+            found = Collector(run, section + self._prefix, step, partial(plan.open_arguments, args, kwargs))
             sorter = Sorter(self._choices, found)
             try:
                 sorter.sort(value, self._expected)
@@ -121,7 +121,7 @@ class ReturnPlan:
         if self._yields_plain and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
-            found = Numbers(run, section + self._prefix, step, dict)
+            found = NumberCollector(run, section + self._prefix, step, dict)
             sorter = Sorter(self._choices, found)
             try:
                 sorter.sort(value, self._yielded)

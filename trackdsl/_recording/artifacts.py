@@ -16,13 +16,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trackdsl._core.argument_order import has_suffix, is_path
-from trackdsl._core.artifact_paths import fitted, inside, masked, safe
+from trackdsl._core.artifact_paths import checked_path, masked_path, portable_path, quoted_path
 from trackdsl._core.events import File, ModelInput
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_prose, mask_text
-from trackdsl._recording.emit import LONG_TEXT, append_params, append_tags, cut_texts, fit_place, params_of
+from trackdsl._recording.emit import LONG_TEXT, append_params, append_tags, cut_texts, params_of, path_part
 from trackdsl._recording.flatten import Flat
-from trackdsl._recording.unserializable import Beside
+from trackdsl._recording.unserializable import OmittedParts
 from trackdsl.errors import format_error, is_fault, report, reraise_from_signal
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._content import content_of, has_content, text_of_key
@@ -103,7 +103,7 @@ def write_structure(run: RunHandle, value: Any, artifact_file: str, *, with_file
         artifact_file: its path in the run.
         with_files: whether what JSON cannot hold becomes files of its own; else it is described in one line.
     """
-    beside = Beside(run, artifact_file, keep_object if with_files else None)
+    beside = OmittedParts(run, artifact_file, keep_object if with_files else None)
     native = PurePosixPath(artifact_file).suffix.lower() in (".yaml", ".yml")
     tree = content_of(value, beside.keep, beside.note, native_keys=native)
     keep(run, artifact_file, lambda to: write_json(tree, to), handler="builtins.dict")
@@ -118,7 +118,7 @@ def keep_whole(run: RunHandle, flat: Flat, prefix: str = "") -> None:
     for model in flat.models:
         run.emit(ModelInput(run.key, model, time.time_ns()))
     for key, value in flat.whole.items():
-        place = f"trackdsl/params/{fit_place(prefix + key)}.json"
+        place = f"trackdsl/params/{path_part(prefix + key)}.json"
         # Data among the arguments is not copied: nobody has asked for its content.
         write_structure(run, value, place, with_files=False)
         append_tags(run, {f"trackdsl.truncated.{prefix}{key}": f"too large for parameters, whole in {place}"})
@@ -139,7 +139,7 @@ def keep_long(run: RunHandle, values: dict[str, Any]) -> dict[str, Any]:
     """The values with long texts cut; the whole of those is kept as files, as it would burst the journal."""
     long = {key: value for key, value in values.items() if isinstance(value, str) and len(value) > LONG_TEXT}
     for key, value in long.items():
-        write_text(run, value, f"trackdsl/whole/{fit_place(key)}.txt")
+        write_text(run, value, f"trackdsl/whole/{path_part(key)}.txt")
     return cut_texts(values) if long else values
 
 
@@ -156,7 +156,7 @@ def keep_object(run: RunHandle, place: str, value: Any, own: Handler | None = No
     Returns:
         where it is; None where it could not be kept, which a tag says.
     """
-    place = masked(place)
+    place = masked_path(place)
     if _is_written_by_content(value, PurePosixPath(place).suffix.lower()):
         write_structure(run, value, place)
         return place
@@ -189,7 +189,7 @@ def numbered(place: str, name: str) -> str:
     'plots/roc.0.png'
     """
     suffix = PurePosixPath(place).suffix
-    return f"{place.removesuffix(suffix)}.{fit_place(name)}{suffix}" if name else place
+    return f"{place.removesuffix(suffix)}.{path_part(name)}{suffix}" if name else place
 
 
 def _parts_written(value: Any, suffix: str) -> dict[Any, Any]:
@@ -284,9 +284,9 @@ def keep(
     if run.target.discards:
         return True
     try:
-        place = masked(place)
-        asked, place = place, fitted(place)
-        renamed = {place: asked} if place != inside(asked) else {}
+        place = masked_path(place)
+        asked, place = place, portable_path(place)
+        renamed = {place: asked} if place != checked_path(asked) else {}
         path, relative = run.target.new_file(PurePosixPath(place).name or "content")
         try:
             missing = write(path) or {}
@@ -307,12 +307,15 @@ def keep(
         report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
         append_tags(run, {f"trackdsl.omitted.{place or 'log_artifacts'}": reason[:500]})
         return False
-    append_tags(run, {f"trackdsl.renamed.{new}": masked(old) for new, old in renamed.items()})
+    append_tags(run, {f"trackdsl.renamed.{new}": masked_path(old) for new, old in renamed.items()})
     if missing:
         report("artifact", f"trackdsl left out of {place!r}: {missing}", key=place)
         append_tags(
             run,
-            {f"trackdsl.omitted.{masked(f'{place}/{name}')}": mask_prose(why)[:500] for name, why in missing.items()},
+            {
+                f"trackdsl.omitted.{masked_path(f'{place}/{name}')}": mask_prose(why)[:500]
+                for name, why in missing.items()
+            },
         )
     run.emit(File(run.key, place, relative, directory, handler, digest, types), vital=True)
     return True
@@ -380,8 +383,8 @@ def _rename_unsafe(folder: Path) -> dict[str, str]:
     renamed = {}
     for inner, folders, files in os.walk(folder, topdown=False):
         for name in (*folders, *files):
-            new = os.path.join(inner, safe(name))
-            if safe(name) != name and not os.path.lexists(new):
+            new = os.path.join(inner, quoted_path(name))
+            if quoted_path(name) != name and not os.path.lexists(new):
                 os.rename(os.path.join(inner, name), new)
                 renamed[os.path.relpath(new, folder)] = os.path.relpath(os.path.join(inner, name), folder)
     return renamed

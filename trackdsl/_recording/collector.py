@@ -21,7 +21,7 @@ _MAX_FILES = 200
 _WRITTEN = (".json", ".txt")
 
 
-class Found:
+class Collector:
     """What was found in one returned value: numbers are gathered for one event, files are written as they come.
 
     Args:
@@ -137,7 +137,7 @@ class Found:
             record_metrics(self.run, {f"{self._prefix}{key}": number for key, number in values.items()}, step)
 
 
-class Numbers(Found):
+class NumberCollector(Collector):
     """The numbers alone: whatever is no number is passed over."""
 
     def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:

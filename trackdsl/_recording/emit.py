@@ -337,6 +337,6 @@ def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fit_place(key: str) -> str:
+def path_part(key: str) -> str:
     """A name as part of a path: letters, digits and a few signs alone."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[:100] or "_"

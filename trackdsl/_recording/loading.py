@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from trackdsl._config import resolve as settings
 from trackdsl._core import events
-from trackdsl._core.artifact_paths import inside, safe, without_devices
+from trackdsl._core.artifact_paths import checked_path, quoted_path, without_devices
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.artifacts import sha256_of
@@ -83,7 +83,7 @@ def load_artifact(
         >>> frame = load_artifact("0123456789abcdef0123456789abcdef", "clean.parquet")  # doctest: +SKIP
     """
     try:
-        place = inside(path)
+        place = checked_path(path)
     except (TypeError, ValueError) as error:
         raise ArtifactError(str(error), path=str(path)) from None
     if place != without_devices(place):
@@ -93,7 +93,7 @@ def load_artifact(
         )
     if not place:
         raise ArtifactError(f"{path!r} names no file: give the path of a file, or a model's name", path=path)
-    place = safe(place)
+    place = quoted_path(place)
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
         fetched = _from_journal(run, place, path, Path(folder)) if isinstance(run, RunHandle) else None
         if fetched is None:

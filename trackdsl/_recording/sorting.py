@@ -10,7 +10,7 @@ from typing import Any
 from trackdsl import markers
 from trackdsl._core.redaction import is_secret_name, remember
 from trackdsl._recording.choices import Choices, Expected, with_outer
-from trackdsl._recording.collector import Found, is_in_json
+from trackdsl._recording.collector import Collector, is_in_json
 from trackdsl._recording.numbers import is_mapping, is_number, is_single, parts_of
 from trackdsl._recording.series import is_history
 from trackdsl.errors import TrackingFault
@@ -39,7 +39,7 @@ class Sorter:
         by_key: whether they were those of a mapping.
     """
 
-    def __init__(self, choices: Choices, found: Found) -> None:
+    def __init__(self, choices: Choices, found: Collector) -> None:
         self.met: dict[str, None] = {}
         self.absent: dict[str, str] = {}
         self.count = 1

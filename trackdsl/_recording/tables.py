@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from trackdsl._core.artifact_paths import fitted, masked
+from trackdsl._core.artifact_paths import masked_path, portable_path
 from trackdsl._core.events import Table
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import is_secret, is_secret_name, mask_entry, mask_name, mask_prose, mask_text, remember
@@ -44,9 +44,9 @@ def append_table(run: RunHandle, data: Any, artifact_file: str) -> None:
     _check(artifact_file)
     if run.target.discards:
         return
-    artifact_file = masked(artifact_file)
+    artifact_file = masked_path(artifact_file)
     try:
-        place = fitted(artifact_file)
+        place = portable_path(artifact_file)
         columns, rows = rows_of(data)
         names = _distinct([mask_name(_text(name_of_key(column))) for column in columns])
         cells = _Cells(run, place)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from trackdsl._core.artifact_paths import masked
+from trackdsl._core.artifact_paths import masked_path
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_prose
-from trackdsl._recording.emit import append_tags, fit_place
+from trackdsl._recording.emit import append_tags, path_part
 from trackdsl.errors import report
 from trackdsl.handlers._handler import Scalar
 from trackdsl.handlers._plain import summary_of
@@ -22,7 +22,7 @@ _MAX_TAGS = 20
 _MAX_FILES = 1000
 
 
-class Beside:
+class OmittedParts:
     """What is left out of one file of JSON, gathered while that is made.
 
     Args:
@@ -37,7 +37,7 @@ class Beside:
     def __init__(self, run: RunHandle, place: str, keep: Callable[[RunHandle, str, Any], str | None] | None) -> None:
         self.told: dict[str, str] = {}
         self._run = run
-        self._place = masked(place)
+        self._place = masked_path(place)
         self._keep = keep
         self._taken: set[str] = set()
 
@@ -78,7 +78,7 @@ class Beside:
         return f"{self._place.removesuffix(PurePosixPath(self._place).suffix)}.parts"
 
     def _free(self, path: tuple[str, ...], suffix: str) -> str:
-        place = "/".join([self._folder(), *map(fit_place, path or ("value",))])
+        place = "/".join([self._folder(), *map(path_part, path or ("value",))])
         free, count = f"{place}{suffix}", 1
         while free in self._taken:
             count += 1

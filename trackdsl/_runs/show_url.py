@@ -14,7 +14,7 @@ from trackdsl._config.spec import DEFAULT_TRACKING_URI
 from trackdsl._core import runtime
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.runtime import Phase
-from trackdsl._core.uris import absolute
+from trackdsl._core.uris import absolute_uri
 from trackdsl._runs.run import Run
 from trackdsl.errors import TrackdslError, format_error, logger, reraise_from_signal
 from trackdsl.journal._target import call_after_delivery
@@ -59,7 +59,7 @@ class _Address:
         uri = run.target.uri
         if uri.startswith(("http://", "https://")):
             return line
-        usual = absolute(DEFAULT_TRACKING_URI, run.target.cwd)
+        usual = absolute_uri(DEFAULT_TRACKING_URI, run.target.cwd)
         store = "" if uri == usual else f" --backend-store-uri {shlex.quote(mask_text(uri))}"
         return f"{line} while `mlflow ui{store}` runs"
 

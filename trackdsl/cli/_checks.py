@@ -196,7 +196,7 @@ def _undo(source: str, name: str) -> str:
 def store(uri: str | None) -> Iterator[Finding]:
     """Whether runs can go where they are to go."""
     named = settings.checked("tracking_uri", uri, "--tracking-uri") if uri else settings.tracking_uri()
-    uri = _uris.absolute(named, os.getcwd())
+    uri = _uris.absolute_uri(named, os.getcwd())
     shown = mask_prose(uri)
     name = None if settings.experiment_id() else settings.experiment_name()
     try:

@@ -37,7 +37,7 @@ def run(named: Path | None, timeout: float, to: str, only_from: str | None) -> N
         SettingsError: a tracking URI cannot be right.
     """
     spool = place(named)
-    uri = _uris.absolute(settings.checked("tracking_uri", to, "--to"), os.getcwd())
+    uri = _uris.absolute_uri(settings.checked("tracking_uri", to, "--to"), os.getcwd())
     everything = list(look(spool))
     wanted = [journal for journal in everything if journal.waits and _is_meant(journal, only_from, uri)]
     if not wanted:
@@ -69,7 +69,7 @@ def _is_meant(journal: Journal, only_from: str | None, to: str) -> bool:
         return False
     if only_from is None or journal.target == only_from:
         return True
-    return _bare(journal.origin.uri) in (_bare(only_from), _bare(_uris.absolute(only_from, os.getcwd())))
+    return _bare(journal.origin.uri) in (_bare(only_from), _bare(_uris.absolute_uri(only_from, os.getcwd())))
 
 
 def _bare(uri: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from trackdsl._core import events
-from trackdsl._core.artifact_paths import inside
+from trackdsl._core.artifact_paths import checked_path
 from trackdsl._core.decoders import json_decoder
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._model_points import ModelPoints
@@ -224,7 +224,7 @@ def check_place(place: str, snapshot: str) -> None:
         UnsafeSnapshot: it does not.
     """
     try:
-        inside(place)
+        checked_path(place)
     except ValueError as error:
         raise UnsafeSnapshot(str(error), snapshot) from None
 

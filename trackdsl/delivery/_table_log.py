@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from trackdsl._core.artifact_paths import inside
+from trackdsl._core.artifact_paths import checked_path
 from trackdsl.delivery._table_format import Table, as_table
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._spool import is_journal_name
@@ -115,6 +115,6 @@ def _line_of(line: bytes, first: bool) -> dict[str, Any] | None:
 
 def _is_inside(place: str) -> bool:
     try:
-        return bool(inside(place))
+        return bool(checked_path(place))
     except ValueError:
         return False

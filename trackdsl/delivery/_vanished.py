@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from trackdsl._core.uris import local_folder, shown
+from trackdsl._core.uris import local_folder, without_credentials
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.journal._origin import Origin
 
@@ -39,8 +39,8 @@ class Folders:
         if _device_below(folder) != device:
             raise Unavailable(f"the folder {folder} is on a file system that is not mounted")
         raise Vanished(
-            f"the folder {folder} of the store {shown(origin.uri)} has been removed: what programs recorded for it and "
-            "is not delivered is dropped once they have ended"
+            f"the folder {folder} of the store {without_credentials(origin.uri)} has been removed: what programs "
+            "recorded for it and is not delivered is dropped once they have ended"
         )
 
     def opened(self, origin: Origin) -> None:

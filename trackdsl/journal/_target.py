@@ -22,7 +22,7 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.events import Tags, encode
 from trackdsl._core.runtime import Phase
-from trackdsl._core.uris import absolute
+from trackdsl._core.uris import absolute_uri
 from trackdsl.errors import TrackdslError, note, report
 from trackdsl.journal._allocation import advice
 from trackdsl.journal._files import open_regular
@@ -357,7 +357,7 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     target = _targets.get(key)
     if target is None:
         settings.check_all()  # Also those that count only later: the program has just begun.
-        place = absolute(key[0], cwd)
+        place = absolute_uri(key[0], cwd)
         same = (t for t in _targets.values() if t.uri == place and t.cwd == cwd)
         target = _targets[key] = next(same, None) or Target(place, cwd)
     return target

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
-from trackdsl._core.uris import absolute, is_path
+from trackdsl._core.uris import absolute_uri, is_path
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import RunNotReady
 from trackdsl.journal._target import Target
@@ -75,7 +75,7 @@ def same_store(uri: str, other: str, cwd: str) -> bool:
     >>> same_store("http://127.0.0.1:5000", "http://127.0.0.1:5001", "/")
     False
     """
-    return uri == other or _place(absolute(uri, cwd)) == _place(absolute(other, cwd))
+    return uri == other or _place(absolute_uri(uri, cwd)) == _place(absolute_uri(other, cwd))
 
 
 def _place(uri: str) -> tuple[str, str, str, str]:

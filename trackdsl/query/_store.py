@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_prose
-from trackdsl._core.uris import absolute, mistake, shown
+from trackdsl._core.uris import absolute_uri, describe_mistake, without_credentials
 from trackdsl.errors import (
     QueryError,
     TrackdslError,
@@ -87,21 +87,22 @@ def _place(tracking_uri: str | None) -> str:
     """The tracking URI to ask, such that it leads to the same store from everywhere."""
     if tracking_uri is not None and not isinstance(tracking_uri, str):
         raise QueryError(f"tracking_uri takes text, not {tracking_uri!r}.", argument="tracking_uri")
-    if tracking_uri and (wrong := mistake(tracking_uri)) is not None:
-        raise QueryError(f"tracking_uri is {shown(tracking_uri)!r}: {wrong}", argument="tracking_uri")
+    if tracking_uri and (wrong := describe_mistake(tracking_uri)) is not None:
+        raise QueryError(f"tracking_uri is {without_credentials(tracking_uri)!r}: {wrong}", argument="tracking_uri")
     if overridden():
         if tracking_uri is None:
             raise QueryError(
                 "runs that are captured for a test do not reach MLflow: ask `captured`, or give tracking_uri=.",
                 argument="tracking_uri",
             )
-        return absolute(tracking_uri, os.getcwd())
+        return absolute_uri(tracking_uri, os.getcwd())
     target = target_for(tracking_uri or settings.tracking_uri())
     try:
         return through_link(target.uri, target.cwd)
     except OSError as error:
         raise QueryError(
-            f"{shown(target.uri)!r} cannot be named from here: {format_error(error)}", argument="tracking_uri"
+            f"{without_credentials(target.uri)!r} cannot be named from here: {format_error(error)}",
+            argument="tracking_uri",
         ) from None
 
 

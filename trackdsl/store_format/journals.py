@@ -72,7 +72,7 @@ class Journal:
     @property
     def wrong_target(self) -> str | None:
         """What is wrong with the tracking URI, where that can be seen."""
-        return None if self.origin is None else _uris.mistake(self.origin.uri)
+        return None if self.origin is None else _uris.describe_mistake(self.origin.uri)
 
     @property
     def is_stuck(self) -> bool:
