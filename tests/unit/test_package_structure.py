@@ -10,6 +10,7 @@ import inspect
 import pickle
 import pkgutil
 import re
+import tomllib
 from pathlib import Path
 
 import cloudpickle
@@ -19,6 +20,7 @@ import trackdsl
 import trackdsl.testing
 
 PACKAGE = Path(trackdsl.__file__).parent
+ROOT = PACKAGE.parent
 
 METHODS = [name for name in trackdsl.__all__ if name.startswith(("log_", "set_"))]
 MODULES = ["trackdsl"] + [
@@ -198,3 +200,28 @@ def test_every_way_to_set_an_attribute_is_found(statement: str) -> None:
         assert len(_sets_of_others(f"{imported}\n{statement}")) == 1
     assert not _sets_of_others(f"from elsewhere import state\n{statement}")
     assert not _sets_of_others("from trackdsl._core import state\nprint(state.x)\nx = state.x")
+
+
+NOTES = sorted([*(ROOT / ".github").glob("CONTRIBUTING.md"), *(ROOT / ".github" / "design").glob("*.md")])
+
+
+@pytest.mark.parametrize("note", NOTES, ids=lambda note: note.name)
+def test_notes_for_developers_name_what_exists(note: Path) -> None:
+    """Every file that a note names or links to is there."""
+    text = note.read_text()
+    named = re.findall(r"`([\w./]+\.(?:py|toml|md|sh))`", text) + re.findall(r"\]\(([\w./-]+)\)", text)
+    ours = [name for name in named if not name.startswith("Lib/")]  # Of CPython's source.
+    assert ours
+    assert [name for name in ours if not any((at / name).exists() for at in (PACKAGE, ROOT, note.parent))] == []
+
+
+@pytest.mark.skipif(not NOTES, reason="the notes are not part of the source distribution")
+def test_the_map_is_complete() -> None:
+    """CONTRIBUTING has a row for each package and public module, and the same layers as the check of imports."""
+    text = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("|"))
+    there = {path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {name for name in there if f"`{name}`" not in rows} == {"__init__.py"}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    assert "\n".join(layers) in text
