@@ -3,12 +3,13 @@
 def train(data: Frame, lr: Annotated[float, Param("learning_rate")], key: Annotated[str, Secret])
     -> tuple[Annotated[object, Model("classifier")], Annotated[float, Metric("accuracy")]]: ...
 
-On the fields of a returned dataclass, NamedTuple, TypedDict, or model of pydantic or attrs they say the same of the
-field, and inside of `Optional`, of a tuple in a tuple, of `list[...]` and `dict[str, ...]` of what is there. Without a
-name (`Annotated[float, Metric]`, or `Metric` alone) a value is recorded under its own: that of the field, the
-parameter, the function, or the one given to `track_returns`. A value may have several.
+Markers also work on the fields of a returned dataclass, NamedTuple, TypedDict, or model of pydantic or attrs, and
+inside of `Optional`, nested tuples, `list[...]` and `dict[str, ...]`. A value may have several markers.
 
-`Metric`, `Artifact` and `Model` say what becomes of a returned value: on a parameter they are an error.
+A marker without a name (`Annotated[float, Metric]`, or `Metric` alone) records the value under its own name: that of
+the field, of the parameter, of the function, or the one given to `track_returns`.
+
+`Metric`, `Artifact` and `Model` decide what becomes of a returned value. On a parameter they are an error.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from trackdsl.errors import OptionError
 
 _REFUSED = frozenset("/:")
 _PLACES = (".", "..")
-#: See `SqlRegisteredModel` in mlflow/store/model_registry/dbmodels/models.py; SQLite alone would take longer ones.
+#: See `SqlRegisteredModel` in mlflow/store/model_registry/dbmodels/models.py. Only SQLite takes longer names.
 _MAX_REGISTERED = 256
 
 
@@ -53,7 +54,7 @@ class Param:
 @explained_class
 @dataclass(frozen=True)
 class Metric:
-    """Record a returned number as this metric; a list of numbers as its points by step.
+    """Record a returned number as a metric, or a list of numbers as the metric's points by step.
 
     Args:
         name: the name in MLflow.
@@ -89,9 +90,9 @@ class Model:
 
     Args:
         name: the model's name in the run.
-        registered_model_name: register it under this name too.
-        code_paths: files and folders of modules that loading it needs; by default the project's own modules that its
-            pickle refers to.
+        registered_model_name: also register the model under this name.
+        code_paths: files and folders of the modules that are needed to load the model; by default the project's own
+            modules that its pickle refers to.
     """
 
     name: str
@@ -107,10 +108,10 @@ class Model:
 
 
 def check_code_paths(paths: Any) -> None:
-    """Check paths of code.
+    """Check the option `code_paths`.
 
     Raises:
-        OptionError: they are no list of paths.
+        OptionError: it is no list of paths.
     """
     listed = isinstance(paths, Sequence) and not isinstance(paths, (str, bytes))
     if paths is not None and not (listed and all(isinstance(path, (str, os.PathLike)) for path in paths)):
@@ -124,26 +125,26 @@ def check_registered_name(name: str | None, option: str = "registered_model_name
     """Check the name of a registered model, see `_validate_model_name` in mlflow/utils/validation.py.
 
     Args:
-        name: the name; None where there is none to check.
-        option: what the user gave it as.
+        name: the name; None for no name.
+        option: the option that it was given as.
 
     Raises:
-        OptionError: it is empty, too long, or holds what MLflow does not take.
+        OptionError: it is empty, too long, or has characters that MLflow does not accept.
     """
     if name is None:
         return
     if not isinstance(name, str):
-        raise OptionError(f"{option}={name!r}: MLflow takes text there.", option=option)
+        raise OptionError(f"{option}={name!r}: MLflow only takes text.", option=option)
     if len(name) > _MAX_REGISTERED:
         raise OptionError(
-            f"{option}={name[:40]!r}…: it has {len(name)} characters, and MLflow has room for {_MAX_REGISTERED}.",
+            f"{option}={name[:40]!r}…: it has {len(name)} characters, and MLflow takes {_MAX_REGISTERED}.",
             option=option,
         )
     if not name.strip() or name in _PLACES or not _REFUSED.isdisjoint(name):
         signs = {ord(sign): "-" for sign in _REFUSED}
         better = name.translate(signs).strip() if name not in _PLACES else ""
         raise OptionError(
-            f"{option}={name!r}: MLflow takes a name without '/' and ':' there, such as {better or 'churn'!r}.",
+            f"{option}={name!r}: MLflow takes a name without '/' and ':', such as {better or 'churn'!r}.",
             option=option,
         )
 
@@ -155,7 +156,7 @@ class Dataset:
 
     Args:
         name: the dataset's name.
-        context: what it is used for, such as `training`.
+        context: its purpose, such as `training`.
     """
 
     name: str
@@ -167,7 +168,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Secret:
-    """Never record this parameter's value, only that it was given: `Annotated[str, Secret]`."""
+    """Never record the value of this parameter, only that it has one: `Annotated[str, Secret]`."""
 
 
 @dataclass(frozen=True)

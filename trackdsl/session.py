@@ -1,7 +1,8 @@
 """`start_logging` and `stop_logging`: a run that begins at one call and ends at another.
 
-A session is current where it was started, and in what is started from there, as every scope. Where nothing is current,
-such as in threads that were there before it, that of the main thread is, as long as it is the only one that is open.
+A session is current in the thread or task that started it, and in everything started from there, like any scope. In
+other threads, such as those that ran before the session, the session of the main thread is current as long as no other
+session is open.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from trackdsl._api.configure import configure
 from trackdsl._api.exit_hook import ExitWatch, Mended, last_uncaught, watch_child
-from trackdsl._api.session_options import KEYS, Choice, SessionSettings, checked, choose, told_by
+from trackdsl._api.session_options import KEYS, Choice, SessionSettings, checked, choose, given_by
 from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
@@ -46,18 +47,18 @@ from trackdsl.errors._user_code import calling_frame
 from trackdsl.journal._target import Target, overridden, target_for
 
 _OFFLINE = ("raise", "spool")
-#: What settings say to the whole program, and not of a run.
+#: The settings that apply to the whole program, rather than to one run.
 _PROGRAM = tuple(name for name in settings.NAMES if name not in ("tracking_uri", "experiment_name"))
 
 
 class _Session:
-    """An open session; the owner of its scope.
+    """An open session. It owns its scope.
 
     Attributes:
-        name: of its run.
-        scope: the scope it opened.
-        ended: it is open no more.
-        place: the thread and the task that started it.
+        name: the name of its run.
+        scope: the scope that it opened.
+        ended: whether it has been ended.
+        started_in: the thread and the task that started it.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,17 +66,17 @@ class _Session:
         self.scope: Scope | None = None
         self.ended = False
         self._pid = os.getpid()
-        self.place = _place()
+        self.started_in = _thread_and_task()
         self._began_in = _caller()
         self._handled = id(sys.exc_info()[1])
         self._last = id(last_uncaught())
 
     def is_of_here(self) -> bool:
-        """Whether it was started in this process, thread and task."""
-        return self._pid == os.getpid() and self.place == _place()
+        """Whether this process, thread and task started it."""
+        return self._pid == os.getpid() and self.started_in == _thread_and_task()
 
     def what_ends_it(self) -> BaseException | None:
-        """The exception on its way where `stop_logging` is called in a `finally`, or that has ended the program."""
+        """The exception that ends it: the one that is being handled here, or the one that has ended the program."""
         error = sys.exc_info()[1]
         if error is not None and id(error) != self._handled:
             return error
@@ -87,7 +88,7 @@ class _Session:
         return error
 
     def began_in(self, trace: TracebackType | None) -> bool:
-        """Whether it was started by a function that an exception has ended, by its traceback."""
+        """Whether a function in this traceback, which the exception has ended, started it."""
         while trace is not None:
             if (id(trace.tb_frame), trace.tb_frame.f_code) == self._began_in:
                 return True
@@ -95,7 +96,7 @@ class _Session:
         return False
 
     def end(self, error: BaseException | None, status: str | None = None, reason: str | None = None) -> None:
-        """End its run, and take it out of the scopes, also from within others."""
+        """End its run and its scope. Scopes inside of it stay open."""
         self.ended = True
         with contextlib.suppress(ValueError):
             _open.remove(self)
@@ -107,24 +108,24 @@ class _Session:
             if status is not None:
                 self.scope.run.end(status, reason)
             close_scope(self.scope, error)
-            self.scope.owner = self  # Other contexts may have it as theirs still.
+            self.scope.owner = self  # The scope may still be current in other contexts.
 
 
 def _end_at_once(error: BaseException | None) -> None:
-    """End the sessions of a process that runs nothing more, such as a forked child."""
+    """End the sessions of a process that exits at once, such as a forked child."""
     for session in reversed(_open[:]):
         session.end(error)
 
 
 def _thread_failed(error: BaseException) -> None:
-    """End the sessions that this thread has begun and left open by an exception."""
+    """End the sessions that this thread started, as an exception has ended the thread."""
     for session in [each for each in reversed(_open) if each.is_of_here()]:
         session.end(error)
 
 
 _exit = ExitWatch(_end_at_once, _thread_failed)
 _mended = Mended()
-#: The sessions of this process that are open, the latest last.
+#: The open sessions of this process, the latest last.
 _open: list[_Session] = []
 
 
@@ -138,37 +139,38 @@ def start_logging(
     *,
     offline: Literal["raise", "spool"] = "raise",
 ) -> Run:
-    """Begin a run that goes on until `stop_logging()`, for scripts that prefer calls to blocks.
+    """Start a run that lasts until `stop_logging()`, for scripts that prefer calls to blocks.
 
-    What is recorded meanwhile lands on it: by trackdsl's words, stages (as its children), plain MLflow and autologging.
-    A session that this thread has still open is ended first; inside a stage the run is a child of that. If the program
-    crashes it is `FAILED`, if it is killed `KILLED`; at the end of the program it ends by itself.
+    Everything recorded in between belongs to the run: values logged with trackdsl, stages (as child runs), plain MLflow
+    and autologging. If this thread has an open session, that session ends first. Inside a stage the run is a child of
+    the stage's run. A run that is open when the program ends is ended with it: as `FINISHED`, as `FAILED` if the
+    program crashes, or as `KILLED` if it is killed.
 
     Args:
         exp_name: the name of the run.
-        project: what it belongs to: the tag `project`, and the MLflow experiment where nobody names one.
-        backend: `"mlflow"`; there is no other.
-        config: any of `tracking_uri`, `experiment_name` (the MLflow experiment, made if need be), `run_name` (instead
-            of `exp_name`), `tags`, and `run_id` (a run to go on with, instead of a new one). It counts before
-            everything else.
-        settings: a `trackdsl.Settings`, or `TraceletSettings` of `trackdsl.compat.tracelet`. What they say besides
-            where the run goes, such as `mode`, is for the rest of the program, as with `configure`.
-        offline: what to do where the tracking server cannot be reached, is overloaded or has a fault (429, 5xx), or
-            refuses the credentials (401, 403): `"raise"`, or `"spool"` to record now and deliver later.
+        project: the run's project: the tag `project`, and the MLflow experiment if nothing else names one.
+        backend: `"mlflow"`, the only one.
+        config: any of `tracking_uri`, `experiment_name` (the MLflow experiment, created if it does not exist),
+            `run_name` (instead of `exp_name`), `tags`, and `run_id` (a run to resume, instead of a new one). These
+            values take precedence over all others.
+        settings: a `trackdsl.Settings`, or `TraceletSettings` of `trackdsl.compat.tracelet`. Settings of the whole
+            program, such as `mode`, stay in force after the run, as with `configure`.
+        offline: what to do if the tracking server cannot be reached, is overloaded or fails (429, 5xx), or refuses the
+            credentials (401, 403): `"raise"`, or `"spool"` to record now and deliver later.
 
     Returns:
         the run.
 
     Raises:
-        OptionError: a key of `config`, a backend or an option that does not exist.
-        TrackingServerUnreachable: nobody answers at the tracking URI within five seconds; nothing is left behind.
-        TrackingServerError: what answers there refuses, or is no MLflow server.
+        OptionError: a key of `config`, the backend or an option does not exist.
+        TrackingServerUnreachable: no server answers at the tracking URI within five seconds. No run has begun then.
+        TrackingServerError: the server refuses the request, or is no MLflow server.
         ExperimentDeleted: the MLflow experiment is deleted.
-        RunNotFound: the run that is to go on is deleted, or not there.
-        SettingsError: a setting has a value that it cannot have.
+        RunNotFound: the run to resume is deleted, or does not exist.
+        SettingsError: a setting cannot have the value that it has.
 
-    Errors of the tracking server, the experiment and the run are `mlflow.exceptions.MlflowException`s too where the
-    program has imported MLflow.
+    If the program has imported MLflow, errors of the tracking server, the experiment and the run are also
+    `mlflow.exceptions.MlflowException`s.
 
     Example:
         >>> run = start_logging("resnet-baseline", project="vision", config={"tags": {"team": "cv"}})  # doctest: +SKIP
@@ -177,16 +179,16 @@ def start_logging(
     """
     if offline not in _OFFLINE:
         raise OptionError(f"start_logging(offline=...) takes 'raise' or 'spool', not {offline!r}.", option="offline")
-    told = told_by(settings)
-    choice = choose(exp_name, project, backend, checked(config), told)
-    with _configured({name: value for name, value in told.items() if name in _PROGRAM}):
+    given = given_by(settings)
+    choice = choose(exp_name, project, backend, checked(config), given)
+    with _configured({name: value for name, value in given.items() if name in _PROGRAM}):
         if quiet.on and quiet.here():
             return NULL_RUN
         options = Options.checked(
             "experiment",
             choice.experiment,
             {
-                # A run that goes on keeps its name, unless it was given another as such.
+                # A resumed run keeps its name, unless `config` has a `run_name`.
                 "run_name": None if choice.run_id is not None and not choice.renames else choice.run_name,
                 "tags": choice.tags,
                 "tracking_uri": choice.tracking_uri,
@@ -203,16 +205,17 @@ def start_logging(
 
 @explained
 def stop_logging(status: str | None = None, reason: str | None = None) -> None:
-    """End the session that was started last here; where there is none, nothing happens.
+    """End the run of the last `start_logging`. Without such a run, nothing happens.
 
-    In a `finally`, or in an `atexit` function of a program that crashes, the run is `FAILED`.
+    The run is `FAILED` if this is called in a `finally` block because of an exception, or by an `atexit` function of a
+    program that crashed.
 
     Args:
-        status: how it is to end, whatever happened: `FINISHED`, `FAILED` or `KILLED`.
+        status: the status of the run, whatever happened: `FINISHED`, `FAILED` or `KILLED`.
         reason: why, in a sentence: the tag `trackdsl.ended`.
 
     Raises:
-        OptionError: there is no such status.
+        OptionError: the status does not exist.
 
     Example:
         >>> stop_logging(status="FAILED", reason="the loss diverged")
@@ -234,7 +237,7 @@ def _begin(options: Options, name: str) -> Run:
         session.scope = open_scope(options, session.name, experiment, {}, options.static_tags(), None, session)
     except TrackdslError:
         raise
-    except Exception as error:  # A fault in tracking is no reason not to go on.
+    except Exception as error:  # The program continues without tracking.
         fault("starting a session", error)
         return NULL_RUN
     _exit.take()
@@ -250,7 +253,7 @@ def _begin(options: Options, name: str) -> Run:
 
 @contextlib.contextmanager
 def _configured(chosen: Mapping[str, Any]) -> Iterator[None]:
-    """Configure the program, unless what follows fails."""
+    """Configure the program. If the block fails, its settings are put back."""
     before = settings.configured()
     if chosen:
         configure(**chosen)
@@ -264,31 +267,31 @@ def _configured(chosen: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _check(choice: Choice, previous: _Session | None, offline: str) -> None:
-    """Ask the store, where a root run is to go to one now."""
+    """Check that the store can take the run, if the run is a root and is delivered now."""
     if overridden() or settings.mode() != "online":
         return
     target, experiment = _destination(choice, previous)
     if target is None or target.discards:
         return
     from trackdsl._runs.resumable import check_run
-    from trackdsl._server.reachable import check  # They bring what programs without sessions need not wait for.
+    from trackdsl._server.reachable import check  # These take long to import, and only sessions need them.
 
     try:
         check(target.uri, experiment)
         if choice.run_id is not None:
             check_run(target.uri, choice.run_id if isinstance(choice.run_id, str) else choice.run_id.id)
     except TrackingServerError as error:
-        # Credentials can be set later too; what is wrong for good cannot.
+        # The user can correct credentials later, so these runs are worth keeping. Other errors stay.
         if offline == "raise" or not (isinstance(error, TrackingServerUnreachable) or error.status in (401, 403)):
             raise as_mlflows(error) from None
         reason = error.reason if isinstance(error, TrackingServerUnreachable) else str(error)
-        logger.warning("%s The run %r is recorded, and delivered once it answers.", reason, choice.run_name)
+        logger.warning("%s The run %r is recorded now, and delivered once the server answers.", reason, choice.run_name)
     except TrackdslError as error:
         raise as_mlflows(error) from None
 
 
 def _destination(choice: Choice, previous: _Session | None) -> tuple[Target | None, str | None]:
-    """The target and the experiment of a root run; no target where it is to be a child."""
+    """The target and the experiment of a root run; no target if the run will be a child."""
     outer = _context.current()
     while outer is not None and previous is not None and outer.owner is previous:
         outer = outer.outer
@@ -299,7 +302,7 @@ def _destination(choice: Choice, previous: _Session | None) -> tuple[Target | No
 
 
 def _current() -> _Session | None:
-    """The session that is meant where no other word is said."""
+    """The session that `stop_logging` ends."""
     scope = _context.current()
     while scope is not None:
         if isinstance(scope.owner, _Session) and not scope.owner.ended:
@@ -311,7 +314,7 @@ def _current() -> _Session | None:
 
 
 def _leave_ended() -> None:
-    """Leave the scopes of sessions that were ended from another context: another thread, or a cell of a notebook."""
+    """Leave the scopes of sessions that another context has ended: another thread, or a cell of a notebook."""
     scope = _context.current()
     while scope is not None and isinstance(scope.owner, _Session) and scope.owner.ended:
         scope = scope.outer
@@ -319,7 +322,7 @@ def _leave_ended() -> None:
 
 
 def _previous() -> _Session | None:
-    """The session that the next one takes the place of."""
+    """The session that the next one replaces."""
     scope = _context.current()
     if scope is not None and not isinstance(scope.owner, _Session):
         return None
@@ -330,22 +333,22 @@ def _previous() -> _Session | None:
 
 def _end_previous(previous: _Session, name: str) -> None:
     logger.warning(
-        "start_logging(%r) ends the run %r, which was still open: call stop_logging() first, or put one inside the "
-        "other by `with stage(...)`.",
+        "start_logging(%r) ends the run %r, which was still open: call stop_logging() first, or nest the runs "
+        "with `with stage(...)`.",
         mask_name(name),
         previous.name,
     )
     previous.end(None)
 
 
-def _place() -> tuple[int, int]:
-    """The thread, and the task of asyncio or the greenlet where it is one of these."""
+def _thread_and_task() -> tuple[int, int]:
+    """The current thread, and the id of the current asyncio task or greenlet; 0 for neither."""
     task = _task() or _greenlet()
     return threading.get_ident(), 0 if task is None else id(task)
 
 
 def _task() -> Any:
-    """The task of asyncio that runs here; None where there is none, or where it is a prompt's."""
+    """The current asyncio task; None without one, and for a task in which a prompt runs the cells of a user."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
         with contextlib.suppress(RuntimeError):
@@ -355,14 +358,14 @@ def _task() -> Any:
 
 
 def _greenlet() -> Any:
-    """The greenlet that runs here; None where it is that which every thread begins with."""
+    """The current greenlet; None for the first one of a thread."""
     greenlets = sys.modules.get("greenlet")
     current = None if greenlets is None else greenlets.getcurrent()
     return None if current is None or current.parent is None else current
 
 
 def _end_with_task(session: _Session, task: Any) -> None:
-    """End a session that the task which began it has left open by an exception."""
+    """End a session whose task has been ended by an exception."""
     if session in _open:
         error = sys.modules["asyncio"].CancelledError() if task.cancelled() else task.exception()
         if error is not None:
@@ -370,21 +373,21 @@ def _end_with_task(session: _Session, task: Any) -> None:
 
 
 def _caller() -> tuple[int, CodeType]:
-    """The frame that called into this package, and its code: alive frames are told apart by these."""
+    """The frame that called into this package, and its code. Together they identify a live frame."""
     frame = calling_frame()
     return id(frame), frame.f_code
 
 
 def _runs_cells(task: Any) -> bool:
-    """Whether a task is one of a Jupyter kernel's, or of IPython's, which run one cell after the other."""
+    """Whether a task belongs to a Jupyter kernel or IPython, which run all cells in it."""
     code = getattr(task.get_coro(), "cr_code", None)
     return code is not None and not {"ipykernel", "IPython"}.isdisjoint(code.co_filename.split(os.sep))
 
 
 def _only() -> _Session | None:
-    """The only session that is open, where it is that of the whole program and not of one of its threads or tasks."""
+    """The only open session, if the main thread started it and no asyncio task did."""
     whole = (threading.main_thread().ident, 0)
-    return _open[0] if len(_open) == 1 and _open[0].place == whole else None
+    return _open[0] if len(_open) == 1 and _open[0].started_in == whole else None
 
 
 def _scope_of_only() -> Scope | None:
@@ -398,13 +401,13 @@ def _at_exit() -> None:
 
 
 def _task_failed(error: BaseException) -> None:
-    """End the sessions that the task of a pool has begun, and left open by an exception."""
+    """End the sessions that the task of a process pool started, as an exception has ended the task."""
     for session in [each for each in reversed(_open) if each.began_in(error.__traceback__)]:
         session.end(error)
 
 
 def _after_fork() -> None:
-    """What the parent has started it ends itself."""
+    """Forget the sessions of the parent process, which ends them itself."""
     _open.clear()
     _exit.put_back()
 
@@ -415,6 +418,7 @@ def _reset() -> None:
 
 
 _roots.ask_for_session(_scope_of_only)
-# After that of `_target`, so it runs before it: the end of a run is to be delivered too.
+# Registered after the exit function of `_target`, so it runs first: that one waits until the ends of runs are
+# delivered.
 atexit.register(_at_exit)
 runtime.register("sessions", Phase.SESSIONS, after_fork=_after_fork, reset=_reset)

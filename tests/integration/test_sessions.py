@@ -393,12 +393,12 @@ def test_names_and_places(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) ->
         ),
         (lambda: start_logging("x", config={"tags": "team"}), r"config\['tags'\] must be a mapping"),
         (lambda: start_logging("x", config=["tags"]), "takes a dict"),  # type: ignore[arg-type]
-        (lambda: start_logging("x", backend="wandb"), "MLflow alone"),
+        (lambda: start_logging("x", backend="wandb"), "MLflow only"),
         (lambda: start_logging("x", backend=["mlflow", "aim"]), "backend='aim'"),
         (lambda: start_logging("x", settings={"project": "p"}), "a dict is for config"),  # type: ignore[arg-type]
         (lambda: start_logging("x", offline="later"), "'raise' or 'spool'"),  # type: ignore[arg-type]
         (lambda: start_logging(3), "takes text"),  # type: ignore[arg-type]
-        (lambda: start_logging("x", settings=tracelet.TraceletSettings(backend="clearml")), "MLflow alone"),
+        (lambda: start_logging("x", settings=tracelet.TraceletSettings(backend="clearml")), "MLflow only"),
     ],
 )
 def test_misuse_names_the_fix(captured: Captured, call: Callable[[], Any], message: str) -> None:

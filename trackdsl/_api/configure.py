@@ -33,31 +33,31 @@ def configure(
     show_url: bool | None = None,
     **unknown: Any,
 ) -> None:
-    """Choose settings for the rest of the program. What is not given stays as it is.
+    """Choose settings for the rest of the program. Settings that are not given keep their values.
 
-    Runs that are open keep the store they were opened in.
+    Open runs stay in the store in which they were opened.
 
     Args:
-        chosen: a `trackdsl.Settings`: what it was given holds; what is given here by name counts before it.
-        tracking_uri: where runs go, as MLflow writes it: `sqlite:////path/mlflow.db`, `http://host:5000`.
+        chosen: a `trackdsl.Settings`, whose given values are set. Settings that are given by name take precedence.
+        tracking_uri: the store that runs go to, as MLflow writes it: `sqlite:////path/mlflow.db`, `http://host:5000`.
         experiment_name: the MLflow experiment of root runs that name none.
         mode: `online` records and delivers, `offline` records for a later `trackdsl sync`, `disabled` does nothing.
-        spool: the folder of what is not delivered yet; None for the one in the user's state folder.
+        spool: the folder of runs that are not delivered yet; None for a folder in the user's state folder.
         strict: raise errors in tracking instead of logging them.
         delivery: `process` delivers from a process of its own, `thread` from a thread of this one.
-        secret_names: names of arguments, fields, tags and keys whose values are masked, beside the well-known ones
-            (`password`, `token`, `api_key`, …); `*` stands for anything, and case does not matter.
-        public_names: the same for names that are no secrets, whatever they look like: `token_*`.
+        secret_names: names of arguments, fields, tags and keys whose values are masked, besides the well-known ones
+            (`password`, `token`, `api_key`, …); `*` matches anything, and case does not matter.
+        public_names: names whose values are never masked, even if they look like secrets: `token_*`.
         system_metrics: sample processor, memory, disk, network and graphics cards while root runs are open: `True`,
-            or how often, in seconds.
-        ranks: what processes that a launcher starts together record, such as those of torchrun, SLURM or MPI:
-            `children` of one root run, `main` the first of them alone, `separate` each for itself.
-        show_url: write the address of the program's first root run to its errors, once the run is at MLflow; by
-            default where these go to a terminal.
-        **unknown: refused, with a suggestion.
+            or the seconds between two samples.
+        ranks: what the processes of one launch record (torchrun, SLURM, MPI): `children`: each a child of one shared
+            root run; `main`: only the first process records; `separate`: each a root run of its own.
+        show_url: print the address of the program's first root run to stderr, once the run exists in MLflow; by default
+            only if stderr is a terminal.
+        **unknown: raises, with a suggestion.
 
     Raises:
-        SettingsError: a setting or value that does not exist.
+        SettingsError: a setting does not exist, or cannot have this value.
 
     Example:
         >>> configure(experiment_name="churn")
@@ -77,12 +77,12 @@ def configure(
     }
     if chosen is not None and not hasattr(chosen, "given"):
         raise SettingsError(
-            f"configure() takes settings by name, or a trackdsl.Settings, not {chosen!r}.", setting="", value=chosen
+            f"configure() takes settings by name, or one trackdsl.Settings, not {chosen!r}.", setting="", value=chosen
         )
-    pyproject.forget()  # It may have been edited, in a notebook's life.
-    told = {} if chosen is None else chosen.given()
-    told |= {name: value for name, value in named.items() if value is not None}
-    settings.update(**told, **unknown)
-    if "spool" in told:
+    pyproject.forget()  # In a long notebook session the file may have been edited.
+    given = {} if chosen is None else chosen.given()
+    given |= {name: value for name, value in named.items() if value is not None}
+    settings.update(**given, **unknown)
+    if "spool" in given:
         _target.start_anew()
     state.refresh()

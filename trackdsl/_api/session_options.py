@@ -1,4 +1,4 @@
-"""What `start_logging` is given, checked and put in order: where a session goes, and what it is called."""
+"""The arguments of `start_logging`, checked and combined: the name of a session, and the store it goes to."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trackdsl._core.suggest import suggestion_for
 from trackdsl._runs.run import Run, checked_run_id
 from trackdsl.errors import OptionError, SettingsError
 
-#: What `config` may have.
+#: The keys that `config` may have.
 KEYS = ("tracking_uri", "experiment_name", "run_name", "tags", "run_id")
 
 
 class SessionSettings(Protocol):
-    """What `start_logging(settings=)` takes: a `trackdsl.Settings`, or a `TraceletSettings`."""
+    """What `start_logging(settings=...)` takes: a `trackdsl.Settings`, or a `TraceletSettings`."""
 
     def session(self) -> Mapping[str, Any]:
         """Any of `project`, `backend`, `tracking_uri`, `experiment_name`, and settings for the whole program."""
@@ -24,15 +24,15 @@ class SessionSettings(Protocol):
 
 @dataclass
 class Choice:
-    """Where a session goes and what it is called, from all that was given.
+    """The name and the destination of a session, from all arguments together.
 
     Attributes:
         run_name: the name of its run.
-        experiment: the MLflow experiment; None where nobody says.
-        tracking_uri: None where nobody says.
-        tags: of the run.
-        run_id: the run to go on with, instead of a new one.
-        renames: whether `run_name` was named as such.
+        experiment: the MLflow experiment; None if no argument names one.
+        tracking_uri: the store; None if no argument names one.
+        tags: the tags of the run.
+        run_id: the run to resume, instead of a new one.
+        renames: whether `config` has a `run_name`.
     """
 
     run_name: str
@@ -48,15 +48,15 @@ def choose(
     project: str | None,
     backend: str | Iterable[str],
     config: Mapping[str, Any],
-    told: Mapping[str, Any],
+    given: Mapping[str, Any],
 ) -> Choice:
-    _check_backend(told.get("backend") or backend if backend == "mlflow" else backend)
-    project = project or told.get("project")
+    _check_backend(given.get("backend") or backend if backend == "mlflow" else backend)
+    project = project or given.get("project")
     for option, value in (("exp_name", exp_name), ("project", project)):
         if value is not None and not isinstance(value, str):
             raise OptionError(f"start_logging({option}=...) takes text, not {value!r}.", option=option)
-    named = config.get("experiment_name") or told.get("experiment_name")
-    uri = config.get("tracking_uri") or told.get("tracking_uri")
+    named = config.get("experiment_name") or given.get("experiment_name")
+    uri = config.get("tracking_uri") or given.get("tracking_uri")
     if uri is not None:
         uri = _checked_uri(uri, "config['tracking_uri']" if config.get("tracking_uri") else "settings.tracking_uri")
     tags = dict(config.get("tags") or {})
@@ -64,7 +64,7 @@ def choose(
         tags.setdefault("project", project)
     return Choice(
         run_name=config.get("run_name") or exp_name or "session",
-        experiment=named or (project if _nobody_says_experiment() else None),
+        experiment=named or (project if _no_experiment_is_set() else None),
         tracking_uri=uri,
         tags=tags,
         run_id=None if config.get("run_id") is None else checked_run_id(config["run_id"], "config['run_id']"),
@@ -72,7 +72,7 @@ def choose(
     )
 
 
-def told_by(chosen: SessionSettings | None) -> Mapping[str, Any]:
+def given_by(chosen: SessionSettings | None) -> Mapping[str, Any]:
     if chosen is None:
         return {}
     session: Callable[[], Mapping[str, Any]] | None = getattr(chosen, "session", None)
@@ -118,11 +118,11 @@ def _check_backend(backend: str | Iterable[str]) -> None:
     for name in named:
         if name != "mlflow":
             raise OptionError(
-                f"start_logging(backend={name!r}): trackdsl records to MLflow alone. Write backend='mlflow', or leave "
+                f"start_logging(backend={name!r}): trackdsl records to MLflow only. Write backend='mlflow', or leave "
                 "it out.",
                 option="backend",
             )
 
 
-def _nobody_says_experiment() -> bool:
+def _no_experiment_is_set() -> bool:
     return settings.look_up("experiment_name").source == "default" and settings.experiment_id() is None

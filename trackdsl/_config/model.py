@@ -15,7 +15,7 @@ from trackdsl.errors import SettingsError
 
 
 class CheckedSettings(BaseSettings):
-    """Settings whose misuse is told as everywhere in trackdsl: by a `SettingsError` that names the fix."""
+    """Settings that raise a `SettingsError` for an unknown setting or a wrong value. Its message names the fix."""
 
     model_config = SettingsConfigDict(extra="forbid", validate_default=False, frozen=True)
 
@@ -25,28 +25,28 @@ class CheckedSettings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise _told(type(self), error) from None
+            raise _settings_error(type(self), error) from None
         self._given = frozenset(values)
 
     def given(self) -> dict[str, Any]:
-        """The settings that were given by name. The others may be said elsewhere, by something that counts less."""
+        """The settings that were given by name. Only these take precedence over `configure` and the environment."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self._given}
 
 
 class _InForce(PydanticBaseSettingsSource):
-    """What the environment and the project say, by the one order of precedence that trackdsl has."""
+    """The values in force, from `configure`, the environment and the project, in trackdsl's order of precedence."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - pydantic's
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - pydantic passes it
         found = settings.look_up(field_name)
         return (None if found.source == "default" else found.value), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        told = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in told.items() if value is not None}
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class _Base(CheckedSettings):
-    """What `Settings` does; its fields come from the rows of the settings."""
+    """The methods of `Settings`. Its fields are made from the rows of the settings."""
 
     @field_validator("tracking_uri", check_fields=False)
     @classmethod
@@ -62,21 +62,21 @@ class _Base(CheckedSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Values that were given count before the values in force."""
+        """Given values take precedence over the values in force."""
         return init_settings, _InForce(settings_cls)
 
     def session(self) -> dict[str, Any]:
-        """The settings that `start_logging` takes over."""
+        """The settings that `start_logging` uses."""
         return self.given()
 
 
-_DOC = """All settings as one object. A setting that is not given has the value in force.
+_DOC = """All settings as one object. A setting that is not given has the value that is in force.
 
 Attributes:
 {attributes}
 
 Raises:
-    SettingsError: a setting or value that does not exist.
+    SettingsError: a setting does not exist, or cannot have this value.
 
 Example:
     >>> Settings(experiment_name="churn", mode="offline").experiment_name
@@ -98,7 +98,7 @@ else:
     )
 
 
-def _told(model: type[BaseSettings], error: ValidationError) -> SettingsError:
+def _settings_error(model: type[BaseSettings], error: ValidationError) -> SettingsError:
     first = error.errors()[0]
     if isinstance(cause := first.get("ctx", {}).get("error"), SettingsError):
         return cause

@@ -10,16 +10,16 @@ from typing import Any
 
 from trackdsl.errors import SettingsError
 
-_getcwd = os.getcwd  # Bound here: a test that fakes it is not to see calls of ours.
+_getcwd = os.getcwd  # A test of the program may replace `os.getcwd`, and should see its own calls only.
 
 
 @dataclass(frozen=True)
 class ProjectTable:
-    """What a project says.
+    """The settings of a project.
 
     Attributes:
-        path: of the file; empty where there is none.
-        values: its settings by name, with `_` where TOML likes `-`.
+        path: the path of the file; empty if there is none.
+        values: the settings by name, with `_` for the `-` that is common in TOML.
     """
 
     path: str
@@ -27,24 +27,24 @@ class ProjectTable:
 
 
 _NONE = ProjectTable("", {})
-#: Is given a name, its value and where they stand, and refuses what is no setting.
+#: Takes a name, its value, and what has them, and raises if there is no such setting.
 Check = Callable[[str, Any, str], None]
 
 
 def project_table(check: Check) -> ProjectTable:
-    """The table for the working directory. Each folder is looked at once in the life of a program.
+    """The table for the working directory. A program reads each folder once.
 
     Raises:
-        SettingsError: the file cannot be read as TOML, or has a setting that does not exist.
+        SettingsError: the file is no valid TOML, or has a setting that does not exist.
     """
     try:
         return _table_above(_getcwd(), check)
-    except OSError:  # The working directory is gone.
+    except OSError:  # The working directory has been deleted.
         return _NONE
 
 
 def forget() -> None:
-    """Look anew."""
+    """Read the files again when they are next needed."""
     _table_above.cache_clear()
 
 
@@ -61,12 +61,12 @@ def _table_above(folder: str, check: Check) -> ProjectTable:
                 return _NONE
             folder = above
             continue
-        # Where it is not even named nothing has to be imported to read it.
+        # A file that does not contain the name is not parsed, so the parser is not imported.
         return _parsed(path, content, check) if b"trackdsl" in content else _NONE
 
 
 def _parsed(path: str, content: bytes, check: Check) -> ProjectTable:
-    import tomllib  # It takes a while, and most projects do not configure trackdsl there.
+    import tomllib  # It is slow to import, and most projects have no table of trackdsl.
 
     try:
         table = tomllib.loads(content.decode("utf-8")).get("tool", {}).get("trackdsl", {})

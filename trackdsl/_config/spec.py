@@ -1,10 +1,10 @@
 """Every setting in one place: its name, type, default, variables and help.
 
-The `Settings` model, the checks, `trackdsl doctor`, the guide's table and the settings that a context carries to other
-processes are all made from these rows.
+The model `Settings`, the checks, `trackdsl doctor`, the table in the guide, and the settings that a context takes to
+other processes are made from these rows.
 """
 
-# No `from __future__ import annotations`: the annotations below are read when this module is imported.
+# No `from __future__ import annotations`: this module evaluates the annotations below when it is imported.
 
 import math
 import os
@@ -23,21 +23,21 @@ _FALSE = ("", "0", "false", "no", "off")
 #: The default and the shortest interval between samples of the machine, in seconds. MLflow has the same default.
 _INTERVAL, _SHORTEST_INTERVAL = 10.0, 0.1
 
-#: Turns a given value into one of the setting's type. The first argument is the setting's name for an error message.
+#: Converts a value to the setting's type. The first argument names the setting in error messages.
 Check = Callable[[str, Any], Any]
 
 
 @dataclass(frozen=True)
 class Row:
-    """What an annotation below says of its setting.
+    """The description of a setting, in its annotation below.
 
     Attributes:
-        default: the value where nothing sets one.
+        default: the value if nothing sets another.
         help: one sentence for `configure` and `Settings`.
-        default_help: the default as the guide's table shows it; by default, its value.
-        also: environment variables that count after `TRACKDSL_<NAME>`, in this order.
-        check: by default, the one of the setting's type.
-        travels: whether a context carries what `configure` set to other processes.
+        default_help: the default as the guide's table shows it; its value if empty.
+        also: environment variables that are read after `TRACKDSL_<NAME>`, in this order.
+        check: converts values; the check of the setting's type if None.
+        travels: whether a context takes the value from `configure` to other processes.
     """
 
     default: Any
@@ -75,7 +75,7 @@ def _uri(setting: str, value: Any) -> str:
 
 
 def _names(setting: str, value: Any) -> tuple[str, ...]:
-    """Names, from several or from a text with commas."""
+    """Names, from a collection or from a string with commas."""
     if isinstance(value, str):
         names: tuple[Any, ...] = tuple(name.strip() for name in value.split(",") if name.strip())
     else:
@@ -86,7 +86,7 @@ def _names(setting: str, value: Any) -> tuple[str, ...]:
 
 
 def _interval(setting: str, value: Any) -> float:
-    """Seconds, from a truth value or a number, or the text of either."""
+    """Seconds, from a bool or a number, or from a string with one of these."""
     text = str(value).strip().lower()
     if text in (*_TRUE, *_FALSE):
         return _default_interval() if text in _TRUE else 0.0
@@ -95,13 +95,13 @@ def _interval(setting: str, value: Any) -> float:
     except (TypeError, ValueError):
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        message = f"{setting} is {value!r}: it takes true, false, or how often, in seconds."
+        message = f"{setting} is {value!r}: it takes true, false, or a number of seconds."
         raise SettingsError(message, setting=setting, value=value)
     return max(seconds, _SHORTEST_INTERVAL)
 
 
 def _default_interval() -> float:
-    """The interval of MLflow's own variable, where that is set."""
+    """The interval from MLflow's own variable, or ours."""
     try:
         return max(float(os.environ["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"]), _SHORTEST_INTERVAL)
     except (KeyError, ValueError):
@@ -127,7 +127,7 @@ class Rows:
         str,
         Row(
             DEFAULT_TRACKING_URI,
-            "where runs go, as MLflow writes it: `sqlite:////path/mlflow.db`, `http://host:5000`.",
+            "the store that runs go to, as MLflow writes it: `sqlite:////path/mlflow.db`, `http://host:5000`.",
             default_help="`sqlite:///mlflow.db` in the working directory, as MLflow",
             also=("TRACELET_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI"),
             check=_uri,
@@ -138,8 +138,8 @@ class Rows:
         Row(
             "Default",
             "the MLflow experiment of root runs that name none.",
-            default_help="`Default`; `MLFLOW_EXPERIMENT_ID` counts as in MLflow",
-            # MLflow's id of an experiment holds at one store alone, see `settings.experiment_id`.
+            default_help="`Default`; `MLFLOW_EXPERIMENT_ID` works as in MLflow",
+            # MLflow's id of an experiment is valid for one store only, see `resolve.experiment_id`.
             also=("TRACELET_MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_NAME"),
         ),
     ]
@@ -157,7 +157,7 @@ class Rows:
         Path | None,
         Row(
             None,
-            "the folder of what is not delivered yet; None for the one in the user's state folder.",
+            "the folder of runs that are not delivered yet; None for a folder in the user's state folder.",
             default_help="the user's state folder; in an existing folder that is used for something else or that "
             "others may read, such as `/tmp`, a private folder `trackdsl-spool-<uid>` is made",
             check=_path,
@@ -185,8 +185,8 @@ class Rows:
         tuple[str, ...],
         Row(
             (),
-            "names of arguments, fields, tags and keys whose values are masked, beside the well-known ones "
-            "(`password`, `token`, `api_key`, …); `*` stands for anything, and case does not matter.",
+            "names of arguments, fields, tags and keys whose values are masked, besides the well-known ones "
+            "(`password`, `token`, `api_key`, …); `*` matches anything, and case does not matter.",
             default_help="none; several are separated by commas",
             travels=True,
         ),
@@ -195,7 +195,7 @@ class Rows:
         tuple[str, ...],
         Row(
             (),
-            "the same for names that are no secrets, whatever they look like: `token_*`.",
+            "names whose values are never masked, even if they look like secrets: `token_*`.",
             default_help="none; several are separated by commas",
             travels=True,
         ),
@@ -204,9 +204,9 @@ class Rows:
         bool | float,
         Row(
             0.0,
-            "sample processor, memory, disk, network and graphics cards while root runs are open: `True`, or how "
-            "often, in seconds.",
-            default_help="off; `true`, or how often to sample root runs, in seconds",
+            "sample processor, memory, disk, network and graphics cards while root runs are open: `True`, or the "
+            "seconds between two samples.",
+            default_help="off; `true`, or the seconds between two samples of root runs",
             also=("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING",),
             check=_interval,
         ),
@@ -215,8 +215,8 @@ class Rows:
         Literal["children", "main", "separate"],
         Row(
             "children",
-            "what processes that a launcher starts together record, such as those of torchrun, SLURM or MPI: "
-            "`children` of one root run, `main` the first of them alone, `separate` each for itself.",
+            "what the processes of one launch record (torchrun, SLURM, MPI): `children`: each a child of one shared "
+            "root run; `main`: only the first process records; `separate`: each a root run of its own.",
             default_help="`children`",
         ),
     ]
@@ -224,9 +224,9 @@ class Rows:
         bool | None,
         Row(
             None,
-            "write the address of the program's first root run to its errors, once the run is at MLflow; by default "
-            "where these go to a terminal.",
-            default_help="the address of a program's first root run is printed at a terminal; `0` turns that off",
+            "print the address of the program's first root run to stderr, once the run exists in MLflow; by default "
+            "only if stderr is a terminal.",
+            default_help="the address of a program's first root run is printed at a terminal; `0` turns this off",
         ),
     ]
 
@@ -236,14 +236,14 @@ class Setting:
     """A setting.
 
     Attributes:
-        name: as `configure` takes it.
-        type: its annotation.
-        default: its value where nothing sets one.
-        variables: its environment variables, the one that counts first in front.
-        check: turns a given value into one of its type.
+        name: its name in `configure`.
+        type: the type of its value.
+        default: its value if nothing sets another.
+        variables: its environment variables; the first that is set counts.
+        check: converts a value to its type.
         help: one sentence.
         default_help: the default in words, for the guide's table.
-        travels: whether a context carries what `configure` set to other processes.
+        travels: whether a context takes the value from `configure` to other processes.
     """
 
     name: str

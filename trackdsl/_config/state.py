@@ -1,4 +1,4 @@
-"""Is trackdsl switched off?"""
+"""The switches of the process that are read from the settings: whether trackdsl records, masks, raises."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trackdsl.errors import SettingsError, set_strict
 
 
 class State:
-    """Process-wide switches, read from the settings at import and at `configure`."""
+    """Switches of the process, read from the settings at import and by `configure`."""
 
     __slots__ = ()
 
@@ -22,7 +22,7 @@ class State:
 
     @property
     def disabled(self) -> bool:
-        """Nothing is to be recorded."""
+        """Whether nothing is recorded."""
         return quiet.off
 
     @staticmethod
@@ -42,7 +42,7 @@ class State:
 
     @staticmethod
     def apply() -> None:
-        """Hand on the settings that others keep."""
+        """Pass settings on to the modules that keep a copy."""
         choose_names(settings.secret_names(), settings.public_names())
         set_strict(settings.strict())
 

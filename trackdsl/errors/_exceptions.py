@@ -7,7 +7,7 @@ from typing import Any
 
 
 class TrackdslError(Exception):
-    """The root of every error that trackdsl raises. They travel between processes with all that they carry."""
+    """The base class of every error that trackdsl raises. All of them can be pickled, with their fields."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         kind = next(each for each in type(self).__mro__ if globals().get(each.__name__) is each)
@@ -22,11 +22,11 @@ def _rebuilt(kind: type[TrackdslError], args: tuple[Any, ...], fields: dict[str,
 
 
 class OptionError(TrackdslError, TypeError):
-    """A decorator or block was given an option that does not exist or does not fit.
+    """An option of a decorator, block or function does not exist, or cannot have this value.
 
     Attributes:
-        option: the offending keyword.
-        suggestion: the nearest option that exists, or None.
+        option: the name of the option.
+        suggestion: the option with the most similar name, or None.
     """
 
     def __init__(self, message: str, *, option: str, suggestion: str | None = None) -> None:
@@ -36,11 +36,11 @@ class OptionError(TrackdslError, TypeError):
 
 
 class TemplateError(TrackdslError, ValueError):
-    """A name template names something that is not a parameter of the function.
+    """A name template has a placeholder that is no parameter of the function.
 
     Attributes:
         template: the template as written.
-        placeholder: the part that fits no parameter.
+        placeholder: the placeholder that is no parameter.
     """
 
     def __init__(self, message: str, *, template: str, placeholder: str) -> None:
@@ -50,7 +50,7 @@ class TemplateError(TrackdslError, ValueError):
 
 
 class ReturnsError(TrackdslError, TypeError):
-    """`track_returns` names more values than the annotation of the function says it returns.
+    """`track_returns` has more names than the function returns values, by its annotation.
 
     Attributes:
         names: the names given to `track_returns`.
@@ -62,7 +62,7 @@ class ReturnsError(TrackdslError, TypeError):
 
 
 class SettingsError(TrackdslError, ValueError):
-    """A setting has a value that trackdsl does not know.
+    """A setting does not exist, or cannot have this value.
 
     Attributes:
         setting: the name of the setting, as the user wrote it.
@@ -76,11 +76,11 @@ class SettingsError(TrackdslError, ValueError):
 
 
 class TrackingServerError(TrackdslError):
-    """The place that runs go to was reached, and says no: wrong address, credentials, version, a fault of its own.
+    """The tracking server answered with an error: wrong address or credentials, another version, or an internal error.
 
     Attributes:
         uri: the tracking URI, without credentials.
-        status: the HTTP status that it answered with, or None.
+        status: the HTTP status of the answer, or None.
     """
 
     def __init__(self, message: str, *, uri: str, status: int | None = None) -> None:
@@ -90,7 +90,7 @@ class TrackingServerError(TrackdslError):
 
 
 class TrackingServerUnreachable(TrackingServerError, ConnectionError):
-    """Nobody answers at the tracking URI, or not in time.
+    """No server answers at the tracking URI, or none in time.
 
     Attributes:
         reason: what happened, in one sentence.
@@ -102,7 +102,7 @@ class TrackingServerUnreachable(TrackingServerError, ConnectionError):
 
 
 class ExperimentDeleted(TrackdslError):
-    """The MLflow experiment that a run is to go to is deleted.
+    """The MLflow experiment of a run is deleted.
 
     Attributes:
         experiment: its name.
@@ -116,11 +116,11 @@ class ExperimentDeleted(TrackdslError):
 
 
 class RunNotReady(TrackdslError, TimeoutError):
-    """MLflow's id of a run was asked for, and the run could not be created at MLflow in time.
+    """MLflow's id of a run is not known: the run could not be created in MLflow in time.
 
     Attributes:
         run: trackdsl's own id of the run.
-        reason: what the delivery process said last, or None.
+        reason: the last message of the delivery process, or None.
     """
 
     def __init__(self, message: str, *, run: str, reason: str | None = None) -> None:
@@ -133,7 +133,7 @@ class ArtifactError(TrackdslError, ValueError):
     """An artifact cannot be loaded.
 
     Attributes:
-        path: its path in the run, as it was asked for.
+        path: its path in the run, as the program gave it.
     """
 
     def __init__(self, message: str, *, path: str) -> None:
@@ -142,11 +142,11 @@ class ArtifactError(TrackdslError, ValueError):
 
 
 class UntrustedArtifact(ArtifactError):
-    """An artifact that may run code when it is loaded was asked for without `trusted=True`."""
+    """An artifact may run code when it is loaded, so loading it needs `trusted=True`."""
 
 
 class RegistryError(TrackdslError, ValueError):
-    """MLflow's model registry refuses a model, or the name that it is to have there.
+    """MLflow's model registry refuses a model or its name.
 
     Attributes:
         name: the name of the registered model.
@@ -158,11 +158,11 @@ class RegistryError(TrackdslError, ValueError):
 
 
 class QueryError(TrackdslError, ValueError):
-    """A question that MLflow's runs cannot answer as it was asked: a bad filter, an unknown name, no store to ask.
+    """A query is wrong: a filter with an error, an unknown name, or a store that does not exist.
 
     Attributes:
-        argument: what was wrong: `where`, `order_by`, `tracking_uri`, the name of a condition.
-        suggestion: the nearest that there is, or None.
+        argument: the wrong argument: `where`, `order_by`, `tracking_uri`, or the name of a condition.
+        suggestion: the most similar name that exists, or None.
     """
 
     def __init__(self, message: str, *, argument: str, suggestion: str | None = None) -> None:
@@ -172,18 +172,18 @@ class QueryError(TrackdslError, ValueError):
 
 
 class ExperimentNotFound(QueryError, LookupError):
-    """The store has no such experiment."""
+    """The store has no experiment of this name or id."""
 
 
 class RunNotFound(QueryError, LookupError):
-    """The store has no such run, or several that the name fits."""
+    """The store has no run of this name or id, or more than one."""
 
 
 class ContextError(TrackdslError, ValueError):
-    """A text that should be a captured context is none.
+    """A text is no captured context.
 
     Attributes:
-        text: its beginning, with secrets masked.
+        text: the beginning of the text, with secrets masked.
     """
 
     def __init__(self, message: str, *, text: str) -> None:
@@ -204,7 +204,10 @@ class TrackingFault(TrackdslError):
 
 
 def as_mlflows(error: TrackdslError) -> TrackdslError:
-    """An error that a program written for MLflow catches too: an `MlflowException`, where MLflow has been imported."""
+    """The same error, as one that is an `MlflowException` too, if the program has imported MLflow.
+
+    So programs that were written for MLflow catch it.
+    """
     exceptions = sys.modules.get("mlflow.exceptions")
     if exceptions is None:
         return error
