@@ -222,6 +222,36 @@ def test_a_child_forgets_the_threads_that_read() -> None:
     assert not quiet.on
 
 
+def test_a_child_has_the_recursion_limit_of_its_own_stack() -> None:
+    """Where a deep recursion of another thread raised the limit at the fork, the child has the program's own again."""
+    deep, done = threading.Event(), threading.Event()
+
+    @trackdsl.stage(nested=False)
+    def recurse(levels: int) -> None:
+        if levels:
+            recurse(levels - 1)
+        else:
+            deep.set()
+            done.wait()
+
+    def begin() -> None:
+        with trackdsl.testing.capture_runs(), trackdsl.stage("deep"):
+            recurse(sys.getrecursionlimit() // 3)
+
+    limit = sys.getrecursionlimit()
+    thread = threading.Thread(target=begin)
+    thread.start()
+    deep.wait()
+    try:
+        assert sys.getrecursionlimit() > limit
+        assert in_child(sys.getrecursionlimit) == str(limit)
+        assert sys.getrecursionlimit() > limit
+    finally:
+        done.set()
+        thread.join()
+    assert sys.getrecursionlimit() == limit
+
+
 def test_reset_puts_back_what_a_program_changed(tmp_path: Path) -> None:
     """After `reset` no session, scope, patch, setting, secret or warning of before is left, and nothing stays open."""
     names = {name: getattr(threading.Thread, name) for name in ("start", "run")}

@@ -207,12 +207,15 @@ NOTES = sorted([*(ROOT / ".github").glob("CONTRIBUTING.md"), *(ROOT / ".github" 
 
 @pytest.mark.parametrize("note", NOTES, ids=lambda note: note.name)
 def test_notes_for_developers_name_what_exists(note: Path) -> None:
-    """Every file that a note names or links to is there."""
+    """Every file that a note names or links to is there, and every private name is one of the package."""
     text = note.read_text()
     named = re.findall(r"`([\w./]+\.(?:py|toml|md|sh))`", text) + re.findall(r"\]\(([\w./-]+)\)", text)
     ours = [name for name in named if not name.startswith("Lib/")]  # Of CPython's source.
     assert ours
     assert [name for name in ours if not any((at / name).exists() for at in (PACKAGE, ROOT, note.parent))] == []
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    private = re.findall(r"`(_[a-zA-Z]\w*)`", text)
+    assert [name for name in private if not re.search(rf"\b{name}\b", source)] == []
 
 
 @pytest.mark.skipif(not NOTES, reason="the notes are not part of the source distribution")

@@ -13,7 +13,8 @@ import sys
 import threading
 from types import CodeType, FrameType
 
-from trackdsl._core.runtime import ForkSafeLock
+from trackdsl._core import runtime
+from trackdsl._core.runtime import ForkSafeLock, Phase
 
 #: The limit is raised for stacks with at least this many wrappers. The stack is measured at every call of this number.
 EVERY = 16
@@ -39,13 +40,18 @@ class RecursionBudget:
 
     Args:
         frames: the number of our own frames, by which the limit is raised.
+
+    Attributes:
+        thread: the id of the thread that raised it.
+        released: whether the limit may be lowered again.
     """
 
-    __slots__ = ("frames", "released")
+    __slots__ = ("frames", "released", "thread")
 
     def __init__(self, frames: int) -> None:
         self.frames = frames
         self.released = False
+        self.thread = threading.get_ident()
 
 
 class deeper:  # noqa: N801 - reads as a word in `with deeper()`
@@ -149,3 +155,13 @@ def _settle() -> None:
             _own[limit] = own
         else:
             _own.clear()
+
+
+def _release_others() -> None:
+    """Release the budgets of other threads, which a forked child does not have."""
+    for budget in _open:
+        budget.released = budget.released or budget.thread != threading.get_ident()
+    _settle()
+
+
+runtime.register("the recursion limit", Phase.MEMORY, after_fork=_release_others)
