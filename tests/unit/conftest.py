@@ -12,11 +12,13 @@ _OUTSIDE = {
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.connect", "sqlite3.connect",
     "subprocess.Popen",
 }  # fmt: skip
+#: Commands of GitPython and `platform`, which MLflow's import runs.
+_WHILE_MLFLOW_IS_IMPORTED = ((["git", "version"],), (["uname", "-p"],))
 _seen: list[str] = []
 
 
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
-    if event in _OUTSIDE and arguments[1:2] != (["git", "version"],):  # GitPython asks, which MLflow imports.
+    if event in _OUTSIDE and arguments[1:2] not in _WHILE_MLFLOW_IS_IMPORTED:
         _seen.append(f"{event}{arguments!r:.200}")
 
 
