@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import psutil
 import pytest
 from _pytest.assertion.rewrite import AssertionRewritingHook
 
@@ -198,25 +199,25 @@ def start(tmp_path: Path) -> Iterator[StartProgram]:
 def delivery_pids(spool: Path) -> list[int]:
     """The delivery processes of a spool."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            # Not the shell in between, which has all of it on its own command line.
-            ours = b"trackdsl.delivery" in command and os.fsencode(spool) in command
-            if ours and not command[0].endswith(b"sh"):
-                found.append(int(entry.name))
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or [""]
+        # The shell that starts one has its whole command in its own command line.
+        if "trackdsl.delivery" in command and str(spool) in command and not command[0].endswith("sh"):
+            found.append(process.pid)
     return found
 
 
 def memory_of(pid: int) -> int:
     """The resident memory of a process in bytes; 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
         return 0
+
+
+def open_files(folder: Path, pid: int | None = None) -> list[str]:
+    """The paths of the files below a folder that a process has open; this process where no id is given."""
+    return sorted(file.path for file in psutil.Process(pid).open_files() if Path(file.path).is_relative_to(folder))
 
 
 def end_delivery(spool: Path) -> None:

@@ -25,6 +25,7 @@ os.environ |= {
 }
 
 import pandas as pd  # noqa: E402
+import psutil  # noqa: E402
 from pyspark import TaskContext  # noqa: E402
 from pyspark.sql import DataFrame, SparkSession  # noqa: E402
 from pyspark.sql.functions import pandas_udf, udf  # noqa: E402
@@ -104,8 +105,7 @@ def lose_executor(_: int) -> int:
         attempt = TaskContext.get().attemptNumber()
         if attempt == 0:
             # This is a child of the daemon, and that one of the JVM.
-            daemon = Path(f"/proc/{os.getppid()}/stat").read_text()
-            os.kill(int(daemon.rpartition(")")[2].split()[1]), signal.SIGKILL)
+            os.kill(psutil.Process(os.getppid()).ppid(), signal.SIGKILL)
             threading.Event().wait()
         return attempt
 

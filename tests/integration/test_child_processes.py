@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 from tests.conftest import StartProgram, all_runs, deliver, points, wait_until
@@ -630,7 +631,7 @@ def test_a_parent_that_is_killed(start: StartProgram, sqlite_store: str, tmp_pat
     os.kill(pids[2], signal.SIGKILL)
     for pipe in pipes:
         os.close(pipe)
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the children to end")
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the children to end")
     assert sorted((run.name, run.parent, run.status) for run in told()) == [
         ("in fork", "of fork", "FINISHED"),
         ("in spawn", "of spawn", "FINISHED"),

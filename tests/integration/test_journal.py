@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Program, StartProgram, wait_until
+from tests.conftest import Program, StartProgram, open_files, wait_until
 from tests.unit.test_journal import read_with_gaps
 from trackdsl import stage
 from trackdsl._core import events
@@ -145,25 +144,16 @@ def test_a_program_that_begins_without_a_free_descriptor(start: StartProgram, tm
     assert (run.name, set(run.metrics), run.lost, run.status) == ("s", {"kept"}, 2, "FINISHED")
 
 
-def _open_below(folder: Path) -> list[str]:
-    """The files of a folder that this process has open."""
-    found = []
-    for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # That of the listing itself.
-            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
-    return [path for path in found if path.startswith(str(folder))]
-
-
 def test_a_forked_child_leaves_the_next_segment_alone(tmp_path: Path) -> None:
     """A child that lets go of an inherited journal closes its own descriptors, and the parent goes on undisturbed."""
     writer = Writer.create(tmp_path / "j")
-    assert _open_below(tmp_path)
+    assert open_files(tmp_path)
     pid = os.fork()
     if pid == 0:
         writer.forget()
         writer.append(b"z" * 1000)
         # What is left belongs to the mapping of the segment that the parent writes to.
-        os._exit(_open_below(tmp_path) != [str(tmp_path / "j" / "000001.seg")])
+        os._exit(open_files(tmp_path) != [str(tmp_path / "j" / "000001.seg")])
     assert os.waitpid(pid, 0)[1] == 0
     while len(segments(tmp_path / "j")) < 4:
         writer.append(events.encode(events.Params(b"a" * 16, {"x": "y" * 10_000})))

@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.conftest import PATIENCE, StartProgram, all_runs, memory_of, sync, wait_until
+from tests.conftest import PATIENCE, StartProgram, all_runs, memory_of, open_files, sync, wait_until
 from tests.memory_store import MemoryStore
 from trackdsl import experiment, stage
 from trackdsl.delivery import _git_tags, _open_sinks, _vanished, _worker
@@ -119,10 +120,11 @@ def test_sixty_stores_within_a_hundred_files(start: StartProgram, tmp_path: Path
         found = list(journals(spool))
         assert len(found) == 60
         most, memory = 0, []
+        process = psutil.Process(delivery.pid)
 
         def delivered() -> int:
             nonlocal most
-            most = max(most, len(os.listdir(f"/proc/{delivery.pid}/fd")))
+            most = max(most, process.num_fds())
             done = sum(bool((progress := read_progress(each)) and progress.events) for each in found)
             while len(memory) < done:
                 memory.append(memory_of(delivery.pid))
@@ -131,7 +133,7 @@ def test_sixty_stores_within_a_hundred_files(start: StartProgram, tmp_path: Path
         wait_until(delivered, "all stores to have their runs", PATIENCE)
         further = (memory[-1] - memory[9]) / 50 / 1e6
         sys.stdout.write(f"files at most: {most}; memory for each further store: {further:.2f} MB\n")
-        wait_until(lambda: len(os.listdir(f"/proc/{delivery.pid}/fd")) < 20, "unused files to be closed")
+        wait_until(lambda: process.num_fds() < 20, "unused files to be closed")
     finally:
         program.kill()
         _, err = delivery.communicate(timeout=PATIENCE)
@@ -150,18 +152,13 @@ def test_stores_that_are_not_used_are_closed(
     spool = tmp_path / "spool"
     worker, apart = Worker(spool, open_sink), contextvars.Context()
 
-    def held() -> list[str]:
-        links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-        found = [os.readlink(link) for link in links if os.path.lexists(link)]
-        return sorted(path for path in found if path.startswith(str(tmp_path)))
-
     with stage("s") as run:
         (journal,) = journals(spool)
-        kept = held()  # By the program's own side of the journal.
+        kept = open_files(tmp_path)  # By the program's own side of the journal.
         for number in range(3):
             run.log_metric("m", number, step=number)
             # Delivery has a context of its own, as in its thread: its calls of MLflow are not calls in the scope.
-            wait_until(lambda: not apart.run(worker.round) and held() == kept, "the files to be closed")
+            wait_until(lambda: not apart.run(worker.round) and open_files(tmp_path) == kept, "the files to be closed")
             progress = read_progress(journal)
             assert progress is not None
             assert progress.events == number + 2

@@ -20,7 +20,7 @@ from trackdsl.journal._mounts import FileSystem, file_system
 from trackdsl.journal._origin import read_origin
 from trackdsl.store_format.journals import look
 
-CAN_RENAME = subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False).returncode == 0
+CAN_RENAME = subprocess.run(["sh", "-c", "unshare --uts true"], capture_output=True, check=False).returncode == 0
 pytestmark = pytest.mark.skipif(not CAN_RENAME, reason="needs the right to change the host's name")
 
 #: One run, and another of a child process where one is asked for; lives on where it is asked to.

@@ -8,17 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 #: The audit events of processes that start, and of stores and servers that are opened.
-_OUTSIDE = {
-    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.connect", "sqlite3.connect",
-    "subprocess.Popen",
-}  # fmt: skip
-#: Commands of GitPython and `platform`, which MLflow's import runs.
-_WHILE_MLFLOW_IS_IMPORTED = ((["git", "version"],), (["uname", "-p"],))
+_OUTSIDE = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "socket.connect", "sqlite3.connect"}
+#: The executables of programs, and of the delivery process. Libraries that are imported may ask `git` or `uname`.
+_PROGRAMS = (sys.executable, "/bin/sh")
 _seen: list[str] = []
 
 
 def _watch(event: str, arguments: tuple[object, ...]) -> None:
-    if event in _OUTSIDE and arguments[1:2] not in _WHILE_MLFLOW_IS_IMPORTED:
+    if event in _OUTSIDE or (event == "subprocess.Popen" and arguments[0] in _PROGRAMS):
         _seen.append(f"{event}{arguments!r:.200}")
 
 
