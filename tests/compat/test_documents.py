@@ -1,4 +1,4 @@
-"""The two documents' own snippets, run as they stand beside trackdsl, against a real server and real folders."""
+"""The snippets of two documents, run unchanged, against a real server and real folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.compat.recorded import Recorded, run_program
 from tests.services import Service, mlflow_server
 
-DOCUMENTS = Path(__file__).resolve().parents[3] / "shared/seeds"
+DOCUMENTS = Path(__file__).parent / "documents"
 #: Snippets that MLflow itself refuses, with what it says; trackdsl's own call does what they want.
 REFUSED = {
     "Model Registry Integration": "input_example is required",
@@ -84,11 +84,7 @@ def run_names(uri: str) -> list[str]:
     [pytest.param("tracelet", id="r1-r58"), pytest.param("mlflow", id="r59-r114")],
 )
 def test_r1_to_r114_snippets_run_as_they_stand(kind: str, tmp_path: Path, server: Service) -> None:
-    """Every snippet of a document runs unchanged but for one import, and leaves the runs that it says."""
-    found = sorted(DOCUMENTS.glob("*.txt"))
-    documents = [path for path in found if ("import tracelet" in path.read_text()) == (kind == "tracelet")]
-    if not documents:
-        pytest.skip(f"the documents are not at {DOCUMENTS}: they are no part of the project")
+    """Every snippet of a document runs with no change but one import, and leaves the runs that it describes."""
     if kind == "mlflow":
         for module in ("tensorflow", "xgboost"):
             pytest.importorskip(module, reason=f"pip install -e '.[integrations]' brings {module}")
@@ -97,7 +93,7 @@ def test_r1_to_r114_snippets_run_as_they_stand(kind: str, tmp_path: Path, server
     (folder / "hook/sitecustomize.py").write_text(textwrap.dedent(NAMES))
     there_before = run_names(server.uri)
     run_program(
-        "snippets.py", folder, str(documents[0]), kind,
+        "snippets.py", folder, str(DOCUMENTS / f"{kind}.md"), kind,
         PYTHONPATH=str(folder / "hook"), SNIPPETS_PORT=server.uri.rpartition(":")[2],
     )  # fmt: skip
     told: list[tuple[str, str, str | None]] = json.loads((folder / "told.json").read_text())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 import trackdsl
 import trackdsl.compat.tracelet as tracelet
@@ -231,9 +232,7 @@ def test_one_thread_after_the_other(captured: Captured) -> None:
 
 def test_in_a_notebook(tmp_path: Path) -> None:
     """Cells of a real kernel, also those that await: one session goes on in the next cell, the next one ends it."""
-    manager = pytest.importorskip("jupyter_client.manager", reason="pip install ipykernel jupyter_client")
-    pytest.importorskip("ipykernel", reason="pip install ipykernel jupyter_client")
-    kernel, client_ = manager.start_new_kernel()
+    kernel, client_ = start_new_kernel()
 
     def cell(code: str) -> str:
         out: list[str] = []
