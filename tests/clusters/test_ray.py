@@ -160,10 +160,10 @@ def test_an_unknown_version_of_ray(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     monkeypatch.delattr(signature, "recover_args")
     monkeypatch.setattr(ours, "_can_follow", functools.lru_cache(ours._can_follow.__wrapped__))
     with stage("s"):
-        assert ours._carried((1, 2)) == (1, 2)
-        assert type(ours._carried((1, 2))) is tuple
+        assert ours._with_context((1, 2)) == (1, 2)
+        assert type(ours._with_context((1, 2))) is tuple
     assert [record.message for record in caplog.records] == [
-        "trackdsl does not know this version of Ray: what runs in its tasks begins as roots."
+        "trackdsl does not know this version of Ray, so runs in its tasks begin as roots."
     ]
 
 

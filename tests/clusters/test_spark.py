@@ -127,7 +127,7 @@ def test_threads_that_share_one_of_the_jvm(monkeypatch: pytest.MonkeyPatch, capl
     assert not spark._pinned()
     assert not spark._pinned()
     assert [record.message for record in caplog.records] == [
-        "With PYSPARK_PIN_THREAD=false what runs in tasks of Spark begins as roots."
+        "With PYSPARK_PIN_THREAD=false, runs in tasks of Spark begin as roots."
     ]
 
 

@@ -1,4 +1,4 @@
-"""`capture()` and `attach()`: the current run, carried by hand to wherever work goes on."""
+"""`capture()` and `attach()`: the current run, wire by hand to wherever work goes on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trackdsl import (
     settings,
     stage,
 )
-from trackdsl.distributed._wire import Carried, Chosen, decode, encode, is_beside, public
+from trackdsl.distributed._wire import Chosen, WireContext, decode, encode, is_same_spool, public
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._replay import replay
@@ -176,7 +176,7 @@ def test_disabled() -> None:
 @pytest.mark.parametrize("wrong", [None, 3, b"", object(), attach])
 def test_what_is_no_context(wrong: Any) -> None:
     """Anything but a context or its text is refused at once."""
-    with pytest.raises(OptionError, match=r"attach\(\) takes what capture\(\) gave") as raised:
+    with pytest.raises(OptionError, match=r"attach\(\) takes what capture\(\) returned") as raised:
         attach(wrong)
     assert raised.value.option == "context"
 
@@ -221,7 +221,7 @@ def test_what_a_newer_version_adds_is_passed_over() -> None:
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=20)
 CARRIED = st.builds(
-    Carried,
+    WireContext,
     run=st.binary(min_size=16, max_size=16).map(bytes.hex),
     name=ANY_TEXT,
     path=ANY_TEXT,
@@ -243,21 +243,21 @@ CARRIED = st.builds(
 )
 
 
-@given(carried=CARRIED)
+@given(wire=CARRIED)
 @hypothesis.settings(max_examples=40)
-def test_texts_come_back(carried: Carried) -> None:
+def test_texts_come_back(wire: WireContext) -> None:
     """A context is the same after its way through a text, which is plain ASCII, and harms nobody who attaches to it."""
-    text = encode(carried)
+    text = encode(wire)
     assert text.isascii()
     assert "\0" not in text
-    assert decode(text) == carried
+    assert decode(text) == wire
     before = settings.configured()
     try:
         with capture_runs() as captured:
             with attach(text), stage("inside"):
                 pass
             assert current_run() is None
-        assert carried.settings.mode == "disabled" or len(captured.named("inside")) == 1
+        assert wire.settings.mode == "disabled" or len(captured.named("inside")) == 1
     finally:
         settings.restore(before)
 
@@ -295,10 +295,10 @@ def test_another_machine_may_have_the_same_name(tmp_path: Path) -> None:
     assert spool is not None
     with stage("s"):
         (journal,) = journals(spool)
-        carried = decode(capture().to_text())
-        assert is_beside(carried)
+        wire = decode(capture().to_text())
+        assert is_same_spool(wire)
         journal.rename(tmp_path / "elsewhere")
-        assert not is_beside(carried)
+        assert not is_same_spool(wire)
         (tmp_path / "elsewhere").rename(journal)
 
 

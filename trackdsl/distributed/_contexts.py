@@ -1,4 +1,4 @@
-"""Context propagation: the run that is current here, carried to other threads, processes and machines."""
+"""Contexts: the current run, to make it current in other threads, processes and machines."""
 
 from __future__ import annotations
 
@@ -22,80 +22,80 @@ from trackdsl._core.runtime import Phase
 from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.run import NULL_RUN, Run, adoption_of
 from trackdsl.distributed._patching import closed, opened
-from trackdsl.distributed._wire import Carried, Chosen, decode, encode, is_beside, public, take_settings, uri_of
+from trackdsl.distributed._wire import Chosen, WireContext, decode, encode, is_same_spool, public, take_settings, uri_of
 from trackdsl.errors import ContextError, OptionError, TrackdslError, format_error, report, reraise_from_signal
 from trackdsl.journal import _target
 from trackdsl.journal._origin import within, work_within
 from trackdsl.journal._spool import is_spool, locate
 from trackdsl.journal._writer import Writer
 
-#: The variable of the environment by which a program hands its current run to programs that it starts.
+#: The environment variable with the current run, for the programs that this one starts.
 VARIABLE = "TRACKDSL_CONTEXT"
 
-_MAX_FOREIGN = 1000
-#: A variable of the environment has room for 128 KiB on Linux.
+_MAX_REMOTE_RUNS = 1000
+#: On Linux an environment variable has room for 128 KiB.
 _MAX_PATH = 4000
 
 
 class Context:
-    """The run that was current where `capture` was called: small, picklable, and good on any machine.
+    """The run that was current when `capture` was called: a small object that can be pickled and used on any machine.
 
-    It is false where no run was current. `attach` enters it.
+    Enter it with `attach`. It is false if no run was current.
     """
 
-    __slots__ = ("_carried", "_scope")
+    __slots__ = ("_scope", "_wire")
 
-    def __init__(self, scope: Scope | None, carried: Carried | None = None) -> None:
+    def __init__(self, scope: Scope | None, wire: WireContext | None = None) -> None:
         self._scope = scope
-        self._carried = carried
+        self._wire = wire
 
     @classmethod
     def from_text(cls, text: str) -> Context:
-        """The context that `to_text` was asked for.
+        """The context of a text that `to_text` made.
 
         Raises:
-            ContextError: the text is none of a context.
+            ContextError: the text is no context.
         """
         return cls(None, decode(text)) if text else cls(None)
 
     def to_text(self) -> str:
-        """The context as JSON, for a message queue or the environment: `TRACKDSL_CONTEXT` is read by itself."""
-        if self._carried is not None:
-            return encode(self._carried)
+        """The context as JSON, for example for a message queue, or for the variable `TRACKDSL_CONTEXT`."""
+        if self._wire is not None:
+            return encode(self._wire)
         return "" if self._scope is None else _text_of(self._scope)
 
     def scope(self) -> Scope | None:
-        """The scope to be entered; None where there is none."""
-        carried, scope = self._carried, self._scope
-        if carried is not None and (scope is None or not _fits(scope.run, carried)):
-            scope = self._scope = Scope(_foreign_run(carried), None, self, carried.step)
-        elif scope is not None and _is_of_others(scope.run):
+        """The scope to enter; None if no run was current."""
+        wire, scope = self._wire, self._scope
+        if wire is not None and (scope is None or not _fits(scope.run, wire)):
+            scope = self._scope = Scope(_remote_run(wire), None, self, wire.step)
+        elif scope is not None and _is_from_before_fork(scope.run):
             adopted = adopt_run(*(adoption_of(scope.run) or ("", "")), scope.run.target)
             scope = self._scope = Scope(adopted, None, self, scope.step)
         return scope
 
     def __bool__(self) -> bool:
-        return self._scope is not None or self._carried is not None
+        return self._scope is not None or self._wire is not None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrived, (self.to_text(),)
 
     def __repr__(self) -> str:
-        told_of = self._scope.run if self._scope is not None else self._carried
-        return f"<Context of {told_of.path!r}>" if told_of is not None else "<Context of no run>"
+        known = self._scope.run if self._scope is not None else self._wire
+        return f"<Context of {known.path!r}>" if known is not None else "<Context of no run>"
 
 
-class attach:  # noqa: N801 - reads as a word in `with attach(...)`
-    """Enter a captured context: what is recorded inside belongs to the run that was current where it was captured.
+class attach:  # noqa: N801 - it is used as a function: `with attach(...)`
+    """Enter a captured context: everything recorded inside belongs to its run.
 
-    The run is never ended by this. Inside, threads and processes are started under it as under any scope.
+    Threads and processes that are started inside belong to the run too. Leaving the block does not end the run.
 
     Args:
-        context: from `capture`, or the text that its `to_text` gave.
+        context: what `capture` returned, or the text from its `to_text`.
 
     Raises:
-        OptionError: something that is no context.
-        ContextError: a text that is none of a context.
+        OptionError: the argument is no context.
+        ContextError: the text is no context.
 
     Example:
         >>> from trackdsl import attach, capture
@@ -109,24 +109,26 @@ class attach:  # noqa: N801 - reads as a word in `with attach(...)`
         if isinstance(context, str):
             context = Context.from_text(context)
         if not isinstance(context, Context):
-            raise OptionError(f"attach() takes what capture() gave, not {type(context).__name__}.", option="context")
+            raise OptionError(
+                f"attach() takes what capture() returned, not {type(context).__name__}.", option="context"
+            )
         self._context = context
         self._open: list[Scope] = []
-        # Of entries into no run at all, which no scope stands for.
+        # For entries without a run, which have no scope.
         self._tokens: list[Token[Scope | None]] = []
 
     def __enter__(self) -> Run:
         captured = None if state.disabled else _resolved(self._context)
-        if state.disabled:  # Perhaps since the settings have arrived with the context.
+        if state.disabled:  # The context may have brought a setting that disables trackdsl.
             return NULL_RUN
         if captured is None:
             self._tokens.append(_context.enter(None))
             return NULL_RUN
-        # A scope of its own, as the same context may be entered in many places at once.
+        # Each entry has its own scope, as several threads may enter the same context at once.
         outer = _context.current()
         scope = Scope(captured.run, outer, self, captured.step)
         if outer is not None and outer.tags and outer.run is captured.run:
-            scope = TaskScope(captured.run, outer, self, captured.step, outer.tags)  # It is about the same task.
+            scope = TaskScope(captured.run, outer, self, captured.step, outer.tags)  # It belongs to the same task.
         self._open.append(scope)
         opened(scope)
         _context.enter(scope)
@@ -144,12 +146,12 @@ class attach:  # noqa: N801 - reads as a word in `with attach(...)`
             _context.leave(scope)
         elif self._tokens:
             token = self._tokens.pop()
-            with contextlib.suppress(ValueError):  # Left in another context than it was entered in.
+            with contextlib.suppress(ValueError):  # It was entered in another context of `contextvars`.
                 token.var.reset(token)
 
 
 class InScope:
-    """A function to be called in a captured context, in another process perhaps; pickles where the function does.
+    """A function that runs in a captured context, for example in another process. It can be pickled if `fn` can.
 
     Args:
         fn: the function.
@@ -170,9 +172,9 @@ class InScope:
 
 
 def inherited() -> Run | None:
-    """The run that whoever started this program handed over in `TRACKDSL_CONTEXT`, if any."""
+    """The run in `TRACKDSL_CONTEXT`, which was current where this program was started; None without one."""
     text = os.environ.get(VARIABLE)
-    if not text or _target.overridden():  # A test of a program's wants to see what that does by itself.
+    if not text or _target.overridden():  # A test captures runs, and should see the program's own.
         return None
     try:
         context = _from_environment(text)
@@ -189,8 +191,8 @@ def _from_environment(text: str) -> Context:
 
 
 def _take_inherited_settings() -> None:
-    """Do as the program was told to that started this one, from its first run on."""
-    with contextlib.suppress(Exception):  # The first run tells of it.
+    """Use the settings of the program that started this one, from the first run on."""
+    with contextlib.suppress(Exception):  # The first run reports it.
         take_settings(decode(os.environ[VARIABLE]))
 
 
@@ -210,7 +212,7 @@ def _resolved(context: Context) -> Scope | None:
 
 
 def _arrived(text: str) -> Context:
-    """What a pickled context becomes: nothing where another version wrote it, as what came with it must go on."""
+    """Unpickle a context. One of another version becomes an empty context, as its task should still run."""
     try:
         return Context.from_text(text)
     except ContextError as error:
@@ -218,9 +220,9 @@ def _arrived(text: str) -> Context:
         return Context(None)
 
 
-#: What was made last: thousands of tasks are handed out from one scope.
+#: The last text that was made, with what it depends on: thousands of tasks may be submitted in one scope.
 _last: list[tuple[tuple[Run, int, Mapping[str, Any], Writer | None], str]] = []
-#: The runs of this process that are known elsewhere, in case one of their contexts comes back.
+#: The runs of this process that other processes know, in case one of their contexts comes back.
 _sent: WeakValueDictionary[str, Run] = WeakValueDictionary()
 
 
@@ -230,12 +232,12 @@ def _text_of(scope: Scope) -> str:
         if known == key:
             return text
     _sent[scope.run.key.hex()] = scope.run
-    text = encode(_carry(scope))
+    text = encode(_wire_of(scope))
     _last[:] = [(key, text)]
     return text
 
 
-def _carry(scope: Scope) -> Carried:
+def _wire_of(scope: Scope) -> WireContext:
     run = scope.run
     target = run.target
     path = run.path if len(run.path) <= _MAX_PATH else f"…{run.path[-_MAX_PATH:]}"
@@ -243,7 +245,7 @@ def _carry(scope: Scope) -> Carried:
         spool, journal = str(target.writer.directory.parent.parent), target.writer.directory.name
     else:
         spool, journal = _spool_of(target), ""
-    return Carried(
+    return WireContext(
         run=run.key.hex(),
         name=run.name[:_MAX_PATH],
         path=path,
@@ -254,71 +256,71 @@ def _carry(scope: Scope) -> Carried:
         spool=spool,
         journal=journal,
         step=scope.step,
-        within=within(),
+        ancestors=within(),
         mlflow=adoption_of(run),
         settings=Chosen(**{name: settings.explicit(name) for name in Chosen.__struct_fields__}),
     )
 
 
 def _spool_of(target: _target.Target) -> str:
-    """Where a target's journal would be made; empty for the usual place, which the other process knows."""
+    """The spool in which a target would make its journal; empty for the default, which other processes know."""
     named = target.spool or settings.spool()
     if named is None:
         return ""
     try:
         return str(locate(named))
-    except OSError:  # It cannot be used, and this process will find another.
+    except OSError:  # The folder cannot be used, so this process will use another.
         return ""
 
 
-#: Handles on runs of other processes, one each, so that indices of children count on.
-_foreign: dict[str, Run] = {}
+#: The runs of other processes, one handle for each run, so that the indices of its children continue.
+_remote_runs: dict[str, Run] = {}
 
 
 def _reset() -> None:
     _last.clear()
     _sent.clear()
-    _foreign.clear()
+    _remote_runs.clear()
 
 
 runtime.register("contexts that were sent", Phase.RUNS, reset=_reset)
 
 
-def _is_of_others(run: Run) -> bool:
-    """Whether a run that others know by another id was taken up before this process was forked.
+def _is_from_before_fork(run: Run) -> bool:
+    """Whether the handle of a resumed or plain MLflow run was made before this process was forked.
 
-    Then this process has to say in its own journal which run it is.
+    Then this process needs its own handle, as its own journal has to name the run.
     """
     return adoption_of(run) is not None and not begins_with(run.key, prefix())
 
 
-def _fits(run: Run, carried: Carried) -> bool:
-    """Whether the handle that was made of a context leads to where runs go now."""
+def _fits(run: Run, wire: WireContext) -> bool:
+    """Whether the handle that was made for a context still belongs to the store that runs go to now."""
     if _target.overridden():
         return run.target is _target.target_for()
-    # Otherwise it was made while a test has captured runs.
-    return not _is_of_others(run) and (run.target.delivers or carried.uri in _target.UNDELIVERED)
+    # A handle that delivers nothing was made while a test captured runs.
+    return not _is_from_before_fork(run) and (run.target.delivers or wire.uri in _target.UNDELIVERED)
 
 
-def _foreign_run(carried: Carried) -> Run:
-    run = _sent.get(carried.run) or _foreign.get(carried.run)
-    if run is None or not _fits(run, carried):
-        _foreign.pop(carried.run, None)
-        if carried.uri == _target.CAPTURED:
-            if not is_spool(Path(carried.spool)):
+def _remote_run(wire: WireContext) -> Run:
+    run = _sent.get(wire.run) or _remote_runs.get(wire.run)
+    if run is None or not _fits(run, wire):
+        _remote_runs.pop(wire.run, None)
+        if wire.uri == _target.CAPTURED:
+            if not is_spool(Path(wire.spool)):
                 raise PermissionError(
-                    errno.EPERM, "the folder of a test's runs is no spool of this user's", carried.spool
+                    errno.EPERM, "the folder of a test's runs is not a spool of this user", wire.spool
                 )
-            target = _target.Target(carried.uri, carried.cwd, spool=Path(carried.spool), deliver=False)
+            target = _target.Target(wire.uri, wire.cwd, spool=Path(wire.spool), deliver=False)
         else:
-            take_settings(carried)
-            target = _target.target_for(uri_of(carried), carried.cwd)
-        started_by = prefix_of(bytes.fromhex(carried.run)).hex()
-        work_within((*carried.within, started_by), (started_by,) if is_beside(carried) else ())
-        if carried.mlflow is not None:
-            return adopt_run(*carried.mlflow, target)
-        if len(_foreign) >= _MAX_FOREIGN:
-            _foreign.clear()
-        run = Run(bytes.fromhex(carried.run), carried.name, None, carried.path, carried.experiment, target)
-        run = _foreign.setdefault(carried.run, run)  # Another thread may have made it meanwhile.
+            take_settings(wire)
+            target = _target.target_for(uri_of(wire), wire.cwd)
+        started_by = prefix_of(bytes.fromhex(wire.run)).hex()
+        work_within((*wire.ancestors, started_by), (started_by,) if is_same_spool(wire) else ())
+        if wire.mlflow is not None:
+            return adopt_run(*wire.mlflow, target)
+        if len(_remote_runs) >= _MAX_REMOTE_RUNS:
+            _remote_runs.clear()
+        run = Run(bytes.fromhex(wire.run), wire.name, None, wire.path, wire.experiment, target)
+        run = _remote_runs.setdefault(wire.run, run)  # Another thread may have been first.
     return run

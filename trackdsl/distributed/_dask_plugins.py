@@ -1,7 +1,7 @@
-"""What runs in Dask's scheduler and workers.
+"""Plugins for Dask's scheduler and workers.
 
-The scheduler alone knows how often a task was begun when workers come and go; workers have to know trackdsl before a
-task that calls plain MLflow and nothing of ours.
+Only the scheduler knows how often a task has been started, as workers come and go. Workers have to import trackdsl
+before tasks that only call plain MLflow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trackdsl.distributed._sending import by_value
 
 
 class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
-    """Writes into the annotations of a task, which go to the worker, which attempt the next one is."""
+    """Writes the number of the next attempt into the annotations of a task, which go to the worker."""
 
     name = "trackdsl-attempts"
     idempotent = True
@@ -24,36 +24,36 @@ class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
         self._scheduler: Any = None
 
     async def start(self, scheduler: Any) -> None:
-        """Begin to count."""
+        """Start to count."""
         self._scheduler = scheduler
 
     def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
-        """A task that ran, or whose result is lost, and that is not done: should it run again, that is another time."""
+        """Count one more attempt if a task failed, or its result was lost: it may run again."""
         if finish != "memory" and start in ("processing", "memory"):
             task = self._scheduler.tasks.get(key)
             if task is not None and task.annotations and CONTEXT in task.annotations:
                 task.annotations = {**task.annotations, ATTEMPT: task.annotations.get(ATTEMPT, 1) + 1}
 
 
-class Arrival(WorkerPlugin):  # type: ignore[misc] # Dask has no types
-    """Has each worker import trackdsl, where it can, before its next task."""
+class ImportTrackdsl(WorkerPlugin):  # type: ignore[misc] # Dask has no types
+    """Makes each worker import trackdsl, if it can, before its next task."""
 
     name = "trackdsl-arrival"
     idempotent = True
 
     def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask gives it by name
-        """Stand around the tasks of this worker."""
+        """Follow the tasks of this worker."""
         follow()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return by_value(_arrive), ()
+        return by_value(_import_trackdsl), ()
 
 
-def _arrive() -> Any:
+def _import_trackdsl() -> Any:
     try:
-        from trackdsl.distributed._dask_plugins import Arrival
+        from trackdsl.distributed._dask_plugins import ImportTrackdsl
 
-        return Arrival()
+        return ImportTrackdsl()
     except Exception:
         from distributed.diagnostics.plugin import WorkerPlugin
 

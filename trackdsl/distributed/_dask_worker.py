@@ -31,15 +31,15 @@ def current_task() -> Task | None:
         key = worker.get_current_task()
     except (ValueError, KeyError, AttributeError):
         return None
-    # The worker has imported trackdsl during this very task; the next one finds everything in place.
+    # This task has made the worker import trackdsl. From the next task on, the worker enters contexts itself.
     follow()
     return task_of(worker, key)
 
 
 def follow() -> None:
-    """Let the patches stand for good where workers live in this process: their tasks come and go with many scopes.
+    """Keep the patches in place for good if workers live in this process: their tasks open and close many scopes.
 
-    It never raises: the engine is left alone where it is another than expected.
+    It never raises. If this version of Dask is not as expected, it is left unchanged.
     """
     with contextlib.suppress(Exception):
         for worker in list(sys.modules[_WORKER].Worker._instances):
@@ -50,44 +50,43 @@ def follow() -> None:
 
 
 def task_of(worker: Any, key: Any, text: str | None = None) -> Task:
-    """What the worker knows of a task: its context, its key, and how often it was begun before."""
+    """A task as the worker knows it: its context, its key, and the number of its attempt."""
     tags = {}
     try:
         tags["trackdsl.task"] = mask_text(str(key))
         known = worker.state.tasks.get(key)
         annotations = (None if known is None else known.annotations) or {}
         text = text or annotations.get(CONTEXT)
-        if text:  # Without a context nobody has counted.
+        if text:  # Attempts are only counted for tasks with a context.
             tags["trackdsl.attempt"] = str(annotations.get(ATTEMPT, 1))
             return Task(_received(text), tags)
     except Exception as error:
         reraise_from_signal(error)
-        logger.warning("trackdsl cannot tell whose task this is, so its runs begin as roots: %s", format_error(error))
+        logger.warning(
+            "trackdsl cannot find out which run submitted this task, so its runs begin as roots: %s",
+            format_error(error),
+        )
     return Task(_NOTHING, tags)
 
 
 def _received(text: str) -> Context:
     context = Context.from_text(text)
-    if _target.waits_at_exit() and _is_of_neighbour(context):
+    if _target.waits_at_exit() and _is_from_same_host(context):
         _target.leave_delivery_to_parent()
     return context
 
 
-def _is_of_neighbour(context: Context) -> bool:
-    """Whether another process of this machine has submitted: a `LocalCluster`, and not one that lives in it."""
-    carried = context._carried
-    return (
-        carried is not None
-        and carried.host == os.uname().nodename
-        and not begins_with(bytes.fromhex(carried.run), prefix())
-    )
+def _is_from_same_host(context: Context) -> bool:
+    """Whether another process of this machine submitted the task, as with a `LocalCluster` of processes."""
+    wire = context._wire
+    return wire is not None and wire.host == os.uname().nodename and not begins_with(bytes.fromhex(wire.run), prefix())
 
 
 class CallOfActor:
-    """Stands for the argument `separate_thread` of an actor's method, which Dask takes out; it brings the context.
+    """Replaces the argument `separate_thread` of an actor's method, which Dask removes. It brings the context.
 
     Args:
-        separately: what was given for that argument.
+        separately: the value of that argument.
         text: the context of the call.
     """
 

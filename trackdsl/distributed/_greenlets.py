@@ -1,7 +1,7 @@
-"""Greenlets of gevent and eventlet: what runs there belongs to the scope that started it.
+"""Greenlets of gevent and eventlet: what runs in them belongs to the scope that started them.
 
-A greenlet has a context of its own, which is empty when it begins. So it is given one with the scope in it, and with
-nothing else of the program's that it would not have otherwise.
+A greenlet starts with an empty context of `contextvars`. So trackdsl gives it one with the current scope, and with no
+other variables of the program.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _current, _enter = _context.current, _context.enter
 
 
 def follow(greenlet: Any) -> None:
-    """Put a greenlet that has not begun into the current scope."""
+    """Put a greenlet that has not started into the current scope."""
     scope = _current()
     if scope is None:
         return
@@ -30,13 +30,13 @@ def follow(greenlet: Any) -> None:
         context = greenlet.gr_context or Context()
         context.run(_enter, scope)
         greenlet.gr_context = context
-    except Exception as error:  # Before 1.0 greenlets had no contexts; others' subclasses may do anything.
+    except Exception as error:  # Greenlets before 1.0 have no contexts, and subclasses may raise anything.
         reraise_from_signal(error)
         report("greenlets", f"trackdsl cannot follow greenlets to where they run: {format_error(error)}")
 
 
 def _follow_gevent(module: ModuleType) -> None:
-    """Be called for every greenlet of gevent's that is started: its class takes no patches."""
+    """Follow every greenlet that gevent starts. Its class cannot be patched, so gevent calls us back."""
     module.Greenlet.add_spawn_callback(follow)
 
 
@@ -66,14 +66,14 @@ def _make(original: Callable[..., None]) -> Callable[..., None]:
     return make
 
 
-def _in_native_thread(place: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Wrap what hands a function to a pool of threads, the argument at `place`."""
+def _in_native_thread(index: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Wrap a function that submits its argument number `index` to a pool of threads."""
 
     def wrapper(original: Callable[..., Any]) -> Callable[..., Any]:
         def hand_over(*args: Any, **kwargs: Any) -> Any:
             scope = _current()
-            if scope is not None and len(args) > place and callable(args[place]):
-                args = (*args[:place], InThread(args[place], scope), *args[place + 1 :])
+            if scope is not None and len(args) > index and callable(args[index]):
+                args = (*args[:index], InThread(args[index], scope), *args[index + 1 :])
             return original(*args, **kwargs)
 
         return hand_over
@@ -89,5 +89,5 @@ PATCHES = [
     Patch("eventlet.greenthread", "_spawn_n", _spawn_n),
     Patch("eventlet.tpool", "execute", _in_native_thread(0)),
 ]
-#: What is done once, where a module is imported.
+#: What is called once with a module, after its import.
 HOOKS = {"gevent.greenlet": _follow_gevent}

@@ -1,4 +1,4 @@
-"""joblib and loky: tasks belong to the scope that called `Parallel`, or that submitted them."""
+"""joblib and loky: a task belongs to the scope that called `Parallel`, or that submitted the task."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _current = _context.current
 
 
 class Tasks(InScopeIterable):
-    """The tasks of one call of `Parallel`, made as late as ever: each one's function is to be called in its scope.
+    """The tasks of one call of `Parallel`, each of which runs in the scope of that call. They are made when needed.
 
-    joblib takes the later ones from threads that belong to nobody, and hands them to backends of others.
+    joblib takes the later tasks in threads that have no scope, and gives them to backends of other libraries.
 
     Args:
         iterable: of tuples of function, arguments and keyword arguments.
@@ -34,7 +34,7 @@ class Tasks(InScopeIterable):
 
 
 class _CountedTasks(Tasks):
-    """The same, where it can be told beforehand how many they are."""
+    """The same, with a length."""
 
     __slots__ = ()
 
@@ -54,11 +54,11 @@ class _TaskIterator(InScopeIterator):
 
     def handed_out(self, item: Any) -> Any:
         """See `InScopeIterator`."""
-        if self.scope is not self._of:  # The iterable is a generator that has opened one of its own.
+        if self.scope is not self._of:  # The iterable is a generator that has opened a scope.
             self._of, self._context = self.scope, Context(self.scope)
         if isinstance(item, tuple) and len(item) == 3 and callable(item[0]):
             return InScope(item[0], self._context), item[1], item[2]
-        return item  # joblib says what is wrong with it.
+        return item  # joblib raises for it.
 
 
 def _call(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,13 +83,13 @@ def _start_workers(original: Callable[..., None]) -> Callable[..., None]:
     return start_workers
 
 
-#: loky comes with joblib, and by itself.
+#: loky is a part of joblib, and also a package of its own.
 _LOKY = ("joblib.externals.loky.process_executor", "loky.process_executor")
 
 PATCHES = [
     Patch("joblib.parallel", "Parallel.__call__", _call),
     *(Patch(module, "ProcessPoolExecutor.__init__", make_pool) for module in _LOKY),
     *(Patch(module, "ProcessPoolExecutor.submit", submit_to_pool) for module in _LOKY),
-    # A pool that is reused makes up for workers that have gone when it is asked for.
+    # A reused pool replaces workers that have ended.
     *(Patch(module, "ProcessPoolExecutor._adjust_process_count", _start_workers) for module in _LOKY),
 ]

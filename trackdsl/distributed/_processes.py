@@ -1,4 +1,4 @@
-"""Processes, pools of them, and other programs: what runs there belongs to the scope that started it."""
+"""Processes, process pools and other programs: what runs in them belongs to the scope that started it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 _current, _enter = _context.current, _context.enter
 
-#: The place of `env` among the arguments of `Popen`, after itself.
+#: The index of `env` among the arguments of `Popen`, without `self`.
 _ENV = 10
 
 
 class InProcess:
-    """A function, to be called in a context by whatever process or thread of a pool it arrives in.
+    """A function that runs in a context, in any process or thread of a pool.
 
     Args:
         fn: the function.
@@ -45,28 +45,28 @@ class InProcess:
             return self._fn(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self._fn, self._context)
+        return _unpickled, (self._fn, self._context)
 
 
-def _arrived(fn: Callable[..., Any], context: Context) -> InProcess:
+def _unpickled(fn: Callable[..., Any], context: Context) -> InProcess:
     _serve()
     return InProcess(fn, context)
 
 
 def _serve() -> None:
-    """Make a child of `multiprocessing` one that works for its parent."""
+    """Prepare a child of `multiprocessing` that works for its parent."""
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
         # A parent that joins this process would wait for its delivery too.
         _target.leave_delivery_to_parent()
-        # A worker has no code of its own that could miss what is patched; one task after the other would patch anew.
+        # The patches stay: only tasks run in a worker, and each of them would install the patches again.
         opened(InProcess)
 
 
 class InScopeIterable:
-    """An iterable that a pool takes its tasks from, whenever and wherever it likes.
+    """An iterable from which a pool takes its tasks, in any thread and at any time.
 
-    Its body runs in the scope in which it was handed over, or in one that it has opened itself since.
+    Its code runs in the scope that passed it to the pool, or in a scope that it has opened itself.
 
     Args:
         iterable: the iterable.
@@ -111,12 +111,12 @@ class InScopeIterator:
         return self.handed_out(item)
 
     def handed_out(self, item: Any) -> Any:
-        """What the pool gets for an item."""
+        """What the pool gets for an item of the iterable."""
         return item
 
 
 class ProcessBody:
-    """Stands in for the `run` of a process until it is called, which is in the child.
+    """Replaces the `run` of a process until it is called, which happens in the child.
 
     Args:
         process: the process.
@@ -132,13 +132,13 @@ class ProcessBody:
         self._own = vars(process).get("run")
 
     def __call__(self) -> None:
-        self.step_aside()
+        self.restore()
         _serve()
         with attach(self._context):
             self._process.run()
 
-    def step_aside(self) -> None:
-        """Make the process what it was."""
+    def restore(self) -> None:
+        """Put the process's own `run` back."""
         process = self._process
         if vars(process).get("run") is self:
             if self._own is None:
@@ -152,28 +152,28 @@ def _start(original: Callable[..., None]) -> Callable[..., None]:
         scope = _current()
         if scope is None:
             return original(self, *args, **kwargs)
-        # By this attribute it travels: a forked child inherits it, and a spawned one unpickles it.
+        # The attribute reaches the child: a forked child inherits it, and a spawned child unpickles it.
         body = ProcessBody(self, Context(scope))
         self.run = body  # type: ignore[method-assign]
         try:
             return original(self, *args, **kwargs)
         finally:
-            body.step_aside()
+            body.restore()
 
     return start
 
 
 def make_pool(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap the `__init__` of a pool: its workers belong to no scope, and begin by a function that belongs to ours."""
+    """Wrap the `__init__` of a pool: its workers belong to no scope, and their `initializer` runs in ours."""
     names = list(signature(original).parameters)
-    place = names.index("initializer") if "initializer" in names else len(names)
+    index = names.index("initializer") if "initializer" in names else len(names)
 
     def make(*args: Any, **kwargs: Any) -> None:
         scope = _current()
         if scope is None:
             return original(*args, **kwargs)
-        if len(args) > place and callable(args[place]):
-            args = (*args[:place], InProcess(args[place], Context(scope)), *args[place + 1 :])
+        if len(args) > index and callable(args[index]):
+            args = (*args[:index], InProcess(args[index], Context(scope)), *args[index + 1 :])
         elif callable(kwargs.get("initializer")):
             kwargs["initializer"] = InProcess(kwargs["initializer"], Context(scope))
         try:
@@ -186,7 +186,7 @@ def make_pool(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def submit_to_pool(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the `submit` of an executor. What workers it starts thereby belong to no scope."""
+    """Wrap the `submit` of an executor. Workers that it starts belong to no scope."""
 
     def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         scope = _current()
@@ -211,7 +211,7 @@ def _apply(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _make_result(original: Callable[..., None]) -> Callable[..., None]:
-    """Wrap the `__init__` of a pool's result, whose callbacks are called by a thread of the pool's."""
+    """Wrap the `__init__` of a pool's result, whose callbacks run in a thread of the pool."""
 
     def make(self: Any, pool: Any, callback: Any, error_callback: Any) -> None:
         scope = _current()
@@ -233,7 +233,7 @@ def _imap(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _run_sync(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap `anyio.to_process.run_sync`, whose worker is a program that serves others later."""
+    """Wrap `anyio.to_process.run_sync`, whose worker is a program that serves other scopes later."""
 
     async def run_sync(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         scope = _current()
@@ -264,7 +264,7 @@ def _popen(original: Callable[..., None]) -> Callable[..., None]:
 
 
 def _environment(given: Any, scope: Scope) -> Any:
-    """The environment for another program: what the program gave for it, and the context."""
+    """The environment for another program: the given one, and the context."""
     try:
         text = Context(scope).to_text()
         if given is None:
@@ -272,13 +272,13 @@ def _environment(given: Any, scope: Scope) -> Any:
         environment = dict(given.items())
         chosen = environment.pop(os.fsencode(VARIABLE), environment.get(VARIABLE))
         if chosen is not None and os.fsdecode(chosen) != os.environ.get(VARIABLE):
-            return given  # It was chosen for this one, rather than copied along.
+            return given  # The user chose a context for this program; it is not a copy of ours.
         environment[VARIABLE] = text
     except Exception as error:
-        # Where it is no environment at all, `Popen` says so.
+        # If it is no mapping, `Popen` itself raises.
         if given is None or hasattr(given, "items"):
             reraise_from_signal(error)
-            report("context", f"trackdsl cannot hand its context to another program: {format_error(error)}")
+            report("context", f"trackdsl cannot pass its context to another program: {format_error(error)}")
         return given
     return environment
 

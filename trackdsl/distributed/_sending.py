@@ -1,4 +1,4 @@
-"""The context of what is submitted here to a cluster."""
+"""The context of work that is submitted to a cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trackdsl.errors import format_error, logger, reraise_from_signal
 
 
 def text_here(engine: str) -> str:
-    """The current run as text; empty where there is none, or it cannot be handed over. It never raises."""
+    """The current context as text; empty without a run, and if the text cannot be made. It never raises."""
     try:
         scope = _context.current()
         if scope is not None:
@@ -23,16 +23,16 @@ def text_here(engine: str) -> str:
     except Exception as error:
         reraise_from_signal(error)
         logger.warning(
-            "trackdsl cannot hand a run over to %s, so runs begin there as roots: %s", engine, format_error(error)
+            "trackdsl cannot send its context to %s, so runs there begin as roots: %s", engine, format_error(error)
         )
         return ""
 
 
 def by_value(fn: Callable[[], Any]) -> Callable[[], Any]:
-    """A function that pickles with its code, for processes where trackdsl may not be.
+    """A function that is pickled with its code, for processes that may not have trackdsl.
 
     Args:
-        fn: a function that finds all it needs by imports of its own.
+        fn: a function that imports everything it needs.
     """
     made = types.FunctionType(fn.__code__, {"__builtins__": __builtins__}, fn.__name__)
     made.__module__ = "__main__"

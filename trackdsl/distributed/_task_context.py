@@ -1,7 +1,7 @@
 """Tasks of cluster engines: the run that a task belongs to.
 
-Where an engine can be made to run a task `inside` its context, that is enough. Where it cannot, or where trackdsl is
-imported by the task itself, the engine is asked when a run begins with no scope around it.
+If possible, the engine runs a task `inside` its context. Otherwise, for example if the task itself imports trackdsl,
+`_engines.current_task` asks the engine when a run begins without a scope.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Task(NamedTuple):
     """The task of a cluster that this code runs in.
 
     Attributes:
-        context: the run that submitted it; of nothing where it was submitted outside of any.
-        tags: what a run that begins in it is tagged with: `trackdsl.task`, the engine's name of the task, and
-            `trackdsl.attempt`, counted from 1.
+        context: the context in which it was submitted; empty if no run was current.
+        tags: the tags of runs that begin in it: `trackdsl.task`, the engine's name of the task, and
+            `trackdsl.attempt`, which counts from 1.
     """
 
     context: Context
@@ -37,10 +37,10 @@ class Task(NamedTuple):
 _here: ContextVar[Task | None] = ContextVar("trackdsl_task", default=None)
 
 
-class inside:  # noqa: N801 - reads as a word in `with inside(task)`
-    """Run a task in the scope that submitted it, or in none, whatever the worker's threads have around them.
+class inside:  # noqa: N801 - it is used as a function: `with inside(task)`
+    """Run a task in the scope that submitted it, or in none. The scope of the worker's thread does not matter.
 
-    It never raises: the task is the user's, and belongs to no run where its context cannot be entered.
+    It never raises, as the user's task should run. If the context cannot be entered, the task belongs to no run.
 
     Args:
         task: the task.
@@ -77,5 +77,5 @@ class inside:  # noqa: N801 - reads as a word in `with inside(task)`
 
 
 def task_inside() -> Task | None:
-    """The task that this code runs `inside`; None where there is none, or it is unknown."""
+    """The task that this code runs `inside`; None without one."""
     return _here.get()

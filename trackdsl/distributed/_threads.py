@@ -1,4 +1,4 @@
-"""Threads and thread pools: what runs there belongs to the scope that started it."""
+"""Threads and thread pools: what runs in them belongs to the scope that started it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from trackdsl._core.context import Scope
 
-#: Modules whose threads serve whoever comes, and know themselves in whose context.
+#: Modules whose threads run work of many scopes, and choose the context of each piece of work themselves.
 _POOLS = frozenset(
     ["concurrent.futures.thread", "anyio._backends._asyncio", "trio._core._thread_cache"]
-    # Loops, pools and processes of Dask's; whatever runs in them brings its own.
+    # Loops, pools and processes of Dask. Tasks that run in them bring their own context.
     + ["distributed." + name for name in ("_concurrent_futures_thread", "nanny", "process", "profile")]
     + ["distributed.threadpoolexecutor", "distributed.utils"]
 )
@@ -26,7 +26,7 @@ _current, _enter = _context.current, _context.enter
 
 
 class InThread:
-    """A function, to be called in the scope that handed it over.
+    """A function that runs in the scope that submitted it.
 
     Args:
         fn: the function.
@@ -51,7 +51,7 @@ class InThread:
 
 
 class ThreadBody:
-    """Stands in for the `run` of a thread until it is called.
+    """Replaces the `run` of a thread until it is called.
 
     Args:
         thread: the thread.
@@ -67,9 +67,9 @@ class ThreadBody:
         self._own = vars(thread).get("run")
 
     def __call__(self, *_: object) -> None:
-        # Whoever has wrapped it since may hand over the thread, as to a function of its class: Sentry does.
-        run = self.step_aside()
-        # A thread in the background may never end, and the patches would stay with it.
+        # A library that has wrapped it, such as Sentry, may pass the thread as an argument.
+        run = self.restore()
+        # A daemon thread may never end, and would keep the patches in place.
         if not self._thread.daemon:
             opened(self)
         _enter(self._scope)
@@ -78,11 +78,11 @@ class ThreadBody:
         finally:
             closed(self)
 
-    def step_aside(self) -> Callable[[], None]:
-        """Make the thread what it was.
+    def restore(self) -> Callable[[], None]:
+        """Put the thread's own `run` back.
 
         Returns:
-            its own `run`, also where somebody else's stands around ours.
+            that `run`, even if another library has wrapped ours.
         """
         thread = self._thread
         attributes = vars(thread)
@@ -96,28 +96,28 @@ class ThreadBody:
 
 
 def _serves(thread: Thread) -> bool:
-    """Whether a pool starts it, through a wrapper of somebody else's."""
+    """Whether a pool starts the thread through a wrapper of another library."""
     return getattr(getattr(thread, "_target", None), "__module__", None) in _POOLS
 
 
 def _start(original: Callable[..., None]) -> Callable[..., None]:
     def start(self: Thread, *args: Any, **kwargs: Any) -> None:
         scope = _current()
-        # A thread that a pool starts serves other scopes later: it belongs to none.
+        # A thread of a pool serves other scopes later, so it belongs to none.
         if scope is None:
             return original(self, *args, **kwargs)
         if sys._getframe(1).f_globals.get("__name__") in _POOLS or _serves(self):
             try:
-                _enter(None)  # A greenlet that stands in for a thread begins in what is current.
+                _enter(None)  # A greenlet in place of a thread inherits what is current.
                 return original(self, *args, **kwargs)
             finally:
                 _enter(scope)
         body = ThreadBody(self, scope)
-        vars(self)["run"] = body  # No `__setattr__` of its class has a say.
+        vars(self)["run"] = body  # A `__setattr__` of its class is not called.
         try:
             return original(self, *args, **kwargs)
         except BaseException:
-            body.step_aside()
+            body.restore()
             raise
 
     return start
@@ -142,6 +142,6 @@ def _add_done_callback(original: Callable[..., None]) -> Callable[..., None]:
 PATCHES = [
     Patch("threading", "Thread.start", _start),
     Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", submit_in_scope),
-    # Whichever thread ends the future calls it.
+    # The thread that completes the future calls the callback.
     Patch("concurrent.futures._base", "Future.add_done_callback", _add_done_callback),
 ]

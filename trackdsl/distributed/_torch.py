@@ -1,4 +1,4 @@
-"""PyTorch: workers of a `DataLoader` that are kept belong to the scope that goes over it, not to the first that did."""
+"""PyTorch: the persistent workers of a `DataLoader` belong to the scope that iterates over it now, not to the first."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class _Arrival:
-    """Travels to a worker with the word that another round begins: once unpickled, the worker is in the context.
+class _EnterContext:
+    """Goes to a worker with the message that a new iteration begins. Unpickling it makes the worker enter a context.
 
     Args:
         context: the context.
@@ -26,15 +26,15 @@ class _Arrival:
         self._context = context
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _go_on, (self._context,)
+        return _enter_context, (self._context,)
 
 
 class _Worker:
-    """This process, where it is a worker of a data loader.
+    """The state of this process as a worker of a data loader.
 
     Attributes:
         entered: the context that it is in.
-        brought: whether the round that begins has brought that context. The start of the process does for the first.
+        brought: whether the iteration that begins came with that context. The start of the process brings the first.
     """
 
     entered: attach | None = None
@@ -44,7 +44,7 @@ class _Worker:
 _worker = _Worker()
 
 
-def _go_on(context: Context) -> None:
+def _enter_context(context: Context) -> None:
     if _worker.entered is not None:
         _worker.entered.__exit__()
     _context.enter(None)
@@ -55,7 +55,7 @@ def _go_on(context: Context) -> None:
 def _create_fetcher(original: Callable[..., Any]) -> Callable[..., Any]:
     def create_fetcher(*args: Any, **kwargs: Any) -> Any:
         if sys.modules["torch.utils.data._utils.worker"].get_worker_info() is not None:
-            if not _worker.brought:  # Whoever goes over it is in no scope, so nothing was patched there.
+            if not _worker.brought:  # No scope is open where the loader is iterated, so nothing was sent.
                 _context.enter(None)
             _worker.brought = False
         return original(*args, **kwargs)
@@ -66,13 +66,15 @@ def _create_fetcher(original: Callable[..., Any]) -> Callable[..., Any]:
 def _resume(original: Callable[..., None]) -> Callable[..., None]:
     def resume(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        object.__setattr__(self, "_trackdsl", _Arrival(Context(_context.current())))  # It is a frozen dataclass.
+        object.__setattr__(
+            self, "_trackdsl", _EnterContext(Context(_context.current()))
+        )  # The class is a frozen dataclass.
 
     return resume
 
 
 PATCHES = [
     Patch("torch.utils.data._utils.worker", "_ResumeIteration.__init__", _resume),
-    # A worker calls it where a round begins.
+    # A worker calls this when an iteration begins.
     Patch("torch.utils.data.dataloader", "_DatasetKind.create_fetcher", _create_fetcher),
 ]

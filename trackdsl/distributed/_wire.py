@@ -1,4 +1,4 @@
-"""The wire form of a context, and what the process that it arrives in makes of it."""
+"""The wire form of a context, and the settings that a receiving process takes from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trackdsl.journal._spool import find as find_spool
 _SHOWN = 200
 
 
-#: What `configure` set and must hold for the other process too. The run itself says where it goes.
+#: The settings from `configure` that the receiving process uses too. The store comes with the run.
 Chosen: Any = msgspec.defstruct(
     "Chosen",
     [(setting.name, setting.type | None, None) for setting in SETTINGS.values() if setting.travels],
@@ -37,8 +37,8 @@ Chosen: Any = msgspec.defstruct(
 )
 
 
-class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The wire form of a context; all of it may be seen by others on the machine, so it holds no credentials."""
+class WireContext(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The wire form of a context. Other users of a machine may see it, so it has no credentials."""
 
     run: str
     name: str
@@ -47,53 +47,53 @@ class Carried(msgspec.Struct, frozen=True, omit_defaults=True):
     cwd: str
     host: str
     spool: str
-    #: The journal that tells of the run, in `spool`: its `origin` file has the credentials, for its owner alone.
+    #: The journal of the run, in `spool`. Its `origin` file has the credentials, and only its owner can read it.
     journal: str = ""
-    #: What the ids of the processes begin with that the run's own belongs to; see `Origin.within`.
-    within: tuple[str, ...] = ()
+    #: The first bytes of the ids of the processes above the one that opened the run; see `Origin.within`.
+    ancestors: tuple[str, ...] = msgspec.field(default=(), name="within")
     experiment: str | None = None
     step: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)] = 0
     mlflow: tuple[str, str] | None = None
     settings: Chosen = Chosen()
 
 
-def encode(carried: Carried) -> str:
-    """As JSON."""
-    # In ASCII: no locale of a child refuses it. msgspec would refuse the bytes of file names that are no text.
-    return json.dumps(msgspec.to_builtins(carried), separators=(",", ":"))
+def encode(wire: WireContext) -> str:
+    """A wire form as JSON."""
+    # ASCII works in every locale of a child. `msgspec.json` would refuse file names that are not valid Unicode.
+    return json.dumps(msgspec.to_builtins(wire), separators=(",", ":"))
 
 
 @functools.lru_cache(maxsize=64)
-def decode(text: str) -> Carried:
-    """From JSON.
+def decode(text: str) -> WireContext:
+    """The wire form in a JSON text.
 
     Raises:
-        ContextError: it is something else.
+        ContextError: the text is no context.
     """
     try:
-        json_decoder(Carried)  # From here on msgspec knows the type, and need not look at it.
-        carried = msgspec.convert(json.loads(text), Carried)
-        if len(bytes.fromhex(carried.run)) != 16 or len(carried.run) != 32:
-            raise ValueError("the run's id is none")
+        json_decoder(WireContext)  # msgspec caches what it needs of the type here, where no signal interrupts it.
+        wire = msgspec.convert(json.loads(text), WireContext)
+        if len(bytes.fromhex(wire.run)) != 16 or len(wire.run) != 32:
+            raise ValueError("the run has no valid id")
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         shown = mask_text(str(text)[: 10 * _SHOWN])[:_SHOWN]
         reraise_from_signal(error)
-        raise ContextError(f"this is no context of trackdsl's: {format_error(error)}", text=shown) from None
-    return carried
+        raise ContextError(f"this text is no context of trackdsl: {format_error(error)}", text=shown) from None
+    return wire
 
 
-def take_settings(carried: Carried) -> None:
-    """Do as the other process was told to, where nobody has told this one anything."""
-    if begins_with(bytes.fromhex(carried.run), prefix()):
+def take_settings(wire: WireContext) -> None:
+    """Use the settings of the sending process that neither `configure` nor the environment sets in this one."""
+    if begins_with(bytes.fromhex(wire.run), prefix()):
         return
-    chosen: dict[str, Any] = {name: getattr(carried.settings, name) for name in Chosen.__struct_fields__}
-    # Whoever can hand over a context may name any folder in it.
-    if _is_here(carried) and carried.spool != _usual_spool() and is_safe_spool(Path(carried.spool)):
-        chosen["spool"] = carried.spool
+    chosen: dict[str, Any] = {name: getattr(wire.settings, name) for name in Chosen.__struct_fields__}
+    # A context may come from anywhere, and may name any folder.
+    if _is_same_host(wire) and wire.spool != _usual_spool() and is_safe_spool(Path(wire.spool)):
+        chosen["spool"] = wire.spool
     configured = settings.configured()
     for name in list(chosen):
-        told_already = configured.get(name) is not None or os.environ.get(f"TRACKDSL_{name.upper()}")
-        if told_already or chosen[name] is None:
+        is_set = configured.get(name) is not None or os.environ.get(f"TRACKDSL_{name.upper()}")
+        if is_set or chosen[name] is None:
             del chosen[name]
     if chosen:
         settings.update(**chosen)
@@ -102,18 +102,18 @@ def take_settings(carried: Carried) -> None:
         state.refresh()
 
 
-def is_beside(carried: Carried) -> bool:
-    """Whether the process that a context is from records to the same spool as this one."""
-    if not _is_here(carried) or carried.spool != _own_spool():
+def is_same_spool(wire: WireContext) -> bool:
+    """Whether the process that sent a context records to the same spool as this one."""
+    if not _is_same_host(wire) or wire.spool != _own_spool():
         return False
-    # Containers may have the host's name, and the same path of something else.
-    return not carried.journal or (Path(carried.spool) / JOURNALS / Path(carried.journal).name).is_dir()
+    # A container may have the name of its host, and another folder at the same path.
+    return not wire.journal or (Path(wire.spool) / JOURNALS / Path(wire.journal).name).is_dir()
 
 
 def _own_spool() -> str:
     try:
         return str(named_path())
-    except (OSError, RuntimeError):  # It cannot be used, or there is no home folder.
+    except (OSError, RuntimeError):  # The folder cannot be used, or there is no home folder.
         return ""
 
 
@@ -124,32 +124,32 @@ def _usual_spool() -> str:
         return ""
 
 
-def _is_here(carried: Carried) -> bool:
-    return carried.host == os.uname().nodename
+def _is_same_host(wire: WireContext) -> bool:
+    return wire.host == os.uname().nodename
 
 
-def uri_of(carried: Carried) -> str:
-    """The tracking URI, with the credentials that it had: from what this process, or this machine, knows of it."""
-    if carried.uri == _target.DISCARDED:
-        return carried.uri
+def uri_of(wire: WireContext) -> str:
+    """The tracking URI of a context, with credentials if this process or a journal on this machine has them."""
+    if wire.uri == _target.DISCARDED:
+        return wire.uri
     known = [target.uri for target in _target.targets()]
-    with contextlib.suppress(SettingsError):  # A wrong one here is no matter: another machine says where to go.
+    with contextlib.suppress(SettingsError):  # A wrong setting here does not matter, as the context names the store.
         known.insert(0, settings.tracking_uri())
     for uri in known:
-        if public(uri) == carried.uri:
+        if public(uri) == wire.uri:
             return uri
-    if _is_here(carried):
-        told_of = None
-        if is_safe_spool(Path(carried.spool)):
-            told_of = read_origin(Path(carried.spool) / JOURNALS / (Path(carried.journal).name or "-"))
-        # What is a secret there may be none here, and would be left in.
-        if told_of is not None and (public(told_of.uri) == carried.uri or MASK in carried.uri):
-            return told_of.uri
+    if _is_same_host(wire):
+        origin = None
+        if is_safe_spool(Path(wire.spool)):
+            origin = read_origin(Path(wire.spool) / JOURNALS / (Path(wire.journal).name or "-"))
+        # The sender may have masked more than this process would: it knows other secrets.
+        if origin is not None and (public(origin.uri) == wire.uri or MASK in wire.uri):
+            return origin.uri
         for directory in journals(find_spool()):
             origin = read_origin(directory)
-            if origin is not None and public(origin.uri) == carried.uri:
+            if origin is not None and public(origin.uri) == wire.uri:
                 return origin.uri
-    return carried.uri
+    return wire.uri
 
 
 def public(uri: str) -> str:
@@ -158,10 +158,10 @@ def public(uri: str) -> str:
     try:
         parts = urlsplit(uri)
         if "@" in parts.netloc:
-            # The user of a database is part of its address; that of a server is half of a secret, or all of it.
+            # The user name of a database is part of its address. That of a server may be a secret, such as a token.
             if parts.password and not parts.scheme.startswith("http"):
                 user = mask_text(parts.netloc.partition(":")[0]) + "@"
-            # Not `urlunsplit` of the parts: it drops the slashes where no host is left.
+            # `urlunsplit` would drop the slashes if no host is left.
             uri = parts.geturl().replace(f"//{parts.netloc}", f"//{parts.netloc.rpartition('@')[2]}", 1)
     except ValueError:
         pass
@@ -172,5 +172,5 @@ def public(uri: str) -> str:
 
 
 def _hides_password(value: str) -> bool:
-    """Whether a part of a query is a connection string of its own, as ODBC's are, with a password in it."""
+    """Whether a value in a query is a connection string with a password, as for ODBC."""
     return "pwd=" in unquote_plus(value).lower()

@@ -54,11 +54,11 @@ def _count_attempts(client: Any) -> None:
     _counted.add(client)
 
     async def register() -> None:
-        from trackdsl.distributed._dask_plugins import Arrival, Attempts  # It imports Dask.
+        from trackdsl.distributed._dask_plugins import Attempts, ImportTrackdsl  # It imports Dask.
 
         for plugin, missed in (
             (Attempts(), "count the attempts of Dask's tasks"),
-            (Arrival(), "prepare Dask's workers"),
+            (ImportTrackdsl(), "prepare Dask's workers"),
         ):
             try:
                 await client.register_plugin(plugin, name=plugin.name)

@@ -1,9 +1,9 @@
-"""Ray: a task, and a call of an actor's method, belongs to the run that submitted it.
+"""Ray: a task, and a call of an actor's method, belongs to the run that was current where it was submitted.
 
-Functions and classes are exported to the cluster as they are, so that names, signatures and what is already there stay
-what they were. The context travels with each call as one argument more, behind those that Ray has checked; the worker
-takes it out again before the function is called. Ray's own tracing passes its context in the same way, but has to
-change the functions for it (ray/util/tracing/tracing_helper.py).
+Ray gets the program's functions and classes unchanged, so names, signatures and exports stay what they were. The
+context travels with each call as one more argument, after those that Ray has checked. The worker removes it before the
+function is called. Ray's own tracing passes its context in the same way, but has to change the functions
+(ray/util/tracing/tracing_helper.py).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, report, reraise_from_signal
 
 _WORKER = "ray._private.worker"
-#: Where Ray keeps what makes a list of arguments and what takes it apart; the second is that of older versions.
+#: The modules in which Ray flattens and recovers the arguments of a call; the second is that of older versions.
 _SIGNATURES = ("ray._common.signature", "ray._private.signature")
-#: Stands before the context in the list of a call's arguments, and is no name that an argument can have.
+#: Comes before the context in the list of a call's arguments. No argument can have this name.
 MARK = "trackdsl:context"
 _NOTHING = Context(None)
 
 
 class Arguments(tuple[Any, ...]):
-    """The positional arguments of a call on their way to where Ray checks them, with the context of the call.
+    """The positional arguments of a call, before Ray checks them, with the context of the call.
 
-    Ray leaves out that step where there are no arguments, so it is true also where it is empty.
+    Ray skips the check if there are no arguments, so this is true even if it is empty.
     """
 
     text: str
@@ -41,12 +41,15 @@ class Arguments(tuple[Any, ...]):
         return True
 
 
-def _arrive() -> str:
-    """Unpickled in a worker, before the arguments are taken apart; pickled by value, as trackdsl may not be there."""
-    try:
-        from trackdsl.distributed.ray import arrived
+def _prepare_worker() -> str:
+    """Prepare a worker to receive contexts. Runs when a worker unpickles the arguments of a call.
 
-        return arrived()
+    It is pickled by value, as the worker may not have trackdsl. Then it makes Ray drop the context.
+    """
+    try:
+        from trackdsl.distributed.ray import prepare
+
+        return prepare()
     except Exception:
         import sys
 
@@ -66,62 +69,62 @@ def _arrive() -> str:
         return mark
 
 
-class _Arrival:
-    """Pickles to a call of `_arrive`."""
+class _Preparation:
+    """Pickles to a call of `_prepare_worker`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return by_value(_arrive), ()
+        return by_value(_prepare_worker), ()
 
 
 class _Mark:
-    """The mark as it travels: unpickling it makes the worker ready for the context that follows."""
+    """The mark on the wire. Unpickling it prepares the worker for the context that follows."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (_arrival(),)
+        return pickle.loads, (_pickled_preparation(),)
 
 
 _mark = _Mark()
 
 
 @functools.lru_cache(maxsize=1)
-def _arrival() -> bytes:
-    pickled: bytes = sys.modules["ray"].cloudpickle.dumps(_Arrival())
+def _pickled_preparation() -> bytes:
+    pickled: bytes = sys.modules["ray"].cloudpickle.dumps(_Preparation())
     return pickled
 
 
 @functools.lru_cache(maxsize=1)
 def _can_follow() -> bool:
-    """Whether this version of Ray, which the workers have too, takes arguments apart where it is expected to."""
+    """Whether this version of Ray, which the workers have too, recovers arguments in a function that we know."""
     worker = getattr(sys.modules[_WORKER], "Worker", None)
     found = any(hasattr(sys.modules.get(name), "recover_args") for name in _SIGNATURES)
     found = found and hasattr(worker, "record_task_log_start") and hasattr(worker, "record_task_log_end")
     if not found:
-        report("ray", "trackdsl does not know this version of Ray: what runs in its tasks begins as roots.")
+        report("ray", "trackdsl does not know this version of Ray, so runs in its tasks begin as roots.")
     return found
 
 
-def _carried(args: Any) -> Any:
-    """The arguments of a call, with its context where it has one."""
+def _with_context(args: Any) -> Any:
+    """The arguments of a call, with the current context if there is one."""
     text = text_here("Ray")
     if not text or not _can_follow():
         return args
-    carried = Arguments(args or ())
-    carried.text = text
-    return carried
+    arguments = Arguments(args or ())
+    arguments.text = text
+    return arguments
 
 
 def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
-    """What starts a task, and what makes an actor."""
+    """Wrap the method that submits a task or creates an actor."""
 
     def _remote(self: Any, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
-        return original(self, _carried(args), kwargs, *rest, **options)
+        return original(self, _with_context(args), kwargs, *rest, **options)
 
     return _remote
 
 
 def _call_method(original: Callable[..., Any]) -> Callable[..., Any]:
     def _actor_method_call(self: Any, method_name: str, args: Any = None, *rest: Any, **options: Any) -> Any:
-        return original(self, method_name, _carried(args), *rest, **options)
+        return original(self, method_name, _with_context(args), *rest, **options)
 
     return _actor_method_call
 
@@ -143,13 +146,13 @@ PATCHES = [
 
 
 class _Here(threading.local):
-    """What a thread of a worker is about."""
+    """The state of a thread in a worker."""
 
-    #: The context that has been taken out of the arguments of the task which begins next.
+    #: The context from the arguments of the task that begins next.
     text = ""
     #: The scope that it runs in.
     inside: inside | None = None
-    #: Id and task of the one that ran last: generators of `num_returns="dynamic"` run after its end.
+    #: The id of the last task, and the task: generators of `num_returns="dynamic"` run after its end.
     last: tuple[str, Task] | None = None
 
 
@@ -157,11 +160,11 @@ _here = _Here()
 _followed = False
 
 
-def arrived() -> str:
-    """A context has arrived in this process: be ready to take it out.
+def prepare() -> str:
+    """Prepare this worker to take contexts out of arguments.
 
     Raises:
-        ImportError: this version of Ray has nowhere to do so.
+        ImportError: this version of Ray is unknown.
     """
     follow()
     if not _followed:
@@ -170,7 +173,7 @@ def arrived() -> str:
 
 
 def follow() -> None:
-    """Stand around every task of this worker from now on; the patches stand for good, as scopes come and go."""
+    """Follow every task of this worker from now on. The patches stay in place, as tasks open and close many scopes."""
     global _followed
     opened(_WORKER)
     modules = [module for module in map(sys.modules.get, _SIGNATURES) if hasattr(module, "recover_args")]
@@ -202,7 +205,7 @@ def _recover(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
-    """What Ray calls right before a task's function, in its thread, with the id and the number of the attempt."""
+    """Wrap what Ray calls right before a task's function, in its thread, with the id and the number of the attempt."""
 
     def record_task_log_start(self: Any, task_id: Any, attempt_number: int) -> Any:
         text, _here.text = _here.text, ""
@@ -211,8 +214,9 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
             tags = {"trackdsl.task": task_id.hex(), "trackdsl.attempt": str(attempt_number + 1)}
             task = Task(_received(text), tags)
             _here.last = task_id.hex(), task
-            # What an asynchronous actor runs for it in its event loop gets a copy of the context that this thread has
-            # now, before the thread turns to the next call.
+            # An asynchronous actor runs the call in its event loop, with a copy of the context that this thread has
+            # now.
+            # After that, the thread begins the next call.
             _here.inside = inside(task)
             _here.inside.__enter__()
         except Exception as error:
@@ -232,7 +236,7 @@ def _end(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leave() -> None:
-    """Leave the scope of the task that has ended, or was cancelled before it had begun, or went on elsewhere."""
+    """Leave the scope of a task that has ended, was cancelled before it began, or continues in an event loop."""
     around, _here.inside = _here.inside, None
     if around is not None:
         around.__exit__()
@@ -255,7 +259,7 @@ def _read(text: str) -> Context:
 
 
 def current_task() -> Task | None:
-    """The task of Ray that this code runs in, where no scope was entered for it."""
+    """The Ray task that this code runs in, if no scope was entered for it."""
     ray: Any = sys.modules["ray"]
     worker = ray._private.worker.global_worker
     if worker.mode != ray.WORKER_MODE:
@@ -264,7 +268,7 @@ def current_task() -> Task | None:
     id_ = ray.get_runtime_context().get_task_id()
     if _here.last is not None and _here.last[0] == id_:
         return _here.last[1]
-    # trackdsl has been imported by this very task, or a thread asks, for which Ray makes up an id.
+    # This task has imported trackdsl, or another thread asks, for which Ray invents an id.
     if id_ is None or threading.current_thread() is not threading.main_thread():
         return Task(_NOTHING)
     attempt = worker.core_worker.get_current_task_attempt_number()

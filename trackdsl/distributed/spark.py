@@ -1,8 +1,8 @@
-"""Spark: what runs in a task belongs to the run in which the action was called that Spark runs the task for.
+"""Spark: a task belongs to the run that was current where its action was called.
 
-The context travels as a local property of the thread that talks to the JVM: Spark keeps those with each job, and shows
-them to its tasks (`TaskContext.getLocalProperty`). It is set when that thread next calls the JVM from another scope
-than before, so a program that does not call Spark inside a scope pays nothing.
+The context travels as a local property of the thread that calls the JVM. Spark keeps these properties with each job,
+and tasks can read them (`TaskContext.getLocalProperty`). The property is set when the thread calls the JVM in another
+scope than before, so programs that do not call Spark inside a scope have no cost.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _NOTHING = Context(None)
 _current = _context.current
 
 
-class Told:
-    """What the JVM has been told of a thread; the patches stand until it is told that no run is current there.
+class Sent:
+    """The scope whose context the JVM has for a thread. The patches stay in place until that property is removed.
 
     Args:
         spark: the `SparkContext`.
@@ -50,19 +50,19 @@ class Told:
         opened(self._token)
 
     def holds(self, spark: Any, scope: Scope | None) -> bool:
-        """Whether it is still so."""
+        """Whether the JVM still has the right context."""
         return self.scope is scope and scope.step == self.step and self.spark() is spark
 
     def __del__(self) -> None:
-        # Also at the end of a thread, whose end the JVM sees too.
+        # This also happens when a thread ends.
         closed(self._token)
 
 
 class _Here(threading.local):
-    told: Told | None = None
-    #: Whether the thread is in a call back whose scope it has entered.
+    sent: Sent | None = None
+    #: Whether the thread runs a batch function, whose scope it has entered.
     in_batch = False
-    #: The scope of the task that the thread of a worker is about.
+    #: The scope of the task that this thread of a worker runs.
     around: inside | None = None
 
 
@@ -70,14 +70,14 @@ _here = _Here()
 
 
 def _call(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Every call of a method in the JVM: which of them begin a job is known to Spark alone."""
+    """Wrap every call of a method in the JVM, as only Spark knows which of them start a job."""
 
-    def __call__(self: Any, *args: Any) -> Any:  # noqa: N807 - the name of what it stands for
-        scope, known = _current(), _here.told
+    def __call__(self: Any, *args: Any) -> Any:  # noqa: N807 - it replaces the method of this name
+        scope, known = _current(), _here.sent
         if scope is not None or known is not None:
             spark = _active()
             if spark is not None and (known is None or not known.holds(spark, scope)):
-                _tell(spark, scope)
+                _send(spark, scope)
         return original(self, *args)
 
     return __call__
@@ -89,9 +89,9 @@ def _active() -> Any:
     return spark if getattr(spark, "_jsc", None) is not None else None
 
 
-def _tell(spark: Any, scope: Scope | None) -> None:
-    # First of all: what follows is a call of the JVM itself.
-    known, _here.told = _here.told, None if scope is None else Told(spark, scope)
+def _send(spark: Any, scope: Scope | None) -> None:
+    # First: the code below calls the JVM too.
+    known, _here.sent = _here.sent, None if scope is None else Sent(spark, scope)
     try:
         if not _pinned():
             return
@@ -101,15 +101,15 @@ def _tell(spark: Any, scope: Scope | None) -> None:
     except Exception as error:
         reraise_from_signal(error)
         report(
-            "spark", f"trackdsl cannot hand a run over to Spark, so runs begin there as roots: {format_error(error)}"
+            "spark", f"trackdsl cannot send its context to Spark, so runs there begin as roots: {format_error(error)}"
         )
 
 
 def _pinned() -> bool:
-    """Whether each thread has a thread of its own in the JVM: others would see the property too otherwise."""
+    """Whether each thread has its own thread in the JVM. Otherwise other threads would see the property too."""
     pinned = os.environ.get("PYSPARK_PIN_THREAD", "true").lower() == "true"
     if not pinned:
-        report("spark-pinned", "With PYSPARK_PIN_THREAD=false what runs in tasks of Spark begins as roots.")
+        report("spark-pinned", "With PYSPARK_PIN_THREAD=false, runs in tasks of Spark begin as roots.")
     return pinned
 
 
@@ -118,7 +118,7 @@ def _stop(original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return original(self)
         finally:
-            _here.told = None
+            _here.sent = None
 
     return stop
 
@@ -135,16 +135,16 @@ class InBatch:
         self._fn = fn
 
     def __call__(self, frame: Any, batch_id: int) -> Any:
-        """Do as the function does."""
+        """Call the function."""
         if _here.in_batch:
             return self._fn(frame, batch_id)
-        # The stream has outlived all scopes, and with them the patch of what calls this.
+        # All scopes are closed, so the function that calls this is no longer patched.
         return _call_in_batch(frame.sparkSession.sparkContext, self._fn, frame, batch_id)
 
 
 def _call_in_batch(spark: Any, fn: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in the scope that the stream was started in, as the thread of the JVM has inherited it."""
-    # What this thread was started in is the scope of whoever came first.
+    """Call a function in the scope that started the stream: the JVM's thread has inherited its context."""
+    # This thread may have started in the scope of another stream.
     with inside(Task(_NOTHING)):
         text = None
         try:
@@ -152,7 +152,8 @@ def _call_in_batch(spark: Any, fn: Callable[..., Any], *args: Any) -> Any:
         except Exception as error:
             reraise_from_signal(error)
             logger.warning(
-                "trackdsl cannot tell whose batch this is, so its runs begin as roots: %s", format_error(error)
+                "trackdsl cannot find out which run started this stream, so its runs begin as roots: %s",
+                format_error(error),
             )
         _here.in_batch = True
         try:
@@ -160,22 +161,22 @@ def _call_in_batch(spark: Any, fn: Callable[..., Any], *args: Any) -> Any:
                 return fn(*args)
         finally:
             _here.in_batch = False
-            _untell(spark, text)
+            _send_back(spark, text)
 
 
-def _untell(spark: Any, text: str | None) -> None:
-    """Let the thread of the JVM have again what it had before the batch, for those that come."""
-    if _here.told is not None:
-        _here.told = None
+def _send_back(spark: Any, text: str | None) -> None:
+    """Give the JVM's thread its context from before the batch, for the next batches."""
+    if _here.sent is not None:
+        _here.sent = None
         try:
             spark.setLocalProperty(PROPERTY, text)
         except Exception as error:
             reraise_from_signal(error)
-            report("spark", f"trackdsl cannot tell Spark whose batches follow: {format_error(error)}")
+            report("spark", f"trackdsl cannot set the context of the batches that follow: {format_error(error)}")
 
 
 def _foreach_batch(original: Callable[..., Any]) -> Callable[..., Any]:
-    def foreachBatch(self: Any, func: Any) -> Any:  # noqa: N802 - the name of what it stands for
+    def foreachBatch(self: Any, func: Any) -> Any:  # noqa: N802 - it replaces the method of this name
         return original(self, InBatch(func) if callable(func) else func)
 
     return foreachBatch
@@ -189,7 +190,7 @@ def _call_back(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _create_udf(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Spark counts a function's parameters without looking behind a wrapper, here and in the worker."""
+    """Wrap what makes a vectorised UDF: Spark counts the parameters of a wrapper, not those of the wrapped function."""
 
     def _create_vectorized_udf(f: Any, *args: Any, **kwargs: Any) -> Any:
         if inspect.isfunction(f) and hasattr(f, "__trackdsl__") and not hasattr(f, "__signature__"):
@@ -219,10 +220,10 @@ PATCHES = [
 
 
 def follow() -> None:
-    """Stand around the tasks of this worker, from the one on that has imported trackdsl.
+    """Follow the tasks of this worker, from the task that has imported trackdsl on.
 
-    Without it only what asks for the task would know of it, and plain MLflow does not. It never raises: the engine is
-    left alone where it is another than expected.
+    Otherwise plain MLflow in a task would not know its run. It never raises: if this version of Spark is not as
+    expected, it is left unchanged.
     """
     try:
         worker, kind = sys.modules["pyspark.worker"], sys.modules["pyspark.taskcontext"].TaskContext
@@ -233,11 +234,11 @@ def follow() -> None:
         _enter()
     except Exception as error:
         reraise_from_signal(error)
-        logger.warning("trackdsl cannot stand around the tasks of this worker of Spark: %s", format_error(error))
+        logger.warning("trackdsl cannot follow the tasks of this worker of Spark: %s", format_error(error))
 
 
 def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
-    """What Spark reads a task's function with; the task is known by then."""
+    """Wrap what reads a task's function. Spark knows the task by then."""
 
     @functools.wraps(original)
     def read_command(*args: Any, **kwargs: Any) -> Any:
@@ -246,7 +247,7 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             reraise_from_signal(error)
             logger.warning(
-                "trackdsl cannot follow a task of Spark, so plain MLflow misses its run: %s", format_error(error)
+                "trackdsl cannot follow a task of Spark, so plain MLflow does not know its run: %s", format_error(error)
             )
         return original(*args, **kwargs)
 
@@ -256,7 +257,7 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _end(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def _setTaskContext(kind: Any, context: Any) -> Any:  # noqa: N802 - the name of what it stands for
+    def _setTaskContext(kind: Any, context: Any) -> Any:  # noqa: N802 - it replaces the method of this name
         _leave()
         return original(kind, context)
 
@@ -264,7 +265,7 @@ def _end(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _enter() -> None:
-    _leave()  # Frames are read with more than one function.
+    _leave()  # One task may read several functions.
     task = current_task()
     if task is not None:
         _here.around = inside(task)
@@ -278,11 +279,11 @@ def _leave() -> None:
 
 
 def current_task() -> Task | None:
-    """The task of Spark that this code runs in."""
+    """The Spark task that this code runs in."""
     task: Any = sys.modules["pyspark.taskcontext"].TaskContext.get()
     if task is None:
         return None
-    # The id that Spark gives is one of the attempt.
+    # Spark's own id belongs to the attempt, not to the task.
     tags = {
         "trackdsl.task": f"{task.stageId()}.{task.partitionId()}",
         "trackdsl.attempt": str(task.attemptNumber() + 1),
