@@ -20,12 +20,33 @@ from pathlib import Path
 from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
+from trackdsl._core import runtime
 from trackdsl.journal import _target
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._replay import Point, RecordedRun, replay
 from trackdsl.journal._spool import journals, make
 
-__all__ = ["Captured", "Point", "RecordedRun", "capture_runs"]
+__all__ = ["Captured", "Point", "RecordedRun", "capture_runs", "reset"]
+
+
+def reset() -> None:
+    """Put trackdsl back to what it was after its import, so that no test sees what an earlier one left.
+
+    This ends sessions, leaves scopes that are open, closes the journals of this process, and forgets what
+    `configure` set, which secret values were seen and which warnings were logged. Environment variables are read again.
+    Handlers stay registered, as modules register them when they are imported.
+
+    Raises:
+        ExceptionGroup: part of it failed; the rest was done.
+
+    Example:
+        >>> import trackdsl
+        >>> trackdsl.configure(experiment_name="churn")
+        >>> reset()
+        >>> trackdsl.settings.experiment_name() == "churn"
+        False
+    """
+    runtime.reset()
 
 
 class Captured:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from trackdsl import load_artifact, log_dict, stage, track_returns
-from trackdsl.handlers import json as json_handlers
 from trackdsl.handlers._dataset import by
 from trackdsl.testing import RecordedRun, capture_runs
 
@@ -39,15 +38,6 @@ class Counted(Mapping[str, int]):
 
     def __len__(self) -> int:
         return self.size
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_known_to_be_slow() -> Iterator[None]:
-    before = dict(json_handlers._slow)
-    json_handlers._slow.clear()
-    yield
-    json_handlers._slow.clear()
-    json_handlers._slow.update(before)
 
 
 def recorded(value: Any) -> RecordedRun:

@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trackdsl._core import runtime
 from trackdsl._core.redaction import mask_items
+from trackdsl._core.runtime import Phase
 from trackdsl.handlers._content import content_of
 from trackdsl.handlers._dataset import DatasetProfile, plain_profile
 from trackdsl.handlers._handler import Handler, Placeholder, Scalar
@@ -30,6 +32,7 @@ _TOO_SLOW = f"reading its items takes longer than {_MAX_SECONDS * 1000:g} ms"
 _MAX_TYPES = 1000
 #: How often reading the items of a mapping took too long, by type.
 _slow: dict[type, int] = {}
+runtime.register("types that are slow to read", Phase.MEMORY, reset=_slow.clear)
 
 
 class Json(Handler):
