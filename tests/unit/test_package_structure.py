@@ -171,10 +171,14 @@ def _sets_of_others(source: str) -> list[str]:
     found = []
     for target in _assigned(tree):
         inner: ast.expr = target
-        while isinstance(inner, (ast.Attribute, ast.Subscript, ast.Starred)):
-            inner = inner.value
-        named = isinstance(target, ast.Attribute) and target.attr == "__module__"  # The module that tracebacks name.
-        if inner is not target and isinstance(inner, ast.Name) and inner.id in ours and not named:
+        while isinstance(inner, (ast.Attribute, ast.Subscript, ast.Starred, ast.Call)):
+            if not isinstance(inner, ast.Call):
+                inner = inner.value
+            elif ast.unparse(inner.func) == "vars" and inner.args:
+                inner = inner.args[0]
+            else:
+                break
+        if inner is not target and isinstance(inner, ast.Name) and inner.id in ours:
             found.append(ast.unparse(target))
     return found
 
@@ -192,7 +196,8 @@ def test_no_module_sets_attributes_of_another() -> None:
 @pytest.mark.parametrize(
     "statement",
     ["state.x = 1", "state.x += 1", "state.x: int = 1", "del state.x", "a, state.x = 1, 2", "state.x['k'] = 1",
-     "setattr(state, 'x', 1)", "for state.x in (): pass", "state['k'] = 1", "with open('f') as state.x: pass"],
+     "setattr(state, 'x', 1)", "for state.x in (): pass", "state['k'] = 1", "with open('f') as state.x: pass",
+     "vars(state)['x'] = 1", "state.__dict__['x'] = 1", "setattr(state.inner, 'x', 1)"],
 )  # fmt: skip
 def test_every_way_to_set_an_attribute_is_found(statement: str) -> None:
     """The check above sees each kind of statement, for modules and for objects, and nothing else."""

@@ -27,7 +27,7 @@ from trackdsl.errors._exceptions import (
     TrackingServerError,
     TrackingServerUnreachable,
     UntrustedArtifact,
-    _rebuilt,
+    _rebuilt as _rebuilt,
     as_mlflows,
 )
 from trackdsl.errors._report import forget_reported, is_noted, logger, mask_messages_with, note, report, set_strict
@@ -66,4 +66,3 @@ __all__ = [
 # The module that tracebacks and pickles name. Exceptions that were pickled before have the same one.
 for _name in __all__[:17]:
     globals()[_name].__module__ = __name__
-_rebuilt.__module__ = __name__

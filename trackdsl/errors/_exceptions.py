@@ -21,6 +21,10 @@ def _rebuilt(kind: type[TrackdslError], args: tuple[Any, ...], fields: dict[str,
     return error
 
 
+# The module that pickles name: it has the exceptions too.
+_rebuilt.__module__ = "trackdsl.errors"
+
+
 class OptionError(TrackdslError, TypeError):
     """An option of a decorator, block or function does not exist, or cannot have this value.
 
