@@ -27,8 +27,10 @@ from trackdsl.errors._exceptions import (
     TrackingServerError,
     TrackingServerUnreachable,
     UntrustedArtifact,
-    _rebuilt as _rebuilt,
     as_mlflows,
+)
+from trackdsl.errors._exceptions import (
+    _rebuilt as _rebuilt,
 )
 from trackdsl.errors._report import forget_reported, is_noted, logger, mask_messages_with, note, report, set_strict
 
