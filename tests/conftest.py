@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import shutil
@@ -32,9 +33,10 @@ from trackdsl.journal._lock import is_held
 from .drawn_processes import Machine
 from .memory_store import MemoryStore
 
-# A machine that is busy with the other tests is no fault of the one at hand.
-hypothesis.settings.register_profile("patient", deadline=None)
-hypothesis.settings.load_profile("patient")
+# No deadline: a machine that is busy with the other tests is no fault of the one at hand.
+hypothesis.settings.register_profile("full", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("plain", deadline=None, max_examples=20)
+hypothesis.settings.load_profile("plain")  # `--hypothesis-profile full` is read after this file.
 
 # pytest parses the modules of its plugins, of which trackdsl is one. In Python 3.11 two threads that parse at once fail
 # with a SystemError (https://github.com/python/cpython/issues/106905), such as a test and the delivery thread.
@@ -70,15 +72,36 @@ def pytest_collection() -> Iterator[None]:
         gc.freeze()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave services to the slow tests; a tracking server has `test_delivery.py` among the others."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Leave services to the slow tests, and begin with those that take longest, shared among the workers."""
+    _mark_services(items)
+    yield
+    workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
+    longest = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    share = -(-len(others) // workers)
+    # Each worker begins with an equal part of the list.
+    items[:] = [
+        item
+        for number in range(workers)
+        for item in [*longest[number::workers], *others[number * share : (number + 1) * share]]
+    ]
+
+
+def _mark_services(items: list[pytest.Item]) -> None:
+    """Of the tests at a tracking server, `test_delivery.py` alone is among the quick ones."""
     for item in items:
         place = item.path.relative_to(Path(__file__).parent).as_posix()
         fixtures = set(getattr(item, "fixturenames", ()))
         at_server = "[server" in item.name or fixtures & {"shared_server", "own_server"}
         if place.startswith(_SERVICES) or (at_server and place != "integration/test_delivery.py"):
             item.add_marker(pytest.mark.slow)
+
+
+def examples(number: int) -> int:
+    """How many examples Hypothesis tries: the number with `--hypothesis-profile full`, else a fifth of it."""
+    return max(5, number * hypothesis.settings.default.max_examples // 100)
 
 
 def wait_until(
@@ -340,17 +363,29 @@ def own_server(tmp_path: Path) -> Iterator[Server]:
     server.kill()
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made once, for all processes that the tests run in."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            make(folder)
+            (folder / "done").touch()
+    assert (folder / "done").exists(), f"what should be in {folder} could not be made"
+    return folder
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store with its tables and nothing in it: making one takes seconds, copying it nothing."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = Path.cwd()
-    os.chdir(path.parent)  # The default experiment keeps its artifacts where it was made.
-    try:
-        client(f"sqlite:///{path}").search_experiments()
-    finally:
-        os.chdir(before)
-    return path
+
+    def make(folder: Path) -> None:
+        with contextlib.chdir(folder):  # The default experiment keeps its artifacts where it was made.
+            client(f"sqlite:///{folder}/mlflow.db").search_experiments()
+
+    return once(tmp_path_factory, "empty-store", make) / "mlflow.db"
 
 
 @pytest.fixture

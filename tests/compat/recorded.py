@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pytest
+    pass
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -77,20 +75,6 @@ class Recorded:
         from mlflow import artifacts
 
         return artifacts.load_text(f"{self.run(name).info.artifact_uri}/{path}")
-
-
-def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that is made once, for all processes that the tests run in."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            folder.mkdir()
-            make(folder)
-            (folder / "done").touch()
-    assert (folder / "done").exists(), f"the program in {folder} has failed"
-    return folder
 
 
 def run_program(name: str, folder: Path, *arguments: str, **environment: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.compat.recorded import Recorded, once, run_program
+from tests.compat.recorded import Recorded, run_program
+from tests.conftest import once
 from trackdsl._config.spec import SETTINGS
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import trackdsl.compat.tracelet as tracelet
-from tests.compat.recorded import Recorded, once, run_program
-from tests.conftest import Server, deliver, free_port
+from tests.compat.recorded import Recorded, run_program
+from tests.conftest import Server, deliver, free_port, once
 from trackdsl import OptionError
 from trackdsl.testing import capture_runs
 

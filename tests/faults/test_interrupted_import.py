@@ -57,6 +57,7 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_ctrl_c_in_the_middle_of_the_import(times: int) -> None:
     """Interrupted while it imports trackdsl, a program ends by the signal, with a traceback of a KeyboardInterrupt."""

@@ -202,6 +202,7 @@ def test_the_end_of_a_program(start: StartProgram, sqlite_store: str) -> None:
     assert "Traceback" in tags["trackdsl.exception.traceback"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_delivery_process_that_is_killed_again_and_again(
     start: StartProgram, tmp_path: Path, sqlite_store: str
@@ -263,6 +264,7 @@ def test_a_delivery_process_that_is_killed_while_it_makes_the_store(start: Start
     assert [path.name for path in Path().glob("mlflow.db*")] == ["mlflow.db"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_server_that_is_killed_while_it_is_written_to(
     start: StartProgram, own_server: Server, tmp_path: Path
@@ -537,6 +539,7 @@ def test_a_missing_segment_is_told(start: StartProgram, tmp_path: Path, sqlite_s
     assert (again.returncode, again.stderr) == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_damage_of_every_kind_is_told_by_sync(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
     """Without its first segment, or with one emptied, cut or of another number, `sync` exits with 1 and names it."""

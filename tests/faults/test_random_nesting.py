@@ -12,6 +12,7 @@ from tests.conftest import all_runs, deliver
 from tests.faults import random_nesting_program
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_threads_of_tasks_in_processes(sqlite_store: str) -> None:
     """16 threads of 16 tasks in each of 3 processes: parents, parameters, metrics, tags, statuses as the model says."""

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from tests.conftest import wait_until
+from tests.conftest import examples, wait_until
 from tests.drawn_programs import FAULT, PROGRAM, Delivery, Expected, Program, forked, perform
 from tests.integration.test_journal import DELETIONS
 from tests.memory_store import Crash, Held, MemoryStore, deliver_to, fail_once
@@ -52,7 +52,7 @@ def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_pauses")
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 @given(words=PROGRAM, faults=st.dictionaries(st.integers(1, 50), FAULT, max_size=8))
 def test_everything_arrives_once(words: list[Any], faults: dict[int, Any]) -> None:
     """Whenever the store goes away or delivery is killed, before or after a call took effect, all is there once."""

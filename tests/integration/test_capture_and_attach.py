@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import StartProgram, all_runs, deliver, delivery_pids, end_delivery
+from tests.conftest import StartProgram, all_runs, deliver, delivery_pids, end_delivery, examples
 from trackdsl import (
     Context,
     ContextError,
@@ -244,7 +244,7 @@ CARRIED = st.builds(
 
 
 @given(wire=CARRIED)
-@hypothesis.settings(max_examples=40)
+@hypothesis.settings(max_examples=examples(40))
 def test_texts_come_back(wire: WireContext) -> None:
     """A context is the same after its way through a text, which is plain ASCII, and harms nobody who attaches to it."""
     text = encode(wire)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import wait_until
+from tests.conftest import examples, wait_until
 from trackdsl.delivery import _compose
 from trackdsl.journal import _origin as _process
 from trackdsl.store_format.call_tag import call_of
@@ -117,7 +117,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secrets=st.lists(st.tuples(_USERS, _SECRETS), min_size=20, max_size=20))
 def test_no_user_or_password_is_kept(script: Path, secrets: list[tuple[str, str]]) -> None:
     """Whatever characters a password has, and wherever it stands before the host."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
+from tests.conftest import examples
 from tests.drawn_processes import Machine, Process
 from tests.drawn_programs import EVENT, FAULT, Delivery, Program, perform
 from tests.faults.test_store_outages import check
@@ -69,7 +70,7 @@ def named(store: MemoryStore) -> dict[str, str]:
     return {run.name: run.status for run in store.runs.values()}
 
 
-@settings(deadline=None, max_examples=120)
+@settings(deadline=None, max_examples=examples(120))
 @given(
     words=st.lists(
         st.one_of(

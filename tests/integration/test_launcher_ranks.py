@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import StartProgram, all_runs, client, end_delivery, free_port, sync
+from tests.conftest import StartProgram, all_runs, client, end_delivery, examples, free_port, sync
 from tests.drawn_processes import FAULT, Machine, Process
 from tests.integration.test_runs_of_several_processes import rounds
 from tests.memory_store import Held, MemoryStore
@@ -272,6 +272,7 @@ MAIN = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_main_alone_records(start: StartProgram, sqlite_store: str) -> None:
     """With `ranks="main"` rank 0 records as if it were alone; the same code works on the others, and leaves nothing."""
@@ -332,6 +333,7 @@ def test_two_hosts_deliver_at_once(start: StartProgram, sqlite_store: str, tmp_p
     assert root.data.params == {"lr": "0.1"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
     """Each launch by torchrun has one root, each try of it after a failure one of its own."""
@@ -529,7 +531,7 @@ def test_two_machines_at_once(tmp_path: Path, moment: str) -> None:
 
 
 @pytest.mark.usefixtures("no_pauses")
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(
         st.tuples(st.sampled_from(["begin", "FINISHED", "FAILED", "die", "deliver"]), st.integers(0, 2)), max_size=20

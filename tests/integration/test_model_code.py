@@ -210,6 +210,7 @@ print(load().predict(np.array([[8.0, 9.0]])).round(6).tolist())
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_model_with_own_modules_loads_elsewhere(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
     """In a fresh process in another folder, by MLflow's flavour, as pyfunc and by trackdsl, lazy imports included."""

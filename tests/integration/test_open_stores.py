@@ -103,6 +103,7 @@ SIXTY = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_sixty_stores_within_a_hundred_files(start: StartProgram, tmp_path: Path) -> None:
     """One program, sixty stores: a delivery process that may open 100 files delivers all, and holds few of them."""

@@ -1,11 +1,9 @@
-"""What the package imports in a fresh process, and what type checkers say of it."""
+"""What the package imports in a fresh process."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-
-import pytest
 
 from tests.unit.test_package_structure import PACKAGE
 
@@ -30,15 +28,3 @@ def test_objects_of_modules_that_are_imported_late_belong_to_the_package() -> No
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "trackdsl trackdsl None\n"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_type_checkers_see_the_function_unchanged(checker: str) -> None:
-    """mypy and pyright agree with every line of `tests/typing/api.py`, its errors included."""
-    command = {
-        "mypy": [sys.executable, "-m", "mypy", "--strict", "--warn-unused-ignores", "tests/typing/api.py"],
-        "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "tests/typing/api.py"],
-    }[checker]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

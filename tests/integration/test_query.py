@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 import trackdsl
-from tests.conftest import Server, StartProgram, all_runs, client, deliver, end_delivery, free_port
+from tests.conftest import Server, StartProgram, all_runs, client, deliver, end_delivery, examples, free_port
 from trackdsl import ExperimentNotFound, QueryError, RunNotFound, TrackingServerUnreachable, experiment, stage
 from trackdsl import settings as _settings
 from trackdsl.query._conditions import compare as compare_values
@@ -322,7 +322,7 @@ _ORDERS = st.lists(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(filters=[], order=[], most=None)
 @given(filters=st.lists(_FILTERS, max_size=3), order=_ORDERS, most=st.none() | st.integers(0, 5))
 def test_the_tables_and_the_client_give_the_same(

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, points, sync, wait_until
+from tests.conftest import StartProgram, all_runs, examples, points, sync, wait_until
 from tests.drawn_processes import FAULT, POINTS, WORDS, Machine, Process, World
 from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
@@ -47,7 +47,7 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_pauses", "short_stretches")
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=WORDS, faults=st.dictionaries(st.integers(1, 80), FAULT, max_size=8), patience=st.sampled_from([0.0, 1e9]))
 @pytest.mark.slow
 def test_processes_on_two_machines(words: list[Any], faults: dict[int, Any], patience: float) -> None:
@@ -63,7 +63,7 @@ def test_processes_on_two_machines(words: list[Any], faults: dict[int, Any], pat
 
 
 @pytest.mark.usefixtures("no_pauses", "short_stretches")
-@settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(250), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=POINTS, faults=st.dictionaries(st.integers(1, 40), FAULT, max_size=6))
 @pytest.mark.slow
 def test_equal_points_of_several_processes(words: list[Any], faults: dict[int, Any]) -> None:

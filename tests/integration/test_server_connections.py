@@ -176,6 +176,7 @@ def test_tls_through_a_proxy(
     assert f"CONNECT localhost:{front.port}" in proxy.requests
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_server_that_takes_its_time(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
@@ -196,6 +197,7 @@ def test_a_server_that_takes_its_time(
     wait_until(lambda: "three-seconds" in names(shared_server.uri), "the run at the slow server")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_server_that_takes_longer_than_a_first_try(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
@@ -208,6 +210,7 @@ def test_a_server_that_takes_longer_than_a_first_try(
     assert names(shared_server.uri).count("twelve-seconds") == 1
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("pieces", [one_byte_at_a_time, without_end])
 def test_a_server_that_never_ends_its_answers_holds_up_nobody(
@@ -541,6 +544,7 @@ def test_an_environment_that_is_larger_than_the_pipe_is_handed_over(tmp_path: Pa
         pipe.close()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_program_ends_though_delivery_is_killed_again_and_again(
     start: StartProgram, sqlite_store: str, tmp_path: Path

@@ -83,6 +83,7 @@ def test_kills_of_delivery_lose_nothing_and_double_nothing(
     _check_parts(database.uri, name)
 
 
+@pytest.mark.long
 def test_machines_share_a_fresh_database(database: Database, start: StartProgram, tmp_path: Path) -> None:
     """Four machines at once make the tables and the experiment of an empty database, and all their runs arrive."""
     name = contract.fresh_name("machines")

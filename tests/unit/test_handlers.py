@@ -29,13 +29,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import examples
 from trackdsl import Artifact, stage, track_returns
 from trackdsl.handlers import Handler, handler_for, handler_of, register_handler
 from trackdsl.handlers._dataset import by
 from trackdsl.handlers._registry import handler_named, name_of, writer_for
 from trackdsl.testing import capture_runs
 
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Bomb:

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
+from tests.conftest import examples
 from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl import OptionError, Run, configure, log_stream, stage, steps, track_returns
 from trackdsl._core import events
@@ -648,7 +649,7 @@ FAULTS = st.dictionaries(
 ROWS = st.lists(st.tuples(st.sampled_from(["t.json", "u.json"]), st.integers(0, 2)), min_size=1, max_size=5)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     first=ROWS,
     second=ROWS,

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import wait_until
+from tests.conftest import examples, wait_until
 from trackdsl import stage
 from trackdsl._core import events
 from trackdsl.journal import _format, _writer
@@ -91,7 +91,7 @@ def test_round_trip(found: list[Any]) -> None:
         assert read_all(written(found, Path(name) / "j")) == found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(found=st.lists(any_event, min_size=1, max_size=12), data=st.data())
 def test_any_truncation_recovers_a_prefix(found: list[Any], data: st.DataObject) -> None:
     """Cut anywhere, a journal gives exactly the events that stand whole before the cut."""
@@ -105,7 +105,7 @@ def test_any_truncation_recovers_a_prefix(found: list[Any], data: st.DataObject)
         assert read_all(directory) == found[:whole]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(found=st.lists(any_event, min_size=1, max_size=12), data=st.data())
 def test_any_flipped_byte_costs_one_record_at_most(found: list[Any], data: st.DataObject) -> None:
     """Flip any byte of a record: that record is skipped and counted, all others are read."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import examples
 from trackdsl.store_format.call_tag import (
     CALL_TAG,
     FIELDS,
@@ -64,7 +65,7 @@ def test_gits_answer_goes_into_the_call_of_the_run() -> None:
     assert with_git_dirty(written, CALL) == written
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.dictionaries(PATHS, NOTES, min_size=1, max_size=60), st.randoms(use_true_random=False))
 def test_files_are_found_again_however_they_arrive(files: dict[str, FileNote], order: random.Random) -> None:
     """Every file is found, in tags that MLflow takes; what is written twice, or in other stretches, changes nothing."""
