@@ -25,8 +25,7 @@ from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from trackdsl import settings
 from trackdsl._core import runtime
-from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _tables, _worker
-from trackdsl.delivery import _remote_runs as _foreign
+from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _remote_runs, _tables, _worker
 from trackdsl.journal import _target
 from trackdsl.journal._lock import is_held
 
@@ -440,10 +439,10 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_tables, "_PAUSE", 0.0)
     monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
     monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_foreign, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_foreign, "PATIENCE", 0.0)
-    monkeypatch.setattr(_foreign, "GRACE", 0.0)
+    monkeypatch.setattr(_remote_runs, "_FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(_remote_runs, "_LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(_remote_runs, "PATIENCE", 0.0)
+    monkeypatch.setattr(_remote_runs, "GRACE", 0.0)
 
 
 @pytest.fixture

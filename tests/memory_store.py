@@ -103,8 +103,8 @@ class MemoryStore:
                 if run.tags.get(tag) == value and run.experiment == experiment_id
             ]
 
-    def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
-        with self._call("find_orphans", prefix):
+    def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
+        with self._call("find_without_parent", prefix):
             missing = {run_id: run.tags.get("trackdsl.parent.missing", "") for run_id, run in self.runs.items()}
             return [(run_id, id_) for run_id, id_ in missing.items() if id_ and id_.startswith(prefix)]
 

@@ -21,8 +21,7 @@ from tests.conftest import StartProgram, delivery_pids, free_port, wait_until
 from trackdsl import log_metric, stage
 from trackdsl.delivery import _client
 from trackdsl.errors import SettingsError
-from trackdsl.journal import _origin as _process
-from trackdsl.journal import _target, _writer
+from trackdsl.journal import _origin, _target, _writer
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._replay import RecordedRun, replay
@@ -146,7 +145,7 @@ def test_a_frozen_program_does_not_start_itself(monkeypatch: pytest.MonkeyPatch,
     started: list[list[str]] = []
     threads: list[Path] = []
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr(_process, "run_detached", lambda command, **_: started.append(command))
+    monkeypatch.setattr(_origin, "run_detached", lambda command, **_: started.append(command))
     monkeypatch.setattr(_client, "_start_thread", threads.append)
     monkeypatch.setenv("TRACKDSL_MODE", "online")
     run_of_two(tmp_path / "spool")

@@ -29,8 +29,7 @@ from trackdsl.delivery import _client, _durability, _tables, _waiting
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import GONE, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
-from trackdsl.journal import _origin as _process
-from trackdsl.journal import _target, _writer
+from trackdsl.journal import _origin, _target, _writer
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer
@@ -48,7 +47,7 @@ def spool(tmp_path: Path) -> Path:
 def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As everywhere; besides, tables wait for nothing, and git never answers by itself."""
     monkeypatch.setattr(_tables, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_process, "ask_git", lambda directory: None)
+    monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -202,7 +201,7 @@ def test_orphans_are_told(spool: Path, caplog: pytest.LogCaptureFixture) -> None
     store = MemoryStore()
     with caplog.at_level(logging.WARNING, "trackdsl"):
         deliver_to(store, spool)
-    assert caplog.text.count(f"nothing is known of run {run.id}") == 2
+    assert caplog.text.count(f"events of the unknown run {run.id}") == 2
     assert not list(journals(spool))
     assert store.named("child").tags["trackdsl.parent.missing"] == run.id
 

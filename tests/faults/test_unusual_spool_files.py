@@ -121,7 +121,7 @@ def test_in_a_journal(spool: Path, kind: Callable[[Path], None], caplog: pytest.
     assert {held.status for held in store.runs.values()} == {"FINISHED"}
     assert set(journals(spool)) == left
     assert not sound.directory.exists()
-    told = [record for record in caplog.records if "is left alone" in record.getMessage()]
+    told = [record for record in caplog.records if "is not delivered" in record.getMessage()]
     assert len(told) == len(NEEDED)
     assert not [record for record in caplog.records if record.exc_info]
     outside = spool.parent / "outside.txt"
@@ -321,7 +321,7 @@ def test_sync_says_what_is_left(spool: Path) -> None:
     assert (shown.returncode, synced.returncode) == (0, 1)
     assert "Traceback" not in shown.stderr + synced.stderr
     for output in (" ".join(shown.stdout.split()), synced.stderr):
-        assert f"{locked.directory}/lock: it is no regular file" in output
+        assert f"{locked.directory}/lock: it is not a regular file" in output
         assert "its `origin` file is damaged" in output
         assert "it is a symbolic link" in output
     problems = [entry["problem"] for entry in json.loads(command("status", "--json").stdout)["journals"]]

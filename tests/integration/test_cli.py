@@ -212,7 +212,7 @@ class TestStatus:
         """Failures, waiting artifacts, damage and orphans are told, and an error's credentials are not."""
         record(start)
         file = ProgressFile(journals(spool)[0], write=True)
-        noted = Progress(damaged=2, orphans=3, deferred=4, blocked_since=time.time_ns() - 10**13)
+        noted = Progress(damaged=2, unknown=3, deferred=4, blocked_since=time.time_ns() - 10**13)
         noted.error = "no answer from postgresql://me:hunter2@db/x"
         file.write(noted)
         file.close()

@@ -17,7 +17,7 @@ from tests.conftest import Server, StartProgram, all_runs, client, deliver, poin
 from trackdsl import experiment, log_metric, stage, steps, track_returns
 from trackdsl.delivery._compose import Pending, split
 from trackdsl.delivery._sink import Batch
-from trackdsl.delivery._timestamp_dedup import Spacing
+from trackdsl.delivery._timestamp_dedup import TimestampDedup
 from trackdsl.store_format import limits as _limits
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.progress import Progress, ProgressFile
@@ -389,16 +389,16 @@ def test_spacing_is_unique_and_the_same_after_a_crash(
     for key, value, pause, early in events:
         time += pause // 4
         timed.append((b"r", key, 0, float(value), time - early, taken))
-    whole = Spacing([])
-    expected = [whole.place(*point) for point in timed]
+    whole = TimestampDedup([])
+    expected = [whole.assign(*point) for point in timed]
     assert taken.isdisjoint(expected)
     identities = [(point[1], point[3], placed) for point, placed in zip(timed, expected, strict=True)]
     assert len(set(identities)) == len(identities)
-    first = Spacing([])
+    first = TimestampDedup([])
     for point in timed[:cut]:
-        first.place(*point)
-    resumed = Spacing(first.remembered(), first.now)
-    assert [resumed.place(*point) for point in timed[cut:]] == expected[cut:]
+        first.assign(*point)
+    resumed = TimestampDedup(first.remembered(), first.now)
+    assert [resumed.assign(*point) for point in timed[cut:]] == expected[cut:]
 
 
 def test_progress_survives_a_torn_write(tmp_path: Path) -> None:

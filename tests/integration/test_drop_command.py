@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import signal
@@ -11,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.conftest import PATIENCE, StartProgram, all_runs, delivery_pids, free_port, wait_until
@@ -404,7 +404,7 @@ class TestSyncTo:
     def move(self, journal: Path, uri: str) -> None:
         origin = read_origin(journal)
         assert origin is not None
-        write_origin(journal, dataclasses.replace(origin, uri=uri))
+        write_origin(journal, msgspec.structs.replace(origin, uri=uri))
 
 
 def _events(journal: Path) -> list[Any]:

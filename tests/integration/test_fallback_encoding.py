@@ -40,10 +40,10 @@ def test_keys_that_are_spelled_out_lead_back(key: str) -> None:
 def test_keys_are_told_apart_in_the_same_way_after_a_crash(keys: list[str], cut: int) -> None:
     """No two names that are written are one to such a store, and whoever asks the store later gives the same names."""
     batch = Batch(params=dict.fromkeys(keys, "1"))
-    names = list(Keys({}).tell_apart(batch).params)
+    names = list(Keys({}).deduplicate_keys(batch).params)
     assert len({folded(name) for name in names}) == len(names) == len(keys)
     assert {_limits.unescape_key(name) for name in names} == {_limits.unescape_key(key) for key in keys}
-    assert list(Keys({"params": names[:cut]}).tell_apart(batch).params) == names
+    assert list(Keys({"params": names[:cut]}).deduplicate_keys(batch).params) == names
 
 
 @given(

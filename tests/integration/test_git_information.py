@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import examples, wait_until
 from trackdsl.delivery import _compose
-from trackdsl.journal import _origin as _process
+from trackdsl.journal import _origin
 from trackdsl.store_format.call_tag import call_of
 
 PLANT = "Pl4ntedSecretx7Qz"
@@ -33,7 +33,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def answer(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A journal's folder; the program is in the repository."""
-    monkeypatch.setattr(_process, "main_file", lambda: str(repository / "program.py"))
+    monkeypatch.setattr(_origin, "main_file", lambda: str(repository / "program.py"))
     (tmp_path / "journal").mkdir()
     return tmp_path / "journal"
 
@@ -44,7 +44,7 @@ def ask(journal: Path, monkeypatch: pytest.MonkeyPatch, **configuration: str) ->
     for number, (key, value) in enumerate(configuration.items()):
         monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", key.replace("__", "."))
         monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
-    _process.ask_git(journal)
+    _origin.ask_git(journal)
     wait_until((journal / "git").exists, "git's answer, which is renamed when it is whole")
     return _compose.git_tags(journal) or {}
 
@@ -112,7 +112,7 @@ _SECRETS = st.from_regex(
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The part of the script that makes URLs safe, run over the lines of a file."""
     path = tmp_path_factory.mktemp("script") / "safe.sh"
-    functions = _process._GIT[: _process._GIT.index('cd "$1"')]
+    functions = _origin._GIT[: _origin._GIT.index('cd "$1"')]
     path.write_text(functions + 'while IFS= read -r line; do printf "%s\\n" "$line" | safe_url; done')
     return path
 

@@ -20,14 +20,12 @@ from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _stream, _tables, _worker
-from trackdsl.delivery import _remote_runs as _foreign
+from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _remote_runs, _stream, _tables, _worker
 from trackdsl.delivery._blocked import read_blocked
 from trackdsl.delivery._sink import Denied, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.dropped_runs import drop_run
-from trackdsl.journal import _origin as _process
-from trackdsl.journal import _target
+from trackdsl.journal import _origin, _target
 from trackdsl.journal._spool import journals
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.progress import read_progress
@@ -45,13 +43,13 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
         (_tables, "_LATE_PATIENCE"),
         (_git_tags, "PATIENCE"),
         (_creation, "_LATE_PATIENCE"),
-        (_foreign, "PATIENCE"),
-        (_foreign, "GRACE"),
-        (_foreign, "_FIRST_PAUSE"),
-        (_foreign, "_LONGEST_PAUSE"),
+        (_remote_runs, "PATIENCE"),
+        (_remote_runs, "GRACE"),
+        (_remote_runs, "_FIRST_PAUSE"),
+        (_remote_runs, "_LONGEST_PAUSE"),
     ):
         monkeypatch.setattr(module, name, 0.0)
-    monkeypatch.setattr(_process, "ask_git", lambda directory: None)
+    monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
 
 
 @pytest.fixture

@@ -28,15 +28,15 @@ def busy() -> FileLock:
 def test_busy_delivery(here: str, busy: FileLock, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """However long a delivery process that is alive takes to get to it, the run is waited for."""
     monkeypatch.setattr(_waiting, "_PATIENCE", 0.0)
-    monkeypatch.setattr(_waiting, "_GLANCE", 0.0)
+    monkeypatch.setattr(_waiting, "_CHECK_EVERY", 0.0)
     answers: list[str | None] = []
-    why_lost = _waiting.Hope.why_lost
+    why_lost = _waiting.RunWatch.why_lost
 
-    def counted(hope: _waiting.Hope) -> str | None:
-        answers.append(why_lost(hope))
+    def counted(watch: _waiting.RunWatch) -> str | None:
+        answers.append(why_lost(watch))
         return answers[-1]
 
-    monkeypatch.setattr(_waiting.Hope, "why_lost", counted)
+    monkeypatch.setattr(_waiting.RunWatch, "why_lost", counted)
     with experiment("x") as run, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: run.run_id)
         wait_until(lambda: len(answers) > 5, "some looks")

@@ -21,12 +21,11 @@ from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import _client, _shared_points, _stream, _waiting, _worker
-from trackdsl.delivery import _remote_runs as _foreign
+from trackdsl.delivery import _client, _remote_runs, _shared_points, _stream, _waiting, _worker
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
-from trackdsl.journal import _origin as _process
+from trackdsl.journal import _origin
 from trackdsl.journal._spool import journals
 from trackdsl.store_format import limits as _limits
 from trackdsl.store_format.progress import read_progress
@@ -54,7 +53,7 @@ def test_processes_on_two_machines(words: list[Any], faults: dict[int, Any], pat
     """Whoever dies or fails when, and however runs of several processes refer to each other, all is there, once."""
     store = MemoryStore(faults)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_foreign, "PATIENCE", patience)
+        patch.setattr(_remote_runs, "PATIENCE", patience)
         world = World(Path(folder), store)
         for word in words:
             world.do(*word)
@@ -231,7 +230,7 @@ class Clock:
 
         self._passed = 0.0
         self._real = time
-        monkeypatch.setattr(_foreign, "time", self)
+        monkeypatch.setattr(_remote_runs, "time", self)
         monkeypatch.setattr(_worker, "time", self)
 
     def pass_(self, seconds: float) -> None:
@@ -259,10 +258,10 @@ def test_a_parent_that_never_comes(machines: Callable[..., Machine], monkeypatch
         worker.close(worker.open(f"child{number}", parent))
     for _ in range(8):
         cluster.round()
-        clock.pass_(_foreign.PATIENCE / 8)
+        clock.pass_(_remote_runs.PATIENCE / 8)
         assert not store.runs
         cluster.restart()
-    clock.pass_(_foreign.GRACE)
+    clock.pass_(_remote_runs.GRACE)
     rounds(cluster, number=2)
     assert {run.name: run.tags["trackdsl.parent.missing"] for run in store.runs.values()} == {
         f"child{number}": parent.hex() for number, parent in enumerate(ids)
@@ -341,7 +340,7 @@ def test_what_is_said_of_a_run_to_come_is_kept_aside(machines: Callable[..., Mac
     rounds(cluster, number=3)
     progress = read_progress(worker.directory)
     assert progress is not None
-    assert progress.aside == progress.deferred == 4
+    assert progress.held == progress.deferred == 4
     assert store.named("own").status == "FINISHED"
     client.round()
     worker.say(events.Tags(parent, {"t": "third"}))
@@ -568,7 +567,7 @@ def test_flush_waits_for_child_processes(dies: bool, tmp_path: Path, monkeypatch
     store.before = before
     with stage("parent") as run:
         deliver_to(store, spool, rounds=3)
-        child = Process(spool, within=(_process._own,), beside=(_process._own,), uri=run.target.uri)
+        child = Process(spool, within=(_origin._own,), beside=(_origin._own,), uri=run.target.uri)
         child.open("child", run.key)
         if dies:
             child.die()
@@ -620,16 +619,16 @@ def test_journals_tell_whom_their_processes_work_for(tmp_path: Path, start: Star
     assert code == 0, err
     origins = {}
     for directory in journals(tmp_path / "spool"):
-        origin = _process.read_origin(directory)
+        origin = _origin.read_origin(directory)
         assert origin is not None
         (first, *_) = (event for event in events_of(directory) if isinstance(event, events.Open))
         origins[first.name] = origin
     root, starter = origins["root"].prefix, origins["starter"].prefix
-    assert origins["root"].within == ()
-    assert origins["fork"].within == origins["fork"].beside == (root,)
-    assert origins["starter"].within[0] == root
-    assert origins["program"].within == (*origins["starter"].within, starter)
-    assert starter in origins["program"].beside
+    assert origins["root"].ancestors == ()
+    assert origins["fork"].ancestors == origins["fork"].same_spool == (root,)
+    assert origins["starter"].ancestors[0] == root
+    assert origins["program"].ancestors == (*origins["starter"].ancestors, starter)
+    assert starter in origins["program"].same_spool
 
 
 def events_of(directory: Path) -> list[events.AnyEvent]:

@@ -243,7 +243,7 @@ def test_programs_that_belong_together_are_delivered_together(home: Path, on: St
     assert parent.say() == "recorded"
     found = list(look(home / "node7"))
     assert [len(group) for group in relatives(found)] == [2]
-    child = next(journal for journal in found if journal.origin is not None and journal.origin.within)
+    child = next(journal for journal in found if journal.origin is not None and journal.origin.ancestors)
     assert (child.directory / "ended").exists()
     parent.kill()
     make_old(home)

@@ -21,8 +21,7 @@ from tests.unit.test_secrets import kept, recorded
 from trackdsl import Run, stage, track_returns
 from trackdsl._core import redaction as _secrets
 from trackdsl._recording import artifacts as _artifacts
-from trackdsl.journal import _origin as _process
-from trackdsl.journal import _target
+from trackdsl.journal import _origin, _target
 from trackdsl.testing import capture_runs
 
 #: One with digits, a word, and one with signs that stand between names and values elsewhere.
@@ -386,7 +385,7 @@ def test_no_byte_of_the_journal_holds_a_secret(
     container: str, name: str, secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In whatever holds it: as argument, parameter, tag, name, file, returned value, message and traceback."""
-    monkeypatch.setattr(_process, "ask_git", lambda directory: None)
+    monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
     _target.close_all()
     shutil.rmtree(tmp_path / "spool", ignore_errors=True)
     value = CONTAINERS[container](name, secret)
@@ -424,7 +423,7 @@ def test_the_name_of_a_program_holds_no_secret(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(
         sys, "argv", ["serve --password hunter22 --db postgresql://me:hunter23@db/x", "--token=hunter24"]
     )
-    assert "hunter2" not in str(_process.origin("sqlite:///x.db", "/"))
+    assert "hunter2" not in str(_origin.origin("sqlite:///x.db", "/"))
 
 
 @pytest.mark.parametrize(

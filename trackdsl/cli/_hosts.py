@@ -85,7 +85,7 @@ def relatives(journals: Iterable[Journal]) -> list[list[Journal]]:
     groups: list[tuple[set[str], list[Journal]]] = []
     for journal in journals:
         origin = journal.origin
-        names = {journal.directory.name} if origin is None else {origin.prefix, *origin.within} - {""}
+        names = {journal.directory.name} if origin is None else {origin.prefix, *origin.ancestors} - {""}
         near = [group for group in groups if group[0] & names]
         groups = [group for group in groups if not group[0] & names]
         groups.append((names.union(*(group[0] for group in near)), [*(j for g in near for j in g[1]), journal]))

@@ -164,10 +164,10 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     found += [f"{what} is missing: what it held is lost" for what in journal.missing()]
     for count, what in (
         (progress.set_aside, "runs are set aside until that is mended; `trackdsl status --json` lists them"),
-        (0 if progress.set_aside else progress.deferred - progress.aside, "artifacts wait for their store"),
-        (progress.aside, "events wait for runs that another machine delivers"),
+        (0 if progress.set_aside else progress.deferred - progress.held, "artifacts wait for their store"),
+        (progress.held, "events wait for runs that another machine delivers"),
         (progress.damaged, "damaged records were skipped"),
-        (progress.orphans, "events belong to runs that nothing is known of"),
+        (progress.unknown, "events belong to runs that nothing is known of"),
         (progress.refused, "things were refused by MLflow"),
         (lost, "events could not be recorded"),
     ):
@@ -219,14 +219,14 @@ def _entry(journal: Journal) -> dict[str, Any]:
         "since": _iso(journal.since),
         "blocked_since": _iso(progress.blocked_since or None),
         "error": journal.error or None,
-        "deferred": progress.deferred - progress.aside,
-        "aside": progress.aside,
+        "deferred": progress.deferred - progress.held,
+        "aside": progress.held,
         "set_aside": [
             {"run": run.run, "name": mask_prose(run.name), "reason": mask_prose(run.reason)}
             for run in read_blocked(journal.directory)
         ],
         "damaged": progress.damaged,
-        "orphans": progress.orphans,
+        "orphans": progress.unknown,
         "missing": journal.missing(),
         "refused": progress.refused,
         "lost": lost,

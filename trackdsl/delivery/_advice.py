@@ -1,4 +1,4 @@
-"""What to do about what keeps a store from working, for whoever reads `trackdsl status`."""
+"""Advice about errors of stores, for users of `trackdsl status`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LONGEST = 600
 
 
 def advised(error: Exception, text: str, *, remote: bool) -> str:
-    """What a store said, with what to do about it where that is known.
+    """The error message of a store, with advice if the cause is known.
 
     Args:
         error: what MLflow raised.
-        text: what it said, without secrets.
-        remote: whether a tracking server said it.
+        text: its message, without secrets.
+        remote: whether it comes from a tracking server.
     """
     if remote:
         text = _no_connection(error) or text
@@ -34,7 +34,7 @@ def advised(error: Exception, text: str, *, remote: bool) -> str:
 
 
 def _no_connection(error: BaseException) -> str | None:
-    """Which server could not be reached, and why; None where it could."""
+    """The server that could not be reached, and why; None if it could."""
     from requests.exceptions import ConnectionError as NoConnection
     from urllib3.exceptions import NewConnectionError
 

@@ -1,6 +1,6 @@
-"""The artifacts, models and datasets of one journal on their way, and those the store would not take yet.
+"""Delivery of the artifacts, models and datasets of one journal, and of those that the store has not accepted yet.
 
-An artifact store that is away must not hold up metrics, nor may what it did not take be lost.
+An artifact store that cannot be reached must not delay metrics, and nothing may be lost that it did not accept.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class _Waiting(msgspec.Struct, frozen=True):
 
 
 class Artifacts:
-    """Delivers what a journal keeps as files, in order for each run; tries again later what is not taken.
+    """Delivers the files of a journal, in order for each run, and tries again later if the store does not accept them.
 
     Args:
         directory: the journal's folder.
         models: the points of logged models.
 
     Attributes:
-        reason: what the store said last.
+        reason: the last error of the store.
     """
 
     def __init__(self, directory: Path, models: ModelPoints) -> None:
@@ -55,29 +55,29 @@ class Artifacts:
         self._next_try = 0.0
         self.reason = ""
         self._waiting = _read(self._path)
-        for left in directory.glob("upload-*"):  # By a process that died; the links in it cost no space until now.
+        for left in directory.glob("upload-*"):  # Of a process that died; the hard links in it cost no space.
             remove(left)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def store(self, sink: Sink, run: DeliveredRun, event: Stored, *, in_doubt: bool) -> dict[str, str]:
-        """Deliver one artifact, or keep it for later.
+        """Deliver one artifact, or defer it.
 
         Args:
             sink: the store.
-            run: whose artifact it is.
-            event: tells of it.
-            in_doubt: it may have been delivered, and its snapshot removed, just before the last process died.
+            run: the run of the artifact.
+            event: describes the artifact.
+            in_doubt: whether it may have been delivered, and its snapshot removed, just before the last process died.
 
         Returns:
-            what of it is left out for good, by its place in the run, with the reasons: the artifact, or files inside.
+            what is left out for good, by its path in the run, with the reasons: the artifact, or files in it.
         """
         if any(waiting.run_id == run.run_id and _overlap(waiting.place, _key(event)) for waiting in self._waiting):
             # In order: an older file must not be stored over a newer one later.
             self._defer(run, event, self.reason)
             return {}
-        place = place_of(event)
+        place = path_of(event)
         try:
             left_out = self._send(sink, run.run_id, run.experiment_id, event)
         except FileNotFoundError:
@@ -89,15 +89,15 @@ class Artifacts:
             remove_snapshot(self._directory, event.snapshot)
             return {place: f"MLflow refused it: {error}"}
         except Exception as error:
-            # Also one that nobody expected: the rest of the run does not wait for it.
-            logger.warning("trackdsl keeps %r for later: %s", place, error)
+            # Also an unexpected error: the rest of the run must not wait for this artifact.
+            logger.warning("trackdsl defers %r: %s", place, error)
             self._defer(run, event, str(error))
             return {}
         remove_snapshot(self._directory, event.snapshot)
         return left_out
 
     def retry(self, sink: Sink) -> bool:
-        """Try again, at most every few seconds; returns whether anything was delivered."""
+        """Try again, but only every few seconds; returns whether anything was delivered."""
         if not self.due():
             return False
         left: list[_Waiting] = []
@@ -111,8 +111,8 @@ class Artifacts:
             try:
                 self._retry(sink, waiting, event)
             except Exception as error:
-                # Also one that nobody expected: the other artifacts do not wait for it.
-                self.reason = f"{place_of(event)!r} is not taken: {error}"
+                # Also an unexpected error: other artifacts must not wait for this one.
+                self.reason = f"{path_of(event)!r} is not accepted: {error}"
                 left.append(waiting)
                 away.append((waiting.run_id, waiting.place))
         delivered = len(left) < len(self._waiting)
@@ -125,34 +125,34 @@ class Artifacts:
         """Whether it is time to try again."""
         return bool(self._waiting) and time.monotonic() >= self._next_try
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Try again at once what waits."""
         self._next_try = 0.0
 
     def drop(self, run_id: str) -> None:
-        """Forget what waits of one run."""
+        """Forget the deferred artifacts of one run."""
         left = [waiting for waiting in self._waiting if waiting.run_id != run_id]
         if len(left) < len(self._waiting):
             self._waiting = left
             self._save()
 
     def _send(self, sink: Sink, run_id: str, experiment_id: str, event: Stored) -> dict[str, str]:
-        """Hand an artifact to the store; returns which files in it are left out, and why."""
+        """Write an artifact to the store; returns which files in it are left out, and why."""
         if isinstance(event, events.File):
-            check_place(event.path, event.snapshot)
+            check_path(event.path, event.snapshot)
         with _legible(), taken(self._directory, event.snapshot) as snapshot:
             if isinstance(event, events.File):
                 sink.write_artifact(run_id, snapshot.path, event.path, directory=event.directory)
-            elif snapshot.left_out:  # Without one of its files it is no model.
+            elif snapshot.left_out:  # A model without one of its files is broken.
                 raise UnsafeSnapshot(next(iter(snapshot.left_out.values())), event.snapshot)
             else:
                 model_id = sink.write_model(run_id, experiment_id, event, snapshot.path)
                 self._models.added(sink, run_id, model_id, event.step, events.model_key(event))
-            place = place_of(event)
+            place = path_of(event)
             return {f"{place}/{name}".lstrip("/"): why for name, why in snapshot.left_out.items()}
 
     def _retry(self, sink: Sink, waiting: _Waiting, event: Stored) -> None:
-        place = place_of(event)
+        place = path_of(event)
         try:
             left_out = self._send(sink, waiting.run_id, waiting.experiment_id, event)
             remove_snapshot(self._directory, event.snapshot)
@@ -162,11 +162,11 @@ class Artifacts:
             left_out = {place: error.why}
         except Refused as error:
             check_experiment(sink, waiting.experiment_id, error)
-            # It could be stored when it was first tried, or the answer would have been another then.
+            # The artifact was acceptable when it was first tried, or it would have been refused then.
             left_out = {place: f"MLflow refused it: {error}"}
         for name, why in left_out.items():
             logger.warning("trackdsl: %r is left out: %s", name, why)
-            with contextlib.suppress(Refused):  # The run is gone too.
+            with contextlib.suppress(Refused):  # The run is deleted too.
                 sink.write(waiting.run_id, Batch(tags={omitted_tag(name): _limits.fit_text(why, 500)}))
 
     def _defer(self, run: DeliveredRun, event: Stored, reason: str) -> None:
@@ -181,13 +181,13 @@ class Artifacts:
         try:
             replace(self._path, msgspec.json.encode(self._waiting))
         except OSError as error:
-            # Without the note a crash would lose them: delivery stays where it is until there is room.
-            raise Unavailable(f"cannot note the artifacts that wait in {self._path}: {error}") from None
+            # Without the note, a crash would lose them: delivery stops here until there is space.
+            raise Unavailable(f"cannot note the deferred artifacts in {self._path}: {error}") from None
 
 
 @contextlib.contextmanager
 def _legible() -> Iterator[None]:
-    """Tell a snapshot that can never be read from a machine that is short of something."""
+    """Distinguish a snapshot that can never be read from a machine that is short of resources."""
     try:
         yield
     except (FileNotFoundError, UnsafeSnapshot):
@@ -199,13 +199,13 @@ def _legible() -> Iterator[None]:
 
 
 def _read(path: Path) -> list[_Waiting]:
-    """What waits; a note that names no artifact is passed over."""
+    """The deferred artifacts; entries that name no artifact are skipped."""
     try:
         noted = json_decoder(list[_Waiting]).decode(read_regular(path))
     except FileNotFoundError:
         return []
     except (OSError, RecursionError, msgspec.MsgspecError) as error:
-        logger.warning("trackdsl cannot read which artifacts wait, in %s: %s", path, error)
+        logger.warning("trackdsl cannot read which artifacts are deferred, in %s: %s", path, error)
         return []
     return [waiting for waiting in noted if _tells_of_artifact(waiting)]
 
@@ -217,8 +217,8 @@ def _tells_of_artifact(waiting: _Waiting) -> bool:
         return False
 
 
-def check_place(place: str, snapshot: str) -> None:
-    """Check that an artifact comes to lie inside of its run.
+def check_path(place: str, snapshot: str) -> None:
+    """Check that an artifact's path stays inside of its run.
 
     Raises:
         UnsafeSnapshot: it does not.
@@ -230,21 +230,21 @@ def check_place(place: str, snapshot: str) -> None:
 
 
 def omitted_tag(place: str) -> str:
-    """The tag that tells why something is left out of a run."""
+    """The tag that says why something is left out of a run."""
     return _limits.fit_key(f"trackdsl.omitted.{place}")
 
 
 def _key(event: Stored) -> str:
-    """Where an artifact stands among those of its run; ends with a slash."""
+    """The path of an artifact among all artifacts of its run; ends with a slash."""
     kind = "models" if isinstance(event, events.Model) else "files"
-    return f"{kind}/{place_of(event)}".rstrip("/") + "/"
+    return f"{kind}/{path_of(event)}".rstrip("/") + "/"
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two artifacts are the same or one is inside the other, so that their order counts."""
+    """Whether two paths are equal or one contains the other, so that their order matters."""
     return one.startswith(other) or other.startswith(one)
 
 
-def place_of(event: Stored) -> str:
-    """Where an artifact stands in its run."""
+def path_of(event: Stored) -> str:
+    """The path of an artifact in its run."""
     return event.name if isinstance(event, events.Model) else event.path

@@ -1,9 +1,9 @@
-"""Runs that cannot be made or written as things are, while the store works: set aside, so that others are delivered.
+"""Runs that are set aside: they cannot be created or written now, although the store works.
 
-An experiment may be deleted, or may not be written to by this user; a request may make the server or our own code fail
-each time. Whether the store itself is away decides: then everything waits. Otherwise the run alone is set aside: its
-events go to `HeldEvents` and are tried again now and then, in order, also after a restart. The file `blocked` in the
-journal's folder says which runs these are, and why, for `trackdsl status`; nothing else depends on it.
+An experiment may be deleted, or this user may not write to it; or a request makes the server or our code fail every
+time. If the whole store is unreachable, everything waits. Otherwise only the run is set aside: its events go to
+`HeldEvents`, and delivery tries them again at intervals, in order, also after a restart. The file `blocked` in the
+journal's folder lists these runs with the reasons for `trackdsl status`; nothing else depends on it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from trackdsl.errors import format_error, logger
 from trackdsl.journal._files import replace
 from trackdsl.store_format.blocked_runs import NAME, BlockedRun, read_blocked
 
-#: A run is set aside that fails so often in the same way, while the store answers other requests.
+#: A run is set aside after this many equal failures, while the store answers other requests.
 _ENOUGH_FAILURES = 3
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 60.0
-#: The same where a run waits for one of another journal that is set aside: to see that it is there costs nothing.
+#: The same if a run waits for a run of another journal that is set aside: checking that costs nothing.
 _LONGEST_PAUSE_FOR_OTHERS = 5.0
 _MOST_NOTED = 1000
 _LONGEST_REASON = 1000
-#: What concerns the machine, not a run.
+#: Errors that concern the machine, not a run.
 _OF_THE_MACHINE = (errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
 
 
@@ -60,13 +60,13 @@ class BlockedRuns:
         return list(self._runs)
 
     def why(self, id_: bytes) -> str:
-        """Why a run is set aside; empty where it is not."""
+        """Why a run is set aside; empty if it is not."""
         run = self._runs.get(id_)
         return "" if run is None else run.reason
 
     @property
     def reason(self) -> str:
-        """Which they are and why, in short; empty where there are none."""
+        """Which runs are set aside and why, in short; empty if there are none."""
         if not self._runs:
             return ""
         first = next(iter(self._runs.values()))
@@ -74,12 +74,12 @@ class BlockedRuns:
         return f"run {first.run}{_called(first.name)}{more} set aside: {first.reason}"
 
     def judge(self, sink: Sink, id_: bytes, error: Exception) -> str | None:
-        """Why a run is to be set aside after an error, or None where its store, or the machine, is at fault.
+        """Why to set a run aside after an error, or None if its store or the machine is the cause.
 
         Args:
             sink: the store.
-            id_: our id of the run that could not be made or written.
-            error: what happened.
+            id_: our id of the run that could not be created or written.
+            error: the error.
         """
         if isinstance(error, RunBlocked):
             if error.waits:
@@ -100,10 +100,10 @@ class BlockedRuns:
             del self._failures[id_]
             return None
         expected = isinstance(error, (Unavailable, Refused))
-        return str(error) if expected else f"its delivery fails each time: {mask_text(format_error(error))}"
+        return str(error) if expected else f"its delivery fails every time: {mask_text(format_error(error))}"
 
     def add(self, id_: bytes, name: str, reason: str) -> None:
-        """Set a run aside, or note why it still is."""
+        """Set a run aside, or update the reason."""
         reason = reason[:_LONGEST_REASON]
         before = self._runs.get(id_)
         run = BlockedRun(id_.hex(), name or (before.name if before is not None else ""), reason)
@@ -114,7 +114,7 @@ class BlockedRuns:
         if reason not in self._told:
             self._told.add(reason)
             logger.warning(
-                "trackdsl: run %s%s is set aside until it can be delivered, and the rest goes on: %s",
+                "trackdsl: run %s%s is set aside until it can be delivered; other runs are delivered: %s",
                 run.run,
                 _called(run.name),
                 reason,
@@ -130,7 +130,7 @@ class BlockedRuns:
         self._waiting_for_others.discard(id_)
 
     def delivered(self) -> None:
-        """What had failed before and is delivered now has not failed for good."""
+        """Forget earlier failures of runs that are delivered now."""
         if self._failures:
             self._failures = {id_: failure for id_, failure in self._failures.items() if id_ in self._runs}
 
@@ -143,17 +143,17 @@ class BlockedRuns:
         return max(self._next_try - time.monotonic(), 0.0)
 
     def tried(self) -> None:
-        """All were tried just now, and some still cannot be delivered."""
+        """Note that all were tried just now, and that some still cannot be delivered."""
         longest = _LONGEST_PAUSE_FOR_OTHERS if self._waiting_for_others else _LONGEST_PAUSE
         self._pause = min(2 * self._pause, longest)
         self._postpone()
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Try them again at once."""
         self._next_try = 0.0
 
     def save(self) -> None:
-        """Note them for `trackdsl status`."""
+        """Write the file for `trackdsl status`."""
         if not self._changed:
             return
         self._changed = False
@@ -172,24 +172,24 @@ class BlockedRuns:
 
 
 def check_experiment(sink: Sink, experiment_id: str, error: Refused) -> None:
-    """Let what was refused wait where the experiment is deleted: it may be restored.
+    """If a request was refused because the experiment is deleted, let the run wait: a user may restore the experiment.
 
     Raises:
         RunBlocked: it is deleted.
     """
     try:
         deleted = sink.experiment_is_deleted(experiment_id)
-    except Refused:  # It is gone for good.
+    except Refused:  # It is deleted for good.
         return
     if deleted:
         raise RunBlocked(f"{deleted_experiment(experiment_id, experiment_id)} ({error})", experiment=True) from None
 
 
 def deleted_experiment(experiment: str, experiment_id: str) -> str:
-    """What to say of a run whose experiment is deleted.
+    """The reason for a run whose experiment is deleted.
 
     Args:
-        experiment: how it is named.
+        experiment: its name or id, as the program gave it.
         experiment_id: MLflow's id of it.
     """
     return (

@@ -1,7 +1,7 @@
 """The child processes that deliver to remote servers.
 
-A server that hangs, or answers a byte per second, keeps its own child waiting and nobody else. A child ends with its
-parent: its standard input is a pipe from there, which also brings the environments of programs.
+A server that hangs, or sends a byte a second, delays only its own child. A child ends with its parent: its standard
+input is a pipe from the parent, which also brings the environments of programs.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from trackdsl.delivery.environment import Handed, of_child
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular
 
-#: The exit code of a child whose store does not answer, where no program lives that could have more to say.
+#: The exit code of a child whose store does not answer while no program is running.
 GAVE_UP = 3
-#: How long a child may take to end, in seconds: it is asked after each stretch of events. Killing it loses nothing.
+#: How long a child may take to end, in seconds. It checks after each batch of events. Killing it loses nothing.
 _GRACE = 2.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _LENGTH = struct.Struct("<I")
-#: So many programs' environments are kept for children that are started later.
-_MOST_HANDED = 1000
+#: How many programs' environments are kept for children that start later.
+_MOST_ENVIRONMENTS = 1000
 
 
 @dataclass
@@ -43,13 +43,13 @@ class _Child:
 
 
 class Children:
-    """Starts a child for each server that has something to deliver to, and ends them all.
+    """Starts a child for each server that has something to receive, and ends them all.
 
     Args:
         spool: the spool's folder.
-        log: the file that their warnings go to.
+        log: the file for their warnings.
         only: the journals to deliver; None for all.
-        foreground: they do not give way to programs.
+        foreground: whether they don't give way to programs.
     """
 
     def __init__(
@@ -63,19 +63,19 @@ class Children:
         self._children: dict[str, _Child] = {}
         self._handed: dict[str, Handed] = {}
 
-    def tend(self, servers: Iterable[str], *, called: bool) -> None:
-        """Start what is missing, and take note of what has ended.
+    def supervise(self, servers: Iterable[str], *, woken: bool) -> None:
+        """Start missing children, and handle those that have ended.
 
         Args:
-            servers: those that journals wait for, or that programs record to.
-            called: whether to try again those that were given up.
+            servers: those that journals are waiting for, or that programs record to.
+            woken: whether to try again those that were given up.
         """
         wanted = set(servers)
         for server in wanted - set(self._children):
             self._children[server] = _Child()
         for server, child in list(self._children.items()):
-            self._look_after(server, child)
-            if called:
+            self._check_exit(server, child)
+            if woken:
                 child.gave_up, child.next_start = False, 0.0
             if child.process is not None:
                 _send(child)
@@ -89,20 +89,20 @@ class Children:
         return any(child.process is not None for child in self._children.values())
 
     def given_up(self) -> set[str]:
-        """The servers that did not answer for so long that nobody asks them any more."""
+        """The servers that did not answer for so long that delivery stopped trying."""
         return {server for server, child in self._children.items() if child.gave_up}
 
     def hand_over(self, handed: Handed) -> None:
-        """Pass the environment of a program on to all children, those of later too."""
+        """Pass the environment of a program to all children, including later ones."""
         self._handed.pop(handed.prefix, None)
         self._handed[handed.prefix] = handed
-        for oldest in list(self._handed)[: max(0, len(self._handed) - _MOST_HANDED)]:
+        for oldest in list(self._handed)[: max(0, len(self._handed) - _MOST_ENVIRONMENTS)]:
             del self._handed[oldest]
         for child in self._children.values():
             child.unsent += _message(handed)
 
     def stop(self) -> None:
-        """End all children; what they have not finished is taken up by the next ones."""
+        """End all children; the next ones deliver what they did not finish."""
         running = [child.process for child in self._children.values() if child.process is not None]
         for process in running:
             with contextlib.suppress(OSError):
@@ -136,7 +136,7 @@ class Children:
         child.started = time.monotonic()
         child.unsent = b"".join(map(_message, self._handed.values()))
 
-    def _look_after(self, server: str, child: _Child) -> None:
+    def _check_exit(self, server: str, child: _Child) -> None:
         if child.process is None or child.process.poll() is None:
             return
         code = child.process.returncode
@@ -146,11 +146,11 @@ class Children:
         child.process, child.unsent = None, b""
         child.gave_up = code == GAVE_UP
         if code not in (0, GAVE_UP):
-            logger.warning("trackdsl: the process that delivers to %s has ended with %s", server, code)
+            logger.warning("trackdsl: the process that delivers to %s ended with exit code %s", server, code)
             self._wait_longer(child)
         elif time.monotonic() - child.started > _LONGEST_PAUSE:
             child.pause = 0.0
-        else:  # It ended at once, though something waits for it: not to be started again and again.
+        else:  # It ended at once although something waits: do not restart it again and again.
             self._wait_longer(child)
 
     def _wait_longer(self, child: _Child) -> None:
@@ -163,7 +163,7 @@ def _send(child: _Child) -> None:
         return
     assert child.process is not None
     assert child.process.stdin is not None
-    with contextlib.suppress(OSError):  # It is full, or the child has just ended.
+    with contextlib.suppress(OSError):  # The pipe is full, or the child has just ended.
         child.unsent = child.unsent[os.write(child.process.stdin.fileno(), child.unsent) :]
 
 
@@ -173,11 +173,11 @@ def _message(handed: Handed) -> bytes:
 
 
 def follow_parent(take: Callable[[Handed], None], ask_to_stop: Callable[[], None]) -> None:
-    """In a child: take the environments that the parent sends, and end with it.
+    """In a child: receive the environments that the parent sends, and end with the parent.
 
     Args:
-        take: takes an environment.
-        ask_to_stop: called when the parent has ended; this process is ended for good a moment later.
+        take: receives an environment.
+        ask_to_stop: called when the parent has ended; this process is killed a moment later.
     """
 
     def follow() -> None:
@@ -188,9 +188,9 @@ def follow_parent(take: Callable[[Handed], None], ask_to_stop: Callable[[], None
                     with contextlib.suppress(ValueError):
                         take(Handed.decode(content))
         except Exception:
-            logger.exception("trackdsl: a delivery process can no longer follow the one that has started it, and ends")
+            logger.exception("trackdsl: a delivery process lost the connection to its parent, and ends")
         ask_to_stop()
         threading.Event().wait(_GRACE)
-        os._exit(1)  # A request that hangs; the next process looks up what came of it.
+        os._exit(1)  # A request hangs; the next process checks what became of it.
 
     threading.Thread(target=follow, name="trackdsl-parent", daemon=True).start()

@@ -1,4 +1,4 @@
-"""The program's side: starting the delivery process, and waiting for what it has delivered."""
+"""The program's side of delivery: starting the delivery process, and waiting for it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trackdsl.journal._target import Target, check_all, known_targets, targets
 from trackdsl.journal._writer import Writer
 
 _POLL = 0.02
-#: The first pause where a single run is waited for, which is there in milliseconds.
+#: The first pause while waiting for a single run, which usually exists within milliseconds.
 _SHORT_POLL = 0.002
 RESTART_AFTER = 2.0
 _WAKE_AFTER = 5.0
@@ -36,17 +36,17 @@ _MAX_LOG = 1 << 20
 
 
 def ensure_running(spool: Path) -> None:
-    """Start the delivery process (or thread) of a spool, unless one is at work."""
+    """Start the delivery process (or thread) of a spool, unless one is running."""
     if settings.delivery() == "process" and _process_runs(spool):
         return
     try:
         _start_thread(spool)
-    except (OSError, RuntimeError) as error:  # No more files or threads, or none this late.
+    except (OSError, RuntimeError) as error:  # Files or threads ran out, or Python is shutting down.
         report("delivery-thread", f"trackdsl cannot deliver from a thread ({error}): `trackdsl sync` does it later.")
 
 
 def _process_runs(spool: Path) -> bool:
-    """Start the delivery process unless one is at work; False where none can be started."""
+    """Start the delivery process unless one is running; False if none can be started."""
     try:
         if is_held(spool / LOCK):
             hand_over(spool)
@@ -55,10 +55,10 @@ def _process_runs(spool: Path) -> bool:
         return True
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            # One may be at work already, and a thread would need descriptors too.
+            # A process may be running already, and a thread would need descriptors too.
             report(
                 "delivery-descriptors",
-                f"trackdsl cannot see to its delivery process ({error}) and tries again; what is recorded is kept. "
+                f"trackdsl cannot reach its delivery process ({error}) and tries again; what is recorded is kept. "
                 f"{advice(error)}",
             )
             return True
@@ -71,17 +71,17 @@ def _process_runs(spool: Path) -> bool:
 
 
 def flush(timeout: float | None = None) -> bool:
-    """Wait until everything recorded so far is at MLflow: by this process, and by those started inside its runs.
+    """Wait until MLflow has everything that this process, and those started inside its runs, have recorded so far.
 
-    Where something recorded since the last `flush` is known to be lost, this returns False and one warning says what:
-    events that could not be written, a journal that was deleted or damaged, what MLflow refused, such as everything
-    for a run that was deleted there. A later `flush` is True again, as long as nothing more is lost.
+    If something recorded since the last `flush` is known to be lost, this returns False, and one warning says what:
+    events that could not be written, a journal that was deleted or damaged, or what MLflow refused, such as everything
+    for a run that was deleted there. A later `flush` returns True again, unless more is lost.
 
     Args:
-        timeout: seconds to wait at most; None to wait as long as delivery comes forward.
+        timeout: seconds to wait at most; None to wait as long as delivery makes progress.
 
     Returns:
-        whether all of it is there, and nothing was lost. False also offline, where nothing is delivered before
+        whether MLflow has all of it, and nothing was lost. False also offline, where nothing is delivered before
         `trackdsl sync`.
 
     Example:
@@ -106,24 +106,24 @@ def _flush(timeout: float | None) -> bool:
     wait = Wait(writers, ensure_running, wake)
     arrived = wait.is_over() if settings.mode() == "offline" else wait.until_done(timeout, RESTART_AFTER)
     check_all()
-    lost = _tell_losses([writer.directory.parent.parent for writer in writers])
+    lost = _report_losses([writer.directory.parent.parent for writer in writers])
     return arrived and not lost
 
 
-def _tell_losses(spools: list[Path], *, unrecorded: bool = True) -> bool:
-    """Say once what is lost; whether something is that was not said yet."""
+def _report_losses(spools: list[Path], *, unrecorded: bool = True) -> bool:
+    """Report what is lost, once; returns whether anything was reported."""
     from trackdsl.delivery._reported import new_losses
 
     words = new_losses(spools, unrecorded=unrecorded)
     if words:
-        # Each time: the same words may be about something new.
+        # A key of its own each time: the same text may be about a new loss.
         more = f" See {spools[0] / LOG}." if spools else ""
         report("lost", f"trackdsl: part of what was recorded is lost: {words}.{more}", key=str(time.monotonic_ns()))
     return bool(words)
 
 
 def wait_at_exit(writers: list[Writer]) -> None:
-    """At the end of the program: wait for delivery while it comes forward, and leave the rest to it."""
+    """At the end of the program: wait as long as delivery makes progress, then leave the rest to it."""
     if settings.mode() != "online":
         return
     try:
@@ -142,46 +142,46 @@ def _wait_at_exit(writers: list[Writer]) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         wait = Wait(writers, ensure_running, wake, show=True)
         if not wait.until_done(None, RESTART_AFTER):
-            wait.tell()
-        _tell_losses([writer.directory.parent.parent for writer in writers], unrecorded=False)
+            wait.report()
+        _report_losses([writer.directory.parent.parent for writer in writers], unrecorded=False)
 
 
 def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
-    """MLflow's ids of a run, waiting for it to be created.
+    """MLflow's ids of a run; waits until the run is created.
 
     Args:
-        target: where it is recorded.
-        id_: our id of it.
-        timeout: seconds to wait at most; None to wait as long as its delivery is alive and does not fail.
+        target: the run's target.
+        id_: our id of the run.
+        timeout: seconds to wait at most; None to wait as long as its delivery runs and does not fail.
 
     Raises:
         RunNotReady: it was not created in time.
     """
-    from trackdsl.delivery._waiting import Hope
+    from trackdsl.delivery._waiting import RunWatch
     from trackdsl.journal._spool import journals
     from trackdsl.store_format.known_runs import find_noted
 
     assert target.writer is not None
     spool = target.writer.directory.parent.parent
     online = settings.mode() == "online"
-    hope = Hope(target.writer, id_)
+    watch = RunWatch(target.writer, id_)
     give_up = time.monotonic() + (timeout or 0.0)
     next_wake, pause = 0.0, _SHORT_POLL
     while True:
         over = not online or (timeout is not None and time.monotonic() >= give_up)
-        lost = hope.why_lost() if timeout is None else None
-        # Only now: a run is noted before its delivery counts as over.
+        lost = watch.why_lost() if timeout is None else None
+        # After `why_lost`: delivery notes a run before it ends.
         for directory in [target.writer.directory, *journals(spool)]:
             run = find_noted(directory, id_)
             if run is not None:
                 return run
         if over or lost is not None:
             raise _not_ready(target.writer, id_, lost)
-        if time.monotonic() >= next_wake:  # Delivery that has not been asked for a while rests on a busy machine.
+        if time.monotonic() >= next_wake:  # On a busy machine, delivery pauses unless a program wakes it.
             next_wake = time.monotonic() + _WAKE_AFTER
             wake(spool)
         now = time.time_ns()
-        if now > target.watch_at:  # A delivery process holds its lock only once it has started.
+        if now > target.watch_at:  # A delivery process takes its lock only after its start.
             target.watch(now)
         time.sleep(pause)
         pause = min(pause * 1.5, _POLL)
@@ -204,7 +204,7 @@ def _not_ready(writer: Writer, id_: bytes, reason: str | None) -> RunNotReady:
 
 
 def ids_at_mlflow(target: Target, names: Container[str]) -> list[bytes]:
-    """Our ids of the runs of this program that are called so at MLflow, as far as delivery has made them."""
+    """Our ids of this program's runs with these ids at MLflow, as far as delivery has created them."""
     from trackdsl.store_format.known_runs import read_runs
 
     assert target.writer is not None
@@ -212,9 +212,9 @@ def ids_at_mlflow(target: Target, names: Container[str]) -> list[bytes]:
 
 
 def _start_process(spool: Path) -> None:
-    # A frozen program's executable is the program itself: it would start itself again and again.
+    # The executable of a frozen program is the program itself, which would start itself again and again.
     if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(sys.executable):
-        raise OSError(2, "this Python has no interpreter of its own to start")
+        raise OSError(2, "this Python has no interpreter to start")
     from trackdsl.journal._origin import run_detached
 
     check_spool(spool)
@@ -222,7 +222,7 @@ def _start_process(spool: Path) -> None:
     with contextlib.suppress(OSError):
         if log.lstat().st_size > _MAX_LOG:
             log.unlink()
-    # The shell would wait for the reader of a FIFO, and follow a link.
+    # The shell would wait for the reader of a FIFO, and would follow a link.
     log = log if is_regular(log) or not os.path.lexists(log) else Path(os.devnull)
     run_detached(
         [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool), "--started-by", prefix().hex()],
@@ -246,17 +246,17 @@ def _start_thread(spool: Path) -> None:
         _wait_before_shutdown()
         thread = threading.Thread(target=serve, args=(spool,), name="trackdsl-delivery", daemon=True)
         _threads[spool] = thread
-        # Outside of any run: this one lives on when the run that is current here has ended.
+        # Without a current run: the thread outlives the run that is current here.
         contextvars.Context().run(thread.start)
 
 
 def _wait_before_shutdown() -> None:
-    """Let the thread finish while Python can still start threads: `atexit` is too late for MLflow's own."""
+    """Let the thread finish while Python can still start threads: at `atexit`, MLflow can no longer start its own."""
     register = getattr(threading, "_register_atexit", None)
     if register is None or _threads:
         return
 
-    # Registered before ours, so it ends thread pools after us; MLflow would import it too late.
+    # Functions registered earlier run later. MLflow would import this module too late.
     importlib.import_module("concurrent.futures.thread")
 
     def wait() -> None:

@@ -1,9 +1,9 @@
-"""Runs that go on: begun by an earlier program or scope, by another machine, or by plain MLflow.
+"""Resumed runs: begun by an earlier program or scope, by another machine, or by plain MLflow.
 
-Whoever goes on with a run has an id of its own for that, and notes it in the run's tag `trackdsl.resumed`, a JSON list
-of the latest ones: the id, when it began, where, and how the run had ended before. So a run is taken up once, however
-often delivery is killed; and the end that an earlier program has left for later (of a machine that was cut off, or of a
-program that is found dead afterwards) does not end the run of those who go on with it.
+A program that resumes a run has its own id for it. Delivery adds this id to the run's tag `trackdsl.resumed`, a JSON
+list with id, time, host and the status before. So a run is resumed once, even if delivery is killed. And a late end by
+an earlier program (on a machine that was offline, or a program that is found dead later) does not end the run of the
+program that resumed it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import events
-from trackdsl.delivery import _compose
-from trackdsl.delivery import _remote_runs as _foreign
+from trackdsl.delivery import _compose, _remote_runs
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Found, Refused, RunBlocked, Sink
@@ -24,13 +23,13 @@ from trackdsl.store_format import limits as _limits
 
 if TYPE_CHECKING:
     from trackdsl.delivery._open_journal import OpenJournal
-    from trackdsl.delivery._remote_runs import ForeignRuns
+    from trackdsl.delivery._remote_runs import RemoteRuns
 
-#: The tag of a run that has gone on.
+#: The tag of a resumed run.
 RESUMED = "trackdsl.resumed"
-#: So many are named; the number of each is with it.
+#: The tag lists this many entries; each has its number.
 _MOST_NAMED = 20
-#: Tags that tell of an end, which is none any more.
+#: Tags about an end that is no longer the end.
 _OF_ENDS = (
     "trackdsl.ended",
     "trackdsl.exception.type",
@@ -41,24 +40,24 @@ _MS = 1_000_000
 
 
 class Continuations:
-    """The runs that the program of one journal goes on with.
+    """The runs that the program of one journal resumes.
 
     Args:
         stream: the journal.
-        foreign: knows the journals of other processes.
+        remote_runs: knows the journals of other processes.
         spool: the name of the spool, see `spool_name`.
     """
 
-    def __init__(self, stream: OpenJournal, foreign: ForeignRuns, spool: str) -> None:
+    def __init__(self, stream: OpenJournal, remote_runs: RemoteRuns, spool: str) -> None:
         self._stream = stream
-        self._foreign = foreign
+        self._remote_runs = remote_runs
         self._spool = spool
 
-    def go_on(self, sink: Sink, event: events.Open) -> DeliveredRun:
-        """Have a run go on, once.
+    def resume(self, sink: Sink, event: events.Open) -> DeliveredRun:
+        """Resume a run, once.
 
         Raises:
-            NotYet: what was recorded of it before is about to be delivered.
+            NotYet: earlier records of it are being delivered.
             RunBlocked: it is deleted, or not there.
         """
         state = self.find(sink, event.run, event.goes_on)
@@ -67,7 +66,8 @@ class Continuations:
         try:
             if event.run.hex() not in [entry["id"] for entry in entries]:
                 entries.append(self._entry(event, entries, state, before))
-                # A machine that was cut off, or a journal that waits, may tell of an earlier one than is known already.
+                # A machine that was offline, or a journal that waits, may bring an earlier entry than those that are
+                # known.
                 entries.sort(key=_when)
                 sink.write(state.run_id, Batch(tags=self._tags(sink, event, entries, state)))
             if entries[-1]["id"] == event.run.hex():
@@ -76,81 +76,82 @@ class Continuations:
         except Refused as error:
             self._check(sink, event.run, sink.state(state.run_id), event.goes_on)
             check_experiment(sink, state.experiment_id, error)
-            raise RunBlocked(f"run {state.run_id} cannot go on: {error}") from None
+            raise RunBlocked(f"run {state.run_id} cannot be resumed: {error}") from None
         run = DeliveredRun(state.run_id, state.experiment_id, ours=False, continued=True, params=dict(state.params))
-        self._foreign.continued.add(run.run_id)
+        self._remote_runs.continued.add(run.run_id)
         return run
 
     def find(self, sink: Sink, id_: bytes, name: str) -> Found:
-        """The run that is called so, by an id of ours or of MLflow's.
+        """The run with an id, ours or MLflow's.
 
         Args:
             sink: the store.
-            id_: our id of what asks for it.
+            id_: our id of the run that needs it.
             name: the id.
 
         Raises:
-            NotYet: a journal that tells of it is not read that far.
-            RunBlocked: it is deleted, or not there; or it is set aside itself.
+            NotYet: a journal that knows it is not read so far.
+            RunBlocked: it is deleted, not there, or set aside.
         """
         wanted = _id_in(name)
-        known = None if wanted is None else self._foreign.find_here(self._stream, wanted)
+        known = None if wanted is None else self._remote_runs.find_here(self._stream, wanted)
         state = sink.state(name if known is None else known.run_id)
         if state is None and wanted is not None and known is None:
             found = sink.find_run(name, None)
             state = None if found is None else sink.state(found[0])
         return self._check(sink, id_, state, name)
 
-    def is_left_to_others(self, sink: Sink, id_: bytes, run: DeliveredRun, at: int) -> bool:
-        """Whether the end of a run, at a time in nanoseconds, is none, because somebody else has gone on with it."""
+    def was_resumed_elsewhere(self, sink: Sink, id_: bytes, run: DeliveredRun, at: int) -> bool:
+        """Whether a run must not be ended, at a time in nanoseconds, because another program has resumed it."""
         if not self._may_be_continued(run, at):
             return False
         state = sink.state(run.run_id)
         entries = [] if state is None else resumed(state.tags)
         if state is None or not entries or entries[-1]["id"] == id_.hex():
             return False
-        # Of several that were at it at the same time, the last one ends it.
+        # If several programs had it open at the same time, the last one ends it.
         return state.status == "RUNNING" or state.end >= at // _MS
 
     def _may_be_continued(self, run: DeliveredRun, at: int) -> bool:
-        if run.continued or run.run_id in self._foreign.continued:
+        if run.continued or run.run_id in self._remote_runs.continued:
             return True
-        # What is delivered in time is asked for nothing: to go on takes a run that has ended, or a program that died.
-        late = time.time() - at / 1e9 >= _foreign.GRACE / 2
-        return late and time.monotonic() - run.made >= _foreign.GRACE / 2
+        # Without a look at the store if delivery is in time: only a run that has ended, or whose program died, is
+        # resumed.
+        late = time.time() - at / 1e9 >= _remote_runs.GRACE / 2
+        return late and time.monotonic() - run.made >= _remote_runs.GRACE / 2
 
     def _check(self, sink: Sink, id_: bytes, state: Found | None, name: str) -> Found:
         if state is None:
             raise RunBlocked(
-                f"there is no run {name} at MLflow for run {id_.hex()} to go on with: check the id and the tracking "
-                "URI. If another machine delivers it later, this follows by itself; otherwise `trackdsl drop "
+                f"there is no run {name} at MLflow for run {id_.hex()} to resume: check the id and the tracking URI. "
+                "If another machine delivers it later, this run follows by itself; otherwise `trackdsl drop "
                 f"{id_.hex()}` gives up what was recorded"
             )
         if state.deleted:
             check_experiment(sink, state.experiment_id, Refused("the run is deleted with it"))
             ours = state.tags.get("trackdsl.id", id_.hex())
             raise RunBlocked(
-                f"the run {state.run_id} (trackdsl.id {ours}) is deleted, so run {id_.hex()} cannot go on with it: "
+                f"the run {state.run_id} (trackdsl.id {ours}) is deleted, so run {id_.hex()} cannot resume it: "
                 f"restore it with `mlflow runs restore --run-id {state.run_id}`, and what was recorded is delivered; "
                 f"or give that up with `trackdsl drop {id_.hex()}`"
             )
         return state
 
     def _status_before(self, state: Found, event: events.Open) -> str:
-        """How the run has ended before; `RUNNING` where another program is at it still.
+        """The status of the run before; `RUNNING` if another program still has it open.
 
         Raises:
-            NotYet: another journal has to be read first: its values and its end come before those of this one.
+            NotYet: another journal must be read first: its values and its end come before those of this one.
         """
-        others = self._foreign.others_at(self._stream, state.run_id, event)
+        others = self._remote_runs.others_at(self._stream, state.run_id, event)
         if state.status != "RUNNING":
             return state.status
         if others and not any(others):
-            return "KILLED"  # Its program is dead, and is about to be found so.
+            return "KILLED"  # Its program is dead; delivery will find that in a moment.
         if any(others) or not (resumed(state.tags) or _of_project(state)):
             logger.warning(
-                "trackdsl: the run %s is still RUNNING, and goes on in pid %d as well: where its program lives, both "
-                "write to it, and the one that ends last decides how it has ended",
+                "trackdsl: the run %s is still RUNNING, and pid %d resumes it as well: if its program is alive, both "
+                "write to it, and the one that ends last sets its status",
                 state.run_id,
                 self._stream.origin.pid,
             )
@@ -171,43 +172,43 @@ class Continuations:
         tags = {RESUMED: json.dumps(entries[-_MOST_NAMED:])}
         if event.experiment is not None:
             home = sink.experiment_name(state.experiment_id)
-            if home != event.experiment:  # As of a run inside another one: it stays where it is.
+            if home != event.experiment:  # As for a run inside another one, the run stays in its experiment.
                 tags["trackdsl.experiment"] = event.experiment
                 if not _of_project(state):
                     logger.warning(
-                        "trackdsl: the run %s goes on in its own MLflow experiment %r, not in %r: a run cannot move",
+                        "trackdsl: the run %s is resumed in its own MLflow experiment %r, not in %r: a run cannot move",
                         state.run_id,
                         home,
                         event.experiment,
                     )
-        if "trackdsl.id" not in state.tags:  # It was plain MLflow's.
+        if "trackdsl.id" not in state.tags:  # Plain MLflow created it.
             opening = _compose.opening_tags(self._stream.origin, event, {}, self._spool)
             tags |= {key: value for key, value in opening.items() if key not in state.tags and key not in event.tags}
         return tags
 
 
 def resumed(tags: dict[str, str]) -> list[dict[str, Any]]:
-    """Who has gone on with a run, as its tags tell it; the latest last."""
+    """The programs that resumed a run, according to its tags; the latest last."""
     with contextlib.suppress(ValueError, RecursionError):
-        told = json.loads(tags.get(RESUMED, ""))
-        if isinstance(told, list) and all(map(_is_entry, told)):
-            return told
+        listed = json.loads(tags.get(RESUMED, ""))
+        if isinstance(listed, list) and all(map(_is_entry, listed)):
+            return listed
     return []
 
 
 def _of_project(state: Found) -> bool:
-    """Whether `mlflow run` has made a run, in the experiment that it was told, for the program that it starts."""
+    """Whether `mlflow run` created a run, in the experiment that it was given, for the program that it starts."""
     return state.tags.get("mlflow.source.type") == "PROJECT"
 
 
 def _when(entry: dict[str, Any]) -> tuple[int, int]:
-    """When an entry was recorded: two programs can begin within a millisecond."""
+    """When an entry was recorded: two programs can begin within one millisecond."""
     within = entry.get("nanoseconds", 0)
     return entry["time"], within if isinstance(within, int) else 0
 
 
-def _is_entry(told: Any) -> bool:
-    return isinstance(told, dict) and isinstance(told.get("id"), str) and isinstance(told.get("time"), int)
+def _is_entry(listed: Any) -> bool:
+    return isinstance(listed, dict) and isinstance(listed.get("id"), str) and isinstance(listed.get("time"), int)
 
 
 def _id_in(name: str) -> bytes | None:

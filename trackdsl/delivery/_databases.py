@@ -1,13 +1,13 @@
-"""Database servers: what MLflow's client does not see to where several machines meet on a fresh database."""
+"""Database servers: a lock for the creation of tables, which MLflow's client lacks."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
-#: Any number that nobody else locks: the first bytes of the SHA-256 of "trackdsl".
+#: A number that nothing else locks: the first bytes of the SHA-256 of "trackdsl".
 _LOCK = 0x7F02967C
-#: How long to wait for somebody who makes the tables, in seconds.
+#: How long to wait for another process that creates the tables, in seconds.
 _PATIENCE = 60
 _TAKE = {
     "postgresql": (f"SET lock_timeout = '{_PATIENCE}s'", f"SELECT pg_advisory_lock({_LOCK})"),
@@ -17,9 +17,9 @@ _TAKE = {
 
 @contextlib.contextmanager
 def alone(uri: str) -> Iterator[None]:
-    """Hold a lock of the database while it gets its tables: two processes that make them at once both fail.
+    """Hold a lock of the database while its tables are created: if two processes create them at once, both fail.
 
-    The lock ends with its connection, however this process ends.
+    The lock ends with its connection, even if this process is killed.
     """
     statements = _TAKE.get(uri.partition(":")[0].partition("+")[0])
     if statements is None:

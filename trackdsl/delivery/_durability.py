@@ -1,7 +1,7 @@
-"""Bringing journals to the disk itself, so that a power cut costs a second at most.
+"""Flushing journals to the disk, so that a power cut loses at most a second.
 
 The program leaves this to the delivery process: an `fsync` takes milliseconds, and the page cache survives everything
-but the machine.
+except a crash of the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EVERY = 1.0
 
 
 class Durability:
-    """Syncs the journals of a spool, once a second, from a thread: a store may keep the worker for longer.
+    """Flushes the journals of a spool once a second, in a thread, since a store may keep the worker busy for longer.
 
     Args:
         spool: the spool's folder.
@@ -33,11 +33,11 @@ class Durability:
         self._sealed: dict[Path, int] = {}
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after a sync that may be under way."""
+        """End the thread, after a flush that may be in progress."""
         self._done.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -47,11 +47,11 @@ class Durability:
             self.sync(list(journals(self._spool)))
 
     def sync(self, directories: list[Path]) -> None:
-        """Sync what may have changed."""
+        """Flush what may have changed."""
         self._files = {directory: self._files.get(directory, 0) for directory in directories}
         self._sealed = {directory: self._sealed.get(directory, 0) for directory in directories}
         for directory in directories:
-            # All that were written since the last time: a busy program fills several in a second.
+            # All segments that were written since the last time: a busy program fills several in a second.
             found = [number for number in segments(directory) if number > self._sealed.get(directory, 0)]
             for number in found:
                 _sync(directory / f"{number:06d}.seg")
@@ -64,11 +64,11 @@ class Durability:
         done = self._files[directory]
         folders = [folder for folder in _numbered(directory / "files") if int(folder.name) > done]
         for folder in folders:
-            # Not `rglob`, which raises where a folder that is delivered is removed meanwhile.
+            # Not `rglob`, which raises if a delivered folder is removed in the meantime.
             for inside, _, names in os.walk(folder):
                 for name in names:
                     _sync(Path(inside, name))
-        # The last one may still be copied to.
+        # A file may still be copied to the last folder.
         self._files[directory] = max([done, *(int(folder.name) for folder in folders[:-1])])
 
 

@@ -1,8 +1,8 @@
-"""Other ways to write what a store does not take as it is.
+"""Fallback encodings for keys and texts that a store does not accept as they are.
 
-MySQL and MariaDB compare keys without case, accents and trailing spaces, so that `lr` and `LR` are one; PostgreSQL
-takes no NUL. What is written otherwise is told on the run, keys can be read back with `_limits.unescape_key`, and whole
-texts are in files.
+MySQL and MariaDB compare keys without case, accents and trailing spaces, so that `lr` and `LR` are equal. PostgreSQL
+accepts no NUL. A tag on the run says which keys were encoded; `limits.unescape_key` decodes them. Whole texts are kept
+in files.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Iterable
 from trackdsl.delivery._sink import Batch
 from trackdsl.store_format import limits as _limits
 
-#: Begins the tag that tells what a key was meant to be.
+#: Begins the tag that holds the original key.
 _RENAMED = "trackdsl.renamed."
 
 
 class Keys:
-    """The keys of a run at a store that may take several for one.
+    """The keys of a run at a store that may treat several keys as equal.
 
     Args:
-        held: those that it has, by kind: `params`, `tags` and `metrics`.
+        held: the run's keys, by kind: `params`, `tags` and `metrics`.
     """
 
     def __init__(self, held: dict[str, Iterable[str]] | dict[str, list[str]]) -> None:
         self._taken = {kind: {folded(key): key for key in held.get(kind, ())} for kind in ("params", "tags", "metrics")}
 
-    def tell_apart(self, batch: Batch) -> Batch:
-        """The batch with other names for keys that the store would take for earlier ones; tags tell of those."""
+    def deduplicate_keys(self, batch: Batch) -> Batch:
+        """Rename keys that the store would treat as equal to earlier ones; tags hold the original names."""
         told: dict[str, str] = {}
         params = {self._name("params", key, told): text for key, text in batch.params.items()}
         tags = {self._name("tags", key, told): text for key, text in batch.tags.items()}
@@ -44,7 +44,7 @@ class Keys:
 
 
 def folded(key: str) -> str:
-    """What keys have in common that such a store takes for one.
+    """A form that is equal for all keys that such a store treats as equal.
 
     >>> folded("Ré ") == folded("re")
     True
@@ -55,10 +55,10 @@ def folded(key: str) -> str:
     return "".join(part for part in parts if not unicodedata.combining(part)).casefold().rstrip(" ")
 
 
-def plainer(text: str) -> list[str]:
-    r"""The text without NUL, and in ASCII, as far as it is not so already.
+def ascii_fallbacks(text: str) -> list[str]:
+    r"""Encodings of a text without NUL, and in ASCII; none if it needs neither.
 
-    >>> plainer("naïve")
+    >>> ascii_fallbacks("naïve")
     ['na\\xefve']
     """
     without = text.replace("\0", "\\x00")
@@ -66,12 +66,12 @@ def plainer(text: str) -> list[str]:
     return list(dict.fromkeys(plain for plain in found if plain != text))
 
 
-def is_told_by(held: str, text: str) -> bool:
-    """Whether what the store has is the text, as it is or written otherwise."""
-    return held == text or held in plainer(text)
+def is_encoding_of(held: str, text: str) -> bool:
+    """Whether the store's text is the given one, as it is or in a fallback encoding."""
+    return held == text or held in ascii_fallbacks(text)
 
 
 def plain_tags(tags: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Tags that every store takes, and the others."""
-    plain = {key: text for key, text in tags.items() if not plainer(key) + plainer(text)}
+    """The tags that every store accepts, and the others."""
+    plain = {key: text for key, text in tags.items() if not ascii_fallbacks(key) + ascii_fallbacks(text)}
     return plain, {key: text for key, text in tags.items() if key not in plain}

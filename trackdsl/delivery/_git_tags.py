@@ -1,4 +1,4 @@
-"""What git says of a program's source: it may answer after the program's first runs exist."""
+"""The tags that come from git, which may answer after the program's first runs exist."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ PATIENCE = 10.0
 
 
 class GitTags:
-    """Tags the runs of one journal with what git said.
+    """Tags the runs of one journal with the answer of git.
 
     Args:
         directory: the journal's folder.
         runs: its runs.
         refuse: called with what the store refused, and its answer.
         own_tags: adds to tags that the runs have.
-        block: sets a run aside, with an event that could not be delivered, where an error concerns this run alone;
-            says whether it does.
+        block: sets a run aside, with an event that could not be delivered, if an error concerns only this run; returns
+            whether it does.
     """
 
     def __init__(
@@ -42,41 +42,41 @@ class GitTags:
         self._runs = runs
         self._refuse = refuse
         self._own_tags = own_tags
-        # Whether an earlier process has told these is not known; telling them twice does no harm.
-        self._untold = runs.ours()
-        self._tags = None if self._untold else _compose.git_tags(directory)
+        # An earlier process may have tagged these runs; tagging them twice does no harm.
+        self._untagged = runs.ours()
+        self._tags = None if self._untagged else _compose.git_tags(directory)
 
     def of_new_run(self, id_: bytes) -> dict[str, str]:
-        """The tags of a run that is to be created; none where git has not answered: then it gets them later."""
-        if self._tags is None and id_ not in self._untold[-1:]:
-            self._untold.append(id_)
+        """The tags of a run that is to be created; none before git has answered: then the run gets them later."""
+        if self._tags is None and id_ not in self._untagged[-1:]:
+            self._untagged.append(id_)
         return self._tags or {}
 
     def known(self) -> dict[str, str]:
-        """The tags, where git has answered; else none."""
+        """The tags, if git has answered; else none."""
         return self._tags or {}
 
     def waits(self, since: int) -> bool:
-        """Whether an answer is worth waiting for, if git was asked at `since`, in nanoseconds since 1970."""
-        return self._tags is None and bool(self._untold) and (time.time_ns() - since) / 1e9 < PATIENCE
+        """Whether to wait for an answer, if git was asked at `since`, in nanoseconds since 1970."""
+        return self._tags is None and bool(self._untagged) and (time.time_ns() - since) / 1e9 < PATIENCE
 
-    def tell(self, sink: Sink) -> None:
-        """Tell the store git's answer, if it has come."""
+    def write(self, sink: Sink) -> None:
+        """Write the tags, if git has answered."""
         if self._tags is None:
             self._tags = _compose.git_tags(self._directory)
-        # One by one: where the store goes away in between, the rest is told the next time.
-        while self._tags is not None and self._untold:
-            id_ = self._untold[-1]
+        # One by one: if the store fails in between, the rest is written the next time.
+        while self._tags is not None and self._untagged:
+            id_ = self._untagged[-1]
             run = self._runs.get(id_)
             if run is not None and self._tags:
                 try:
-                    self._write(sink, run, self._tags)
+                    self._write_run(sink, run, self._tags)
                 except Exception as error:
                     if not self._block(sink, Tags(id_, self._tags), error):
                         raise
-            self._untold.pop()
+            self._untagged.pop()
 
-    def _write(self, sink: Sink, run: DeliveredRun, tags: dict[str, str]) -> None:
+    def _write_run(self, sink: Sink, run: DeliveredRun, tags: dict[str, str]) -> None:
         try:
             sink.write(run.run_id, Batch(tags=self._own_tags.completed(sink, run, tags)))
         except Refused as error:

@@ -1,8 +1,10 @@
-"""Events that cannot be delivered yet: kept held, so that the rest of the journal is delivered and none is lost.
+"""Events that cannot be delivered yet. They are held back, so that the rest of the journal is delivered.
 
-Either their run is not at MLflow yet: on another machine a program may log on a run of which MLflow has nothing,
-because the machine that opened it cannot reach the server, or delivers by `trackdsl sync` tomorrow. Or their run is
-blocked, see `_blocked.py`: everything of it goes here, from its beginning or from the first stretch that failed.
+Their run may not be at MLflow yet: on another machine, a program may log on a run that MLflow does not know, because
+the machine that opened the run cannot reach the server, or delivers with `trackdsl sync` tomorrow. Or their run is set
+aside, see `_blocked.py`: then all of its events are held, from the first one or from the first stretch that failed.
+
+`store_format.held_events` describes the file that keeps them.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ from trackdsl.store_format.held_events import NAME, HeldEvent, delivered_frame, 
 
 
 class HeldEvents:
-    """The events of one journal that are kept held.
+    """The held events of one journal.
 
     Args:
         directory: the journal's folder.
 
     Attributes:
         runs: our ids of their runs.
-        unmade: of these, the runs that this journal opens, goes on with, or takes up by name.
-        continued: of these, those that it goes on with.
-        kept: the positions behind the events that were taken over from the journal.
+        unmade: of these, the runs that this journal opens, resumes, or names.
+        continued: of these, those that it resumes.
+        kept: the positions behind all events that were moved here from the journal.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -40,22 +42,22 @@ class HeldEvents:
         self.kept = {held.end for held in self._waiting} | self._delivered
 
     def count(self, runs: Iterable[bytes] | None = None) -> int:
-        """How many events are kept aside: of some runs, or of all."""
+        """How many events are held: of some runs, or of all."""
         if runs is None:
             return len(self._waiting)
         wanted = set(runs)
         return sum(held.event.run in wanted for held in self._waiting)
 
     def reason(self, awaited: set[bytes]) -> str:
-        """What the events of some runs wait for, which are those of other machines."""
+        """What the events of some remote runs wait for."""
         runs = ", ".join(sorted(id_.hex() for id_ in awaited)[:3])
         return f"{self.count(awaited)} events wait for {len(awaited)} runs that another machine delivers: {runs}"
 
     def add(self, *found: HeldEvent) -> None:
-        """Keep events held.
+        """Hold events back.
 
         Raises:
-            Unavailable: there is no room for them.
+            Unavailable: there is no space for them.
         """
         try:
             with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
@@ -65,7 +67,7 @@ class HeldEvents:
                     file.truncate(size)
                     raise OSError(28, "no space left", str(self._path))
         except OSError as error:
-            raise Unavailable(f"cannot keep events held in {self._path}: {error}") from None
+            raise Unavailable(f"cannot hold events back in {self._path}: {error}") from None
         self._waiting += found
         self.runs.update(held.event.run for held in found)
         self.unmade |= _opened(found)
@@ -76,9 +78,8 @@ class HeldEvents:
         """Deliver what can be delivered now, run by run.
 
         Args:
-            deliver: takes all events of a run, and writes them; says False, or raises `NotYet`, where they have to
-                wait.
-            only: the one run that is meant, or None for all.
+            deliver: writes all events of a run. It returns False, or raises `NotYet`, if they have to wait.
+            only: the only run to deliver, or None for all.
 
         Returns:
             whether anything was delivered.
@@ -102,7 +103,7 @@ class HeldEvents:
         return bool(done)
 
     def noted(self) -> None:
-        """What was delivered from here will not be read from the journal again."""
+        """Note that events which were delivered from here will not be read from the journal again."""
         if self._delivered:
             self.kept -= self._delivered
             self._delivered = set()
@@ -121,7 +122,7 @@ class HeldEvents:
         try:
             replace(self._path, b"".join([*map(delivered_frame, delivered), *map(frame, waiting)]))
         except OSError as error:
-            raise Unavailable(f"cannot note what is kept held in {self._path}: {error}") from None
+            raise Unavailable(f"cannot note the held events in {self._path}: {error}") from None
 
 
 def _opened(found: Iterable[HeldEvent]) -> set[bytes]:
@@ -133,7 +134,7 @@ def _continued(found: Iterable[HeldEvent]) -> set[bytes]:
 
 
 def _read(path: Path) -> tuple[list[HeldEvent], set[Position]]:
-    """What was kept, and what was delivered; a torn end was not noted as read, and is cut off."""
+    """Read the held events and the positions of delivered ones. A torn end was not noted as read, and is cut off."""
     try:
         content = read_regular(path)
     except OSError:

@@ -23,7 +23,7 @@ from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.store_format.empty_database import artifact_root
 from trackdsl.store_format.sqlite import identity, through_link
 
-#: What the store answers for good; everything else may be different next time.
+#: Error codes that are final; after any other one, the same request may succeed later.
 _FINAL = {
     "INVALID_PARAMETER_VALUE",
     "RESOURCE_DOES_NOT_EXIST",
@@ -34,22 +34,22 @@ _FINAL = {
     "NOT_IMPLEMENTED",
 }
 _CHECKED = {"INVALID_PARAMETER_VALUE"}
-#: What the whole store answers while it is away, locked or busy, and to a user whom it does not know.
+#: Error codes that concern the whole store: it is unreachable, locked or busy, or does not know the user.
 _OF_THE_STORE = {"TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "UNAUTHENTICATED"}
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-#: A path that no file system takes, or that is taken by something else.
+#: A path that no file system accepts, or that something else has taken.
 _FINAL_ERRNO = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
-#: How long to wait for the answer to an upload at least, in seconds.
+#: The minimum time to wait for the answer to an upload, in seconds.
 _UPLOAD_PATIENCE = 120
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-#: Where MLflow keeps clients, see mlflow/utils/request_utils.py and mlflow/store/artifact/s3_artifact_repo.py.
+#: MLflow's caches of clients, see mlflow/utils/request_utils.py and mlflow/store/artifact/s3_artifact_repo.py.
 _CLIENT_CACHES = (
     ("mlflow.utils.request_utils", "_cached_get_request_session"),
     ("mlflow.store.artifact.s3_artifact_repo", "_cached_get_s3_client"),
 )
-#: Where a server tells what it keeps its runs in.
+#: The address at which a server says what kind of store it has.
 _SERVER_INFO = "/api/3.0/mlflow/server-info"
-#: By this tag of an experiment MLflow's UI opens it on model training, and not on generative AI.
+#: This tag of an experiment makes MLflow's UI open it on model training instead of generative AI.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _ID_TAG = "trackdsl.id"
 _ORPHAN_TAG = "trackdsl.parent.missing"
@@ -60,9 +60,9 @@ class MlflowSink:
 
     Args:
         uri: the tracking URI.
-        cwd: the folder below which a local store puts its artifacts, as MLflow does for a program that runs there.
-        own: whether this process belongs to delivery, so that its working directory and MLflow's global tracking URI
-            may be set.
+        cwd: the folder below which a local store puts its artifacts, as in a program that runs there.
+        own: whether this process belongs to delivery, so that it may set its working directory and MLflow's global
+            tracking URI.
 
     Raises:
         Unavailable: the store cannot be opened.
@@ -90,11 +90,11 @@ class MlflowSink:
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             store = self._client._tracking_client.store
             if gone and hasattr(store, "artifact_root_uri"):
-                store.artifact_root_uri = root  # Not below that of this process, where nobody would look for them.
+                store.artifact_root_uri = root  # Not below the folder of this process, where nobody would look.
         self._file = identity(uri)
 
     def stale(self) -> bool:
-        """See `Sink`. A SQLite file may be removed or replaced: open connections lead to the old one for ever."""
+        """See `Sink`. If a SQLite file is removed or replaced, open connections still lead to the old one."""
         if self._file is None or identity(self._uri) == self._file:
             return False
         # MLflow keeps the engine for the whole process.
@@ -103,7 +103,7 @@ class MlflowSink:
 
     def close(self) -> None:
         """See `Sink`."""
-        if not self._own:  # The program itself may use the store.
+        if not self._own:  # The program itself may be using the store.
             engine = getattr(self._client._tracking_client.store, "engine", None)
             if engine is not None:
                 engine.dispose()
@@ -148,7 +148,7 @@ class MlflowSink:
         with self._translated():
             return [_found(run) for run in self._pages([experiment_id], f"tags.`{tag}` = '{value}'", run_view_type=1)]
 
-    def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
+    def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
         """See `Sink`."""
         return [(run.info.run_id, run.data.tags[_ORPHAN_TAG]) for run in self._search(_ORPHAN_TAG, prefix, None)]
 
@@ -166,7 +166,7 @@ class MlflowSink:
             return [(p.step, p.value, p.timestamp) for p in found if step in (None, p.step)]
 
     def _at_step(self, run_id: str, key: str, step: int) -> list[Any]:
-        """The points of a metric at one step, and others where the store has no way to ask for these alone."""
+        """The points of a metric at one step, and others if the store cannot search for a step."""
         store: Any = getattr(getattr(self._client, "_tracking_client", None), "store", None)
         if hasattr(store, "engine") and hasattr(store, "get_metric_history_bulk_interval_from_steps"):
             return list(store.get_metric_history_bulk_interval_from_steps(run_id, key, [step], None))
@@ -205,7 +205,7 @@ class MlflowSink:
             return _found(run)
 
     def reopen_run(self, run_id: str) -> None:
-        """See `Sink`. The time of its last end stays, as it does where MLflow has a run go on."""
+        """See `Sink`. The end time stays, as when MLflow resumes a run."""
         with self._translated():
             self._client.update_run(run_id, status="RUNNING")
 
@@ -228,7 +228,7 @@ class MlflowSink:
             try:
                 run = self._client.create_run(experiment_id, start, tags, name)
             except BaseException:
-                # The experiment may have been deleted since: ask for it anew.
+                # The experiment may have been deleted since: look it up again.
                 self._experiments.clear()
                 raise
             run_id: str = run.info.run_id
@@ -264,7 +264,7 @@ class MlflowSink:
             return {"params": list(data.params), "tags": list(data.tags), "metrics": list(data.metrics)}
 
     def folds_keys(self) -> bool:
-        """See `Sink`. What is behind a server does not tell; it finds experiments as it finds keys."""
+        """See `Sink`. A server does not say what database it has, but it finds experiments the way it finds keys."""
         if self._folds is None:
             with self._translated():
                 name = next(iter(self._experiments), "Default")
@@ -279,7 +279,7 @@ class MlflowSink:
             if store is None:
                 self._client.set_terminated(run_id, status, end)
                 return
-            # What set_terminated does, without reading the run only to print its URL.
+            # What `set_terminated` does, but without reading the run only to print its URL.
             from mlflow.entities import RunStatus
 
             store.update_run_info(run_id, RunStatus.from_string(status), end, None)
@@ -304,7 +304,7 @@ class MlflowSink:
                 return None
             with tempfile.TemporaryDirectory(prefix="trackdsl-") as temporary:
                 local = Path(temporary) / "content"
-                # Its public way shows a progress bar, in whatever terminal delivery has.
+                # The public function shows a progress bar, in whatever terminal delivery has.
                 repository = self._client._tracking_client._get_artifact_repo(run_id)
                 repository._download_file(place, str(local))  # type: ignore[no-untyped-call]
                 return local.read_bytes()
@@ -352,13 +352,13 @@ class MlflowSink:
                 if not self._serves_files(store):
                     self._client.log_batch(run_id, metrics=metrics, synchronous=True)
                 return
-            # A store of files would add each point to the run as well, which has it already.
+            # A file store would add each point to the run as well, which already has it.
             experiment_id = self._client.get_logged_model(model_id).experiment_id
             for metric in metrics:
                 append(experiment_id, model_id, run_id, metric)
 
     def _serves_files(self, store: Any) -> bool:
-        """Whether the store is a server of a store of files, which takes no points of a model alone; says so, once."""
+        """Whether the store is a server with a file store, which has no points of models; warns once."""
         if self._of_files is None:
             self._of_files = False
             if hasattr(store, "get_host_creds"):
@@ -370,8 +370,8 @@ class MlflowSink:
                 self._of_files = answer.status_code == 200 and answer.json().get("store_type") == "FileStore"
             if self._of_files:
                 logger.warning(
-                    "trackdsl: %s keeps its runs in files, where each metric that is given to a model would be twice "
-                    "in its run: models are left without metrics. Start it with a database.",
+                    "trackdsl: %s keeps its runs in files, where each metric of a model would appear twice in its "
+                    "run: models get no metrics. Start the server with a database.",
                     mask_text(self._uri),
                 )
         return self._of_files
@@ -402,7 +402,7 @@ class MlflowSink:
 
     @contextlib.contextmanager
     def _patiently(self) -> Iterator[None]:
-        """Wait longer for an answer: a server may copy a file to where it keeps it before it says anything."""
+        """Wait longer for an answer: a server may copy a file to its store before it answers."""
         before = os.environ.get(_TIMEOUT)
         if not self._own or before is None:
             yield
@@ -415,14 +415,14 @@ class MlflowSink:
             os.environ[_TIMEOUT] = before
 
     def _point_mlflow_here(self) -> None:
-        # MLflow 3.1 asks the global tracking URI, not its client's, where a server's artifacts go.
+        # MLflow 3.1 asks the global tracking URI, not that of its client, where a server's artifacts go.
         if self._own:
             import mlflow
 
             mlflow.set_tracking_uri(self._uri)
 
     def _search(self, tag: str, start: str, experiment_id: str | None) -> list[Any]:
-        """Runs with a tag that begins with `start`; MLflow looks for no list of values."""
+        """Runs with a tag that begins with `start`; MLflow cannot search for a list of values."""
         found: list[Any] = []
         with self._translated():
             places = [experiment_id] if experiment_id is not None else self._all_experiments()
@@ -455,7 +455,7 @@ class MlflowSink:
             try:
                 return str(self._client.create_experiment(name, tags=_KIND))
             except Exception:
-                # Another process may have made it in between; if not, the error stands.
+                # Another process may have created it in between; if not, the error is raised.
                 found = self._client.get_experiment_by_name(name)
                 if found is None:
                     raise
@@ -479,7 +479,7 @@ def _found(run: Any) -> Found:
 
 @contextlib.contextmanager
 def _for_now() -> Iterator[None]:
-    """A store that cannot be opened as things are: somebody may mend that, so nothing is left out for good."""
+    """The error for a store that cannot be opened now. The cause may be fixed, so nothing is left out for good."""
     try:
         yield
     except Refused as error:
@@ -488,11 +488,11 @@ def _for_now() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _translated(remote: bool, own: bool = False) -> Iterator[None]:
-    """Turn what MLflow raises into `Unavailable` or `Refused`.
+    """Turn MLflow's exceptions into `Unavailable` or `Refused`.
 
     Args:
-        remote: the store is behind a tracking server.
-        own: this process belongs to delivery, and may wait longer for the next answers.
+        remote: whether the store is behind a tracking server.
+        own: whether this process belongs to delivery, and may wait longer for the next answers.
     """
     try:
         yield
@@ -513,7 +513,7 @@ def _translated(remote: bool, own: bool = False) -> Iterator[None]:
 
 
 def _wait_longer() -> None:
-    """Wait twice as long for the next answers, up to what MLflow's client would wait: the server may be slow."""
+    """Wait twice as long for the next answers, up to the timeout of MLflow's client: the server may be slow."""
     seconds = int(os.environ.get(_TIMEOUT, "0"))
     wanted = os.environ.get(UPLOAD_TIMEOUT, "")
     longest = max(_UPLOAD_PATIENCE, int(wanted) if wanted.isdecimal() else 0)
@@ -522,7 +522,7 @@ def _wait_longer() -> None:
 
 
 def _forget_clients() -> None:
-    """Let MLflow make its clients of servers and of S3 anew: they keep the credentials that they were made with."""
+    """Make MLflow create its clients of servers and of S3 again: they keep the credentials of their creation."""
     for module, name in _CLIENT_CACHES:
         cached = getattr(sys.modules.get(module), name, None)
         if cached is not None:
@@ -530,14 +530,14 @@ def _forget_clients() -> None:
 
 
 def _is_final(error: Exception, remote: bool) -> bool:
-    """Whether trying again would change nothing."""
+    """Whether another attempt would have the same result."""
     from mlflow.exceptions import MlflowException, RestException
 
     if isinstance(error, RestException):
         return error.error_code in _FINAL
     if isinstance(error, MlflowException):
-        # From a server these are pages of something in between, with a code that MLflow made of their status; the
-        # client's own checks have just this one.
+        # From a server, these may be pages of a proxy, with a code that MLflow derived from their status. The client's
+        # own checks use only this code.
         return error.error_code in (_CHECKED if remote else _FINAL)
     if isinstance(error, OSError):
         return error.errno in _FINAL_ERRNO
@@ -545,7 +545,7 @@ def _is_final(error: Exception, remote: bool) -> bool:
 
 
 def _is_denied(error: Exception) -> bool:
-    """Whether permission is missing, perhaps for this alone."""
+    """Whether permission is missing, perhaps only for this request."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -554,7 +554,7 @@ def _is_denied(error: Exception) -> bool:
 
 
 def _is_of_the_request(error: Exception) -> bool:
-    """Whether it may be this request alone that fails, while the store takes others."""
+    """Whether only this request may fail, while the store accepts others."""
     from mlflow.exceptions import MlflowException
 
     if isinstance(error, MlflowException):
@@ -564,7 +564,7 @@ def _is_of_the_request(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _inside(cwd: str, move: bool) -> Iterator[None]:
-    """Stand in the program's working directory, which MLflow takes local artifacts' place from."""
+    """Change to the program's working directory, which MLflow uses for local artifacts."""
     if not move or not os.path.isdir(cwd):
         yield
         return

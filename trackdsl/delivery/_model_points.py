@@ -1,8 +1,8 @@
 """The metrics of logged models: which points of a run belong to which model.
 
-As plain MLflow does it: a point belongs to the model that it names, else to those that its run has logged at its step,
-before or after the point. A store keeps one point of a model for each metric, step and millisecond, and refuses a
-whole request over a second one, so what a model has is asked before anything is written.
+As in plain MLflow, a point belongs to the model that it names, else to the models that its run has logged at the same
+step, before or after the point. A store keeps one point of a model for each metric, step and millisecond, and refuses a
+whole request because of a second one. So delivery asks for a model's points before it writes any.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from trackdsl.delivery._sink import NotYet, Refused, Sink
 from trackdsl.errors import logger
 from trackdsl.store_format.limits import MAX_METRICS
 
-#: So many places of points are kept in mind of one model, unless there are more in `_MARGIN`.
+#: How many keys of points are remembered for one model, unless there are more within `_MARGIN`.
 _MOST_TAKEN = 20_000
-#: Points that come later than this after newer ones are looked up at the store, in milliseconds.
+#: Points that are older than newer ones by more than this are looked up at the store, in milliseconds.
 _MARGIN = 60_000
-#: How long to wait for a model that another journal, or a later try, brings, in seconds.
+#: How long to wait for a model that another journal, or a later attempt, brings, in seconds.
 _PATIENCE = 30.0
 _MOST_KEYS = 10_000
 
@@ -33,7 +33,7 @@ Dataset = tuple[str, str]
 
 
 class Link(NamedTuple):
-    """What a point says of itself: MLflow's id of a model, empty where it names none, and a dataset."""
+    """What a point names: MLflow's id of a model, or an empty text, and a dataset."""
 
     model_id: str
     dataset: Dataset | None
@@ -41,7 +41,7 @@ class Link(NamedTuple):
 
 @dataclass
 class _Taken:
-    """The places of a model's points: key, step, time; those before `since` are forgotten."""
+    """The keys of a model's points (metric, step, time); those before `since` are forgotten."""
 
     places: set[tuple[str, int, int]]
     since: int = 0
@@ -54,18 +54,18 @@ class _Taken:
 
 
 class ModelPoints:
-    """Gives points of runs to logged models, each once."""
+    """Adds points of runs to logged models, each once."""
 
     def __init__(self) -> None:
         self._models: dict[str, dict[str, int]] = {}
         self._taken: dict[tuple[str, str], _Taken] = {}
         self._ids: dict[str, str] = {}
         self._asked: dict[str, float] = {}
-        #: Models that are deleted.
+        #: Deleted models.
         self._gone: set[str] = set()
 
     def begin(self, run_id: str) -> None:
-        """Take note of a run that was made just now, so that it has no models yet."""
+        """Note a run that was created just now, so that it has no models yet."""
         self._models[run_id] = {}
 
     def forget(self, run_id: str) -> None:
@@ -75,14 +75,14 @@ class ModelPoints:
             del self._taken[place]
 
     def added(self, sink: Sink, run_id: str, model_id: str, step: int, key: str = "") -> None:
-        """Give a model that was logged just now the points that its run has at its step.
+        """Add to a model that was logged just now the points of its run at its step.
 
         Args:
             sink: the store.
             run_id: MLflow's id of the run.
             model_id: MLflow's id of the model.
-            step: of the model.
-            key: that of the model's event, where it has one.
+            step: the step of the model.
+            key: the key of the model's event, if it has one.
         """
         if key:
             if len(self._ids) >= _MOST_KEYS:
@@ -94,18 +94,18 @@ class ModelPoints:
             points = [
                 (name, value, at, step)
                 for name in sink.keys(run_id)["metrics"]
-                # Of those in one millisecond the largest comes last, which is what the run shows.
+                # Of several points in one millisecond, the largest comes last: that is the one that the run shows.
                 for _, value, at in sorted(sink.metric_history(run_id, name, step), key=lambda point: point[:0:-1])
             ]
             self._write(sink, run_id, model_id, [model_id], points, None)
-        except Refused as error:  # The run, or the model, is deleted.
-            logger.warning("trackdsl: model %s is left without the metrics of its run: %s", model_id, error)
+        except Refused as error:  # The run or the model is deleted.
+            logger.warning("trackdsl: model %s gets no metrics of its run: %s", model_id, error)
 
     def find(self, sink: Sink, run: DeliveredRun, model: str) -> str | None:
-        """MLflow's id of a model that an event names; None where it is not there, after some patience.
+        """MLflow's id of a model that an event names; None if it does not come within a time limit.
 
         Raises:
-            NotYet: it may be there in a moment.
+            NotYet: it may come in a moment.
         """
         if not model.startswith(KEY):
             return model
@@ -119,16 +119,16 @@ class ModelPoints:
         return found
 
     def write(self, sink: Sink, run: DeliveredRun, points: list[MetricRow], links: Mapping[int, Link]) -> None:
-        """Give points that the run has already to the models that they belong to.
+        """Add points that the run has already to the models that they belong to.
 
         Args:
             sink: the store.
             run: the run.
             points: of the run.
-            links: what points say of themselves, by their place among the points.
+            links: what points name, by their index in `points`.
 
         Raises:
-            Refused: a model is not there.
+            Refused: a model does not exist.
         """
         models = self._of(sink, run)
         if not models and not links:
@@ -145,14 +145,17 @@ class ModelPoints:
         for (model_id, dataset), group in groups.items():
             try:
                 self._write(sink, run.run_id, model_id, models, group, dataset)
-            except Refused as error:  # The model is deleted: the others get theirs.
+            except Refused as error:  # The model is deleted; the others get their points.
                 self._gone.add(model_id)
                 refusal = error
         if refusal is not None:
             raise refusal
 
     def _of(self, sink: Sink, run: DeliveredRun) -> dict[str, int]:
-        """The models that a run has logged, with their steps. To a run of others they may be added at any time."""
+        """The models that a run has logged, with their steps.
+
+        Other processes may add some to a remote run at any time.
+        """
         known = self._models.get(run.run_id)
         if known is None or not run.ours:
             try:
@@ -175,10 +178,10 @@ class ModelPoints:
         taken = self._taken.get(place)
         if taken is None or any(at < taken.since for _, _, at, _ in points):
             found = {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
-            if model_id not in models:  # A run that measures a model of another run uses it.
+            if model_id not in models:  # A run that evaluates a model of another run uses it.
                 sink.write_model_input(run_id, model_id)
             taken = self._taken[place] = _Taken(found)
-        # Of several in one millisecond the last one stands: it is what the metric is afterwards.
+        # Of several points in one millisecond the last one is kept: it is the final value of the metric.
         free = {(key, step, at): (key, value, at, step) for key, value, at, step in points}
         left = [point for spot, point in free.items() if spot not in taken.places]
         for start in range(0, len(left), MAX_METRICS):
@@ -186,6 +189,6 @@ class ModelPoints:
             try:
                 sink.write_model_points(run_id, model_id, part, dataset)
             except BaseException:
-                self._taken.pop(place, None)  # Nobody knows whether it was carried out.
+                self._taken.pop(place, None)  # Nobody knows whether the request was carried out.
                 raise
             taken.add(part)

@@ -1,8 +1,8 @@
-"""The signature and the input example of a model: written, and read back as `mlflow.pyfunc` would.
+"""The signature and the input example of a model: written, and read back in the way of `mlflow.pyfunc`.
 
-MLflow infers signatures that it then does not take the same data for (categories, integers with missing values, times
-with a zone), and writes examples that come back as something else. What does not fit is left out, so that the model
-takes its own data. The model itself is never loaded.
+MLflow infers signatures that later reject the same data (categories, integers with missing values, times with a zone),
+and writes examples that change when they are read. What does not fit is left out, so that the model accepts its own
+data. The model itself is never loaded.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from trackdsl._core.redaction import mask_text
 from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers import _example_files
 
-#: What an example of MLflow's is written to.
+#: The files of MLflow's examples.
 _FILES = ("input_example.json", "serving_input_example.json")
-#: So many rows are compared.
+#: How many rows are compared.
 _ROWS = 1000
 
 
 class Misfit(Exception):
-    """What was read back is not what was written."""
+    """The data differs after it was written and read."""
 
 
 def add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path) -> dict[str, str]:
@@ -30,7 +30,7 @@ def add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path) 
 
     Args:
         described: the `mlflow.models.Model`.
-        spec: what was recorded of the model.
+        spec: the recorded description of the model.
         folder: its snapshot.
         path: the folder of the MLflow model.
 
@@ -48,7 +48,7 @@ def add_example(described: Any, spec: dict[str, Any], folder: Path, path: Path) 
     given = spec["signature"]
     try:
         described.signature = _given(given) if given else _inferred(example, answer, spec["params"], spec["flavor"])
-    except Exception as error:  # The signature does not fit, or MLflow knows no way to tell it.
+    except Exception as error:  # The signature does not fit, or MLflow cannot infer one.
         reraise_from_signal(error)
         omitted["signature"] = mask_text(format_error(error))
     if example is not None:
@@ -71,10 +71,10 @@ def _given(signature: dict[str, Any]) -> Any:
 
 
 def _inferred(example: Any, answer: Any, params: dict[str, Any] | None, flavor: str) -> Any:
-    """The signature that MLflow infers; None where there is no example.
+    """The signature that MLflow infers; None if there is no example.
 
     Raises:
-        Exception: the example itself does not fit it.
+        Exception: the example does not fit its own signature.
     """
     from mlflow.models import infer_signature
 
@@ -82,32 +82,32 @@ def _inferred(example: Any, answer: Any, params: dict[str, Any] | None, flavor: 
         return None
     try:
         signature = infer_signature(example, answer, params)
-    except Exception:  # Of the answer perhaps, which nothing is held against.
+    except Exception:  # Perhaps because of the answer, which is not checked.
         signature = infer_signature(example, None, params)
     signature = _given(signature.to_dict())
     taken = _enforced(example, signature, flavor)
     if hasattr(example, "columns") and list(getattr(taken, "columns", ())) != list(example.columns):
-        raise Misfit(f"MLflow would hand on the columns {list(getattr(taken, 'columns', ()))} alone")
+        raise Misfit(f"MLflow would pass only the columns {list(getattr(taken, 'columns', ()))}")
     return signature
 
 
 def _save(described: Any, example: Any, params: dict[str, Any] | None, path: Path) -> None:
-    from mlflow.models.utils import _save_example  # There is no public way but to hand MLflow the model itself.
+    from mlflow.models.utils import _save_example  # The only public way needs the model itself.
 
     _save_example(described, example if params is None else (example, params), str(path))
 
 
 def _check_example(described: Any, example: Any, flavor: str, path: Path) -> None:
-    """Compare what a model would be given of the example that was written with the example itself.
+    """Compare the example with the data that a model would get from the written example.
 
     Raises:
-        Exception: it differs, or MLflow does not take it.
+        Exception: it differs, or MLflow does not accept it.
     """
     read = described.load_input_example(str(path))
     if described.signature is not None and described.signature.inputs is not None:
         read = _enforced(read, described.signature, flavor)
     if not _alike(example, read):
-        raise Misfit(f"MLflow reads it back as {_described(read)}, and it is {_described(example)}")
+        raise Misfit(f"MLflow reads it back as {_described(read)}, but it is {_described(example)}")
 
 
 def _enforced(data: Any, signature: Any, flavor: str) -> Any:
@@ -117,7 +117,7 @@ def _enforced(data: Any, signature: Any, flavor: str) -> Any:
 
 
 def _alike(example: Any, read: Any) -> bool:
-    """Whether a model may be given one for the other."""
+    """Whether a model can use one instead of the other."""
     if hasattr(example, "columns"):
         if list(example.columns) != list(getattr(read, "columns", ())) or len(example[:_ROWS]) != len(read[:_ROWS]):
             return False
@@ -144,7 +144,7 @@ def _same_cell(one: Any, other: Any) -> bool:
 
 
 def _kind(dtype: Any) -> str:
-    """What models tell apart: numbers of any size are taken for each other."""
+    """The kinds of values that models distinguish: numbers of any size count as the same kind."""
     name = str(dtype).lower()
     kind = getattr(dtype, "kind", "O")
     if (

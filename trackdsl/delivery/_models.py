@@ -1,7 +1,7 @@
 """A model's snapshot → an MLflow logged model of the run, assembled without ever loading the model.
 
-Everything can be done again: what is there already is found by its tag and finished. What is done follows
-`mlflow.models.Model.log`, without its inference of requirements and its check of the example, which load the model.
+All steps can be repeated: a model that exists already is found by its tag, and completed. The steps follow
+`mlflow.models.Model.log`, except the inference of requirements and the check of the example, which load the model.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _MAX_TAG = 5000
 
 
 def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Model, folder: Path) -> str:
-    """Log a model; where it is logged already, what is missing is added.
+    """Log a model; if it is logged already, add what is missing.
 
     Args:
         client: an `MlflowClient` for the store.
         uri: its tracking URI.
-        run_id: the run that made the model, as MLflow calls it.
+        run_id: MLflow's id of the run that made the model.
         experiment_id: the experiment of that run.
-        event: tells of the model.
-        folder: its snapshot, which is left as it is.
+        event: describes the model.
+        folder: its snapshot, which is not changed.
 
     Returns:
         MLflow's id of the model.
@@ -46,13 +46,13 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
     params = client.get_run(run_id).data.params
     model = _find(client, experiment_id, key)
     if model is None:
-        model = _create(client, run_id, experiment_id, event, key, params, _told_of(folder))
+        model = _create(client, run_id, experiment_id, event, key, params, _described(folder))
     if str(getattr(model.status, "value", model.status)) != "READY":
         _log_output(client, run_id, model.model_id, event.step)
         with _assembled(model, run_id, event, folder) as (assembled, omitted):
             client.log_model_artifacts(model.model_id, str(assembled))
-        _tell_omitted(client, run_id, event.name, omitted)
-        # A server is sent many parameters in several requests, of which some may be missing.
+        _tag_omitted(client, run_id, event.name, omitted)
+        # Many parameters are sent to a server in several requests, of which some may be missing.
         missing = {name: value for name, value in params.items() if name not in (model.params or {})}
         if missing:
             client.log_model_params(model.model_id, missing)
@@ -71,13 +71,13 @@ def _find(client: Any, experiment_id: str, key: str) -> Any:
     return found[0] if found else None
 
 
-def _told_of(folder: Path) -> dict[str, Any]:
-    """What the user says of a model beside its files; nothing where it is no model."""
+def _described(folder: Path) -> dict[str, Any]:
+    """What the user said about a model; nothing if the description cannot be read."""
     try:
-        told_of = json.loads(read_regular(folder / "spec.json")).get("model")
-    except (OSError, ValueError, AttributeError, RecursionError):  # Told when the model is assembled.
+        described = json.loads(read_regular(folder / "spec.json")).get("model")
+    except (OSError, ValueError, AttributeError, RecursionError):  # Reported when the model is assembled.
         return {}
-    return told_of if isinstance(told_of, dict) else {}
+    return described if isinstance(described, dict) else {}
 
 
 def _create(
@@ -90,7 +90,7 @@ def _create(
     given: dict[str, Any],
 ) -> Any:
     name = logged_name(event.name)
-    # Of this very model: a run may record several of one name.
+    # The tags identify this model: a run may record several of one name.
     tags = {MODEL_KEY: key, **({MODEL_HANDLER: event.handler, MODEL_SHA256: event.sha256} if event.handler else {})}
     if name != event.name:
         tags["trackdsl.model.name"] = fit_text(event.name, _MAX_TAG)
@@ -102,7 +102,7 @@ def _create(
 def _log_output(client: Any, run_id: str, model_id: str, step: int) -> None:
     from mlflow.entities import LoggedModelOutput
 
-    # The store adds a row each time, so it is asked first.
+    # The store adds a row each time, so look first.
     outputs = getattr(client.get_run(run_id).outputs, "model_outputs", None) or []
     if all(output.model_id != model_id for output in outputs):
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
@@ -110,12 +110,12 @@ def _log_output(client: Any, run_id: str, model_id: str, step: int) -> None:
 
 @contextlib.contextmanager
 def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    """An MLflow model's folder, made of a snapshot, and what is left out of it, with the reasons."""
+    """The folder of an MLflow model, made from a snapshot, and what is left out of it, with the reasons."""
     from mlflow import pyfunc
     from mlflow.models import Model as MlflowModel
 
     spec = _spec_of(folder)
-    # Beside the snapshot: what a crash leaves goes with it, and files can be linked.
+    # Next to the snapshot, so that files can be linked, and the remains of a crash are removed with it.
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=folder.parent) as temporary:
         path = Path(temporary) / "model"
         shutil.copytree(folder / "model", path, copy_function=_link)
@@ -124,7 +124,7 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
             run_id=run_id,
             utc_time_created=datetime.fromtimestamp(event.time / 1e9, UTC).replace(tzinfo=None),
             model_uuid=model.model_id,
-            metadata=_told_of(folder).get("metadata"),
+            metadata=_described(folder).get("metadata"),
             model_id=model.model_id,
         )
         omitted = add_example(described, spec, folder, path)
@@ -140,44 +140,44 @@ def _assembled(model: Any, run_id: str, event: Model, folder: Path) -> Iterator[
 
 
 def _spec_of(folder: Path) -> dict[str, Any]:
-    """What MLflow gets to know about the model.
+    """The description of the model for MLflow.
 
     Raises:
-        ValueError: the snapshot is none of a model.
+        ValueError: the snapshot is not a model.
     """
     try:
         spec = json.loads(read_regular(folder / "spec.json"))
     except (FileNotFoundError, RecursionError) as error:
         reraise_from_signal(error)
-        raise ValueError(f"its snapshot has no description that can be read: {format_error(error)}") from None
+        raise ValueError(f"its snapshot has no readable description: {format_error(error)}") from None
     missing = _SPEC - set(spec) if isinstance(spec, dict) else _SPEC
     if missing or not (folder / "model").is_dir():
-        raise ValueError(f"its snapshot is none of a model: {', '.join(sorted(missing)) or 'its files'} missing")
+        raise ValueError(f"its snapshot is not a model: {', '.join(sorted(missing)) or 'its files'} missing")
     return dict(spec)
 
 
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # The file system cannot.
+    except OSError:  # The file system has no hard links.
         shutil.copyfile(source, target)
 
 
-def _tell_omitted(client: Any, run_id: str, name: str, omitted: dict[str, str]) -> None:
+def _tag_omitted(client: Any, run_id: str, name: str, omitted: dict[str, str]) -> None:
     for part, reason in omitted.items():
         logger.warning("trackdsl: model %r is logged without its %s: %s", name, part, reason)
         client.set_tag(run_id, fit_key(f"trackdsl.omitted.{name}.{part}"), fit_text(reason, 500))
 
 
 def _write_environment(spec: dict[str, Any], path: Path) -> None:
-    """Write the three files that MLflow makes environments from, see its documentation of the model format."""
+    """Write the three files from which MLflow makes environments, see its documentation of the model format."""
     import yaml
 
     requirements, build = spec["requirements"], spec["build"]
     conda = {
         "name": "mlflow-env",
         "channels": ["conda-forge"],
-        # Not the very version of pip: it may not be at conda-forge yet.
+        # Not the exact version of pip, which conda-forge may not have yet.
         "dependencies": [f"python={spec['python']}", build[0].replace("==", "<="), {"pip": requirements}],
     }
     python = {"python": spec["python"], "build_dependencies": build, "dependencies": ["-r requirements.txt"]}
@@ -195,7 +195,7 @@ def _try_to_register(client: Any, uri: str, run_id: str, model: Any, event: Mode
     except MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-        # The model is there all the same.
+        # The model itself is logged.
         tag = fit_key(f"trackdsl.omitted.{event.name}.registered")
         client.set_tag(run_id, tag, fit_text(f"MLflow refused it: {error}", 500))
 

@@ -1,4 +1,4 @@
-"""The sinks that are open: few at a time, as each holds files and memory, and a program may use many stores."""
+"""The open sinks: only a few at a time, since each holds files and memory, and a program may use many stores."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from trackdsl.delivery._sink import Sink
 
-#: More are closed, those first that have not been used for the longest.
+#: If there are more, those that were used least recently are closed.
 _MOST = 16
-#: One that was not used for so long is closed, in seconds.
+#: A sink is closed after it was not used for this time, in seconds.
 _IDLE = 5.0
 
-#: Where a sink leads: a tracking URI, and the working directory that it is seen from.
+#: What a sink belongs to: a tracking URI and a working directory.
 Place = tuple[str, str]
 
 
@@ -25,11 +25,11 @@ class OpenSinks:
 
     def __init__(self, open_sink: Callable[[str, str], Sink]) -> None:
         self._open_sink = open_sink
-        #: Those used last stand at the end.
+        #: The most recently used ones are at the end.
         self._sinks: dict[Place, tuple[Sink, float]] = {}
 
     def get(self, place: Place) -> Sink | None:
-        """The open sink of a place; None where none is open that still leads to its store."""
+        """The open sink of a store; None if none is open, or it no longer leads to the store."""
         found = self._sinks.pop(place, None)
         if found is None:
             return None
@@ -40,7 +40,7 @@ class OpenSinks:
         return found[0]
 
     def open(self, place: Place) -> Sink:
-        """Open the sink of a place.
+        """Open the sink of a store.
 
         Raises:
             Unavailable: the store cannot be opened.
@@ -52,7 +52,7 @@ class OpenSinks:
         return sink
 
     def close_idle(self) -> None:
-        """Close those that have not been used for a while."""
+        """Close sinks that have not been used for a while."""
         before = time.monotonic() - _IDLE
         for place in [place for place, (_, used) in self._sinks.items() if used < before]:
             self._close(place)

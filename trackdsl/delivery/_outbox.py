@@ -1,4 +1,4 @@
-"""What was read of a stretch and is not written yet: gathered by run, so that it takes few requests."""
+"""What was read of a stretch and is not written yet, collected by run to save requests."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from trackdsl._core import events
 from trackdsl.delivery import _compose
-from trackdsl.delivery import _fallback_encoding as _otherwise
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
+from trackdsl.delivery._fallback_encoding import Keys, ascii_fallbacks, is_encoding_of
 from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun
@@ -20,11 +20,11 @@ from trackdsl.store_format.tags import path_of_text
 
 
 class Outbox:
-    """Gathers and writes what belongs to runs.
+    """Collects and writes what belongs to runs.
 
     Args:
         refuse: called with what the store refused, and its answer.
-        settle: called before anything is written: what has to be noted before is noted then.
+        settle: called before anything is written, to note what must be noted first.
         models: the points of logged models.
         own_tags: adds to tags that the runs have.
     """
@@ -43,15 +43,15 @@ class Outbox:
         self._pending: dict[bytes, tuple[DeliveredRun, Pending]] = {}
 
     def ids(self) -> list[bytes]:
-        """Our ids of the runs that something was gathered of."""
+        """Our ids of the runs for which something was collected."""
         return list(self._pending)
 
     def discard(self, id_: bytes) -> None:
-        """Forget what was gathered of one run."""
+        """Forget what was collected for one run."""
         self._pending.pop(id_, None)
 
     def clear(self) -> None:
-        """Forget what was gathered: it will be read again."""
+        """Forget everything that was collected: it will be read again."""
         self._pending.clear()
 
     def of(self, id_: bytes, run: DeliveredRun) -> Pending:
@@ -73,13 +73,13 @@ class Outbox:
             )
 
     def add_params(self, sink: Sink, id_: bytes, run: DeliveredRun, values: dict[str, events.Scalar]) -> None:
-        """Add parameters: of those with one name the first stands, at the store too."""
+        """Add parameters. The first value of a name is kept, also if the store has it already."""
         if not values:
             return
         if run.params is None:
             try:
                 run.params = sink.params(run.run_id)
-            except Refused:  # The run is gone for good; what is written to it will be refused, and told.
+            except Refused:  # The run is deleted for good; MLflow refuses what is written to it, which is reported.
                 run.params = {}
         fresh = Pending()
         for key, value in values.items():
@@ -87,16 +87,16 @@ class Outbox:
         pending = self.of(id_, run)
         for key, text in fresh.batch.params.items():
             known = run.params.setdefault(key, text)
-            if _otherwise.is_told_by(known, text):
+            if is_encoding_of(known, text):
                 pending.batch.params[key] = known
             else:
-                # MLflow would refuse the whole batch: the first value stands, the later one is told.
+                # MLflow would refuse the whole batch: the first value is kept, the later one becomes a tag.
                 pending.add_tag(f"trackdsl.param.later.{key}", text)
         pending.batch.tags.update(fresh.batch.tags)
         pending.texts.update(fresh.texts)
 
     def flush(self, sink: Sink, id_: bytes) -> None:
-        """Write what was gathered of one run.
+        """Write what was collected for one run.
 
         Raises:
             RunBlocked: its experiment is deleted.
@@ -110,14 +110,14 @@ class Outbox:
         batch.tags = self._own_tags.completed(sink, run, batch.tags, pending.files)
         if sink.folds_keys():
             run.keys = run.keys or _keys_of(sink, run.run_id)
-            batch = run.keys.tell_apart(batch)
+            batch = run.keys.deduplicate_keys(batch)
         for part in _compose.split(batch):
             try:
                 sink.write(run.run_id, part)
             except Refused as error:
                 if sink.status(run.run_id) == GONE:
                     check_experiment(sink, run.experiment_id, error)
-                    # Unless its experiment was restored in between.
+                    # The experiment may have been restored in between.
                     if sink.status(run.run_id) == GONE:
                         self._refuse(f"everything else of run {run.run_id}, which is deleted", error)
                         return
@@ -169,10 +169,10 @@ class Outbox:
             self._refuse(f"run {run.run_id}", error)
 
     def _write_otherwise(self, sink: Sink, run: DeliveredRun, single: Batch) -> bool:
-        """Write what is refused in other words, and keep its own in a file; returns whether any were taken."""
+        """Write a refused text in a fallback encoding, and the whole text to a file; False if none is accepted."""
         kind = "params" if single.params else "tags"
         for key, text in (single.params or single.tags).items():
-            for plain in _otherwise.plainer(text):
+            for plain in ascii_fallbacks(text):
                 way = {key: plain}
                 with contextlib.suppress(Refused):
                     sink.write(run.run_id, Batch(params=way) if single.params else Batch(tags=way))
@@ -181,16 +181,16 @@ class Outbox:
         return False
 
 
-def _keys_of(sink: Sink, run_id: str) -> _otherwise.Keys:
+def _keys_of(sink: Sink, run_id: str) -> Keys:
     try:
-        return _otherwise.Keys(sink.keys(run_id))
-    except Refused:  # The run is gone for good; what is written to it will be refused, and told.
-        return _otherwise.Keys({})
+        return Keys(sink.keys(run_id))
+    except Refused:  # The run is deleted for good; MLflow refuses what is written to it, which is reported.
+        return Keys({})
 
 
 def _tell_later(held: dict[str, str], batch: Batch) -> Batch:
-    """The batch with parameters that have another value already told in tags: MLflow would refuse all of it."""
-    later = {key for key, text in batch.params.items() if not _otherwise.is_told_by(held.get(key, text), text)}
+    """Move parameters with other values than the run has to tags: MLflow would refuse the whole batch."""
+    later = {key for key, text in batch.params.items() if not is_encoding_of(held.get(key, text), text)}
     if not later:
         return batch
     told = {_limits.fit_key(f"trackdsl.param.later.{key}"): batch.params[key] for key in later}

@@ -1,4 +1,4 @@
-"""Reads of a store by the program itself: what it has recorded for the store is to be there first, within bounds."""
+"""Reads of a store by the program: they wait, within limits, until the program's own records are delivered."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from trackdsl.store_format.progress import read_progress
 
 #: How long a read waits for delivery, in seconds.
 _PATIENCE = 10.0
-#: The same where the store has not answered delivery the last time.
+#: The same if the store did not answer delivery at its last attempt.
 _PATIENCE_BLOCKED = 2.0
-#: For so long no read waits again for a delivery that has made no progress since one has waited in vain.
-_AWAY = 60.0
+#: After a read has waited in vain, no other read waits for this time unless delivery makes progress.
+_SKIP_FOR = 60.0
 
-#: How far each journal of this process was delivered when it was last looked at.
+#: The position up to which each journal of this process was delivered at the last check.
 _delivered: dict[Path, tuple[int, int]] = {}
-#: Who writes the other journals of a spool, by their folders: those that are there still. None for strangers.
+#: The origins of the other journals of a spool, by their folders; None for those of unrelated programs.
 _others: dict[str, Origin | None] = {}
-#: Where a read has waited in vain, by store: until when no other does, and how far delivery was.
+#: By store, where a read has waited in vain: until when no other read waits, and the state of delivery.
 _in_vain: dict[str, tuple[float, object]] = {}
 
 
 def wait_for_delivery(store: str, writers: list[Writer], counts: Callable[[Origin], bool]) -> bool:
-    """Wait until what this process, and those that it started, have recorded for a store is there; whether it is.
+    """Wait until a store has what this process, and those that it started, recorded for it; returns whether it has.
 
     Args:
         store: a name of the store.
         writers: of this process's journals for the store.
-        counts: whether a process records to the store, by who it is.
+        counts: whether a process records to the store, by its origin.
     """
     if not (_waits(writers) or _others_wait(writers, counts)):
         return True
@@ -50,16 +50,16 @@ def wait_for_delivery(store: str, writers: list[Writer], counts: Callable[[Origi
     until, state = _in_vain.get(store, (0.0, None))
     if time.monotonic() < until and wait.state() == state:
         return False
-    if wait.until_done(_PATIENCE_BLOCKED if wait.is_blocked() else _PATIENCE, RESTART_AFTER, hopeful=True):
+    if wait.until_done(_PATIENCE_BLOCKED if wait.is_blocked() else _PATIENCE, RESTART_AFTER, while_progressing=True):
         _in_vain.pop(store, None)
         return True
-    if not wait.has_come_to_rest():
-        _in_vain[store] = (time.monotonic() + _AWAY, wait.state())
+    if not wait.has_only_deferred():
+        _in_vain[store] = (time.monotonic() + _SKIP_FOR, wait.state())
     return False
 
 
 def _waits(writers: list[Writer]) -> bool:
-    """Whether anything of this process's own journals is not delivered."""
+    """Whether part of this process's own journals is not delivered."""
     for writer in writers:
         end = writer.position()
         if _delivered.get(writer.directory) == end:
@@ -74,7 +74,7 @@ def _waits(writers: list[Writer]) -> bool:
 
 
 def _others_wait(writers: list[Writer], counts: Callable[[Origin], bool]) -> bool:
-    """Whether there are journals of processes that this one started; they go when all is delivered."""
+    """Whether journals of processes exist that this one started; delivery removes them when they are delivered."""
     own = {str(writer.directory) for writer in writers}
     found: set[str] = set()
     for folder in {os.path.dirname(directory) for directory in own}:

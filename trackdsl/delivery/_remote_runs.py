@@ -1,10 +1,10 @@
-"""Runs that another journal opened: the parent of a forked child's runs, or of those that a cluster's worker made.
+"""Runs that another journal opened: the parents of runs of a forked child, or of runs of a cluster's worker.
 
-The ids of a run begin with what its process drew (`Origin.prefix`), which tells the two cases apart. Where a journal of
-that process is in this spool, the run is in it, before anything that refers to it was recorded: the asking journal
-waits until the other one is read that far, and does not ask the store. Otherwise another machine delivers the run, or
-it was delivered long ago: the store is asked, once for all who wait. A run that it does not have may still come, so it
-is waited for, but not for ever; `_parents.py` tells how a child that did not wait long enough finds its parent.
+A run's id begins with the prefix of the process that opened it (`Origin.prefix`). If a journal of that process is in
+this spool, it holds the run before any event that refers to the run: the other journal waits until that one is read so
+far, and asks nothing of the store. Otherwise another machine delivers the run, or it was delivered long ago: the store
+is asked, once for all journals. A run that the store does not have may still come, so it is waited for, within limits.
+`_parents.py` explains how a child that did not wait long enough finds its parent later.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ if TYPE_CHECKING:
     from trackdsl._core import events
     from trackdsl.delivery._open_journal import OpenJournal
 
-#: How long the delivery of another machine may be behind before runs that refer to its runs go on without them, in
-#: seconds. Asked for once a process: what else it opened is waited for only as long as `GRACE`.
+#: How long the delivery of another machine may lag before runs that refer to its runs are delivered without them, in
+#: seconds. This wait happens once for each process: after it, other runs of that process are waited for only as long as
+#: `GRACE`.
 PATIENCE = 120.0
-#: How old an event has to be at least before the run that it refers to is taken for missing, in seconds. Whoever
-#: creates a run later than that after its beginning looks for such children; see `_parents.py`.
+#: How old an event must be before the run that it refers to counts as missing, in seconds. A process that creates a run
+#: later than `GRACE` after it began looks for children without a parent; see `_parents.py`.
 GRACE = 10.0
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
-#: What is known of a run that does not come is forgotten after this time, in seconds.
+#: How long an awaited run that does not come is remembered, in seconds.
 _FORGET_AFTER = 7 * 86_400.0
-#: So many runs of a process are looked up one by one.
+#: How many runs of a process are looked up one by one.
 _SINGLE_LOOKS = 4
 _NAME = "awaited"
 _MOST = 10_000
@@ -48,7 +49,7 @@ _MOST = 10_000
 
 @dataclass
 class _Asked:
-    """When the store was asked for a run that it does not have, on the wall clock; `next` is on the monotonic one."""
+    """When the store was asked for a run that it does not have, on the wall clock; `next` is on the monotonic clock."""
 
     first: float
     last: float = 0.0
@@ -56,11 +57,11 @@ class _Asked:
     pause: float = 0.0
 
 
-class ForeignRuns:
-    """Finds runs for the journals that did not open them.
+class RemoteRuns:
+    """Finds runs for journals that did not open them.
 
     Args:
-        folder: where it notes what it waits for.
+        folder: where it notes which runs it waits for.
         find_journals: looks for new journals, and calls `add` for each.
     """
 
@@ -73,19 +74,19 @@ class ForeignRuns:
         self._looks: Counter[bytes] = Counter()
         self._lost: set[bytes] = set()
         self._awaited = _read(self._path)
-        # Processes whose delivery did not come forward for `PATIENCE`.
+        # Processes whose delivery made no progress for `PATIENCE`.
         self._behind = {prefix_of(id_) for id_, asked in self._awaited.items() if time.time() - asked.first >= PATIENCE}
         self._waits: dict[Path, bytes] = {}
-        #: MLflow's ids of runs that were gone on with, as far as the journals tell.
+        #: MLflow's ids of resumed runs, as far as the journals say.
         self.continued: set[str] = set()
 
     def add(self, stream: OpenJournal) -> None:
-        """Take a journal into account."""
+        """Add a journal."""
         self._streams.setdefault(stream.prefix, []).append(stream)
         self.continued.update(stream.runs.continued())
 
     def remove(self, stream: OpenJournal) -> None:
-        """Leave a journal out that is finished."""
+        """Remove a finished journal."""
         others = self._streams[stream.prefix]
         others.remove(stream)
         if not others:
@@ -94,7 +95,7 @@ class ForeignRuns:
         self._waits.pop(stream.directory, None)
 
     def known(self, id_: bytes) -> DeliveredRun | None:
-        """A run that is known here, without asking anybody."""
+        """A run that is known without asking the store."""
         for stream in self._sources(id_):
             run = stream.runs.get(id_)
             if run is not None:
@@ -105,14 +106,14 @@ class ForeignRuns:
         """The journals of the process that opened a run."""
         return [stream.directory.name for stream in self._sources(id_)]
 
-    def heirs(self, stream: OpenJournal) -> list[OpenJournal]:
-        """The journals that go on in the place of one that was deleted."""
+    def successors(self, stream: OpenJournal) -> list[OpenJournal]:
+        """The journals that succeed a deleted one."""
         self._find_journals()
         same = self._streams.get(stream.prefix, [])
         return [other for other in same if other.origin.after == stream.directory.name]
 
     def of_same_program(self, asking: OpenJournal, id_: bytes) -> DeliveredRun | None:
-        """A run that another journal of the same program has made."""
+        """A run that another journal of the same program has created."""
         for stream in self._streams.get(asking.prefix, ()):
             run = None if stream is asking else stream.runs.get(id_)
             if run is not None and run.ours:
@@ -127,7 +128,7 @@ class ForeignRuns:
         """Whether a run was dropped."""
         return any(stream.is_dropped(id_) for stream in self._sources(id_))
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Ask the store again at once."""
         for asked in self._awaited.values():
             asked.next = 0.0
@@ -145,7 +146,7 @@ class ForeignRuns:
             experiment: the name of the experiment that it should be in.
 
         Returns:
-            the run; None where it is lost, or nobody is to wait for it any longer.
+            the run; None if it is lost, or was awaited for long enough.
 
         Raises:
             NotYet: it may still come.
@@ -156,7 +157,8 @@ class ForeignRuns:
         run = self.known(id_)
         if run is not None or id_ in self._lost:
             if run is not None and not run.ours:
-                # If plain MLflow opened it, its id is nowhere there, and who tells of it may be gone the next time.
+                # If plain MLflow opened it, our id of it is not at MLflow, and the journal that knows it may be gone
+                # the next time.
                 run = _noted(asking, id_, run)
             if self._awaited and self._awaited.pop(id_, None) is not None:
                 self._save()
@@ -169,7 +171,7 @@ class ForeignRuns:
             if run is not None:
                 return run
         if self._is_from_here(id_, asking):
-            self._find_journals()  # One may have been made since the last look.
+            self._find_journals()  # A journal may have been made since the last look.
             self._wait_for_journals(id_, asking)
             self._give_up(id_)
         elif time.time() - self._awaited[id_].first >= _FORGET_AFTER:
@@ -179,14 +181,14 @@ class ForeignRuns:
         return None
 
     def ask_again(self, sink: Sink, id_: bytes) -> DeliveredRun | None:
-        """Ask the store for a run that was not there, however lately it was asked."""
+        """Ask the store again for a run that was missing, regardless of when it was last asked."""
         return self.known(id_) or self._look_up(sink, id_, None)
 
     def find_here(self, asking: OpenJournal, id_: bytes) -> DeliveredRun | None:
-        """A run that a journal of this spool tells of; None where the store has to be asked.
+        """A run that is noted by a journal of this spool; None if the store has to be asked.
 
         Raises:
-            NotYet: one may, and is not read that far.
+            NotYet: a journal may note it, and is not read so far.
             RunBlocked: the run is set aside.
         """
         self._waits.pop(asking.directory, None)
@@ -198,16 +200,16 @@ class ForeignRuns:
         return run
 
     def others_at(self, asking: OpenJournal, run_id: str, event: events.Open) -> list[bool]:
-        """Of the other journals here that have a run open at MLflow, by its id there: whether their programs live.
+        """For each other journal here that has an MLflow run open: whether its program is running.
 
         Raises:
-            NotYet: one of them is to be read first, up to the time of an event.
+            NotYet: one of them must be read first, up to the time of the event.
         """
         found = []
         for stream in [each for streams in self._streams.values() for each in streams if each is not asking]:
             if not stream.runs.open_as(run_id):
                 continue
-            # A journal that waits in turn stands at a later event than this one, or does not wait for this one.
+            # A journal that waits for this one would stand at a later event than this one.
             if stream.behind() and stream.reached() < event.time // 1_000_000:
                 raise NotYet(f"run {run_id} has more in the journal {stream.directory.name}")
             found.append(is_held(stream.directory / "lock"))
@@ -220,7 +222,7 @@ class ForeignRuns:
                 raise RunBlocked(why, waits=True)
 
     def _wait_for_journals(self, id_: bytes, asking: OpenJournal) -> None:
-        """Return where no journal of this spool will tell of a run.
+        """Return if no journal of this spool will open a run.
 
         Raises:
             NotYet: one may.
@@ -239,7 +241,7 @@ class ForeignRuns:
                 self._save()
             asked.last = now
             asked.first = min(asked.first, now)  # The clock may have been set back.
-            # Something that has been away for hours need not be asked for every few seconds.
+            # A run that has been missing for hours need not be asked for every few seconds.
             longest = max(_LONGEST_PAUSE, (now - asked.first) / 10)
             asked.pause = min(max(asked.pause * 2, _FIRST_PAUSE), longest)
             asked.next = time.monotonic() + asked.pause
@@ -247,8 +249,8 @@ class ForeignRuns:
         return _noted(asking, id_, run)
 
     def _look_up(self, sink: Sink, id_: bytes, experiment: str | None) -> DeliveredRun | None:
-        # Of a process that many runs of are asked for, others are asked for with it: a look-up at a store of many runs
-        # takes long, however many it finds.
+        # If many runs of a process are asked for, ask for groups of them: a look-up at a store with many runs takes
+        # long, however many runs it returns.
         process = prefix_of(id_)
         start = id_.hex() if self._looks[process] < _SINGLE_LOOKS else id_.hex()[:-2]
         if experiment is not None:
@@ -270,25 +272,25 @@ class ForeignRuns:
             self._found.clear()
             self._looks.clear()
         for id_, run_id, experiment_id in found:
-            with contextlib.suppress(ValueError):  # Somebody else's idea of the tag.
+            with contextlib.suppress(ValueError):  # A user's tag of the same name.
                 self._found[bytes.fromhex(id_)] = DeliveredRun(run_id, experiment_id, open=False, ours=False)
 
     def _wait(self, id_: bytes, at: int) -> None:
-        """Return where a run has been waited for long enough.
+        """Return if a run was awaited for long enough.
 
         Raises:
-            NotYet: it has not.
+            NotYet: it was not.
         """
         asked = self._awaited[id_]
         waited = asked.last - asked.first
-        # As of the last answer, not as of now: a run that came since then is not missing.
+        # As of the last answer: a run that came later is not missing.
         if waited >= PATIENCE:
             self._behind.add(prefix_of(id_))
         recorded = at / 1e9 if at / 1e9 <= time.time() else asked.first
         if prefix_of(id_) in self._behind and asked.last - recorded >= GRACE:
             return
         raise NotYet(
-            f"run {id_.hex()} is not at MLflow yet; another machine delivers it, and what refers to it waits "
+            f"run {id_.hex()} is not at MLflow yet; another machine delivers it, and events that refer to it wait "
             f"for up to {PATIENCE:.0f} s",
             pause=max(asked.next - time.monotonic(), 0.0),
             blocks=waited >= GRACE,
@@ -303,10 +305,10 @@ class ForeignRuns:
     def _is_from_here(self, id_: bytes, asking: OpenJournal) -> bool:
         """Whether the process that opened a run has, or had, a journal in this spool."""
         prefix = prefix_of(id_)
-        return prefix in self._streams or prefix in self._finished or prefix.hex() in asking.origin.beside
+        return prefix in self._streams or prefix in self._finished or prefix.hex() in asking.origin.same_spool
 
     def _sources(self, id_: bytes) -> Iterator[OpenJournal]:
-        """The journals that may tell of a run; those of old versions do not say which."""
+        """The journals that may know a run; those of old versions have no prefix."""
         yield from self._streams.get(prefix_of(id_), ())
         yield from self._streams.get(b"", ())
 
@@ -319,10 +321,10 @@ class ForeignRuns:
         ]
 
     def _moves(self, stream: OpenJournal, seen: set[Path]) -> bool:
-        """Whether a journal will be read further, or somebody that it waits for.
+        """Whether a journal, or one that it waits for, will be read further.
 
-        Nobody can record something about a run that is not there yet, so journals wait for each other in a ring only
-        where a record is damaged. Then whoever asks gives up.
+        No program can refer to a run that does not exist yet, so journals wait for each other in a circle only if a
+        record is damaged. Then the asking journal stops waiting.
         """
         seen.add(stream.directory)
         awaited = self._waits.get(stream.directory)
@@ -339,14 +341,14 @@ class ForeignRuns:
                 return
             replace(self._path, json.dumps({id_.hex(): asked.first for id_, asked in kept}).encode())
         except OSError as error:
-            # Without it the next process waits anew.
+            # Without the file, the next process waits again from the beginning.
             logger.warning("trackdsl cannot note what it waits for in %s: %s", self._path, error)
 
 
 def _noted(asking: OpenJournal, id_: bytes, run: DeliveredRun) -> DeliveredRun:
-    """Have a journal note a run that it refers to."""
+    """Note a run in the journal that refers to it."""
     if begins_with(id_, asking.prefix):
-        # Its own, where the note of it was lost: it has to be ended with the others.
+        # It is the journal's own run, and the note of it was lost: the journal has to end it with its others.
         run = DeliveredRun(run.run_id, run.experiment_id)
         asking.runs.add(id_, run)
     else:
@@ -361,10 +363,10 @@ def _read(path: Path) -> dict[bytes, _Asked]:
         found = {bytes.fromhex(id_): _Asked(min(float(first), now)) for id_, first in noted.items()}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
-    # Longer than it is waited for: what was given up is not to be waited for anew.
+    # Longer than the wait itself: a run that was given up must not be awaited again.
     return {id_: asked for id_, asked in found.items() if now - asked.first < 2 * _FORGET_AFTER}
 
 
 def _without_user(uri: str) -> str:
-    """A tracking URI without credentials: another program may have been given others."""
+    """A tracking URI without credentials: two programs may use different ones."""
     return re.sub(r"//[^/@]*@", "//", uri)

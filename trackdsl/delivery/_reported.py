@@ -1,4 +1,4 @@
-"""What `flush` and the end of a program say of what is lost: each loss once."""
+"""What is lost, for the warnings of `flush` and of the end of a program; each loss is reported once."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from trackdsl.store_format import losses as _losses
 from trackdsl.store_format.losses import Losses
 from trackdsl.store_format.progress import read_progress
 
-#: What has been said, by the names of journals.
+#: What was reported, by the names of journals.
 _said: dict[str, Losses] = {}
 
 
 def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
-    """What is lost, and has not been said yet, of what this process recorded and those that it started.
+    """What this process, and those that it started, have lost since the last report.
 
     Args:
-        spools: the spools that they record to.
-        unrecorded: whether to count events that no journal could be made for.
+        spools: the spools that these processes record to.
+        unrecorded: whether to count events for which no journal could be made.
 
     Returns:
-        words for people; empty where nothing is known to be lost.
+        a text for people; empty if no loss is known.
     """
     found: list[str] = []
     for losses in [*_of_journals(spools), *(_of_targets() if unrecorded else ())]:
@@ -50,7 +50,7 @@ def _of_journals(spools: Iterable[Path]) -> Iterator[Losses]:
         if progress is None:
             found[name] = Losses(name, "", unrecorded=writer.lost)
         else:
-            known = (tuple(progress.missing), progress.damaged, progress.orphans, progress.refused)
+            known = (tuple(progress.missing), progress.damaged, progress.unknown, progress.refused)
             found[name] = Losses(name, "", *known, unrecorded=writer.lost)
     yield from found.values()
 

@@ -1,4 +1,4 @@
-"""The runs of one journal, as its delivery knows them; the file `runs` keeps them, see `store_format.known_runs`."""
+"""The runs of one journal, as known to its delivery; `store_format.known_runs` describes the file that keeps them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class DeliveredRun(KnownRun):
     """A run that exists at MLflow, with what its delivery has learned of it.
 
     Attributes:
-        params: parameters that MLflow has, by name; None where that was not looked up yet.
-        keys: what it has, where the store takes several keys for one.
+        params: parameters that MLflow has, by name; None if they were not looked up yet.
+        keys: its keys, if the store may treat several keys as equal.
         made: when this process created it, on the monotonic clock; minus infinity where another process did.
     """
 
@@ -36,8 +36,8 @@ class RunMap:
         directory: the journal's folder.
 
     Attributes:
-        orphans: runs that were, or are about to be, opened without their parents, with our ids of those.
-        ranks: runs of ranks, with our ids of the roots that they share with others.
+        without_parent: runs that were, or will be, created without their parents, with our ids of the parents.
+        ranks: runs of ranks, with our ids of their shared roots.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -45,7 +45,7 @@ class RunMap:
         self._runs: dict[bytes, DeliveredRun] = {}
         for id_, run in read_runs(directory):
             self._runs[id_] = DeliveredRun(run.run_id, run.experiment_id, run.open, run.ours, run.continued)
-        self.orphans = _read_orphans(directory)
+        self.without_parent = _read_without_parent(directory)
         self.ranks = _read_ranks(directory)
         if not _ends_with_a_line(directory):
             self._note("\n")
@@ -63,21 +63,21 @@ class RunMap:
         self._note(f"o {id_.hex()} {run.run_id} {run.experiment_id}\n")
 
     def adopt(self, id_: bytes, run: DeliveredRun) -> None:
-        """Note a run that somebody else opened and ends."""
+        """Note a run that another process opened and ends."""
         self._runs[id_] = replace(run, open=False, ours=False, continued=False)
         self._note(f"a {id_.hex()} {run.run_id} {run.experiment_id}\n")
 
-    def go_on(self, id_: bytes, run: DeliveredRun) -> None:
-        """Note a run that goes on, under an id of its own."""
+    def resume(self, id_: bytes, run: DeliveredRun) -> None:
+        """Note a run that was resumed under its own id."""
         self._runs[id_] = run
         self._note(f"r {id_.hex()} {run.run_id} {run.experiment_id}\n")
 
     def open_as(self, run_id: str) -> list[bytes]:
-        """Our ids of the runs of this journal that are a run of MLflow's, and that nobody has ended."""
+        """Our ids of this journal's open runs that are a certain MLflow run."""
         return [id_ for id_, run in self._runs.items() if run.run_id == run_id and run.open]
 
     def continued(self) -> list[str]:
-        """MLflow's ids of the runs that the program of this journal goes on with, or has gone on with."""
+        """MLflow's ids of the runs that the program of this journal has resumed."""
         return [run.run_id for run in self._runs.values() if run.continued]
 
     def close(self, id_: bytes) -> None:
@@ -86,29 +86,29 @@ class RunMap:
         self._runs[id_].params = None
         self._note(f"c {id_.hex()}\n")
 
-    def note_orphan(self, id_: bytes, parent: bytes) -> None:
-        """Note that a run is opened without its parent, before it is: somebody has to look for it afterwards."""
-        if id_ not in self.orphans:
-            self.orphans[id_] = parent
+    def note_without_parent(self, id_: bytes, parent: bytes) -> None:
+        """Note, before it is created, that a run has no parent: the parent must be looked for later."""
+        if id_ not in self.without_parent:
+            self.without_parent[id_] = parent
             self._note(f"m {id_.hex()} {parent.hex()}\n")
 
     def note_parent(self, id_: bytes) -> None:
-        """Note that such a run has its parent after all."""
-        del self.orphans[id_]
+        """Note that such a run has got its parent."""
+        del self.without_parent[id_]
         self._note(f"p {id_.hex()}\n")
 
     def note_rank(self, id_: bytes, root: bytes) -> None:
-        """Note that a run is that of a rank, before it is opened: its end may be that of the root."""
+        """Note, before it is created, that a run is that of a rank: its end may be that of the root."""
         if self.ranks.get(id_) != root:
             self.ranks[id_] = root
             self._note(f"l {id_.hex()} {root.hex()}\n")
 
     def still_open(self) -> list[bytes]:
-        """Ids of the runs that nobody has ended, latest first."""
+        """Ids of the runs that have not ended, latest first."""
         return [id_ for id_, run in reversed(self._runs.items()) if run.open]
 
     def maybe_written(self) -> list[bytes]:
-        """Ids of the runs that the program of this journal may still write to: those of others it does not end."""
+        """Ids of the runs that the program of this journal may still write to, including those that others end."""
         return [id_ for id_, run in self._runs.items() if run.open or not run.ours]
 
     def ours(self) -> list[bytes]:
@@ -120,11 +120,11 @@ class RunMap:
             with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="ascii") as file:
                 file.write(line)
         except OSError as error:
-            # Delivery goes on: what this file would tell can be found at MLflow, by tag.
+            # Delivery continues: the facts in this file can also be found at MLflow, by tag.
             logger.warning("trackdsl cannot note its runs in %s: %s", self._path, error)
 
 
-def _read_orphans(directory: Path) -> dict[bytes, bytes]:
+def _read_without_parent(directory: Path) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for words in read_facts(directory):
         try:
@@ -147,7 +147,7 @@ def _read_ranks(directory: Path) -> dict[bytes, bytes]:
 
 
 def _ends_with_a_line(directory: Path) -> bool:
-    """Whether the next line can follow; one that was torn by a power cut would swallow it."""
+    """Whether the file ends with a whole line; a torn last line would swallow the next one."""
     try:
         text = read_regular(directory / NAME)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What single events bring to a run that exists at the store."""
+"""Writing single events to a run that exists at the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trackdsl._core import events
 from trackdsl._core.ids import begins_with
 from trackdsl.delivery import _compose
-from trackdsl.delivery._artifacts import Artifacts, Stored, place_of
+from trackdsl.delivery._artifacts import Artifacts, Stored, path_of
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._continued import Continuations
 from trackdsl.delivery._model_points import Link, ModelPoints
@@ -18,41 +18,41 @@ from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._shared_points import SharedPoints, Source
 from trackdsl.delivery._sink import Refused, Sink
 from trackdsl.delivery._tables import Tables
-from trackdsl.delivery._timestamp_dedup import Spacing
+from trackdsl.delivery._timestamp_dedup import TimestampDedup
 from trackdsl.errors import logger
 from trackdsl.store_format.files_tag import FileNote
 
 if TYPE_CHECKING:
     from trackdsl.delivery._open_journal import OpenJournal
-    from trackdsl.delivery._remote_runs import ForeignRuns
+    from trackdsl.delivery._remote_runs import RemoteRuns
 
-#: Times are nanoseconds in events, and milliseconds at MLflow.
+#: Events have nanoseconds, MLflow has milliseconds.
 _MS = 1_000_000
 
 
 class RunWriter:
-    """Writes the events of one journal to runs, or gathers them in its outbox.
+    """Writes the events of one journal to runs, or collects them in its outbox.
 
     Args:
         stream: the journal.
-        foreign: knows the journals of other processes.
+        remote_runs: knows the journals of other processes.
         points: the metric points of runs that several journals write to.
         tables: the tables.
         models: the points of logged models.
         refuse: called with what the store refused, and its answer.
-        continued: the runs that go on.
+        continued: the runs that its program resumes.
         own_tags: adds to tags that the runs have.
 
     Attributes:
-        outbox: what is gathered and not written yet.
+        outbox: what is collected and not written yet.
         artifacts: the artifacts of the journal.
-        spacing: of the points of its own runs.
+        timestamps: of the points of its own runs.
     """
 
     def __init__(
         self,
         stream: OpenJournal,
-        foreign: ForeignRuns,
+        remote_runs: RemoteRuns,
         points: SharedPoints,
         tables: Tables,
         models: ModelPoints,
@@ -63,7 +63,7 @@ class RunWriter:
         self._stream = stream
         self._name = stream.directory.name
         self._runs = stream.runs
-        self._foreign = foreign
+        self._remote_runs = remote_runs
         self._points = points
         self._tables = tables
         self._models = models
@@ -71,58 +71,58 @@ class RunWriter:
         self._continued = continued
         self.outbox = Outbox(refuse, points.settle, models, own_tags)
         self.artifacts = Artifacts(stream.directory, models)
-        self.spacing = Spacing([])
+        self.timestamps = TimestampDedup([])
 
     def times(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
-        """The milliseconds for the points of an event; none where it has no points."""
+        """The milliseconds for the points of an event; none if it has no points."""
         points = _points_of(event)
         if not points:
             return ()
-        if not source.aside and self._goes_first(event.run, run):
+        if not source.held and self._assigns_freely(event.run, run):
             return self.own_times(event, run)
-        first = self._first_ones(event.run)
-        return tuple(self._points.place(sink, run.run_id, source, first, point) for point in points)
+        first = self._free_journals(event.run)
+        return tuple(self._points.assign(sink, run.run_id, source, first, point) for point in points)
 
     def own_times(self, event: events.AnyEvent, run: DeliveredRun | None) -> tuple[int, ...]:
-        """The same for a run of this journal, which need not ask for them; also where the run is not made yet."""
+        """The same for a run of this journal, which needs no agreement with others; also before the run is created."""
         shared = None if run is None else self._points.of(run.run_id, self._name)
         times = []
         for key, step, value, at in _points_of(event):
             if shared is None:
-                times.append(self.spacing.place(event.run, key, step, value, at))
+                times.append(self.timestamps.assign(event.run, key, step, value, at))
                 continue
-            times.append(self.spacing.place(event.run, key, step, value, at, shared.taken(key, step, value)))
+            times.append(self.timestamps.assign(event.run, key, step, value, at, shared.taken(key, step, value)))
             shared.see(key, step, value, times[-1])
         return tuple(times)
 
     def times_before(self, event: events.AnyEvent, source: Source, *, continued: bool = False) -> tuple[int, ...]:
-        """What the points of an event were given before, without giving any; none where they were not.
+        """The milliseconds that the points of an event got before, without assigning any; none if there are none.
 
         Args:
             event: the event.
             source: where it was read.
-            continued: its run goes on, and could not be taken up yet.
+            continued: whether its run is resumed, and could not be resumed yet.
         """
         run = self._runs.get(event.run)
-        if run is not None and self._goes_first(event.run, run):
+        if run is not None and self._assigns_freely(event.run, run):
             return self.own_times(event, run)
         if run is None and not continued and begins_with(event.run, self._stream.prefix):
             return self.own_times(event, None)
-        run = run or self._foreign.known(event.run)
+        run = run or self._remote_runs.known(event.run)
         given = [self._points.given(run.run_id, source, key) for key, *_ in _points_of(event)] if run else []
         return () if None in given else tuple(time for time in given if time is not None)
 
     def write(
         self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...], *, in_doubt: bool
     ) -> None:
-        """Write an event to its run, or gather what it brings.
+        """Write an event to its run, or collect it.
 
         Args:
             sink: the store.
             run: the run of the event.
             event: the event.
-            times: what its points were given.
-            in_doubt: it may have been written before.
+            times: the milliseconds of its points.
+            in_doubt: whether it may have been written before.
         """
         match event:
             case events.Metric() | events.Metrics():
@@ -142,16 +142,16 @@ class RunWriter:
                 self._write_data(sink, run, event, in_doubt)
 
     def check_model(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent) -> None:
-        """See whether the model is there that an event names.
+        """Check that the model exists that an event names.
 
         Raises:
-            NotYet: it may be in a moment.
+            NotYet: it may exist in a moment.
         """
         if isinstance(event, (events.LinkedMetrics, events.ModelInput)):
             self._models.find(sink, run, event.model)
 
     def see(self, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
-        """Take note of points that have the milliseconds that they were given long ago."""
+        """Note points that already have their milliseconds."""
         shared = self._points.of(run.run_id, self._name)
         if shared is not None:
             for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
@@ -167,27 +167,28 @@ class RunWriter:
             sink.end_run(run.run_id, status, time // _MS)
         except Refused as error:
             check_experiment(sink, run.experiment_id, error)
-            # The run was deleted at MLflow: there is nothing left to end.
+            # The run was deleted at MLflow: there is nothing to end.
             self._refuse(f"the end of run {run.run_id}", error)
 
-    def _goes_first(self, id_: bytes, run: DeliveredRun) -> bool:
-        """Whether the points of this journal need not ask for their place: at most one does not for each run."""
+    def _assigns_freely(self, id_: bytes, run: DeliveredRun) -> bool:
+        """Whether this journal assigns milliseconds without agreement: at most one journal of a run may."""
         if self._runs.get(id_) is not run or run.continued:
             return False
-        # Any process may write to a run of plain MLflow. It is taken to be that of a process which none started.
-        return run.ours or (begins_with(id_, self._stream.prefix) and not self._stream.origin.within)
+        # Any process may write to a run of plain MLflow. It is assumed to belong to the process that no other has
+        # started.
+        return run.ours or (begins_with(id_, self._stream.prefix) and not self._stream.origin.ancestors)
 
-    def _first_ones(self, id_: bytes) -> list[str]:
-        """The journals that may go first."""
-        within = self._stream.origin.within
-        starters = [name for prefix in within for name in self._foreign.owners(bytes.fromhex(prefix))]
-        return [*self._foreign.owners(id_), *starters]
+    def _free_journals(self, id_: bytes) -> list[str]:
+        """The journals that may assign milliseconds without agreement."""
+        within = self._stream.origin.ancestors
+        starters = [name for prefix in within for name in self._remote_runs.owners(bytes.fromhex(prefix))]
+        return [*self._remote_runs.owners(id_), *starters]
 
     def _write_data(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, in_doubt: bool) -> None:
         match event:
             case events.File() | events.Model():
                 if isinstance(event, events.Model):
-                    self.outbox.flush(sink, event.run)  # A logged model takes the parameters that its run has.
+                    self.outbox.flush(sink, event.run)  # A logged model copies the parameters of its run.
                 self._store(sink, run, event, in_doubt)
             case events.Input():
                 self._add_input(sink, run, event)
@@ -200,23 +201,23 @@ class RunWriter:
                 self._models.added(sink, run.run_id, model_id, step)
 
     def _store(self, sink: Sink, run: DeliveredRun, event: Stored, in_doubt: bool) -> None:
-        place = place_of(event)
+        path = path_of(event)
         omitted = self.artifacts.store(sink, run, event, in_doubt=in_doubt)
         for name, why in omitted.items():
             self._omit(event.run, run, name, why)
-        if place not in omitted and event.handler:
+        if path not in omitted and event.handler:
             types = isinstance(event, events.File) and event.types
-            self.outbox.of(event.run, run).files[place] = FileNote(event.handler, event.sha256, types)
+            self.outbox.of(event.run, run).files[path] = FileNote(event.handler, event.sha256, types)
 
     def _add_rows(self, run: DeliveredRun, event: events.Table, in_doubt: bool) -> None:
         omitted = self._tables.take(run, event, self._stream.directory, in_doubt=in_doubt)
         if omitted is not None:
             self._omit(event.run, run, event.path, omitted)
 
-    def _omit(self, id_: bytes, run: DeliveredRun, place: str, reason: str) -> None:
-        self.outbox.of(id_, run).add_tag(f"trackdsl.omitted.{place}", reason[:500])
+    def _omit(self, id_: bytes, run: DeliveredRun, path: str, reason: str) -> None:
+        self.outbox.of(id_, run).add_tag(f"trackdsl.omitted.{path}", reason[:500])
         self._stream.progress.refused += 1
-        logger.warning("trackdsl: %r is left out: %s", place, reason)
+        logger.warning("trackdsl: %r is left out: %s", path, reason)
 
     def _add_input(self, sink: Sink, run: DeliveredRun, event: events.Input) -> None:
         try:
@@ -246,7 +247,7 @@ class RunWriter:
             self._omit(event.run, run, "model input", f"MLflow refused it: {error}")
 
     def _close(self, sink: Sink, run: DeliveredRun, event: events.Close) -> None:
-        if self._continued.is_left_to_others(sink, event.run, run, event.time):
+        if self._continued.was_resumed_elsewhere(sink, event.run, run, event.time):
             self.outbox.flush(sink, event.run)
             self._note_end(event.run, run)
             return

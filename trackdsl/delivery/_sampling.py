@@ -1,7 +1,7 @@
-"""Samples runs while they are open, and keeps what it found until it has arrived at the store.
+"""Samples system metrics while runs are open, and keeps the samples until they are at the store.
 
-Programs note beside their journals which runs are to be sampled: sampling begins before MLflow is imported, and goes on
-while a store does not answer. A line `o <id> <seconds>` asks for it, `c <id>` ends it.
+Programs note in their journals' folders which runs to sample. Sampling begins before MLflow is imported, and continues
+while a store does not answer. A line `o <id> <seconds>` starts it, `c <id>` ends it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = "sampled"
 _LOOK = 0.25
 #: The first sample comes this soon, in seconds: many runs do not last for a whole interval.
 _SOON = 1.0
-#: More points of one run are not kept while they cannot be sent.
+#: The most points of one run that are kept while they cannot be sent.
 _MOST = 100_000
 
 
@@ -45,12 +45,12 @@ class _Sampled:
     """A run that is sampled.
 
     Attributes:
-        readings: of its machine and program.
-        interval: in seconds.
-        due: when the next sample is, on the monotonic clock.
-        open: more are to come.
-        points: what has not arrived.
-        count: of samples so far.
+        readings: reads the metrics of its machine and program.
+        interval: between samples, in seconds.
+        due: the time of the next sample, on the monotonic clock.
+        open: whether more samples follow.
+        points: those that are not at the store yet.
+        count: the number of samples so far.
     """
 
     readings: Readings
@@ -75,8 +75,8 @@ class Sampling:
 
     Args:
         directory: the journal's folder.
-        origin: who writes it.
-        lock: to be held where anything here is changed.
+        origin: the program that writes it.
+        lock: protects all changes.
     """
 
     def __init__(self, directory: Path, origin: Origin, lock: threading.Lock) -> None:
@@ -89,7 +89,7 @@ class Sampling:
         self._sent: dict[bytes, int] = {}
 
     def look(self) -> bool:
-        """Take note of what is new, and take the samples that are due; whether more may come."""
+        """Read new notes, and take the samples that are due; returns whether more may come."""
         alive = is_held(self._directory / "lock")
         self._read_notes(alive)
         now = time.monotonic()
@@ -104,7 +104,7 @@ class Sampling:
         return any(len(sampled.points) > self._sent.get(run, 0) for run, sampled in self._runs.items())
 
     def gather(self, only: bytes | None = None) -> Iterator[tuple[bytes, Sample]]:
-        """What has not been sent yet, of one run or of all; it counts as being sent."""
+        """The points of one run or of all that were not sent yet; they count as being sent."""
         if not self._runs and not self._may_have_notes():
             return
         with self._lock:
@@ -115,11 +115,11 @@ class Sampling:
                 self._sent[run] = len(points)
 
     def forget(self) -> None:
-        """What was being sent has not arrived, or is not known to."""
+        """Note that the points that were being sent may not have arrived."""
         self._sent.clear()
 
     def delivered(self) -> None:
-        """What was being sent has arrived."""
+        """Note that the points that were being sent have arrived."""
         if not self._sent:
             return
         with self._lock:
@@ -133,7 +133,7 @@ class Sampling:
         return os.path.exists(self._directory / _NAME)
 
     def _catch_up(self) -> None:
-        """Take the last sample of what has ended since the last look: it is about to be delivered."""
+        """Take the last sample of runs that have ended since the last look: their ends are about to be delivered."""
         try:
             self._read_notes(alive=True)
         except Exception as error:
@@ -142,7 +142,7 @@ class Sampling:
 
     def _read_notes(self, alive: bool) -> None:
         lines = [line.split(" ") for line in self._new_lines()]
-        # What has ended before it was seen was not sampled: nothing is known of it.
+        # A run that ended before it was seen is not sampled: nothing is known of it.
         ended = {words[1] for words in lines if words[0] == "c" and len(words) > 1}
         for words in lines:
             if words[0] == "c" or (alive and words[1:2] != [] and words[1] not in ended):
@@ -160,7 +160,7 @@ class Sampling:
         return whole.decode("ascii", "replace").splitlines()
 
     def _heed(self, words: list[str]) -> None:
-        from trackdsl.system_metrics import Readings  # It brings psutil.
+        from trackdsl.system_metrics import Readings  # Late, because it imports psutil.
 
         try:
             run = bytes.fromhex(words[1])
@@ -171,12 +171,12 @@ class Sampling:
             elif words[0] == "c" and run in self._runs:
                 self._runs[run].sample()
                 self._runs[run].open = False
-        except (ValueError, IndexError):  # Torn by a full disk.
+        except (ValueError, IndexError):  # The line was torn on a full disk.
             return
 
 
 class Sampler:
-    """Looks after the samples of all journals of a spool, in a thread."""
+    """Takes the samples of all journals of a spool, in a thread."""
 
     def __init__(self) -> None:
         self._samplings: list[Sampling] = []
@@ -185,7 +185,7 @@ class Sampler:
         self._thread: threading.Thread | None = None
 
     def sampling(self, directory: Path, origin: Origin) -> Sampling:
-        """The samples of a journal, which are looked after from now on."""
+        """The samples of a journal; sampling begins now."""
         found = Sampling(directory, origin, self._lock)
         with self._lock:
             self._samplings.append(found)
@@ -195,7 +195,7 @@ class Sampler:
         return found
 
     def stop(self) -> None:
-        """No more samples."""
+        """End the sampling."""
         self._stopped.set()
 
     def _work(self) -> None:
@@ -208,9 +208,9 @@ class Sampler:
     def _look(sampling: Sampling) -> bool:
         try:
             return sampling.look()
-        except FileNotFoundError:  # The journal is finished and gone.
+        except FileNotFoundError:  # The journal is finished and removed.
             return False
-        except Exception as error:  # A machine that cannot be asked is no reason to stop delivering.
+        except Exception as error:  # Delivery must continue, even if the machine cannot be sampled.
             reraise_from_signal(error)
             logger.warning("trackdsl: system metrics end: %s", format_error(error))
             return False

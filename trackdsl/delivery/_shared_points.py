@@ -1,24 +1,24 @@
-"""Metric points of runs that several journals write to: each gets a millisecond of its own, as `Spacing` does for one.
+"""Milliseconds for the metric points of runs that several journals write to; `TimestampDedup` does it for one journal.
 
-A journal that writes to a run of another process asks here for the millisecond of every point: the first from the
-recorded one on that nobody else has. Taken are those that were given here before, those that the store has, and those
-that the run's own journal has since taken. What is given is noted before it is sent, once for each point of a journal:
-whatever is sent again gets the same. So a run's log is
+A journal that writes to a run of another process gets the millisecond of every point from here: the first free one,
+beginning with the recorded one. Not free are milliseconds that were assigned here before, those that the store has, and
+those that the run's own journal has used since. An assignment is written down before the point is sent, once for each
+point: a point that is sent again gets the same millisecond. A run's log is
 
-    {"run_id": ...}                                             the run
-    {"journal": ...}                                            one that writes to the run
-    [journal, aside, segment, offset, key, step, value, time]   the millisecond of a point, and where that was read
-    [key, step, value, time]                                    a millisecond that is taken
+        {"run_id": ...}                                             the run
+        {"journal": ...}                                            a journal that writes to the run
+        [journal, held, segment, offset, key, step, value, time]    the millisecond of a point, and where it was read
+        [key, step, value, time]                                    a millisecond that is not free
 
 in the file `<spool>/points/<run>.jsonl`. It is removed with the last of these journals.
 
-The run's own journal, whose points may be millions, notes nothing: its points go round what was given here, and their
-milliseconds follow from the journal as before. Those may differ from what was sent before a crash, if some were given
-here in between. No point is lost or doubled by it, as points that are equal cannot be told apart: moving on to the next
-free millisecond, the same points occupy the same milliseconds together, whichever of them comes first.
+The run's own journal, which may have millions of points, writes nothing here. It avoids the milliseconds that were
+assigned here, and otherwise derives its milliseconds from the journal alone. After a crash these may differ from those
+that were sent before, if others were assigned here in between. No point is lost or doubled: equal points cannot be told
+apart, and together they occupy the same milliseconds, in whichever order they are assigned.
 
-A spool knows nothing of points on their way from another machine, and the run's own journal asks the store for none:
-of two that are equal and were given the same millisecond there and here, which need not be the recorded one, one stays.
+A spool does not know the points that another machine is delivering, and the run's own journal does not ask the store.
+If two equal points get the same millisecond there and here, MLflow keeps one of them.
 """
 
 from __future__ import annotations
@@ -41,31 +41,31 @@ from trackdsl.journal._spool import JOURNALS, is_journal_name
 from trackdsl.store_format import limits as _limits
 
 _FOLDER = "points"
-#: How much earlier than a point the store's points are asked for, in milliseconds, for those that come after it.
+#: How much earlier than a point the look-up of the store's points begins, in milliseconds, for later points.
 _MARGIN = 60_000
-#: How many of the store's points are kept in mind of one metric, unless there are more in that time.
+#: How many of the store's points of one metric are remembered, unless there are more in that time.
 _MOST_SEEN = 200_000
-#: With more than this given to the points of one run, those that nobody can meet any more are forgotten.
+#: If more milliseconds of one run are assigned, those that no later point can need are forgotten.
 _MOST_TAKEN = 100_000
-#: How long after the time that its journals have reached, in milliseconds.
+#: How long after its journals were read past them, in milliseconds.
 _FORGET_AFTER = 600_000
 _INT64 = 1 << 63
 
-#: Step and value, as MLflow has them.
+#: Step and value, as MLflow stores them.
 Identity = tuple[int, Any]
 
 
 class Source(NamedTuple):
-    """Where a point was read: the position behind its event, and whether that was held since; see `HeldEvents`."""
+    """Where a point was read: the position behind its event, and whether the event was held; see `HeldEvents`."""
 
     journal: str
     end: Position
-    aside: bool = False
+    held: bool = False
 
 
 @dataclass
 class _Seen:
-    """The points of one metric that are not from here, since a time."""
+    """The points of one metric that were not assigned here, since a time."""
 
     since: int
     times: dict[Identity, set[int]] = field(default_factory=dict)
@@ -78,12 +78,12 @@ class _Seen:
 
 
 class SharedPoints:
-    """Gives milliseconds to points on runs of others.
+    """Assigns milliseconds to points of remote runs.
 
     Args:
-        folder: where the logs are kept, in a folder of their own.
-        spool: the spool's folder; nobody else delivers to the same server from it meanwhile.
-        reached: says up to when some journals have been read, in milliseconds since 1970.
+        folder: contains the folder of the logs.
+        spool: the spool's folder; no other process delivers from it to the same server meanwhile.
+        reached: returns the time up to which some journals were read, in milliseconds since 1970.
     """
 
     def __init__(self, folder: Path, spool: Path, reached: Callable[[set[str]], int]) -> None:
@@ -100,21 +100,21 @@ class SharedPoints:
             except (OSError, TypeError) as error:
                 logger.warning("trackdsl leaves %s alone: %s", path, error)
                 continue
-            if run is None:  # Not even its first line was settled.
+            if run is None:  # Not even its first line was written completely.
                 path.unlink(missing_ok=True)
             else:
                 self._runs[run.run_id] = run
         self.remove_finished()
 
     def of(self, run_id: str, journal: str) -> SharedRun | None:
-        """What was given to points of a run, if there are any, for a journal that does not ask here."""
+        """The assigned milliseconds of a run, if any, for a journal that assigns freely."""
         run = self._runs.get(run_id)
         if run is not None and journal not in run.journals:
             run.join(journal)
             self._unsettled[run_id] = run
         return run
 
-    def place(
+    def assign(
         self, sink: Sink, run_id: str, source: Source, owners: Iterable[str], point: tuple[str, int, float, int]
     ) -> int:
         """The millisecond for a point; call `settle` before it is sent.
@@ -123,8 +123,8 @@ class SharedPoints:
             sink: the store.
             run_id: MLflow's id of the run.
             source: where the point was read.
-            owners: the run's own journals, those that ask for nothing.
-            point: key, step, value, and when it was recorded in milliseconds since 1970.
+            owners: the run's own journals, which assign freely.
+            point: key, step, value, and the time of recording in milliseconds since 1970.
         """
         run = self._runs.get(run_id)
         if run is None:
@@ -132,16 +132,16 @@ class SharedPoints:
             digest = hashlib.sha256(run_id.encode()).hexdigest()[:16]
             run = self._runs[run_id] = SharedRun(self._folder / f"{name}-{digest}.jsonl", run_id)
         run.join(source.journal, *owners)
-        time = run.place(sink, source, point)
+        time = run.assign(sink, source, point)
         if run.unwritten:
             self._unsettled[run_id] = run
         return time
 
     def settle(self) -> None:
-        """Bring what was given to the disk.
+        """Write the assignments to the disk.
 
         Raises:
-            Unavailable: there is no room for it.
+            Unavailable: there is no space.
         """
         if not self._unsettled:
             return
@@ -157,20 +157,20 @@ class SharedPoints:
         self._unsettled.clear()
 
     def given(self, run_id: str, source: Source, key: str) -> int | None:
-        """The millisecond that a point was given before and that may be asked for again, or None."""
+        """The millisecond that was assigned to a point before, if it may be asked for again, or None."""
         run = self._runs.get(run_id)
         return None if run is None else run.given_before(source, _limits.fit_key(key))
 
-    def delivered(self, journal: str, *, aside: bool = False, run_id: str | None = None) -> None:
-        """What was given to points of a journal so far, on all runs or on one, is never asked for again.
+    def delivered(self, journal: str, *, held: bool = False, run_id: str | None = None) -> None:
+        """Note that what was assigned to points of a journal, on all runs or on one, will not be asked for again.
 
         Raises:
-            Unavailable: there is no room to note it.
+            Unavailable: there is no space for the note.
         """
         for run in self._runs.values():
             if run_id not in (None, run.run_id):
                 continue
-            run.given.pop((journal, aside), None)
+            run.given.pop((journal, held), None)
             if run.count > run.most:
                 try:
                     run.forget(self._reached(run.journals) - _FORGET_AFTER)
@@ -187,13 +187,13 @@ class SharedPoints:
 
 
 class SharedRun:
-    """The points of one run that were given milliseconds.
+    """The points of one run with assigned milliseconds.
 
     Attributes:
         journals: those that write to the run, as far as known.
-        given: by journal, what its points were given that may not be delivered yet; apart for those kept aside.
-        count: how many milliseconds are taken.
-        most: with how many it is worthwhile to forget some.
+        given: by journal, the assignments of points that may not be delivered yet; separate for held events.
+        count: how many milliseconds are not free.
+        most: the count from which some are forgotten.
         unwritten: lines of the log that are not written yet.
     """
 
@@ -210,7 +210,7 @@ class SharedRun:
 
     @classmethod
     def read(cls, path: Path) -> SharedRun | None:
-        """Find a log again; a torn line was not settled, and is cut off."""
+        """Read a log; a torn line was not noted as written, and is cut off."""
         run = None
         with open(open_regular(path, os.O_RDWR), "rb+") as file:
             good = 0
@@ -238,8 +238,8 @@ class SharedRun:
                 self.journals.add(name)
                 self.unwritten.append({"journal": name})
 
-    def place(self, sink: Sink, source: Source, point: tuple[str, int, float, int]) -> int:
-        """See `SharedPoints.place`."""
+    def assign(self, sink: Sink, source: Source, point: tuple[str, int, float, int]) -> int:
+        """See `SharedPoints.assign`."""
         key, identity, time = _identity(*point)
         before = self.given_before(source, key)
         if before is not None:
@@ -248,30 +248,30 @@ class SharedRun:
         seen = self._seen_since(sink, key, time).times.get(identity, ())
         while time in taken or time in seen:
             time += 1
-        line = [source.journal, source.aside, *source.end, key, *identity, time]
+        line = [source.journal, source.held, *source.end, key, *identity, time]
         self._note(line)
         self.unwritten.append(line)
         return time
 
     def given_before(self, source: Source, key: str) -> int | None:
         """See `SharedPoints.given`; `key` as MLflow has it."""
-        before = self.given.get((source.journal, source.aside), {}).get((source.end, key))
+        before = self.given.get((source.journal, source.held), {}).get((source.end, key))
         return None if before is None else before[1]
 
     def taken(self, key: str, step: int, value: float) -> set[int]:
-        """The milliseconds that an equal point must not have."""
+        """The milliseconds that an equal point must avoid."""
         fitted, identity, _ = _identity(key, step, value, 0)
         return self._taken.get(fitted, {}).get(identity, set())
 
     def see(self, key: str, step: int, value: float, time: int) -> None:
-        """Take note of a point that did not ask here."""
+        """Note a point with a freely assigned millisecond."""
         fitted, identity, time = _identity(key, step, value, time)
         seen = self._seen.get(fitted)
         if seen is not None:
             seen.add(identity, time)
 
     def write(self) -> None:
-        """Write the lines that are not written yet, whole or not at all."""
+        """Write the lines that are not written yet, all or none."""
         content = _lines(self.unwritten)
         with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
             size = file.tell()
@@ -282,7 +282,7 @@ class SharedRun:
         self.unwritten.clear()
 
     def forget(self, before: int) -> None:
-        """Forget milliseconds that nobody can meet any more."""
+        """Forget milliseconds that no later point can need."""
         sourced = [
             [*journal, *end, key, *identity, time]
             for journal, points in self.given.items()
@@ -311,7 +311,7 @@ class SharedRun:
             seen = _Seen(time - _MARGIN)
             try:
                 history = sink.metric_history(self.run_id, key)
-            except Refused:  # The run is gone; what is written to it will be refused, and told.
+            except Refused:  # The run is deleted; MLflow refuses what is written to it, which is reported.
                 history = []
             for step, value, at in history:
                 if at >= seen.since:
@@ -325,13 +325,13 @@ class SharedRun:
         self._taken.setdefault(key, {}).setdefault((step, value), set()).add(time)
         self.count += 1
         if source:
-            journal, aside, segment, offset = source
-            given = self.given.setdefault((journal, aside), {})
+            journal, held, segment, offset = source
+            given = self.given.setdefault((journal, held), {})
             given[Position(segment, offset), key] = (step, value), time
 
 
 def _line_of(line: bytes, first: bool) -> dict[str, str] | list[Any] | None:
-    """A line of a log; None where it is torn, or says what no delivery has written."""
+    """A line of a log; None if it is torn, or if delivery cannot have written it."""
     try:
         told = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
@@ -349,7 +349,7 @@ def _lines(told: list[Any]) -> bytes:
 
 
 def _identity(key: str, step: int, value: float, time: int) -> tuple[str, Identity, int]:
-    """A point as MLflow has it: nan is unlike itself, and infinity is the largest number."""
+    """A point as MLflow stores it: nan equals nan, and infinity is the largest number."""
     largest = sys.float_info.max
     same: Any = "nan" if value != value else max(-largest, min(largest, float(value)))
     return _limits.fit_key(key), (min(max(step, -_INT64), _INT64 - 1), same), time

@@ -1,15 +1,15 @@
-"""Roots that the ranks of a launch have in common: made by the first that is delivered, ended by the last.
+"""Roots that the ranks of a launch share: the first rank that is delivered creates the root, the last one ends it.
 
-Every rank records a run of its own, and with it the id of a root that no process opens. Where the store has no run of
-that id, it is made. Two machines may do so at once: the store then has two, of which whoever sees both keeps one and
-moves the children of the other there. The machines look again after everything that they do to a root, and do it once
-more where they see something else by then. So at the end there is one, whoever came first.
+Every rank records its own run, and the id of a root that no process opens. If the store has no run with that id,
+delivery creates it. Two machines may do so at the same time. Then the store has two roots: each machine that sees both
+keeps the same one, and moves the children of the other. After each change of a root, the machines look again, and
+repeat the change if the root is a different one by then. So one root remains, whichever machine was first.
 
-A root is as its ranks are: `RUNNING` while one of them is, then `FAILED` if one failed, or else `KILLED` if one was
-killed. Of ranks that record nothing, nothing is known: one that begins after all others have ended opens it again.
+A root's status follows its ranks: `RUNNING` while one of them is, then `FAILED` if one failed, else `KILLED` if one was
+killed. Ranks that record nothing are unknown: a rank that begins after all others have ended opens the root again.
 
-What launchers share may be the same for the next launch, as with a fixed port. A rank is there once in each: the second
-run of a rank belongs to the next root, whose id follows from the first one's.
+Two launches may have the same launch id, for example because of a fixed port. A rank occurs once in each launch: the
+second run of a rank belongs to the next root, whose id is derived from the id of the first.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
 RANK = "trackdsl.rank"
 _ID = "trackdsl.id"
 _PARENT = "mlflow.parentRunId"
-#: Where a run goes on in a launch after the other, what tells the ranks of each.
+#: The tag that tells the ranks of two launches apart if both resume the same run.
 _LAUNCH_ID = "trackdsl.launch.id"
 _ENDED = "trackdsl.ended"
-#: Of how the ranks ended the first of these counts.
+#: The status of a root is the first of these that one of its ranks has.
 _WORST = ("RUNNING", "FAILED", "KILLED", "FINISHED")
-#: Times are nanoseconds in events, and milliseconds at MLflow.
+#: Events have nanoseconds, MLflow has milliseconds.
 _MS = 1_000_000
 
 
 class SharedRoots:
-    """The roots of the ranks that one journal is of.
+    """The shared roots of the ranks in one journal.
 
     Args:
         stream: the journal.
-        creation: of its runs.
-        writer: of its events.
-        git: what git said.
-        continued: finds runs that go on.
+        creation: creates its runs.
+        writer: writes its events.
+        git: adds the tags that come from git.
+        continued: finds the runs that it resumes.
         spool: the name of the spool, see `spool_name`.
     """
 
@@ -76,7 +76,7 @@ class SharedRoots:
         self._spool = spool
 
     def find(self, sink: Sink, event: events.Open) -> tuple[DeliveredRun, dict[str, str]]:
-        """The root that a rank's run is to be a child of, and the tags that tell of both."""
+        """The root for the run of a rank, and the tags of that run about both."""
         rank, named = event.rank, event.parent
         assert rank is not None
         assert named is not None
@@ -85,7 +85,7 @@ class SharedRoots:
         self._runs.adopt(id_, root)
         if id_ != named:
             self._runs.adopt(named, root)
-        if rank.rank == 0:  # Those of others may differ, and are told by their own runs.
+        if rank.rank == 0:  # Other ranks may have other parameters, which their own runs record.
             held = sink.params(root.run_id)
             fresh = {key: value for key, value in event.params.items() if fit_key(key) not in held}
             self._writer.outbox.add_params(sink, id_, root, fresh)
@@ -108,26 +108,26 @@ class SharedRoots:
         raise AssertionError
 
     def began(self, sink: Sink, id_: bytes) -> None:
-        """Take note of a run that exists now: where it is a rank's, its root is open."""
+        """Note that a run exists: if it is that of a rank, open its root."""
         root = self._root_of(id_)
         if root is not None and sink.status(root.run_id) in _WORST[1:]:
             sink.delete_tags(root.run_id, [_ENDED])
             sink.reopen_run(root.run_id)
 
     def ended(self, sink: Sink, id_: bytes) -> None:
-        """Take note of a run that has ended: the last rank's ends the root."""
+        """Note that a run has ended: the last rank ends the root."""
         root, written = self._root_of(id_), "RUNNING"
         while root is not None:
             known = self._runs.ranks[id_]
-            root = _settled(sink, known, root)
+            root = _unified(sink, known, root)
             ranks = self._with_own(sink, root, id_)
-            status = min((rank.status for rank in ranks), key=_place, default="RUNNING")
+            status = min((rank.status for rank in ranks), key=_rank_of_status, default="RUNNING")
             if status == written:
                 return
             if status == "RUNNING":
                 sink.reopen_run(root.run_id)
             else:
-                self._tell(sink, root, ranks, status)
+                self._write_outcome(sink, root, ranks, status)
                 self._writer.end(sink, root, status, max(rank.end for rank in ranks) * _MS)
             written = status
 
@@ -140,18 +140,18 @@ class SharedRoots:
         name = event.rank.root
         root = msgspec.structs.replace(event, run=id_, parent=None, name=name, path=name, index=0, params={})
         git = self._git.of_new_run(id_)
-        # Without the process: it is that of whichever rank was delivered first.
+        # Without host and process, which differ between ranks.
         tags = _compose.opening_tags(self._stream.origin, root, git, self._spool, of_process=False)
         made, rest = self._creation.create(sink, root, None, tags | _compose.launch_tags(event.rank), in_doubt=True)
-        run = _settled(sink, id_, made)
+        run = _unified(sink, id_, made)
         if rest.batch:
             sink.write(run.run_id, rest.batch)
         return run
 
     def _with_own(self, sink: Sink, root: DeliveredRun, id_: bytes) -> list[Found]:
-        """The ranks of a root, in this launch.
+        """The ranks of a root in this launch.
 
-        This one is among them, also where it is a child of another root that was made at the same time.
+        This rank is among them, even if it is still a child of another root that was created at the same time.
         """
         ranks, run = _ranks(sink, root), self._runs.get(id_)
         own = None if run is None else next((rank for rank in ranks if rank.run_id == run.run_id), None)
@@ -163,8 +163,8 @@ class SharedRoots:
         launch = None if own is None else own.tags.get(_LAUNCH_ID)
         return [rank for rank in ranks if rank.tags.get(_LAUNCH_ID) == launch]
 
-    def _tell(self, sink: Sink, root: DeliveredRun, ranks: list[Found], status: str) -> None:
-        """Say on a root which ranks did not end well; and the parameters, where rank 0 did not."""
+    def _write_outcome(self, sink: Sink, root: DeliveredRun, ranks: list[Found], status: str) -> None:
+        """Note on a root which ranks did not end well; and the parameters, if rank 0 did not record them."""
         batch = Batch()
         if status != "FINISHED":
             odd = sorted(int(rank.tags[RANK]) for rank in ranks if rank.status == status)
@@ -172,18 +172,18 @@ class SharedRoots:
             batch.tags[_ENDED] = f"{'rank' if len(odd) == 1 else 'ranks'} {named}: {status}"
         first, last = (pick(ranks, key=lambda rank: int(rank.tags[RANK])) for pick in (min, max))
         if first.tags[RANK] != "0" and first is not last and not sink.params(root.run_id):
-            # It may yet come: it will agree with what two others agree on.
+            # Rank 0 may record later: its parameters will include what two other ranks agree on.
             batch.params = dict(sink.params(first.run_id).items() & sink.params(last.run_id).items())
         for part in _compose.split(batch):
             with contextlib.suppress(Refused):
                 sink.write(root.run_id, part)
 
 
-def _settled(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
-    """The root of an id, where several may have been made: one is kept, and gets the children of the others."""
+def _unified(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
+    """The root of an id. If several were created, one is kept, and gets the children of the others."""
     found = sink.tagged(_ID, id_.hex(), root.experiment_id)
     if len(found) < 2:
-        # Where it is deleted there is none, and what is written to it will be refused.
+        # A deleted root is not found, and MLflow refuses what is written to it.
         return root if not found or found[0].run_id == root.run_id else _known(found[0], root)
     children = {one.run_id: sink.tagged(_PARENT, one.run_id, root.experiment_id) for one in found}
     kept = min(found, key=lambda one: (not children[one.run_id], one.run_id))
@@ -207,5 +207,5 @@ def _ranks(sink: Sink, root: DeliveredRun) -> list[Found]:
     return [run for run in sink.tagged(_PARENT, root.run_id, root.experiment_id) if run.tags.get(RANK, "").isdecimal()]
 
 
-def _place(status: str) -> int:
+def _rank_of_status(status: str) -> int:
     return _WORST.index(status) if status in _WORST else 0

@@ -143,7 +143,7 @@ class Sink(Protocol):
     def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
         """Runs of an experiment with a tag of exactly this value, without those that are deleted."""
 
-    def find_orphans(self, prefix: str) -> list[tuple[str, str]]:
+    def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
         """Runs that miss a parent whose id, of ours, begins with `prefix`: their run ids, and our ids of the parents.
 
         They miss it if they have the tag `trackdsl.parent.missing`, which holds that id.

@@ -1,7 +1,8 @@
-"""The delivery of one journal: reads a stretch of it, tells the store, notes how far it has come.
+"""The delivery of one journal: it reads a stretch of events, writes it to the store, and notes its progress.
 
-A stretch is noted as an intent before anything is sent and as done afterwards. Whatever lies between after a crash may
-have been sent: runs are looked up by their tag before they are created, and everything else may be written twice.
+Before anything of a stretch is sent, its end is noted as the intent; afterwards, the stretch is noted as done. After a
+crash, everything up to the intent may have been sent: runs are then looked up by their tag before they are created, and
+everything else may be written twice.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 import msgspec
 
 from trackdsl._core.redaction import mask_prose, mask_text
-from trackdsl.delivery._heirs import is_deleted, may_go_on
 from trackdsl.delivery._interpreter import DELETED, DIED, Interpreter, Shared
 from trackdsl.delivery._run_map import RunMap
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
-from trackdsl.delivery._timestamp_dedup import Spacing
+from trackdsl.delivery._successors import is_deleted, may_still_run
+from trackdsl.delivery._timestamp_dedup import TimestampDedup
 from trackdsl.errors import logger
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin
@@ -27,22 +28,22 @@ from trackdsl.store_format.losses import Losses
 from trackdsl.store_format.progress import ProgressFile
 
 _STRETCH = 2000
-#: So many are named; a journal of which more is gone is lost anyway.
+#: At most this many missing parts are named; with more, the journal is lost anyway.
 _MOST_MISSING = 100
 
 
 class Stream:
-    """One journal on its way to MLflow.
+    """The delivery of one journal.
 
     Args:
         directory: the journal's folder.
-        origin: who wrote it, and where it goes.
-        shared: what it has in common with others.
+        origin: the program that wrote it, and its store.
+        shared: what the journals of a store share.
 
     Attributes:
-        prefix: what the ids of its runs begin with; empty where an old version wrote it.
-        finished: the journal is delivered to its end, and gone.
-        gathering: its program lives, and the last stretch was not full: more is worth waiting for.
+        prefix: the first bytes of its runs' ids; empty if an old version wrote it.
+        finished: whether all of it is delivered and it was removed.
+        expects_more: whether its program runs and the last stretch was not full, so that more events may come soon.
     """
 
     def __init__(self, directory: Path, origin: Origin, shared: Shared) -> None:
@@ -51,18 +52,18 @@ class Stream:
         self.prefix = bytes.fromhex(origin.prefix)
         self.runs = RunMap(directory)
         self.finished = False
-        self.gathering = False
+        self.expects_more = False
         self._shared = shared
         self._in_hand = False
-        self._told: tuple[object, ...] = ()
+        self._noted_losses: tuple[object, ...] = ()
         self._file = ProgressFile(directory, write=True)
         self.progress = self._file.read()
-        # Where the note of the intent is lost, everything may have been sent, and segments have been removed.
+        # If the note of the intent is lost, everything may have been sent, and segments may have been removed.
         unknown = not self.progress.count and bool(self.runs)
         found = segments(directory) if unknown else []
         self._reader = Reader(directory, Position(found[0], 0) if found else self.progress.position)
         self._doubt_until = Position(1 << 62, 0) if unknown else self.progress.intent
-        self._interpreter = Interpreter(self, shared, self._refuse, self._skip_orphan)
+        self._interpreter = Interpreter(self, shared, self._refuse, self._skip_unknown)
         self._forget()
 
     def step(self, sink: Sink) -> bool:
@@ -72,34 +73,34 @@ class Stream:
             whether there was anything to do.
 
         Raises:
-            Unavailable: the store is away; nothing is noted as delivered.
+            Unavailable: the store cannot be reached; nothing is noted as delivered.
         """
-        # Asked first: what a dead writer left is all there before its lock is seen free.
+        # Checked before reading: once the lock of a dead writer is free, all of its events are there.
         alive = is_held(self.directory / "lock")
         start = self._reader.position
         entries = list(self._reader.read(_STRETCH, writer_alive=alive))
-        self.gathering = alive and len(entries) < _STRETCH
+        self.expects_more = alive and len(entries) < _STRETCH
         if not entries:
             if self._reader.newer_schema is not None:
                 raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")
-            self._interpreter.git.tell(sink)
+            self._interpreter.git.write(sink)
             self._send_samples(sink)
             return self._retry_alone(sink) if alive else self._finish(sink)
         self._in_hand = True
         self._note_intent()
         before = msgspec.structs.replace(self.progress, missing=[*self.progress.missing])
         try:
-            # Inside: whatever fails from here on, these entries are read again.
-            self._interpreter.git.tell(sink)
+            # Inside the `try`: if anything fails from here on, these entries are read again.
+            self._interpreter.git.write(sink)
             entries = self._apply(sink, entries)
             self._interpreter.flush(sink)
         except BaseException as error:
             self._reader.position = start
             self._forget()
-            for name in ("damaged", "orphans", "missing", "refused"):
+            for name in ("damaged", "unknown", "missing", "refused"):
                 setattr(self.progress, name, getattr(before, name))
             if not isinstance(error, NotYet):
-                # Whatever was sent of this stretch is looked up the next time.
+                # Runs of this stretch may have been created: the next attempt looks them up.
                 self._doubt_until = max(self._doubt_until, entries[-1].end)
             raise
         finally:
@@ -109,19 +110,19 @@ class Stream:
         return True
 
     def note_blocked(self, error: str) -> None:
-        """Note what stands in the way, for whoever asks."""
+        """Note why delivery fails, for programs and commands."""
         if not self.progress.blocked_since:
             self.progress.blocked_since = time.time_ns()
         self.progress.failures += 1
         self.progress.error = error[:1000]
         self._file.write(self.progress)
 
-    def hurry(self) -> None:
-        """Somebody asks to go on at once: nothing waits for its time to be tried again."""
-        self._interpreter.hurry()
+    def retry_now(self) -> None:
+        """Try everything again at once that waits for its next attempt."""
+        self._interpreter.retry_now()
 
     def why_set_aside(self, id_: bytes) -> str | None:
-        """Why a run that this journal opens is not made yet, before something is mended; None where that is not so."""
+        """Why a run that this journal opens was set aside before it was created; None if it was not."""
         return self._interpreter.why_set_aside(id_)
 
     def is_dropped(self, id_: bytes) -> bool:
@@ -129,7 +130,7 @@ class Stream:
         return self._interpreter.is_dropped(id_)
 
     def is_due(self) -> bool:
-        """Whether there is anything to do right now."""
+        """Whether there is anything to do now."""
         if self.finished:
             return False
         if self.behind() or not is_held(self.directory / "lock") or self.sampled():
@@ -141,15 +142,15 @@ class Stream:
         return not self.finished and self._interpreter.sampling.due()
 
     def behind(self) -> bool:
-        """Whether something is left to read, or in hand."""
+        """Whether events are left to read, or being delivered."""
         return self._in_hand or not self._reader.at_end()
 
     def reached(self) -> int:
-        """Up to when everything has been read, in milliseconds since 1970."""
+        """The time up to which everything was read, in milliseconds since 1970."""
         return (self._interpreter.last_time if self.behind() else time.time_ns()) // 1_000_000
 
     def close(self) -> None:
-        """Let go of the files, until they are used again: there may be more journals than files can be open."""
+        """Close the files until they are used again: there may be more journals than files can be open."""
         self._reader.close()
         self._file.close()
 
@@ -163,7 +164,7 @@ class Stream:
             self._interpreter.samples_delivered()
 
     def _apply(self, sink: Sink, entries: list[Entry]) -> list[Entry]:
-        """Apply events up to one that has to wait; returns those that were applied.
+        """Apply events up to the first one that has to wait; returns the applied ones.
 
         Raises:
             NotYet: the first one has to wait.
@@ -182,28 +183,26 @@ class Stream:
         return entries
 
     def _forget(self) -> None:
-        """What was gathered will be read again."""
-        self._interpreter.forget(Spacing(self.progress.points, self.progress.clock))
+        """Forget what was collected; it will be read again."""
+        self._interpreter.forget(TimestampDedup(self.progress.points, self.progress.clock))
 
     def _refuse(self, what: str, error: Exception) -> None:
         self.progress.refused += 1
         self.note_refusal(what, error)
 
     def note_refusal(self, what: str, error: Exception) -> None:
-        """Note something that the store refused, and that is kept in another way or was not recorded by the program."""
+        """Note something that the store refused, if it is kept in another way or the program did not record it."""
         self.progress.error = mask_text(f"MLflow refused {what}: {error}")[:1000]
         logger.warning("trackdsl: %s", self.progress.error)
 
-    def _skip_orphan(self, id_: bytes) -> None:
-        if not self.progress.orphans:
-            logger.warning(
-                "trackdsl: nothing is known of run %s, of which %s tells; it is left out", id_.hex(), self.directory
-            )
-        self.progress.orphans += 1
+    def _skip_unknown(self, id_: bytes) -> None:
+        if not self.progress.unknown:
+            logger.warning("trackdsl: events of the unknown run %s in %s are left out", id_.hex(), self.directory)
+        self.progress.unknown += 1
 
     def _skip_damage(self, missing: str) -> None:
         if missing:
-            logger.warning("trackdsl: %s of %s is missing: what it held is lost", missing, self.directory)
+            logger.warning("trackdsl: %s of %s is missing: its events are lost", missing, self.directory)
             if len(self.progress.missing) < _MOST_MISSING:
                 self.progress.missing.append(missing)
             self._interpreter.note_damage({"trackdsl.missing_segments": ", ".join(self.progress.missing)})
@@ -213,17 +212,17 @@ class Stream:
         self._interpreter.note_damage({"trackdsl.damaged_records": str(self.progress.damaged)})
 
     def _note_losses(self, unrecorded: int = 0) -> None:
-        """Let `trackdsl sync` know what is lost, also once this journal is gone."""
+        """Note what is lost for `trackdsl sync`, also after this journal is gone."""
         known = self.progress
-        told = (tuple(known.missing), known.damaged, known.orphans, known.refused, unrecorded)
-        if any(told) and told != self._told:
-            self._told = told
+        losses = (tuple(known.missing), known.damaged, known.unknown, known.refused, unrecorded)
+        if any(losses) and losses != self._noted_losses:
+            self._noted_losses = losses
             program = f"{mask_prose(self.origin.source)} (pid {self.origin.pid})"
-            prefixes = (self.origin.prefix, *self.origin.within)
-            _losses.note(self.directory.parent.parent, Losses(self.directory.name, program, *told, prefixes))
+            prefixes = (self.origin.prefix, *self.origin.ancestors)
+            _losses.note(self.directory.parent.parent, Losses(self.directory.name, program, *losses, prefixes))
 
     def _retry(self, sink: Sink) -> bool:
-        """Try again what was kept for later."""
+        """Try deferred items again."""
         if not self.progress.deferred:
             return False
         trying = self._interpreter.blocked.due()
@@ -239,28 +238,28 @@ class Stream:
         return delivered
 
     def _retry_alone(self, sink: Sink) -> bool:
-        """The same where nothing else is to be done."""
+        """The same if there is nothing else to do."""
         trying = self._interpreter.blocked.due()
         delivered = self._retry(sink)
         if trying and not delivered:
-            # Whoever waits for delivery is to know that it was tried again, in vain.
+            # A waiting program must know that delivery tried again and failed.
             self.progress.failures += 1
             self._file.write(self.progress)
         return delivered
 
     def _finish(self, sink: Sink) -> bool:
-        """End what a dead writer left open, and remove the journal."""
+        """End the runs that a dead writer left open, and remove the journal."""
         if self._interpreter.git.waits(self.origin.time):
             return False
-        heirs = self._shared.foreign.heirs(self)
+        successors = self._shared.remote_runs.successors(self)
         deleted = is_deleted(self)
-        unread = any(heir.behind() and not heir.progress.events for heir in heirs)
-        if unread or (deleted and not heirs and may_go_on(self.origin)):
+        unread = any(successor.behind() and not successor.progress.events for successor in successors)
+        if unread or (deleted and not successors and may_still_run(self.origin)):
             return False
-        self._interpreter.leave_to(heirs)
+        self._interpreter.leave_to(successors)
         self._interpreter.creation.settle(sink, self.runs)
         last_time = self._interpreter.last_time or self._newest_time()
-        why = DELETED if deleted or heirs else DIED
+        why = DELETED if deleted or successors else DIED
         self._interpreter.end_left_open(sink, last_time, self._reader.lost(), why)
         self._note_deferred()
         delivered = self._retry(sink)
@@ -268,7 +267,7 @@ class Stream:
             blocked = self._interpreter.blocked
             raise NotYet(self._interpreter.reason(), pause=blocked.next_try() if blocked else None, blocks=True)
         if self.progress.deferred or self.runs.still_open():
-            return True  # What was delivered just now may have to be ended.
+            return True  # Runs that were delivered just now may have to be ended.
         self._note_losses(self._reader.lost())
         self._remove()
         return True
@@ -286,7 +285,7 @@ class Stream:
         self._shared.points.remove_finished()
 
     def _newest_time(self) -> int:
-        # The last event was delivered by an earlier process: the file was last touched when it was written.
+        # An earlier process delivered the last event. The file was last changed when that event was written.
         found = segments(self.directory)
         path = self.directory / f"{found[-1]:06d}.seg" if found else self.directory
         try:
@@ -302,7 +301,7 @@ class Stream:
     def _note_deferred(self) -> None:
         waiting = self._interpreter.waiting()
         before = self.progress.set_aside
-        self.progress.deferred, self.progress.aside, self.progress.set_aside = waiting
+        self.progress.deferred, self.progress.held, self.progress.set_aside = waiting
         if waiting.blocked:
             self.progress.error = self._interpreter.reason()[:1000]
         elif before:
@@ -316,9 +315,9 @@ class Stream:
         self.progress.events += count
         self.progress.blocked_since = 0
         self._note_deferred()
-        self.progress.points = self._interpreter.spacing.remembered()
-        self.progress.clock = self._interpreter.spacing.now
-        # First: a program that waits for the delivery asks afterwards what was lost.
+        self.progress.points = self._interpreter.timestamps.remembered()
+        self.progress.clock = self._interpreter.timestamps.now
+        # First: a program that waits for this progress then asks what was lost.
         self._note_losses()
         self._file.write(self.progress)
         self._interpreter.delivered()

@@ -24,7 +24,7 @@ import time
 from pathlib import Path, PurePosixPath
 
 from trackdsl._core import events
-from trackdsl.delivery._artifacts import check_place
+from trackdsl.delivery._artifacts import check_path
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
@@ -85,7 +85,7 @@ class Tables:
         if log is not None and source in log.sources:
             return None
         try:
-            check_place(event.path, event.snapshot)
+            check_path(event.path, event.snapshot)
             if not PurePosixPath(event.path).name:
                 return "a table's path must name a file"
             rows = as_table(json.loads(read_snapshot(journal, event.snapshot)))
@@ -120,7 +120,7 @@ class Tables:
         mine = [log for log in self._logs.values() if journal.name in log.journals and run_id in (None, log.run_id)]
         return sum(self._deliver(sink, log) for log in mine if time.monotonic() >= log.next_try) > 0
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Try again at once what waits."""
         for log in self._logs.values():
             log.next_try = 0.0

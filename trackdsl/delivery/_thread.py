@@ -1,4 +1,4 @@
-"""The worker inside the program: where no process can be started, and for tests."""
+"""Delivery in a thread of the program: where no process can be started, and for tests."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from pathlib import Path
 
 from trackdsl._core import context as _context
 from trackdsl.delivery._sink import Sink
-from trackdsl.delivery._throttle import Pace
+from trackdsl.delivery._throttle import Throttle
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
 from trackdsl.journal._spool import check_spool, take_lock
 
 
 def serve(spool: Path) -> None:
-    """Deliver for as long as the program lives; the thread is a daemon."""
-    _context.enter(None)  # It may be started inside a run, and belongs to none.
+    """Deliver as long as the program runs; the thread is a daemon."""
+    _context.enter(None)  # It may be started inside a run, but belongs to none.
     try:
         check_spool(spool)
         lock = take_lock(spool, 0.5)
         if lock is None:
-            return  # A delivery process is at work on the same spool.
+            return  # A delivery process already serves this spool.
         worker = Worker(spool, _open_sink)
-        pace = Pace(worker)
+        throttle = Throttle(worker)
         try:
             while True:
                 busy = worker.round()
                 if not busy and worker.idle():
                     return
-                pace.rest(busy)
+                throttle.wait(busy)
         finally:
             worker.close()
             lock.release()
     except OSError as error:
         logger.warning("trackdsl: nothing is delivered from the spool %s: %s", spool, error)
     except Exception:
-        logger.exception("trackdsl: the delivery thread has ended; what is left waits for `trackdsl sync`")
+        logger.exception("trackdsl: the delivery thread has ended; `trackdsl sync` delivers the rest")
 
 
 def _open_sink(uri: str, cwd: str) -> Sink:

@@ -1,8 +1,8 @@
-"""How often a worker looks: seldom while nothing happens, and not for every single point.
+"""How often a worker looks for events: rarely while nothing happens, and not for every single point.
 
-A write to a store costs milliseconds however little is in it. A program that logs all the time is delivered once a
-second, which costs a tenth of what following it at its heels would. Where programs keep the processors busy, a worker
-that is behind rests for most of its time: niceness alone still leaves it every gap, and with it the caches.
+A write to a store costs milliseconds, even for one point. Delivering once a second costs a tenth of delivering each
+point of a busy program at once. While programs keep the processors busy, a worker with a backlog pauses for most of the
+time: a low priority alone would still let it run in every gap, and fill the processor's caches.
 """
 
 from __future__ import annotations
@@ -14,80 +14,80 @@ from typing import Protocol
 
 _SHORTEST = 0.02
 _LONGEST = 0.2
-#: How long to let events gather, in seconds.
-_GATHER = 1.0
-#: How long somebody who has called is taken to be waiting, in seconds.
-_HURRY = 3.0
-_GLANCE = 0.02
-#: For so long it may be the end of a program, which waits; the mean of the machine's load still tells of its work then.
-_STILL_WAITING = 30.0
-#: How long to rest where programs need the processors, in lengths of the round before.
-_REST = 2.0
-_LONGEST_REST = 30.0
-#: Of all processors, so many are busy then.
+#: How long to let events accumulate, in seconds.
+_ACCUMULATE = 1.0
+#: How long a program that woke delivery is assumed to be waiting, in seconds.
+_PROGRAM_WAITS = 3.0
+_CHECK_EVERY = 0.02
+#: For this time after a wake-up, the program may be ending and waiting, while the load average still counts its work.
+_PROGRAM_MAY_WAIT = 30.0
+#: How long to pause while programs need the processors, relative to the duration of the last round.
+_PAUSE = 2.0
+_LONGEST_PAUSE = 30.0
+#: The share of busy processors above which programs are assumed to need them.
 _BUSY = 0.75
 
 
-class Paced(Protocol):
-    """What has rests between its rounds; see `Worker`."""
+class Throttled(Protocol):
+    """What a throttle slows down; see `Worker`."""
 
     @property
-    def called_at(self) -> float:
-        """When a program last asked to go on at once, on the monotonic clock."""
+    def woken_at(self) -> float:
+        """When a program last woke delivery, on the monotonic clock."""
 
     @property
-    def gathering(self) -> bool:
-        """Whether more to deliver is worth waiting for."""
+    def expects_more(self) -> bool:
+        """Whether more events are expected soon."""
 
-    def called(self) -> bool:
-        """Whether it has been asked to go on at once since the last round."""
+    def woken(self) -> bool:
+        """Whether a program woke delivery since the last round."""
 
 
-class Pace:
-    """The rests between the rounds of a worker.
+class Throttle:
+    """The pauses between the rounds of a worker.
 
     Args:
         worker: the worker.
-        stopped: whether it was asked to end, which ends a rest.
+        stopped: whether the worker was asked to end, which ends a pause.
     """
 
-    def __init__(self, worker: Paced, stopped: Callable[[], bool] = bool) -> None:
+    def __init__(self, worker: Throttled, stopped: Callable[[], bool] = bool) -> None:
         self._worker = worker
         self._stopped = stopped
-        self._nap = _SHORTEST
-        self._went_on = time.monotonic()
+        self._pause = _SHORTEST
+        self._resumed = time.monotonic()
 
-    def rest(self, busy: bool) -> None:
+    def wait(self, busy: bool) -> None:
         """Wait for the next round.
 
         Args:
-            busy: whether the last round had anything to do.
+            busy: whether the last round delivered anything.
         """
         self._sleep(self._length(busy))
-        self._went_on = time.monotonic()
+        self._resumed = time.monotonic()
 
     def _length(self, busy: bool) -> float:
         if not busy:
-            nap, self._nap = self._nap, min(self._nap * 1.3, _LONGEST)
-            return nap
-        self._nap = _SHORTEST
+            pause, self._pause = self._pause, min(self._pause * 1.3, _LONGEST)
+            return pause
+        self._pause = _SHORTEST
         now = time.monotonic()
-        if now - self._worker.called_at <= _HURRY:
+        if now - self._worker.woken_at <= _PROGRAM_WAITS:
             return 0.0
-        gather = _GATHER if self._worker.gathering else 0.0
-        if now - self._worker.called_at <= _STILL_WAITING or not _crowded():
-            return gather
-        return max(gather, min(_REST * (now - self._went_on), _LONGEST_REST))
+        accumulate = _ACCUMULATE if self._worker.expects_more else 0.0
+        if now - self._worker.woken_at <= _PROGRAM_MAY_WAIT or not _is_machine_busy():
+            return accumulate
+        return max(accumulate, min(_PAUSE * (now - self._resumed), _LONGEST_PAUSE))
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not (self._worker.called() or self._stopped()):
-            time.sleep(min(left, _GLANCE))
+        while (left := until - time.monotonic()) > 0 and not (self._worker.woken() or self._stopped()):
+            time.sleep(min(left, _CHECK_EVERY))
 
 
-def _crowded() -> bool:
-    """Whether programs need most of the processors, as a mean of the last minute."""
+def _is_machine_busy() -> bool:
+    """Whether programs need most of the processors, as the mean of the last minute."""
     try:
         return os.getloadavg()[0] > _BUSY * (os.cpu_count() or 1)
-    except (AttributeError, OSError):  # Windows has no such figure.
+    except (AttributeError, OSError):  # Windows has no load average.
         return False

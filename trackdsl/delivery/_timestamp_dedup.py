@@ -1,46 +1,47 @@
-"""Equal metric points in one millisecond.
+"""Timestamps for metric points that are equal within one millisecond.
 
-MLflow identifies a point by run, key, step, value and millisecond, and keeps one of equals. A loop that logs faster
-than that would lose points, so an equal point is moved to the next millisecond that is free. The outcome depends on
-the journal alone: what is sent twice, after a crash, is the same both times, and MLflow keeps one. `_shared_points.py`
-tells of runs that several journals write to.
+MLflow identifies a point by run, key, step, value and millisecond, and keeps only one of two equal points. A loop that
+logs faster than that would lose points, so an equal point moves to the next free millisecond. The result depends only
+on the journal: a point that is sent again after a crash gets the same millisecond, and MLflow keeps one of the two.
+`_shared_points.py` handles runs that several journals write to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-#: Threads may write their points in another order than they took the time, in milliseconds. More is a clock set back.
+#: In milliseconds. Threads may write points in a different order than they took the time; a larger step back means that
+#: the clock was set back.
 _JITTER = 1000
 
 StampedPoint = tuple[bytes, str, int, float, int]
 
 
-class Spacing:
-    """Gives every metric point of a journal a millisecond of its own.
+class TimestampDedup:
+    """Assigns a unique millisecond to every one of a journal's equal metric points.
 
     Args:
-        points: what `remembered` returned when delivery last came to this place.
-        now: and what `now` was.
+        points: what `remembered` returned when delivery last reached this position.
+        now: the value of `now` at that time.
 
     Attributes:
-        now: the latest time that was met, in milliseconds since 1970.
+        now: the latest time of a point, in milliseconds since 1970.
     """
 
     def __init__(self, points: list[StampedPoint], now: int = 0) -> None:
         self._latest = {_identity(run, key, step, value): time for run, key, step, value, time in points}
         self.now = now
 
-    def place(
+    def assign(
         self, run: bytes, key: str, step: int, value: float, time: int, taken: Container[int] = frozenset()
     ) -> int:
-        """The millisecond for a point that was recorded at `time`, in milliseconds since 1970; none that is taken."""
+        """The millisecond for a point that was recorded at `time`, in milliseconds since 1970; none of `taken`."""
         if time > self.now:
             self.now = time
             if len(self._latest) > 256:
                 self._forget()
         elif self.now - time <= _JITTER:
-            # Before now its equals are forgotten.
+            # Points before `now` are forgotten, so the point moves to `now`.
             time = self.now
         else:
             self.now = time
@@ -54,7 +55,7 @@ class Spacing:
         return time
 
     def remembered(self) -> list[StampedPoint]:
-        """The points that a later one could still meet."""
+        """The points that a later point could still equal."""
         self._forget()
         return [
             (run, key, step, float("nan") if isinstance(value, str) else value, time)
@@ -66,5 +67,5 @@ class Spacing:
 
 
 def _identity(run: bytes, key: str, step: int, value: float) -> tuple[bytes, str, int, float | str]:
-    # nan is unlike itself, and to MLflow all are the same.
+    # nan does not equal itself; MLflow treats all nan values as equal.
     return run, key, step, value if value == value else "nan"

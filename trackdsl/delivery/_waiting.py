@@ -1,4 +1,4 @@
-"""Waiting for the delivery of what was recorded up to now, by this process and by those that it started."""
+"""Waiting until what this process, and those that it started, have recorded so far is delivered."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from trackdsl.store_format.progress import Progress, read_progress
 from trackdsl.store_format.servers import LOCAL, is_starting, last_answer, server_of
 
 _POLL = 0.02
-_GLANCE = 0.1
-#: How long to wait for a delivery that shows no progress, in seconds: a server answers within milliseconds, but
-#: MLflow takes seconds to import and to set up a new database.
+_CHECK_EVERY = 0.1
+#: How long to wait for a delivery without progress, in seconds: a server answers within milliseconds, but MLflow takes
+#: seconds to import and to set up a new database.
 _PATIENCE = 20.0
 _PATIENCE_SERVER = 4.0
-#: The same for stores on this machine while their delivery is alive: a busy machine may take that long for a model.
+#: The same for stores on this machine while delivery runs: on a busy machine, a model may take that long.
 _PATIENCE_LOCAL = 60.0
-#: The same where a single run is waited for, and a process that delivers is alive: so long it would have to hang.
+#: The same for a single run while a delivery process runs: after that time it must be hanging.
 _PATIENCE_ALIVE = 300.0
-#: For so long a single run is waited for although delivery fails: a server may be about to start.
+#: How long to wait for a single run while delivery fails: a server may be starting.
 _PATIENCE_FAILING = 3.0
 _SHOW_AFTER = 1.0
-#: Where only the time without progress is counted: how long to wait in all, in seconds.
+#: How long to wait in all if only the time without progress counts, in seconds.
 _LONGEST = 30.0
 
 
 @dataclass
 class _AwaitedJournal:
-    """A journal, and the position up to which it is to be delivered.
+    """A journal, and the position up to which it must be delivered.
 
     Attributes:
-        own: this process writes it.
-        origin: who writes it, and where it goes.
-        failures: how often its delivery had failed before: that may be over.
-        alive: its program lived, and may go on.
+        own: whether this process writes it.
+        origin: the program that writes it, and its store.
+        failures: how often its delivery had failed before the wait: that problem may be solved.
+        alive: whether its program was running at the beginning.
     """
 
     directory: Path
@@ -58,49 +58,49 @@ class _AwaitedJournal:
     alive: bool = True
 
     def is_reached(self, progress: Progress | None) -> bool:
-        """Whether everything has arrived.
+        """Whether everything up to the position is delivered.
 
         Args:
-            progress: what `read_progress` says of the journal.
+            progress: the journal's progress file.
         """
-        # Delivery removes no journal whose program lives, so one that cannot be read is not known to be delivered. That
-        # of a dead one is there until its last run has been ended.
+        # Delivery removes no journal of a running program, so an unreadable one is not delivered. It removes the
+        # journal of a dead program once the last run has been ended.
         if not self.own and not self.directory.is_dir():
             return True
         delivered = progress is not None and progress.position >= self.end and not progress.deferred
         return delivered and self.alive
 
     def starts(self) -> bool:
-        """Whether delivery has begun and is not ready yet."""
+        """Whether delivery is starting and not ready yet."""
         spool = self.directory.parent.parent
         return self.origin is not None and is_held(spool / LOCK) and is_starting(spool, self.origin.uri)
 
     def is_local_and_alive(self) -> bool:
-        """Whether it is for a store on this machine, and a process is alive that delivers it."""
+        """Whether its store is on this machine, and a delivery process runs."""
         local = self.origin is not None and server_of(self.origin.uri) == LOCAL
         return local and _is_delivered_from(self.directory.parent.parent)
 
-    def is_hopeless(self, progress: Progress | None) -> bool:
-        """Whether it is known that nothing will come soon."""
+    def is_stalled(self, progress: Progress | None) -> bool:
+        """Whether nothing more can be expected soon."""
         if progress is None:
             return not self.directory.is_dir()
-        # What is kept for later says nothing of the events behind it.
-        return self.is_kept(progress) or bool(progress.blocked_since and progress.failures > self.failures)
+        # Deferred items say nothing about later events.
+        return self.is_deferred(progress) or bool(progress.blocked_since and progress.failures > self.failures)
 
-    def is_kept(self, progress: Progress | None) -> bool:
-        """Whether all has arrived that can, and the rest is kept for later: runs that are set aside, for example."""
+    def is_deferred(self, progress: Progress | None) -> bool:
+        """Whether everything is delivered except what is deferred, such as runs that are set aside."""
         return progress is not None and bool(progress.deferred) and progress.position >= self.end
 
 
 class Wait:
-    """Waiting for the delivery of some journals up to where they are now.
+    """A wait until some journals are delivered up to their present ends.
 
     Args:
-        writers: of this process's own journals. Those of the processes that it started count too.
-        start: starts the delivery of a spool, where nobody is at it.
-        wake: asks the delivery of a spool to go on at once.
+        writers: of this process's journals. The journals of processes that it started are added.
+        start: starts the delivery of a spool, if it is not running.
+        wake: makes the delivery of a spool try again at once.
         show: whether to show a progress bar.
-        counts: whether a process that this one started counts, by who it is; all of them do by default.
+        counts: selects processes that this one started by their origin; all by default.
     """
 
     def __init__(
@@ -128,19 +128,20 @@ class Wait:
             goal.failures = 0 if progress is None else progress.failures
 
     def is_over(self) -> bool:
-        """Whether everything has arrived."""
+        """Whether everything is delivered."""
         return not self._left()
 
-    def until_done(self, timeout: float | None, restart_after: float, *, hopeful: bool = False) -> bool:
-        """Wait; returns whether everything has arrived.
+    def until_done(self, timeout: float | None, restart_after: float, *, while_progressing: bool = False) -> bool:
+        """Wait; returns whether everything is delivered.
 
         Args:
-            timeout: seconds to wait at most; None to wait as long as delivery comes forward.
-            restart_after: how often to see to it that somebody delivers, in seconds.
-            hopeful: wait no longer than there is hope, as without a timeout; and count the time without progress alone,
-                as starting delivery takes seconds, but wait half a minute at most.
+            timeout: seconds to wait at most; None to wait as long as delivery makes progress.
+            restart_after: how often to check that a delivery process runs, in seconds.
+            while_progressing: end the wait early too if no progress can be expected, as without a timeout. The timeout
+                then counts only the time without progress, since starting delivery takes seconds; the wait ends after
+                half a minute in any case.
         """
-        clock = _Clock(timeout, hopeful=hopeful)
+        clock = _Clock(timeout, while_progressing=while_progressing)
         next_start = 0.0
         for spool in self._spools:
             self._wake(spool)
@@ -154,7 +155,7 @@ class Wait:
                     for spool in self._spools:
                         self._start(spool)
                 if self._show and now - clock.begun > _SHOW_AFTER:
-                    self._draw(left)
+                    self._show_progress(left)
                 time.sleep(_POLL)
             return True
         finally:
@@ -162,33 +163,33 @@ class Wait:
                 self._bar.close()
 
     def is_blocked(self) -> bool:
-        """Whether a store has not answered delivery the last time."""
+        """Whether a store did not answer delivery at its last attempt."""
         return any(progress is not None and progress.blocked_since for _, progress in self._left())
 
-    def has_come_to_rest(self) -> bool:
-        """Whether all has arrived but what is kept for later, so that another wait for more is worth while."""
-        return all(goal.is_kept(progress) for goal, progress in self._left())
+    def has_only_deferred(self) -> bool:
+        """Whether only deferred items are left, so that a later wait for new events can succeed."""
+        return all(goal.is_deferred(progress) for goal, progress in self._left())
 
     def state(self) -> object:
-        """What changes when delivery makes progress, or has begun."""
+        """A value that changes when delivery starts or makes progress."""
         return [(goal.directory, goal.starts(), _state(goal, progress)) for goal, progress in self._left()]
 
-    def tell(self) -> None:
-        """One line on what is left behind, and why."""
+    def report(self) -> None:
+        """Report in one line what is not delivered, and why."""
         # A journal that was deleted in the meantime is not kept.
         left = [(goal, progress) for goal, progress in self._left() if goal.directory.is_dir()]
         if not left:
             return
         known = [progress for _, progress in left if progress is not None]
         blocked = [progress.error for progress in known if progress.blocked_since or progress.set_aside]
-        why = next(iter(blocked), "").partition("\n")[0] or "delivery goes on in the background"
+        why = next(iter(blocked), "").partition("\n")[0] or "delivery continues in the background"
         report("left", f"trackdsl: not everything is at MLflow yet ({why}). It is kept; `trackdsl sync` delivers it.")
 
     def _left(self) -> list[tuple[_AwaitedJournal, Progress | None]]:
         looked = [(goal, read_progress(goal.directory)) for goal in self._goals]
         return [(goal, progress) for goal, progress in looked if not goal.is_reached(progress)]
 
-    def _draw(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> None:
+    def _show_progress(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> None:
         known = ((goal, progress) for goal, progress in left if progress is not None)
         open_ = sum(bytes_between(goal.directory, progress.position, goal.end) for goal, progress in known)
         if self._bar is None:
@@ -202,8 +203,8 @@ class Wait:
         self._bar.update(self._bar.total - open_ - self._bar.n)
 
 
-class Hope:
-    """Whether a run may still come to MLflow soon: as long as its delivery is alive, and does not fail.
+class RunWatch:
+    """Whether a run can still be expected soon: as long as its delivery runs and does not fail.
 
     Args:
         writer: of the journal that the run is in.
@@ -220,9 +221,9 @@ class Hope:
         self._looked = self._changed = self._alive = self._well = time.monotonic()
 
     def why_lost(self) -> str | None:
-        """Why the run will not come soon; None while it may, and where this was asked a moment ago."""
+        """Why the run cannot be expected soon; None while it can, or if this was asked a moment ago."""
         now, goal = time.monotonic(), self._goal
-        if now - self._looked < _GLANCE:
+        if now - self._looked < _CHECK_EVERY:
             return None
         self._looked = now
         progress = read_progress(goal.directory)
@@ -238,13 +239,13 @@ class Hope:
         if now - self._well > _PATIENCE_FAILING:
             return failure
         if now - self._alive > _PATIENCE:
-            return f"no process delivers it; {spool / LOG} may say why"
+            return f"no process delivers it; see {spool / LOG}"
         if now - self._changed > _PATIENCE_ALIVE:
             return "delivery hangs"
         return None
 
     def _failure(self, progress: Progress | None) -> str | None:
-        """What stands in the way now."""
+        """Why delivery fails now."""
         blocked = [run.reason for run in read_blocked(self._goal.directory) if run.run == self._id]
         if blocked:
             return blocked[0]
@@ -252,35 +253,39 @@ class Hope:
             return None if self._goal.directory.is_dir() else "its journal was deleted"
         if progress.blocked_since and progress.failures > self._goal.failures:
             return progress.error
-        # What is kept for later may be waiting for another machine.
+        # Deferred items may wait for another machine.
         return "" if progress.position >= self._goal.end and not progress.deferred else None
 
 
 class _Clock:
-    """How long to wait; see `Wait.until_done`.
+    """Decides how long to wait; see `Wait.until_done`.
 
     Attributes:
-        begun: when the waiting began, on the monotonic clock.
+        begun: when the wait began, on the monotonic clock.
     """
 
-    def __init__(self, timeout: float | None, *, hopeful: bool) -> None:
+    def __init__(self, timeout: float | None, *, while_progressing: bool) -> None:
         self._timeout = timeout
-        self._hopeful = hopeful
+        self._while_progressing = while_progressing
         self.begun = self._started = self._changed = time.monotonic()
         self._seen: object = None
 
     def is_over(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> bool:
-        """Whether to wait no longer for what is left."""
+        """Whether to stop waiting for what is left."""
         now = time.monotonic()
         state = [_state(goal, progress) for goal, progress in left]
         progress = state != self._seen
         if progress:
             self._seen, self._changed = state, now
-        if self._hopeful and now - self.begun < _LONGEST and (progress or any(goal.starts() for goal, _ in left)):
+        if (
+            self._while_progressing
+            and now - self.begun < _LONGEST
+            and (progress or any(goal.starts() for goal, _ in left))
+        ):
             self._started = now
         if self._timeout is not None and now - self._started >= self._timeout:
             return True
-        return (self._timeout is None or self._hopeful) and _hopeless(left, now - self._changed)
+        return (self._timeout is None or self._while_progressing) and _are_stalled(left, now - self._changed)
 
 
 def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None) -> Iterator[_AwaitedJournal]:
@@ -288,26 +293,26 @@ def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None
         for directory in journals(spool):
             origin = read_origin(directory)
             if origin is not None and is_descendant(origin) and (counts is None or counts(origin)):
-                with contextlib.suppress(OSError):  # It is finished by now.
+                with contextlib.suppress(OSError):  # It was finished in the meantime.
                     alive = is_held(directory / "lock")
                     yield _AwaitedJournal(directory, end_of(directory), False, origin, alive=alive)
 
 
 def is_descendant(origin: Origin) -> bool:
-    """Whether a journal is of a process that was started inside a run of this one, at any remove."""
-    return prefix().hex() in origin.within
+    """Whether a journal's process was started inside a run of this one, directly or through other processes."""
+    return prefix().hex() in origin.ancestors
 
 
 def _is_delivered_from(spool: Path) -> bool:
-    """Whether a process is alive that delivers from a spool."""
+    """Whether a process that delivers from a spool is running."""
     try:
         return is_held(spool / LOCK)
-    except OSError:  # It can never be held.
+    except OSError:  # The lock can never be held.
         return False
 
 
-def _hopeless(left: list[tuple[_AwaitedJournal, Progress | None]], quiet: float) -> bool:
-    if all(goal.is_hopeless(progress) for goal, progress in left):
+def _are_stalled(left: list[tuple[_AwaitedJournal, Progress | None]], quiet: float) -> bool:
+    if all(goal.is_stalled(progress) for goal, progress in left):
         return True
     if any(goal.starts() for goal, _ in left):
         return False
@@ -319,7 +324,7 @@ def _hopeless(left: list[tuple[_AwaitedJournal, Progress | None]], quiet: float)
 
 
 def _state(goal: _AwaitedJournal, progress: Progress | None) -> object:
-    # Runs are made one by one before a stretch of events counts as delivered; a slow server answers in between.
+    # Delivery creates runs one by one before it marks a batch of events as delivered. A slow server answers in between.
     try:
         runs = (goal.directory / "runs").stat().st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""The worker: looks after every journal of a spool, in the delivery process, in a thread, or under `trackdsl sync`."""
+"""The worker: delivers every journal of a spool, in the delivery process, in a thread, or under `trackdsl sync`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trackdsl.delivery._interpreter import Shared
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._open_sinks import OpenSinks
 from trackdsl.delivery._own_tags import OwnTags
-from trackdsl.delivery._remote_runs import ForeignRuns
+from trackdsl.delivery._remote_runs import RemoteRuns
 from trackdsl.delivery._sampling import Sampler
 from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
@@ -33,10 +33,10 @@ from trackdsl.store_format.servers import LOCAL, folder_of, lock_of, server_of
 
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
-#: How long a program may take to hand over its environment, in seconds; after that another one will do.
-_HANDS_OVER_WITHIN = 3.0
+#: How long a program may take to hand over its environment, in seconds; after that, another environment is used.
+_HANDOVER_PATIENCE = 3.0
 
-#: With more journals than these, each holds its files only while it is looked at.
+#: With more journals than these, each opens its files only while it is delivered.
 _MOST_OPEN = 12
 
 #: Opens the sink of a target.
@@ -45,7 +45,7 @@ OpenSink = Callable[[str, str], Sink]
 
 @dataclass
 class _Store:
-    """A tracking URI with the folder it is seen from, and whether it answers."""
+    """A tracking URI with its working directory, and whether the store answers."""
 
     uri: str
     cwd: str
@@ -54,29 +54,32 @@ class _Store:
 
 @dataclass
 class _Pause:
-    """How long a journal waits before it is tried again: its own, as what it waits for may not concern the others."""
+    """How long one journal waits before it is tried again.
+
+    Each has its own pause: its problem may not concern others.
+    """
 
     length: float = 0.0
     until: float = 0.0
 
 
 class Worker:
-    """Delivers what is in a spool.
+    """Delivers the journals of a spool.
 
     Args:
         spool: the spool's folder.
         open_sink: opens the sink of a tracking URI and working directory.
-        only: the journals to deliver; None for all, those of programs to come too.
+        only: the journals to deliver; None for all, including those of later programs.
         server: the only server to deliver to, see `server_of`; None for all stores.
-        environments: those of programs, where this process may use them as its own.
+        environments: those of programs, if this process may use them as its own.
 
     Raises:
         OSError: the spool is not safe from other users, see `check_spool`.
 
     Attributes:
         environments: the same.
-        gathering: whether all that was delivered last will soon have company.
-        called_at: when a program last asked to go on at once, on the monotonic clock.
+        expects_more: whether all journals that were delivered last expect more events soon.
+        woken_at: when a program last woke delivery, on the monotonic clock.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class Worker:
         self._sinks = OpenSinks(open_sink)
         self._folders = Folders()
         self._streams: dict[Path, Stream] = {}
-        self._places: dict[tuple[str, str], _Store] = {}
+        self._stores: dict[tuple[str, str], _Store] = {}
         self._pauses: dict[Path, _Pause] = {}
         self._unreadable: set[Path] = set()
         self._refused = False
@@ -108,9 +111,9 @@ class Worker:
         self._sampler = Sampler()
         self._shared: dict[str, Shared] = {}
         self._woken = self._wake_time()
-        self.gathering = False
-        self.called_at = time.monotonic()
-        if server in (None, LOCAL):  # One process of a spool is enough for these.
+        self.expects_more = False
+        self.woken_at = time.monotonic()
+        if server in (None, LOCAL):  # One process for each spool is enough for these tasks.
             sweep(spool)
             self._durability.start()
 
@@ -118,27 +121,27 @@ class Worker:
         """Deliver a stretch of every journal that can be delivered now.
 
         Returns:
-            whether anything was done; if not, wait a little before the next round.
+            whether anything was delivered; if not, wait a little before the next round.
         """
         self._find_streams()
-        if self.called():
+        if self.woken():
             self._woken = self._wake_time()
-            self.called_at = time.monotonic()
+            self.woken_at = time.monotonic()
             self._carry_out_requests()
-            self._hurry()
+            self._retry_all_now()
         if self.environments.version != self._environments_seen:
             self._environments_seen = self.environments.version
-            self._hurry()
+            self._retry_all_now()
             for stream in self._streams.values():
-                if stream.progress.set_aside:  # The credentials so far do not do for these runs.
+                if stream.progress.set_aside:  # These runs may need other credentials.
                     self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
-        busy = [stream for stream in list(self._streams.values()) if self._look_at(stream)]
+        busy = [stream for stream in list(self._streams.values()) if self._deliver(stream)]
         self._sinks.close_idle()
-        self.gathering = all(stream.gathering for stream in busy)
+        self.expects_more = all(stream.expects_more for stream in busy)
         return bool(busy)
 
-    def called(self) -> bool:
-        """Whether a program has asked, since the last round, to go on at once."""
+    def woken(self) -> bool:
+        """Whether a program woke delivery since the last round."""
         return self._wake_time() != self._woken
 
     def idle(self) -> bool:
@@ -155,40 +158,40 @@ class Worker:
         return False
 
     def others(self) -> list[str]:
-        """The servers of journals that are not for this worker, as the latest round or `idle` has found them."""
+        """The servers of journals that this worker does not deliver, as of the last round or call of `idle`."""
         return list(dict.fromkeys(self._others.values()))
 
-    def _hurry(self) -> None:
-        """Try again at once all that waits for its time."""
+    def _retry_all_now(self) -> None:
+        """Try everything again at once that waits for its next attempt."""
         for shared in self._shared.values():
-            shared.tables.hurry()
-            shared.foreign.hurry()
+            shared.tables.retry_now()
+            shared.remote_runs.retry_now()
         for stream in self._streams.values():
-            stream.hurry()
+            stream.retry_now()
         self._pauses.clear()
 
     def _carry_out_requests(self) -> None:
-        """Remove the journals that are to be dropped, and begin anew with those that are to go elsewhere."""
-        self._others.clear()  # Other workers may have done the same.
+        """Remove the journals that are to be dropped, and reopen those that are to go to another store."""
+        self._others.clear()  # Another worker may have carried out requests too.
         asked = [directory for directory in [*self._streams, *self._unreadable] if is_pending(directory)]
         for directory in asked:
-            self._let_go(directory)
+            self._forget_journal(directory)
             try:
                 carry_out(directory)
             except OSError as error:
-                logger.warning("trackdsl cannot do what was asked of the journal %s: %s", directory, error)
+                logger.warning("trackdsl cannot carry out the request for the journal %s: %s", directory, error)
         if asked:
-            wake(self.spool)  # It may be for another worker now.
+            wake(self.spool)  # Another worker may have to deliver it now.
         self._find_streams()
 
-    def _carry_out_for_all(self, directory: Path) -> None:
-        """Do what was asked of a journal that no process delivers; a child that delivers it does so itself."""
+    def _carry_out_unclaimed(self, directory: Path) -> None:
+        """Carry out the request for a journal that no process delivers. A child that delivers it does so itself."""
         origin = read_origin(directory)
         server = LOCAL if origin is None else server_of(origin.uri)
         if self._server is None or server == LOCAL:
             carry_out(directory)
             return
-        # As long as this is held, no child begins to deliver the journal to its old store.
+        # While this lock is held, no child starts to deliver the journal to its old store.
         lock = FileLock(lock_of(self.spool, server))
         if lock.acquire():
             try:
@@ -196,17 +199,17 @@ class Worker:
             finally:
                 lock.release()
 
-    def _let_go(self, directory: Path) -> None:
-        """Close the files of a journal, and know nothing of it any more."""
+    def _forget_journal(self, directory: Path) -> None:
+        """Close a journal, and forget it."""
         stream = self._streams.pop(directory, None)
         if stream is not None:
             stream.close()
-            self._shared_of(stream.origin).foreign.remove(stream)
+            self._shared_of(stream.origin).remote_runs.remove(stream)
         self._unreadable.discard(directory)
         self._pauses.pop(directory, None)
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         self._durability.stop()
         self._sampler.stop()
         for stream in self._streams.values():
@@ -214,7 +217,7 @@ class Worker:
         self._streams.clear()
         self._sinks.close()
 
-    def _look_at(self, stream: Stream) -> bool:
+    def _deliver(self, stream: Stream) -> bool:
         try:
             return self._step(stream)
         finally:
@@ -222,46 +225,46 @@ class Worker:
                 stream.close()
 
     def _step(self, stream: Stream) -> bool:
-        place = self._place(stream.origin)
+        store = self._store_of(stream.origin)
         pause = self._pauses.get(stream.directory)
         if (pause is not None and time.monotonic() < pause.until) or self._waits_for_environment(stream):
             return False
         try:
-            # An idle stream costs no more than a glance: no sink is opened for it.
+            # An idle stream is cheap: no sink is opened for it.
             if not stream.is_due():
                 return False
             self._folders.check(stream.origin)
             self._use_environment(stream)
-            busy = stream.step(self._sink(place))
+            busy = stream.step(self._sink(store))
             self._folders.opened(stream.origin)
         except NotYet as error:
             self._wait(stream, error)
             return False
         except Vanished as error:
-            self._back_off(place, stream, str(error))
+            self._back_off(store, stream, str(error))
             return self._abandon(stream)
         except Unavailable as error:
-            self._back_off(place, stream, str(error))
+            self._back_off(store, stream, str(error))
             return False
         except OSError as error:
-            self._back_off(place, stream, f"the journal cannot be read: {error}")
+            self._back_off(store, stream, f"the journal cannot be read: {error}")
             return False
         except Exception as error:
-            # A fault of ours or of MLflow's: the journal waits, the others go on.
+            # An error in trackdsl or MLflow: this journal waits, the others continue.
             logger.exception("trackdsl: the delivery of %s failed", stream.directory)
-            self._back_off(place, stream, f"{type(error).__name__}: {error}")
+            self._back_off(store, stream, f"{type(error).__name__}: {error}")
             return False
-        place.failures = 0
+        store.failures = 0
         self._pauses.pop(stream.directory, None)
         if stream.finished:
-            self._leave(stream)
+            self._remove_finished(stream)
         return busy
 
-    def _sink(self, place: _Store) -> Sink:
-        key = (place.uri, place.cwd)
+    def _sink(self, store: _Store) -> Sink:
+        key = (store.uri, store.cwd)
         sink = self._sinks.get(key)
-        if sink is None or place.failures:
-            reason = why_unreachable(place.uri, place.failures)
+        if sink is None or store.failures:
+            reason = why_unreachable(store.uri, store.failures)
             if reason is not None:
                 raise Unavailable(reason)
         return sink or self._sinks.open(key)
@@ -271,14 +274,14 @@ class Worker:
         if is_held(stream.directory / "lock"):
             return False
         stream.abandon()
-        self._leave(stream)
+        self._remove_finished(stream)
         return True
 
-    def _leave(self, stream: Stream) -> None:
+    def _remove_finished(self, stream: Stream) -> None:
         """Forget a journal that is gone."""
         del self._streams[stream.directory]
         self._pauses.pop(stream.directory, None)
-        self._shared_of(stream.origin).foreign.remove(stream)
+        self._shared_of(stream.origin).remote_runs.remove(stream)
 
     def _wait(self, stream: Stream, error: NotYet) -> None:
         if error.blocks and error.pause is None:
@@ -289,10 +292,10 @@ class Worker:
         if error.blocks:
             stream.note_blocked(str(error))
 
-    def _back_off(self, place: _Store, stream: Stream, error: str) -> None:
-        if not place.failures:
+    def _back_off(self, store: _Store, stream: Stream, error: str) -> None:
+        if not store.failures:
             logger.warning("trackdsl: delivery waits: %s", error)
-        place.failures += 1
+        store.failures += 1
         self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
         self._lengthen_pause(stream)
         stream.note_blocked(error)
@@ -303,14 +306,14 @@ class Worker:
         pause.until = time.monotonic() + pause.length
 
     def _waits_for_environment(self, stream: Stream) -> bool:
-        """Whether a program that has just begun is about to hand over its environment."""
+        """Whether a program that has just begun will hand over its environment in a moment."""
         origin = stream.origin
         if not self._takes_environments or self.environments.knows(origin.prefix):
             return False
-        return time.time() - origin.time / 1e9 < _HANDS_OVER_WITHIN and is_held(stream.directory / "lock")
+        return time.time() - origin.time / 1e9 < _HANDOVER_PATIENCE and is_held(stream.directory / "lock")
 
     def _use_environment(self, stream: Stream) -> None:
-        """Reach the store as the program of a journal would."""
+        """Use the environment of a journal's program to reach the store."""
         if not self._takes_environments:
             return
         alive = is_held(stream.directory / "lock")
@@ -323,7 +326,7 @@ class Worker:
         if shared is None:
             folder = _folder_for(self.spool, server)
             shared = self._shared[server] = Shared(
-                ForeignRuns(folder, self._find_streams),
+                RemoteRuns(folder, self._find_streams),
                 SharedPoints(folder, self.spool, self._reached),
                 Tables(self.spool, folder),
                 ModelPoints(),
@@ -333,7 +336,7 @@ class Worker:
         return shared
 
     def _reached(self, names: set[str]) -> int:
-        """Up to when all of some journals have been read, in milliseconds since 1970."""
+        """The time up to which some journals have all been read, in milliseconds since 1970."""
         streams = (stream for stream in self._streams.values() if stream.directory.name in names)
         return min((stream.reached() for stream in streams), default=time.time_ns() // 1_000_000)
 
@@ -344,21 +347,21 @@ class Worker:
         present = {directory for directory, _ in found}
         self._others = {directory: server for directory, server in self._others.items() if directory in present}
         for directory in [each for each in self._streams if each not in present and not each.is_dir()]:
-            self._let_go(directory)  # It has been removed by hand.
+            self._forget_journal(directory)  # A user has removed it.
         for directory, problem in found:
             if directory in self._streams or directory in self._unreadable or directory in self._others:
                 continue
             if self._only is not None and directory not in self._only:
                 continue
             try:
-                self._take_up(directory, problem)
+                self._open_journal(directory, problem)
             except (OSError, ValueError) as error:
                 self._unreadable.add(directory)
-                if self._server in (None, LOCAL):  # Otherwise the parent says it.
-                    logger.warning("trackdsl: the journal %s is left alone: %s", directory, error)
+                if self._server in (None, LOCAL):  # Otherwise the parent reports it.
+                    logger.warning("trackdsl: the journal %s is not delivered: %s", directory, error)
 
-    def _take_up(self, directory: Path, problem: str | None) -> None:
-        """Begin to deliver a journal that is new here.
+    def _open_journal(self, directory: Path, problem: str | None) -> None:
+        """Begin to deliver a journal that is new to this worker.
 
         Raises:
             OSError: it is damaged, or not safe.
@@ -366,34 +369,34 @@ class Worker:
         if problem is not None:
             raise OSError(1, problem, str(directory))
         if self._server in (None, LOCAL) and is_pending(directory):
-            self._carry_out_for_all(directory)
+            self._carry_out_unclaimed(directory)
             if not directory.is_dir():
                 return
-        is_held(directory / "lock")  # Raises where it can never be held.
+        is_held(directory / "lock")  # Raises if the lock can never be held.
         origin = read_origin(directory)
         if origin is None:
             raise OSError(22, "its `origin` file is damaged", str(directory))
-        # Before a stream opens it for writing; as a stream it would also hold up all others of its store.
+        # Before a stream opens the journal for writing; such a stream would also delay all others of its store.
         newer = newer_schema(directory)
         if newer is not None:
             raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
         server = server_of(origin.uri)
         if self._server not in (None, server):
             if self._server == LOCAL:
-                _folder_for(self.spool, server)  # Where that cannot be used, its worker would end at once, each time.
+                _folder_for(self.spool, server)  # If this folder is unusable, its worker would end at once, every time.
             self._others[directory] = server
             return
         shared = self._shared_of(origin)
         stream = self._streams[directory] = Stream(directory, origin, shared)
         if len(self._streams) > _MOST_OPEN:
             stream.close()
-        shared.foreign.add(stream)
+        shared.remote_runs.add(stream)
 
     def _is_safe(self) -> bool:
-        """Whether the spool is still this user's alone; nothing of it is touched otherwise."""
+        """Whether only this user can use the spool; otherwise nothing of it is touched."""
         try:
             check_spool(self.spool)
-        except FileNotFoundError:  # It has been removed; its lock tells whether another one is there.
+        except FileNotFoundError:  # The spool was removed; the lock shows whether another one has replaced it.
             return True
         except OSError as error:
             if not self._refused:
@@ -401,18 +404,18 @@ class Worker:
             self._refused = True
             for stream in self._streams.values():
                 stream.close()
-                self._shared_of(stream.origin).foreign.remove(stream)
+                self._shared_of(stream.origin).remote_runs.remove(stream)
             self._streams.clear()
             return False
         self._refused = False
         return True
 
-    def _place(self, origin: Origin) -> _Store:
+    def _store_of(self, origin: Origin) -> _Store:
         key = (origin.uri, origin.cwd)
-        place = self._places.get(key)
-        if place is None:
-            place = self._places[key] = _Store(*key)
-        return place
+        store = self._stores.get(key)
+        if store is None:
+            store = self._stores[key] = _Store(*key)
+        return store
 
     def _wake_time(self) -> float:
         try:
@@ -422,7 +425,7 @@ class Worker:
 
 
 def _folder_for(spool: Path, server: str) -> Path:
-    """See `folder_of`; made where it is missing.
+    """The folder of a server, see `folder_of`; it is created if necessary.
 
     Raises:
         OSError: it cannot be used.

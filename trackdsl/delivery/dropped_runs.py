@@ -1,4 +1,4 @@
-"""Runs that were dropped: what is not at MLflow yet of them, and of the runs below them, is never delivered.
+"""Dropped runs: their events that are not at MLflow yet, and those of runs below them, are never delivered.
 
 The file `dropped` in a journal's folder holds our ids of these runs in hexadecimal, one a line.
 """
@@ -24,15 +24,15 @@ _NAME = "dropped"
 def drop_run(spool: Path, run: bytes) -> list[Path]:
     """Drop one run for good: its events that are not at MLflow yet, and those of the runs below it.
 
-    What MLflow has of it already stays there. Call `wake(spool)` afterwards: a delivery process that is at work looks
-    for dropped runs when it is woken.
+    What MLflow already has of it stays there. Call `wake(spool)` afterwards: a running delivery process looks for
+    dropped runs when it is woken.
 
     Args:
         spool: the spool's folder.
         run: our id of the run.
 
     Returns:
-        the journals that may hold events of it: that of its process, and those of processes that this one started.
+        the journals that may hold its events: those of its process, and of processes that this one started.
 
     Raises:
         OSError: it cannot be noted.
@@ -40,7 +40,7 @@ def drop_run(spool: Path, run: bytes) -> list[Path]:
     noted = []
     for directory in journals(spool):
         origin = read_origin(directory)
-        if origin is not None and prefix_of(run).hex() in (origin.prefix, *origin.within):
+        if origin is not None and prefix_of(run).hex() in (origin.prefix, *origin.ancestors):
             note_dropped(directory, run)
             noted.append(directory)
     return noted
@@ -52,7 +52,7 @@ def note_dropped(directory: Path, run: bytes) -> None:
     Raises:
         OSError: it cannot be noted.
     """
-    # A line that was torn by a power cut must not swallow this one.
+    # After a power cut the last line may be torn: the newline keeps this one separate.
     line = f"\n{run.hex()}\n".encode()
     descriptor = open_regular(directory / _NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
@@ -62,7 +62,7 @@ def note_dropped(directory: Path, run: bytes) -> None:
 
 
 def dropped_runs(directory: Path) -> set[bytes]:
-    """Our ids of the runs that are dropped in a journal."""
+    """Our ids of the dropped runs of a journal."""
     found: set[bytes] = set()
     try:
         lines = read_regular(directory / _NAME).split(b"\n")
@@ -76,7 +76,7 @@ def dropped_runs(directory: Path) -> set[bytes]:
 
 
 class DroppedRuns:
-    """The dropped runs of one journal, as its delivery sees them.
+    """The dropped runs of one journal, for its delivery.
 
     Args:
         directory: the journal's folder.
@@ -99,7 +99,7 @@ class DroppedRuns:
         self._runs |= dropped_runs(self._directory)
 
     def covers(self, event: events.AnyEvent) -> bool:
-        """Whether an event belongs to a dropped run, or opens a run below one, which is dropped with it."""
+        """Whether an event belongs to a dropped run, or opens a run below one, which is then dropped too."""
         if event.run in self._runs:
             return True
         if not isinstance(event, events.Open) or event.parent is None:
@@ -109,13 +109,13 @@ class DroppedRuns:
         try:
             note_dropped(self._directory, event.run)
         except OSError as error:
-            # After a restart its other events belong to a run that nothing is known of, which is as good.
+            # After a restart, the other events of this run belong to an unknown run, and are left out too.
             logger.warning("trackdsl cannot note a dropped run in %s: %s", self._directory, error)
         self._runs.add(event.run)
         return True
 
     def forget(self, event: events.AnyEvent) -> None:
-        """Remove what an event of a dropped run has in files."""
+        """Remove the snapshot of a dropped run's event."""
         snapshot = getattr(event, "snapshot", "")
         if snapshot:
             remove_snapshot(self._directory, snapshot)

@@ -1,9 +1,9 @@
-"""The environment variables with which a program reaches its store, handed to the delivery process in memory.
+"""The environment variables with which a program reaches its store, passed to the delivery process in memory.
 
-A delivery process outlives the program that started it. The credentials, proxies and certificates of a later program,
-or a token that a running one has refreshed, reach it through a named pipe in the spool. Nothing of it reaches the disk.
+A delivery process outlives the program that started it. A named pipe in the spool brings it the credentials, proxies
+and certificates of later programs, and tokens that a running program has refreshed. They are never written to the disk.
 
-A message is JSON, compressed, and cut into pieces that the pipe takes whole, also from several programs at once.
+A message is compressed JSON, cut into pieces that a pipe writes atomically, even if several programs write at once.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from trackdsl.journal._files import open_regular
 from trackdsl.store_format.servers import STARTED
 
 NAME = "environment"
-#: Begins the names of variables that MLflow, the clouds' clients, database drivers and Kerberos read.
+#: Prefixes of variables that MLflow, the clients of clouds, database drivers and Kerberos read.
 _PREFIX = re.compile(
     r"(?:MLFLOW|AWS|BOTO|S3|AZURE|ARM|GOOGLE|GCLOUD|CLOUDSDK|GCE|STORAGE_EMULATOR|DATABRICKS|MYSQL|SSL_CERT|OCI|ALIBABA"
     r"|OSS)_|PG|KRB5"
 )
 _NAMES = frozenset(["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC", "KUBECONFIG", "HOME", UPLOAD_TIMEOUT])
-#: What concerns the program alone, or is set by delivery.
+#: Variables that concern only the program, or that delivery sets itself.
 _EXCLUDED = frozenset(
     [
         *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_TRACKING_URI"),
         *("MLFLOW_REGISTRY_URI", "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "MLFLOW_ACTIVE_MODEL_ID", "PWD", "OLDPWD"),
     ]
 )
-#: So many programs' environments are remembered.
+#: How many programs' environments are remembered.
 _MOST = 10_000
-#: Number of the message, number of the piece, how many pieces.
+#: The number of the message, the index of the piece, and the count of pieces.
 _HEAD = struct.Struct("<QHH")
 _PIECE = select.PIPE_BUF - _HEAD.size
-#: A message whose pieces do not all come is forgotten after this time, in seconds.
+#: An incomplete message is forgotten after this time, in seconds.
 _FORGET_AFTER = 60.0
 _LARGEST = 1 << 20
-#: Pieces that are kept of unfinished messages, and that are read at one time: nobody can fill the memory, or keep
-#: delivery from its work, by writing to the pipe without end.
+#: The limit for stored pieces of incomplete messages, and for pieces read at one time: endless writing to the pipe must
+#: not fill the memory or block delivery.
 _MOST_PIECES = 1024
 
 
@@ -62,9 +62,9 @@ class Handed(NamedTuple):
     """The environment of a program.
 
     Attributes:
-        prefix: what the ids of its runs begin with, in hexadecimal.
+        prefix: the first bytes of the ids of its runs, in hexadecimal.
         variables: name to value.
-        for_all: it is meant for what other programs have recorded too, as that of `trackdsl sync`.
+        for_all: whether to use it for the records of other programs too, as with `trackdsl sync`.
     """
 
     prefix: str
@@ -72,15 +72,15 @@ class Handed(NamedTuple):
     for_all: bool = False
 
     def encode(self) -> bytes:
-        """The wire form."""
+        """The content of a message."""
         return zlib.compress(json.dumps([self.prefix, dict(self.variables), self.for_all]).encode())
 
     @classmethod
     def decode(cls, content: bytes) -> Handed:
-        """From the wire form.
+        """Read the content of a message.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: it is not an environment.
         """
         try:
             unpacked = zlib.decompressobj().decompress(content, _LARGEST)
@@ -95,7 +95,7 @@ class Handed(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def concerns_store(name: str) -> bool:
-    """Whether a variable may decide if, and as whom, a store is reached.
+    """Whether a variable may decide whether, and as which user, a store is reached.
 
     >>> concerns_store("MLFLOW_TRACKING_TOKEN"), concerns_store("https_proxy"), concerns_store("PATH")
     (True, True, False)
@@ -111,7 +111,7 @@ def concerns_store(name: str) -> bool:
 
 
 def _can_be_set(name: str, value: object) -> bool:
-    """Whether the system takes a name and a value for an environment variable."""
+    """Whether the system accepts a name and a value for an environment variable."""
     if not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
         return False
     try:
@@ -127,30 +127,30 @@ def current() -> dict[str, str]:
 
 
 def of_child() -> dict[str, str]:
-    """The environment for a Python process that imports this very package, wherever this process has it from."""
+    """The environment for a Python process that imports this same package, wherever it is installed."""
     package = str(Path(__file__).resolve().parents[2])
     path = [package, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(path))}
 
 
 class _Sender:
-    """Hands over the environment of this process where the delivery process does not have it yet."""
+    """Sends the environment of this process to a delivery process that does not have it yet."""
 
     def __init__(self) -> None:
         self._sent: dict[Path, tuple[object, Handed]] = {}
-        #: The pieces that did not fit into the pipe.
+        #: The pieces that are not written yet, because the pipe was full.
         self._left: dict[Path, list[bytes]] = {}
 
     def send(self, spool: Path, handed: Handed | None = None) -> None:
-        """Hand it over, unless the delivery process has it.
+        """Send the environment, unless the delivery process has it.
 
         Args:
             spool: the spool's folder.
-            handed: what to hand over instead of the environment of this program.
+            handed: what to send instead of the environment of this program.
         """
         path = spool / NAME
         handed = handed or Handed(prefix().hex(), current())
-        with contextlib.suppress(OSError):  # No delivery process reads, or it has not caught up: the next look does it.
+        with contextlib.suppress(OSError):  # No delivery process reads, or the pipe is full: the next call tries again.
             started = os.stat(spool / STARTED, follow_symlinks=False).st_mtime_ns
             left = self._left.get(spool, [])
             if self._sent.get(spool) != (started, handed):
@@ -172,7 +172,7 @@ hand_over = _Sender().send
 
 
 def is_taken(spool: Path) -> bool:
-    """Whether the delivery process has read all that was handed over, or nothing can be."""
+    """Whether the delivery process has read everything that was sent, or nothing can be sent."""
     try:
         descriptor = os.open(spool / NAME, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -197,19 +197,19 @@ class Pipe:
         self._path = spool / NAME
         self._parts: dict[int, tuple[float, dict[int, bytes]]] = {}
         self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # A file system without pipes: the environment stays that of the start.
+        with contextlib.suppress(OSError):  # A file system without pipes: delivery keeps its first environment.
             self._path.unlink(missing_ok=True)
             os.mkfifo(self._path, 0o600)
-            # For writing too: a pipe without a writer would always be at its end.
+            # Open for writing too: a pipe without a writer always reports its end.
             descriptor = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
             _check(os.fstat(descriptor))
             self._descriptor = descriptor
-            # So that programs know that this process has not read what they have written to an earlier one.
+            # The time of this file tells programs that an earlier process, not this one, has read their messages.
             with open(open_regular(spool / STARTED, os.O_WRONLY | os.O_CREAT), "wb") as started:
                 os.utime(started.fileno())
 
     def read(self) -> list[Handed]:
-        """What programs have handed over since the last time."""
+        """The environments that programs have sent since the last time."""
         found: list[Handed] = []
         descriptor = self._descriptor
         if descriptor is None:
@@ -229,7 +229,7 @@ class Pipe:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-            with contextlib.suppress(OSError):  # Something else is in its place by now.
+            with contextlib.suppress(OSError):  # Something else may have replaced it.
                 if stat.S_ISFIFO(os.lstat(self._path).st_mode):
                     os.unlink(self._path)
 
@@ -250,7 +250,7 @@ class Pipe:
         return None
 
     def _forget(self, now: float) -> None:
-        """Forget the oldest unfinished messages: those that nobody goes on with, or that take too much memory."""
+        """Forget the oldest incomplete messages: those that are too old, or that take too much memory."""
         left = sum(len(pieces) for _, pieces in self._parts.values())
         for number, (begun, pieces) in list(self._parts.items()):
             if now - begun < _FORGET_AFTER and left <= _MOST_PIECES:
@@ -260,16 +260,16 @@ class Pipe:
 
 
 def _pieces(content: bytes) -> list[bytes]:
-    """Pieces of a message, each of the size that a pipe takes whole."""
+    """The pieces of a message, each small enough for an atomic write."""
     number = int.from_bytes(os.urandom(8), "little")
     cut = [content[at : at + _PIECE] for at in range(0, len(content), _PIECE)]
-    # All of one length, so that the reader finds their borders.
+    # All of one length, so that the reader finds their boundaries.
     return [_HEAD.pack(number, at, len(cut)) + piece.ljust(_PIECE, b"\0") for at, piece in enumerate(cut)]
 
 
 def _check(found: os.stat_result) -> None:
     if not stat.S_ISFIFO(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise OSError(errno.EPERM, "no pipe of this user's own")
+        raise OSError(errno.EPERM, "it is not a pipe of this user")
 
 
 class Environments:
@@ -279,7 +279,7 @@ class Environments:
         kept: names of variables that delivery sets for itself.
 
     Attributes:
-        version: grows with each environment that was not known before.
+        version: grows with each new environment.
     """
 
     def __init__(self, kept: Iterable[str] = ()) -> None:
@@ -290,17 +290,17 @@ class Environments:
         self._own: dict[str, Mapping[str, str]] = {}
         self._latest: Mapping[str, str] | None = None
         self._for_all: Mapping[str, str] | None = None
-        #: What to try next for a program's journal, where its first choice has failed.
+        #: The environment to try next for a program's journal, after its first choice failed.
         self._next: dict[str, Mapping[str, str]] = {}
 
     def take(self, handed: Handed) -> None:
-        """Note an environment that a program has handed over."""
+        """Note an environment that a program has sent."""
         variables = self._same(self._normal(handed.variables))
         if handed.for_all:
             known, self._for_all = self._for_all, variables
         else:
             known = self._own.pop(handed.prefix, None)
-            self._own[handed.prefix] = variables  # The latest is the last.
+            self._own[handed.prefix] = variables  # The latest one is the last.
             self._latest = variables
             for oldest in list(self._own)[: max(0, len(self._own) - _MOST)]:
                 del self._own[oldest]
@@ -309,17 +309,17 @@ class Environments:
             self.version += 1
 
     def knows(self, program: str) -> bool:
-        """Whether a program has handed its environment over."""
+        """Whether a program has sent its environment."""
         return program in self._own
 
     def of(self, program: str, alive: bool) -> Mapping[str, str]:
         """The environment to deliver a journal with.
 
-        A living program's own comes first. Another one is tried only where that fails: the one that the user has chosen
-        by running `trackdsl sync`, and for a program that has ended those of later programs.
+        That of a running program comes first. Other environments are tried only if it fails: the one of the user's
+        `trackdsl sync`, and, for a program that has ended, those of later programs.
 
         Args:
-            program: what the ids of its runs begin with, in hexadecimal.
+            program: the prefix of the ids of its runs, in hexadecimal.
             alive: whether the program still runs.
         """
         choices = self._choices(program, alive)
@@ -342,7 +342,7 @@ class Environments:
         return found
 
     def apply(self, chosen: Mapping[str, str]) -> bool:
-        """Make an environment that of this process; returns whether that has changed anything."""
+        """Make an environment that of this process; returns whether this changed anything."""
         if chosen == self._applied:
             return False
         for name in self._normal(current()):
@@ -353,12 +353,12 @@ class Environments:
         return True
 
     def _normal(self, variables: Mapping[str, str]) -> Mapping[str, str]:
-        """Without what delivery sets for itself; the timeout that a user has set is kept for uploads."""
+        """The variables without those that delivery sets itself; a timeout that the user set is kept for uploads."""
         timeout = variables.get(UPLOAD_TIMEOUT) or variables.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0")
         wanted = {name: value for name, value in variables.items() if name not in self._kept}
         return {**wanted, UPLOAD_TIMEOUT: timeout} if self._kept else wanted
 
     def _same(self, variables: Mapping[str, str]) -> Mapping[str, str]:
-        """An equal one that is known already, so that a thousand programs of one shell take the room of one."""
+        """An equal environment that is known already, so that a thousand equal ones take the memory of one."""
         known: list[Any] = [self._base, self._latest, self._for_all]
         return next((each for each in known if each == variables), variables)

@@ -1,19 +1,20 @@
-"""What commands ask of a journal: to be removed, or to be delivered to another store.
+"""Requests of commands about a journal: to remove it, or to deliver it to another store.
 
-A request is a file in the journal's folder. Whoever holds the delivery lock of the spool carries it out: the command
-itself where nobody delivers, else the process at work, which has the files of the journal open. That one looks for
-requests when it starts and when it is woken. So neither is ever surprised by the other, and what was asked for is done
-even if the command is killed.
+A request is a file in the journal's folder. The process that holds the delivery lock of the spool carries it out: the
+command itself if no process delivers, else the delivery process, which has the journal's files open. That process looks
+for requests when it starts and when it is woken. So neither changes a journal behind the other's back, and a request is
+carried out even if the command is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Collection
 from pathlib import Path
+
+import msgspec
 
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
@@ -22,16 +23,16 @@ from trackdsl.journal._spool import remove_journal, take_lock, wake
 from trackdsl.store_format.known_runs import read_runs
 
 _DROP = "drop-requested"
-#: The `origin` file that a journal is to get.
+#: The journal's next `origin` file.
 _MOVE = "origin-requested"
 _PAUSE = 0.05
 _WAKE_EVERY = 0.5
-#: Programs only look whether the lock is held, which takes it for an instant: hence the patience.
+#: Programs test the lock by taking it for an instant, so try for a moment.
 _LOCK_PATIENCE = 0.2
 
 
 def ask_to_drop(directory: Path) -> None:
-    """Ask for the removal of a journal.
+    """Request the removal of a journal.
 
     Raises:
         OSError: the request cannot be written.
@@ -40,21 +41,21 @@ def ask_to_drop(directory: Path) -> None:
 
 
 def ask_to_move(directory: Path, origin: Origin, uri: str) -> None:
-    """Ask for the delivery of a journal to another store.
+    """Request the delivery of a journal to another store.
 
     Raises:
         OSError: the request cannot be written.
     """
-    write_origin(directory, dataclasses.replace(origin, uri=uri), _MOVE)
+    write_origin(directory, msgspec.structs.replace(origin, uri=uri), _MOVE)
 
 
 def is_pending(directory: Path) -> bool:
-    """Whether something was asked of a journal that is not done yet."""
+    """Whether a request about a journal is not carried out yet."""
     return os.path.lexists(directory / _DROP) or os.path.lexists(directory / _MOVE)
 
 
 def withdraw(directory: Path) -> None:
-    """Take back what was asked of a journal."""
+    """Withdraw the requests about a journal."""
     for name in (_DROP, _MOVE):
         with contextlib.suppress(OSError):
             os.unlink(directory / name)
@@ -66,9 +67,9 @@ def has_runs(directory: Path) -> bool:
 
 
 def carry_out(directory: Path) -> None:
-    """Do what was asked of a journal. The caller holds the delivery lock, and has the files of the journal closed.
+    """Carry out the request about a journal. The caller holds the delivery lock, and has closed the journal's files.
 
-    A program that lives, or runs that exist, make a request void.
+    A running program, or runs that exist already, make a request void.
 
     Raises:
         OSError: the `origin` file cannot be replaced.
@@ -82,18 +83,18 @@ def carry_out(directory: Path) -> None:
 
 
 def settle(spool: Path, directories: Collection[Path], patience: float) -> list[Path]:
-    """Have done what was asked of journals of a spool: by this process, or by the one that delivers from it.
+    """Have the requests about a spool's journals carried out, by this process or by the one that delivers.
 
     Args:
         spool: the spool.
         directories: the journals.
-        patience: how long to wait for a process that is busy, in seconds.
+        patience: how long to wait for a busy process, in seconds.
 
     Returns:
-        the journals of which it is not done; it will be, as soon as that process can.
+        the journals whose requests are not carried out yet; the busy process will do it.
 
     Raises:
-        OSError: the lock cannot be taken, or what was asked not be done.
+        OSError: the lock cannot be taken, or a request not be carried out.
     """
     give_up = time.monotonic() + patience
     next_wake = 0.0

@@ -1,4 +1,4 @@
-"""The delivery process: one per machine and spool, gone a moment after nothing is left."""
+"""The delivery process: one for each machine and spool. It ends a moment after everything is delivered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl._server.http import bound_requests
 from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
 from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
-from trackdsl.delivery._throttle import Pace
+from trackdsl.delivery._throttle import Throttle
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.environment import Environments, Handed, Pipe, current, hand_over
 from trackdsl.errors import logger
@@ -30,15 +30,16 @@ from trackdsl.store_format.servers import LOCAL, lock_of, note_answer
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LINGER = 3.0
-#: Of 19. A third of the share of a program while MLflow is imported and makes its tables, which is seconds of work
-#: that runs are waited for; then a fifteenth, and on machines with few cores, all of them busy, still a tenth of one.
+#: Of 19. While MLflow is imported and makes its tables, which takes seconds that programs wait for, delivery gets a
+#: third of a program's share of the processors. Later it gets a fifteenth; on machines with few and busy cores, a
+#: tenth.
 _NICENESS_OF_THE_START = 5
 _NICENESS = 12
-#: How long to go on trying a store that does not answer, when no program is alive that could have more to say.
+#: How long to keep trying a store that does not answer, in seconds, if no program is running.
 _PATIENCE = 900.0
 
-#: MLflow's own retries would hang for minutes, and repeat requests that may already have been carried out. PostgreSQL's
-#: client would wait for ever for a server that takes the connection and says nothing.
+#: MLflow's own retries could hang for minutes, and repeat requests that were carried out. PostgreSQL's client would
+#: wait forever for a server that accepts the connection and does not answer.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -59,12 +60,12 @@ def open_sink(uri: str, cwd: str) -> Sink:
 
 
 def import_mlflow() -> None:
-    """Import MLflow, where that has not been done."""
+    """Import MLflow, if it is not imported yet."""
     importlib.import_module("mlflow")
 
 
 class _Opening:
-    """Opens sinks, and says when MLflow has been imported, which takes seconds."""
+    """Opens sinks, and reports when MLflow has been imported, which takes seconds."""
 
     def __init__(self, note: Callable[[], None]) -> None:
         self._note = note
@@ -76,11 +77,11 @@ class _Opening:
 
 
 def main(spool: Path, started_by: str = "") -> None:
-    """Deliver until nothing is left; ends the process with 1 where the spool is not safe from other users.
+    """Deliver until nothing is left; exits with 1 if the spool is not safe from other users.
 
     Args:
         spool: the spool's folder.
-        started_by: what the ids of the program begin with that has started this process, in hexadecimal.
+        started_by: the prefix of the ids of the program that started this process, in hexadecimal.
     """
     prepare_environment()
     starter = Handed(started_by, current())
@@ -90,10 +91,10 @@ def main(spool: Path, started_by: str = "") -> None:
     except OSError as error:
         logger.error("trackdsl: nothing is delivered from the spool %s: %s", spool, error)
         sys.exit(1)
-    _give_way(_NICENESS_OF_THE_START)
+    _lower_priority(_NICENESS_OF_THE_START)
     stop = Stop()
     while not stop:
-        # Programs only look whether the lock is held, which takes it for an instant: hence the patience.
+        # Programs test the lock by taking it for an instant, so try for a moment.
         lock = take_lock(spool, 0.5)
         if lock is None:
             hand_over(spool, starter)
@@ -103,10 +104,10 @@ def main(spool: Path, started_by: str = "") -> None:
             _serve(service, stop, lock, gives_way=True)
             stands = lock.stands()
         finally:
-            # In this order: no child may deliver beside those of the next process.
+            # In this order: the children must end before the next process can start its own.
             service.close()
             lock.release()
-        # A program that looked while the lock was still held relies on this last glance.
+        # A program that saw the lock held a moment ago relies on this last check.
         if not stands or service.idle() or not service.living():
             return
 
@@ -144,13 +145,13 @@ def serve_server(spool: Path, server: str, only: Collection[Path] | None, *, for
 
 
 class Service:
-    """The delivery from a spool: to local stores by this process, to each remote server by a child.
+    """Delivery from a spool: to local stores by this process, and to each remote server by a child process.
 
     Args:
         spool: the spool's folder.
-        starter: the program that has started this process, which has its environment.
-        only: the journals to deliver; None for all, those of programs to come too.
-        foreground: a user waits for it: it does not give way to programs.
+        starter: the program that started this process, with its environment.
+        only: the journals to deliver; None for all, including those of later programs.
+        foreground: whether a user is waiting, so that delivery does not give way to programs.
 
     Attributes:
         worker: delivers to local stores.
@@ -166,26 +167,26 @@ class Service:
         self._take(starter)
 
     @property
-    def called_at(self) -> float:
+    def woken_at(self) -> float:
         """See `Worker`."""
-        return self.worker.called_at
+        return self.worker.woken_at
 
     @property
-    def gathering(self) -> bool:
+    def expects_more(self) -> bool:
         """See `Worker`."""
-        return self.worker.gathering
+        return self.worker.expects_more
 
-    def called(self) -> bool:
+    def woken(self) -> bool:
         """See `Worker`."""
-        return self.worker.called()
+        return self.worker.woken()
 
     def round(self) -> bool:
-        """Deliver a stretch to local stores, and see that the children do the rest; whether anything was done here."""
+        """Deliver a batch to local stores, and supervise the children; returns whether anything was delivered here."""
         for handed in self._pipe.read():
             self._take(handed)
-        called = self.worker.called()
+        woken = self.worker.woken()
         busy = self.worker.round()
-        self._children.tend(self.worker.others(), called=called)
+        self._children.supervise(self.worker.others(), woken=woken)
         return busy
 
     def _take(self, handed: Handed) -> None:
@@ -199,7 +200,7 @@ class Service:
         return set(self.worker.others()) <= self._children.given_up()
 
     def at_work(self) -> bool:
-        """Whether a child delivers, which ends by itself."""
+        """Whether a child delivers; it ends by itself."""
         return self._children.alive()
 
     def living(self) -> bool:
@@ -207,14 +208,14 @@ class Service:
         return self.worker.living()
 
     def close(self) -> None:
-        """End the children, and let go of all files."""
+        """End the children, and close all files."""
         self._pipe.close()
         self._children.stop()
         self.worker.close()
 
 
 class Stop:
-    """Set by SIGTERM: the stretch in hand is finished first."""
+    """Set by SIGTERM: the current batch is finished first."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -222,7 +223,7 @@ class Stop:
         signal.signal(signal.SIGINT, self._handle)
 
     def ask(self) -> None:
-        """Ask to end."""
+        """Request the end."""
         self._asked = True
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -233,52 +234,52 @@ class Stop:
 
 
 def _serve(service: Service | Worker, stop: Stop, lock: FileLock, *, gives_way: bool) -> bool:
-    """Deliver until nothing is left, or no more can be done; False in the latter case."""
-    pace = Pace(service, lambda: bool(stop))
+    """Deliver until nothing is left (True) or nothing more can be delivered (False)."""
+    throttle = Throttle(service, lambda: bool(stop))
     last_work = time.monotonic()
     starting = gives_way
-    # Where the spool has been removed, another one may be there by now, with a delivery process of its own.
+    # After the spool was removed, another one may exist at its path, with its own delivery process.
     while not stop and lock.stands():
         busy = service.round()
         if busy or service.at_work():
             last_work = time.monotonic()
         if busy and starting:
             starting = False
-            _give_way(_NICENESS)
+            _lower_priority(_NICENESS)
         quiet = time.monotonic() - last_work
         if quiet > _LINGER and service.idle():
             return True
         if quiet > _PATIENCE and not service.living():
-            logger.warning("trackdsl: delivery gives up for now; the next program or `trackdsl sync` goes on")
+            logger.warning("trackdsl: delivery stops for now; the next program or `trackdsl sync` continues")
             return False
-        pace.rest(busy)
+        throttle.wait(busy)
     return True
 
 
-def _give_way(niceness: int) -> None:
-    """Let programs go first.
+def _lower_priority(niceness: int) -> None:
+    """Lower the priority of this process below that of programs.
 
     Args:
-        niceness: of this process; it is never lowered, which only root may do.
+        niceness: of this process; only root may reduce it later.
     """
     with contextlib.suppress(OSError):
         os.nice(max(0, niceness - os.nice(0)))
-    # On Linux a session of its own is a group of its own, and niceness counts within a group alone.
+    # On Linux, a session of its own is a scheduling group of its own, and niceness has an effect only within a group.
     with contextlib.suppress(OSError):
         Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def prepare_environment() -> None:
-    """Make this process one that delivers: before MLflow is imported, and never in a user's program."""
+    """Prepare this process for delivery, before MLflow is imported; never call it in a user's program."""
     os.environ.setdefault(UPLOAD_TIMEOUT, os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0"))
     os.environ.update(ENVIRONMENT)
-    # What the program handed over to those that it starts is not meant for this one.
+    # These variables are for processes that the program starts, not for this one.
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "TRACKDSL_CONTEXT"):
         os.environ.pop(name, None)
 
 
 class MaskingFormatter(logging.Formatter):
-    """Takes secrets out of whatever is logged, by us or by MLflow."""
+    """Masks secrets in everything that trackdsl or MLflow logs."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record, with secrets masked."""
@@ -286,7 +287,7 @@ class MaskingFormatter(logging.Formatter):
 
 
 def log_to(stream: TextIO) -> None:
-    """Send the warnings of this process to a stream, with secrets masked."""
+    """Write the warnings of this process to a stream, with secrets masked."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(MaskingFormatter(LOG_FORMAT))
     root = logging.getLogger()

@@ -25,7 +25,7 @@ from trackdsl.distributed._patching import closed, opened
 from trackdsl.distributed._wire import Chosen, WireContext, decode, encode, is_same_spool, public, take_settings, uri_of
 from trackdsl.errors import ContextError, OptionError, TrackdslError, format_error, report, reraise_from_signal
 from trackdsl.journal import _target
-from trackdsl.journal._origin import within, work_within
+from trackdsl.journal._origin import ancestors, work_for
 from trackdsl.journal._spool import is_spool, locate
 from trackdsl.journal._writer import Writer
 
@@ -256,7 +256,7 @@ def _wire_of(scope: Scope) -> WireContext:
         spool=spool,
         journal=journal,
         step=scope.step,
-        ancestors=within(),
+        ancestors=ancestors(),
         mlflow=adoption_of(run),
         settings=Chosen(**{name: settings.explicit(name) for name in Chosen.__struct_fields__}),
     )
@@ -316,7 +316,7 @@ def _remote_run(wire: WireContext) -> Run:
             take_settings(wire)
             target = _target.target_for(uri_of(wire), wire.cwd)
         started_by = prefix_of(bytes.fromhex(wire.run)).hex()
-        work_within((*wire.ancestors, started_by), (started_by,) if is_same_spool(wire) else ())
+        work_for((*wire.ancestors, started_by), (started_by,) if is_same_spool(wire) else ())
         if wire.mlflow is not None:
             return adopt_run(*wire.mlflow, target)
         if len(_remote_runs) >= _MAX_REMOTE_RUNS:

@@ -1,6 +1,6 @@
-"""Files of a journal that are allocated and mapped; whether they are still there; what to do if none can be made.
+"""The files of a journal, which are allocated and mapped ahead, and advice for when none can be made.
 
-Space is allocated before it is mapped: writing into a hole of a full disk would be a SIGBUS.
+Space is allocated before it is mapped: writing into a hole of a file on a full disk raises SIGBUS.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 _FREE_SPACE = "Free some space, or set TRACKDSL_SPOOL to a folder on another disk."
-_PERMIT = "Give this user the permission to write there, or set TRACKDSL_SPOOL to another folder."
+_PERMIT = "Give this user write permission there, or set TRACKDSL_SPOOL to another folder."
 _ADVICE = {
-    errno.EMFILE: "Close files that this program leaves open, or let it open more: `ulimit -n`.",
+    errno.EMFILE: "Close files that this program leaves open, or raise its limit with `ulimit -n`.",
     errno.ENFILE: "The whole machine has too many files open: end other programs, or raise `fs.file-max`.",
     errno.ENOSPC: _FREE_SPACE,
     errno.EDQUOT: _FREE_SPACE,
-    errno.EFBIG: "Let programs write larger files (`ulimit -f`), or set TRACKDSL_SPOOL to another file system.",
+    errno.EFBIG: "Allow larger files (`ulimit -f`), or set TRACKDSL_SPOOL to another file system.",
     errno.EACCES: _PERMIT,
     errno.EPERM: _PERMIT,
     errno.EROFS: _PERMIT,
@@ -29,7 +29,7 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EFBI
 
 
 class Segment(NamedTuple):
-    """A file that is allocated and mapped, and becomes a segment when it is needed."""
+    """An allocated and mapped file, which becomes a segment when it is needed."""
 
     name: str
     map: mmap.mmap
@@ -38,13 +38,13 @@ class Segment(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A name in the journal's folder, and the file that it has to lead to."""
+    """A file name in the journal's folder, and the file that it must refer to."""
 
     name: str
     identity: tuple[int, int]
 
     def holds(self, directory: Path) -> bool:
-        """Whether it does; True too where that cannot be seen."""
+        """Whether the name refers to that file; True too if that cannot be checked."""
         try:
             found = os.stat(directory / self.name)
         except OSError as error:
@@ -53,15 +53,15 @@ class Place(NamedTuple):
 
 
 def open_spare() -> int:
-    """A descriptor to be closed when another file has to be opened and none is free."""
+    """Open a spare descriptor. It is closed when another file has to be opened and no descriptor is free."""
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def allocate(path: Path, size: int) -> Segment:
-    """Make a file of so many bytes, and map it.
+    """Create a file of a given size, and map it.
 
     Raises:
-        OSError: there is no room, or no descriptor.
+            OSError: the disk is full, or no descriptor is free.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -91,10 +91,10 @@ def _fill(descriptor: int, size: int) -> None:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether something could not be kept for want of room, descriptors or a disk that works."""
+    """Whether an error means that space or descriptors ran out, or that the disk fails."""
     return getattr(error, "errno", None) in _SHORTAGES
 
 
 def advice(error: Exception) -> str:
-    """What to do about an error of the file system, in one sentence."""
-    return _ADVICE.get(getattr(error, "errno", None) or 0, "Set TRACKDSL_SPOOL to a folder that can be written.")
+    """One sentence that says how to fix an error of the file system."""
+    return _ADVICE.get(getattr(error, "errno", None) or 0, "Set TRACKDSL_SPOOL to a writable folder.")

@@ -1,6 +1,6 @@
-"""Opening the files of a spool: regular files alone, and never through a link.
+"""Opening the files of a spool: only regular files, and never through a link.
 
-Opening a FIFO would wait for a writer, and a link may lead to a file of another user.
+Opening a FIFO waits for a writer, and a link may lead to a file of another user.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import shutil
 import stat
 from pathlib import Path
 
-#: More than any file of a spool has that is read as a whole, but for those with a limit of their own.
+#: The default limit for files that are read whole. No such file of a spool is larger.
 _MOST = 1 << 30
 
 
 class NoRegularFile(OSError):
-    """Something is a link, a folder, a FIFO or a device, where a file is wanted."""
+    """A link, a folder, a FIFO or a device was found instead of a file."""
 
 
 def open_regular(path: Path | str, flags: int = os.O_RDONLY, *, folder: int | None = None) -> int:
-    """Open a file; a new one can be read by its owner alone.
+    """Open a file. A new file is readable by its owner only.
 
     Args:
         path: the file, relative to `folder` where that is given.
@@ -29,10 +29,10 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY, *, folder: int | No
         folder: the descriptor of a folder.
 
     Returns:
-        a descriptor, which blocks and is closed on `exec`.
+        a descriptor in blocking mode, which `exec` closes.
 
     Raises:
-        NoRegularFile: it is something else.
+        NoRegularFile: it is a link, a folder, a FIFO or a device.
         OSError: it cannot be opened.
     """
     wanted = flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -65,21 +65,21 @@ def read_regular(path: Path | str, most: int = _MOST, *, folder: int | None = No
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read."""
+    """Write a file that only its owner can read."""
     with open(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         file.write(content)
 
 
 def replace(path: Path, content: bytes, *, to_disk: bool = False) -> None:
-    """Put a file with new content in the place of one, in one step.
+    """Replace a file with new content, atomically.
 
     Args:
         path: the file.
-        content: what it is to hold.
-        to_disk: whether to bring it to the disk first.
+        content: the new content.
+        to_disk: whether to flush the content to the disk first.
     """
     part = path.with_suffix(".part")
-    # Left by a process that has died.
+    # A process that died may have left it.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(part)
     with open(open_regular(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
@@ -91,7 +91,7 @@ def replace(path: Path, content: bytes, *, to_disk: bool = False) -> None:
 
 
 def touch(path: Path) -> None:
-    """Make an empty file where there is none, and set its time to now.
+    """Create an empty file if there is none, and set its time to now.
 
     Raises:
         OSError: it cannot be made, or is a link, a folder, a FIFO or a device.
@@ -104,7 +104,7 @@ def touch(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file or a folder to the disk.
+    """Flush a file or a folder to the disk.
 
     Raises:
         OSError: it cannot be opened, or is a link, a FIFO or a device.
@@ -120,7 +120,7 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, as far as that is possible; a link is not followed."""
+    """Remove a file, or a folder with its content, as far as possible. Links are not followed."""
     with contextlib.suppress(OSError):
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path, ignore_errors=True)
@@ -129,7 +129,7 @@ def remove(path: Path) -> None:
 
 
 def is_regular(path: Path) -> bool:
-    """Whether a path is that of a file, and no link."""
+    """Whether a path names a regular file and not a link."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:
@@ -137,4 +137,4 @@ def is_regular(path: Path) -> bool:
 
 
 def _no_file(path: Path | str) -> OSError:
-    return NoRegularFile(errno.EINVAL, "it is no regular file", str(path))
+    return NoRegularFile(errno.EINVAL, "it is not a regular file", str(path))

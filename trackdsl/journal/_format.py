@@ -1,12 +1,13 @@
 """The layout of a segment file: a header and frames.
 
-    header  128 bytes: magic, schema, size in pages, segment number, salt, creation time, CRC-32; a count of lost
-            events; where the writer went on to the next segment; and all but those two once more, because without the
-            salt nothing of the segment could be read
-    frame   marker (2 bytes), length (4), CRC-32 of the payload started with the salt (4), payload
+        header  128 bytes: magic, schema, size in pages, segment number, salt, creation time, CRC-32; a count of lost
+                events; the end of the events once the next segment has begun; and a second copy of the fields before
+                the
+                count, because nothing of the segment can be read without the salt
+        frame   marker (2 bytes), length (4), CRC-32 of the payload started with the salt (4), payload
 
-The file is allocated in advance, so the end of what was written is a run of zeros. The salt makes sure that a user's
-value that happens to hold the bytes of a frame is never taken for one.
+The file is allocated in advance, so zeros follow the last frame. Because of the salt, a user's value that happens to
+contain the bytes of a frame is never read as a frame.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ _HEADER = struct.Struct("<8sHHIIQ")
 _CHECK = struct.Struct("<I")
 LOST = struct.Struct("<Q")
 LOST_OFFSET = 40
-#: Behind the last event, once the writer has gone on to the next segment; 0 before that.
+#: The offset behind the last event, once the writer has begun the next segment; 0 before.
 END = struct.Struct("<Q")
 END_OFFSET = 48
-#: Segments are whole pages of this many bytes.
+#: The size of a segment is a multiple of this.
 PAGE = 4096
 
 MARKER = 0xD51E
 MARKER_BYTES = struct.pack("<H", MARKER)
 FRAME = struct.Struct("<HII")
-#: A longer payload is a sign of damage: whatever is large is kept as a file.
+#: A longer payload means damage: large values are kept as files.
 MAX_PAYLOAD = 64 * 1024 * 1024
 
 
@@ -40,11 +41,11 @@ class Header:
     """The header of a segment.
 
     Attributes:
-        schema: version of the events inside.
+            schema: version of the events inside.
         number: position of the segment in its journal, from 1.
         salt: start value of every checksum.
         created: nanoseconds since 1970.
-        size: bytes that were allocated for it; 0 where an old version wrote it.
+        size: bytes allocated for it; 0 if an old version wrote it.
     """
 
     schema: int
@@ -60,7 +61,7 @@ class Header:
 
     @classmethod
     def unpack(cls, data: bytes) -> Header | None:
-        """Read a header; None where both copies are damaged or it is something else."""
+        """Read a header; None if both copies are damaged, or the data is something else."""
         if len(data) < HEADER_SIZE:
             return None
         return cls._unpack(data[:_HALF]) or cls._unpack(data[_HALF:])
@@ -80,7 +81,7 @@ def frame(payload: bytes, salt: int) -> bytes:
 
 
 def read_frame(data: memoryview, offset: int, salt: int) -> memoryview | None:
-    """The payload of the frame at `offset`, or None where no whole, sound frame stands there."""
+    """The payload of the frame at `offset`, or None if there is no whole, valid frame."""
     start = offset + FRAME.size
     if start > len(data):
         return None

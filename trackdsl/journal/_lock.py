@@ -1,4 +1,4 @@
-"""File locks that the kernel gives back when their holder dies (flock)."""
+"""File locks that the kernel releases when their holder dies (flock)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 from trackdsl.journal._files import open_regular
 
-#: What this process holds. A forked child has the descriptors too, and would keep the locks of a parent that has died.
+#: The locks that this process holds. A forked child inherits the descriptors: it would keep the locks of a dead parent.
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
-    """An exclusive lock on a file, held until `release` or the end of the process.
+    """An exclusive lock on a file, held until `release` or until the process ends.
 
     Args:
-        path: the file; made if it does not exist, readable by its owner alone.
+        path: the file; created if it does not exist, readable by its owner only.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,10 +31,10 @@ class FileLock:
         """Take the lock.
 
         Returns:
-            False where another holder has it (only without `wait`).
+            False if another process holds it (only without `wait`).
 
         Raises:
-            OSError: the file cannot be opened, is no regular file, or the file system knows no locks.
+            OSError: the file cannot be opened, is not a regular file, or the file system has no locks.
         """
         descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT)
         try:
@@ -50,7 +50,7 @@ class FileLock:
         return True
 
     def stands(self) -> bool:
-        """Whether the lock is held, and its file is still the one that others would lock."""
+        """Whether the lock is held, and its path still names the locked file."""
         if self._descriptor is None:
             return False
         try:
@@ -60,14 +60,14 @@ class FileLock:
         return (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino)
 
     def release(self) -> None:
-        """Give the lock back; harmless when it is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             self.abandon()
 
     def abandon(self) -> None:
-        """Close the file without unlocking: in a forked child the lock stays the parent's."""
+        """Close the file without unlocking it: in a forked child, the lock belongs to the parent."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
@@ -84,7 +84,7 @@ runtime.register("locked files", Phase.FILES, after_fork=_after_fork)
 
 
 def is_written(journal: Path) -> bool:
-    """Whether a living program writes a journal; False too where it is gone, or its lock is no file."""
+    """Whether a living program writes to a journal; False too if the journal is gone, or its lock is not a file."""
     try:
         return is_held(journal / "lock")
     except OSError:
@@ -95,7 +95,7 @@ def is_held(path: Path) -> bool:
     """Whether a living process holds the lock on `path`.
 
     Raises:
-        OSError: it is no regular file, or cannot be opened.
+        OSError: it is not a regular file, or cannot be opened.
     """
     if not os.path.lexists(path):
         return False

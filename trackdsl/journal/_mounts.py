@@ -1,14 +1,14 @@
-"""Which file system a folder is on, and what its locks are worth.
+"""Which file system a folder is on, and how far its locks can be trusted.
 
-The kernel of one machine knows all locks on its own disks. On a file system that machines share, a lock that looks free
-may be held on another machine:
+The kernel knows every lock on the local disks of its machine. On a file system that machines share, a lock that looks
+free may be held on another machine:
 
-- Linux turns `flock` on NFS into a lock at the server, of which all clients know, unless the file system is mounted
-  with `nolock` or `local_lock`; SMB without `nobrl`, Ceph, OCFS2, GFS2 and Lustre with `flock` do likewise.
-- Even then a machine that has lost its server for a minute or two has lost its locks with it, while its programs live.
+- On NFS, Linux asks the server for a `flock`, so all clients see it, unless the file system is mounted with `nolock`
+  or `local_lock`. SMB without `nobrl`, Ceph, OCFS2, GFS2 and Lustre with `flock` do the same.
+- Even there, a machine that has lost its server for a minute or two loses its locks while its programs still run.
 
-So a free lock shows on a local file system that a program has ended, and on a shared one it does not. There a lock is
-enough to keep two machines from delivering the same thing at once, if all machines know of it.
+So a free lock proves that a program has ended only on a local file system. On a shared one, a lock is good enough to
+keep two machines from delivering the same journal at the same time, if all machines see it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LOCAL = frozenset({
     "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs",
 })  # fmt: skip
-#: File systems whose locks all machines know of, with the options that this hangs on: those that must not be there,
-#: and the one that must.
+#: File systems whose locks all machines see, with the mount options that this depends on: those that must be absent,
+#: and the one that must be present.
 _WITH_LOCKS: dict[str, tuple[frozenset[str], str | None]] = {
     "nfs": (frozenset({"nolock", "local_lock=flock", "local_lock=all"}), None),
     "nfs4": (frozenset({"nolock", "local_lock=flock", "local_lock=all"}), None),
@@ -42,8 +42,8 @@ class FileSystem:
     """The file system that a folder is on.
 
     Attributes:
-        kind: its name, such as `ext4` or `nfs4`; empty where it is not known.
-        options: how it is mounted.
+        kind: its name, such as `ext4` or `nfs4`; empty if unknown.
+        options: its mount options.
     """
 
     kind: str
@@ -51,12 +51,12 @@ class FileSystem:
 
     @property
     def is_local(self) -> bool:
-        """Whether this machine alone can use it, so that its kernel knows every lock."""
+        """Whether only this machine can use it, so that its kernel knows every lock."""
         return self.kind in _LOCAL
 
     @property
     def has_common_locks(self) -> bool:
-        """Whether every machine that uses it knows of a lock that one of them holds."""
+        """Whether every machine that uses it sees the locks of the others."""
         if self.is_local:
             return True
         if self.kind not in _WITH_LOCKS:
@@ -69,7 +69,7 @@ def file_system(folder: Path, table: str | None = None) -> FileSystem:
     """The file system of a folder.
 
     Args:
-        folder: the folder, which exists.
+        folder: an existing folder.
         table: the text of `/proc/self/mountinfo`; read by default.
     """
     if table is None:
@@ -86,13 +86,13 @@ def file_system(folder: Path, table: str | None = None) -> FileSystem:
             continue
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         inside = place == point or place.startswith(f"{point.rstrip('/')}/")
-        if inside and len(point) >= len(nearest):  # Of two at one point, the later one covers the other.
+        if inside and len(point) >= len(nearest):  # Of two mounts at one point, the later one hides the other.
             nearest, found = point, FileSystem(kind[0], frozenset(f"{fields[5]},{kind[2]}".split(",")))
     return found
 
 
 def boot_id() -> str:
-    """What the kernel of this machine drew when it started: the same in all its containers. Empty where it has none."""
+    """The id that the kernel drew when this machine started, equal in all its containers; empty if it has none."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, ValueError):

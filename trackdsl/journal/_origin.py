@@ -1,4 +1,4 @@
-"""What a journal says of the program that writes it; gathered once, when the journal is made."""
+"""What a journal records about the program that writes it, collected once when the journal is made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -27,10 +26,10 @@ from trackdsl._core.version import __version__
 from trackdsl.journal._files import read_regular, write_private
 from trackdsl.journal._mounts import boot_id
 
-# Runs beside the program and writes its answer whole. The three lines of configuration keep a repository of a
-# stranger from running a command of its own. What a remote's URL may hold of a secret is taken out before anything is
-# written: of a URL only the scheme, the host and the path are kept, and the name of a user that a forge gives to all;
-# nothing where it cannot be told which part is the host, as with an `@` in the path.
+# Runs in parallel with the program, and writes its whole answer at once. The options of `git` keep a stranger's
+# repository from running commands. Secrets in the remote's URL are removed before anything is written: the scheme, the
+# host and the path of the URL are kept, and the user names that all users of a forge share. Nothing is kept if the host
+# is ambiguous, as with an `@` in the path.
 _GIT = r"""
 without_tokens() { LC_ALL=C sed -E '
 s/(gh[pousr]_|github_pat_|glpat-|hf_|dckr_pat_|AKIA|ATBB|ATCTT|sk-|xox[a-z]-)[A-Za-z0-9_.=-]{8,}/***/g
@@ -58,22 +57,21 @@ mv -f "$2.part" "$2" 2>/dev/null || : > "$2"
 """
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, rename={"ancestors": "within", "same_spool": "beside"}):
     """Who writes a journal, and where its runs go.
 
     Attributes:
-        uri: the tracking URI, with its credentials: without them nothing could be delivered once the program is gone.
-            They stand in this file alone, which its owner alone can read.
+        uri: the tracking URI with its credentials, which delivery needs once the program has ended. Only this file
+            holds them, and only its owner can read it.
         cwd: the program's working directory.
         host, pid, user, python, version, source: the program.
         time: when the journal was made, in nanoseconds since 1970.
-        prefix: what the ids of its runs begin with, in hexadecimal.
-        within: the same of the processes that it was started by, or worked for, when the journal was made.
-        beside: those of them that record to the same spool.
-        boot: the machine, from when it was started on: see `boot_id`; empty where an old version wrote it.
-        after: the journal of the same program that this one goes on from, because that was deleted; mostly empty.
-        store_device: the file system of the folder of a local store, by its number; 0 where the folder is not there.
+        prefix: the first bytes of the ids of its runs, in hexadecimal.
+        ancestors: the prefixes of the processes that started it, or that it worked for, when the journal was made.
+        same_spool: those of `ancestors` that record to the same spool.
+        boot: identifies the machine since its start, see `boot_id`; empty if an old version wrote it.
+        after: the deleted journal of the same program that this journal replaces; mostly empty.
+        store_device: the device number of a local store's folder; 0 if the folder does not exist.
     """
 
     uri: str
@@ -86,68 +84,68 @@ class Origin:
     source: str
     time: int
     prefix: str = ""
-    within: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
+    same_spool: tuple[str, ...] = ()
     boot: str = ""
     after: str = ""
     store_device: int = 0
 
 
 class _Ancestry:
-    """The processes that this one works for, each by what its ids begin with.
+    """The processes that this one works for, each by the prefix of its ids.
 
     Attributes:
-        own: the same of this process.
-        within: all of them, outermost first.
-        beside: those of them that record to the same spool.
-        at_fork: the last two as they were when this process was forked.
+        own: the prefix of this process.
+        ancestors: the prefixes of those processes, the outermost first.
+        same_spool: those of `ancestors` that record to the same spool.
+        at_fork: `ancestors` and `same_spool` as they were when this process was forked.
     """
 
     def __init__(self) -> None:
         self.own = prefix().hex()
-        self.within: tuple[str, ...] = ()
-        self.beside: tuple[str, ...] = ()
+        self.ancestors: tuple[str, ...] = ()
+        self.same_spool: tuple[str, ...] = ()
         self.at_fork: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
 
     def fork(self) -> None:
         """Add the process that this one was forked from."""
         parent, self.own = self.own, prefix().hex()
-        work_within((*self.within, parent), (*self.beside, parent))
-        self.at_fork = self.within, self.beside
+        work_for((*self.ancestors, parent), (*self.same_spool, parent))
+        self.at_fork = self.ancestors, self.same_spool
 
     def reset(self) -> None:
-        """Forget those whose work this process took over later."""
-        self.within, self.beside = self.at_fork
+        """Forget the processes that this one began to work for after its start."""
+        self.ancestors, self.same_spool = self.at_fork
 
 
 _ancestry = _Ancestry()
 runtime.register(
     "the processes that this one comes from", Phase.ANCESTRY, after_fork=_ancestry.fork, reset=_ancestry.reset
 )
-_MOST_WITHIN = 32
-#: In bytes; an environment, where all that is variable in it comes from, is no larger.
+_MOST_ANCESTORS = 32
+#: In bytes. The variable part comes from the environment, which is not larger.
 _MOST_ORIGIN = 1 << 20
 
 
-def within() -> tuple[str, ...]:
-    """What the ids of the processes begin with that this one works for."""
-    return _ancestry.within
+def ancestors() -> tuple[str, ...]:
+    """The prefixes of the processes that this one works for."""
+    return _ancestry.ancestors
 
 
-def work_within(prefixes: tuple[str, ...], beside: tuple[str, ...]) -> None:
-    """Take note of the processes whose run this one works in; a journal tells of the latest.
+def work_for(prefixes: tuple[str, ...], same_spool: tuple[str, ...]) -> None:
+    """Note the processes whose run this one works in; a journal names the latest of them.
 
     Args:
-        prefixes: what their ids begin with, outermost first.
-        beside: the same of those that record to the same spool.
+        prefixes: of their ids, the outermost process first.
+        same_spool: those of `prefixes` that record to the same spool.
     """
     if _ancestry.own not in prefixes:
-        _ancestry.within = tuple(dict.fromkeys(prefixes))[-_MOST_WITHIN:]
-        _ancestry.beside = tuple(dict.fromkeys(beside))[-_MOST_WITHIN:]
+        _ancestry.ancestors = tuple(dict.fromkeys(prefixes))[-_MOST_ANCESTORS:]
+        _ancestry.same_spool = tuple(dict.fromkeys(same_spool))[-_MOST_ANCESTORS:]
 
 
 def origin(uri: str, cwd: str, after: str = "") -> Origin:
-    """Describe this process; `after` names the journal of it that was deleted, if one was."""
+    """Describe this process; `after` names its earlier journal, if that was deleted."""
     return Origin(
         uri=uri,
         cwd=cwd,
@@ -159,8 +157,8 @@ def origin(uri: str, cwd: str, after: str = "") -> Origin:
         source=mask_name(main_file() or "<interactive>"),
         time=time.time_ns(),
         prefix=_ancestry.own,
-        within=_ancestry.within,
-        beside=_ancestry.beside,
+        ancestors=_ancestry.ancestors,
+        same_spool=_ancestry.same_spool,
         boot=boot_id(),
         after=after,
         store_device=_store_device(uri, cwd),
@@ -168,19 +166,19 @@ def origin(uri: str, cwd: str, after: str = "") -> Origin:
 
 
 def write_origin(directory: Path, record: Origin, name: str = "origin") -> None:
-    """Write a journal's `origin` file, or one of another name like it: a checksum, then JSON."""
+    """Write a journal's `origin` file, or one like it under another name: a checksum, then JSON."""
     content = msgspec.json.encode(record)
     write_private(directory / name, b"%08x\n%b\n" % (zlib.crc32(content), content))
 
 
 def read_origin(directory: Path, name: str = "origin") -> Origin | None:
-    """Read a journal's `origin` file, or one of another name like it; None where it is missing or damaged."""
+    """Read a journal's `origin` file, or one like it under another name; None if it is missing or damaged."""
     try:
         check, content = read_regular(directory / name, _MOST_ORIGIN).split(b"\n")[:2]
         if int(check, 16) != zlib.crc32(content):
             return None
         record: Origin = json_decoder(Origin).decode(content)
-        for begin in (record.prefix, *record.within, *record.beside):
+        for begin in (record.prefix, *record.ancestors, *record.same_spool):
             bytes.fromhex(begin)
     except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
         return None
@@ -188,20 +186,20 @@ def read_origin(directory: Path, name: str = "origin") -> Origin | None:
 
 
 def _is_sound(record: Origin) -> bool:
-    """Whether every text in an `origin` can be shown, and used in system calls."""
+    """Whether every text in an `origin` can be printed and passed to system calls."""
     texts = (record.uri, record.cwd, record.host, record.user, record.source)
     return 0 <= record.time < 1 << 63 and 0 < record.pid < 1 << 31 and not any("\0" in text for text in texts)
 
 
 def main_file() -> str | None:
-    """The program that runs, as MLflow names it: the first word of the command line."""
+    """The program's file as MLflow names it: the first word of the command line."""
     return sys.argv[0] if getattr(sys, "argv", None) and sys.argv[0] else None
 
 
 def ask_git(directory: Path) -> None:
-    """Let git say, beside the program, which commit its source is at; the answer lands in the journal's folder."""
+    """Ask git for the commit of the source, in parallel with the program. The answer goes to the journal's folder."""
     source = main_file()
-    # Without an answer delivery waits a moment, and goes on without it.
+    # Without an answer, delivery waits for a moment and continues without it.
     with contextlib.suppress(OSError):
         place = os.path.dirname(os.path.abspath(source)) if source and os.path.exists(source) else os.getcwd()
         run_detached(["/bin/sh", "-c", _GIT, "sh", place, str(directory / "git")])
@@ -210,12 +208,12 @@ def ask_git(directory: Path) -> None:
 def run_detached(
     command: list[str], *, log: str = "/dev/null", cwd: str = "/", env: dict[str, str] | None = None
 ) -> None:
-    """Start a command that is no child of this process: the shell in between starts it and is gone at once.
+    """Start a command that is not a child of this process: a shell starts it and exits at once.
 
     Raises:
-        OSError: there is no shell, or no process can be made.
+        OSError: there is no shell, or no process can be started.
     """
-    # Without any context: it is no part of the program.
+    # Without the context: the command is not part of the program.
     env = {name: value for name, value in (os.environ if env is None else env).items() if name != "TRACKDSL_CONTEXT"}
     done = contextvars.Context().run(
         subprocess.run,
@@ -241,5 +239,5 @@ def _store_device(uri: str, cwd: str) -> int:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # A container's user without an entry in passwd.
+    except (KeyError, OSError):  # A container's user may have no entry in passwd.
         return str(os.getuid())

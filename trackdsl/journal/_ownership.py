@@ -1,7 +1,7 @@
-"""Whether a folder is safe from other users of the machine: its owner, its mode, and the folders on the way to it.
+"""Whether a folder is safe from other users of the machine: its owner, its mode, and the folders above it.
 
-Whoever may write to a folder, or to one above it, can put something else in its place. A sticky folder, such as
-`/tmp`, lets nobody touch what another one has made in it.
+A user who may write to a folder, or to one above it, can replace what is in it. In a sticky folder, such as `/tmp`,
+nobody can touch what another user has created.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ _MOST_LINKS = 40
 
 
 def check_folder(path: Path) -> None:
-    """Check that a folder belongs to this user, is no link, and is written by nobody else.
+    """Check that a folder belongs to this user, is not a link, and that nobody else may write to it.
 
     Raises:
-        OSError: it is missing, or not safe; the message names the cause.
+        OSError: it is missing or not safe; the message names the cause.
     """
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise _unsafe(path, "it is a symbolic link")
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(path))
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(path))
     if found.st_uid != os.geteuid():
         raise _unsafe(path, f"the folder belongs to another user (uid {found.st_uid})")
     if _others_write(found):
@@ -34,22 +34,22 @@ def check_folder(path: Path) -> None:
 
 
 def check_way(path: Path) -> None:
-    """Check the folders above a path, as far as they exist: nobody else may put something else in its place.
+    """Check the existing folders above a path: nobody else may replace anything in them.
 
-    A path in a sticky folder may be missing, or must be this user's own and private; see `check_folder`.
+    A path in a sticky folder must either be missing, or belong to this user and be private; see `check_folder`.
 
     Args:
-        path: absolute; links on the way are followed, and checked too.
+        path: absolute; links in it are followed, and checked too.
 
     Raises:
-        OSError: a folder on the way, or its owner, is not to be trusted; the message names it.
+        OSError: a folder above, or its owner, cannot be trusted; the message names it.
     """
     for folder, found in _way(path):
         if found.st_uid not in _trusted():
-            raise _unsafe(folder, f"this folder on the way to {path} belongs to another user (uid {found.st_uid})")
-        # The bits of a link mean nothing.
+            raise _unsafe(folder, f"this folder above {path} belongs to another user (uid {found.st_uid})")
+        # The mode bits of a link have no meaning.
         if stat.S_ISDIR(found.st_mode) and _others_write(found) and not found.st_mode & stat.S_ISVTX:
-            raise _unsafe(folder, f"this folder is on the way to {path}, and {_open_to_others(found)}")
+            raise _unsafe(folder, f"this folder is above {path}, and {_open_to_others(found)}")
     try:
         parent, own = os.stat(path.parent), os.lstat(path)
     except FileNotFoundError:
@@ -57,11 +57,11 @@ def check_way(path: Path) -> None:
     if parent.st_mode & stat.S_ISVTX and _others_write(parent):
         mode = stat.S_IMODE(own.st_mode)
         if own.st_uid != os.geteuid() or mode & 0o077:
-            raise _unsafe(path, f"others use the folder that it is in, and it is not private (mode {mode:o})")
+            raise _unsafe(path, f"others use the folder around it, and it is not private (mode {mode:o})")
 
 
 def is_own_folder(path: Path) -> bool:
-    """Whether a path is a folder of this user's, and no link."""
+    """Whether a path is a folder of this user and not a link."""
     try:
         found = os.lstat(path)
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def is_own_folder(path: Path) -> bool:
 
 
 def _way(path: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """The folders and links that lead to a path, from the root on, up to the first that is missing; not the path."""
+    """The folders and links above a path, from the root to the first that is missing; without the path itself."""
     left = list(reversed(path.parent.parts[1:]))
     here, links = path.anchor, 0
     yield here, os.lstat(here)
@@ -105,7 +105,7 @@ def _others_write(found: os.stat_result) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _is_private_group(group: int) -> bool:
-    """Whether nobody but this user and root is in a group: many systems give each user one, and a umask of 002."""
+    """Whether only this user and root are in a group: many systems give each user a group and a umask of 002."""
     import grp
     import pwd
 
@@ -116,13 +116,13 @@ def _is_private_group(group: int) -> bool:
     try:
         members = set(grp.getgrgid(group).gr_mem)
         return members <= {pwd.getpwuid(os.geteuid()).pw_name, "root"}
-    except KeyError:  # In a container neither need have a name.
+    except KeyError:  # In a container, the user or the group may have no name.
         return True
 
 
 @functools.lru_cache(maxsize=1)
 def _roots() -> tuple[int, ...]:
-    """Root, and the number that a container shows for owners from outside of it, where that is no user inside."""
+    """Root, and the number that a container shows for owners outside of it, unless a user inside has that number."""
     try:
         lines = [list(map(int, line.split())) for line in Path("/proc/self/uid_map").read_text().splitlines()]
         outside = int(Path("/proc/sys/kernel/overflowuid").read_text())
@@ -137,7 +137,7 @@ def _trusted() -> tuple[int, ...]:
 
 
 def _open_to_others(found: os.stat_result) -> str:
-    return f"others may write to it (mode {stat.S_IMODE(found.st_mode):o}; `chmod go-w` mends that)"
+    return f"others may write to it (mode {stat.S_IMODE(found.st_mode):o}; `chmod go-w` fixes that)"
 
 
 def _unsafe(path: Path | str, why: str) -> PermissionError:

@@ -1,10 +1,10 @@
-"""Reading a journal, whatever state its writer left it in.
+"""Reading a journal in whatever state its writer left it.
 
-A frame that does not check is skipped up to the next frame that does, and counted. In the segment that a living
-program is writing, an unsound end may be a write in progress: it is left for the next look.
+The reader skips a frame with a wrong checksum up to the next valid frame, and counts it. In the segment that a living
+program is writing, an invalid end may be a write in progress: the reader tries it again later.
 
-Segments, and ends of segments, that should be there and are not are reported too. Each segment says how large it was
-made, and, once the writer has gone on to the next one, how far it was written.
+The reader also reports missing segments and missing ends of segments. Each segment records its size, and, once the
+writer has begun the next segment, where its events end.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from trackdsl.journal._files import NoRegularFile, is_regular, open_regular
 
 
 class Position(NamedTuple):
-    """A place between two events: segment number and offset in it."""
+    """A position between two events: segment number and offset."""
 
     segment: int
     offset: int
 
 
 START = Position(0, 0)
-#: The offset behind a segment that is gone.
+#: The offset behind a segment that is missing.
 _GONE = 1 << 48
-#: Names of a segment before it has its number.
+#: File names of a segment before it gets its number.
 _UNNUMBERED = ("next", "larger", "reserve")
 _SEGMENT = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.seg")
-#: In bytes: more than the largest event and the rest of a segment take. A larger file is damage.
+#: In bytes: more than the largest event and the rest of a segment need. A larger file is damaged.
 LARGEST = 4 * fmt.MAX_PAYLOAD
 
 
@@ -49,7 +49,7 @@ class Entry:
     Attributes:
         event: the event; None for damage that was skipped.
         end: the position behind it.
-        missing: where a whole stretch of the journal is gone, what it is, such as "segment 2".
+        missing: what is missing, such as "segment 2", if a whole part of the journal is.
     """
 
     event: events.AnyEvent | None
@@ -58,15 +58,15 @@ class Entry:
 
 
 class Reader:
-    """Reads one journal from a position on.
+    """Reads one journal, beginning at a position.
 
     Args:
         directory: the journal's folder.
-        position: where to start; `START` for the beginning.
+        position: where to begin; `START` for the beginning.
 
     Attributes:
         position: behind the last event that was read.
-        newer_schema: the schema version of a segment that is too new to be read, or None.
+        newer_schema: the schema version of a segment that is too new to read, or None.
     """
 
     def __init__(self, directory: Path, position: Position = START) -> None:
@@ -79,8 +79,8 @@ class Reader:
         """Yield up to `limit` entries that have not been read yet.
 
         Args:
-            limit: entries at most.
-            writer_alive: whether an unsound end may still be a write in progress.
+            limit: the largest number of entries.
+            writer_alive: whether an invalid end may still be a write in progress.
         """
         for _ in range(limit):
             entry = self._next(writer_alive)
@@ -90,13 +90,13 @@ class Reader:
             yield entry
 
     def at_end(self) -> bool:
-        """Whether nothing is left to read right now, as far as a glance can tell."""
+        """Whether nothing is left to read now, as far as a quick look can tell."""
         if self._successor() is not None:
             return False
         number, offset = self.position
         if self._open is not None and self._open[0] == number:
             return not any(self._open[1][offset : offset + fmt.FRAME.size])
-        # Nothing is mapped only for a glance: of many journals that are quiet, none is to hold a file.
+        # A quick look maps nothing: there may be many idle journals, and none of them keeps a file open.
         return not any(self._glance(number, offset))
 
     def lost(self) -> int:
@@ -114,7 +114,7 @@ class Reader:
     def _next(self, writer_alive: bool) -> Entry | None:
         while True:
             number, offset = self.position
-            # The successor must be looked for before the data: see Writer._switch.
+            # Look for the next segment before the data: see Writer._switch.
             successor = self._successor()
             data = self._data(number)
             sealed = successor is not None or not writer_alive
@@ -140,20 +140,20 @@ class Reader:
             self.position = Position(successor, fmt.HEADER_SIZE)
 
     def _cut(self, data: mmap.mmap, header: fmt.Header, entry: Entry | None, sealed: bool) -> Entry | None:
-        """The end of a segment where that is missing and `entry` is all that comes before it, or nothing is."""
+        """The missing end of a segment; None unless `entry` is all that precedes it, or nothing does."""
         number, offset = self.position
         rest = entry is None or (entry.event is None and entry.end.offset == len(data))
         if not sealed or not rest:
             return None
         (end,) = fmt.END.unpack_from(data, fmt.END_OFFSET)
         if not end and len(data) < header.size and len(data) - offset < fmt.FRAME.size:
-            end = header.size  # What was there nobody knows; with zeros behind the last event it would be all.
+            end = header.size  # Nobody knows what was there; if zeros follow the last event, nothing was.
         if max(offset, fmt.HEADER_SIZE) >= end or (entry is not None and len(data) >= end):
             return None
         return Entry(None, Position(number, end), f"the end of segment {number}")
 
     def _gap(self, data: mmap.mmap | None, successor: int | None) -> Entry | None:
-        """What is missing between the position, where all has been read, and the next segment that there is."""
+        """What is missing between the position, up to which everything was read, and the next segment."""
         number, offset = self.position
         if data is None and number and offset < _GONE:
             return Entry(None, Position(number, _GONE), f"segment {number}")
@@ -168,7 +168,7 @@ class Reader:
         return Entry(None, Position(last, _GONE), what)
 
     def _went_on(self, data: mmap.mmap, number: int) -> bool:
-        """Whether the writer had gone on to a segment, and did not die just before that had its name."""
+        """Whether the writer had begun a segment; it may have died just before it gave the segment its name."""
         if len(data) < fmt.HEADER_SIZE or not fmt.END.unpack_from(data, fmt.END_OFFSET)[0]:
             return False
         for name in _UNNUMBERED:
@@ -205,7 +205,7 @@ class Reader:
         if current and is_regular(self.directory / f"{current + 1:06d}.seg"):
             return current + 1
         following = next((number for number in segments(self.directory) if number > current), None)
-        # A folder is not listed in one moment: the next segment may have come after the listing had passed its place.
+        # Listing a folder takes time: the next segment may have appeared after the listing had passed its position.
         if following != current + 1 and is_regular(self.directory / f"{current + 1:06d}.seg"):
             return current + 1
         return following
@@ -242,10 +242,10 @@ class Reader:
 
 
 def _why_unreadable(header: fmt.Header | None, number: int) -> str:
-    """What is missing where nothing of a segment can be read: without its header nothing can be told from chance."""
+    """What is missing if a segment is unreadable: without its header, frames look like any other bytes."""
     if header is None:
         return f"segment {number} (its header is damaged)"
-    return f"segment {number} (its file holds segment {header.number})"  # Whose events would be read twice.
+    return f"segment {number} (its file holds segment {header.number})"  # Its events would be read twice.
 
 
 def _next_frame(data: mmap.mmap, view: memoryview, start: int, salt: int) -> int | None:
@@ -280,10 +280,10 @@ def segments(directory: Path) -> list[int]:
 
 
 def missing_segments(directory: Path, position: Position) -> list[int]:
-    """The numbers of segments that should be there, for all that is not delivered: between others, or partly read."""
+    """The numbers of undelivered segments that are missing between others, or that were partly read."""
     found = segments(directory)
     first = position.segment or 1
-    if position.offset >= _GONE:  # It was missed already.
+    if position.offset >= _GONE:  # It was reported already.
         first += 1
     return [number for number in range(first, max([position.segment, *found]) + 1) if number not in found]
 
@@ -294,7 +294,10 @@ def _beginning(path: Path) -> bytes:
 
 
 def newer_schema(directory: Path) -> int | None:
-    """The version of a journal's events where it is too new to be read, or None. A program writes one version alone."""
+    """The schema version of a journal whose events are too new to read, else None.
+
+    A program writes only one version.
+    """
     for number in segments(directory)[:1]:
         try:
             header = fmt.Header.unpack(_beginning(directory / f"{number:06d}.seg"))

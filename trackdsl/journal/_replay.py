@@ -1,4 +1,4 @@
-"""Events → the run tree that they tell of, without MLflow."""
+"""Events → the run tree that they describe, without MLflow."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Point(NamedTuple):
 
 @dataclass
 class RecordedRun:
-    """A run as it was recorded.
+    """A run as recorded.
 
     Attributes:
         id: trackdsl's id, 32 hexadecimal digits.
@@ -33,7 +33,7 @@ class RecordedRun:
         parent: the run around it, or None.
         children: the runs inside it, in the order they began.
         params: values as recorded: masked, flat, of plain types.
-        metrics: name to points, in the order they were logged.
+        metrics: name to points, in the order of logging.
         tags: name to value.
         artifacts: path in the run to the snapshot on disk.
         inputs: the datasets it uses.
@@ -41,7 +41,7 @@ class RecordedRun:
         tables: path in the run to the snapshots of what was appended, in order.
         status: `FINISHED`, `FAILED`, `KILLED`, or `RUNNING` while it is open.
         failure: type, message and traceback of the exception that ended it, or None.
-        lost: how many events of it could not be recorded.
+        lost: how many of its events could not be recorded.
     """
 
     id: str
@@ -84,13 +84,12 @@ def replay(found: Iterable[tuple[events.AnyEvent, Path]]) -> list[RecordedRun]:
         found: each event with the folder of its journal, in the order they were written.
 
     Returns:
-        the runs in the order they began. An event of an unknown run is passed over; a run whose parent is unknown is
-        a root.
+        the runs in the order they began. Events of unknown runs are skipped; a run whose parent is unknown is a root.
     """
     runs: dict[bytes, RecordedRun] = {}
     for event, directory in found:
         if isinstance(event, (events.Open, events.Adopt)) and event.run in runs:
-            continue  # A journal that goes on from a deleted one repeats the beginnings of open runs.
+            continue  # A journal that replaces a deleted one repeats the beginnings of open runs.
         if isinstance(event, events.Open) and (earlier := _earlier(event, runs)) is not None:
             _go_on(earlier, event)
             runs[event.run] = earlier
@@ -104,7 +103,7 @@ def replay(found: Iterable[tuple[events.AnyEvent, Path]]) -> list[RecordedRun]:
 
 
 def _earlier(event: events.Open, runs: dict[bytes, RecordedRun]) -> RecordedRun | None:
-    """The run that goes on, where it is among those that are known."""
+    """The run that is resumed, if it is known."""
     with contextlib.suppress(ValueError):
         return runs.get(bytes.fromhex(event.goes_on))
     return None

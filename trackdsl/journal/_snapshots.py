@@ -1,8 +1,8 @@
-"""The snapshots of a journal: what a program has kept in the journal's `files` folder, and events name by its path.
+"""The snapshots of a journal: copies of files in the journal's `files` folder, named by events.
 
-An event is data, and may name anything. Whatever is read, delivered or removed by such a name is found here: it lies in
-a folder of its own in `files`, and no link leads to it or out of it. Recording follows links, so a sound snapshot has
-none.
+An event is data and may name any path. This module resolves these names for reading, delivery and removal: a snapshot
+must lie in its own folder inside `files`, and no link may lead to it or out of it. Recording follows links, so a valid
+snapshot contains none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class UnsafeSnapshot(OSError):
-    """An event names something outside of its journal's files, or a link, a FIFO or a device in them.
+    """An event names something outside of its journal's files, or a link, a FIFO or a device.
 
     Attributes:
         why: the reason, for people.
@@ -36,11 +36,11 @@ class UnsafeSnapshot(OSError):
 
 @dataclass(frozen=True)
 class Taken:
-    """A snapshot that can be handed to a store.
+    """A snapshot that a store can read.
 
     Attributes:
         path: a file or folder without links.
-        left_out: the paths of what is missing in it, with the reasons.
+        left_out: the paths that are missing from it, with the reasons.
     """
 
     path: Path
@@ -55,9 +55,9 @@ def snapshot_path(journal: Path, snapshot: str) -> Path:
         snapshot: as an event names it.
 
     Raises:
-        UnsafeSnapshot: it is not in a folder of its own in `files`, or a link.
-        FileNotFoundError: it is gone.
-        OSError: it cannot be looked at.
+        UnsafeSnapshot: it is a link, or not in its own folder inside `files`.
+        FileNotFoundError: it does not exist.
+        OSError: it cannot be inspected.
     """
     number, name = _parts(snapshot)
     with _opened(journal, snapshot) as folder:
@@ -66,10 +66,10 @@ def snapshot_path(journal: Path, snapshot: str) -> Path:
 
 
 def place_of_snapshot(journal: Path, snapshot: str) -> Path:
-    """Where a snapshot lies, or has been.
+    """The path of a snapshot, which need not exist.
 
     Raises:
-        UnsafeSnapshot: that is not in a folder of its own in `files`.
+        UnsafeSnapshot: the path is not in a folder of its own inside `files`.
     """
     return journal.joinpath(_FOLDER, *_parts(snapshot))
 
@@ -81,15 +81,15 @@ def read_snapshot(journal: Path, snapshot: str) -> bytes:
         try:
             return read_regular(name, folder=folder)
         except NoRegularFile:
-            raise UnsafeSnapshot("its snapshot is no regular file", snapshot) from None
+            raise UnsafeSnapshot("its snapshot is not a regular file", snapshot) from None
 
 
 @contextlib.contextmanager
 def taken(journal: Path, snapshot: str) -> Iterator[Taken]:
-    """A snapshot for a store, which opens its files by their paths and follows links; see `snapshot_path`.
+    """A snapshot for a store that opens files by path and follows links; see `snapshot_path`.
 
-    Its files are linked into a folder that is made here, so that nothing can be put in their place once they have been
-    looked at. Where the disk is full, or knows no such links, the snapshot itself is handed over.
+    Its files are hard-linked into a temporary folder, so that nobody can replace them after they were checked. If the
+    disk is full, or has no hard links, the snapshot itself is used.
     """
     _, name = _parts(snapshot)
     with _opened(journal, snapshot) as folder, contextlib.ExitStack() as stack:
@@ -108,7 +108,7 @@ def taken(journal: Path, snapshot: str) -> Iterator[Taken]:
 
 
 def remove_snapshot(journal: Path, snapshot: str) -> None:
-    """Remove a snapshot with the folder that is its own; nothing where it is no sound one."""
+    """Remove a snapshot and its folder; does nothing if the snapshot is not valid."""
     with contextlib.suppress(OSError):
         number, _ = _parts(snapshot)
         with _folder(journal) as opened, _folder(_FOLDER, opened) as files:
@@ -124,7 +124,7 @@ def _parts(snapshot: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _folder(path: Path | str, inside: int | None = None) -> Iterator[int]:
-    """Open a folder, through no link."""
+    """Open a folder, not following links."""
     descriptor = os.open(path, _OPEN_FOLDER, dir_fd=inside)
     try:
         yield descriptor
@@ -134,7 +134,7 @@ def _folder(path: Path | str, inside: int | None = None) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _opened(journal: Path, snapshot: str) -> Iterator[int]:
-    """The folder that a snapshot is in, step by step from the journal's own."""
+    """The folder around a snapshot, opened step by step from the journal's folder."""
     number, _ = _parts(snapshot)
     with contextlib.ExitStack() as stack:
         try:
@@ -143,7 +143,7 @@ def _opened(journal: Path, snapshot: str) -> Iterator[int]:
             folder = stack.enter_context(_folder(number, files))
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                raise UnsafeSnapshot("a link or a file is in the place of its folder", snapshot) from None
+                raise UnsafeSnapshot("a link or a file replaces its folder", snapshot) from None
             raise
         yield folder
 
@@ -156,16 +156,16 @@ def _kind(name: str, folder: int, snapshot: str) -> int:
 
 
 def _link(name: str, source: int, target: int | None, snapshot: str) -> dict[str, str]:
-    """Link a file, or all files of a folder.
+    """Link a file, or all files in a folder.
 
     Args:
-        name: of the file or folder, in `source`.
-        source: a descriptor of the folder that it is in.
-        target: the same of that which it comes to; None to look only.
-        snapshot: as the event names it.
+        name: of the file or folder in `source`.
+        source: a descriptor of the folder around it.
+        target: a descriptor of the destination; None to check only.
+        snapshot: its name in the event.
 
     Returns:
-        the paths of what is neither a file nor a folder, with the reason.
+        the paths of entries that are neither files nor folders, with the reason.
     """
     if stat.S_ISDIR(_kind(name, source, snapshot)):
         left_out: dict[str, str] = {}
@@ -175,7 +175,7 @@ def _link(name: str, source: int, target: int | None, snapshot: str) -> dict[str
             raise UnsafeSnapshot("its folders are too deep", snapshot) from None
         return left_out
     if target is not None and not _link_file(name, source, target):
-        raise UnsafeSnapshot("its snapshot is no regular file", snapshot)
+        raise UnsafeSnapshot("its snapshot is not a regular file", snapshot)
     return {}
 
 
@@ -196,10 +196,10 @@ def _link_inside(name: str, source: int, target: int | None, way: str, left_out:
 
 
 def _link_file(name: str, source: int, target: int) -> bool:
-    """Link a file; False where it is something else by now, or gone."""
+    """Link a file; False if it was replaced or removed in the meantime."""
     try:
         os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-    except FileNotFoundError:  # Replaced in this very moment.
+    except FileNotFoundError:  # It was replaced at this very moment.
         return False
     if stat.S_ISREG(os.stat(name, dir_fd=target, follow_symlinks=False).st_mode):
         return True
@@ -208,7 +208,7 @@ def _link_file(name: str, source: int, target: int) -> bool:
 
 
 def _remove(name: str, folder: int) -> None:
-    """Remove what has a name in a folder, and all that is in it; a link is removed, not followed."""
+    """Remove an entry of a folder with its content; a link is removed, not followed."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
         os.unlink(name, dir_fd=folder)
         return

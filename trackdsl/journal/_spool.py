@@ -17,13 +17,13 @@ from trackdsl.journal._lock import FileLock
 from trackdsl.journal._ownership import check_folder, check_way, is_own_folder
 
 JOURNALS = "journals"
-#: Held by the process or thread that delivers from the spool.
+#: Locked by the process or thread that delivers from the spool.
 LOCK = "delivery.lock"
-#: What delivery has to say.
+#: The log file of delivery.
 LOG = "delivery.log"
-#: Touched to ask delivery to go on at once.
+#: Touched to ask delivery to try again at once.
 WAKE = "wake"
-#: An empty file in every spool that trackdsl has made: what has none is a folder of the user's, and left as it is.
+#: An empty file in every spool that trackdsl made. A folder without it belongs to the user, and is not changed.
 MARK = ".trackdsl-spool"
 _FOLDERS = (JOURNALS, "tables", "points", "servers")
 _CONTENT = {*_FOLDERS, LOCK, LOG, MARK, WAKE}
@@ -34,9 +34,9 @@ _LOCK_POLL = 0.02
 
 
 def default_path() -> Path:
-    """Where the spool lies when nothing names it: in the user's state folder, one per machine.
+    """The default spool: in the user's state folder, one for each machine.
 
-    Home folders are often shared between machines; locks and mapped files are not, so the host is part of the path.
+    Machines often share home folders. They do not share locks and mapped files, so the path contains the host's name.
     """
     import platformdirs
 
@@ -44,10 +44,10 @@ def default_path() -> Path:
 
 
 def fallback_path() -> Path:
-    """Where the spool goes when its own place cannot be written: a folder of this user's in the temporary folder.
+    """The spool to use when the usual one is not writable: a folder of this user in the temporary folder.
 
-    Anybody may have made a folder of that name before, so there are several names. One that this user has is taken
-    before one that is still free: every program finds the same.
+    Another user may have taken a name first, so there are several names. A folder that this user owns is preferred to a
+    free name, so that every program finds the same one.
     """
     import tempfile
 
@@ -60,29 +60,29 @@ def fallback_path() -> Path:
 
 
 def named_path() -> Path:
-    """The spool that the settings name, or the default place; it need not exist.
+    """The spool that the settings name, or the default one; it need not exist.
 
     Raises:
-        OSError: it cannot be looked at, or belongs to another user.
-        RuntimeError: nothing names it, and there is no home folder.
+        OSError: it cannot be inspected, or belongs to another user.
+        RuntimeError: the settings name none, and there is no home folder.
     """
     return locate(settings.spool() or default_path())
 
 
 def others(spool: Path) -> list[Path]:
-    """The spools beside one that this user's programs may have used: those of other hosts, and of the other places."""
+    """Other spools that this user's programs may have used: those of other hosts, and the default and fallback ones."""
     found = []
     for place in (default_path, fallback_path):
         try:
             folders = sorted(place().parent.iterdir())
-        except (OSError, RuntimeError):  # The latter where there is no home folder.
+        except (OSError, RuntimeError):  # RuntimeError: there is no home folder.
             continue
         found += [each for each in folders if each != spool and each not in found and is_spool(each)]
     return found
 
 
 def find() -> Path:
-    """The spool in use: the named or default place where that can be written, the temporary folder otherwise.
+    """The spool in use: the named or default one if it is writable, else one in the temporary folder.
 
     Raises:
         OSError: neither can be used, or no file descriptor is free.
@@ -91,38 +91,38 @@ def find() -> Path:
     try:
         wanted = settings.spool() or default_path()
         return prepare(wanted)
-    except (OSError, RuntimeError) as error:  # The latter where there is no home folder.
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder.
         if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-            raise  # Nothing is wrong with the place: once a descriptor is free it can be used.
+            raise  # The path is fine: it can be used once a descriptor is free.
         fallback = prepare(fallback_path())
         report(
             "spool-place",
             f"trackdsl cannot use its spool {wanted} ({error}) and records to {fallback} instead. "
-            "Set TRACKDSL_SPOOL to a folder that can be written.",
+            "Set TRACKDSL_SPOOL to a writable folder.",
             key=str(wanted),
         )
         return fallback
 
 
 def locate(wanted: Path) -> Path:
-    """The folder that is the spool where the user names one; nothing is made or changed.
+    """The folder of the spool for the path that the user names; nothing is created or changed.
 
-    That is the named folder where it is a spool, does not exist yet, or is empty and private. Where it is used for
-    something else (`/tmp`, a home folder, a project) or open to others, it is a folder of this user's inside of it.
+    This is the named folder if it is a spool, does not exist yet, or is empty and private. If it is used for something
+    else (`/tmp`, a home folder, a project) or open to others, it is a folder of this user inside of it.
 
     Raises:
-        OSError: the folder cannot be looked at, or is the spool of another user.
+        OSError: the folder cannot be inspected, or is the spool of another user.
     """
     wanted = Path(os.path.abspath(wanted))
     if wanted.is_symlink():
-        check_way(wanted / "inside")  # Whoever made the link chooses where it leads.
+        check_way(wanted / "inside")  # The owner of a link decides where it leads.
         wanted = wanted.resolve()
     try:
         found = os.stat(wanted)
     except FileNotFoundError:
         return wanted
     if not stat.S_ISDIR(found.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(wanted))
+        raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(wanted))
     if is_spool(wanted) or _may_become_spool(wanted, found):
         return wanted
     if found.st_uid != os.geteuid() and (wanted / JOURNALS).exists():
@@ -131,7 +131,7 @@ def locate(wanted: Path) -> Path:
 
 
 def is_spool(path: Path) -> bool:
-    """Whether a folder is a spool that this user's trackdsl has made."""
+    """Whether a folder is a spool that trackdsl made for this user."""
     if not is_own_folder(path):
         return False
     try:
@@ -140,7 +140,7 @@ def is_spool(path: Path) -> bool:
             return True
     except FileNotFoundError:
         pass
-    # Of a version that made no mark, or with something else in its place: private, or with nothing else in it.
+    # An old version made no mark, or something replaces it: the folder must be private, or contain nothing else.
     journals = path / JOURNALS
     if not is_own_folder(journals) or stat.S_IMODE(os.lstat(journals).st_mode) != 0o700:
         return False
@@ -148,10 +148,10 @@ def is_spool(path: Path) -> bool:
 
 
 def is_safe_spool(path: Path) -> bool:
-    """Whether a path is that of a spool of this user's which is there already, and safe from others.
+    """Whether a path names an existing spool of this user that is safe from others.
 
     Raises:
-        ValueError: it is no path at all.
+        ValueError: it is not a valid path.
     """
     try:
         if os.lstat(path).st_mode & 0o077 or not path.is_absolute():
@@ -163,13 +163,13 @@ def is_safe_spool(path: Path) -> bool:
 
 
 def prepare(wanted: Path) -> Path:
-    """Make the spool for a folder that the user has named, readable by its owner alone.
+    """Create the spool for a folder that the user named, readable by its owner only.
 
     Returns:
         the spool, see `locate`.
 
     Raises:
-        OSError: it cannot be made or written, or is not safe from other users.
+        OSError: it cannot be created or written, or is not safe from other users.
     """
     spool = locate(wanted)
     check_way(spool)
@@ -177,13 +177,13 @@ def prepare(wanted: Path) -> Path:
 
 
 def make(spool: Path) -> Path:
-    """Make the folder of a spool and what belongs in it, or mend that.
+    """Create or repair the folder of a spool and its content.
 
     Raises:
-        OSError: it cannot be made or written, or is not safe from other users.
+        OSError: it cannot be created or written, or is not safe from other users.
     """
     make_folder(spool)
-    # What an older version made may be open to others: nothing in it is touched before that is mended.
+    # A spool of an older version may be open to others: nothing in it is used before that is fixed.
     if is_own_folder(spool) and stat.S_IMODE(os.lstat(spool).st_mode) != 0o700:
         os.chmod(spool, 0o700)
     check_folder(spool)
@@ -193,16 +193,16 @@ def make(spool: Path) -> Path:
         os.chmod(journals, 0o700)
     check_spool(spool)
     if not os.access(journals, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "the folder cannot be written", str(spool))
+        raise PermissionError(errno.EACCES, "the folder is not writable", str(spool))
     for name in (MARK, LOCK, LOG, WAKE):
-        # Now: delivery needs them, and a disk that is full later has no room for them.
+        # Now, because delivery needs them, and the disk may be full later.
         with contextlib.suppress(OSError):
             os.close(open_regular(spool / name, os.O_WRONLY | os.O_CREAT))
     return spool
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those that lead to it, where they are missing: private ones, whatever the umask."""
+    """Create a folder and the folders above it, if they are missing. They are private, whatever the umask."""
     missing = []
     while not os.path.lexists(path):
         missing.append(path)
@@ -210,14 +210,14 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         try:
             os.mkdir(folder, 0o700)
-        except FileExistsError:  # By another process, in this very moment.
+        except FileExistsError:  # Another process created it at this very moment.
             continue
         if stat.S_IMODE(os.lstat(folder).st_mode) != 0o700:
             os.chmod(folder, 0o700)
 
 
 def check_spool(spool: Path) -> None:
-    """Check that nobody but this user can write to a spool, or put another one in its place.
+    """Check that only this user can write to a spool or replace it.
 
     Raises:
         FileNotFoundError: it does not exist.
@@ -229,7 +229,7 @@ def check_spool(spool: Path) -> None:
 
 
 def check_content(folder: Path) -> None:
-    """Check the folders of a spool, or of what it keeps for one server.
+    """Check the subfolders of a spool, or of a server's folder in it.
 
     Raises:
         OSError: one of them is not safe; the message names the cause.
@@ -240,15 +240,15 @@ def check_content(folder: Path) -> None:
 
 
 def journals(spool: Path) -> Iterator[Path]:
-    """The folders of all journals that are this user's, oldest first."""
+    """The folders of all journals of this user, oldest first."""
     yield from (path for path, problem in look_through(spool) if problem is None)
 
 
 def look_through(spool: Path) -> Iterator[tuple[Path, str | None]]:
-    """Everything in a spool that has the place of a journal, oldest first.
+    """All entries in the folder of journals, oldest first.
 
     Yields:
-        its path, and why nothing of it may be read; None for a journal of this user's.
+        the path, and why nothing of it may be read; None for a journal of this user.
     """
     folder = spool / JOURNALS
     try:
@@ -262,7 +262,7 @@ def look_through(spool: Path) -> Iterator[tuple[Path, str | None]]:
             continue
         try:
             check_folder(path)
-        except FileNotFoundError:  # It is finished by now.
+        except FileNotFoundError:  # It was finished in the meantime.
             continue
         except OSError as error:
             yield path, error.strerror
@@ -271,12 +271,12 @@ def look_through(spool: Path) -> Iterator[tuple[Path, str | None]]:
 
 
 def is_journal_name(name: str) -> bool:
-    """Whether a text can be the name of a journal's folder: that of something in the folder of journals."""
+    """Whether a text can be the name of a journal's folder."""
     return bool(name) and not name.startswith(".") and "/" not in name and "\0" not in name
 
 
 def remove_journal(directory: Path) -> None:
-    """Remove a journal: out of sight in one step, then bit by bit."""
+    """Remove a journal: rename it in one step, then remove its files."""
     hidden = directory.with_name(f".{directory.name}")
     try:
         directory.rename(hidden)
@@ -286,7 +286,7 @@ def remove_journal(directory: Path) -> None:
 
 
 def sweep(spool: Path) -> None:
-    """Remove what was left of journals whose making or removal was cut short, after an hour."""
+    """Remove the remains of journals whose creation or removal was interrupted over an hour ago."""
     try:
         hidden = [path for path in (spool / JOURNALS).iterdir() if path.name.startswith(".")]
     except OSError:
@@ -298,12 +298,12 @@ def sweep(spool: Path) -> None:
 
 
 def host() -> str:
-    """The name of this host, as it stands in paths."""
+    """The name of this host, as used in paths."""
     return "".join(c if c.isalnum() or c in "-." else "_" for c in os.uname().nodename) or "host"
 
 
 def _may_become_spool(path: Path, found: os.stat_result) -> bool:
-    """Whether an existing folder can be taken for a spool: an empty one that is private to the user already."""
+    """Whether an existing folder can become a spool: an empty one that is already private."""
     if found.st_uid != os.geteuid() or found.st_mode & (stat.S_ISVTX | 0o077) or os.path.ismount(path):
         return False
     if any(_is_same(path, other) for other in (os.path.expanduser("~"), os.curdir)):
@@ -325,12 +325,16 @@ def wake(spool: Path) -> None:
 
 
 def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None:
-    """The lock of the spool's one delivery process, or None where another one keeps it for `patience` seconds.
+    """Take the lock of the spool's only delivery process.
 
     Args:
         spool: the spool's folder.
         patience: how long to wait for it, in seconds.
         name: the lock's file.
+        name: the lock's file.
+
+    Returns:
+        the lock, or None if another process keeps it for `patience` seconds.
     """
     lock = FileLock(spool / name)
     give_up = time.monotonic() + patience

@@ -1,6 +1,6 @@
-"""Where the events of this process go: one target per tracking URI, each with a journal of its own.
+"""The targets of this process: one for each tracking URI and working directory, each with its own journal.
 
-The journal is made at the first event, and again in a forked child.
+A target makes its journal at the first event, and another one in a forked child.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from trackdsl.journal._spool import JOURNALS
 from trackdsl.journal._spool import find as find_spool
 from trackdsl.journal._writer import Losing, Writer
 
-#: How often a program looks whether its delivery process still lives, in nanoseconds.
+#: How often a program checks whether its delivery process runs, in nanoseconds.
 WATCH = 1_000_000_000
-#: Stands for a tracking URI where what is recorded stays in a folder of a test's.
+#: Replaces the tracking URI if records stay in the folder of a test.
 CAPTURED = "trackdsl-capture:"
-#: The same where it is not kept at all.
+#: Replaces the tracking URI if records are thrown away.
 DISCARDED = "trackdsl-nowhere:"
 UNDELIVERED = (CAPTURED, DISCARDED)
-#: Bound here: a test that puts a fake of its own in the place of `os.getcwd` is not to see calls of ours.
+#: Bound at import: a test that replaces `os.getcwd` must not see our calls.
 _getcwd = os.getcwd
 _DELETED = "what was not delivered when the journal was deleted, in the middle of this run"
-#: So many runs that have just ended are remembered: some 100 kB.
+#: How many runs that have just ended are remembered: some 100 kB.
 _MOST_ENDED = 150
-#: How long to wait before trying again to make a journal, in nanoseconds.
+#: How long to wait before trying to make a journal again, in nanoseconds.
 _RETRY = 1_000_000_000
 
 
@@ -88,22 +88,22 @@ def call_after_delivery(call: Callable[[], None]) -> None:
 
 
 class Target:
-    """The place that runs go to, and this process's journal for it.
+    """A store that runs go to, and this process's journal for it.
 
     Args:
         uri: the tracking URI, with relative SQLite paths made absolute.
-        cwd: the working directory, below which MLflow puts local artifacts.
+        cwd: the working directory; MLflow puts local artifacts below it.
         spool: the spool folder, or None for the configured one.
-        deliver: whether a delivery process is to be started.
+        deliver: whether to start a delivery process.
 
     Attributes:
-        delivers: what is recorded goes on to MLflow.
-        open_runs: the event that began each run that is open, by its id; entered before it is appended, removed before
-            that of its end is. A new journal begins with them.
-        ended: the id, the beginning and the end of each run that has ended since the journal was last seen to stand.
-            A new journal repeats them: where the old one was deleted first, nobody else knows of these ends.
+        delivers: whether records are delivered to MLflow.
+        open_runs: the opening event of each open run, by its id. The event enters before it is appended, and leaves
+            before the run's end is appended. A new journal begins with these events.
+        ended: the id, opening event and end of each run that ended since the journal was last found in place. A new
+            journal repeats them, because the deleted one may have held the only record of these ends.
         deleted: the folders of journals that were deleted while they were written.
-        discards: what is recorded is not kept.
+        discards: whether records are thrown away.
     """
 
     discards = False
@@ -142,13 +142,13 @@ class Target:
         self.append: Callable[..., None] = self._append_first
 
     def new_file(self, name: str) -> tuple[Path, str]:
-        """A place for the snapshot of an artifact.
+        """A path for the snapshot of an artifact.
 
         Returns:
-            the path to write to, and the same relative to the journal's folder of files.
+            the path to write to, and that path relative to the journal's folder of files.
 
         Raises:
-            OSError: the journal or the folder cannot be made.
+            OSError: the journal or the folder cannot be created.
         """
         self.check()
         writer = self.writer or self._make()
@@ -156,13 +156,13 @@ class Target:
             raise OSError(5, "trackdsl has no journal to keep files in")
         relative = f"{next(self._files):06d}/{name}"
         files = writer.directory / "files"
-        files.mkdir(exist_ok=True, mode=0o700)  # Not the folder around it, if that has just been deleted.
+        files.mkdir(exist_ok=True, mode=0o700)  # Not its parent, which may just have been deleted.
         path = files / relative
         path.parent.mkdir(mode=0o700)
         return path, relative
 
     def note(self, name: str, line: str) -> bool:
-        """Append a line to a file beside the journal, for the delivery process; whether there is a journal."""
+        """Append a line to a file in the journal's folder, for the delivery process; False if there is no journal."""
         writer = self.writer
         if writer is None:
             return False
@@ -171,12 +171,12 @@ class Target:
             with open(descriptor, "a", encoding="ascii") as file:
                 file.write(line)
         except OSError as error:
-            report("note", f"trackdsl cannot write beside its journal ({error}); no system metrics are sampled")
+            report("note", f"trackdsl cannot write to its journal's folder ({error}); no system metrics are sampled")
             return False
         return True
 
     def watch(self, now: int) -> None:
-        """Look after the journal and its delivery; called with the time, in nanoseconds, once it is past `watch_at`."""
+        """Check the journal and its delivery process. Call it once the time, in nanoseconds, is past `watch_at`."""
         self.watch_at = now + WATCH
         self.check()
         if self.writer is not None:
@@ -185,7 +185,7 @@ class Target:
             _delivery.start(self.writer.directory.parent.parent)
 
     def check(self) -> None:
-        """Notice where the journal has been deleted, and go on in a new one."""
+        """If the journal was deleted, continue in a new one."""
         writer = self.writer
         if writer is None:
             return
@@ -193,12 +193,12 @@ class Target:
         if not writer.stands():
             self._replace(writer)
             return
-        with contextlib.suppress(IndexError):  # Another thread does the same.
-            for _ in range(known):  # Not those that were added meanwhile.
+        with contextlib.suppress(IndexError):  # Another thread may do the same.
+            for _ in range(known):  # Not those that were added in the meantime.
                 self.ended.popleft()
 
     def close(self) -> None:
-        """Give up the journal: its lock is released, and a later event makes a new one."""
+        """Release the journal's lock; a later event makes a new journal."""
         writer, self.writer, self.append = self.writer, None, self._append_first
         self.open_runs = {}
         self.ended.clear()
@@ -224,7 +224,7 @@ class Target:
         known = self.writer
         writer = known or self._make()
         if writer is not None:
-            # A new journal begins with the beginnings of open runs, this one perhaps.
+            # A new journal already holds the opening events of open runs, perhaps this one.
             if known is not None or not any(payload is begun for begun in list(self.open_runs.values())):
                 writer.append(payload, run, vital)
             return
@@ -235,18 +235,18 @@ class Target:
     def _make(self) -> Writer | None:
         with self._making:
             if self.delivers:
-                settings.mode()  # A bad setting is told before anything is made, and every time.
+                settings.mode()  # A bad setting is reported before anything is made, and every time.
             now = time.monotonic_ns()
             if self.writer is not None or now < self._retry_at:
                 return self.writer
             try:
                 self.writer = self._create()
-            except (OSError, RuntimeError) as error:  # platformdirs raises the latter where nobody has a home.
+            except (OSError, RuntimeError) as error:  # platformdirs raises RuntimeError if there is no home folder.
                 self._retry_at = now + _RETRY
                 report(
                     "spool",
                     f"trackdsl cannot write its journal ({error}): the program "
-                    f"goes on and nothing is recorded. {advice(error)}",
+                    f"continues and nothing is recorded. {advice(error)}",
                     key=str(getattr(error, "errno", None)),
                 )
                 return None
@@ -263,7 +263,11 @@ class Target:
         return self.writer
 
     def _replace(self, gone: Writer) -> Writer | None:
-        """Begin a new journal in the place of a deleted one; returns its writer where that was needed, and possible."""
+        """Replace a deleted journal by a new one.
+
+        Returns:
+            the new writer; None if no new journal is needed, or none can be made.
+        """
         with self._making:
             if self.writer is not gone:
                 return self.writer
@@ -282,7 +286,7 @@ class Target:
             report(
                 "journal-deleted",
                 f"The journal {gone.directory} was deleted while this program records to it: what was not delivered by "
-                "then is lost. What is recorded from now on goes to a new journal.",
+                "then is lost. New records go to a new journal.",
                 key=gone.directory.name,
             )
             return writer
@@ -303,7 +307,7 @@ class Target:
 
 
 class _Nowhere(Target):
-    """Takes everything and keeps nothing: for processes that another one records for."""
+    """Throws all records away: for processes that another process records for."""
 
     __slots__ = ()
 
@@ -314,7 +318,7 @@ class _Nowhere(Target):
         self.append = self._discard
 
     def watch(self, now: int) -> None:
-        """See `Target`: there is nothing to look after."""
+        """See `Target`: there is nothing to check."""
         self.watch_at = now + WATCH
 
     def close(self) -> None:
@@ -332,21 +336,21 @@ class _Nowhere(Target):
         return target_for, (DISCARDED, "/")
 
 
-#: Where runs go that are not to be recorded, in processes where others are, or would be.
+#: The target of runs that are not recorded, in processes where others are.
 NOWHERE: Target = _Nowhere()
 
 _targets: dict[tuple[str, str], Target] = {}
-#: Those that have a journal, also where `_targets` leads to them no longer: an open run keeps its own.
+#: All targets with a journal. An open run keeps its target, even after `_targets` has another one for its settings.
 _made: set[Target] = set()
-#: While it has one, every run goes there: `trackdsl.testing.capture_runs` and the like.
+#: At most one target. While there is one, every new root run uses it, as in `trackdsl.testing.capture_runs`.
 _overrides: list[Target] = []
 
 
 def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
-    """The target of a tracking URI, or of the settings where none is given.
+    """The target of a tracking URI, by default that of the settings.
 
     Raises:
-        SettingsError: the URI is none that MLflow could use, or another setting has a value that it cannot have.
+        SettingsError: MLflow cannot use the URI, or another setting is invalid.
     """
     for override in _overrides:
         return override
@@ -356,7 +360,7 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     key = (uri or settings.tracking_uri(), cwd)
     target = _targets.get(key)
     if target is None:
-        settings.check_all()  # Also those that count only later: the program has just begun.
+        settings.check_all()  # All of them now, at the start of the program, including those that are used later.
         place = absolute_uri(key[0], cwd)
         same = (t for t in _targets.values() if t.uri == place and t.cwd == cwd)
         target = _targets[key] = next(same, None) or Target(place, cwd)
@@ -364,14 +368,14 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
 
 
 def override(target: Target | None) -> Target | None:
-    """Send every new root run to `target`; returns what was in force before."""
+    """Send every new root run to `target`; returns the previous override."""
     before = next(iter(_overrides), None)
     _overrides[:] = [] if target is None else [target]
     return before
 
 
 def overridden() -> bool:
-    """Whether every new root run goes to one target, whatever the settings."""
+    """Whether every new root run uses one target, whatever the settings say."""
     return bool(_overrides)
 
 
@@ -381,25 +385,25 @@ def targets() -> list[Target]:
 
 
 def start_anew() -> None:
-    """Let new runs begin new journals, for settings that move the spool; open runs keep the one they began in."""
+    """Let new runs begin new journals, after settings have moved the spool; open runs keep their journals."""
     _targets.clear()
 
 
 def close_all() -> None:
-    """Give up every journal."""
+    """Close every journal."""
     for target in list(_made):
         target.close()
     _targets.clear()
 
 
 def check_all() -> None:
-    """Notice journals that have been deleted, as `Target.check` does."""
+    """Call `Target.check` for every journal."""
     for target in list(_made):
         target.check()
 
 
 def known_targets() -> list[Target]:
-    """The targets that this process has recorded to, or has tried to."""
+    """The targets that this process has recorded to, or tried to."""
     return [target for target in dict.fromkeys([*_made, *_targets.values()]) if target.delivers]
 
 
@@ -411,13 +415,13 @@ def _working_directory() -> str:
         return os.path.expanduser("~")
     except UnicodeEncodeError:
         home = os.path.expanduser("~")
-        report("cwd", f"The working directory has a name that is no valid UTF-8: relative paths start at {home}.")
+        report("cwd", f"The working directory has a name that is not valid UTF-8: relative paths start at {home}.")
         return home
     return cwd
 
 
 def _note_end_of_child(writer: Writer) -> None:
-    """See that the end of a child of `multiprocessing` is noted, which does without `atexit`."""
+    """Note the end of a child of `multiprocessing`, which does not run `atexit` functions."""
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
         from multiprocessing.util import Finalize
@@ -429,7 +433,7 @@ def _report_unrecorded() -> None:
     lost = sum(target.unrecorded for target in dict.fromkeys([*_made, *_targets.values()]))
     if lost:
         with contextlib.suppress(TrackdslError):
-            report("spool-total", f"trackdsl could not record {lost} events: there was no place to write them to.")
+            report("spool-total", f"trackdsl could not record {lost} events: no journal could be written.")
 
 
 def _at_exit() -> None:
@@ -450,9 +454,9 @@ def _at_exit() -> None:
 
 
 def _keep_interrupted() -> None:
-    """Let a program that Ctrl-C has ended end as such: by the signal.
+    """Let a program that Ctrl-C interrupted end by the signal, as usual.
 
-    CPython forgets that it has to when any text is executed afterwards, as `namedtuple` and `dataclass` do in imports.
+    CPython forgets that it must do so if text is executed afterwards, as `namedtuple` and `dataclass` do in imports.
     """
     if issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt):
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,8 +1,8 @@
-"""Appending to a journal: one copy into a file that is mapped into memory.
+"""Appending to a journal: each event is copied into a memory-mapped file.
 
-The kernel owns the mapped pages, so what was copied survives the death of the process. `mmap.write` copies and
-advances in one C call, which makes an append atomic for threads and signal handlers without a lock; the lock below
-guards the change of segment.
+The kernel owns the mapped pages, so copied data survives the death of the process. `mmap.write` copies and advances in
+one C call: this makes an append atomic for threads and signal handlers without a lock. The lock below guards only the
+change of segment.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trackdsl.journal._lock import FileLock
 _FIRST_SEGMENT = 256 * 1024
 _LARGEST_SEGMENT = 8 * 1024 * 1024
 _RESERVE = 128 * 1024
-#: How long to wait before asking a full disk again, in nanoseconds.
+#: How long to wait before trying a full disk again, in nanoseconds.
 _RETRY_AFTER = 10_000_000
 
 _pack = fmt.FRAME.pack
@@ -38,16 +38,16 @@ _MARKER = fmt.MARKER
 
 
 class Losing(Protocol):
-    """Whoever must be told that one of its events could not be written."""
+    """Counts events that could not be written."""
 
     lost: int
 
 
 class Writer:
-    """The journal of one process for one target. Make it with `Writer.create`.
+    """The journal of one process for one target. Use `Writer.create`.
 
-    The next segment, and the reserve for a full disk, are open before they are needed: a moment without room, or
-    without a free file descriptor, costs nothing.
+    The next segment and the reserve for a full disk are opened before they are needed. So nothing is lost if space or
+    file descriptors run out for a moment.
     """
 
     def __init__(self, directory: Path, lock: FileLock, salt: int) -> None:
@@ -57,7 +57,7 @@ class Writer:
         self._salt = salt
         self._number = 0
         self._size = _FIRST_SEGMENT
-        # Re-entrant: a signal handler may record in the middle of a change of segment by the same thread.
+        # Re-entrant: a signal handler of the same thread may record during a change of segment.
         self._rotation = threading.RLock()
         self._rotating = False
         self._pending: deque[tuple[bytes, Losing | None, bool]] = deque()
@@ -65,12 +65,13 @@ class Writer:
         self._ahead: Segment | None = None
         self._reserve: Segment | None = None
         self._in_reserve = False
-        # Given up for a moment where no other descriptor is free: to open and map a file takes two, to keep it one.
+        # A spare descriptor, closed when no other is free: opening and mapping a file takes two, keeping it open takes
+        # one.
         self._spare: int | None = None
-        #: Makes another journal where this one has been deleted, and returns its writer.
+        #: Makes another journal if this one was deleted, and returns its writer.
         self.replace: Callable[[], Writer | None] = lambda: None
         self._heir: Writer | None = None
-        # What has to be there for delivery to find the events; empty while that changes.
+        # The files that delivery needs to find the events; empty while they change.
         self._files: tuple[Place, ...] = ()
         self._lock_place: Place | None = None
         self._map: mmap.mmap
@@ -78,16 +79,16 @@ class Writer:
 
     @classmethod
     def create(cls, directory: Path, describe: Callable[[Path], None] = lambda _: None) -> Writer:
-        """Make a journal in `directory`, which must not exist.
+        """Create a journal in `directory`, which must not exist.
 
         Args:
             directory: the journal's folder.
-            describe: adds what else belongs in the folder, before anybody can see it.
+            describe: adds other files to the folder before it becomes visible.
 
         Raises:
-            OSError: the folder cannot be made, locked or filled.
+            OSError: the folder cannot be created, locked or filled.
         """
-        # Under a hidden name until it is locked, so that the delivery process never sees it without its lock.
+        # Under a hidden name until it is locked, so that delivery never sees it unlocked.
         unborn = directory.with_name("." + directory.name)
         unborn.mkdir(mode=0o700)
         lock = FileLock(unborn / "lock")
@@ -117,12 +118,12 @@ class Writer:
         return writer
 
     def append(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
-        """Write one event. It is safe from the death of this process when this returns.
+        """Write one event. When this returns, the event survives the death of this process.
 
         Args:
             payload: the encoded event.
             run: counts the loss if the event cannot be written.
-            vital: may use the space set aside for a full disk.
+            vital: whether the event may use the space reserved for a full disk.
         """
         data = _pack(_MARKER, len(payload), _crc32(payload, self._salt)) + payload
         try:
@@ -137,16 +138,16 @@ class Writer:
             return self._number, self._map.tell()
 
     def note_end(self) -> None:
-        """Note that the program has ended as it should: another machine may not see whether the lock is free.
+        """Note that the program ended normally: another machine may be unable to see whether the lock is free.
 
-        Whatever is appended after that makes the note void, as it names the place behind the last event.
+        The note holds the position behind the last event, so a later event makes it void.
         """
-        with contextlib.suppress(OSError):  # No room: then another machine does not know.
+        with contextlib.suppress(OSError):  # Without space, another machine cannot know it.
             number, offset = self.position()
             write_private(self.directory / ENDED, f"{number} {offset}\n".encode())
 
     def stands(self) -> bool:
-        """Whether the journal is still where delivery looks for it: its folder, its lock and its latest segment."""
+        """Whether delivery can still find the journal: its folder, its lock and its latest segment."""
         while True:
             files = self._files
             if all(place.holds(self.directory) for place in files):
@@ -155,7 +156,7 @@ class Writer:
                 return False
 
     def prepare(self) -> None:
-        """Open what is missing of the next segment and the reserve; where that fails, a later call tries again."""
+        """Open the next segment and the reserve if they are missing; if that fails, a later call tries again."""
         with self._rotation:
             if self._rotating:
                 return
@@ -167,10 +168,10 @@ class Writer:
             self._write_pending()
 
     def close(self, heir: Writer | None = None) -> None:
-        """Give the lock back: whatever is still open is ended as killed by the delivery process.
+        """Release the lock. Delivery then ends the runs that are still open as `KILLED`.
 
         Args:
-            heir: gets what is still appended here, by threads that have not noticed yet.
+            heir: gets the events of threads that have not noticed yet.
         """
         self._heir = heir
         with self._rotation:
@@ -183,14 +184,14 @@ class Writer:
         self._lock.release()
 
     def forget(self) -> None:
-        """Let go of an inherited journal in a forked child, without touching what belongs to the parent."""
+        """In a forked child: give up the inherited journal without changing what belongs to the parent."""
         self._write = _no_segment
         self._retry_at = 1 << 63
         self._let_go()
         self._lock.abandon()
 
     def _let_go(self) -> None:
-        """Close what is open ahead: the descriptors and mappings of this process alone."""
+        """Close the descriptors and mappings that were opened ahead."""
         for segment in (self._ahead, self._reserve):
             if segment is not None:
                 segment.map.close()
@@ -200,14 +201,14 @@ class Writer:
             self._spare = None
 
     def _spill(self, data: bytes, run: Losing | None, vital: bool) -> None:
-        # Not in the middle of a change of segment, which holds a lock that the replacement needs.
+        # Not during a change of segment, which holds a lock that the replacement needs.
         heir = self._heir or (None if self._rotating or self.stands() else self.replace())
         if heir is not None:
             heir.append(data[fmt.FRAME.size :], run, vital)
             return
         with self._rotation:
             self._pending.append((data, run, vital))
-            if not self._rotating:  # Otherwise the call that this one interrupted writes it.
+            if not self._rotating:  # Otherwise the interrupted call writes it.
                 self._write_pending()
 
     def _write_pending(self) -> None:
@@ -238,10 +239,10 @@ class Writer:
             self._lose(run, None)
 
     def _next_segment(self, needed: int) -> Segment | None:
-        """A segment of so many bytes or more; None where there was none a moment ago.
+        """A segment of at least this size; None if the last attempt failed a moment ago.
 
         Raises:
-            OSError: there is no room, or no descriptor, for one.
+            OSError: the disk is full, or no descriptor is free.
         """
         segment = self._ahead
         if segment is not None and segment.size >= needed:
@@ -253,14 +254,14 @@ class Writer:
 
     def _go_on_in(self, segment: Segment, data: bytes) -> None:
         self._begin(segment)
-        # Before other threads can see the segment, and fill it.
+        # First, before other threads can see the segment and fill it.
         segment.map.write(data)
         self._switch(segment, segment.map.write)
         self._in_reserve = False
         self._make_ready()
 
     def _make_ready(self) -> None:
-        with contextlib.suppress(OSError):  # It is reported once something is lost.
+        with contextlib.suppress(OSError):  # It is reported when an event is lost.
             if self._spare is None:
                 self._spare = open_spare()
             if self._reserve is None and not self._in_reserve:
@@ -289,7 +290,8 @@ class Writer:
         segment.map.write(header.pack())
 
     def _switch(self, segment: Segment, write: Callable[[bytes], int]) -> None:
-        # Close first, show the new one second: a reader that sees a successor knows that no late write can follow.
+        # Close the old segment, then show the new one: a reader that sees the next segment knows that no write can
+        # follow.
         if self._number:
             fmt.END.pack_into(self._map, fmt.END_OFFSET, self._map.tell())
             self._map.close()
@@ -299,7 +301,7 @@ class Writer:
         name = f"{self._number:06d}.seg"
         try:
             os.rename(self.directory / segment.name, self.directory / name)
-        except OSError:  # Where the folder has just been deleted, the next look is to notice.
+        except OSError:  # If the folder was just deleted, the next check notices.
             self._files = known
             raise
         self._write = write
@@ -324,8 +326,8 @@ class Writer:
     def _blame(self, error: OSError) -> None:
         report(
             "spool",
-            f"trackdsl cannot write to its spool {self.directory.parent} ({error.strerror or error}): the program goes "
-            f"on, and what cannot be recorded is counted on its run. {advice(error)}",
+            f"trackdsl cannot write to its spool {self.directory.parent} ({error.strerror or error}): the program "
+            f"continues, and events that cannot be recorded are counted on their runs. {advice(error)}",
             key=str(error.errno),
         )
 
@@ -344,7 +346,7 @@ class Writer:
                 fmt.LOST.pack_into(self._map, fmt.LOST_OFFSET, self.lost)
 
 
-#: The file of a journal that notes where its program ended.
+#: The file of a journal that notes that its program ended normally.
 ENDED = "ended"
 #: Two slots of 32 KiB, see `trackdsl.store_format.progress`.
 PROGRESS_SIZE = 64 * 1024

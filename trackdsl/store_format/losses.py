@@ -21,7 +21,7 @@ _MOST = 1 << 20
 _UNKNOWN = " that nothing is known of"
 
 
-class Losses(msgspec.Struct, frozen=True):
+class Losses(msgspec.Struct, frozen=True, rename={"unknown": "orphans"}):
     """What is lost of one journal.
 
     Attributes:
@@ -29,7 +29,7 @@ class Losses(msgspec.Struct, frozen=True):
         program: who wrote it, for people.
         missing: the segments, and ends of segments, that are gone.
         damaged: how many damaged records were skipped.
-        orphans: how many events belong to runs that nothing is known of.
+        unknown: how many events belong to runs that nothing is known of.
         refused: how much MLflow refused.
         unrecorded: how many events the program could not record.
         prefixes: what the ids of the program's runs begin with, and those of the processes that it works for.
@@ -39,7 +39,7 @@ class Losses(msgspec.Struct, frozen=True):
     program: str
     missing: tuple[str, ...] = ()
     damaged: int = 0
-    orphans: int = 0
+    unknown: int = 0
     refused: int = 0
     unrecorded: int = 0
     prefixes: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Losses(msgspec.Struct, frozen=True):
             self,
             missing=self.missing[len(before.missing) :],
             damaged=self.damaged - before.damaged,
-            orphans=self.orphans - before.orphans,
+            unknown=self.unknown - before.unknown,
             refused=self.refused - before.refused,
             unrecorded=self.unrecorded - before.unrecorded,
         )
@@ -67,7 +67,7 @@ class Losses(msgspec.Struct, frozen=True):
         found = [f"{what} {'are' if what.startswith('segments') else 'is'} missing" for what in self.missing]
         for count, one, many in (
             (self.damaged, "damaged record was skipped", "damaged records were skipped"),
-            (self.orphans, f"event belongs to a run{_UNKNOWN}", f"events belong to runs{_UNKNOWN}"),
+            (self.unknown, f"event belongs to a run{_UNKNOWN}", f"events belong to runs{_UNKNOWN}"),
             (self.refused, "thing was refused by MLflow", "things were refused by MLflow"),
             (self.unrecorded, "event could not be recorded", "events could not be recorded"),
         ):

@@ -33,14 +33,14 @@ class Progress(msgspec.Struct, array_like=True):
         intent_segment, intent_offset: everything before may have been sent.
         events: how many events are delivered.
         damaged: how many damaged records were skipped.
-        orphans: how many events belong to runs that nothing is known of.
+        unknown: how many events belong to runs that nothing is known of.
         deferred: how many artifacts wait for their store, and events for their runs.
         blocked_since: when delivery last began to fail, in nanoseconds since 1970; 0 while it works.
         error: what stands in the way, or the last thing that was refused.
-        points: the latest time given to each metric point that could collide, see `Spacing`.
+        points: the latest time given to each metric point that could collide, see `TimestampDedup`.
         clock: the latest time of a metric point, in milliseconds since 1970.
         failures: how often delivery has failed.
-        aside: how many events wait for runs that another machine delivers.
+        held: how many events wait for runs that another machine delivers.
         set_aside: how many runs cannot be made or written as things are; see `_blocked.py`.
         missing: the segments, and ends of segments, that were gone before they were delivered.
         refused: how much the store refused: fields, artifacts, whatever was written to a deleted run.
@@ -53,14 +53,14 @@ class Progress(msgspec.Struct, array_like=True):
     intent_offset: int = 0
     events: int = 0
     damaged: int = 0
-    orphans: int = 0
+    unknown: int = 0
     deferred: int = 0
     blocked_since: int = 0
     error: str = ""
     points: list[tuple[bytes, str, int, float, int]] = []
     clock: int = 0
     failures: int = 0
-    aside: int = 0
+    held: int = 0
     set_aside: int = 0
     missing: list[str] = []
     refused: int = 0
