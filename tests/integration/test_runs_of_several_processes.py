@@ -567,7 +567,7 @@ def test_flush_waits_for_child_processes(dies: bool, tmp_path: Path, monkeypatch
     store.before = before
     with stage("parent") as run:
         deliver_to(store, spool, rounds=3)
-        child = Process(spool, within=(_origin._own,), beside=(_origin._own,), uri=run.target.uri)
+        child = Process(spool, within=(_origin._ancestry.own,), beside=(_origin._ancestry.own,), uri=run.target.uri)
         child.open("child", run.key)
         if dies:
             child.die()
