@@ -1,1 +1,1 @@
-"""How an MLflow server is asked over HTTP."""
+"""HTTP requests to an MLflow server."""

@@ -1,8 +1,8 @@
-"""HTTP requests that come to an end: with a deadline for the whole answer and a limit for its size.
+"""HTTP requests that always end: with a deadline for the whole answer, and a limit for its size.
 
-The timeouts of `requests` limit the wait for each piece of an answer. A server that sends one byte per second, or sends
-without an end, keeps such a request going for ever. `bound_requests` makes every request of this process end; it is for
-the delivery process, where all requests are ours. `session` gives a session whose requests end, for any other program.
+The timeouts of `requests` limit only the wait for each piece of an answer. If a server sends one byte per second, or
+sends without end, such a request never ends. `bound_requests` makes every request of this process end; it is for the
+delivery process, in which all requests are ours. In other programs, `session` returns a session whose requests end.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-#: An answer may take this many times the timeout for a single piece of it, in all.
+#: The whole answer may take this many times the timeout for one piece.
 _PIECES = 3
-#: Where a request has no timeout, in seconds.
+#: The deadline of a request without a timeout, in seconds.
 _LONGEST = 600.0
-#: The slowest upload that is waited for, in bytes per second.
+#: The lowest speed of an upload that is waited for, in bytes per second.
 _SLOWEST_UPLOAD = 50_000
-#: No answer of a tracking server is larger, in bytes; a page of a thousand large runs has some ten million.
+#: The limit for an answer of a tracking server, in bytes; a page of a thousand large runs has some ten million.
 _LARGEST_ANSWER = 128 << 20
-#: The same for what is read piece by piece, such as the file of an artifact.
+#: The limit for answers that are read in pieces, such as the file of an artifact.
 _LARGEST_DOWNLOAD = 4 << 30
 _CHUNK = 1 << 16
-#: `requests` follows these with a GET.
+#: `requests` follows these redirects with a GET.
 LOSSY_REDIRECTS = (301, 302, 303)
 
 
@@ -41,15 +41,15 @@ class TooSlow(requests.exceptions.ReadTimeout):
 
 
 class TooLarge(requests.exceptions.RequestException):
-    """The answer was larger than any that is expected."""
+    """The answer is larger than any expected one."""
 
 
 class Redirected(requests.exceptions.RequestException):
-    """The server names another address for a request that `requests` would send there without its content."""
+    """The server redirects a request that `requests` would repeat without its content."""
 
 
 class _Expired(Exception):
-    """No further connection is opened after the deadline. It is no error of a connection: urllib3 would try again."""
+    """No connection may be opened after the deadline. Not a connection error, since urllib3 would try again."""
 
 
 class _Exchange:
@@ -65,10 +65,10 @@ class _Exchange:
         self._timer.start()
 
     def uses(self, connection: socket.socket | None) -> None:
-        """Note the connection that is shut down at the deadline.
+        """Note the connection, to shut it down at the deadline.
 
         Raises:
-            _Expired: that is over.
+            _Expired: the deadline has passed.
         """
         if connection is None:
             return
@@ -77,11 +77,11 @@ class _Exchange:
                 connection.close()
                 raise _Expired
             self._forget_connection()
-            # A copy: it leads to this connection even where the original is closed, and its number used again.
+            # A copy of the descriptor: it stays valid if the original is closed and its number is used again.
             self._descriptor = os.dup(connection.fileno())
 
     def end(self) -> None:
-        """Let go of the connection."""
+        """Forget the connection."""
         self._timer.cancel()
         with self._lock:
             self._forget_connection()
@@ -114,7 +114,7 @@ def _note(connection: Any) -> None:
 
 
 class _WatchedConnection(HTTPConnection):
-    """A connection that the current exchange can shut down from its first moment on."""
+    """A connection that the current exchange can shut down from the first moment."""
 
     def _new_conn(self) -> socket.socket:
         connection = super()._new_conn()
@@ -130,7 +130,7 @@ class _WatchedConnection(HTTPConnection):
         """See `urllib3.connection.HTTPConnection`."""
         response = super().getresponse()
         if _current.exchange is not None:
-            # What is not read to its end is not read on in memory only to use the connection again.
+            # Don't read the rest of an answer into memory only to reuse the connection.
             response.drain_conn = response.close  # type: ignore[method-assign]
         return response
 
@@ -139,7 +139,7 @@ class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
     """The same for TLS."""
 
 
-# The errors of urllib3, which users read, show the names of these classes.
+# Users read these class names in urllib3's errors.
 _WatchedConnection.__name__ = HTTPConnection.__name__
 _WatchedTLSConnection.__name__ = HTTPSConnection.__name__
 
@@ -153,7 +153,7 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """Sends requests that come to an end."""
+    """An adapter whose requests end."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """See `HTTPAdapter`."""
@@ -163,7 +163,7 @@ class _BoundedAdapter(HTTPAdapter):
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """See `HTTPAdapter`."""
         found = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # These have connections of their own.
+        if not proxy.lower().startswith("socks"):  # SOCKS proxies have their own connection classes.
             found.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
         return found
 
@@ -173,7 +173,7 @@ class _BoundedAdapter(HTTPAdapter):
 
 
 def session() -> requests.Session:
-    """A session whose requests end, also where the server goes on sending."""
+    """A session whose requests end, even if the server never stops sending."""
     made = requests.Session()
     adapter = _BoundedAdapter()
     made.mount("http://", adapter)
@@ -182,11 +182,11 @@ def session() -> requests.Session:
 
 
 def bound_requests(on_answer: Callable[[], None] | None = None, *, of_thread: bool = False) -> None:
-    """Make requests end: those of MLflow, and of the artifact stores that use `requests`.
+    """Make requests end: those of MLflow, and of artifact stores that use `requests`.
 
     Args:
-        on_answer: called after each request that was answered; it stays in force.
-        of_thread: those of the calling thread only, instead of all of this process.
+        on_answer: called after each answered request, from now on.
+        of_thread: only requests of the calling thread, instead of all in this process.
     """
     if on_answer is not None:
         _on_answer.append(on_answer)
@@ -206,7 +206,7 @@ _on_answer: list[Callable[[], None]] = []
 
 
 class _Process:
-    """Whether requests of all threads are bounded."""
+    """Whether the requests of all threads are bounded."""
 
     bounded = False
 
@@ -227,7 +227,7 @@ def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _send(send: Callable[..., Any], request: Any, stream: bool, timeout: Any, kwargs: dict[str, Any]) -> Any:
-    if _current.exchange is not None:  # Of an adapter around this one.
+    if _current.exchange is not None:  # An adapter around this one has begun it.
         return send(request, stream=stream, timeout=timeout, **kwargs)
     exchange = _Exchange(_seconds(request, stream, timeout))
     _current.exchange = exchange
@@ -257,7 +257,7 @@ def _send(send: Callable[..., Any], request: Any, stream: bool, timeout: Any, kw
 
 
 def _seconds(request: Any, stream: bool, timeout: Any) -> float:
-    """How long an exchange may take in all."""
+    """The deadline of an exchange, in seconds."""
     single = timeout[1] if isinstance(timeout, tuple) else timeout
     if not isinstance(single, (int, float)) or stream:
         return _LONGEST
@@ -268,7 +268,7 @@ def _seconds(request: Any, stream: bool, timeout: Any) -> float:
 
 def _content(response: Any, exchange: _Exchange) -> bytes:
     content = b"".join(_limited(response.iter_content(_CHUNK), _LARGEST_ANSWER, response))
-    if exchange.expired:  # Where the end of the connection is the end of the answer.
+    if exchange.expired:  # The answer ends with its connection, which was shut down.
         raise _too_slow(exchange, response.request)
     return content
 
@@ -279,7 +279,7 @@ def _limit_stream(response: Any, exchange: _Exchange) -> None:
     def iter_content(*args: Any, **kwargs: Any) -> Iterator[bytes]:
         try:
             yield from _limited(read(*args, **kwargs), _LARGEST_DOWNLOAD, response)
-        finally:  # MLflow does not close the answers that it has read to their end.
+        finally:  # MLflow does not close answers that it has read completely.
             exchange.end()
         if exchange.expired:
             raise _too_slow(exchange, response.request)
@@ -302,7 +302,7 @@ def _limited(chunks: Iterable[bytes], most: int, response: Any) -> Iterator[byte
 
 
 def _refuse_lossy_redirect(request: Any, response: Any) -> None:
-    """Name the new address of a server instead of asking there without the content of the request."""
+    """Raise an error with the server's new address, instead of repeating the request there without its content."""
     if response.status_code not in LOSSY_REDIRECTS or request.method in ("GET", "HEAD"):
         return
     target = _redirect_target(response)
@@ -312,7 +312,7 @@ def _refuse_lossy_redirect(request: Any, response: Any) -> None:
 
 
 def _redirect_target(response: Any) -> str | None:
-    """Where an answer redirects to, without the path and without credentials; None where it does not."""
+    """The target of a redirect, without path and credentials; None if the answer is not a redirect."""
     location = response.headers.get("location")
     if not response.is_redirect or not location:
         return None
@@ -325,7 +325,7 @@ def _too_slow(exchange: _Exchange, request: Any) -> TooSlow:
 
 
 def _place(url: str) -> str:
-    """Scheme, host and port of a URL, safe to be shown."""
+    """Scheme, host and port of a URL, which contain no secrets."""
     try:
         parts = urlsplit(url)
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,4 +1,4 @@
-"""Is the place there that runs are to go to, and will it take them? Asked once, before a session begins."""
+"""Whether a store exists and accepts runs. This is checked once, before a session begins."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from trackdsl.errors import TrackingServerError, reraise_from_signal
 
 T = TypeVar("T")
 
-#: How long to wait for an answer at most, in seconds: also where a name is not found, which no library limits.
+#: How long to wait for an answer at most, in seconds, including the look-up of names, which no library limits.
 PATIENCE = 4.5
-#: What is left of it for a busy machine, after the last answer.
+#: The part of it that is left for a busy machine, after the last answer.
 _SPARE = 0.7
-#: What MLflow keeps its runs in, besides SQLite.
+#: The databases that MLflow can use, besides SQLite.
 DATABASES = ("postgresql", "mysql", "mssql", "oracle")
 
 
 def check(uri: str, experiment: str | None = None, *, patience: float | None = None) -> Store:
-    """See whether runs can go to a tracking URI.
+    """Check that runs can be recorded at a tracking URI.
 
     Args:
         uri: absolute, as MLflow writes it.
-        experiment: the name of the MLflow experiment they are to be in, which need not exist yet.
-        patience: seconds to wait for it at most; 4.5 by default.
+        experiment: the name of their MLflow experiment, which need not exist yet.
+        patience: how long to wait at most, in seconds; 4.5 by default.
 
     Raises:
-        TrackingServerUnreachable: nobody answers, or not in time.
-        TrackingServerError: the answer is a refusal, or that of something that is no MLflow server.
-        ExperimentDeleted: the experiment is there, and deleted.
+        TrackingServerUnreachable: there is no answer in time.
+        TrackingServerError: the server refuses, or is not an MLflow server.
+        ExperimentDeleted: the experiment is deleted.
     """
     patience = PATIENCE if patience is None else patience
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
-        options = request_options()  # Before the clock starts: plugins import MLflow, which takes seconds.
+        options = request_options()  # Before the time runs: plugins import MLflow, which takes seconds.
         return within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
     if scheme in DATABASES:
         return within(patience, uri, lambda: _ask_database(uri, experiment))
@@ -62,11 +62,11 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
         return _ask_sqlite(uri, experiment)
     if scheme == "file" or is_path(uri):
         return _look_at_files(uri, experiment)
-    return Store()  # Databricks and other plugins of MLflow's: delivery will see.
+    return Store()  # Databricks and other plugins of MLflow: delivery will find out.
 
 
 def within(patience: float, uri: str, ask: Callable[[], T]) -> T:
-    """Ask in a thread: a name server that does not answer cannot be given a time limit."""
+    """Call a function in a thread: look-ups of names have no time limit of their own."""
     answer: list[T] = []
     failure: list[BaseException] = []
 
@@ -131,7 +131,7 @@ def _ask_sqlite(uri: str, experiment: str | None) -> Store:
     import sqlite3
 
     path = uri.partition("://")[2].removeprefix("/").partition("?")[0]
-    # A database that is still to be made needs only a place.
+    # A database that does not exist yet needs only a folder.
     if not path or not os.path.exists(path) or experiment is None:
         return Store()
     try:
@@ -139,7 +139,7 @@ def _ask_sqlite(uri: str, experiment: str | None) -> Store:
             query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
             row = database.execute(query, (experiment,)).fetchone()
     except sqlite3.DatabaseError as error:
-        if "no such table" in str(error) or "locked" in str(error):  # Somebody is just making it.
+        if "no such table" in str(error) or "locked" in str(error):  # Another process is creating it.
             return Store()
         raise TrackingServerError(f"{path} is no MLflow database: {error}. Name another file.", uri=uri) from None
     if row is not None and row[1] == "deleted":
@@ -161,7 +161,7 @@ def _look_at_files(uri: str, experiment: str | None) -> Store:
 
 
 def _refuses_files() -> bool:
-    """Whether the installed MLflow takes such a store only where it is told to; asked without importing it."""
+    """Whether the installed MLflow needs a setting to accept such a store; found out without importing it."""
     spec = importlib.util.find_spec("mlflow")
     for folder in (spec and spec.submodule_search_locations) or ():
         with contextlib.suppress(OSError):

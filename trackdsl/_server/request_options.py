@@ -1,7 +1,7 @@
-"""How MLflow's client asks a tracking server: its credentials, certificates and plugins, read from the environment.
+"""The options of requests to a tracking server: credentials, certificates and plugins, from the environment.
 
-The rules are those of `http_request` in mlflow/utils/rest_utils.py and of mlflow/utils/credentials.py. The environment
-is read anew each time, as MLflow does, because a program may refresh a token while it runs.
+The rules are those of `http_request` in mlflow/utils/rest_utils.py and of mlflow/utils/credentials.py. Like MLflow,
+this reads the environment each time, because a program may refresh a token while it runs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
 
 
 def request_options() -> dict[str, Any]:
-    """Keyword arguments for `requests.Session.request`: `headers`, `verify`, and where they are needed `cert`, `auth`.
+    """Keyword arguments for `requests.Session.request`: `headers`, `verify`, and if necessary `cert` and `auth`.
 
-    MLflow is imported where one of its plugins has to sign the request, and only there.
+    MLflow is imported only if one of its plugins has to sign the request.
 
     Example:
         >>> request_options()["verify"]
@@ -81,7 +81,7 @@ def _credentials() -> tuple[str | None, str | None]:
 def _verify() -> bool | str:
     """Whether to check the server's certificate, or the file to check it with.
 
-    It has to be passed with each request: `requests` prefers REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE to `Session.verify`.
+    Pass it with each request: `requests` prefers REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE to `Session.verify`.
     """
     certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
     return certificate or not _is_true("MLFLOW_TRACKING_INSECURE_TLS")

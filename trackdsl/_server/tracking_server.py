@@ -1,6 +1,6 @@
-"""What a tracking server answers, and what to do about it.
+"""The answers of a tracking server, and advice about them.
 
-Nothing here imports MLflow: it takes seconds, and the answer is wanted within five of them.
+Nothing here imports MLflow: the import takes seconds, and the answer is needed within five seconds.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from trackdsl.errors import (
     reraise_from_signal,
 )
 
-#: How long to wait for a connection, and for an answer, in seconds.
+#: How long to wait for a connection and for an answer, in seconds.
 CONNECT, READ = 2.0, 4.0
-#: The variable without which MLflow takes no folder of files as a store.
+#: The variable without which MLflow accepts no folder of files as a store.
 FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
-#: What trackdsl works with; that of `mlflow` in pyproject.toml.
+#: The versions of MLflow that trackdsl supports, as in pyproject.toml.
 VERSIONS = ((3, 1), (4, 0))
-#: What urllib3 says of its own objects in its errors.
+#: The descriptions of its own objects in urllib3's errors.
 _NOISE = re.compile(r"(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)):?\s*")
 _FIND = "api/2.0/mlflow/experiments/get-by-name"
 _SEARCH = "api/2.0/mlflow/experiments/search"
-#: What a server answers that has too much to do, is starting, or has a fault: the same request may succeed later.
+#: The answers of a server that is overloaded, is starting, or fails: the same request may succeed later.
 _MOMENTARY = (408, 425, 429)
-#: How long to wait for a connection, and for a piece of an answer, before MLflow is imported, in seconds.
+#: How long to wait for a connection and for a piece of an answer before MLflow is imported, in seconds.
 _PROBE = (5.0, 10.0)
-#: In less time the version of a server is not asked for, in seconds.
+#: If less time than this is left, the version of the server is not requested, in seconds.
 _LEAST = 0.2
 
 
 @dataclass(frozen=True)
 class Store:
-    """What was found out about a tracking URI.
+    """What is known about the store of a tracking URI.
 
     Attributes:
-        version: MLflow's version at the server; empty where there is none, or it does not say.
-        experiment_id: MLflow's id of the experiment that was asked for, or None where it is still to be made.
+        version: the version of MLflow at the server; empty if there is no server, or it does not say.
+        experiment_id: MLflow's id of the requested experiment, or None if it does not exist yet.
     """
 
     version: str = ""
@@ -53,11 +53,11 @@ class Store:
 
 
 def advice(status: int | None, text: str) -> str | None:
-    """What to do about the answer of a tracking server or store, in one sentence; None where nothing is known.
+    """Advice about the answer of a tracking server or store, in one sentence; None if there is none.
 
     Args:
         status: its HTTP status, or None.
-        text: what it said.
+        text: its message.
 
     Example:
         >>> advice(401, "You are not authenticated.")
@@ -80,12 +80,12 @@ def advice(status: int | None, text: str) -> str | None:
 
 
 def answers(uri: str) -> None:
-    """See whether anything answers at the address of a tracking server; what it says is for MLflow's client to judge.
+    """Check that anything answers at the address of a tracking server. MLflow's client judges the answer.
 
-    It is asked what MLflow's client would ask, as a server whose database hangs still says that it is healthy.
+    The request is one of MLflow's client: a server whose database hangs still claims to be healthy.
 
     Raises:
-        TrackingServerUnreachable: nothing answers, or not in time.
+        TrackingServerUnreachable: nothing answers in time.
         TrackingServerError: its certificate cannot be trusted, or it redirects to another address.
     """
     with _http.session() as session:
@@ -93,22 +93,22 @@ def answers(uri: str) -> None:
 
 
 def ask_server(uri: str, experiment: str | None, options: dict[str, Any], patience: float) -> Store:
-    """Ask a tracking server for its version and an experiment.
+    """Request the version of a tracking server, and an experiment.
 
     Args:
         uri: the tracking URI.
         experiment: the name of an experiment, or None.
         options: see `request_options`.
-        patience: how long the answers may take in all, in seconds; the version is only asked for if there is time.
+        patience: the time for all answers, in seconds; the version is requested only if enough is left.
 
     Raises:
-        TrackingServerUnreachable: it does not answer, or says that it cannot at the moment.
-        TrackingServerError: it refuses, or is no MLflow server.
+        TrackingServerUnreachable: it does not answer, or cannot at the moment.
+        TrackingServerError: it refuses, or is not an MLflow server.
         ExperimentDeleted: the experiment is deleted.
     """
     give_up = time.monotonic() + patience
     with _http.session() as session:
-        # Any name will do to see whether it is an MLflow server that lets us in.
+        # Any name shows whether it is an MLflow server that accepts our credentials.
         answer = _get(session, uri, _FIND, {"experiment_name": experiment or "Default"}, options, (CONNECT, READ))
         left = give_up - time.monotonic()
         version = _version(session, uri, options, left) if left > _LEAST else ""
@@ -141,7 +141,7 @@ def _get(
 
 
 def _refuse_redirect(uri: str, path: str, answer: Any) -> None:
-    """Name the address that a server redirects to: requests that write would lose their content on the way there."""
+    """Raise an error with the target of a redirect: there, requests that write would lose their content."""
     if not answer.history or any(hop.status_code not in _http.LOSSY_REDIRECTS for hop in answer.history):
         return
     target = mask_text(answer.url.partition("?")[0].removesuffix(path).rstrip("/"))
@@ -153,10 +153,10 @@ def _refuse_redirect(uri: str, path: str, answer: Any) -> None:
 
 
 def _version(session: Any, uri: str, options: dict[str, Any], patience: float) -> str:
-    """The version of the server; a proxy in front of it may not let this through."""
+    """The version of the server; empty if a proxy blocks the request."""
     try:
         answer = _get(session, uri, "version", None, options, (CONNECT, min(READ, patience)))
-    except TrackingServerUnreachable:  # It has just answered something else, and may only be slow.
+    except TrackingServerUnreachable:  # It has just answered another request, so it may only be slow.
         return ""
     text = str(answer.text).strip()[:40]
     found = re.match(r"(\d+)\.(\d+)", text) if answer.status_code == 200 else None
@@ -177,7 +177,7 @@ def _version(session: Any, uri: str, options: dict[str, Any], patience: float) -
 
 
 def _experiment_id(uri: str, answer: Any, experiment: str | None) -> str | None:
-    """The experiment in the answer; refusals are raised."""
+    """The experiment in the answer; raises an error for a refusal."""
     status, text = answer.status_code, answer.text
     content = _json(answer)
     found = content.get("experiment") if content is not None else None
@@ -199,7 +199,7 @@ def _experiment_id(uri: str, answer: Any, experiment: str | None) -> str | None:
 
 
 def _said(content: dict[str, Any] | None, text: str) -> str:
-    """The message of an answer, for an error; empty where it is a page for people."""
+    """The message in an answer; empty if the answer is a web page."""
     message = str((content or {}).get("message") or ("" if text.lstrip().startswith("<") else text))
     said = mask_text(message.strip().partition("\n")[0][:200])
     return f": {said!r}" if said else ""
@@ -235,7 +235,7 @@ def unreachable(uri: str, reason: str, status: int | None = None) -> TrackingSer
 
 
 def innermost(error: BaseException) -> BaseException:
-    """The error that an error of requests, urllib3 or a database driver wraps, or the error itself."""
+    """The error inside an error of requests, urllib3 or a database driver, or the error itself."""
     while True:
         inner = next((e for e in (getattr(error, "reason", None), *error.args) if isinstance(e, Exception)), None)
         if inner is None or inner is error:
@@ -244,7 +244,7 @@ def innermost(error: BaseException) -> BaseException:
 
 
 def brief(error: BaseException) -> str:
-    """The innermost reason of an error of requests or of a driver, in one line."""
+    """The innermost cause of an error of requests or of a driver, in one line."""
     text = format_error(innermost(error)).partition("\n")[0]
     return mask_text(_NOISE.sub("", text)).strip().rstrip(".")[:300]
 

@@ -1,4 +1,4 @@
-"""Events → what MLflow is told: the tags of a new run, and batches that keep to MLflow's limits."""
+"""Events → tags of runs, and batches within MLflow's limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trackdsl.store_format.files_tag import FileNote
 from trackdsl.store_format.tags import path_of_text
 
 _INT64 = 1 << 63
-#: More bytes are no answer of git's.
+#: An answer of git with more bytes is not valid.
 _MOST_ANSWERED = 1 << 16
 
 
@@ -29,8 +29,8 @@ class Pending:
 
     Attributes:
         batch: fields within MLflow's limits.
-        texts: whole texts of what had to be cut, by their place in the run.
-        links: what points say of models and datasets, by their place among the points of the batch.
+        texts: whole texts of fields that had to be cut, by their paths in the run.
+        links: the models and datasets that points name, by the index of the point in the batch.
         files: how files that were stored are read back, by their paths in the run.
     """
 
@@ -72,7 +72,7 @@ class Pending:
 
 
 def split(batch: Batch) -> Iterator[Batch]:
-    """The batch in parts that MLflow takes in one request; parameters and tags come first."""
+    """The batch in parts that fit into one request; parameters and tags come first."""
     params, tags, metrics = iter(batch.params.items()), iter(batch.tags.items()), iter(batch.metrics)
     while True:
         part = Batch(dict(islice(params, _limits.MAX_PARAMS)), dict(islice(tags, _limits.MAX_TAGS)))
@@ -84,7 +84,7 @@ def split(batch: Batch) -> Iterator[Batch]:
 
 
 def halves(batch: Batch) -> Iterator[Batch]:
-    """The batch in smaller parts, to find the item that is refused; nothing where it is one item."""
+    """The batch in smaller parts, to find the item that is refused; nothing if it is one item."""
     params, tags, metrics = list(batch.params.items()), list(batch.tags.items()), batch.metrics
     if bool(params) + bool(tags) + bool(metrics) > 1:
         yield from filter(None, (Batch(params=dict(params)), Batch(tags=dict(tags)), Batch(metrics=metrics)))
@@ -100,8 +100,8 @@ def opening_tags(
 
     Args:
         origin: the program that recorded the run.
-        event: the beginning of the run.
-        git: what git said about the program's source, see `git_tags`; empty where it has not answered.
+        event: the event that opens the run.
+        git: the tags from git, see `git_tags`; empty if git has not answered.
         spool: the name of the spool that delivers the run, see `spool_name`.
         of_process: whether the run is that of one process, and not shared by several.
     """
@@ -122,9 +122,9 @@ def opening_tags(
         "mlflow.source.name": origin.source,
         "mlflow.source.type": "LOCAL",
         **git,
-        # The id of the experiment is for delivery alone: MLflow shows which experiment a run is in.
+        # The experiment's id is only for delivery: MLflow shows which experiment a run is in.
         **{key: text for key, text in event.tags.items() if key != events.EXPERIMENT_ID},
-        # Last, so that no tag of the user's replaces them: a run is found again by its id after a crash.
+        # Last, so that no tag of the user replaces them: after a crash, a run is found by its id.
         "trackdsl.id": event.run.hex(),
         "trackdsl.path": event.path,
         CALL_TAG: call_text(call),
@@ -133,7 +133,7 @@ def opening_tags(
 
 
 def rank_tags(rank: events.Rank) -> dict[str, str]:
-    """The tags of the run of a rank: its place in the launch."""
+    """The tags for the run of a rank: its position in the launch."""
     tags = {"trackdsl.rank": str(rank.rank), "trackdsl.node": rank.node}
     if rank.local_rank is not None:
         tags["trackdsl.local_rank"] = str(rank.local_rank)
@@ -141,13 +141,13 @@ def rank_tags(rank: events.Rank) -> dict[str, str]:
 
 
 def launch_tags(rank: events.Rank) -> dict[str, str]:
-    """The tags of what the ranks of a launch have in common."""
+    """The tags that all ranks of a launch share."""
     tags = {"trackdsl.launch": rank.launch, "trackdsl.world_size": str(rank.size)}
     return tags if rank.attempt == 1 else {**tags, "trackdsl.attempt": str(rank.attempt)}
 
 
 def failure_tags(failure: events.Failure) -> dict[str, str]:
-    """The tags that tell of the exception which ended a run."""
+    """The tags about the exception that ended a run."""
     return {
         "trackdsl.exception.type": failure.type,
         "trackdsl.exception.message": failure.message,
@@ -156,12 +156,12 @@ def failure_tags(failure: events.Failure) -> dict[str, str]:
 
 
 def git_tags(directory: Path) -> dict[str, str] | None:
-    """What git said of the program's source; None while it has not answered."""
+    """The tags from git about the program's source; None if git has not answered."""
     try:
         answer = read_regular(directory / "git", _MOST_ANSWERED)
     except FileNotFoundError:
         return None
-    except OSError:  # It is too large, or no file.
+    except OSError:  # It is too large, or not a file.
         return {}
     lines = answer.decode("utf-8", "replace").split("\n")
     if len(lines) < 4:

@@ -1,4 +1,4 @@
-"""What delivery needs of a store, and how a store says no."""
+"""What delivery needs of a store, and the errors of stores."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Protocol
 
 from trackdsl._core.events import Input, Model
 
-#: The variable of the environment that holds what the user wants to wait for an upload at least, in seconds.
+#: The environment variable with the minimum time that the user wants to wait for an upload, in seconds.
 UPLOAD_TIMEOUT = "TRACKDSL_UPLOAD_TIMEOUT"
 #: The status of a run that nobody can write to any more.
 GONE = "GONE"
 
 
 class Unavailable(Exception):
-    """The store cannot be reached or is not ready; the same call may work later.
+    """The store cannot be reached or is not ready; the same call may succeed later.
 
     Attributes:
-        late: the store may still carry out what it was asked, at any time from now.
-        answered: the store was reached and failed over this request: it may take others.
+        late: whether the store may still carry out the request, at any time from now.
+        answered: whether the store was reached and failed only with this request.
     """
 
     def __init__(self, message: str, *, late: bool = False, answered: bool = False) -> None:
@@ -29,15 +29,15 @@ class Unavailable(Exception):
 
 
 class Denied(Unavailable):
-    """The store, or the file system below it, does not permit this."""
+    """The store, or its file system, does not permit this."""
 
 
 class RunBlocked(Unavailable):
-    """The store works, and one run cannot be made or written as things are: that may be mended.
+    """The store works, but one run cannot be created or written now; the cause may be fixed later.
 
     Attributes:
-        experiment: the cause is the experiment of the run, so the same holds for all its runs.
-        waits: it waits for a run of another journal that is set aside.
+        experiment: whether the cause is the run's experiment, and so applies to all runs in it.
+        waits: whether it waits for a run of another journal that is set aside.
     """
 
     def __init__(self, message: str, *, experiment: bool = False, waits: bool = False) -> None:
@@ -47,11 +47,11 @@ class RunBlocked(Unavailable):
 
 
 class NotYet(Unavailable):
-    """Something that another journal or another machine brings is not there yet; it may be in a moment.
+    """Something from another journal or machine is not there yet; it may come in a moment.
 
     Attributes:
-        pause: how long not to ask again, in seconds; None to choose.
-        blocks: it has been waited for so long that whoever waits in turn should know.
+        pause: how long to wait before the next attempt, in seconds; None to choose.
+        blocks: whether it has been awaited so long that waiting programs should know.
     """
 
     def __init__(self, message: str, *, pause: float | None = None, blocks: bool = False) -> None:
@@ -61,12 +61,12 @@ class NotYet(Unavailable):
 
 
 class Refused(Exception):
-    """The store was reached and will not take this; trying again changes nothing."""
+    """The store was reached and refused this; another attempt has the same result."""
 
 
 @dataclass
 class Batch:
-    """What is to be written to one run in one go.
+    """What is written to one run at once.
 
     Attributes:
         params: name to value, both within MLflow's limits.
@@ -87,12 +87,12 @@ class Found:
     """A run of a store.
 
     Attributes:
-        run_id: the store's id of it.
-        status: `RUNNING`, or how it ended.
-        end: when it ended last, in milliseconds since 1970; 0 where it did not.
-        tags, params: all that it has.
+        run_id: the store's id of the run.
+        status: `RUNNING`, or its final status.
+        end: when it last ended, in milliseconds since 1970; 0 if it never did.
+        tags, params: all of its tags and parameters.
         experiment_id: the store's id of its experiment.
-        deleted: it is deleted, and may be restored.
+        deleted: whether it is deleted; a user may restore it.
     """
 
     run_id: str
@@ -107,74 +107,75 @@ class Found:
 class Sink(Protocol):
     """A store that runs are delivered to.
 
-    Every method but `answers` and `close` raises `Unavailable` or `Refused`. Writing the same batch, end or artifact
-    twice must leave the store as writing it once; only `create_run` is not repeatable, which is what `find_run` is for.
+    Every method except `answers` and `close` raises `Unavailable` or `Refused`. Writing the same batch, end or artifact
+    twice must have the same result as writing it once. Only `create_run` cannot be repeated: for that there is
+    `find_run`.
     """
 
     def stale(self) -> bool:
-        """Whether this sink leads nowhere any more, and has to be opened anew."""
+        """Whether this sink no longer leads to the store, and must be opened again."""
 
     def close(self) -> None:
-        """Give back what the sink holds: connections, files, memory. It is not used afterwards."""
+        """Release what the sink holds: connections, files, memory. It is not used afterwards."""
 
     def answers(self) -> bool:
         """Whether the store answers a request that concerns no run."""
 
     def experiment(self, name: str) -> str:
-        """The id of an experiment; it is made where it does not exist.
+        """The id of an experiment, which is created if it does not exist.
 
         Raises:
             RunBlocked: it is deleted, and may be restored.
         """
 
     def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
-        """Run id and experiment id of the run that carries our id, anywhere or in one experiment."""
+        """Run id and experiment id of the run with our id, anywhere or in one experiment."""
 
     def create_run(self, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
-        """Make a run that began at `start`, in milliseconds since 1970; returns its id."""
+        """Create a run that began at `start`, in milliseconds since 1970; returns its id."""
 
     def find_runs(self, start: str, experiment_id: str | None) -> list[tuple[str, str, str]]:
-        """Runs that carry an id of ours which begins with `start`, anywhere or in one experiment.
+        """Runs whose id of ours begins with `start`, anywhere or in one experiment.
 
         Returns:
-            for each our id, its run id and its experiment id.
+            for each run our id, its run id and its experiment id.
         """
 
     def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
-        """Runs of an experiment with a tag of exactly this value, without those that are deleted."""
+        """Runs of an experiment with a tag of exactly this value, without deleted runs."""
 
     def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
-        """Runs that miss a parent whose id, of ours, begins with `prefix`: their run ids, and our ids of the parents.
+        """Runs that lack a parent whose id of ours begins with `prefix`: their run ids, and our ids of the parents.
 
-        They miss it if they have the tag `trackdsl.parent.missing`, which holds that id.
+        These runs have the tag `trackdsl.parent.missing`, which holds that id.
         """
 
     def link(self, run_id: str, parent_run_id: str) -> None:
-        """Make a run the child of another one, and take the tag `trackdsl.parent.missing` from it."""
+        """Make a run the child of another one, and delete its tag `trackdsl.parent.missing`."""
 
     def metric_history(self, run_id: str, key: str, step: int | None = None) -> list[tuple[int, float, int]]:
-        """The points of a metric, at one step or at all: step, value, time in milliseconds since 1970."""
+        """The points of a metric, at one step or all: step, value, time in milliseconds since 1970."""
 
     def experiment_name(self, experiment_id: str) -> str:
-        """What an experiment is called."""
+        """The name of an experiment."""
 
     def experiment_is_deleted(self, experiment_id: str) -> bool:
-        """Whether nobody can write to the runs of an experiment until it is restored."""
+        """Whether an experiment is deleted, so that nobody can write to its runs until it is restored."""
 
     def status(self, run_id: str) -> str:
-        """`RUNNING`, how the run ended, or `GONE` where it is deleted or was never there."""
+        """`RUNNING`, the final status, or `GONE` if the run is deleted or does not exist."""
 
     def state(self, run_id: str) -> Found | None:
-        """A run as it is there; None where it never was."""
+        """A run of the store; None if it never existed."""
 
     def reopen_run(self, run_id: str) -> None:
         """Make a run that has ended `RUNNING` again."""
 
     def delete_tags(self, run_id: str, names: list[str]) -> None:
-        """Take tags from a run; one that it does not have may be among them."""
+        """Delete tags of a run; it need not have all of them."""
 
     def remove_others(self, id_: str, experiment_id: str, run_id: str) -> None:
-        """Delete every run of an experiment that carries our id, except one."""
+        """Delete every run of an experiment with our id, except one."""
 
     def write(self, run_id: str, batch: Batch) -> None:
         """Write parameters, tags and metric points."""
@@ -186,22 +187,22 @@ class Sink(Protocol):
         """The tags that a run has."""
 
     def keys(self, run_id: str) -> dict[str, list[str]]:
-        """The names of what a run has: of its `params`, `tags` and `metrics`."""
+        """The keys of a run: of its `params`, `tags` and `metrics`."""
 
     def folds_keys(self) -> bool:
-        """Whether the store takes keys for one that differ in case."""
+        """Whether the store treats keys as equal that differ in case."""
 
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """End a run at `end`, in milliseconds since 1970."""
 
     def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
-        """Store a file at `place`, or the content of a folder below it."""
+        """Store a file under a path of the run, or the content of a folder below it."""
 
     def read_artifact(self, run_id: str, place: str) -> bytes | None:
-        """The content of the file at `place`; None where there is none."""
+        """The content of the file at a path of the run; None if there is none."""
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
-        """Store the model whose snapshot lies in a folder, and register it where the event says so; returns its id."""
+        """Store a model from the folder of its snapshot, and register it if the event says so; returns its id."""
 
     def models_of(self, run_id: str) -> list[tuple[str, int]]:
         """The models that a run has logged: their ids and steps."""
@@ -210,7 +211,7 @@ class Sink(Protocol):
         """The id of the model that was recorded with a key, in this experiment or else any, or None."""
 
     def model_points(self, model_id: str) -> list[tuple[str, str, int, int]]:
-        """The points that a model has: the run they were logged by, key, step, time in milliseconds since 1970.
+        """The points of a model: the run that logged them, key, step, time in milliseconds since 1970.
 
         Raises:
             Refused: there is no such model.
@@ -219,12 +220,12 @@ class Sink(Protocol):
     def write_model_points(
         self, run_id: str, model_id: str, points: list[tuple[str, float, int, int]], dataset: tuple[str, str] | None
     ) -> None:
-        """Give a model points that its run has, and it has not: key, value, time in milliseconds since 1970, step.
+        """Add points to a model that its run has and it has not: key, value, time in milliseconds since 1970, step.
 
         Args:
             run_id: the run.
             model_id: the model.
-            points: as many as one request takes.
+            points: at most as many as fit into one request.
             dataset: name and digest of the data that they were measured on.
         """
 
@@ -235,4 +236,4 @@ class Sink(Protocol):
         """Record a dataset as an input of a run."""
 
     def write_text(self, run_id: str, text: str, place: str) -> None:
-        """Store text as a file at `place`."""
+        """Store text as a file at a path of the run."""

@@ -1,4 +1,4 @@
-"""SQLite stores: what MLflow's client does not see to where several processes, and crashes, meet on one file."""
+"""Creating SQLite stores: MLflow's client does not expect several processes, or crashes, at that moment."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trackdsl.store_format.sqlite import sqlite_path
 
 @contextlib.contextmanager
 def alone(uri: str) -> Iterator[None]:
-    """Hold a lock while a fresh SQLite file gets its tables: two processes doing so at once crash in alembic.
+    """Hold a lock while a new SQLite file gets its tables: two processes that do so at once crash in alembic.
 
-    The lock is on the folder, which leaves no file behind.
+    The lock is on the folder, so that no lock file is left behind.
     """
     path = sqlite_path(uri)
     if path is None:
@@ -33,19 +33,19 @@ def alone(uri: str) -> Iterator[None]:
 
 
 def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> None:
-    """Make a fresh SQLite file whole or not at all: MLflow can never open one whose making was cut short.
+    """Create a new SQLite file completely or not at all: MLflow can never open one that was interrupted.
 
     Args:
         uri: of the store.
-        root: where its artifacts go.
-        open_client: makes MLflow's client of a tracking URI, which makes the tables.
+        root: the folder of its artifacts.
+        open_client: makes MLflow's client of a tracking URI, which creates the tables.
     """
     path = sqlite_path(uri)
     if path is None or path == ":memory:" or _has_content(path):
         return
     part = f"{path}.trackdsl-part"
     try:
-        # Left by a process that was killed here; its rollback journal would be played back into the new file.
+        # A process that was killed here may have left it; its rollback journal would be applied to the new file.
         _unlink(part, f"{part}-journal")
         if not copy_empty(part, root):
             release(open_client(uri.replace(path, part, 1)))
@@ -53,7 +53,7 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
             keep_empty(part, here)
             if root != here:
                 adapt(part, root)
-        # Somebody who does not know our lock may have made it meanwhile: theirs stands.
+        # A process that does not use our lock may have created the file in the meantime: then that file is used.
         if not _has_content(path):
             os.replace(part, path)
     finally:
@@ -61,7 +61,7 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
 
 
 def release(client: Any) -> None:
-    """Close the connections of one of MLflow's clients, and let MLflow forget its store, which it keeps for ever."""
+    """Close the connections of one of MLflow's clients, and remove its store from MLflow's caches."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     store = client._tracking_client.store
@@ -72,7 +72,7 @@ def release(client: Any) -> None:
 
 
 def _forget_store(uri: str) -> None:
-    # MLflow keeps engines by URI, for each kind of store, and the last hundred stores.
+    # MLflow caches engines by URI, for each kind of store, and the last hundred stores.
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as ModelRegistry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
     from mlflow.tracking._model_registry import registry as models

@@ -1,6 +1,6 @@
-"""The two forms of a table's file at MLflow, and the union of rows whose columns differ.
+"""The two formats of a table's file at MLflow, and the union of rows with different columns.
 
-Source of the forms: `MlflowClient.log_table`, which writes pandas' `to_json(orient="split")` or Parquet.
+Source of the formats: `MlflowClient.log_table`, which writes pandas' `to_json(orient="split")` or Parquet.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 
 @dataclass
 class Table:
-    """Rows under columns; a row may end early, which stands for missing cells."""
+    """Columns and rows; a row may be shorter than the columns: its other cells are missing."""
 
     columns: list[str] = field(default_factory=list)
     rows: list[list[Any]] = field(default_factory=list)
 
     def append(self, other: Table) -> None:
-        """Append rows; columns that are new come last.
+        """Append rows; new columns come last.
 
         >>> table = Table(["a"], [[1]])
         >>> table.append(Table(["b", "a"], [[2, 3]]))
@@ -44,23 +44,23 @@ class Table:
 
 
 def as_table(told: Any) -> Table:
-    """What JSON tells of a table.
+    """A table from its JSON form.
 
     Raises:
-        ValueError: it tells of none.
+        ValueError: it is not a table.
     """
     if isinstance(told, dict):
         columns, rows = told.get("columns"), told.get("data")
         if isinstance(columns, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
             return Table([str(name) for name in columns], rows)
-    raise ValueError("there is a file that is no table")
+    raise ValueError("there is a file that is not a table")
 
 
 def parse(content: bytes, place: str) -> Table:
     """The table in a file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the file is not a table.
         ImportError: pyarrow is missing, and the file is Parquet.
     """
     if not place.endswith(".parquet"):
@@ -87,7 +87,7 @@ def render(table: Table, place: str) -> bytes:
 
 
 def _array(values: list[Any]) -> Any:
-    """A column of one type: JSON where the values have several, or are structures, which Parquet wants to be alike."""
+    """A column of one type. Values of several types, or structures of different types, become JSON for Parquet."""
     import pyarrow
 
     try:
@@ -99,7 +99,7 @@ def _array(values: list[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON holds it, in which rows wait on their way."""
+    """A value as JSON holds it, which the log of a table keeps."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The rows of one table on their way, in a file; `trackdsl.delivery._tables` describes its form."""
+"""The rows of one table that are not delivered yet, in a file; `trackdsl.delivery._tables` describes it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trackdsl.journal._spool import is_journal_name
 
 
 class TableLog:
-    """The rows of one table on their way.
+    """The rows of one table that are not delivered yet.
 
     Attributes:
-        sources: journal and snapshot of every event whose rows it holds.
-        unsynced: those of them that may not be on the disk yet, or whose snapshots may be there.
-        journals: the journals that they are from.
+        sources: journal and snapshot of every event whose rows it contains.
+        unsynced: those of them that may not be on the disk yet, or whose snapshots may still exist.
+        journals: the journals of these events.
         experiment_id: MLflow's id of the experiment of the run; empty in logs of old versions.
-        has_base: whether what MLflow had before is noted.
-        next_try: when it may be tried again, on the monotonic clock; 0 before the first time.
+        has_base: whether the earlier content of MLflow's file is noted.
+        next_try: the time of the next attempt, on the monotonic clock; 0 before the first one.
     """
 
     def __init__(self, path: Path, run_id: str, place: str, experiment_id: str = "") -> None:
@@ -39,10 +39,10 @@ class TableLog:
 
     @classmethod
     def read(cls, path: Path) -> TableLog | None:
-        """Find a log again; what follows a torn line was not taken yet, and is cut off.
+        """Read a log; what follows a torn line was not noted as done, and is cut off.
 
         Returns:
-            the log; None where not even its first line is sound.
+            the log; None if its first line is not valid.
         """
         log = None
         with open(open_regular(path, os.O_RDWR), "rb+") as file:
@@ -62,13 +62,13 @@ class TableLog:
         return log
 
     def add_rows(self, source: tuple[str, str], rows: Table) -> None:
-        """Note the rows of an event."""
+        """Add the rows of an event."""
         table = {"columns": rows.columns, "data": rows.rows}
         self.add({"journal": source[0], "snapshot": source[1], "table": table})
         self._note(source)
 
     def add(self, line: dict[str, Any]) -> None:
-        """Write a line, whole or not at all."""
+        """Write a line completely or not at all."""
         with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
             size = file.tell()
             content = json.dumps(line).encode() + b"\n"
@@ -77,7 +77,7 @@ class TableLog:
                 raise OSError(errno.ENOSPC, "no space left", str(self.path))
 
     def content(self) -> tuple[Table, list[Table]]:
-        """What MLflow had before, and what is to be appended, in order."""
+        """The earlier content of MLflow's file, and the rows to append, in order."""
         base, appended = Table(), []
         with open(open_regular(self.path), "rb") as file:
             for line in file:
@@ -95,7 +95,7 @@ class TableLog:
 
 
 def _line_of(line: bytes, first: bool) -> dict[str, Any] | None:
-    """A line of a log; None where it is torn, or says what no delivery has written."""
+    """A line of a log; None if it is torn, or if delivery cannot have written it."""
     try:
         told = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):

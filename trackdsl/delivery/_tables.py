@@ -1,17 +1,18 @@
 """Tables that grow: the rows of many events, of several journals, in one file at MLflow, each exactly once.
 
-MLflow can replace a file and not append to it, so what it gets must not depend on how often it is told. On their way
-the rows of a table are kept in a log of their own, `<spool>/tables/<run>-<hash of the path>.jsonl`:
+MLflow can replace a file but not append to it, so the result must not depend on how often a file is uploaded. Until
+they are delivered, the rows of a table are kept in their own log, `<spool>/tables/<run>-<hash of the path>.jsonl`:
 
     {"run_id": ..., "path": ..., "experiment_id": ...}             the table
     {"journal": ..., "snapshot": ..., "table": {...}}              the rows of one event, once
-    {"base": {...}}                                                what MLflow had before, noted before it gets anything
+        {"base": {...}}                                                MLflow's earlier file, noted before the first
+        upload
 
-An upload is the base and all rows after it: the same file, however often it is repeated. The log is removed when
-MLflow has taken it, and the next rows begin a new one, whose base has the former rows. A snapshot is removed only when
-the log is on the disk, and again when a log is found at the start: so an event that is read once more finds its rows in
-the log, or its snapshot gone. Rows that another program appends between the base and the upload are lost, as they are
-with `mlflow.log_table`.
+An upload contains the base and all rows after it, so a repeated upload is the same file. The log is removed when MLflow
+has accepted the file; the next rows begin a new log, whose base contains the earlier rows. A snapshot is removed only
+when the log is on the disk, and again when a log is found at the start. So an event that is read again finds its rows
+in the log, or its snapshot missing. Rows that another program appends between the base and the upload are lost, as with
+`mlflow.log_table`.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from trackdsl.journal._spool import JOURNALS
 from trackdsl.store_format import limits as _limits
 
 _FOLDER = "tables"
-#: Seconds before a table that the store would not take is tried again.
+#: Seconds before a table that the store did not accept is tried again.
 _PAUSE = 5.0
-#: How long a store may take over an upload that nobody waits for any more: it must not replace a later one.
+#: How long a store may take over an upload that was given up: it must not replace a later one.
 _LATE_PATIENCE = 20.0
 #: The tag by which MLflow's UI and `mlflow.load_table` find tables.
 _TAG = "mlflow.loggedArtifacts"
@@ -50,11 +51,11 @@ class Tables:
     """Delivers the tables of a spool.
 
     Args:
-        spool: the spool's folder; nobody else delivers to the same server from it meanwhile.
-        folder: where the logs are kept, in a folder of their own; the spool by default.
+        spool: the spool's folder; no other process delivers from it to the same server meanwhile.
+        folder: contains the folder of the logs; the spool by default.
 
     Attributes:
-        reason: what the store said last.
+        reason: the last error of the store.
     """
 
     def __init__(self, spool: Path, folder: Path | None = None) -> None:
@@ -66,19 +67,19 @@ class Tables:
         self._find_logs()
 
     def take(self, run: DeliveredRun, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
-        """Take the rows of an event over; call `upload` before the event is noted as done.
+        """Add the rows of an event to a log; call `upload` before the event is noted as done.
 
         Args:
             run: the run of the event.
-            event: tells of the rows.
-            journal: the folder of the journal that the event is from.
-            in_doubt: it may have been taken before.
+            event: describes the rows.
+            journal: the folder of the event's journal.
+            in_doubt: whether the rows may have been added before.
 
         Returns:
-            why the rows are left out for good; None where they are not.
+            why the rows are left out for good; None if they are not.
 
         Raises:
-            Unavailable: there is no room for them.
+            Unavailable: there is no space for them.
         """
         log = self._log(run.run_id, event.path)
         source = (journal.name, event.snapshot)
@@ -103,12 +104,12 @@ class Tables:
         return None
 
     def upload(self, sink: Sink, journal: Path, run_id: str | None = None) -> bool:
-        """Tell the store of the tables that have rows of a journal; those that it does not take now wait.
+        """Upload the tables with rows of a journal; those that the store does not accept now are deferred.
 
         Args:
             sink: the store of the journal.
             journal: the journal's folder.
-            run_id: the only run whose tables are meant, or None for all.
+            run_id: the only run whose tables to upload, or None for all.
 
         Returns:
             whether any was delivered.
@@ -126,7 +127,7 @@ class Tables:
             log.next_try = 0.0
 
     def due(self, journal: Path) -> bool:
-        """Whether it is time to try tables again that have rows of a journal."""
+        """Whether it is time to try tables with rows of a journal again."""
         now = time.monotonic()
         return any(journal.name in log.journals and now >= log.next_try for log in self._logs.values())
 
@@ -137,20 +138,21 @@ class Tables:
             del self._logs[log.path]
 
     def waiting(self, journal: Path) -> int:
-        """How many tables have rows of a journal that the store has not taken yet; the journal must not go before."""
+        """How many tables with rows of a journal are not delivered; the journal must not be removed before."""
         return sum(journal.name in log.journals for log in self._logs.values())
 
     def _find_logs(self) -> None:
-        """Take up what an earlier process left."""
+        """Read the logs that an earlier process left."""
         for part in self._folder.glob("upload-*"):
             remove(part)
         for path in sorted(self._folder.glob("*.jsonl")):
             try:
                 log = TableLog.read(path)
             except OSError as error:
-                logger.warning("trackdsl leaves %s alone: %s", path, error)
+                logger.warning("trackdsl does not deliver the table in %s: %s", path, error)
                 continue
-            # A journal goes after its tables, so these have been delivered: the removal was lost in a power cut.
+            # A journal is removed after its tables are delivered. So this log was delivered, and a power cut undid its
+            # removal.
             if log is None or not any((self._journals / name).is_dir() for name in log.journals):
                 remove(path)
             else:
@@ -175,14 +177,14 @@ class Tables:
         return log
 
     def _settle(self) -> None:
-        """Bring what was taken to the disk, and only then remove its snapshots."""
+        """Write the logs to the disk, and then remove the snapshots of their rows."""
         unsynced = [log for log in self._logs.values() if log.unsynced]
         if not unsynced:
             return
         try:
             for log in unsynced:
                 sync(log.path)
-            # The names too: of these logs, and of those that were removed since.
+            # The folder too: logs were added and removed.
             sync(self._folder)
         except OSError as error:
             raise Unavailable(f"cannot keep tables in {self._folder}: {error}") from None
@@ -198,7 +200,7 @@ class Tables:
             if not self._leave_out(sink, log, error):
                 return False
         except Exception as error:
-            # Also one that nobody expected: other tables do not wait for this one.
+            # Also an unexpected error: other tables must not wait for this one.
             self._wait(log, error)
             return False
         remove(log.path)
@@ -231,7 +233,7 @@ class Tables:
         self._tell(sink, log)
 
     def _tell(self, sink: Sink, log: TableLog) -> None:
-        """Add a table to the tag that lists them; it may hold what others have entered."""
+        """Add a table to the tag that lists all tables of a run, including those of others."""
         entry = {"path": log.place, "type": "table"}
         if (log.run_id, log.place) in self._told:
             return
@@ -261,12 +263,12 @@ class Tables:
             self._wait(log, error)
             return False
         except Refused:
-            pass  # The run is gone, and nobody can be told.
+            pass  # The run is deleted, so there is nothing to tag.
         logger.warning("trackdsl: rows of the table %r are left out: %s", log.place, reason)
         return True
 
     def _wait(self, log: TableLog, error: Exception) -> None:
-        self.reason = f"the table {log.place!r} is not taken: {error}"
+        self.reason = f"the table {log.place!r} is not accepted: {error}"
         if not log.next_try:
-            logger.warning("trackdsl keeps rows of the table %r for later: %s", log.place, error)
+            logger.warning("trackdsl defers rows of the table %r: %s", log.place, error)
         log.next_try = time.monotonic() + (_LATE_PATIENCE if getattr(error, "late", False) else _PAUSE)

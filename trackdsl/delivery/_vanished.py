@@ -1,7 +1,7 @@
-"""Local stores whose folder has been removed, such as that of a test: nobody wants them to be made again.
+"""Local stores whose folder was removed, such as that of a test: they must not be created again.
 
-A folder that was never there is made, as MLflow does. Which of the two it is, a journal knows from its making: it notes
-the file system that the folder was on. Where that is not mounted now, the folder is not gone.
+A folder that never existed is created, as MLflow does. A journal records the file system of its store's folder, so
+delivery can tell the two apart. If that file system is not mounted now, the folder is not removed.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from trackdsl.journal._origin import Origin
 
 
 class Vanished(Unavailable):
-    """The folder of a store has been removed since the program began."""
+    """The folder of a store was removed since the program began."""
 
 
 class Folders:
-    """The folders of local stores, as this process has seen them."""
+    """The folders of local stores that this process has seen."""
 
     def __init__(self) -> None:
         self._devices: dict[str, int] = {}
 
     def check(self, origin: Origin) -> None:
-        """See whether the folder of a store is where it was.
+        """Check that the folder of a store still exists.
 
         Raises:
-            Vanished: it has been removed.
+            Vanished: it was removed.
             Unavailable: its file system is not mounted.
         """
         folder = local_folder(origin.uri, origin.cwd)
@@ -44,14 +44,14 @@ class Folders:
         )
 
     def opened(self, origin: Origin) -> None:
-        """Take note of a store that is there now."""
+        """Note a store that exists now."""
         folder = local_folder(origin.uri, origin.cwd)
         if folder is not None and os.path.isdir(folder):
             self._devices[folder] = os.stat(folder).st_dev
 
 
 def _device_below(folder: str) -> int:
-    """The file system of the nearest folder above one that is gone."""
+    """The file system of the nearest existing folder above a missing one."""
     above = os.path.dirname(folder)
     while above != os.path.dirname(above) and not os.path.isdir(above):
         above = os.path.dirname(above)

@@ -1,4 +1,4 @@
-"""How much of a journal waits, for bars and `trackdsl status`."""
+"""How much of a journal is not delivered, for progress bars and `trackdsl status`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from trackdsl.journal._reader import LARGEST, START, Position, segments
 
 
 def end_of(directory: Path) -> Position:
-    """The position behind the last event of a journal, as it is now."""
-    # The rest of a segment is zeros. An event may end in zeros too, which makes no difference to comparisons: there
-    # is no place to stop between its last other byte and its end.
+    """The position behind the last event of a journal at this moment."""
+    # The rest of a segment is zeros. An event may end in zeros too. That makes no difference to comparisons: no
+    # position lies between its last other byte and its end.
     for number in reversed(segments(directory)):
         try:
             size = len(read_regular(directory / f"{number:06d}.seg", LARGEST).rstrip(b"\0"))

@@ -18,7 +18,7 @@ class BlockedRun(msgspec.Struct, frozen=True):
 
     Attributes:
         run: our id of it, in hexadecimal.
-        name: its name; empty where it is not known.
+        name: its name; empty if unknown.
         reason: why it is set aside.
     """
 
@@ -28,7 +28,7 @@ class BlockedRun(msgspec.Struct, frozen=True):
 
 
 def read_blocked(directory: Path) -> list[BlockedRun]:
-    """The runs of a journal that are set aside, of very many the first ones."""
+    """The runs of a journal that are set aside; only the first ones if there are very many."""
     try:
         found = msgspec.json.decode(read_regular(directory / NAME), type=list[BlockedRun])
         return [run for run in found if len(bytes.fromhex(run.run)) == _ID_LENGTH]

@@ -1,7 +1,8 @@
-"""Empty SQLite stores, copied from one that MLflow has made: its dozens of migrations take seconds.
+"""Empty SQLite stores, copied from one that MLflow created: its dozens of migrations take seconds.
 
-A copy has what MLflow would make: only its default experiment says when it was made, and where its artifacts go. The
-original lies in the user's cache, by the versions of MLflow and of its tables, and is made whole or not at all.
+A copy is equal to a store that MLflow would create, except for its default experiment's creation time and artifact
+folder, which are set. The original is in the user's cache, by the versions of MLflow and of its tables. It is written
+completely or not at all.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from pathlib import Path
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, sync
 
-#: Variables that have MLflow make other tables, or other rows.
+#: Variables with which MLflow creates other tables, or other rows.
 _UNUSUAL = ("MLFLOW_ENABLE_WORKSPACES", "_MLFLOW_SERVER_ARTIFACT_ROOT")
-#: Where artifacts go below the working directory, as MLflow has it.
+#: The folder of artifacts below the working directory, as in MLflow.
 _ARTIFACTS = "mlruns"
 
 
 def artifact_root(cwd: str) -> str:
-    """Where MLflow puts artifacts for a program with a working directory."""
+    """The folder in which MLflow puts the artifacts of a program with a working directory."""
     return os.path.join(cwd, _ARTIFACTS)
 
 
 def copy_empty(target: str, root: str) -> bool:
-    """Make an empty store as a copy; False where there is none to copy, or none that is sound.
+    """Create an empty store as a copy; False if there is no valid original.
 
     Args:
-        target: the SQLite file to make.
-        root: where artifacts go.
+        target: the SQLite file to create.
+        root: the folder of its artifacts.
     """
     original = _original()
     if original is None:
@@ -55,10 +56,10 @@ def copy_empty(target: str, root: str) -> bool:
 
 
 def adapt(path: str, root: str) -> None:
-    """Have the default experiment of an empty store be made now, with its artifacts below a folder.
+    """Set the creation time and the artifact folder of an empty store's default experiment.
 
     Raises:
-        ValueError: it is no empty store, or damaged.
+        ValueError: it is not an empty store, or is damaged.
         sqlite3.Error: the same.
     """
     now = time.time_ns() // 1_000_000
@@ -71,15 +72,15 @@ def adapt(path: str, root: str) -> None:
             (_location(root), now, now),
         ).rowcount
         if changed != 1 or connection.execute("SELECT count(*) FROM experiments").fetchone() != (1,):
-            raise ValueError("it is no empty store")
+            raise ValueError("it is not an empty store")
 
 
 def keep_empty(made: str, root: str) -> None:
-    """Keep a store that MLflow has just made, for copies, where it is as others of this version would be.
+    """Keep a store that MLflow has just created, as the original for copies, if it is like all others of this version.
 
     Args:
         made: its SQLite file, which no process has open.
-        root: where MLflow was to put artifacts.
+        root: the artifact folder that MLflow was given.
     """
     original = _original()
     if original is None:
@@ -103,14 +104,14 @@ def keep_empty(made: str, root: str) -> None:
 
 
 def _location(root: str) -> str:
-    """Where the artifacts of the default experiment go."""
+    """The artifact folder of the default experiment."""
     from mlflow.utils.uri import append_to_uri_path
 
     return str(append_to_uri_path(root, "0"))  # type: ignore[no-untyped-call]
 
 
 def _original() -> Path | None:
-    """Where the original is, or would be; None where there can be none."""
+    """The path of the original, which need not exist; None if there can be none."""
     if any(os.environ.get(name) for name in _UNUSUAL):
         return None
     import platformdirs
@@ -121,9 +122,9 @@ def _original() -> Path | None:
         folder = Path(platformdirs.user_cache_dir("trackdsl", appauthor=False))
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = os.lstat(folder)
-    except (OSError, RuntimeError):  # Nobody has a home.
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder.
         return None
-    # Nobody else may put rows into the stores of this user.
+    # No other user may be able to put rows into this user's stores.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         return None
     revision = _get_latest_schema_revision()  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
 """The file `aside` in a journal's folder: events that delivery holds back until their runs can be delivered.
 
-A sequence of frames: length, position in the journal, event. A frame without an event marks one that was delivered from
-here, and may be read from the journal once more. Metric points that may have been sent keep the milliseconds that they
-were given: such a frame has the highest bit of its length set, and holds these and the event.
+A sequence of frames: length, position in the journal, event. A frame without an event marks an event that was delivered
+from here, and may be read from the journal once more. Metric points that may have been sent keep their assigned
+milliseconds: such a frame has the highest bit of its length set, and holds these and the event.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class HeldEvent(NamedTuple):
     Attributes:
         event: the event.
         end: the position behind it in the journal.
-        times: the milliseconds that its metric points were given, if any.
+        times: the milliseconds that were assigned to its metric points, if any.
     """
 
     event: events.AnyEvent
@@ -46,7 +46,7 @@ def read_held(directory: Path) -> list[HeldEvent]:
 
 
 def frame(held: HeldEvent) -> bytes:
-    """A held event as the file has it."""
+    """A held event in the format of the file."""
     payload = events.encode(held.event)
     if not held.times:
         return _HEAD.pack(len(payload), *held.end) + payload
@@ -55,12 +55,12 @@ def frame(held: HeldEvent) -> bytes:
 
 
 def delivered_frame(end: Position) -> bytes:
-    """The frame of an event that was held and is delivered; `end` is the position behind it."""
+    """The frame that marks a held event as delivered; `end` is the position behind it."""
     return _HEAD.pack(0, *end)
 
 
 def parse(content: bytes) -> tuple[list[HeldEvent], set[Position], int]:
-    """The held events, the positions of those that were delivered, and where the whole frames end."""
+    """The held events, the positions of delivered ones, and the offset behind the last whole frame."""
     found: list[HeldEvent] = []
     delivered: set[Position] = set()
     offset = 0

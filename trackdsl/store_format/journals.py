@@ -1,4 +1,4 @@
-"""What a spool holds, read from outside: nothing is changed, and no journal is kept from its writer or deliverer."""
+"""The journals of a spool as commands see them: reading changes nothing and disturbs neither writers nor delivery."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from trackdsl.journal._reader import START, Position, Reader, missing_segments
 from trackdsl.store_format.backlog import bytes_between, end_of
 from trackdsl.store_format.progress import Progress, read_progress
 
-#: Events are counted one by one, and `trackdsl status` has to be quick.
+#: The limit for counting events one by one: `trackdsl status` must be quick.
 MOST_COUNTED = 10_000
-#: A store that has not answered for so long may be gone for good, in nanoseconds.
+#: A store that has not answered for this time may be gone for good, in nanoseconds.
 _LONG = 3_600_000_000_000
 
 
@@ -32,11 +32,11 @@ class Journal:
 
     Attributes:
         directory: its folder.
-        origin: who writes it; None where that file is damaged.
-        alive: whether that program still runs.
-        progress: how far delivery has come.
+        origin: who writes it; None if that file is damaged.
+        alive: whether its program is running.
+        progress: how much is delivered.
         end: behind the last event.
-        newer: the version of its events, where this trackdsl is too old to read them.
+        newer: the version of its events, if this trackdsl is too old to read them.
         damage: why nothing of it can be read, or None.
     """
 
@@ -50,7 +50,7 @@ class Journal:
 
     @property
     def problem(self) -> str | None:
-        """Why no delivery of this version will ever touch it, or None."""
+        """Why this version can never deliver it, or None."""
         if self.damage is not None:
             return "unreadable"
         if self.origin is None:
@@ -59,7 +59,7 @@ class Journal:
 
     @property
     def waits(self) -> bool:
-        """Whether something is left to do: a dead program's journal is to be finished even where all was delivered."""
+        """Whether something is left to do. Delivery also has to finish the journal of a dead program."""
         if self.problem or not self.alive:
             return True
         return self.progress.position < self.end or self.progress.deferred > 0
@@ -71,12 +71,12 @@ class Journal:
 
     @property
     def wrong_target(self) -> str | None:
-        """What is wrong with the tracking URI, where that can be seen."""
+        """What is wrong with the tracking URI, if that can be seen."""
         return None if self.origin is None else _uris.describe_mistake(self.origin.uri)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it is doubtful that it will ever be delivered to where it goes."""
+        """Whether it may never be delivered."""
         since = self.progress.blocked_since
         hopeless = self.origin is None or self.wrong_target is not None or self.progress.set_aside > 0
         return hopeless or bool(since and time.time_ns() - since > _LONG)
@@ -95,17 +95,17 @@ class Journal:
 
     @property
     def since(self) -> int | None:
-        """From when on it waits, in nanoseconds since 1970: since delivery fails, or since it was made."""
+        """Since when it waits, in nanoseconds since 1970: since delivery fails, or since it was made."""
         return self.progress.blocked_since or (None if self.origin is None else self.origin.time)
 
     @property
     def error(self) -> str:
-        """What delivery said last, without credentials."""
+        """The last error of delivery, without credentials."""
         return mask_prose(self.progress.error)
 
     @property
     def brief_error(self) -> str:
-        """Its first line: a database's error brings the whole statement along."""
+        """The first line of the error: the error of a database contains the whole statement."""
         return self.error.partition("\n")[0]
 
     def bytes_left(self) -> int:
@@ -113,7 +113,7 @@ class Journal:
         return bytes_between(self.directory, self.progress.position, self.end)
 
     def missing(self) -> list[str]:
-        """What is gone of it: the segments, and ends of segments, that delivery did not find, or will not."""
+        """The missing segments, and ends of segments, whether delivery has noticed or not."""
         gone = [] if self.problem else missing_segments(self.directory, self.progress.position)
         if gone and (read_progress(self.directory) or Progress()).position != self.progress.position:
             gone = []  # Delivery has removed them in the meantime.
@@ -126,7 +126,7 @@ class Journal:
         reader = Reader(self.directory, self.progress.position)
         waiting = lost = 0
         try:
-            # A file of it may be gone by now.
+            # One of its files may have been removed by now.
             with contextlib.suppress(OSError):
                 waiting = sum(entry.event is not None for entry in reader.read(MOST_COUNTED, writer_alive=self.alive))
                 lost = reader.lost()
@@ -144,16 +144,16 @@ def look(spool: Path) -> Iterator[Journal]:
 
 
 def what_waits_for(uri: str) -> str:
-    """How many events for a store wait for their delivery, and what to do about it, in a sentence.
+    """How many events for a store are not delivered, and what to do about it, in a sentence.
 
     Args:
         uri: the tracking URI, made absolute.
 
     Returns:
-        the sentence; empty where nothing waits: then nothing more will come of what was recorded.
+        the sentence; empty if everything is delivered.
     """
     events, programs = 0, []
-    with contextlib.suppress(OSError, RuntimeError):  # Without a spool nothing waits.
+    with contextlib.suppress(OSError, RuntimeError):  # Without a spool, nothing waits.
         spool = _spool.named_path()
         for journal in look(spool) if (spool / _spool.JOURNALS).is_dir() else ():
             if journal.origin is None or _place_of(journal.origin.uri) != _place_of(uri) or not journal.waits:
@@ -169,12 +169,12 @@ def what_waits_for(uri: str) -> str:
 
 
 def absent(what: str, uri: str, otherwise: str, nearest: str = ".") -> str:
-    """The message for what a store does not have: it may be among the events that wait for delivery to it.
+    """The message about something that a store does not have: it may be among the events that are not delivered yet.
 
     Args:
         what: the thing that was asked for.
         uri: the tracking URI of the store, made absolute.
-        otherwise: the message where nothing waits.
+        otherwise: the message if all events are delivered.
         nearest: the text of a `Suggestion`.
     """
     waiting = what_waits_for(uri)
@@ -183,14 +183,14 @@ def absent(what: str, uri: str, otherwise: str, nearest: str = ".") -> str:
 
 
 def _place_of(uri: str) -> str:
-    """A tracking URI for comparing: without credentials, and a slash at its end."""
+    """A tracking URI for comparisons: without credentials and without a slash at the end."""
     return re.sub(r"//[^/]*@", "//", uri).rstrip("/")
 
 
 def _read(directory: Path) -> Journal | None:
     origin = read_origin(directory)
     try:
-        # In this order: what a dead program left is all there once its lock is seen free.
+        # In this order: once the lock of a dead program is free, all of its events are there.
         alive = is_held(directory / "lock")
         progress = _progress_of(directory)
         found = Journal(
@@ -198,7 +198,7 @@ def _read(directory: Path) -> Journal | None:
         )
     except OSError as error:
         found = _unread(directory, reason_of(error))
-    # A journal that was finished in the middle of this look is gone, and nothing of the above counts.
+    # If the journal was finished during this look, nothing of the above counts.
     return found if directory.is_dir() else None
 
 
@@ -210,12 +210,12 @@ def _progress_of(directory: Path) -> Progress:
     progress = read_progress(directory)
     path = directory / "progress"
     if progress is None and os.path.lexists(path):
-        os.close(open_regular(path, os.O_RDWR))  # Too short is no matter: delivery makes it longer.
+        os.close(open_regular(path, os.O_RDWR))  # A short file is fine: delivery makes it longer.
     return progress or Progress()
 
 
 def reason_of(error: OSError) -> str:
-    """What is wrong, and with which file."""
+    """The error of a file, and the file."""
     what = error.strerror or str(error)
     return f"{error.filename}: {what}" if error.filename else what
 

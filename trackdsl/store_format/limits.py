@@ -1,7 +1,7 @@
-"""MLflow's limits, and how what exceeds them is still told.
+"""MLflow's limits, and encodings for what exceeds them.
 
-Keys are at most 250 characters of letters, digits and `/_-. :`, and must not change when read as a path. A character
-outside that is written as `_xHHHH_` (the escape of ISO/IEC 9075-14, SQL/XML), which `unescape_key` reads back.
+A key has at most 250 characters: letters, digits and `/_-. :`. It must not change when it is read as a path. Any other
+character is written as `_xHHHH_` (the escape of ISO/IEC 9075-14, SQL/XML), which `unescape_key` decodes.
 Source of the limits: mlflow/utils/validation.py, MLflow 3.
 """
 
@@ -16,7 +16,7 @@ MAX_KEY = 250
 MAX_PARAM = 6000
 MAX_TAG = 8000
 MAX_RUN_NAME = 250
-#: Per request.
+#: Limits for one request.
 MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_TAGS = 100
@@ -24,14 +24,14 @@ MAX_ITEMS = 1000
 _MAX_FILE_NAME = 200
 
 _REFUSED = re.compile(r"[^/\w.\- :]|_(?=x[0-9A-F]{4,6}_)")
-#: What may not tell one key from another where a store knows neither case nor accents, nor spaces at the end.
+#: Characters that cannot distinguish keys if a store ignores case, accents and trailing spaces.
 _INDISTINCT = re.compile(r"[^/a-z0-9_.\- :]| (?= *$)")
 _ESCAPED = re.compile(r"_x([0-9A-F]{4,6})_")
 _EMPTY = "_x_"
 
 
 def escape_key(key: str) -> str:
-    """A key that MLflow takes, from which `unescape_key` gives back the original.
+    """A key that MLflow accepts; `unescape_key` returns the original.
 
     >>> escape_key("layers[0]"), escape_key("loss")
     ('layers_x005B_0_x005D_', 'loss')
@@ -43,7 +43,7 @@ def escape_key(key: str) -> str:
     key = _REFUSED.sub(lambda match: _mark(match[0]), key)
     if _unlike_path(key):
         parts = key.split("/")
-        # Empty parts: a slash that a path would drop. Parts of dots: a path would climb.
+        # A path drops empty parts, and parts of dots lead upwards: both are escaped.
         key = parts[0] if parts[0] not in (".", "..") else _mark(".") + parts[0][1:]
         for before, part in pairwise(parts):
             slash = "/" if before and part else _mark("/")
@@ -63,7 +63,7 @@ def unescape_key(key: str) -> str:
 
 
 def spell_out(key: str) -> str:
-    """Another key that MLflow takes, of lower case and ASCII, from which `unescape_key` gives back the same.
+    """Another key for the same original, in lower case and ASCII; `unescape_key` returns the same.
 
     >>> spell_out("LR"), spell_out("lr")
     ('_x004C__x0052_', '_x006C_r')
@@ -75,28 +75,28 @@ def spell_out(key: str) -> str:
     )
     if spelled == key:
         spelled = _mark(key[0]) + key[1:]
-    if unescape_key(spelled) != unescape_key(key):  # What was there reads as an escape together with what is new.
+    if unescape_key(spelled) != unescape_key(key):  # Together, old and new characters form an escape.
         spelled = "".join(map(_mark, unescape_key(key)))
     return cut_key(spelled, key)
 
 
 def fit_key(key: str) -> str:
-    """A key that MLflow takes: escaped, and cut with a hash behind it where it is too long."""
+    """A key that MLflow accepts: escaped, and, if it is too long, cut with a hash at the end."""
     return cut_key(escape_key(key), key)
 
 
 def cut_key(escaped: str, key: str | None = None) -> str:
-    """A key that is escaped already, cut with a hash of the whole behind it where it is too long."""
+    """An escaped key; if it is too long, it is cut, with a hash of the whole at the end."""
     if len(escaped) <= MAX_KEY:
         return escaped
     key = escaped if key is None else key
     digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    # A cut may leave half an escape or a slash at the end: the hash behind it keeps the name a proper path.
+    # A cut may end in half an escape or a slash: the hash behind it keeps the key a valid path.
     return escaped[: MAX_KEY - 13].rstrip("/. ") + "-" + digest
 
 
 def fit_path(path: str) -> str:
-    """A path whose parts fit a file system, which counts bytes: a long part is cut, with a hash behind it."""
+    """A path whose parts fit a file system, which counts bytes: long parts are cut, with a hash at the end."""
     parts = []
     for part in path.split("/"):
         stem, dot, suffix = part.rpartition(".")
@@ -108,7 +108,7 @@ def fit_path(path: str) -> str:
 
 
 def fit_text(text: str, limit: int) -> str:
-    """Text cut to a limit, with a mark at the end where something is missing."""
+    """Text cut to a limit, with a mark at the end if something is missing."""
     if len(text) <= limit:
         return text
     mark = f"… [{len(text)} characters]"
@@ -116,7 +116,7 @@ def fit_text(text: str, limit: int) -> str:
 
 
 def fit_value(text: str, limit: int) -> str:
-    """A parameter or tag cut to a limit, with a digest of all of it: two that differ in the rest read differently."""
+    """A parameter or tag cut to a limit, with a digest of the whole: values that differ in the rest look different."""
     if len(text) <= limit:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]

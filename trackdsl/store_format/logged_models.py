@@ -20,7 +20,7 @@ _VERSIONS = "mlflow.modelVersions"
 
 
 def find_model(client: Any, experiment_ids: list[str], key: str) -> str | None:
-    """MLflow's id of the model that was recorded with a key; None where it is in none of these experiments."""
+    """MLflow's id of the model that was recorded with a key; None if it is in none of these experiments."""
     found = list(client.search_logged_models(experiment_ids, f"tags.`{MODEL_KEY}` = '{key}'")) if experiment_ids else []
     return min(found, key=age_of).model_id if found else None
 
@@ -35,7 +35,7 @@ def logged_name(name: str) -> str:
 
 
 def age_of(model: Any) -> tuple[int, str]:
-    """A key that sorts logged models by their age; those of one millisecond always in the same order."""
+    """A key that sorts logged models by age, in a fixed order within one millisecond."""
     return model.creation_timestamp, model.model_id
 
 

@@ -1,6 +1,6 @@
-"""What is known to be lost of each journal, in a file of the spool: `trackdsl sync` tells it once the journal is gone.
+"""What is known to be lost of each journal: the file `losses` in the spool.
 
-One JSON line each time that more is lost; the last line of a journal counts.
+`trackdsl sync` reports it, even after the journal is gone. A JSON line is added whenever more is lost. The last line of a journal counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, read_regular
 
 _NAME = "losses"
-#: In bytes; what a longer file tells was told long ago.
+#: The file is emptied beyond this size, in bytes: what it says was reported long ago.
 _MOST = 1 << 20
 _UNKNOWN = " that nothing is known of"
 
@@ -26,13 +26,13 @@ class Losses(msgspec.Struct, frozen=True, rename={"unknown": "orphans"}):
 
     Attributes:
         journal: the name of its folder.
-        program: who wrote it, for people.
-        missing: the segments, and ends of segments, that are gone.
+        program: the program that wrote it, for people.
+        missing: the missing segments, and ends of segments.
         damaged: how many damaged records were skipped.
-        unknown: how many events belong to runs that nothing is known of.
-        refused: how much MLflow refused.
+        unknown: how many events belong to unknown runs.
+        refused: how many items MLflow refused.
         unrecorded: how many events the program could not record.
-        prefixes: what the ids of the program's runs begin with, and those of the processes that it works for.
+        prefixes: of the ids of the program's runs, and of the processes that it works for.
     """
 
     journal: str
@@ -45,7 +45,7 @@ class Losses(msgspec.Struct, frozen=True, rename={"unknown": "orphans"}):
     prefixes: tuple[str, ...] = ()
 
     def since(self, before: Losses | None) -> Losses:
-        """What was lost since an earlier look."""
+        """What was lost since an earlier report."""
         if before is None:
             return self
         return msgspec.structs.replace(
@@ -58,7 +58,7 @@ class Losses(msgspec.Struct, frozen=True, rename={"unknown": "orphans"}):
         )
 
     def words(self) -> str:
-        """What is lost, for people; empty where nothing is.
+        """What is lost, for people; empty if nothing is.
 
         Example:
             >>> Losses("j", "p", missing=("segment 2",), damaged=1).words()

@@ -1,7 +1,7 @@
-"""How far the delivery of a journal has come, in a file of two slots that is never half written.
+"""How much of a journal is delivered: the file `progress` in its folder, with two slots that are never half written.
 
-Each slot is a length, a CRC-32 and a MessagePack record with a count; the slot with the higher count that checks is
-valid. The space was allocated with the journal, so progress can be noted on a full disk.
+Each slot is a length, a CRC-32 and a MessagePack record with a count. Of the slots with a correct checksum, the one
+with the higher count is valid. The space is allocated with the journal, so that progress can be noted on a full disk.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _NAME = "progress"
 
 
 class Progress(msgspec.Struct, array_like=True):
-    """What is known of a journal's delivery.
+    """What is known about the delivery of a journal.
 
     Attributes:
-        count: grows with every note.
+        count: increases with every note.
         segment, offset: everything before is delivered.
         intent_segment, intent_offset: everything before may have been sent.
         events: how many events are delivered.
         damaged: how many damaged records were skipped.
-        unknown: how many events belong to runs that nothing is known of.
+        unknown: how many events belong to unknown runs.
         deferred: how many artifacts wait for their store, and events for their runs.
-        blocked_since: when delivery last began to fail, in nanoseconds since 1970; 0 while it works.
-        error: what stands in the way, or the last thing that was refused.
-        points: the latest time given to each metric point that could collide, see `TimestampDedup`.
+        blocked_since: when delivery began to fail, in nanoseconds since 1970; 0 while it works.
+        error: why delivery fails, or what was refused last.
+        points: the latest time assigned to each metric point that a later one could equal, see `TimestampDedup`.
         clock: the latest time of a metric point, in milliseconds since 1970.
         failures: how often delivery has failed.
         held: how many events wait for runs that another machine delivers.
-        set_aside: how many runs cannot be made or written as things are; see `_blocked.py`.
-        missing: the segments, and ends of segments, that were gone before they were delivered.
-        refused: how much the store refused: fields, artifacts, whatever was written to a deleted run.
+        set_aside: how many runs are set aside, see `blocked_runs`.
+        missing: the segments, and ends of segments, that were missing.
+        refused: how many items the store refused: fields, artifacts, everything for a deleted run.
     """
 
     count: int = 0
@@ -93,7 +93,7 @@ class ProgressFile:
         self._open: mmap.mmap | None = self._map()
 
     def read(self) -> Progress:
-        """The latest note that checks; a fresh one where there is none."""
+        """The latest valid note; an empty one if there is none."""
         found = [slot for slot in (self._slot(0), self._slot(1)) if slot is not None]
         return max(found, key=lambda progress: progress.count, default=Progress())
 
@@ -103,7 +103,7 @@ class ProgressFile:
         payload = _encode(progress)
         kept = progress.points
         while len(payload) > _SLOT - _HEAD.size:
-            # Points that are not remembered could collide only if delivery died right now.
+            # Points that are not remembered could collide only if delivery died at this moment.
             kept = kept[len(kept) // 2 :]
             payload = _encode(msgspec.structs.replace(progress, points=kept, error=progress.error[:200]))
         start = (progress.count % 2) * _SLOT
@@ -111,11 +111,11 @@ class ProgressFile:
         self._mapped()[start : start + len(slot)] = slot
 
     def to_disk(self) -> None:
-        """Bring it to the disk, before segments are removed that it says are delivered."""
+        """Flush it to the disk, before segments are removed that it marks as delivered."""
         self._mapped().flush()
 
     def close(self) -> None:
-        """Let go of the file, until it is used again: a mapping holds a descriptor too."""
+        """Close the file until it is used again: a mapping holds a descriptor too."""
         if self._open is not None:
             self._open.close()
             self._open = None
@@ -124,7 +124,7 @@ class ProgressFile:
         if self._open is None:
             try:
                 self._open = self._map()
-            except FileNotFoundError:  # The journal was deleted meanwhile: what is left of it is still delivered.
+            except FileNotFoundError:  # The journal was deleted meanwhile; the rest of it is still delivered.
                 self._open = mmap.mmap(-1, PROGRESS_SIZE)
         return self._open
 
@@ -159,7 +159,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def read_progress(directory: Path) -> Progress | None:
-    """The progress of a journal; None where the journal is gone."""
+    """The progress of a journal; None if the journal is gone."""
     try:
         file = ProgressFile(directory)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Which stores share a process: all local ones do, and each remote server or database has one of its own."""
+"""Which stores share a delivery process: all local ones do, and each remote server or database has its own."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from trackdsl.journal._files import touch
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
 
-#: Stands for all stores on this machine's disks: none of them hangs, and importing MLflow once is enough for them.
+#: All stores on this machine's disks: none of them hangs, and one process that imports MLflow is enough for them.
 LOCAL = "local"
 _LOCAL_SCHEMES = ("file", "sqlite", "trackdsl-capture")
-#: MLflow takes this word for the address of a server.
+#: MLflow accepts this name instead of a server's address.
 _DATABRICKS = "databricks"
-#: Touched when the delivery process begins, and when a store has answered it or is about to be asked.
+#: Touched when the delivery process starts.
 STARTED = "delivery.started"
 _ANSWERED = "answered"
-#: Until a process holds its lock, and until it has imported MLflow: a start that takes longer has failed, in seconds.
+#: How long a start may take, in seconds: until the process holds its lock, and until it has imported MLflow.
 _SHORT_START = 10
 _LONGEST_START = 120
 
@@ -41,25 +41,25 @@ def server_of(uri: str) -> str:
 
 
 def folder_of(spool: Path, server: str) -> Path:
-    """Where delivery keeps what concerns all journals of a server: in the spool itself for local stores."""
+    """The folder for what concerns all journals of a server; the spool itself for local stores."""
     if server == LOCAL:
         return spool
     return spool / "servers" / hashlib.sha256(server.encode()).hexdigest()[:16]
 
 
 def lock_of(spool: Path, server: str) -> Path:
-    """The lock of the one process that delivers to a server."""
+    """The lock of the only process that delivers to a server."""
     return spool / (LOCK if server == LOCAL else f"{folder_of(spool, server).name}.lock")
 
 
 def note_answer(spool: Path, server: str) -> None:
-    """Note that a server has just answered a request, so that programs that wait know that it is only slow."""
+    """Note that a server has just answered, so that waiting programs can tell a slow server from a dead one."""
     with contextlib.suppress(OSError):
         touch(folder_of(spool, server) / _ANSWERED)
 
 
 def is_starting(spool: Path, uri: str) -> bool:
-    """Whether the delivery process has begun and still imports MLflow for a store, which a busy machine makes long."""
+    """Whether the delivery process is still importing MLflow for a store, which takes long on a busy machine."""
     try:
         started = (spool / STARTED).stat().st_mtime_ns
         if last_answer(spool, uri) >= started:
@@ -71,7 +71,7 @@ def is_starting(spool: Path, uri: str) -> bool:
 
 
 def last_answer(spool: Path, uri: str) -> int:
-    """When the server of a tracking URI last answered, in nanoseconds since 1970; 0 where that is not known."""
+    """When the server of a tracking URI last answered, in nanoseconds since 1970; 0 if unknown."""
     try:
         return (folder_of(spool, server_of(uri)) / _ANSWERED).lstat().st_mtime_ns
     except OSError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trackdsl.store_format.limits import fit_path
 
-#: The folder of a run's artifacts that keeps whole texts which are too long for MLflow's fields.
+#: The folder in a run's artifacts for whole texts that are too long for MLflow's fields.
 OVERFLOW = "trackdsl"
 #: The tag of a logged model: the key that it was recorded with.
 MODEL_KEY = "trackdsl.model"

@@ -1,4 +1,4 @@
-"""What a run takes of its machine: sampled by the delivery process, so that the program spends nothing on it."""
+"""The use of the machine by a run. The delivery process samples it, so that the program spends no time on it."""
 
 from __future__ import annotations
 

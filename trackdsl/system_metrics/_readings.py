@@ -1,7 +1,7 @@
 """One reading of a machine and of a program on it: processor, memory, disk, network, graphics cards.
 
-Names that MLflow has are MLflow's (see mlflow/system_metrics/metrics), so that its UI shows both alike; the input and
-output of disks, and all of the program itself, MLflow does not have.
+Metrics that MLflow has too have MLflow's names (see mlflow/system_metrics/metrics), so that its UI shows both alike.
+MLflow has no metrics for disk input and output, nor for the program itself.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MEGABYTE = 1e6
 
 
 class Readings:
-    """Readings since a moment: what counts up is told from there.
+    """Readings since a moment, from which counters begin.
 
     Args:
-        pid: of the program; the processes it has started belong to it.
+        pid: of the program; processes that it started belong to it.
     """
 
     def __init__(self, pid: int) -> None:
@@ -30,17 +30,17 @@ class Readings:
         self._disk, self._network = psutil.disk_io_counters(), psutil.net_io_counters()
         self._machine = psutil.cpu_times()
         self._at = time.monotonic()
-        #: Seconds of processor and bytes of disk of the program's processes when they were seen last, by process.
+        #: By process, its processor seconds and disk bytes at the last reading.
         self._seen: dict[tuple[int, float], tuple[float, int, int]] = {}
         self._read = self._written = 0
         for process, used in _tree(pid):
             self._seen[process] = used[:3]
 
     def read(self) -> dict[str, float]:
-        """What is used now, by name.
+        """The current values, by name.
 
-        Percentages of processors are averages since the last reading; megabytes are 10⁶ bytes, and those of disk and
-        network count from the beginning. A program that keeps two cores busy has 200 %.
+        Percentages of processors are averages since the last reading. Megabytes are 10⁶ bytes; for disk and network
+        they count from the first reading. A program that keeps two cores busy has 200 %.
         """
         now = time.monotonic()
         found = {**self._processor(), **_memory(), **_room(), **self._traffic(), **self._program(now - self._at)}
@@ -53,7 +53,7 @@ class Readings:
         before, self._machine = self._machine, psutil.cpu_times()
         spent = [after - before for after, before in zip(self._machine, before, strict=True)]
         idle = sum(getattr(self._machine, name, 0.0) - getattr(before, name, 0.0) for name in ("idle", "iowait"))
-        # Guests are counted twice in these.
+        # The times of guests are included in others.
         whole = sum(spent) - sum(
             getattr(self._machine, name, 0.0) - getattr(before, name, 0.0) for name in ("guest", "guest_nice")
         )
@@ -62,7 +62,7 @@ class Readings:
     def _traffic(self) -> dict[str, float]:
         found = {}
         disk, network = psutil.disk_io_counters(), psutil.net_io_counters()
-        if disk is not None and self._disk is not None:  # None in some containers.
+        if disk is not None and self._disk is not None:  # It is None in some containers.
             found["disk_read_megabytes"] = (disk.read_bytes - self._disk.read_bytes) / _MEGABYTE
             found["disk_write_megabytes"] = (disk.write_bytes - self._disk.write_bytes) / _MEGABYTE
         if network is not None and self._network is not None:
@@ -79,7 +79,7 @@ class Readings:
             self._written += written - before[2]
             resident += memory
             seen[process] = (cpu, read, written)
-        if not seen:  # It has ended.
+        if not seen:  # The program has ended.
             return {}
         self._seen = seen
         found = {
@@ -91,7 +91,7 @@ class Readings:
 
 
 def _tree(pid: int) -> Iterator[tuple[tuple[int, float], tuple[float, int, int, int]]]:
-    """Each process of a program: pid and time of its start; seconds of processor, bytes read, written and resident."""
+    """Each process of a program: pid and start time; processor seconds, bytes read, written and resident."""
     try:
         program = psutil.Process(pid)
         processes = [program, *program.children(recursive=True)]
@@ -126,13 +126,13 @@ def _room() -> dict[str, float]:
 
 
 def _gpus() -> list[Any]:
-    """Handles of the graphics cards that NVML knows; none where there is no driver."""
+    """Handles of the graphics cards that NVML knows; none if there is no driver."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
         return [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-    except Exception:  # Whatever is missing, there is no card to be read.
+    except Exception:  # Whatever the error is, no card can be read.
         return []
 
 
