@@ -1,6 +1,7 @@
 """What is known to be lost of each journal: the file `losses` in the spool.
 
-`trackdsl sync` reports it, even after the journal is gone. A JSON line is added whenever more is lost. The last line of a journal counts.
+`trackdsl sync` reports it, even after the journal is gone. A JSON line is added whenever more is lost; the last line of
+a journal counts.
 """
 
 from __future__ import annotations
