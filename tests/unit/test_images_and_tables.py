@@ -634,7 +634,7 @@ class Journal:
         doubt = self.intent
         end = self.intent = max(self.intent, min(self.done + size, len(self.events)))
         for index in range(self.done, end):
-            gone = tables.take(DeliveredRun("run", "e"), self.events[index], self.folder, in_doubt=index < doubt)
+            gone = tables.add_rows(DeliveredRun("run", "e"), self.events[index], self.folder, in_doubt=index < doubt)
             assert gone is None
         between()  # The rest of the stretch, which may fail.
         tables.upload(store, self.folder)  # type: ignore[arg-type]
@@ -780,7 +780,7 @@ def test_a_log_of_journals_that_are_gone_was_delivered(tmp_path: Path) -> None:
     """What a power cut brings back of a log is not uploaded again: its journals went after it."""
     journal = Journal(tmp_path, "a", [("t.json", 1)])
     tables = Tables(tmp_path)
-    tables.take(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
+    tables.add_rows(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
     assert Tables(tmp_path).waiting(journal.folder) == 1
     shutil.rmtree(journal.folder)
     assert Tables(tmp_path).waiting(journal.folder) == 0
@@ -793,7 +793,7 @@ def test_a_snapshot_that_is_gone_is_told(tmp_path: Path) -> None:
     shutil.rmtree(journal.folder / "files" / "000000")
     tables = Tables(tmp_path)
     assert (
-        tables.take(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
+        tables.add_rows(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
         == "its snapshot is gone"
     )
-    assert tables.take(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=True) is None
+    assert tables.add_rows(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=True) is None

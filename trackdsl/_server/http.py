@@ -297,7 +297,7 @@ def _limited(chunks: Iterable[bytes], most: int, response: Any) -> Iterator[byte
         size += len(chunk)
         if size > most:
             response.close()
-            raise TooLarge(f"{_place(response.url)} sends more than {most >> 20} MiB", request=response.request)
+            raise TooLarge(f"{_origin_of(response.url)} sends more than {most >> 20} MiB", request=response.request)
         yield chunk
 
 
@@ -308,7 +308,7 @@ def _refuse_lossy_redirect(request: Any, response: Any) -> None:
     target = _redirect_target(response)
     if target is not None:
         response.close()
-        raise Redirected(f"{_place(request.url)} redirects to {target}: use that address in the tracking URI")
+        raise Redirected(f"{_origin_of(request.url)} redirects to {target}: use that address in the tracking URI")
 
 
 def _redirect_target(response: Any) -> str | None:
@@ -316,15 +316,15 @@ def _redirect_target(response: Any) -> str | None:
     location = response.headers.get("location")
     if not response.is_redirect or not location:
         return None
-    return _place(urljoin(response.url, location))
+    return _origin_of(urljoin(response.url, location))
 
 
 def _too_slow(exchange: _Exchange, request: Any) -> TooSlow:
-    message = f"{_place(request.url)} timed out: its answer was not complete after {exchange.seconds:.0f} s"
+    message = f"{_origin_of(request.url)} timed out: its answer was not complete after {exchange.seconds:.0f} s"
     return TooSlow(message, request=request)
 
 
-def _place(url: str) -> str:
+def _origin_of(url: str) -> str:
     """Scheme, host and port of a URL, which contain no secrets."""
     try:
         parts = urlsplit(url)

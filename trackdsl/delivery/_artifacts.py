@@ -30,10 +30,10 @@ _PAUSE = 5.0
 Stored = events.File | events.Model
 
 
-class _Waiting(msgspec.Struct, frozen=True):
+class _Waiting(msgspec.Struct, frozen=True, rename={"path": "place"}):
     run_id: str
     experiment_id: str
-    place: str
+    path: str
     event: bytes
 
 
@@ -73,24 +73,24 @@ class Artifacts:
         Returns:
             what is left out for good, by its path in the run, with the reasons: the artifact, or files in it.
         """
-        if any(waiting.run_id == run.run_id and _overlap(waiting.place, _key(event)) for waiting in self._waiting):
+        if any(waiting.run_id == run.run_id and _overlap(waiting.path, _key(event)) for waiting in self._waiting):
             # In order: an older file must not be stored over a newer one later.
             self._defer(run, event, self.reason)
             return {}
-        place = path_of(event)
+        path = path_of(event)
         try:
             left_out = self._send(sink, run.run_id, run.experiment_id, event)
         except FileNotFoundError:
-            return {} if in_doubt else {place: "its snapshot is gone"}
+            return {} if in_doubt else {path: "its snapshot is gone"}
         except UnsafeSnapshot as error:
-            return {place: error.why}
+            return {path: error.why}
         except Refused as error:
             check_experiment(sink, run.experiment_id, error)
             remove_snapshot(self._directory, event.snapshot)
-            return {place: f"MLflow refused it: {error}"}
+            return {path: f"MLflow refused it: {error}"}
         except Exception as error:
             # Also an unexpected error: the rest of the run must not wait for this artifact.
-            logger.warning("trackdsl defers %r: %s", place, error)
+            logger.warning("trackdsl defers %r: %s", path, error)
             self._defer(run, event, str(error))
             return {}
         remove_snapshot(self._directory, event.snapshot)
@@ -103,7 +103,7 @@ class Artifacts:
         left: list[_Waiting] = []
         away: list[tuple[str, str]] = []
         for waiting in self._waiting:
-            if any(waiting.run_id == run_id and _overlap(waiting.place, place) for run_id, place in away):
+            if any(waiting.run_id == run_id and _overlap(waiting.path, path) for run_id, path in away):
                 left.append(waiting)
                 continue
             event = events.decode(waiting.event)
@@ -114,7 +114,7 @@ class Artifacts:
                 # Also an unexpected error: other artifacts must not wait for this one.
                 self.reason = f"{path_of(event)!r} is not accepted: {error}"
                 left.append(waiting)
-                away.append((waiting.run_id, waiting.place))
+                away.append((waiting.run_id, waiting.path))
         delivered = len(left) < len(self._waiting)
         self._waiting = left
         self._next_try = time.monotonic() + _PAUSE
@@ -148,22 +148,22 @@ class Artifacts:
             else:
                 model_id = sink.write_model(run_id, experiment_id, event, snapshot.path)
                 self._models.added(sink, run_id, model_id, event.step, events.model_key(event))
-            place = path_of(event)
-            return {f"{place}/{name}".lstrip("/"): why for name, why in snapshot.left_out.items()}
+            path = path_of(event)
+            return {f"{path}/{name}".lstrip("/"): why for name, why in snapshot.left_out.items()}
 
     def _retry(self, sink: Sink, waiting: _Waiting, event: Stored) -> None:
-        place = path_of(event)
+        path = path_of(event)
         try:
             left_out = self._send(sink, waiting.run_id, waiting.experiment_id, event)
             remove_snapshot(self._directory, event.snapshot)
         except FileNotFoundError:  # It was delivered just before the last process died.
             return
         except UnsafeSnapshot as error:
-            left_out = {place: error.why}
+            left_out = {path: error.why}
         except Refused as error:
             check_experiment(sink, waiting.experiment_id, error)
             # The artifact was acceptable when it was first tried, or it would have been refused then.
-            left_out = {place: f"MLflow refused it: {error}"}
+            left_out = {path: f"MLflow refused it: {error}"}
         for name, why in left_out.items():
             logger.warning("trackdsl: %r is left out: %s", name, why)
             with contextlib.suppress(Refused):  # The run is deleted too.
@@ -217,21 +217,21 @@ def _tells_of_artifact(waiting: _Waiting) -> bool:
         return False
 
 
-def check_path(place: str, snapshot: str) -> None:
+def check_path(path: str, snapshot: str) -> None:
     """Check that an artifact's path stays inside of its run.
 
     Raises:
         UnsafeSnapshot: it does not.
     """
     try:
-        checked_path(place)
+        checked_path(path)
     except ValueError as error:
         raise UnsafeSnapshot(str(error), snapshot) from None
 
 
-def omitted_tag(place: str) -> str:
+def omitted_tag(path: str) -> str:
     """The tag that says why something is left out of a run."""
-    return _limits.fit_key(f"trackdsl.omitted.{place}")
+    return _limits.fit_key(f"trackdsl.omitted.{path}")
 
 
 def _key(event: Stored) -> str:

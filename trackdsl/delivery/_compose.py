@@ -63,11 +63,11 @@ class Pending:
             self.batch.tags[_limits.cut_key(f"trackdsl.renamed.{name}")] = _limits.fit_text(key, _limits.MAX_TAG)
         return name
 
-    def _fitted(self, place: str, text: str, limit: int, fit: Callable[[str, int], str] = _limits.fit_value) -> str:
+    def _fitted(self, path: str, text: str, limit: int, fit: Callable[[str, int], str] = _limits.fit_value) -> str:
         if len(text) <= limit:
             return text
-        self.texts[place] = text
-        self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{place}")] = f"{len(text)} characters, whole in {place}"
+        self.texts[path] = text
+        self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{path}")] = f"{len(text)} characters, whole in {path}"
         return fit(text, limit)
 
 

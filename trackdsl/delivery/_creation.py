@@ -46,20 +46,20 @@ class RunCreation:
             RunBlocked: this run cannot be created now, while others can.
             Unavailable: the store cannot be reached.
         """
-        place = _place_of(event, parent)
+        key = _experiment_key(event, parent)
         try:
-            if place in self._unusable:
-                raise RunBlocked(self._unusable[place])
+            if key in self._unusable:
+                raise RunBlocked(self._unusable[key])
             return self._create(sink, event, parent, tags, in_doubt)
         except RunBlocked as error:
             if error.experiment:
-                self._unusable[place] = str(error)
+                self._unusable[key] = str(error)
             raise
         except Denied as error:
             if not sink.answers():
                 raise
             # If this user may not write to an experiment, only one of a thousand runs has to ask.
-            self._unusable[place] = str(error)
+            self._unusable[key] = str(error)
             raise RunBlocked(str(error), experiment=True) from None
 
     def ask_again(self) -> None:
@@ -179,7 +179,7 @@ def _fitted(tags: dict[str, str]) -> Pending:
     return fitted
 
 
-def _place_of(event: events.Open, parent: DeliveredRun | None) -> tuple[str, ...]:
+def _experiment_key(event: events.Open, parent: DeliveredRun | None) -> tuple[str, ...]:
     """A key that is equal for all runs of one experiment."""
     if parent is not None:
         return ("id", parent.experiment_id)

@@ -29,17 +29,17 @@ class Keys:
 
     def deduplicate_keys(self, batch: Batch) -> Batch:
         """Rename keys that the store would treat as equal to earlier ones; tags hold the original names."""
-        told: dict[str, str] = {}
-        params = {self._name("params", key, told): text for key, text in batch.params.items()}
-        tags = {self._name("tags", key, told): text for key, text in batch.tags.items()}
-        metrics = [(self._name("metrics", key, told), value, time, step) for key, value, time, step in batch.metrics]
-        return Batch(params, tags | told, metrics)
+        renamed: dict[str, str] = {}
+        params = {self._name("params", key, renamed): text for key, text in batch.params.items()}
+        tags = {self._name("tags", key, renamed): text for key, text in batch.tags.items()}
+        metrics = [(self._name("metrics", key, renamed), value, time, step) for key, value, time, step in batch.metrics]
+        return Batch(params, tags | renamed, metrics)
 
-    def _name(self, kind: str, key: str, told: dict[str, str]) -> str:
+    def _name(self, kind: str, key: str, renamed: dict[str, str]) -> str:
         if self._taken[kind].setdefault(folded(key), key) == key:
             return key
         name = _limits.spell_out(key)
-        told[_limits.cut_key(_RENAMED + name)] = _limits.unescape_key(key)
+        renamed[_limits.cut_key(_RENAMED + name)] = _limits.unescape_key(key)
         return name
 
 

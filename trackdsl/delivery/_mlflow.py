@@ -129,10 +129,10 @@ class MlflowSink:
     def find_run(self, id_: str, experiment_id: str | None) -> tuple[str, str] | None:
         """See `Sink`."""
         with self._translated():
-            places = [experiment_id] if experiment_id is not None else self._all_experiments()
-            for start in range(0, len(places), 100):
+            experiment_ids = [experiment_id] if experiment_id is not None else self._all_experiments()
+            for start in range(0, len(experiment_ids), 100):
                 found = self._client.search_runs(
-                    places[start : start + 100], f"tags.`{_ID_TAG}` = '{id_}'", run_view_type=3, max_results=1
+                    experiment_ids[start : start + 100], f"tags.`{_ID_TAG}` = '{id_}'", run_view_type=3, max_results=1
                 )
                 if found:
                     return found[0].info.run_id, found[0].info.experiment_id
@@ -284,29 +284,29 @@ class MlflowSink:
 
             store.update_run_info(run_id, RunStatus.from_string(status), end, None)
 
-    def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
+    def write_artifact(self, run_id: str, local: Path, path: str, *, directory: bool) -> None:
         """See `Sink`."""
         with self._translated(), self._patiently():
             self._point_mlflow_here()
             if directory:
-                self._client.log_artifacts(run_id, str(local), place or None)
+                self._client.log_artifacts(run_id, str(local), path or None)
             else:
-                folder = str(PurePosixPath(place).parent)
+                folder = str(PurePosixPath(path).parent)
                 self._client.log_artifact(run_id, str(local), None if folder == "." else folder)
 
-    def read_artifact(self, run_id: str, place: str) -> bytes | None:
+    def read_artifact(self, run_id: str, path: str) -> bytes | None:
         """See `Sink`."""
-        folder = str(PurePosixPath(place).parent)
+        folder = str(PurePosixPath(path).parent)
         with self._translated():
             self._point_mlflow_here()
             found = self._client.list_artifacts(run_id, None if folder == "." else folder)
-            if not any(file.path == place and not file.is_dir for file in found):
+            if not any(file.path == path and not file.is_dir for file in found):
                 return None
             with tempfile.TemporaryDirectory(prefix="trackdsl-") as temporary:
                 local = Path(temporary) / "content"
                 # The public function shows a progress bar, in whatever terminal delivery has.
                 repository = self._client._tracking_client._get_artifact_repo(run_id)
-                repository._download_file(place, str(local))  # type: ignore[no-untyped-call]
+                repository._download_file(path, str(local))  # type: ignore[no-untyped-call]
                 return local.read_bytes()
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
@@ -394,11 +394,11 @@ class MlflowSink:
         with self._translated():
             self._client.log_inputs(run_id, [DatasetInput(dataset, tags)])
 
-    def write_text(self, run_id: str, text: str, place: str) -> None:
+    def write_text(self, run_id: str, text: str, path: str) -> None:
         """See `Sink`."""
         with self._translated():
             self._point_mlflow_here()
-            self._client.log_text(run_id, text, place)
+            self._client.log_text(run_id, text, path)
 
     @contextlib.contextmanager
     def _patiently(self) -> Iterator[None]:
@@ -425,9 +425,11 @@ class MlflowSink:
         """Runs with a tag that begins with `start`; MLflow cannot search for a list of values."""
         found: list[Any] = []
         with self._translated():
-            places = [experiment_id] if experiment_id is not None else self._all_experiments()
-            for first in range(0, len(places), 100):
-                found += self._pages(places[first : first + 100], f"tags.`{tag}` LIKE '{start}%'", run_view_type=3)
+            experiment_ids = [experiment_id] if experiment_id is not None else self._all_experiments()
+            for first in range(0, len(experiment_ids), 100):
+                found += self._pages(
+                    experiment_ids[first : first + 100], f"tags.`{tag}` LIKE '{start}%'", run_view_type=3
+                )
         return found
 
     def _pages(self, experiment_ids: list[str], wanted: str, *, run_view_type: int) -> Iterator[Any]:

@@ -43,14 +43,14 @@ class Link(NamedTuple):
 class _Taken:
     """The keys of a model's points (metric, step, time); those before `since` are forgotten."""
 
-    places: set[tuple[str, int, int]]
+    keys: set[tuple[str, int, int]]
     since: int = 0
 
     def add(self, points: Iterable[MetricRow]) -> None:
-        self.places.update((key, step, at) for key, _, at, step in points)
-        if len(self.places) > _MOST_TAKEN:
-            self.since = max(at for _, _, at in self.places) - _MARGIN
-            self.places = {place for place in self.places if place[2] >= self.since}
+        self.keys.update((key, step, at) for key, _, at, step in points)
+        if len(self.keys) > _MOST_TAKEN:
+            self.since = max(at for _, _, at in self.keys) - _MARGIN
+            self.keys = {key for key in self.keys if key[2] >= self.since}
 
 
 class ModelPoints:
@@ -71,8 +71,8 @@ class ModelPoints:
     def forget(self, run_id: str) -> None:
         """Forget a run that has ended."""
         self._models.pop(run_id, None)
-        for place in [place for place in self._taken if place[0] == run_id]:
-            del self._taken[place]
+        for key in [key for key in self._taken if key[0] == run_id]:
+            del self._taken[key]
 
     def added(self, sink: Sink, run_id: str, model_id: str, step: int, key: str = "") -> None:
         """Add to a model that was logged just now the points of its run at its step.
@@ -174,21 +174,21 @@ class ModelPoints:
         points: list[MetricRow],
         dataset: Dataset | None,
     ) -> None:
-        place = run_id, model_id
-        taken = self._taken.get(place)
+        of_model = run_id, model_id
+        taken = self._taken.get(of_model)
         if taken is None or any(at < taken.since for _, _, at, _ in points):
             found = {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
             if model_id not in models:  # A run that evaluates a model of another run uses it.
                 sink.write_model_input(run_id, model_id)
-            taken = self._taken[place] = _Taken(found)
+            taken = self._taken[of_model] = _Taken(found)
         # Of several points in one millisecond the last one is kept: it is the final value of the metric.
         free = {(key, step, at): (key, value, at, step) for key, value, at, step in points}
-        left = [point for spot, point in free.items() if spot not in taken.places]
+        left = [point for key, point in free.items() if key not in taken.keys]
         for start in range(0, len(left), MAX_METRICS):
             part = left[start : start + MAX_METRICS]
             try:
                 sink.write_model_points(run_id, model_id, part, dataset)
             except BaseException:
-                self._taken.pop(place, None)  # Nobody knows whether the request was carried out.
+                self._taken.pop(of_model, None)  # Nobody knows whether the request was carried out.
                 raise
             taken.add(part)

@@ -170,5 +170,5 @@ def _is_missing(value: Any) -> bool:
 
 def _described(data: Any) -> str:
     if hasattr(data, "columns"):
-        return ", ".join(f"{name}: {data.dtypes.iloc[place]}" for place, name in enumerate(data.columns))[:300]
+        return ", ".join(f"{name}: {data.dtypes.iloc[index]}" for index, name in enumerate(data.columns))[:300]
     return f"{type(data).__name__} {getattr(data, 'dtype', '')}{getattr(data, 'shape', '')}"

@@ -13,7 +13,7 @@ _MOST = 16
 _IDLE = 5.0
 
 #: What a sink belongs to: a tracking URI and a working directory.
-Place = tuple[str, str]
+StoreKey = tuple[str, str]
 
 
 class OpenSinks:
@@ -26,20 +26,20 @@ class OpenSinks:
     def __init__(self, open_sink: Callable[[str, str], Sink]) -> None:
         self._open_sink = open_sink
         #: The most recently used ones are at the end.
-        self._sinks: dict[Place, tuple[Sink, float]] = {}
+        self._sinks: dict[StoreKey, tuple[Sink, float]] = {}
 
-    def get(self, place: Place) -> Sink | None:
+    def get(self, key: StoreKey) -> Sink | None:
         """The open sink of a store; None if none is open, or it no longer leads to the store."""
-        found = self._sinks.pop(place, None)
+        found = self._sinks.pop(key, None)
         if found is None:
             return None
         if found[0].stale():
             found[0].close()
             return None
-        self._sinks[place] = found[0], time.monotonic()
+        self._sinks[key] = found[0], time.monotonic()
         return found[0]
 
-    def open(self, place: Place) -> Sink:
+    def open(self, key: StoreKey) -> Sink:
         """Open the sink of a store.
 
         Raises:
@@ -47,20 +47,20 @@ class OpenSinks:
         """
         while len(self._sinks) >= _MOST:
             self._close(next(iter(self._sinks)))
-        sink = self._open_sink(*place)
-        self._sinks[place] = sink, time.monotonic()
+        sink = self._open_sink(*key)
+        self._sinks[key] = sink, time.monotonic()
         return sink
 
     def close_idle(self) -> None:
         """Close sinks that have not been used for a while."""
         before = time.monotonic() - _IDLE
-        for place in [place for place, (_, used) in self._sinks.items() if used < before]:
-            self._close(place)
+        for key in [key for key, (_, used) in self._sinks.items() if used < before]:
+            self._close(key)
 
     def close(self) -> None:
         """Close all."""
-        for place in list(self._sinks):
-            self._close(place)
+        for key in list(self._sinks):
+            self._close(key)
 
-    def _close(self, place: Place) -> None:
-        self._sinks.pop(place)[0].close()
+    def _close(self, key: StoreKey) -> None:
+        self._sinks.pop(key)[0].close()

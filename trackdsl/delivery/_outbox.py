@@ -123,12 +123,12 @@ class Outbox:
                         return
                 self._write_singly(sink, run, part)
         self._write_model_points(sink, run, batch, pending)
-        for place, text in pending.texts.items():
+        for path, text in pending.texts.items():
             try:
-                sink.write_text(run.run_id, text, place)
+                sink.write_text(run.run_id, text, path)
             except Refused as error:
                 check_experiment(sink, run.experiment_id, error)
-                self._refuse(f"{place} of run {run.run_id}", error)
+                self._refuse(f"{path} of run {run.run_id}", error)
 
     def _write_model_points(self, sink: Sink, run: DeliveredRun, batch: Batch, pending: Pending) -> None:
         if not batch.metrics:
@@ -147,7 +147,7 @@ class Outbox:
         # Plain MLflow may have written to the run in the meantime.
         run.params = {**(run.params or {}), **sink.params(run.run_id)}
         refused: dict[str, str] = {}
-        parts = [_tell_later(run.params, batch)]
+        parts = [_tag_later_values(run.params, batch)]
         while parts:
             part = parts.pop(0)
             try:
@@ -158,7 +158,7 @@ class Outbox:
             halves = list(_compose.halves(part))
             if halves:
                 parts[:0] = halves
-            elif not self._write_otherwise(sink, run, part):
+            elif not self._write_encoded(sink, run, part):
                 name = next(iter([*part.params, *part.tags, *(point[0] for point in part.metrics)]))
                 refused[_limits.fit_key(f"trackdsl.refused.{name}")] = _limits.fit_text(str(refusal), 500)
                 self._refuse(f"{name!r} of run {run.run_id}", refusal)
@@ -168,14 +168,14 @@ class Outbox:
         except Refused as error:
             self._refuse(f"run {run.run_id}", error)
 
-    def _write_otherwise(self, sink: Sink, run: DeliveredRun, single: Batch) -> bool:
+    def _write_encoded(self, sink: Sink, run: DeliveredRun, single: Batch) -> bool:
         """Write a refused text in a fallback encoding, and the whole text to a file; False if none is accepted."""
         kind = "params" if single.params else "tags"
         for key, text in (single.params or single.tags).items():
             for plain in ascii_fallbacks(text):
-                way = {key: plain}
+                encoded = {key: plain}
                 with contextlib.suppress(Refused):
-                    sink.write(run.run_id, Batch(params=way) if single.params else Batch(tags=way))
+                    sink.write(run.run_id, Batch(params=encoded) if single.params else Batch(tags=encoded))
                     sink.write_text(run.run_id, text, path_of_text(kind, key))
                     return True
         return False
@@ -188,11 +188,11 @@ def _keys_of(sink: Sink, run_id: str) -> Keys:
         return Keys({})
 
 
-def _tell_later(held: dict[str, str], batch: Batch) -> Batch:
+def _tag_later_values(held: dict[str, str], batch: Batch) -> Batch:
     """Move parameters with other values than the run has to tags: MLflow would refuse the whole batch."""
     later = {key for key, text in batch.params.items() if not is_encoding_of(held.get(key, text), text)}
     if not later:
         return batch
-    told = {_limits.fit_key(f"trackdsl.param.later.{key}"): batch.params[key] for key in later}
+    later_tags = {_limits.fit_key(f"trackdsl.param.later.{key}"): batch.params[key] for key in later}
     params = {key: text for key, text in batch.params.items() if key not in later}
-    return Batch(params, batch.tags | told, batch.metrics)
+    return Batch(params, batch.tags | later_tags, batch.metrics)

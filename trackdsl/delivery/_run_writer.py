@@ -210,7 +210,7 @@ class RunWriter:
             self.outbox.of(event.run, run).files[path] = FileNote(event.handler, event.sha256, types)
 
     def _add_rows(self, run: DeliveredRun, event: events.Table, in_doubt: bool) -> None:
-        omitted = self._tables.take(run, event, self._stream.directory, in_doubt=in_doubt)
+        omitted = self._tables.add_rows(run, event, self._stream.directory, in_doubt=in_doubt)
         if omitted is not None:
             self._omit(event.run, run, event.path, omitted)
 

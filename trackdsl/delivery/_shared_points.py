@@ -14,8 +14,8 @@ in the file `<spool>/points/<run>.jsonl`. It is removed with the last of these j
 
 The run's own journal, which may have millions of points, writes nothing here. It avoids the milliseconds that were
 assigned here, and otherwise derives its milliseconds from the journal alone. After a crash these may differ from those
-that were sent before, if others were assigned here in between. No point is lost or doubled: equal points cannot be told
-apart, and together they occupy the same milliseconds, in whichever order they are assigned.
+that were sent before, if others were assigned here in between. No point is lost or doubled: equal points cannot be
+distinguished, and together they occupy the same milliseconds, in whichever order they are assigned.
 
 A spool does not know the points that another machine is delivering, and the run's own journal does not ask the store.
 If two equal points get the same millisecond there and here, MLflow keeps one of them.
@@ -215,18 +215,18 @@ class SharedRun:
         with open(open_regular(path, os.O_RDWR), "rb+") as file:
             good = 0
             for line in file:
-                told = _line_of(line, run is None)
-                if told is None:
+                entry = _line_of(line, run is None)
+                if entry is None:
                     file.truncate(good)
                     break
                 good += len(line)
-                if isinstance(told, list):
+                if isinstance(entry, list):
                     assert run is not None
-                    run._note(told)
+                    run._note(entry)
                 elif run is None:
-                    run = cls(path, told["run_id"])
+                    run = cls(path, entry["run_id"])
                 else:
-                    run.journals.add(told["journal"])
+                    run.journals.add(entry["journal"])
         if run is not None:
             run.unwritten.clear()
         return run
@@ -333,19 +333,19 @@ class SharedRun:
 def _line_of(line: bytes, first: bool) -> dict[str, str] | list[Any] | None:
     """A line of a log; None if it is torn, or if delivery cannot have written it."""
     try:
-        told = json.loads(line) if line.endswith(b"\n") else None
+        entry = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
     if first:
-        return told if isinstance(told, dict) and isinstance(told.get("run_id"), str) else None
-    if isinstance(told, dict):
-        journal = told.get("journal")
-        return told if isinstance(journal, str) and is_journal_name(journal) else None
-    return told if isinstance(told, list) and len(told) in (4, 8) else None
+        return entry if isinstance(entry, dict) and isinstance(entry.get("run_id"), str) else None
+    if isinstance(entry, dict):
+        journal = entry.get("journal")
+        return entry if isinstance(journal, str) and is_journal_name(journal) else None
+    return entry if isinstance(entry, list) and len(entry) in (4, 8) else None
 
 
-def _lines(told: list[Any]) -> bytes:
-    return b"".join(json.dumps(line).encode() + b"\n" for line in told)
+def _lines(entry: list[Any]) -> bytes:
+    return b"".join(json.dumps(line).encode() + b"\n" for line in entry)
 
 
 def _identity(key: str, step: int, value: float, time: int) -> tuple[str, Identity, int]:

@@ -195,10 +195,10 @@ class Sink(Protocol):
     def end_run(self, run_id: str, status: str, end: int) -> None:
         """End a run at `end`, in milliseconds since 1970."""
 
-    def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
+    def write_artifact(self, run_id: str, local: Path, path: str, *, directory: bool) -> None:
         """Store a file under a path of the run, or the content of a folder below it."""
 
-    def read_artifact(self, run_id: str, place: str) -> bytes | None:
+    def read_artifact(self, run_id: str, path: str) -> bytes | None:
         """The content of the file at a path of the run; None if there is none."""
 
     def write_model(self, run_id: str, experiment_id: str, event: Model, local: Path) -> str:
@@ -235,5 +235,5 @@ class Sink(Protocol):
     def write_input(self, run_id: str, event: Input) -> None:
         """Record a dataset as an input of a run."""
 
-    def write_text(self, run_id: str, text: str, place: str) -> None:
+    def write_text(self, run_id: str, text: str, path: str) -> None:
         """Store text as a file at a path of the run."""

@@ -30,11 +30,11 @@ class Table:
             self.rows += other.rows
             return
         self.columns += [name for name in other.columns if name not in self.columns]
-        places = [self.columns.index(name) for name in other.columns]
+        indices = [self.columns.index(name) for name in other.columns]
         for row in other.rows:
             whole = [None] * len(self.columns)
-            for place, value in zip(places, row, strict=False):
-                whole[place] = value
+            for index, value in zip(indices, row, strict=False):
+                whole[index] = value
             self.rows.append(whole)
 
     def padded(self) -> list[list[Any]]:
@@ -43,27 +43,27 @@ class Table:
         return [row if len(row) == width else row + [None] * (width - len(row)) for row in self.rows]
 
 
-def as_table(told: Any) -> Table:
+def as_table(content: Any) -> Table:
     """A table from its JSON form.
 
     Raises:
         ValueError: it is not a table.
     """
-    if isinstance(told, dict):
-        columns, rows = told.get("columns"), told.get("data")
+    if isinstance(content, dict):
+        columns, rows = content.get("columns"), content.get("data")
         if isinstance(columns, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows):
             return Table([str(name) for name in columns], rows)
     raise ValueError("there is a file that is not a table")
 
 
-def parse(content: bytes, place: str) -> Table:
+def parse(content: bytes, path: str) -> Table:
     """The table in a file.
 
     Raises:
         ValueError: the file is not a table.
         ImportError: pyarrow is missing, and the file is Parquet.
     """
-    if not place.endswith(".parquet"):
+    if not path.endswith(".parquet"):
         return as_table(json.loads(content))
     import pyarrow.parquet
 
@@ -72,10 +72,10 @@ def parse(content: bytes, place: str) -> Table:
     return Table(list(found.column_names), [list(row) for row in zip(*columns, strict=True)])
 
 
-def render(table: Table, place: str) -> bytes:
+def render(table: Table, path: str) -> bytes:
     """The file of a table."""
     rows = table.padded()
-    if not place.endswith(".parquet"):
+    if not path.endswith(".parquet"):
         text = json.dumps({"columns": table.columns, "data": rows}, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace")
     import pyarrow.parquet

@@ -26,10 +26,10 @@ class TableLog:
         next_try: the time of the next attempt, on the monotonic clock; 0 before the first one.
     """
 
-    def __init__(self, path: Path, run_id: str, place: str, experiment_id: str = "") -> None:
+    def __init__(self, path: Path, run_id: str, table_path: str, experiment_id: str = "") -> None:
         self.path = path
         self.run_id = run_id
-        self.place = place
+        self.table_path = table_path
         self.experiment_id = experiment_id
         self.sources: set[tuple[str, str]] = set()
         self.unsynced: list[tuple[str, str]] = []
@@ -48,17 +48,17 @@ class TableLog:
         with open(open_regular(path, os.O_RDWR), "rb+") as file:
             good = 0
             for line in file:
-                told = _line_of(line, log is None)
-                if told is None:
+                entry = _line_of(line, log is None)
+                if entry is None:
                     file.truncate(good)
                     break
                 good += len(line)
                 if log is None:
-                    log = cls(path, told["run_id"], told["path"], str(told.get("experiment_id", "")))
-                elif "base" in told:
+                    log = cls(path, entry["run_id"], entry["path"], str(entry.get("experiment_id", "")))
+                elif "base" in entry:
                     log.has_base = True
                 else:
-                    log._note((told["journal"], told["snapshot"]))
+                    log._note((entry["journal"], entry["snapshot"]))
         return log
 
     def add_rows(self, source: tuple[str, str], rows: Table) -> None:
@@ -81,11 +81,11 @@ class TableLog:
         base, appended = Table(), []
         with open(open_regular(self.path), "rb") as file:
             for line in file:
-                told = json.loads(line)
-                if "base" in told:
-                    base = as_table(told["base"])
-                elif "table" in told:
-                    appended.append(as_table(told["table"]))
+                entry = json.loads(line)
+                if "base" in entry:
+                    base = as_table(entry["base"])
+                elif "table" in entry:
+                    appended.append(as_table(entry["table"]))
         return base, appended
 
     def _note(self, source: tuple[str, str]) -> None:
@@ -97,24 +97,24 @@ class TableLog:
 def _line_of(line: bytes, first: bool) -> dict[str, Any] | None:
     """A line of a log; None if it is torn, or if delivery cannot have written it."""
     try:
-        told = json.loads(line) if line.endswith(b"\n") else None
+        entry = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict):
+    if not isinstance(entry, dict):
         return None
     if first:
-        names = (told.get("run_id"), told.get("path"))
-        sound = all(isinstance(name, str) for name in names) and _is_inside(str(told["path"]))
-    elif "base" in told:
-        sound = isinstance(told["base"], dict)
+        names = (entry.get("run_id"), entry.get("path"))
+        sound = all(isinstance(name, str) for name in names) and _is_inside(str(entry["path"]))
+    elif "base" in entry:
+        sound = isinstance(entry["base"], dict)
     else:
-        journal, snapshot = told.get("journal"), told.get("snapshot")
+        journal, snapshot = entry.get("journal"), entry.get("snapshot")
         sound = isinstance(journal, str) and isinstance(snapshot, str) and is_journal_name(journal)
-    return told if sound else None
+    return entry if sound else None
 
 
-def _is_inside(place: str) -> bool:
+def _is_inside(table_path: str) -> bool:
     try:
-        return bool(checked_path(place))
+        return bool(checked_path(table_path))
     except ValueError:
         return False

@@ -62,11 +62,11 @@ class Tables:
         self._folder = (folder or spool) / _FOLDER
         self._journals = spool / JOURNALS
         self._logs: dict[Path, TableLog] = {}
-        self._told: set[tuple[str, str]] = set()
+        self._listed: set[tuple[str, str]] = set()
         self.reason = ""
         self._find_logs()
 
-    def take(self, run: DeliveredRun, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
+    def add_rows(self, run: DeliveredRun, event: events.Table, journal: Path, *, in_doubt: bool) -> str | None:
         """Add the rows of an event to a log; call `upload` before the event is noted as done.
 
         Args:
@@ -117,7 +117,7 @@ class Tables:
         Raises:
             Unavailable: the rows cannot be made durable.
         """
-        self._settle()
+        self._flush_logs()
         mine = [log for log in self._logs.values() if journal.name in log.journals and run_id in (None, log.run_id)]
         return sum(self._deliver(sink, log) for log in mine if time.monotonic() >= log.next_try) > 0
 
@@ -157,26 +157,26 @@ class Tables:
                 remove(path)
             else:
                 self._logs[path] = log
-        self._settle()
+        self._flush_logs()
 
-    def _path(self, run_id: str, place: str) -> Path:
+    def _path(self, run_id: str, table_path: str) -> Path:
         name = "".join(c if c.isalnum() else "_" for c in run_id)[:64]
-        return self._folder / f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:16]}.jsonl"
+        return self._folder / f"{name}-{hashlib.sha256(table_path.encode()).hexdigest()[:16]}.jsonl"
 
-    def _log(self, run_id: str, place: str) -> TableLog | None:
-        return self._logs.get(self._path(run_id, place))
+    def _log(self, run_id: str, table_path: str) -> TableLog | None:
+        return self._logs.get(self._path(run_id, table_path))
 
-    def _new_log(self, run: DeliveredRun, place: str) -> TableLog:
+    def _new_log(self, run: DeliveredRun, table_path: str) -> TableLog:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700)
             sync(self._folder.parent)
-        path = self._path(run.run_id, place)
-        log = TableLog(path, run.run_id, place, run.experiment_id)
-        log.add({"run_id": run.run_id, "path": place, "experiment_id": run.experiment_id})
+        path = self._path(run.run_id, table_path)
+        log = TableLog(path, run.run_id, table_path, run.experiment_id)
+        log.add({"run_id": run.run_id, "path": table_path, "experiment_id": run.experiment_id})
         self._logs[path] = log
         return log
 
-    def _settle(self) -> None:
+    def _flush_logs(self) -> None:
         """Write the logs to the disk, and then remove the snapshots of their rows."""
         unsynced = [log for log in self._logs.values() if log.unsynced]
         if not unsynced:
@@ -197,7 +197,7 @@ class Tables:
         try:
             self._store(sink, log)
         except Refused as error:
-            if not self._leave_out(sink, log, error):
+            if not self._tag_omitted(sink, log, error):
                 return False
         except Exception as error:
             # Also an unexpected error: other tables must not wait for this one.
@@ -211,8 +211,8 @@ class Tables:
         table = Table()
         try:
             if not log.has_base:
-                content = sink.read_artifact(log.run_id, log.place)
-                base = Table() if content is None else parse(content, log.place)
+                content = sink.read_artifact(log.run_id, log.table_path)
+                base = Table() if content is None else parse(content, log.table_path)
                 log.add({"base": {"columns": base.columns, "data": base.rows}})
                 sync(log.path)
                 log.has_base = True
@@ -221,21 +221,21 @@ class Tables:
             for rows in appended:
                 table.append(rows)
             with tempfile.TemporaryDirectory(prefix="upload-", dir=self._folder) as folder:
-                local = Path(folder) / PurePosixPath(log.place).name
-                local.write_bytes(render(table, log.place))
-                sink.write_artifact(log.run_id, local, log.place, directory=False)
+                local = Path(folder) / PurePosixPath(log.table_path).name
+                local.write_bytes(render(table, log.table_path))
+                sink.write_artifact(log.run_id, local, log.table_path, directory=False)
         except (ValueError, TypeError, NotImplementedError, ImportError) as error:
             raise Refused(f"{type(error).__name__}: {error}") from None
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise Refused(str(error)) from None
             raise Unavailable(f"cannot write to {self._folder}: {error}") from None
-        self._tell(sink, log)
+        self._list_table(sink, log)
 
-    def _tell(self, sink: Sink, log: TableLog) -> None:
+    def _list_table(self, sink: Sink, log: TableLog) -> None:
         """Add a table to the tag that lists all tables of a run, including those of others."""
-        entry = {"path": log.place, "type": "table"}
-        if (log.run_id, log.place) in self._told:
+        entry = {"path": log.table_path, "type": "table"}
+        if (log.run_id, log.table_path) in self._listed:
             return
         try:
             listed = json.loads(sink.tags(log.run_id).get(_TAG, "[]"))
@@ -245,16 +245,16 @@ class Tables:
         if entry not in listed:
             text = json.dumps([*listed, entry])
             if len(text) > _limits.MAX_TAG:
-                tag = _limits.fit_key(f"trackdsl.omitted.{_TAG}/{log.place}")
+                tag = _limits.fit_key(f"trackdsl.omitted.{_TAG}/{log.table_path}")
                 sink.write(log.run_id, Batch(tags={tag: "the tag that lists tables is full"}))
             else:
                 sink.write(log.run_id, Batch(tags={_TAG: text}))
-        if len(self._told) >= _MAX_TOLD:
-            self._told.clear()
-        self._told.add((log.run_id, log.place))
+        if len(self._listed) >= _MAX_TOLD:
+            self._listed.clear()
+        self._listed.add((log.run_id, log.table_path))
 
-    def _leave_out(self, sink: Sink, log: TableLog, reason: Refused) -> bool:
-        tag = _limits.fit_key(f"trackdsl.omitted.{log.place}")
+    def _tag_omitted(self, sink: Sink, log: TableLog, reason: Refused) -> bool:
+        tag = _limits.fit_key(f"trackdsl.omitted.{log.table_path}")
         try:
             if log.experiment_id:
                 check_experiment(sink, log.experiment_id, reason)
@@ -264,11 +264,11 @@ class Tables:
             return False
         except Refused:
             pass  # The run is deleted, so there is nothing to tag.
-        logger.warning("trackdsl: rows of the table %r are left out: %s", log.place, reason)
+        logger.warning("trackdsl: rows of the table %r are left out: %s", log.table_path, reason)
         return True
 
     def _wait(self, log: TableLog, error: Exception) -> None:
-        self.reason = f"the table {log.place!r} is not accepted: {error}"
+        self.reason = f"the table {log.table_path!r} is not accepted: {error}"
         if not log.next_try:
-            logger.warning("trackdsl defers rows of the table %r: %s", log.place, error)
+            logger.warning("trackdsl defers rows of the table %r: %s", log.table_path, error)
         log.next_try = time.monotonic() + (_LATE_PATIENCE if getattr(error, "late", False) else _PAUSE)

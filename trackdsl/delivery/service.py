@@ -102,13 +102,13 @@ def main(spool: Path, started_by: str = "") -> None:
         service = Service(spool, starter)
         try:
             _serve(service, stop, lock, gives_way=True)
-            stands = lock.stands()
+            is_valid = lock.is_current()
         finally:
             # In this order: the children must end before the next process can start its own.
             service.close()
             lock.release()
         # A program that saw the lock held a moment ago relies on this last check.
-        if not stands or service.idle() or not service.living():
+        if not is_valid or service.idle() or not service.living():
             return
 
 
@@ -239,7 +239,7 @@ def _serve(service: Service | Worker, stop: Stop, lock: FileLock, *, gives_way: 
     last_work = time.monotonic()
     starting = gives_way
     # After the spool was removed, another one may exist at its path, with its own delivery process.
-    while not stop and lock.stands():
+    while not stop and lock.is_current():
         busy = service.round()
         if busy or service.at_work():
             last_work = time.monotonic()

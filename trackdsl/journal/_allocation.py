@@ -37,7 +37,7 @@ class Segment(NamedTuple):
     identity: tuple[int, int]
 
 
-class Place(NamedTuple):
+class ExpectedFile(NamedTuple):
     """A file name in the journal's folder, and the file that it must refer to."""
 
     name: str

@@ -49,7 +49,7 @@ class FileLock:
         _held.add(self)
         return True
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the lock is held, and its path still names the locked file."""
         if self._descriptor is None:
             return False

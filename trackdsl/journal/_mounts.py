@@ -77,7 +77,7 @@ def file_system(folder: Path, table: str | None = None) -> FileSystem:
             table = _TABLE.read_text(encoding="utf-8", errors="surrogateescape")
         except OSError:  # Not Linux.
             return FileSystem("")
-    place = os.path.realpath(folder)
+    path = os.path.realpath(folder)
     nearest, found = "", FileSystem("")
     for line in table.splitlines():
         head, _, tail = line.partition(" - ")
@@ -85,7 +85,7 @@ def file_system(folder: Path, table: str | None = None) -> FileSystem:
         if len(fields) < 6 or len(kind) < 3:
             continue
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-        inside = place == point or place.startswith(f"{point.rstrip('/')}/")
+        inside = path == point or path.startswith(f"{point.rstrip('/')}/")
         if inside and len(point) >= len(nearest):  # Of two mounts at one point, the later one hides the other.
             nearest, found = point, FileSystem(kind[0], frozenset(f"{fields[5]},{kind[2]}".split(",")))
     return found

@@ -201,8 +201,8 @@ def ask_git(directory: Path) -> None:
     source = main_file()
     # Without an answer, delivery waits for a moment and continues without it.
     with contextlib.suppress(OSError):
-        place = os.path.dirname(os.path.abspath(source)) if source and os.path.exists(source) else os.getcwd()
-        run_detached(["/bin/sh", "-c", _GIT, "sh", place, str(directory / "git")])
+        folder = os.path.dirname(os.path.abspath(source)) if source and os.path.exists(source) else os.getcwd()
+        run_detached(["/bin/sh", "-c", _GIT, "sh", folder, str(directory / "git")])
 
 
 def run_detached(

@@ -53,10 +53,10 @@ def fallback_path() -> Path:
 
     temporary = Path(tempfile.gettempdir())
     names = [f"trackdsl-{os.geteuid()}", *(f"trackdsl-{os.geteuid()}-{n}" for n in range(2, _MOST_FALLBACKS + 1))]
-    places = [temporary / name for name in names]
-    own = [place for place in places if is_own_folder(place)]
-    free = [place for place in places if not os.path.lexists(place)]
-    return next(iter([*own, *free, *places])) / "spool" / host()
+    paths = [temporary / name for name in names]
+    own = [path for path in paths if is_own_folder(path)]
+    free = [path for path in paths if not os.path.lexists(path)]
+    return next(iter([*own, *free, *paths])) / "spool" / host()
 
 
 def named_path() -> Path:
@@ -72,9 +72,9 @@ def named_path() -> Path:
 def others(spool: Path) -> list[Path]:
     """Other spools that this user's programs may have used: those of other hosts, and the default and fallback ones."""
     found = []
-    for place in (default_path, fallback_path):
+    for find_path in (default_path, fallback_path):
         try:
-            folders = sorted(place().parent.iterdir())
+            folders = sorted(find_path().parent.iterdir())
         except (OSError, RuntimeError):  # RuntimeError: there is no home folder.
             continue
         found += [each for each in folders if each != spool and each not in found and is_spool(each)]
@@ -341,7 +341,7 @@ def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None
     while True:
         # A lock survives the removal of its file (and of the spool): without this check, two processes could hold it.
         if lock.acquire():
-            if lock.stands():
+            if lock.is_current():
                 return lock
             lock.release()
         if time.monotonic() >= give_up:

@@ -190,7 +190,7 @@ class Target:
         if writer is None:
             return
         known = len(self.ended)
-        if not writer.stands():
+        if not writer.is_current():
             self._replace(writer)
             return
         with contextlib.suppress(IndexError):  # Another thread may do the same.
@@ -361,9 +361,9 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     target = _targets.get(key)
     if target is None:
         settings.check_all()  # All of them now, at the start of the program, including those that are used later.
-        place = absolute_uri(key[0], cwd)
-        same = (t for t in _targets.values() if t.uri == place and t.cwd == cwd)
-        target = _targets[key] = next(same, None) or Target(place, cwd)
+        absolute = absolute_uri(key[0], cwd)
+        same = (t for t in _targets.values() if t.uri == absolute and t.cwd == cwd)
+        target = _targets[key] = next(same, None) or Target(absolute, cwd)
     return target
 
 

@@ -22,7 +22,7 @@ from typing import Protocol
 from trackdsl._core.events import SCHEMA
 from trackdsl.errors import report
 from trackdsl.journal import _format as fmt
-from trackdsl.journal._allocation import Place, Segment, advice, allocate, open_spare
+from trackdsl.journal._allocation import ExpectedFile, Segment, advice, allocate, open_spare
 from trackdsl.journal._files import write_private
 from trackdsl.journal._lock import FileLock
 
@@ -70,10 +70,10 @@ class Writer:
         self._spare: int | None = None
         #: Makes another journal if this one was deleted, and returns its writer.
         self.replace: Callable[[], Writer | None] = lambda: None
-        self._heir: Writer | None = None
+        self._successor: Writer | None = None
         # The files that delivery needs to find the events; empty while they change.
-        self._files: tuple[Place, ...] = ()
-        self._lock_place: Place | None = None
+        self._files: tuple[ExpectedFile, ...] = ()
+        self._lock_file: ExpectedFile | None = None
         self._map: mmap.mmap
         self._write: Callable[[bytes], int] = _no_segment
 
@@ -112,8 +112,8 @@ class Writer:
             shutil.rmtree(unborn, ignore_errors=True)
             raise
         writer.directory = directory
-        writer._lock_place = Place("lock", (found.st_dev, found.st_ino))
-        writer._files = (writer._lock_place, Place("000001.seg", first.identity))
+        writer._lock_file = ExpectedFile("lock", (found.st_dev, found.st_ino))
+        writer._files = (writer._lock_file, ExpectedFile("000001.seg", first.identity))
         writer.prepare()
         return writer
 
@@ -146,11 +146,11 @@ class Writer:
             number, offset = self.position()
             write_private(self.directory / ENDED, f"{number} {offset}\n".encode())
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """Whether delivery can still find the journal: its folder, its lock and its latest segment."""
         while True:
             files = self._files
-            if all(place.holds(self.directory) for place in files):
+            if all(file.holds(self.directory) for file in files):
                 return True
             if files is self._files:
                 return False
@@ -167,30 +167,30 @@ class Writer:
                 self._rotating = False
             self._write_pending()
 
-    def close(self, heir: Writer | None = None) -> None:
+    def close(self, successor: Writer | None = None) -> None:
         """Release the lock. Delivery then ends the runs that are still open as `KILLED`.
 
         Args:
-            heir: gets the events of threads that have not noticed yet.
+            successor: gets the events of threads that have not noticed yet.
         """
-        self._heir = heir
+        self._successor = successor
         with self._rotation:
             self._write = _no_segment
             self._retry_at = 1 << 63
             if self._ahead is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(self.directory / "next")
-            self._let_go()
+            self._close_ahead()
         self._lock.release()
 
     def forget(self) -> None:
         """In a forked child: give up the inherited journal without changing what belongs to the parent."""
         self._write = _no_segment
         self._retry_at = 1 << 63
-        self._let_go()
+        self._close_ahead()
         self._lock.abandon()
 
-    def _let_go(self) -> None:
+    def _close_ahead(self) -> None:
         """Close the descriptors and mappings that were opened ahead."""
         for segment in (self._ahead, self._reserve):
             if segment is not None:
@@ -202,9 +202,9 @@ class Writer:
 
     def _spill(self, data: bytes, run: Losing | None, vital: bool) -> None:
         # Not during a change of segment, which holds a lock that the replacement needs.
-        heir = self._heir or (None if self._rotating or self.stands() else self.replace())
-        if heir is not None:
-            heir.append(data[fmt.FRAME.size :], run, vital)
+        successor = self._successor or (None if self._rotating or self.is_current() else self.replace())
+        if successor is not None:
+            successor.append(data[fmt.FRAME.size :], run, vital)
             return
         with self._rotation:
             self._pending.append((data, run, vital))
@@ -230,7 +230,7 @@ class Writer:
         try:
             segment = self._next_segment(fmt.HEADER_SIZE + len(data))
             if segment is not None:
-                self._go_on_in(segment, data)
+                self._continue_in(segment, data)
                 return
         except OSError as error:
             self._retry_at = time.monotonic_ns() + _RETRY_AFTER
@@ -252,7 +252,7 @@ class Writer:
             return None
         return self._open("next" if segment is None else "larger", max(self._size, needed))
 
-    def _go_on_in(self, segment: Segment, data: bytes) -> None:
+    def _continue_in(self, segment: Segment, data: bytes) -> None:
         self._begin(segment)
         # First, before other threads can see the segment and fill it.
         segment.map.write(data)
@@ -305,8 +305,8 @@ class Writer:
             self._files = known
             raise
         self._write = write
-        if self._lock_place is not None:
-            self._files = (self._lock_place, Place(name, segment.identity))
+        if self._lock_file is not None:
+            self._files = (self._lock_file, ExpectedFile(name, segment.identity))
         self._note_lost()
 
     def _write_reserved(self, data: bytes) -> bool:

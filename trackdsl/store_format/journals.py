@@ -156,7 +156,7 @@ def what_waits_for(uri: str) -> str:
     with contextlib.suppress(OSError, RuntimeError):  # Without a spool, nothing waits.
         spool = _spool.named_path()
         for journal in look(spool) if (spool / _spool.JOURNALS).is_dir() else ():
-            if journal.origin is None or _place_of(journal.origin.uri) != _place_of(uri) or not journal.waits:
+            if journal.origin is None or _comparable(journal.origin.uri) != _comparable(uri) or not journal.waits:
                 continue
             count = journal.count()[0] or journal.progress.deferred
             events += count
@@ -182,7 +182,7 @@ def absent(what: str, uri: str, otherwise: str, nearest: str = ".") -> str:
     return f"{what} is not at MLflow, or not yet{hint} {waiting}" if waiting else otherwise
 
 
-def _place_of(uri: str) -> str:
+def _comparable(uri: str) -> str:
     """A tracking URI for comparisons: without credentials and without a slash at the end."""
     return re.sub(r"//[^/]*@", "//", uri).rstrip("/")
 
