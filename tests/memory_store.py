@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core import events
-from trackdsl.delivery._sink import GONE, Batch, Found, Refused, RunBlocked, Unavailable
+from trackdsl.delivery._sink import GONE, Batch, Refused, RunBlocked, StoredRun, Unavailable
 from trackdsl.delivery._worker import Worker
 
 
@@ -95,7 +95,7 @@ class MemoryStore:
                 if id_.startswith(start) and (experiment_id is None or self.runs[run_id].experiment == experiment_id)
             ]
 
-    def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
+    def tagged(self, tag: str, value: str, experiment_id: str) -> list[StoredRun]:
         with self._call("tagged", tag, value):
             return [
                 self._found(run_id)
@@ -141,7 +141,7 @@ class MemoryStore:
                 return GONE
             return self.runs[run_id].status if run_id in self.runs else GONE
 
-    def state(self, run_id: str) -> Found | None:
+    def state(self, run_id: str) -> StoredRun | None:
         with self._call("state", run_id):
             return self._found(run_id) if run_id in self.runs else None
 
@@ -258,10 +258,10 @@ class MemoryStore:
         (run,) = (run for run in self.runs.values() if run.name == name)
         return run
 
-    def _found(self, run_id: str) -> Found:
+    def _found(self, run_id: str) -> StoredRun:
         run = self.runs[run_id]
         deleted = run.deleted or run.experiment in self.deleted
-        return Found(run_id, run.status, run.end, dict(run.tags), dict(run.params), run.experiment, deleted)
+        return StoredRun(run_id, run.status, run.end, dict(run.tags), dict(run.params), run.experiment, deleted)
 
     def _check_active(self, experiment_id: str) -> None:
         if experiment_id in self.deleted:

@@ -31,6 +31,7 @@ from trackdsl import (
     track_returns,
     tree,
 )
+from trackdsl.query import Frame
 
 
 @stage
@@ -153,7 +154,9 @@ assert_type(flush(1.0), bool)
 
 
 def questions(run: Run) -> None:
-    runs("churn", "metrics.accuracy > 0.9", order_by=["accuracy DESC"], max_results=3, model="rf", lr__lt=0.1)
+    found = runs("churn", "metrics.accuracy > 0.9", order_by=["accuracy DESC"], max_results=3, model="rf", lr__lt=0.1)
+    assert_type(found, Frame)
+    assert_type(history(run, "loss"), Frame)
     assert_type(best("churn", "accuracy", mode="max", status="FINISHED").value, float)
     assert_type([one.name for one in tree(run, whole=True).walk()], list[str])
     assert_type(len(compare(run, "a8c1", all=True)), int)

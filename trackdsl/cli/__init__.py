@@ -1,6 +1,6 @@
 """The command line: `trackdsl ls`, `show`, `tree`, `compare`, `status`, `sync`, `demo`.
 
-What a command needs is imported by it alone: `status` has to be quick, and MLflow takes seconds.
+Each command imports what it needs inside its function. `status` has to be quick, and importing MLflow takes seconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except TrackdslError as error:
-            # A bad setting is the user's to mend: the message names the fix, and a traceback would hide it.
+            # For example a bad setting. The message names the fix, and a traceback would hide it.
             raise click.ClickException(str(error)) from None
 
 
@@ -41,38 +41,40 @@ def _with_spool(command: C) -> C:
         "--spool",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="PATH",
-        help="The folder of what is not delivered yet; TRACKDSL_SPOOL by default, else your state folder.",
+        help="The folder of records that are not delivered yet. Default: TRACKDSL_SPOOL, else your state folder.",
     )(command)
 
 
 @click.group(cls=_Group)
 @click.version_option(__version__, prog_name="trackdsl")
 def main() -> None:
-    """Look at the runs that are at MLflow, and after what is not there yet.
+    """Show the runs that MLflow has, and deliver the records that it does not have yet.
 
     \b
     Examples:
-      trackdsl demo            run a small pipeline and look at its runs
-      trackdsl ls churn        the runs of an experiment
-      trackdsl tree pipeline   a run and everything below it
-      trackdsl status          what is waiting, and why
-      trackdsl sync            deliver it now, and wait until it is there
-      trackdsl drop JOURNAL    give up what can never be delivered
-      trackdsl doctor          which settings are in force, and whether all works
+      trackdsl demo            run a small pipeline and show its runs
+      trackdsl ls churn        list the runs of an experiment
+      trackdsl tree pipeline   show a run and all runs below it
+      trackdsl status          show which records wait for delivery, and why
+      trackdsl sync            deliver them now
+      trackdsl drop JOURNAL    delete records that can never be delivered
+      trackdsl doctor          show the settings, and check that everything works
     """
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @click.option(
-    "--tracking-uri", metavar="URI", help="Ask this store; by default the one that runs would go to from here."
+    "--tracking-uri",
+    metavar="URI",
+    help="The store to check. Default: the one that runs in this folder are delivered to.",
 )
 @_with_spool
 def doctor(as_json: bool, tracking_uri: str | None, spool: Path | None) -> None:
-    """Show every setting and its source, and check that all works.
+    """Show every setting and its source, and check that everything works.
 
-    Looks at the settings, the versions, the tracking server, the spool and the room on its disk, and says what to do
-    where something is wrong. Exits with 0 when all is well, with 1 when something is to be mended.
+    Checks the settings, the versions, the tracking server, the spool and the free space on its disk. For each problem
+    it says what to do. The exit code is 0 if there is no problem, else 1.
 
     \b
     Examples:
@@ -86,10 +88,10 @@ def doctor(as_json: bool, tracking_uri: str | None, spool: Path | None) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @_with_spool
 def status(as_json: bool, spool: Path | None) -> None:
-    """Show what has been recorded and is not at MLflow yet.
+    """Show the records that MLflow does not have yet.
 
     \b
     Examples:
@@ -108,13 +110,13 @@ def status(as_json: bool, spool: Path | None) -> None:
     default=30.0,
     show_default=True,
     metavar="SECONDS",
-    help="Give up when nothing has moved for this long.",
+    help="Give up after this time without progress.",
 )
-@click.option("--all-hosts", is_flag=True, help="Also what waits in the spools of other hosts, beside this one.")
-@click.option("--host", metavar="HOST", help="Only what waits in the spool of this other host.")
-@click.option("--assume-ended", is_flag=True, help="With --host: you know that its programs have ended.")
+@click.option("--all-hosts", is_flag=True, help="Also deliver from the spools of other hosts in the same state folder.")
+@click.option("--host", metavar="HOST", help="Only deliver from the spool of this other host.")
+@click.option("--assume-ended", is_flag=True, help="With --host: you know that all its programs have ended.")
 @click.option("--to", metavar="URI", help="Deliver to this store instead of the recorded one.")
-@click.option("--from", "only_from", metavar="URI", help="With --to: only what was recorded for this store.")
+@click.option("--from", "only_from", metavar="URI", help="With --to: only the runs that were recorded for this store.")
 @_with_spool
 def sync(
     timeout: float,
@@ -125,27 +127,27 @@ def sync(
     only_from: str | None,
     spool: Path | None,
 ) -> None:
-    """Deliver everything that is waiting, here and now.
+    """Deliver all records that wait, and show the progress.
 
-    Exits with 0 when nothing is left, with 1 when something is, and with 130 on Ctrl-C. What is left is kept, and
-    nothing is delivered twice. A program that still runs counts as delivered up to where it is now.
+    The exit code is 0 if nothing is left, 1 if something is left, and 130 after Ctrl-C. Records that are left stay in
+    the spool, and nothing is delivered twice. For a program that still runs, the command delivers what it has recorded
+    so far.
 
-    Exits with 1 too when it finds that something is lost, and says what: segments of a journal that are missing,
-    damaged records, events that could not be recorded, what MLflow refused. Each loss is reported once.
+    The exit code is also 1 if records are lost: segments of a journal are missing, records are damaged, events could
+    not be recorded, or MLflow refused a value. The command reports each loss once.
 
-    Each host has a spool of its own, also where hosts share a home folder or a container gets a new name. With
-    --all-hosts those of other hosts are delivered too, where it is sure that their programs have ended. Where that
-    cannot be seen from here, `--host NODE --assume-ended` delivers what you know to have ended; run that on one machine
-    alone.
+    Each host has its own spool, even if hosts share a home folder. A container with a new name has a new spool too.
+    With --all-hosts, the command also delivers from the spools of other hosts, for programs that have certainly ended.
+    If it cannot know that, but you do, use `--host NODE --assume-ended`. Run this on one machine only.
 
-    With --to what ended programs recorded goes to another store: the recorded address was mistyped, or the server has
-    moved. A program that still runs, or whose runs exist at the recorded store already, stays with that.
+    Use --to if the recorded address was wrong, or if the server has moved. It delivers the records of ended programs to
+    another store. Programs that still run, and programs whose runs exist at the recorded store, keep that store.
 
     \b
     Examples:
       trackdsl sync
       trackdsl sync --timeout 300     for a slow server
-      trackdsl sync --all-hosts       on a login node, for what the nodes recorded
+      trackdsl sync --all-hosts       on a login node, for all nodes
       trackdsl sync --host node7 --assume-ended
       trackdsl sync --to http://new-server:5000
       trackdsl sync --from http://old:5000 --to http://new:5000
@@ -154,9 +156,9 @@ def sync(
     if assume_ended and host is None:
         raise click.UsageError("--assume-ended needs --host HOST: name the host whose programs have ended.")
     if only_from is not None and to is None:
-        raise click.UsageError("--from needs --to URI: name the store that it is to go to.")
+        raise click.UsageError("--from needs --to URI: name the store to deliver to.")
     if to is not None and (all_hosts or host is not None):
-        raise click.UsageError("--to concerns what was recorded on this host: give it without --all-hosts and --host.")
+        raise click.UsageError("--to delivers records of this host only: use it without --all-hosts and --host.")
     if to is not None:
         from trackdsl.cli import _sync_to
 
@@ -174,20 +176,20 @@ def sync(
 
 @main.command()
 @click.argument("what", metavar="JOURNAL|RUN")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 @_with_spool
 def drop(what: str, yes: bool, as_json: bool, spool: Path | None) -> None:
-    """Give up what can never be delivered: a JOURNAL or a RUN.
+    """Delete a JOURNAL or a RUN that can never be delivered.
 
-    It is removed for good; of a RUN, those below it too.
+    The records are deleted for ever. With a RUN, the runs below it are deleted too.
 
-    JOURNAL is its name as `trackdsl status` shows it, RUN is trackdsl's id of a run that waits in a journal; the
-    beginning is enough where nothing else has it. What is lost is shown first. The journal of a program that still runs
-    is refused; a run that is set aside is not. What MLflow has already stays there. Exits with 0 when it is removed,
-    with 1 when it is not.
+    JOURNAL is a name that `trackdsl status` shows. RUN is trackdsl's id of a run that waits in a journal. The first
+    characters are enough if they are unique. The command first shows which records you lose. It refuses to delete the
+    journal of a program that still runs, but it can delete a single run that is set aside. It does not change runs that
+    MLflow has. The exit code is 0 if the records were deleted, else 1.
 
-    If the runs are only at the wrong address, `trackdsl sync --to URI` delivers them elsewhere instead.
+    If only the address is wrong, use `trackdsl sync --to URI` to deliver the runs to another store.
 
     \b
     Examples:
@@ -206,21 +208,27 @@ def _with_store(command: C) -> C:
     return click.option(
         "--tracking-uri",
         metavar="URI",
-        help="Where the runs are; TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI by default, else ./mlflow.db.",
-    )(click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command))
+        help="The store. Default: TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI, else ./mlflow.db.",
+    )(click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command))
 
 
 @main.command()
 @click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
-@click.option("--where", metavar="FILTER", help="Only runs that pass a filter in MLflow's language.")
+@click.option("--where", metavar="FILTER", help="Only runs that match this filter, in MLflow's filter language.")
 @click.option(
     "--order-by",
     multiple=True,
     metavar="NAME",
-    help="Such as 'accuracy DESC'; may be repeated. Newest first by default.",
+    help="For example 'accuracy DESC'. Can be repeated. Default: the newest first.",
 )
 @click.option(
-    "--max", "most", type=click.IntRange(min=0), default=50, show_default=True, metavar="N", help="No more; 0 for all."
+    "--max",
+    "most",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="The largest number of runs; 0 for all.",
 )
 @_with_store
 def ls(
@@ -233,7 +241,7 @@ def ls(
 ) -> None:
     """List the runs of EXPERIMENTs, or of all experiments.
 
-    Root runs stand first, the newest of them at the top.
+    Root runs come first, and the newest of them is at the top.
 
     \b
     Examples:
@@ -250,9 +258,10 @@ def ls(
 @click.argument("run")
 @_with_store
 def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a RUN: its parameters, metrics and tags, and how it failed.
+    """Show a RUN: its parameters, metrics and tags, and the exception if it failed.
 
-    RUN is an id, MLflow's or trackdsl's, the first four characters of it or more, or a name: the newest run of it.
+    RUN is MLflow's id, trackdsl's id, or at least the first four characters of one. It can also be a name: the newest
+    run with this name is shown.
 
     \b
     Examples:
@@ -266,10 +275,10 @@ def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
 
 @main.command()
 @click.argument("run")
-@click.option("--whole", is_flag=True, help="Begin at the root of the tree that the run is in.")
+@click.option("--whole", is_flag=True, help="Show the whole tree that contains the run, from its root run.")
 @_with_store
 def tree(run: str, whole: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a RUN and everything below it, with statuses and durations. RUN is as for `show`.
+    """Show a RUN and all runs below it, with their statuses and durations. RUN is the same as for `show`.
 
     \b
     Examples:
@@ -283,10 +292,10 @@ def tree(run: str, whole: bool, tracking_uri: str | None, as_json: bool) -> None
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
-@click.option("--all", "everything", is_flag=True, help="Also what is the same in all of them.")
+@click.option("--all", "everything", is_flag=True, help="Also show values that are the same in all runs.")
 @_with_store
 def compare(runs: tuple[str, ...], everything: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Show in what RUNs differ: parameters, metrics, source, tags. RUN is as for `show`.
+    """Show the differences between RUNs: parameters, metrics, source, tags. RUN is the same as for `show`.
 
     \b
     Examples:
@@ -303,14 +312,14 @@ def compare(runs: tuple[str, ...], everything: bool, tracking_uri: str | None, a
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="PATH",
-    help="Work in this folder, which is made if need be; the current one by default.",
+    help="The folder to run in. It is created if it does not exist. Default: the current folder.",
 )
 @_with_spool
 def demo(directory: Path | None, spool: Path | None) -> None:
     """Run a small scikit-learn pipeline, and show its runs.
 
-    It records into sqlite:///mlflow.db in the folder, unless TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI names
-    another store. Nothing is downloaded.
+    The runs are delivered to sqlite:///mlflow.db in the folder, unless TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI
+    names another store. The command downloads nothing.
 
     \b
     Examples:
@@ -328,13 +337,13 @@ def demo(directory: Path | None, spool: Path | None) -> None:
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Write compose.yaml and .env.example there, instead of printing the former.",
+    help="Write compose.yaml and .env.example to this folder. Default: print compose.yaml.",
 )
-@click.option("--force", is_flag=True, help="Replace files that are there already.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
 def compose(output: Path | None, force: bool) -> None:
-    """Print a compose file for an MLflow tracking server.
+    """Print a Docker Compose file for an MLflow tracking server.
 
-    The server comes with PostgreSQL and an S3-compatible store, and runs with Docker Compose.
+    The server uses PostgreSQL and an S3-compatible store.
 
     \b
     Examples:

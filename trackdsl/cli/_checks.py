@@ -1,4 +1,4 @@
-"""What `trackdsl doctor` looks at: settings, versions, the store, the spool. Each check says what to do."""
+"""The checks of `trackdsl doctor`: settings, versions, the store, the spool. Each says what to do about a problem."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trackdsl.store_format.journals import look
 
 Level = Literal["ok", "warning", "problem"]
 
-#: A disk with less than this is nearly full, and with less than that it is, in bytes.
+#: In bytes: a disk with less free space than the first is a warning, with less than the second a problem.
 _LITTLE, _TOO_LITTLE = 1 << 30, 64 << 20
 _MOST_NAMED = 3
 _CREDENTIALS = (
@@ -46,14 +46,14 @@ _CREDENTIALS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting as it is in force.
+    """The present value of a setting.
 
     Attributes:
         name: its name, or that of a variable that MLflow reads.
-        value: as text, masked; None where it is not set.
-        source: what says so.
-        hides: what says something else, and counts less.
-        problem: what is wrong with it, or None.
+        value: as text, with secrets masked; None if it is not set.
+        source: what has set it.
+        hides: other sources that set it too, and that this one overrides.
+        problem: why the value is wrong, or None.
     """
 
     name: str
@@ -65,13 +65,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has found.
+    """The result of a check.
 
     Attributes:
-        about: what was looked at.
-        level: how good it is.
-        text: what was found.
-        fix: what to do about it; empty where nothing is to be done.
+        about: what was checked.
+        level: whether it is a problem.
+        text: the result.
+        fix: what to do about it; empty if nothing needs to be done.
     """
 
     about: str
@@ -81,12 +81,12 @@ class Finding:
 
 
 def all_settings() -> list[Setting]:
-    """Every setting, with where its value comes from."""
+    """Every setting, with the source of its value."""
     return [_setting(name) for name in settings.NAMES] + [*_experiment_id(), *_credentials()]
 
 
 def project() -> Iterator[Finding]:
-    """What is wrong with the table of the project: no setting that it could say something of can be known then."""
+    """What is wrong with the project's table; then no setting that it could contain has a known value."""
     try:
         settings.project()
     except SettingsError as error:
@@ -94,7 +94,7 @@ def project() -> Iterator[Finding]:
 
 
 def variables() -> Iterator[Finding]:
-    """Variables of the environment that are misspelt."""
+    """Environment variables with misspelt names."""
     for name, message in settings.unknown_variables().items():
         yield Finding("environment", "warning", message.partition(" Known:")[0], f"unset {name}, or rename it")
 
@@ -124,13 +124,13 @@ def _wrong_with_project() -> str:
 
 
 def _hidden(name: str, source: str) -> Iterator[str]:
-    """What says something of a setting too, in vain."""
+    """The sources that set a setting too, and that its source overrides."""
     variables = SETTINGS[name].variables
     counts_less = variables[variables.index(source) + 1 :] if source in variables else variables
     yield from (variable for variable in counts_less if os.environ.get(variable))
     try:
         project = settings.project()
-    except SettingsError:  # Told where it counts.
+    except SettingsError:  # `project` reports it.
         return
     if name in project.values and source != project.path:
         yield project.path
@@ -140,7 +140,7 @@ def _experiment_id() -> Iterator[Setting]:
     id_ = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if id_ and not _wrong_with_project():
         counts = settings.experiment_id() is not None
-        value = id_ if counts else f"{id_}, which does not count: experiment_name or tracking_uri are said elsewhere"
+        value = id_ if counts else f"{id_}, which does not count: experiment_name or tracking_uri is set elsewhere"
         yield Setting("experiment id", value, "MLFLOW_EXPERIMENT_ID")
 
 
@@ -172,7 +172,7 @@ def versions() -> Iterator[Finding]:
 
 
 def mode() -> Iterator[Finding]:
-    """Whether anything is recorded, and delivered."""
+    """Whether programs record, and whether the records are delivered."""
     chosen = settings.look_up("mode")
     if chosen.value == "disabled":
         yield Finding("recording", "warning", f"is switched off by {chosen.source}", _undo(chosen.source, "mode"))
@@ -194,7 +194,7 @@ def _undo(source: str, name: str) -> str:
 
 
 def store(uri: str | None) -> Iterator[Finding]:
-    """Whether runs can go where they are to go."""
+    """Whether the store answers, and has the experiment or can create it."""
     named = settings.checked("tracking_uri", uri, "--tracking-uri") if uri else settings.tracking_uri()
     uri = _uris.absolute_uri(named, os.getcwd())
     shown = mask_prose(uri)
@@ -211,17 +211,17 @@ def store(uri: str | None) -> Iterator[Finding]:
     said = f" (MLflow {found.version})" if found.version else ""
     path = _database_file(uri)
     if path is not None and not path.exists():
-        yield from _place_of(path)
+        yield from _new_database(path)
         return
     yield Finding("store", "ok", f"{shown} answers{said}")
     yield from _schema(uri)
     if name is not None:
-        told = f"id {found.experiment_id}" if found.experiment_id else "made by the first run"
-        yield Finding("experiment", "ok", f"{name!r}, {told}")
+        id_ = f"id {found.experiment_id}" if found.experiment_id else "made by the first run"
+        yield Finding("experiment", "ok", f"{name!r}, {id_}")
 
 
 def split(text: str) -> tuple[str, str]:
-    """An error's text: what happened, and what to do."""
+    """Split the text of an error: what happened, and what to do."""
     happened, found, fix = text.partition(". ")
     return (happened, fix) if found else (text, "")
 
@@ -231,16 +231,16 @@ def _database_file(uri: str) -> Path | None:
     return Path(path) if uri.startswith("sqlite:///") and path else None
 
 
-def _place_of(path: Path) -> Iterator[Finding]:
+def _new_database(path: Path) -> Iterator[Finding]:
     if os.access(path.parent, os.W_OK | os.X_OK):
         yield Finding("store", "ok", f"{path} is made by the first run")
     else:
-        fix = "make the folder, or set TRACKDSL_TRACKING_URI to another place"
+        fix = "make the folder, or set TRACKDSL_TRACKING_URI to another path"
         yield Finding("store", "problem", f"{path} cannot be made: {path.parent} is no folder that you can write", fix)
 
 
 def _schema(uri: str) -> Iterator[Finding]:
-    """Whether a database's tables are those of the installed MLflow, which refuses all others."""
+    """Whether a database has the schema of the installed MLflow, which refuses any other."""
     spec = find_spec("mlflow")
     if not _uris.is_database(uri) or spec is None or not spec.submodule_search_locations:
         return
@@ -253,7 +253,7 @@ def _schema(uri: str) -> Iterator[Finding]:
         engine = sqlalchemy.create_engine(uri, poolclass=pool.NullPool)
         with engine.connect() as connection:
             found = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
-    except Exception as error:  # Plugins, databases without tables yet: nothing is known of them then.
+    except Exception as error:  # For example a plugin, or a database without tables.
         yield Finding("schema", "warning", f"cannot be read: {mask_prose(str(error)).partition(chr(10))[0][:200]}")
         return
     if found == wanted:
@@ -265,7 +265,7 @@ def _schema(uri: str) -> Iterator[Finding]:
 
 
 def spool(path: Path) -> Iterator[Finding]:
-    """The folder of what is not delivered yet: private, writable, with room, and how much waits there."""
+    """Whether the spool is private and has free space, and how many records wait in it."""
     mode = stat.S_IMODE(path.stat().st_mode)
     private = "private" if not mode & 0o077 else f"open to others (mode {mode:o})"
     fix = f"chmod 700 {path}" if mode & 0o077 else ""

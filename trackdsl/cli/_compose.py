@@ -1,4 +1,4 @@
-"""`trackdsl compose`: the files of a tracking server to run with Docker Compose."""
+"""`trackdsl compose`: writes the files to run a tracking server with Docker Compose."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 
 import click
 
-#: What is written → where it is in the package.
+#: The name of each file that is written, and its name in the package.
 FILES = {"compose.yaml": "compose.yaml", ".env.example": "env.example"}
 
 
 def write(output: Path | None, *, force: bool) -> None:
-    """Print the compose file, or write it and what goes with it into a folder.
+    """Print the compose file, or write all files to a folder.
 
     Args:
         output: the folder; None to print.
-        force: replace what is there.
+        force: replace existing files.
 
     Raises:
-        click.ClickException: something is in the way.
+        click.ClickException: a file exists already, or the folder cannot be written.
     """
     content = {
-        name: files("trackdsl.cli.deployment").joinpath(place).read_text("utf-8") for name, place in FILES.items()
+        name: files("trackdsl.cli.deployment").joinpath(source).read_text("utf-8") for name, source in FILES.items()
     }
     if output is None:
         click.echo(content["compose.yaml"], nl=False)
@@ -30,7 +30,7 @@ def write(output: Path | None, *, force: bool) -> None:
     taken = [name for name in content if (output / name).exists()]
     if taken and not force:
         raise click.ClickException(
-            f"{', '.join(str(output / name) for name in taken)} is there already; --force replaces it."
+            f"{', '.join(str(output / name) for name in taken)} exists already; --force replaces it."
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def write(output: Path | None, *, force: bool) -> None:
     except OSError as error:
         raise click.ClickException(f"cannot write to {output}: {error}") from None
     click.echo(
-        f"{output} has {' and '.join(content)}. Next:\n"
-        f"  cd {output} && cp .env.example .env    # and fill it in\n"
+        f"{output} contains {' and '.join(content)}. Next:\n"
+        f"  cd {output} && cp .env.example .env    # then edit .env\n"
         "  docker compose up --detach --wait"
     )

@@ -1,4 +1,4 @@
-"""Where tables are printed: as wide as the terminal, or as `COLUMNS` says, or without any limit that matters."""
+"""The console that commands print tables to, and its width."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: What GNU readline writes into the environment without being asked, where there is no terminal: no width of a pipe.
+#: GNU readline sets `COLUMNS` and `LINES` to these values if there is no terminal. They are not the width of a pipe.
 _OF_READLINE = ("80", "24")
-#: Wide enough that nothing is broken where the output goes to a file or another program.
+#: So wide that no line is broken if the output goes to a file or to another program.
 _WIDTH_OF_PIPES = 1000
 
 
@@ -18,7 +18,7 @@ def output(width_of_pipes: int = _WIDTH_OF_PIPES) -> Console:
     """The console for the output of a command.
 
     Args:
-        width_of_pipes: the width where there is no terminal, and the environment says none.
+        width_of_pipes: the width if there is no terminal and `COLUMNS` is not set.
     """
     from rich.console import Console
 

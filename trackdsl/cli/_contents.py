@@ -1,4 +1,4 @@
-"""What a waiting journal holds: the events that are not at MLflow, the runs and the files."""
+"""Reads the events, runs and files in a journal that are not delivered yet."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class RunOf:
     """A run of a journal.
 
     Attributes:
-        id: our id of it.
-        name: its name; None where the event that tells it was delivered.
-        parent: our id of the run that it is below; None for a root, and where that event was delivered.
-        exists: whether it is at MLflow already.
-        events: how many events of it are not at MLflow.
+        id: trackdsl's id of the run.
+        name: its name; None if the event with the name is delivered.
+        parent: trackdsl's id of its parent; None for a root run, and if the event with the parent is delivered.
+        exists: whether MLflow has the run.
+        events: the number of its events that are not delivered.
     """
 
     id: str
@@ -37,13 +37,13 @@ class RunOf:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a journal holds.
+    """The records of a journal that are not delivered.
 
     Attributes:
-        events: how many of its events are not at MLflow; None where this version cannot read them.
-        runs: the runs that its program opened and that are not finished at MLflow, in order.
-        files: how many files wait.
-        file_bytes: how large they are together.
+        events: the number of events; None if this version cannot read them.
+        runs: the runs that the program opened and that are not finished at MLflow, in order.
+        files: the number of files.
+        file_bytes: the total size of the files.
     """
 
     events: int | None
@@ -77,11 +77,11 @@ def contents(journal: Journal) -> Contents:
 
 
 def _events(journal: Journal) -> Iterator[tuple[events.AnyEvent, bool]]:
-    """The events of a journal that can still be read, and whether each is delivered."""
+    """The events of a journal that can still be read, each with whether it is delivered."""
     aside = read_held(journal.directory)
     kept = {each.end for each in aside}
     yield from ((each.event, False) for each in aside)
-    reader = Reader(journal.directory)  # From the beginning: the names of runs that exist already stand there.
+    reader = Reader(journal.directory)  # From the beginning, for the names of runs that MLflow has already.
     try:
         for entry in reader.read(1 << 62, writer_alive=journal.alive):
             if entry.event is not None and entry.end not in kept:
@@ -96,7 +96,7 @@ def _files(folder: Path) -> tuple[int, int]:
         for name in names:
             try:
                 total += os.lstat(os.path.join(path, name)).st_size
-            except OSError:  # It has just been delivered.
+            except OSError:  # It was delivered a moment ago.
                 continue
             count += 1
     return count, total

@@ -1,4 +1,4 @@
-"""What `trackdsl sync` has to reach, and whether it still comes nearer."""
+"""The journals that `trackdsl sync` delivers, and whether the delivery makes progress."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trackdsl.store_format.servers import is_starting, last_answer
 
 _TITLE = "delivering to MLflow"
 _DRAW_EVERY = 0.2
-#: A store may be busy for a moment; twice in a row means that it is away.
+#: A store may be busy for a moment. After two failures in a row it counts as unreachable.
 _ENOUGH_FAILURES = 2
 
 
 @dataclass
-class _Goal:
-    """One journal, to be delivered up to where it was found; to its very end where its program is dead."""
+class _DeliveryTarget:
+    """A journal, and how far it has to be delivered: to the end that it had, or completely if its program is dead."""
 
     journal: Journal
     reached: bool = False
@@ -36,7 +36,7 @@ class _Goal:
     answer: int = 0
 
     def look(self) -> bool:
-        """Look how far it is; returns whether it has come nearer."""
+        """Read how far the delivery is; returns whether it has made progress."""
         directory = self.journal.directory
         alive = is_written(directory)
         progress = read_progress(directory)
@@ -46,7 +46,7 @@ class _Goal:
         if progress is None:
             return False
         self.reached = alive and progress.position >= self.journal.end and not progress.deferred
-        # Runs are made one by one before a stretch of events counts as delivered; a slow server answers in between.
+        # A stretch of events counts as delivered after all its runs are created. A slow server answers in between.
         origin = self.journal.origin
         answer = last_answer(directory.parent.parent, origin.uri) if origin is not None else 0
         state = (progress.position, progress.intent, progress.deferred, _size(directory / "runs"))
@@ -59,62 +59,62 @@ class _Goal:
         return moved or answered
 
     def starts(self) -> bool:
-        """Whether delivery has begun and is not ready yet."""
+        """Whether the delivery process is starting."""
         spool, origin = self.journal.directory.parent.parent, self.journal.origin
         return origin is not None and is_held(spool / LOCK) and is_starting(spool, origin.uri)
 
     def measure(self) -> int:
-        """Bytes of events that are not delivered right now; changes nothing, so that any thread may ask."""
+        """The size of the undelivered events in bytes. Any thread can call this, because it changes nothing."""
         progress = read_progress(self.journal.directory)
         return 0 if progress is None else bytes_between(self.journal.directory, progress.position, self.journal.end)
 
 
-class Goals:
-    """All that is to be delivered.
+class DeliveryTargets:
+    """The journals that a command delivers.
 
     Args:
-        journals: the journals, as they were found.
-        timeout: seconds without any progress that mean failure.
+        journals: the journals.
+        timeout: after so many seconds without progress the command gives up.
     """
 
     def __init__(self, journals: list[Journal], timeout: float) -> None:
-        self._goals = [_Goal(journal) for journal in journals]
+        self._targets = [_DeliveryTarget(journal) for journal in journals]
         self._timeout = timeout
-        self._total = sum(goal.measure() for goal in self._goals)
+        self._total = sum(target.measure() for target in self._targets)
         self._moved = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._goals)
+        return len(self._targets)
 
     def moving(self) -> bool:
-        """Whether something is left to deliver, and worth waiting for."""
-        open_ = [goal for goal in self._goals if not goal.reached]
-        moved = [goal.look() for goal in open_]
-        if any(moved) or any(goal.starts() for goal in open_):
+        """Whether something is left to deliver, and the delivery makes progress."""
+        open_ = [target for target in self._targets if not target.reached]
+        moved = [target.look() for target in open_]
+        if any(moved) or any(target.starts() for target in open_):
             self._moved = time.monotonic()
-        open_ = [goal for goal in open_ if not goal.reached]
-        if not open_ or all(goal.failures >= _ENOUGH_FAILURES for goal in open_):
+        open_ = [target for target in open_ if not target.reached]
+        if not open_ or all(target.failures >= _ENOUGH_FAILURES for target in open_):
             return False
         return time.monotonic() - self._moved < self._timeout
 
     def forget_failures(self) -> None:
-        """Count the failures anew: those so far may have had a cause that is mended."""
-        for goal in self._goals:
-            goal.failures = 0
+        """Start to count failures again. The cause of the earlier ones may be gone."""
+        for target in self._targets:
+            target.failures = 0
 
     def left(self) -> list[Path]:
         """The journals that are not delivered."""
-        return [goal.journal.directory for goal in self._goals if not goal.reached]
+        return [target.journal.directory for target in self._targets if not target.reached]
 
     def summary(self) -> str:
-        """What was delivered, for people."""
-        targets = sorted({goal.journal.target or "" for goal in self._goals})
-        programs = "1 program" if len(self._goals) == 1 else f"{len(self._goals)} programs"
+        """A sentence about what was delivered."""
+        targets = sorted({target.journal.target or "" for target in self._targets})
+        programs = "1 program" if len(self._targets) == 1 else f"{len(self._targets)} programs"
         return f"the runs of {programs} are at {', '.join(targets)}"
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """Show a progress bar on the terminal, drawn by a thread: a round of delivery may take a while."""
+        """Show a progress bar on the terminal. A thread draws it, because a round of delivery may take long."""
         from tqdm import tqdm
 
         bar = tqdm(
@@ -132,7 +132,7 @@ class Goals:
 
     def _draw(self, bar: Any, done: threading.Event) -> None:
         while not bar.disable and not done.wait(_DRAW_EVERY):
-            left = sum(goal.measure() for goal in self._goals)
+            left = sum(target.measure() for target in self._targets)
             bar.update(self._total - left - bar.n)
 
 

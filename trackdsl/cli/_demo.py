@@ -1,4 +1,4 @@
-"""`trackdsl demo`: run a real pipeline, wait for its delivery, and show what MLflow has."""
+"""`trackdsl demo`: runs a pipeline, waits for its delivery, and shows its runs as MLflow has them."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def run(directory: Path | None, spool: Path | None) -> None:
     """Run the demo.
 
     Args:
-        directory: where to work; made if need be.
+        directory: the folder to run in; it is created if it does not exist.
         spool: the spool; the one in use by default.
 
     Raises:
-        click.ClickException: something it needs is missing, or its runs did not arrive.
+        click.ClickException: a package is missing, or the runs were not delivered.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise click.ClickException("the demo needs scikit-learn: `pip install scikit-learn`")
     if settings.mode() == "disabled":
         raise click.ClickException("trackdsl is switched off (TRACKDSL_MODE=disabled): unset it to run the demo.")
-    # Named before the folder changes, which a relative path would change with.
-    # The address of the run is shown with its tree.
+    # The spool is resolved before the folder changes, because its path may be relative.
+    # The address of the run is printed below its tree.
     trackdsl.configure(spool=_spool.find() if spool is None else spool.expanduser().absolute(), show_url=False)
     with _inside(directory):
         started = time.time_ns() // 1_000_000
@@ -88,7 +88,7 @@ def _run_pipeline() -> None:
 
 
 def _wait() -> None:
-    """Wait until the runs are at MLflow."""
+    """Wait until the runs are delivered."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -103,7 +103,7 @@ def _wait() -> None:
                 reason = errors[0] if errors else "the delivery process is too slow"
                 raise click.ClickException(
                     f"the runs are recorded, but not at MLflow yet: {reason}\n"
-                    "Nothing is lost: `trackdsl sync` delivers them once the cause is mended."
+                    "Nothing is lost: `trackdsl sync` delivers them once the cause is fixed."
                 )
 
 
@@ -128,7 +128,7 @@ def _show(uri: str, started: int) -> None:
         roots = _read_back(reader, started)
         for root in roots:
             console.print(tree_of(root, reader))
-    _tell_how_to_open(console, uri, roots)
+    _print_how_to_open(console, uri, roots)
 
 
 def _read_back(reader: PagedReader, started: int) -> list[FoundRun]:
@@ -141,7 +141,7 @@ def _read_back(reader: PagedReader, started: int) -> list[FoundRun]:
     return [run for run in found if run.parent is None]
 
 
-def _tell_how_to_open(console: Console, uri: str, roots: list[FoundRun]) -> None:
+def _print_how_to_open(console: Console, uri: str, roots: list[FoundRun]) -> None:
     shown = mask_prose(uri)
     if uri.startswith(("http://", "https://")):
         for root in roots:

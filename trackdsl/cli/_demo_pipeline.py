@@ -1,8 +1,8 @@
-"""The pipeline of `trackdsl demo`: three classifiers of handwritten digits, and which of them reads best.
+"""The pipeline of `trackdsl demo`: it trains three classifiers of handwritten digits, and picks the best one.
 
 Each decorated call becomes a run of its own, a child of the run it was called in:
 
-    digits                the whole of it                     parameters, tags, the best model
+    digits                the whole pipeline                    parameters, tags, the best model
     ├── load              @stage                              parameters
     ├── split             with stage(...)                     parameters, what was logged inside
     ├── sweep             with stage(...)
@@ -62,7 +62,7 @@ def fit(model: str, train: Any, test: Any, rate: float, epochs: int = 10, seed: 
 @stage
 @track_returns
 def evaluate(classifier: ClassifierMixin, test: Any) -> dict[str, float]:
-    """How well a classifier does on images that it has not seen: what is returned becomes metrics."""
+    """The accuracy of a classifier on images that it has not seen; the returned values become metrics."""
     predicted = classifier.predict(test[0])
     report = classification_report(test[1], predicted, output_dict=True)
     log_dict(report, "report.json")

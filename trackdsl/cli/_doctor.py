@@ -1,4 +1,4 @@
-"""`trackdsl doctor`: what is in force, whether it works, and what to do where it does not."""
+"""`trackdsl doctor`: shows the settings and the results of the checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 from trackdsl.cli import _checks
 from trackdsl.cli._checks import Finding, Setting
 from trackdsl.cli._console import output
-from trackdsl.cli._journals import place
+from trackdsl.cli._journals import spool_for
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,26 +23,26 @@ _MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "problem": ("✘",
 
 
 def run(named: Path | None, uri: str | None, *, as_json: bool) -> None:
-    """Print what was found; ends the program with 1 where something is wrong.
+    """Print the settings and the findings; exit with 1 if there is a problem.
 
     Args:
         named: the spool; the one in use by default.
-        uri: the store to ask instead of the configured one.
-        as_json: print JSON instead.
+        uri: the store to check instead of the configured one.
+        as_json: print JSON instead of tables.
     """
     settings = _checks.all_settings()
-    findings = list(_looked(settings, named, uri))
+    findings = list(_findings(settings, named, uri))
     problems = [finding for finding in findings if finding.level == "problem"]
     if as_json:
-        told = {"settings": [asdict(s) for s in settings], "findings": [asdict(f) for f in findings]}
-        click.echo(json.dumps({**told, "problems": len(problems)}, indent=2))
+        structure = {"settings": [asdict(s) for s in settings], "findings": [asdict(f) for f in findings]}
+        click.echo(json.dumps({**structure, "problems": len(problems)}, indent=2))
     else:
         _print(settings, findings, len(problems))
     if problems:
         raise SystemExit(1)
 
 
-def _looked(settings: list[Setting], named: Path | None, uri: str | None) -> Iterator[Finding]:
+def _findings(settings: list[Setting], named: Path | None, uri: str | None) -> Iterator[Finding]:
     broken = list(_checks.project())
     wrong = [(each.name, each.problem) for each in settings if each.problem]
     broken += [Finding(f"setting {name}", "problem", *_checks.split(problem)) for name, problem in wrong]
@@ -53,16 +53,16 @@ def _looked(settings: list[Setting], named: Path | None, uri: str | None) -> Ite
     if not broken:
         checks += [("the mode", _checks.mode), ("the store", lambda: _checks.store(uri))]
     if named is not None or all(each.value is not None for each in settings if each.name == "spool"):
-        checks.append(("the spool", lambda: _checks.spool(place(named))))
-    for what, look in checks:
-        with _waiting(what):
-            found = list(look())
+        checks.append(("the spool", lambda: _checks.spool(spool_for(named))))
+    for what, run_check in checks:
+        with _progress_shown(what):
+            found = list(run_check())
         yield from found
 
 
 @contextlib.contextmanager
-def _waiting(what: str) -> Iterator[None]:
-    """Show that something is asked that may not answer."""
+def _progress_shown(what: str) -> Iterator[None]:
+    """Show on a terminal what is being checked: a server may not answer for a while."""
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -1,4 +1,4 @@
-"""`trackdsl drop`: the removal, for good, of what can never be delivered: a journal, or one run of it."""
+"""`trackdsl drop`: deletes a journal, or one run of it, that can never be delivered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from trackdsl.cli._contents import Contents, RunOf, contents
 from trackdsl.cli._hosts import Waiting, other_hosts
-from trackdsl.cli._journals import place
+from trackdsl.cli._journals import spool_for
 from trackdsl.cli._status import ago, size
 from trackdsl.delivery import journal_requests as _requests
 from trackdsl.delivery.dropped_runs import drop_run, dropped_runs
@@ -21,17 +21,17 @@ from trackdsl.query._shown import printable
 from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.journals import Journal, look
 
-#: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.
+#: How long to wait for a busy delivery process, in seconds. It may be waiting for a server.
 _PATIENCE = 30.0
 _MOST_NAMED = 8
-#: So much of a run's id has to be given at least.
+#: The user has to give at least this many characters of a run's id.
 _SHORTEST_ID = 4
 _QUESTION = "Remove this for good? Nothing brings it back."
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A journal in its spool, or one run of it."""
+class _Choice:
+    """The journal, or the run in a journal, that the user has chosen."""
 
     spool: Path
     waiting: Waiting
@@ -44,22 +44,22 @@ class _Found:
 
     @property
     def called(self) -> str:
-        """What it is, in a line."""
+        """A description of one line."""
         if self.run is None:
             return f"journal {self.journal.directory.name}, {self.journal.program}"
         return f"run {self.run.id} ({self.run.name or '?'}), {self.journal.program}"
 
 
 def run(named: Path | None, wanted: str, *, yes: bool, as_json: bool) -> None:
-    """Remove a journal or a run for good, once the user has seen what is lost; ends with 1 where it stays.
+    """Show the records that the user loses, and delete them; exit with 1 if they were not deleted.
 
     Args:
         named: the spool; the one in use by default.
-        wanted: the journal's name, or our id of the run; or what it begins with.
-        yes: do not ask.
+        wanted: the journal's name, trackdsl's id of the run, or the first characters of one.
+        yes: do not ask for confirmation.
         as_json: print JSON.
     """
-    found = _find(place(named), wanted)
+    found = _find(spool_for(named), wanted)
     _check_has_ended(found)
     if not as_json:
         _print(found)
@@ -79,22 +79,22 @@ def run(named: Path | None, wanted: str, *, yes: bool, as_json: bool) -> None:
         )
 
 
-def _drop_journal(found: _Found) -> bool:
+def _drop_journal(found: _Choice) -> bool:
     directory = found.journal.directory
     _requests.ask_to_drop(directory)
     return not _requests.settle(found.spool, [directory], _PATIENCE)
 
 
-def _drop_run(found: _Found) -> bool:
+def _drop_run(found: _Choice) -> bool:
     assert found.run is not None
     drop_run(found.spool, bytes.fromhex(found.run.id))
     wake(found.spool)
     return True
 
 
-def _check_has_ended(found: _Found) -> None:
+def _check_has_ended(found: _Choice) -> None:
     why_not = found.waiting.why_not
-    # What is set aside may be dropped at any time: no request holds any of it.
+    # A run that is set aside can be dropped at any time, because no request for it is under way.
     if found.run is not None and any(found.run.id == each.run for each in read_blocked(found.journal.directory)):
         return
     if why_not:
@@ -104,20 +104,20 @@ def _check_has_ended(found: _Found) -> None:
         )
 
 
-def _find(spool: Path, wanted: str) -> _Found:
+def _find(spool: Path, wanted: str) -> _Choice:
     everything = list(_all(spool))
     exact = [each for each in everything if each[1].journal.directory.name == wanted]
     if exact:
-        return _Found(*exact[0], contents(exact[0][1].journal))
+        return _Choice(*exact[0], contents(exact[0][1].journal))
     found = []
     for where, waiting in everything:
         held = contents(waiting.journal)
         if wanted and waiting.journal.directory.name.startswith(wanted):
-            found.append(_Found(where, waiting, held))
+            found.append(_Choice(where, waiting, held))
         gone = {id_.hex() for id_ in dropped_runs(waiting.journal.directory)}
         if len(wanted) >= _SHORTEST_ID:
             runs = (run for run in held.runs if run.id.startswith(wanted.lower()) and run.id not in gone)
-            found += [_Found(where, waiting, held, run) for run in runs]
+            found += [_Choice(where, waiting, held, run) for run in runs]
     if not found:
         raise click.ClickException(
             f"no journal is called {wanted!r} or begins with it, and no run that waits in one. `trackdsl status` shows "
@@ -138,18 +138,18 @@ def _all(spool: Path) -> Iterator[tuple[Path, Waiting]]:
         yield from ((host.spool, waiting) for waiting in host.waiting)
 
 
-def _lost(found: _Found) -> list[RunOf]:
-    """The runs that are lost: all of a journal, or one with those below it."""
+def _lost(found: _Choice) -> list[RunOf]:
+    """The runs that would be deleted: all of a journal, or one run with those below it."""
     if found.run is None:
         return list(found.held.runs)
     lost = {found.run.id: found.run}
-    for each in found.held.runs:  # A run is opened after the one that it is below.
+    for each in found.held.runs:  # Parents come before their children.
         if each.parent in lost:
             lost[each.id] = each
     return list(lost.values())
 
 
-def _print(found: _Found) -> None:
+def _print(found: _Choice) -> None:
     journal, held, lost = found.journal, found.held, _lost(found)
     program = journal.program
     if journal.origin is not None:
@@ -180,7 +180,7 @@ def _names(runs: Iterable[RunOf]) -> str:
     return f": {', '.join(names[:_MOST_NAMED])}{more}" if names else ""
 
 
-def _structure(found: _Found, *, dropped: bool) -> dict[str, Any]:
+def _structure(found: _Choice, *, dropped: bool) -> dict[str, Any]:
     journal, lost = found.journal, _lost(found)
     whole = found.run is None
     return {

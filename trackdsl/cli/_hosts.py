@@ -1,8 +1,8 @@
-"""The spools of other hosts, which use the same state folder: what waits there, and which of it has ended for sure.
+"""The spools of other hosts in the same state folder, and which of the programs there have certainly ended.
 
-One spool per host name: a cluster's nodes share a home folder, and a container that is started anew has another name on
-the same volume. What a program recorded there is delivered from here only where it is sure that it has ended, as its
-own host would deliver it too.
+Each host name has its own spool. The nodes of a cluster share a home folder; a container that starts again has another
+name on the same volume. Records of another host are delivered from here only if their program has certainly ended,
+because the other host would deliver them too.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from trackdsl.journal._spool import wake
 from trackdsl.journal._writer import ENDED
 from trackdsl.store_format.journals import Journal, look
 
-#: How old the note of a program's end has to be, in seconds. Machines see changes of a shared file system up to a
-#: minute late, and code that runs at a program's exit may record something after the note.
+#: The file that says that a program has ended has to be older than this, in seconds. Machines see changes in a shared
+#: file system up to a minute late, and code that runs at the exit of a program may record something after it.
 _QUIET = 120.0
 
 
@@ -32,8 +32,8 @@ class Waiting:
 
     Attributes:
         journal: the journal.
-        why_not: why it is not sure that its program has ended; empty where it is.
-        runs: it is seen that the program still runs, or one that it belongs together with.
+        why_not: why its program may still run; empty if it has certainly ended.
+        runs: whether the program certainly runs, or one that it started or that started it.
     """
 
     journal: Journal
@@ -43,7 +43,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Host:
-    """The spool of another host, or of this one in another place.
+    """The spool of another host, or another spool of this one.
 
     Attributes:
         name: the host's name.
@@ -57,31 +57,31 @@ class Host:
 
     @property
     def title(self) -> str:
-        """Its name for people: this host may have a spool in another place too."""
+        """Its name; with the spool's path if it is another spool of this host."""
         return f"{self.name}, in {self.spool}" if self.name == _spool.host() else self.name
 
     def is_called(self, name: str) -> bool:
-        """Whether the user means this host."""
+        """Whether this host has a name, in any case."""
         names = {self.name, *(w.journal.origin.host for w in self.waiting if w.journal.origin is not None)}
         return name.casefold() in {each.casefold() for each in names}
 
 
 def other_hosts(spool: Path, *, beside_any: bool = False) -> list[Host]:
-    """What waits in the spools of other hosts.
+    """The other hosts whose spools contain journals that wait.
 
     Args:
-        spool: the one in use.
-        beside_any: look beside the default place also where another spool is in use.
+        spool: the spool in use.
+        beside_any: search the default folder of spools even if the spool in use is not in it.
     """
     beside = _spool.others(spool)
-    if not beside_any and not any(spool.parent == place for place in _places()):
+    if not beside_any and not any(spool.parent == folder for folder in _folders_of_spools()):
         return []
     hosts = (_host(each) for each in beside)
     return [host for host in hosts if host.waiting]
 
 
 def relatives(journals: Iterable[Journal]) -> list[list[Journal]]:
-    """Journals, together with those of programs that started each other: they refer to each other."""
+    """Groups of journals that refer to each other, because one program started the other."""
     groups: list[tuple[set[str], list[Journal]]] = []
     for journal in journals:
         origin = journal.origin
@@ -93,18 +93,18 @@ def relatives(journals: Iterable[Journal]) -> list[list[Journal]]:
 
 
 def summary(hosts: list[Host]) -> str:
-    """How much waits, and what to do about it, in a sentence for people."""
+    """A sentence about how many journals wait, and what to do."""
     count = sum(len(host.waiting) for host in hosts)
     waits = "1 journal of another host waits" if count == 1 else f"{count} journals of other hosts wait"
     names = ", ".join(host.title for host in hosts)
     return f"{waits}; `trackdsl sync --all-hosts` delivers those whose programs have ended ({names})"
 
 
-def _places() -> list[Path]:
+def _folders_of_spools() -> list[Path]:
     found = []
-    for place in (_spool.default_path, _spool.fallback_path):
+    for path_of_spool in (_spool.default_path, _spool.fallback_path):
         try:
-            found.append(place().parent)
+            found.append(path_of_spool().parent)
         except (OSError, RuntimeError):
             continue
     return found
@@ -127,12 +127,12 @@ def _host(spool: Path) -> Host:
 
 
 def _why_not_ended(journal: Journal, kind: FileSystem) -> str:
-    """Why it is not sure that a program has ended; empty where it is."""
+    """Why a program may still run; empty if it has certainly ended."""
     if journal.alive:
         return "it still runs"
     origin = journal.origin
     if kind.is_local or (origin is not None and origin.boot and origin.boot == boot_id()):
-        return ""  # The kernel that its lock was taken from is this one, and says that it is free.
+        return ""  # This kernel knows its lock, and the lock is free.
     if not kind.has_common_locks:
         return f"its file system ({kind.kind or 'of unknown kind'}) shows no locks of other machines"
     noted = _noted_end(journal.directory)
@@ -153,7 +153,7 @@ def _noted_end(directory: Path) -> Position | None:
 
 
 def _age(path: Path) -> float:
-    """How old a file is by the clock of its file system: those of two machines may differ."""
+    """The age of a file in seconds, by the clock of its file system: the clocks of two machines may differ."""
     try:
         spool = path.parents[2]
         wake(spool)

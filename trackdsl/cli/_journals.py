@@ -1,4 +1,4 @@
-"""The spool that a command looks at, and what can be done about journals that nothing moves."""
+"""The spool that a command works on, and advice about journals that cannot be delivered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import click
 from trackdsl.journal import _spool
 from trackdsl.store_format.journals import reason_of
 
-#: What can be done about a journal whose store is gone or was never there.
-WAY_OUT = "`trackdsl sync --to URI` delivers it to another store, `trackdsl drop JOURNAL` (or RUN) gives it up"
+#: Advice for a journal whose store does not exist.
+WAY_OUT = "`trackdsl sync --to URI` delivers it to another store, `trackdsl drop JOURNAL` (or RUN) deletes it"
 
 
-def place(named: Path | None) -> Path:
-    """The spool to look at: the named one, or the one that programs would use here.
+def spool_for(named: Path | None) -> Path:
+    """The spool that a command works on: the named one, else the one that programs use here.
 
     Raises:
         click.ClickException: it cannot be used.
@@ -24,10 +24,10 @@ def place(named: Path | None) -> Path:
             return _spool.find()
         spool = _spool.locate(named.expanduser())
         if not (spool / _spool.JOURNALS).is_dir():
-            return spool  # Nothing to see; a folder that is no spool must not be made one by looking.
+            return spool  # A command that only reads must not turn a folder into a spool.
         return _spool.prepare(spool)
     except OSError as error:
         raise click.ClickException(
             f"the spool {named or ''} cannot be used ({reason_of(error)}): "
-            "give --spool a folder of your own that can be written."
+            "give --spool a folder that you own and can write."
         ) from None

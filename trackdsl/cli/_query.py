@@ -1,6 +1,6 @@
-"""`trackdsl ls`, `show`, `tree` and `compare`: looking at runs as MLflow has them.
+"""`trackdsl ls`, `show`, `tree` and `compare`: show runs as MLflow has them.
 
-What `--json` prints is stable: fields may come, none go. A number that is none (NaN) is `null` there.
+The output of `--json` is stable: a new version may add fields, and removes none. NaN is `null` there.
 
 | command | structure |
 |---|---|
@@ -41,9 +41,9 @@ from trackdsl.store_format.call_tag import CALL_TAG, FIELDS, call_of
 from trackdsl.store_format.limits import fit_key
 from trackdsl.store_format.tags import path_of_text
 
-#: So many experiments that hold runs are named where the asked ones hold none.
+#: If an experiment has no runs, the message names at most so many experiments that have some.
 _MOST_NAMED = 10
-#: What tells of the exception that ended a run.
+#: The tag with the traceback of the exception that ended a run.
 _TRACEBACK = "trackdsl.exception.traceback"
 
 
@@ -62,11 +62,11 @@ def ls(
         experiments: names; all experiments where there are none.
         where: a filter in MLflow's language.
         order_by: as for `trackdsl.runs`.
-        most: how many at most; 0 for all.
+        most: the largest number of runs; 0 for all.
         tracking_uri: the store; the configured one by default.
         as_json: print JSON instead of a table.
     """
-    with _asking(), opened(tracking_uri) as reader:
+    with _errors_printed(), opened(tracking_uri) as reader:
         asked = Question.of(reader, list(experiments) or None, where, list(order_by) or None, {})
         found = asked.ask(most + 1 if most else None, roots_first=True)
         shown, more = (found[:most], len(found) > most) if most else (found, False)
@@ -83,15 +83,15 @@ def ls(
 
 
 def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
-    """Print everything that MLflow has of a run, files apart."""
-    with _asking(), asked_for([run], tracking_uri) as (reader, (found,)):
+    """Print everything that MLflow has of a run, except files."""
+    with _errors_printed(), asked_for([run], tracking_uri) as (reader, (found,)):
         experiments = {one.id: one.name for one in reader.experiments(deleted=True)}
         structure = _run(found, experiments, paths_of([found], reader))
         traceback = None if as_json else _traceback(found, reader)
     if as_json:
         _echo_json(structure)
         return
-    # As they are, where JSON has no numbers for them; and the traceback by itself, with its line breaks.
+    # The table shows NaN and infinity, which JSON cannot. The traceback follows it, with its line breaks.
     elsewhere = {_TRACEBACK, CALL_TAG, *FIELDS.values()}
     tags = {key: value for key, value in structure["tags"].items() if key not in elsewhere}
     shown = {"call": call_of(found.tags), "tags": tags, "metrics": dict(sorted(found.metrics.items()))}
@@ -99,8 +99,8 @@ def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
 
 
 def show_tree(run: str, tracking_uri: str | None, *, whole: bool, as_json: bool) -> None:
-    """Print a run and everything below it."""
-    with _asking():
+    """Print a run and all runs below it."""
+    with _errors_printed():
         found = tree(run, whole=whole, tracking_uri=tracking_uri)
     if as_json:
         _echo_json(_branch(found))
@@ -109,8 +109,8 @@ def show_tree(run: str, tracking_uri: str | None, *, whole: bool, as_json: bool)
 
 
 def show_comparison(runs: Sequence[str], tracking_uri: str | None, *, everything: bool, as_json: bool) -> None:
-    """Print in what runs differ."""
-    with _asking():
+    """Print the differences between runs."""
+    with _errors_printed():
         found = compare(*runs, all=everything, tracking_uri=tracking_uri)
     if as_json:
         _echo_json(_comparison(found))
@@ -119,7 +119,7 @@ def show_comparison(runs: Sequence[str], tracking_uri: str | None, *, everything
 
 
 def _why_empty(asked: Question, where: str | None) -> str:
-    """What to say where there are no runs: what waits for the store, or where runs are."""
+    """The message if no run was found: records wait for delivery, or other experiments have runs."""
     from trackdsl.store_format.journals import what_waits_for
 
     if waiting := what_waits_for(asked.reader.client.tracking_uri):
@@ -142,22 +142,22 @@ def _experiments_with_runs(reader: PagedReader) -> Iterator[str]:
 
 
 def _traceback(run: FoundRun, reader: PagedReader) -> str | None:
-    """The traceback of the exception that ended a run, also where a tag holds only a part of it."""
+    """The whole traceback of the exception that ended a run; a long one is in a file, and the tag has a part."""
     known = run.tags.get(_TRACEBACK)
-    place = path_of_text("tags", _TRACEBACK)
-    if known is None or fit_key(f"trackdsl.truncated.{place}") not in run.tags:
+    path = path_of_text("tags", _TRACEBACK)
+    if known is None or fit_key(f"trackdsl.truncated.{path}") not in run.tags:
         return known
-    whole = text_of(reader, run.run_id, place)
-    return f"{known}\n(the whole of it is {place}, which cannot be read)" if whole is None else whole
+    whole = text_of(reader, run.run_id, path)
+    return f"{known}\n(the rest is in the file {path}, which cannot be read)" if whole is None else whole
 
 
 @contextlib.contextmanager
-def _asking() -> Iterator[None]:
-    """Errors as lines that a terminal can be given: they name what runs hold."""
+def _errors_printed() -> Iterator[None]:
+    """Print errors as one line without control characters: they quote names and values of runs."""
     prepare_environment()
     bound_requests()
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # Some versions of MLflow tell of the database as they open it.
+    logging.disable(logging.INFO)  # Some versions of MLflow log that they open the database.
     try:
         yield
     except (QueryError, TrackingServerError) as error:

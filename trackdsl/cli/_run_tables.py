@@ -1,4 +1,4 @@
-"""The tables of `trackdsl ls` and `show`. They fit 80 columns: ids stand whole, and long names are cut."""
+"""The tables of `trackdsl ls` and `show`. They fit 80 columns: ids are never cut, long names are."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _SHOWN = 6
 _LONG = 40
 _LONGEST_NAME = 60
-#: MLflow's ids have so many characters.
+#: The length of MLflow's ids, in characters.
 _WIDTH_OF_ID = 32
-#: Columns that are never narrower than what stands in them; the others share what is left.
+#: Columns that are never narrower than their content; the others share the rest of the width.
 _WHOLE = ("run", "status", "started", "took")
 
 
@@ -45,7 +45,7 @@ def print_runs(runs: Sequence[FoundRun], experiments: Mapping[str, str]) -> None
 
 
 def print_run(run: Mapping[str, Any], traceback: str | None) -> None:
-    """Print all of a run.
+    """Print everything that MLflow has of a run, except files.
 
     Args:
         run: as `trackdsl show --json` prints it, and `call`: the fields of its tag `trackdsl.call`.
@@ -107,7 +107,7 @@ def _lines(texts: Iterable[str]) -> Text:
 
 
 def _local(milliseconds: int | None) -> str:
-    """A time for people: of this year without the year."""
+    """A time in a readable form, without the year if it is this year."""
     try:
         time = None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000)
     except (OverflowError, ValueError, OSError):

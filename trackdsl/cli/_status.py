@@ -1,4 +1,4 @@
-"""`trackdsl status`: what is waiting in the spool, and why."""
+"""`trackdsl status`: shows which records wait in the spool, and why."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from trackdsl._core.events import SCHEMA
 from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.cli._hosts import Host, other_hosts, summary
-from trackdsl.cli._journals import WAY_OUT, place
+from trackdsl.cli._journals import WAY_OUT, spool_for
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
 from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.journals import MOST_COUNTED, Journal, look
 
-#: The first part of a journal's name, and what divides it from the rest.
+#: The length of the first part of a journal's name, with the hyphen.
 _NAME_WIDTH = 21
-#: In narrower ones a journal's name is broken there.
+#: On narrower terminals a journal's name is broken after its first part.
 _NARROW = 200
 
 
 def show(named: Path | None, *, as_json: bool) -> None:
-    """Print what a spool holds.
+    """Print what waits in a spool.
 
     Args:
         named: the spool; the one in use by default.
         as_json: print JSON instead of a table.
     """
-    spool = place(named)
+    spool = spool_for(named)
     found = list(look(spool))
     hosts = other_hosts(spool)
     if as_json:
@@ -55,7 +55,7 @@ def show(named: Path | None, *, as_json: bool) -> None:
 
 
 def ago(nanoseconds: int) -> str:
-    """How long ago a time is, in words for people.
+    """How long ago a time is, in a readable form.
 
     >>> ago(time.time_ns() - 7_200_000_000_000)
     '2 h ago'
@@ -68,7 +68,7 @@ def ago(nanoseconds: int) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes, for people.
+    """A number of bytes in a readable form.
 
     >>> size(120), size(34_567)
     ('120 B', '34.6 kB')
@@ -81,11 +81,11 @@ def size(count: float) -> str:
 
 
 def why_left_alone(journal: Journal) -> str:
-    """What to say of a journal that has a problem."""
+    """The message about a journal that cannot be read."""
     if journal.damage is not None:
         return f"{journal.damage}; it is left alone in {journal.directory}"
     if journal.origin is None:
-        return f"its `origin` file is damaged, so nobody knows where it goes; it is left alone in {journal.directory}"
+        return f"its `origin` file is damaged, so its store is not known; it is left alone in {journal.directory}"
     return (
         f"written by a newer trackdsl (version {journal.newer} of the events, this one reads up to {SCHEMA}) and left "
         "alone: `pip install --upgrade trackdsl`"
@@ -93,7 +93,7 @@ def why_left_alone(journal: Journal) -> str:
 
 
 def is_delivering(spool: Path) -> bool:
-    """Whether somebody delivers from this spool right now."""
+    """Whether a process delivers from this spool now."""
     try:
         return is_held(spool / LOCK)
     except OSError:
@@ -127,12 +127,12 @@ def _print_table(journals: list[Journal], unsure: Collection[Path] = ()) -> None
 
     table = Table(show_edge=False, pad_edge=False)
     for title in ("program", "goes to", "waiting", "since", "remarks"):
-        # Folded, never cut: an address or an error that ends in dots helps nobody.
+        # Folded, never cut: an address or an error that ends in dots is of no use.
         table.add_column(title, overflow="fold", min_width=_NAME_WIDTH if title == "program" else None)
     console = output()
     for journal in journals:
         program, *others = _cells(journal, sure=journal.directory not in unsure)
-        # Broken such that the first part of its name can be copied, which is enough to name it.
+        # Broken after the first part, which can be copied and is enough to name the journal.
         program += "\n" + journal.directory.name.replace("-", "-\n" if console.width < _NARROW else "-", 1)
         table.add_row(*(Text(cell) for cell in (program, *others)))
     console.print(table)

@@ -1,6 +1,6 @@
-"""`trackdsl sync`: the delivery in the foreground, by this process or by the delivery process that is at work already.
+"""`trackdsl sync`: delivers in the foreground, or waits for the delivery process that delivers already.
 
-How far it has come is read from the journals' own files, so that it makes no difference who delivers.
+The progress is read from files of the journals, so it makes no difference which process delivers.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import click
 
-from trackdsl.cli._delivery_targets import Goals
+from trackdsl.cli._delivery_targets import DeliveryTargets
 from trackdsl.cli._hosts import other_hosts, summary
-from trackdsl.cli._journals import WAY_OUT, place
+from trackdsl.cli._journals import WAY_OUT, spool_for
 from trackdsl.cli._status import is_delivering, size, why_left_alone
 from trackdsl.delivery.environment import Handed, current, hand_over, is_taken
 from trackdsl.delivery.service import LOG_FORMAT, MaskingFormatter, Service, prepare_environment
@@ -31,23 +31,23 @@ from trackdsl.store_format.journals import Journal, look
 from trackdsl.store_format.losses import Losses
 
 _NAP = 0.05
-#: Programs only look whether the lock is held, which takes it for an instant: hence the patience.
+#: Programs take the lock for an instant to see whether another process holds it.
 _LOCK_PATIENCE = 0.5
 _WAKE_EVERY = 1.0
-#: How long the delivery process may take to read an environment, and to pass it on to its children, in seconds.
+#: How many seconds the delivery process may take to read an environment, and to pass it on to its children.
 _TAKEN_WITHIN = 5.0
 _PASSED_ON_WITHIN = 0.5
 _INTERRUPTED = 130
 
 
 def run(named: Path | None, timeout: float) -> None:
-    """Deliver what is in a spool, and exit with what came of it.
+    """Deliver everything in a spool, and exit with 1 if something is left or lost.
 
     Args:
         named: the spool; the one in use by default.
-        timeout: seconds without any progress after which to give up.
+        timeout: give up after so many seconds without progress.
     """
-    spool = place(named)
+    spool = spool_for(named)
     done = deliver(spool, timeout)
     hosts = other_hosts(spool)
     if hosts:
@@ -59,46 +59,46 @@ def run(named: Path | None, timeout: float) -> None:
 def deliver(
     spool: Path, timeout: float, only: Collection[Path] | None = None, *, command: str = "trackdsl sync"
 ) -> bool:
-    """Deliver what is in a spool, and tell what came of it; whether nothing is left, and nothing more was lost.
+    """Deliver what is in a spool, and print the result; returns whether nothing is left and nothing was lost.
 
     Args:
         spool: the spool.
-        timeout: seconds without any progress after which to give up.
+        timeout: give up after so many seconds without progress.
         only: the journals to deliver; all by default.
-        command: what to run again where something is left.
+        command: the command that the user can run again if something is left.
     """
     before = _losses.read(spool)
     found = [journal for journal in look(spool) if journal.waits and (only is None or journal.directory in only)]
     if not found:
         click.echo(f"Nothing is waiting in {spool}.")
         return True
-    goals = Goals([journal for journal in found if journal.problem is None], timeout)
+    targets = DeliveryTargets([journal for journal in found if journal.problem is None], timeout)
     try:
-        with _own_log(spool) as log, goals.shown():
-            _deliver(spool, goals, only)
+        with _own_log(spool) as log, targets.shown():
+            _deliver(spool, targets, only)
     except KeyboardInterrupt:
         click.echo(f"\nStopped. Nothing is lost: what is left is delivered by the next `{command}`.", err=True)
         sys.exit(_INTERRUPTED)
-    lost = _words(_losses.read(spool), before)
-    left = goals.left()
-    if left or len(goals) < len(found):
-        _tell_left(spool, {journal.directory for journal in found if journal.problem} | set(left), command)
-        _tell_lost(lost)
+    lost = _losses_since(_losses.read(spool), before)
+    left = targets.left()
+    if left or len(targets) < len(found):
+        _print_left(spool, {journal.directory for journal in found if journal.problem} | set(left), command)
+        _print_losses(lost)
         return False
-    click.echo(f"Everything{' that is left' if lost else ''} is delivered: {goals.summary()}.")
-    _tell_lost(lost)
+    click.echo(f"Everything{' that is left' if lost else ''} is delivered: {targets.summary()}.")
+    _print_losses(lost)
     if log.warnings:
         click.echo(f"There were {log.warnings} warnings on the way: see {spool / LOG}.", err=True)
     return not lost
 
 
-def _words(now: dict[str, Losses], before: dict[str, Losses]) -> list[str]:
-    """What was lost since an earlier look, a line for each journal."""
+def _losses_since(now: dict[str, Losses], before: dict[str, Losses]) -> list[str]:
+    """The new losses, a line for each journal."""
     found = [(losses.program, losses.since(before.get(name)).words()) for name, losses in now.items()]
     return [f"{program}: {words}" for program, words in found if words]
 
 
-def _tell_lost(lost: list[str]) -> None:
+def _print_losses(lost: list[str]) -> None:
     if not lost:
         return
     click.echo("Part of what was recorded is lost, as tags of the runs say too:", err=True)
@@ -106,9 +106,9 @@ def _tell_lost(lost: list[str]) -> None:
         click.echo(f"  {line}", err=True)
 
 
-def _deliver(spool: Path, goals: Goals, only: Collection[Path] | None) -> None:
-    told = False
-    while goals.moving():
+def _deliver(spool: Path, targets: DeliveryTargets, only: Collection[Path] | None) -> None:
+    announced = False
+    while targets.moving():
         try:
             lock = take_lock(spool, _LOCK_PATIENCE)
         except OSError as error:
@@ -117,18 +117,18 @@ def _deliver(spool: Path, goals: Goals, only: Collection[Path] | None) -> None:
                 "nothing is lost. Free some space, or mend the file, then run `trackdsl sync` again."
             ) from None
         if lock is not None:
-            _deliver_here(spool, goals, lock, only)
+            _deliver_here(spool, targets, lock, only)
             continue
-        if not told:
+        if not announced:
             click.echo("A delivery process is at work already: waiting for it.", err=True)
-            told = True
-        _follow(spool, goals)
+            announced = True
+        _follow(spool, targets)
 
 
-def _deliver_here(spool: Path, goals: Goals, lock: FileLock, only: Collection[Path] | None) -> None:
+def _deliver_here(spool: Path, targets: DeliveryTargets, lock: FileLock, only: Collection[Path] | None) -> None:
     service = Service(spool, _environment(), only, foreground=True)
     try:
-        while goals.moving():
+        while targets.moving():
             if not service.round():
                 time.sleep(_NAP)
     finally:
@@ -137,38 +137,38 @@ def _deliver_here(spool: Path, goals: Goals, lock: FileLock, only: Collection[Pa
 
 
 def _environment() -> Handed:
-    """That of this process, for what all programs have recorded."""
+    """The environment of this process, to be used for the records of all programs."""
     return Handed("", current(), for_all=True)
 
 
-def _follow(spool: Path, goals: Goals) -> None:
-    """Wait while somebody else delivers."""
-    _wait_until_taken(spool, goals)
+def _follow(spool: Path, targets: DeliveryTargets) -> None:
+    """Wait while another process delivers."""
+    _wait_until_taken(spool, targets)
     next_wake = 0.0
-    while goals.moving() and is_delivering(spool):
+    while targets.moving() and is_delivering(spool):
         if time.monotonic() >= next_wake:
-            # Again and again: it tries once for each, and one failure alone does not mean much.
-            # The user wants it delivered with the credentials that are set here.
+            # Repeated, because delivery tries once for each call, and a single failure may be chance.
+            # The user wants it to use the credentials of this environment.
             hand_over(spool, _environment())
             wake(spool)
             next_wake = time.monotonic() + _WAKE_EVERY
         time.sleep(_NAP)
 
 
-def _wait_until_taken(spool: Path, goals: Goals) -> None:
-    """Hand over this environment: what fails before delivery has it, for lack of a token, does not count."""
+def _wait_until_taken(spool: Path, targets: DeliveryTargets) -> None:
+    """Hand over this environment, and ignore failures before delivery has read it: it may lack a token until then."""
     hand_over(spool, _environment())
     now = time.monotonic()
     give_up, passed_on = now + _TAKEN_WITHIN, now + _PASSED_ON_WITHIN
-    while (now := time.monotonic()) < passed_on and goals.left() and is_delivering(spool):
+    while (now := time.monotonic()) < passed_on and targets.left() and is_delivering(spool):
         if now < give_up and not is_taken(spool):
             passed_on = now + _PASSED_ON_WITHIN
-        goals.moving()
+        targets.moving()
         time.sleep(_NAP)
-    goals.forget_failures()
+    targets.forget_failures()
 
 
-def _tell_left(spool: Path, directories: set[Path], command: str) -> None:
+def _print_left(spool: Path, directories: set[Path], command: str) -> None:
     left = [journal for journal in look(spool) if journal.directory in directories]
     click.echo(f"Not everything is delivered; this is left in {spool}:", err=True)
     for journal in left:
@@ -197,7 +197,7 @@ def _reason(journal: Journal) -> str:
 
 
 class _Log:
-    """The delivery's log, and how many warnings it has got since this was made, also by child processes."""
+    """The log of delivery. It counts the warnings since this object was made, those of child processes too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -219,7 +219,7 @@ class _Log:
 
 
 class _Writing(logging.FileHandler):
-    """Writes the delivery's log, as the delivery process would."""
+    """Writes to the log of delivery."""
 
     def _open(self) -> TextIOWrapper:
         return open(open_regular(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8")
@@ -231,13 +231,13 @@ class _Writing(logging.FileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        # The disk is full, or something else is in the log's place: what it would hold is worth more than a traceback.
+        # The disk is full, or the log's path is no regular file. The message helps the user more than a traceback.
         click.echo(self.format(record), err=True)
 
 
 @contextlib.contextmanager
 def _own_log(spool: Path) -> Iterator[_Log]:
-    """Make this process one that delivers: MLflow's environment, and a log beside the progress bar."""
+    """Prepare this process for delivery: MLflow's environment variables, and a log file beside the progress bar."""
     prepare_environment()
     log = _Log(spool / LOG)
     handler = _Writing(log.path, delay=True)

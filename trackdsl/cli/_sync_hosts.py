@@ -1,4 +1,4 @@
-"""`trackdsl sync --all-hosts` and `--host`: the delivery of what programs recorded on other hosts."""
+"""`trackdsl sync --all-hosts` and `--host`: deliver what programs recorded on other hosts."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 import click
 
 from trackdsl.cli._hosts import Host, Waiting, other_hosts
-from trackdsl.cli._journals import place
+from trackdsl.cli._journals import spool_for
 from trackdsl.cli._sync import deliver
 from trackdsl.journal._spool import check_spool
 
 
 def run(named: Path | None, timeout: float, host: str | None, *, assume_ended: bool) -> None:
-    """Deliver the journals of other hosts whose programs have ended, and exit with what came of it.
+    """Deliver the journals of ended programs on other hosts, and exit with 1 if something is left or lost.
 
     Args:
         named: the spool; the one in use by default. It is delivered first, unless a host is named.
-        timeout: seconds without any progress after which to give up.
-        host: the only host to deliver for.
+        timeout: give up after so many seconds without progress.
+        host: deliver only the records of this host.
         assume_ended: the user knows that all programs of that host have ended.
     """
-    spool = place(named)
+    spool = spool_for(named)
     hosts = other_hosts(spool, beside_any=True)
     done = True
     if host is None:

@@ -1,4 +1,4 @@
-"""`trackdsl sync --to URI`: the delivery of what waits to another store than the recorded one."""
+"""`trackdsl sync --to URI`: delivers waiting records to another store than the recorded one."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import uris as _uris
 from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._hosts import relatives
-from trackdsl.cli._journals import place
+from trackdsl.cli._journals import spool_for
 from trackdsl.cli._sync import deliver
 from trackdsl.delivery import journal_requests as _requests
 from trackdsl.journal._origin import read_origin
 from trackdsl.store_format.journals import Journal, look
 
-#: How long to wait for a delivery process that is busy, in seconds: a server may take so long to answer.
+#: How long to wait for a busy delivery process, in seconds. It may be waiting for a server.
 _PATIENCE = 30.0
 
 
 def run(named: Path | None, timeout: float, to: str, only_from: str | None) -> None:
-    """Deliver the journals of ended programs to another store, and exit with what came of it.
+    """Deliver the journals of ended programs to another store, and exit with 1 if something is left or lost.
 
     Args:
         named: the spool; the one in use by default.
-        timeout: seconds without any progress after which to give up.
+        timeout: give up after so many seconds without progress.
         to: the tracking URI of the store.
-        only_from: take only what was recorded for this one.
+        only_from: only journals that were recorded for this store.
 
     Raises:
-        SettingsError: a tracking URI cannot be right.
+        SettingsError: a tracking URI is not valid.
     """
-    spool = place(named)
+    spool = spool_for(named)
     uri = _uris.absolute_uri(settings.checked("tracking_uri", to, "--to"), os.getcwd())
     everything = list(look(spool))
-    wanted = [journal for journal in everything if journal.waits and _is_meant(journal, only_from, uri)]
+    wanted = [journal for journal in everything if journal.waits and _is_chosen(journal, only_from, uri)]
     if not wanted:
-        _say_nothing_is_meant(spool, everything, only_from)
+        _print_nothing_waits(spool, everything, only_from)
         return
-    reasons = _why_not(everything, wanted)
+    reasons = _why_they_stay(everything, wanted)
     movable = [journal for journal in wanted if journal.directory not in reasons]
     moved = _move(spool, movable, uri, reasons)
     done = True
@@ -64,7 +64,7 @@ def _count(moved: Iterable[Path]) -> str:
     return "1 journal goes" if count == 1 else f"{count} journals go"
 
 
-def _is_meant(journal: Journal, only_from: str | None, to: str) -> bool:
+def _is_chosen(journal: Journal, only_from: str | None, to: str) -> bool:
     if journal.origin is None or journal.problem or journal.origin.uri == to:
         return False
     if only_from is None or journal.target == only_from:
@@ -76,7 +76,7 @@ def _bare(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri).rstrip("/")
 
 
-def _say_nothing_is_meant(spool: Path, everything: list[Journal], only_from: str | None) -> None:
+def _print_nothing_waits(spool: Path, everything: list[Journal], only_from: str | None) -> None:
     targets = sorted({journal.target for journal in everything if journal.waits and journal.target})
     if only_from is None or not targets:
         click.echo(f"Nothing is waiting in {spool} for another store.")
@@ -86,9 +86,9 @@ def _say_nothing_is_meant(spool: Path, everything: list[Journal], only_from: str
     )
 
 
-def _why_not(everything: list[Journal], wanted: list[Journal]) -> dict[Path, str]:
-    """Why journals cannot go to another store, for those that cannot."""
-    reasons = {journal.directory: reason for journal in everything if (reason := _why_not_alone(journal))}
+def _why_they_stay(everything: list[Journal], wanted: list[Journal]) -> dict[Path, str]:
+    """The reason for each journal that cannot be delivered to another store."""
+    reasons = {journal.directory: reason for journal in everything if (reason := _why_it_stays(journal))}
     chosen = {journal.directory for journal in wanted}
     for group in relatives(everything):
         staying = [j for j in group if j.directory in reasons or (j.waits and j.directory not in chosen)]
@@ -97,7 +97,7 @@ def _why_not(everything: list[Journal], wanted: list[Journal]) -> dict[Path, str
     return {directory: reason for directory, reason in reasons.items() if directory in chosen}
 
 
-def _why_not_alone(journal: Journal) -> str:
+def _why_it_stays(journal: Journal) -> str:
     if journal.alive:
         return "it still runs"
     if _requests.has_runs(journal.directory):
@@ -109,7 +109,7 @@ def _why_not_alone(journal: Journal) -> str:
 
 
 def _move(spool: Path, movable: list[Journal], uri: str, reasons: dict[Path, str]) -> set[Path]:
-    """Give journals another target; tells in `reasons` which of them have kept theirs, and why."""
+    """Give journals another store; adds to `reasons` why a journal keeps its store."""
     try:
         for journal in movable:
             assert journal.origin is not None
@@ -125,5 +125,5 @@ def _move(spool: Path, movable: list[Journal], uri: str, reasons: dict[Path, str
         elif journal.directory in left:
             reasons[journal.directory] = "the delivery process is busy; it goes there as soon as that is free"
         elif journal.directory.is_dir():
-            reasons[journal.directory] = _why_not_alone(journal) or "it has just been delivered"
+            reasons[journal.directory] = _why_it_stays(journal) or "it has just been delivered"
     return moved

@@ -1,1 +1,1 @@
-"""Other libraries' calls, served by trackdsl."""
+"""The functions of other tracking libraries, recorded by trackdsl."""

@@ -17,7 +17,7 @@ from trackdsl._core import events
 from trackdsl.delivery import _compose, _remote_runs
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Batch, Found, Refused, RunBlocked, Sink
+from trackdsl.delivery._sink import Batch, Refused, RunBlocked, Sink, StoredRun
 from trackdsl.errors import logger
 from trackdsl.store_format import limits as _limits
 
@@ -81,7 +81,7 @@ class Continuations:
         self._remote_runs.continued.add(run.run_id)
         return run
 
-    def find(self, sink: Sink, id_: bytes, name: str) -> Found:
+    def find(self, sink: Sink, id_: bytes, name: str) -> StoredRun:
         """The run with an id, ours or MLflow's.
 
         Args:
@@ -120,7 +120,7 @@ class Continuations:
         late = time.time() - at / 1e9 >= _remote_runs.GRACE / 2
         return late and time.monotonic() - run.made >= _remote_runs.GRACE / 2
 
-    def _check(self, sink: Sink, id_: bytes, state: Found | None, name: str) -> Found:
+    def _check(self, sink: Sink, id_: bytes, state: StoredRun | None, name: str) -> StoredRun:
         if state is None:
             raise RunBlocked(
                 f"there is no run {name} at MLflow for run {id_.hex()} to resume: check the id and the tracking URI. "
@@ -137,7 +137,7 @@ class Continuations:
             )
         return state
 
-    def _status_before(self, state: Found, event: events.Open) -> str:
+    def _status_before(self, state: StoredRun, event: events.Open) -> str:
         """The status of the run before; `RUNNING` if another program still has it open.
 
         Raises:
@@ -157,7 +157,7 @@ class Continuations:
             )
         return "RUNNING"
 
-    def _entry(self, event: events.Open, entries: list[Any], state: Found, before: str) -> dict[str, Any]:
+    def _entry(self, event: events.Open, entries: list[Any], state: StoredRun, before: str) -> dict[str, Any]:
         number = max((int(entry.get("number", 0)) for entry in entries), default=0) + 1
         origin = self._stream.origin
         entry: dict[str, Any] = {"number": number, "id": event.run.hex(), "time": event.time // _MS}
@@ -168,7 +168,7 @@ class Continuations:
             entry["error"] = _limits.fit_text(f"{error}: {message}" if message else error, 200)
         return entry
 
-    def _tags(self, sink: Sink, event: events.Open, entries: list[Any], state: Found) -> dict[str, str]:
+    def _tags(self, sink: Sink, event: events.Open, entries: list[Any], state: StoredRun) -> dict[str, str]:
         tags = {RESUMED: json.dumps(entries[-_MOST_NAMED:])}
         if event.experiment is not None:
             home = sink.experiment_name(state.experiment_id)
@@ -196,7 +196,7 @@ def resumed(tags: dict[str, str]) -> list[dict[str, Any]]:
     return []
 
 
-def _of_project(state: Found) -> bool:
+def _of_project(state: StoredRun) -> bool:
     """Whether `mlflow run` created a run, in the experiment that it was given, for the program that it starts."""
     return state.tags.get("mlflow.source.type") == "PROJECT"
 

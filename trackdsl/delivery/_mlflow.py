@@ -18,7 +18,7 @@ from trackdsl._server.http import bound_requests
 from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._advice import advised
 from trackdsl.delivery._blocked import deleted_experiment
-from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Found, Refused, RunBlocked, Unavailable
+from trackdsl.delivery._sink import GONE, UPLOAD_TIMEOUT, Batch, Denied, Refused, RunBlocked, StoredRun, Unavailable
 from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.store_format.empty_database import artifact_root
 from trackdsl.store_format.sqlite import identity, through_link
@@ -143,7 +143,7 @@ class MlflowSink:
         found = self._search(_ID_TAG, start, experiment_id)
         return [(run.data.tags[_ID_TAG], run.info.run_id, run.info.experiment_id) for run in found]
 
-    def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
+    def tagged(self, tag: str, value: str, experiment_id: str) -> list[StoredRun]:
         """See `Sink`."""
         with self._translated():
             return [_found(run) for run in self._pages([experiment_id], f"tags.`{tag}` = '{value}'", run_view_type=1)]
@@ -193,7 +193,7 @@ class MlflowSink:
                 raise
             return GONE if run.info.lifecycle_stage == "deleted" else str(run.info.status)
 
-    def state(self, run_id: str) -> Found | None:
+    def state(self, run_id: str) -> StoredRun | None:
         """See `Sink`."""
         with self._translated():
             try:
@@ -466,9 +466,9 @@ class MlflowSink:
         return str(found.experiment_id)
 
 
-def _found(run: Any) -> Found:
+def _found(run: Any) -> StoredRun:
     info, data = run.info, run.data
-    return Found(
+    return StoredRun(
         info.run_id,
         str(info.status),
         int(info.end_time or 0),

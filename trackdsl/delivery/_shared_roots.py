@@ -24,7 +24,7 @@ import msgspec
 from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Batch, Found, Refused, Sink
+from trackdsl.delivery._sink import Batch, Refused, Sink, StoredRun
 from trackdsl.store_format.limits import fit_key
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class SharedRoots:
             sink.write(run.run_id, rest.batch)
         return run
 
-    def _with_own(self, sink: Sink, root: DeliveredRun, id_: bytes) -> list[Found]:
+    def _with_own(self, sink: Sink, root: DeliveredRun, id_: bytes) -> list[StoredRun]:
         """The ranks of a root in this launch.
 
         This rank is among them, even if it is still a child of another root that was created at the same time.
@@ -163,7 +163,7 @@ class SharedRoots:
         launch = None if own is None else own.tags.get(_LAUNCH_ID)
         return [rank for rank in ranks if rank.tags.get(_LAUNCH_ID) == launch]
 
-    def _write_outcome(self, sink: Sink, root: DeliveredRun, ranks: list[Found], status: str) -> None:
+    def _write_outcome(self, sink: Sink, root: DeliveredRun, ranks: list[StoredRun], status: str) -> None:
         """Note on a root which ranks did not end well; and the parameters, if rank 0 did not record them."""
         batch = Batch()
         if status != "FINISHED":
@@ -199,11 +199,11 @@ def _unified(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
     return _known(kept, root)
 
 
-def _known(found: Found, root: DeliveredRun) -> DeliveredRun:
+def _known(found: StoredRun, root: DeliveredRun) -> DeliveredRun:
     return DeliveredRun(found.run_id, root.experiment_id, open=False, ours=False)
 
 
-def _ranks(sink: Sink, root: DeliveredRun) -> list[Found]:
+def _ranks(sink: Sink, root: DeliveredRun) -> list[StoredRun]:
     return [run for run in sink.tagged(_PARENT, root.run_id, root.experiment_id) if run.tags.get(RANK, "").isdecimal()]
 
 

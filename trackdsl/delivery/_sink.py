@@ -83,7 +83,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredRun:
     """A run of a store.
 
     Attributes:
@@ -141,7 +141,7 @@ class Sink(Protocol):
             for each run our id, its run id and its experiment id.
         """
 
-    def tagged(self, tag: str, value: str, experiment_id: str) -> list[Found]:
+    def tagged(self, tag: str, value: str, experiment_id: str) -> list[StoredRun]:
         """Runs of an experiment with a tag of exactly this value, without deleted runs."""
 
     def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
@@ -165,7 +165,7 @@ class Sink(Protocol):
     def status(self, run_id: str) -> str:
         """`RUNNING`, the final status, or `GONE` if the run is deleted or does not exist."""
 
-    def state(self, run_id: str) -> Found | None:
+    def state(self, run_id: str) -> StoredRun | None:
         """A run of the store; None if it never existed."""
 
     def reopen_run(self, run_id: str) -> None:

@@ -1,1 +1,1 @@
-"""What trackdsl knows of other libraries' own loops; each file is named after its library, which it imports."""
+"""Records the training loops of other libraries. Each file is named after its library, and imports it."""

@@ -1,4 +1,4 @@
-"""What the run around a study is told: of the study, of each better value, and of the best trial at its end."""
+"""Records a study on the run around it: its settings, each better value, and the best trial at the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trackdsl._runs import ending as _ending
 from trackdsl._runs.run import Run
 
 _lock = ForkSafeLock()
-#: What is known of the studies below each run.
+#: The studies below each run, by name.
 _studies: WeakKeyDictionary[Run, dict[str, _Below]] = WeakKeyDictionary()
 
 
@@ -26,12 +26,12 @@ class _Below:
     """A study whose trials are runs below one run.
 
     Args:
-        study: it is not kept alive.
-        prefix: put before the names of what is recorded of it.
+        study: the study, which is not kept alive.
+        prefix: the prefix of all names that are recorded for the study.
 
     Attributes:
-        best: of the trials of this process, number and value.
-        params: of that trial.
+        best: number and value of the best trial of this process.
+        params: the parameters of that trial.
     """
 
     def __init__(self, study: optuna.Study, prefix: str) -> None:
@@ -44,15 +44,15 @@ class _Below:
 def note_trial(
     run: Run, study: optuna.Study, number: int, params: dict[str, Any], values: list[float] | None, complete: bool
 ) -> None:
-    """Tell the run around a study of one of its trials.
+    """Record a trial on the run around its study.
 
     Args:
-        run: the run around it.
+        run: the run.
         study: the study.
-        number: of the trial.
-        params: of the trial.
-        values: what the objective has returned, or None.
-        complete: the trial has come to its end.
+        number: the trial's number.
+        params: the trial's parameters.
+        values: the values that the objective has returned, or None.
+        complete: whether the trial is complete.
     """
     below = _below(run, study)
     if not complete or values is None or len(study.directions) != 1:
@@ -62,14 +62,14 @@ def note_trial(
         if below.best is not None and not _is_better(value, below.best[1], study):
             return
         below.best, below.params = (number, value), params
-    with contextlib.suppress(ValueError):  # Without any trial that is complete; those of other processes count too.
+    with contextlib.suppress(ValueError):  # No trial is complete. Trials of other processes count too.
         if _is_better(study.best_value, value, study):
             return
     run.log_metric(f"{below.prefix}best_value", value, step=number)
 
 
 def log_study(run: Run, study: optuna.Study) -> None:
-    """Record the best of a study on the run around it."""
+    """Record the best trial of a study on the run around it."""
     below = _below(run, study)
     _write_best(run, below, study)
 
@@ -115,23 +115,23 @@ def _write_best(run: Run, below: _Below, study: optuna.Study | None) -> None:
             number, value, params = best.number, best.values[0], best.params
     if number is None:
         return
-    told = {"best.trial": number, "best.value": value, **{f"best.{name}": given for name, given in params.items()}}
-    run.log_params({f"{below.prefix}{name}": given for name, given in told.items()})
+    recorded = {"best.trial": number, "best.value": value, **{f"best.{name}": given for name, given in params.items()}}
+    run.log_params({f"{below.prefix}{name}": given for name, given in recorded.items()})
 
 
 def state_and_values(
     study: optuna.Study | None, result: Any, error: BaseException | None, reported: dict[int, float]
 ) -> tuple[TrialState, list[float] | None, str]:
-    """What becomes of a trial, as Optuna decides it: see `_tell_with_warning` in optuna/study/_tell.py.
+    """The state and the values of a trial, by Optuna's rules: see `_tell_with_warning` in optuna/study/_tell.py.
 
     Args:
         study: the study; None for a trial without one.
-        result: what the objective has returned.
-        error: what it has raised, or None.
+        result: the return value of the objective.
+        error: the exception that it has raised, or None.
         reported: the intermediate values, by step.
 
     Returns:
-        the state, the values, and why it has failed where it returned something.
+        the state, the values, and the reason if the return value makes the trial fail.
     """
     if isinstance(error, optuna.TrialPruned):
         last = reported[max(reported)] if reported else float("nan")

@@ -1,4 +1,4 @@
-"""The pytest fixtures of trackdsl. Loaded into every test session, so it imports what it needs late."""
+"""The pytest fixtures of trackdsl. Every test session loads this module, so it imports trackdsl inside the fixture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def trackdsl_runs() -> Iterator[Any]:
-    """What the test records with trackdsl, as a `trackdsl.testing.Captured`; nothing reaches MLflow."""
+    """The runs that the test records, as a `trackdsl.testing.Captured`; nothing is delivered to MLflow."""
     from trackdsl.testing import capture_runs
 
     with capture_runs() as captured:

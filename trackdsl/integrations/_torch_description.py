@@ -1,4 +1,4 @@
-"""What is told of a PyTorch model and its optimizer before the first step."""
+"""Describes a PyTorch model and its optimizer before the first step."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-#: In the parameter groups of optimizers, what is no hyperparameter of the user's.
+#: Keys in an optimizer's parameter groups that are not hyperparameters.
 _NOT_SHOWN = frozenset(["params", "initial_lr", "param_names", "name"])
 
 
 def inner_of(model: Any) -> Any:
-    """The model itself, where `torch.compile` or `DataParallel` and its like have wrapped it."""
+    """The model inside the wrappers of `torch.compile`, `DataParallel` and similar functions."""
     model = getattr(model, "_orig_mod", model)
     inner = getattr(model, "module", None)
     wraps = type(model).__module__.startswith("torch.") and isinstance(inner, torch.nn.Module)
@@ -20,7 +20,7 @@ def inner_of(model: Any) -> Any:
 
 
 def architecture_of(model: torch.nn.Module) -> str:
-    """The layers of a model as PyTorch shows them, and its parameters with their shapes, as text."""
+    """A text with the layers of a model, as PyTorch prints them, and the shapes of its parameters."""
     lines = [repr(model), "", "Parameters:"]
     for name, parameter in model.named_parameters():
         lazy = torch.nn.parameter.is_lazy(parameter)
@@ -31,7 +31,7 @@ def architecture_of(model: torch.nn.Module) -> str:
 
 
 def described(optimizer: Any) -> Iterator[tuple[str, Any]]:
-    """The class of an optimizer and its hyperparameters; of further groups of parameters those that differ."""
+    """The class and the hyperparameters of an optimizer; for later parameter groups only those that differ."""
     yield "class", type(optimizer).__name__
     first = optimizer.param_groups[0]
     for key, value in first.items():

@@ -1,7 +1,7 @@
-"""What watches see of PyTorch, while any is open: on what `backward` is called, and which optimizers step.
+"""Hooks into PyTorch while a watch is open: they see the calls of `backward` and the steps of optimizers.
 
-The hooks are global ones, and are taken away with the last watch: nothing is put on models and optimizers, so they are
-copied and saved as ever.
+The hooks are global, and the last watch removes them. Models and optimizers get no hooks of their own, so copying and
+saving them works as before.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from trackdsl._core.runtime import ForkSafeLock
 from trackdsl._recording.emit import fault
 
-#: A number as soon as it is known; on an accelerator a tensor, as asking it for the number would wait for all its work.
+#: A number; on an accelerator a tensor, because reading its number would wait for all work of the accelerator.
 Value = Any
-#: Whether `torch.compile` is reading the code. Of what it compiles nothing is seen: it would have to stop here, with a
-#: warning, or an error where it was told that it must not.
+#: Whether `torch.compile` is tracing the code. The hooks do nothing then: they would cause a graph break, which is a
+#: warning, or an error with `fullgraph=True`.
 compiling = torch.compiler.is_dynamo_compiling
-#: More scaled losses than this are under way in no loop.
+#: No loop has more scaled losses than this at the same time.
 _MAX_SCALED = 16
 
 
 class Watcher(Protocol):
-    """What is told of the steps of an optimizer."""
+    """Receives the steps of an optimizer."""
 
     def concerns(self, optimizer: Any) -> bool:
-        """Whether steps of this optimizer are to be told to it."""
+        """Whether it receives the steps of this optimizer."""
 
     def before_step(self, optimizer: Any) -> None:
-        """The optimizer is about to use the gradients."""
+        """Called before the optimizer uses the gradients."""
 
     def after_step(self, optimizer: Any, loss: Value) -> None:
-        """The optimizer has stepped, down the gradient of `loss`; None where nobody has called `backward`."""
+        """Called after a step of the optimizer. `loss` is None if `backward` was not called."""
 
 
 class _Here(threading.local):
-    """What was seen in this thread.
+    """The losses and steps of one thread.
 
     Attributes:
-        total: the sum of what `backward` was called on since the last step.
-        steps: the optimizers whose steps are under way, with what `backward` was called on inside: by closures.
-        last: what the last step went by, for further optimizers that step by the same gradients.
-        taken: the optimizers, by `id`, that had it.
-        scaled: losses that a gradient scaler has made larger, by `id`, with what they were.
-        count: of the steps so far.
+        total: the sum of the losses that `backward` was called on since the last step.
+        steps: the optimizers whose steps have begun, with the losses of `backward` calls in their closures.
+        last: the loss of the last step, for other optimizers that use the same gradients.
+        taken: the optimizers, by `id`, that have received this loss.
+        scaled: losses that a gradient scaler has scaled, by `id`, with their original values.
+        count: the number of steps so far.
     """
 
     def __init__(self) -> None:
@@ -70,18 +70,18 @@ _undo: list[Callable[[], None]] = []
 
 
 def add(watcher: Watcher) -> None:
-    """Tell a watcher from now on."""
+    """Send steps to a watcher from now on."""
     global _here
     with _lock.current:
         _of.clear()
         if not _undo:
-            _here = _Here()  # Nothing of what earlier watches have seen, in whatever thread.
+            _here = _Here()  # Forget what earlier watches have seen in any thread.
             _install()
         _watchers.append(watcher)
 
 
 def remove(watcher: Watcher) -> None:
-    """Tell a watcher nothing more; with the last one the hooks go."""
+    """Send no more steps to a watcher; remove the hooks with the last one."""
     with _lock.current:
         if watcher in _watchers:
             _watchers.remove(watcher)
@@ -91,10 +91,10 @@ def remove(watcher: Watcher) -> None:
 
 
 def value_of(tensor: Any) -> Value:
-    """The number of a tensor with one element; what is on an accelerator stays there, as a copy without a graph."""
+    """The number of a tensor with one element; on an accelerator a detached copy of the tensor."""
     if tensor.device.type == "cpu":
         return tensor.item()
-    return tensor.detach().clone()  # What a captured graph of kernels has computed is overwritten by its next replay.
+    return tensor.detach().clone()  # The next replay of a captured CUDA graph would overwrite it.
 
 
 def _install() -> None:
@@ -118,7 +118,7 @@ def _patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[
     setattr(owner, name, wrapper)
 
     def undo() -> None:
-        # Where somebody else has patched on top of ours, theirs stays, and ours has nobody to tell.
+        # If another library has patched it since, its patch stays, and ours has no watcher to call.
         if vars(owner).get(name) is wrapper:
             setattr(owner, name, original)
 
@@ -128,11 +128,11 @@ def _patch(owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[
 def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
         if grad_tensors is None and _watchers and not compiling():
-            if isinstance(tensors, Iterator):  # It can be read once.
+            if isinstance(tensors, Iterator):  # An iterator can be read only once.
                 tensors = tuple(tensors)
             try:
                 _note_loss((tensors,) if isinstance(tensors, torch.Tensor) else tensors)
-            except Exception as error:  # Also of tensors that are none yet, inside transforms of functions.
+            except Exception as error:  # For example from the placeholder tensors of function transforms.
                 fault("watching a loss", error)
         return original(tensors, grad_tensors, *args, **kwargs)
 
@@ -141,18 +141,18 @@ def _backward(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _note_loss(tensors: Any) -> None:
     for tensor in tensors:
-        # Edges of graphs are taken too.
+        # `backward` takes edges of graphs too.
         if not isinstance(tensor, torch.Tensor) or tensor.numel() != 1 or _is_captured(tensor):
             continue
         known = _here.scaled.get(id(tensor))
         value = known[1] if known is not None and known[0]() is tensor else value_of(tensor)
-        if _here.steps:  # Under way, or ended by an exception.
+        if _here.steps:  # A step has begun; it may have ended with an exception.
             _here.steps[-1][1].append(value)
         _here.total = _sum(_here.total, value)
 
 
 def _is_captured(tensor: Any) -> bool:
-    """Whether kernels are recorded for later replays, where copying one would be recorded too."""
+    """Whether a CUDA graph is being captured, which would capture our copy too."""
     return tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
@@ -189,7 +189,7 @@ def _scaler_step(original: Callable[..., Any]) -> Callable[..., Any]:
     def step(self: Any, optimizer: Any, *args: Any, **kwargs: Any) -> Any:
         before = 0 if compiling() else _here.count
         result = original(self, optimizer, *args, **kwargs)
-        if not compiling() and _here.count == before:  # The gradients were not finite: it has left the step out.
+        if not compiling() and _here.count == before:  # The gradients were not finite, so the scaler skipped the step.
             _here.total = None
         return result
 
@@ -198,7 +198,7 @@ def _scaler_step(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _zero_grad(original: Callable[..., Any]) -> Callable[..., Any]:
     def zero_grad(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # What nobody has stepped by is given up. With several optimizers it may be another one's.
+        # A loss without a step is dropped, but not with several watchers: it may belong to another optimizer.
         if not compiling() and len(_watchers) == 1 and _here.total is not None and _watchers_of(self):
             _here.total = None
         return original(self, *args, **kwargs)
@@ -210,7 +210,7 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
     if compiling():
         return
     try:
-        # Entries of steps that have raised an exception.
+        # Remove entries of steps that have raised an exception.
         for number, (other, _) in enumerate(_here.steps):
             if other == id(optimizer):
                 del _here.steps[number:]
@@ -240,7 +240,7 @@ def _loss_of_step(optimizer: Any) -> Value:
     if _here.steps and _here.steps[-1][0] == id(optimizer):
         inside = _here.steps.pop()[1]
     if inside or _here.total is not None:
-        # A closure may have been called many times: the first loss is that of the parameters before the step.
+        # An optimizer may call a closure many times. The first loss belongs to the parameters before the step.
         _here.last = inside[0] if inside else _here.total
         _here.total = None
         _here.scaled.clear()

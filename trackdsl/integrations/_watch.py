@@ -1,4 +1,4 @@
-"""`watch`: a plain PyTorch loop records itself, with no change to the loop. PyTorch is imported when it is called."""
+"""`watch`: records a PyTorch training loop without changes to the loop. The call imports PyTorch."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ def watch(
     every: int = 1,
     gradients: bool = False,
 ) -> Watch:
-    """Record the training of a PyTorch model on the current run, in a loop that stays as it is.
+    """Record the training of a PyTorch model on the current run. The training loop does not change.
 
-    At once: the architecture as `model/architecture.txt`, the number of parameters, and the optimizer with its
-    hyperparameters. With each step of the optimizer: `loss`, the sum of what `backward` was called on since the step
-    before, and `lr`, the learning rate (`lr/0`, `lr/1`, … where there are several groups of parameters). The steps are
-    counted from 0. It ends with the run, or with `with watch(...)`, or with `close()`.
+    The call records the architecture as `model/architecture.txt`, the number of parameters, and the optimizer with its
+    hyperparameters. Each step of the optimizer records `loss`, the sum of the losses that `backward` was called on
+    since the last step, and `lr`, the learning rate (`lr/0`, `lr/1`, … if there are several parameter groups). Steps
+    count from 0. The watch ends with the run, at the end of `with watch(...)`, or with `close()`.
 
-    Losses of a gradient scaler are recorded as they were before scaling. Where one `backward` serves several
-    optimizers, each has its loss. On an accelerator values are read some steps later and together, so that no step
-    waits for them. Not seen are gradients from `torch.autograd.grad`, steps that no `torch.optim.Optimizer` takes, and
-    those inside a function that is compiled: compile the model, and not its loop.
+    With a gradient scaler, losses are recorded without the scaling. If several optimizers use the gradients of one
+    `backward`, the loss is recorded for each of them. Values on an accelerator are read together, some steps later, so
+    that no step waits for them. `watch` does not see gradients from `torch.autograd.grad`, steps without a
+    `torch.optim.Optimizer`, and steps inside a compiled function: compile the model, not the loop.
 
     Args:
-        model: what is trained. Neither it nor the optimizer is changed or kept alive.
-        optimizer: what trains it; by default each optimizer that steps with parameters of the model.
-        name: put before the names of all that is recorded, as in `generator/loss`, for runs that train several
-            models. By default the second model of a run is named after its class.
-        every: record one step of so many.
-        gradients: record `gradient_norm` too, the norm of all gradients before the step.
+        model: the model. `watch` does not change it or the optimizer, and does not keep them alive.
+        optimizer: its optimizer; by default every optimizer that has parameters of the model.
+        name: a prefix for all names, as in `generator/loss`, for runs that train several models. By default the second
+            model of a run has its class as the prefix.
+        every: record every n-th step.
+        gradients: also record `gradient_norm`, the norm of all gradients before the step.
 
     Returns:
-        the watch, to be closed earlier than the run.
+        the watch; close it to end it before the run ends.
 
     Raises:
-        OptionError: no module, no optimizer, or `every` below 1.
+        OptionError: `model` is no module, `optimizer` is no optimizer, or `every` is below 1.
 
     Example:
         >>> watch(model, optimizer)  # doctest: +SKIP

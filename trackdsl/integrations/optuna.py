@@ -1,7 +1,7 @@
-"""Optuna: each trial is a run below the one in which the study is optimized.
+"""Optuna: records each trial as a child of the run in which the study is optimized.
 
-`@track_trials` on the objective makes the run before the trial, so that what the objective logs lands on it.
-`TrackdslCallback` needs no change to the objective, and makes the run afterwards.
+`@track_trials` on the objective begins the run before the trial, so the objective logs to it. `TrackdslCallback` needs
+no change to the objective, and records the run after the trial.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _RUN_NAME = "trial-{number}"
 
 
 class _Here(threading.local):
-    #: The trial that `@track_trials` has recorded last in this thread, which is when callbacks are called: study,
-    #: number and start.
+    #: The last trial that `@track_trials` has recorded in this thread: study, number and start. Optuna calls the
+    #: callbacks in the same thread.
     last: tuple[str, int, Any] | None = None
 
 
@@ -68,21 +68,24 @@ def track_trials(
 ) -> Any:
     """Record each trial of an objective as a run, a child of the run in which the study is optimized.
 
-    What is logged inside the objective lands on the trial's run. At its end that has the suggested parameters, the
-    value of a complete trial as metric `value` (`values.0`, `values.1`, … of several, or the study's own names of
-    them), what was reported as metric `intermediate_value` by step, the user attributes as tags, the distributions as
-    tags `optuna.distribution.<name>`, and the tag `optuna.state`. A pruned trial is `FINISHED` with
-    `optuna.state = PRUNED`; a failed one is `FAILED`. The run around it has a metric `best_value`, and at its end
-    parameters `best.<name>`.
+    The objective logs to the run of its trial. At the end of the trial, its run has:
+
+    - the suggested parameters as parameters
+    - the value of a complete trial as metric `value` (several values: `values.0`, `values.1`, …, or the study's names)
+    - the reported intermediate values as metric `intermediate_value` by step
+    - the user attributes, the distributions (`optuna.distribution.<name>`) and `optuna.state` as tags
+
+    A pruned trial is `FINISHED` with `optuna.state = PRUNED`; a failed one is `FAILED`. The run around the study has a
+    metric `best_value`, and at its end parameters `best.<name>`.
 
     Args:
-        objective: a function that takes an `optuna.Trial`, among other arguments perhaps.
-        name: the run's name; `{number}` and `{study}` are filled in.
-        tags: of each trial's run.
-        metric_name: instead of `value`; several for several objectives.
+        objective: a function with an `optuna.Trial` among its arguments.
+        name: the run's name; `{number}` and `{study}` are replaced.
+        tags: tags of each trial's run.
+        metric_name: the name of the metric instead of `value`; several names for several values.
 
     Raises:
-        OptionError: the name has another placeholder; or, when it is called, the objective is given no trial.
+        OptionError: the name has another placeholder, or the objective is called without a trial.
 
     Example:
         >>> @track_trials
@@ -96,16 +99,16 @@ def track_trials(
 
 
 class TrackdslCallback:
-    """Records each trial as a run, once it is over: `study.optimize(objective, callbacks=[TrackdslCallback()])`.
+    """Records each trial as a run after its end: `study.optimize(objective, callbacks=[TrackdslCallback()])`.
 
-    The run has the times of the trial, and everything that `track_trials` tells of. What the objective itself logs
-    goes to the run around the study, as nobody tells a callback when a trial begins: decorate the objective with
-    `@track_trials` for that. Where it is decorated the callback adds nothing.
+    The run has the times of the trial, and the same content as with `track_trials`. The objective logs to the run
+    around the study, because Optuna calls no callback when a trial begins. Decorate the objective with `@track_trials`
+    to log to the trial's run; the callback then adds nothing.
 
     Args:
-        name: the run's name; `{number}` and `{study}` are filled in.
-        tags: of each trial's run.
-        metric_name: instead of `value`; several for several objectives.
+        name: the run's name; `{number}` and `{study}` are replaced.
+        tags: tags of each trial's run.
+        metric_name: the name of the metric instead of `value`; several names for several values.
 
     Raises:
         OptionError: the name has another placeholder.
@@ -140,10 +143,10 @@ class TrackdslCallback:
 
 
 def log_study(study: optuna.Study) -> None:
-    """Record on the current run which trial of a study is the best: parameters `best.<name>`, `best.value`.
+    """Record the best trial of a study on the current run, as parameters `best.<name>` and `best.value`.
 
-    A run of trackdsl's in whose process trials were tracked does so by itself when it ends. This is for studies whose
-    trials other processes have run, and for runs that plain MLflow has opened.
+    A run of trackdsl does this at its end if trials were tracked in its process. Call this function if other processes
+    have run the trials, or if plain MLflow has begun the run.
 
     Args:
         study: the study.
@@ -165,7 +168,7 @@ class _Plan:
             name.format(number=0, study="")
         except (AttributeError, IndexError, KeyError, ValueError):
             raise OptionError(
-                f"name={name!r}: the name of a trial's run is text in which {{number}} and {{study}} may stand.",
+                f"name={name!r}: the name of a trial's run is text that may contain {{number}} and {{study}}.",
                 option="name",
             ) from None
         self._name = name
@@ -184,7 +187,7 @@ class _Plan:
         ended: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Record everything that is known of a trial at its end."""
+        """Record a trial at its end."""
         with guarded("recording a trial", run):
             run.log_params(trial.params)
             run.set_tags(
@@ -198,7 +201,7 @@ class _Plan:
             )
             for step, value in sorted(getattr(trial, "intermediate_values", {}).items()):
                 run.log_metric("intermediate_value", value, step=step)
-            # Optuna takes the last of what was reported for the value of a pruned trial, which may look like the best.
+            # Optuna uses the last intermediate value as the value of a pruned trial, which may look like the best.
             if values is not None and ended == TrialState.COMPLETE:
                 run.log_metrics(dict(zip(self._names(study, len(values)), values, strict=True)))
             if parent is not None and study is not None:
@@ -266,7 +269,7 @@ def _end(plan: _Plan, scope: Scope | None, trial: Any, result: Any, error: BaseE
 
 
 def _frozen(study: optuna.Study, trial: Any) -> FrozenTrial:
-    """The trial as the storage has it: that alone knows what was reported."""
+    """The trial as the storage has it, with the intermediate values."""
     trials = study.get_trials(deepcopy=False)
     number = trial.number
     if number < len(trials) and trials[number].number == number:

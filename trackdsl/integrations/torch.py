@@ -1,4 +1,4 @@
-"""What `watch` does: a plain PyTorch loop records itself."""
+"""Records the steps of a PyTorch training loop; see `trackdsl.watch`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ try:
 except ModuleNotFoundError as error:
     raise explained(error, __name__) from None
 
-#: Values on an accelerator are asked for together: so many steps at a time, or after so many nanoseconds.
+#: Values on an accelerator are read together: after so many steps, or after so many nanoseconds.
 _MAX_HELD = 100
 _MAX_AGE = 2_000_000_000
 
@@ -57,7 +57,7 @@ def _check(model: Any, optimizer: Any, every: Any) -> None:
 
 
 class Watch:
-    """A model that is being watched; see `watch`."""
+    """Records the training of one model; see `trackdsl.watch`."""
 
     def __init__(
         self,
@@ -93,12 +93,12 @@ class Watch:
             self._count(model)
             if optimizer is not None:
                 self._stepping(optimizer)
-            # Last: nothing is told of what could not be begun.
+            # Last, so that a watch that could not begin records nothing.
             _ending.call_before_end(run, self.close)
             _torch_hooks.add(self)
 
     def close(self) -> None:
-        """End the watch, and write what it still holds."""
+        """End the watch, and record the values that are not read yet."""
         with self._lock.current:
             was_closed, self._closed = self._closed, True
             _torch_hooks.remove(self)
@@ -158,7 +158,7 @@ class Watch:
         self._record(values, step, now)
 
     def _has_ended(self) -> bool:
-        """Whether plain MLflow has ended its run: nobody tells of that."""
+        """Whether plain MLflow has ended the run, which sends no notice."""
         if not isinstance(self._run, AdoptedRun) or threading.get_ident() != self._thread:
             return False
         if _context.current() is not None or _roots.run_of_mlflow() is not None:
@@ -183,7 +183,7 @@ class Watch:
                 self._write_held()
 
     def _write_held(self) -> None:
-        """Read what is on an accelerator, which waits for it once, and write it with the times of its steps."""
+        """Read the values on an accelerator, all at once, and record them with the times of their steps."""
         held, self._held = self._held, []
         run = self._run
         if not held or run is None:
@@ -213,7 +213,7 @@ class Watch:
         return stepping
 
     def _count(self, model: torch.nn.Module) -> None:
-        """Record the numbers of parameters, once they are known: lazy ones are made in the first call of the model."""
+        """Record the numbers of parameters. Lazy parameters are created in the first call of the model."""
         parameters = list(model.parameters())
         if self._counted or any(map(torch.nn.parameter.is_lazy, parameters)):
             return
@@ -230,15 +230,15 @@ class Watch:
 
 
 class _Stepping:
-    """An optimizer that steps.
+    """The steps of one optimizer.
 
     Args:
         optimizer: a weak reference to it.
-        prefix: put before the names of its metrics.
+        prefix: the prefix of the names of its metrics.
 
     Attributes:
-        done: how many steps it has taken.
-        norm: of the gradients of the step that is under way.
+        done: the number of steps so far.
+        norm: the norm of the gradients of the present step.
     """
 
     def __init__(self, optimizer: Any, prefix: str) -> None:

@@ -1,4 +1,4 @@
-"""What every run has, beside its metrics, parameters and tags: the first columns of the frame."""
+"""The attributes of a run, such as its name and status: the first columns of the frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trackdsl.query._rows import ID_TAG, PARENT_TAG, PATH_TAG, FoundRun
 
 COLUMNS = ("run_id", "id", "name", "experiment", "status", "start", "duration", "parent", "path")
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED")
-#: What MLflow calls them in filters and orders.
+#: Their names in MLflow's filters and orders.
 IN_MLFLOW = {
     "run_id": "attributes.run_id",
     "id": f"tags.`{ID_TAG}`",
@@ -31,17 +31,17 @@ def is_time(value: Any) -> bool:
 
 
 def value_of(run: FoundRun, name: str) -> Any:
-    """What a run has there; times in milliseconds since 1970."""
+    """The value of an attribute of a run; times in milliseconds since 1970."""
     if name == "path":
         return run.tags.get(PATH_TAG)
     return getattr(run, name)
 
 
 def checked(name: str, operator: str, value: Any) -> Any:
-    """A value that can be compared with what runs have there.
+    """A value that can be compared with an attribute.
 
     Raises:
-        QueryError: it is none.
+        QueryError: the value has a wrong type, or the operator does not fit.
     """
     if operator == "in":
         return tuple(checked(name, "eq", one) for one in value)
@@ -71,13 +71,13 @@ def checked(name: str, operator: str, value: Any) -> Any:
 
 def pushed(name: str, operator: str, value: Any) -> str | None:
     """See `Condition.pushed`."""
-    place = IN_MLFLOW.get(name)
+    column = IN_MLFLOW.get(name)
     if name == "start" and operator in ("gt", "ge", "lt", "le", "eq") and abs(value) < 1e17:
-        low, high = f"{place} >= {math.floor(value)}", f"{place} <= {math.ceil(value)}"
+        low, high = f"{column} >= {math.floor(value)}", f"{column} <= {math.ceil(value)}"
         return {"gt": low, "ge": low, "lt": high, "le": high, "eq": f"{low} AND {high}"}[operator]
-    if place is None or not isinstance(value, str) or not is_quotable(value):
+    if column is None or not isinstance(value, str) or not is_quotable(value):
         return None
-    return f"{place} = '{value}'" if operator == "eq" else None
+    return f"{column} = '{value}'" if operator == "eq" else None
 
 
 def _milliseconds(value: Any) -> float:

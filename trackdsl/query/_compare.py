@@ -1,4 +1,4 @@
-"""`compare`: in what runs differ."""
+"""`compare`: the differences between runs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _SOURCE = {
     "trackdsl.source.hash": "source hash",
     "trackdsl.version": "trackdsl",
 }
-#: Tags that are nobody's own.
+#: The prefixes of tags that are not the user's own.
 _NOT_OF_USERS = ("mlflow.", "trackdsl.")
 _WIDE = 10_000
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing, and what each run has there.
+    """One name, with the value of each run.
 
     Attributes:
         kind: `params`, `metrics`, `source` or `tags`.
-        name: what it is called.
-        values: of each run, in order; None where it has none.
+        name: the name.
+        values: the value of each run, in order; None if the run has none.
     """
 
     kind: str
@@ -49,21 +49,21 @@ class Difference:
 
     @property
     def differs(self) -> bool:
-        """Whether the runs have not all the same there."""
+        """Whether the values are not all the same."""
         first = self.values[0]
         return not all(_same(first, value) for value in self.values[1:])
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """In what runs differ; it prints itself, and `frame` is for working with it.
+    """The differences between runs. It can be printed, and `frame` has them as a data frame.
 
     Attributes:
-        runs: MLflow's ids, in the order that was asked for.
+        runs: MLflow's ids, in the given order.
         names: the names of the runs.
-        labels: what their columns are called: the names, with the beginning of the id where several have the same.
-        differences: line by line.
-        same: how many lines are the same in all runs, and left out.
+        labels: the titles of their columns: the names, with the first characters of the id if names are equal.
+        differences: the differences.
+        same: the number of values that are the same in all runs, and not in `differences`.
     """
 
     runs: tuple[str, ...]
@@ -74,7 +74,7 @@ class Comparison:
 
     @property
     def frame(self) -> DataFrame:
-        """A pandas frame: a row for each difference, indexed by kind and name; a column for each run."""
+        """A data frame with a row for each difference, indexed by kind and name, and a column for each run."""
         import pandas as pd
 
         index = pd.MultiIndex.from_tuples([(one.kind, one.name) for one in self.differences], names=["kind", "name"])
@@ -132,16 +132,16 @@ class Comparison:
 
 
 def compare(*runs: Any, all: bool = False, tracking_uri: str | None = None) -> Comparison:  # noqa: A002 - the word for it
-    """In what runs differ: parameters, metrics, source (commit, entry point, source hash …) and your own tags.
+    """The differences between runs: parameters, metrics, source (commit, entry point, source hash, …) and your tags.
 
     Args:
-        *runs: two or more, each a `Run`, its id (MLflow's or trackdsl's, or the beginning of it), its name, or a run of
-            MLflow's.
-        all: show what is the same in all of them too.
-        tracking_uri: where the runs are; the runs' own place, else the configured store.
+        *runs: two or more runs: each a `Run`, MLflow's or trackdsl's id of it or its first characters, its name, or an
+            MLflow run.
+        all: also include values that are the same in all runs.
+        tracking_uri: the store; by default that of the first `Run`, else the configured one.
 
     Returns:
-        the comparison, which prints itself; its `frame` is a pandas frame.
+        the comparison, which can be printed; its `frame` is a data frame.
 
     Raises:
         RunNotFound: there is no such run.

@@ -1,7 +1,7 @@
-"""Conditions given as keywords: `accuracy__gt=0.9`, `model="rf"`, `params__lr=0.1`.
+"""Conditions as keywords: `accuracy__gt=0.9`, `model="rf"`, `params__lr=0.1`.
 
-Each is asked of MLflow as far as its filter language goes, and then of the runs that come back: what decides is always
-the comparison here, so that any name and any value can be given.
+MLflow filters by each condition that its language can express. The runs that it returns are then compared here. This
+second comparison decides, so any name and any value can be used.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from trackdsl._recording.flatten import recorded_value
 from trackdsl.errors import QueryError
 from trackdsl.handlers._plain import is_scalar
 from trackdsl.query import _attributes
-from trackdsl.query._grammar import has_place, is_quotable, number_text, quoted_key
+from trackdsl.query._grammar import is_nameable, is_quotable, number_text, quoted_key
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import KINDS, FoundRun, Search
 from trackdsl.store_format.call_tag import CALL_TAG, is_call_value
 
-#: How an operator is written in MLflow's filters.
+#: The signs of operators in MLflow's filters.
 SIGNS = {"eq": "=", "ne": "!=", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 _ORDERING = ("gt", "ge", "lt", "le")
 _TEXT_ONLY = ("like", "ilike", "contains", "startswith")
 OPERATORS = (*SIGNS, "in", *_TEXT_ONLY)
 _INTEGER = re.compile(r"[+-]?\d{1,400}")
 _KIND_OF = {**{kind: kind for kind in KINDS}, **{kind[:-1]: kind for kind in KINDS}}
-#: What is asked otherwise than by a condition.
+#: Arguments that are not conditions.
 _ARGUMENTS = ("experiment", "where", "order_by", "max_results", "tracking_uri")
-#: What operators are called elsewhere.
+#: Names of operators in other libraries.
 _ALIASES = {"gte": "ge", "lte": "le", "equals": "eq", "not": "ne", "icontains": "contains", "exact": "eq"}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A comparison that runs have to pass.
+    """A comparison that a run has to pass.
 
     Attributes:
-        kinds: where the name stands: some of `metrics`, `params`, `tags`, or `attribute`; any of them will do.
+        kinds: some of `metrics`, `params`, `tags`, or `attribute`; a run passes if one of them passes.
         key: the name.
         operator: one of `OPERATORS`.
         value: a number, text, truth value or None, or a tuple of them.
@@ -56,16 +56,16 @@ class Condition:
         return any(self._holds(kind, run) for kind in self.kinds)
 
     def pushed(self) -> str | None:
-        """A filter of MLflow's that every run passes which passes this one; None where there is none."""
+        """A filter for MLflow that keeps every run that passes this condition; None if MLflow cannot express one."""
         if len(self.kinds) != 1:
             return None
         (kind,) = self.kinds
         if kind == "attribute":
             return _attributes.pushed(self.key, self.operator, self.value)
-        if not has_place(self.key) or (kind == "tags" and is_call_value(self.key)):
+        if not is_nameable(self.key) or (kind == "tags" and is_call_value(self.key)):
             return None  # MLflow cannot compare one field of the tag `trackdsl.call`.
-        place = f"{kind}.{quoted_key(self.key)}"
-        return _pushed_metric(place, self) if kind == "metrics" else _pushed_text(place, self)
+        name = f"{kind}.{quoted_key(self.key)}"
+        return _pushed_metric(name, self) if kind == "metrics" else _pushed_text(name, self)
 
     def _holds(self, kind: str, run: FoundRun) -> bool:
         if kind == "attribute":
@@ -75,22 +75,22 @@ class Condition:
 
 
 def conditions_from(given: Mapping[str, Any], reader: PagedReader, experiments: tuple[str, ...]) -> list[Condition]:
-    """Read keywords.
+    """Convert keywords to conditions.
 
     Args:
-        given: names, perhaps with an operator, and values.
-        reader: of the store: what a bare name stands for depends on what its runs hold.
-        experiments: MLflow's ids of those that are asked for.
+        given: names, with or without an operator, and values.
+        reader: the reader of the store, which says whether a name is a metric, a parameter or a tag.
+        experiments: MLflow's ids of the experiments.
 
     Raises:
-        QueryError: an unknown operator, a name that no run has, or a value that cannot be compared.
+        QueryError: an operator is unknown, no run has the name, or the value cannot be compared.
     """
     names = _Names(reader, experiments)
     return [_condition(word, value, names) for word, value in given.items()]
 
 
 def compare(found: Any, operator: str, value: Any) -> bool:
-    """Whether what a run holds compares with a value as asked.
+    """Whether the value of a run passes a comparison.
 
     >>> compare("10", "eq", 10), compare("rf", "in", ("rf", "svm")), compare(float("nan"), "gt", 0)
     (True, True, False)
@@ -132,7 +132,7 @@ def _ordered(found: float, operator: str, value: float) -> bool:
 
 
 def _number(found: Any) -> float | int | None:
-    """What a parameter says, as a number: integers exactly."""
+    """The number in a parameter's text; integers are exact."""
     if not isinstance(found, str):
         return found if isinstance(found, (int, float)) else None
     text = found.strip()
@@ -144,7 +144,7 @@ def _number(found: Any) -> float | int | None:
 
 @dataclass(frozen=True)
 class _Names:
-    """What names stand for among the runs that are asked for."""
+    """Whether a name is a metric, a parameter or a tag in the given experiments."""
 
     reader: PagedReader
     experiments: tuple[str, ...]
@@ -155,24 +155,24 @@ class _Names:
         return kind == "tags" and is_call_value(key) and self.reader.has_key(kind, CALL_TAG, self.experiments)
 
     def stored(self, kind: str, key: str) -> str:
-        """A name as MLflow has it: trackdsl writes what MLflow refuses in another way."""
+        """A name as it is in MLflow: trackdsl escapes names that MLflow refuses."""
         from trackdsl.store_format.limits import fit_key
 
         fitted = fit_key(key)
         return key if fitted == key or self.has(kind, key) else fitted
 
     def kinds(self, key: str) -> tuple[str, ...]:
-        """What a bare name stands for: a column of the frame, else a metric or parameter, else a tag."""
+        """The kinds of a name without a prefix: a column of the frame, else metric or parameter, else tag."""
         if key in _attributes.COLUMNS:
             return ("attribute",)
         found = tuple(kind for kind in ("metrics", "params") if self.has(kind, self.stored(kind, key)))
         return found or (("tags",) if self.has("tags", self.stored("tags", key)) else ())
 
     def unknown(self, word: str, key: str) -> tuple[str, ...]:
-        """What to take a name for that no run has: nothing that a run could pass, where there are no runs yet.
+        """The kinds of a name that no run has, if there are no runs at all.
 
         Raises:
-            QueryError: there are runs, and none has it.
+            QueryError: there are runs, and none has the name.
         """
         if next(iter(self.reader.search(Search(self.experiments, limit=1))), None) is None:
             return KINDS
@@ -202,7 +202,7 @@ def _condition(word: str, value: Any, names: _Names) -> Condition:
 
 
 def _stored_value(value: Any) -> Any:
-    """A value as MLflow has it, which takes no longer text for a parameter."""
+    """A value as MLflow has it: long text is cut."""
     from trackdsl.store_format.limits import MAX_PARAM, fit_value
 
     value = recorded_value(value)
@@ -210,7 +210,7 @@ def _stored_value(value: Any) -> Any:
 
 
 def _text_of_tag(value: Any) -> Any:
-    """What a tag with this value holds: the text of it."""
+    """The text of a tag with this value."""
     return value if is_scalar(value) else tags_of([("value", value)]).get("value", value)
 
 
@@ -252,7 +252,7 @@ def _checked_value(word: str, operator: str, value: Any) -> Any:
 
 
 def _fitting(word: str, kinds: tuple[str, ...], operator: str, value: Any) -> tuple[str, ...]:
-    """Those of the kinds that the comparison makes sense for."""
+    """The kinds that the comparison can be used for."""
     values = value if operator == "in" else (value,)
     if operator in _ORDERING and any(isinstance(one, str) or one is None for one in values):
         raise QueryError(f"{word}: {operator} compares numbers, not {value!r}.", argument=word)
@@ -264,27 +264,27 @@ def _fitting(word: str, kinds: tuple[str, ...], operator: str, value: Any) -> tu
     return texts
 
 
-def _pushed_metric(place: str, condition: Condition) -> str | None:
-    # Of NaN, which is not equal to anything, versions of MLflow think differently.
+def _pushed_metric(name: str, condition: Condition) -> str | None:
+    # Not `ne`: versions of MLflow treat NaN differently.
     if condition.operator not in (*_ORDERING, "eq"):
         return None
     try:
         text = number_text(condition.value)
-    except OverflowError:  # An integer that is larger than any metric.
+    except OverflowError:  # The integer is larger than any float.
         return None
-    return None if text is None else f"{place} {SIGNS[condition.operator]} {text}"
+    return None if text is None else f"{name} {SIGNS[condition.operator]} {text}"
 
 
-def _pushed_text(place: str, condition: Condition) -> str | None:
+def _pushed_text(name: str, condition: Condition) -> str | None:
     operator, value = condition.operator, condition.value
     if isinstance(value, bool) or value is None:
         value = str(value)
     if not isinstance(value, str) or not is_quotable(value):
         return None
     if operator in ("eq", "ne"):
-        return f"{place} {SIGNS[operator]} '{value}'"
+        return f"{name} {SIGNS[operator]} '{value}'"
     if operator == "like":
-        return f"{place} LIKE '{value}'"
+        return f"{name} LIKE '{value}'"
     if operator in ("contains", "startswith") and not {"%", "_"} & set(value):
-        return f"{place} LIKE '{'%' if operator == 'contains' else ''}{value}%'"
+        return f"{name} LIKE '{'%' if operator == 'contains' else ''}{value}%'"
     return None

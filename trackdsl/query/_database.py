@@ -1,8 +1,8 @@
-"""Reading runs straight from the tables of a database store, many at a time.
+"""Reads runs directly from the tables of a database store, many at a time.
 
-`MlflowClient.search_runs` builds an object for every parameter, metric and tag, a millisecond a run. Here the filter is
-read, and turned into SQL, by MLflow's own code, so that it means the same; what the runs hold is then read in bulk.
-Where MLflow has moved what this needs, its public client answers instead.
+`MlflowClient.search_runs` creates an object for every parameter, metric and tag, which takes a millisecond per run.
+Here MLflow's own code parses the filter and converts it to SQL, so that it means the same. The content of the runs is
+then read in bulk. If a version of MLflow has changed the private functions that this needs, the public client is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundRun, Point, Search
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-#: How many runs are read at once: few at first, as only the first may be wanted. SQLite takes 999 variables at least.
+#: How many runs are read at once: few at first, because the caller may need only the first. SQLite allows at least 999
+#: variables.
 _FIRST_PART = 50
 _LARGEST_PART = 900
 _POINTS_AT_ONCE = 25_000
@@ -45,7 +46,7 @@ class DatabaseReader(PagedReader):
             try:
                 statement = self._statement(session, wanted)
             except (AttributeError, ImportError, LookupError, TypeError, ValueError):
-                statement = None  # What was borrowed from MLflow has changed: its client knows how.
+                statement = None  # MLflow's private functions have changed: use its client.
             if statement is not None:
                 yield from _filled(session, session.execute(statement).all())
         if statement is None:
@@ -108,7 +109,7 @@ class DatabaseReader(PagedReader):
             return list(_filled(session, self._tagged(session, key, values)))
 
     def _tagged(self, session: Session, key: str, values: Sequence[str]) -> list[Any]:
-        """The rows of runs that are not deleted and have one of these values as a tag."""
+        """The rows of active runs that have a tag with one of these values."""
         from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
 
         found: list[Any] = []
@@ -119,7 +120,7 @@ class DatabaseReader(PagedReader):
         return found
 
     def _visible(self) -> Any:
-        """A condition that leaves out what belongs to other workspaces, which some servers' stores have."""
+        """A condition that excludes runs of other workspaces, which the stores of some servers have."""
         from mlflow.store.tracking.dbmodels.models import SqlRun
         from sqlalchemy import true
 
@@ -128,7 +129,7 @@ class DatabaseReader(PagedReader):
         return SqlRun.experiment_id.in_([int(one.id) for one in self.experiments(deleted=True)])
 
     def _statement(self, session: Session, wanted: Search) -> Any:
-        """What `SqlAlchemyStore._search_runs` asks for, without what the runs hold."""
+        """The statement of `SqlAlchemyStore._search_runs`, without the content of the runs."""
         from mlflow.store.tracking import sqlalchemy_store
         from mlflow.store.tracking.dbmodels.models import SqlRun
 
@@ -153,12 +154,12 @@ class DatabaseReader(PagedReader):
 
 
 def reader_for(client: Any) -> PagedReader:
-    """The quickest reader that this version of MLflow and this store allow."""
+    """The fastest reader that works with this version of MLflow and this store."""
     store = getattr(getattr(client, "_tracking_client", None), "store", None)
-    return DatabaseReader(client, store) if store is not None and _has_what_it_takes(store) else PagedReader(client)
+    return DatabaseReader(client, store) if store is not None and _can_be_read_directly(store) else PagedReader(client)
 
 
-def _has_what_it_takes(store: Any) -> bool:
+def _can_be_read_directly(store: Any) -> bool:
     try:
         from mlflow.store.tracking import sqlalchemy_store
         from mlflow.store.tracking.dbmodels import models
@@ -219,7 +220,7 @@ def _parts(items: Sequence[Any], first: int = _LARGEST_PART) -> Iterator[Sequenc
 
 
 def _filled(session: Session, rows: Sequence[Any]) -> Iterator[FoundRun]:
-    """The runs of rows, with what they hold."""
+    """The runs of some rows, with their parameters, metrics and tags."""
     for part in _parts(rows, _FIRST_PART):
         ids = [row[0] for row in part]
         params, tags = (_texts(session, _table(kind), ids) for kind in ("params", "tags"))
@@ -244,7 +245,7 @@ def _texts(session: Session, table: Any, ids: list[str]) -> dict[str, dict[str, 
     found: dict[str, dict[str, str]] = {id_: {} for id_ in ids}
     columns = table.__table__.c
     statement = select(columns.run_uuid, columns.key, columns.value).where(columns.run_uuid.in_(ids))
-    # Not through the session, which would look at every row for objects.
+    # Through the connection: the session would convert each row, which is slower.
     for id_, key, value in session.connection().execute(statement):
         found[id_][key] = value
     return found

@@ -1,35 +1,35 @@
-"""Runs as a pandas frame."""
+"""Runs as a pandas data frame."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trackdsl.query._attributes import COLUMNS
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import PATH_TAG, FoundRun
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from trackdsl.query._frame_type import Frame
 
 _INTEGER = re.compile(r"0|-?[1-9]\d*")
 _TRUTH = {"True": True, "False": False}
-#: Integers up to here are exact as floats too, which a column with gaps needs.
+#: Up to here, integers are exact as floats, which a column with missing values needs.
 _EXACT = 1 << 53
 _INT64 = 1 << 63
 
 
 def frame_of(
     runs: Sequence[FoundRun], experiments: Mapping[str, str], paths: Mapping[str, str], *, numbers: bool
-) -> DataFrame:
+) -> Frame:
     """A frame with a row for each run; see `trackdsl.runs` for its columns.
 
     Args:
         runs: in order.
         experiments: names by MLflow's id.
-        paths: of runs that do not tell theirs, by MLflow's id; see `paths_of`.
-        numbers: whether parameters that are numbers become such.
+        paths: the paths of runs of plain MLflow, by MLflow's id; see `paths_of`.
+        numbers: whether to convert parameters to numbers.
     """
     import pandas as pd
 
@@ -41,11 +41,11 @@ def frame_of(
         columns[f"metrics.{name}"] = pd.Series([run.metrics.get(name) for run in runs], dtype="float64")
     for name in sorted(_names(run.tags for run in runs), key=_rank):
         columns[f"tags.{name}"] = pd.Series([run.tags.get(name) for run in runs], dtype=object)
-    return pd.DataFrame(columns)
+    return cast("Frame", pd.DataFrame(columns))
 
 
 def paths_of(runs: Sequence[FoundRun], reader: PagedReader) -> dict[str, str]:
-    """The paths of runs that plain MLflow made, found by asking for their parents."""
+    """The paths of runs of plain MLflow, from the names of their parents."""
     known = {run.run_id: run for run in runs}
     wanted = [run for run in runs if PATH_TAG not in run.tags]
     level = wanted
@@ -100,7 +100,7 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _typed(texts: list[str | None]) -> Any:
-    """A column of a parameter: numbers or truth values where all of it are, and the text can be told from them."""
+    """A column of a parameter: numbers or booleans if all texts can be converted, and converted back without loss."""
     import pandas as pd
 
     present = {text for text in texts if text is not None}
@@ -121,7 +121,7 @@ def _typed(texts: list[str | None]) -> Any:
 
 
 def _number(text: str) -> int | float | None:
-    """The number that Python writes as this text; None where there is none, as for `007`, `1.50` and `nan`."""
+    """The number that Python writes as this text; None if there is none, for example for `007`, `1.50` and `nan`."""
     if len(text) > 40:
         return None
     if _INTEGER.fullmatch(text):

@@ -1,4 +1,4 @@
-"""MLflow's filter language: what it can say, and what is wrong with a filter that it does not understand."""
+"""MLflow's filter language: which names and values it can express, and help for a filter that it rejects."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from trackdsl._core.redaction import mask_prose
 from trackdsl.errors import QueryError
 
-#: Texts that stand between quotes without a doubt; MLflow's language knows no way to write the others.
+#: Texts that can be quoted in a filter. MLflow's language cannot express others.
 _QUOTABLE = re.compile(r"[\w .,:/@+=()-]*")
-#: Names that stand between backticks. MLflow itself takes no others, but for tags that are given to `create_run`.
+#: Names that can be quoted in a filter. MLflow accepts no others, except for tags that are passed to `create_run`.
 _KEY = re.compile(r"[\w.\-/: ]+")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE]-?\d+)?")
 _OUTSIDE_QUOTES = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
-#: At the end of a filter; a name may hold letters where a value has to stand.
+#: A value without quotes at the end of a filter.
 _UNQUOTED = re.compile(r"(?:=|LIKE)\s*(?P<word>[A-Za-z_][\w.-]*)\s*$", re.IGNORECASE)
 _PREFIXES = re.compile(r"(metric|param|parameter|tag|attribute|dataset)s?|attr|run")
 
 
 def is_quotable(text: str) -> bool:
-    """Whether a filter can hold this text as it is."""
+    """Whether a filter can contain this text."""
     return _QUOTABLE.fullmatch(text) is not None
 
 
-def has_place(key: str) -> bool:
+def is_nameable(key: str) -> bool:
     """Whether a filter can name this metric, parameter or tag."""
     return _KEY.fullmatch(key) is not None
 
@@ -39,7 +39,7 @@ def quoted_key(key: str) -> str:
 
 
 def number_text(value: float) -> str | None:
-    """A number for a filter; None where the language has no way to write it.
+    """A number for a filter; None if the language cannot express it.
 
     >>> number_text(0.9), number_text(float("inf")), number_text(1e300)
     ('0.9', None, None)
@@ -49,10 +49,10 @@ def number_text(value: float) -> str | None:
 
 
 def check_filter(where: object) -> None:
-    """Make sure that a filter is one that MLflow understands.
+    """Check that MLflow understands a filter.
 
     Raises:
-        QueryError: it is not; the message says what to write instead.
+        QueryError: it does not; the message says what to write instead.
     """
     if not isinstance(where, str):
         raise QueryError(
@@ -78,12 +78,12 @@ def check_filter(where: object) -> None:
     except MlflowException as error:
         raise _bad_filter(where, str(error)) from None
     except (ValueError, TypeError, AttributeError, IndexError, StopIteration, RuntimeError) as error:
-        # Its parser takes some texts for what they are not.
+        # MLflow's parser fails on some texts with other exceptions.
         raise _bad_filter(where, f"{type(error).__name__}: {error}") from None
 
 
 def language_of_mlflow() -> Any:
-    """MLflow's own reader of filters."""
+    """MLflow's own parser of filters."""
     from mlflow.utils.search_utils import SearchUtils
 
     return SearchUtils

@@ -1,8 +1,8 @@
-"""`history`: every value that a metric of a run has had."""
+"""`history`: all points of a run's metrics."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trackdsl.errors import QueryError
 from trackdsl.query._paged import PagedReader
@@ -11,22 +11,22 @@ from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._runs import check_metric, no_metric
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from trackdsl.query._frame_type import Frame
 
 
-def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> DataFrame:
-    """Every point of a run's metrics, in the order they were logged.
+def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> Frame:
+    """All points of a run's metrics, in the order they were logged.
 
-    Points of one millisecond stand in the order of their steps.
+    Points of the same millisecond are in the order of their steps.
 
     Args:
-        run: a `Run`, its id (MLflow's or trackdsl's, or the beginning of it), its name, or a run of MLflow's.
-        *metrics: names.
-        tracking_uri: where the run is; the run's own place, else the configured store.
+        run: a `Run`, MLflow's or trackdsl's id of it or its first characters, its name, or an MLflow run.
+        *metrics: names of metrics.
+        tracking_uri: the store; by default that of the `Run`, else the configured one.
 
     Returns:
-        a frame of `step` (int), `value` (float) and `time` (UTC). Of several metrics it has a column `metric` before
-        these, and one metric stands below the other: `frame.pivot_table("value", "step", "metric")` puts them side by
+        a data frame with `step` (int), `value` (float) and `time` (UTC). For several metrics it has a column `metric`
+        too, and the metrics are below each other: `frame.pivot_table("value", "step", "metric")` puts them side by
         side.
 
     Raises:
@@ -48,7 +48,7 @@ def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> DataFra
 
     for metric, frame in frames.items():
         frame.insert(0, "metric", metric)
-    return pd.concat(frames.values(), ignore_index=True)
+    return cast("Frame", pd.concat(frames.values(), ignore_index=True))
 
 
 def _points(metric: str, run: FoundRun, reader: PagedReader) -> list[Point]:
@@ -60,14 +60,13 @@ def _points(metric: str, run: FoundRun, reader: PagedReader) -> list[Point]:
     return sorted(reader.history(run.run_id, name), key=lambda point: (point.time, point.step))
 
 
-def _frame(points: list[Point]) -> DataFrame:
+def _frame(points: list[Point]) -> Frame:
     import pandas as pd
 
     times = pd.Series([point.time for point in points], dtype="int64")
-    return pd.DataFrame(
-        {
-            "step": pd.Series([point.step for point in points], dtype="int64"),
-            "value": pd.Series([point.value for point in points], dtype="float64"),
-            "time": pd.to_datetime(times, unit="ms", utc=True, errors="coerce").astype("datetime64[ms, UTC]"),
-        }
-    )
+    columns = {
+        "step": pd.Series([point.step for point in points], dtype="int64"),
+        "value": pd.Series([point.value for point in points], dtype="float64"),
+        "time": pd.to_datetime(times, unit="ms", utc=True, errors="coerce").astype("datetime64[ms, UTC]"),
+    }
+    return cast("Frame", pd.DataFrame(columns))

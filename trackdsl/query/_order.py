@@ -1,4 +1,4 @@
-"""What runs are to be ordered by."""
+"""The order of runs: `order_by`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import QueryError
 from trackdsl.query import _shown
 from trackdsl.query._attributes import COLUMNS, IN_MLFLOW
-from trackdsl.query._grammar import has_place, quoted_key
+from trackdsl.query._grammar import is_nameable, quoted_key
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import KINDS
 from trackdsl.store_format.call_tag import CALL_TAG, is_call_value
 
 _CLAUSE = re.compile(r"\s*(?P<name>.+?)(?:\s+(?P<way>ASC|DESC))?\s*", re.IGNORECASE | re.DOTALL)
-#: Other words for the two.
+#: Other words for ASC and DESC.
 _WAYS = {
     "ASCENDING": "ASC",
     "DESCENDING": "DESC",
@@ -27,17 +27,17 @@ _WAYS = {
 _KIND = re.compile(r"(?P<kind>metric|param|parameter|tag)s?\.(?P<key>.+)", re.DOTALL)
 _ATTRIBUTE = re.compile(r"(?:attributes?|attr|run)\.(?P<key>.+)", re.DOTALL)
 _MLFLOW_ATTRIBUTES = ("artifact_uri", "created", "end_time", "run_id", "run_name", "start_time", "status", "user_id")
-#: MLflow takes one for the other.
+#: MLflow treats these names as the same.
 _SAME = {"created": "start_time"}
 
 
 def order_in_mlflow(
     order_by: str | Sequence[str] | None, reader: PagedReader, experiments: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The order in MLflow's words.
+    """The order in MLflow's language.
 
     Raises:
-        QueryError: it names what no run has, or what MLflow cannot order by.
+        QueryError: no run has a name, or MLflow cannot order by it.
     """
     if order_by is None:
         return ()
@@ -48,7 +48,7 @@ def order_in_mlflow(
     clauses: dict[str, str] = {}
     for one in texts:
         clause = _clause(one, reader, experiments)
-        # Named again, in whichever direction, a field changes nothing, and MLflow refuses it.
+        # A second order by the same name changes nothing, and MLflow refuses it.
         clauses.setdefault(clause.rpartition(" ")[0], clause)
     return tuple(clauses.values())
 
@@ -75,7 +75,7 @@ def _clause(text: str, reader: PagedReader, experiments: tuple[str, ...]) -> str
 
 
 def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...]) -> str:
-    """A metric, parameter or tag, in that order where a bare name could be any."""
+    """The metric, parameter or tag with a name, tried in this order if the name has no prefix."""
     prefixed = _KIND.fullmatch(name)
     kinds: tuple[str, ...] = KINDS
     key = _bare(name)
@@ -88,7 +88,7 @@ def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...
                 argument="order_by",
             )
         if reader.has_key(kind, key, experiments):
-            if has_place(key):
+            if is_nameable(key):
                 return f"{kind}.{quoted_key(key)}"
             raise QueryError(
                 f"order_by: MLflow has no way to name {key!r}; sort the frame by {f'{kind}.{key}'!r} instead.",
@@ -96,7 +96,7 @@ def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...
             )
     _check_way(text)
     keys = reader.keys(experiments)
-    if not any(keys.values()):  # There are no runs, and any order will do.
+    if not any(keys.values()):  # There are no runs, so the order does not matter.
         return IN_MLFLOW["start"]
     known = [one for kind in kinds for one in sorted(keys[kind])]
     raise _unknown(text, key, known, "" if len(kinds) > 1 else f"{kinds[0]}.", reader)
@@ -115,10 +115,10 @@ def _unknown(text: str, key: str, known: Sequence[str], prefix: str, reader: Pag
 
 
 def _check_way(text: str) -> None:
-    """Refuse what was meant for an order, and would be taken for a part of the name.
+    """Refuse a wrong direction, which would become a part of the name.
 
     Raises:
-        QueryError: another word stands where ASC or DESC may stand, or a minus before the name.
+        QueryError: the last word is not ASC or DESC but similar, or the name begins with a minus.
     """
     name, _, word = text.strip().rpartition(" ")
     way = _WAYS.get(word.upper()) or suggestion_for(word.upper(), ("ASC", "DESC")).name

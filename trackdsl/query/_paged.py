@@ -1,17 +1,17 @@
-"""Reading runs through MLflow's public client, page by page: what works with every store."""
+"""Reads runs through MLflow's public client, page by page. This works with every store."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from trackdsl.query._grammar import has_place, is_quotable, quoted_key
+from trackdsl.query._grammar import is_nameable, is_quotable, quoted_key
 from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, Point, Search
 
-#: MLflow sends at most so many runs a page without being asked; larger pages take no less time a run.
+#: MLflow's default size of a page. Larger pages take as much time per run.
 _PAGE = 1000
 _IDS_PER_QUERY = 100
-#: Beyond so many runs it is quicker to ask for the children of every single run.
+#: For more runs than this it is quicker to ask for the children of each run.
 _MOST_TO_SIFT = 5 * _PAGE
 _DAY = 86_400_000
 
@@ -27,11 +27,11 @@ class PagedReader:
         self.client = client
 
     def absent(self, what: str, otherwise: str, nearest: str = ".") -> str:
-        """The message for what the store does not have: it may be among the events that wait for delivery to it.
+        """The message about something that the store does not have. Records for it may still wait for delivery.
 
         Args:
-            what: the thing that was asked for.
-            otherwise: the message where nothing waits.
+            what: the thing that was not found.
+            otherwise: the message if no records wait.
             nearest: the text of a `Suggestion`.
         """
         from trackdsl.store_format.journals import absent
@@ -39,7 +39,7 @@ class PagedReader:
         return absent(what, self.client.tracking_uri, otherwise, nearest)
 
     def experiments(self, *, deleted: bool = False) -> list[FoundExperiment]:
-        """The store's experiments, deleted ones only when asked to."""
+        """The store's experiments; deleted ones only if `deleted` is true."""
         found: list[FoundExperiment] = []
         token = None
         while True:
@@ -50,12 +50,12 @@ class PagedReader:
                 return found
 
     def search(self, wanted: Search) -> Iterator[FoundRun]:
-        """Runs, in order; no more of them are read than are taken."""
+        """The runs, in order. They are read page by page, as the caller iterates."""
         for page in self._pages(wanted):
             yield from (run for run in page if wanted.roots is None or wanted.roots == (run.parent is None))
 
     def with_ids(self, run_ids: Sequence[str]) -> list[FoundRun]:
-        """Runs by MLflow's ids, deleted ones too; what is not there is left out."""
+        """The runs with these MLflow ids, including deleted ones; ids without a run are skipped."""
         everywhere = tuple(one.id for one in self.experiments(deleted=True))
         found: list[FoundRun] = []
         for start in range(0, len(run_ids), _IDS_PER_QUERY):
@@ -67,7 +67,7 @@ class PagedReader:
         return found
 
     def with_id(self, id_: str) -> list[FoundRun]:
-        """The runs that have this id, MLflow's or trackdsl's."""
+        """The runs with this id, MLflow's or trackdsl's."""
         if not is_quotable(id_):
             return []
         found = self.with_ids([id_])
@@ -79,7 +79,7 @@ class PagedReader:
         return found or self._everywhere(f"tags.`{ID_TAG}` LIKE '{start}%'", most)
 
     def named(self, name: str, most: int) -> list[FoundRun]:
-        """Some of the runs of this name, newest first, and all that began in the same millisecond as the newest."""
+        """Some runs with this name, newest first, and all that began in the same millisecond as the newest."""
         if not is_quotable(name):
             all_ = [run for run in self._everywhere("") if run.name == name]
             return [run for at, run in enumerate(all_) if at < most or run.start == all_[0].start]
@@ -90,7 +90,7 @@ class PagedReader:
         return found
 
     def descendants(self, root: FoundRun) -> list[FoundRun]:
-        """All that is below a run, in any order."""
+        """All runs below a run, in any order."""
         children = self._sifted(root)
         found: dict[str, FoundRun] = {}
         level = [root]
@@ -106,23 +106,23 @@ class PagedReader:
         return list(found.values())
 
     def history(self, run_id: str, key: str) -> list[Point]:
-        """Every point of a metric."""
+        """All points of a metric."""
         return [
             Point(point.step, point.value, point.timestamp) for point in self.client.get_metric_history(run_id, key)
         ]
 
     def has_key(self, kind: str, key: str, experiments: tuple[str, ...]) -> bool:
-        """Whether any run has a metric, parameter or tag of this name."""
-        if not has_place(key):
-            # Of such names MLflow's filters cannot ask; it takes them for tags alone, and where a run is made.
+        """Whether any run has a metric, parameter or tag with this name."""
+        if not is_nameable(key):
+            # MLflow's filters cannot contain such names. Only tags that are passed to `create_run` can have them.
             return kind == "tags" and any(key in run.tags for run in self.search(Search(experiments)))
-        # Every value but this one is another one, and NaN is so too.
+        # This value is so unlikely that every run with the metric passes; one with NaN passes too.
         where = "!= 1.0e-300" if kind == "metrics" else "LIKE '%'"
         found = self.search(Search(experiments, f"{kind}.{quoted_key(key)} {where}", limit=1))
         return next(found, None) is not None
 
     def keys(self, experiments: tuple[str, ...]) -> dict[str, set[str]]:
-        """Names of metrics, params and tags: those of the newest runs where all would be too many to read."""
+        """The names of metrics, params and tags of the newest runs."""
         found: dict[str, set[str]] = {"metrics": set(), "params": set(), "tags": set()}
         for run in next(self._pages(Search(experiments, limit=_PAGE)), ()):
             for kind, names in found.items():
@@ -161,9 +161,9 @@ class PagedReader:
         return self._everywhere(f"tags.`{PARENT_TAG}` = '{run.run_id}'")
 
     def _sifted(self, root: FoundRun) -> dict[str, list[FoundRun]] | None:
-        """All runs with a parent since the root began, by parent; None where they are too many."""
+        """All runs with a parent since the root began, by parent; None if there are too many."""
         experiments = tuple(one.id for one in self.experiments())
-        # Clocks of several machines differ, hence the day.
+        # From a day before, because the clocks of machines differ.
         since = "" if root.start is None else f" AND attributes.start_time >= {max(0, root.start - _DAY)}"
         found: dict[str, list[FoundRun]] = {}
         count = 0
@@ -177,7 +177,7 @@ class PagedReader:
 
 
 def found_of(run: Any) -> FoundRun:
-    """A run of MLflow's as ours."""
+    """Convert an MLflow run."""
     info, data = run.info, run.data
     return FoundRun(
         run_id=info.run_id,

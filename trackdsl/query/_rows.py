@@ -1,4 +1,4 @@
-"""What is read of a run at MLflow, and of an experiment."""
+"""The data that queries read from MLflow: runs, experiments, metric points."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ PARENT_TAG = "mlflow.parentRunId"
 ID_TAG = "trackdsl.id"
 PATH_TAG = "trackdsl.path"
 
-#: The kinds of what runs hold by name, as MLflow calls them in filters.
+#: The named values of runs, by their names in MLflow's filters.
 KINDS = ("metrics", "params", "tags")
 
 
 @dataclass(frozen=True)
 class FoundExperiment:
-    """An experiment of MLflow's.
+    """An MLflow experiment.
 
     Attributes:
-        id: MLflow's id of it.
+        id: MLflow's id.
         name: its name.
     """
 
@@ -30,17 +30,17 @@ class FoundExperiment:
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run as MLflow holds it.
+    """A run as MLflow has it.
 
     Attributes:
-        run_id: MLflow's id of it.
+        run_id: MLflow's id.
         name: its name.
         experiment_id: MLflow's id of its experiment.
         status: `FINISHED`, `FAILED`, `KILLED`, `RUNNING` or `SCHEDULED`.
-        start, end: in milliseconds since 1970; None where it has not begun, or ended.
+        start, end: in milliseconds since 1970; None if it has not begun or ended.
         params: as text, as MLflow keeps them.
         metrics: the latest value of each.
-        tags: all of them, MLflow's and trackdsl's own too.
+        tags: all tags, including those of MLflow and trackdsl.
     """
 
     run_id: str
@@ -55,17 +55,17 @@ class FoundRun:
 
     @property
     def id(self) -> str | None:
-        """trackdsl's id of it; None where plain MLflow made it."""
+        """trackdsl's id; None for a run of plain MLflow."""
         return self.tags.get(ID_TAG)
 
     @property
     def parent(self) -> str | None:
-        """MLflow's id of its parent."""
+        """MLflow's id of its parent; None for a root run."""
         return self.tags.get(PARENT_TAG) or None
 
     @property
     def duration(self) -> float | None:
-        """Seconds from its start to its end; None while it has none."""
+        """Seconds from its start to its end; None before it has ended."""
         return None if self.start is None or self.end is None else (self.end - self.start) / 1000
 
     def of_kind(self, kind: str) -> Mapping[str, str] | Mapping[str, float]:
@@ -85,13 +85,13 @@ class FoundRun:
 
 @dataclass(frozen=True)
 class Search:
-    """Which runs to read, and in which order; what is deleted is never read.
+    """Which runs to read, and in which order. Deleted runs are never read.
 
     Attributes:
         experiments: MLflow's ids.
-        where: a filter in MLflow's words.
-        order_by: in MLflow's words; then the newest first.
-        limit: how many will be asked for, None for all.
+        where: a filter in MLflow's language.
+        order_by: in MLflow's language; runs that are equal come newest first.
+        limit: the largest number of runs, or None for all.
         roots: only runs without a parent (`True`), only runs with one (`False`), or both (`None`).
     """
 
@@ -107,8 +107,8 @@ class Point:
     """One value of a metric.
 
     Attributes:
-        step: its place on the x-axis.
-        value: the number.
+        step: its step.
+        value: its value.
         time: in milliseconds since 1970.
     """
 

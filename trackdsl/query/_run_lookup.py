@@ -1,4 +1,4 @@
-"""Which run is meant: a handle of trackdsl's or MLflow's, an id, the beginning of one, or a name."""
+"""Finds the run that a user names: by a `Run`, an MLflow run, an id, the first characters of an id, or a name."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundRun
 from trackdsl.query._store import opened
 
-#: MLflow takes ids of other forms too, from stores of other makes.
+#: MLflow accepts ids of other forms, from other kinds of stores.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BEGINNING = re.compile(r"[0-9a-f]{4,31}")
-#: How many of those that fit are named in an error.
+#: An error names at most so many runs.
 _SHOWN = 5
 
 
 @contextmanager
 def asked_for(asked: Sequence[Any], tracking_uri: str | None) -> Iterator[tuple[PagedReader, list[FoundRun]]]:
-    """A reader, and the runs that are meant; in the store of the first handle of ours where none is named."""
+    """A reader, and the runs that the user names. By default the store is that of the first `Run`."""
     handles = (run for run in asked if isinstance(run, Run))
     place = tracking_uri or next((run.target.uri for run in handles if run.target.delivers), None)
     with opened(place) as reader:
@@ -31,10 +31,10 @@ def asked_for(asked: Sequence[Any], tracking_uri: str | None) -> Iterator[tuple[
 
 
 def find(asked: Any, reader: PagedReader) -> FoundRun:
-    """The run that is meant; of several with the same name, the newest.
+    """The run that the user names; the newest if several have the name.
 
     Raises:
-        RunNotFound: there is none, or the beginning of an id fits several.
+        RunNotFound: there is none, or several ids have these first characters.
     """
     if isinstance(asked, Run):
         adopted = adoption_of(asked)
@@ -66,7 +66,7 @@ def _recorded(run: Run, reader: PagedReader) -> FoundRun:
 
 
 def _by_id(text: str, reader: PagedReader) -> list[FoundRun]:
-    """Some of the runs whose id a text is, or the beginning of it."""
+    """Some of the runs whose id is a text or begins with it."""
     found = reader.with_id(text) if _ID.fullmatch(text) else []
     if not found and _BEGINNING.fullmatch(text):
         found = reader.beginning_with(text, _SHOWN + 1)
@@ -82,7 +82,7 @@ def _only(text: str, found: list[FoundRun]) -> FoundRun:
 
 
 def _newest(name: str, found: list[FoundRun]) -> FoundRun:
-    """The newest of the runs of a name; which one it is, is said once where there are several."""
+    """The newest of the runs with a name. If there are several, a message says once which one it is."""
     newest = max(found, key=lambda run: (run.start or 0, run.id or ""))
     if len(found) > 1:
         count = f"more than {_SHOWN}" if len(found) > _SHOWN else len(found)

@@ -1,4 +1,4 @@
-"""`runs`: the runs of experiments as a frame, and `best`: the one that did best."""
+"""`runs`: the runs of experiments as a data frame, and `best`: the run with the best value of a metric."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from trackdsl.query import _shown
 from trackdsl.query._call_filters import without_call_values
 from trackdsl.query._conditions import Condition, conditions_from
 from trackdsl.query._frame import frame_of, paths_of
-from trackdsl.query._grammar import check_filter, has_place, quoted_key
+from trackdsl.query._grammar import check_filter, is_nameable, quoted_key
 from trackdsl.query._order import order_in_mlflow
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundExperiment, FoundRun, Search
 from trackdsl.query._store import opened
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from trackdsl.query._frame_type import Frame
 
 
 def runs(
@@ -33,43 +33,45 @@ def runs(
     numbers: bool = True,
     tracking_uri: str | None = None,
     **conditions: Any,
-) -> DataFrame:
-    r"""The runs of experiments as a pandas frame, a row for each.
+) -> Frame:
+    r"""The runs of experiments as a pandas data frame with a row for each run.
 
-    Columns: `run_id` (MLflow's), `id` (trackdsl's), `name`, `experiment`, `status`, `start` (UTC), `duration`
-    (seconds), `parent` (MLflow's id), `path` (the names from the root down), then `params.<name>`, `metrics.<name>`
-    (the latest value of each) and `tags.<name>`, your own tags first. What a run does not have is missing (`isna()`).
+    The columns are `run_id` (MLflow's), `id` (trackdsl's), `name`, `experiment`, `status`, `start` (UTC), `duration`
+    (seconds), `parent` (MLflow's id) and `path` (the names from the root run down). Then follow `params.<name>`,
+    `metrics.<name>` (the latest value) and `tags.<name>`, your own tags first. Values that a run does not have are
+    missing (`isna()`).
 
-    A column of parameters becomes numbers or truth values where every value in it is what Python writes for one, so
-    `str` gives the text back; `numbers=False` leaves them all as the text that MLflow holds. Metrics are as MLflow has
-    them: it keeps NaN, and the largest float for infinity.
+    A column of parameters has numbers or booleans if every text in it is what Python writes for such a value, so that
+    `str` gives the text back. With `numbers=False` all parameters stay text. Metrics are as MLflow has them: NaN stays
+    NaN, and infinity is the largest float.
 
-    Keywords are conditions, all of which must hold. A name is a column of the frame (`status="FINISHED"`), else a
-    metric or a parameter, whichever there is, else a tag. `metrics__loss`, `params__lr` and `tags__team` say which. At
-    the end may stand an operator: `__ne`, `__gt`, `__ge`, `__lt`, `__le`, `__in`, and for text `__like`, `__ilike`,
-    `__contains`, `__startswith`. A number is compared with a parameter as a number: `epochs=10` finds `10` and `10.0`.
-    As in MLflow, runs without the name pass no condition, not even `__ne`. Names that are no identifiers go into a
-    dictionary: `runs("churn", **{"val/loss__lt": 0.3})`.
+    Keywords are conditions, and a run has to pass all of them. A name is a column (`status="FINISHED"`), else a metric
+    or parameter, else a tag. Use `metrics__loss`, `params__lr` or `tags__team` to choose. A name can end with an
+    operator: `__ne`, `__gt`, `__ge`, `__lt`, `__le`, `__in`, and for text `__like`, `__ilike`, `__contains`,
+    `__startswith`. Numbers are compared as numbers: `epochs=10` finds the parameters `10` and `10.0`. As in MLflow, a
+    run without the name passes no condition, not even `__ne`. Use a dictionary for names that are no identifiers:
+    `runs("churn", **{"val/loss__lt": 0.3})`.
 
-    What this process has recorded is waited for, 30 seconds at most.
+    The function first waits for the delivery of this process's records, for 30 seconds at most.
 
     Args:
-        experiment: its name (or MLflow's id), or several; all that are not deleted by default.
-        where: a filter in MLflow's language, `"metrics.accuracy > 0.9 AND params.model = 'rf'"`.
-        order_by: names, each perhaps with ` DESC`, such as `"accuracy DESC"`, `"params.lr"` or `"start"`; the newest
-            first by default. Parameters are ordered as text, which is MLflow's way.
-        max_results: how many runs at most; all by default.
-        numbers: whether parameters that are numbers become numbers.
-        tracking_uri: where to look; the configured store by default.
-        **conditions: as above.
+        experiment: the name or MLflow's id of an experiment, or several; by default all that are not deleted.
+        where: a filter in MLflow's language, such as `"metrics.accuracy > 0.9 AND params.model = 'rf'"`. It can also
+            name a field of the tag `trackdsl.call`: `"tags.trackdsl.call.function = 'shop.train'"`.
+        order_by: one name or several, such as `"accuracy DESC"`, `"params.lr"` or `"start"`; by default the newest
+            first. MLflow orders parameters as text.
+        max_results: the largest number of runs; by default all.
+        numbers: whether to convert parameters to numbers and booleans.
+        tracking_uri: the store; by default the configured one.
+        **conditions: see above.
 
     Returns:
-        the frame.
+        the data frame.
 
     Raises:
         ExperimentNotFound: there is no such experiment.
-        QueryError: the filter, an operator, a name or a value is none that can be asked for.
-        TrackingServerUnreachable: nobody answers at the tracking URI.
+        QueryError: the filter, an operator, a name or a value is not valid.
+        TrackingServerUnreachable: no server answers at the tracking URI.
 
     Example:
         >>> runs("churn", accuracy__gt=0.9, model="rf", order_by="accuracy DESC")  # doctest: +SKIP
@@ -82,16 +84,16 @@ def runs(
 
 @dataclass(frozen=True)
 class BestRun:
-    """The run that did best.
+    """The run with the best value of a metric.
 
     Attributes:
-        run_id: MLflow's id of it.
-        id: trackdsl's id of it; None where plain MLflow made it.
+        run_id: MLflow's id.
+        id: trackdsl's id; None for a run of plain MLflow.
         name: its name.
         experiment: the name of its experiment.
-        status: how it ended.
-        metric: what it was best in.
-        value: the value of that.
+        status: its status.
+        metric: the metric.
+        value: its value of the metric.
         params: its parameters, as text.
         metrics: its metrics.
         tags: its tags.
@@ -121,23 +123,23 @@ def best(
     tracking_uri: str | None = None,
     **conditions: Any,
 ) -> BestRun:
-    """The run whose latest value of a metric is the largest, or smallest; of several, the one that began last.
+    """The run whose latest value of a metric is the largest or smallest; the newest one if several are equal.
 
-    Runs of every status count, also those that still run: `status="FINISHED"` leaves out the others.
+    Runs of every status count, including those that still run. Use `status="FINISHED"` to exclude others.
 
     Args:
-        experiment: as for `runs`.
-        metric: its name.
+        experiment: see `runs`.
+        metric: the name of the metric.
         mode: `max` or `min`.
-        where: as for `runs`.
-        tracking_uri: where to look; the configured store by default.
-        **conditions: as for `runs`.
+        where: see `runs`.
+        tracking_uri: the store; by default the configured one.
+        **conditions: see `runs`.
 
     Returns:
-        the run. NaN is never the best.
+        the run. NaN is never the best value.
 
     Raises:
-        QueryError: no run has the metric, or none that passes the conditions; and as for `runs`.
+        QueryError: no run has the metric, or no run with it passes the conditions; see also `runs`.
 
     Example:
         >>> best("churn", "accuracy", model="rf").params["lr"]  # doctest: +SKIP
@@ -153,7 +155,7 @@ def best(
         for run in asked.passing(order=(order,)):
             value = run.metrics.get(metric)
             if value is None:
-                break  # Runs without it come last.
+                break  # Runs without the metric come last.
             if not math.isnan(value):
                 return _best_run(run, asked, metric, value)
         limits = " that passes the conditions" if where or conditions else ", other than NaN"
@@ -176,10 +178,10 @@ def _best_run(run: FoundRun, asked: Question, metric: str, value: float) -> Best
 
 
 def check_metric(metric: object) -> None:
-    """Refuse what cannot be the name of a metric.
+    """Check that the name of a metric is text.
 
     Raises:
-        QueryError: it is no text.
+        QueryError: it is not.
     """
     if not isinstance(metric, str):
         raise QueryError(f"a metric is given by its name, such as 'loss', not by {metric!r}.", argument="metric")
@@ -189,13 +191,13 @@ def _known_metric(metric: str, reader: PagedReader, asked: Question) -> str:
     from trackdsl.store_format.limits import fit_key
 
     for name in (metric, fit_key(metric)):
-        if has_place(name) and reader.has_key("metrics", name, tuple(asked.names)):
+        if is_nameable(name) and reader.has_key("metrics", name, tuple(asked.names)):
             return name
     raise no_metric(metric, sorted(reader.keys(tuple(asked.names))["metrics"]), reader)
 
 
 def no_metric(metric: str, known: Sequence[str], reader: PagedReader) -> QueryError:
-    """The error for a metric that is not there."""
+    """The error about a metric that no run has."""
     nearest = suggestion_for(metric, known)
     there = (
         f"There are: {', '.join(map(_shown.printable, known[:20]))}{' …' if len(known) > 20 else ''}."
@@ -209,14 +211,14 @@ def no_metric(metric: str, known: Sequence[str], reader: PagedReader) -> QueryEr
 
 @dataclass(frozen=True)
 class Question:
-    """What `runs` was asked.
+    """A query for runs, after its arguments were checked.
 
     Attributes:
-        reader: of the store.
-        names: of the experiments that are asked for, by MLflow's id.
-        where: the filter that MLflow gets.
-        order_by: in MLflow's words.
-        conditions: what runs have to pass besides.
+        reader: the reader of the store.
+        names: the names of the experiments, by MLflow's id.
+        where: the filter that is passed to MLflow.
+        order_by: the order, in MLflow's language.
+        conditions: the conditions that runs have to pass too.
     """
 
     reader: PagedReader
@@ -234,10 +236,10 @@ class Question:
         order_by: str | Sequence[str] | None,
         conditions: Mapping[str, Any],
     ) -> Question:
-        """Read and check what was asked.
+        """Check the arguments of a query.
 
         Raises:
-            QueryError: it cannot be asked.
+            QueryError: one of them is not valid.
         """
         on_calls: list[Condition] = []
         if where:
@@ -254,8 +256,8 @@ class Question:
         """The runs.
 
         Args:
-            most: how many at most.
-            roots_first: those without a parent before all others, where no order was asked for.
+            most: the largest number of runs, or None for all.
+            roots_first: if no order is given, root runs come before all others.
         """
         if not _is_count(most):
             raise QueryError(f"max_results is a number of runs, not {most!r}.", argument="max_results")
@@ -270,7 +272,7 @@ class Question:
     def passing(
         self, most: int | None = None, order: tuple[str, ...] | None = None, roots: bool | None = None
     ) -> Iterator[FoundRun]:
-        """The runs, one by one; `roots` is as in `Search`."""
+        """Iterate over the runs; see `Search` for `roots`."""
         from tqdm import tqdm
 
         limit = None if self.conditions else most

@@ -1,4 +1,4 @@
-"""How what comes from outside is shown: names and values may hold anything, terminals and browsers obey some of it."""
+"""Formats values for people. Names and values may contain control characters and HTML, which are escaped."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import unicodedata
 from datetime import UTC, datetime
 
-#: Marks that change nothing but how what is beside them is drawn: a joiner makes one emoji of several.
+#: Joiners change only how the characters beside them are drawn, for example several emojis as one.
 _HARMLESS = "\u200d\u200c"
 _SHORT_ID = 8
 
 
 def printable(text: str) -> str:
-    r"""Text without anything that a terminal would obey: newlines, escape sequences, changes of direction.
+    r"""Text with escaped control characters: newlines, escape sequences, changes of the writing direction.
 
     >>> printable("a\nb\x1b[31m")
     'a\\nb\\x1b[31m'
@@ -28,7 +28,7 @@ def _is_harmless(one: str) -> bool:
 
 
 def markup(text: str) -> str:
-    """Text for an HTML page.
+    """Text for an HTML page, escaped.
 
     >>> markup("<b>")
     '&lt;b&gt;'
@@ -37,7 +37,7 @@ def markup(text: str) -> str:
 
 
 def number(value: float) -> str:
-    """A metric's value, for people.
+    """A metric's value in a readable form.
 
     >>> number(0.142625), number(1797.0)
     ('0.1426', '1797')
@@ -48,7 +48,7 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """How long a run took, for people.
+    """The duration of a run in a readable form.
 
     >>> duration(0.25), duration(75.0), duration(None)
     ('250 ms', '1 min 15 s', 'not ended')
@@ -80,7 +80,7 @@ def moment(milliseconds: int | None) -> str | None:
 
 
 def short(run_id: str) -> str:
-    """The beginning of an id, which is enough to name a run."""
+    """The first characters of an id, which are enough to name a run."""
     return run_id[:_SHORT_ID]
 
 

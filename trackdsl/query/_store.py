@@ -1,4 +1,4 @@
-"""Opening the store that is asked: which one it is, whether it is there, and whether it has what was just recorded."""
+"""Opens the store for a query: checks that it can be reached, and waits for the delivery of recent records."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from trackdsl.journal._target import overridden, target_for, targets
 from trackdsl.query._paged import PagedReader
 from trackdsl.store_format.sqlite import identity, sqlite_path, through_link
 
-#: How long to wait for the delivery of what this process has recorded, in seconds.
+#: How long to wait for the delivery of this process's records, in seconds.
 FLUSH_PATIENCE = 30.0
 _SHOW_AFTER = 1.0
 _CONNECT_PATIENCE = 5.0
-#: Where database servers listen.
+#: The default ports of database servers.
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-#: The file that each SQLite URI led to when it was last asked: MLflow keeps its connections for ever.
+#: The file of each SQLite URI at the last query. MLflow keeps its connections open, even if the file was replaced.
 _files: dict[str, tuple[int, int]] = {}
 
 
 @contextlib.contextmanager
 def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
-    """A reader of the store that runs go to, once it has what this process recorded for it.
+    """A reader of the store, after the records of this process are delivered to it.
 
     Args:
-        tracking_uri: of another store than the configured one.
+        tracking_uri: another store than the configured one.
 
     Raises:
         QueryError: there is no store, or it fails to answer.
-        TrackingServerUnreachable: nobody answers at its address.
+        TrackingServerUnreachable: no server answers at its address.
     """
-    uri = _place(tracking_uri)
+    uri = _resolved(tracking_uri)
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif uri.startswith(tuple(_PORTS)):
@@ -73,7 +73,7 @@ def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
 
 
 def text_of(reader: PagedReader, run_id: str, place: str) -> str | None:
-    """The text of an artifact; None where it cannot be read."""
+    """The text of an artifact; None if it cannot be read."""
     try:
         with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
             return Path(reader.client.download_artifacts(run_id, place, folder)).read_text(encoding="utf-8")
@@ -83,8 +83,8 @@ def text_of(reader: PagedReader, run_id: str, place: str) -> str | None:
         return None
 
 
-def _place(tracking_uri: str | None) -> str:
-    """The tracking URI to ask, such that it leads to the same store from everywhere."""
+def _resolved(tracking_uri: str | None) -> str:
+    """The tracking URI of the store, which is valid in every working directory."""
     if tracking_uri is not None and not isinstance(tracking_uri, str):
         raise QueryError(f"tracking_uri takes text, not {tracking_uri!r}.", argument="tracking_uri")
     if tracking_uri and (wrong := describe_mistake(tracking_uri)) is not None:
@@ -107,16 +107,16 @@ def _place(tracking_uri: str | None) -> str:
 
 
 def _is_the_stores(error: Exception) -> bool:
-    """Whether an exception tells of the store, and not of a mistake in here."""
+    """Whether an exception comes from the store, and not from a fault in trackdsl."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    # What cannot be imported is the driver of a database.
+    # A module that cannot be imported is the driver of a database.
     return isinstance(error, (MlflowException, SQLAlchemyError, OSError, sqlite3.Error, ModuleNotFoundError))
 
 
 def _wait_for_delivery(uri: str) -> None:
-    """Let what this process has recorded for a store arrive there."""
+    """Wait until the records of this process for a store are delivered."""
     from trackdsl.delivery import flush
 
     if not any(target.uri == uri for target in targets()):
@@ -130,19 +130,19 @@ def _wait_for_delivery(uri: str) -> None:
             return
     logger.warning(
         "trackdsl: not everything that this program recorded is at MLflow yet, so it is missing in what was asked for. "
-        "`trackdsl status` tells why; `trackdsl sync` delivers it."
+        "`trackdsl status` shows why; `trackdsl sync` delivers it."
     )
 
 
 def _check_server(uri: str) -> None:
-    """Find out within seconds that nobody is there: MLflow would try for minutes.
+    """Check within seconds that a server answers: MLflow would try for minutes.
 
     Raises:
         TrackingServerUnreachable: no server takes connections at this address.
     """
     parts = urlsplit(uri)
     if any(os.environ.get(name) for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY")):
-        return  # What is reached through a proxy need not be reachable from here.
+        return  # Behind a proxy, a direct connection may be impossible.
     try:
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
@@ -151,7 +151,7 @@ def _check_server(uri: str) -> None:
 
 
 def _check_database(uri: str) -> None:
-    """The same for a database server, where the address names one host.
+    """Check that a database server answers, if the address names one host.
 
     Raises:
         TrackingServerUnreachable: no server takes connections at this address.
@@ -183,7 +183,7 @@ def _unreachable(what: str, uri: str, error: Exception) -> TrackingServerUnreach
 
 
 def _check_file(uri: str) -> None:
-    """Make sure that a SQLite file is one of MLflow's: MLflow would make it, or fill any other with its tables.
+    """Check that a SQLite file is a database of MLflow. MLflow would create it, or add its tables to any other file.
 
     Raises:
         QueryError: it is not.
@@ -214,7 +214,7 @@ def _check_file(uri: str) -> None:
 
 
 def _forget_connections(uri: str) -> None:
-    """Let MLflow connect anew: another file has taken the place of the one that its connections lead to."""
+    """Make MLflow connect again: another file has replaced the one that its connections have open."""
     from mlflow import MlflowClient
 
     store = getattr(getattr(MlflowClient(tracking_uri=uri), "_tracking_client", None), "store", None)

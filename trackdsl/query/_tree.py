@@ -1,4 +1,4 @@
-"""`tree`: a run with everything below it, to look at and to walk through."""
+"""`tree`: a run and all runs below it, to print or to iterate over."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _STYLE = (
     ".trackdsl-tree summary{cursor:pointer}.trackdsl-tree .green{color:#188038}.trackdsl-tree .yellow{color:#b06000}"
     ".trackdsl-tree .red{color:#c5221f}.trackdsl-tree .value{opacity:.75}</style>"
 )
-#: How many values of a run are shown beside its name.
+#: At most so many parameters, and metrics, are shown beside a run's name.
 _SHOWN = 8
-#: In characters: messages may hold whole tables.
+#: In characters: a message may contain a whole table.
 _LONGEST_FAILURE = 200
 _WIDE = 1_000_000
 
 
 @dataclass(frozen=True, repr=False)
 class RunTree:
-    """A run and the runs below it. Printed, it is a picture of the tree; in a notebook, one that folds.
+    """A run and all runs below it. `print` shows the tree; a notebook shows a tree whose branches can be folded.
 
     Attributes:
-        run_id: MLflow's id of it.
-        id: trackdsl's id of it; None where plain MLflow made it.
+        run_id: MLflow's id.
+        id: trackdsl's id; None for a run of plain MLflow.
         name: its name.
         status: `FINISHED`, `FAILED`, `KILLED` or `RUNNING`.
-        duration: seconds; None while it has not ended.
-        start: in ISO 8601, UTC; None where MLflow does not know.
+        duration: seconds; None before the run has ended.
+        start: in ISO 8601, UTC; None if MLflow does not know it.
         params: its parameters, as text.
         metrics: the latest value of each of its metrics.
         tags: its tags.
-        children: the runs right below it, in the order they began.
+        children: its child runs, in the order they began.
     """
 
     run_id: str
@@ -58,7 +58,7 @@ class RunTree:
 
     @property
     def failure(self) -> str | None:
-        """The exception that ended it, as the last line of a traceback has it; None where it finished."""
+        """The exception that ended the run, as in the last line of a traceback; None if the run has not failed."""
         kind = self.tags.get("trackdsl.exception.type")
         if kind is None or self.status == "FINISHED":
             return None
@@ -66,7 +66,7 @@ class RunTree:
         return f"{kind}: {message}" if message else kind
 
     def walk(self) -> Iterator[RunTree]:
-        """This run, then all below it: each before its children.
+        """This run and all runs below it, each before its children.
 
         Example:
             >>> [run.name for run in tree("pipeline").walk()]  # doctest: +SKIP
@@ -116,15 +116,15 @@ class RunTree:
 
 
 def tree(run: Any, *, whole: bool = False, tracking_uri: str | None = None) -> RunTree:
-    """A run and everything below it, as MLflow has it now.
+    """A run and all runs below it, as MLflow has them now.
 
     Args:
-        run: a `Run`, its id (MLflow's or trackdsl's, or the beginning of it), its name, or a run of MLflow's.
-        whole: begin at the root of the tree that the run is in, instead of at the run.
-        tracking_uri: where the run is; the run's own place, else the configured store.
+        run: a `Run`, MLflow's or trackdsl's id of it or its first characters, its name, or an MLflow run.
+        whole: return the whole tree that contains the run, from its root run.
+        tracking_uri: the store; by default that of the `Run`, else the configured one.
 
     Returns:
-        the tree, which prints itself.
+        the tree, which can be printed.
 
     Raises:
         RunNotFound: there is no such run.
@@ -140,13 +140,13 @@ def tree(run: Any, *, whole: bool = False, tracking_uri: str | None = None) -> R
 
 
 def tree_of(top: FoundRun, reader: PagedReader) -> RunTree:
-    """A run that is known already, with everything below it."""
+    """The tree of a run that was read already."""
     below: dict[str | None, list[FoundRun]] = {}
     for run in reader.descendants(top):
         if run.run_id != top.run_id:
             below.setdefault(run.parent, []).append(run)
     order = [top]
-    for run in order:  # It grows: level by level, without a limit to how deep.
+    for run in order:  # The list grows level by level, so the depth has no limit.
         order += sorted(below.get(run.run_id, ()), key=_began)
     nodes: dict[str, RunTree] = {}
     for run in reversed(order):
@@ -186,7 +186,7 @@ def _node(run: FoundRun, children: tuple[RunTree, ...]) -> RunTree:
 
 
 def _values(run: RunTree) -> tuple[list[str], list[str]]:
-    """Parameters and metrics as they are shown, and no more of them than can be looked at."""
+    """The parameters and metrics that are shown, as text."""
     params = [f"{_shown.printable(key)}={_shown.printable(_brief(text))}" for key, text in sorted(run.params.items())]
     metrics = [f"{_shown.printable(key)} {_shown.number(value)}" for key, value in sorted(run.metrics.items())]
     return _few(params), _few(metrics)

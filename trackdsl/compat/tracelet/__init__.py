@@ -1,4 +1,4 @@
-"""tracelet's calls, for its MLflow backend: change the import, and the program goes on.
+"""The functions of tracelet with its MLflow backend. A program that uses them only has to change its import.
 
 import trackdsl.compat.tracelet as tracelet
 
@@ -21,7 +21,7 @@ __all__ = ["TraceletSettings", "get_active_experiment", "start_logging", "stop_l
 
 
 def __getattr__(name: str) -> Any:
-    if name == "TraceletSettings":  # It brings pydantic.
+    if name == "TraceletSettings":  # It imports pydantic.
         from trackdsl.compat.tracelet.settings import TraceletSettings
 
         return TraceletSettings

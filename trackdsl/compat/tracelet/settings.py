@@ -1,4 +1,4 @@
-"""tracelet's settings, as far as they say where runs go."""
+"""Those of tracelet's settings that name the store, the experiment and the project."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class TraceletSettings(CheckedSettings):
     """tracelet's settings, also from its variables: `TRACELET_PROJECT`, `TRACELET_MLFLOW_TRACKING_URI`, and so on.
 
     Attributes:
-        project: what runs belong to: their tag `project`.
-        backend: `mlflow`, or a list of it alone.
-        mlflow_tracking_uri: where runs go.
-        mlflow_experiment_name: the MLflow experiment they are in.
+        project: the value of the tag `project` of runs.
+        backend: `mlflow`, or a list that contains only it.
+        mlflow_tracking_uri: the tracking URI that runs are delivered to.
+        mlflow_experiment_name: the MLflow experiment of the runs.
 
     Raises:
-        SettingsError: a setting or value that does not exist.
+        SettingsError: a setting or value does not exist.
 
     Example:
         >>> TraceletSettings(project="vision", backend=["mlflow"]).project
@@ -34,12 +34,12 @@ class TraceletSettings(CheckedSettings):
     mlflow_experiment_name: str | None = None
 
     def session(self) -> dict[str, Any]:
-        """What `start_logging` is told."""
+        """The arguments for `start_logging`."""
         given = self.given()
         return {
             "project": self.project,
             "backend": self.backend,
-            # Of the environment trackdsl asks itself, in the order that it has for all that says where runs go.
+            # Without the environment, which trackdsl reads itself, in its own order of precedence.
             "tracking_uri": given.get("mlflow_tracking_uri"),
             "experiment_name": given.get("mlflow_experiment_name"),
         }
