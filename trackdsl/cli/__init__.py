@@ -71,10 +71,11 @@ def main() -> None:
 )
 @_with_spool
 def doctor(as_json: bool, tracking_uri: str | None, spool: Path | None) -> None:
-    """Show every setting and its source, and check that everything works.
+    """Show every setting, and check that everything works.
 
-    Checks the settings, the versions, the tracking server, the spool and the free space on its disk. For each problem
-    it says what to do. The exit code is 0 if there is no problem, else 1.
+    The command shows the source of each setting. It checks the settings, the versions, the tracking server, the spool
+    and the free space on its disk. For each problem it says what to do. The exit code is 0 if there is no problem, else
+    1.
 
     \b
     Examples:
@@ -258,10 +259,10 @@ def ls(
 @click.argument("run")
 @_with_store
 def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a RUN: its parameters, metrics and tags, and the exception if it failed.
+    """Show a RUN: its parameters, metrics and tags.
 
-    RUN is MLflow's id, trackdsl's id, or at least the first four characters of one. It can also be a name: the newest
-    run with this name is shown.
+    If the run failed, its exception is shown too. RUN is MLflow's id, trackdsl's id, or at least the first four
+    characters of one. It can also be a name: the newest run with this name is shown.
 
     \b
     Examples:
@@ -278,7 +279,9 @@ def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
 @click.option("--whole", is_flag=True, help="Show the whole tree that contains the run, from its root run.")
 @_with_store
 def tree(run: str, whole: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a RUN and all runs below it, with their statuses and durations. RUN is the same as for `show`.
+    """Show a RUN and all runs below it, as a tree.
+
+    Each run has its status and duration. RUN is the same as for `show`.
 
     \b
     Examples:
@@ -295,7 +298,9 @@ def tree(run: str, whole: bool, tracking_uri: str | None, as_json: bool) -> None
 @click.option("--all", "everything", is_flag=True, help="Also show values that are the same in all runs.")
 @_with_store
 def compare(runs: tuple[str, ...], everything: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Show the differences between RUNs: parameters, metrics, source, tags. RUN is the same as for `show`.
+    """Show the differences between RUNs.
+
+    They may be in parameters, metrics, source and tags. RUN is the same as for `show`.
 
     \b
     Examples:
