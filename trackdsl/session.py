@@ -18,7 +18,7 @@ from types import CodeType, TracebackType
 from typing import Any, Literal
 
 from trackdsl._api.configure import configure
-from trackdsl._api.exit_hook import ExitWatch, Mended, last_uncaught, watch_child
+from trackdsl._api.exit_hook import ExitWatch, RecoveredErrors, last_uncaught, watch_child
 from trackdsl._api.session_options import KEYS, Choice, SessionSettings, checked, choose, given_by
 from trackdsl._config import resolve as settings
 from trackdsl._config.state import state
@@ -83,7 +83,7 @@ class _Session:
         if threading.main_thread().is_alive():
             return None
         error = last_uncaught()
-        if error is None or id(error) == self._last or _mended.holds(error, exits=_exit.error is not None):
+        if error is None or id(error) == self._last or _recovered.holds(error, exits=_exit.error is not None):
             return _exit.error
         return error
 
@@ -102,7 +102,7 @@ class _Session:
             _open.remove(self)
         if not _open:
             _exit.put_back()
-            _mended.put_back()
+            _recovered.put_back()
         if self.scope is not None:
             _context.take_out(self.scope)
             if status is not None:
@@ -124,7 +124,7 @@ def _thread_failed(error: BaseException) -> None:
 
 
 _exit = ExitWatch(_end_at_once, _thread_failed)
-_mended = Mended()
+_recovered = RecoveredErrors()
 #: The open sessions of this process, the latest last.
 _open: list[_Session] = []
 
@@ -241,7 +241,7 @@ def _begin(options: Options, name: str) -> Run:
         fault("starting a session", error)
         return NULL_RUN
     _exit.take()
-    _mended.watch()
+    _recovered.watch()
     watch_child(_at_exit, _task_failed)
     task = _task()
     if task is not None:
@@ -297,7 +297,7 @@ def _destination(choice: Choice, previous: _Session | None) -> tuple[Target | No
         outer = outer.outer
     if outer is None and previous is not None:
         return target_for(choice.tracking_uri), choice.experiment or settings.experiment_name()
-    parent, target, experiment = _roots.place(outer, choice.tracking_uri, choice.experiment)
+    parent, target, experiment = _roots.destination(outer, choice.tracking_uri, choice.experiment)
     return (None if parent is not None else target), experiment
 
 

@@ -1,4 +1,4 @@
-"""For the tests of programs that use trackdsl: see what they record, without MLflow.
+"""For tests of programs that use trackdsl: they see what the program records, without MLflow.
 
     from trackdsl.testing import capture_runs
 
@@ -7,7 +7,7 @@
             train(lr=0.1)
         assert captured.one("train").params["lr"] == 0.1
 
-With pytest, the fixture `trackdsl_runs` does the same for the length of a test.
+With pytest, the fixture `trackdsl_runs` does the same for a whole test.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def reset() -> None:
 
 
 class Captured:
-    """What was recorded inside `capture_runs`, up to now or up to its end.
+    """The runs that were recorded inside of `capture_runs`, up to now or up to the end of the block.
 
     Args:
         spool: the folder of the journals.
@@ -61,12 +61,12 @@ class Captured:
         self._kept: list[RecordedRun] | None = None
 
     def finish(self) -> None:
-        """Read everything a last time, before the folder goes."""
+        """Read all runs a last time, before the folder is removed."""
         self._kept = self.runs
 
     @property
     def runs(self) -> list[RecordedRun]:
-        """All runs, in the order they began."""
+        """All runs, in the order in which they began."""
         if self._kept is not None:
             return self._kept
         found = [(event, directory) for directory in journals(self._spool) for event in read_all(directory)]
@@ -74,18 +74,18 @@ class Captured:
 
     @property
     def roots(self) -> list[RecordedRun]:
-        """The runs that have no parent."""
+        """The runs without a parent."""
         return [run for run in self.runs if run.parent is None]
 
     def named(self, name: str) -> list[RecordedRun]:
-        """The runs of a name, in the order they began."""
+        """The runs with this name, in the order in which they began."""
         return [run for run in self.runs if run.name == name]
 
     def one(self, name: str) -> RecordedRun:
-        """The one run of a name.
+        """The only run with this name.
 
         Raises:
-            LookupError: there is none, or more than one.
+            LookupError: no run has this name, or more than one.
         """
         found = self.named(name)
         if len(found) != 1:
@@ -96,10 +96,10 @@ class Captured:
 
 @contextlib.contextmanager
 def capture_runs() -> Iterator[Captured]:
-    """Record every run that begins inside to a temporary folder, whatever the settings; nothing is delivered.
+    """Record every run that begins inside to a temporary folder, whatever the settings. Nothing is sent to MLflow.
 
     Yields:
-        a `Captured`, which can be asked inside and after the block. The snapshots of artifacts are there inside only.
+        a `Captured`, which has the runs inside and after the block. Files of artifacts only exist inside.
 
     Example:
         >>> from trackdsl import stage
@@ -114,7 +114,7 @@ def capture_runs() -> Iterator[Captured]:
         target = _target.Target(_target.CAPTURED, folder, spool=Path(folder), deliver=False)
         before = _target.override(target)
         outer = _context.current()
-        _context.enter(None)  # A run around the block has a target of its own, which its children would inherit.
+        _context.enter(None)  # Children of a run around the block would go to that run's target.
         state.disable(False)
         try:
             yield captured

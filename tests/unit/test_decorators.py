@@ -228,7 +228,7 @@ def _misuses() -> dict[str, tuple[Callable[[], Any], type[Exception], str]]:
         "too many names for the annotation": (
             lambda: track_returns("a", "b", "c")(two),
             trackdsl.ReturnsError,
-            "names 3 values, but two() returns 2. Drop 'c'",
+            "has 3 names, but two() returns 2 values. Remove 'c'",
         ),
         "not a function": (lambda: stage(3), trackdsl.OptionError, "takes a name"),
         "a class": (lambda: stage(int), trackdsl.OptionError, "functions and methods"),

@@ -168,7 +168,7 @@ def test_a_mock_of_mlflow_harms_nothing(monkeypatch: pytest.MonkeyPatch, caplog:
         section()
     assert captured.one("block").metric("inside") == 2
     assert captured.one("section").status == "FINISHED"
-    assert "cannot tell which MLflow run is active" in caplog.text
+    assert "cannot find out which MLflow run is active" in caplog.text
 
 
 def test_a_cached_result_is_on_no_older_run() -> None:

@@ -1,4 +1,4 @@
-"""How a program ends, as far as it can be told from inside: by an exception, by `sys.exit` or by `os._exit`."""
+"""How a program ends: by an exception, by `sys.exit` or by `os._exit`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from trackdsl.errors import format_error, report, reraise_from_signal
 
 
 class ExitWatch:
-    """What ends a program or a thread while a session is open: `sys.exit`, `exit`, `os._exit`, an exception.
+    """Watches what ends a program or a thread while a session is open: `sys.exit`, `exit`, `os._exit`, an exception.
 
-    Python keeps the exit code to itself at the end of a program; and a process that ends by `os._exit`, as every forked
-    child of `multiprocessing` does, runs nothing more.
+    Python does not show the exit code to `atexit` functions. A process that ends by `os._exit` does not even call them;
+    every forked child of `multiprocessing` ends so.
 
     Args:
-        at_once: called where the process is about to end without `atexit`, with what ends it, None if it ends well.
+        at_once: called right before the process ends without `atexit`. It gets the reason, or None for a normal end.
         thread_failed: called with the exception that ends a thread.
     """
 
@@ -35,16 +35,16 @@ class ExitWatch:
         self._thread_failed = thread_failed
         self._error: SystemExit | None = None
         self._outermost: FrameType | None = None
-        #: What was replaced: where, its name, what was there, and what is there now.
+        #: The replaced functions: their owner, their name, the original, and the replacement.
         self._replaced: list[tuple[Any, str, Any, Any]] = []
 
     @property
     def error(self) -> SystemExit | None:
-        """What has ended the program; None where it was caught, and the program has come to its own end."""
+        """The `SystemExit` that has ended the program; None if the program caught it and ended normally."""
         return None if self._outermost is not None and _has_returned(self._outermost) else self._error
 
     def take(self) -> None:
-        """Take their places, once."""
+        """Replace the functions, once."""
         if self._replaced:
             return
         self._error = self._outermost = None
@@ -52,11 +52,11 @@ class ExitWatch:
         self._replace(os, "_exit", self._exit_at_once_of(os._exit))
         self._replace(threading, "excepthook", self._excepthook_of(threading.excepthook))
         quitter = type(getattr(builtins, "exit", None))
-        if quitter.__module__ == "_sitebuiltins":  # A prompt may have another one.
+        if quitter.__module__ == "_sitebuiltins":  # A prompt may have its own.
             self._replace(quitter, "__call__", self._quit_of(quitter.__call__))
 
     def put_back(self) -> None:
-        """Leave them as they were, unless somebody else has taken one since."""
+        """Put the original functions back, except those that another library has replaced since."""
         for place, name, original, ours in self._replaced:
             if getattr(place, name) is ours:
                 setattr(place, name, original)
@@ -96,7 +96,7 @@ class ExitWatch:
                     self._thread_failed(args.exc_value)
             except Exception as error:
                 reraise_from_signal(error)
-                report("exit", f"trackdsl cannot end what a thread has left open: {format_error(error)}")
+                report("exit", f"trackdsl cannot end the runs that a thread has left open: {format_error(error)}")
             finally:
                 original(args)
 
@@ -109,7 +109,10 @@ class ExitWatch:
                 self._at_once(SystemExit(status) if status else None)
             except BaseException as error:
                 reraise_from_signal(error)
-                report("exit", f"trackdsl cannot end what is open where the process exits: {format_error(error)}")
+                report(
+                    "exit",
+                    f"trackdsl cannot end the runs that are open at the exit of the process: {format_error(error)}",
+                )
             finally:
                 original(status)
 
@@ -117,27 +120,27 @@ class ExitWatch:
 
 
 def _has_returned(frame: FrameType) -> bool:
-    """Whether a frame that runs no more has come to its own end, and was not left by an exception."""
+    """Whether a frame that has ended returned, rather than raised."""
     return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN_")
 
 
 class _Child:
-    """The process whose end is watched, as a child of `multiprocessing`: its id, 0 before that."""
+    """The child of `multiprocessing` whose end is watched, by its process id; 0 for none."""
 
     watched = 0
 
 
 _child = _Child()
-#: That of the note of the end of a journal is lower; see `_target`.
+#: The finalizer that notes the end of a journal has a lower priority; see `journal._target`.
 _BEFORE_THE_JOURNAL = -900
 
 
 def watch_child(at_end: Callable[[], None], task_failed: Callable[[BaseException], None]) -> None:
-    """Take note of the end of a child of `multiprocessing`, which goes without `atexit`; once.
+    """Watch the end of a child of `multiprocessing`, which does not call `atexit` functions. Does so once.
 
     Args:
-        at_end: called at its end, while what ends it is the exception that is being handled.
-        task_failed: called with what the task of a pool raises: it goes to the parent, and the worker goes on.
+        at_end: called at its end, while the exception that ends it is being handled.
+        task_failed: called with an exception of a pool's task. The parent gets it, and the worker continues.
     """
     processes = sys.modules.get("multiprocessing.process")
     if _child.watched == os.getpid() or processes is None or processes.parent_process() is None:
@@ -146,7 +149,7 @@ def watch_child(at_end: Callable[[], None], task_failed: Callable[[BaseException
     from multiprocessing.util import Finalize
 
     Finalize(None, at_end, exitpriority=_BEFORE_THE_JOURNAL)
-    if wrapped:  # By the process that this one was forked from.
+    if wrapped:  # The process that this one was forked from did it.
         return
     for module, name in _RAISED:
         kind = getattr(sys.modules.get(module), name, None)
@@ -154,7 +157,7 @@ def watch_child(at_end: Callable[[], None], task_failed: Callable[[BaseException
             kind.__init__ = _telling(kind.__init__, task_failed)
 
 
-#: What pools send their exceptions in.
+#: The classes in which pools send exceptions.
 _RAISED = (
     ("multiprocessing.pool", "ExceptionWithTraceback"),
     ("concurrent.futures.process", "_ExceptionWithTraceback"),
@@ -170,11 +173,11 @@ def _telling(original: Callable[..., None], task_failed: Callable[[BaseException
     return __init__
 
 
-class Mended:
-    """The last exception that has ended a statement or a cell, if others have run since: then it ends nothing.
+class RecoveredErrors:
+    """Finds out whether other statements or cells have run since an exception: then it did not end the program.
 
-    IPython tells of each cell. A plain prompt is shown before each statement, by `str(sys.ps1)`. That of Python 3.13 is
-    drawn many times; there every input is a file by number, such as `<python-input-3>`.
+    IPython calls back after each cell. A plain prompt calls `str(sys.ps1)` before each statement. The prompt of Python
+    3.13 does so many times; there each input is a file with a number, such as `<python-input-3>`.
     """
 
     def __init__(self) -> None:
@@ -183,7 +186,7 @@ class Mended:
         self._shell: Any = None
 
     def watch(self) -> None:
-        """Begin to take note, where there is a prompt; once."""
+        """Start to watch, once, if there is a prompt."""
         ipython = sys.modules.get("IPython")
         shell = None if ipython is None else ipython.get_ipython()
         if shell is not None:
@@ -198,9 +201,9 @@ class Mended:
             sys.ps1.shown = self._before_statement
 
     def put_back(self) -> None:
-        """Take note no more."""
+        """Stop watching."""
         if self._shell is not None:
-            with contextlib.suppress(ValueError):  # Somebody has taken all callbacks away.
+            with contextlib.suppress(ValueError):  # Another library has removed all callbacks.
                 self._shell.events.unregister("post_run_cell", self._after_cell)
         prompt = getattr(sys, "ps1", None)
         if isinstance(prompt, _Prompt):
@@ -212,7 +215,7 @@ class Mended:
 
         Args:
             error: the exception.
-            exits: a statement has ended the program; that one does not count.
+            exits: whether a statement has ended the program; that statement does not count.
         """
         inputs, ended = _numbers_of_inputs(), _number_of_input(error)
         if inputs and ended is not None:
@@ -232,7 +235,7 @@ class Mended:
 
 
 class _Prompt(str):
-    """A prompt that is as it was, and says when it is shown."""
+    """The same prompt, which calls back when it is shown."""
 
     __slots__ = ("shown",)
 
@@ -247,14 +250,14 @@ _INPUT = re.compile(r"<python-input-(\d+)>")
 
 
 def _numbers_of_inputs() -> list[int]:
-    """The numbers of what was typed at the prompt of Python 3.13 or later."""
+    """The numbers of the inputs at the prompt of Python 3.13 or later."""
     cached = list(getattr(sys.modules.get("linecache"), "cache", ()))
     return [int(found[1]) for name in cached if isinstance(name, str) and (found := _INPUT.fullmatch(name))]
 
 
 def _number_of_input(error: BaseException) -> int | None:
-    """The number of the input that an exception has ended."""
-    files = [str(getattr(error, "filename", ""))]  # Of a `SyntaxError`.
+    """The number of the input that raised an exception."""
+    files = [str(getattr(error, "filename", ""))]  # A `SyntaxError` has it.
     trace = error.__traceback__
     while trace is not None:
         files.append(trace.tb_frame.f_code.co_filename)
@@ -263,5 +266,5 @@ def _number_of_input(error: BaseException) -> int | None:
 
 
 def last_uncaught() -> BaseException | None:
-    """The exception that has ended the program, or was printed in a notebook last."""
+    """The exception that has ended the program, or the last one that a notebook has printed."""
     return getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)

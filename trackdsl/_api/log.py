@@ -1,4 +1,4 @@
-"""What can be recorded on the current run, as functions."""
+"""Functions that record on the current run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def current_run() -> Run | None:
-    """The run that is current here, or None.
+    """The current run, or None.
 
     Example:
         >>> current_run() is None
@@ -34,13 +34,12 @@ def current_run() -> Run | None:
 
 
 def last() -> Run | None:
-    """The root run that this program, or notebook, has begun last; it may have ended. None before the first.
+    """The last root run that this program or notebook has started, open or ended. None before the first one.
 
-    Of every decorated function, `fn.last_run` is the run that its newest call recorded on.
+    Each decorated function also has `fn.last_run`, the run of its newest call.
 
     Returns:
-        the run. While trackdsl is disabled and nothing was recorded before: the handle that does nothing, as a block
-        gives it.
+        the run. If trackdsl is disabled and no run was recorded before, a handle that records nothing.
 
     Example:
         >>> run = last()
@@ -88,7 +87,7 @@ def log_metric(
     iteration: int | None = None,
 ) -> None:
     """Record one point of a metric on the current run; see `Run.log_metric`."""
-    # No argument is keyword-only, as type checkers see them: Python takes longer to call such a function.
+    # Python calls a function with keyword-only arguments more slowly. Type checkers see them as keyword-only.
     scope = _context.current()
     if scope is not None and name is not None and key is None is iteration is timestamp is model is dataset is model_id:
         record_metric(scope.run, name, value, scope.step if step is None else step)
@@ -116,7 +115,9 @@ def log_metrics(
 ) -> None:
     """Record points of several metrics, or of series, on the current run; see `Run.log_metrics`."""
     if run := _run("log_metrics"):
-        if iteration is timestamp is model is dataset is model_id is None:  # Keywords cost as much as a point.
+        if (
+            iteration is timestamp is model is dataset is model_id is None
+        ):  # Passing keywords costs as much as recording a point.
             run.log_metrics(metrics, step)
         else:
             more = {"timestamp": timestamp, "model": model, "dataset": dataset, "model_id": model_id}
@@ -253,7 +254,7 @@ def _run(doing: str) -> Run | None:
 
 
 def _complete_help() -> None:
-    """Give each function the help of the method of the same name."""
+    """Give each function the docstring of the method of the same name."""
     for name, fn in list(globals().items()):
         method = getattr(Run, name, None) if name.startswith(("log_", "set_")) else None
         if method is not None and method.__doc__:

@@ -1,4 +1,4 @@
-"""`steps(...)`: a loop with a progress bar, whose rounds are the steps of the metrics inside."""
+"""`steps(...)`: a loop with a progress bar, which numbers the steps of the metrics inside."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def steps(
 def steps(
     iterable: Iterable[T] | AsyncIterable[T], name: str = "step", total: int | None = None, start: int | None = None
 ) -> Iterator[T] | AsyncIterator[T]:
-    """Loop with a progress bar; the round is the step of the metrics logged inside.
+    """Loop with a progress bar. The iteration is the step of the metrics that are logged inside.
 
-    The values of a `range` are its steps, and so are the counts of an `enumerate`; the rounds of anything else are
-    counted from 0, or from where a bar of tqdm stands (`initial`). A loop inside another one, on the same run, counts
-    on where it stopped in the round before, so that every point has a step of its own.
+    The values of a `range` are its steps, as are the counts of an `enumerate`. The iterations of any other iterable are
+    counted from 0, or from the `initial` of a tqdm bar. An inner loop on the same run continues to count where it
+    stopped in the last iteration of the outer loop, so that every point has its own step.
 
     Args:
-        iterable: what to loop over, with `for` or, where it is asynchronous, `async for`.
-        name: what the bar calls a round.
-        total: how many rounds there are, where the iterable does not tell.
-        start: the step of the first round, each time the loop begins. The distance between steps stays the same.
+        iterable: what to loop over, with `for`, or with `async for` if it is asynchronous.
+        name: the name of an iteration in the progress bar.
+        total: the number of iterations, if the iterable has no length.
+        start: the step of the first iteration, each time the loop begins. The distance between steps stays the same.
 
     Returns:
         an iterator over the items, unchanged.
 
     Raises:
-        OptionError: `start` is no whole number, `total` no number, or there is nothing to loop over.
+        OptionError: `start` is no whole number, `total` is no number, or `iterable` cannot be iterated.
 
     Example:
         >>> for epoch in steps(range(3), "epoch"):  # doctest: +SKIP
@@ -57,17 +57,17 @@ def steps(
     if start is not None:
         start = _whole(start)
     if total is not None and not isinstance(total, (int, float)):
-        message = f"steps(..., total={total!r}): it is how many rounds there are, such as total=100."
+        message = f"steps(..., total={total!r}): it is the number of iterations, such as total=100."
         raise OptionError(message, option="total")
     caller = sys._getframe(1)
-    rounds = _Rounds(iterable, start, (caller.f_code, caller.f_lasti))
+    rounds = _Iterations(iterable, start, (caller.f_code, caller.f_lasti))
     inner = iterable.iterable if _is_bar(iterable) else iterable  # type: ignore[union-attr] # the bar's own
     if isinstance(inner, AsyncIterable) and not isinstance(inner, Iterable):
         return _AsyncLoop(iterable, name, total, rounds)  # type: ignore[arg-type] # as its inner one is
     return _loop(iterable, name, total, rounds)  # type: ignore[arg-type] # as its inner one is
 
 
-def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Rounds) -> Iterator[T]:
+def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Iterations) -> Iterator[T]:
     own = not _is_bar(iterable)
     bar = _bar(iterable, name, total) if own else iterable
     scope = rounds.begin()
@@ -88,9 +88,9 @@ def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Rounds) 
 
 
 class _AsyncLoop(AsyncIterator[T]):
-    """The same for `async for`: an object, as an asynchronous generator that is left early ends in another context."""
+    """The same for `async for`. It is no asynchronous generator, as one that is left early ends in another context."""
 
-    def __init__(self, iterable: AsyncIterable[T], name: str, total: int | None, rounds: _Rounds) -> None:
+    def __init__(self, iterable: AsyncIterable[T], name: str, total: int | None, rounds: _Iterations) -> None:
         self._iterable = iterable
         self._name = name
         self._total = total
@@ -125,7 +125,7 @@ class _AsyncLoop(AsyncIterator[T]):
         return item
 
     async def aclose(self) -> None:
-        """Leave the loop, and close what it goes over."""
+        """Leave the loop, and close its iterator."""
         self._end()
         close = getattr(self._iterator, "aclose", None)
         if close is not None:
@@ -146,7 +146,7 @@ class _LoopScope(Scope):
     """The scope of a loop.
 
     Attributes:
-        highest: the highest step of each loop that has run inside it, by the place in the program.
+        highest: the highest step of each loop that has run inside it, by its line of code.
     """
 
     __slots__ = ("highest",)
@@ -156,24 +156,24 @@ class _LoopScope(Scope):
         self.highest: dict[Hashable, int] = {}
 
 
-class _Natural(NamedTuple):
-    """The steps that an iterable has by itself: the first, the distance between two, and the lowest."""
+class _OwnSteps(NamedTuple):
+    """The steps that an iterable defines: the first, the distance between two steps, and the lowest."""
 
     first: int
     stride: int
     lowest: int
 
 
-class _Rounds:
-    """The steps of the rounds of one loop.
+class _Iterations:
+    """The steps of the iterations of one loop.
 
     Args:
-        iterable: what it goes over.
-        start: the first step, where the user has chosen it.
-        site: the place in the program, by which the same loop is known in the next round of the loop around it.
+        iterable: what the loop iterates over.
+        start: the first step, if the user has chosen it.
+        site: the line of code, which identifies the loop in the next iteration of the loop around it.
 
     Attributes:
-        first: the step of the first round.
+        first: the step of the first iteration.
         stride: the distance from one step to the next.
     """
 
@@ -207,7 +207,7 @@ class _Rounds:
         return scope
 
     def end(self, *, ran: bool) -> None:
-        """Leave it, and note how far it came, if it had a round at all."""
+        """Leave the scope, and note the highest step if there was an iteration."""
         scope, self._scope = self._scope, None
         if scope is None:
             return
@@ -218,7 +218,7 @@ class _Rounds:
 
 
 def _make_current(scope: Scope) -> None:
-    """Make the scope of a loop current again, where that of a generator is which loops by itself, beside or inside."""
+    """Make the scope of a loop current again, after a generator has left the scope of its own loop current."""
     current = _context.current()
     if isinstance(current, _LoopScope) and (_is_in(current, scope) or _is_in(scope, current)):
         _context.enter(scope)
@@ -231,7 +231,7 @@ def _is_in(scope: Scope | None, other: Scope) -> bool:
 
 
 def _outermost_loop(scope: Scope | None, run: Run) -> _LoopScope | None:
-    """The outermost loop around a place, of those whose metrics go to the same run."""
+    """The outermost of the loops around a scope whose metrics go to the same run."""
     found = None
     while scope is not None and scope.run is run:
         if isinstance(scope, _LoopScope):
@@ -240,20 +240,20 @@ def _outermost_loop(scope: Scope | None, run: Run) -> _LoopScope | None:
     return found
 
 
-def _natural(iterable: Any) -> _Natural:
+def _natural(iterable: Any) -> _OwnSteps:
     start = 0
     if _is_bar(iterable):
         start, iterable = int(iterable.n), iterable.iterable
     kind = type(iterable)
     if kind is enumerate:
         first = iterable.__reduce__()[1][1]
-        return _Natural(first, 1, first)
+        return _OwnSteps(first, 1, first)
     if kind is _RANGE_ITERATOR:  # Of `reversed(range(...))`.
         _, (whole,), *done = iterable.__reduce__()
         iterable, kind = whole[(done[0] if done else None) or 0 :], range
     if kind is range and len(iterable):
-        return _Natural(iterable[0], iterable.step, min(iterable[0], iterable[-1]))
-    return _Natural(start, 1, start)
+        return _OwnSteps(iterable[0], iterable.step, min(iterable[0], iterable[-1]))
+    return _OwnSteps(start, 1, start)
 
 
 def check_iterable(iterable: Any, function: str) -> None:
@@ -261,7 +261,7 @@ def check_iterable(iterable: Any, function: str) -> None:
     if hasattr(kind, "__iter__") or hasattr(kind, "__aiter__") or hasattr(kind, "__getitem__"):
         return
     instead = f" Write {function}(range({iterable}))." if isinstance(iterable, int) else ""
-    raise OptionError(f"{function}() takes what a loop goes over, not {iterable!r}.{instead}", option="iterable")
+    raise OptionError(f"{function}() takes an iterable, not {iterable!r}.{instead}", option="iterable")
 
 
 def _whole(start: Any) -> int:
@@ -274,7 +274,7 @@ def _whole(start: Any) -> int:
 
 
 def _is_bar(iterable: Any) -> bool:
-    """Whether the user has put a bar of tqdm's around the loop already."""
+    """Whether the iterable is a tqdm bar of the user."""
     return any(base.__module__.startswith("tqdm.") and base.__name__ == "tqdm" for base in type(iterable).__mro__)
 
 
@@ -285,5 +285,5 @@ def _bar(iterable: Iterable[T] | None, name: str, total: int | None) -> Any:
         return notebook_bar(iterable, desc=name, total=total)
     from tqdm import tqdm
 
-    # No bar where nobody looks: `disable=None` asks whether the output is a terminal.
+    # `disable=None` shows the bar only at a terminal.
     return tqdm(iterable, desc=name, total=total, disable=None)

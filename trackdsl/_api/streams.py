@@ -1,4 +1,4 @@
-"""`log_stream(...)`: a loop over what reports numbers as it goes, which are recorded."""
+"""`log_stream(...)`: a loop that records the numbers that an iterator yields."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ def log_stream(iterable: AsyncIterable[T], *, prefix: str = "", start: int = 0) 
 def log_stream(
     iterable: Iterable[T] | AsyncIterable[T], *, prefix: str = "", start: int = 0
 ) -> Iterator[T] | AsyncIterator[T]:
-    """Loop over what reports numbers as it goes; each item is recorded on the current run, and handed on as it is.
+    """Loop over an iterable that reports numbers, record each item on the current run, and yield it unchanged.
 
-    A mapping or dataclass becomes one metric per number in it, a number the metric `prefix`, or `value`. Anything else
-    is handed on alone. The run is the one that is current when the loop begins. Leaving the loop closes a generator.
+    A mapping or dataclass becomes one metric for each number in it. A number becomes the metric `prefix`, or `value`.
+    Other items are yielded without being recorded. The run is the one that is current when the loop begins. Leaving the
+    loop closes a generator.
 
     Args:
-        iterable: what to loop over, with `for` or, where it is asynchronous, `async for`.
+        iterable: what to loop over, with `for`, or with `async for` if it is asynchronous.
         prefix: put before every metric's name, such as `train/`.
-        start: the step of the first item; each further item has the next.
+        start: the step of the first item. Each further item has the next step.
 
     Returns:
         an iterator over the same items.
 
     Raises:
-        OptionError: there is nothing to loop over.
+        OptionError: `iterable` cannot be iterated.
 
     Example:
         >>> for row in log_stream(train(model), prefix="train/"):  # doctest: +SKIP
@@ -56,7 +57,7 @@ def _stream(iterable: Iterable[T], prefix: str, start: int) -> Iterator[T]:
             _record(run, item, prefix, index)
             yield item
     finally:
-        # Of generators alone: a file, say, is its owner's to close.
+        # Only generators: something else, such as a file, is closed by its owner.
         if hasattr(iterator, "throw") and hasattr(iterator, "close"):
             iterator.close()
 

@@ -1,7 +1,7 @@
-"""The call plan of a function: compiled once, at decoration, from its signature.
+"""The call plan of a function: made once, at decoration, from its signature.
 
-`inspect.Signature.bind` takes several microseconds a call; the plan takes about one, because everything that does not
-depend on the arguments has been worked out before.
+`inspect.Signature.bind` takes several microseconds a call. The plan takes about one, as everything that does not depend
+on the arguments is computed at decoration.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from trackdsl.handlers._registry import load_entry_points
 _RECEIVERS = ("self", "cls", "mcs")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-#: What the positional arguments of a call are called that nobody knows the parameters of.
+#: The name for the positional arguments of a call whose parameters are unknown.
 _UNNAMED = "args"
 
 
 class _Missing:
-    """Stands for an argument that was not given and has no default."""
+    """The value of an argument that was not given and has no default."""
 
 
 _MISSING = _Missing()
@@ -45,7 +45,7 @@ class CallPlan:
         decorator: the name of the decorator, for messages.
 
     Raises:
-        OptionError: `params` names something that is no parameter, or two parameters are to have one name.
+        OptionError: `params` has a name that is no parameter, or two parameters would be recorded under one name.
     """
 
     def __init__(self, fn: Callable[..., Any], params: bool | Iterable[str] = True, decorator: str = "stage") -> None:
@@ -68,9 +68,9 @@ class CallPlan:
         self._marked_ignore: set[str] = set()
         self._renamed: dict[str, str] = {}
         self._typed: dict[str, Fields] = {}
-        #: Why markers cannot be where they are.
+        #: Parameters with a marker that is only for return values, and the reason.
         self._misplaced: list[tuple[str, str]] = []
-        #: Parameters that are datasets, by name.
+        #: The parameters that are datasets, by name.
         self.datasets: dict[str, markers.Dataset] = {}
         self._fn: Callable[..., Any] | None = fn
         load_entry_points()
@@ -80,11 +80,11 @@ class CallPlan:
         self._prepare()
         self._check_names(decorator)
         if self._fn is not None or self._receiver is not None:
-            # An annotation names what is defined further down, the class is not there yet: at the first call it is.
+            # An annotation names a class that is defined later in the file. It exists at the first call.
             self._version = -1
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments by parameter name, defaults applied; a call that the function will refuse binds what it can."""
+        """The arguments by parameter name, with defaults. Of wrong arguments it binds those that fit."""
         bound = self._template.copy()
         bound.update(zip(self._positional, args, strict=False))
         if kwargs:
@@ -94,7 +94,7 @@ class CallPlan:
         if self._rest is not None:
             for index, value in enumerate(mask_items(args[len(self._positional) :])):
                 place = f"{self._rest}.{index}"
-                while place in bound:  # A keyword may have any text for its name.
+                while place in bound:  # A keyword may have any string as its name.
                     place += "#2"
                 bound[place] = value
         return bound
@@ -103,7 +103,7 @@ class CallPlan:
         """Add the parameters that a call records to `out`: flat, masked, of plain types.
 
         Returns:
-            what `out` could not hold; None where all arguments are plain.
+            what does not fit into `out`; None if all arguments are plain.
         """
         if self._version != secret_names.version:
             self._prepare(args)
@@ -127,7 +127,7 @@ class CallPlan:
         return flat
 
     def open_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments whose content may be looked at: without secrets and those that are marked `Ignore`."""
+        """The arguments that may be read: all except secrets and those marked `Ignore`."""
         self._prepare_late(args)
         hidden = self._marked_ignore | self._secret | set(self._typed)
         if self._indirect and not self._fits(args, kwargs):
@@ -141,7 +141,7 @@ class CallPlan:
         return [(marker, bound[name]) for name, marker in self.datasets.items() if bound.get(name) is not None]
 
     def shown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Mapping[str, Any]:
-        """Arguments for a name template: as bound, with secrets masked."""
+        """The arguments for a name template, with secrets masked."""
         self._prepare_late(args)
         if self._indirect and not self._fits(args, kwargs):
             return {name: MASK if self._hides(name, value) else value for name, value in kwargs.items()}
@@ -158,19 +158,19 @@ class CallPlan:
         )
 
     def _hides(self, name: str, value: Any) -> bool:
-        """The same for a value: a flag or a rate is no secret though its name looks like one, unless it is marked."""
+        """The same for a value: a flag or a number is only a secret if it is marked as one."""
         harmless = name not in self._marked_secret and is_secret_name(name) and not is_secret(name, value)
         return self._is_secret(name) and (value is None or not harmless)
 
     def _gatherers(self, name: str) -> tuple[str, ...]:
-        """The `*args` or `**kwargs` that a bound name came in by, then what else it may; none for a parameter's own."""
+        """The `*args` or `**kwargs` parameters that a bound name may come from; none for a parameter of its own."""
         if name in self._template:
             return ()
         rest = self._rest if self._rest is not None and name.startswith(f"{self._rest}.") else None
         return tuple(gatherer for gatherer in (rest, self._extra) if gatherer is not None)
 
     def _concealed(self, name: str, value: Any) -> Any:
-        """An argument without the fields that its annotation, a `TypedDict`, says are to be hidden."""
+        """An argument without the fields that its annotation, a `TypedDict`, marks as hidden."""
         if self._typed and value is not _MISSING:
             for place in (name, *self._gatherers(name)):
                 if place in self._typed:
@@ -187,7 +187,7 @@ class CallPlan:
             flat.add(place, self._concealed(name, value))
 
     def _fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a call is one that the function further in takes: what is around it may add or take arguments."""
+        """Whether the wrapped function takes these arguments. A wrapper around it may add or remove some."""
         if len(args) > len(self._positional) and self._rest is None:
             return False
         given = set(self._positional[: len(args)])
@@ -303,9 +303,8 @@ class CallPlan:
             place = self._renamed.get(name, name)
             if place in taken:
                 raise OptionError(
-                    f"@{decorator}: {taken[place]!r} and {name!r} of {self.name}() are both to be recorded as "
-                    f"{place!r}. "
-                    "Give one of them another name by `Param`.",
+                    f"@{decorator}: {taken[place]!r} and {name!r} of {self.name}() would both be recorded as "
+                    f"{place!r}. Give one of them another name with `Param`.",
                     option=name,
                 )
             taken[place] = name
@@ -315,7 +314,7 @@ class CallPlan:
             self._prepare(args)
 
     def _prepare(self, args: tuple[Any, ...] | None = None) -> None:
-        """Work out which parameters need more than a look at their type; again when what is secret has changed."""
+        """Find the parameters that need more than a look at their type. Repeated when the secret names change."""
         if self._fn is not None:
             self._read_markers(self._fn)
         if self._receiver is not None and args is not None:
@@ -324,14 +323,14 @@ class CallPlan:
         self._version = secret_names.version
         self._left_out = self._dropped if self._leading is None else {*self._dropped, self._leading}
         self._secret = {name for name in self.names if is_secret_name(name)} | self._marked_secret
-        if args is not None:  # Nobody is there any more to be told of two that are to have one name.
+        if args is not None:  # At a call it is too late to raise for two parameters with one name.
             taken = self._template.keys() - self._left_out
             self._renamed = {name: place for name, place in self._renamed.items() if place not in taken - {name}}
         self._special = frozenset(self._left_out | self._secret | set(self._renamed) | set(self._typed))
 
 
 class _Receiver:
-    """The first parameter of a function in a class: `self`, or an argument like any other where it is a static method.
+    """The first parameter of a function in a class: `self` or `cls`, or a normal argument of a static method.
 
     Args:
         name: the parameter.
@@ -347,7 +346,7 @@ class _Receiver:
 
     @classmethod
     def of(cls, fn: Callable[..., Any], positional: tuple[str, ...]) -> _Receiver | None:
-        """That of a function; None where it is in no class, or bound already."""
+        """The receiver of a function; None if it is in no class, or already bound."""
         qualname = getattr(fn, "__qualname__", None)
         if not positional or not isinstance(qualname, str) or inspect.ismethod(inspect.unwrap(fn)):
             return None
@@ -355,15 +354,15 @@ class _Receiver:
         return None if not owner or owner.endswith("<locals>") else cls(positional[0], owner, fn)
 
     def usual(self) -> bool:
-        """Whether it is called what it is called everywhere."""
+        """Whether it has the usual name, `self` or `cls`."""
         return self.name in _RECEIVERS
 
     def leads(self, args: tuple[Any, ...]) -> bool:
-        """Whether it receives what the function is called on. The class tells, which exists once there is a call."""
+        """Whether it receives the object that the function is called on. The class decides, at the call."""
         kind = self._class(args)
         if kind is None:
             return self.usual()
-        # Python makes a static method of `__new__`, which gets the class nevertheless.
+        # `__new__` is a static method, but gets the class.
         return self._function == "__new__" or not isinstance(vars(kind).get(self._function), staticmethod)
 
     def _class(self, args: tuple[Any, ...]) -> type | None:
@@ -379,13 +378,13 @@ class _Receiver:
 
 
 def _signature_of(fn: Callable[..., Any]) -> tuple[inspect.Signature, bool]:
-    """The signature that calls are bound by, and whether it is that of a function further in.
+    """The signature that binds calls, and whether it belongs to a wrapped function.
 
-    What `functools.wraps` has made may take other arguments than what it wraps, whose signature it shows.
+    A wrapper of `functools.wraps` shows the signature of the function that it wraps, but may take other arguments.
     """
     try:
         shown = inspect.signature(fn)
-    except (TypeError, ValueError):  # Some functions written in C tell nothing.
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
         return inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]), False
     if not hasattr(fn, "__wrapped__"):
         return shown, False

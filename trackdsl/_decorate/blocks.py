@@ -1,4 +1,4 @@
-"""`with` blocks: the run or section that one begins, and its end."""
+"""`with` blocks: how they begin and end a run or a section."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trackdsl.errors._user_code import place_of_call
 
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
-    """Begin the run or section of a `with` block; None where nothing is recorded."""
+    """Begin the run or section of a `with` block. Returns None if nothing is recorded."""
     if quiet.on and quiet.here():
         return None
     with guarded("entering a block"):
@@ -33,7 +33,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
         params = flat.values
         is_stage = options.decorator == "stage"
         name = mask_name((options.name if is_stage else options.run_name or options.name) or options.decorator)
-        # In a block a name is a template only where it fits: text with braces may just be text.
+        # The name of a block is a template only if its placeholders fit, as braces may be plain text.
         if "{" in name:
             name = _filled(name, extra, params)
         outer = _context.current()
@@ -53,12 +53,12 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
 
 
 def leave_block(owner: object, opened: list[Scope], error: BaseException | None) -> None:
-    """End what `enter_block` began last for the same owner: in this context, or else in any."""
+    """End what `enter_block` began last for the same owner, in this context if possible, else in any."""
     scope = _context.find(owner)
     if scope is None and opened:
         scope = opened[-1]
     if scope is not None:
-        with contextlib.suppress(ValueError):  # Another thread has left it in the meantime.
+        with contextlib.suppress(ValueError):  # Another thread has just left it.
             opened.remove(scope)
         if isinstance(error, GeneratorExit) and _in_generator(error):
             note_closed_early(scope)
@@ -67,13 +67,13 @@ def leave_block(owner: object, opened: list[Scope], error: BaseException | None)
 
 
 def _in_generator(error: GeneratorExit) -> bool:
-    """Whether a block stands in a generator, whose caller wants no more; a coroutine that gets it is given up."""
+    """Whether the block is in a generator that its caller has closed, rather than in an abandoned coroutine."""
     trace = error.__traceback__
     return trace is not None and bool(trace.tb_frame.f_code.co_flags & (CO_GENERATOR | CO_ASYNC_GENERATOR))
 
 
 def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> str:
-    """The name of a block with its keywords filled in; as it is where it is just text with braces."""
+    """The name of a block with its keywords filled in, or unchanged if it is plain text with braces."""
     try:
         missing = [each for each in _template.placeholders(name) if each not in extra]
     except TemplateError:
@@ -82,8 +82,8 @@ def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> s
         return _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
     if all(each.isidentifier() for each in missing):
         note(
-            f"trackdsl: the name {name!r} at {place_of_call()} is kept as it is, as the block has no parameter "
-            f"{missing[0]!r}: give it one, {missing[0]}=..., or write f{name!r}.",
+            f"trackdsl: the name {name!r} at {place_of_call()} stays as it is, as the block has no parameter "
+            f"{missing[0]!r}: add {missing[0]}=..., or write f{name!r}.",
             key=f"block-name:{name}",
         )
     return name

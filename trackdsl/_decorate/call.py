@@ -1,4 +1,4 @@
-"""What a call does to the run tree: opens a run or a section, records what came back, ends it."""
+"""A decorated call: it opens a run or a section, records what the function returned, and ends the run."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ _clock = time.perf_counter_ns
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
-#: Begins a call, and ends it: with its scope, what it returned, what it raised, and its arguments.
+#: Begin a call, and end it with its scope, its result, its exception and its arguments.
 Enter = Callable[[Args, Kwargs], "Scope | None"]
 Leave = Callable[["Scope | None", Any, "BaseException | None", Args, Kwargs], None]
 
 
 class Call:
-    """One decorated function: what happens when it is called.
+    """One decorated function, and what happens when it is called.
 
     Args:
-        fn: the function itself.
-        options: of `experiment` or `stage`; None where only `track_returns` decorates it.
+        fn: the function.
+        options: the options of `experiment` or `stage`; None if only `track_returns` decorates the function.
         returns: how its return values are recorded, or None.
-        behind: for `track_returns` alone: the call, further in, whose run the values belong to.
+        behind: only for `track_returns`: the call inside of this one, whose run the values belong to.
 
     Attributes:
-        wrapper: what has the attribute `last_run`: the wrapper, where that is a function.
+        wrapper: the object that has the attribute `last_run`: the wrapper, if it is a function.
 
     Raises:
         OptionError, TemplateError: the options do not fit the function.
@@ -105,7 +105,7 @@ class Call:
             name, experiment = self._names(args, kwargs)
             scope = open_scope(options, name, experiment, params, self._tags, self._site, self)
         except Exception as error:
-            with contextlib.suppress(RecursionError):  # Where the stack is full it cannot even be told.
+            with contextlib.suppress(RecursionError):  # On a full stack not even the report is possible.
                 fault("entering a call", error)
             return None
         self.wrapper.last_run = scope.run
@@ -115,13 +115,13 @@ class Call:
                 scope.budget = raise_limit()
             if flat or plan.datasets:
                 self._record_rest(scope.run, flat, args, kwargs)
-        except BaseException as error:  # Ctrl-C: nobody will leave what nobody has entered.
+        except BaseException as error:  # Ctrl-C: `leave` won't run if `enter` raised.
             close_scope(scope, error)
             raise
         return scope
 
     def _record_rest(self, run: Run, flat: Flat | None, args: Args, kwargs: Kwargs, prefix: str = "") -> None:
-        """What parameters cannot hold: arguments that are too large for them, and datasets."""
+        """Record what parameters cannot hold: large arguments, and datasets."""
         with guarded("recording arguments", run):
             if flat:
                 _artifacts.keep_whole(run, flat, prefix)
@@ -155,7 +155,7 @@ class Call:
 
     def _enter_nothing(self, _args: Args, _kwargs: Kwargs) -> Scope | None:
         if self._behind is not None:
-            # A cache in between may answer without any run: an earlier one must not be taken for this call's.
+            # A cache may answer without a run. Then the run of an earlier call must not get the values of this call.
             _last_run.set(None)
         scope = _context.current()
         budget = None if shallow() else raise_limit()
@@ -170,14 +170,14 @@ class Call:
             if error is None and self.returns is not None:
                 self.returns.record(scope.run, result, scope.step, self.plan, args, kwargs)
         finally:
-            # Again: it may have called itself, or have run beside other calls.
+            # Set it again: the function may have called itself, or have run at the same time as other calls.
             self.wrapper.last_run = scope.run
             if self._noted:
                 _last_run.set((self, scope.run))
             close_scope(scope, error)
 
     def abandon(self, scope: Scope | None, error: BaseException) -> None:
-        """End a call whose end was interrupted, by Ctrl-C in the middle of it; else nothing is left to do."""
+        """End a call whose end was interrupted, for example by Ctrl-C. Does nothing if the call has ended."""
         if quiet.on:
             quiet.recover()
         if scope is not None and scope.owner is self:
@@ -217,14 +217,14 @@ class Call:
         self.returns.record(run, result, step, self.plan, args, kwargs)
 
     def record_yield(self, scope: Scope | None, item: Any, index: int, met: dict[str, None]) -> None:
-        """Record the numbers in what a generator yields, at the index of the yield; `met` gets their names."""
+        """Record the numbers that a generator yields, with its index as step. Their names go into `met`."""
         run, scope = self._run_of_yields(scope)
         if run is not None and self.returns is not None:
             section = f"{scope.section}/" if scope is not None and scope.section else ""
             self.returns.record_numbers(run, item, index, met, section)
 
     def report_unmet(self, scope: Scope | None, met: dict[str, None]) -> None:
-        """Report the names that nothing had which a generator has yielded."""
+        """Report the names given to `track_returns` that no yielded value had."""
         run, _ = self._run_of_yields(scope)
         if run is not None and self.returns is not None:
             self.returns.report_unmet_by_yields(run, met)
@@ -237,13 +237,13 @@ class Call:
         return run, scope
 
     def note_closed_early(self, scope: Scope | None) -> None:
-        """Say of a generator's run that its caller did not want all of it."""
+        """Tag the run of a generator that its caller closed before the end."""
         if scope is not None and self.options is not None:
             note_closed_early(scope)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        forget_last_run(self.wrapper)  # In another process: it has called nothing yet.
+        forget_last_run(self.wrapper)  # In another process the function has not been called yet.
 
     def _names(self, args: Args, kwargs: Kwargs) -> tuple[str, str | None]:
         name, experiment = self._name, self._experiment
@@ -256,7 +256,7 @@ class Call:
 
 
 class _Deep(Scope):
-    """Stands for the scope around a call that has none of its own, and has raised the recursion limit.
+    """The scope of a call that opens none itself, but has raised the recursion limit.
 
     Args:
         outer: the scope around it.
@@ -271,7 +271,7 @@ class _Deep(Scope):
         self.budget = budget
 
 
-#: The run that a call with a `track_returns` further out has just ended.
+#: The run that a call has just ended, for a `track_returns` around it.
 _last_run: ContextVar[tuple[Call, Run] | None] = ContextVar("trackdsl_last_run", default=None)
 
 
@@ -284,14 +284,14 @@ def open_scope(
     site: Site | None,
     owner: object,
 ) -> Scope:
-    """Begin a run where the table "where a run goes" says, and make it current."""
+    """Begin a run, and make it current. The current scope, the options and the settings decide where it goes."""
     outer = _context.current()
-    goes_on, of_launch = _taken_up(options, outer)
+    goes_on, of_launch = _to_resume(options, outer)
     if goes_on is not None:
         return _entered(open_again(goes_on, options, name, experiment, params, tags, site, owner))
     if around := _roots.task_tags() if outer is None else outer.tags:
         tags = {**tags, **around}
-    parent, target, home = _roots.place(outer, options.tracking_uri, experiment, options.ranks)
+    parent, target, home = _roots.destination(outer, options.tracking_uri, experiment, options.ranks)
     if parent is not None and outer is None:
         tags = {**tags, **_ranks.tags_below(options.ranks)}
     if parent is not None and experiment is not None:
@@ -319,8 +319,8 @@ def open_scope(
     return _entered(Scope(run, outer, owner, 0 if outer is None else outer.step))
 
 
-def _taken_up(options: Options, outer: Scope | None) -> tuple[str | Run | None, str | None]:
-    """The run that goes on in place of a new one, and that which goes on as the root of the ranks of a launch."""
+def _to_resume(options: Options, outer: Scope | None) -> tuple[str | Run | None, str | None]:
+    """The run to resume instead of a new one, and the run to resume as the root of the ranks of a launch."""
     goes_on = options.run_id
     if outer is not None:
         return goes_on, None
@@ -330,7 +330,7 @@ def _taken_up(options: Options, outer: Scope | None) -> tuple[str | Run | None, 
             goes_on = None
     if goes_on is None or _ranks.records_nothing(options.ranks):
         return None, None
-    # One run cannot be that of each rank.
+    # Several ranks cannot share one run.
     return (None, name_of(goes_on)) if _ranks.share_root(options.ranks) else (goes_on, None)
 
 
@@ -338,21 +338,21 @@ def _entered(scope: Scope) -> Scope:
     try:
         opened(scope)
         _context.enter(scope)
-    except BaseException as error:  # Ctrl-C, between one and the next.
+    except BaseException as error:  # Ctrl-C before the scope is current.
         close_scope(scope, error)
         raise
     return scope
 
 
 def _note_nested(experiment: str, parent: Run) -> None:
-    """Say once that a run is not in the experiment that it names."""
+    """Log once that a run is not in the experiment that it names."""
     key = f"nested:{parent.experiment}:{experiment}"
     if is_noted(key):
         return
     note(
         f"trackdsl: experiment({experiment!r}) at {place_of_call()} is inside the run {parent.path!r}: its run is a "
-        "child of that, in the same MLflow experiment, with the tag trackdsl.experiment. For a root run in "
-        f"{experiment!r} call it outside of that run.",
+        "child of that run, in the same MLflow experiment, with the tag trackdsl.experiment. For a root run in "
+        f"{experiment!r}, call it outside of that run.",
         key=key,
     )
 
@@ -368,7 +368,7 @@ def open_section(run: Run, outer: Scope | None, name: str, owner: object) -> Sco
 
 
 def close_scope(scope: Scope, error: BaseException | None) -> None:
-    """End a run or a section, and make what is around it current again."""
+    """End a run or a section, and make the scope around it current again."""
     try:
         if scope.section is None:
             if scope.ends_run:
@@ -380,12 +380,12 @@ def close_scope(scope: Scope, error: BaseException | None) -> None:
         with contextlib.suppress(RecursionError):
             if error is None:
                 fault("leaving a call", trouble)
-            else:  # The user's own exception is on its way, and is never replaced.
+            else:  # The user's own exception is being raised, and is never replaced.
                 logger.warning("trackdsl: leaving a call failed: %s: %s", type(trouble).__name__, trouble)
     finally:
         try:
             _let_go(scope)
-        except BaseException:  # Ctrl-C in the middle of it.
+        except BaseException:  # Ctrl-C while it ends.
             _let_go(scope)
             raise
 

@@ -1,7 +1,7 @@
 """Decorated callables that are no functions: a `functools.partial`, an instance of a class with `__call__`, a builtin.
 
-Such an object has attributes that change, is an instance of its class, pickles by value and binds to no instance. A
-function in its place would do none of it; a proxy does all, and only its call goes by the wrapper.
+Such an object has attributes that may change. It is an instance of its class, is pickled by value, and does not bind to
+an instance as a method does. A function could replace none of this. A proxy can, and only its call uses the wrapper.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Wrap = Callable[[Any, "Call"], Any]
 
 
 class _Decorated(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-ignore]
-    """What all proxies have in common; each has a class of its own, for a call without a frame more."""
+    """The base class of all proxies. Each proxy has its own class, so that its call needs no extra frame."""
 
     wrap: ClassVar[Wrap]
     __trackdsl__: ClassVar[Call]
 
     @property
     def last_run(self) -> Any:
-        """The run that the newest call recorded on."""
+        """The run of the newest call."""
         return type(self).__trackdsl__.wrapper.last_run
 
     def __repr__(self) -> str:
@@ -46,13 +46,13 @@ class _Decorated(wrapt.ObjectProxy):  # type: ignore[misc, type-arg, unused-igno
 
 
 def decorated_object(fn: Any, call: Call, wrapper: Callable[..., Any], wrap: Wrap) -> Any:
-    """A stand-in for `fn` whose call is that of `wrapper`.
+    """A proxy for `fn` that calls `wrapper`.
 
     Args:
         fn: the object.
         call: what happens when it is called.
         wrapper: a function that records a call of `fn`.
-        wrap: makes the stand-in of another object, of the same call: for copies, here and in other processes.
+        wrap: makes the proxy of another object with the same call, for copies in this and other processes.
     """
     own = {"__call__": staticmethod(wrapper), "__trackdsl__": call, "wrap": staticmethod(wrap)}
     return type("Decorated", (_Decorated,), own)(fn)

@@ -1,4 +1,4 @@
-"""Calls that give back something still to be run, as a plain function around a coroutine function does."""
+"""Calls that return something that runs later, such as a plain function that returns a coroutine."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Deferred:
-    """A call that has begun, and goes on where what it gave back is run. It stands in for the `Call` there.
+    """A call that has begun, and continues when the object that it returned runs. There it replaces the `Call`.
 
     Args:
-        call: how it is recorded.
-        scope: its scope, which is left for now.
-        args: its arguments.
-        kwargs: those given by name.
+        call: the decorated function.
+        scope: the scope of the call, which is left for now.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
     """
 
     def __init__(self, call: Call, scope: Scope | None, args: Args, kwargs: Kwargs) -> None:
@@ -37,7 +37,7 @@ class Deferred:
             _context.leave(scope)
 
     def enter(self, _args: Args, _kwargs: Kwargs) -> Scope | None:
-        """Go on: the scope is current again."""
+        """Continue the call: make its scope current again."""
         self._begun = True
         if self.options is not None and self._scope is not None:
             self._around = _context.current()
@@ -45,7 +45,7 @@ class Deferred:
         return self._scope
 
     def leave(self, scope: Scope | None, result: Any, error: BaseException | None, _args: Args, _kw: Kwargs) -> None:
-        """End the call, and make current again what was current where it went on."""
+        """End the call, and make the scope around it current again."""
         try:
             self._call.leave(scope, result, error, *self._given)
         finally:
@@ -57,15 +57,15 @@ class Deferred:
         self._call.abandon(scope, error)
 
     def when_done(self, future: Any) -> None:
-        """End the call with a future."""
+        """End the call when a future is done."""
         self._begun = True
-        # Asked by its method, the exception would count as seen, and the loop would not tell of it.
+        # `future.exception()` would mark the exception as retrieved, and the loop would not log it.
         error = sys.modules["asyncio"].CancelledError() if future.cancelled() else getattr(future, "_exception", None)
         result = future.result() if error is None else None
         self._call.leave(self._scope, result, error, *self._given)
 
     def __del__(self) -> None:
-        # It was never awaited, and never asked for an item.
+        # Nothing has awaited or iterated over it.
         if not self._begun and not sys.is_finalizing():
             self._begun = True
             self.note_closed_early(self._scope)

@@ -1,4 +1,4 @@
-"""What stands in a class in a function's place: class methods, static methods, and their relatives of `functools`."""
+"""Descriptors that wrap a function in a class: class methods, static methods, and those of `functools`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METHODS = (classmethod, staticmethod, partialmethod, singledispatchmethod)
 
 
 def rebuilt(method: Any, decorate: Callable[[Any], Any]) -> Any:
-    """The same kind of method around the decorated function; what is decorated is left as it is."""
+    """The same kind of method around the decorated function. `method` itself is not changed."""
     if isinstance(method, partialmethod):
         return type(method)(decorate(method.func), *method.args, **method.keywords)
     if isinstance(method, singledispatchmethod):
@@ -20,7 +20,7 @@ def rebuilt(method: Any, decorate: Callable[[Any], Any]) -> Any:
 
 
 def _dispatching(method: singledispatchmethod[Any], decorate: Callable[[Any], Any]) -> Any:
-    """A method that dispatches inside its call: implementations can be registered with it, as before."""
+    """A method that dispatches inside the recorded call. Implementations can still be registered with it."""
     function: Any = method.func
     kind = type(function) if isinstance(function, (classmethod, staticmethod)) else None
 

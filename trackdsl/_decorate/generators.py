@@ -1,4 +1,4 @@
-"""The body of a decorated generator, which runs in pieces: on its own run each time, whoever asks for the next item."""
+"""The body of a decorated generator: each time it runs, its own run is current, whatever is current for its caller."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Unrecorded:
     """The body of a generator while nothing is recorded.
 
     Args:
-        args: its arguments; they are let go when it is made.
-        kwargs: those given by name.
+        args: the positional arguments, which are released once the generator is made.
+        kwargs: the keyword arguments.
     """
 
     __slots__ = ("_args", "_budget", "_kwargs")
@@ -38,13 +38,13 @@ class Unrecorded:
         return fn(*args, **kwargs)
 
     def suspend(self, item: Any) -> None:
-        """It has yielded."""
+        """The generator has yielded."""
 
     def resume(self, sent: Any) -> None:
-        """It goes on, with what was sent or thrown."""
+        """The generator continues, with a value that was sent or an exception that was thrown."""
 
-    def end(self, result: Any, error: BaseException | None) -> None:  # noqa: ARG002 - what a recorded one tells
-        """It has ended."""
+    def end(self, result: Any, error: BaseException | None) -> None:  # noqa: ARG002 - `Body` uses them
+        """The generator has ended."""
         _stack.release(self._budget)
 
 
@@ -52,9 +52,9 @@ class Body(Unrecorded):
     """The body of one generator: its scope is current while it runs, never for its caller.
 
     Args:
-        call: how it is recorded.
-        args: its arguments; they are let go when it is made, unless what it returns is recorded.
-        kwargs: those given by name.
+        call: the decorated function.
+        args: the positional arguments, which are released once the generator is made, unless its result is recorded.
+        kwargs: the keyword arguments.
     """
 
     __slots__ = ("_call", "_closing", "_count", "_inside", "_met", "_outer", "_scope")
@@ -83,7 +83,7 @@ class Body(Unrecorded):
         return inner
 
     def suspend(self, item: Any) -> None:
-        """Record what was yielded, and give the context back to the caller."""
+        """Record the yielded value, and make the caller's scope current again."""
         self._call.record_yield(self._scope, item, self._count, self._met)
         self._count += 1
         if self._call.options is not None:
@@ -93,14 +93,14 @@ class Body(Unrecorded):
             _context.enter(self._outer)
 
     def resume(self, sent: Any) -> None:
-        """Take the context from whoever asks for the next item, or wants no more."""
+        """Make the generator's scope current, as its caller asks for the next item or closes it."""
         self._closing = isinstance(sent, GeneratorExit)
         if self._call.options is not None:
             self._outer = _context.current()
             _context.enter(self._inside)
 
     def end(self, result: Any, error: BaseException | None) -> None:
-        """Leave the call. A body that its caller closes has not failed."""
+        """End the call. A generator that its caller closes has not failed."""
         if self._closing and (error is None or isinstance(error, GeneratorExit)):
             self._call.note_closed_early(self._scope)
             error = None

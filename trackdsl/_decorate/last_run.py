@@ -1,4 +1,4 @@
-"""`fn.last_run`: the run that the newest call of a decorated function recorded on."""
+"""`fn.last_run`: the run of the newest call of a decorated function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAME = "last_run"
 
 
 class LastRun:
-    """Has the last run of what is no function, where the function that wraps it is not to be seen."""
+    """Holds the last run of a callable that is no function, as users do not see the function that wraps it."""
 
     __slots__ = (_NAME,)
 
@@ -25,27 +25,27 @@ class LastRun:
 
 
 class _Attributes(dict[str, Any]):
-    """The attributes of a wrapper. Whatever copies them leaves out the last run, which belongs to this wrapper alone.
+    """The attributes of a wrapper. A copy of them leaves the last run out, as that belongs to this wrapper only.
 
-    `functools.wraps` would give the wrapper of another decorator a last run that never changes, and cloudpickle would
-    send the run, with the address of its store, wherever the function goes.
+    `functools.wraps` would copy it to the wrapper of another decorator, where it would never change. cloudpickle would
+    pickle the run, with the address of its store, together with the function.
     """
 
     __slots__ = ()
 
     def copy(self) -> dict[str, Any]:
-        """All attributes but the last run."""
+        """All attributes except the last run."""
         return {name: self[name] for name in super().__iter__() if name != _NAME}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.copy())
 
     def keys(self) -> Any:
-        """Those of the copy; `functools.wraps` asks for them."""
+        """The keys of the copy, for `functools.wraps`."""
         return self.copy().keys()
 
     def items(self) -> Any:
-        """Those of the copy; cloudpickle asks for them."""
+        """The items of the copy, for cloudpickle."""
         return self.copy().items()
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
@@ -53,7 +53,7 @@ class _Attributes(dict[str, Any]):
 
 
 def forget_last_run(wrapper: Any) -> None:
-    """Let a wrapper begin without a last run."""
+    """Remove the last run of a wrapper."""
     if isinstance(wrapper, FunctionType):
         wrapper.__dict__ = _Attributes(wrapper.__dict__.copy())
     wrapper.last_run = _none_yet()

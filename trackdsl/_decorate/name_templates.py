@@ -1,4 +1,4 @@
-"""Name templates: `fit-{model}`, checked at decoration, filled in at the call."""
+"""Name templates such as `fit-{model}`: checked at decoration, filled in at the call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_LENGTH = 250
 
 
 class _Filler(string.Formatter):
-    """Formats plain values, anything else by its class name, and secrets by their mask."""
+    """Formats plain values as they are, other objects by their class name, and secrets by their mask."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         found, used = super().get_field(field_name, args, kwargs)
@@ -32,16 +32,16 @@ _filler = _Filler()
 
 
 def placeholders(template: str) -> list[str]:
-    """The names that a template asks for.
+    """The names of the placeholders in a template.
 
     Raises:
-        TemplateError: its braces do not match, or a placeholder has no name.
+        TemplateError: the braces do not match, or a placeholder has no name.
     """
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
         raise TemplateError(
-            f"the name {template!r} is no template: {error}. Write {{{{ and }}}} for braces.",
+            f"the name {template!r} is not a valid template: {error}. Write {{{{ and }}}} for braces.",
             template=template,
             placeholder="",
         ) from None
@@ -72,8 +72,8 @@ def check(template: str, names: Iterable[str], function: str) -> bool:
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """Fill in a template; where a value refuses to be formatted, the template itself is the name."""
+    """Fill in a template. If a value cannot be formatted, the result is the template itself."""
     try:
         return _filler.vformat(template, (), values)[:_MAX_LENGTH]
-    except Exception:  # The values are the user's: a bad format or attribute must not stop the call.
+    except Exception:  # A value of the user may raise here, and must not stop the call.
         return template

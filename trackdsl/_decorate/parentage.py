@@ -1,4 +1,4 @@
-"""Where a run goes when no run of ours is around it: the configured store, or a run that plain MLflow has open."""
+"""The parent of a new run, and the store that the run goes to."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ _scopes_of_sessions: list[Callable[[], Scope | None]] = []
 
 
 def ask_for_session(scope_of_only: Callable[[], Scope | None]) -> None:
-    """Register what gives the scope of the only session of this process. The module of sessions imports this one."""
+    """Register the function that returns the scope of the only open session. `session` imports this module."""
     _scopes_of_sessions[:] = [scope_of_only]
 
 
 def scope_of_session() -> Scope | None:
-    """The scope of the session that this process has open, where it is the only one."""
+    """The scope of the only open session of this process; None without one, or with several."""
     for scope_of_only in _scopes_of_sessions:
         return scope_of_only()
     return None
 
 
-def place(
+def destination(
     outer: Scope | None, tracking_uri: str | None, experiment: str | None, ranks: str | None = None
 ) -> tuple[Run | None, Target, str | None]:
-    """Parent, target and MLflow experiment of a run that begins now.
+    """The parent, the target and the MLflow experiment of a run that begins now.
 
     Args:
         outer: the current scope.
-        tracking_uri: as named by the word itself.
-        experiment: as named by the word itself.
-        ranks: what the word itself says of the ranks of a launch.
+        tracking_uri: the option of the decorator.
+        experiment: the experiment that the decorator names.
+        ranks: the option of the decorator.
 
     Returns:
-        the parent (None for a root), the target, and the name of the MLflow experiment; None where its id counts.
+        the parent (None for a root), the target, and the name of the MLflow experiment (None if its id is set).
     """
     if outer is not None:
         parent: Run | None = outer.run
@@ -59,14 +59,14 @@ def place(
         parent = None if tracking_uri else run_around()
         if parent is not None:
             return parent, parent.target, parent.experiment
-    # Another store cannot hold a child of a run that it does not know: a root there.
+    # A parent in another store is impossible, so the run is a root.
     if experiment is None and (tracking_uri is not None or settings.experiment_id() is None):
         experiment = settings.experiment_name()
     return None, target_for(tracking_uri), experiment
 
 
 def run_of_mlflow() -> Run | None:
-    """A handle on the run that the program opened with plain MLflow, if it has one."""
+    """A handle on the active run of plain MLflow; None without one."""
     mlflow: Any = sys.modules.get("mlflow")
     active_run = getattr(mlflow, "active_run", None)
     if active_run is None:
@@ -75,24 +75,24 @@ def run_of_mlflow() -> Run | None:
         active = active_run()
         if active is None:
             return None
-        # What is recorded on it is to be there when the program reads it back.
+        # From now on, reads of plain MLflow wait until the values recorded here are delivered.
         mlflow_bridge.install()
         return adopt_run(active.info.run_id, active.info.experiment_id, target_for(mlflow.get_tracking_uri()))
     except TrackdslError:
         raise
-    except Exception as error:  # Whatever stands in for MLflow in a test: user code must not notice.
-        report("mlflow", f"trackdsl cannot tell which MLflow run is active: {type(error).__name__}: {error}")
+    except Exception as error:  # A test may have replaced MLflow by anything.
+        report("mlflow", f"trackdsl cannot find out which MLflow run is active: {type(error).__name__}: {error}")
         return None
 
 
 def run_around() -> Run | None:
-    """The run around this place where no scope is: plain MLflow's, a cluster's task's, a session's, this program's."""
+    """The run around code in no scope: that of plain MLflow, a cluster task, a session, or the whole program."""
     run = run_of_mlflow()
     if run is not None:
         return run
     task = current_task()
     if task is not None:
-        # It was submitted to whatever started the worker: its submitter alone counts.
+        # Only the run that submitted the task counts, not the one in which its worker was started.
         scope = task.context.scope()
     else:
         scope = scope_of_session()
@@ -102,19 +102,19 @@ def run_around() -> Run | None:
 
 
 def task_tags() -> Mapping[str, str] | None:
-    """The tags of a run that begins where no scope is: those of the task of a cluster, if this is one."""
+    """The tags of a run that begins outside of any scope: those of the cluster task; None outside of one."""
     task = current_task()
     return None if task is None else task.tags
 
 
 def capture() -> Context:
-    """The run that is current here, to be entered elsewhere with `attach`: another process, machine, or later.
+    """Capture the current run, to enter it with `attach` in another process, on another machine, or later.
 
-    Threads, tasks, executors and processes that are started inside a run need no help; this is for everything else,
-    such as a message queue.
+    Threads, tasks, executors and processes that are started inside a run do this by themselves. Use it for everything
+    else, such as a message queue.
 
     Returns:
-        a small object that pickles; false where no run is current. Its `to_text()` is JSON.
+        a small object that can be pickled. It is false if no run is current. Its `to_text()` is JSON.
 
     Example:
         >>> bool(capture())
@@ -128,7 +128,7 @@ def capture() -> Context:
 
 
 def run_outside(doing: str) -> Run | None:
-    """The run for something logged outside of any scope: plain MLflow's, or none, which is reported once per place."""
+    """The run for a call outside of any scope; None if there is none, which is reported once per line of code."""
     if state.disabled:
         return None
     run = run_around()

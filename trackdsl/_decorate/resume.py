@@ -1,4 +1,4 @@
-"""Going on with a run that an earlier program or scope began: by `run_id=`, or by `MLFLOW_RUN_ID`."""
+"""Resume a run that an earlier program or scope began: by `run_id=`, or by `MLFLOW_RUN_ID`."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from trackdsl.distributed._engines import current_task
 from trackdsl.errors import report
 from trackdsl.journal._target import Target, overridden, target_for
 
-#: MLflow's variable for the run that the first run of a program is to go on with.
+#: MLflow's variable: the first root run of a program resumes the run that it names.
 VARIABLE = "MLFLOW_RUN_ID"
 
 
 def take_run_id(tracking_uri: str | None) -> str | None:
-    """The run that `MLFLOW_RUN_ID` names for a root that begins now; the variable is used up by it, as by MLflow.
+    """The run in `MLFLOW_RUN_ID`, for a root run that begins now. This removes the variable, as MLflow does.
 
     Args:
-        tracking_uri: of the root, as named by the call itself.
+        tracking_uri: the store that the call names for the root run.
 
     Raises:
-        OptionError: the variable holds no id of a run.
+        OptionError: the variable has no id of a run.
     """
     text = os.environ.get(VARIABLE)
     if not text or overridden() or (tracking_uri and target_for(tracking_uri) is not target_for(None)):
         return None
-    # A run around this one has used it up already, or it is not meant for this process.
+    # The run around this one has used the variable, or it is for another process.
     if _roots.run_of_mlflow() is not None or current_task() is not None or _roots.scope_of_session() is not None:
         return None
-    # Neither plain MLflow inside nor a program that is started from here is to take it up again.
+    # Neither plain MLflow in the run nor a program that is started from here should resume the run again.
     with contextlib.suppress(KeyError):
         del os.environ[VARIABLE]
     return str(checked_run_id(text, VARIABLE))
@@ -53,9 +53,9 @@ def open_again(
     site: Site | None,
     owner: object,
 ) -> Scope:
-    """Have a run go on in a new scope, which the caller makes current.
+    """Resume a run in a new scope, which the caller makes current.
 
-    Where the run is open in this program already, the scope is about that, and does not end it.
+    If this program has the run open already, the scope joins it, and does not end it.
     """
     outer = _context.current()
     target = _target_of(goes_on, options.tracking_uri, outer)
@@ -86,7 +86,7 @@ def open_again(
 
 
 def _target_of(goes_on: str | Run, tracking_uri: str | None, outer: Scope | None) -> Target:
-    """Where the run is: named by the call, known of the run, that of the scope around, or of the settings."""
+    """The target of the run: that of the call, of the run itself, of the scope around, or of the settings."""
     if tracking_uri is not None or overridden():
         return target_for(tracking_uri)
     if isinstance(goes_on, Run):
@@ -95,7 +95,7 @@ def _target_of(goes_on: str | Run, tracking_uri: str | None, outer: Scope | None
 
 
 def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
-    """A handle on the run, where this program has it open."""
+    """The handle of the run if this program has it open; None otherwise."""
     around = _roots.run_of_mlflow()
     scope = _context.current()
     runs = [] if around is None else [around]
@@ -113,7 +113,7 @@ def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
     if id_ is None:
         id_ = next((id_ for id_, named in list(going_on.items()) if named in names), None)
     if id_ is None and target.writer is not None:
-        # It may be open under an id of ours, and be named by MLflow's.
+        # The run may be open under our id, while the call has MLflow's id.
         from trackdsl.delivery import ids_at_mlflow
 
         id_ = next((found for found in ids_at_mlflow(target, names) if found in target.open_runs), None)
@@ -121,12 +121,12 @@ def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
 
 
 def name_of(run: str | Run) -> str:
-    """The id that other processes find a run by."""
+    """The id by which other processes know a run."""
     return run if isinstance(run, str) else (adoption_of(run) or (run.id,))[0]
 
 
 def _names_of(run: str | Run) -> set[str]:
-    """The ids that a run is known by in this program."""
+    """The ids by which this program knows a run."""
     if isinstance(run, str):
         return {run}
     adopted = adoption_of(run)
@@ -136,7 +136,8 @@ def _names_of(run: str | Run) -> set[str]:
 def _report_open(run: Run) -> None:
     report(
         "open-twice",
-        f"the run {run.id} is open in this program already: what is recorded inside goes to it, and it ends where it "
-        "was begun.",
+        f"the run {run.id} is open in this program already: what is recorded inside goes to that run, which ends "
+        "where it "
+        "began.",
         key=run.id,
     )

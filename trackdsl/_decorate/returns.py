@@ -1,7 +1,7 @@
-"""What a function returns → metrics, files, models and datasets of a run.
+"""Return values → metrics, files, models and datasets of a run.
 
-The plan is compiled once, at decoration, from the names given to `track_returns` and the markers of the return
-annotation. The value itself is handed on untouched, and nothing is raised once it is there.
+The plan is made once, at decoration, from the names given to `track_returns` and the markers of the return annotation.
+The caller gets the value unchanged, and recording it never raises.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trackdsl._runs.run import Run
 from trackdsl.errors import ReturnsError, report
 from trackdsl.handlers._annotations import annotations_of
 
-#: What a generator function is annotated to return; the first argument says what it yields.
+#: The return annotations of generator functions. Their first argument is the type of what is yielded.
 _YIELDING = (
     collections.abc.Iterator,
     collections.abc.Iterable,
@@ -61,7 +61,7 @@ class ReturnPlan:
         self._expected = Expected()
         self._yielded = Expected()
         self._chooses = bool(names or prefix or metrics is not None or artifacts is not None)
-        #: Nothing chooses, names or places: a dict of numbers is recorded as it is.
+        #: No option or marker applies: a dict of numbers is recorded as it is.
         self._plain = self._yields_plain = False
         self._read_annotation()
         count = len(self._expected.parts)
@@ -78,16 +78,16 @@ class ReturnPlan:
         kwargs: dict[str, Any],
         section: str = "",
     ) -> None:
-        """Record one returned value, as far as that goes; what has a name and is not there is reported.
+        """Record one returned value. Names without a value are reported.
 
         Args:
-            run: where to.
+            run: the run to record to.
             value: what the function returned.
-            step: of the metrics.
-            plan: of the call.
-            args: its arguments; a model's input example is taken from them.
-            kwargs: those given by name.
-            section: `name/` for a section of a run, else nothing.
+            step: the step of the metrics.
+            plan: the plan of the call.
+            args: the positional arguments, from which a model's input example is taken.
+            kwargs: the keyword arguments.
+            section: `name/` for a section of a run, else empty.
         """
         if value is None:
             return
@@ -107,13 +107,13 @@ class ReturnPlan:
             self._report_unmet(run, {**sorter.absent, **self._choices.unmet(sorter.met, returned)})
 
     def record_numbers(self, run: Run, value: Any, step: int, met: dict[str, None], section: str = "") -> None:
-        """Record the numbers in a value, such as one that a generator yields; everything else is passed over.
+        """Record the numbers in a yielded value, and ignore the rest of it.
 
         Args:
-            run: where to.
+            run: the run to record to.
             value: what was yielded.
-            step: of the metrics.
-            met: the names that values have had so far; those of this one are added.
+            step: the step of the metrics.
+            met: the names of all values so far, to which the names of this value are added.
             section: as for `record`.
         """
         if value is None:
@@ -130,23 +130,25 @@ class ReturnPlan:
                 met.update(sorter.met)
 
     def report_unmet_by_yields(self, run: Run, met: dict[str, None]) -> None:
-        """Report the names that nothing had which a generator has yielded."""
+        """Report the names given to `track_returns` that no yielded value had."""
         with guarded("track_returns", run):
             self._report_unmet(run, self._choices.unmet(met, "no such value"))
 
     def _report_unmet(self, run: Run, unmet: Mapping[str, str]) -> None:
         if unmet:
             why = {name: mask_prose(reason)[:500] for name, reason in unmet.items()}
-            told = "; ".join(f"{name!r}: {reason}" for name, reason in why.items())
-            report("returns", f"trackdsl recorded nothing for {told}", key=f"{self._choices.function}:{sorted(unmet)}")
+            missing = "; ".join(f"{name!r}: {reason}" for name, reason in why.items())
+            report(
+                "returns", f"trackdsl recorded nothing for {missing}", key=f"{self._choices.function}:{sorted(unmet)}"
+            )
             append_tags(run, {f"trackdsl.omitted.{name}": reason for name, reason in why.items()})
 
     def _too_many(self, count: int) -> ReturnsError:
         given = self._choices.names
         names = ", ".join(repr(name) for name in given)
         return ReturnsError(
-            f"@track_returns({names}) names {len(given)} values, but {self._choices.function}() returns {count}. "
-            f"Drop {', '.join(repr(n) for n in given[count:])}, or return as many values as there are names.",
+            f"@track_returns({names}) has {len(given)} names, but {self._choices.function}() returns {count} values. "
+            f"Remove {', '.join(repr(n) for n in given[count:])}, or return a value for each name.",
             names=given,
         )
 
@@ -157,9 +159,9 @@ class ReturnPlan:
         annotations = annotations_of(fn)
         annotation = annotations.get("return")
         yields = get_origin(annotation) in _YIELDING
-        # Of the three that a `Generator` has, the last is what it returns.
+        # The last of the three arguments of `Generator` is the type of its return value.
         expected = Expected.of(annotations, (get_args(annotation)[2:] or (None,))[0] if yields else annotation)
-        # Read a second time, further from where it was written, it may tell less.
+        # Reading it a second time, with fewer names known, may give less.
         if expected.says_anything() or expected.parts:
             self._expected = expected
         yielded = get_args(annotation)[:1] if yields else ()

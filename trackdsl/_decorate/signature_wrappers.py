@@ -1,7 +1,7 @@
 """Wrappers with the parameters of the function they wrap.
 
-The body of a coroutine or a generator starts later than its call. A wrapper that takes any arguments would find out
-then that they are wrong; with the function's own parameters Python refuses them at the call, as undecorated.
+The body of a coroutine or a generator starts after its call. A wrapper that accepts any arguments would raise for wrong
+ones only then. With the parameters of the function itself, Python raises at the call, as for the function.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 
 Shape = Callable[..., Any]
 
-#: Put before every name that a wrapper uses itself, because parameters may be called anything.
+#: The prefix of every name that a wrapper itself uses, as parameters may have any name.
 _OURS = "_trackdsl_"
 
 
 def wrapper_like(fn: Callable[..., Any], shape: Shape, *given: Any) -> Any:
-    """A wrapper made by `shape`, with the parameters of `fn` where it is written in Python.
+    """A wrapper made by `shape`, with the parameters of `fn` if that is written in Python.
 
     Args:
-        fn: what is wrapped.
+        fn: the function to wrap.
         shape: a function that defines `wrapper(*args, **kwargs)` and returns it.
-        *given: what `shape` takes.
+        *given: the arguments of `shape`.
     """
     if not isinstance(fn, FunctionType):
         return shape(*given)
     try:
         make = _specialized(shape, *_parameters(fn))
-    except OSError:  # The source of trackdsl is not at hand.
+    except OSError:  # The source of trackdsl is not available.
         return shape(*given)
     wrapper = make(*given)
     wrapper.__defaults__ = fn.__defaults__
@@ -42,7 +42,7 @@ def wrapper_like(fn: Callable[..., Any], shape: Shape, *given: Any) -> Any:
 
 
 def _parameters(fn: FunctionType) -> tuple[str, str]:
-    """The parameters of a function as they are written, without defaults; and statements that gather the arguments."""
+    """The parameters of a function as source code, without defaults, and statements that collect the arguments."""
     code = fn.__code__
     count, keywords = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
     names = list(code.co_varnames[:count])
@@ -77,19 +77,19 @@ def _specialized(shape: Shape, parameters: str, gather: str) -> Shape:
             node.id = _OURS + node.id
         if "lineno" in node._attributes:
             ast.copy_location(node, wrapper)
-    # Nodes are shared with the template, which `compile` leaves as they are.
+    # The template keeps the same nodes, which `compile` does not change.
     inner = _changed(wrapper, args=head.args, body=[*head.body, *wrapper.body])
     body = [inner if part is wrapper else part for part in outer.body]
     module = ast.Module([_changed(outer, body=body)], [])
     made: dict[str, Shape] = {}
-    # Of our own source and the names of parameters, which Python has accepted as such.
+    # The source is our own, and the names of parameters are names that Python has accepted.
     exec(compile(module, shape.__code__.co_filename, "exec", dont_inherit=True), names, made)  # noqa: S102
     return made[outer.name]
 
 
 @functools.cache
 def _template(shape: Shape) -> tuple[ast.FunctionDef, dict[str, Any]]:
-    """The source of a shape with our own prefix on all names, and what those names are that it finds outside."""
+    """The syntax tree of a shape, with our prefix on all names, and the values of its global names."""
     tree = ast.parse(inspect.getsource(shape))
     ast.increment_lineno(tree, shape.__code__.co_firstlineno - 1)
     outer = tree.body[0]
@@ -102,7 +102,7 @@ def _template(shape: Shape) -> tuple[ast.FunctionDef, dict[str, Any]]:
 
 
 class _Renaming(ast.NodeVisitor):
-    """Puts our own prefix on the names in a function, and takes the annotations away."""
+    """Puts our prefix on the names in a function, and removes its annotations."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()

@@ -1,4 +1,4 @@
-"""Where a function comes from: its name, its file, and a hash of its source."""
+"""The origin of a function: its name, its file, and a hash of its source."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Site = tuple[str, str, str]
 def site_of(fn: Callable[..., Any]) -> Site:
     """Full name, file, and the first 16 hex digits of the SHA-256 of the source (of the bytecode without source).
 
-    `inspect.getsource` tokenises; the last line is known to the code object, which is a hundred times faster.
+    `inspect.getsource` tokenises the file. The code object knows its last line, which is a hundred times faster.
     """
     fn = inspect.unwrap(fn)
     name = f"{getattr(fn, '__module__', None) or '?'}.{getattr(fn, '__qualname__', type(fn).__name__)}"

@@ -1,11 +1,11 @@
-"""How a function is wrapped: the one place that tells plain functions, coroutines and generators apart.
+"""How a function is wrapped: the only module that distinguishes plain functions, coroutines and generators.
 
-A wrapper adds one frame to a traceback and nothing else: `inspect` answers, names and annotations are the function's.
-Wrappers hold only what pickles by reference or by value, so a function of `__main__` travels with cloudpickle.
+A wrapper adds one frame to a traceback. Everything else, such as names, annotations and the answers of `inspect`, is
+that of the function. Wrappers only refer to what can be pickled, so cloudpickle can send a function of `__main__`.
 
-The name of this file is for `warnings` and, from Python 3.11 on, `logging`: their `stacklevel` passes over frames whose
-file has `importlib` and `_bootstrap` in its name (`_is_internal_frame` in CPython's Lib/warnings.py and
-Lib/logging/__init__.py). So a decorated function that warns its caller points at the caller, not at its wrapper.
+The name of this file is for `warnings` and, from Python 3.11 on, `logging`: their `stacklevel` skips frames whose file
+has `importlib` and `_bootstrap` in its name (`_is_internal_frame` in CPython's Lib/warnings.py and
+Lib/logging/__init__.py). So a warning of a decorated function for its caller points at the caller, not at the wrapper.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
 
 
 def _show_signature(wrapper: Any, fn: Any) -> None:
-    """Tell the parameters also to those who do not follow `__wrapped__`, such as `inspect.getfullargspec`."""
+    """Show the parameters to code that does not follow `__wrapped__`, such as `inspect.getfullargspec`."""
     if not inspect.isfunction(fn) or hasattr(fn, "__wrapped__"):
         return
-    # Annotations that are text are evaluated by `inspect.signature(eval_str=True)` only where it finds them itself.
+    # `inspect.signature(eval_str=True)` only evaluates annotations that it finds itself, so strings stay there.
     if not any(isinstance(annotation, str) for annotation in fn.__annotations__.values()):
         wrapper.__signature__ = inspect.signature(fn)
 
 
 def _kind_of(fn: Callable[..., Any]) -> type | None:
-    """The type of what a function gives back that is run later; None for a plain function."""
+    """The type of the coroutine or generator that a function returns; None for a plain function."""
     called = fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else type(fn).__call__
     if inspect.isgeneratorfunction(called):
         return types.GeneratorType
@@ -74,7 +74,7 @@ def _kind_of(fn: Callable[..., Any]) -> type | None:
 
 
 def _further_in(fn: Any) -> Iterator[Any]:
-    """The functions that `fn`, a decorator of somebody else's, wraps, by what `functools.wraps` says."""
+    """The functions that `fn`, a wrapper of another library, wraps, as `functools.wraps` has noted."""
     seen = {id(fn)}
     while True:
         fn = fn.func if isinstance(fn, functools.partial) else getattr(fn, "__wrapped__", None)
@@ -85,7 +85,7 @@ def _further_in(fn: Any) -> Iterator[Any]:
 
 
 def _bring_methods(wrapper: Any, fn: Any) -> None:
-    """Give the wrapper of an object what is called on it, such as `cache_clear`: `functools` knows attributes alone."""
+    """Copy the methods of an object to its wrapper, such as `cache_clear`. `functools` only copies attributes."""
     if not isinstance(fn, (types.FunctionType, types.MethodType)):
         for name in dir(type(fn)):
             found = inspect.getattr_static(type(fn), name)
@@ -96,8 +96,8 @@ def _bring_methods(wrapper: Any, fn: Any) -> None:
 
 def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     enter, leave, abandon = call.enter, call.leave, call.abandon
-    # Else positional arguments are let go while they are handed over, in an expression that comes after them: the
-    # function may delete one of gigabytes. Up to 3.11 Python itself holds them.
+    # Otherwise the wrapper releases the positional arguments as it passes them on, so that the function may free one
+    # of gigabytes. Up to Python 3.11, Python itself keeps them.
     keeps = call.returns is not None
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,7 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
 
 
 def _deferring(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
-    """For what wraps a function that is run later: what it gives back goes on where it is run, on the same run."""
+    """Wrap a function that returns a coroutine, generator or future: when that runs, it continues the same run."""
     enter, leave = call.enter, call.leave
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -189,11 +189,11 @@ def _generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[..., A
         del args, kwargs
         inner = body.begin(fn)
         resume: Any = inner.send
-        # What passes through is held here alone, and let go at once: it may be a batch of gigabytes.
+        # This list is the only reference to an item, and drops it at once: an item may be a batch of gigabytes.
         passing: list[Any] = []
         while True:
             try:
-                # `next` takes less of the C stack, which counts where generators go through each other by the hundred.
+                # `next` needs less of the C stack, which matters if hundreds of generators are nested.
                 passing.append(resume(passing.pop()) if passing else next(inner))
             except StopIteration as stop:
                 body.end(stop.value, None)
@@ -244,9 +244,9 @@ def _async_generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[
 
 
 def _unhooked(inner: Any) -> Callable[[Any], Any]:
-    """The first `asend`, by which an async generator makes itself known to the event loop.
+    """The first `asend` of the inner async generator, without registering that generator with the event loop.
 
-    At its end the loop would close the inner and the outer one at once; it is the outer one's to close.
+    Otherwise the loop would close both generators at its end. The outer one closes the inner one itself.
     """
 
     def asend(value: Any) -> Any:
@@ -265,14 +265,14 @@ _SHAPES: dict[type, Callable[..., Any]] = {
     types.GeneratorType: _generator,
     types.AsyncGeneratorType: _async_generator,
 }
-#: The end of this file's name, by which wrappers are known that have come from another machine too.
+#: The end of this file's path, which also identifies wrappers from other machines.
 _FILE = os.sep.join(_plain.__code__.co_filename.split(os.sep)[-2:])
 
 
 def call_of(fn: Any) -> Call | None:
-    """The call behind one of our own wrappers; None for any other function, also one that wraps ours."""
+    """The call of one of our own wrappers; None for any other function, also for one that wraps ours."""
     found: Call | None = vars(type(fn)).get("__trackdsl__")
-    if found is not None:  # The stand-in of an object.
+    if found is not None:  # The proxy of an object.
         return found
     found = getattr(fn, "__trackdsl__", None)
     code = getattr(fn, "__code__", None)
@@ -282,7 +282,7 @@ def call_of(fn: Any) -> Call | None:
 
 
 def call_behind(fn: Any) -> Call | None:
-    """The call of the nearest run-making wrapper that `fn`, a decorator of somebody else's, wraps."""
+    """The call of the nearest wrapper of ours that makes runs, inside of `fn`, a wrapper of another library."""
     while fn is not None:
         found = call_of(fn)
         if found is not None and found.options is not None:

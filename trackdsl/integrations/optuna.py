@@ -130,7 +130,7 @@ class TrackdslCallback:
             return
         with guarded("recording a trial"):
             outer = _context.current()
-            parent, target, experiment = _roots.place(outer, None, None)
+            parent, target, experiment = _roots.destination(outer, None, None)
             began, ended = (None if time is None else int(time.timestamp() * 1e9) for time in
                             (trial.datetime_start, trial.datetime_complete))  # fmt: skip
             run = _lifecycle.open_run(
