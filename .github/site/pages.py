@@ -32,7 +32,7 @@ def api() -> str:
     for title, members in (("Functions", functions), ("Classes", classes), ("Errors", errors)):
         parts.append(f"## {title}")
         parts += [f"::: trackdsl.{name}\n    options:\n      heading_level: 3" for name in members]
-    modules = ("trackdsl.handlers", "trackdsl.testing", "trackdsl.integrations.optuna")
+    modules = ("trackdsl.handlers", "trackdsl.testing", "trackdsl.integrations.optuna", "trackdsl.compat.tracelet")
     parts.append("## Modules")
     parts += [f"::: {name}\n    options:\n      heading_level: 3" for name in modules]
     return "\n\n".join(parts)

@@ -267,7 +267,7 @@ class _Code:
             places = {Path(path).resolve(): os.path.basename(os.path.abspath(path)) for path in self._given}
         else:
             found = local_code(flavor.packages)
-            places = found.places
+            places = found.paths
             self.omitted |= found.omitted
             packages = tuple(sorted({*packages, *found.packages})) if places else packages
         self.omitted |= copy_code(places, folder)

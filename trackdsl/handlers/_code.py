@@ -1,7 +1,7 @@
-"""The project's own modules that a model needs, copied beside it: elsewhere nothing could import them.
+"""Copy the project's own modules that a model needs, because other machines could not import them.
 
-A pickle names modules and holds none. Those that no installer has put where they are go with the model, with what they
-import in turn; packages whole, because what a package reads of its folder nobody knows.
+A pickle contains the names of modules, not their code. Modules that were not installed are copied into the model, with
+the modules that they import. Packages are copied completely, because they may read files in their folder.
 """
 
 from __future__ import annotations
@@ -19,90 +19,90 @@ from pathlib import Path
 from trackdsl._core.redaction import is_secret_name
 from trackdsl.errors import format_error, reraise_from_signal
 
-#: Where MLflow looks for a model's code, in its folder.
+#: The folder for code inside the folder of a model at MLflow.
 FOLDER = "code"
-#: A larger package goes without its data, in bytes and files; code that is larger does not go.
+#: Of a larger package, only the `.py` files are copied. If these are larger too, the package is left out.
 _MAX_BYTES = 20 << 20
 _MAX_FILES = 2000
 _INSTALLED = ("site-packages", "dist-packages")
-#: What is no part of a package, though it lies in its folder; and everything whose name begins with a dot.
-_PASSED_OVER = frozenset(["__pycache__", "mlruns", "mlartifacts", "node_modules"])
-#: Files of private keys.
+#: Folders that are never copied; neither is anything whose name begins with a dot.
+_EXCLUDED = frozenset(["__pycache__", "mlruns", "mlartifacts", "node_modules"])
+#: Suffixes of files with private keys.
 _KEYS = (".pem", ".key", ".p12", ".pfx", ".jks")
-#: In the folder of every virtual environment; a package of simulations may well be called `env`.
+#: A file in the folder of every virtual environment. The name `env` alone says little: it may be a package.
 _ENVIRONMENT = "pyvenv.cfg"
-#: Of these one is where a project begins.
+#: Files and folders that mark the top folder of a project.
 _MARKS = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 _OWN = frozenset(["__main__", "trackdsl"])
 
 
 @dataclass
 class Code:
-    """What was found.
+    """The modules that a model needs.
 
     Attributes:
-        places: files and folders of the project's own modules, with the names that they must have to be imported.
-        packages: what they import of others.
+        paths: files and folders of the project's own modules, each with the name under which it is imported.
+        packages: the installed packages that they import.
         omitted: modules that are left out, with the reasons.
     """
 
-    places: dict[Path, str] = field(default_factory=dict)
+    paths: dict[Path, str] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
     omitted: dict[str, str] = field(default_factory=dict)
 
 
 def local_code(names: Iterable[str]) -> Code:
-    """The project's own modules among those that a model refers to, and what they import in turn.
+    """Find the project's own modules among those that a model refers to, and the modules that they import.
 
     Args:
-        names: of top-level modules and packages.
+        names: the names of top-level modules and packages.
     """
     found = Code()
-    roots = _project()
+    roots = _project_folders()
     waiting, seen = list(names), set(_OWN)
     while waiting:
         name = waiting.pop()
         if name in seen:
             continue
         seen.add(name)
-        places = _places_of(name)
-        if not places:
+        paths = _paths_of(name)
+        if not paths:
             found.packages.add(name)
-        for place in places:
-            if any(place.is_relative_to(root) for root in roots):
-                # Its own name may be another: of what a link leads to, or a script has loaded by its path.
-                found.places[place] = name if place.is_dir() else name + "".join(place.suffixes)
-                waiting += _imported_by(place)
+        for path in paths:
+            if any(path.is_relative_to(root) for root in roots):
+                # The file may have another name than the module, for example if it is the target of a link.
+                found.paths[path] = name if path.is_dir() else name + "".join(path.suffixes)
+                waiting += _imported_by(path)
             else:
-                found.omitted[name] = f"{place} is outside of the project: pass code_paths=[{str(place)!r}]"
+                found.omitted[name] = f"{path} is outside of the project: pass code_paths=[{str(path)!r}]"
     found.packages = {name for name in found.packages if name in sys.modules}
     return found
 
 
-def copy_code(places: Mapping[Path, str], folder: Path) -> dict[str, str]:
+def copy_code(paths: Mapping[Path, str], folder: Path) -> dict[str, str]:
     """Copy modules and packages.
 
     Args:
-        places: files and folders, with their names in the model.
-        folder: the model's folder.
+        paths: files and folders, with their names in the model.
+        folder: the folder of the model.
 
     Returns:
-        what is left out, by its path, with the reasons.
+        the paths that are left out, with the reasons.
     """
     omitted = {}
-    for place, name in places.items():
+    for path, name in paths.items():
         try:
-            withheld = _copy(place, folder / FOLDER / name)
+            withheld = _copy(path, folder / FOLDER / name)
         except (OSError, ValueError) as error:
             reraise_from_signal(error)
-            omitted[str(place)] = format_error(error)
+            omitted[str(path)] = format_error(error)
         else:
-            omitted |= {str(path): "its name looks like that of a secret" for path in withheld}
+            omitted |= {str(secret): "its name looks like that of a secret" for secret in withheld}
     return omitted
 
 
 def _copy(source: Path, target: Path) -> list[Path]:
-    """Copy a module or package; returns the files that are left out, as their names say that they hold secrets."""
+    """Copy a module or package, and return the files that are left out because of names like those of secrets."""
     files, withheld = [source], []
     if source.is_dir():
         found = list(_files_of(source))
@@ -132,20 +132,20 @@ def _is_large(files: list[Path]) -> bool:
 def _files_of(folder: Path) -> Iterator[Path]:
     for directory, folders, files in os.walk(folder):
         folders[:] = sorted(
-            name for name in folders if not _is_passed_over(name) and not Path(directory, name, _ENVIRONMENT).exists()
+            name for name in folders if not _is_excluded(name) and not Path(directory, name, _ENVIRONMENT).exists()
         )
         for name in sorted(files):
             path = Path(directory, name)
-            if not _is_passed_over(name) and path.suffix != ".pyc" and path.is_file():
+            if not _is_excluded(name) and path.suffix != ".pyc" and path.is_file():
                 yield path
 
 
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name in _PASSED_OVER
+def _is_excluded(name: str) -> bool:
+    return name.startswith(".") or name in _EXCLUDED
 
 
-def _project() -> list[Path]:
-    """The folders that belong to the project: of the program, and where it runs, from where its project begins."""
+def _project_folders() -> list[Path]:
+    """The top folders of the projects of the program's file and of the working directory."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     folders = [Path.cwd(), *([Path(main).resolve().parent] if main else [])]
     found = []
@@ -155,8 +155,8 @@ def _project() -> list[Path]:
     return found
 
 
-def _places_of(name: str) -> list[Path]:
-    """Where a module or package of the user's lies, which may be several folders; empty for one that was installed."""
+def _paths_of(name: str) -> list[Path]:
+    """The paths of a module or package of the user; empty for an installed one. A package may have several folders."""
     module = sys.modules.get(name)
     if module is None and name in sys.stdlib_module_names:
         return []
@@ -167,28 +167,28 @@ def _places_of(name: str) -> list[Path]:
         return []
     if spec is None:
         return []
-    places = map(Path, list(spec.submodule_search_locations or ()) or [spec.origin or ""])
-    return [place.resolve() for place in places if place.is_absolute() and place.exists() and not _is_installed(place)]
+    paths = map(Path, list(spec.submodule_search_locations or ()) or [spec.origin or ""])
+    return [path.resolve() for path in paths if path.is_absolute() and path.exists() and not _is_installed(path)]
 
 
-def _is_installed(place: Path) -> bool:
-    if not _PLACES.isdisjoint([*place.parents, *place.resolve().parents]):
+def _is_installed(path: Path) -> bool:
+    if not _INSTALL_FOLDERS.isdisjoint([*path.parents, *path.resolve().parents]):
         return True
-    return not set(_INSTALLED).isdisjoint(place.parts)
+    return not set(_INSTALLED).isdisjoint(path.parts)
 
 
-_PLACES = frozenset(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_INSTALL_FOLDERS = frozenset(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
-def _imported_by(place: Path) -> set[str]:
-    """The top-level modules that a module or package imports, inside functions too."""
+def _imported_by(path: Path) -> set[str]:
+    """The top-level modules that a module or package imports, also inside functions."""
     found: set[str] = set()
-    for path in [place] if place.is_file() else list(_files_of(place))[:_MAX_FILES]:
-        if path.suffix != ".py":
+    for file in [path] if path.is_file() else list(_files_of(path))[:_MAX_FILES]:
+        if file.suffix != ".py":
             continue
         try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError, RecursionError):  # Of another version of Python, for example.
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError, RecursionError):  # For example, code for another version of Python.
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
@@ -201,7 +201,7 @@ def _imported_by(place: Path) -> set[str]:
 
 
 def _imported_by_call(call: ast.Call) -> str:
-    """The module in `importlib.import_module("name")`; empty for any other call, and where the name is worked out."""
+    """The module in `importlib.import_module("name")`; empty for any other call, and if the name is computed."""
     function, first = call.func, call.args[0] if call.args else None
     named = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if named not in ("import_module", "__import__") or not isinstance(first, ast.Constant):

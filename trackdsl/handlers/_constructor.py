@@ -1,4 +1,4 @@
-"""Objects by the arguments of their constructor."""
+"""Summaries of objects such as scikit-learn estimators: the class and the arguments of its constructor."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _defaults: dict[type, tuple[dict[str, Any], bool]] = {}
 
 
 def constructor_summary(value: Any) -> Scalar:
-    """An object in one line: its class, with the arguments of its constructor that are not as they would be by default.
+    """An object in one line: its class, with the arguments of its constructor that differ from their defaults.
 
-    An object that is such a parameter is described in the same way.
+    An argument that is itself an estimator is described in the same way.
     """
     kind = type(value)
     try:
         shown = [f"{name}={text}" for name, text in _arguments(value) if text is not None]
-    except Exception:  # An estimator of the user's, whose attributes may do anything.
+    except Exception:  # The attributes of a user's estimator may raise anything.
         shown = []
     text = mask_text(f"{kind.__name__}({', '.join(shown)})")
     return text if len(text) <= _MAX_SUMMARY else f"{text[:_MAX_SUMMARY]}…, digest {digest_of(text)}"
@@ -45,17 +45,17 @@ def _arguments(value: Any) -> Iterator[tuple[str, str | None]]:
     known, others = _defaults_of(type(value))
     for name, default in known.items():
         yield name, _shown(name, getattr(value, name, default), default)
-    if others and hasattr(value, "get_params"):  # XGBoost and LightGBM take whatever their libraries have.
+    if others and hasattr(value, "get_params"):  # XGBoost and LightGBM accept any parameter of their libraries.
         for name, found in value.get_params(deep=False).items():
             if name not in known:
                 yield name, _shown(name, found, None)
 
 
 def _defaults_of(kind: type) -> tuple[dict[str, Any], bool]:
-    """The parameters of a class's constructor by name, with their defaults, and whether it takes others too."""
+    """The parameters of a constructor with their defaults, and whether it also accepts other keywords."""
     known = _defaults.get(kind)
     if known is None:
-        if len(_defaults) >= 1000:  # Of a program that makes classes all the time, none must be kept for ever.
+        if len(_defaults) >= 1000:  # A program that creates classes all the time must not fill the memory.
             _defaults.clear()
         known = _defaults[kind] = _signature(kind)
     return known
@@ -74,13 +74,13 @@ def _signature(kind: type) -> tuple[dict[str, Any], bool]:
                     parameter.name, _REQUIRED if parameter.default is parameter.empty else parameter.default
                 )
         others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        if not others:  # Those of its base classes are not its own.
+        if not others:  # It does not pass keywords on to its base classes.
             break
     return found, others
 
 
 def _shown(name: str, found: Any, default: Any) -> str | None:
-    """The text of an argument; None where it is as by default, is a secret, or nothing is known of it."""
+    """The text of an argument; None if it has its default value or is a secret."""
     if found is default or is_secret(name, found):
         return None
     if type(found) in _PLAIN:
@@ -97,7 +97,7 @@ def _shown(name: str, found: Any, default: Any) -> str | None:
 
 
 def _step(item: tuple[Any, ...]) -> str:
-    """A step of a pipeline, or a part of what transforms columns, with the names of those."""
+    """A step of a `Pipeline`, or a part of a `ColumnTransformer` with the names of its columns."""
     text = _shown("", item[1], None) or str(item[1])
     return f"{text} {line_of(item[2], _MAX_ARGUMENT)[0]}" if len(item) > 2 else text
 

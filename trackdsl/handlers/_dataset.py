@@ -1,4 +1,4 @@
-"""What is told of data: its digest, its schema, its size."""
+"""Descriptions of data: digest, schema and size for MLflow dataset inputs, and summaries for parameters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from trackdsl._core.redaction import mask_text
 from trackdsl.handlers._digest import Digest, feed_objects
 
-#: MLflow's limit of a schema, see mlflow/store/tracking/dbmodels/models.py. Part of a schema would be a wrong one.
+#: MLflow's limit for a schema, see mlflow/store/tracking/dbmodels/models.py. A longer schema is left out.
 _MAX_SCHEMA = 1_048_575
 _MAX_SUMMARY = 400
 _MAX_NAME = 40
-#: How many columns a summary names.
+#: How many columns a summary shows.
 SHOWN = 8
 _DATA = frozenset([bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, type(None)])
 _COLUMN_TYPES = {bool: "boolean", int: "long", float: "double", str: "string", bytes: "binary"}
@@ -22,10 +22,10 @@ _COLUMN_TYPES = {bool: "boolean", int: "long", float: "double", str: "string", b
 
 @dataclass(frozen=True)
 class DatasetProfile:
-    """A dataset as MLflow keeps it.
+    """The description of a dataset that MLflow stores.
 
     Attributes:
-        digest: hash of the content, 32 hexadecimal digits: it changes when any value, name, type or shape does.
+        digest: hash of the content, 32 hexadecimal digits. It changes if any value, name, type or shape changes.
         schema: JSON, in the form of MLflow's data package (`mlflow_colspec` or `mlflow_tensorspec`).
         profile: JSON of sizes, such as `num_rows`.
     """
@@ -39,30 +39,30 @@ def frame_profile(digest: Digest, rows: int, columns: Sequence[tuple[Any, str, b
     """The profile of a frame.
 
     Args:
-        digest: all of its content.
-        rows: how many there are.
-        columns: name, MLflow's type, and whether nothing is missing, of each column.
+        digest: the digest of all its content.
+        rows: the number of rows.
+        columns: name, MLflow's type, and whether no value is missing, for each column.
     """
-    told = [
+    specs = [
         {"type": kind, "name": name if isinstance(name, str) else str(name), "required": required}
         for name, kind, required in columns
     ]
     sizes = {"num_rows": rows, "num_elements": rows * len(columns)}
-    return DatasetProfile(digest.hexdigest(), _bounded({"mlflow_colspec": told}), json.dumps(sizes))
+    return DatasetProfile(digest.hexdigest(), _bounded({"mlflow_colspec": specs}), json.dumps(sizes))
 
 
 def tensor_profile(digest: Digest, tensors: Mapping[str | None, tuple[str, Sequence[int], int]]) -> DatasetProfile:
-    """The profile of arrays, in the form that `mlflow.data.numpy_dataset` has.
+    """The profile of arrays, in the form of `mlflow.data.numpy_dataset`.
 
     Args:
-        digest: all of their content.
-        tensors: dtype, shape and bytes of each by its name; None for one that has none.
+        digest: the digest of all their content.
+        tensors: dtype, shape and number of bytes for each name; the name is None for a single array.
     """
     features = []
     for name, (dtype, shape, _) in tensors.items():
         spec = {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [-1, *shape[1:]] if shape else []}}
         features.append(spec if name is None else {"name": name, **spec})
-    told = {"mlflow_tensorspec": {"features": json.dumps(features), "targets": None}}
+    schema = {"mlflow_tensorspec": {"features": json.dumps(features), "targets": None}}
     shapes = {name: tuple(shape) for name, (_, shape, _) in tensors.items()}
     counts = {name: _product(shape) for name, shape in shapes.items()}
     bytes_of = {name: size for name, (_, _, size) in tensors.items()}
@@ -75,11 +75,11 @@ def tensor_profile(digest: Digest, tensors: Mapping[str | None, tuple[str, Seque
         "features_size": counts[None] if single else counts,
         "features_nbytes": bytes_of[None] if single else bytes_of,
     }
-    return DatasetProfile(digest.hexdigest(), _bounded(told), json.dumps(sizes))
+    return DatasetProfile(digest.hexdigest(), _bounded(schema), json.dumps(sizes))
 
 
 def plain_profile(value: Any) -> DatasetProfile | None:
-    """The profile of data in lists: columns by name, records, or one column; None for what is no data.
+    """The profile of data in lists: columns by name, records, or one column; None if the value is no data.
 
     Example:
         >>> plain_profile({"a": [1, 2], "b": ["x", None]}).profile
@@ -105,7 +105,7 @@ def plain_profile(value: Any) -> DatasetProfile | None:
         for index, column in enumerate(columns.values()):
             digest.note(type(column).__name__, len(column))
             feed_objects(digest, str(index), column)
-    else:  # Records by themselves: a name that is absent is not one whose value is None.
+    else:  # Whole records: a missing name must differ from a value of None.
         digest.note(type(value).__name__, len(value))
         feed_objects(digest, "", value)
     rows = max((len(column) for column in columns.values()), default=0)
@@ -113,26 +113,26 @@ def plain_profile(value: Any) -> DatasetProfile | None:
 
 
 def column_type(kinds: Iterable[type]) -> str:
-    """MLflow's type for a column of Python objects of these types, of which None is none."""
+    """MLflow's type for a column of Python objects. `NoneType` does not count."""
     found = {kind for kind in kinds if kind is not type(None)}
     if len(found) != 1:
         return "double" if found == {int, float} else "any"
     (kind,) = found
-    # See `DataType` in mlflow/types/schema.py: its datetimes are any dates.
+    # In `DataType` of mlflow/types/schema.py, `datetime` includes dates.
     return "datetime" if kind.__module__ == "datetime" and hasattr(kind, "year") else _COLUMN_TYPES.get(kind, "any")
 
 
 def summary_of_table(
     kind: str, shape: str, columns: Iterable[tuple[Any, Any]], count: int, digest: Callable[[], str] | None = None
 ) -> str:
-    """One line that tells a table.
+    """The summary of a table in one line.
 
     Args:
-        kind: what it is.
+        kind: the name of its type.
         shape: its size.
-        columns: names and types of the first columns, `SHOWN` of them or fewer.
-        count: of all its columns.
-        digest: gives the digest of a sample of the values; what it raises leaves that out.
+        columns: names and types of the first columns, at most `SHOWN`.
+        count: the number of all columns.
+        digest: returns the digest of a sample of the values. If it raises an error, the digest is left out.
 
     Example:
         >>> summary_of_table("Series", "1000", [("age", "int64")], 1)
@@ -145,20 +145,20 @@ def summary_of_table(
 
 
 def with_digest(text: str, digest: Callable[[], str] | None) -> str:
-    """A summary and a digest; without it where the value cannot be asked for what it holds."""
+    """A summary with a digest at its end; without the digest if computing it raises an error."""
     try:
         return f"{text}, digest {digest()}" if digest else text
-    except Exception:  # An extension type without a method, a format without the parts of the others.
+    except Exception:  # For example, an extension type lacks a method.
         return text
 
 
 def by(rows: Any, count: int) -> str:
-    """The size of what has rows and columns."""
+    """The size of a table."""
     return f"{rows}\N{MULTIPLICATION SIGN}{count}"
 
 
 def one_line(text: str) -> str:
-    """A text as one short line."""
+    """A text as one short line, with secrets masked."""
     text = text[:_MAX_SUMMARY]
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,8 +1,8 @@
-"""Digests of data: the same content gives the same digest, whatever its layout in memory; any change another one.
+"""Complete digests of data. Equal content gives equal digests, whatever its layout in memory; any change gives another.
 
-A digest has streams: the bytes of one column, its lengths, the places of what is missing. Each may be fed in pieces of
-any size. Numbers are told by their bits, so that 0.0 and -0.0 differ, and so do NaNs of different payload in an array;
-NaNs that are Python objects are all the same.
+A digest consists of streams, such as the bytes of a column, the lengths of its texts, or the positions of its gaps.
+A stream may be fed in pieces of any size. Numbers are hashed by their bits: 0.0 and -0.0 differ, and so do NaNs with
+different bits in an array. NaNs that are Python objects are all equal.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xxhash
 
-#: Objects are told in groups of this many, and a group of nothing but text in one go.
+#: Python objects are hashed in groups of this many. A group that contains only texts is hashed at once.
 GROUP = 65536
 _NONE, _NAN = -1, -2
 _TEXTS = frozenset([str, type(None), float])
 
 
 class Digest:
-    """The hash of facts and streams.
+    """A hash over facts and streams.
 
     Args:
-        kind: what sort of data it is of.
+        kind: the kind of data.
+
+    Attributes:
+        passed: how many items of each stream have been fed, for callers that hash positions.
 
     Example:
         >>> one, other = Digest("x"), Digest("x")
@@ -43,26 +46,25 @@ class Digest:
         self._new = xxhash.xxh3_128
         self._streams: dict[str, xxhash.xxh3_128] = {}
         self._facts = [kind]
-        #: How many items of each stream have passed, for those who tell places.
         self.passed: dict[str, int] = {}
 
     def note(self, *facts: Any) -> None:
-        """Add what is no stream: names, types, shapes. The order counts."""
+        """Add facts that are not part of a stream: names, types, shapes. Their order matters."""
         self._facts.extend(facts)
 
     def stream(self, name: str) -> xxhash.xxh3_128:
-        """One stream, for whoever feeds it many times."""
+        """The hash of one stream, for callers that feed it many times."""
         found = self._streams.get(name)
         if found is None:
             found = self._streams[name] = self._new()
         return found
 
     def feed(self, name: str, piece: Any) -> None:
-        """Add bytes, as any object with a contiguous buffer of them, at the end of a stream."""
+        """Add bytes, or an object with a contiguous buffer, to the end of a stream."""
         self.stream(name).update(piece)
 
     def hexdigest(self) -> str:
-        """All of it as 32 hexadecimal digits."""
+        """The digest as 32 hexadecimal digits."""
         whole = self._new(encode(self._facts))
         for name in sorted(self._streams):
             whole.update(encode(name))
@@ -71,10 +73,10 @@ class Digest:
 
 
 def feed_objects(digest: Digest, stream: str, items: Sequence[Any]) -> set[type]:
-    """Feed Python objects. All but the last call for a stream must bring a multiple of `GROUP` of them.
+    """Feed Python objects. Every call for a stream except the last one must pass a multiple of `GROUP` objects.
 
     Returns:
-        the types that were found; a NaN among texts is none.
+        the types of the objects; a NaN among texts does not count.
     """
     found: set[type] = set()
     for start in range(0, len(items), GROUP):
@@ -102,12 +104,12 @@ def _feed_texts(digest: Digest, stream: str, group: Sequence[Any], kinds: set[ty
 
 
 def encode(value: Any) -> bytes:
-    """A Python object as bytes: equal content gives equal bytes.
+    """A Python object as bytes. Equal objects give equal bytes.
 
-    Pickle does not promise that: its memo tells which objects are the same one, and sets come in any order.
+    Pickle does not guarantee this: it records which objects are identical, and writes sets in any order.
 
     Raises:
-        TypeError: it holds something that cannot be pickled either, such as an open file.
+        TypeError: it contains an object that cannot be pickled, such as an open file.
 
     Example:
         >>> encode({"a": 1, "b": {2, 3}}) == encode({"b": {3, 2}, "a": 1})
@@ -136,7 +138,7 @@ def _encode(value: Any, put: Callable[[bytes], None], around: tuple[int, ...]) -
         _encode_sorted(b"<" if kind is set else b">", value, put, (*around, id(value)))
     elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         if "<" in value.__qualname__:
-            raise TypeError(f"{value.__qualname__} has no name by which it could be told")
+            raise TypeError(f"{value.__qualname__} cannot be imported by its name")
         put(_sized(b"g", f"{value.__module__}.{value.__qualname__}".encode()))
     elif kind.__module__ == "numpy" and hasattr(value, "dtype") and not value.dtype.hasobject:
         put(_sized(b"n", encode([str(value.dtype.descr), list(value.shape)]) + value.tobytes()))
@@ -153,7 +155,7 @@ def _encode_sorted(tag: bytes, values: Iterable[Any], put: Callable[[bytes], Non
     found = []
     for value in values:
         parts: list[bytes] = []
-        # A pair of a dict is made anew for each call, so it cannot be what holds itself.
+        # A dict creates its pairs anew, so a pair cannot contain itself.
         if tag == b"{":
             _encode_each(value, parts.append, around)
         else:
@@ -165,7 +167,7 @@ def _encode_sorted(tag: bytes, values: Iterable[Any], put: Callable[[bytes], Non
 
 
 def _encode_reduced(value: Any, put: Callable[[bytes], None], around: tuple[int, ...]) -> None:
-    """Anything else, by what pickle would take to make it again (see `object.__reduce_ex__`)."""
+    """Any other object, by the parts from which pickle would restore it (see `object.__reduce_ex__`)."""
     reducer = copyreg.dispatch_table.get(type(value))
     reduced = reducer(value) if reducer is not None else value.__reduce_ex__(4)
     if isinstance(reduced, str):

@@ -1,4 +1,4 @@
-"""Examples as files."""
+"""Write examples of a model's input and output to files without code, and read them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def write(value: Any, folder: Path, stem: str) -> dict[str, str]:
     """Write an example.
 
     Args:
-        value: as `rows_of` returns it, or a dict of arrays, or what JSON can hold.
-        folder: where to.
-        stem: the file's name without its suffix.
+        value: the result of `rows_of`, a dict of arrays, or a value that JSON can hold.
+        folder: the folder of the model.
+        stem: the name of the file without its suffix.
 
     Returns:
-        what `read` needs to find it.
+        the description from which `read` finds it.
 
     Raises:
-        Exception: it cannot be held without pickling.
+        Exception: it can only be pickled.
     """
     pandas, numpy = sys.modules.get("pandas"), sys.modules.get("numpy")
     if pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series)):
@@ -53,25 +53,29 @@ def write(value: Any, folder: Path, stem: str) -> dict[str, str]:
     return {"kind": kind, "file": f"{stem}.json"}
 
 
-def read(told: Mapping[str, str], folder: Path) -> Any:
-    """Read what `write` has written; nothing of it is executed.
+def read(spec: Mapping[str, str], folder: Path) -> Any:
+    """Read an example that `write` has written. No code in it is executed.
+
+    Args:
+        spec: the result of `write`.
+        folder: the folder of the model.
 
     Raises:
-        ValueError: it names a file outside of the folder.
+        ValueError: the description names a file outside of the folder.
     """
-    name = told["file"]
+    name = spec["file"]
     if os.path.basename(name) != name or name in ("", ".", ".."):
         raise ValueError(f"an example names a file outside of its model: {name!r}")
     path = folder / name
-    kind = told["kind"]
+    kind = spec["kind"]
     if kind in ("frame", "series"):
         import pyarrow as pa
 
         with pa.OSFile(str(path)) as file:
             frame = pa.ipc.open_file(file).read_all().to_pandas()
-        if told.get("names"):
-            frame.columns = _names(json.loads(told["names"]))
-        return frame if kind == "frame" else frame.iloc[:, 0].rename(told.get("name"))
+        if spec.get("names"):
+            frame.columns = _names(json.loads(spec["names"]))
+        return frame if kind == "frame" else frame.iloc[:, 0].rename(spec.get("name"))
     if kind == "sparse":
         import scipy.sparse
 
@@ -89,18 +93,18 @@ def read(told: Mapping[str, str], folder: Path) -> Any:
 def _write_frame(value: Any, path: Path) -> dict[str, str]:
     import pyarrow as pa
 
-    told = {"kind": "frame", "file": path.name}
+    spec = {"kind": "frame", "file": path.name}
     frame = value
     if value.ndim == 1:
         frame = value.to_frame("answer")
-        told["kind"] = "series"
+        spec["kind"] = "series"
         if isinstance(value.name, str):
-            told["name"] = value.name
+            spec["name"] = value.name
     if not frame.columns.is_unique:
         raise ValueError("two columns have the same name")
     if not all(isinstance(name, str) for name in frame.columns):
-        # Arrow knows names of text alone.
-        told["names"] = json.dumps([_plain_name(name) for name in frame.columns])
+        # In Arrow, names are always texts.
+        spec["names"] = json.dumps([_plain_name(name) for name in frame.columns])
         frame = frame.set_axis([str(place) for place in range(frame.shape[1])], axis=1)
     for name in frame.columns:
         kinds = {type(cell) for cell in frame[name]} if frame[name].dtype == object else set()
@@ -115,14 +119,14 @@ def _write_frame(value: Any, path: Path) -> dict[str, str]:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    return told
+    return spec
 
 
 def _plain_name(name: Any) -> Any:
-    """The name of a column as JSON holds it.
+    """The name of a column in a form that JSON can hold.
 
     Raises:
-        TypeError: it cannot.
+        TypeError: JSON cannot hold it.
     """
     if isinstance(name, tuple):
         return [_plain_name(part) for part in name]
@@ -141,10 +145,10 @@ def _names(names: list[Any]) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A tree of plain values as JSON holds it, with secrets masked.
+    """A tree of values in a form that JSON can hold, with secrets masked.
 
     Raises:
-        TypeError: something in it is none.
+        TypeError: a value in it is not plain.
     """
     if isinstance(value, dict):
         return {str(key): plain(part) for key, part in value.items()}
@@ -156,4 +160,4 @@ def plain(value: Any) -> Any:
         return mask_text(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    raise TypeError(f"{type(value).__name__} cannot be kept as an example")
+    raise TypeError(f"{type(value).__name__} cannot be stored as an example")

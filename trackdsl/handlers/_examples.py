@@ -1,6 +1,6 @@
-"""Examples of a model's input and output: chosen among a call's arguments, kept as files that hold no code.
+"""Choose examples of a model's input among the arguments of a call.
 
-Libraries are recognised only where the program has imported them.
+A library is only checked for if the program has imported it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ ROWS = 5
 _NAMES = ("x", "x_train", "features", "data", "inputs", "df", "frame", "train", "texts", "text", "documents", "corpus")
 _ARRAYS = ("numpy", "torch", "jax", "jaxlib", "tensorflow")
 _MAX_CELLS = 1_000_000
-#: So many cells of a frame are searched for other types than the first rows have, and so many kinds of one column and
-#: rows in all are added for them.
+#: This many cells of a frame are searched for types that the first rows do not have. For them, the example gets up to
+#: `_MAX_KINDS` rows for each column, and up to `_MAX_MORE` rows in all.
 _MAX_SEARCHED = 200_000
 _MAX_KINDS = 5
 _MAX_MORE = 20
@@ -27,11 +27,11 @@ def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[A
     """Examples from the arguments of a call, the best first.
 
     Args:
-        arguments: by name; parts of tuples and dicts count as arguments too.
+        arguments: the arguments by name; items of tuples and dicts count as arguments too.
         wanted: the data that the model takes.
 
     Yields:
-        an example of a few rows, and whether its columns are those that the model takes.
+        an example of a few rows, and whether its columns are exactly those that the model takes.
     """
     found = [(name, value) for name, value in _opened(arguments) if _is_data(value)]
     if wanted.names is not None:
@@ -44,7 +44,7 @@ def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[A
         for _, value in found:
             if _width(value) == wanted.count:
                 taken = rows_of(value)
-                # Without names of its own the model was fitted on an array.
+                # A model without column names was fitted on an array.
                 unnamed = wanted.names is None and hasattr(taken, "to_numpy")
                 yield taken.to_numpy() if unnamed else taken, True
                 return
@@ -53,14 +53,14 @@ def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[A
     for value in [*named, *(value for _, value in found if _width(value) is not None)]:
         taken = rows_of(value)
         if isinstance(taken, list) or getattr(taken, "ndim", 0) == 1:
-            # MLflow makes a frame of a list, of which a vectorizer would see the names of the columns alone.
+            # MLflow turns a list into a frame, and a vectorizer would iterate over the column names of that frame.
             taken = _texts(taken)
         if taken is not None:
             yield taken, False
 
 
 def rows_of(value: Any, count: int | None = ROWS) -> Any:
-    """A copy of a few rows of data, as pandas, NumPy, SciPy or a list have it; None for anything else."""
+    """A copy of a few rows of data, as an object of pandas, NumPy or SciPy or as a list; None for any other value."""
     columns = _columns_of(value)
     if columns is not None:
         return None if _hides(columns) else _rows_of_table(value, count)
@@ -77,7 +77,7 @@ def rows_of(value: Any, count: int | None = ROWS) -> Any:
 
 
 def _columns_of(value: Any) -> Any:
-    """The names of the columns of a frame or table; None for anything else."""
+    """The names of the columns of a frame or table; None for any other value."""
     pandas, polars, pyarrow = (sys.modules.get(name) for name in ("pandas", "polars", "pyarrow"))
     if pandas is not None and isinstance(value, pandas.DataFrame):
         return value.columns
@@ -90,17 +90,17 @@ def _columns_of(value: Any) -> Any:
 
 def _rows_of_table(value: Any, count: int | None) -> Any:
     if hasattr(value, "iloc"):
-        return (value if count is None else value.iloc[_telling_rows(value, count)]).reset_index(drop=True)
+        return (value if count is None else value.iloc[_representative_rows(value, count)]).reset_index(drop=True)
     if count is not None:
         rows = _rows_with_missing(value, count)
         value = value.take(rows) if hasattr(value, "itercolumns") else value[rows]
     return value.to_pandas()
 
 
-def _telling_rows(frame: Any, count: int) -> list[int]:
-    """The first rows of a frame, and a few more with what columns hold besides: missing values, and other types.
+def _representative_rows(frame: Any, count: int) -> list[int]:
+    """The indices of the first rows of a frame, and of some more rows with missing values and other types.
 
-    A signature of the first rows alone would refuse the data that the model was fitted on.
+    A signature from only the first rows would reject the data that the model was fitted on.
     """
     rows = dict.fromkeys(range(min(count, len(frame))))
     columns = [place for place, dtype in enumerate(frame.dtypes) if _is_mixed(dtype)]
@@ -114,12 +114,12 @@ def _telling_rows(frame: Any, count: int) -> list[int]:
 
 
 def _is_mixed(dtype: Any) -> bool:
-    """Whether the cells of a column may be of several types, missing values among them."""
+    """Whether the cells of a column may have several types or be missing."""
     return str(dtype) == "object" or (getattr(dtype, "na_value", None) is not None and str(dtype) != "category")
 
 
 def _rows_with_missing(table: Any, count: int) -> list[int]:
-    """The same for a table of polars or pyarrow, whose columns have one type each."""
+    """The same for a table of polars or pyarrow, in which each column has one type."""
     rows = dict.fromkeys(range(min(count, len(table))))
     for column in table.iter_columns() if hasattr(table, "iter_columns") else table.itercolumns():
         missing = column.null_count() if callable(column.null_count) else column.null_count
@@ -130,7 +130,7 @@ def _rows_with_missing(table: Any, count: int) -> list[int]:
 
 
 def answer_of(value: Any) -> Any:
-    """What a model has answered, as it can be kept; None where it cannot."""
+    """The output of a model in a form that can be stored; None if it cannot be stored."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.Series):
         return value.reset_index(drop=True)
@@ -165,7 +165,7 @@ def _texts(values: Any) -> Any:
 
 
 def _few_cells(value: Any) -> bool:
-    """Rows of so many cells are no example for people to look at, nor for a text file to hold."""
+    """Whether a few rows have so few cells that a person can read them and a text file can hold them."""
     cells = 1
     for size in value.shape[1:]:
         cells *= size
@@ -173,7 +173,7 @@ def _few_cells(value: Any) -> bool:
 
 
 def _width(value: Any) -> int | None:
-    """The number of columns of what is a table."""
+    """The number of columns of a table; None for any other value."""
     columns = _columns_of(value)
     if columns is not None:
         return len(columns)
@@ -183,15 +183,15 @@ def _width(value: Any) -> int | None:
 
 
 def _select(value: Any, names: tuple[Any, ...]) -> Any:
-    """The columns of these names, where the frame has all of them."""
+    """The columns with these names; None if the value does not have all of them."""
     if not hasattr(value, "columns"):
         return None
-    present = getattr(value, "column_names", None)  # Of pyarrow, whose `columns` are the data.
+    present = getattr(value, "column_names", None)  # In pyarrow, `columns` is the data.
     if not set(names) <= set(value.columns if present is None else present):
         return None
     pandas = sys.modules.get("pandas")
     if pandas is not None and isinstance(value, pandas.DataFrame):
-        picked = value.iloc[_telling_rows(value, ROWS)][list(names)]
+        picked = value.iloc[_representative_rows(value, ROWS)][list(names)]
         return rows_of(picked, None) if picked.shape[1] == len(names) else None
     return rows_of(value.select(list(names)))
 

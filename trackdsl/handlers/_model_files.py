@@ -1,4 +1,4 @@
-"""The files of models."""
+"""Write and read the files of models: pickles, skops files, and the hash over all files of a model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from trackdsl.handlers._flavor import ADDED_BY_MLFLOW
 
 
 def dump(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
-    """Pickle a value: by value where it is defined in `__main__`, unless a module is given that does otherwise.
+    """Pickle a value, and find the packages that the pickle refers to.
+
+    Args:
+        value: the value.
+        path: the new file.
+        module: the module whose `Pickler` is used; cloudpickle by default, which copies code from `__main__`.
 
     Returns:
-        the packages that the pickle refers to, as they are imported.
+        the import names of these packages.
     """
     pickler = noting_pickler(module)
     with open(path, "xb") as file:
@@ -32,10 +37,10 @@ def write_estimator(
     """Write an estimator in one of `FORMATS`.
 
     Returns:
-        the name of the file, and the packages that it refers to.
+        the name of the file, and the import names of the packages that it refers to.
 
     Raises:
-        TypeError: skops trusts not all of it.
+        TypeError: skops does not trust all types in it.
     """
     if serialization_format == "skops":
         import skops.io
@@ -43,7 +48,7 @@ def write_estimator(
         skops.io.dump(value, folder / "model.skops")
         missing = set(skops.io.get_untrusted_types(file=folder / "model.skops")).difference(skops_trusted_types or ())
         if missing:
-            raise TypeError(f"skops does not trust all of it: pass skops_trusted_types={sorted(missing)}")
+            raise TypeError(f"skops does not trust all types in the model: pass skops_trusted_types={sorted(missing)}")
         modules = [name.partition(".")[0] for name in skops_trusted_types or ()]
         return "model.skops", ("skops", *modules)
     module = importlib.import_module(serialization_format)
@@ -51,7 +56,7 @@ def write_estimator(
 
 
 def read_estimator(folder: Path) -> Any:
-    """Read what `write_estimator` has written, and whose hash has been checked."""
+    """Read an estimator that `write_estimator` has written. The caller has checked its hash."""
     path = folder / "model.skops"
     if not path.exists():
         return load_pickle(folder / "model.pkl")
@@ -61,10 +66,10 @@ def read_estimator(folder: Path) -> Any:
 
 
 def noting_pickler(module: Any = None) -> Any:
-    """The class of a pickler that notes, in `packages`, where what it pickles comes from.
+    """A pickler class that collects in `packages` which packages the pickled objects come from.
 
     Args:
-        module: the module whose pickler it is; cloudpickle by default.
+        module: the module of the base class; cloudpickle by default.
     """
     base: Any = (module or importlib.import_module("cloudpickle")).Pickler
 
@@ -75,7 +80,7 @@ def noting_pickler(module: Any = None) -> Any:
 
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, FunctionType) and (obj.__module__ == "__main__" or "<" in obj.__qualname__):
-                # It is pickled by value, and may import something when it is called.
+                # Its code is pickled too, and may import packages when it runs.
                 self.packages.update(_imported_in(obj.__code__))
             if isinstance(obj, ModuleType):
                 module: Any = obj.__name__
@@ -98,11 +103,11 @@ def _imported_in(code: CodeType) -> set[str]:
 
 
 def load_pickle(path: Path) -> Any:
-    """Load a pickle whose hash has been checked."""
+    """Load a pickle. The caller has checked its hash."""
     import pickle
 
     with open(path, "rb") as file:
-        return pickle.load(file)  # noqa: S301 - the caller has checked its hash, and was asked to
+        return pickle.load(file)  # noqa: S301 - the user passed `trusted=True`, and the hash was checked
 
 
 def sha256_of_files(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""The base of handlers of models."""
+"""`ModelHandler`, the base class of the handlers for models."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from trackdsl.handlers._pickled import Pickled
 
 
 class ModelHandler(Pickled):
-    """The base of handlers of models: a model is a folder, and pickled where a single file is asked for."""
+    """The base class of the handlers for models. A model is a folder; if the user wants a single file, it is pickled.
+
+    Attributes:
+        callable_unasked: whether trackdsl may call the model with an example, to see what it returns.
+    """
 
     model = True
-    #: The model may be called to see what it answers, without being asked to by the user.
     callable_unasked = True
 
     def inputs(self, value: Any) -> Inputs:
@@ -21,17 +24,17 @@ class ModelHandler(Pickled):
         return Inputs()
 
     def prepare(self, value: Any, example: Any) -> Any:
-        """An example in the form in which MLflow hands data to the model."""
+        """An example in the form in which MLflow passes data to the model."""
         return example
 
     def predict(self, copied: Any, example: Any) -> Any:
-        """What the model answers; `copied` is a copy that may be changed. None where MLflow could not tell of it."""
+        """The output of a copy of the model for an example; None if MLflow has no schema for it."""
         return copied.predict(example)
 
     def read(self, path: Path) -> Any:
-        """See `Handler`: of a folder that `save_model` has written, or of a file."""
+        """See `Handler`. `path` is a folder that `save_model` has written, or a pickle."""
         return self.read_folder(path) if path.is_dir() else super().read(path)
 
     def read_folder(self, folder: Path) -> Any:
-        """Read back what `save_model` has written."""
+        """Read a model that `save_model` has written."""
         raise NotImplementedError

@@ -1,8 +1,8 @@
-"""Digests of pandas frames, over the buffers of their columns where those are in one piece.
+"""Complete digests of pandas frames.
 
-The columns of a frame that was made from an array in C order lie across each other. They are put in order through
-copies that fit into the processor's cache, by two threads where the frame is large: each byte is fetched from memory
-once, as it would be if the columns were hashed where they are.
+A column in one piece of memory is hashed directly. If a frame was made from an array in C order, the values of its
+columns alternate in memory. They are copied in blocks that fit into the processor's cache, so that each byte is fetched
+from memory only once. A large frame is hashed by two threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 
 _ROWS = 2048
 _COLUMNS = 128
-#: Bytes of a frame from which on a second thread is worth its start.
+#: A frame with at least this many bytes is hashed by two threads.
 _LARGE = 32 << 20
 _CHUNK = 1 << 18
 
@@ -28,7 +28,7 @@ Missing = dict[int, bool]
 
 
 def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list[tuple[Any, str, bool]]]:
-    """The digest of a frame, its rows, and name, MLflow's type and completeness of its columns."""
+    """The digest of a frame, its number of rows, and the name, MLflow type and completeness of each column."""
     import pandas as pd
 
     plain = pd.DataFrame(frame, copy=False)
@@ -39,8 +39,8 @@ def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list
     numbers = []
     types = []
     for place in range(plain.shape[1]):
-        values, told = _feed_column(digest, place, plain.iloc[:, place], missing)
-        types.append(told)
+        values, kind_of_column = _feed_column(digest, place, plain.iloc[:, place], missing)
+        types.append(kind_of_column)
         if values is not None:
             numbers.append((place, values))
     _feed_all_whole(digest, [found for found in numbers if found[1].flags.c_contiguous], missing)
@@ -51,7 +51,7 @@ def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list
 
 
 def _feed_column(digest: Digest, place: int, column: Any, missing: Missing) -> tuple[Any, str]:
-    """Feed a column; plain numbers are given back, to be fed together. And MLflow's type."""
+    """Feed a column, and return its MLflow type. A column of plain numbers is not fed but returned, to be fed later."""
     import numpy as np
 
     values, stream = column.array, str(place)
@@ -78,13 +78,13 @@ def _feed_all_whole(digest: Digest, columns: Sequence[tuple[int, Any]], missing:
 
 
 def _parts(count: int, size: int) -> list[slice]:
-    """How to share columns: by two where they are large."""
+    """The columns for each thread: two parts if they are large."""
     half = (count + 1) // 2
     return [slice(0, half), slice(half, None)] if size >= _LARGE and count > 1 else [slice(None)]
 
 
 def _feed_whole(hashed: Any, values: Any) -> bool:
-    """Feed a contiguous column of numbers, looking for what is missing while it is in the cache."""
+    """Feed a contiguous column of numbers, and return whether a value is missing."""
     import numpy as np
 
     flat = values.view("u1")
@@ -96,7 +96,7 @@ def _feed_whole(hashed: Any, values: Any) -> bool:
     simple = values.dtype.char in "fd" and values.dtype.isnative
     for start in range(0, len(values), step):
         hashed.update(flat[start * size : (start + step) * size])
-        if simple:  # What `has_missing` does, which would take longer to find out the type.
+        if simple:  # Like `has_missing`, but without checking the type in each step.
             least = np.minimum.reduce(values[start : start + step])
             missing = missing or bool(least != least)
         else:
@@ -105,7 +105,7 @@ def _feed_whole(hashed: Any, values: Any) -> bool:
 
 
 def _feed_extension(digest: Digest, stream: str, values: Any) -> bool:
-    """Feed a column of one of pandas' own types, or of somebody else's."""
+    """Feed a column of an extension type of pandas or of another library."""
     import numpy as np
     import pandas as pd
 
@@ -114,7 +114,7 @@ def _feed_extension(digest: Digest, stream: str, values: Any) -> bool:
         digest.note(bool(values.ordered))
         _feed_index(digest, values.categories, f"{stream}.categories")
         feed_bytes(digest, stream, np.asarray(values.codes))
-    elif hasattr(values, "asi8"):  # Times with a zone, and periods.
+    elif hasattr(values, "asi8"):  # Times with a time zone, and periods.
         feed_bytes(digest, stream, values.asi8)
     elif isinstance(values, pd.arrays.IntervalArray):
         for side in ("left", "right"):
@@ -172,7 +172,7 @@ def _feed_index(digest: Digest, index: Any, stream: str = "index") -> None:
 
 
 def _as_range(index: Any) -> range | None:
-    """The range that an index of whole numbers is, whether pandas knows it or not; to pandas they are equal."""
+    """The range that equals an index of integers; None for any other index. To pandas, both indexes are equal."""
     import numpy as np
     import pandas as pd
 
@@ -193,7 +193,7 @@ def _as_range(index: Any) -> range | None:
 
 
 def _blocks(strided: Sequence[tuple[int, Any]]) -> Iterator[tuple[list[int], Any]]:
-    """Columns that lie in one array, put together again: their places, and the array with a row for each row."""
+    """The columns that are views of the same array: their positions, and that array."""
     import numpy as np
 
     at = 0
@@ -216,7 +216,7 @@ def _address(array: Any) -> int:
 
 
 def _feed_block(digest: Digest, places: Sequence[int], block: Any, missing: Missing) -> None:
-    # Made here: making them is no work for threads.
+    # Streams are created here, because `Digest` is not safe for threads.
     hashed = [digest.stream(str(place)) for place in places]
 
     def feed(part: slice) -> None:
@@ -244,18 +244,18 @@ def _feed_across(hashed: Sequence[Any], places: Sequence[int], block: Any, missi
 
 
 def _in_parallel(feed: Callable[[slice], None], parts: Sequence[slice]) -> None:
-    """Feed the first part in a thread and the others here; all of them here where no thread can be had."""
+    """Feed the first part in a thread and the others here. If no thread can be started, feed all parts here."""
     failed: list[BaseException] = []
 
     def first() -> None:
         try:
             feed(parts[0])
-        except BaseException as error:  # It is raised where it can be seen.
+        except BaseException as error:  # It is raised again in the calling thread.
             failed.append(error)
 
     if len(parts) > 1 and (os.cpu_count() or 1) > 1:
         worker = threading.Thread(target=first, name="trackdsl-digest", daemon=True)
-        with contextlib.suppress(RuntimeError):  # None starts any more when the program ends.
+        with contextlib.suppress(RuntimeError):  # No thread can be started when the program ends.
             worker.start()
     else:
         worker = None
@@ -271,7 +271,7 @@ def _in_parallel(feed: Callable[[slice], None], parts: Sequence[slice]) -> None:
 
 
 def mlflow_type(dtype: Any) -> str:
-    """MLflow's type for a column, see `_infer_numpy_dtype` in mlflow/types/utils.py; `any` where it has none."""
+    """MLflow's type for a column, see `_infer_numpy_dtype` in mlflow/types/utils.py; `any` if there is none."""
     kind = getattr(dtype, "kind", "O")
     size = int(getattr(dtype, "itemsize", None) or getattr(getattr(dtype, "numpy_dtype", None), "itemsize", None) or 8)
     name = str(dtype)

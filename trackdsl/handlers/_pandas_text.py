@@ -1,4 +1,4 @@
-"""pandas frames as text: the types that CSV and JSON do not say, and the frame of text cells and types."""
+"""pandas frames as CSV and JSON. The types that these formats do not store are kept in a file beside them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from trackdsl.handlers._content import content_of
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _MAX_CATEGORIES = 10_000
-#: How many missing texts are noted one by one, where there are empty texts besides.
+#: How many positions of missing texts are stored, if the column also has empty texts.
 _MAX_MISSING = 10_000
-#: How text becomes the objects of a column: by the name of their type.
+#: How to convert text to objects, by the name of their type.
 _MAKERS: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
@@ -29,7 +29,7 @@ _MAKERS: dict[str, Callable[[str], Any]] = {
 
 
 def write_text(frame: Any, path: Path) -> None:
-    """Write a frame as CSV or JSON, by the suffix, with its types beside it where they are needed."""
+    """Write a frame as CSV or JSON, according to the suffix, and its types beside it if they are needed."""
     import pandas as pd
 
     plain = pd.DataFrame(frame, copy=False)
@@ -56,7 +56,7 @@ def read_text(path: Path) -> Any:
 
 
 def says_more(index: Any) -> bool:
-    """Whether an index says more than the number of the row."""
+    """Whether an index is more than the row number."""
     import pandas as pd
 
     plain = isinstance(index, pd.RangeIndex) and (index.start, index.step) == (0, 1) and index.name is None
@@ -71,7 +71,7 @@ def _write_json(frame: Any, path: Path) -> None:
     rows = [list(row) for row in zip(*data, strict=True)] if data else [[] for _ in range(len(frame))]
     labels = content_of(frame.columns.tolist())
     tree: Any
-    # `split` keeps the index; `records` is what is expected where there is none to keep.
+    # `split` keeps the index. Without an index to keep, people expect `records`.
     if says_more(frame.index) or not frame.columns.is_unique or not rows:
         tree = {"columns": labels, "index": content_of(frame.index.tolist()), "data": content_of(rows)}
     else:
@@ -89,7 +89,7 @@ def _difference(found: Any, frame: Any) -> str:
         return " ".join(str(error).split())[:300]
     for one, other in ((found.index, frame.index), (found.columns, frame.columns)):
         if list(map(type, one.names)) != list(map(type, other.names)):
-            return f"names {list(one.names)} and not {list(other.names)}"
+            return f"names {list(one.names)} instead of {list(other.names)}"
     return ""
 
 
@@ -97,10 +97,10 @@ def _difference(found: Any, frame: Any) -> str:
 
 
 def _types_of(frame: Any) -> dict[str, Any]:
-    """The types of a frame, as JSON can hold them.
+    """The types of a frame in a form that JSON can hold.
 
     Raises:
-        TypeError: text cannot hold it.
+        TypeError: the frame cannot be restored from text.
     """
     index = frame.index
     levels = [index.get_level_values(level) for level in range(index.nlevels)] if says_more(index) else []
@@ -116,48 +116,48 @@ def _index_types(index: Any, *, labels: bool = True) -> dict[str, Any]:
     import pandas as pd
 
     if index.nlevels > 1:
-        raise TypeError("columns of several levels cannot be read back from text")
+        raise TypeError("columns with several levels cannot be read back from text")
     if index.name is not None and type(index.name) not in (str, int, float, bool):
         raise TypeError(f"a name that is a {type(index.name).__name__} cannot be read back from text")
-    told: dict[str, Any] = {"name": index.name}
+    types: dict[str, Any] = {"name": index.name}
     if isinstance(index, pd.RangeIndex):
-        return {**told, "range": [index.start, index.stop, index.step]}
-    told.update(_types(index.to_series()))
+        return {**types, "range": [index.start, index.stop, index.step]}
+    types.update(_types(index.to_series()))
     freq = getattr(index, "freqstr", None)
     if freq is not None and str(index.dtype).startswith(("datetime64", "timedelta64")):
-        told["freq"] = freq
-    return {**told, "values": list(map(str, index))} if labels else told
+        types["freq"] = freq
+    return {**types, "values": list(map(str, index))} if labels else types
 
 
 def _types(values: Any) -> dict[str, Any]:
     dtype = values.dtype
-    told: dict[str, Any] = {"dtype": str(dtype)}
-    if told["dtype"].startswith(("interval", "Sparse")):
-        raise TypeError(f"{told['dtype']} cannot be read back from text")
-    if told["dtype"] == "category":
+    types: dict[str, Any] = {"dtype": str(dtype)}
+    if types["dtype"].startswith(("interval", "Sparse")):
+        raise TypeError(f"{types['dtype']} cannot be read back from text")
+    if types["dtype"] == "category":
         if len(dtype.categories) > _MAX_CATEGORIES:
-            raise TypeError(f"{len(dtype.categories)} categories are too many to be noted beside a file")
+            raise TypeError(f"{len(dtype.categories)} categories are too many to be stored beside a file")
         inner = dtype.categories
-        told["categories"] = {**_types(inner.to_series()), "values": list(map(str, inner))}
-        told["ordered"] = bool(dtype.ordered)
+        types["categories"] = {**_types(inner.to_series()), "values": list(map(str, inner))}
+        types["ordered"] = bool(dtype.ordered)
     gone = values.isna().to_numpy()
     if gone.any():
-        told["missing"] = True if (values[~gone] != "").all() else gone.nonzero()[0].tolist()[:_MAX_MISSING]
-    if told["dtype"] == "object":
+        types["missing"] = True if (values[~gone] != "").all() else gone.nonzero()[0].tolist()[:_MAX_MISSING]
+    if types["dtype"] == "object":
         kinds = {type(value).__name__ for value in values[~gone]}
         if len(kinds) > 1 or not kinds <= set(_MAKERS):
             raise TypeError(f"objects of {sorted(kinds)} cannot be read back from text")
-        told["objects"] = next(iter(kinds), "str")
+        types["objects"] = next(iter(kinds), "str")
         lost = {repr(value) for value in values[gone]}
-        told["none"] = lost == {"None"}
-    return told
+        types["none"] = lost == {"None"}
+    return types
 
 
 # --- cells
 
 
 def _cells_of_csv(path: Path) -> list[list[str | None]]:
-    """The columns of a file as text, those of the index first."""
+    """The columns of a file as text. The columns of the index come first."""
     import pandas as pd
 
     try:
@@ -183,51 +183,53 @@ def _frame(cells: list[list[str | None]], types: dict[str, Any]) -> Any:
     import pandas as pd
 
     kinds = types["types"]
-    # JSON has the count of rows for an index even where that says nothing.
+    # In JSON, an index is the row number even if it is not needed.
     cells = (cells if kinds or types["index"] else []) or [[] for _ in (*types["index"], *kinds)]
     extra = len(cells) - len(kinds)
     levels, columns = cells[:extra], cells[extra:]
     rows = types.get("rows", len(cells[0]) if cells else 0)
     values = [_values(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-    series = [pd.Series(each, dtype=each.dtype) for each in values]  # Else objects that are text become text.
+    series = [
+        pd.Series(each, dtype=each.dtype) for each in values
+    ]  # Without the type, objects that are texts would become pandas strings.
     frame = pd.concat(series, axis=1) if series else pd.DataFrame(index=range(rows))
     frame.columns = _index([], types["columns"])
     if types["index"]:
-        told = types["index"]
-        made = [_index(level, kind) for level, kind in zip(levels, told, strict=True)]
-        frame.index = made[0] if len(made) == 1 else pd.MultiIndex.from_arrays(made, names=[k["name"] for k in told])
+        kinds = types["index"]
+        made = [_index(level, kind) for level, kind in zip(levels, kinds, strict=True)]
+        frame.index = made[0] if len(made) == 1 else pd.MultiIndex.from_arrays(made, names=[k["name"] for k in kinds])
     return frame
 
 
-def _index(cells: list[str | None], told: dict[str, Any]) -> Any:
+def _index(cells: list[str | None], types: dict[str, Any]) -> Any:
     import pandas as pd
 
-    if "range" in told:
-        return pd.RangeIndex(*told["range"], name=told["name"])
-    values = _values(told.get("values", cells), told)
-    found = pd.Index(values, dtype=values.dtype, name=told["name"])
-    return type(found)(found, freq=told["freq"]) if "freq" in told else found
+    if "range" in types:
+        return pd.RangeIndex(*types["range"], name=types["name"])
+    values = _values(types.get("values", cells), types)
+    found = pd.Index(values, dtype=values.dtype, name=types["name"])
+    return type(found)(found, freq=types["freq"]) if "freq" in types else found
 
 
-def _values(cells: list[str | None], told: dict[str, Any]) -> Any:
-    """Text as the values of a column."""
+def _values(cells: list[str | None], types: dict[str, Any]) -> Any:
+    """The values of a column, from texts and the type of the column."""
     import numpy as np
     import pandas as pd
 
-    dtype = told["dtype"]
-    missing = told.get("missing", False)
-    places = frozenset(missing) if isinstance(missing, list) else ()
+    dtype = types["dtype"]
+    missing = types.get("missing", False)
+    rows = frozenset(missing) if isinstance(missing, list) else ()
     cells = [
-        None if cell is None or (cell == "" and (missing is True or place in places)) else cell
-        for place, cell in enumerate(cells)
+        None if cell is None or (cell == "" and (missing is True or row in rows)) else cell
+        for row, cell in enumerate(cells)
     ]
     if dtype == "category":
-        inner = told["categories"]
+        inner = types["categories"]
         categories = pd.Index(_values(inner["values"], inner))
-        return pd.Categorical(_values(cells, {**inner, "missing": missing}), categories, ordered=told["ordered"])
+        return pd.Categorical(_values(cells, {**inner, "missing": missing}), categories, ordered=types["ordered"])
     if dtype == "object":
-        make = _MAKERS[told["objects"]]
-        gone = None if told.get("none") else float("nan")
+        make = _MAKERS[types["objects"]]
+        gone = None if types.get("none") else float("nan")
         found = np.empty(len(cells), object)
         found[:] = [gone if cell is None else make(cell) for cell in cells]
         return found

@@ -1,6 +1,6 @@
-"""pandas frames → Parquet, a slice at a time: a frame of a gigabyte is written with some megabytes more.
+"""pandas frames as Parquet. A frame is written in slices, so that a frame of a gigabyte needs only some more megabytes.
 
-Which frames Parquet holds is found out on an empty frame of the same columns, by the way there and back.
+Whether Parquet can hold a frame is tested with an empty frame of the same columns, which is written and read.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: Bytes of a slice, which is one row group.
+#: The size of a slice, which becomes one row group, in bytes.
 _SLICE = 32 << 20
 _MAX_ROWS = 1 << 20
 _SAMPLE = 50
-#: What a column of objects may be made of, one of these and what is missing; and the name pyarrow has for it in the
-#: metadata that pandas reads.
+#: The types of Python objects that a column may contain, besides missing values: each with its Arrow type, and its name
+#: in the metadata that pandas reads.
 _KINDS = {
     "str": ("string", "unicode"), "str_": ("string", "unicode"), "bytes": ("binary", "bytes"),
     "bool": ("bool_", "bool"), "int": ("int64", "int64"), "float": ("float64", "float64"), "date": ("date32", "date"),
@@ -26,15 +26,17 @@ _MODULES = frozenset(["builtins", "numpy", "datetime", "decimal"])
 
 
 def schema_of(frame: Any) -> Any:
-    """The Arrow schema of a frame, with what pandas needs to make it again; but its `attrs`, which are no content.
+    """The Arrow schema of a frame, with the metadata from which pandas restores it. `attrs` do not count as content.
 
     Raises:
-        Exception: Parquet cannot hold it, or would give back another one.
+        Exception: Parquet cannot hold the frame, or a different frame would be read back.
     """
     import pandas as pd
     import pyarrow as pa
 
-    frame = pd.DataFrame(frame, copy=False)  # Without what a subclass, or `attrs`, would have copied for every slice.
+    frame = pd.DataFrame(
+        frame, copy=False
+    )  # A plain frame, because `attrs` and subclasses would be copied for every slice.
     if not frame.columns.is_unique or not len(frame.columns):
         raise ValueError("column names are not unique, or there are none")
     if len({type(name) for name in frame.columns}) > 1:
@@ -42,21 +44,23 @@ def schema_of(frame: Any) -> Any:
     empty = frame.iloc[:0]
     ranged = isinstance(frame.index, pd.RangeIndex)
     schema = pa.Schema.from_pandas(empty, preserve_index=None if ranged else True)
-    told = json.loads(schema.metadata[b"pandas"])
+    pandas_metadata = json.loads(schema.metadata[b"pandas"])
     levels = (frame.index.get_level_values(level) for level in range(frame.index.nlevels))
     for place, values in enumerate((*_columns(frame), *levels)):
         if values.dtype == object:
-            kind, told["columns"][place]["pandas_type"] = _type_of_objects(values)
+            kind, pandas_metadata["columns"][place]["pandas_type"] = _type_of_objects(values)
             schema = schema.set(place, schema.field(place).with_type(kind))
     metadata = {**schema.metadata, **_kept_beside(frame)}
-    _check(empty, schema.with_metadata({**metadata, b"pandas": json.dumps(told).encode()}))
+    _check(empty, schema.with_metadata({**metadata, b"pandas": json.dumps(pandas_metadata).encode()}))
     if ranged:
-        told["index_columns"][0].update(start=frame.index.start, stop=frame.index.stop, step=frame.index.step)
-    return schema.with_metadata({**metadata, b"pandas": json.dumps(told).encode()})
+        pandas_metadata["index_columns"][0].update(
+            start=frame.index.start, stop=frame.index.stop, step=frame.index.step
+        )
+    return schema.with_metadata({**metadata, b"pandas": json.dumps(pandas_metadata).encode()})
 
 
 def holds(frame: Any) -> bool:
-    """Whether Parquet gives back an equal frame.
+    """Return True if Parquet gives back an equal frame.
 
     Raises:
         Exception: it does not.
@@ -67,7 +71,7 @@ def holds(frame: Any) -> bool:
     named = isinstance(columns, pd.RangeIndex) or (columns.is_unique and set(map(type, columns)) == {str})
     names = {type(name) for name in (*columns.names, *frame.index.names)} <= {str, type(None)}
     ranged = isinstance(frame.index, pd.RangeIndex)
-    # Of thousands of columns a schema takes a second.
+    # With thousands of columns, computing the schema takes a second.
     if not (named and names and ranged and len(columns) and set(frame.dtypes) <= _simple()):
         schema_of(frame)
     return True
@@ -75,7 +79,7 @@ def holds(frame: Any) -> bool:
 
 @functools.cache
 def _simple() -> frozenset[Any]:
-    """Types that come back as they are, whatever the values."""
+    """Types that Parquet keeps, whatever the values are."""
     import numpy as np
 
     names = ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8", "M8[ns]", "M8[us]")
@@ -86,7 +90,7 @@ def write_parquet(frame: Any, path: Path) -> None:
     """Write a frame.
 
     Raises:
-        Exception: see `schema_of`; or an object is not what the others of its column are.
+        Exception: see `schema_of`; or the objects of a column have different types.
     """
     import pandas as pd
     import pyarrow as pa
@@ -96,10 +100,10 @@ def write_parquet(frame: Any, path: Path) -> None:
     schema = schema_of(frame)
     columns = list(_columns(frame))
     levels = range(frame.index.nlevels) if len(schema) > len(columns) else ()
-    # One by one, where pyarrow converts as many columns at a time as there are processors.
+    # Columns are converted one by one. pyarrow would convert one for each processor at the same time.
     floating = [str(field.type) in ("float", "double") for field in schema]
     repeated: Any = [field.name for field, is_float in zip(schema, floating, strict=True) if not is_float]
-    # A dictionary of numbers that do not repeat is twice the work and a fifth more bytes.
+    # For numbers that do not repeat, a dictionary takes twice the time and a fifth more bytes.
     with open(path, "xb") as file, pq.ParquetWriter(file, schema, use_dictionary=repeated or False) as writer:
         for start, end in _slices(frame):
             index = frame.index[start:end]
@@ -112,16 +116,16 @@ def write_parquet(frame: Any, path: Path) -> None:
 
 
 def read_parquet(source: Any) -> Any:
-    """Read a frame, with the types that Parquet has not: categories other than text, and times in seconds."""
+    """Read a frame, with the types that Parquet does not have: categories other than text, and times in seconds."""
     import pandas as pd
     import pyarrow.parquet as pq
 
     table = pq.read_table(source)
     frame = table.to_pandas()
     kept = json.loads((table.schema.metadata or {}).get(b"trackdsl", b"{}"))
-    for place, told in kept.get("categories", {}).items():
-        categories = pd.Index(_from_text(told["values"]))
-        dtype = pd.CategoricalDtype(categories, ordered=told["ordered"])
+    for place, stored in kept.get("categories", {}).items():
+        categories = pd.Index(_from_text(stored["values"]))
+        dtype = pd.CategoricalDtype(categories, ordered=stored["ordered"])
         frame.isetitem(int(place), frame.iloc[:, int(place)].astype(dtype))
     for place in kept.get("seconds", ()):
         column = frame.iloc[:, place]
@@ -136,7 +140,7 @@ def _columns(frame: Any) -> Iterator[Any]:
 
 
 def _type_of_objects(values: Any) -> tuple[Any, str]:
-    """The Arrow type for a column of Python objects, where it has one that gives back equal objects."""
+    """The Arrow type for a column of Python objects, and the name of that type for pandas."""
     import pandas as pd
     import pyarrow as pa
 
@@ -150,19 +154,19 @@ def _type_of_objects(values: Any) -> tuple[Any, str]:
     if kind.__module__ not in _MODULES or kind.__name__ not in _KINDS:
         raise TypeError(f"{values.name!r} holds objects of {sorted(kind.__name__ for kind in kinds)}")
     if kind is int and values.hasnans:
-        raise TypeError(f"{values.name!r} holds whole numbers, and something is missing: they would be read as floats")
-    name, told = _KINDS[kind.__name__]
+        raise TypeError(f"{values.name!r} holds integers and missing values: they would be read as floats")
+    name, pandas_type = _KINDS[kind.__name__]
     found = getattr(pa, name)() if name else pa.infer_type(objects, from_pandas=True)
     if any(word in str(found) for word in ("struct", "map", "null")):
-        raise TypeError(f"{values.name!r} holds structures, which would be read with the keys of all others")
-    return found, told
+        raise TypeError(f"{values.name!r} holds dicts, each of which would be read with the keys of all of them")
+    return found, pandas_type
 
 
 def _kept_beside(frame: Any) -> dict[bytes, bytes]:
-    """What Parquet would lose: categories that are no text, that times are in seconds, how often an index has one."""
+    """Metadata for what Parquet would lose: categories other than text, times in seconds, the frequency of an index."""
     categories, seconds = {}, []
     for place, dtype in enumerate(frame.dtypes):
-        # Text that no row has is lost where there is no other.
+        # If no row has a category, categories of text are lost too.
         if dtype == "category" and (dtype.categories.dtype.kind in "iufbM" or frame.iloc[:, place].isna().all()):
             categories[place] = {"values": _as_text(dtype.categories), "ordered": bool(dtype.ordered)}
         elif str(dtype).startswith("datetime64[s"):
@@ -172,7 +176,7 @@ def _kept_beside(frame: Any) -> dict[bytes, bytes]:
 
 
 def _frequency(index: Any) -> str | None:
-    """The frequency of an index, where its text gives it back."""
+    """The frequency of an index as text; None if it could not be restored from that text."""
     from pandas.tseries.frequencies import to_offset
 
     freq = getattr(index, "freq", None)
@@ -202,10 +206,10 @@ def _from_text(text: str) -> Any:
 
 
 def _check(empty: Any, schema: Any) -> None:
-    """Write and read a frame without rows, and see whether it has come back.
+    """Check that a frame without rows is read back as it was written.
 
     Raises:
-        Exception: it has not.
+        Exception: it is not.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -226,14 +230,14 @@ def _check(empty: Any, schema: Any) -> None:
 
 
 def _slices(frame: Any) -> Iterator[tuple[int, int]]:
-    """Where slices of a size that fits into memory beside the frame begin and end."""
+    """The first row of each slice, and the row after its last."""
     step = max(1, min(_MAX_ROWS, int(_SLICE // max(_row_bytes(frame), 1))))
     for start in range(0, max(len(frame), 1), step):
         yield start, min(start + step, len(frame))
 
 
 def _row_bytes(frame: Any) -> float:
-    """About how many bytes one row takes; of objects, as some of them say."""
+    """The approximate size of a row in bytes. The size of objects is estimated from a sample."""
     import sys
 
     rows = max(len(frame), 1)

@@ -1,4 +1,4 @@
-"""What loading a model needs: the installed versions of the packages that it refers to."""
+"""The requirements of a model: the installed versions of the packages that it refers to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from trackdsl._core.redaction import mask_text
 
-#: Packages whose distribution has another name, so that the search below is seldom needed.
+#: Common packages whose distribution has another name. Searching for such a name is slow.
 _DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
@@ -20,8 +20,8 @@ def requirements(packages: Iterable[str], asked: Sequence[str] | str | os.PathLi
     """The requirements of a model.
 
     Args:
-        packages: what it refers to, as it is imported.
-        asked: what the user wants instead: requirements, or the path of a file of them.
+        packages: the import names of the packages that it refers to.
+        asked: requirements that the user chose instead, or the path of a file of requirements.
     """
     if isinstance(asked, (str, os.PathLike)):
         asked = Path(asked).read_text(encoding="utf-8").splitlines()
@@ -31,7 +31,7 @@ def requirements(packages: Iterable[str], asked: Sequence[str] | str | os.PathLi
 
 
 def build_requirements() -> list[str]:
-    """What installing those needs: pip first, and the others where they are installed."""
+    """The requirements for the installation itself: pip, and other build tools if they are installed."""
     found = []
     for name in ("pip", "setuptools", "wheel"):
         try:
@@ -43,7 +43,7 @@ def build_requirements() -> list[str]:
 
 @functools.lru_cache(maxsize=1000)
 def pinned(package: str) -> str | None:
-    """The requirement of the installed version of a package; None for what no index has, as one's own modules."""
+    """The requirement for the installed version of a package; None for a module that was not installed."""
     if not package or package in sys.stdlib_module_names or package == "__main__" or not _is_installed(package):
         return None
     for name in (_DISTRIBUTIONS.get(package, package), package):
@@ -57,12 +57,12 @@ def pinned(package: str) -> str | None:
 
 @functools.lru_cache(maxsize=1000)
 def _requirement(distribution: str) -> str:
-    # Without what is behind the plus, which no index has: `2.4.0+cpu`.
+    # A local version such as `2.4.0+cpu` is in no package index, so the part after the plus is removed.
     return f"{distribution}=={importlib.metadata.version(distribution).partition('+')[0]}"
 
 
 def _is_installed(package: str) -> bool:
-    """Whether a package lies where installers put it; a folder of one's own may have the name of any distribution."""
+    """Whether a package was installed. A folder of the project may have the same name as a distribution."""
     module = sys.modules.get(package)
     if module is None:
         return True
@@ -72,5 +72,5 @@ def _is_installed(package: str) -> bool:
 
 @functools.cache
 def _distributions() -> Mapping[str, Sequence[str]]:
-    # It reads the list of files of everything that is installed.
+    # This reads the file lists of all installed distributions, so the result is cached.
     return importlib.metadata.packages_distributions()

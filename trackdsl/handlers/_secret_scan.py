@@ -1,4 +1,4 @@
-"""Secrets inside of a structure, which a pickle or a text of it would tell."""
+"""Find secrets inside a structure, which a pickle or a text of it would reveal."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trackdsl.handlers.binary import masked
 from trackdsl.handlers.scalars import secret
 from trackdsl.handlers.structures import Structure
 
-#: Looking further would take longer than writing.
+#: Searching more parts would take longer than writing the value.
 _MAX_PARTS = 100_000
-#: A longer list in an object is data.
+#: A longer list in an attribute counts as data.
 _MAX_ITEMS = 1000
 _BYTES = (bytes, bytearray, memoryview)
 _CONTAINERS = (dict, list, tuple)
@@ -25,9 +25,9 @@ GROUPS = (set, frozenset, deque)
 
 
 def holds_secret(value: Any) -> bool:
-    """Whether a part of a structure is a secret by its name, its type, its annotation, or its shape.
+    """Whether a structure contains a secret, recognized by its name, its type, its annotation or its pattern.
 
-    Of other objects the attributes count that have the name of a secret, and a text that is likely to be one.
+    Any other object contains a secret if an attribute has the name of a secret and a text that is likely to be one.
 
     >>> holds_secret([{"user": "me", "password": "hunter2"}]), holds_secret([{"user": "me"}])
     (True, False)
@@ -36,7 +36,7 @@ def holds_secret(value: Any) -> bool:
     while left:
         part = left.pop()
         if isinstance(part, (str, *_BYTES)):
-            if _tells(part):
+            if _is_masked(part):
                 return True
         elif not is_scalar(part):
             inner = None if handler_for(type(part)) is secret else _parts(part)
@@ -50,12 +50,12 @@ def holds_secret(value: Any) -> bool:
     return False
 
 
-def _tells(value: Any) -> bool:
+def _is_masked(value: Any) -> bool:
     return mask_text(value) != value if isinstance(value, str) else masked(value) is not value
 
 
 def _parts(value: Any) -> Iterable[Any] | None:
-    """What a value is made of; None where a name or an annotation says that there is a secret."""
+    """The parts of a value; None if a name or an annotation shows that one of them is a secret."""
     if isinstance(value, partial):
         return [value.args, value.keywords]
     if isinstance(value, (list, tuple, *GROUPS, ItemsView)) and not hasattr(value, "_fields"):
@@ -67,18 +67,18 @@ def _parts(value: Any) -> Iterable[Any] | None:
         if any(is_secret(str(key), part) for key, part in parts.items()) or mask_entry(parts) is not parts:
             return None
         if handler.executes and not parts:
-            return None if _tells_in_attributes(value) else []
-    except Exception:  # The user's objects may raise whatever they are asked.
+            return None if _has_secret_attribute(value) else []
+    except Exception:  # A user's object may raise anything.
         return []
     if isinstance(handler, Structure) and any(_is_concealed(value, key, part) for key, part in parts.items()):
         return None
     return [*(key for key in parts if isinstance(key, (str, tuple))), *parts.values()]
 
 
-def _tells_in_attributes(value: Any) -> bool:
-    """Whether an attribute of an object is a secret, such as `client._token`, or an item of a dict further in.
+def _has_secret_attribute(value: Any) -> bool:
+    """Whether an attribute of an object, such as `client._token`, or an item of a dict inside it is a secret.
 
-    Other texts are its own affair: the words that a model has learned from may be about passwords.
+    Other texts do not count: the texts that a model was trained on may be about passwords.
     """
     left, seen = [value], {id(value)}
     while left and len(seen) <= _MAX_PARTS:
@@ -106,7 +106,7 @@ def _is_secret_text(name: str, value: Any) -> bool:
 
 
 def _is_concealed(value: Any, name: Any, part: Any) -> bool:
-    """Whether a structure tells something else than the field has, because that is annotated `Secret`."""
+    """Whether the handler of a structure has masked a field, because the field is annotated `Secret`."""
     field = getattr(value, name, part) if isinstance(name, str) else part
     if field is part:
         return False

@@ -1,7 +1,7 @@
-"""What a file of text does not say of the types in it, in a small file of JSON beside it: `train.csv.dtypes.json`.
+"""The types of the values in a text file, in a small JSON file beside it: `train.csv.dtypes.json`.
 
-It is written only where reading the file alone would give back another value; and what even it cannot mend is noted
-in it, so that it is reported when the file is written.
+The file is written only if reading the text file without it would return another value. If the value differs even with
+the types, the file says how, and trackdsl reports it when the file is written.
 """
 
 from __future__ import annotations
@@ -14,48 +14,48 @@ from typing import Any
 from trackdsl.errors import format_error, reraise_from_signal
 
 SUFFIX = ".dtypes.json"
-#: The key of why the value that is read differs from what was written.
+#: The key for how the value that is read differs from the one that was written.
 DIFFERS = "differs"
-#: Of a larger file the types are noted without a look: reading it would take long.
+#: A larger file always gets a file of types: checking whether it needs one would take too long.
 _MAX_CHECKED = 64 << 20
 
 
 def place_of(place: str) -> str:
-    """The path in a run of the types of an artifact."""
+    """The artifact path of the types of an artifact."""
     return f"{place}{SUFFIX}"
 
 
 def beside(path: Path) -> Path:
-    """The place of the types of a file."""
+    """The path of the types of a file."""
     return path.with_name(f"{path.name}{SUFFIX}")
 
 
 def move(path: Path, to: Path) -> None:
-    """Keep the types of a file beside it under its new name."""
+    """Rename the types of a file, after the file itself was renamed."""
     if beside(path).exists():
         beside(path).rename(beside(to))
 
 
 def types_of(path: Path) -> dict[str, Any]:
-    """The types of a file; nothing where there are none beside it."""
+    """The types of a file; empty if there are none beside it."""
     place = beside(path)
     found = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
     return found if isinstance(found, dict) else {}
 
 
 def note_types(path: Path, differs: Callable[[], str], describe: Callable[[], dict[str, Any]]) -> None:
-    """Note the types of what a file holds, where reading it without them gives something else.
+    """Write the types of the value in a file, if reading the file without them returns another value.
 
     Args:
-        path: the file, which is written already.
-        differs: reads it, and says how that differs from what was written, or nothing.
-        describe: gives the types.
+        path: the file, which has been written.
+        differs: reads the file and returns how the value differs from the one that was written, or an empty text.
+        describe: returns the types.
     """
     large = path.stat().st_size > _MAX_CHECKED
     try:
         if not large and not differs():
             return
-    except Exception:  # noqa: S110 - whatever reading without types may raise: they are needed
+    except Exception:  # noqa: S110 - an error of any kind shows that the types are needed
         pass
     try:
         types = describe()
@@ -63,7 +63,7 @@ def note_types(path: Path, differs: Callable[[], str], describe: Callable[[], di
         why = "" if large else differs()
         if why:
             _write(path, {**types, DIFFERS: why})
-    except Exception as error:  # With these types it cannot be read at all.
+    except Exception as error:  # Even with these types the file cannot be read.
         reraise_from_signal(error)
         _write(path, {DIFFERS: format_error(error)[:500]})
 

@@ -1,6 +1,7 @@
-"""Short digests of tables, of some of their rows and columns: in a decorated call there is no time for all of them.
+"""Short digests of tables, computed from some of their rows and columns, because a decorated call must be quick.
 
-Two tables of the same size that differ only elsewhere read the same; the digest of a `Dataset` covers everything.
+Two tables of the same size that differ only in other cells have the same digest. The digest of a parameter marked
+`Dataset` covers everything.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from typing import Any
 from trackdsl.handlers._array_digest import short_digest
 from trackdsl.handlers._value_digest import digest_of
 
-#: Of numbers so many are taken, at even steps; of anything else so many at the beginning and at the end.
+#: How many numbers of a column are covered, at regular steps; and how many other values, at its beginning and its end.
 _NUMBERS = 256
 _ROWS = 16
-#: Of columns of several types, so many.
+#: How many columns are covered if they have several types.
 _MAX_COLUMNS = 8
 
 
 def digest_of_frame(frame: Any, dtypes: Sequence[Any]) -> str:
-    """The digest of a frame of pandas.
+    """The digest of a pandas frame.
 
     Args:
-        frame: any.
-        dtypes: of its first columns.
+        frame: any frame.
+        dtypes: the types of its first columns.
     """
     parts = [_of_index(frame.index)]
     if len(set(dtypes)) == 1 and type(dtypes[0]).__module__ != "pandas" and dtypes[0].kind in "biufc":
@@ -35,27 +36,27 @@ def digest_of_frame(frame: Any, dtypes: Sequence[Any]) -> str:
 
 
 def digest_of_series(series: Any) -> str:
-    """The digest of a series of pandas."""
+    """The digest of a pandas series."""
     return digest_of([_of_index(series.index), _of_array(series.array)])
 
 
 def digest_of_index(index: Any) -> str:
-    """The digest of an index of pandas."""
+    """The digest of a pandas index."""
     return digest_of([_of_index(index)])
 
 
 def digest_of_array(array: Any) -> str:
-    """The digest of an extension array of pandas."""
+    """The digest of a pandas extension array."""
     return digest_of([_of_array(array)])
 
 
 def digest_of_columns(columns: Iterable[Any], length: int, items: Callable[[Any, int, int], list[Any]]) -> str:
-    """The digest of the first columns of a table, at its beginning and at its end.
+    """The digest of the first and last rows of the first columns of a table.
 
     Args:
-        columns: all of them.
-        length: how many rows there are.
-        items: gives the values of a column from a row on, so many.
+        columns: all columns.
+        length: the number of rows.
+        items: returns the values of a column, given the first row and the number of rows.
     """
     places = [(0, length)] if length <= 2 * _ROWS else [(0, _ROWS), (length - _ROWS, _ROWS)]
     return digest_of([items(column, *place) for column in islice(columns, _MAX_COLUMNS) for place in places])
@@ -73,7 +74,7 @@ def _of_array(values: Any) -> list[Any]:
     if type(values).__name__ in ("NumpyExtensionArray", "PandasArray"):
         values = values.to_numpy()
         return _of_numbers(values) if not values.dtype.hasobject else _of_ends(values)
-    if hasattr(values, "asi8"):  # Times, whose type and zone the summary tells.
+    if hasattr(values, "asi8"):  # Times; the summary shows their type and time zone.
         return _of_numbers(values.asi8)
     if hasattr(values, "codes"):
         return [*_of_numbers(values.codes), *_of_index(values.categories)]
