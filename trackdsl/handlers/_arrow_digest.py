@@ -1,4 +1,4 @@
-"""Digests of Arrow arrays."""
+"""Complete digests of Arrow arrays. Chunks, offsets and the bytes under nulls do not change them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from trackdsl.handlers._digest import GROUP, Digest, feed_objects
 
 
 def feed_arrow(digest: Digest, stream: str, column: Any) -> None:
-    """Feed an Arrow array or chunked array, whatever its chunks, offsets, and the bytes under its nulls."""
+    """Feed an Arrow array or chunked array."""
     for chunk in getattr(column, "chunks", [column]):
         for start in range(0, len(chunk), GROUP):
             _feed(digest, stream, chunk.slice(start, GROUP))
@@ -20,7 +20,7 @@ def _feed(digest: Digest, stream: str, array: Any) -> None:
     import pyarrow.compute as pc
 
     kind, nulls = array.type, None
-    if str(kind) in ("string_view", "binary_view"):  # Of which Arrow can do little else than this.
+    if str(kind) in ("string_view", "binary_view"):  # Arrow supports few operations on these types.
         array = array.cast(pa.large_string() if str(kind) == "string_view" else pa.large_binary())
         kind = array.type
     before = digest.passed.get(stream, 0)
@@ -31,7 +31,7 @@ def _feed(digest: Digest, stream: str, array: Any) -> None:
     if isinstance(array, pa.ExtensionArray):
         _feed(digest, f"{stream}.storage", array.storage)
     elif pa.types.is_dictionary(kind):
-        # Chunks may have dictionaries of their own.
+        # Each chunk may have another dictionary.
         values = array.dictionary
         if str(values.type) == "string_view":
             values = values.cast(pa.large_string())
@@ -57,7 +57,7 @@ def _feed_plain(digest: Digest, stream: str, array: Any, nulls: Any) -> None:
 
 
 def _feed_one_by_one(digest: Digest, stream: str, array: Any) -> None:
-    # Groups of objects must not depend on the chunks.
+    # One by one, so that the groups of objects do not depend on the chunks.
     for item in array.to_pylist():
         feed_objects(digest, stream, [item])
 
@@ -119,7 +119,7 @@ def _is_bytes(kind: Any) -> bool:
 
 
 def mlflow_type(kind: Any) -> str:
-    """MLflow's type for a column of an Arrow type; `any` where it has none."""
+    """MLflow's type for a column of an Arrow type; `any` if there is none."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(kind):

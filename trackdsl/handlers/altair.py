@@ -1,4 +1,4 @@
-"""Altair charts → a page (`.html`), or the chart's own description as `.json`."""
+"""Altair charts → an HTML page, or `.json`, from which the chart is restored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Chart(Handler):
         path.write_text(text, encoding="utf-8")
 
     def read(self, path: Path) -> Any:
-        """A chart from JSON; of a page, its text."""
+        """The chart from `.json`; the text of an HTML page."""
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".html":
             return text

@@ -1,4 +1,4 @@
-"""Bytes → the file they are."""
+"""Bytes → a file with these bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from trackdsl._core.redaction import mask_text
 from trackdsl.handlers._handler import Handler, Scalar
 
-#: More bytes than this are data, and are written as they are.
+#: A longer value is not searched for secrets.
 _MAX_TEXT = 16 << 20
-#: So many go into the digest that tells them apart.
+#: The digest of a longer value covers this many bytes.
 _MAX_DIGESTED = 1 << 19
 _MAX_SECRET = 4096
 
@@ -29,10 +29,10 @@ class _Binary(Handler):
 
 
 def _digest_of(value: Any) -> str:
-    """Eight digits that are the same in every process for the same bytes; of more, of the beginning and the end."""
+    """Eight hexadecimal digits that are the same for equal bytes. Of a long value, only its two ends are covered."""
     import xxhash
 
-    # Of few bytes that hold a password a digest would tell whoever guesses it that this is it.
+    # A short value may be a password. It is masked first, because a digest would confirm a correct guess.
     plain = memoryview(value if len(value) > _MAX_SECRET else masked(value))
     plain = plain.cast("B") if plain.c_contiguous else memoryview(plain.tobytes())
     digest = xxhash.xxh3_64(b"%d" % plain.nbytes)
@@ -45,7 +45,7 @@ def _digest_of(value: Any) -> str:
 
 
 def masked(value: Any) -> Any:
-    """Bytes without the secrets in them, where they are text; the same bytes where there are none."""
+    """Bytes with secrets masked if they are text; the same object if there are no secrets."""
     if memoryview(value).nbytes > _MAX_TEXT:
         return value
     try:

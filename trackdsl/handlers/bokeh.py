@@ -1,4 +1,4 @@
-"""Bokeh plots and layouts → a page (`.html`) that needs nothing from the network."""
+"""Bokeh plots and layouts → an HTML page that works without a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Plot(Handler):
         try:
             path.write_text(file_html(value, INLINE, "plot"), encoding="utf-8")
         finally:
-            # A plot that is left in the page's document could be in no other.
+            # `file_html` adds the plot to a document. A plot can be in only one document, so it is removed again.
             if own is None and value.document is not None:
                 value.document.remove_root(value)
 

@@ -1,7 +1,7 @@
-"""Functions, classes and other callables: as parameters by their names and what they carry, pickled as return values.
+"""Functions, classes and other callables: as parameters their names and the values inside them, as files pickles.
 
-What they carry is the arguments of a `partial`, the values that a function has captured, and the state of the object
-that a method is bound to: two that differ in these read differently.
+The values inside a callable are the arguments of a `partial`, the variables that a function captures, and the state of
+the object that a method is bound to. Two callables that differ in these have different summaries.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers._types import class_name, is_mock
 from trackdsl.handlers._value_digest import digest_of
 
-#: The longest text of one argument or captured value, and of all together.
+#: The maximum length of the text of one argument or captured value, and of all of them together.
 _MAX_PART = 300
 _MAX_TEXT = 2000
-#: So many arguments of each sort are shown.
-_MAX_GIVEN = 50
-#: So many functions may be in one another's arguments.
+#: How many positional and how many keyword arguments are shown.
+_MAX_SHOWN = 50
+#: How deeply callables may be nested in the arguments of others.
 _MAX_DEPTH = 5
 _MAX_SOURCE = 120
 _MAX_ATTRIBUTES = 10
 _PLAIN = frozenset([bool, int, float, str, type(None)])
-#: How many functions are just being named, one in another's arguments: they may hold each other.
-_within = threading.local()
-#: Where what has no module is known from, in this order.
-_PUBLIC = ("numpy", "scipy.special", "torch", "torch.nn.functional")
-#: Attributes by which wrappers written in C, and of just-in-time compilers, tell what they wrap.
+#: The current nesting depth in this thread. Callables may contain each other.
+_nesting = threading.local()
+#: Modules in which the public name of a callable without a module is looked up, in this order.
+_PUBLIC_MODULES = ("numpy", "scipy.special", "torch", "torch.nn.functional")
+#: Attributes with the wrapped function in wrappers written in C and of just-in-time compilers.
 _WRAPPED = ("__wrapped__", "py_func", "_torchdynamo_inline", "_torchdynamo_orig_callable", "pyfunc", "func")
 
 
@@ -57,23 +57,23 @@ class _Function(_Named):
 
 class _Partial(_Named):
     def summary(self, value: Any) -> Scalar:
-        word = "partial" if isinstance(value, functools.partial) else "partialmethod"
-        return _call(word, [_named(value.func), *_given(value.args, value.keywords, value.func)])
+        name = "partial" if isinstance(value, functools.partial) else "partialmethod"
+        return _call(name, [_named(value.func), *_argument_texts(value.args, value.keywords, value.func)])
 
 
 class _Getter(_Named):
-    """`itemgetter`, `attrgetter` and `methodcaller`: they tell their arguments as they are pickled."""
+    """`itemgetter`, `attrgetter` and `methodcaller`. Their arguments are read from how they are pickled."""
 
     def summary(self, value: Any) -> Scalar:
         kind, args, *_ = value.__reduce__()
         keywords: Mapping[str, Any] = {}
         if isinstance(kind, functools.partial):
             args, keywords = (*kind.args, *args), kind.keywords
-        return _call(f"operator.{type(value).__name__}", _given(args, keywords, None))
+        return _call(f"operator.{type(value).__name__}", _argument_texts(args, keywords, None))
 
 
 class _Compiled(_Named):
-    """Functions with a wrapper that is no function: `lru_cache`, ufuncs, and those of just-in-time compilers."""
+    """Wrappers of functions that are no functions: of `lru_cache`, ufuncs, and of just-in-time compilers."""
 
     def summary(self, value: Any) -> Scalar:
         name = _own_name(value)
@@ -82,12 +82,12 @@ class _Compiled(_Named):
         inner = _wrapped(value)
         kind = type(value)
         shown = kind.__qualname__ if kind.__qualname__.startswith(f"{kind.__module__}.") else class_name(value)
-        told = getattr(value, "name", None) if inner is None else _named(inner)
-        return _call(shown, [told]) if isinstance(told, str) else shown
+        name = getattr(value, "name", None) if inner is None else _named(inner)
+        return _call(shown, [name]) if isinstance(name, str) else shown
 
 
 class _Scorer(_Named):
-    """What `sklearn.metrics.make_scorer` makes."""
+    """Scorers from `sklearn.metrics.make_scorer`."""
 
     def summary(self, value: Any) -> Scalar:
         parts = vars(value)
@@ -98,28 +98,30 @@ class _Scorer(_Named):
             keywords["response_method"] = parts["_response_method"]
         function = parts.get("_score_func")
         return (
-            class_name(value) if function is None else _call("make_scorer", [_named(function), *_given((), keywords)])
+            class_name(value)
+            if function is None
+            else _call("make_scorer", [_named(function), *_argument_texts((), keywords)])
         )
 
 
 class _Distribution(_Named):
-    """A distribution of SciPy's with its parameters."""
+    """SciPy distributions with their parameters."""
 
     def summary(self, value: Any) -> Scalar:
-        return _call(f"scipy.stats.{value.dist.name}", _given(value.args, value.kwds))
+        return _call(f"scipy.stats.{value.dist.name}", _argument_texts(value.args, value.kwds))
 
 
 def _wrapped(value: Any) -> Any:
-    """The function inside a wrapper of a library's; None where there is none."""
+    """The function inside the wrapper of a library; None if there is none."""
     return next((inner for name in _WRAPPED if callable(inner := getattr(value, name, None))), None)
 
 
 def _named(value: Any) -> str:
-    """The name of any callable, with what it carries."""
-    depth = getattr(_within, "depth", 0)
+    """The name of any callable, with the values inside it."""
+    depth = getattr(_nesting, "depth", 0)
     if depth > _MAX_DEPTH:
         return class_name(value)
-    _within.depth = depth + 1
+    _nesting.depth = depth + 1
     try:
         if isinstance(value, types.MethodType):
             return _bound(value)
@@ -129,10 +131,10 @@ def _named(value: Any) -> str:
             return f"{value.__module__}.{value.__qualname__}"
         if isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
             return _builtin(value)
-        told = _own_name(value) if isinstance(value, _DESCRIPTORS) else handler_for(type(value)).summary(value)
-        return class_name(value) if told is None else str(told)
+        name = _own_name(value) if isinstance(value, _DESCRIPTORS) else handler_for(type(value)).summary(value)
+        return class_name(value) if name is None else str(name)
     finally:
-        _within.depth = depth
+        _nesting.depth = depth
 
 
 _DESCRIPTORS = (types.MethodDescriptorType, types.WrapperDescriptorType)
@@ -145,11 +147,11 @@ def _function(value: types.FunctionType) -> str:
     if value.__name__ == "<lambda>":
         name = f"{name} ({_source(value.__code__)})"
     held = dict(_captured(value))
-    return name if not held else f"{name} [{_joined(_given((), held))}]"
+    return name if not held else f"{name} [{_joined(_argument_texts((), held))}]"
 
 
 def _captured(value: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """What a function inside another one has of its surroundings: as defaults, and as variables from there."""
+    """The values that an inner function takes from outside: its defaults, and the variables of enclosing functions."""
     code = value.__code__
     defaults = value.__defaults__ or ()
     yield from zip(code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount], defaults, strict=False)
@@ -157,14 +159,14 @@ def _captured(value: types.FunctionType) -> Iterator[tuple[str, Any]]:
     for name, cell in sorted(zip(code.co_freevars, value.__closure__ or (), strict=False), key=itemgetter(0)):
         try:
             content = cell.cell_contents
-        except ValueError:  # It has no value yet.
+        except ValueError:  # The variable has no value yet.
             continue
         if content is not value and name != "__class__":
             yield name, content
 
 
 def _source(code: types.CodeType) -> str:
-    """The source of a lambda where it is on one line, else that line; the code tells those of one line apart."""
+    """The source of a lambda that is on one line; else its line number and a digest of its code."""
     text = _segment(code)
     if text is None:
         constants = [constant for constant in code.co_consts if is_plain(constant)]
@@ -173,12 +175,13 @@ def _source(code: types.CodeType) -> str:
 
 
 def _segment(code: Any) -> str | None:
-    places = [place for place in code.co_positions() if None not in place and place[3] > 0]
-    lines = {line for start, end, *_ in places for line in (start, end)}
+    """The text of a lambda in its source line; None if it spans several lines or cannot be found."""
+    positions = [position for position in code.co_positions() if None not in position and position[3] > 0]
+    lines = {line for start, end, *_ in positions for line in (start, end)}
     if len(lines) != 1:
         return None
     line = linecache.getline(code.co_filename, lines.pop()).encode()
-    first, last = min(place[2] for place in places), max(place[3] for place in places)
+    first, last = min(position[2] for position in positions), max(position[3] for position in positions)
     start = line.rfind(b"lambda", 0, first + len(b"lambda"))
     if start < 0:
         return None
@@ -205,16 +208,16 @@ def _builtin(value: Any) -> str:
 
 
 def _state(owner: Any) -> str:
-    """What is told of the object that a method is bound to, beside its class."""
+    """The summary of the object that a method is bound to, without its class."""
     if handler_for(type(owner)) is handler_for(object):
         return attributes_of(owner)
     return f" [self={line_of(owner, _MAX_PART)[0]}]"
 
 
 def attributes_of(value: Any) -> str:
-    """What an object of an unknown type was made with, as far as that is numbers, text, arrays, functions and the like.
+    """The attributes of an object of an unknown type that are numbers, texts, arrays or functions.
 
-    Nothing where it has so many attributes that it rather is a small program.
+    The result is empty if there are more than `_MAX_ATTRIBUTES`.
     """
     kind = type(value)
     if is_mock(kind):
@@ -228,7 +231,7 @@ def attributes_of(value: Any) -> str:
             if isinstance(vars(base).get(name), types.MemberDescriptorType) and hasattr(value, name):
                 held.setdefault(name, getattr(value, name))
     plain = {name: item for name, item in held.items() if not name.startswith("__") and _is_plain(item)}
-    return f" [{_joined(_given((), plain))}]" if 0 < len(plain) <= _MAX_ATTRIBUTES else ""
+    return f" [{_joined(_argument_texts((), plain))}]" if 0 < len(plain) <= _MAX_ATTRIBUTES else ""
 
 
 def _slots_of(kind: type) -> tuple[str, ...]:
@@ -247,42 +250,42 @@ def _is_plain(value: Any) -> bool:
 
 
 def _own_name(value: Any) -> str | None:
-    """The full name that a callable has itself; None for one that has none."""
+    """The full name of a callable from its own attributes; None if it has no name."""
     module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     name = getattr(value, "__name__", None)
     if isinstance(name, str):
-        places = [module] if isinstance(module, str) else []
-        for place in (*places, *_PUBLIC):
-            if getattr(sys.modules.get(place), name, None) is value:
-                return f"{place}.{name}"
+        modules = [module] if isinstance(module, str) else []
+        for known_in in (*modules, *_PUBLIC_MODULES):
+            if getattr(sys.modules.get(known_in), name, None) is value:
+                return f"{known_in}.{name}"
     if not isinstance(qualname, str) or qualname.rpartition(".")[2] == type(value).__name__:
         return None
     return f"{module}.{qualname}" if isinstance(module, str) else qualname
 
 
-def _given(args: tuple[Any, ...], keywords: Mapping[str, Any], function: Any = None) -> list[str]:
-    """Arguments as they would be written, without the secrets among them."""
+def _argument_texts(args: tuple[Any, ...], keywords: Mapping[str, Any], function: Any = None) -> list[str]:
+    """The arguments of a call as text, with secrets masked."""
     code = getattr(function, "__code__", None)
     names = code.co_varnames[: code.co_argcount] if isinstance(code, types.CodeType) else ()
     shown = [
         remember(value) if index < len(names) and is_secret(names[index], value) else value
-        for index, value in enumerate(mask_items(args[:_MAX_GIVEN]))
+        for index, value in enumerate(mask_items(args[:_MAX_SHOWN]))
     ]
-    words = [line_of(value, _MAX_PART)[0] for value in shown]
-    for name, value in islice(keywords.items(), _MAX_GIVEN):
-        words.append(f"{name}={line_of(remember(value) if is_secret(name, value) else value, _MAX_PART)[0]}")
-    if len(args) > _MAX_GIVEN or len(keywords) > _MAX_GIVEN:
-        words.append(f"… {len(args) + len(keywords)} in all, digest {digest_of([args, dict(keywords)])}")
-    return words
+    texts = [line_of(value, _MAX_PART)[0] for value in shown]
+    for name, value in islice(keywords.items(), _MAX_SHOWN):
+        texts.append(f"{name}={line_of(remember(value) if is_secret(name, value) else value, _MAX_PART)[0]}")
+    if len(args) > _MAX_SHOWN or len(keywords) > _MAX_SHOWN:
+        texts.append(f"… {len(args) + len(keywords)} in all, digest {digest_of([args, dict(keywords)])}")
+    return texts
 
 
-def _joined(words: list[str]) -> str:
-    text = ", ".join(words)
+def _joined(texts: list[str]) -> str:
+    text = ", ".join(texts)
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…, digest {digest_of(text)}"
 
 
-def _call(name: str, words: list[str]) -> str:
-    return f"{name}({_joined(words)})"
+def _call(name: str, arguments: list[str]) -> str:
+    return f"{name}({_joined(arguments)})"
 
 
 handler = _Function()

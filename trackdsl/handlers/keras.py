@@ -1,6 +1,6 @@
 """Keras 3 models → MLflow's `keras` flavour, in Keras's own `.keras` format.
 
-Loading counts as running code: the format names classes to import, and its safe mode has been got around before
+Loading needs `trusted=True`: the format contains names of classes to import, and its safe mode has been bypassed
 (CVE-2025-1550).
 """
 
@@ -53,7 +53,7 @@ class _Keras(ModelHandler):
                 "save_exported_model": False,
             },
             {"loader_module": "mlflow.keras"},
-            # Layers of the user's are imported by name.
+            # Layers of the user are imported by name.
             ("keras", backend, *{type(layer).__module__.partition(".")[0] for layer in value._flatten_layers()}),
         )
 
@@ -78,7 +78,7 @@ handler = _Keras()
 
 
 class _History(Json):
-    """What `fit` gives back: the metrics of each epoch, as JSON."""
+    """The result of `fit`: the metrics of each epoch, as JSON."""
 
     def accepts(self, value: Any) -> bool:
         return is_plain(value.history)

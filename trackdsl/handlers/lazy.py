@@ -1,4 +1,4 @@
-"""Collections whose data lies in files or is not computed yet: names, types and shapes, and nothing is read."""
+"""Collections whose data is in files or not computed yet: names, types and shapes. The data is never read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from trackdsl.handlers._pickled import NOT_READ, Pickled
 
 
 class _Lazy(Pickled):
-    """What is described in one line."""
+    """The base class of these collections. Their content is replaced by one line."""
 
     def content(self, value: Any) -> Any:
         return Placeholder(str(self.summary(value)), NOT_READ, missing=False)
 
 
 class _Archive(_Lazy):
-    """What `numpy.load` gives for an `.npz`: each array is read anew whenever it is asked for."""
+    """The result of `numpy.load` for an `.npz` file, which reads an array each time that it is accessed."""
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
         members = frozenset(value.zip.namelist())
@@ -32,7 +32,7 @@ class _Archive(_Lazy):
 
 
 class _Group(_Lazy):
-    """A group of Zarr, which is no mapping since its third version."""
+    """A Zarr group. Since version 3 of Zarr it is no mapping."""
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
         return dict(value.members())
@@ -45,14 +45,14 @@ class _Group(_Lazy):
 
 
 class _Stored(_Lazy):
-    """An array of Zarr, which is a dataclass besides."""
+    """A Zarr array. It is a dataclass too, whose fields must not become parameters."""
 
     def summary(self, value: Any) -> Scalar:
         return one_line(f"{type(value).__name__} {value.dtype} {value.shape}")
 
 
 class _Planned(_Lazy):
-    """A frame or a series of Dask, whose number of rows nobody knows."""
+    """A Dask frame or series. Its number of rows is unknown until it is computed."""
 
     def summary(self, value: Any) -> Scalar:
         if not hasattr(value, "columns"):
@@ -63,7 +63,7 @@ class _Planned(_Lazy):
 
 
 class _Rows(_Lazy):
-    """A dataset of Hugging Face: a table of Arrow in a file."""
+    """A Hugging Face dataset, which is an Arrow table in a file."""
 
     def summary(self, value: Any) -> Scalar:
         columns = [(name, getattr(kind, "dtype", "")) for name, kind in list(value.features.items())[:SHOWN]]
@@ -71,10 +71,10 @@ class _Rows(_Lazy):
 
 
 def _header(folder: Any, name: str, members: frozenset[str]) -> Placeholder:
-    """Type and shape of one array in an `.npz`, from the first bytes of it."""
+    """Type and shape of one array in an `.npz` file, from its header."""
     from numpy.lib import format as npy
 
-    if name in members:  # It is no array, but a file by that name.
+    if name in members:  # A file with this name that is no array.
         return Placeholder(f"bytes of {folder.getinfo(name).file_size}", NOT_READ, missing=False)
     with folder.open(f"{name}.npy") as file:
         version = npy.read_magic(file)

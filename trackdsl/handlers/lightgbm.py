@@ -1,4 +1,4 @@
-"""LightGBM → MLflow's `lightgbm` flavour: boosters as LightGBM's text, which holds no code, estimators pickled."""
+"""LightGBM → MLflow's `lightgbm` flavour. Boosters are written as text without code, estimators are pickled."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _flavor(
 
 
 def _named(names: list[str], count: int) -> Inputs:
-    # Columns without names are called so.
+    # LightGBM gives these names to columns without names.
     return Inputs(None if list(names) == [f"Column_{index}" for index in range(count)] else tuple(names), count)
 
 

@@ -1,6 +1,6 @@
-"""Matplotlib figures → `.png`, or another of its formats; axes, and what seaborn makes of them, by their figure.
+"""Matplotlib figures → `.png`, or another format of Matplotlib. Of axes and seaborn grids, the whole figure is written.
 
-A picture does not become a figure again: reading gives a PIL image, the text of an SVG, or the bytes of a document.
+Reading does not restore the figure. It returns a PIL image, the text of an SVG file, or the bytes of a document.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Figure(Handler):
 
     def write(self, value: Any, path: Path) -> None:
         figure = _figure_of(value)
-        with open(path, "xb") as file, _left_as_it_is(figure):
+        with open(path, "xb") as file, _unchanged(figure):
             figure.savefig(file, format=path.suffix[1:].lower())
 
     def read(self, path: Path) -> Any:
@@ -41,7 +41,7 @@ class _Figure(Handler):
 
 
 class _Module(_Figure):
-    """The module `matplotlib.pyplot`, which stands for its current figure; any other is pickled."""
+    """The module `matplotlib.pyplot`, which means its current figure. Any other module is pickled."""
 
     def accepts(self, value: Any) -> bool:
         return is_pyplot(value)
@@ -56,25 +56,25 @@ def is_pyplot(value: Any) -> bool:
 
 
 def figure_of_module(module: types.ModuleType) -> Any:
-    """The current figure of pyplot; any other module itself.
+    """The current figure if the module is pyplot; else the module itself.
 
     Raises:
         ValueError: no figure is open.
     """
     if not is_pyplot(module):
         return module
-    if not module.get_fignums():  # Asking for the current figure would make one.
+    if not module.get_fignums():  # `gcf` would create a figure.
         raise ValueError("matplotlib.pyplot has no open figure: record it before it is shown or closed")
     return module.gcf()
 
 
 def is_plot(value: Any) -> bool:
-    """Whether a value is a plot of `seaborn.objects`, which is drawn when it is shown."""
+    """Whether a value is a plot of `seaborn.objects`, which is only drawn when it is shown."""
     return any(full_name(base) == "seaborn._core.plot.Plot" for base in type(value).__mro__)
 
 
 def drawn(plot: Any) -> Any:
-    """Such a plot on a figure of its own."""
+    """Draw a plot of `seaborn.objects` on a new figure."""
     from matplotlib.figure import Figure
 
     figure = Figure()
@@ -83,7 +83,7 @@ def drawn(plot: Any) -> Any:
 
 
 def _figure_of(value: Any) -> Any:
-    """The whole figure that something is part of."""
+    """The whole figure of a value such as axes."""
     if is_pyplot(value):
         return figure_of_module(value)
     if is_plot(value):
@@ -95,9 +95,9 @@ def _figure_of(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _left_as_it_is(figure: Any) -> Iterator[None]:
-    """Undo what drawing leaves behind: where a layout has put the axes, and that nothing is left to be drawn."""
-    places = [(axes, axes.get_position(True).frozen(), axes.get_position(False).frozen()) for axes in figure.axes]
+def _unchanged(figure: Any) -> Iterator[None]:
+    """Restore what drawing changes: the positions of the axes, and which parts still have to be drawn."""
+    positions = [(axes, axes.get_position(True).frozen(), axes.get_position(False).frozen()) for axes in figure.axes]
     stale = [artist for artist in figure.findobj() if artist.stale]
     subplots = vars(figure.subplotpars).copy()
     dpi = figure.dpi
@@ -107,22 +107,22 @@ def _left_as_it_is(figure: Any) -> Iterator[None]:
         vars(figure.subplotpars).update(subplots)
         if figure.dpi != dpi:
             figure.dpi = dpi
-        for axes, original, active in places:
-            _place(axes, original, active)
+        for axes, original, active in positions:
+            _restore_position(axes, original, active)
         for artist in stale:
-            # Without telling its parents, of which the figure would tell its window.
+            # The callback would redraw the window of the figure.
             callback, artist.stale_callback = artist.stale_callback, None
             artist.stale = True
             artist.stale_callback = callback
 
 
-def _place(axes: Any, original: Any, active: Any) -> None:
-    # `set_position` would take the axes out of the layout for good, and moves both at once.
-    place = getattr(axes, "_set_position", None)
-    if place is not None:
+def _restore_position(axes: Any, original: Any, active: Any) -> None:
+    # The public `set_position` sets both positions at once and removes the axes from the layout.
+    set_position = getattr(axes, "_set_position", None)
+    if set_position is not None:
         stale = axes.stale
-        place(original, which="original")
-        place(active, which="active")
+        set_position(original, which="original")
+        set_position(active, which="active")
         axes.stale = stale
 
 

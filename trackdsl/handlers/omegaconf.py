@@ -1,4 +1,4 @@
-"""OmegaConf and Hydra configurations, with what they refer to; a value that is missing stands as in their files."""
+"""OmegaConf and Hydra configurations, with interpolations resolved. A missing value is shown as `???`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from trackdsl.handlers._types import class_name
 from trackdsl.handlers.json import sequence
 
 _MISSING = "???"
-#: A list that refers to itself has no end.
+#: A list that contains itself would be endless.
 _MAX_DEPTH = 20
 
 
 class _Config(Pickled):
-    """A configuration of keys."""
+    """A configuration with keys."""
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
         if _has_no_parts(value):
@@ -32,7 +32,7 @@ class _Config(Pickled):
 
 
 class _List(_Config):
-    """A list or a tuple in a configuration."""
+    """A list or tuple in a configuration."""
 
     listed = True
 
@@ -47,7 +47,7 @@ class _List(_Config):
 
 
 class _Node(Pickled):
-    """One value of a configuration, by itself."""
+    """A single value of a configuration."""
 
     def content(self, value: Any) -> Any:
         return _stated(value) if value._is_missing() else value._value()
@@ -58,10 +58,10 @@ class _Node(Pickled):
 
 
 def _node(config: Any, key: Any, depth: int) -> Any:
-    """One value of a configuration, where it leads to what it refers to; a list is a list."""
+    """One value of a configuration, with interpolations resolved. A list becomes a Python list."""
     try:
         found = config[key]
-    except Exception as error:  # `???`, or an interpolation that leads nowhere.
+    except Exception as error:  # The value is `???`, or an interpolation has no target.
         text = str(config._get_node(key)._value())
         why = "it is missing in the configuration" if text == _MISSING else f"it cannot be resolved: {error}"
         return Placeholder(text, " ".join(why.split()))
@@ -79,7 +79,7 @@ def _plain_key(key: Any) -> Any:
 
 
 def _name(key: Any) -> str:
-    # An enumeration is written by its names.
+    # In a configuration file, enumeration members are written by name.
     return str(getattr(key, "name", key))
 
 

@@ -1,4 +1,4 @@
-"""Trials of Optuna as arguments: their number. What is suggested in them is known only afterwards."""
+"""Optuna trials as arguments: their number. The suggested parameters are known only later."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""pandas frames, series and indexes → Parquet; also `.csv`, `.tsv`, `.json` and `.html` where that suffix was chosen.
+"""pandas frames, series and indexes → Parquet; also `.csv`, `.tsv`, `.json` and `.html` if the user chose that suffix.
 
-Parquet keeps the index and every type; the types that the others do not say are kept in a small file beside them, and
-`.html` is not read back at all: it comes as its text. An index that is no more than the count of rows is left out.
+Parquet keeps the index and every type. For the other formats, the types are kept in a small file beside them. `.html`
+is read as text. An index that only numbers the rows is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trackdsl.handlers._parquet import holds, read_parquet, write_parquet
 from trackdsl.handlers._pickled import Pickled
 from trackdsl.handlers._table_sample import digest_of_array, digest_of_frame, digest_of_index, digest_of_series
 
-#: So many columns are looked at to tell whether they have one type.
+#: How many columns are checked for having the same type.
 _MAX_ALIKE = 256
 
 
@@ -31,7 +31,7 @@ class _Frame(Handler):
         return holds(value)
 
     def content(self, value: Any) -> Any:
-        """The rows, by the names of the columns and of the index where that says something."""
+        """The rows as dicts by column names, with the index unless it only numbers the rows."""
         if value.size > MAX_CELLS:
             return NEEDS_OWN_FILE
         names, columns = _named_columns(value)
@@ -40,10 +40,10 @@ class _Frame(Handler):
     def summary(self, value: Any) -> Scalar:
         import pandas as pd
 
-        # What is taken of a frame would have a deep copy of its attributes.
+        # Each part of a frame would get a deep copy of its `attrs`.
         plain = pd.DataFrame(value, copy=False) if value.attrs else value
         dtypes = plain.dtypes.to_numpy()[:_MAX_ALIKE].tolist()
-        columns = [(value.columns[index], _word(dtype)) for index, dtype in enumerate(dtypes[:SHOWN])]
+        columns = [(value.columns[index], _short_name(dtype)) for index, dtype in enumerate(dtypes[:SHOWN])]
         return summary_of_table(
             type(value).__name__, by(*value.shape), columns, value.shape[1], lambda: digest_of_frame(plain, dtypes)
         )
@@ -66,14 +66,14 @@ class _Frame(Handler):
 
 
 class _Column(_Frame):
-    """What is one column, or a few: it is written as a frame, with a note of what it is."""
+    """The base class for one column, or a few: they are written as a frame."""
 
     def frame_of(self, value: Any) -> Any:
         """The value as a frame that shares its memory."""
         raise NotImplementedError
 
     def value_of(self, frame: Any) -> Any:
-        """The value that a frame was made of, with default names."""
+        """The value from which `frame_of` made a frame."""
         raise NotImplementedError
 
     def accepts(self, value: Any) -> bool:
@@ -81,7 +81,7 @@ class _Column(_Frame):
 
     def summary(self, value: Any) -> Scalar:
         names = list(value.names) if hasattr(value, "names") else [value.name]
-        dtype = _word(value.dtype) if len(names) == 1 else ""
+        dtype = _short_name(value.dtype) if len(names) == 1 else ""
         columns = [("" if name is None else name, dtype) for name in names[:SHOWN]]
         return summary_of_table(
             type(value).__name__, str(len(value)), columns, len(names), lambda: self.short_digest(value)
@@ -107,7 +107,7 @@ class _Series(_Column):
         return digest_of_series(value)
 
     def content(self, value: Any) -> Any:
-        """The values, by their labels where those say something."""
+        """The values, by their labels unless these only number the rows."""
         if len(value) > MAX_CELLS:
             return NEEDS_OWN_FILE
         if not says_more(value.index):
@@ -133,7 +133,7 @@ class _Index(_Column):
 
     def frame_of(self, value: Any) -> Any:
         names = [f"{_UNNAMED}{place}" if name is None else name for place, name in enumerate(value.names)]
-        # Only an index has a frequency.
+        # Only an index can have a frequency.
         regular = getattr(value, "freq", None) is not None and str(value.dtype).startswith(("datetime", "timedelta"))
         frame = value.to_frame(index=regular, name=names if len(names) > 1 else names[0])
         return frame.rename_axis(index=None) if regular else frame
@@ -149,13 +149,13 @@ class _Index(_Column):
 
 
 class _Extension(Pickled):
-    """The arrays in columns: categories, nullable numbers, text of Arrow."""
+    """The arrays of extension types: categories, nullable numbers, Arrow text."""
 
     def content(self, value: Any) -> Any:
         return _values(value) if len(value) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
-        columns = [("", _word(value.dtype))]
+        columns = [("", _short_name(value.dtype))]
         return summary_of_table(type(value).__name__, str(len(value)), columns, 1, lambda: digest_of_array(value))
 
 
@@ -163,7 +163,7 @@ _UNNAMED = "__unnamed__"
 
 
 def _named_columns(frame: Any) -> tuple[list[str], list[list[Any]]]:
-    """The names of a frame's columns, each once, and their values; those of the index first where it says something."""
+    """The unique names of the columns and their values; the index comes first unless it only numbers the rows."""
     labels: list[Any] = []
     columns: list[list[Any]] = []
     if says_more(frame.index):
@@ -182,7 +182,7 @@ def _named_columns(frame: Any) -> tuple[list[str], list[list[Any]]]:
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of a column, with None for what is missing, which only numbers tell otherwise."""
+    """The values of a column. Missing values are None, except NaN among numbers."""
     if getattr(column, "nlevels", 1) > 1:
         return list(zip(*map(_values, map(column.get_level_values, range(column.nlevels))), strict=True))
     found: list[Any] = column.tolist()
@@ -191,8 +191,8 @@ def _values(column: Any) -> list[Any]:
     return [None if gone is True else value for value, gone in zip(found, column.isna().tolist(), strict=True)]
 
 
-def _word(dtype: Any) -> str:
-    # The text of a dtype may be long where it has parts, and making it slow.
+def _short_name(dtype: Any) -> str:
+    # The text of a categorical type contains its categories, so it may be long and slow to create.
     return "category" if type(dtype).__name__ == "CategoricalDtype" else str(dtype)
 
 

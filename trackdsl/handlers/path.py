@@ -1,4 +1,4 @@
-"""A `Path` → the text of the path; an existing file is taken itself, before a handler is asked."""
+"""A `Path` → the text of the path. If it names an existing file, that file is recorded before a handler is asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PIL images → `.png`, or another format of images."""
+"""PIL images → `.png`, or another image format."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from trackdsl.handlers._dataset import by, one_line
 from trackdsl.handlers._handler import Handler, Scalar
 
-#: What PNG holds without a loss, see Pillow's list of modes by format.
+#: Modes that PNG holds without loss, see Pillow's list of modes by format.
 _MODES = frozenset(["1", "L", "LA", "I;16", "P", "RGB", "RGBA"])
-#: What becomes another mode by Pillow's own conversion.
+#: Modes that Pillow converts to one of those.
 _CONVERTED = {"CMYK": "RGB", "YCbCr": "RGB", "HSV": "RGB", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "PA": "RGBA"}
 _FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF",
@@ -26,7 +26,7 @@ class _Image(Handler):
         return one_line(f"Image {value.mode} {by(value.width, value.height)}")
 
     def write(self, value: Any, path: Path) -> None:
-        """Write the image in the colours that the format has; brightness beyond 16 bits is rescaled to 8."""
+        """Write the image in a mode of the format. Brightness of more than 16 bits is rescaled to 8 bits."""
         with open(path, "xb") as file:
             save_image(value, file, _FORMATS[path.suffix])
 
@@ -35,25 +35,25 @@ class _Image(Handler):
 
 
 def save_image(image: Any, file: Any, kind: str) -> None:
-    """Save an image in a format of Pillow's; where that has no such colours, in those that it has.
+    """Save an image in a format of Pillow, converted to a mode of that format if necessary.
 
     Raises:
-        Exception: it cannot be saved.
+        Exception: the image cannot be saved.
     """
-    # A copy, since saving leaves notes on the image.
+    # A copy, because saving changes attributes of the image.
     picture = image.copy() if kind == "TIFF" else in_colors_of_png(image)
     if kind == "JPEG" and picture.mode not in ("L", "RGB"):
         picture = in_eight_bits(picture)
     try:
         picture.save(file, format=kind)
-    except (OSError, ValueError, KeyError):  # No such colours.
+    except (OSError, ValueError, KeyError):  # The format does not support the mode.
         file.seek(0)
         file.truncate()
         in_eight_bits(in_colors_of_png(picture)).save(file, format=kind)
 
 
 def in_colors_of_png(image: Any) -> Any:
-    """A copy of an image in a mode that PNG has. Numbers that are no such brightness are rescaled."""
+    """A copy of an image in a mode that PNG has. Numbers outside of the range of brightness are rescaled."""
     mode = image.mode
     if mode in _MODES:
         return image.copy()
@@ -62,8 +62,8 @@ def in_colors_of_png(image: Any) -> Any:
     if mode == "LAB":
         from PIL import ImageCms
 
-        way = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        return ImageCms.applyTransform(image, way)
+        transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+        return ImageCms.applyTransform(image, transform)
     if mode == "F":
         import numpy as np
         from PIL import Image
@@ -80,24 +80,24 @@ def in_colors_of_png(image: Any) -> Any:
 
 
 def in_eight_bits(image: Any) -> Any:
-    """An image as red, green and blue, or as grey where it has more than 8 bits of that."""
+    """An image with 8 bits for each colour. A grey image of 16 bits stays grey."""
     if image.mode == "I;16":
         return image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
     return image.convert("RGB")
 
 
 def levels_of_floats(array: Any) -> Any:
-    """Numbers as brightness from 0 to 255.
+    """Convert numbers to brightness from 0 to 255.
 
-    Those up to 1, or up to 255, are what they are; others are stretched from the least to the greatest, as
-    `mlflow.log_image` does it.
+    Numbers from 0 to 1, and bytes up to 255, keep their meaning. Others are rescaled from their minimum to their
+    maximum, as `mlflow.log_image` does.
     """
     import numpy as np
 
     finite = array[np.isfinite(array)].astype(np.float64)
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     array = np.nan_to_num(array.astype(np.float64), nan=low, posinf=high, neginf=low)
-    # Whole numbers were bytes once; numbers a little above 1 come of smoothing.
+    # Integers are bytes. Numbers slightly above 1 result from smoothing an image with values up to 1.
     if low >= 0 and 1 < high <= 255 and (high > 127 or (array == np.rint(array)).all()):
         return np.rint(array).astype(np.uint8)
     if low < 0 or high > 1:
@@ -106,7 +106,7 @@ def levels_of_floats(array: Any) -> Any:
 
 
 def format_of(path: Path) -> str | None:
-    """Pillow's name of the format of a file; None for one that it does not write."""
+    """Pillow's name for the format of a file; None if Pillow cannot write it."""
     from PIL import Image
 
     suffix = path.suffix.lower()
@@ -117,14 +117,14 @@ def format_of(path: Path) -> str | None:
 
 
 def read_image(path: Path) -> Any:
-    """The image in a file, all of it, and nothing left open.
+    """Read the whole image in a file, and close the file.
 
     Raises:
-        Exception: it is cut off, of no known format, or larger than Pillow takes to be safe.
+        Exception: the file is incomplete, has an unknown format, or is larger than Pillow considers safe.
     """
     from PIL import Image
 
-    # Only these: some others are programs that Pillow has another program run.
+    # Only these formats: for some others, Pillow runs external programs.
     with Image.open(path, formats=sorted(set(_FORMATS.values()))) as image:
         image.load()
         return image.copy()

@@ -1,4 +1,4 @@
-"""Plotly figures → `.html` that needs nothing from the network, or `.json`, which can be read as a figure again."""
+"""Plotly figures → an HTML page that works without a network, or `.json`, from which the figure is restored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Figure(Handler):
             value.write_html(path, include_plotlyjs=True, full_html=True, auto_open=False)
 
     def read(self, path: Path) -> Any:
-        """A figure from JSON; of a page, its text."""
+        """The figure from `.json`; the text of an HTML page."""
         if path.suffix == ".json":
             import plotly.io
 

@@ -1,4 +1,4 @@
-"""Polars frames and series → Parquet. A lazy frame is told by its class alone: asking it for more may read files."""
+"""Polars frames and series → Parquet. A lazy frame is shown only by its class: its schema may have to read files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Frame(Handler):
     suffixes = (".arrow", ".feather", ".csv", ".json")
 
     def accepts(self, value: Any) -> bool:
-        """Whether Parquet gives back every type."""
+        """Whether Parquet keeps every type."""
         import io
 
         import polars as pl
@@ -34,12 +34,12 @@ class _Frame(Handler):
         return bool(pl.read_parquet(sink).schema == frame.schema)
 
     def content(self, value: Any) -> Any:
-        """The rows, by the names of the columns, unless they are very many."""
+        """The rows as dicts by column names, unless there are very many."""
         return value.to_dicts() if value.height * value.width <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
         names, dtypes = value.columns[:SHOWN], value.dtypes[:SHOWN]
-        columns = [(name, _word(dtype)) for name, dtype in zip(names, dtypes, strict=True)]
+        columns = [(name, _short_name(dtype)) for name, dtype in zip(names, dtypes, strict=True)]
         return summary_of_table(
             type(value).__name__, by(*value.shape), columns, value.width,
             lambda: digest_of_columns(value.iter_columns(), value.height, _items),
@@ -67,7 +67,7 @@ class _Frame(Handler):
         if path.suffix in (".arrow", ".feather"):
             with open(path, "rb") as file:
                 return self.value_of(pl.read_ipc(file))
-        # A path would be taken for a pattern.
+        # polars would treat a path as a pattern.
         with open(path, "rb") as file:
             return self.value_of(pl.read_parquet(file))
 
@@ -95,7 +95,7 @@ class _Frame(Handler):
         return value
 
     def value_of(self, frame: Any) -> Any:
-        """The value that a frame was made of."""
+        """The value from which `frame_of` made a frame."""
         return frame
 
 
@@ -104,7 +104,7 @@ class _Series(_Frame):
         return value.to_list() if len(value) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
-        columns = [(value.name, _word(value.dtype))]
+        columns = [(value.name, _short_name(value.dtype))]
         return summary_of_table(
             "Series", str(len(value)), columns, 1, lambda: digest_of_columns([value], len(value), _items)
         )
@@ -117,7 +117,7 @@ class _Series(_Frame):
 
 
 class _Lazy(Pickled):
-    """A plan of work: as a file it is pickled, which does none of it."""
+    """A lazy frame. Pickling it does not run its query."""
 
 
 def _items(column: Any, start: int, count: int) -> list[Any]:
@@ -133,7 +133,7 @@ def _read_text(path: Path) -> Any:
     schema = pl.read_ipc(base64.b64decode(types["schema"])).schema
     if path.suffix == ".json":
         return pl.read_json(path, schema=schema)
-    if not schema:  # Which `read_csv` takes for no file at all.
+    if not schema:  # `read_csv` rejects a file without columns.
         return pl.DataFrame()
     texts = pl.read_csv(path, infer_schema=False)
     return texts.select(_of_text(pl.col(name), dtype).alias(name) for name, dtype in schema.items())
@@ -154,22 +154,24 @@ def _types_of(frame: Any) -> dict[str, Any]:
 
     sink = io.BytesIO()
     frame.clear().write_ipc(sink)
-    columns = {name: str(dtype) for name, dtype in frame.schema.items()}  # For people: the schema tells more.
+    columns = {
+        name: str(dtype) for name, dtype in frame.schema.items()
+    }  # Readable for people; `schema` has all details.
     return {"columns": columns, "schema": base64.b64encode(sink.getvalue()).decode()}
 
 
 def _difference(found: Any, frame: Any) -> str:
     if found.schema != frame.schema:
-        return f"types {list(map(str, found.dtypes))[:SHOWN]}, and not {list(map(str, frame.dtypes))[:SHOWN]}"
-    return "" if found.equals(frame) else "values change as text"
+        return f"types {list(map(str, found.dtypes))[:SHOWN]} instead of {list(map(str, frame.dtypes))[:SHOWN]}"
+    return "" if found.equals(frame) else "some values change when written as text"
 
 
 def _holds_objects(dtype: Any) -> bool:
     return "Object" in str(dtype.base_type()) or (dtype.is_nested() and "Object" in str(dtype))
 
 
-def _word(dtype: Any) -> str:
-    # The categories of an enumeration, and the fields of a struct, may be many.
+def _short_name(dtype: Any) -> str:
+    # The text of an enumeration or struct type contains its categories or fields, which may be many.
     return str(dtype.base_type().__name__ if dtype.is_nested() or hasattr(dtype, "categories") else dtype)
 
 

@@ -1,4 +1,4 @@
-"""Arrow tables, record batches and arrays → Parquet, or an Arrow file (`.arrow`, `.feather`) where that was chosen."""
+"""Arrow tables, record batches and arrays → Parquet; also `.arrow`, `.feather` and `.csv` if the user chose it."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ class _Table(Handler):
     suffixes = (".arrow", ".feather", ".csv")
 
     def accepts(self, value: Any) -> bool:
-        """Whether Parquet gives back every column and its type."""
+        """Whether Parquet keeps every column and its type."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = self.table_of(value).schema
-        if len(set(schema.names)) < len(schema.names):  # It would be written, and could not be read.
+        if len(set(schema.names)) < len(schema.names):  # pyarrow would write it but could not read it.
             return False
         sink = pa.BufferOutputStream()
         pq.write_table(schema.empty_table(), sink)
         return bool(pq.read_schema(pa.BufferReader(sink.getvalue())).equals(schema))
 
     def content(self, value: Any) -> Any:
-        """The rows, by the names of the columns, or the values of one column, unless they are very many."""
+        """The rows as dicts by column names, or the values of one column, unless there are very many."""
         if len(value) * getattr(value, "num_columns", 1) > MAX_CELLS:
             return NEEDS_OWN_FILE
         given = value.schema.names if hasattr(value, "schema") else []
-        if len(set(given)) < len(given):  # A row has each name once.
+        if len(set(given)) < len(given):  # The keys of a dict must be unique.
             names: dict[str, None] = {}
             for name in given:
                 names[free_name(name, names)] = None
@@ -50,7 +50,7 @@ class _Table(Handler):
 
     def summary(self, value: Any) -> Scalar:
         table = self.table_of(value)
-        columns = [(field.name, _word(field.type)) for field in (table.schema.field(i) for i in _first(table))]
+        columns = [(field.name, _short_name(field.type)) for field in (table.schema.field(i) for i in _first(table))]
         shape = by(table.num_rows, table.num_columns)
         return summary_of_table(
             type(value).__name__, shape, columns, table.num_columns,
@@ -105,7 +105,7 @@ class _Table(Handler):
         return value
 
     def value_of(self, table: Any) -> Any:
-        """The value that a table was made of."""
+        """The value from which `table_of` made a table."""
         return table
 
 
@@ -123,10 +123,10 @@ class _Batch(_Table):
 
 
 class _Chunked(_Table):
-    """One column, which is written as a table of one."""
+    """One column, which is written as a table with one column."""
 
     def summary(self, value: Any) -> Scalar:
-        columns = [("", _word(value.type))]
+        columns = [("", _short_name(value.type))]
         return summary_of_table(
             type(value).__name__, str(len(value)), columns, 1, lambda: digest_of_columns([value], len(value), _items)
         )
@@ -165,22 +165,22 @@ def _read_csv(path: Path) -> Any:
 
 
 def _types_of(table: Any) -> dict[str, Any]:
-    columns = {field.name: str(field.type) for field in table.schema}  # For people: the schema tells more.
+    columns = {field.name: str(field.type) for field in table.schema}  # Readable for people; `schema` has all details.
     return {"columns": columns, "schema": base64.b64encode(table.schema.serialize()).decode()}
 
 
 def _difference(found: Any, table: Any) -> str:
     if found.schema != table.schema:
         one, other = (list(map(str, part.schema.types))[:SHOWN] for part in (found, table))
-        return f"types {one}, and not {other}"
-    return "" if found.equals(table) else "values change as text"
+        return f"types {one} instead of {other}"
+    return "" if found.equals(table) else "some values change when written as text"
 
 
 def _first(table: Any) -> range:
     return range(min(table.num_columns, SHOWN))
 
 
-def _word(kind: Any) -> str:
+def _short_name(kind: Any) -> str:
     import pyarrow as pa
 
     return "struct" if pa.types.is_struct(kind) or pa.types.is_union(kind) else str(kind)

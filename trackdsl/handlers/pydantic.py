@@ -1,4 +1,4 @@
-"""pydantic models (versions 1 and 2), with what they allow beyond their fields; a root model is what it holds."""
+"""pydantic models (versions 1 and 2), with their extra fields. A root model is recorded as its root value."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class _Model(Structure):
         return summary_of(self._root(value)) if _is_root(type(value)) else super().summary(value)
 
     def _root(self, value: Any) -> Any:
-        # The annotation is an argument of the class, of which pydantic keeps the extras alone.
+        # The annotation is an argument of the class. pydantic keeps only its metadata.
         extras = getattr(_fields(type(value)).get("root"), "metadata", ())
         root = part_of(value, "root")
         return remember(root) if any(e is markers.Secret or type(e) is markers.Secret for e in extras) else root
 
 
 def _fields(kind: type) -> Mapping[str, Any]:
-    # Version 2 has `__fields__` too, and warns of it.
+    # pydantic 2 also has `__fields__`, but warns about it.
     found: Mapping[str, Any] = kind.model_fields if hasattr(kind, "model_fields") else getattr(kind, "__fields__", {})
     return found
 

@@ -1,7 +1,7 @@
-"""`mlflow.pyfunc.PythonModel`, and whatever else is marked as a model → MLflow's `python_function` flavour.
+"""`mlflow.pyfunc.PythonModel`, and any other object marked as a model → MLflow's `python_function` flavour.
 
-What is no `PythonModel` is pickled beside a module of a few lines that loads it, which `mlflow.pyfunc` takes from the
-model's own folder: so neither is MLflow imported here, nor is trackdsl needed where the model is loaded.
+An object that is no `PythonModel` is pickled, with a small module beside it that loads it. `mlflow.pyfunc` imports that
+module from the folder of the model. So MLflow is not imported here, and loading the model does not need trackdsl.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _PYTHON_MODEL = "python_model.pkl"
 _PICKLE = "model.pkl"
 _CODE = "code"
 _ARTIFACTS = "artifacts"
-#: The name of an artifact that can be that of its folder.
+#: Names of artifacts that can be names of folders.
 _PLAIN = re.compile(r"\w[\w.\- ]*")
 _LOADER = "trackdsl_callable"
-#: How MLflow loads the kinds of `PythonModel` that take chat messages, see mlflow/pyfunc/model.py.
+#: MLflow's loaders for the kinds of `PythonModel` that take chat messages, see mlflow/pyfunc/model.py.
 _LOADERS = {"ChatModel": "chat_model", "ChatAgent": "chat_agent", "ResponsesAgent": "responses_agent"}
 _SOURCE = '''\
 """Loads a callable, or an object with `predict`, as an MLflow model."""
@@ -91,7 +91,7 @@ class _PythonModel(ModelHandler):
     def predict(self, copied: Any, example: Any) -> Any:
         import inspect
 
-        # MLflow takes both forms, with a context and without one, see mlflow/pyfunc/model.py.
+        # MLflow accepts `predict` with and without a context, see mlflow/pyfunc/model.py.
         named = "context" in inspect.signature(copied.predict).parameters
         return copied.predict(None, example) if named else copied.predict(example)
 
@@ -100,21 +100,21 @@ class _PythonModel(ModelHandler):
 
 
 def _copied(name: str, path: str | os.PathLike[str], folder: Path) -> dict[str, str]:
-    """Copy a file or folder that a model needs; returns how MLflow finds it.
+    """Copy a file or folder that a model needs, and return the entry by which MLflow finds it.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: there is no such file.
     """
     source = Path(unquote(urlsplit(str(path)).path) if str(path).startswith("file:") else path)
     if "://" in str(path).removeprefix("file:") or str(path).startswith(("runs:/", "models:/", "hf:/")):
-        raise FileNotFoundError(2, "download it first, by mlflow.artifacts.download_artifacts", str(path))
-    place = Path(_ARTIFACTS, name, source.name)
-    (folder / place).parent.mkdir(parents=True)
+        raise FileNotFoundError(2, "download it first with mlflow.artifacts.download_artifacts", str(path))
+    copy = Path(_ARTIFACTS, name, source.name)
+    (folder / copy).parent.mkdir(parents=True)
     if source.is_dir():
-        shutil.copytree(source, folder / place)
+        shutil.copytree(source, folder / copy)
     else:
-        shutil.copyfile(source, folder / place)
-    return {"path": place.as_posix(), "uri": str(path)}
+        shutil.copyfile(source, folder / copy)
+    return {"path": copy.as_posix(), "uri": str(path)}
 
 
 class _Anything(ModelHandler):

@@ -1,7 +1,7 @@
-"""Objects that stand for a model which MLflow holds: handles, MLflow's own objects, and what was loaded from one.
+"""Objects that refer to a model at MLflow: handles, MLflow's own objects, and objects that were loaded from a model.
 
-A model is named by MLflow's id (`m-…`), or by `key:` and the key that it was recorded with, until MLflow has given it
-an id. Objects that were loaded are known again by their identity; they are not changed, and not kept alive.
+A model is named by MLflow's id (`m-…`). Before MLflow has given it an id, its name is `key:` and the key under which it
+was recorded. A loaded object is recognized by its identity; it is not changed, and only a weak reference to it is kept.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from trackdsl.handlers._types import class_name
 
 _MODEL_ID = re.compile(r"(?:models:/)?(m-[0-9a-f]{32})/?")
 
-#: Objects that were loaded from a model, by identity: with what names the model.
+#: Objects that were loaded from a model, by identity, with the name of the model.
 loaded: dict[int, tuple[weakref.ref[Any], str]] = {}
-#: Objects that were recorded as a model, likewise.
+#: Objects that were recorded as a model, by identity, with the name of the model.
 _recorded: dict[int, tuple[weakref.ref[Any], str]] = {}
 
 
 class Handle:
-    """The base of what stands for a model that this program, or the one that started it, has recorded.
+    """The base class of handles: they refer to a model that this program or its parent process has recorded.
 
     Attributes:
         name: the model's name.
-        key: the key that it was recorded with; empty where it was not recorded.
+        key: the key under which it was recorded; empty if it was not recorded.
     """
 
     __slots__ = ("__weakref__", "key", "name")
@@ -38,24 +38,24 @@ class Handle:
 
 
 def note_loaded(value: Any, model: str) -> None:
-    """Take note of an object that was loaded from a model, by MLflow's id."""
+    """Remember an object that was loaded from a model, with MLflow's id of the model."""
     _note(loaded, value, model)
 
 
 def note_recorded(value: Any, key: str) -> None:
-    """Take note of an object that was recorded as a model."""
+    """Remember an object that was recorded as a model."""
     _note(_recorded, value, KEY + key)
 
 
 def used_model(value: Any) -> str | None:
-    """The model that a value was loaded from, or is a handle of; None for anything else."""
+    """The model that a value was loaded from, or that a handle refers to; None for any other value."""
     if isinstance(value, Handle):
         return KEY + value.key if value.key else None
-    return _known(loaded, value) or _told_by_mlflow(value)
+    return _known(loaded, value) or _id_from_mlflow(value)
 
 
 def named_model(value: Any) -> str | None:
-    """The model that a value names: also by its id or URI, and an object that was recorded as one."""
+    """The same, and also the model with this id or URI, and the model as which an object was recorded."""
     if isinstance(value, str):
         found = _MODEL_ID.fullmatch(value)
         return found[1] if found else None
@@ -63,10 +63,10 @@ def named_model(value: Any) -> str | None:
 
 
 def _note(known: dict[int, tuple[weakref.ref[Any], str]], value: Any, model: str) -> None:
-    place = id(value)
+    identity = id(value)
     try:
-        known[place] = weakref.ref(value, lambda _: known.pop(place, None)), model
-    except TypeError:  # A dict or a list cannot be known again without being kept alive.
+        known[identity] = weakref.ref(value, lambda _: known.pop(identity, None)), model
+    except TypeError:  # Dicts and lists have no weak references, so they are not remembered.
         return
 
 
@@ -75,7 +75,7 @@ def _known(known: dict[int, tuple[weakref.ref[Any], str]], value: Any) -> str | 
     return found[1] if found is not None and found[0]() is value else None
 
 
-def _told_by_mlflow(value: Any) -> str | None:
+def _id_from_mlflow(value: Any) -> str | None:
     if not any(base.__module__.partition(".")[0] == "mlflow" for base in type(value).__mro__):
         return None
     for holder in (value, getattr(value, "metadata", None)):
@@ -86,7 +86,7 @@ def _told_by_mlflow(value: Any) -> str | None:
 
 
 class _Reference(Handler):
-    """A model as an argument: the parameter names it, and the run uses it."""
+    """A model as an argument: the parameter has its name, and the run has it as an input."""
 
     refers = True
 

@@ -1,4 +1,4 @@
-"""Values that are one word of text: members of enumerations, dates, decimals; and secrets, which are none."""
+"""Values with a short text: enumeration members, dates, decimals, sets; and types that hide a secret."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from trackdsl.handlers._types import class_name
 from trackdsl.handlers._value_digest import digest_of
 
 _NUMBERS = frozenset([int, float])
-#: Of a larger set only the number of items is recorded. Up to the second number of texts are sorted.
+#: Of a larger set, only the number of items is recorded. Sets of up to `_MAX_SORTED` texts are sorted.
 _MAX_DIGESTED = 10_000
 _MAX_SORTED = 500
-#: Weights of letters, so that letters by other numbers have another sum.
+#: Two weights for each letter: texts with different letters almost always have a different weighted sum.
 _TABLES = (bytes(range(256)), bytes(byte * byte % 251 for byte in range(256)))
 
 
@@ -35,7 +35,7 @@ class _Shown(Pickled):
 
 
 class _Span(_Shown):
-    """A range: a list where it is short, which its text tells as well."""
+    """A range: a list if it is short, else its text."""
 
     def content(self, value: Any) -> Any:
         return list(value) if len(value) <= MAX_LIST else str(value)
@@ -43,7 +43,9 @@ class _Span(_Shown):
 
 class _Duration(_Shown):
     def content(self, value: Any) -> Any:
-        return None if value != value else duration_text(value)  # pandas has times that are none.
+        return (
+            None if value != value else duration_text(value)
+        )  # A missing duration of pandas (`NaT`) does not equal itself.
 
 
 class _Missing(_Shown):
@@ -52,7 +54,7 @@ class _Missing(_Shown):
 
 
 class _Failure(Pickled):
-    """Exceptions, by what they say."""
+    """Exceptions: their class and message."""
 
     named = True
 
@@ -84,7 +86,7 @@ class _Moment(Pickled):
 
 
 class _Secret(Pickled):
-    """Types that exist to hide a value: pydantic's `SecretStr` and its like. Never written anywhere."""
+    """Types that hide a value, such as pydantic's `SecretStr`. The value is never written."""
 
     def accepts(self, value: Any) -> bool:
         reveal = getattr(value, "get_secret_value", None)
@@ -104,10 +106,10 @@ class _Secret(Pickled):
 
 
 class _Group(Pickled):
-    """Sets: as lists, in an order that is the same in every process."""
+    """Sets as lists, in an order that is the same in every process."""
 
     def content(self, value: Any) -> Any:
-        """The items by size, or where they have none, by their text."""
+        """The items in their own order, or in that of their texts if they cannot be compared."""
         try:
             return sorted(value)
         except Exception:
@@ -126,10 +128,10 @@ class _Group(Pickled):
 
 
 def _digest_of_set(value: Any) -> str:
-    """The digest of a set of more than `MAX_ITEMS`, in whatever order it has them; empty where that would take long.
+    """The digest of a set with more than `MAX_ITEMS` items; empty if computing it would take long.
 
-    Numbers by Python's own hash of the set, which is the same in every process. The hash of a text is not: up to
-    `_MAX_SORTED` are sorted. Of more, the digest covers only how often each letter occurs in all of them.
+    For numbers it is based on Python's hash of the set, which is the same in every process. The hash of a text is not,
+    so up to `_MAX_SORTED` texts are sorted. Of more texts, the digest only covers how often each letter occurs.
     """
     kinds = set(map(type, islice(value, MAX_ITEMS)))
     if len(value) > _MAX_DIGESTED:
@@ -137,18 +139,18 @@ def _digest_of_set(value: Any) -> str:
     try:
         if kinds <= _NUMBERS | {type(None)}:
             numbers = value - {None} if None in value else value
-            total = sum(numbers)  # An error where there is something else; no number where there is a NaN.
+            total = sum(numbers)  # It raises an error for other items, and is NaN if an item is.
             if total != total:
                 numbers = {item for item in numbers if item == item}
-            # -1 has the hash of -2.
+            # In Python, -1 and -2 have the same hash.
             return digest_of([hash(frozenset(numbers)), -1 in numbers, None in value, len(numbers)])
         if kinds == {str}:
             if len(value) <= _MAX_SORTED:
                 return digest_of(sorted(value))
             letters = "".join(value).encode("utf-8", "surrogatepass")
-            # The lower half of this checksum is the sum of the bytes, in whatever order they come.
+            # The lower half of this checksum is the sum of the bytes, which does not depend on their order.
             return digest_of([len(letters), *(adler32(letters.translate(table)) & 0xFFFF for table in _TABLES)])
-    except TypeError:  # There are others among them.
+    except TypeError:  # The items have several types.
         pass
     return digest_of(sorted(line_of(item)[0] for item in value)) if len(value) <= _MAX_SORTED else ""
 
@@ -163,7 +165,7 @@ class _Pattern(Pickled):
 
 
 def duration_text(value: Any) -> str:
-    """A `timedelta` in the form of ISO 8601.
+    """A `timedelta` in ISO 8601 format.
 
     >>> import datetime
     >>> duration_text(datetime.timedelta(days=1, hours=2, seconds=3.5)), duration_text(-datetime.timedelta(minutes=1))

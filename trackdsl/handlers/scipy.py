@@ -1,4 +1,4 @@
-"""SciPy's sparse matrices and arrays → `.npz`, without a pickle inside."""
+"""SciPy's sparse matrices and arrays → `.npz` files, which contain no pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trackdsl.handlers._digest import Digest
 from trackdsl.handlers._handler import MAX_CELLS, NEEDS_OWN_FILE, Handler, Scalar
 from trackdsl.handlers._value_digest import digest_of
 
-#: See `scipy.sparse.save_npz`, which has no other.
+#: The formats that `scipy.sparse.save_npz` can write.
 _FORMATS = frozenset(["csc", "csr", "bsr", "dia", "coo"])
 
 
@@ -20,15 +20,15 @@ class _Sparse(Handler):
     suffix = ".npz"
 
     def accepts(self, value: Any) -> bool:
-        """The formats that SciPy can write, of numbers; SciPy 1.15 cannot read what has not two dimensions."""
+        """Whether SciPy can write the format. SciPy 1.15 cannot read arrays that do not have two dimensions."""
         return len(value.shape) == 2 and value.format in _FORMATS and value.dtype.kind in "biufc"
 
     def content(self, value: Any) -> Any:
-        """Lists of all the values, unless they would be very long."""
+        """Lists of all values, zeros included, unless they would be very long."""
         return value.toarray() if math.prod(value.shape) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def summary(self, value: Any) -> Scalar:
-        # Of some formats `nnz` counts, so that it takes as long as there are values.
+        # In some formats, `nnz` counts the values one by one.
         text = one_line(f"{type(value).__name__} {value.dtype} {tuple(value.shape)}, {value.nnz} stored")
         return with_digest(text, lambda: _short_digest(value))
 
@@ -53,7 +53,7 @@ class _Sparse(Handler):
 
 
 def _short_digest(value: Any) -> str:
-    """Of what is stored, as it is stored; an error for a format that keeps it in no arrays."""
+    """The digest of the arrays in which the values are stored; an error for a format without such arrays."""
     parts = [getattr(value, name, None) for name in ("data", "indices", "indptr", "offsets")]
     if value.format == "coo":
         parts.extend(value.coords)
@@ -61,22 +61,22 @@ def _short_digest(value: Any) -> str:
 
 
 def _parts(value: Any) -> dict[str, Any]:
-    """Where values are and which, in the order of their places, each place once; the format is no content."""
+    """The positions and values in the order of the positions, with duplicates summed. The format does not matter."""
     import numpy as np
     from scipy import sparse
 
     if len(value.shape) != 2:
-        places = value.tocoo(copy=True)
-        places.sum_duplicates()
-        return {**{f"axis{axis}": np.asarray(c, np.int64) for axis, c in enumerate(places.coords)}, "data": places.data}
+        points = value.tocoo(copy=True)
+        points.sum_duplicates()
+        return {**{f"axis{axis}": np.asarray(c, np.int64) for axis, c in enumerate(points.coords)}, "data": points.data}
     rows = value if value.format == "csr" else value.tocsr()
-    # A shell of our own: asking for the form would leave marks on the value.
-    shell = sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=rows.shape, copy=False)
-    if not shell.has_canonical_format:
-        shell = shell.copy()
-        shell.sum_duplicates()
-    indices, starts = shell.indices.astype(np.int64, copy=False), shell.indptr.astype(np.int64, copy=False)
-    return {"indices": indices, "starts": starts, "data": shell.data[: shell.indptr[-1]]}
+    # A new matrix around the same data, because `has_canonical_format` stores its answer on the matrix.
+    matrix = sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=rows.shape, copy=False)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    indices, starts = matrix.indices.astype(np.int64, copy=False), matrix.indptr.astype(np.int64, copy=False)
+    return {"indices": indices, "starts": starts, "data": matrix.data[: matrix.indptr[-1]]}
 
 
 handler = _Sparse()

@@ -1,7 +1,7 @@
-"""scikit-learn estimators → MLflow's `sklearn` flavour, by cloudpickle.
+"""scikit-learn estimators → MLflow's `sklearn` flavour, with cloudpickle.
 
-Not skops: it takes 25 times as long for a forest, MLflow 3.1 cannot load it, and every tree is a type that its loader
-must be told to trust (skops 0.15), while MLflow reads what to trust from the model itself.
+skops is no default: it takes 25 times as long for a forest, MLflow 3.1 cannot load it, and it adds no safety, because
+MLflow reads the list of trusted types from the model itself.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Estimator(ModelHandler):
         if type(example) is list and all(isinstance(text, str) for text in example):
             import numpy as np
 
-            # MLflow makes a frame of a list, of which a vectorizer would see the names of the columns alone.
+            # MLflow turns a list into a frame, and a vectorizer would iterate over the column names of that frame.
             return np.array(example)
         return example
 
@@ -55,7 +55,7 @@ class _Estimator(ModelHandler):
 
 
 class _Configured(Pickled):
-    """What is no estimator, and is made by parameters that it keeps: kernels, and ways to split data."""
+    """Objects that are no estimators but keep the arguments of their constructor: kernels, splitters of data."""
 
     def summary(self, value: Any) -> Scalar:
         return constructor_summary(value)

@@ -1,6 +1,6 @@
-"""Structures of the standard library and of attrs: their fields become parameters and metrics of their own.
+"""Structures of the standard library and of attrs: each field becomes a parameter or metric.
 
-A field that is annotated `Annotated[..., Secret]` is masked, one annotated `Annotated[..., Ignore]` is left out.
+A field with the annotation `Annotated[..., Secret]` is masked, and one with `Annotated[..., Ignore]` is left out.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from trackdsl.handlers._types import class_name
 
 
 class Structure(Pickled):
-    """A value with named parts."""
+    """The base class of handlers for values with named fields."""
 
     def names(self, value: Any) -> Iterable[str]:
-        """The names of its parts, each of which is an attribute."""
+        """The names of the fields, each of which is an attribute."""
         raise NotImplementedError
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
@@ -43,7 +43,7 @@ class Structure(Pickled):
 
 
 class _WithContent(Structure):
-    """A structure that may be a dict or a list besides: what it holds as such comes after its fields."""
+    """A structure that may also be a dict or a list. Its items come after its fields."""
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
         parts = dict(super().children(value) or {})
@@ -51,13 +51,13 @@ class _WithContent(Structure):
         if issubclass(kind, (dict, list)):
             ignored = fields_of(kind).ignored
             content = dict.copy(value) if issubclass(kind, dict) else dict(enumerate(list.copy(value)))
-            # Some keep their fields as items too: those are told already, and masked where they must be.
+            # In some of these, each field is an item too. The field is already there, masked if necessary.
             parts.update((name, part) for name, part in content.items() if name not in parts and name not in ignored)
         return parts
 
 
 def part_of(value: Any, name: str) -> Any:
-    """One attribute of the user's object, which may raise anything."""
+    """One attribute of a user's object; a `Placeholder` if reading it raises an error."""
     try:
         return getattr(value, name)
     except Exception as error:

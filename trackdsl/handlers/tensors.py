@@ -1,4 +1,4 @@
-"""PyTorch tensors → `.npy`, read back as tensors of the processor: neither the device nor the gradient is content."""
+"""PyTorch tensors → `.npy` files. They are read as CPU tensors; device and gradient do not count as content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Tensor(Handler):
     suffixes = (".npz", ".csv", ".tsv", ".txt", ".json")
 
     def accepts(self, value: Any) -> bool:
-        """Dense tensors of types that NumPy has; of a subclass nothing is known."""
+        """Whether it is a dense tensor, no subclass, of a type that NumPy has."""
         import torch
 
         if type(value) not in (torch.Tensor, torch.nn.Parameter) or value.layout != torch.strided or value.is_meta:
@@ -42,13 +42,13 @@ class _Tensor(Handler):
                 return item  # type: ignore[no-any-return]
         kind = type(value)
         name = kind.__qualname__ if kind.__module__.partition(".")[0] == "torch" else class_name(value)
-        words = [name, _word(value.dtype), str(tuple(value.shape))]
+        words = [name, _short_name(value.dtype), str(tuple(value.shape))]
         if value.device.type != "cpu":
             words.append(str(value.device))
         if str(value.layout) != "torch.strided":
-            words.append(_word(value.layout))
+            words.append(_short_name(value.layout))
         text = " ".join(words)
-        if value.device.type != "cpu" or value.is_meta:  # Its values would have to be waited for.
+        if value.device.type != "cpu" or value.is_meta:  # Reading its values would take time.
             return one_line(text)
         if self.accepts(value):
             return arrays.with_content(text, _as_array(value))
@@ -61,7 +61,6 @@ class _Tensor(Handler):
         import torch
 
         found = arrays.handler.read(path)
-        # Torch takes no array that it may not write to, and none of dimension 0 with a byte order of its own.
         return torch.from_numpy(found)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
@@ -70,7 +69,7 @@ class _Tensor(Handler):
         if value.is_meta or value.is_quantized:
             return None
         digest = Digest("tensor")
-        digest.note(_word(value.dtype), list(value.shape))
+        digest.note(_short_name(value.dtype), list(value.shape))
         if value.layout != torch.strided:
             parts = value.detach().to_sparse_coo().coalesce() if value.layout != torch.sparse_coo else None
             parts = value.detach().coalesce() if parts is None else parts
@@ -80,11 +79,11 @@ class _Tensor(Handler):
         else:
             feed_array(digest, "values", _bits(value))
         size = value.element_size() * value.numel()
-        return tensor_profile(digest, {None: (_word(value.dtype), tuple(value.shape), size)})
+        return tensor_profile(digest, {None: (_short_name(value.dtype), tuple(value.shape), size)})
 
 
 def _short_digest(value: Any) -> str:
-    """Of what NumPy has not: of a sparse tensor what is stored, as it is stored; of others the bits."""
+    """The digest of a tensor that NumPy cannot hold: of its stored arrays if it is sparse, else of its bits."""
     plain = value.detach()
     if plain.is_quantized:
         return digest_of([str(plain.qscheme()), short_digest(plain.int_repr().numpy())])
@@ -104,7 +103,7 @@ def _as_array(value: Any) -> Any:
 
 
 def _bits(value: Any) -> Any:
-    """The values as an array: of bfloat16 and its like, which NumPy has not, the bits."""
+    """The values as an array; of a type that NumPy does not have, such as bfloat16, the bits as integers."""
     import torch
 
     if _numpy_name(value.dtype) is not None:
@@ -122,7 +121,7 @@ def _numpy_name(dtype: Any) -> str | None:
         return None
 
 
-def _word(thing: Any) -> str:
+def _short_name(thing: Any) -> str:
     return str(thing).removeprefix("torch.")
 
 

@@ -10,7 +10,7 @@ from trackdsl.handlers._handler import Handler, Placeholder, Scalar
 
 
 class Text(Handler):
-    """Text, and what is written as its text."""
+    """Texts, and values that are written as their text."""
 
     suffix = ".txt"
     is_text = True
@@ -26,7 +26,7 @@ class Text(Handler):
 
     def write(self, value: Any, path: Path) -> None:
         """See `Handler`."""
-        # The text of an object may tell its fields, as that of a dataclass does.
+        # The text of an object may contain its fields, as that of a dataclass does.
         text = mask_text(str.__str__(value)) if isinstance(value, str) else mask_prose(str(value))
         path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 

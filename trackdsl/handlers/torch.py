@@ -22,27 +22,27 @@ from trackdsl.handlers._types import class_name
 
 _FOLDER = "data"
 _FILE = "model.pth"
-#: As `mlflow.pytorch.load_state_dict` reads it.
+#: The file that `mlflow.pytorch.load_state_dict` reads.
 _STATE = "state_dict.pth"
 _SOURCE = "source.py"
-#: Where MLflow looks up how to load the file, see mlflow/pytorch/__init__.py: a module like cloudpickle.
+#: The module with which MLflow loads the file, see mlflow/pytorch/__init__.py.
 _PICKLE_MODULE = "mlflow.pytorch.pickle_module"
 
 
 class _Optimizer(Pickled):
-    """An optimizer, with what of its first group of parameters is not as it would be by default."""
+    """An optimizer, with the options of its first parameter group that differ from their defaults."""
 
     def summary(self, value: Any) -> Scalar:
         known = inspect.signature(type(value)).parameters
         groups = value.param_groups
-        words = [
+        options = [
             f"{name}={line_of(found)[0]}"
             for name, default in value.defaults.items()
             if (found := groups[0].get(name, default)) != getattr(known.get(name), "default", None)
         ]
         if len(groups) > 1:
-            words.append(f"… {len(groups)} groups")
-        return f"{class_name(value)}({', '.join(words)})"
+            options.append(f"… {len(groups)} groups")
+        return f"{class_name(value)}({', '.join(options)})"
 
 
 class _Module(ModelHandler):
@@ -82,7 +82,7 @@ class _Module(ModelHandler):
         named = _PICKLE_MODULE if pickle_module is None else pickle_module.__name__
         try:
             packages = _save(value, inner / _FILE, pickle_module)
-        except Exception as error:  # Whatever the user's class refers to.
+        except Exception as error:  # A user's class may refer to objects that cannot be pickled.
             shutil.rmtree(inner)
             return _save_state(value, folder, error)
         (inner / "pickle_module_info.txt").write_text(named)
@@ -106,7 +106,7 @@ class _Module(ModelHandler):
         if array.dtype.kind != "f" and hasattr(example, "to_numpy"):
             array = array.astype(np.float32)
         if array.dtype.kind == "f" and floating is not None:
-            # MLflow hands data on as it is; half precision is what NumPy or the processor may not know.
+            # MLflow passes data on unchanged. NumPy or the CPU may not support half precision.
             wide = str(floating.dtype) == "torch.float64"
             array = array.astype(np.float64 if wide else np.float32)
         return array
@@ -127,14 +127,14 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
     reraise_from_signal(error)
     import torch
 
-    # The names of the weights are those of the object itself, which is what is made anew.
+    # The wrappers of `torch.compile` and of data parallelism would change the names of the weights.
     value = getattr(value, "_orig_mod", value)
     while isinstance(value, (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)):
         value = value.module
     torch.save(value.state_dict(), folder / _STATE)
     sources, modules = [], {"torch"}
     parts = [type(part) for part in value.modules()]
-    # What a class is derived from stands before it.
+    # Base classes come before the classes derived from them.
     for kind in dict.fromkeys(base for part in parts for base in reversed(part.__mro__)):
         root = kind.__module__.partition(".")[0]
         if root not in ("torch", "builtins"):
@@ -142,7 +142,7 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
             try:
                 sources.append(textwrap.dedent(inspect.getsource(kind)))
             except (OSError, TypeError):
-                sources.append(f"# The source of {kind.__qualname__} is in no file.\n")
+                sources.append(f"# The source of {kind.__qualname__} is not in a file.\n")
     (folder / _SOURCE).write_text("\n\n".join(sources), encoding="utf-8")
     return Flavor(
         "pytorch_state_dict",
@@ -157,7 +157,7 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
 def _save(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
     import torch
 
-    value = getattr(value, "_orig_mod", value)  # What `torch.compile` has wrapped; the wrapper cannot be pickled.
+    value = getattr(value, "_orig_mod", value)  # The wrapper of `torch.compile` cannot be pickled.
     if isinstance(value, torch.jit.ScriptModule):
         value.save(path)
         return ()
@@ -168,7 +168,7 @@ def _save(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
             super().dump(obj)
             packages.update(self.packages)
 
-    # What `torch.save` takes as a pickle module: this much of one.
+    # `torch.save` needs only this part of a pickle module.
     pickle_module = ModuleType(_PICKLE_MODULE)
     pickle_module.Pickler = Pickler  # type: ignore[attr-defined]
     torch.save(value, path, pickle_module=pickle_module)

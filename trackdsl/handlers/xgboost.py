@@ -1,4 +1,4 @@
-"""XGBoost boosters and estimators → MLflow's `xgboost` flavour, in XGBoost's own format, which holds no code."""
+"""XGBoost boosters and estimators → MLflow's `xgboost` flavour, in XGBoost's own format, which contains no code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trackdsl.handlers._handler import Scalar
 from trackdsl.handlers._model_handler import ModelHandler
 
 _FILES = ("model.ubj", "model.json")
-#: Beside it, for XGBoost's own format does not tell forests from boosted trees: the name of the estimator's class.
+#: A file with the class name of the estimator. XGBoost's own format does not distinguish forests from boosted trees.
 _CLASS = "estimator.txt"
 _BY_TYPE = {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}
 _ESTIMATORS = frozenset([*_BY_TYPE.values(), "XGBRFClassifier", "XGBRFRegressor"])
@@ -38,9 +38,9 @@ class _XGBoost(ModelHandler):
 
         file = next(file for name in _FILES if (file := path / name).exists()) if path.is_dir() else path
         booster = xgboost.Booster(model_file=file)
-        # Written by XGBoost's estimators, see `XGBModel.save_model`.
-        told = json.loads(booster.attr("scikit_learn") or "{}").get("_estimator_type")
-        name = _BY_TYPE.get(told)
+        # An attribute that XGBoost's estimators write, see `XGBModel.save_model`.
+        estimator_type = json.loads(booster.attr("scikit_learn") or "{}").get("_estimator_type")
+        name = _BY_TYPE.get(estimator_type)
         note = path / _CLASS
         if note.is_file() and note.read_text() in _ESTIMATORS:
             name = note.read_text()
@@ -55,7 +55,7 @@ class _XGBoost(ModelHandler):
 
         name = f"model.{model_format}"
         value.save_model(folder / name)
-        # A subclass of the user's could not be loaded elsewhere; what it is made from can.
+        # A subclass of the user could not be loaded elsewhere, so its base class in XGBoost is recorded.
         kind = next(base for base in type(value).__mro__ if base.__module__.startswith("xgboost."))
         if kind.__name__ in _ESTIMATORS:
             (folder / _CLASS).write_text(kind.__name__)
