@@ -211,7 +211,7 @@ def test_names_of_blocks_with_braces(caplog: pytest.LogCaptureFixture) -> None:
             pass
     assert [run.name for run in captured.runs] == ["fit-{model}", "fit-{model}", "{}", '{"a": 1}', "{a b}", "fit-rf"]
     (line,) = warned(caplog)
-    assert "give it one, model=..., or write f'fit-{model}'." in line
+    assert "add model=..., or write f'fit-{model}'." in line
     assert f"at {__file__}:" in line
 
 
