@@ -1,4 +1,4 @@
-"""Pages of the site that are made from other files: the README as its start, and the API from the docstrings."""
+"""Generated pages of the site: the start page from the README, and the API reference from the docstrings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ ROOT = Path(__file__).parents[2]
 
 
 def start() -> str:
-    """The README, with links as they are on the site."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("](notebooks/", "](")
-    lines = [line for line in text.splitlines() if "](.github/" not in line]
-    return "\n".join(lines)
+    """The README with the links of the site, and without the paragraph for contributors."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    paragraphs = [part for part in text.split("\n\n") if "](.github/CONTRIBUTING" not in part]
+    return _relinked("\n\n".join(paragraphs))
+
+
+def _relinked(text: str) -> str:
+    """A page with links to other pages of the site, all of which are in one folder."""
+    for folder in ("../notebooks/", "notebooks/", "../.github/", ".github/"):
+        text = text.replace(f"]({folder}", "](")
+    return text
 
 
 def api() -> str:
-    """Everything public, in the order of its kinds."""
+    """The API reference: functions, classes, errors, and public modules."""
     names = [name for name in trackdsl.__all__ if name != "__version__"]
     errors = [
         name
@@ -38,6 +45,12 @@ def api() -> str:
     return "\n\n".join(parts)
 
 
-for name, content in {"index.md": start(), "api.md": api()}.items():
+pages = {"index.md": start(), "api.md": api()}
+pages["COMPATIBILITY.md"] = _relinked((ROOT / ".github/COMPATIBILITY.md").read_text(encoding="utf-8"))
+for guide in (ROOT / "notebooks").glob("*.md"):
+    pages[guide.name] = _relinked(guide.read_text(encoding="utf-8"))
+for name, content in pages.items():
     with mkdocs_gen_files.open(name, "w") as page:
         page.write(content)
+with mkdocs_gen_files.open("run-tree.png", "wb") as picture:
+    picture.write((ROOT / ".github/run-tree.png").read_bytes())
