@@ -289,12 +289,12 @@ def _waiting(path: Path) -> Iterator[Finding]:
     errors = list(dict.fromkeys(journal.brief_error for journal in waiting if journal.progress.blocked_since))
     errors += [f"{each.target}: {each.wrong_target}" for each in waiting if each.wrong_target and not errors]
     if errors:
-        fix = "mend that, then `trackdsl sync`"
+        fix = "fix the cause, then run `trackdsl sync`"
         if any(journal.is_stuck for journal in waiting):
             fix += f"; what will never get there: {WAY_OUT}"
         yield Finding("waiting", "problem", f"{text}: {errors[0]}", fix)
     else:
-        fix = "" if is_delivering(path) else "`trackdsl sync` delivers it now, `trackdsl status` tells more"
+        fix = "" if is_delivering(path) else "`trackdsl sync` delivers it now, `trackdsl status` shows details"
         yield Finding("waiting", "ok" if is_delivering(path) else "warning", text, fix)
 
 
@@ -302,12 +302,12 @@ def _of_other_hosts(path: Path) -> Iterator[Finding]:
     hosts = other_hosts(path)
     if not hosts:
         return
-    told = []
+    lines = []
     for host in hosts:
         events = sum(each.journal.count()[0] for each in host.waiting)
         programs = ", ".join(each.journal.program for each in host.waiting[:_MOST_NAMED])
         more = f" and {len(host.waiting) - _MOST_NAMED} more" if len(host.waiting) > _MOST_NAMED else ""
         since = min((each.journal.since for each in host.waiting if each.journal.since is not None), default=None)
         when = "" if since is None else f", the oldest from {ago(since)}"
-        told.append(f"{host.name}: {events:,} events of {programs}{more}{when}, in {host.spool}")
-    yield Finding("other hosts", "warning", "\n".join(told), f"{summary(hosts)}; `trackdsl status` tells more")
+        lines.append(f"{host.name}: {events:,} events of {programs}{more}{when}, in {host.spool}")
+    yield Finding("other hosts", "warning", "\n".join(lines), f"{summary(hosts)}; `trackdsl status` shows details")

@@ -163,7 +163,7 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
         found.append(journal.brief_error)
     found += [f"{what} is missing: what it held is lost" for what in journal.missing()]
     for count, what in (
-        (progress.set_aside, "runs are set aside until that is mended; `trackdsl status --json` lists them"),
+        (progress.set_aside, "runs are set aside until the cause is fixed; `trackdsl status --json` lists them"),
         (0 if progress.set_aside else progress.deferred - progress.held, "artifacts wait for their store"),
         (progress.held, "events wait for runs that another machine delivers"),
         (progress.damaged, "damaged records were skipped"),

@@ -114,7 +114,7 @@ def _deliver(spool: Path, targets: DeliveryTargets, only: Collection[Path] | Non
         except OSError as error:
             raise click.ClickException(
                 f"the lock of the spool {spool} cannot be taken ({error.strerror or error}): nothing is delivered, and "
-                "nothing is lost. Free some space, or mend the file, then run `trackdsl sync` again."
+                "nothing is lost. Free some space, or repair the file, then run `trackdsl sync` again."
             ) from None
         if lock is not None:
             _deliver_here(spool, targets, lock, only)
@@ -179,10 +179,10 @@ def _print_left(spool: Path, directories: set[Path], command: str) -> None:
         return
     if is_delivering(spool):
         click.echo(
-            "Nothing is lost: the delivery process goes on trying; `trackdsl status` tells how it fares.", err=True
+            "Nothing is lost: the delivery process keeps trying; `trackdsl status` shows its progress.", err=True
         )
     else:
-        click.echo(f"Nothing is lost. Mend the cause, then run `{command}` again.", err=True)
+        click.echo(f"Nothing is lost. Fix the cause, then run `{command}` again.", err=True)
 
 
 def _reason(journal: Journal) -> str:

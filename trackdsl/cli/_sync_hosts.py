@@ -68,7 +68,7 @@ def _deliver_for(host: Host, timeout: float, *, assume_ended: bool) -> bool:
     if not assume_ended and any(not each.runs for each in left):
         click.echo(
             f"Run `trackdsl sync` on {host.name}; or, if you know that all programs of {host.name} have ended and "
-            f"nobody delivers there, `trackdsl sync --host {host.name} --assume-ended`.",
+            f"no process delivers there, `trackdsl sync --host {host.name} --assume-ended`.",
             err=True,
         )
     return False

@@ -13,7 +13,7 @@ from trackdsl.query._conditions import SIGNS, Condition
 from trackdsl.query._grammar import language_of_mlflow
 from trackdsl.store_format.call_tag import is_call_value
 
-#: A quoted name or text, the word that stands between two parts, or any other character.
+#: A quoted name or text, the AND between two parts, or any other character.
 _TOKEN = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|(?P<between>(?<=\s)AND(?=\s))|.", re.IGNORECASE | re.DOTALL)
 _OPERATORS = {**{sign: operator for operator, sign in SIGNS.items()}, "LIKE": "like", "ILIKE": "ilike", "IN": "in"}
 

@@ -131,7 +131,7 @@ class Comparison:
         return f"{self.same} more {'is' if self.same == 1 else 'are'} the same" if self.same else ""
 
 
-def compare(*runs: Any, all: bool = False, tracking_uri: str | None = None) -> Comparison:  # noqa: A002 - the word for it
+def compare(*runs: Any, all: bool = False, tracking_uri: str | None = None) -> Comparison:  # noqa: A002 - the name that users expect
     """The differences between runs: parameters, metrics, source (commit, entry point, source hash, …) and your tags.
 
     Args:

@@ -86,7 +86,7 @@ def conditions_from(given: Mapping[str, Any], reader: PagedReader, experiments: 
         QueryError: an operator is unknown, no run has the name, or the value cannot be compared.
     """
     names = _Names(reader, experiments)
-    return [_condition(word, value, names) for word, value in given.items()]
+    return [_condition(keyword, value, names) for keyword, value in given.items()]
 
 
 def compare(found: Any, operator: str, value: Any) -> bool:
@@ -168,7 +168,7 @@ class _Names:
         found = tuple(kind for kind in ("metrics", "params") if self.has(kind, self.stored(kind, key)))
         return found or (("tags",) if self.has("tags", self.stored("tags", key)) else ())
 
-    def unknown(self, word: str, key: str) -> tuple[str, ...]:
+    def unknown(self, keyword: str, key: str) -> tuple[str, ...]:
         """The kinds of a name that no run has, if there are no runs at all.
 
         Raises:
@@ -180,25 +180,25 @@ class _Names:
         names = [name for kind in ("metrics", "params") for name in sorted(keys[kind])]
         nearest = suggestion_for(key, [*names, *_attributes.COLUMNS, *_ARGUMENTS, *sorted(keys["tags"])])
         missing = (
-            f"{word}: no run has a metric, parameter or tag {key!r}{nearest.text} Write metrics__{key}, params__{key} "
-            f"or tags__{key} for one that none has yet."
+            f"{keyword}: no run has a metric, parameter or tag {key!r}{nearest.text} Write metrics__{key}, "
+            f"params__{key} or tags__{key} for one that none has yet."
         )
-        message = self.reader.absent(f"{word}: a metric, parameter or tag {key!r}", missing, nearest.text)
-        raise QueryError(message, argument=word, suggestion=nearest.name)
+        message = self.reader.absent(f"{keyword}: a metric, parameter or tag {key!r}", missing, nearest.text)
+        raise QueryError(message, argument=keyword, suggestion=nearest.name)
 
 
-def _condition(word: str, value: Any, names: _Names) -> Condition:
-    head, _, rest = word.partition("__")
+def _condition(keyword: str, value: Any, names: _Names) -> Condition:
+    head, _, rest = keyword.partition("__")
     kind = _KIND_OF.get(head) if rest else None
-    key, operator = _split(word, word if kind is None else rest, KINDS if kind is None else (kind,), names)
+    key, operator = _split(keyword, keyword if kind is None else rest, KINDS if kind is None else (kind,), names)
     if kind == "tags":
         value = [*map(_text_of_tag, value)] if operator == "in" and isinstance(value, list) else _text_of_tag(value)
-    value = _checked_value(word, operator, value)
-    kinds = (kind,) if kind is not None else names.kinds(key) or names.unknown(word, key)
+    value = _checked_value(keyword, operator, value)
+    kinds = (kind,) if kind is not None else names.kinds(key) or names.unknown(keyword, key)
     if kinds == ("attribute",):
         return Condition(kinds, key, operator, _attributes.checked(key, operator, value))
     value = tuple(map(_stored_value, value)) if operator == "in" else _stored_value(value)
-    return Condition(_fitting(word, kinds, operator, value), names.stored(kinds[0], key), operator, value)
+    return Condition(_fitting(keyword, kinds, operator, value), names.stored(kinds[0], key), operator, value)
 
 
 def _stored_value(value: Any) -> Any:
@@ -214,7 +214,7 @@ def _text_of_tag(value: Any) -> Any:
     return value if is_scalar(value) else tags_of([("value", value)]).get("value", value)
 
 
-def _split(word: str, name: str, kinds: tuple[str, ...], names: _Names) -> tuple[str, str]:
+def _split(keyword: str, name: str, kinds: tuple[str, ...], names: _Names) -> tuple[str, str]:
     """The name and the operator in a keyword."""
     key, mark, operator = name.rpartition("__")
     if not mark or not key:
@@ -225,42 +225,42 @@ def _split(word: str, name: str, kinds: tuple[str, ...], names: _Names) -> tuple
         return name, "eq"  # The underscores belong to the name.
     nearest = suggestion_for(_ALIASES.get(operator, operator), OPERATORS)
     raise QueryError(
-        f"{word}: {operator!r} is no operator{nearest.text} Known: {', '.join(OPERATORS)}. For a name that holds two "
-        f"underscores write {word}__eq.",
-        argument=word,
-        suggestion=None if nearest.name is None else f"{word[: -len(operator)]}{nearest.name}",
+        f"{keyword}: {operator!r} is no operator{nearest.text} Known: {', '.join(OPERATORS)}. For a name that "
+        f"contains two underscores write {keyword}__eq.",
+        argument=keyword,
+        suggestion=None if nearest.name is None else f"{keyword[: -len(operator)]}{nearest.name}",
     )
 
 
-def _checked_value(word: str, operator: str, value: Any) -> Any:
+def _checked_value(keyword: str, operator: str, value: Any) -> Any:
     if operator == "in":
         if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-            raise QueryError(f"{word} takes a list of values, not {value!r}.", argument=word)
-        return tuple(_checked_value(word, "eq", one) for one in value)
+            raise QueryError(f"{keyword} takes a list of values, not {value!r}.", argument=keyword)
+        return tuple(_checked_value(keyword, "eq", one) for one in value)
     if _attributes.is_time(value):
         return value
     value = recorded_value(value)
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise QueryError(
-            f"{word}: runs can be compared with numbers, text, True, False, None and what is one parameter, such as a "
-            f"list; a {type(value).__name__} is several, or none.",
-            argument=word,
+            f"{keyword}: runs can be compared with numbers, text, True, False, None and what is one parameter, such "
+            f"as a list; a {type(value).__name__} is several, or none.",
+            argument=keyword,
         )
     if operator in _TEXT_ONLY and not isinstance(value, str):
-        raise QueryError(f"{word}: {operator} compares text, not {value!r}.", argument=word)
+        raise QueryError(f"{keyword}: {operator} compares text, not {value!r}.", argument=keyword)
     return value
 
 
-def _fitting(word: str, kinds: tuple[str, ...], operator: str, value: Any) -> tuple[str, ...]:
+def _fitting(keyword: str, kinds: tuple[str, ...], operator: str, value: Any) -> tuple[str, ...]:
     """The kinds that the comparison can be used for."""
     values = value if operator == "in" else (value,)
     if operator in _ORDERING and any(isinstance(one, str) or one is None for one in values):
-        raise QueryError(f"{word}: {operator} compares numbers, not {value!r}.", argument=word)
+        raise QueryError(f"{keyword}: {operator} compares numbers, not {value!r}.", argument=keyword)
     if not any(isinstance(one, str) or one is None for one in values):
         return kinds
     texts = tuple(kind for kind in kinds if kind != "metrics")
     if not texts:
-        raise QueryError(f"{word}: metrics are numbers, and {value!r} is none.", argument=word)
+        raise QueryError(f"{keyword}: metrics are numbers, and {value!r} is none.", argument=keyword)
     return texts
 
 

@@ -15,7 +15,7 @@ _KEY = re.compile(r"[\w.\-/: ]+")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE]-?\d+)?")
 _OUTSIDE_QUOTES = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 #: A value without quotes at the end of a filter.
-_UNQUOTED = re.compile(r"(?:=|LIKE)\s*(?P<word>[A-Za-z_][\w.-]*)\s*$", re.IGNORECASE)
+_UNQUOTED = re.compile(r"(?:=|LIKE)\s*(?P<value>[A-Za-z_][\w.-]*)\s*$", re.IGNORECASE)
 _PREFIXES = re.compile(r"(metric|param|parameter|tag|attribute|dataset)s?|attr|run")
 
 
@@ -102,9 +102,9 @@ def _hint(bare: str, where: str) -> tuple[str, str | None]:
         return "Write `=` instead of `==`.", where.replace("==", "=")
     unquoted = _UNQUOTED.search(bare)
     if unquoted is not None:
-        word = unquoted["word"]
-        return f"Put text in quotes: '{word}'.", re.sub(
-            rf"(?<![\w.'\"]){re.escape(word)}$", f"'{word}'", where.rstrip()
+        value = unquoted["value"]
+        return f"Put text in quotes: '{value}'.", re.sub(
+            rf"(?<![\w.'\"]){re.escape(value)}$", f"'{value}'", where.rstrip()
         )
     name = re.match(r"\s*([A-Za-z_]\w*)\s*(?:=|!=|<|>|LIKE|ILIKE)", bare, re.IGNORECASE)
     if name is not None:

@@ -120,11 +120,11 @@ def _check_way(text: str) -> None:
     Raises:
         QueryError: the last word is not ASC or DESC but similar, or the name begins with a minus.
     """
-    name, _, word = text.strip().rpartition(" ")
-    way = _WAYS.get(word.upper()) or suggestion_for(word.upper(), ("ASC", "DESC")).name
-    if name and way is not None and way != word.upper():
+    name, _, last = text.strip().rpartition(" ")
+    way = _WAYS.get(last.upper()) or suggestion_for(last.upper(), ("ASC", "DESC")).name
+    if name and way is not None and way != last.upper():
         right = f"{name.strip()} {way}"
-        message = f"order_by={text!r}: {word!r} is no order; did you mean {right!r}? There are ASC and DESC."
+        message = f"order_by={text!r}: {last!r} is no order; did you mean {right!r}? There are ASC and DESC."
     elif text.split()[0].upper() in ("ASC", "DESC"):
         right = f"{text.split(maxsplit=1)[-1]} {text.split()[0].upper()}"
         message = f"order_by={text!r}: the order stands after the name, as in 'accuracy DESC'."

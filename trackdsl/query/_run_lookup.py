@@ -25,8 +25,8 @@ _SHOWN = 5
 def asked_for(asked: Sequence[Any], tracking_uri: str | None) -> Iterator[tuple[PagedReader, list[FoundRun]]]:
     """A reader, and the runs that the user names. By default the store is that of the first `Run`."""
     handles = (run for run in asked if isinstance(run, Run))
-    place = tracking_uri or next((run.target.uri for run in handles if run.target.delivers), None)
-    with opened(place) as reader:
+    uri = tracking_uri or next((run.target.uri for run in handles if run.target.delivers), None)
+    with opened(uri) as reader:
         yield reader, [find(run, reader) for run in asked]
 
 
@@ -59,7 +59,7 @@ def _recorded(run: Run, reader: PagedReader) -> FoundRun:
     found = reader.with_id(run.id)
     if not found:
         raise RunNotFound(
-            f"run {run.name!r} is not at MLflow yet: `trackdsl status` tells why, `trackdsl sync` delivers it.",
+            f"run {run.name!r} is not at MLflow yet: `trackdsl status` shows why, `trackdsl sync` delivers it.",
             argument="run",
         )
     return found[0]

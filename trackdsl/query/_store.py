@@ -72,11 +72,11 @@ def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
         ) from None
 
 
-def text_of(reader: PagedReader, run_id: str, place: str) -> str | None:
+def text_of(reader: PagedReader, run_id: str, path: str) -> str | None:
     """The text of an artifact; None if it cannot be read."""
     try:
         with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-            return Path(reader.client.download_artifacts(run_id, place, folder)).read_text(encoding="utf-8")
+            return Path(reader.client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
     except Exception as error:
         if not _is_the_stores(error):
             raise
@@ -174,11 +174,11 @@ def _connect(what: str, uri: str, host: str, port: int) -> None:
 
 
 def _unreachable(what: str, uri: str, error: Exception) -> TrackingServerUnreachable:
-    place = mask_prose(uri)
+    masked = mask_prose(uri)
     return TrackingServerUnreachable(
-        f"no {what} answers at {place} ({format_error(error)}): start it, or name another one with tracking_uri= or "
+        f"no {what} answers at {masked} ({format_error(error)}): start it, or name another one with tracking_uri= or "
         "TRACKDSL_TRACKING_URI.",
-        uri=place,
+        uri=masked,
     )
 
 

@@ -66,9 +66,9 @@ def call_of(tags: Mapping[str, str]) -> dict[str, Any]:
     >>> call_of({"trackdsl.function": "shop.fit", "trackdsl.index": "2"})
     {'function': 'shop.fit', 'index': 2}
     """
-    told = _decoded(tags.get(CALL_TAG))
+    joined = _decoded(tags.get(CALL_TAG))
     single = {field: _value(field, tags[tag]) for field, tag in FIELDS.items() if tag in tags}
-    return single | told
+    return single | joined
 
 
 def call_value(tags: Mapping[str, str], name: str) -> str | None:
