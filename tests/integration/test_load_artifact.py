@@ -232,6 +232,21 @@ def test_whatever_path_is_asked_for_stays_inside(path: str) -> None:
     assert os.path.normpath(os.path.join("/root/run", place)).startswith("/root/run")
 
 
+def test_a_download_outside_of_its_folder_is_refused(
+    sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that MLflow's client has put elsewhere than it was asked to is not read."""
+    from mlflow import artifacts
+
+    with stage("f"):
+        pass
+    deliver()
+    (tmp_path / "x.txt").write_text("outside")
+    monkeypatch.setattr(artifacts, "download_artifacts", lambda **options: str(tmp_path / "x.txt"))
+    with pytest.raises(ArtifactError, match="leads out of the run's folder"):
+        load_artifact(last_run(sqlite_store), "x.txt", tracking_uri=sqlite_store)
+
+
 @pytest.mark.parametrize("place", ["link.txt", "folder/link.txt", "linked/secret.txt"])
 def test_links_in_a_store_of_files_are_refused(sqlite_store: str, tmp_path: Path, place: str) -> None:
     """A link in the artifact folder, or on the way to a file, is not followed."""

@@ -92,7 +92,7 @@ def plain(uri: str) -> None:
     child = mlflow.create_run(place, start_time=2000, run_name="inner", tags={"mlflow.parentRunId": root.info.run_id})
     mlflow.log_param(child.info.run_id, "model", "rf")
     mlflow.set_terminated(child.info.run_id, "FAILED", 5000)
-    gone = mlflow.create_run(place, start_time=3000, run_name="gone")
+    gone = mlflow.create_run(place, start_time=3000, run_name="gone", tags={"mlflow.parentRunId": root.info.run_id})
     mlflow.delete_run(gone.info.run_id)
 
 
@@ -416,13 +416,17 @@ def test_readers_agree_on_everything_else(zoo: str) -> None:
     mlflow = client(zoo)
     quick, slow = reader_for(mlflow), PagedReader(mlflow)
     everywhere = tuple(one.id for one in slow.experiments())
-    root = next(run for run in quick.search(Search(everywhere)) if run.name == "root")
+    root, theirs = (
+        next(run for run in quick.search(Search(everywhere)) if run.name == one) for one in ("root", "theirs")
+    )
+    assert [run.name for run in slow.descendants(theirs)] == ["inner"]  # Not the one that is deleted.
     for ask in (
         lambda reader: reader.with_ids([root.run_id, "0" * 32, "it's"]),
         lambda reader: reader.with_id(root.id or ""),
         lambda reader: reader.beginning_with(root.run_id[:6], 3),
         lambda reader: reader.named("it's", 3),
         lambda reader: sorted(reader.descendants(root), key=lambda run: run.run_id),
+        lambda reader: [run.name for run in reader.descendants(theirs)],
         lambda reader: reader.history(root.run_id, "loss"),
         lambda reader: reader.keys(everywhere),
         lambda reader: [reader.has_key(kind, key, everywhere) for kind in ("metrics", "params", "tags")

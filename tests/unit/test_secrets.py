@@ -46,6 +46,8 @@ def kept(act: Callable[[Run], None]) -> tuple[RecordedRun, dict[str, bytes]]:
         ("password", True), ("db_password", True), ("PGPASSWORD", True), ("api_key", True), ("apikey", True),
         ("aws_secret_access_key", True), ("token", True), ("hf_token", True), ("auth_token", True), ("bearer", True),
         ("client_secret", True), ("private_key", True), ("connection_string", True), ("credentials", True),
+        ("passphrase", True), ("ssh_passphrase", True), ("pass_phrase", True), ("passwort", True), ("keypass", True),
+        ("mot_de_passe", True), ("palavra_passe", True), ("user_pass", True), ("root_pw", True), ("secrets", True),
         ("max_tokens", False), ("token_count", False), ("n_tokens", False), ("tokenizer", False), ("keyword", False),
         ("monkey", False), ("passes", False), ("lr", False), ("key", False), ("author", False),
         ("AccessToken", True), ("accessToken", True), ("refreshToken", True), ("idToken", True), ("hfToken", True),
@@ -158,6 +160,37 @@ def test_the_users_secret_is_given_back_whole() -> None:
 def test_shapes_of_secrets(text: str, masked: str) -> None:
     """What has the shape of a secret is masked in any text, and what only looks a little like one is left."""
     assert _secrets.mask_text(text) == masked
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "AKIA" + "A1B2" * 4, "ASIA" + "A1B2" * 4, "ghp_" + "a1" * 18, "gho_" + "a1" * 18, "ghu_" + "a1" * 18,
+        "ghs_" + "a1" * 18, "ghr_" + "a1" * 18, "github_pat_" + "a1_" * 10, "glpat-" + "aB-1" * 6, "xoxb-" + "1a-" * 5,
+        "xoxp-" + "1a-" * 5, "xoxa-" + "1a-" * 5, "xoxr-" + "1a-" * 5, "xoxs-" + "1a-" * 5, "xoxe.xoxp-" + "1a-" * 5,
+        "sk-ant-" + "aB-1" * 6, "sk-svcacct-" + "aB-1" * 6, "sk-admin-" + "aB-1" * 6, "sk-or-v1-" + "a1" * 16,
+        "sk_live_" + "a1" * 12, "sk_test_" + "a1" * 12, "rk_live_" + "a1" * 12, "rk_test_" + "a1" * 12,
+        "AIza" + "aB-_1" * 7, "ya29." + "aB-_1" * 7, "hf_" + "aB1" * 11, "pypi-" + "aB-_1" * 12, "npm_" + "aB1" * 12,
+        "dapi" + "0a" * 16, "SG." + "a" * 22 + "." + "b" * 43, "dckr_pat_" + "aB-_1" * 6,
+        "AGE-SECRET-KEY-1" + "Q2" * 29, "eyJ" + "hbGci" * 4 + ".eyJ" + "zdWIi" * 4 + ".aB-_1",
+        "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----",
+        "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n-----END OPENSSH PRIVATE KEY-----",
+    ],
+    ids=lambda token: token[:12],
+)  # fmt: skip
+def test_a_token_of_every_issuer(token: str) -> None:
+    """The tokens of each issuer are masked where nothing else in the text looks like a secret."""
+    assert _secrets.mask_text(f"see {token} there") == "see *** there"
+
+
+@pytest.mark.parametrize(
+    ("lead", "secret"),
+    [("Bearer ", "aB1-cdefgh"), ("Authorization: Basic ", "dXNlcjpwdw=="), ("IDENTIFIED BY ", "'hunter 2'")],
+)
+def test_what_follows_a_scheme(lead: str, secret: str) -> None:
+    """A credential of HTTP or SQL is masked by the words before it, which stay."""
+    assert _secrets.mask_text(f"x {lead}{secret} y") == f"x {lead}*** y"
 
 
 @pytest.mark.parametrize(
