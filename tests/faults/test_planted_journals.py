@@ -19,7 +19,7 @@ from tests.memory_store import Held, MemoryStore, deliver_to
 from trackdsl import capture, stage
 from trackdsl._core import events
 from trackdsl.delivery._worker import Worker
-from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot, snapshot_path, taken
+from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, read_snapshot, remove_snapshot, snapshot_path
 from trackdsl.journal._spool import JOURNALS, prepare
 
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----"
@@ -282,7 +282,7 @@ def test_a_swap_in_between(process: Process, keys: Path) -> None:
     thread.start()
     try:
         for _ in range(300):
-            with taken(process.directory, "000001/data") as found:
+            with opened_snapshot(process.directory, "000001/data") as found:
                 assert [path.read_text() for path in found.path.iterdir()] in ([], ["fine"], [""])
             for name in ("000001/data", "000001/link", "000001/sound"):
                 with contextlib.suppress(UnsafeSnapshot, FileNotFoundError):
@@ -315,12 +315,12 @@ def test_a_disk_without_room_or_links(process: Process, monkeypatch: pytest.Monk
 
     snapshot = file_at(process, 1)
     monkeypatch.setattr(os, "link", full)
-    with taken(process.directory, snapshot) as found:
+    with opened_snapshot(process.directory, snapshot) as found:
         assert found.path == snapshot_path(process.directory, snapshot)
     (process.directory / "files" / "000002" / "data").mkdir(parents=True)
     (process.directory / "files" / "000002" / "data" / "key").symlink_to(keys / "id_rsa")
     (process.directory / "files" / "000002" / "data" / "a.txt").write_text("fine")
-    with pytest.raises(UnsafeSnapshot), taken(process.directory, "000002/data"):
+    with pytest.raises(UnsafeSnapshot), opened_snapshot(process.directory, "000002/data"):
         pass
     held = delivered(process, lambda run: events.File(run, "a.txt", snapshot, False))
     assert held.files == {"a.txt": "fine"}

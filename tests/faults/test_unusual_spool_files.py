@@ -38,7 +38,7 @@ from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._reader import segments
 from trackdsl.journal._spool import JOURNALS, LOCK, LOG, MARK, journals, locate, make_folder, prepare, take_lock
-from trackdsl.store_format.journals import look
+from trackdsl.store_format.journals import read_journals
 from trackdsl.store_format.servers import folder_of, server_of
 
 #: What a journal cannot be delivered without; delivery leaves it alone, and says so.
@@ -113,7 +113,7 @@ def test_in_a_journal(spool: Path, kind: Callable[[Path], None], caplog: pytest.
         put(process.directory / name, kind)
     sound = finished(spool, "sound")
     left = {harmed[name].directory for name in NEEDED}
-    found = {journal.directory: journal for journal in look(spool)}
+    found = {journal.directory: journal for journal in read_journals(spool)}
     assert {path for path, journal in found.items() if journal.problem} == left
     store = MemoryStore()
     deliver_to(store, spool)

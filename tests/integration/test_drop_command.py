@@ -217,7 +217,7 @@ class TestDrop:
         lock = FileLock(spool / "delivery.lock")
         assert lock.acquire()
         _requests.ask_to_drop(journal)
-        assert _requests.settle(spool, [journal], 0.0) == [journal]
+        assert _requests.carry_out_all(spool, [journal], 0.0) == [journal]
         assert journal.exists()
         lock.release()
         store = MemoryStore()
@@ -363,16 +363,16 @@ class TestSyncTo:
         whole = (journal / "origin-requested").read_bytes()
         for length in range(0, len(whole), 40):
             (journal / "origin-requested").write_bytes(whole[:length])
-            assert _requests.settle(spool, [journal], PATIENCE) == []
+            assert _requests.carry_out_all(spool, [journal], PATIENCE) == []
             assert self.target(journal) == dead
             assert not _requests.is_pending(journal)
         (journal / "origin-requested").write_bytes(whole)
-        assert _requests.settle(spool, [journal], PATIENCE) == []
+        assert _requests.carry_out_all(spool, [journal], PATIENCE) == []
         assert self.target(journal) == "sqlite:////new.db"
         # A run that came to exist since it was asked for makes the request void.
         RunMap(journal).add(b"0" * 16, DeliveredRun("m1", "0"))
         _requests.ask_to_move(journal, origin, dead)
-        assert _requests.settle(spool, [journal], PATIENCE) == []
+        assert _requests.carry_out_all(spool, [journal], PATIENCE) == []
         assert self.target(journal) == "sqlite:////new.db"
 
     @pytest.mark.slow

@@ -18,7 +18,7 @@ from trackdsl.cli._hosts import relatives
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._mounts import FileSystem, file_system
 from trackdsl.journal._origin import read_origin
-from trackdsl.store_format.journals import look
+from trackdsl.store_format.journals import read_journals
 
 CAN_RENAME = subprocess.run(["sh", "-c", "unshare --uts true"], capture_output=True, check=False).returncode == 0
 pytestmark = pytest.mark.skipif(not CAN_RENAME, reason="needs the right to change the host's name")
@@ -241,7 +241,7 @@ def test_programs_that_belong_together_are_delivered_together(home: Path, on: St
     """The journal of a child that has ended waits for its parent, of which that is not sure."""
     parent = on("node7", "children", "stays", machine="boot-7")
     assert parent.say() == "recorded"
-    found = list(look(home / "node7"))
+    found = list(read_journals(home / "node7"))
     assert [len(group) for group in relatives(found)] == [2]
     child = next(journal for journal in found if journal.origin is not None and journal.origin.ancestors)
     assert (child.directory / "ended").exists()

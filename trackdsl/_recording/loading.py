@@ -221,7 +221,7 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     from mlflow import MlflowClient, artifacts
     from mlflow.exceptions import MlflowException
 
-    from trackdsl.store_format.journals import absent
+    from trackdsl.store_format.journals import absence_message
 
     uri = tracking_uri or (run.target.uri if isinstance(run, RunHandle) else target_for(settings.tracking_uri()).uri)
     client = MlflowClient(tracking_uri=uri)
@@ -231,7 +231,7 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     except MlflowException as error:
         reraise_from_signal(error)
         missing = f"there is no run {id_!r}: {mask_text(format_error(error))}"
-        raise ArtifactError(absent(f"run {id_!r}", uri, missing), path=place) from None
+        raise ArtifactError(absence_message(f"run {id_!r}", uri, missing), path=place) from None
     try:
         note, model = note_of(found.data.tags, place), None
         for called in dict.fromkeys((name, place)):
@@ -248,10 +248,10 @@ def _from_mlflow(run: Any, place: str, name: str, folder: Path, tracking_uri: st
     except (MlflowException, OSError) as error:
         reraise_from_signal(error)
         missing = f"run {id_} has no artifact {place!r}: {mask_text(format_error(error))}"
-        raise ArtifactError(absent(f"artifact {place!r} of run {id_}", uri, missing), path=place) from None
+        raise ArtifactError(absence_message(f"artifact {place!r} of run {id_}", uri, missing), path=place) from None
     if not path.exists() or (model is None and path.name != Path(place).name):
         missing = f"run {id_} has no artifact {place!r}"
-        raise ArtifactError(absent(f"artifact {place!r} of run {id_}", uri, missing), path=place)
+        raise ArtifactError(absence_message(f"artifact {place!r} of run {id_}", uri, missing), path=place)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ArtifactError(f"{place!r} leads out of the run's folder", path=place)
     refuse_links(path, place)

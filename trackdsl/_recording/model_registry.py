@@ -194,7 +194,7 @@ def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: fl
     import mlflow
 
     from trackdsl.delivery import flush
-    from trackdsl.store_format.journals import absent
+    from trackdsl.store_format.journals import absence_message
 
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     found, reason = _looked(look, client, asked)
@@ -208,7 +208,9 @@ def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: fl
                 reason=reason,
             )
     if found is None:
-        raise ArtifactError(absent(f"the model {asked!r}", uri, f"there is no model {asked!r}: {reason}"), path=asked)
+        raise ArtifactError(
+            absence_message(f"the model {asked!r}", uri, f"there is no model {asked!r}: {reason}"), path=asked
+        )
     return found, client
 
 

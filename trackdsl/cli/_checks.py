@@ -27,7 +27,7 @@ from trackdsl.cli._journals import WAY_OUT
 from trackdsl.cli._status import ago, is_delivering, size
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
 from trackdsl.journal import _spool
-from trackdsl.store_format.journals import look
+from trackdsl.store_format.journals import read_journals
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -279,7 +279,7 @@ def spool(path: Path) -> Iterator[Finding]:
 
 
 def _waiting(path: Path) -> Iterator[Finding]:
-    waiting = [journal for journal in look(path) if journal.waits]
+    waiting = [journal for journal in read_journals(path) if journal.waits]
     at_work = "a delivery process is at work" if is_delivering(path) else "no delivery process is at work"
     if not waiting:
         yield Finding("waiting", "ok", f"nothing; {at_work}")

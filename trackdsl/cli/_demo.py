@@ -21,7 +21,7 @@ from trackdsl._core.redaction import mask_prose
 from trackdsl.cli._console import output
 from trackdsl.journal import _spool
 from trackdsl.journal._target import target_for
-from trackdsl.store_format.journals import look
+from trackdsl.store_format.journals import read_journals
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,7 +109,9 @@ def _wait() -> None:
 
 def _errors() -> list[str]:
     here = os.getpid()
-    own = [journal for journal in look(_spool.find()) if journal.origin is not None and journal.origin.pid == here]
+    own = [
+        journal for journal in read_journals(_spool.find()) if journal.origin is not None and journal.origin.pid == here
+    ]
     return [
         journal.brief_error or "artifacts wait for their store"
         for journal in own

@@ -19,7 +19,7 @@ from trackdsl.delivery.dropped_runs import drop_run, dropped_runs
 from trackdsl.journal._spool import wake
 from trackdsl.query._shown import printable
 from trackdsl.store_format.blocked_runs import read_blocked
-from trackdsl.store_format.journals import Journal, look
+from trackdsl.store_format.journals import Journal, read_journals
 
 #: How long to wait for a busy delivery process, in seconds. It may be waiting for a server.
 _PATIENCE = 30.0
@@ -82,7 +82,7 @@ def run(named: Path | None, wanted: str, *, yes: bool, as_json: bool) -> None:
 def _drop_journal(found: _Choice) -> bool:
     directory = found.journal.directory
     _requests.ask_to_drop(directory)
-    return not _requests.settle(found.spool, [directory], _PATIENCE)
+    return not _requests.carry_out_all(found.spool, [directory], _PATIENCE)
 
 
 def _drop_run(found: _Choice) -> bool:
@@ -132,7 +132,7 @@ def _find(spool: Path, wanted: str) -> _Choice:
 
 
 def _all(spool: Path) -> Iterator[tuple[Path, Waiting]]:
-    for journal in look(spool):
+    for journal in read_journals(spool):
         yield spool, Waiting(journal, "it still runs" if journal.alive else "")
     for host in other_hosts(spool):
         yield from ((host.spool, waiting) for waiting in host.waiting)

@@ -19,7 +19,7 @@ from trackdsl.journal._mounts import FileSystem, boot_id, file_system
 from trackdsl.journal._reader import Position
 from trackdsl.journal._spool import wake
 from trackdsl.journal._writer import ENDED
-from trackdsl.store_format.journals import Journal, look
+from trackdsl.store_format.journals import Journal, read_journals
 
 #: The file that says that a program has ended has to be older than this, in seconds. Machines see changes in a shared
 #: file system up to a minute late, and code that runs at the exit of a program may record something after it.
@@ -112,7 +112,7 @@ def _folders_of_spools() -> list[Path]:
 
 def _host(spool: Path) -> Host:
     kind = file_system(spool)
-    waiting = [journal for journal in look(spool) if journal.waits]
+    waiting = [journal for journal in read_journals(spool) if journal.waits]
     reasons = {journal.directory: _why_not_ended(journal, kind) for journal in waiting}
     found = []
     for group in relatives(waiting):

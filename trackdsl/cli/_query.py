@@ -120,9 +120,9 @@ def show_comparison(runs: Sequence[str], tracking_uri: str | None, *, everything
 
 def _why_empty(asked: Question, where: str | None) -> str:
     """The message if no run was found: records wait for delivery, or other experiments have runs."""
-    from trackdsl.store_format.journals import what_waits_for
+    from trackdsl.store_format.journals import undelivered_sentence
 
-    if waiting := what_waits_for(asked.reader.client.tracking_uri):
+    if waiting := undelivered_sentence(asked.reader.client.tracking_uri):
         return f"No runs yet: {waiting}"
     named = ", ".join(repr(_shown.printable(name)) for name in asked.names.values())
     if where:

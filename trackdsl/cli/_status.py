@@ -19,7 +19,7 @@ from trackdsl.cli._journals import WAY_OUT, spool_for
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK
 from trackdsl.store_format.blocked_runs import read_blocked
-from trackdsl.store_format.journals import MOST_COUNTED, Journal, look
+from trackdsl.store_format.journals import MOST_COUNTED, Journal, read_journals
 
 #: The length of the first part of a journal's name, with the hyphen.
 _NAME_WIDTH = 21
@@ -35,7 +35,7 @@ def show(named: Path | None, *, as_json: bool) -> None:
         as_json: print JSON instead of a table.
     """
     spool = spool_for(named)
-    found = list(look(spool))
+    found = list(read_journals(spool))
     hosts = other_hosts(spool)
     if as_json:
         click.echo(json.dumps(_structure(spool, found, hosts), indent=2))

@@ -27,7 +27,7 @@ from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._spool import LOG, take_lock, wake
 from trackdsl.store_format import losses as _losses
-from trackdsl.store_format.journals import Journal, look
+from trackdsl.store_format.journals import Journal, read_journals
 from trackdsl.store_format.losses import Losses
 
 _NAP = 0.05
@@ -68,7 +68,9 @@ def deliver(
         command: the command that the user can run again if something is left.
     """
     before = _losses.read(spool)
-    found = [journal for journal in look(spool) if journal.waits and (only is None or journal.directory in only)]
+    found = [
+        journal for journal in read_journals(spool) if journal.waits and (only is None or journal.directory in only)
+    ]
     if not found:
         click.echo(f"Nothing is waiting in {spool}.")
         return True
@@ -169,7 +171,7 @@ def _wait_until_taken(spool: Path, targets: DeliveryTargets) -> None:
 
 
 def _print_left(spool: Path, directories: set[Path], command: str) -> None:
-    left = [journal for journal in look(spool) if journal.directory in directories]
+    left = [journal for journal in read_journals(spool) if journal.directory in directories]
     click.echo(f"Not everything is delivered; this is left in {spool}:", err=True)
     for journal in left:
         click.echo(f"  {journal.program}: {_reason(journal)}", err=True)

@@ -18,7 +18,7 @@ from trackdsl.cli._journals import spool_for
 from trackdsl.cli._sync import deliver
 from trackdsl.delivery import journal_requests as _requests
 from trackdsl.journal._origin import read_origin
-from trackdsl.store_format.journals import Journal, look
+from trackdsl.store_format.journals import Journal, read_journals
 
 #: How long to wait for a busy delivery process, in seconds. It may be waiting for a server.
 _PATIENCE = 30.0
@@ -38,7 +38,7 @@ def run(named: Path | None, timeout: float, to: str, only_from: str | None) -> N
     """
     spool = spool_for(named)
     uri = _uris.absolute_uri(settings.checked("tracking_uri", to, "--to"), os.getcwd())
-    everything = list(look(spool))
+    everything = list(read_journals(spool))
     wanted = [journal for journal in everything if journal.waits and _is_chosen(journal, only_from, uri)]
     if not wanted:
         _print_nothing_waits(spool, everything, only_from)
@@ -114,7 +114,7 @@ def _move(spool: Path, movable: list[Journal], uri: str, reasons: dict[Path, str
         for journal in movable:
             assert journal.origin is not None
             _requests.ask_to_move(journal.directory, journal.origin, uri)
-        left = _requests.settle(spool, [journal.directory for journal in movable], _PATIENCE)
+        left = _requests.carry_out_all(spool, [journal.directory for journal in movable], _PATIENCE)
     except OSError as error:
         raise click.ClickException(f"the journals cannot be given another target: {error}") from None
     moved = set()

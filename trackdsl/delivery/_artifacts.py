@@ -22,7 +22,7 @@ from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, remove, replace
-from trackdsl.journal._snapshots import UnsafeSnapshot, remove_snapshot, taken
+from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, remove_snapshot
 from trackdsl.store_format import limits as _limits
 
 _PAUSE = 5.0
@@ -140,7 +140,7 @@ class Artifacts:
         """Write an artifact to the store; returns which files in it are left out, and why."""
         if isinstance(event, events.File):
             check_path(event.path, event.snapshot)
-        with _legible(), taken(self._directory, event.snapshot) as snapshot:
+        with _legible(), opened_snapshot(self._directory, event.snapshot) as snapshot:
             if isinstance(event, events.File):
                 sink.write_artifact(run_id, snapshot.path, event.path, directory=event.directory)
             elif snapshot.left_out:  # A model without one of its files is broken.

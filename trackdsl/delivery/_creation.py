@@ -78,14 +78,14 @@ class RunCreation:
             check_experiment(sink, experiment, error)
             return self._create_elsewhere(sink, event, experiment, tags, error)
 
-    def rest(self, run: DeliveredRun, tags: dict[str, str]) -> Pending:
+    def remaining(self, run: DeliveredRun, tags: dict[str, str]) -> Pending:
         """What is still to be written to a run that was created already; writing it twice does no harm."""
         fitted = _fitted(tags)
         if run.keys is not None:
             fitted.batch = run.keys.deduplicate_keys(fitted.batch)
         return Pending(Batch(tags=plain_tags(fitted.batch.tags)[1]), fitted.texts)
 
-    def settle(self, sink: Sink, runs: RunMap) -> None:
+    def remove_late_duplicates(self, sink: Sink, runs: RunMap) -> None:
         """Remove duplicate runs of requests that were given up and carried out later, once no more can come."""
         for id_, since in list(self._late.items()):
             if time.monotonic() - since < _LATE_PATIENCE:

@@ -74,7 +74,7 @@ class HeldEvents:
         self.continued |= _continued(found)
         self.kept.update(held.end for held in found)
 
-    def take(self, deliver: Callable[[bytes, list[HeldEvent]], bool], only: bytes | None = None) -> bool:
+    def deliver_groups(self, deliver: Callable[[bytes, list[HeldEvent]], bool], only: bytes | None = None) -> bool:
         """Deliver what can be delivered now, run by run.
 
         Args:

@@ -364,7 +364,7 @@ class Interpreter:
         in_doubt = in_doubt or bool(self._stream.origin.after)
         if run is not None and in_doubt:
             # The run may have been created just before delivery failed: what is not written on creation may be missing.
-            rest = self.creation.rest(run, self._opening_tags(event, self.git.known()))
+            rest = self.creation.remaining(run, self._opening_tags(event, self.git.known()))
             self._add_rest(event.run, run, rest)
         elif run is None:
             parent, links = (self._parents if event.rank is None else self._roots).find(sink, event)
@@ -420,7 +420,7 @@ class Interpreter:
             self._roots.ended(sink, event.run)
 
     def _collect_samples(self, only: bytes | None = None) -> None:
-        for id_, point in self.sampling.gather(only):
+        for id_, point in self.sampling.unsent(only):
             if self._runs.get(id_) is not None:
                 self._collect(
                     events.Metric(id_, point.key, point.value, point.step, point.time * 1_000_000), point.time
@@ -484,7 +484,7 @@ class Interpreter:
             return False
 
         try:
-            return self._held.take(deliver, only)
+            return self._held.deliver_groups(deliver, only)
         finally:
             for id_ in delivered:
                 self.blocked.remove(id_)
@@ -530,7 +530,7 @@ class Interpreter:
             return False
         self.writer.check_model(sink, run, event)
         if times:
-            self.writer.see(run, event, times)
+            self.writer.note_points(run, event, times)
         else:
             times = self.writer.times(sink, run, event, Source(self._name, end, held=True))
         self._write(sink, run, event, times, in_doubt=True)

@@ -24,7 +24,7 @@ class Outbox:
 
     Args:
         refuse: called with what the store refused, and its answer.
-        settle: called before anything is written, to note what must be noted first.
+        prepare: called before anything is written, to note what must be noted first.
         models: the points of logged models.
         own_tags: adds to tags that the runs have.
     """
@@ -32,12 +32,12 @@ class Outbox:
     def __init__(
         self,
         refuse: Callable[[str, Exception], None],
-        settle: Callable[[], None],
+        prepare: Callable[[], None],
         models: ModelPoints,
         own_tags: OwnTags,
     ) -> None:
         self._refuse = refuse
-        self._settle = settle
+        self._prepare = prepare
         self._models = models
         self._own_tags = own_tags
         self._pending: dict[bytes, tuple[DeliveredRun, Pending]] = {}
@@ -104,7 +104,7 @@ class Outbox:
         found = self._pending.pop(id_, None)
         if found is None:
             return
-        self._settle()
+        self._prepare()
         run, pending = found
         batch = pending.batch
         batch.tags = self._own_tags.completed(sink, run, batch.tags, pending.files)

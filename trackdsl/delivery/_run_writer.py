@@ -69,7 +69,7 @@ class RunWriter:
         self._models = models
         self._refuse = refuse
         self._continued = continued
-        self.outbox = Outbox(refuse, points.settle, models, own_tags)
+        self.outbox = Outbox(refuse, points.write_assignments, models, own_tags)
         self.artifacts = Artifacts(stream.directory, models)
         self.timestamps = TimestampDedup([])
 
@@ -92,7 +92,7 @@ class RunWriter:
                 times.append(self.timestamps.assign(event.run, key, step, value, at))
                 continue
             times.append(self.timestamps.assign(event.run, key, step, value, at, shared.taken(key, step, value)))
-            shared.see(key, step, value, times[-1])
+            shared.note_point(key, step, value, times[-1])
         return tuple(times)
 
     def times_before(self, event: events.AnyEvent, source: Source, *, continued: bool = False) -> tuple[int, ...]:
@@ -150,12 +150,12 @@ class RunWriter:
         if isinstance(event, (events.LinkedMetrics, events.ModelInput)):
             self._models.find(sink, run, event.model)
 
-    def see(self, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
+    def note_points(self, run: DeliveredRun, event: events.AnyEvent, times: tuple[int, ...]) -> None:
         """Note points that already have their milliseconds."""
         shared = self._points.of(run.run_id, self._name)
         if shared is not None:
             for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
-                shared.see(key, step, value, at)
+                shared.note_point(key, step, value, at)
 
     def end(self, sink: Sink, run: DeliveredRun, status: str, time: int) -> None:
         """End a run; `time` in nanoseconds since 1970.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _NAME = "sampled"
 #: How often to look for new notes, in seconds.
-_LOOK = 0.25
+_INTERVAL = 0.25
 #: The first sample comes this soon, in seconds: many runs do not last for a whole interval.
 _SOON = 1.0
 #: The most points of one run that are kept while they cannot be sent.
@@ -88,7 +88,7 @@ class Sampling:
         #: How many points of each run are being sent.
         self._sent: dict[bytes, int] = {}
 
-    def look(self) -> bool:
+    def sample_due(self) -> bool:
         """Read new notes, and take the samples that are due; returns whether more may come."""
         alive = is_held(self._directory / "lock")
         self._read_notes(alive)
@@ -103,12 +103,12 @@ class Sampling:
         """Whether there is anything to send."""
         return any(len(sampled.points) > self._sent.get(run, 0) for run, sampled in self._runs.items())
 
-    def gather(self, only: bytes | None = None) -> Iterator[tuple[bytes, Sample]]:
+    def unsent(self, only: bytes | None = None) -> Iterator[tuple[bytes, Sample]]:
         """The points of one run or of all that were not sent yet; they count as being sent."""
         if not self._runs and not self._may_have_notes():
             return
         with self._lock:
-            self._catch_up()
+            self._sample_ended()
             for run in [only] if only in self._runs else [] if only is not None else list(self._runs):
                 points = self._runs[run].points
                 yield from ((run, point) for point in points[self._sent.get(run, 0) :])
@@ -132,7 +132,7 @@ class Sampling:
     def _may_have_notes(self) -> bool:
         return os.path.exists(self._directory / _NAME)
 
-    def _catch_up(self) -> None:
+    def _sample_ended(self) -> None:
         """Take the last sample of runs that have ended since the last look: their ends are about to be delivered."""
         try:
             self._read_notes(alive=True)
@@ -146,7 +146,7 @@ class Sampling:
         ended = {words[1] for words in lines if words[0] == "c" and len(words) > 1}
         for words in lines:
             if words[0] == "c" or (alive and words[1:2] != [] and words[1] not in ended):
-                self._heed(words)
+                self._apply_note(words)
 
     def _new_lines(self) -> list[str]:
         try:
@@ -159,7 +159,7 @@ class Sampling:
         self._read += len(whole)
         return whole.decode("ascii", "replace").splitlines()
 
-    def _heed(self, words: list[str]) -> None:
+    def _apply_note(self, words: list[str]) -> None:
         from trackdsl.system_metrics import Readings  # Late, because it imports psutil.
 
         try:
@@ -201,13 +201,13 @@ class Sampler:
     def _work(self) -> None:
         while not self._stopped.is_set():
             with self._lock:
-                self._samplings[:] = [sampling for sampling in self._samplings if self._look(sampling)]
-            self._stopped.wait(_LOOK)
+                self._samplings[:] = [sampling for sampling in self._samplings if self._sample_due(sampling)]
+            self._stopped.wait(_INTERVAL)
 
     @staticmethod
-    def _look(sampling: Sampling) -> bool:
+    def _sample_due(sampling: Sampling) -> bool:
         try:
-            return sampling.look()
+            return sampling.sample_due()
         except FileNotFoundError:  # The journal is finished and removed.
             return False
         except Exception as error:  # Delivery must continue, even if the machine cannot be sampled.

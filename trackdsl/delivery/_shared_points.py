@@ -91,7 +91,7 @@ class SharedPoints:
         self._folder = folder / _FOLDER
         self._journals = spool / JOURNALS
         self._runs: dict[str, SharedRun] = {}
-        self._unsettled: dict[str, SharedRun] = {}
+        self._unwritten: dict[str, SharedRun] = {}
         for part in self._folder.glob("*.part"):
             part.unlink(missing_ok=True)
         for path in sorted(self._folder.glob("*.jsonl")):
@@ -111,13 +111,13 @@ class SharedPoints:
         run = self._runs.get(run_id)
         if run is not None and journal not in run.journals:
             run.join(journal)
-            self._unsettled[run_id] = run
+            self._unwritten[run_id] = run
         return run
 
     def assign(
         self, sink: Sink, run_id: str, source: Source, owners: Iterable[str], point: tuple[str, int, float, int]
     ) -> int:
-        """The millisecond for a point; call `settle` before it is sent.
+        """The millisecond for a point; call `write_assignments` before it is sent.
 
         Args:
             sink: the store.
@@ -134,27 +134,27 @@ class SharedPoints:
         run.join(source.journal, *owners)
         time = run.assign(sink, source, point)
         if run.unwritten:
-            self._unsettled[run_id] = run
+            self._unwritten[run_id] = run
         return time
 
-    def settle(self) -> None:
+    def write_assignments(self) -> None:
         """Write the assignments to the disk.
 
         Raises:
             Unavailable: there is no space.
         """
-        if not self._unsettled:
+        if not self._unwritten:
             return
         try:
             if not self._folder.exists():
                 self._folder.mkdir(mode=0o700)
                 sync(self._folder.parent)
-            for run in self._unsettled.values():
+            for run in self._unwritten.values():
                 run.write()
             sync(self._folder)
         except OSError as error:
             raise Unavailable(f"cannot note points in {self._folder}: {error}") from None
-        self._unsettled.clear()
+        self._unwritten.clear()
 
     def given(self, run_id: str, source: Source, key: str) -> int | None:
         """The millisecond that was assigned to a point before, if it may be asked for again, or None."""
@@ -183,7 +183,7 @@ class SharedPoints:
             if not any((self._journals / name).is_dir() for name in run.journals):
                 run.path.unlink(missing_ok=True)
                 del self._runs[run_id]
-                self._unsettled.pop(run_id, None)
+                self._unwritten.pop(run_id, None)
 
 
 class SharedRun:
@@ -263,7 +263,7 @@ class SharedRun:
         fitted, identity, _ = _identity(key, step, value, 0)
         return self._taken.get(fitted, {}).get(identity, set())
 
-    def see(self, key: str, step: int, value: float, time: int) -> None:
+    def note_point(self, key: str, step: int, value: float, time: int) -> None:
         """Note a point with a freely assigned millisecond."""
         fitted, identity, time = _identity(key, step, value, time)
         seen = self._seen.get(fitted)

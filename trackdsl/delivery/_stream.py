@@ -257,7 +257,7 @@ class Stream:
         if unread or (deleted and not successors and may_still_run(self.origin)):
             return False
         self._interpreter.leave_to(successors)
-        self._interpreter.creation.settle(sink, self.runs)
+        self._interpreter.creation.remove_late_duplicates(sink, self.runs)
         last_time = self._interpreter.last_time or self._newest_time()
         why = DELETED if deleted or successors else DIED
         self._interpreter.end_left_open(sink, last_time, self._reader.lost(), why)

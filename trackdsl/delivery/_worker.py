@@ -28,7 +28,7 @@ from trackdsl.journal._lock import FileLock, is_held, is_written
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._ownership import check_folder
 from trackdsl.journal._reader import newer_schema
-from trackdsl.journal._spool import WAKE, check_content, check_spool, look_through, make_folder, sweep, wake
+from trackdsl.journal._spool import WAKE, check_content, check_spool, make_folder, scan_journals, sweep, wake
 from trackdsl.store_format.servers import LOCAL, folder_of, lock_of, server_of
 
 _FIRST_PAUSE = 0.25
@@ -343,7 +343,7 @@ class Worker:
     def _find_streams(self) -> None:
         if not self._is_safe():
             return
-        found = list(look_through(self.spool))
+        found = list(scan_journals(self.spool))
         present = {directory for directory, _ in found}
         self._others = {directory: server for directory, server in self._others.items() if directory in present}
         for directory in [each for each in self._streams if each not in present and not each.is_dir()]:

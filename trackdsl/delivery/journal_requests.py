@@ -82,7 +82,7 @@ def carry_out(directory: Path) -> None:
     withdraw(directory)
 
 
-def settle(spool: Path, directories: Collection[Path], patience: float) -> list[Path]:
+def carry_out_all(spool: Path, directories: Collection[Path], patience: float) -> list[Path]:
     """Have the requests about a spool's journals carried out, by this process or by the one that delivers.
 
     Args:

@@ -33,7 +33,7 @@ def check_folder(path: Path) -> None:
         raise _unsafe(path, _open_to_others(found))
 
 
-def check_way(path: Path) -> None:
+def check_parents(path: Path) -> None:
     """Check the existing folders above a path: nobody else may replace anything in them.
 
     A path in a sticky folder must either be missing, or belong to this user and be private; see `check_folder`.
@@ -44,7 +44,7 @@ def check_way(path: Path) -> None:
     Raises:
         OSError: a folder above, or its owner, cannot be trusted; the message names it.
     """
-    for folder, found in _way(path):
+    for folder, found in _parents_of(path):
         if found.st_uid not in _trusted():
             raise _unsafe(folder, f"this folder above {path} belongs to another user (uid {found.st_uid})")
         # The mode bits of a link have no meaning.
@@ -69,7 +69,7 @@ def is_own_folder(path: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
-def _way(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+def _parents_of(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     """The folders and links above a path, from the root to the first that is missing; without the path itself."""
     left = list(reversed(path.parent.parts[1:]))
     here, links = path.anchor, 0

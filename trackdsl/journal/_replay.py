@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trackdsl._core import events
-from trackdsl.journal._snapshots import UnsafeSnapshot, place_of_snapshot
+from trackdsl.journal._snapshots import UnsafeSnapshot, expected_path
 
 
 class Point(NamedTuple):
@@ -144,7 +144,7 @@ def _apply(run: RecordedRun, event: events.AnyEvent, directory: Path) -> None:
         run.tags.update(event.values)
     elif isinstance(event, (events.File, events.Model, events.Table)):
         with contextlib.suppress(UnsafeSnapshot):
-            _keep(run, event, place_of_snapshot(directory, event.snapshot))
+            _keep(run, event, expected_path(directory, event.snapshot))
     elif isinstance(event, events.Input):
         run.inputs.append(event)
     elif isinstance(event, events.Close):

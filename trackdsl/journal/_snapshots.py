@@ -35,7 +35,7 @@ class UnsafeSnapshot(OSError):
 
 
 @dataclass(frozen=True)
-class Taken:
+class OpenSnapshot:
     """A snapshot that a store can read.
 
     Attributes:
@@ -65,7 +65,7 @@ def snapshot_path(journal: Path, snapshot: str) -> Path:
     return journal / _FOLDER / number / name
 
 
-def place_of_snapshot(journal: Path, snapshot: str) -> Path:
+def expected_path(journal: Path, snapshot: str) -> Path:
     """The path of a snapshot, which need not exist.
 
     Raises:
@@ -85,7 +85,7 @@ def read_snapshot(journal: Path, snapshot: str) -> bytes:
 
 
 @contextlib.contextmanager
-def taken(journal: Path, snapshot: str) -> Iterator[Taken]:
+def opened_snapshot(journal: Path, snapshot: str) -> Iterator[OpenSnapshot]:
     """A snapshot for a store that opens files by path and follows links; see `snapshot_path`.
 
     Its files are hard-linked into a temporary folder, so that nobody can replace them after they were checked. If the
@@ -104,7 +104,7 @@ def taken(journal: Path, snapshot: str) -> Iterator[Taken]:
             left_out = _link(name, folder, None, snapshot)
             if left_out:
                 raise UnsafeSnapshot(next(iter(left_out.values())), snapshot) from None
-        yield Taken(private / name, left_out)
+        yield OpenSnapshot(private / name, left_out)
 
 
 def remove_snapshot(journal: Path, snapshot: str) -> None:
@@ -179,7 +179,7 @@ def _link(name: str, source: int, target: int | None, snapshot: str) -> dict[str
     return {}
 
 
-def _link_inside(name: str, source: int, target: int | None, way: str, left_out: dict[str, str]) -> None:
+def _link_inside(name: str, source: int, target: int | None, parent: str, left_out: dict[str, str]) -> None:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder(name, source))
         copy = None
@@ -189,10 +189,10 @@ def _link_inside(name: str, source: int, target: int | None, way: str, left_out:
         for entry in sorted(os.listdir(folder)):
             mode = os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
-                _link_inside(entry, folder, copy, f"{way}{entry}/", left_out)
+                _link_inside(entry, folder, copy, f"{parent}{entry}/", left_out)
             elif not stat.S_ISREG(mode) or (copy is not None and not _link_file(entry, folder, copy)):
                 what = "a link" if stat.S_ISLNK(mode) else "no regular file"
-                left_out[f"{way}{entry}"] = f"it is {what}, and a snapshot has none"
+                left_out[f"{parent}{entry}"] = f"it is {what}, and a snapshot has none"
 
 
 def _link_file(name: str, source: int, target: int) -> bool:

@@ -14,7 +14,7 @@ from trackdsl._config import resolve as settings
 from trackdsl.errors import report
 from trackdsl.journal._files import open_regular, remove, touch
 from trackdsl.journal._lock import FileLock
-from trackdsl.journal._ownership import check_folder, check_way, is_own_folder
+from trackdsl.journal._ownership import check_folder, check_parents, is_own_folder
 
 JOURNALS = "journals"
 #: Locked by the process or thread that delivers from the spool.
@@ -115,7 +115,7 @@ def locate(wanted: Path) -> Path:
     """
     wanted = Path(os.path.abspath(wanted))
     if wanted.is_symlink():
-        check_way(wanted / "inside")  # The owner of a link decides where it leads.
+        check_parents(wanted / "inside")  # The owner of a link decides where it leads.
         wanted = wanted.resolve()
     try:
         found = os.stat(wanted)
@@ -172,7 +172,7 @@ def prepare(wanted: Path) -> Path:
         OSError: it cannot be created or written, or is not safe from other users.
     """
     spool = locate(wanted)
-    check_way(spool)
+    check_parents(spool)
     return make(spool)
 
 
@@ -223,7 +223,7 @@ def check_spool(spool: Path) -> None:
         FileNotFoundError: it does not exist.
         OSError: it is not safe; the message names the cause.
     """
-    check_way(spool)
+    check_parents(spool)
     check_folder(spool)
     check_content(spool)
 
@@ -241,10 +241,10 @@ def check_content(folder: Path) -> None:
 
 def journals(spool: Path) -> Iterator[Path]:
     """The folders of all journals of this user, oldest first."""
-    yield from (path for path, problem in look_through(spool) if problem is None)
+    yield from (path for path, problem in scan_journals(spool) if problem is None)
 
 
-def look_through(spool: Path) -> Iterator[tuple[Path, str | None]]:
+def scan_journals(spool: Path) -> Iterator[tuple[Path, str | None]]:
     """All entries in the folder of journals, oldest first.
 
     Yields:

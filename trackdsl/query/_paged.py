@@ -34,9 +34,9 @@ class PagedReader:
             otherwise: the message if no records wait.
             nearest: the text of a `Suggestion`.
         """
-        from trackdsl.store_format.journals import absent
+        from trackdsl.store_format.journals import absence_message
 
-        return absent(what, self.client.tracking_uri, otherwise, nearest)
+        return absence_message(what, self.client.tracking_uri, otherwise, nearest)
 
     def experiments(self, *, deleted: bool = False) -> list[FoundExperiment]:
         """The store's experiments; deleted ones only if `deleted` is true."""

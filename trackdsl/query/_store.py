@@ -188,7 +188,7 @@ def _check_file(uri: str) -> None:
     Raises:
         QueryError: it is not.
     """
-    from trackdsl.store_format.journals import absent
+    from trackdsl.store_format.journals import absence_message
 
     path = sqlite_path(uri)
     if path is None or path == ":memory:":
@@ -196,7 +196,9 @@ def _check_file(uri: str) -> None:
     where = "give tracking_uri= or TRACKDSL_TRACKING_URI, or go to the folder that the program ran in"
     if not os.path.exists(path):
         missing = f"there are no runs: the database {path} does not exist; {where}."
-        raise QueryError(absent(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri")
+        raise QueryError(
+            absence_message(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri"
+        )
     try:
         with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
             found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
@@ -206,7 +208,9 @@ def _check_file(uri: str) -> None:
         ) from None
     if found is None:
         missing = f"{path} holds no runs of MLflow's: {where}."
-        raise QueryError(absent(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri")
+        raise QueryError(
+            absence_message(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri"
+        )
     now = identity(uri)
     if now is not None and _files.setdefault(uri, now) != now:
         _files[uri] = now

@@ -135,15 +135,15 @@ class Journal:
             reader.close()
 
 
-def look(spool: Path) -> Iterator[Journal]:
+def read_journals(spool: Path) -> Iterator[Journal]:
     """The journals of a spool, oldest first."""
-    for directory, problem in _spool.look_through(spool):
+    for directory, problem in _spool.scan_journals(spool):
         journal = _read(directory) if problem is None else _unread(directory, problem)
         if journal is not None:
             yield journal
 
 
-def what_waits_for(uri: str) -> str:
+def undelivered_sentence(uri: str) -> str:
     """How many events for a store are not delivered, and what to do about it, in a sentence.
 
     Args:
@@ -155,7 +155,7 @@ def what_waits_for(uri: str) -> str:
     events, programs = 0, []
     with contextlib.suppress(OSError, RuntimeError):  # Without a spool, nothing waits.
         spool = _spool.named_path()
-        for journal in look(spool) if (spool / _spool.JOURNALS).is_dir() else ():
+        for journal in read_journals(spool) if (spool / _spool.JOURNALS).is_dir() else ():
             if journal.origin is None or _comparable(journal.origin.uri) != _comparable(uri) or not journal.waits:
                 continue
             count = journal.count()[0] or journal.progress.deferred
@@ -168,7 +168,7 @@ def what_waits_for(uri: str) -> str:
     return f"{verb} for delivery to this store, from {programs[0]}{more}: `trackdsl sync` delivers them."
 
 
-def absent(what: str, uri: str, otherwise: str, nearest: str = ".") -> str:
+def absence_message(what: str, uri: str, otherwise: str, nearest: str = ".") -> str:
     """The message about something that a store does not have: it may be among the events that are not delivered yet.
 
     Args:
@@ -177,7 +177,7 @@ def absent(what: str, uri: str, otherwise: str, nearest: str = ".") -> str:
         otherwise: the message if all events are delivered.
         nearest: the text of a `Suggestion`.
     """
-    waiting = what_waits_for(uri)
+    waiting = undelivered_sentence(uri)
     hint = ":" if nearest == "." else nearest
     return f"{what} is not at MLflow, or not yet{hint} {waiting}" if waiting else otherwise
 
