@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from hypothesis import strategies as st
 from tests.conftest import examples, wait_until
 from trackdsl import stage
 from trackdsl._core import events
-from trackdsl.journal import _format, _writer
+from trackdsl.journal import _format, _origin, _target, _writer
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import START, Position, Reader, missing_segments, read_all, segments
 from trackdsl.journal._replay import RecordedRun, replay
-from trackdsl.journal._spool import journals
+from trackdsl.journal._spool import journals, prepare
 from trackdsl.journal._target import Target
 from trackdsl.journal._writer import Writer
 from trackdsl.testing import capture_runs
@@ -571,6 +572,24 @@ def test_a_journal_is_born_locked(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert all(seen)
     for writer in writers:
         writer.close()
+
+
+def test_a_target_starts_the_delivery_that_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target delivers through the registered functions, for its own spool, and records where there are none."""
+    monkeypatch.setattr(_target, "_delivery", _target.Delivery())
+    monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    started: list[Path] = []
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Path(folder, "spool")
+        prepare(spool)
+        target = Target("sqlite:////nowhere/mlflow.db", "/", spool=spool)
+        target.append(b"first")
+        assert started == []
+        _target.deliver_with(start=started.append, wait=lambda writers: None)
+        target.watch(time.time_ns())
+        assert started == [spool]
+        target.close()
 
 
 def test_targets_are_by_uri_and_reset_by_forks() -> None:
