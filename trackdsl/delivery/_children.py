@@ -23,7 +23,7 @@ from trackdsl.journal._files import open_regular
 
 #: The exit code of a child whose store does not answer while no program is running.
 GAVE_UP = 3
-#: How long a child may take to end, in seconds. It checks after each batch of events. Killing it loses nothing.
+#: How long a child may take to end, in seconds. It checks after each stretch of events. Killing it loses nothing.
 _GRACE = 2.0
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0

@@ -16,7 +16,7 @@ class OpenJournal(Protocol):
     Attributes:
         directory: the journal's folder.
         origin: the program that wrote it, and the store that it goes to.
-        prefix: the first bytes of its runs' ids; empty where an old version wrote it.
+        prefix: the first bytes of its runs' ids; empty if an old version wrote it.
         runs: its runs that exist at MLflow.
         progress: how far it is delivered.
     """
@@ -34,7 +34,7 @@ class OpenJournal(Protocol):
         """The time up to which all events were read, in milliseconds since 1970."""
 
     def why_set_aside(self, id_: bytes) -> str | None:
-        """Why a run that this journal opens is set aside; None where it is not."""
+        """Why a run that this journal opens was set aside before it was created; None if it was not."""
 
     def is_dropped(self, id_: bytes) -> bool:
         """Whether a run of this journal was dropped."""

@@ -21,7 +21,7 @@ class DeliveredRun(KnownRun):
     Attributes:
         params: parameters that MLflow has, by name; None if they were not looked up yet.
         keys: its keys, if the store may treat several keys as equal.
-        made: when this process created it, on the monotonic clock; minus infinity where another process did.
+        made: when this process created it, on the monotonic clock; minus infinity if another process did.
     """
 
     params: dict[str, str] | None = None

@@ -98,7 +98,7 @@ class SharedPoints:
             try:
                 run = SharedRun.read(path)
             except (OSError, TypeError) as error:
-                logger.warning("trackdsl leaves %s alone: %s", path, error)
+                logger.warning("trackdsl cannot use the assignments in %s: %s", path, error)
                 continue
             if run is None:  # Not even its first line was written completely.
                 path.unlink(missing_ok=True)

@@ -181,7 +181,7 @@ class Service:
         return self.worker.woken()
 
     def round(self) -> bool:
-        """Deliver a batch to local stores, and supervise the children; returns whether anything was delivered here."""
+        """Deliver a stretch to local stores, and supervise the children; returns whether anything was delivered here."""
         for handed in self._pipe.read():
             self._take(handed)
         woken = self.worker.woken()
@@ -215,7 +215,7 @@ class Service:
 
 
 class Stop:
-    """Set by SIGTERM: the current batch is finished first."""
+    """Set by SIGTERM: the current stretch is finished first."""
 
     def __init__(self) -> None:
         self._asked = False

@@ -24,7 +24,7 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY, *, folder: int | No
     """Open a file. A new file is readable by its owner only.
 
     Args:
-        path: the file, relative to `folder` where that is given.
+        path: the file, relative to `folder` if that is given.
         flags: those of `os.open`.
         folder: the descriptor of a folder.
 
@@ -125,7 +125,7 @@ def remove(path: Path) -> None:
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path, ignore_errors=True)
         else:
-            os.unlink(path)  # `rmtree` would open it, and wait for a writer where it is a FIFO.
+            os.unlink(path)  # `rmtree` would open it, and wait for a writer if it is a FIFO.
 
 
 def is_regular(path: Path) -> bool:

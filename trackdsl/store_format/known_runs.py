@@ -74,7 +74,7 @@ def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:
 
 
 def read_facts(directory: Path) -> list[list[str]]:
-    """The words of each whole line; none where there is no file."""
+    """The words of each whole line; none if there is no file."""
     try:
         text = read_regular(directory / NAME).decode("ascii", "replace")
     except OSError:

@@ -50,7 +50,7 @@ def identity(uri: str) -> tuple[int, int] | None:
     """Device and inode of a SQLite URI's file, which change when another file takes its path.
 
     Returns:
-        zeros where the file does not exist; None for any other URI.
+        zeros if the file does not exist; None for any other URI.
     """
     path = sqlite_path(uri)
     try:
