@@ -324,7 +324,7 @@ def _are_stalled(left: list[tuple[_AwaitedJournal, Progress | None]], quiet: flo
 
 
 def _state(goal: _AwaitedJournal, progress: Progress | None) -> object:
-    # Delivery creates runs one by one before it marks a stretch of events as delivered. A slow server answers in between.
+    # Delivery creates runs one by one before it notes a stretch of events as done. A slow server answers in between.
     try:
         runs = (goal.directory / "runs").stat().st_size
     except OSError:

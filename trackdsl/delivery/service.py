@@ -181,7 +181,7 @@ class Service:
         return self.worker.woken()
 
     def round(self) -> bool:
-        """Deliver a stretch to local stores, and supervise the children; returns whether anything was delivered here."""
+        """Deliver a stretch to local stores, and supervise the children; False if nothing was delivered here."""
         for handed in self._pipe.read():
             self._take(handed)
         woken = self.worker.woken()
