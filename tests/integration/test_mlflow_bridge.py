@@ -1110,7 +1110,7 @@ def test_without_the_private_names(start: StartProgram, sqlite_store: str) -> No
     program = start(RENAMED.replace("URI)", f"{sqlite_store!r})", 1), TRACKDSL_MODE="online")
     code, _, err = program.finish()
     assert code == 0, err
-    assert err.count("is not as trackdsl knows it") == 1
+    assert err.count("does not know this version of MLflow") == 1
     for name in ("_active_run_stack", "_get_latest_active_run", "MLFLOW_TRACKING_URI", "_training_sessions"):
         assert name in err
     runs = {run.info.run_name: run for run in all_runs(sqlite_store)}

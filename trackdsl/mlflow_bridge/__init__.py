@@ -1,6 +1,7 @@
-"""Beside plain MLflow: inside a scope, `mlflow.log_*`, autologging and traces land on the run of that scope.
+"""The bridge to plain MLflow: inside a scope, `mlflow.log_*`, autologging and traces record on the run of that scope.
 
-Nothing here imports MLflow: what does is imported once the program itself has imported it.
+This module does not import MLflow. The other modules of this package do; they are imported once the program itself has
+imported MLflow.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ _waiting = False
 
 
 def install() -> None:
-    """Put the bridge in place, now or as soon as the program imports MLflow. It stays; calling this again is cheap.
+    """Install the bridge, now or as soon as the program imports MLflow. It stays. Calling this again costs nothing.
 
-    Outside of any scope MLflow behaves as if nobody had touched it.
+    Outside of any scope MLflow behaves as without the bridge.
     """
     global _waiting
     if not _waiting:
@@ -29,11 +30,11 @@ def install() -> None:
 def _on_import(mlflow: ModuleType) -> None:
     try:
         if getattr(mlflow.__spec__, "_initializing", False):
-            # Another thread is importing it: this waits until it is done.
+            # Another thread is importing it; this import waits for that.
             importlib.import_module("mlflow")
         if "mlflow.tracking.fluent" not in sys.modules:
-            return  # Something that stands in for MLflow in a test.
-        importlib.import_module("trackdsl.mlflow_bridge._words").take_over()
+            return  # A test has replaced MLflow.
+        importlib.import_module("trackdsl.mlflow_bridge._run_functions").install()
     except TrackdslError:
         raise
     except Exception as error:

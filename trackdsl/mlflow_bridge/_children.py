@@ -1,4 +1,4 @@
-"""Runs made with `MlflowClient.create_run` inside a scope, as loggers of other libraries do: children of its run."""
+"""Runs that `MlflowClient.create_run` makes inside a scope are children of its run, as loggers of libraries need it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import mlflow
 
 from trackdsl.mlflow_bridge import _scopes
 from trackdsl.mlflow_bridge._own_writes import OURS, is_of
-from trackdsl.mlflow_bridge._stand_in import stand_in
+from trackdsl.mlflow_bridge._replacing import replacement
 
 _PARENT = "mlflow.parentRunId"
 
 
-def take_over() -> None:
-    """Put ours in the place of the method that all of MLflow makes runs with."""
+def install() -> None:
+    """Replace the method with which all of MLflow creates runs."""
     name = "create_run"
     original = getattr(mlflow.MlflowClient, name)
     signature = inspect.signature(original)
 
     def create_run(*args: Any, **kwargs: Any) -> Any:
-        if is_of(sys._getframe(1), OURS):  # Delivery in this process knows itself whose child a run is.
+        if is_of(sys._getframe(1), OURS):  # Delivery in this process sets the parent itself.
             return original(*args, **kwargs)
         call = signature.bind(*args, **kwargs)
         given = call.arguments
         tags = given.get("tags") or {}
-        # A parent that is given counts, as the experiment does.
+        # A given parent takes precedence, as a given experiment does.
         parent = None if _PARENT in tags else _scopes.parent_for(given["self"].tracking_uri)
         if parent is not None:
             given["tags"] = {**tags, _PARENT: parent}
         return original(*call.args, **call.kwargs)
 
-    setattr(mlflow.MlflowClient, name, stand_in(original, create_run))
+    setattr(mlflow.MlflowClient, name, replacement(original, create_run))

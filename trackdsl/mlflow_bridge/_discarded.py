@@ -1,7 +1,7 @@
-"""Plain MLflow in the runs of processes that record nothing: it writes to a store that goes with the process.
+"""Plain MLflow in processes that record nothing: it writes to a temporary store, which is removed with the process.
 
-So every call works as on the process that records: runs exist, models are logged and can be loaded. What is not in that
-store is read from the real one, and experiments are made there, which are no records of a run.
+So every call works as in a process that records: runs exist, and models can be logged and loaded. What the temporary
+store does not have is read from the real one. Experiments are created in the real one, as they belong to no run.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from trackdsl.mlflow_bridge._wait_for_run import Ids
 
 _EXPERIMENT = "0"
 _READING = ("get_", "list_", "download_", "load_")
-#: What concerns more than a run.
+#: Calls that concern more than one run go to the real store.
 _OF_REAL = ("search_", "get_experiment", "create_experiment")
 
 _lock = ForkSafeLock()
 
-#: The store, once it is made.
+#: The temporary store, once it exists.
 _stores: list[SqlAlchemyStore] = []
-#: Ids of runs in that store, by our ids.
+#: The ids of runs in that store, by our ids.
 _made: dict[str, str] = {}
 
 
 def ids_of(run: Run) -> Ids:
-    """What MLflow calls a run that is discarded."""
+    """MLflow's ids of a run that is not recorded."""
     with _lock.current:
         if run.id not in _made:
             now = time.time_ns() // 1_000_000
@@ -48,10 +48,10 @@ def ids_of(run: Run) -> Ids:
 
 
 class Discarding:
-    """Stands in for a store of MLflow's.
+    """Replaces a store of MLflow.
 
     Args:
-        real: the store.
+        real: that store.
     """
 
     def __init__(self, real: Any) -> None:
@@ -100,7 +100,7 @@ def _remove(folder: str, pid: int) -> None:
 
 def _after_fork() -> None:
     for store in _stores:
-        store.engine.dispose(close=False)  # Connections are of one process.
+        store.engine.dispose(close=False)  # A connection belongs to one process.
 
 
 runtime.register("the store for runs that are not recorded", Phase.FILES, after_fork=_after_fork)

@@ -1,4 +1,4 @@
-"""Models of plain MLflow inside scopes: those that it logs, those that it loads, and its active one."""
+"""Models of plain MLflow inside scopes: those that it logs, those that it loads, and the active model."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ from trackdsl._core.events import ModelOutput, encode
 from trackdsl._recording import emit as _record
 from trackdsl.handlers.references import note_loaded
 from trackdsl.mlflow_bridge._params import watched_run
-from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand_in
+from trackdsl.mlflow_bridge._replacing import Function, replace_everywhere, replacement
 
-#: The ids of the models whose descriptions MLflow has read since a call of `load_model` began.
+#: The ids of the models whose descriptions MLflow has read in the current call of `load_model`.
 _read: ContextVar[list[str] | None] = ContextVar("trackdsl_mlflow_models", default=None)
 
 
-def take_over() -> None:
-    """Put ours in the place of what logs, loads and activates models."""
+def install() -> None:
+    """Replace the functions that log, load and activate models."""
     _take_outputs()
     _take_active()
     _take_loading()
 
 
 def _take_outputs() -> None:
-    """Let delivery know of models that plain MLflow logs to a scope's run: metrics of the run belong to them too."""
+    """Record which models plain MLflow logs to a scope's run, as metrics of the run belong to them too."""
     name = "log_outputs"
     original = getattr(mlflow.MlflowClient, name)
 
     def log_outputs(self: Any, run_id: str, models: Any) -> Any:
         result = original(self, run_id, models)
         run = watched_run(run_id)
-        if run is not None and _context.current() is not None:  # Not where delivery does it, in a thread.
+        if (
+            run is not None and _context.current() is not None
+        ):  # Delivery in a thread also calls this, outside of any scope.
             for model in models:
                 run.target.append(encode(ModelOutput(run.key, str(model.model_id), int(model.step))), run)
         return result
 
-    setattr(mlflow.MlflowClient, name, stand_in(original, log_outputs))
+    setattr(mlflow.MlflowClient, name, replacement(original, log_outputs))
 
 
 def _take_active() -> None:
-    """Once a model is active, metrics belong to it, as those of plain MLflow do."""
+    """Let metrics belong to the active model, as those of plain MLflow do."""
     original, active = getattr(mlflow, "set_active_model", None), getattr(mlflow, "get_active_model_id", None)
     if original is None or active is None:  # Before MLflow 3.2.
         return
@@ -55,13 +57,13 @@ def _take_active() -> None:
         _record.follow_active_model(active)
         return original(*args, **kwargs)
 
-    if _record.follows_active_model():  # The environment names one, and the program may override it now.
+    if _record.follows_active_model():  # The environment names a model, but the program may choose another one.
         _record.follow_active_model(active)
-    replace_everywhere({original: stand_in(original, set_active_model)})
+    replace_everywhere({original: replacement(original, set_active_model)})
 
 
 def _take_loading() -> None:
-    """Take note of what `load_model` of any flavour gives, so that a stage that is given it has it as an input."""
+    """Remember the objects that `load_model` returns, so that a stage that gets one has the model as an input."""
     original = Model.load.__func__  # type: ignore[attr-defined]
 
     def load(cls: Any, *args: Any, **kwargs: Any) -> Any:
@@ -70,8 +72,8 @@ def _take_loading() -> None:
             read.append(found.model_id)
         return found
 
-    setattr(Model, "load", classmethod(stand_in(original, load)))  # noqa: B010 - a plain assignment is refused
-    # MLflow imports a flavour where it is first used; until then something stands in for the module.
+    setattr(Model, "load", classmethod(replacement(original, load)))  # noqa: B010 - a plain assignment is refused
+    # MLflow imports a flavour when it is first used. Until then, the attribute is a placeholder for the module.
     for name, value in list(vars(mlflow).items()):
         if isinstance(value, ModuleType):
             wrapt.register_post_import_hook(_on_flavor, f"mlflow.{name}")
@@ -98,7 +100,7 @@ def _noting(original: Function) -> Function:
             note_loaded(loaded, found[0])
         return loaded
 
-    return stand_in(original, load_model)
+    return replacement(original, load_model)
 
 
 def _noting_inner(original: Function) -> Function:
@@ -109,4 +111,4 @@ def _noting_inner(original: Function) -> Function:
             note_loaded(found, model_id)
         return found
 
-    return stand_in(original, inner)
+    return replacement(original, inner)

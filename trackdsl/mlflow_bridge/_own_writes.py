@@ -1,10 +1,9 @@
-"""Plain MLflow reads what the program has recorded: a read waits, within bounds, until delivery has brought it there.
+"""Reads of plain MLflow wait, for a limited time, until what the program has recorded is delivered.
 
-So does what changes or ends what was recorded, or writes to the same run what it may have already: of two values the
-later one stands.
+So do calls that change or end a recorded run, and calls that write what the run may already have: the later of two
+values has to be written last.
 
-Only what the program itself calls waits. What MLflow or trackdsl reads by itself, in the middle of writing perhaps,
-does not, and so nothing waits for itself.
+Only calls of the program itself wait. Reads inside of MLflow or trackdsl do not, as they may be part of the delivery.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from trackdsl.errors import TrackdslError, format_error, report, reraise_from_si
 from trackdsl.journal._origin import Origin
 from trackdsl.journal._target import targets
 from trackdsl.mlflow_bridge import _private
-from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand_in
+from trackdsl.mlflow_bridge._replacing import Function, replace_everywhere, replacement
 from trackdsl.mlflow_bridge._wait_for_run import same_store
 
-#: The tracking URIs, or URIs of a model registry, that a call asks.
+#: Returns the URIs of the stores and model registries that a call uses.
 Asked = Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]
 
 _FLUENT = (
@@ -40,19 +39,19 @@ _FLUENT = (
     *("set_active_model", "set_logged_model_tags", "set_model_version_tag"),
 )
 _ARTIFACTS = ("download_artifacts", "list_artifacts", "load_dict", "load_image", "load_text")
-#: Methods of the client that read, and those that change or remove what has been recorded.
+#: The prefixes of the client methods that read, or that change or remove recorded values.
 _OF_CLIENT = (
     *("copy_", "create_experiment", "create_model_version", "create_registered_model", "delete_", "download_", "get_"),
     *("link_", "list_", "load_", "rename_", "restore_", "search_", "set_logged_model", "set_model_version"),
     *("set_registered_model", "set_terminated", "transition_", "update_"),
 )
-#: What is written to a run and may be there already: of two values the later one is to be the last to arrive. Not
-#: metrics, which have times, and are logged for every step of a loop.
+#: Functions that write what a run may already have, so that the later value has to be written last. Metrics are not
+#: among them: they have timestamps, and loops log them in every step.
 _TO_RUNS = (
     *("delete_tag", "log_artifact", "log_artifacts", "log_dict", "log_figure", "log_image", "log_param", "log_params"),
     *("log_table", "log_text", "set_tag", "set_tags"),
 )
-#: These lead to something recorded; every other URI of an artifact is one of a place.
+#: The schemes of artifact URIs that lead to a run or model. Any other URI is that of a folder.
 _RECORDED = ("runs:", "models:")
 _MLFLOW = ("mlflow.",)
 #: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are none:
@@ -63,11 +62,11 @@ OURS = tuple(
 )
 
 
-def take_over() -> None:
-    """Let the reads of plain MLflow wait for delivery.
+def install() -> None:
+    """Make the reads of plain MLflow wait for delivery.
 
     Raises:
-        _private.Moved: models are loaded in a way that is not known; all else waits.
+        _private.Moved: this MLflow loads models in an unknown way. All other reads wait.
     """
     for name in dir(mlflow.MlflowClient):
         method = getattr(mlflow.MlflowClient, name)
@@ -92,15 +91,15 @@ def _waiting(original: Function, asked: Asked) -> Function:
             _wait(lambda: asked(args, kwargs))
         return original(*args, **kwargs)
 
-    return stand_in(original, read)
+    return replacement(original, read)
 
 
 def _before_artifacts(artifact_uri: object, tracking_uri: str | None) -> None:
-    """MLflow resolves the URI of an artifact or model, as every `load_model` does."""
+    """Wait before MLflow resolves the URI of an artifact or model, as every `load_model` does."""
     if not str(artifact_uri).startswith(_RECORDED):
         return
     frame: FrameType | None = sys._getframe(2)
-    # Through all of MLflow, and what stands in for functions of its own, to who has called it.
+    # Find the caller: the first frame outside of MLflow and of our replacements.
     while frame is not None and is_of(frame, ("mlflow.", "trackdsl.mlflow_bridge.")):
         frame = frame.f_back
     if frame is not None and not is_of(frame, OURS):
@@ -138,7 +137,7 @@ def _of_run_that_goes_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[
 
 
 def _is_recorded(run_id: Any) -> bool:
-    """Whether this program has recorded something for a run; only then the program can know the run's id."""
+    """Whether this program has recorded on a run with this id."""
     from trackdsl.store_format.known_runs import names_run
 
     if not isinstance(run_id, str):
@@ -152,7 +151,7 @@ def _given(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
 
 
 def _wait(asked: Callable[[], list[Any]]) -> None:
-    """Wait for the delivery of what the program has recorded for the stores that are asked."""
+    """Wait for the delivery of what the program has recorded for the stores that a call uses."""
     used = [target for target in targets() if target.writer is not None]
     if not used:
         return
@@ -179,7 +178,7 @@ def _wait_at(uri: str, writers: list[Any]) -> None:
     if not wait_for_delivery(uri, writers, counts) and settings.mode() == "online":
         report(
             "own-writes",
-            f"not everything that this program has recorded is at {mask_text(uri)} yet, so plain MLflow may not find "
-            "it there. `trackdsl status` shows what is waiting; it is kept and delivered later.",
+            f"not everything that this program has recorded is at {mask_text(uri)} yet, so plain MLflow may miss some "
+            "of it. `trackdsl status` shows what is waiting; nothing is lost, and delivery continues.",
             key=uri,
         )

@@ -1,6 +1,6 @@
-"""Parameters that two have given: the first value stands, and a tag tells the later one, as wherever we record.
+"""Parameters that are logged twice: the first value stays, and a tag has the later one, as everywhere in trackdsl.
 
-MLflow refuses a whole batch for one parameter that it has with another value.
+MLflow itself refuses a whole batch if one of its parameters already has another value.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from trackdsl._core import context as _context
 from trackdsl._recording.emit import append_tags, clean_tags
 from trackdsl._runs.ending import choose_status
 from trackdsl._runs.run import AdoptedRun, Run
-from trackdsl.mlflow_bridge._stand_in import stand_in
+from trackdsl.mlflow_bridge._replacing import replacement
 
-#: Runs of ours that plain MLflow was given, by its ids.
+#: The runs of scopes that plain MLflow has got, by MLflow's ids.
 _watched: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
-#: Between our look at what the store has and the writing, delivery may write one more.
+#: Between our read and our write, delivery may write another parameter.
 _ATTEMPTS = 3
-#: From this length on MLflow may have cut a value.
+#: MLflow may cut a value that is longer.
 _CUT = 500
 
 
 def watch_params(run_id: str, run: Run) -> None:
-    """Let no parameter of a run be refused for another value that it has."""
+    """Make MLflow accept parameters of a run that already have another value."""
     _watched[run_id] = run
 
 
 def is_watched(run_id: str) -> bool:
-    """Whether a run is one of ours that plain MLflow was given."""
+    """Whether a run is that of a scope, and plain MLflow has got it."""
     return run_id in _watched
 
 
 def watched_run(run_id: str) -> Run | None:
-    """Our run that plain MLflow was given by an id; None for any other."""
+    """The run of a scope that plain MLflow has got, by MLflow's id; None for any other run."""
     return _watched.get(run_id)
 
 
-def take_over() -> None:
-    """Put ours in the place of the methods that all of MLflow writes parameters with, and of that which ends a run."""
+def install() -> None:
+    """Replace the methods with which all of MLflow writes parameters and ends runs."""
     for name, make in (("log_batch", _log_batch), ("log_param", _log_param), ("set_terminated", _set_terminated)):
         original = getattr(mlflow.MlflowClient, name)
-        setattr(mlflow.MlflowClient, name, stand_in(original, make(original)))
+        setattr(mlflow.MlflowClient, name, replacement(original, make(original)))
 
 
 def _log_batch(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +97,7 @@ def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
     def set_terminated(*args: Any, **kwargs: Any) -> Any:
         given = bind(*args, **kwargs).arguments
         run = _watched.get(given["run_id"]) or _of_scope(given["run_id"])
-        if run is not None:  # It ends once more, with its scope: as it was told here.
+        if run is not None:  # The run ends again with its scope, and should then have the status that was set here.
             choose_status(run, given.get("status") or "FINISHED")
         return original(*args, **kwargs)
 
@@ -105,14 +105,14 @@ def _set_terminated(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_scope(run_id: str) -> Run | None:
-    """Our run of a scope around here, by MLflow's id, as far as delivery has noted it."""
+    """The run of a scope around this call, by MLflow's id, if delivery has noted that id."""
     from trackdsl.store_format.known_runs import find_noted, names_run
 
     scope = _context.current()
     while scope is not None:
         run: Run = scope.run
         writer = run.target.writer
-        # Most ids belong to other runs, which one read of the file shows.
+        # Most ids belong to other runs. Reading the file once is enough to see that.
         noted = writer is not None and names_run(writer.directory, run_id)
         found = find_noted(writer.directory, run.key) if writer is not None and noted else None
         if found is not None and found.run_id == run_id and not isinstance(run, AdoptedRun):
@@ -126,7 +126,7 @@ def _write_first(run: Run, given: dict[str, Any], params: list[Param], write: Ca
     synchronous = given.get("synchronous")
     if synchronous is None:
         synchronous = not MLFLOW_ENABLE_ASYNC_LOGGING.get()  # type: ignore[no-untyped-call]
-    if not synchronous:  # Nobody would hear of a refusal.
+    if not synchronous:  # An error of the background thread would be lost.
         params = _without_later(run, given, params)
     for _ in range(_ATTEMPTS):
         try:

@@ -1,6 +1,7 @@
-"""All private names of MLflow's that the bridge needs, each checked when it is taken over.
+"""All private names of MLflow that the bridge uses. Each one is checked when it is replaced.
 
-They are where MLflow 3.1 to 3.17 have them. Where one has moved, `Moved` says so, and the rest makes do without.
+MLflow 3.1 to 3.17 have them in these modules. If a name has moved, a function raises `Moved`, and the bridge works
+without it.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from typing import Any
 
 import mlflow
 
+from trackdsl.mlflow_bridge._replacing import replace_everywhere, replacement
 from trackdsl.mlflow_bridge._scoped_list import ScopedList
-from trackdsl.mlflow_bridge._stand_in import replace_everywhere, stand_in
 
-#: What MLflow is to take for its stack of active runs, in this context and for the length of a call.
+#: The list that MLflow uses as its stack of active runs, in this context and during one call.
 _given: ContextVar[list[Any] | None] = ContextVar("trackdsl_mlflow_stack", default=None)
 
 
 class Moved(Exception):
-    """A private name of MLflow's is not where it was, or not what it was."""
+    """A private name of MLflow has moved or changed."""
 
 
 class ActiveStack:
-    """What `mlflow.tracking.fluent._active_run_stack`, which keeps a list of active runs for each thread, becomes.
+    """The class of `mlflow.tracking.fluent._active_run_stack`, which keeps a list of active runs for each thread.
 
-    The object stays MLflow's own: its class is made one of MLflow's and this. So all else that it can do it still can,
-    and whoever has it already has this one too.
+    The object stays the same: it gets a class that inherits from this one and from its own. So it keeps its other
+    methods, and modules that have imported it use the new class too.
     """
 
-    #: The list of active runs of the current scope, the innermost last; None where MLflow uses its own.
+    #: Returns the active runs of the current scope, the innermost last; None for MLflow's own list.
     shown: Callable[[], list[Any] | None]
 
     def get(self) -> list[Any]:
@@ -45,7 +46,7 @@ class ActiveStack:
         return self.own() if shown is None else shown
 
     def set(self, value: list[Any]) -> None:
-        """Let other runs be the active ones, for this context."""
+        """Set the active runs, for this context."""
         shown = self._here()
         if shown is None:
             super().set(value)  # type: ignore[misc]
@@ -53,7 +54,7 @@ class ActiveStack:
             shown[:] = value
 
     def get_all_thread_values(self) -> dict[int, list[Any]]:
-        """The active runs of all threads, from which MLflow takes the latest: inside a scope its run alone."""
+        """The active runs of all threads, from which MLflow takes the latest. Inside a scope, only the scope's run."""
         shown = self._here()
         if shown is None:
             found: dict[int, list[Any]] = super().get_all_thread_values()  # type: ignore[misc]
@@ -61,12 +62,12 @@ class ActiveStack:
         return {threading.get_ident(): shown[-1:]}
 
     def own(self) -> list[Any]:
-        """MLflow's own list, of this thread."""
+        """MLflow's own list for this thread."""
         found: list[Any] = super().get()  # type: ignore[misc]
         return found
 
     def is_replaced(self) -> bool:
-        """Whether a test has put something of its own in the place of `get`."""
+        """Whether a test has replaced `get`."""
         return "get" in vars(self)
 
     def _here(self) -> list[Any] | None:
@@ -83,7 +84,7 @@ def _active_stack() -> Any:
 
 @contextlib.contextmanager
 def showing(stack: list[Any]) -> Iterator[None]:
-    """Let MLflow take a list for its stack of active runs."""
+    """Make MLflow use a list as its stack of active runs."""
     token = _given.set(stack)
     try:
         yield
@@ -92,12 +93,12 @@ def showing(stack: list[Any]) -> Iterator[None]:
 
 
 def is_shown() -> bool:
-    """Whether `showing` is in force."""
+    """Whether this code runs inside of `showing`."""
     return _given.get() is not None
 
 
 def take_active_stack(shown: Callable[[], list[Any] | None]) -> ActiveStack:
-    """Put ours in the place of MLflow's stack of active runs.
+    """Replace MLflow's stack of active runs.
 
     Raises:
         Moved: MLflow keeps its active runs in another way.
@@ -127,10 +128,10 @@ def take_active_stack(shown: Callable[[], list[Any] | None]) -> ActiveStack:
 
 
 def check_traces() -> None:
-    """See whether a trace is attached to the run that the stack shows.
+    """Check that MLflow attaches traces to the run on the stack.
 
     Raises:
-        Moved: it is not.
+        Moved: it attaches them to another run.
     """
     latest = getattr(_module("mlflow.tracking.fluent"), "_get_latest_active_run", None)
     probe: Any = SimpleNamespace(info=SimpleNamespace(start_time=0))
@@ -140,13 +141,13 @@ def check_traces() -> None:
 
 
 def take_tracking_uri(uri: Callable[[], str | None]) -> None:
-    """Let MLflow use the tracking URI of the current scope where the program has told it none.
+    """Make MLflow use the tracking URI of the current scope if the program has set none.
 
     Args:
         uri: the tracking URI of the current scope, or None.
 
     Raises:
-        Moved: MLflow looks for it in another way.
+        Moved: MLflow finds the tracking URI in another way.
     """
     utils = _module("mlflow.tracking._tracking_service.utils")
     name = "MLFLOW_TRACKING_URI"
@@ -156,7 +157,7 @@ def take_tracking_uri(uri: Callable[[], str | None]) -> None:
         raise Moved(f"mlflow.tracking._tracking_service.utils.{name}")
 
     class ScopedUri(type(original)):  # type: ignore[misc]
-        """The environment variable, as MLflow reads it where the program has not called `set_tracking_uri`."""
+        """The environment variable, which MLflow reads if the program has not called `set_tracking_uri`."""
 
         def get(self) -> Any:
             return uri() or super().get()
@@ -170,13 +171,13 @@ def take_tracking_uri(uri: Callable[[], str | None]) -> None:
 
 
 def take_store(store: Callable[[Any], Any]) -> None:
-    """Let MLflow's clients ask, each time, what they are to take for the store that they were made for.
+    """Make MLflow's clients ask for their store at each call.
 
     Args:
-        store: is given that store.
+        store: takes the store of a client, and returns the one to use.
 
     Raises:
-        Moved: they find it in another way.
+        Moved: clients find their store in another way.
     """
     utils, name = _module("mlflow.tracking._tracking_service.utils"), "_get_store"
     original = getattr(utils, name, None)
@@ -192,13 +193,13 @@ def take_store(store: Callable[[Any], Any]) -> None:
 
 
 def take_active_experiment(here: Callable[[], str | None]) -> None:
-    """Compare runs that are taken up again with the active experiment of the scope, not of the whole process.
+    """Compare resumed runs with the active experiment of the scope, not with that of the process.
 
     Args:
         here: the id of the active experiment of the current scope, or None.
 
     Raises:
-        Moved: MLflow keeps it in another way.
+        Moved: MLflow keeps the active experiment in another way.
     """
     if not hasattr(_module("mlflow.tracking.fluent"), "_active_experiment_id"):
         raise Moved("mlflow.tracking.fluent._active_experiment_id")
@@ -207,7 +208,7 @@ def take_active_experiment(here: Callable[[], str | None]) -> None:
 
 
 def note_active_experiment() -> None:
-    """The program has set the active experiment: from now on a scope has its own in the place of that."""
+    """Replace the id of the active experiment, which the program has just set, by one that asks the scope first."""
     fluent, name = _module("mlflow.tracking.fluent"), "_active_experiment_id"
     value = getattr(fluent, name, None)
     if type(value) is str:
@@ -215,7 +216,7 @@ def note_active_experiment() -> None:
 
 
 class _ExperimentId(str):
-    """The id of the active experiment, as MLflow keeps it for the process; `start_run(run_id=)` asks if it differs."""
+    """The id of the active experiment of the process. `start_run(run_id=...)` compares it with that of the run."""
 
     __slots__ = ()
 
@@ -227,18 +228,18 @@ class _ExperimentId(str):
         return str, (str(self),)
 
 
-#: Gives the id of the active experiment of the current scope, once the bridge is in place.
+#: Returns the id of the active experiment of the current scope, once the bridge is installed.
 _scopes_experiment: list[Callable[[], str | None]] = []
 
 
 def take_experiment_id(here: Callable[[], str | None]) -> None:
-    """Let MLflow take the experiment of the current scope for the active one.
+    """Make the experiment of the current scope MLflow's active experiment.
 
     Args:
-        here: its id, or None.
+        here: returns its id, or None.
 
     Raises:
-        Moved: MLflow asks for it in another way.
+        Moved: MLflow finds the active experiment in another way.
     """
     name = "_get_experiment_id"
     original = getattr(_module("mlflow.tracking.fluent"), name, None)
@@ -248,17 +249,17 @@ def take_experiment_id(here: Callable[[], str | None]) -> None:
     def get_experiment_id() -> Any:
         return here() or original()
 
-    replace_everywhere({original: stand_in(original, get_experiment_id)})
+    replace_everywhere({original: replacement(original, get_experiment_id)})
 
 
 def take_artifact_repositories(before: Callable[[object, str | None], None]) -> None:
-    """Hear of every URI of an artifact that MLflow resolves.
+    """Call a function for every artifact URI that MLflow resolves.
 
     Args:
-        before: called with the URI, and the tracking URI if one is given.
+        before: gets the URI, and the tracking URI if there is one.
 
     Raises:
-        Moved: MLflow resolves them in another way.
+        Moved: MLflow resolves URIs in another way.
     """
     registry = getattr(
         _module("mlflow.store.artifact.artifact_repository_registry"), "ArtifactRepositoryRegistry", None
@@ -272,20 +273,20 @@ def take_artifact_repositories(before: Callable[[object, str | None], None]) -> 
         before(artifact_uri, args[0] if args else kwargs.get("tracking_uri"))
         return original(self, artifact_uri, *args, **kwargs)
 
-    setattr(registry, name, stand_in(original, get_artifact_repository))
+    setattr(registry, name, replacement(original, get_artifact_repository))
 
 
 def take_sessions(keys: Callable[[], list[object]]) -> None:
-    """Keep the fits of one scope from silencing those of another that runs at the same time.
+    """Keep training in one scope from suppressing the autologging of another scope at the same time.
 
-    Each library that is logged has a class with the list of its fits that are under way in the whole process. The
-    innermost of them silences those inside it.
+    For each library, MLflow has a class with a list of the training calls that run in the whole process. Only the
+    outermost call is logged, so the list has to be a different one in each scope.
 
     Args:
         keys: see `ScopedList`.
 
     Raises:
-        Moved: autologging tells fits apart in another way.
+        Moved: autologging keeps track of training calls in another way.
     """
     autologging = _module("mlflow.utils.autologging_utils")
     classes, make = (
@@ -303,7 +304,7 @@ def take_sessions(keys: Callable[[], list[object]]) -> None:
 
     for each in classes:
         each._session_stack = ScopedList(each._session_stack, keys)
-    replace_everywhere({make: stand_in(make, get_new_class)})
+    replace_everywhere({make: replacement(make, get_new_class)})
 
 
 def _module(name: str) -> ModuleType:

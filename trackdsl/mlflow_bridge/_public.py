@@ -1,7 +1,6 @@
-"""Without MLflow's private names: its public functions, told the id of the run of the scope around the call.
+"""The bridge without MLflow's private names: its public functions get the id of the scope's run.
 
-Used where MLflow keeps its active runs in another way than the bridge knows. It does not reach what MLflow calls by
-itself under private names.
+This is used if MLflow keeps its active runs in an unknown way. Calls that MLflow itself makes are not reached.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Any
 import mlflow
 from mlflow.entities import RunTag
 
+from trackdsl.mlflow_bridge._replacing import Function
 from trackdsl.mlflow_bridge._runs import ScopeRun
 from trackdsl.mlflow_bridge._scopes import chosen_experiment, here, opened_by_user
-from trackdsl.mlflow_bridge._stand_in import Function
 
 
-def words() -> dict[str, Callable[[Function], Function]]:
-    """The public functions to wrap, and with what."""
+def wrappers() -> dict[str, Callable[[Function], Function]]:
+    """The wrappers of the public functions, by name."""
     found: dict[str, Callable[[Function], Function]] = {
         "start_run": _start_run,
         "set_tags": _set_tags,
@@ -62,7 +61,7 @@ def _start_run(original: Function) -> Function:
             around = place.users[-1] if place.users else place.entry
             assert around is not None
             given.setdefault("experiment_id", chosen_experiment() or around.info.experiment_id)
-            # Of two runs that claim to be around it MLflow only takes its own.
+            # MLflow does not accept both an active run of its own and another parent.
             if not given.get("nested") or place.users:
                 given["parent_run_id"] = parent
         return opened_by_user(original(*call.args, **call.kwargs))

@@ -1,4 +1,4 @@
-"""The run of a scope, as plain MLflow is shown it."""
+"""The run of a scope, as plain MLflow sees it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trackdsl.mlflow_bridge._wait_for_run import Ids, is_away, same_store, wait_
 
 
 class _Here(threading.local):
-    #: The run of a scope that MLflow was given last in this thread.
+    #: The run of a scope that MLflow has got last in this thread.
     last: ScopeRun | None = None
 
 
@@ -27,21 +27,21 @@ _here = _Here()
 
 
 def last_given() -> Any:
-    """The run of a scope that plain MLflow was given last in this thread, as the store has it, if any."""
+    """The run of a scope that plain MLflow has got last in this thread, from the store; None without one."""
     last = _here.last
     return None if last is None else mlflow.MlflowClient(last.run.target.uri).get_run(last.info.run_id)
 
 
 class ScopeRun(mlflow.ActiveRun):
-    """The run of a scope, as MLflow is shown it: waited for when something of it is asked, and ended by nothing here.
+    """The run of a scope, as MLflow sees it. Its attributes wait until the run exists. MLflow cannot end it.
 
     Args:
         run: the run.
 
     Attributes:
         run: the run.
-        vain_ends: how often in a row `end_run` found nothing to end.
-        ended: the program has ended it, which it can where the run is its own.
+        vain_ends: how often in a row `end_run` had nothing to end.
+        ended: whether the program has ended it, which is possible for a run of plain MLflow.
         chosen: the id of the experiment that the program has set inside the scope.
     """
 
@@ -52,9 +52,9 @@ class ScopeRun(mlflow.ActiveRun):
         self.chosen: str | None = None
         self._ids: Ids | None = None
         self._absent = False
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._fetched: Any = None
-        # MLflow keeps the models that it logs here.
+        # MLflow stores the models that it logs here.
         self._inputs = self._outputs = None
 
     @property
@@ -62,7 +62,7 @@ class ScopeRun(mlflow.ActiveRun):
         if self.resolve():
             assert self._ids is not None
             return _Info(self, *self._ids)
-        # It has stepped aside: this is what MLflow does with no scope around.
+        # The run cannot be had, so MLflow does what it does without a scope.
         return (mlflow.active_run() or mlflow.start_run()).info
 
     @property
@@ -84,13 +84,13 @@ class ScopeRun(mlflow.ActiveRun):
         return mlflow.ActiveRun, (self.fetched(),)
 
     def fetched(self) -> Any:
-        """The run as the store has it, or had it when it was first asked."""
+        """The run from the store, as it was when this was first called."""
         if self._fetched is None:
             self._fetched = mlflow.MlflowClient().get_run(self.info.run_id)
         return self._fetched
 
     def uri(self) -> str | None:
-        """The tracking URI where MLflow can have it; None where it cannot."""
+        """The tracking URI of the run; None if MLflow cannot get the run."""
         target = self.run.target
         return None if target.discards or self._reason() is not None else target.uri
 
@@ -98,31 +98,31 @@ class ScopeRun(mlflow.ActiveRun):
         """Whether a tracking URI leads to the store of the run."""
         return same_store(uri, self.run.target.uri, self.run.target.cwd)
 
-    def stands(self) -> bool:
-        """Whether plain MLflow can be given this run. Where not, that is told, and MLflow does as without a scope."""
+    def is_usable(self) -> bool:
+        """Whether plain MLflow can use this run. If not, this is reported, and MLflow works as without a scope."""
         if self.run.target.discards:
             return True
-        if not self.can_be_had():
+        if not self.is_available():
             return False
         here, target = mlflow.get_tracking_uri(), self.run.target
         if self.is_at(here):
             return True
-        self._tell(
+        self._report(
             "elsewhere",
             f"MLflow points at {mask_text(here)}, and the run is recorded at {mask_text(target.uri)}",
             "Call mlflow.set_tracking_uri before the run begins, and give trackdsl no other tracking URI.",
         )
         return False
 
-    def can_be_had(self) -> bool:
-        """Whether MLflow can have the run at all; where not, that is told."""
+    def is_available(self) -> bool:
+        """Whether MLflow can get the run at all. If not, this is reported."""
         reason = self._reason()
         if reason is not None and self.run.target.delivers:
-            self._tell(*reason)
+            self._report(*reason)
         return reason is None
 
     def resolve(self) -> bool:
-        """Wait until the run exists at MLflow; False where it cannot be had in time."""
+        """Wait until the run exists in MLflow. Returns False if it does not in time."""
         if self._ids is None and self.run.target.discards:
             from trackdsl.mlflow_bridge._discarded import ids_of  # It brings SQLAlchemy.
 
@@ -137,25 +137,25 @@ class ScopeRun(mlflow.ActiveRun):
                 self._absent = True
                 reraise_from_signal(error)
                 reason = error.reason if isinstance(error, RunNotReady) and error.reason else format_error(error)
-                self._tell("away", reason.partition("\n")[0], _STATUS)
+                self._report("away", reason.partition("\n")[0], _STATUS)
         return self._ids is not None
 
     def _reason(self) -> tuple[str, str, str] | None:
-        """Why MLflow cannot have the run: a name of the cause, the cause, what to do."""
+        """Why MLflow cannot get the run: a short name of the cause, the cause, and what to do."""
         if self._ids is not None or isinstance(self.run, AdoptedRun):
             return None
         mode = settings.mode()
         if not self.run.target.delivers or mode != "online":
-            return mode, f"in mode {mode!r} there is no MLflow run yet", _OWN_WORDS
+            return mode, f"in mode {mode!r} there is no MLflow run yet", _OWN_FUNCTIONS
         if not self._absent and is_away(self.run.target):
-            # Nobody waits, but it may be there by now.
+            # This does not wait, but the run may exist by now.
             self.resolve()
         return ("away", "MLflow's store did not answer", _STATUS) if self._absent else None
 
-    def _tell(self, cause: str, reason: str, advice: str) -> None:
-        if cause in self._told:
+    def _report(self, cause: str, reason: str, advice: str) -> None:
+        if cause in self._reported:
             return
-        self._told.add(cause)
+        self._reported.add(cause)
         append_tags(self.run, {"trackdsl.omitted.mlflow": mask_prose(f"plain MLflow calls: {reason}")[:500]})
         report(
             "mlflow",
@@ -165,11 +165,11 @@ class ScopeRun(mlflow.ActiveRun):
 
 
 _STATUS = "`trackdsl status` shows what is waiting."
-_OWN_WORDS = "trackdsl's own words (log_metric, log_param, …) are kept for `trackdsl sync`."
+_OWN_FUNCTIONS = "What trackdsl's own functions record (log_metric, log_param, …) is kept for `trackdsl sync`."
 
 
 class _Info(RunInfo):
-    """What MLflow knows of the run of a scope; what we do not know ourselves is looked up when it is asked."""
+    """The `info` of the run of a scope. Fields that trackdsl does not know are read from the store when needed."""
 
     def __init__(self, entry: ScopeRun, run_id: str, experiment_id: str) -> None:
         self._entry = entry

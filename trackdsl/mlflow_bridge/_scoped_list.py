@@ -1,4 +1,4 @@
-"""A list that is another one in each scope: what is appended in one scope is not there in those beside it."""
+"""A list with different items in each scope: scopes that are not nested do not see each other's items."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, SupportsIndex
 
 
 class ScopedList(MutableSequence[Any], list[Any]):  # type: ignore[misc, metaclass]
-    """Stands in for a list that a whole process shares. It can do all that a list can, on the items that are visible.
+    """Replaces a list that the whole process shares. All methods of a list work, on the visible items.
 
-    Visible are those that were added in this scope, in those around it, and outside of any. Outside of any scope all
-    are. The list that it inherits from is empty: it is one for `isinstance` alone.
+    Items that were added in the current scope, in the scopes around it, or outside of any scope are visible. Outside of
+    any scope, all items are visible. It only inherits from `list` for `isinstance`; that list stays empty.
 
     Args:
-        items: the list so far.
-        keys: what the current scope and those around it are known by, the innermost first; empty outside of any.
+        items: the items of the list so far.
+        keys: returns the keys of the current scope and those around it, the innermost first; empty outside of any.
     """
 
     def __init__(self, items: Iterable[Any], keys: Callable[[], list[object]]) -> None:
@@ -29,7 +29,7 @@ class ScopedList(MutableSequence[Any], list[Any]):  # type: ignore[misc, metacla
         return [item for key, item in list(self._entries) if not keys or key is None or any(key is k for k in keys)]
 
     def _show(self, shown: list[Any]) -> None:
-        """Let other items be visible here; those that are not visible stay where they are."""
+        """Replace the visible items. The others keep their positions."""
         visible = {id(item) for item in self._visible()}
         keys = {id(item): key for key, item in self._entries}
         here, left = self._here(), iter(shown)
@@ -46,7 +46,7 @@ class ScopedList(MutableSequence[Any], list[Any]):  # type: ignore[misc, metacla
         self._entries.append((self._here(), item))
 
     def pop(self, index: SupportsIndex = -1) -> Any:
-        """See `list`; the last item is the last that was added in this scope, where there is one."""
+        """See `list`. Without an index, this removes the last item of the current scope, if the scope has added one."""
         here = self._here()
         own = [entry for entry in self._entries if entry[0] is here]
         if index != -1 or not own:
@@ -67,7 +67,7 @@ class ScopedList(MutableSequence[Any], list[Any]):  # type: ignore[misc, metacla
         self._show(sorted(self._visible(), **kwargs))
 
     def copy(self) -> list[Any]:
-        """What is visible here, as a list."""
+        """The visible items, as a list."""
         return self._visible()
 
     def __len__(self) -> int:
@@ -101,7 +101,7 @@ class ScopedList(MutableSequence[Any], list[Any]):  # type: ignore[misc, metacla
 
 
 def _next(items: Iterator[Any]) -> list[Any]:
-    """The next item, if there is one."""
+    """The next item, or an empty list."""
     for item in items:
         return [item]
     return []

@@ -1,4 +1,4 @@
-"""What plain MLflow is shown as its active runs: derived from the scopes, so it is right in every task and thread."""
+"""The active runs of plain MLflow, derived from the scopes, so that they are right in every task and thread."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from trackdsl.mlflow_bridge._runs import ScopeRun
 
 
 class UserRun(mlflow.ActiveRun):
-    """A run that the program has opened with plain MLflow inside a scope: a scope of its own, until it is ended.
+    """A run that the program has opened with plain MLflow inside a scope. It has a scope of its own until it ends.
 
     Args:
-        active: as MLflow has made it.
-        run: our handle on it.
-        ours: it is the run of an open scope, taken up again: only the scope ends it.
+        active: MLflow's own object.
+        run: our handle on the run.
+        ours: whether it is the run of an open scope, opened again. Only the scope ends it.
 
     Attributes:
-        ended: it is active no more.
-        kept: the list of MLflow's that it went to when the scope around it was left.
+        ended: whether it is no longer active.
+        kept: MLflow's own list, to which it moved when the scope around it was left.
     """
 
     def __init__(self, active: mlflow.ActiveRun, run: Run, *, ours: bool) -> None:
@@ -41,7 +41,7 @@ class UserRun(mlflow.ActiveRun):
         self.kept: list[Any] | None = None
 
     def __exit__(self, exc_type: Any, exc_val: Any, exc_tb: Any) -> bool:
-        # Some tools end a run and open it again in between: it is known by its id.
+        # Some tools end a run and open it again in between, so it is identified by its id.
         again = [user for user in users_here() if user.info.run_id == self.info.run_id]
         user = again[-1] if again else self
         if not user.ended:
@@ -52,12 +52,12 @@ class UserRun(mlflow.ActiveRun):
         return mlflow.ActiveRun, (mlflow.entities.Run(self.info, self.data),)
 
 
-class Stack(list[Any]):
-    """The active runs of a scope as MLflow is shown them: what it adds or takes away is a scope that opens or ends."""
+class ShownRuns(list[Any]):
+    """The active runs of a scope, as MLflow sees them. Adding or removing a run opens or ends a scope."""
 
     def _follow(self, before: list[Any]) -> None:
         """Open and end scopes after a change of the list."""
-        if _context.current() is None:  # The program has taken the list to a place that is in no scope.
+        if _context.current() is None:  # The program uses the list outside of any scope.
             return
         for active in before:
             if isinstance(active, UserRun) and not any(active is each for each in self):
@@ -71,7 +71,7 @@ def _changing(name: str) -> Callable[..., Any]:
     change = getattr(list, name)
 
     @functools.wraps(change)
-    def changed(self: Stack, *args: Any) -> Any:
+    def changed(self: ShownRuns, *args: Any) -> Any:
         before = list(self)
         result = change(self, *args)
         self._follow(before)
@@ -81,14 +81,14 @@ def _changing(name: str) -> Callable[..., Any]:
 
 
 for _name in ("append", "clear", "extend", "insert", "pop", "remove", "__delitem__", "__iadd__", "__setitem__"):
-    setattr(Stack, _name, _changing(_name))
+    setattr(ShownRuns, _name, _changing(_name))
 
 
-class Place(NamedTuple):
-    """Where plain MLflow is called from.
+class ActiveRuns(NamedTuple):
+    """The active runs where plain MLflow is called.
 
     Attributes:
-        entry: the run of the scope, where MLflow can have it.
+        entry: the run of the scope; None if MLflow cannot use it.
         users: the runs that the program has opened with plain MLflow inside that scope, the innermost last.
     """
 
@@ -96,8 +96,8 @@ class Place(NamedTuple):
     users: list[UserRun]
 
 
-def here() -> Place | None:
-    """Where this is called from; None outside of any scope, and where we step aside."""
+def here() -> ActiveRuns | None:
+    """The active runs here; None outside of any scope, and where MLflow's own list counts."""
     try:
         if is_shown() or (_replaced.stack is not None and _replaced.stack.is_replaced()):
             return None
@@ -109,29 +109,29 @@ def here() -> Place | None:
         return None
 
 
-def _place() -> Place | None:
+def _place() -> ActiveRuns | None:
     entry, users = _chain()
     if not users and plain_run_here() is not None:
         return None
-    if entry is not None and not entry.stands():
+    if entry is not None and not entry.is_usable():
         entry = None
-    return Place(entry, users) if entry is not None or users else None
+    return ActiveRuns(entry, users) if entry is not None or users else None
 
 
 def shown() -> list[Any] | None:
-    """What MLflow is to take for its active runs; None for its own list."""
+    """The active runs for MLflow; None for MLflow's own list."""
     place = here()
     if place is None:
         return None
     entry, users = place
     if entry is None:
-        return Stack(users)
+        return ShownRuns(users)
     entry.vain_ends = 0
-    return Stack([entry, *users])
+    return ShownRuns([entry, *users])
 
 
 def uri() -> str | None:
-    """The tracking URI of the current scope, where MLflow can have its run."""
+    """The tracking URI of the current scope; None if MLflow cannot get its run."""
     try:
         entry = _chain()[0]
         return None if entry is None else entry.uri()
@@ -143,7 +143,7 @@ def uri() -> str | None:
 
 
 def store(real: Any) -> Any:
-    """What MLflow is to take for a store: the store itself, unless the run around is one that is not recorded."""
+    """The store for MLflow: the real one, or a temporary one if the run around is not recorded."""
     scope = _context.current()
     if scope is None or not scope.run.target.discards:
         return real
@@ -154,13 +154,13 @@ def store(real: Any) -> Any:
 
 def _report_fault(error: Exception) -> None:
     reraise_from_signal(error)
-    report("mlflow-bridge", f"trackdsl cannot lead a plain MLflow call to the run around it: {format_error(error)}")
+    report("mlflow-bridge", f"trackdsl cannot send a plain MLflow call to the run around it: {format_error(error)}")
 
 
 def active_experiment() -> str | None:
-    """The id of the experiment that is MLflow's active one inside the current scope; None where MLflow's own counts.
+    """The id of MLflow's active experiment inside the current scope; None if MLflow's own counts.
 
-    It is the one that the program has set inside the scope, or a scope around it, else that of the scope's run.
+    It is the experiment that the program has set inside the scope or a scope around it, else that of the scope's run.
     """
     try:
         place = _place()
@@ -178,14 +178,14 @@ def active_experiment() -> str | None:
 
 
 def choose_experiment(id_: str) -> None:
-    """The program has set the active experiment: it counts inside the current scope, and not in those beside it."""
+    """Note that the program has set the active experiment. This counts inside the current scope only."""
     entry = _chain()[0]
     if entry is not None:
         entry.chosen = id_
 
 
 def chosen_experiment() -> str | None:
-    """The id of the experiment that the program has set inside the current scope or one around it, if it has."""
+    """The id of the experiment that the program has set in the current scope or one around it; None for none."""
     scope = _context.current()
     while scope is not None:
         entry = getattr(scope, "plain", None)
@@ -193,18 +193,18 @@ def chosen_experiment() -> str | None:
             return entry.chosen
         outer = scope.outer
         if scope.run.parent is None and outer is not None and outer.run is not scope.run:
-            return None  # A root run inside of another scope, at another store.
+            return None  # A root run in another store, inside of another scope.
         scope = outer
     return None
 
 
 def parent_for(uri: str) -> str | None:
-    """MLflow's id of the run that one made here with a client is a child of; None where it is a root.
+    """MLflow's id of the parent of a run that a client creates here; None for a root.
 
     Args:
         uri: the tracking URI of the client.
     """
-    if is_shown():  # `start_run` is at work, and has said whose child it is.
+    if is_shown():  # `start_run` is running, and has set the parent.
         return None
     try:
         entry, users = _chain()
@@ -212,7 +212,7 @@ def parent_for(uri: str) -> str | None:
             return None
         if users:
             return str(users[-1].info.run_id)
-        return str(entry.info.run_id) if entry.can_be_had() and entry.resolve() else None
+        return str(entry.info.run_id) if entry.is_available() and entry.resolve() else None
     except TrackdslError:
         raise
     except Exception as error:
@@ -221,7 +221,7 @@ def parent_for(uri: str) -> str | None:
 
 
 def plain_run_here() -> ScopeRun | None:
-    """The run of a section, or of a loop, in a plain run that this thread has open, or that was ended there."""
+    """The run of plain MLflow that is current here, because a section or loop is in it; None for another run."""
     entry = _chain()[0]
     if entry is None or not isinstance(entry.run, AdoptedRun):
         return None
@@ -252,7 +252,9 @@ def _chain() -> tuple[ScopeRun | None, list[UserRun]]:
         if isinstance(owner, UserRun):
             if not owner.ended:
                 users.insert(0, owner)
-        elif outer is None or outer.run is not scope.run:  # Otherwise a section or a loop: the run is further out.
+        elif (
+            outer is None or outer.run is not scope.run
+        ):  # Otherwise the scope is a section or a loop of a run further out.
             return _entry_of(scope), users
         scope = outer
     return None, users
@@ -270,7 +272,7 @@ class _Replaced:
     """What the bridge has replaced in MLflow.
 
     Attributes:
-        stack: MLflow's own list of active runs; None where this MLflow keeps it elsewhere.
+        stack: MLflow's own list of active runs; None if this MLflow keeps it elsewhere.
         end_run: MLflow's own `end_run`.
     """
 
@@ -281,12 +283,12 @@ class _Replaced:
 _replaced = _Replaced()
 
 
-def know_stack(stack: ActiveStack) -> None:
+def set_stack(stack: ActiveStack) -> None:
     """Register MLflow's own list of active runs."""
     _replaced.stack = stack
 
 
-def know_end_run(end_run: Any) -> None:
+def set_end_run(end_run: Any) -> None:
     """Register MLflow's own `end_run`."""
     _replaced.end_run = end_run
 
@@ -297,10 +299,10 @@ def _is_active(run: AdoptedRun) -> bool:
 
 
 def opened_by_user(active: mlflow.ActiveRun) -> UserRun:
-    """Make a run current that plain MLflow has opened inside a scope."""
+    """Open a scope for a run that plain MLflow has opened inside a scope."""
     outer = _context.current()
     assert outer is not None
-    ids = active.data.tags.get("trackdsl.id"), active.info.run_id  # A run that goes on may be known by either.
+    ids = active.data.tags.get("trackdsl.id"), active.info.run_id  # A resumed run may be known by either id.
     scope: Scope | None = outer
     while scope is not None and scope.run.id not in ids:
         scope = scope.outer
@@ -316,15 +318,15 @@ def opened_by_user(active: mlflow.ActiveRun) -> UserRun:
 
 
 def finish(user: UserRun, *args: Any, **kwargs: Any) -> None:
-    """End a run that the program has opened inside a scope, whichever is the innermost.
+    """End a run that the program has opened inside a scope, even if it is not the innermost.
 
     Args:
         user: the run.
-        args: for MLflow's `end_run`.
-        kwargs: those given by name.
+        args: the positional arguments of MLflow's `end_run`.
+        kwargs: the keyword arguments.
     """
     try:
-        # A forked child leaves what its parent has opened to that.
+        # A forked child does not end runs of its parent.
         if not user.ours and user.pid == os.getpid():
             with showing([user]):
                 _replaced.end_run(*args, **kwargs)
@@ -335,7 +337,7 @@ def finish(user: UserRun, *args: Any, **kwargs: Any) -> None:
 
 
 def forget(user: UserRun) -> None:
-    """Take a run that has ended out of the scopes, and out of MLflow's list."""
+    """Remove a run that has ended from the scopes and from MLflow's list."""
     user.ended = True
     if user.kept is not None:
         user.kept[:] = [active for active in user.kept if active is not user]
@@ -345,7 +347,7 @@ def forget(user: UserRun) -> None:
 
 
 def keep_open(innermost: Scope, left: Scope) -> None:
-    """A scope is left in which the program has opened runs with plain MLflow: they go on, as they would without it.
+    """Keep runs active that the program has opened with plain MLflow in a scope that is left, as without the scope.
 
     Args:
         innermost: the innermost scope inside the one that is left.

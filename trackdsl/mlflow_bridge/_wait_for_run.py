@@ -1,4 +1,4 @@
-"""When the run of a scope has arrived at MLflow: its id is waited for while its delivery is alive and does not fail."""
+"""Waiting until the run of a scope exists in MLflow, as long as its delivery is alive and does not fail."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from trackdsl.errors import RunNotReady
 from trackdsl.journal._target import Target
 from trackdsl.journal._writer import Writer
 
-#: How long nobody waits any more for a store that did not answer in time.
+#: For how many seconds no call waits for a store that did not answer in time.
 _AWAY = 60.0
-#: How long to wait for what was recorded before: a run's own parameters go before those that MLflow logs.
+#: How many seconds to wait for what was recorded before, as a run's own parameters go before those of plain MLflow.
 _SETTLE = 2.0
 _POLL = 0.005
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-#: Stores that did not answer in time, by tracking URI and folder: until when nobody waits for them.
+#: The stores that did not answer in time, by tracking URI and folder, with the time until which no call waits.
 _away: dict[tuple[str, str], float] = {}
 runtime.register("stores that did not answer", Phase.MEMORY, reset=_away.clear)
 
 
 class Ids(NamedTuple):
-    """What MLflow calls a run."""
+    """MLflow's ids of a run and its experiment."""
 
     run_id: str
     experiment_id: str
 
 
 def wait_for(run: Run) -> Ids:
-    """Wait until a run exists at MLflow, and with it what was recorded of it so far.
+    """Wait until a run exists in MLflow, with what was recorded on it so far.
 
     Raises:
-        RunNotReady: it cannot be created now.
+        RunNotReady: the run cannot be created now.
     """
     if isinstance(run, AdoptedRun):
         return Ids(run.mlflow_run_id, run.mlflow_experiment_id)
@@ -62,13 +62,13 @@ def wait_for(run: Run) -> Ids:
 
 
 def is_away(target: Target) -> bool:
-    """Whether a store has lately failed to answer in time."""
+    """Whether a store has recently failed to answer in time."""
     return time.monotonic() < _away.get((target.uri, target.cwd), 0.0)
 
 
 @functools.lru_cache(maxsize=64)
 def same_store(uri: str, other: str, cwd: str) -> bool:
-    """Whether two tracking URIs lead to the same store; credentials tell nothing of that.
+    """Whether two tracking URIs lead to the same store. Credentials do not matter.
 
     >>> same_store("http://me:pw@localhost/", "http://127.0.0.1:80", "/"), same_store("/runs", "file:///runs", "/")
     (True, True)

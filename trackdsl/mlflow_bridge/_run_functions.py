@@ -1,4 +1,4 @@
-"""The words of plain MLflow that open and end runs: what they do inside a scope."""
+"""Plain MLflow's functions that open and end runs: what they do inside a scope."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from trackdsl._runs.run import Run
 from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.mlflow_bridge import _children, _inputs, _models, _own_writes, _params, _private, _scopes
 from trackdsl.mlflow_bridge._private import Moved, showing
+from trackdsl.mlflow_bridge._replacing import Function, replace_everywhere, replacement
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
-from trackdsl.mlflow_bridge._scopes import Place, Stack, finish, here
-from trackdsl.mlflow_bridge._stand_in import Function, replace_everywhere, stand_in
+from trackdsl.mlflow_bridge._scopes import ActiveRuns, ShownRuns, finish, here
 
-#: A program that ends runs until none is active is told after so many vain attempts in a row that none is.
+#: A loop may end runs until none is active. After so many calls that ended nothing, no run is active for it.
 _MANY_ENDS = 2
 
 
-def take_over() -> None:
-    """Put the bridge in place, in a program that has imported MLflow.
+def install() -> None:
+    """Install the bridge, in a program that has imported MLflow.
 
     Raises:
-        AttributeError, TypeError: this MLflow lacks something public; nothing is changed then.
+        AttributeError, TypeError: this MLflow lacks a public function or argument. Nothing is changed then.
     """
     _check_public()
     missing = []
     try:
-        _scopes.know_stack(_private.take_active_stack(_scopes.shown))
+        _scopes.set_stack(_private.take_active_stack(_scopes.shown))
     except Moved as error:
         missing.append(str(error))
         from trackdsl.mlflow_bridge import _public
 
-        replacing = _public.words()
+        replacing = _public.wrappers()
     else:
         replacing = {"start_run": _start_run}
     replacing |= {"active_run": _active_run, "end_run": _end_run, "set_experiment": _set_experiment}
     replacing["last_active_run"] = _last_active_run
     _replace(replacing)
-    _params.take_over()
-    _inputs.take_over()
-    _models.take_over()
-    _children.take_over()
+    _params.install()
+    _inputs.install()
+    _models.install()
+    _children.install()
     for take in (
         _private.check_traces,
         functools.partial(_private.take_tracking_uri, _scopes.uri),
@@ -57,7 +57,7 @@ def take_over() -> None:
         functools.partial(_private.take_sessions, _scopes.keys_here),
         functools.partial(_private.take_experiment_id, _scopes.active_experiment),
         functools.partial(_private.take_active_experiment, _scopes.active_experiment),
-        _own_writes.take_over,  # After what stands in for the same functions: it looks at who calls them.
+        _own_writes.install,  # After other replacements of the same functions, as it looks at the caller.
     ):
         try:
             take()
@@ -68,8 +68,8 @@ def take_over() -> None:
     if missing:
         report(
             "mlflow-bridge",
-            f"this MLflow ({mlflow.__version__}) is not as trackdsl knows it: {', '.join(missing)}. The main calls of "
-            "plain MLflow still land on the run of the scope around them; autologging and traces may not.",
+            f"trackdsl does not know this version of MLflow ({mlflow.__version__}): {', '.join(missing)}. The main "
+            "calls of plain MLflow still go to the run of the scope around them; autologging and traces may not.",
         )
 
 
@@ -89,7 +89,9 @@ def _check_public() -> None:
 
 def _replace(wrappers: dict[str, Callable[[Function], Function]]) -> None:
     originals = {name: getattr(mlflow, name) for name in wrappers}
-    replace_everywhere({original: stand_in(original, wrappers[name](original)) for name, original in originals.items()})
+    replace_everywhere(
+        {original: replacement(original, wrappers[name](original)) for name, original in originals.items()}
+    )
 
 
 def _active_run(original: Function) -> Function:
@@ -113,9 +115,9 @@ def _last_active_run(original: Function) -> Function:
             return found
         try:
             given = last_given()
-        except Exception as error:  # It went to a store that does not answer now.
+        except Exception as error:  # Its store does not answer now.
             reraise_from_signal(error)
-            report("last active run", f"trackdsl cannot ask for the last run of a scope: {format_error(error)}")
+            report("last active run", f"trackdsl cannot read the last run of a scope: {format_error(error)}")
             return found
         if found is None or given is None:
             return given or found
@@ -142,26 +144,26 @@ def _start_run(original: Function) -> Function:
     return start_run
 
 
-def _stack_for(place: Place, given: dict[str, Any]) -> Stack | None:
-    """What `start_run` is to take for the active runs; changes its arguments. None where it is left to itself."""
+def _stack_for(place: ActiveRuns, given: dict[str, Any]) -> ShownRuns | None:
+    """The active runs for `start_run`, whose arguments this changes; None to leave the call unchanged."""
     entry, users = place
     around = users[-1] if users else entry
     assert around is not None
     if given.get("run_id") or os.environ.get("MLFLOW_RUN_ID"):
-        return Stack(users)
+        return ShownRuns(users)
     if isinstance(around, ScopeRun) and not around.resolve():
         return None
     if given.get("experiment_id") is None:
         given["experiment_id"] = _scopes.chosen_experiment() or around.info.experiment_id
     if users or given.get("parent_run_id"):
-        return Stack(users)
-    # Nobody has to say `nested` for a run that trackdsl has opened.
+        return ShownRuns(users)
+    # Programs need not pass `nested=True` for a run that trackdsl has opened.
     given["nested"] = True
-    return Stack([around])
+    return ShownRuns([around])
 
 
 def _end_run(original: Function) -> Function:
-    _scopes.know_end_run(original)
+    _scopes.set_end_run(original)
     signature = inspect.signature(original)
 
     def end_run(*args: Any, **kwargs: Any) -> Any:
@@ -172,7 +174,7 @@ def _end_run(original: Function) -> Function:
                 plain.ended = True
             return original(*args, **kwargs)
         status = signature.bind(*args, **kwargs).arguments.get("status", "FINISHED")
-        RunStatus.from_string(status)  # It raises what MLflow raises for one that there is not.
+        RunStatus.from_string(status)  # For an unknown status, this raises what MLflow raises.
         if place.users:
             finish(place.users[-1], *args, **kwargs)
         elif place.entry is not None:
@@ -184,7 +186,7 @@ def _end_run(original: Function) -> Function:
 
 
 def _keep_status(run: Run, status: Any) -> None:
-    """The run of a scope ends where its scope does, and as plain MLflow was told to end it, unless that is well."""
+    """Keep a status that `end_run` got for the run of a scope, unless it is `FINISHED`. The run ends with its scope."""
     if status in ("FAILED", "KILLED"):
         choose_status(run, status)
 
@@ -201,10 +203,10 @@ def _set_experiment(original: Function) -> Function:
 
 def _exit(original: Function) -> Function:
     def __exit__(self: mlflow.ActiveRun, *args: Any) -> Any:  # noqa: N807 - it stands in for that
-        with _outside():  # A run that was opened outside of the scope in which it is ended.
+        with _outside():  # The run was opened outside of this scope.
             return original(self, *args)
 
-    return stand_in(original, __exit__)
+    return replacement(original, __exit__)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Functions that stand in for functions of MLflow's."""
+"""Replacing functions of MLflow."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 Function = Callable[..., Any]
 
 
-def stand_in(original: Function, function: Any) -> Function:
-    """Let a function stand in for one of MLflow's: with its name and signature, and unseen by `warnings`.
+def replacement(original: Function, function: Any) -> Function:
+    """Give a function the name and signature of the MLflow function that it replaces, and hide it from `warnings`.
 
-    `warnings` and `logging` pass over frames whose file has `importlib` and `_bootstrap` in its name, see
-    `_shapes_like_importlib_bootstrap`: so what MLflow warns its caller of points at the program's own line.
+    `warnings` and `logging` skip frames whose file has `importlib` and `_bootstrap` in its name, as in
+    `_decorate.wrappers_importlib_bootstrap`. So a warning of MLflow for its caller points at a line of the program.
 
     Args:
         original: MLflow's function.
-        function: what is called in its place.
+        function: its replacement.
     """
     code = function.__code__
     function.__code__ = code.replace(co_filename=f"{code.co_filename} (like importlib._bootstrap)")
@@ -27,11 +27,11 @@ def stand_in(original: Function, function: Any) -> Function:
 
 
 def replace_everywhere(functions: dict[Function, Function]) -> None:
-    """Put functions in the place of others, also where a module has imported those by name."""
+    """Replace functions everywhere, also in modules that have imported them by name."""
     by_id = {id(original): function for original, function in functions.items()}
     for module in list(sys.modules.values()):
         names = getattr(module, "__dict__", None)
-        if not isinstance(names, dict):  # Anything may stand in `sys.modules`.
+        if not isinstance(names, dict):  # `sys.modules` may contain any object.
             continue
         for name, value in list(names.items()):
             function = by_id.get(id(value))
