@@ -22,7 +22,7 @@ from trackdsl._core import events
 from trackdsl.cli import main
 from trackdsl.delivery import _stream
 from trackdsl.delivery._sink import Unavailable
-from trackdsl.store_format.call_tag import FIELDS, call_of
+from trackdsl.store_format.call_tag import FIELDS, MAX_CALL, call_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs-with-single-tags.json"
 CALL = {"trackdsl.id", "trackdsl.path", "trackdsl.call"}
@@ -141,6 +141,49 @@ def test_killed_at_every_call(
             break
     assert number > 10
     assert len(seen) == 1
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_call_that_is_too_long_is_cut_and_kept_whole_in_a_file(machines: MakeMachine) -> None:
+    """The tag of a call with long names is JSON that fits MLflow; a tag says so, and a file has the whole."""
+    store = MemoryStore()
+    machine = machines("one", store)
+    process = Process(machine.spool)
+    (process.directory / "git").write_text("c0ffee\nmain\n\nclean\n")
+    site = ("shop." + "f" * 5000, "/home/" + "ä" * 3000, "0a")
+    process.say(events.Open(bytes(16), None, "e", "f", "stage", "f", 0, 1, {}, {}, site))
+    process.die()
+    rounds(machine)
+    (held,) = store.runs.values()
+    call, whole = call_of(held.tags), json.loads(held.files["trackdsl/tags/trackdsl.call.txt"])
+    assert len(held.tags["trackdsl.call"]) <= MAX_CALL
+    assert (call["source_hash"], call["git_dirty"], call["spool"]) == ("0a", False, whole["spool"])
+    assert (whole["function"], whole["file"]) == site[:2]
+    assert "trackdsl.truncated.trackdsl/tags/trackdsl.call.txt" in held.tags
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_files_of_a_new_run_cost_no_request(machines: MakeMachine) -> None:
+    """The tags of a run that delivery has just made are not read; later files of it, and of other journals, do that."""
+    store = MemoryStore()
+    asked: list[str] = []
+    store.before = lambda method, *arguments: asked.extend([method] if method == "tags" else [])
+    machine = machines("one", store)
+    parent, worker = Process(machine.spool), Process(machine.spool)
+    run = parent.open("train")
+    file(parent, run, "a.pkl", "a")
+    file(parent, run, "b.pkl", "b")
+    rounds(machine, number=2)
+    assert asked == []
+    file(parent, run, "c.pkl", "c")
+    file(worker, run, "d.pkl", "d")
+    rounds(machine)
+    (held,) = store.runs.values()
+    assert asked
+    assert list(files_of(held)["trackdsl.files"]) == ["a.pkl", "b.pkl", "c.pkl", "d.pkl"]
+    for process in (parent, worker):
+        process.die()
+    rounds(machine)
 
 
 @pytest.mark.usefixtures("no_pauses")

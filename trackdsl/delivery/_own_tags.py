@@ -1,9 +1,9 @@
-"""Adds to tags that a run has already: to `trackdsl.call` what git said, to `trackdsl.files` the files that follow."""
+"""Adds to JSON tags that a run has already: git's answer to `trackdsl.call`, and files to `trackdsl.files`."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +11,14 @@ from pathlib import Path
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Refused, Sink
 from trackdsl.journal._spool import MARK
-from trackdsl.store_format.call_tag import GIT_DIRTY_TAG, with_git_dirty
+from trackdsl.store_format.call_tag import CALL_TAG, GIT_DIRTY_TAG, SPOOL, call_text, with_git_dirty
 from trackdsl.store_format.files_tag import FileNote, with_files
 
 
 class OwnTags:
-    """Adds to the tags of ours that are JSON objects.
+    """Adds to the JSON tags of runs.
 
-    The tags are read from the store each time. A delivery process that has died, or another spool, may have written
+    It reads the tags from the store each time, because an earlier delivery process or another spool may have written
     them.
 
     Args:
@@ -30,32 +30,45 @@ class OwnTags:
 
     def __init__(self, spool: Path) -> None:
         self.spool = spool_name(spool)
+        #: MLflow's ids of runs that this process has written files of.
+        self._with_files: set[str] = set()
 
     def completed(
         self, sink: Sink, run: DeliveredRun, tags: dict[str, str], files: Mapping[str, FileNote] | None = None
     ) -> dict[str, str]:
-        """Tags that are to be written to a run, with what belongs into such tags moved there.
+        """The tags to write to a run, including those that name its files.
 
         Args:
             sink: the store.
             run: the run.
-            tags: the tags.
+            tags: other tags to write.
             files: how files of the run are read back, by their paths.
         """
         if not files and GIT_DIRTY_TAG not in tags:
             return tags
-        held: dict[str, str] = {}
-        with contextlib.suppress(Refused):  # The run is gone; the store will refuse the tags too, and that is reported.
-            held = sink.tags(run.run_id)
+        held = self._held(sink, run, tags)
         tags = with_git_dirty(tags, held)
-        return tags | with_files({**held, **tags}, self.spool, files) if files else tags
+        if not files:
+            return tags
+        self._with_files.add(run.run_id)
+        return tags | with_files({**held, **tags}, self.spool, files)
+
+    def _held(self, sink: Sink, run: DeliveredRun, tags: dict[str, str]) -> dict[str, str]:
+        """The tags that a run has at the store."""
+        if run.made > -math.inf and run.run_id not in self._with_files and GIT_DIRTY_TAG not in tags:
+            # This process has made the run, so there are no files yet. Most runs need no request.
+            return {CALL_TAG: call_text({SPOOL: self.spool})}
+        try:
+            return sink.tags(run.run_id)
+        except Refused:  # The run is gone. The store will refuse the tags too, and delivery reports that.
+            return {}
 
 
 def spool_name(spool: Path) -> str:
-    """A name of a spool that no other spool has, and that stays the same as long as the spool is there."""
+    """The name of a spool: unique, and the same as long as the spool exists, from whichever host it is read."""
     try:
         mark = os.stat(spool / MARK)
-    except OSError:  # An old version made it. The folder stays the same too, but for the time of its last change.
+    except OSError:  # A version without marks has made the spool.
         return hashlib.sha256(str(spool).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    # The mark is made once and never written to.
+    # The mark is created once and never written to, so its times and its number stay the same.
     return hashlib.sha256(f"{spool.name} {mark.st_ino} {mark.st_mtime_ns}".encode("utf-8", "replace")).hexdigest()[:8]

@@ -90,15 +90,21 @@ def is_call_value(name: str) -> bool:
 
 
 def with_git_dirty(tags: Mapping[str, str], held: Mapping[str, str]) -> dict[str, str]:
-    """Tags that are about to be written, with `trackdsl.git.dirty` moved into the call that the run has already.
+    """Move `trackdsl.git.dirty` into the tag `trackdsl.call`.
 
-    A run whose call has tags of their own keeps them: it was made by an older version.
+    A run of an older version has no such tag. It keeps `trackdsl.git.dirty`.
+
+    Args:
+        tags: the tags that are about to be written.
+        held: the tags that the run has at the store.
     """
     if GIT_DIRTY_TAG not in tags or CALL_TAG not in {**held, **tags}:
         return dict(tags)
     written = {key: text for key, text in tags.items() if key != GIT_DIRTY_TAG}
     call = _decoded(tags.get(CALL_TAG, held.get(CALL_TAG)))
-    written[CALL_TAG] = call_text(call | {"git_dirty": tags[GIT_DIRTY_TAG] == "true"})
+    text = call_text(call | {"git_dirty": tags[GIT_DIRTY_TAG] == "true"})
+    # The whole text of a call that is about to be written is still kept in a file; one that was cut stays cut.
+    written[CALL_TAG] = text if CALL_TAG in tags else fit_call(text)
     return written
 
 
