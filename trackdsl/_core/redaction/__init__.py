@@ -1,9 +1,9 @@
-"""Masking: what looks like a secret never reaches the journal.
+"""Masking: values that look like secrets never reach the journal.
 
-A value is masked by the name it stands under (`password`, `api_key`, …; `choose_names` changes which), by its type, or
-by its shape (credentials inside a URL, the documented prefixes of well-known tokens). Names are looked for in
-structures and in texts: JSON, YAML, queries, command lines, pairs. Values that are masked in structures are remembered,
-so that they are taken out of whatever else the same process records.
+A value is masked because of its name (`password`, `api_key`, …; `choose_names` changes the names), its type or its
+pattern (credentials inside a URL, the documented prefixes of well-known tokens). Names are searched for in structures
+and in texts: JSON, YAML, queries, command lines, pairs. Masked values in structures are remembered, and masked again in
+everything else that the same process records.
 """
 
 from trackdsl._core.redaction._clean import names as clean_names

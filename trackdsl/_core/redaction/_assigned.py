@@ -1,7 +1,7 @@
-"""Secrets in texts that say what they are: JSON, YAML, INI and environment files, queries, headers, source code.
+"""Secrets that have a name in a text: JSON, YAML, INI and environment files, queries, headers, source code.
 
-A value is a secret by the name next to it. Of an error's message every such value is masked; of other texts those that
-are written out, and not code that says where a value comes from.
+The name next to a value makes it a secret. In an error message, every such value is masked. In other texts, only
+literal values are masked, not code such as `password = read_password()`.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from trackdsl._core.redaction._values import Value, end_of_quoted, value_at
 _ESCAPE = r"\\{1,16}u[0-9A-Fa-f]{4}|(?:\\{1,16}x|%)[89A-Fa-f][0-9A-Fa-f]"
 _FIRST_LETTER = rf"(?:[^\W\d]|{_ESCAPE})"
 _LETTER = rf"(?:[\w\-{MARKS}]|{_ESCAPE})"
-# The name is taken whole or not at all: trying all its beginnings takes longer.
+# The group is atomic: without that, the expression would also try each beginning of the name.
 _WHOLE = rf"({_FIRST_LETTER}{_LETTER}{{0,80}}+)"
 _NAMED = re.compile(
     rf"(?:(?<![\w\-])|(?<=%[0-9A-F]{{2}}))-{{0,2}}{_WHOLE}(\\*['\"])?(?:\]|(?<=['\"])\)|%5D)?[ \t]{{0,8}}"
     r"(:=|=>|={1,3}|:(?!:)|[\uff1a\uff1d]|%3[AD])[ \t]{0,8}(?=\S|\r?\n(?:[ \t]|- ))"
 )
-#: What a name of several words ends with, and up to two of the words before it.
+#: The last word of a name of several words, and up to two words before it.
 _LAST_WORD = re.compile(
     r"keys?|tokens?|word|phrase|code|strings?|name|passe|secret[ea]|privee|privada|api|acces|acceso|acesso|sandi|khau"
     r"|laluan|السر|المرور|مرور|عبور|προσβασης"
 )
 _WORDS_BEFORE = re.compile(rf"(?:(?:[\w{MARKS}]|{_ESCAPE}){{1,20}}[ \-]){{1,2}}\Z")
 _TYPED = re.compile(r"[\w\[\] |.]{0,40}?[ \t]{0,8}=[ \t]{0,8}(?=[^\s=])")
-#: In a `.netrc` file, and in SQL.
+#: Passwords in a `.netrc` file and in SQL.
 _SPOKEN = re.compile(
     r"(\blogin\s{1,8}\S{1,200}\s{1,8}password\s{1,8})\S+"
     r"|((?i:\bpassword)\s{1,8})(?:'[^'\n]{1,500}'|\"[^\"\n]{1,500}\")"
 )
 _ELEMENT = re.compile(r"<([A-Za-z][\w.:\-]{0,80})(?:\s[^<>]{0,200})?>(?:<!\[CDATA\[)?([^<>]{1,5000}?)(?:\]\]>)?</")
-#: What ends a value that has no quotes, in code; a line of a configuration may begin with it.
+#: The end of a value without quotes in code. A line of a configuration may begin with such a character.
 _NO_BEGINNING = frozenset(",;&)}]")
 _BLOCKS = frozenset(["|", ">", "|-", ">-", "|+", ">+"])
 
 
 def without_assigned(text: str, *, everything: bool = False) -> str:
-    """A text without the values that it gives names of secrets.
+    """Mask the values in a text that have the name of a secret.
 
     Args:
         text: any text.
-        everything: whether what only may be a secret is masked too, such as the name of a variable.
+        everything: whether possible secrets are masked too, such as the name of a variable.
     """
     parts, at = [], 0
     lines = Lines(text)
@@ -73,7 +73,7 @@ def without_assigned(text: str, *, everything: bool = False) -> str:
 
 
 def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[int, int] | None:
-    """Where a secret begins and ends that is given a name here; None where there is none."""
+    """The start and the end of the secret that is assigned here; None if there is none."""
     named_so = _name_of(named)
     if named_so is None:
         return None
@@ -98,7 +98,7 @@ def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[in
 
 
 def _given(lines: Lines, name: str, begin: int, named: re.Match[str]) -> Given | None:
-    """The value that a name is given: behind a type, to the end of what is quoted, or to the end of a line."""
+    """The value of a name: after an optional type, up to the closing quote or the end of the line."""
     text, start = lines.text, named.end()
     value = value_at(text, start) if text[start] not in _NO_BEGINNING else None
     if value is None:
@@ -118,7 +118,7 @@ def _given(lines: Lines, name: str, begin: int, named: re.Match[str]) -> Given |
 
 
 def _name_of(named: re.Match[str]) -> tuple[str, int] | None:
-    """The name that is given a value, where it is that of a secret, and where it begins."""
+    """The assigned name and its start, if it is the name of a secret."""
     name = unescaped(named[1])
     if is_secret_name(name):
         return name, named.start()

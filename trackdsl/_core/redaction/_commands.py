@@ -1,6 +1,6 @@
-"""Secrets in command lines: what options with names of secrets are given, and short options of well-known programs.
+"""Secrets in command lines: values of options with names of secrets, and of short options of well-known programs.
 
-A command line is one text, or a list of words; a text may also hold the list as Python or JSON write it.
+A command line is one text or a list of words. A text may also contain the list as Python or JSON writes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COMMAND_WORD = re.compile(r"(?:'[^'\n]*'|\"[^\"\\\n]*(?:\\.[^\"\\\n]*)*\"|\\[^\
 _BETWEEN_WORDS = re.compile(r"(?:[ \t]|\\\n)+")
 _BETWEEN_ITEMS = re.compile(r"\s{0,40},\s{0,40}(?=[bru]{0,2}\\*['\"])")
 
-#: The options of programs that are given a secret in a way of their own; as the next word, or as the rest of the same.
+#: Options of well-known programs that take a secret, as the next word or as the rest of the same word.
 _PROGRAMS: dict[str, tuple[str, ...]] = {
     "curl": ("-u", "-U", "--user", "--proxy-user", "--oauth2-bearer", "-b", "--pass", "--proxy-pass", "-E", "--cert"),
     "http": ("-a", "--auth"),
@@ -40,12 +40,12 @@ _PROGRAMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ldapsearch", "ldapadd", "ldapmodify", "ldapdelete", "ldapwhoami", "ldappasswd"), ("-w",)),
     "ipmitool": ("-P",),
 }
-#: The same, where a word of its own is none: `mysql -p` asks for the password.
+#: The same, but only as the rest of the word: `mysql -p` alone asks for the password.
 _ATTACHED = {
     **dict.fromkeys(("mysql", "mysqldump", "mysqladmin", "mysqlimport", "mysqlshow", "mysqlcheck"), ("-p",)),
     **dict.fromkeys(("mariadb", "mariadb-dump", "mariadb-admin", "7z", "7za", "7zr", "7zz", "rar", "unrar"), ("-p",)),
 }
-#: The same, behind the word `login` alone: elsewhere `-p` publishes a port.
+#: The same, but only after the word `login`: in other commands, `-p` publishes a port.
 _LOGIN = dict.fromkeys(
     ("docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "oras", "crane", "oc", "az", "registry"), ("-p",)
 )
@@ -58,7 +58,7 @@ _MAX_WORDS = 500
 
 
 def without_options(text: str) -> str:
-    """A text without what options are given that have the names of secrets, or that well-known programs have.
+    """Mask the values of options that have the name of a secret, or that take one in a well-known program.
 
     >>> without_options("train --api-key hunter2 --lr 1"), without_options("curl -u me:hunter2 https://host")
     ('train --api-key *** --lr 1', 'curl -u *** https://host')
@@ -80,7 +80,7 @@ def _without_named(text: str) -> str:
 
 
 def _end_of_given(text: str, option: re.Match[str]) -> int:
-    """Where the value of an option ends; where it begins if there is none."""
+    """The end of the value of an option; its start if there is no value."""
     start = option.end()
     if option["quote"] is not None:
         value = value_at(text, start)
@@ -94,7 +94,7 @@ def _end_of_given(text: str, option: re.Match[str]) -> int:
 
 def _without_known(text: str) -> str:
     parts, at = [], 0
-    seen: set[int] = set()  # Where the words end that were looked at behind an earlier program.
+    seen: set[int] = set()  # The end of the words that belong to an earlier program.
     for program in _PROGRAM.finditer(text):
         if program.start() < at or program.end() in seen:
             continue
@@ -110,7 +110,7 @@ def _without_known(text: str) -> str:
 
 
 def _words_behind(text: str, program: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Where the words of a command begin and end, behind its program; without the quotes of a list's items."""
+    """The start and end of each word after the program of a command, without the quotes of a list's items."""
     at = program.end()
     listed = text[at] in "\\'\"" and not text.startswith("\\\n", at)
     if listed:
@@ -135,7 +135,7 @@ def _words_behind(text: str, program: re.Match[str]) -> Iterator[tuple[int, int]
 
 
 def known_secrets(words: Sequence[str]) -> dict[int, str]:
-    """The words of a command line that hold a secret in a way of the program's own, masked, by their places."""
+    """The words with a secret in an option of a well-known program, by index, with the secret masked."""
     found: dict[int, str] = {}
     program, given = "", False
     options: Sequence[str] = ()
@@ -159,7 +159,7 @@ def known_secrets(words: Sequence[str]) -> dict[int, str]:
 
 
 def _option_of(program: str, options: Sequence[str], word: str) -> str | None:
-    """The option that a word begins with, and is not; for `curl -sSu`, which gathers short ones, all of it."""
+    """The option at the start of a longer word; the whole word for combined short options such as `curl -sSu`."""
     for option in options:
         if option.startswith("--"):
             if word.startswith(f"{option}="):
@@ -172,7 +172,7 @@ def _option_of(program: str, options: Sequence[str], word: str) -> str | None:
 
 
 def secrets_among(words: Sequence[str]) -> dict[int, str]:
-    """The words of a command line that hold a secret, masked, by their places; see `known_secrets`.
+    """The words of a command line that contain a secret, by index, with the secret masked; see `known_secrets`.
 
     >>> secrets_among(["train", "--token", "hunter2"])
     {2: '***'}

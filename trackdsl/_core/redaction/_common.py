@@ -1,4 +1,4 @@
-"""Words that stand under names of secrets and elsewhere too, and what words are made of; data for `_likely`."""
+"""Data for `_likely`: common values of settings with names of secrets, and common pairs of letters."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ my gl aw ju oa eq sy sl ps jo lf nv je nk kn gs dy hy ze ks xt bs ik dd rp sk
 
 #: Values of settings, states, placeholders, accounts, hosts, programs and models; and the best known passwords.
 WORDS = frozenset(_WORDS.split())
-#: The pairs of letters that most words are made of, in English and languages near to it.
+#: The pairs of letters in most words of English and related languages.
 PAIRS = frozenset(_PAIRS.split())

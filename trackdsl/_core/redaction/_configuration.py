@@ -1,4 +1,4 @@
-"""Texts that are configurations as a whole: each line gives a name a value. What is assigned there is no code."""
+"""Recognize texts that are configuration files: each line assigns a value to a name. Such values are no code."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _KEY = re.compile(
 )
 _OTHER = re.compile(r"[#;]|\[[^\[\]]{0,100}\]$|---|\.\.\.|[-*][ \t]|[{}\[\],]*$|//")
 _BLOCKS = (": |", ": >", ": |-", ": >-", ": |+", ": >+")
-#: More than this is data.
+#: A longer text is data.
 _MAX_LENGTH = 500_000
-#: So much of a line is looked at, before a place and behind it.
+#: How many characters of a line are searched, before and after a position.
 _MAX_LINE = 1000
-#: More words than this, in one line alone or with a full stop, are a sentence.
+#: A line with more words than this is a sentence if it is the only line or ends with a full stop.
 _MAX_WORDS = 4
-#: What may stand before the name in a line.
+#: What may come before the name in a line.
 _LEADING = " \t-*'\""
 
 
 class Given(NamedTuple):
-    """A value that a text gives a name.
+    """A value with a name in a text.
 
     Attributes:
-        name: the name, which may be more than one word.
-        written: its last word, as it is written.
-        start: where the name begins.
-        sign: between the name and the value: `=`, `:`.
+        name: the name, which may have several words.
+        written: the last word of the name, as in the text.
+        start: the position of the name.
+        sign: the sign between the name and the value: `=` or `:`.
         closed: whether the name ends with a quote.
-        at: where the value begins.
+        at: the position of the value.
         value: the value.
     """
 
@@ -50,11 +50,11 @@ class Lines:
     """The lines of a text.
 
     Args:
-        text: any text; looked at as far as that is needed.
+        text: any text. It is only searched as far as needed.
 
     Attributes:
         text: the text.
-        code_until: the end of the last list or mapping that holds nothing written out, nor do those inside of it.
+        code_until: the end of the last list or mapping that contains no literal values, not even in nested ones.
     """
 
     def __init__(self, text: str) -> None:
@@ -64,13 +64,13 @@ class Lines:
 
     @property
     def are_configuration(self) -> bool:
-        """Whether each line gives a name a value, is a comment, or belongs to the line before."""
+        """Whether each line assigns a value, is a comment, or continues the line before."""
         if self._keys is None:
             self._keys = self._count() if len(self.text) <= _MAX_LENGTH else 0
         return self._keys > 0
 
     def _count(self) -> int:
-        """How many lines give a name a value; none where another line is something else."""
+        """How many lines assign a value; 0 if another line does something else."""
         keys, indentation, block, opened = 0, 0, False, False
         for line in self.text.splitlines():
             stripped = line.strip(" \t")
@@ -86,7 +86,7 @@ class Lines:
         return keys
 
     def is_first(self, start: int) -> bool:
-        """Whether nothing but the sign of a list's item, or a quote, stands before a place in its line."""
+        """Whether a position is at the start of its line, apart from a quote or the sign of a list item."""
         return self._before(start).strip(_LEADING) in ("", "export", "set", "ENV")
 
     def _before(self, at: int) -> str:
@@ -95,12 +95,12 @@ class Lines:
         return self.text[begin if line < 0 else line + 1 : at]
 
     def rest(self, at: int) -> str:
-        """What stands in a line from a place on, without a comment."""
+        """The rest of a line from a position, without a comment."""
         rest = self.text[at : at + _MAX_LINE].partition("\n")[0]
         return rest.partition(" #")[0].rstrip()
 
     def goes_on(self, given: Given) -> bool:
-        """Whether the value of a line that begins with the name goes on behind its first word."""
+        """Whether the value in a line that starts with the name has more than one word."""
         value = given.value
         if value.quoted or value.group or self.text[value.end : value.end + 1] in ("", "\n", "\r"):
             return False
@@ -112,7 +112,7 @@ class Lines:
         return len(rest.split()) <= _MAX_WORDS or ((self._keys or 0) > 1 and rest[-1] not in ".!?")
 
     def is_quoted(self, given: Given) -> bool:
-        """Whether a name and its value are the whole of what stands in quotes, such as `'X-Api-Key: ...'`."""
+        """Whether a name and its value fill a quoted text, such as `'X-Api-Key: ...'`."""
         before, after = (
             self.text[max(0, given.start - 1) : given.start],
             self.text[given.value.end : given.value.end + 1],
@@ -120,7 +120,7 @@ class Lines:
         return not given.closed and before == after and before != "" and before in "'\""
 
     def is_whole(self, given: Given) -> bool:
-        """Whether a name and its value stand alone: in a line, in quotes, or among others in a configuration."""
+        """Whether a name and its value fill a line or a quoted text, or are part of a configuration."""
         text, start, value = self.text, given.start, given.value
         before, after = text[start - 1 : start] if start else "", text[value.end : value.end + 1]
         line = self._before(start)
@@ -135,7 +135,7 @@ class Lines:
         return self.are_configuration and "=" in given.sign
 
     def end_of_block(self, at: int) -> int:
-        """Where the lines end that are indented more than the one that a place is in; or are items of its list."""
+        """The end of the lines after a position that are indented more than its line, or are items of its list."""
         indentation = _indentation(self._before(at))
         end = place = self.text.find("\n", at)
         while 0 <= place < len(self.text):

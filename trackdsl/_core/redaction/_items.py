@@ -1,4 +1,4 @@
-"""Secrets in lists and mappings that tell their names beside them, and not as keys."""
+"""Secrets in lists and mappings in which the name is a value beside the secret instead of its key."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from trackdsl._core.redaction._memory import remember
 from trackdsl._core.redaction._names import is_name_of_token, is_secret, is_secret_name, looks_random
 from trackdsl._core.redaction._shapes import MASK
 
-#: The keys that hold the name in a mapping of one name and its value.
+#: The key of the name in a mapping of one name and its value.
 NAMES = frozenset(
     name
     for small in ("name", "key", "header", "field", "param", "parameter", "variable", "var", "option", "id", "k")
     for name in (small, small.capitalize(), small.upper())
 ) | {"ParameterKey", "parameter_key"}
-#: And what tells the value.
+#: The key of the value in such a mapping.
 VALUES = frozenset(
     name
     for small in ("value", "val", "content", "default", "v")
@@ -25,18 +25,18 @@ VALUES = frozenset(
 _BYTES = (bytes, bytearray)
 _LISTS = (list, tuple)
 _PLAIN = frozenset([bool, int, float, type(None)])
-#: A mapping with more keys holds more than one name and its value.
+#: A mapping with more keys is more than one name and its value.
 _MAX_PARTS = 8
 
 
 def mask_items(items: Any) -> Any:
-    """A list without the secrets that another item names: pairs, and the words of a command line.
+    """Mask the items of a list that another item names as secrets: in pairs, and among the words of a command line.
 
     Args:
         items: a list or a tuple.
 
     Returns:
-        the same list where there is none.
+        the same list if there is no secret.
 
     >>> mask_items(["--token", "hunter2"]), mask_items([("password", "hunter2"), ("lr", 1)])
     (['--token', '***'], [['password', '***'], ('lr', 1)])
@@ -52,7 +52,9 @@ def mask_items(items: Any) -> Any:
         elif (kind is tuple or kind is list) and len(item) == 2 and _is_pair(item, among_pairs=True):
             hidden[index] = [item[0], remember(item[1])]
     if options and len(items) > 1:
-        from trackdsl._core.redaction._commands import secrets_among  # What most programs need not wait for.
+        from trackdsl._core.redaction._commands import (
+            secrets_among,
+        )  # Imported late, because most programs never need it.
 
         words = secrets_among([item if type(item) is str else "" for item in items])
         for index, word in words.items():
@@ -76,13 +78,13 @@ def _is_pair(pair: Any, *, among_pairs: bool) -> bool:
 
 
 def is_pair(name: str, value: object, *, among_pairs: bool, named: bool) -> bool:
-    """Whether two values that stand together are the name of a secret and that secret.
+    """Whether two values are the name of a secret and the secret.
 
     Args:
-        name: the first.
-        value: the second.
-        among_pairs: whether they stand among other such pairs, and so are no list of names.
-        named: whether they are a tuple, which rather is a pair than a list is.
+        name: the first value.
+        value: the second value.
+        among_pairs: whether they are one of several pairs, and so no list of names.
+        named: whether they are in a tuple, which is more likely a pair than a list.
     """
     if not is_secret(name, value) or value == MASK or (isinstance(value, str) and is_secret_name(value)):
         return False
@@ -94,7 +96,7 @@ def is_pair(name: str, value: object, *, among_pairs: bool, named: bool) -> bool
 
 
 def mask_entry(parts: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """A mapping without its value, where its name is that of a secret; the same mapping where it is not.
+    """Mask the value in a mapping of one name and its value, if the name is that of a secret; else the same mapping.
 
     >>> mask_entry({"name": "password", "value": "hunter2"})
     {'name': 'password', 'value': '***'}

@@ -10,17 +10,17 @@ from trackdsl._core.redaction._items import mask_entry, mask_items
 from trackdsl._core.redaction._names import is_secret
 from trackdsl._core.redaction._shapes import MASK
 
-#: Longer texts are data, and would take long.
+#: Longer texts are data, and parsing them would take long.
 _MAX_LENGTH = 500_000
 
 
 def mended(text: str, masked: str, mask: Callable[[str], str]) -> str:
-    """The masked text of what is JSON, as JSON; any other masked text as it is.
+    """A masked text, which is valid JSON if the original was.
 
     Args:
-        text: the text as it was.
-        masked: the same without its secrets.
-        mask: masks a text inside.
+        text: the original text.
+        masked: the masked text.
+        mask: masks a text inside the JSON.
     """
     if len(text) > _MAX_LENGTH:
         return masked
@@ -34,7 +34,7 @@ def mended(text: str, masked: str, mask: Callable[[str], str]) -> str:
 
 
 def _are_alike(whole: Any, masked: Any) -> bool:
-    """Whether both have the same parts, but for what is masked."""
+    """Whether two values have the same parts, except for masked ones."""
     if masked == MASK:
         return True
     if isinstance(whole, dict):

@@ -1,6 +1,7 @@
-"""Which values under a secret's name are likely to be secrets, and which mean something else wherever they stand.
+"""Which values with the name of a secret are likely to be secrets, and which are common words in other texts.
 
-`password="postgres"` is masked under its name. Elsewhere `postgres` is the name of a program, and stays.
+`password="postgres"` is masked as the value of `password`. In other texts, `postgres` is the name of a program and
+is not masked.
 """
 
 from __future__ import annotations
@@ -11,24 +12,24 @@ from itertools import pairwise
 
 from trackdsl._core.redaction._common import PAIRS, WORDS
 
-#: As long a text without digits is no single word of any language.
+#: A text without digits that is at least this long is not a single word.
 _LONGEST_WORD = 20
 _SHORTEST = 4
-#: A number of so many digits beside a word is a code, unless it is a day.
+#: A number with this many digits beside a word is a code, unless it is a date.
 _SHORTEST_CODE = 5
-#: Several words with spaces are a passphrase from so many characters on.
+#: Several words with spaces are a passphrase if they have at least this many characters.
 _SHORTEST_PHRASE = 12
-#: In fewer letters nobody can tell a word from letters at random.
+#: With fewer letters, a word cannot be distinguished from random letters.
 _SHORTEST_MADE_UP = 8
-#: A text with a digit, of so many characters and classes (small and large letters, digits, signs), occurs nowhere by
+#: A text with a digit and this many characters and classes (lower and upper case, digits, signs) does not occur by
 #: chance.
 _UNMISTAKABLE = ((12, 3), (24, 2))
-#: What a made-up password says of itself: `super-secret`, `MyPassw0rd`.
+#: Words in invented passwords: `super-secret`, `MyPassw0rd`.
 _TELLING = re.compile(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
 _SHORTEST_TELLING = 9
-#: What stands around a token of a language model, such as `<unk>`, or around a placeholder.
+#: The brackets around a token of a language model, such as `<unk>`, or around a placeholder.
 _AROUND = " \t\r\n<>[]{}|"
-#: A name in code, such as `RandomForestClassifier`, has parts of so many letters on average.
+#: The parts of a name in code, such as `RandomForestClassifier`, have at least this many letters on average.
 _LONG_PARTS = 4
 
 _UNIT = r"(?:%|[kmgtp]i?b?|[num]?s|ms|min|h|d|px|[kmg]?hz)?"
@@ -41,7 +42,7 @@ _DATE = re.compile(
     r"|\d{8}[T_\-]\d{4,6}Z?|\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
 )
 _DAY = re.compile(r"(?:19|20)\d{6}")
-#: Case divides words, and only behind letters: `MyModel` and `gpt4oMini` are two words, `Aa0aBb` is none.
+#: A change of case after a letter separates words: `MyModel` and `gpt4oMini` are two words, `Aa0aBb` is none.
 _BETWEEN_PARTS = re.compile(
     r"[\s\-_./\\:,]+|(?:(?<=[a-z])(?<!\d[a-z])|(?<=[a-z]{3}\d[a-z]))(?=[A-Z][a-z])"
     r"|(?<=[A-Z])(?=[A-Z][a-z]{3})"
@@ -52,9 +53,9 @@ _WITH_NUMBER = re.compile(r"([a-z]+)\d{1,4}[a-z]?", re.IGNORECASE)
 
 @lru_cache(maxsize=1024)
 def is_likely(text: str) -> bool:
-    """Whether a value under a secret's name may be looked for in other texts.
+    """Whether a value with the name of a secret is also masked in other texts.
 
-    Not so a word, a number, a date, or a common value: it means something else there.
+    A word, a number, a date or a common value is not, because it has another meaning there.
 
     >>> [is_likely(text) for text in ("postgres", "disabled", "2024-01-31", "resnet50", "hunter2", "correct horse")]
     [False, False, False, False, True, True]
@@ -74,7 +75,7 @@ def is_likely(text: str) -> bool:
 
 
 def is_unmistakable(text: str) -> bool:
-    """Whether a secret is so long and mixed that it is that very one wherever it stands, inside of other words too."""
+    """Whether a secret is so long and mixed that it is masked even inside other words."""
     classes = sum(
         any(map(is_one, text)) for is_one in (str.islower, str.isupper, str.isdigit, lambda sign: not sign.isalnum())
     )
@@ -96,7 +97,7 @@ def _is_common(part: str) -> bool:
 
 
 def _is_plain(part: str) -> bool:
-    """Whether a part of a value is a word, a number, or common."""
+    """Whether a part of a value is a word, a number or a common value."""
     return _is_common(part) or _is_word(part)
 
 

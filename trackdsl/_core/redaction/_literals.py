@@ -1,4 +1,4 @@
-"""Which values are written out in a text, and which are code or a type that only stands beside a secret's name."""
+"""Which values after the name of a secret are literals, and which are code or a type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPE = re.compile(
     r"[\s|=,?]*",
     re.IGNORECASE,
 )
-#: A key of what describes a value and is none, as in a JSON schema.
+#: Keys of a description of a value, as in a JSON schema.
 _DESCRIPTION = re.compile(
     r"['\"](?:\$ref|required|properties|type\\*['\"]\s{0,8}:\s{0,8}\\*['\"](?:string|object|array|integer|number|boolean))\\*['\"]"
 )
@@ -31,12 +31,12 @@ _ENVIRONMENT = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 def may_be_type(value: Value) -> bool:
-    """Whether a value begins with the name of a type."""
+    """Whether a value starts with the name of a type."""
     return not value.quoted and _TYPE.match(value.content) is not None
 
 
 def is_literal(lines: Lines, given: Given) -> bool:
-    """Whether what is assigned is a value that was written out, rather than code that says where it comes from."""
+    """Whether an assigned value is a literal, rather than code that computes it."""
     value = given.value
     content = value.content
     if not content or MASK in content or _is_part_of_a_path(lines, given):
@@ -51,7 +51,7 @@ def is_literal(lines: Lines, given: Given) -> bool:
 
 
 def _is_part_of_a_path(lines: Lines, given: Given) -> bool:
-    """Whether the name and the value stand between colons, as in `arn:aws:secretsmanager:eu-west-1:1:secret:name`."""
+    """Whether the name and the value are between colons, as in `arn:aws:secretsmanager:eu-west-1:1:secret:name`."""
     text = lines.text
     return given.sign == ":" == text[given.at - 1] and text[max(0, given.start - 1) : given.start] == ":"
 
@@ -74,19 +74,19 @@ def _is_written_out(lines: Lines, given: Given) -> bool:
 
 
 def may_hold_literals(group: str) -> bool:
-    """Whether anything may be written out in a list or a mapping."""
+    """Whether a list or mapping may contain a literal."""
     return any(sign in "'\"" or sign.isdigit() for sign in group)
 
 
 def holds_literals(group: str) -> bool:
-    """Whether values are written out in a list or a mapping, in which nothing is called, nor described."""
+    """Whether a list or mapping contains literals, and neither calls nor descriptions of values."""
     if not may_hold_literals(group) or _DESCRIPTION.search(group):
         return False
     return _CODE_IN_GROUP.search(_STRING.sub("''", group)) is None
 
 
 def _is_no_value(given: Given) -> bool:
-    """Whether what is assigned has the same name, is a type, or stands for what comes later."""
+    """Whether an assigned value repeats the name, is a type, or is a placeholder."""
     content = given.value.content
     if content == given.written or _PLACEHOLDER.match(content):
         return True
@@ -100,7 +100,7 @@ def _is_no_value(given: Given) -> bool:
 
 
 def _is_of_environment(lines: Lines, given: Given) -> bool:
-    """Whether it is an assignment as in a shell: `PASSWORD=...`, at the beginning of a word."""
+    """Whether it is a shell assignment: `PASSWORD=...` at the start of a word."""
     before = lines.text[given.start - 1] if given.start else "\n"
     return (
         given.sign == "=" == lines.text[given.at - 1]

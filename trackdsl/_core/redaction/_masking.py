@@ -1,4 +1,4 @@
-"""Masking of texts: everything that is recorded goes through one of these."""
+"""Functions that mask secrets in texts. Everything that is recorded passes through one of them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from trackdsl._core.redaction._names import is_secret_name, may_name_a_secret
 from trackdsl._core.redaction._shapes import without_shapes
 from trackdsl.errors import mask_messages_with
 
-#: Their values are where the program runs, which is in every traceback.
+#: The values of these variables are folders, which appear in every traceback.
 _PLACES = frozenset(["PWD", "OLDPWD"])
-#: A shorter text holds no secret and its name.
+#: A shorter text cannot contain a secret and its name.
 _SHORTEST = 6
 
 
 def mask_text(text: str) -> str:
-    """Mask what has the shape of a secret, what the text itself gives the name of one, and remembered values.
+    """Mask values with the pattern or the name of a secret, and remembered secrets.
 
-    Cheap where there is none.
+    A text without secrets takes little time.
 
     >>> mask_text("postgresql://me:hunter2@db/x"), mask_text("https://host/x?api_key=hunter2")
     ('postgresql://***@db/x', 'https://host/x?api_key=***')
@@ -47,17 +47,19 @@ def mask_text(text: str) -> str:
 def _masked(text: str) -> str:
     masked = without_remembered(_without_told(text))
     if masked != text and text.lstrip()[:1] in ("{", "["):
-        from trackdsl._core.redaction._json import mended  # What most programs need not wait for.
+        from trackdsl._core.redaction._json import mended  # Imported late, because most programs never need it.
 
         return mended(text, masked, _masked)
     return masked
 
 
 def _without_told(text: str) -> str:
-    """A text without what has the shape of a secret, or what the text itself says to be one."""
+    """Mask values in a text with the pattern or the name of a secret."""
     text = without_shapes(text)
     if "-" in text and (" -" in text or "--" in text or "'-" in text or '"-' in text or text[0] == "-"):
-        from trackdsl._core.redaction._commands import without_options  # What most programs need not wait for.
+        from trackdsl._core.redaction._commands import (
+            without_options,
+        )  # Imported late, because most programs never need it.
 
         text = without_options(text)
     if _may_assign(text):
@@ -66,7 +68,7 @@ def _without_told(text: str) -> str:
 
 
 def _may_assign(text: str) -> bool:
-    """Whether a text may give a name a value, in one of the ways that are looked for; as quick as that can be."""
+    """A quick check whether a text may assign a value to a name."""
     return (
         (":" in text and not _is_address(text))
         or "=" in text
@@ -80,7 +82,7 @@ def _may_assign(text: str) -> bool:
 
 
 def _is_address(text: str) -> bool:
-    """Whether the only colon of a text is that of a scheme, as in `s3://bucket/file`."""
+    """Whether the only colon of a text belongs to a scheme, as in `s3://bucket/file`."""
     scheme, _, rest = text.partition(":")
     return rest[:2] == "//" and ":" not in rest and scheme.isalnum() and not is_secret_name(scheme)
 
@@ -88,7 +90,9 @@ def _is_address(text: str) -> bool:
 def _without_assigned(text: str, *, everything: bool = False) -> str:
     if not may_name_a_secret(text):
         return text
-    from trackdsl._core.redaction._assigned import without_assigned  # What most programs need not wait for.
+    from trackdsl._core.redaction._assigned import (
+        without_assigned,
+    )  # Imported late, because most programs never need it.
 
     return without_assigned(text, everything=everything)
 
@@ -96,8 +100,8 @@ def _without_assigned(text: str, *, everything: bool = False) -> str:
 def mask_name(name: str) -> str:
     """Mask a name: of a run, an experiment, a metric, a parameter, a file, a column.
 
-    Values that were masked elsewhere stay: a name is no place for a secret, and all runs of a program that works with
-    the database `orders-2x` may be called so.
+    Remembered secrets are not masked: names rarely contain secrets, but a name such as that of the database `orders-2x`
+    may be equal to one.
 
     >>> mask_name("https://me:hunter2@host/loss"), mask_name("orders-2x")
     ('https://***@host/loss', 'orders-2x')
@@ -112,7 +116,7 @@ def mask_name(name: str) -> str:
 
 
 def mask_prose(text: str) -> str:
-    """Mask secrets in messages: the same, those of the environment, other forms of both, and whatever secret names say.
+    """Mask secrets in messages: as `mask_text`, and also those of the environment, escaped forms, and possible ones.
 
     >>> mask_prose("login(password=hunter)")
     'login(password=***)'

@@ -1,7 +1,7 @@
-"""Secret values that this process has masked, and so takes out of the texts that it records.
+"""Remembered secrets: values that this process has masked, and masks again in all texts that it records.
 
-They are looked for as whole words, and only if they are likely to be secrets (see `_likely`): the password `postgres`
-is masked under its name and nowhere else. Names of runs, metrics and files are not searched at all.
+They are masked as whole words, and only if they are likely to be secrets (see `_likely`): the password `postgres` is
+only masked as the value of its name. Names of runs, metrics and files are not searched.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from trackdsl._core.redaction._shapes import MASK
 from trackdsl._core.runtime import Phase
 from trackdsl.errors import report
 
-#: A shorter one is taken out of error messages alone: elsewhere it might mean something else.
+#: A shorter secret is only masked in error messages. In other texts it might have another meaning.
 LONG = 8
 SHORT = 4
-#: Bounded: a sweep over a million generated passwords must not grow the program.
+#: The number of secrets is limited: a program that generates passwords must not fill the memory.
 _MAX_REMEMBERED = 10_000
-#: So many are looked for one by one.
+#: Up to this many secrets are searched for one by one.
 _FEW = 30
 
 
 class _Remembered:
-    """Secret values, to be taken out of texts. Looking for thousands takes hardly longer than for a few."""
+    """A set of secrets to search for in texts. Searching for thousands takes little longer than for a few."""
 
     __slots__ = ("_all", "_forms", "_starts")
 
     def __init__(self) -> None:
         self._all: set[str] = set()
-        #: The first characters of all, as many as the shortest has, and what begins so; the same for their other forms.
+        #: The secrets by their first characters, as many as the shortest secret has; the same for their escaped forms.
         self._starts: dict[str, list[str]] = {}
         self._forms: dict[str, list[str]] = {}
 
     def add(self, text: str) -> None:
-        """Add one."""
+        """Add a secret."""
         if text in self._all:
             return
         if len(self._all) >= _MAX_REMEMBERED:
@@ -55,26 +55,27 @@ class _Remembered:
             self._forms.setdefault(form[:SHORT], []).append(form)
         if len(text) >= LONG and len(_long_remembered) <= _FEW:
             _look_for_each([*_long_remembered, text])
-        _clean.forget_texts()  # Last: what is found to be clean from here on does without this one.
+        # Last, because a text that is searched before this line may be cached as clean.
+        _clean.forget_texts()
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all secrets."""
         self._all.clear()
         self._starts.clear()
         self._forms.clear()
         _look_for_each(())
 
     def within(self, text: str, shortest: int) -> set[str]:
-        """Those of at least so many characters that are in a text."""
+        """The secrets in a text that have at least this many characters."""
         return _within(self._starts, text, shortest)
 
     def forms_within(self, text: str) -> set[str]:
-        """Those that are in a text in another form, see `forms_of`."""
+        """The secrets that are in a text in an escaped form, see `forms_of`."""
         return _within(self._forms, text, SHORT)
 
 
 def _within(starts: dict[str, list[str]], text: str, shortest: int) -> set[str]:
-    # Finding one is two hundred times quicker than making a key of every place, and more of them are not.
+    # Searching for one prefix is two hundred times faster than building a key at each position.
     if len(starts) < min(200, len(text) // 2):
         begun = {start for start in tuple(starts) if start in text}
     else:
@@ -83,12 +84,12 @@ def _within(starts: dict[str, list[str]], text: str, shortest: int) -> set[str]:
 
 
 remembered = _Remembered()
-#: Those that `mask_text` looks for one by one, as long as they are few; then one more than that.
+#: The secrets that `mask_text` searches for one by one while there are few; one more if there are many.
 _long_remembered: tuple[str, ...] = ()
 
 
 def _look_for_each(secrets: Iterable[str]) -> None:
-    global _long_remembered  # Every text that is recorded asks for it.
+    global _long_remembered  # Read for every recorded text, so it must be quick.
     _long_remembered = longest_first(secrets)
 
 
@@ -101,12 +102,12 @@ runtime.register("secret values", Phase.MEMORY, reset=forget)
 
 
 def longest_first(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Secrets in this order, as a secret may be part of another."""
+    """The secrets from the longest to the shortest, because one may be part of another."""
     return tuple(sorted(secrets, key=len, reverse=True))
 
 
 def forms_of(secret: str) -> tuple[str, ...]:
-    """How else a message may write a secret: as Python and JSON do inside of quotes, as part of a URL, in Base64.
+    """Other forms of a secret in messages: escaped as in Python and JSON, quoted as in a URL, and Base64.
 
     >>> forms_of("p/w'1d23")
     ('p%2Fw%271d23', 'cC93JzFkMjM=')
@@ -120,13 +121,13 @@ def forms_of(secret: str) -> tuple[str, ...]:
     return tuple(form for form in dict.fromkeys(forms) if form != secret)
 
 
-#: What stands before a word: no letter or digit, unless it is written as a number or belongs to an escape.
+#: What comes before a word: no letter or digit, unless it is part of an escape.
 _BEFORE_WORD = re.compile(r"(?:\A|[^\w]|\\[abfnrtv0]|(?:%|\\x)[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4})\Z")
 _LONGEST_BEFORE = 6
 
 
 def without(text: str, secrets: Iterable[str]) -> str:
-    """A text without these secrets, where they are words of their own.
+    """Mask these secrets in a text where they are separate words.
 
     >>> without("log in as hunter2, not hunter22", ["hunter2"])
     'log in as ***, not hunter22'
@@ -160,9 +161,9 @@ def _is_of_word(sign: str) -> bool:
 
 
 def remember(value: object) -> str:
-    """Remember a secret value, so that it is taken out of later texts, and return the mask.
+    """Remember a secret, so that it is masked in later texts, and return the mask.
 
-    What is no likely secret is not remembered: see `is_likely`.
+    A value that is not likely to be a secret is not remembered, see `is_likely`.
     """
     text = value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else value
     if isinstance(text, str):
@@ -179,7 +180,7 @@ def remember(value: object) -> str:
 
 
 def without_remembered(text: str) -> str:
-    """A text without those that are long enough to be meant."""
+    """Mask the remembered secrets in a text that are long enough to be unambiguous."""
     if _long_remembered and len(text) >= LONG:
         if len(_long_remembered) > _FEW:
             return without(text, longest_first(remembered.within(text, LONG)))

@@ -1,4 +1,4 @@
-"""The names that secrets stand under: `password`, `api_key`, the same in other languages, and those of the user's."""
+"""Names of secrets: `password`, `api_key`, the same in other languages, and names that the user has chosen."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numbers import Integral, Number
 
 from trackdsl._core.redaction import _clean
 
-#: Letters that no Unicode normal form takes apart.
+#: Letters that no Unicode normal form decomposes.
 _LETTERS = str.maketrans(
     {"ł": "l", "đ": "d", "ð": "d", "ø": "o", "ß": "ss", "æ": "ae", "œ": "oe", "\u0131": "i", "þ": "th"}
     | {"Ł": "L", "Đ": "D", "Ð": "D", "Ø": "O", "ẞ": "SS", "Æ": "AE", "Œ": "OE", "Þ": "TH"}
 )
-#: Marks that belong to the letter before them, in text that is taken apart into letters and accents, and in Indic
-#: languages, Thai, Arabic and Hebrew: what a name may have beside what `\w` matches.
+#: Marks that belong to the letter before them: in text that is decomposed into letters and accents, and in Indic
+#: languages, Thai, Arabic and Hebrew. A name may contain them, but `\w` does not match them.
 MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u0e4e\u3099\u309a"
 _ACCENTS = re.compile("[\u0300-\u036f\u3099\u309a]+")
 
 
 def fold(text: str) -> str:
-    """Text without accents, and with wide and narrow letters as usual ones.
+    """A text without accents, and with full-width and half-width letters replaced.
 
     >>> fold("Contraseña"), fold("hasło")
     ('Contrasena', 'haslo')
@@ -35,20 +35,20 @@ def fold(text: str) -> str:
 _ESCAPED_LETTER = re.compile(r"\\+u([0-9A-Fa-f]{4})")
 _ESCAPED_BYTES = re.compile(r"(?:(?:\\+x|%)[89A-Fa-f][0-9A-Fa-f])+")
 
-#: Words for a password in languages that are not written in Latin letters; `_` stands between words.
+#: Words for a password in languages with other scripts; `_` separates words.
 _FOREIGN = fold(
     "парол|лозинка|пассворд|құпиясөз|密码|密碼|口令|密钥|密鑰|令牌|パスワード|合言葉|비밀번호|패스워드|암호|סיסמה|סיסמא"
     "|كلمة_المرور|كلمة_السر|كلمة_مرور|رمز_عبور|گذرواژه|κωδικος_προσβασης|συνθηματικο|รหัสผ่าน|पासवर्ड|পাসওয়ার্ড|գաղտնաբառ|პაროლი"
 ).split("|")
 
-#: Names are matched in small letters with `_` between their words, by the first of these that is in them.
+#: Names are matched in lower case with `_` between their words, by the first of these that they contain.
 _SECRET_NAMES = {
     "pass": r"pass_?w(?:or)?d(?!less)|pass_?wo?e?rt|pass_?ord(?![a-z])|pass_?phrase|pass_?codes?(?![a-z])|^pass$"
     r"|^(?:key|store)_?pass$"
     r"|(?:mots?_?de|palavras?)_?passe(?![a-z])"
     r"|(?:^|_)(?:db|database|sql|mysql|pg|postgres|redis|mongo|amqp|smtp|imap|mail|email|ftp|sftp|ssh|ldap|http|proxy"
     r"|user|admin|root|login|auth|wifi|vpn|zip|bind|service|my|the)_?pass$",
-    # Beside `dw`, and as a layer, it is the pointwise part of a convolution.
+    # Beside `dw`, and as a layer, `pw` is the pointwise part of a convolution.
     "pw": r"pwd$|^pw$|(?:^|_)(?:root|bind|admin|user|db|ldap|ssh)pw$"
     r"|(?:^|_)(?!(?:dw|conv\w{0,3}|kernel|n|num|use|has|is|with|expand|reduce|proj|project|linear|lin|bn"
     r"|norm|act|relu|block|layer|depthwise|sep|groups?|stride|pad|padding|bias|ratio|in|out|first|last|mid"
@@ -108,7 +108,7 @@ _SECRET_NAMES = {
 
 
 def _any_of_words(words: Iterable[str]) -> str:
-    """A pattern that finds one of these words several times quicker than `a|b|c` does: it reads no letter twice."""
+    """A pattern for one of these words that is several times faster than `a|b|c`, because it reads no letter twice."""
     ends: dict[str, list[str]] = {}
     for word in words:
         ends.setdefault(word[:1], []).append(word[1:])
@@ -128,7 +128,7 @@ def _pattern(root: str) -> re.Pattern[str]:
     return re.compile(_SECRET_NAMES[root])
 
 
-#: Secret but for the word before it: `pad_token` and `cost_per_token` belong to language models.
+#: Names that are not secret because of the word before: `pad_token` and `cost_per_token` belong to language models.
 _TOKEN_NAME = re.compile(
     r"(?:^|([^\W_]{1,20})_)(?:token(?:_?v?\d{1,4}|_value|_str(?:ing)?)?|cookies?(?:_(?:jar|header|value|string))?)$"
 )
@@ -144,8 +144,8 @@ _HARMLESS = re.compile(
     r"|context|yes|no|true|false|single|multi|one|zero|top|best|time|type|null|empty|common|rare|known|seen|unseen|ignored?"
     r"|curr|inner|outer|opening|closing|page|pagination|continuation|quote|source|src|tgt"
 )
-#: The last word of a name that says something about a secret: how long it is, what deals with it, which file holds it,
-#: how a model learns from such.
+#: The last word of names that only describe a secret: its length, its file, the class that uses it, how a model is
+#: trained on it.
 _PROPERTY = re.compile(
     r"[a-z]_(?:dims?|sizes?|len|lengths?|counts?|levels?|strengths?|scores?|entropy|columns?|cols?|fields?|datasets?"
     r"|types?|kinds?|models?|classifiers?|detectors?|estimators?|generators?|encoders?|embeddings?|hashers?|validators?"
@@ -158,14 +158,14 @@ _PROPERTY = re.compile(
     r"|scheduler|format|strategy|backend|detection|prediction|classification|estimation|generation|cracking|guessing)"
     r"(?:_?v?\d{1,3})?$|^(?:n|num|number_of)_[a-z_]*s$"
 )
-#: What tells several secrets of one name apart: `db_pass_prod`, `openai_key_2`. `pass_1` is a rate.
+#: Endings that distinguish several secrets: `db_pass_prod`, `openai_key_2`. But `pass_1` is a rate.
 _WHICH = re.compile(
     r"(?:_(?:prod(?:uction)?|dev|staging|live|sandbox|backup|primary|secondary|b64|base64|plain(?:text)?|encrypted|encoded)"
     r"|(?<!\Apass)(?<!\Apw)_?v?\d{1,3})+\Z"
 )
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.\s/:'\"()\[\],]+")
-#: The ends of names under which a number is a secret too. Under other names of secrets, such as `pass` and `secret`, it
-#: rather is a rate, a size or a count.
+#: The endings of names whose value is secret even if it is a number. With other names of secrets, such as `pass` and
+#: `secret`, a number is more likely a rate, a size or a count.
 _NAME_OF_NUMBER = re.compile(
     r"(?:pass_?w(?:or)?d|pass_?wo?e?rt|pass_?ord|pass_?phrase|pass_?code|[a-z]_pass|passe|pwd|kenn_?w(?:ort|oert)|senha"
     r"|contrase(?:na|nia|nya)|wacht_?woord|salasana|kodeord|adgangskode|hasl[oa]|hesl[oa]|(?:api|access|private|encryption"
@@ -174,23 +174,23 @@ _NAME_OF_NUMBER = re.compile(
 )
 #: A number without quotes in a text; of more digits it may be a code.
 _NUMBER_IN_TEXT = re.compile(r"[+\-]?(?:\d{1,5}|\d{0,20}\.\d{1,20}|\d{1,20}\.?\d{0,20}e[+\-]?\d{1,3})", re.IGNORECASE)
-#: Of a longer name the end decides.
+#: Of a longer name, only the end is checked.
 _MAX_NAME = 500
 
-#: The names of types of truth values, NumPy's among them.
+#: The names of boolean types, also of NumPy.
 _BOOLEANS = frozenset(["bool", "bool_"])
 
-#: Grows when `choose_names` changes what a secret's name is, so that callers that keep an answer can ask again.
+#: Increases when `choose_names` changes the names, so that callers can discard cached answers.
 version = 0
 _chosen: tuple[re.Pattern[str] | None, re.Pattern[str] | None] = (None, None)
 
 
 def choose_names(secret: Iterable[str] = (), public: Iterable[str] = ()) -> None:
-    """Choose names that are secret beside the well-known ones, and names that are not, whatever they look like.
+    """Choose more names that are secret, and names that are public although they look secret.
 
     Args:
-        secret: names; `*` stands for anything, and case does not matter.
-        public: the same; these win.
+        secret: names; `*` matches anything, and case does not matter.
+        public: the same; they take precedence.
     """
     global _chosen, version
     chosen = (_any_of(secret), _any_of(public))
@@ -208,7 +208,7 @@ def _any_of(names: Iterable[str]) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=8192)
 def is_secret_name(name: str) -> bool:
-    """Say whether a value under this name is a secret.
+    """Whether a value with this name is a secret.
 
     >>> is_secret_name("db_password"), is_secret_name("X-Api-Key"), is_secret_name("max_tokens")
     (True, True, False)
@@ -226,7 +226,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def unescaped(name: str) -> str:
-    """A name whose letters are written as numbers."""
+    """Decode a name whose letters are written as numbers."""
     if "\\" not in name and "%" not in name:
         return name
     name = _ESCAPED_LETTER.sub(lambda found: chr(int(found[1], 16)), name)
@@ -236,7 +236,7 @@ def unescaped(name: str) -> str:
 
 
 def is_name_of_token(name: str) -> bool:
-    """Whether a secret's name says no more than `token` or `cookie`, which may be a word of a text as well.
+    """Whether a name is just `token`, `cookie` or similar, which may also be an ordinary word in a text.
 
     >>> is_name_of_token("token"), is_name_of_token("access_token")
     (True, False)
@@ -246,7 +246,7 @@ def is_name_of_token(name: str) -> bool:
 
 
 def may_name_a_secret(text: str) -> bool:
-    """Whether a name of a secret may be in a text: quick, and true too often rather than not often enough."""
+    """A quick check whether a text may contain the name of a secret. It may be wrong only if it returns True."""
     if _chosen[0] is not None:
         return True
     small = text.lower() if text.isascii() else fold(text).lower().replace(" ", "_")
@@ -254,7 +254,7 @@ def may_name_a_secret(text: str) -> bool:
 
 
 def _words_of(name: str) -> str | None:
-    """A name in small letters with `_` between its words; None for one that no secret has."""
+    """A name in lower case with `_` between its words; None if no secret has such a name."""
     name = fold(unescaped(name[-_MAX_NAME:]))
     small = name.lower()
     words = small if small == name and name.isidentifier() else _BOUNDARY.sub("_", name).lower().strip("_")
@@ -272,10 +272,10 @@ def _is_token(words: str) -> bool:
 
 
 def is_secret(name: str, value: object) -> bool:
-    """Say whether this value is a secret under this name.
+    """Whether this value is a secret if it has this name.
 
-    None, booleans and numbers are none, but for whole numbers under a name that says nothing else than a password, a
-    passcode or a key. Names that were chosen by `choose_names` hide whatever stands under them.
+    None, booleans and numbers are no secrets, except integers with a name that clearly means a password, a passcode or
+    a key. Names from `choose_names` hide any value.
 
     >>> is_secret("token", "abc"), is_secret("token", 3), is_secret("pass", 0.5), is_secret("pin_password", 3)
     (True, False, False, True)
@@ -291,7 +291,7 @@ def is_secret(name: str, value: object) -> bool:
 
 
 def is_number(name: str, content: str) -> bool:
-    """Whether what a text gives the name of a secret is a number that is none, see `is_secret`; without quotes.
+    """Whether a value in a text, without quotes, is a number that is no secret, see `is_secret`.
 
     >>> is_number("pass", "0.5"), is_number("password", "1234")
     (True, False)
@@ -305,7 +305,7 @@ def _may_be_number(name: str) -> bool:
 
 
 def looks_random(content: str, *, quoted: bool = True) -> bool:
-    """Whether a text is rather a secret than a word."""
+    """Whether a text is more likely a secret than a word."""
     if len(content) < 8 or any(map(str.isspace, content)):
         return False
     mixed = content != content.lower() and content[1:] != content[1:].lower() and content != content.upper()

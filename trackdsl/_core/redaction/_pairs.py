@@ -1,4 +1,4 @@
-"""Secrets in pairs that stand in a text: `('password', '...')`, `{"name": "password", "value": "..."}`."""
+"""Secrets in pairs in a text: `('password', '...')`, `{"name": "password", "value": "..."}`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from trackdsl._core.redaction._names import is_secret
 from trackdsl._core.redaction._shapes import CODE, MASK, masked_like
 from trackdsl._core.redaction._values import Value, value_at
 
-#: A list or a mapping is looked into by itself.
+#: A nested list or mapping is searched separately.
 _OPEN = ("(", "[", "{")
 _PAIR = re.compile(r"([\[(])\s{0,40}[bru]{0,2}(\\*['\"])([^\W\d][^'\"\\\n,]{1,80})\2\s{0,8},\s{0,40}")
-#: What is called with a name and its value.
+#: Functions that are called with a name and its value.
 _LOOKUPS = (".get", "getenv", "setdefault", "setenv", "putenv")
 _QUOTE = re.compile(r"\\*['\"]")
 _END_OF_PAIR = re.compile(r"\s{0,40},?\s{0,40}[)\]]")
@@ -29,7 +29,7 @@ _NAME_AFTER = re.compile(r"\s{0,40},?\s{0,40}(?:\\*['\"])?" + _NAME)
 
 
 def without_pairs(text: str) -> str:
-    """A text without the values of such pairs."""
+    """Mask the values of such pairs in a text."""
     if "," in text:
         text = _without(text, _PAIR, _is_secret_pair)
     return _without(text, _VALUE, _has_secret_name)

@@ -1,4 +1,4 @@
-"""Shapes of secrets, whatever they stand under: credentials in URLs, signed addresses, tokens of well-known issuers."""
+"""Patterns of secrets that need no name: credentials in URLs, signed addresses, tokens of well-known issuers."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import re
 from trackdsl._core.redaction._names import is_number, is_secret_name
 
 MASK = "***"
-#: What is called or indexed is code.
+#: A name that is called or indexed is code.
 CODE = frozenset("([{")
 
-# A path made of a URL has lost one of its slashes. What stands behind the colon of a host is a port, not a password;
-# `git` is the user of every forge.
+# A URL that was turned into a path has only one slash. After the colon of a host comes a port, not a password;
+# `git` is the user name of all code hosts.
 _URL_CREDENTIALS = re.compile(
     r"(?P<scheme>:/{1,2})(?!git@[^\s'\"@]*(?:[\s'\"]|$))(?:(?<=//)[^/?#\s'\"]+|[^/?#\s'\":@\[]*:(?!\d*(?:[/?#]|$))[^\s'\"@]{1,200})@"
 )
-# The same without a scheme, as proxies and git are given it; what names a mailbox is no user.
+# The same without a scheme, as for proxies and git. A mailbox is no user.
 _USER_AT_HOST = re.compile(
     r"(?<![^\s'\"=])(?!(?:mailto|e-?mail|to|from|b?cc|author|contact|sips?|xmpp|acct|maintainer):)[^\s:/@'\"=,(\[{]{1,100}"
     r":(?:x-oauth-basic@|[^\s/@'\"]{1,200}@(?!sha\d)(?=[A-Za-z0-9.\-]{1,253}:\d{2,5}(?![\w.])"
     r"|(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?:$|[\s'\",)\]:/])|localhost(?![\w.])|\d{1,3}(?:\.\d{1,3}){3}(?![\w.])))",
     re.IGNORECASE,
 )
-# Addresses that are secrets themselves: whoever knows them may write. Those of Telegram begin with a bot's token.
+# Addresses that are secrets: anyone who knows them can write. Those of Telegram contain the token of a bot.
 _SECRET_ADDRESS = re.compile(
     r"(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/\-]{10,}|(?<=/api/webhooks/)\d{5,}/[\w\-]{10,}"
     r"|(?<=\.webhook\.office\.com/)[\w@/\-]{10,}|(?<=/bot)\d{6,}:[\w\-]{20,}"
@@ -35,7 +35,7 @@ _PARAMETER = (
 _QUERY = re.compile(r"(?P<lead>[?&;] ?)" + _PARAMETER)
 _FIRST = re.compile(r"(?P<lead>)" + _PARAMETER)
 _SHORTEST_CODE = 4
-#: Names that are secret in a query alone; of signed addresses of the clouds.
+#: Names that are only secret in a query, in signed addresses of cloud storage.
 _SIGNATURES = frozenset(["sig", "signature", "x-amz-signature", "x-amz-credential", "x-goog-signature"])
 # Prefixes as published by the issuers: AWS, GitHub, GitLab, Slack, OpenAI/Anthropic, Google, Stripe, Hugging Face,
 # PyPI, npm, Databricks, SendGrid, Docker, age, JSON Web Tokens, HTTP's `Authorization`, users of SQL, private
@@ -56,7 +56,7 @@ _TOKEN_SHAPE = re.compile(
 
 
 def masked_like(quote: str | None) -> str:
-    """The mask in the place of a value that stands beside a name with this quote: JSON stays JSON.
+    """The mask for a value, quoted like the name beside it, so that JSON stays JSON.
 
     >>> masked_like('"'), masked_like("'"), masked_like(None)
     ('"***"', '***', '***')
@@ -65,7 +65,7 @@ def masked_like(quote: str | None) -> str:
 
 
 def without_shapes(text: str) -> str:
-    """A text without what has the shape of a secret; cheap where there is none."""
+    """Mask the values in a text that have the pattern of a secret. A text without any takes little time."""
     if ":/" in text:
         if "@" in text:
             text = _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
@@ -83,7 +83,7 @@ def without_shapes(text: str) -> str:
 
 
 def _may_hold_a_token(text: str) -> bool:
-    """Whether what a token begins with is in a text; looking for one after the other is the quickest way."""
+    """Whether a prefix of a token is in a text. Searching for one after the other is fastest."""
     return (
         (
             "-" in text
@@ -108,10 +108,10 @@ def _may_hold_a_token(text: str) -> bool:
 
 def _hide_parameter(match: re.Match[str]) -> str:
     name, value = match["name"], match["value"]
-    # In a query of a URL a number of several digits is a code that was sent to somebody.
+    # In the query of a URL, a number of several digits is a code for a login.
     code = match["lead"][:1] in ("?", "&") and value.isdigit() and len(value) >= _SHORTEST_CODE
     named = is_secret_name(name.strip()) and (code or not is_number(name.strip(), value))
-    # What is called or indexed is code.
+    # A name that is called or indexed is code.
     if (named or name.lower() in _SIGNATURES) and not CODE & set(value):
         return f"{match['lead']}{name}={MASK}"
     return match[0]

@@ -1,4 +1,4 @@
-"""Where a value ends that is written out in a text: quoted, escaped, a list or a mapping, or a word."""
+"""Find the end of a literal value in a text: a quoted text, a list, a mapping or a word."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SCHEME = re.compile(
 )
 _OPEN, _CLOSE = "([{", ")]}"
 _BRACKETS = re.compile(r"[\[\](){}'\"]")
-#: A longer list or mapping, or one of more parts, is masked as far as that.
+#: A longer list or mapping, or one with more parts, is only masked up to this limit.
 _MAX_GROUP = 5000
 _MAX_SIGNS = 200
 
@@ -22,8 +22,8 @@ class Value(NamedTuple):
     """A value in a text.
 
     Attributes:
-        content: what it says, without its quotes.
-        end: where it ends in the text, with its quotes.
+        content: the value without its quotes.
+        end: the end of the value in the text, with its quotes.
         quoted: whether it has quotes.
         group: whether it is a list or a mapping.
     """
@@ -35,7 +35,7 @@ class Value(NamedTuple):
 
 
 def value_at(text: str, at: int) -> Value | None:
-    """The value that begins at a place of a text; None where there is none."""
+    """The value at a position of a text; None if there is none."""
     opening = _OPENING.match(text, at)
     if opening is not None:
         return _quoted(text, opening)
@@ -48,7 +48,7 @@ def value_at(text: str, at: int) -> Value | None:
 
 
 def end_of_quoted(text: str, start: int, opening: str) -> int:
-    """Where the closing quote begins of what was opened by a quote, with backslashes before it; else a line's end."""
+    """The position of the closing quote, or of the backslashes before it; else the end of the line."""
     closing = _closing(opening[:-1], opening[-1]).search(text, start)
     return len(text) if closing is None else closing.start()
 
@@ -56,7 +56,7 @@ def end_of_quoted(text: str, start: int, opening: str) -> int:
 def _quoted(text: str, opening: re.Match[str]) -> Value:
     escape, quote = opening.groups()
     start = opening.end()
-    # A quote inside of text that is quoted itself has so many backslashes more.
+    # A quote inside a text that is quoted itself has this many more backslashes.
     closing = _closing(escape, quote).search(text, start)
     if closing is None:
         return Value(text[start:], len(text), quoted=True)
@@ -67,7 +67,7 @@ def _quoted(text: str, opening: re.Match[str]) -> Value:
 def _closing(escape: str, quote: str) -> re.Pattern[str]:
     if escape:
         return re.compile(r"(?<!\\)" + re.escape(escape + quote) + "|(?=\n)")
-    # An even number of backslashes escape one another.
+    # An even number of backslashes escape each other.
     return re.compile(r"(?<!\\)(?:\\\\){0,20}" + quote + ("" if len(quote) == 3 else "|(?=\n)"))
 
 
