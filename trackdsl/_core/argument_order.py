@@ -1,4 +1,4 @@
-"""A value and its name or path, given in whichever order: what can only be meant the other way round is taken so."""
+"""Accept a value and its name or path in either order, if it is clear which is which."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trackdsl.errors import OptionError
 
 _LONGEST = 250
 _LONGEST_PATH = 1000
-#: Of files that hold text.
+#: Suffixes of text files.
 _TEXT_FILES = frozenset(
     [".txt", ".md", ".rst", ".log", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".csv", ".tsv", ".html", ".xml",
      ".py", ".sh", ".sql", ".tex"]
@@ -21,16 +21,16 @@ _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
 
 
 def in_order(function: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
-    """What is to be recorded, and its path. Of two texts, the one that looks more like a path is the path.
+    """Return the value to record and its path. Of two texts, the one that looks more like a path is the path.
 
     Args:
         function: the function that was called, for messages.
         value: its first argument.
-        place: its second.
-        kind: what the first is called, for messages.
+        place: its second argument.
+        kind: the name of the first argument, for messages.
 
     Raises:
-        OptionError: neither of them is a path, or it names no file.
+        OptionError: neither argument is a path, or the path names no file.
 
     >>> in_order("log_text", "notes.txt", "two words", "text")
     ('two words', 'notes.txt')
@@ -50,10 +50,10 @@ def in_order(function: str, value: Any, place: Any, kind: str) -> tuple[Any, str
 
 
 def file_in_order(source: Any, place: Any) -> tuple[Any, str | None]:
-    """A file or folder that is there, and its path in the run; what is no path itself is to become a file.
+    """Return an existing file or folder, or a value that becomes a file, and its artifact path.
 
     Raises:
-        OptionError: neither of them is a path.
+        OptionError: neither argument is a path.
     """
     several = isinstance(source, (list, tuple)) and bool(source) and all(map(is_path, source))
     if is_path(source) and place is not None and (not is_path(place) or (_is_there(place) and not _is_there(source))):
@@ -68,10 +68,10 @@ def file_in_order(source: Any, place: Any) -> tuple[Any, str | None]:
 
 
 def model_in_order(model: Any, name: Any, options: dict[str, Any]) -> tuple[Any, str]:
-    """A model, which may be a path itself, and its name, which MLflow before its version 3 called `artifact_path`.
+    """Return a model, which may be a path, and its name. Before version 3, MLflow called the name `artifact_path`.
 
     Raises:
-        OptionError: neither of them is a name.
+        OptionError: neither argument is a name.
     """
     name = options.pop("artifact_path", None) if name is None else name
     if name is not None and not isinstance(name, str):
@@ -84,7 +84,7 @@ def model_in_order(model: Any, name: Any, options: dict[str, Any]) -> tuple[Any,
 
 
 def name_first(name: Any, value: Any) -> tuple[Any, Any]:
-    """A name and its value. What a name can only be made of is left as it is, be it no text.
+    """Return a name and its value. If neither is a text, their order stays.
 
     >>> name_first(0.1, "lr"), name_first("optimizer", "adam")
     (('lr', 0.1), ('optimizer', 'adam'))
@@ -95,7 +95,7 @@ def name_first(name: Any, value: Any) -> tuple[Any, Any]:
 
 
 def has_suffix(place: str) -> bool:
-    """Whether a path has a suffix that names a format; `roc_0.5` has none."""
+    """Whether a path has the suffix of a format; `roc_0.5` has none."""
     return len(place) <= _LONGEST and _SUFFIX.search(PurePosixPath(place).name) is not None
 
 
@@ -119,7 +119,7 @@ def _are_swapped(value: Any, place: Any) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a text can be no path: it has several lines, or is long."""
+    """Whether a text cannot be a path, because it has several lines or is long."""
     return len(text) > _LONGEST_PATH or len(text.splitlines()) > 1
 
 
@@ -128,5 +128,5 @@ def _names_text(text: str) -> bool:
 
 
 def _likeness(text: str) -> int:
-    """How much a text of one line looks like the path of a file that holds text."""
+    """How much a text of one line looks like the path of a text file."""
     return (len(text.split()) == 1) + _names_text(text)

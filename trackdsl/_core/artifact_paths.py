@@ -1,4 +1,4 @@
-"""The paths of artifacts: inside of the run's folder, and such that every store and system keeps them as they are."""
+"""Paths of artifacts that stay in the folder of the run, and that every store and operating system accepts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from trackdsl._core.redaction import MASK, mask_name
 _OUTSIDE = frozenset("\0\\")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=[.:/]|$)", re.IGNORECASE)
-#: What MLflow's client does not quote in the URL of an artifact, so that a server keeps it under another name; spaces
-#: and dots where Windows, or MLflow's reading of a `runs:/` URI, drops them.
+#: Characters that MLflow's client does not quote in the URL of an artifact, so that a server would use another name;
+#: and spaces and dots that Windows, or MLflow's parser for `runs:/` URIs, removes.
 _UNSAFE = re.compile(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
 
 
 def portable_path(place: str) -> str:
-    """The path under which an artifact is kept.
+    """The path under which an artifact is stored.
 
     Raises:
         ValueError: see `inside`.
@@ -28,7 +28,7 @@ def portable_path(place: str) -> str:
 
 
 def masked_path(place: str) -> str:
-    """An artifact's path without the secrets in it, as a name that every system takes.
+    """An artifact path with secrets masked, in characters that every operating system accepts.
 
     >>> masked_path("https:/me:hunter2@host/x.txt"), masked_path("models/best.pth")
     ('https:/xxx@host/x.txt', 'models/best.pth')
@@ -39,10 +39,10 @@ def masked_path(place: str) -> str:
 
 
 def checked_path(place: str) -> str:
-    """Check that an artifact's path stays in the run's folder, on every system.
+    """Check that an artifact path stays in the folder of the run, on every operating system.
 
     Raises:
-        ValueError: it is absolute, climbs out, or holds a NUL or a backslash.
+        ValueError: the path is absolute, leaves the folder, or contains a NUL or a backslash.
 
     >>> checked_path("models/best.pth")
     'models/best.pth'
@@ -54,7 +54,7 @@ def checked_path(place: str) -> str:
 
 
 def without_devices(place: str) -> str:
-    """A path none of whose parts is what Windows calls a device, as it could not be read there.
+    """A path in which no part has the name of a Windows device, because it could not be read there.
 
     Source of the names: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
 
@@ -65,7 +65,7 @@ def without_devices(place: str) -> str:
 
 
 def quoted_path(place: str) -> str:
-    """A path without characters that a store would read as something else, each written as `_0xHH_`.
+    """A path in which characters with a special meaning for a store are written as `_0xHH_`.
 
     >>> quoted_path("runs#1/50%.csv"), quoted_path("models/best.pth")
     ('runs_0x23_1/50_0x25_.csv', 'models/best.pth')

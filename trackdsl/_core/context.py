@@ -1,4 +1,4 @@
-"""The current run: one ContextVar, which holds the innermost scope of a chain of scopes."""
+"""The current run: one ContextVar with the innermost scope of a chain of scopes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Scope:
-    """One level of the language: a run, a section of a run, or a `steps` loop.
+    """An open run, section of a run, or `steps` loop.
 
     Attributes:
         run: the run that records what happens inside.
@@ -34,7 +34,7 @@ class Scope:
 
     #: The tags of a run that begins directly inside; see `TaskScope`.
     tags: Mapping[str, str] | None = None
-    #: Whether its run ends with it.
+    #: Whether its run ends when the scope is left.
     ends_run = True
 
     def __init__(self, run: RunHandle, outer: Scope | None, owner: object, step: int) -> None:

@@ -1,7 +1,8 @@
-"""The events of the journal and their wire form.
+"""The events of the journal, and their binary format.
 
-An event is a MessagePack array whose first element is its type number. Fields are only ever added at the end, with a
-default, so that an older journal stays readable; anything else needs a new `SCHEMA` and a golden file of the old one.
+An event is a MessagePack array whose first element is the number of its type. New fields are only added at the end,
+with a default, so that older journals stay readable. Any other change needs a new `SCHEMA`, and a golden file of the
+old one.
 """
 
 from __future__ import annotations
@@ -16,28 +17,28 @@ import msgspec
 
 from trackdsl._core.decoders import msgpack_decoder
 
-#: Version of the wire form. A journal with a higher number is left alone.
+#: The version of the format. A journal with a higher version is not read.
 SCHEMA = 3
 
-#: The tag that tells MLflow's id of the experiment of a root run, where it names no experiment.
+#: The tag with MLflow's id of the experiment of a root run, if the run has no experiment name.
 EXPERIMENT_ID = "trackdsl.experiment_id"
 
-#: MessagePack holds integers from -INT64 to 2 * INT64 - 1, MLflow steps of 64 bits with a sign.
+#: MessagePack holds integers from -INT64 to 2 * INT64 - 1; steps at MLflow are signed integers of 64 bits.
 INT64 = 1 << 63
 
 Scalar = bool | int | float | str | None
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True):
-    """Something that a program recorded. Times are nanoseconds since 1970, ids 16 bytes."""
+    """A record of a program. Times are in nanoseconds since 1970; ids have 16 bytes."""
 
 
 class Rank(msgspec.Struct, array_like=True, frozen=True):
-    """The place of a run among those of the processes that a launcher has started together.
+    """The rank of a run: which of the processes that a launcher started together has recorded it.
 
-    `root` is the name of the run that they have in common as their parent, `launch` what the launcher is called and
-    calls this launch, `attempt` counts from 1. With `goes_on` the root is a run that goes on: that of this id, ours or
-    MLflow's.
+    `root` is the name of the run that is the parent of all ranks. `launch` has the name of the launcher and its id of
+    this launch. `attempt` counts from 1. With `goes_on`, the root is the earlier run with this id (ours or MLflow's),
+    which is continued.
     """
 
     root: str
@@ -53,8 +54,8 @@ class Rank(msgspec.Struct, array_like=True, frozen=True):
 class Open(Event, frozen=True, tag=1):
     """A run begins. `site` is the function: qualified name, file, hash of its source.
 
-    With a `rank` its parent is nobody's: whoever delivers the first of these runs makes it.
-    With `goes_on`, it is no new run: the run of that id, ours or MLflow's, goes on under our id `run`.
+    With a `rank`, the parent belongs to no program: the delivery of the first rank creates it.
+    With `goes_on`, the run is not new: the earlier run with that id (ours or MLflow's) is continued under our id `run`.
     """
 
     run: bytes
@@ -73,7 +74,7 @@ class Open(Event, frozen=True, tag=1):
 
 
 class Params(Event, frozen=True, tag=2):
-    """Parameters of a run; formatted as text by whoever delivers them."""
+    """Parameters of a run. Delivery formats them as text."""
 
     run: bytes
     values: dict[str, Scalar]
@@ -99,17 +100,17 @@ class Metrics(Event, frozen=True, tag=4):
 
 
 class Tags(Event, frozen=True, tag=5):
-    """Tags of a run; the last value of a name stands."""
+    """Tags of a run. The last value of each name counts."""
 
     run: bytes
     values: dict[str, str]
 
 
 class File(Event, frozen=True, tag=6):
-    """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` its place in the run.
+    """An artifact. `snapshot` is its copy, relative to the journal's `files` folder; `path` is its artifact path.
 
-    `handler` names what wrote it and reads it back; `sha256` is the hash of what may run code when it is read; `types`
-    says that the types of what it holds are in a file beside it.
+    `handler` is the name of the handler that wrote it and can read it. `sha256` is the hash of a file that may run code
+    when it is read. `types` says whether the types of its values are in a file beside it.
     """
 
     run: bytes
@@ -140,9 +141,9 @@ class Close(Event, frozen=True, tag=7):
 
 
 class Adopt(Event, frozen=True, tag=8):
-    """`run` stands for a run that somebody else ends, plain MLflow mostly; this program only writes to it.
+    """`run` is a run of another program or of plain MLflow, which ends it. This program only writes to it.
 
-    Without the id of an experiment, `mlflow_run_id` may be our id of the run too, and is looked up.
+    Without an experiment id, `mlflow_run_id` may also be our id of the run, and delivery looks it up.
     """
 
     run: bytes
@@ -164,7 +165,7 @@ class Input(Event, frozen=True, tag=9):
 
 
 class Model(Event, frozen=True, tag=10):
-    """A model. `snapshot` is a folder: `model/` holds its files, `spec.json` what MLflow is to be told of it."""
+    """A model. `snapshot` is a folder with the files in `model/`, and a description for MLflow in `spec.json`."""
 
     run: bytes
     name: str
@@ -177,7 +178,7 @@ class Model(Event, frozen=True, tag=10):
 
 
 class Table(Event, frozen=True, tag=11):
-    """Rows to be appended to a table. `snapshot` is a JSON file of `columns` and `data`; `path` the table's place."""
+    """Rows to append to a table. `snapshot` is a JSON file with `columns` and `data`; `path` is its artifact path."""
 
     run: bytes
     path: str
@@ -185,10 +186,10 @@ class Table(Event, frozen=True, tag=11):
 
 
 class LinkedMetrics(Metrics, frozen=True, tag=12):
-    """Points that say which model they were measured of, and on which data.
+    """Metric points that belong to a model, and perhaps to a dataset.
 
-    `model` is MLflow's id of a logged model, or `key:` and the key of a `Model` event, see `model_key`. Where it is
-    empty the points belong to the models that the run has at their step. `dataset` is name and digest of an `Input`.
+    `model` is MLflow's id of a logged model, or `key:` and the key of a `Model` event, see `model_key`. If it is empty,
+    the points belong to the models that the run has at their step. `dataset` has the name and digest of an `Input`.
     """
 
     model: str = ""
@@ -196,7 +197,7 @@ class LinkedMetrics(Metrics, frozen=True, tag=12):
 
 
 class ModelInput(Event, frozen=True, tag=13):
-    """A run uses a model, which is named as in `LinkedMetrics`."""
+    """A run uses a model. `LinkedMetrics` describes how the model is named."""
 
     run: bytes
     model: str
@@ -227,12 +228,12 @@ AnyEvent = (
     | ModelInput
     | ModelOutput
 )
-#: Begins the name of a model that was recorded by trackdsl, before its key.
+#: The prefix of the name of a model that trackdsl recorded; its key follows.
 KEY = "key:"
 
 
 def model_key(event: Model) -> str:
-    """What is the same each time this very model is delivered, and is that of no other; a tag of the logged model."""
+    """A unique key of a model, which is the same each time it is delivered. It is a tag of the logged model."""
     named = json.dumps([event.run.hex(), event.name, event.snapshot, event.time])
     return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -241,7 +242,7 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 def encode_safely(event: AnyEvent) -> bytes:
-    """The wire form of an event, whatever stands in it."""
+    """The bytes of an event, whatever values it contains."""
     try:
         return encode(event)
     except (OverflowError, UnicodeEncodeError, ValueError):
@@ -249,7 +250,7 @@ def encode_safely(event: AnyEvent) -> bytes:
 
 
 def storable(value: Any) -> Any:
-    """Replace what MessagePack cannot hold: integers beyond 64 bits, lone surrogates."""
+    """Replace values that MessagePack cannot hold: integers beyond 64 bits, lone surrogates."""
     if isinstance(value, msgspec.Struct):
         return type(value)(*(storable(getattr(value, name)) for name in value.__struct_fields__))
     if isinstance(value, dict):
@@ -272,6 +273,6 @@ def decode(payload: bytes | memoryview) -> AnyEvent:
     """The event of a payload.
 
     Raises:
-        msgspec.MsgspecError: it is none.
+        msgspec.MsgspecError: the bytes are no event.
     """
     return _decode()(payload)

@@ -42,7 +42,7 @@ class RunTarget(Protocol):
 
 
 class RunHandle:
-    """A run that is being recorded, without what users call on it.
+    """A run that is being recorded, without the methods for users.
 
     Args:
         key: the id of the run in the journal, 16 bytes.

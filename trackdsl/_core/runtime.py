@@ -1,4 +1,4 @@
-"""The state that a process has once: what a forked child makes anew, and what `reset` puts back.
+"""The state of the process: how a forked child renews it, and how `reset` restores it.
 
 A module that keeps such state registers it here, right below the state:
 
@@ -33,7 +33,7 @@ class Phase(IntEnum):
     IDENTITY = 2
     #: Which processes it comes from. This needs the new ids.
     ANCESTRY = 3
-    #: What was seen, warned about or remembered before.
+    #: Caches, and which warnings were logged.
     MEMORY = 4
     #: What `configure` set.
     SETTINGS = 5
@@ -71,16 +71,16 @@ def register(
     Args:
         name: of the state, in error messages.
         phase: when the functions run.
-        after_fork: makes the state right for a forked child, and runs in that child.
-        reset: makes the state what it was after the import of the module.
+        after_fork: renews the state; it runs in a forked child.
+        reset: restores the state that the module had after its import.
     """
     _registered[name] = _Registered(phase, name, after_fork, reset)
 
 
 def reinit_after_fork() -> None:
-    """Make the state of the process right for a forked child. The fork hook calls this.
+    """Renew the state of the process in a forked child. The fork hook calls this.
 
-    An error in one function is logged, and does not keep the others from running.
+    An error in one function is logged, and the other functions still run.
     """
     for state in _in_order():
         if state.after_fork is not None:
@@ -93,14 +93,14 @@ def reinit_after_fork() -> None:
 
 
 def reset() -> None:
-    """Put the state of the process back to what it was after the import: for tests.
+    """Restore the state that the process had after the import; for tests.
 
-    This ends sessions, leaves scopes, takes patches away, closes journals, and forgets settings of `configure`, secret
+    This ends sessions, leaves scopes, removes patches, closes journals, and forgets settings of `configure`, secret
     values and which warnings were logged. Environment variables are read again. Ids of runs stay unique: their count
     continues.
 
     Raises:
-        ExceptionGroup: some of it could not be put back; all of the rest was.
+        ExceptionGroup: part of the state could not be restored. All the rest was.
     """
     errors = []
     for state in reversed(_in_order()):

@@ -1,4 +1,4 @@
-"""Tracking URIs, as MLflow writes them: made absolute, and checked for mistakes that can be seen."""
+"""Make tracking URIs absolute, and find obvious mistakes in them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import unquote, urlsplit
 
 from trackdsl._core.suggest import suggestion_for
 
-#: What MLflow takes without a scheme, beside paths.
+#: Tracking URIs without a scheme that MLflow accepts, besides paths.
 _WORDS = ("databricks", "databricks-uc", "uc")
 _DATABASES = ("postgresql", "mysql", "mssql")
-#: The schemes that MLflow itself knows; those of databases may name a driver after a plus sign.
+#: The schemes that MLflow knows. For databases, a driver may follow after a plus sign.
 _SCHEMES = ("file", "http", "https", "sqlite", *_DATABASES, *_WORDS)
-#: The packages that register the schemes which people use most.
+#: The packages that register common schemes.
 _PLUGINS = {"arn": "sagemaker-mlflow", "azureml": "azureml-mlflow"}
 _ARTIFACT_SCHEMES = ("s3", "gs", "wasb", "wasbs", "abfs", "abfss", "dbfs", "hdfs", "viewfs", "ftp", "sftp", "r2")
 
@@ -25,9 +25,10 @@ _BROKEN_HTTP = re.compile(r"(https?)(?::/*|/+)(?=[^/])", re.IGNORECASE)
 _TWICE_HTTP = re.compile(r"https?://(https?):?/+", re.IGNORECASE)
 _OF_WINDOWS = re.compile(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|(?!\d+$)[^:/]*$)|\.{0,2}\\)")
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?):(/*)(.*)", re.IGNORECASE | re.DOTALL)
-#: As SQLAlchemy reads it: a password may hold `/` and `#`.
+#: As SQLAlchemy parses it: a password may contain `/` and `#`.
 _AUTHORITY = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?=[/?]|$)")
-#: Up to the last `@`, as passwords hold some; and what stands in the place of a port, but is none: a password, perhaps.
+#: The credentials, up to the last `@`, as passwords may contain some; or a text in the position of a port that is no
+#: number, and may be a password.
 _CREDENTIALS = re.compile(r"(?<=//).*@|^[^/@]+@", re.DOTALL)
 _NO_PORT = re.compile(r"(//[^/:@\[]*):(?![\d/])[^/]+")
 _MOST_PORTS = 65_535
@@ -38,7 +39,7 @@ _NO_FILE = "it names no file; write sqlite:///mlflow.db."
 def absolute_uri(uri: str, cwd: str) -> str:
     """A tracking URI that leads to the same store from every folder.
 
-    MLflow resolves relative paths against the working directory, and delivery has another one than the program.
+    MLflow resolves relative paths against the working directory, and delivery has a different one than the program.
 
     >>> absolute_uri("sqlite:///mlflow.db", "/work"), absolute_uri("./mlruns", "/work")
     ('sqlite:////work/mlflow.db', '/work/./mlruns')
@@ -46,7 +47,7 @@ def absolute_uri(uri: str, cwd: str) -> str:
     'databricks'
     """
     if uri.startswith("sqlite:") and not {"?", "%"}.isdisjoint(cwd):
-        return uri  # A URI would read these otherwise: the sink sees to it.
+        return uri  # In a URI, these characters have a special meaning; delivery quotes them.
     for prefix in ("sqlite:///", "file:"):
         path = uri.removeprefix(prefix)
         if uri.startswith(prefix) and path and not path.startswith(("/", ":memory:", "file:")):
@@ -64,7 +65,7 @@ def is_path(uri: str) -> bool:
 
 
 def local_folder(uri: str, cwd: str) -> str | None:
-    """The folder that a local store is in: that of a SQLite file, or a store of files itself; None for other stores.
+    """The folder of a local store: the folder of a SQLite file, or a file store itself; None for other stores.
 
     >>> local_folder("sqlite:////work/mlflow.db", "/"), local_folder("file:///runs", "/"), local_folder("mlruns", "/a")
     ('/work', '/runs', '/a/mlruns')
@@ -81,7 +82,7 @@ def local_folder(uri: str, cwd: str) -> str | None:
 
 
 def is_database(uri: str) -> bool:
-    """Whether a tracking URI is that of a database.
+    """Whether a tracking URI leads to a database.
 
     >>> is_database("mysql+pymysql://host/runs"), is_database("databricks://profile")
     (True, False)
@@ -101,9 +102,9 @@ def without_credentials(uri: str) -> str:
 
 @lru_cache(maxsize=256)
 def describe_mistake(uri: str) -> str | None:
-    """What is wrong with a tracking URI, as far as it can be seen without asking anybody, and what to write instead.
+    """What is wrong with a tracking URI, as far as its text shows, and what to write instead; None if it is correct.
 
-    None where nothing is wrong. What a plugin of MLflow's has registered is right: MLflow hands it over unchanged.
+    A scheme that a plugin of MLflow has registered is correct.
 
     >>> describe_mistake("htp://host:5000"), describe_mistake("http://host:5000")
     ('MLflow knows no scheme htp; did you mean http://host:5000?', None)
@@ -235,12 +236,12 @@ def _mistake_of_scheme(uri: str, scheme: str, kind: str) -> str:
 
 
 def _instead(meant: str, why: str) -> str:
-    """The sentence that offers what was probably meant, itself without mistakes."""
+    """The sentence with the suggested URI, which must be free of mistakes itself."""
     return f"{why}; did you mean {without_credentials(meant)}?"
 
 
 def _is_registered(scheme: str) -> bool:
-    """Whether a plugin has registered a scheme with MLflow. Asked for unknown ones alone: the look takes a while."""
+    """Whether a plugin of MLflow has registered a scheme. Only called for unknown schemes, because it takes a while."""
     from importlib.metadata import entry_points
 
     names = {entry.name for entry in entry_points(group="mlflow.tracking_store")}
