@@ -198,7 +198,7 @@ def experiment_id() -> str | None:
 
 
 def secret_names() -> tuple[str, ...]:
-    """Names whose values are masked, beside the well-known ones."""
+    """Names whose values are masked, besides the well-known ones."""
     return tuple(look_up("secret_names").value)
 
 

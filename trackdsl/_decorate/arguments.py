@@ -242,7 +242,7 @@ class CallPlan:
         annotations = annotations_of(fn)
         for name in self.names:
             annotation = annotations.get(name)
-            # Read a second time, further from where it was written, an annotation may tell less: nothing is taken back.
+            # Reading an annotation a second time, with fewer names known, may give less: markers found before stay.
             hidden, ignored = hides(annotations, annotation)
             if hidden:
                 self._marked_secret.add(name)

@@ -52,7 +52,7 @@ class _TaskIterator(InScopeIterator):
         self._of: Scope | None = scope
         self._context = Context(scope)
 
-    def handed_out(self, item: Any) -> Any:
+    def item_for_pool(self, item: Any) -> Any:
         """See `InScopeIterator`."""
         if self.scope is not self._of:  # The iterable is a generator that has opened a scope.
             self._of, self._context = self.scope, Context(self.scope)

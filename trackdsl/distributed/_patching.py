@@ -150,7 +150,7 @@ def _uninstall() -> None:
 def _install_among_others() -> None:
     """Install every patch where other libraries patch the same functions.
 
-    Our wrapper stays where it is if theirs still calls it. Otherwise it goes on top of theirs.
+    Our wrapper stays where it is if theirs still calls it. Otherwise our wrapper is put on top of theirs.
     """
     for patch, patched in list(_patched.items()):
         current = patched.namespace.get(patched.attribute)

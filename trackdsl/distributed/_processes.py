@@ -108,9 +108,9 @@ class InScopeIterator:
         finally:
             self.scope = _current()
             _enter(before)
-        return self.handed_out(item)
+        return self.item_for_pool(item)
 
-    def handed_out(self, item: Any) -> Any:
+    def item_for_pool(self, item: Any) -> Any:
         """What the pool gets for an item of the iterable."""
         return item
 
