@@ -45,7 +45,7 @@ _CREDENTIALS = (
 
 
 @dataclass(frozen=True)
-class Setting:
+class PresentSetting:
     """The present value of a setting.
 
     Attributes:
@@ -80,7 +80,7 @@ class Finding:
     fix: str = ""
 
 
-def all_settings() -> list[Setting]:
+def all_settings() -> list[PresentSetting]:
     """Every setting, with the source of its value."""
     return [_setting(name) for name in settings.NAMES] + [*_experiment_id(), *_credentials()]
 
@@ -99,20 +99,20 @@ def variables() -> Iterator[Finding]:
         yield Finding("environment", "warning", message.partition(" Known:")[0], f"unset {name}, or rename it")
 
 
-def _setting(name: str) -> Setting:
+def _setting(name: str) -> PresentSetting:
     try:
         found = settings.look_up(name)
     except SettingsError as error:
         if str(error) == _wrong_with_project():
-            return Setting(name, None, "unknown: see [tool.trackdsl] below")
-        return Setting(name, None, error.setting, problem=mask_prose(str(error)))
+            return PresentSetting(name, None, "unknown: see [tool.trackdsl] below")
+        return PresentSetting(name, None, error.setting, problem=mask_prose(str(error)))
     value = found.value
     if name == "spool" and value is None:
         value = _spool.default_path()
     if name == "show_url" and value is None:
         value = "at a terminal"
     shown = ", ".join(value) if isinstance(value, tuple) else str(value)
-    return Setting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
+    return PresentSetting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
 
 
 def _wrong_with_project() -> str:
@@ -136,19 +136,19 @@ def _hidden(name: str, source: str) -> Iterator[str]:
         yield project.path
 
 
-def _experiment_id() -> Iterator[Setting]:
+def _experiment_id() -> Iterator[PresentSetting]:
     id_ = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if id_ and not _wrong_with_project():
         counts = settings.experiment_id() is not None
         value = id_ if counts else f"{id_}, which does not count: experiment_name or tracking_uri is set elsewhere"
-        yield Setting("experiment id", value, "MLFLOW_EXPERIMENT_ID")
+        yield PresentSetting("experiment id", value, "MLFLOW_EXPERIMENT_ID")
 
 
-def _credentials() -> Iterator[Setting]:
+def _credentials() -> Iterator[PresentSetting]:
     for name in _CREDENTIALS:
         if os.environ.get(name):
             secret = name.endswith(("PASSWORD", "TOKEN", "USERNAME"))
-            yield Setting(name, "***" if secret else os.environ[name], "environment")
+            yield PresentSetting(name, "***" if secret else os.environ[name], "environment")
 
 
 def versions() -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trackdsl.cli import _checks
-from trackdsl.cli._checks import Finding, Setting
+from trackdsl.cli._checks import Finding, PresentSetting
 from trackdsl.cli._console import output
 from trackdsl.cli._journals import spool_for
 
@@ -42,7 +42,7 @@ def run(named: Path | None, uri: str | None, *, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-def _findings(settings: list[Setting], named: Path | None, uri: str | None) -> Iterator[Finding]:
+def _findings(settings: list[PresentSetting], named: Path | None, uri: str | None) -> Iterator[Finding]:
     broken = list(_checks.project())
     wrong = [(each.name, each.problem) for each in settings if each.problem]
     broken += [Finding(f"setting {name}", "problem", *_checks.split(problem)) for name, problem in wrong]
@@ -73,7 +73,7 @@ def _progress_shown(what: str) -> Iterator[None]:
         yield
 
 
-def _print(settings: list[Setting], findings: list[Finding], problems: int) -> None:
+def _print(settings: list[PresentSetting], findings: list[Finding], problems: int) -> None:
     _print_settings(output(), settings)
     _print_findings(output(), findings)
     if problems:
@@ -84,7 +84,7 @@ def _print(settings: list[Setting], findings: list[Finding], problems: int) -> N
         click.echo("All is well.")
 
 
-def _print_settings(console: Console, settings: list[Setting]) -> None:
+def _print_settings(console: Console, settings: list[PresentSetting]) -> None:
     from rich.table import Table
     from rich.text import Text
 

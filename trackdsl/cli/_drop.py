@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from trackdsl.cli._contents import Contents, RunOf, contents
-from trackdsl.cli._hosts import Waiting, other_hosts
+from trackdsl.cli._hosts import WaitingJournal, other_hosts
 from trackdsl.cli._journals import spool_for
 from trackdsl.cli._status import ago, size
 from trackdsl.delivery import journal_requests as _requests
@@ -34,7 +34,7 @@ class _Choice:
     """The journal, or the run in a journal, that the user has chosen."""
 
     spool: Path
-    waiting: Waiting
+    waiting: WaitingJournal
     held: Contents
     run: RunOf | None = None
 
@@ -131,9 +131,9 @@ def _find(spool: Path, wanted: str) -> _Choice:
     return found[0]
 
 
-def _all(spool: Path) -> Iterator[tuple[Path, Waiting]]:
+def _all(spool: Path) -> Iterator[tuple[Path, WaitingJournal]]:
     for journal in read_journals(spool):
-        yield spool, Waiting(journal, "it still runs" if journal.alive else "")
+        yield spool, WaitingJournal(journal, "it still runs" if journal.alive else "")
     for host in other_hosts(spool):
         yield from ((host.spool, waiting) for waiting in host.waiting)
 

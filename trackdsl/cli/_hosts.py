@@ -27,7 +27,7 @@ _QUIET = 120.0
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingJournal:
     """A journal of another host.
 
     Attributes:
@@ -53,7 +53,7 @@ class Host:
 
     name: str
     spool: Path
-    waiting: tuple[Waiting, ...]
+    waiting: tuple[WaitingJournal, ...]
 
     @property
     def title(self) -> str:
@@ -121,7 +121,7 @@ def _host(spool: Path) -> Host:
             why_not = reasons[journal.directory]
             if unsure and not why_not:
                 why_not = f"it belongs together with {unsure[0].program}, which may still run"
-            found.append(Waiting(journal, why_not, any(each.alive for each in group)))
+            found.append(WaitingJournal(journal, why_not, any(each.alive for each in group)))
     found.sort(key=lambda each: each.journal.directory.name)
     return Host(spool.name, spool, tuple(found))
 

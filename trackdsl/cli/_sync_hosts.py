@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from trackdsl.cli._hosts import Host, Waiting, other_hosts
+from trackdsl.cli._hosts import Host, WaitingJournal, other_hosts
 from trackdsl.cli._journals import spool_for
 from trackdsl.cli._sync import deliver
 from trackdsl.journal._spool import check_spool
@@ -74,5 +74,5 @@ def _deliver_for(host: Host, timeout: float, *, assume_ended: bool) -> bool:
     return False
 
 
-def _may_deliver(waiting: Waiting, *, assume_ended: bool) -> bool:
+def _may_deliver(waiting: WaitingJournal, *, assume_ended: bool) -> bool:
     return not waiting.why_not or (assume_ended and not waiting.runs)

@@ -40,7 +40,7 @@ class Watcher(Protocol):
         """Called after a step of the optimizer. `loss` is None if `backward` was not called."""
 
 
-class _Here(threading.local):
+class _ThreadSteps(threading.local):
     """The losses and steps of one thread.
 
     Attributes:
@@ -61,7 +61,7 @@ class _Here(threading.local):
         self.count = 0
 
 
-_here = _Here()
+_here = _ThreadSteps()
 _lock = ForkSafeLock(threading.RLock)
 _watchers: list[Watcher] = []
 #: The watchers of each optimizer that has been seen, by its `id`.
@@ -75,7 +75,7 @@ def add(watcher: Watcher) -> None:
     with _lock.current:
         _of.clear()
         if not _undo:
-            _here = _Here()  # Forget what earlier watches have seen in any thread.
+            _here = _ThreadSteps()  # Forget what earlier watches have seen in any thread.
             _install()
         _watchers.append(watcher)
 

@@ -40,13 +40,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 _RUN_NAME = "trial-{number}"
 
 
-class _Here(threading.local):
+class _LastTrial(threading.local):
     #: The last trial that `@track_trials` has recorded in this thread: study, number and start. Optuna calls the
     #: callbacks in the same thread.
     last: tuple[str, int, Any] | None = None
 
 
-_here = _Here()
+_here = _LastTrial()
 
 
 @overload

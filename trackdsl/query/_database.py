@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl.query._grammar import language_of_mlflow
 from trackdsl.query._paged import PagedReader
-from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundRun, Point, Search
+from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundRun, HistoryPoint, Search
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -78,7 +78,7 @@ class DatabaseReader(PagedReader):
                 level = below
         return self.with_ids(list(found))
 
-    def history(self, run_id: str, key: str) -> list[Point]:
+    def history(self, run_id: str, key: str) -> list[HistoryPoint]:
         """See `PagedReader`."""
         from mlflow.store.tracking.dbmodels.models import SqlMetric
         from sqlalchemy import select
@@ -87,7 +87,7 @@ class DatabaseReader(PagedReader):
         statement: Any = select(*columns).where(SqlMetric.run_uuid == run_id, SqlMetric.key == key)
         with self._store.ManagedSessionMaker() as session:
             rows = session.execute(statement.execution_options(yield_per=_POINTS_AT_ONCE))
-            return [Point(step, math.nan if is_nan else value, time) for step, value, is_nan, time in rows]
+            return [HistoryPoint(step, math.nan if is_nan else value, time) for step, value, is_nan, time in rows]
 
     def has_key(self, kind: str, key: str, experiments: tuple[str, ...]) -> bool:
         """See `PagedReader`."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trackdsl.errors import QueryError
 from trackdsl.query._paged import PagedReader
-from trackdsl.query._rows import FoundRun, Point
+from trackdsl.query._rows import FoundRun, HistoryPoint
 from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._runs import check_metric, no_metric
 
@@ -51,7 +51,7 @@ def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> Frame:
     return cast("Frame", pd.concat(frames.values(), ignore_index=True))
 
 
-def _points(metric: str, run: FoundRun, reader: PagedReader) -> list[Point]:
+def _points(metric: str, run: FoundRun, reader: PagedReader) -> list[HistoryPoint]:
     from trackdsl.store_format.limits import fit_key
 
     name = next((one for one in (metric, fit_key(metric)) if one in run.metrics), None)
@@ -60,7 +60,7 @@ def _points(metric: str, run: FoundRun, reader: PagedReader) -> list[Point]:
     return sorted(reader.history(run.run_id, name), key=lambda point: (point.time, point.step))
 
 
-def _frame(points: list[Point]) -> Frame:
+def _frame(points: list[HistoryPoint]) -> Frame:
     import pandas as pd
 
     times = pd.Series([point.time for point in points], dtype="int64")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from trackdsl.query._grammar import is_nameable, is_quotable, quoted_key
-from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, Point, Search
+from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, HistoryPoint, Search
 
 #: MLflow's default size of a page. Larger pages take as much time per run.
 _PAGE = 1000
@@ -105,10 +105,11 @@ class PagedReader:
             level = below
         return list(found.values())
 
-    def history(self, run_id: str, key: str) -> list[Point]:
+    def history(self, run_id: str, key: str) -> list[HistoryPoint]:
         """All points of a metric."""
         return [
-            Point(point.step, point.value, point.timestamp) for point in self.client.get_metric_history(run_id, key)
+            HistoryPoint(point.step, point.value, point.timestamp)
+            for point in self.client.get_metric_history(run_id, key)
         ]
 
     def has_key(self, kind: str, key: str, experiments: tuple[str, ...]) -> bool:

@@ -103,7 +103,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Point:
+class HistoryPoint:
     """One value of a metric.
 
     Attributes:
