@@ -234,7 +234,7 @@ def test_several_machines_write_tags_of_their_own(machines: MakeMachine, tags: d
 
 @pytest.fixture
 def old_store(sqlite_store: str, tmp_path: Path) -> str:
-    """A store as an earlier version has written it, with a tag for each file and each field of a call; see `tests/golden`."""
+    """A store of an earlier version, with a tag for each file and each field of a call; see `tests/golden`."""
     mlflow = client(sqlite_store)
     experiment_id = mlflow.create_experiment("old-style", artifact_location=str(tmp_path / "artifacts"))
     ids: dict[str, str] = {}
