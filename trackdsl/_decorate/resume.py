@@ -12,7 +12,7 @@ from trackdsl._core.events import Scalar
 from trackdsl._decorate import parentage as _roots
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.source import Site
-from trackdsl._runs.lifecycle import go_on_run, going_on
+from trackdsl._runs.lifecycle import continue_run, continued_runs
 from trackdsl._runs.run import AdoptedRun, Run, adoption_of, checked_run_id
 from trackdsl.distributed._engines import current_task
 from trackdsl.errors import report
@@ -70,7 +70,7 @@ def open_again(
             joined.set_tags(tags)
         return JoinedScope(joined, outer, owner, step)
     sampled = options.system_metrics
-    run = go_on_run(
+    run = continue_run(
         goes_on,
         name=name,
         decorator=options.decorator,
@@ -111,7 +111,7 @@ def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
     open_runs = {id_.hex(): id_ for id_ in list(target.open_runs)}
     id_ = next((open_runs[name] for name in names if name in open_runs), None)
     if id_ is None:
-        id_ = next((id_ for id_, named in list(going_on.items()) if named in names), None)
+        id_ = next((id_ for id_, named in list(continued_runs.items()) if named in names), None)
     if id_ is None and target.writer is not None:
         # The run may be open under our id, while the call has MLflow's id.
         from trackdsl.delivery import ids_at_mlflow

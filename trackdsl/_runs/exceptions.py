@@ -1,4 +1,4 @@
-"""How a call ended, told as MLflow's run status and the exception behind it."""
+"""The exception that ended a run → MLflow's run status, and a description of the exception."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ STATUSES = (FINISHED, FAILED, KILLED)
 
 _MAX_FRAMES = 100
 _MAX_MESSAGE = 4000
-#: Masking takes time in the program, and an event has a largest size.
+#: Masking takes time in the program, and the size of an event is limited.
 _MAX_TRACEBACK = 200_000
 
 
 def status_of(error: BaseException) -> str:
-    """The status of a run that `error` ended.
+    """The status of a run that ended with `error`.
 
     >>> status_of(SystemExit(0)), status_of(KeyboardInterrupt()), status_of(ValueError())
     ('FINISHED', 'KILLED', 'FAILED')
@@ -33,12 +33,12 @@ def status_of(error: BaseException) -> str:
         return FINISHED if error.code in (None, 0) else FAILED
     if isinstance(error, Exception):
         return FINISHED if _is_pruning(error) else FAILED
-    # KeyboardInterrupt, asyncio.CancelledError, trio.Cancelled: somebody else wanted the end.
+    # KeyboardInterrupt, asyncio.CancelledError, trio.Cancelled: the call was stopped from outside.
     return KILLED
 
 
 def _is_pruning(error: Exception) -> bool:
-    """Whether Optuna ends a trial early, as it was asked to: by an exception, and not for a fault."""
+    """Whether the exception is Optuna's, which ends a pruned trial early and is no failure."""
     return any(
         kind.__name__ == "TrialPruned" and kind.__module__.partition(".")[0] == "optuna" for kind in type(error).__mro__
     )
@@ -69,7 +69,7 @@ def _message(error: BaseException) -> str:
 
 
 def _last_frames(trace: TracebackType | None) -> TracebackType | None:
-    """The end of a traceback: `traceback` goes through all of it to find its last frames, at every level of a stack."""
+    """The last frames of a traceback. The module `traceback` would walk all frames, at every level of a recursion."""
     ahead = trace
     for _ in range(_MAX_FRAMES):
         ahead = None if ahead is None else ahead.tb_next
@@ -78,8 +78,8 @@ def _last_frames(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
-class _Stack(traceback.StackSummary):
-    """The frames of a traceback, written out once."""
+class _FormattedOnce(traceback.StackSummary):
+    """The frames of a traceback, which are formatted once."""
 
     def format(self, **options: Any) -> list[str]:
         """See `traceback.StackSummary`."""
@@ -88,34 +88,36 @@ class _Stack(traceback.StackSummary):
         return self._lines
 
 
-#: That of the last deep stack: it has the same end at each of its levels, where a recursion without end has a thousand.
-_deep_stack: dict[tuple[Any, ...], _Stack] = {}
+#: The frames of the last deep traceback. An endless recursion has a thousand levels, whose tracebacks end alike.
+_deep_stack: dict[tuple[Any, ...], _FormattedOnce] = {}
 
 
-def _places(trace: TracebackType | None) -> tuple[Any, ...]:
-    places = []
+def _positions(trace: TracebackType | None) -> tuple[Any, ...]:
+    positions = []
     while trace is not None:
-        places.append((id(trace.tb_frame.f_code), trace.tb_lasti, trace.tb_lineno))
+        positions.append((id(trace.tb_frame.f_code), trace.tb_lasti, trace.tb_lineno))
         trace = trace.tb_next
-    return tuple(places)
+    return tuple(positions)
 
 
 def _traceback(error: BaseException) -> str:
     try:
         last = _last_frames(error.__traceback__)
         deep = last is not error.__traceback__
-        known = _deep_stack.get(_places(last)) if deep else None
-        told = traceback.TracebackException(
+        known = _deep_stack.get(_positions(last)) if deep else None
+        summary = traceback.TracebackException(
             type(error), error, None if known else last, limit=-_MAX_FRAMES, compact=True
         )
-        told.stack = known or _Stack([frame for frame in told.stack if not frame.filename.startswith(PACKAGE)])
+        summary.stack = known or _FormattedOnce(
+            [frame for frame in summary.stack if not frame.filename.startswith(PACKAGE)]
+        )
         if deep and not known:
             _deep_stack.clear()
-            _deep_stack[_places(last)] = told.stack
-        text = "".join(told.format())
+            _deep_stack[_positions(last)] = summary.stack
+        text = "".join(summary.format())
         if len(text) <= _MAX_TRACEBACK:
             return mask_prose(text)
-        # What is cut in two has no shape any more, so the cut comes after the masking.
+        # Mask before the cut: half of a secret would not be recognized.
         return f"… {mask_prose(text[-2 * _MAX_TRACEBACK :])[-_MAX_TRACEBACK:]}"
     except Exception as fault:
         return f"<the traceback cannot be read: {type(fault).__name__}>"

@@ -31,16 +31,16 @@ class FileMethods(RunHandle):
 
     @explained
     def log_artifact(self, local_path: Any, artifact_path: str | os.PathLike[str] | None = None) -> None:
-        """Record a file or folder as it is now; it may be changed or deleted right after.
+        """Record a file or folder as it is now; you may change or delete it right after.
 
         Args:
-            local_path: the file or folder, or a list of these. With an `artifact_path`, any other object, which is
-                written to a file of the format that the suffix names.
-            artifact_path: where to put it in the run. With a suffix (`"models/best.pth"`) it is the file's own new
-                path, without one (`"models"`) the folder that the file goes to, under its own name.
+            local_path: the file or folder, or a list of these. With an `artifact_path` also any other object, which is
+                written as a file; the suffix of `artifact_path` selects the format.
+            artifact_path: its path in the run. With a suffix (`"models/best.pth"`) it is the new path of the file
+                itself; without a suffix (`"models"`) it is the folder that the file is put into, under its own name.
 
         Raises:
-            OptionError: an object that is no path, and no path for it.
+            OptionError: `local_path` is no path, and there is no `artifact_path`.
         """
         source, place = file_in_order(local_path, artifact_path)
         with guarded("log_artifact", self):
@@ -50,11 +50,11 @@ class FileMethods(RunHandle):
     def log_artifacts(
         self, local_dir: str | os.PathLike[str], artifact_path: str | os.PathLike[str] | None = None
     ) -> None:
-        """Record everything inside a folder.
+        """Record the content of a folder.
 
         Args:
             local_dir: the folder.
-            artifact_path: the folder of the run to put its content in; the top by default.
+            artifact_path: the folder of the run for this content; the run's top folder by default.
         """
         source, place = file_in_order(local_dir, artifact_path)
         with guarded("log_artifacts", self):
@@ -65,9 +65,9 @@ class FileMethods(RunHandle):
         """Record a dictionary or list as a JSON file (YAML where the name ends in `.yaml` or `.yml`).
 
         Args:
-            dictionary: dicts, lists, and what has such content: arrays and tensors are lists, frames are lists of
-                records, dates are text in the form of ISO, sets are lists. What JSON cannot hold (bytes, pictures,
-                arrays of over 100,000 cells, objects) is a file of its own, which a tag `trackdsl.omitted.…` names.
+            dictionary: dicts, lists, and objects with such content: arrays, tensors and sets become lists, frames
+                become lists of records, dates become ISO text. Values that JSON cannot hold (bytes, images, arrays of
+                over 100,000 cells, objects) become files of their own, which a tag `trackdsl.omitted.…` names.
             artifact_file: its path in the run, such as `config.json`.
         """
         dictionary, artifact_file = in_order("log_dict", dictionary, artifact_file, "dictionary")
@@ -91,14 +91,15 @@ class FileMethods(RunHandle):
         """Record a figure as a file.
 
         Args:
-            figure: of matplotlib (or its axes), seaborn, plotly, altair or bokeh; the module `matplotlib.pyplot` is its
-                current figure; or a list or dict of these, each of which is a file (`roc.0.png`, or with its key).
-            artifact_file: its path in the run; the suffix names the format: `.png`, `.svg`, `.pdf`, `.html`, `.json`.
-                Without one it is `.png`, or `.html` for what is a page.
-            save_kwargs: what matplotlib's `savefig`, or plotly's `write_html` or `write_image`, is to be told.
+            figure: a figure of matplotlib (or its axes), seaborn, plotly, altair or bokeh; the module
+                `matplotlib.pyplot`, for its current figure; or a list or dict of these, which become one file each
+                (`roc.0.png`, or with the key).
+            artifact_file: its path in the run; the suffix selects the format: `.png`, `.svg`, `.pdf`, `.html`, `.json`.
+                Without a suffix it is `.png`, or `.html` for figures of libraries that draw web pages.
+            save_kwargs: further arguments of matplotlib's `savefig`, or plotly's `write_html` or `write_image`.
 
         Raises:
-            OptionError: the path is none.
+            OptionError: `artifact_file` is no path.
 
         Example:
             >>> run.log_figure(figure, "plots/loss.png", save_kwargs={"dpi": 200})  # doctest: +SKIP
@@ -116,18 +117,18 @@ class FileMethods(RunHandle):
         key: str | None = None,
         step: int | None = None,
         timestamp: int | None = None,
-        synchronous: bool | None = None,  # noqa: ARG002 - what is recorded is safe when this returns
+        synchronous: bool | None = None,  # noqa: ARG002 - it is durable when this returns
     ) -> None:
         """Record an image: as one file, or as one of a series, which MLflow shows with a slider over the steps.
 
         Args:
-            image: an array or tensor of height by width, with 1, 3 or 4 channels last or first, of truth values,
-                integers from 0 to 255 (`uint16` up to 65535), or floats from 0 to 1 (others are rescaled to that); an
-                image of Pillow's, of any mode, or an `mlflow.Image`; or several: a batch, a list, or a dict of these.
+            image: an array or tensor of height by width, with 1, 3 or 4 channels last or first, of booleans, integers
+                from 0 to 255 (`uint16` up to 65535), or floats from 0 to 1 (other floats are rescaled to that range);
+                a Pillow image of any mode, or an `mlflow.Image`; or several: a batch, a list, or a dict of these.
             artifact_file: its path in the run, such as `samples/first.png`; several are `samples/first.0.png`, …
             key: the name of the series, instead of a path; several are the series `key/0`, …
-            step: its place in the series; the step of the enclosing `steps` loop by default, else 0.
-            timestamp: when it was made, in milliseconds since 1970, for one of a series; now by default.
+            step: its step in the series; the step of the enclosing `steps` loop by default, else 0.
+            timestamp: when it was made, in milliseconds since 1970, for an image of a series; now by default.
             synchronous: as for `log_metric`.
 
         Raises:
@@ -157,11 +158,11 @@ class FileMethods(RunHandle):
 
         Args:
             data: a dict of columns (lists, or one value for all rows), a list of dicts, or a frame of pandas, polars or
-                pyarrow. Columns may differ from call to call; images in cells become files.
+                pyarrow. The columns may differ from call to call. Images in cells become files.
             artifact_file: the table's path in the run, which ends in `.json` or `.parquet`.
 
         Raises:
-            OptionError: the path is none that a table can have.
+            OptionError: a table cannot have this path.
 
         Example:
             >>> run.log_table({"question": ["2 + 2"], "answer": [4]}, "answers.json")  # doctest: +SKIP
@@ -174,7 +175,7 @@ class FileMethods(RunHandle):
     def log_input(
         self, dataset: Any, context: str | None = None, *, name: str | None = None
     ) -> _datasets.RecordedDataset | None:
-        """Record data as an input of the run, with a digest of all of it.
+        """Record data as an input of the run, with a digest of its whole content.
 
         Args:
             dataset: a frame, an array, or an `mlflow.data.Dataset`.
@@ -182,13 +183,13 @@ class FileMethods(RunHandle):
             name: its name; that of the `mlflow.data.Dataset`, or `dataset`, by default.
 
         Returns:
-            what names it for `log_metric(..., dataset=...)`; None where it could not be recorded.
+            a reference to it for `log_metric(..., dataset=...)`; None if it could not be recorded.
 
         Example:
             >>> run.log_input(frame, "training", name="churn-2024")  # doctest: +SKIP
         """
         if isinstance(dataset, str) and context is not None and not isinstance(context, str):
-            dataset, context = context, dataset  # The two the other way round.
+            dataset, context = context, dataset  # They were given in the other order.
         with guarded("log_input", self):
             return _datasets.record_input(self, dataset, name or "", context)
         return None
@@ -209,40 +210,40 @@ class FileMethods(RunHandle):
     ) -> RecordedModel:
         """Record a model, which `mlflow.pyfunc.load_model` and `trackdsl.load_model` can load.
 
-        Estimators of scikit-learn are written by cloudpickle: the format that MLflow takes by itself, skops, refuses
-        every type that nobody has named as trusted, a forest among them.
+        Estimators of scikit-learn are written by cloudpickle. MLflow's default format, skops, refuses every type that
+        is not listed as trusted, such as a random forest.
 
         Args:
-            model: an estimator, a network, or anything else that a handler knows for a model; or a list or dict of
-                these, which are models of their own, named `classifier.0`, …
-            name: its name; `artifact_path`, MLflow's older word for it, is taken too.
-            registered_model_name: the model of the registry that it is to be a new version of.
-            signature: an `mlflow.models.ModelSignature`; inferred from the example, and what the model answers to it,
-                by default.
-            input_example: data that the model takes.
-            pip_requirements: what loading it needs, as a list or the path of a file; by default the installed versions
-                of the packages it refers to.
+            model: an estimator, a network, or another object that a handler recognizes as a model; or a list or dict
+                of these, which become separate models named `classifier.0`, …
+            name: its name; MLflow's older name of this argument, `artifact_path`, is accepted too.
+            registered_model_name: register it as a new version of this model of the registry.
+            signature: an `mlflow.models.ModelSignature`; by default it is inferred from the input example and the
+                model's prediction for it.
+            input_example: an example of the model's input.
+            pip_requirements: the packages that loading it needs, as a list or the path of a file; by default the
+                installed versions of the packages that the model refers to.
             code_paths: files and folders of modules that loading it needs, as in `mlflow.sklearn.log_model`; by default
-                the project's own modules that its pickle refers to, and those that they import. `[]` for none.
-            step: the step it belongs to, whose metrics become its own; that of the enclosing `steps` loop by default,
-                else 0.
-            options: what `log_model` of MLflow's flavour takes beside: `serialization_format` for scikit-learn and
+                the project's own modules that its pickle refers to, and the modules that these import. `[]` for none.
+            step: the step it belongs to: metrics of this step become metrics of the model; the step of the enclosing
+                `steps` loop by default, else 0.
+            options: further options of MLflow's flavour: `serialization_format` for scikit-learn and
                 LightGBM, `pickle_module` for PyTorch, `artifacts` and `model_config` for a `PythonModel`,
                 `model_format` for XGBoost; `metadata`, `params`, `tags`, `model_type` and `extra_pip_requirements` for
                 all.
 
         Returns:
-            a handle, by which the model can be loaded and registered, and metrics be given to it; for several models a
-            list or dict of handles.
+            a handle, which can load and register the model, and which `log_metric(..., model=...)` accepts; for several
+            models a list or dict of handles.
 
         Raises:
-            OptionError: no name, or one that no registered model can have, a signature or requirements that are none,
-                or an option that the model's flavour does not take.
+            OptionError: there is no name, the registered name is impossible, the signature or the requirements are
+                invalid, or the model's flavour has no such option.
 
         Example:
             >>> run.log_model(model, "classifier", input_example=frame.head())  # doctest: +SKIP
         """
-        # It brings what a program without models need not wait for.
+        # These import much, which a program without models does not need.
         from trackdsl._recording.models import check_model_options, models_in, record_model
         from trackdsl._recording.recorded_model import RecordedModel
 
@@ -251,7 +252,7 @@ class FileMethods(RunHandle):
             same = dict(options, registered_model_name=registered_model_name, signature=signature, step=step)
             same.update(input_example=input_example, pip_requirements=pip_requirements, code_paths=code_paths)
             handles = {key: self.log_model(one, f"{name}.{key}", **same) for key, one in several.items()}
-            # Typed for the one model that it nearly always is.
+            # The type is that of one model, which is the usual case.
             return handles if isinstance(model, Mapping) else list(handles.values())  # type: ignore[return-value]
         check_registered_name(registered_model_name)
         check_model_options(model, signature, pip_requirements, code_paths, options)

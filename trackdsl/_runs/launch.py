@@ -1,8 +1,8 @@
-"""Whether this process is one of several that a launcher has started together: torchrun, SLURM, MPI and others.
+"""Find out whether a launcher (torchrun, SLURM, MPI and others) started this process as one rank of several.
 
-Launchers say so in the environment, and share something there from which every process derives the same key: the
-number of a job, the address of a master. A process that a rank has started inherits this and is no rank: each rank
-leaves a mark in its environment, `TRACKDSL_RANK_OF`, with its process id and the key that it is a rank of.
+Launchers set environment variables. Some have the same value in all ranks, such as the number of a job or the address
+of a master; every rank computes the same key from them. A process that a rank starts inherits the variables, but is no
+rank. So each rank sets `TRACKDSL_RANK_OF` to its process id and the key of its launch.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 from trackdsl.journal._mounts import boot_id
 
-#: The variable that tells the processes which a rank starts that the launcher did not start them.
+#: The variable by which a process knows that a rank, and not the launcher, started it.
 MARK = "TRACKDSL_RANK_OF"
 
 
 class Launch(NamedTuple):
-    """The launch that this process is a part of.
+    """The launch that this process is a rank of.
 
     Attributes:
-        key: the same for all ranks of this attempt, and for nobody else.
+        key: the same for all ranks of this attempt, and different for all other launches.
         rank: of this process, from 0.
-        size: how many ranks there are.
-        local_rank: the rank among those of this machine; None where the launcher does not say it.
-        node: the number of this machine among those of the launch, or else its name.
-        shown: the launcher, and what it calls the launch.
-        attempt: which try this is, from 1: launchers may start everything again after a failure.
+        size: the number of ranks.
+        local_rank: the rank among those of this machine; None where the launcher does not give it.
+        node: the number of this machine in the launch, or else its name.
+        shown: the launcher and its name for the launch.
+        attempt: the number of this attempt, from 1: launchers may restart all ranks after a failure.
     """
 
     key: str
@@ -44,15 +44,15 @@ class Launch(NamedTuple):
 
 
 class _Launcher(NamedTuple):
-    """What a launcher says, each by a variable of the environment.
+    """The environment variables of a launcher.
 
     Attributes:
         name: of the launcher.
         rank, size, local_rank, local_size: as in `Launch`.
         node: the number of the machine.
-        ids: what tells the launch from all others, together, each with its names; it is shown.
-        hints: what the ranks share besides, and other launches may share too.
-        attempt: how often the launch was started again.
+        ids: values that together identify the launch, each with its alternative names; messages show them.
+        hints: further values that the ranks share. Other launches may have the same.
+        attempt: the number of restarts.
     """
 
     name: str
@@ -66,13 +66,13 @@ class _Launcher(NamedTuple):
     attempt: str = ""
 
     def variables(self) -> Iterator[str]:
-        """All variables that it says something by."""
+        """All variables of the launcher."""
         yield from (self.rank, *self.size, *self.node, *self.hints)
         yield from (name for names in self.ids for name in names)
         yield from filter(None, (self.local_rank, self.local_size, self.attempt))
 
 
-#: What batch systems call a job; several launches may be made in one.
+#: The variables with a job's number in batch systems. One job may contain several launches.
 _JOBS = ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "PBS_JOBID", "LSB_JOBID", "COBALT_JOBID", "FLUX_JOB_ID")
 _MASTER = ("MASTER_ADDR", "MASTER_PORT")
 _SLURM = _Launcher(
@@ -84,9 +84,9 @@ _TORCH = _Launcher(
     "torch", "RANK", ("WORLD_SIZE",), "LOCAL_RANK", "LOCAL_WORLD_SIZE", ("GROUP_RANK", "NODE_RANK"),
     ids=(("TORCHELASTIC_RUN_ID",),), hints=_MASTER, attempt="TORCHELASTIC_RESTART_COUNT",
 )  # fmt: skip
-#: `RANK` and `WORLD_SIZE` are those of a launch where one of these stands beside them.
-_BESIDE_RANK = (*_MASTER, "TORCHELASTIC_RUN_ID", "LOCAL_RANK")
-#: The innermost first, as jobs of SLURM start the others.
+#: `RANK` and `WORLD_SIZE` count as those of a launch only if one of these is set too.
+_WITH_RANK = (*_MASTER, "TORCHELASTIC_RUN_ID", "LOCAL_RANK")
+#: The innermost launcher first: jobs of SLURM start the others.
 _LAUNCHERS = (
     _TORCH,
     _Launcher(
@@ -107,15 +107,15 @@ _LAUNCHERS = (
     ),
     _Launcher("flux", "FLUX_TASK_RANK", ("FLUX_JOB_SIZE",), "FLUX_TASK_LOCAL_ID", ids=(("FLUX_JOB_ID",),)),
     _SLURM,
-    # Lightning starts the program anew for all ranks but the first, and says the place of each on its machine alone.
+    # Lightning restarts the program for all ranks but the first, and gives only the local rank of each.
     _Launcher("torch", "LOCAL_RANK", ("WORLD_SIZE",), "LOCAL_RANK", "LOCAL_WORLD_SIZE", ("NODE_RANK",), hints=_MASTER),
 )  # fmt: skip
-#: The id that torchrun has where it was given none.
+#: The id that torchrun has without `--rdzv-id`.
 _NO_ID = ("", "none")
-#: What SLURM calls a job that is a shell.
+#: The names that SLURM gives to jobs that are shells.
 _SHELLS = ("interactive", "bash", "sh", "zsh", "fish", "tcsh", "csh", "ksh")
 
-#: Without one of these nobody is a rank; as they may be kept behind `os.environ`.
+#: Without one of these variables, a process is no rank. Both forms in which `os.environ` may keep names.
 _ENCODED = frozenset(kept for launcher in _LAUNCHERS for kept in (launcher.rank, os.fsencode(launcher.rank)))
 
 
@@ -123,15 +123,15 @@ class _Process:
     """What this process knows about its launch.
 
     Attributes:
-        inherited: the variables as another process of the program left them; they make that one a rank, and not this.
-        found: the last launch that was found, with the variables that were read for it.
+        inherited: the variables that this process inherited from another process of the program: that one is the rank.
+        found: the last launch that was found, and the values of the variables then.
     """
 
     inherited: tuple[str | None, ...] | None = None
     found: tuple[tuple[str | None, ...], Launch | None] | None = None
 
     def inherit(self) -> None:
-        """Leave the rank to the process that made this one. A program may still make this one a rank itself."""
+        """Count the process that made this one as the rank. The program may still set variables that make this one."""
         self.inherited = _relevant(os.environ)
 
     def forget_found(self) -> None:
@@ -143,8 +143,8 @@ _process = _Process()
 
 
 def current() -> Launch | None:
-    """The launch that this process is a rank of; None where it is none."""
-    # What CPython keeps behind `os.environ`, which takes a microsecond to say of one variable that it is not there.
+    """The launch that this process is a rank of; None if it is none."""
+    # The dict behind CPython's `os.environ`, which itself takes a microsecond for each missing variable.
     kept = getattr(os.environ, "_data", None)
     if isinstance(kept, dict) and kept.keys().isdisjoint(_ENCODED):
         return None
@@ -152,7 +152,7 @@ def current() -> Launch | None:
 
 
 def read(environ: Mapping[str, str]) -> Launch | None:
-    """The launch that an environment is of, whatever process it belongs to.
+    """The launch that an environment describes, whichever process it belongs to.
 
     >>> launch = read({"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_NTASKS": "4"})
     >>> launch.rank, launch.size, launch.shown
@@ -164,8 +164,8 @@ def read(environ: Mapping[str, str]) -> Launch | None:
             continue
         if launcher is _SLURM and not _is_task(environ):
             continue
-        if launcher is _TORCH and not any(map(environ.get, _BESIDE_RANK)):
-            continue  # Two variables that others have left, or mean something else by.
+        if launcher is _TORCH and not any(map(environ.get, _WITH_RANK)):
+            continue  # Other software may use these two names.
         if launcher.rank == launcher.local_rank:  # Lightning's.
             rank = _rank_of_local(environ, rank)
         if rank is None or rank >= size or size < 2 or _is_interactive():
@@ -183,7 +183,7 @@ def _launch(environ: Mapping[str, str], launcher: _Launcher, rank: int, size: in
     parts = [launcher.name, str(size), str(again), *ids, *hints, *jobs]
     local_size = _number(environ, launcher.local_size)
     if not named and (local_size == size or not any([*hints, *jobs])):
-        # All that there is may be the same for the next launch here, and its ranks are of this machine.
+        # The next launch on this machine may have equal values, so add the process that started the ranks.
         parts.append(_starter(launcher.rank))
     shown = ".".join(named) or ":".join(filter(None, hints)) or ".".join(filter(None, jobs[:1]))
     return Launch(
@@ -198,7 +198,7 @@ def _launch(environ: Mapping[str, str], launcher: _Launcher, rank: int, size: in
 
 
 def _own(environ: Mapping[str, str]) -> Launch | None:
-    """The launch that this process is a rank of, and not a process that has inherited its environment from one."""
+    """The launch of this process; None also for a process that inherited its environment from a rank."""
     seen = _relevant(environ)
     if _process.found is None or _process.found[0] != seen:
         _process.found = seen, read(environ)
@@ -228,7 +228,7 @@ def _number(environ: Mapping[str, str], *names: str) -> int | None:
 
 def _rank_of_local(environ: Mapping[str, str], local_rank: int) -> int | None:
     if not environ.get("MASTER_PORT"):
-        return None  # Somebody has named a card of the machine, and no launch.
+        return None  # `LOCAL_RANK` alone selects a device.
     node = _number(environ, "NODE_RANK") or 0
     per_node = _number(environ, "LOCAL_WORLD_SIZE")
     if node and per_node is None:
@@ -237,25 +237,25 @@ def _rank_of_local(environ: Mapping[str, str], local_rank: int) -> int | None:
 
 
 def _is_task(environ: Mapping[str, str]) -> bool:
-    """Whether SLURM has started a task: a shell or script of a job has its variables too."""
+    """Whether SLURM started this process as a task: shells and scripts of a job have its variables too."""
     step = _first(environ, _SLURM.ids[1])
     if not step:
         return environ.get("ENVIRONMENT") != "BATCH" and environ.get("SLURM_JOB_NAME") not in _SHELLS
-    if _number({"step": step}, "step") is None:  # The steps that stand for a shell or a script have ten digits.
+    if _number({"step": step}, "step") is None:  # The steps of shells and scripts have ten digits.
         return False
     # `srun --pty bash`; tasks that are started from there inherit the variable, and no terminal.
     return not (environ.get("SLURM_PTY_PORT") and os.isatty(0))
 
 
 def _is_interactive() -> bool:
-    """Whether somebody types what runs here: in a notebook or at a prompt."""
+    """Whether the process is interactive: a notebook or a prompt."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return hasattr(sys, "ps1") or (shell is not None and shell() is not None)
 
 
 def _starter(variable: str) -> str:
-    """The process that has started the ranks of this machine: the nearest that is no rank itself."""
-    import psutil  # Costs programs that nobody has launched nothing.
+    """The process that started the ranks of this machine: the nearest ancestor that is no rank."""
+    import psutil  # Here, so that programs without a launcher do not import it.
 
     found = None
     try:
@@ -286,5 +286,5 @@ _processes = sys.modules.get("multiprocessing.process")
 if _processes is not None and _processes.parent_process() is not None:
     _process.inherit()
 else:
-    current()  # What this process starts from here on is no rank.
+    current()  # It sets `TRACKDSL_RANK_OF`, so that processes started from here are no ranks.
 runtime.register("the rank in a launch", Phase.IDENTITY, after_fork=_process.inherit, reset=_process.forget_found)

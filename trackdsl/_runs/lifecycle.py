@@ -20,7 +20,7 @@ from trackdsl._runs.show_url import show_url
 from trackdsl.journal._target import WATCH, Target
 
 _now = time.time_ns
-#: The root run that this program has begun last.
+#: The newest root run of this program.
 _newest_root: list[Run] = []
 
 
@@ -38,9 +38,9 @@ def open_run(
     system_metrics: float = 0.0,
     rank: Rank | None = None,
 ) -> Run:
-    """Begin a run: one event, and the handle. It may have begun earlier, at a time in nanoseconds.
+    """Begin a run: write one event and return the handle.
 
-    The parent of a `rank` is the run that the ranks of its launch have in common.
+    `began` is in nanoseconds since 1970. The parent of a run with a `rank` is the common root of the ranks.
     """
     index = 0 if parent is None else parent.next_index(name)
     path = name if parent is None else f"{parent.path}/{name}"
@@ -55,7 +55,7 @@ def open_run(
     if parent is None or rank is not None:
         _note_root(run)
     if system_metrics:
-        _have_sampled(run, system_metrics)
+        _request_system_metrics(run, system_metrics)
     return run
 
 
@@ -65,11 +65,11 @@ def _note_root(run: Run) -> None:
 
 
 def newest_root() -> Run | None:
-    """The root run that this program has begun last."""
+    """The newest root run of this program."""
     return next(iter(_newest_root), None)
 
 
-def go_on_run(
+def continue_run(
     goes_on: str | Run,
     *,
     name: str,
@@ -82,7 +82,7 @@ def go_on_run(
     site: tuple[str, str, str] | None,
     system_metrics: float = 0.0,
 ) -> ContinuedRun:
-    """Have a run go on that has ended, or whose program died: one event, and the handle."""
+    """Continue a run that has ended, or whose program died: write one event and return the handle."""
     path = name if parent is None else f"{parent.path}/{name}"
     run = ContinuedRun(new_id(), name, parent, path, experiment, target)
     if isinstance(goes_on, Run):
@@ -96,10 +96,10 @@ def go_on_run(
     _append_begin(run, event, now)
     if parent is None:
         _note_root(run)
-    going_on[run.key] = goes_on
-    call_before_end(run, lambda: going_on.pop(run.key, None))
+    continued_runs[run.key] = goes_on
+    call_before_end(run, lambda: continued_runs.pop(run.key, None))
     if system_metrics:
-        _have_sampled(run, system_metrics)
+        _request_system_metrics(run, system_metrics)
     return run
 
 
@@ -108,32 +108,32 @@ def _append_begin(run: Run, event: Open, now: int) -> None:
     payload = encode_safely(event)
     large = len(payload) > LARGE
     if large:
-        # Without this event everything else of the run would belong to nobody.
+        # Without this event, all other events of the run would be useless.
         payload = encode_safely(msgspec.structs.replace(event, params=cut_texts(params), tags=cut_texts(tags)))
     target.open_runs[run.key] = payload
     target.append(payload, run, True)
     if large:
         _artifacts.keep_long(run, {**params, **tags})
-    if not 0 <= target.watch_at - now <= 2 * WATCH:  # Past it, or the clock was set back.
+    if not 0 <= target.watch_at - now <= 2 * WATCH:  # The time has come, or the clock was set back.
         target.watch(now)
 
 
-def _have_sampled(run: Run, interval: float) -> None:
-    """Tell the delivery process, beside the journal: it samples before it can deliver, and while it cannot."""
+def _request_system_metrics(run: Run, interval: float) -> None:
+    """Request system metrics in a file beside the journal, which delivery reads also while it cannot deliver."""
     id_ = run.key.hex()
     if run.target.note("sampled", f"o {id_} {interval}\n"):
         call_before_end(run, lambda: run.target.note("sampled", f"c {id_}\n"))
 
 
-#: The runs that go on in this process, and how each was named.
-going_on: dict[bytes, str] = {}
-#: Handles on runs that plain MLflow opened, by its ids; one handle each, so that indices count on.
+#: The runs that continue in this process → the id that the user gave for each.
+continued_runs: dict[bytes, str] = {}
+#: The handles of runs that plain MLflow began, by MLflow's ids. Each run has one handle, which counts its children.
 _adopted: dict[str, AdoptedRun] = {}
 _MAX_ADOPTED = 1000
 
 
 def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> AdoptedRun:
-    """A handle on a run that plain MLflow opened; trackdsl writes to it and never ends it."""
+    """The handle of a run that plain MLflow began. trackdsl records on it and never ends it."""
     run = _adopted.get(mlflow_run_id)
     if run is None or run.target is not target:
         run = AdoptedRun(new_id(), "mlflow", None, "mlflow", None, target)
@@ -149,8 +149,8 @@ def adopt_run(mlflow_run_id: str, experiment_id: str, target: Target) -> Adopted
 
 
 def is_named(mlflow_run_id: str) -> bool:
-    """Whether this program records to a run that it knows by MLflow's id: plain MLflow's, or one that goes on."""
-    return mlflow_run_id in _adopted or mlflow_run_id in list(going_on.values())
+    """Whether this program records on a run that it knows by MLflow's id: an adopted or a continued one."""
+    return mlflow_run_id in _adopted or mlflow_run_id in list(continued_runs.values())
 
 
 def _adoption(run: Run) -> bytes:
@@ -158,9 +158,9 @@ def _adoption(run: Run) -> bytes:
 
 
 def _after_fork() -> None:
-    """A child tells its own journal: nobody could find these by tag once the parent's is gone."""
+    """Note adopted and continued runs in the child's own journal: the parent's journal may be removed earlier."""
     _adopted.clear()
-    going_on.clear()
+    continued_runs.clear()
     scope, inherited = _context.current(), set()
     while scope is not None:
         if adoption_of(scope.run) is not None:
@@ -171,7 +171,7 @@ def _after_fork() -> None:
 
 
 def _reset() -> None:
-    for known in (_newest_root, _adopted, going_on):
+    for known in (_newest_root, _adopted, continued_runs):
         known.clear()
 
 

@@ -1,8 +1,8 @@
-"""What the processes of one launch record: children of a root that they have in common, or the first of them alone.
+"""The runs of the processes of one launch: children of a common root, or the runs of rank 0 alone.
 
-The root's id follows from what the launcher shares and from its name: the n-th root of a name of every rank is the same
-run, without a word between them. No process opens it: the delivery of each makes it where it is not there, and the
-last one ends it; see `delivery/_shared_roots.py`.
+The id of the common root is computed from what the launcher gives to all ranks, and from the root's name. So the n-th
+root of a name is the same run in every rank, without any communication. No rank begins it: the first delivery that
+needs it creates it, and the last one ends it; see `delivery/_shared_roots.py`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from trackdsl._runs.run import Run
 from trackdsl.journal._target import Target, overridden
 
 _ID_LENGTH = 16
-#: How many roots of a name this process has begun in a launch and an experiment.
+#: The number of roots that this process has begun, by launch, experiment, name and store.
 _begun: dict[tuple[str, str, str, str], itertools.count[int]] = {}
 runtime.register("roots of ranks", Phase.RUNS, reset=_begun.clear)
 
 
 class Shared(NamedTuple):
-    """Where the run of a rank goes.
+    """The run of a rank, before it begins.
 
     Attributes:
-        root: the run that the ranks have in common.
-        rank: the place of this one among them.
-        name: of the run of this rank.
+        root: the common root of the ranks.
+        rank: which of the ranks this process is.
+        name: the name of this rank's run.
     """
 
     root: Run
@@ -41,17 +41,17 @@ class Shared(NamedTuple):
 
 
 def records_nothing(chosen: str | None) -> bool:
-    """Whether this process is to record nothing, as another one of its launch records for all.
+    """Whether this process records nothing, because rank 0 records for all.
 
     Args:
-        chosen: what the run that begins says of ranks; None where the settings say it.
+        chosen: the option `ranks` of the run that begins; None where the setting decides.
     """
     launch = _launch.current()
     return launch is not None and launch.rank != 0 and _records(chosen) == "main" and not overridden()
 
 
 def leaves_run_to_first(chosen: str | None) -> bool:
-    """Whether a run that all ranks are to go on with is that of rank 0, and this is another one with its own root.
+    """Whether only rank 0 continues a run that all ranks were told to continue, and this rank has its own root.
 
     Args:
         chosen: as for `records_nothing`.
@@ -61,7 +61,7 @@ def leaves_run_to_first(chosen: str | None) -> bool:
 
 
 def share_root(chosen: str | None) -> bool:
-    """Whether this process is a rank of a launch whose ranks have a root in common.
+    """Whether this process is a rank of a launch whose ranks have a common root.
 
     Args:
         chosen: as for `records_nothing`.
@@ -72,14 +72,14 @@ def share_root(chosen: str | None) -> bool:
 def shared(
     name: str, experiment: str | None, target: Target, chosen: str | None, goes_on: str | None = None
 ) -> Shared | None:
-    """Where a root run goes in a process that is a rank of a launch; None where it is an ordinary root.
+    """The common root of a launch and this rank's run below it; None in a process that begins an ordinary root.
 
     Args:
         name: of the root.
         experiment: its MLflow experiment.
         target: where it is recorded.
-        chosen: what it says of ranks; None where the settings say it.
-        goes_on: the run that goes on as the root, where one does.
+        chosen: as for `records_nothing`.
+        goes_on: the run that continues as the root, if one does.
     """
     launch = _launch.current()
     if launch is None or not target.delivers or _records(chosen) != "children":
@@ -103,7 +103,7 @@ def shared(
 
 
 def tags_below(chosen: str | None) -> dict[str, str]:
-    """The tags of what a rank records below a run that it was handed, as by Lightning, or by a stage around torchrun.
+    """The tags of a rank's runs below a parent from another process: of Lightning, or a stage around torchrun.
 
     Args:
         chosen: as for `records_nothing`.
@@ -127,7 +127,7 @@ def _records(chosen: str | None) -> str:
 def _id_of_root(launch: Launch, experiment: str, name: str, target: Target) -> bytes:
     key = (launch.key, experiment, name, target.uri)
     number = next(_begun.setdefault(key, itertools.count()))
-    # Without the store's address, which the machines of a launch may know by other names.
+    # Without the URI of the store, which may differ between the machines of a launch.
     return _digest(launch.key, experiment, name, str(number))
 
 

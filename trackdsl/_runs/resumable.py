@@ -1,4 +1,4 @@
-"""Is the run there that a session is to go on with? Asked once, before it begins, and without MLflow."""
+"""Check that a run exists before a session continues it. This needs no MLflow."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class _Row(NamedTuple):
 
 
 def check_run(uri: str, run_id: str) -> None:
-    """See whether a run can go on, as far as the store can be asked.
+    """Check that a run can continue, as far as its store can be asked.
 
     Args:
-        uri: of the store, which is there.
+        uri: of the store, which answers.
         run_id: our id of the run, or MLflow's.
 
     Raises:
-        RunNotFound: it is deleted, or MLflow has no run of this id.
+        RunNotFound: the run is deleted, or MLflow has no run of this id.
     """
     try:
         row = within(PATIENCE, uri, lambda: _look_up(uri, run_id))
     except TrackdslError:
         raise
-    except Exception:  # It has just been asked for something else: delivery will see.
+    except Exception:  # The store answered a moment ago. Delivery reports what is wrong.
         return
     if row is not None and row.stage != "deleted":
         return
@@ -56,7 +56,7 @@ def check_run(uri: str, run_id: str) -> None:
             f"--run-id {row.run_id}`, or name another one.",
             argument="run_id",
         )
-    if not is_ours(run_id):  # One of ours may be delivered later.
+    if not is_ours(run_id):  # A run with an id of ours may be delivered later.
         raise RunNotFound(
             f"There is no run {run_id} at {mask_text(uri)}. Correct run_id or the tracking URI, or leave run_id out "
             "to begin a new run.",
@@ -65,7 +65,7 @@ def check_run(uri: str, run_id: str) -> None:
 
 
 def _look_up(uri: str, run_id: str) -> _Row | None:
-    """The run; what cannot be asked counts as there."""
+    """The run, or None. In a store that cannot be asked, the run counts as existing."""
     unknown = _Row(run_id, "active")
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
@@ -80,7 +80,7 @@ def _look_up(uri: str, run_id: str) -> _Row | None:
     if scheme in DATABASES:
         return _ask_database(uri, run_id)
     if scheme == "file" or is_path(uri):
-        return _look_at_files(Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri), run_id)
+        return _look_up_in_files(Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri), run_id)
     return unknown
 
 
@@ -106,7 +106,7 @@ def _ask_database(uri: str, run_id: str) -> _Row | None:
     return None if found is None else _Row(*found)
 
 
-def _look_at_files(folder: Path, run_id: str) -> _Row | None:
+def _look_up_in_files(folder: Path, run_id: str) -> _Row | None:
     for meta in [*folder.glob(f"*/{run_id}/meta.yaml"), *folder.glob(f".trash/*/{run_id}/meta.yaml")]:
         stage = re.search(r"^lifecycle_stage: (\w+)", meta.read_text(encoding="utf-8"), re.MULTILINE)
         ours = meta.parent / "tags" / "trackdsl.id"

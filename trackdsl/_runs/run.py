@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trackdsl._core.handle import RunTarget
     from trackdsl._recording.recorded_model import RecordedModel
 
-#: The tag that says why a run has ended as it did.
+#: The tag with the reason that `Run.end` got.
 ENDED = "trackdsl.ended"
 #: The attributes of runs that earlier versions pickled.
 _OLD_NAMES = {"_began": "began", "_children": "children", "_id": "key", "_lost": "lost", "_target": "target"}
@@ -54,8 +54,8 @@ class Run(ValueMethods, FileMethods):
         """MLflow's id of this run. Waits until the run exists there, as long as its delivery is alive.
 
         Raises:
-            RunNotReady: it cannot be created now (the store does not answer, or refuses it; no process delivers), or
-                never will be (offline, disabled).
+            RunNotReady: MLflow cannot have it now (the store does not answer or refuses it, no process delivers), or
+                never will (offline, disabled).
         """
         self.request_lookup()
         return str(self.wait_for_mlflow().run_id)
@@ -83,7 +83,7 @@ class Run(ValueMethods, FileMethods):
         from trackdsl.delivery import find_run
         from trackdsl.store_format.known_runs import KnownRun
 
-        if self.target.discards:  # Another process records: what reads the id here need not know.
+        if self.target.discards:  # Another process records, so code that reads the id here gets one that works.
             return KnownRun(self.id, "0")
         if self.target.writer is None or not self.target.delivers:
             raise RunNotReady(f"run {self.name!r} is not recorded, so MLflow has no id for it", run=self.id)
@@ -97,16 +97,16 @@ class Run(ValueMethods, FileMethods):
 
     @explained
     def end(self, status: str = FINISHED, reason: str | None = None) -> None:
-        """End the run now, with a status of your choice; the block, call or session that it is of ends it no more.
+        """End the run now, with a status of your choice. Its block, call or session does not end it again.
 
-        What is recorded on it afterwards still goes to it. A later call of this sets another status.
+        You can still record on it afterwards. A later call of `end` sets another status.
 
         Args:
             status: `FINISHED`, `FAILED` or `KILLED`.
-            reason: why, in a sentence: the tag `trackdsl.ended`.
+            reason: why, in a sentence; it becomes the tag `trackdsl.ended`.
 
         Raises:
-            OptionError: there is no such status.
+            OptionError: the status is unknown.
 
         Example:
             >>> run.end("FAILED", "the loss diverged")  # doctest: +SKIP
@@ -133,8 +133,8 @@ class Run(ValueMethods, FileMethods):
 
     def __enter__(self) -> NoReturn:
         raise OptionError(
-            'a run is begun already, and is no block: write `with experiment("a-name") as run:` or '
-            '`with stage("a-name") as run:`. A session ends by stop_logging().',
+            'a run has already begun, and is no block: write `with experiment("a-name") as run:` or '
+            '`with stage("a-name") as run:`. stop_logging() ends a session.',
             option="with",
         )
 
@@ -159,10 +159,10 @@ for _base in (ValueMethods, FileMethods):
 
 
 def checked_status(status: Any, called: str) -> str:
-    """A status that a run can end with.
+    """Check the status that a run ends with.
 
     Raises:
-        OptionError: it is none.
+        OptionError: the status is unknown.
     """
     name = status.upper() if isinstance(status, str) else ""
     if name not in STATUSES:
@@ -173,7 +173,7 @@ def checked_status(status: Any, called: str) -> str:
 
 
 class AdoptedRun(Run):
-    """A run that plain MLflow opened and will end.
+    """A run that plain MLflow began and will end.
 
     Attributes:
         mlflow_run_id: MLflow's id of it.
@@ -186,7 +186,7 @@ class AdoptedRun(Run):
     mlflow_experiment_id: str
 
     def wait_for_mlflow(self, timeout: float | None = None) -> Any:
-        """See `Run`: it is there already, unless only one of its ids is known."""
+        """See `Run`: MLflow has the run, so nothing waits, except where only one of its ids is known."""
         if not self.mlflow_experiment_id:
             return super().wait_for_mlflow(timeout)
         from trackdsl.store_format.known_runs import KnownRun
@@ -203,10 +203,10 @@ class AdoptedRun(Run):
 
 
 class ContinuedRun(Run):
-    """A run that an earlier program or scope began, and that goes on here.
+    """A run that an earlier program or scope began, and that continues here.
 
     Attributes:
-        goes_on: the id that it was named by: ours, or MLflow's.
+        goes_on: the id that the user gave for it: ours, or MLflow's.
     """
 
     __slots__ = ("goes_on",)
@@ -215,30 +215,33 @@ class ContinuedRun(Run):
 
     @property
     def id(self) -> str:
-        """The id that the run was named by, which finds it everywhere: MLflow's, where it was not one of ours."""
+        """The id that the user gave for the run, which finds it on every machine: ours or MLflow's."""
         return self.goes_on
 
 
-#: What MLflow takes for the id of a run.
+#: The ids of runs that MLflow accepts.
 _RUN_ID = re.compile(r"[a-zA-Z0-9][\w-]{0,255}", re.ASCII)
 
 
 def adoption_of(run: Run) -> tuple[str, str] | None:
-    """How other processes name a run that they cannot find by its id here: MLflow's ids of it and its experiment."""
+    """MLflow's ids of a run and its experiment, for other processes that cannot find the run by its key; or None."""
     if isinstance(run, AdoptedRun):
         return run.mlflow_run_id, run.mlflow_experiment_id
     return (run.goes_on, "") if isinstance(run, ContinuedRun) else None
 
 
 def checked_run_id(value: Any, called: str) -> str | Run | None:
-    """The run that is to go on: an id as text, or one of our runs; None where the handle is that of no recording.
+    """The run to continue.
 
     Args:
-        value: an id of ours or of MLflow's, a `Run`, a run of MLflow's, or one that `best` or `runs` has found.
-        called: what the user calls it, for the message.
+        value: our id or MLflow's id, a `Run`, a run of MLflow's, or a result of `best` or `runs`.
+        called: the name of the user's argument, for the message.
+
+    Returns:
+        an id as text, or one of our runs; None for the handle of disabled tracking.
 
     Raises:
-        OptionError: it names no run.
+        OptionError: the value names no run.
     """
     if isinstance(value, Run):
         return None if value is NULL_RUN else value
@@ -254,7 +257,7 @@ def checked_run_id(value: Any, called: str) -> str | Run | None:
 
 
 class _NullRun(Run):
-    """The handle where nothing is recorded: every method does nothing."""
+    """The handle while tracking is disabled: its methods do nothing."""
 
     __slots__ = ()
 

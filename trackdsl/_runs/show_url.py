@@ -1,4 +1,4 @@
-"""The address of a program's first root run, written to its terminal once the run is at MLflow."""
+"""The URL of a program's first root run, which the terminal shows once the run is at MLflow."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from trackdsl._runs.run import Run
 from trackdsl.errors import TrackdslError, format_error, logger, reraise_from_signal
 from trackdsl.journal._target import call_after_delivery
 
-#: How long the first run may take to arrive, in seconds; after that its address is written at the end of the program.
+#: How long to wait for the first run at MLflow, in seconds. After that, the end of the program writes the URL.
 _PATIENCE = 600.0
 
 
-class _Address:
-    """The address of one run, which is written once."""
+class _UrlLine:
+    """The line with the URL of one run, which is written once."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -32,26 +32,26 @@ class _Address:
         self._written = False
 
     def wait(self) -> None:
-        """Write it as soon as the run is at MLflow."""
+        """Write the line as soon as the run is at MLflow."""
         self.write(_PATIENCE)
 
     def write(self, patience: float = 0.0) -> None:
-        """Write it if the run arrives within so many seconds, and it was not written yet."""
+        """Write the line, unless it was written before, if the run arrives at MLflow within `patience` seconds."""
         if self._written:
             return
         try:
             self._run.wait_for_mlflow(patience)
             line = self._line()
-        except TrackdslError:  # It is not there yet, or never will be; `trackdsl status` tells why.
+        except TrackdslError:  # The run is not at MLflow yet, or never will be; `trackdsl status` says why.
             return
         except Exception as error:
             reraise_from_signal(error)
-            logger.debug("trackdsl cannot tell the address of its run: %s", format_error(error))
+            logger.debug("trackdsl cannot show the URL of its run: %s", format_error(error))
             return
         with self._writing:
             if not self._written:
                 _write_line(line)
-                self._written = True  # Only now: the end of the program waits for a line that is being written.
+                self._written = True  # After the writing, so that the end of the program waits for it.
 
     def _line(self) -> str:
         run = self._run
@@ -84,16 +84,16 @@ runtime.register("the address at the terminal", Phase.RUNS, reset=_program.reset
 
 
 def show_url(run: Run) -> None:
-    """Have the address of a root run that begins written, if it is the first one and somebody is there to read it."""
+    """Have the URL of a root run written, if it is the program's first one and the output is a terminal."""
     if _program.has_begun or not run.target.delivers or run.target.discards:
         return
     _program.has_begun = True
     if settings.mode() != "online" or not _is_wanted():
         return
-    address = _Address(run)
-    call_after_delivery(address.write)
-    thread = threading.Thread(target=address.wait, name="trackdsl-url", daemon=True)
-    contextvars.Context().run(thread.start)  # It belongs to no run.
+    line = _UrlLine(run)
+    call_after_delivery(line.write)
+    thread = threading.Thread(target=line.wait, name="trackdsl-url", daemon=True)
+    contextvars.Context().run(thread.start)  # The thread belongs to no run.
 
 
 def _is_wanted() -> bool:
@@ -102,13 +102,13 @@ def _is_wanted() -> bool:
         return chosen
     try:
         return sys.stderr.isatty() and not os.environ.get("CI")
-    except (AttributeError, ValueError):  # There is none, or it is closed.
+    except (AttributeError, ValueError):  # There is no stderr, or it is closed.
         return False
 
 
 def _write_line(line: str) -> None:
     bars = sys.modules.get("tqdm")
-    if bars is not None:  # It moves progress bars out of the way.
+    if bars is not None:  # tqdm writes above its progress bars.
         bars.tqdm.write(line, file=sys.stderr)
     else:
         sys.stderr.write(f"{line}\n")

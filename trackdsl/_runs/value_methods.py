@@ -68,7 +68,7 @@ class ValueMethods(RunHandle):
         key: str | None = None,
         iteration: int | None = None,
         timestamp: int | None = None,
-        synchronous: bool | None = None,  # noqa: ARG002 - what is recorded is safe when this returns
+        synchronous: bool | None = None,  # noqa: ARG002 - a point is durable when this returns
         model: Any = None,
         dataset: Any = None,
         model_id: str | None = None,
@@ -77,19 +77,19 @@ class ValueMethods(RunHandle):
 
         Args:
             name: the metric's name, such as `loss` or `val/loss`.
-            value: a number: int, float, bool, NumPy scalar, an array or tensor of one item, text that is a number, or
-                anything else that `float` takes. A list of numbers is a series, see `log_metrics`.
+            value: a number: int, float, bool, NumPy scalar, an array or tensor of one item, a number as text, or any
+                other object that `float` accepts. A list of numbers is a series, see `log_metrics`.
             step: position on the x-axis; the step of the enclosing `steps` loop by default, else 0.
-            key: MLflow's word for `name`.
-            iteration: another name of `step`, which other libraries know it by.
+            key: MLflow's name of the argument `name`.
+            iteration: another name of `step`, which other libraries use.
             timestamp: when it was measured, in milliseconds since 1970; now by default.
-            synchronous: taken for MLflow's sake, and changes nothing.
-            model: the model that was measured: what `log_model` has returned, an id or URI of MLflow's, a model that
-                was loaded, or one that was recorded. By default the metric belongs to the models that the run logs at
+            synchronous: accepted because MLflow has it; it changes nothing.
+            model: the model that was measured: the result of `log_model`, a model's id or URI in MLflow, or a model
+                object that was loaded or recorded. By default the metric belongs to the models that the run logs at
                 this step.
-            dataset: the data that it was measured on: what `log_input` has returned, a `Dataset` marker that names data
-                recorded before, an `mlflow.data.Dataset`, a frame or an array.
-            model_id: MLflow's word for `model`.
+            dataset: the data that it was measured on: the result of `log_input`, a `Dataset` marker that names a
+                dataset recorded before, an `mlflow.data.Dataset`, a frame or an array.
+            model_id: MLflow's name of the argument `model`.
 
         Raises:
             OptionError: both `step` and `iteration` are given, both `name` and `key`, or neither.
@@ -115,7 +115,7 @@ class ValueMethods(RunHandle):
         *,
         iteration: int | None = None,
         timestamp: int | None = None,
-        synchronous: bool | None = None,  # noqa: ARG002 - what is recorded is safe when this returns
+        synchronous: bool | None = None,  # noqa: ARG002 - a point is durable when this returns
         model: Any = None,
         dataset: Any = None,
         model_id: str | None = None,
@@ -123,10 +123,10 @@ class ValueMethods(RunHandle):
         """Record points of several metrics, all at the same time.
 
         Args:
-            metrics: names to numbers. Structures inside give names such as `val/loss`. A list, or an array of one
-                dimension, is a series: its first value stands at `step`, each further one at the next. A frame or a
-                list of records has the steps of its column `step` or `epoch`, or of its index. Also a `History` of
-                Keras, and what XGBoost and LightGBM record while they train.
+            metrics: numbers by name. Nested structures give names such as `val/loss`. A list, or an array of one
+                dimension, is a series: its first value gets `step`, and each further value the next step. A frame or
+                a list of records takes the steps from its column `step` or `epoch`, or from its index. Also a
+                `History` of Keras, and the evaluation results of XGBoost and LightGBM.
             step: as for `log_metric`.
             iteration: as for `log_metric`.
             timestamp: as for `log_metric`.
@@ -145,12 +145,12 @@ class ValueMethods(RunHandle):
         if iteration is not None:
             step = _only("step", step, "iteration", iteration)
         step = _context.step_of(self) if step is None else step
-        unlinked = model is dataset is model_id is None  # Asked here, as a call costs a tenth of a point.
+        unlinked = model is dataset is model_id is None  # Checked here: a call would take a tenth of the time.
         link = None if unlinked else self._link(model, dataset, model_id)
         record_metrics(self, metrics, step, timestamp, link)
 
     def _link(self, model: Any, dataset: Any, model_id: str | None) -> Link | None:
-        """What points say of a model and data; None where they say nothing."""
+        """The model and dataset that points belong to; None if none is given."""
         if model is dataset is model_id is None:
             return None
         with guarded("log_metrics", self):
@@ -166,7 +166,7 @@ class ValueMethods(RunHandle):
 
         Args:
             key: its name.
-            value: anything; what is not a plain value is recorded by its type, never by its `repr`.
+            value: any object. An object of unknown type is recorded as the name of its class, never as its `repr`.
             synchronous: as for `log_metric`.
         """
         with guarded("log_param", self):
@@ -177,8 +177,8 @@ class ValueMethods(RunHandle):
         """Record several parameters; see `log_param`.
 
         Args:
-            params: a mapping, or what has named parts like one: an `argparse.Namespace`, a dataclass, a NamedTuple, a
-                model of pydantic or attrs, a configuration of OmegaConf.
+            params: a mapping, or another structure with named parts: an `argparse.Namespace`, a dataclass, a
+                NamedTuple, a model of pydantic or attrs, a configuration of OmegaConf.
             synchronous: as for `log_param`.
         """
         with guarded("log_params", self):
@@ -204,24 +204,24 @@ class ValueMethods(RunHandle):
 
 
 def _named(run: RunHandle, model: Any) -> str:
-    """What names the model that metrics belong to; empty where there is none, and a tag says so if it should."""
+    """The reference to the model that metrics belong to; empty if there is none. A tag reports an unusable model."""
     found = named_model(model) if model is not None else ""
     if found is None:
-        reason = f"{class_name(model)} is no model that MLflow holds: give what log_model has returned, or a model's id"
+        reason = f"{class_name(model)} is no model that MLflow holds: pass the result of log_model, or a model's id"
         append_tags(run, {"trackdsl.omitted.log_metrics.model": reason})
         report("linked", f"trackdsl: log_metrics(model=...): {reason}", key=reason)
     return found or ""
 
 
 def _only(option: str, value: Any, other: str, also: Any) -> Any:
-    """The one of two arguments that is given, which are names of the same.
+    """The value of an argument that has two names.
 
     Raises:
-        OptionError: both are, or neither.
+        OptionError: both names are given, or neither.
     """
     if value is None and also is None:
         raise OptionError(f"the {option} is missing, as in log_metric('loss', 0.25).", option=option)
     if value is not None and also is not None:
         given = f"{option}={value!r} and {other}={also!r}"
-        raise OptionError(f"{given} are names of the same: give one of them.", option=other)
+        raise OptionError(f"{given} are two names of one argument: give one of them.", option=other)
     return also if value is None else value
