@@ -40,14 +40,14 @@ _MAX_PARTS = 200
 
 
 def named(source: Any) -> Path:
-    """The path of a file or folder.
+    """Check the path of a file or folder.
 
     Raises:
-        FileNotFoundError: it is empty, or none, as that of a checkpoint which was never written; an empty `Path` would
-            be the working directory.
+        FileNotFoundError: it is empty or None, such as the path of a checkpoint that was never written. An empty `Path`
+            would mean the working directory.
     """
     if source is None or not os.fspath(source):
-        raise FileNotFoundError(2, "no file is named", source)
+        raise FileNotFoundError(2, "the path is empty", source)
     return Path(source)
 
 
@@ -65,22 +65,22 @@ def keep_given(run: RunHandle, source: Any, artifact_path: str | None) -> None:
 
 
 def snapshot(run: RunHandle, source: Path, artifact_path: str | None) -> None:
-    """Keep a file or folder; see `Run.log_artifact`."""
+    """Keep a copy of a file or folder; see `Run.log_artifact`."""
     if source.is_dir():
         name = source.resolve().name
         keep(run, str(PurePosixPath(artifact_path or "") / name), lambda to: _copy_tree(source, to), directory=True)
         return
     if artifact_path is None:
-        place = source.name
+        target_path = source.name
     elif PurePosixPath(artifact_path).suffix and not artifact_path.endswith("/"):
-        place = artifact_path
+        target_path = artifact_path
     else:
-        place = str(PurePosixPath(artifact_path) / source.name)
-    keep(run, place, lambda to: _copy(source, to))
+        target_path = str(PurePosixPath(artifact_path) / source.name)
+    keep(run, target_path, lambda to: _copy(source, to))
 
 
 def snapshot_content(run: RunHandle, source: Path, artifact_path: str | None) -> None:
-    """Keep what is inside a folder; see `Run.log_artifacts`. A file is kept in its place."""
+    """Keep the content of a folder; see `Run.log_artifacts`. A single file is kept itself."""
     if source.is_file():
         snapshot(run, source, artifact_path)
         return
@@ -103,25 +103,25 @@ def write_structure(run: RunHandle, value: Any, artifact_file: str, *, with_file
         artifact_file: its path in the run.
         with_files: whether what JSON cannot hold becomes files of its own; else it is described in one line.
     """
-    beside = OmittedParts(run, artifact_file, keep_object if with_files else None)
+    omitted = OmittedParts(run, artifact_file, keep_object if with_files else None)
     native = PurePosixPath(artifact_file).suffix.lower() in (".yaml", ".yml")
-    tree = content_of(value, beside.keep, beside.note, native_keys=native)
+    tree = content_of(value, omitted.keep, omitted.note, native_keys=native)
     keep(run, artifact_file, lambda to: write_json(tree, to), handler="builtins.dict")
-    beside.write_tags()
+    omitted.write_tags()
 
 
 def keep_whole(run: RunHandle, flat: Flat, prefix: str = "") -> None:
-    """Keep what was too deep or too large to be told by parameters alone, and say what is not plain from names.
+    """Keep values that are too deep or too large for parameters as files, and write the tags of parameters.
 
     Models among the values become inputs of the run.
     """
     for model in flat.models:
         run.emit(ModelInput(run.key, model, time.time_ns()))
     for key, value in flat.whole.items():
-        place = f"trackdsl/params/{path_part(prefix + key)}.json"
-        # Data among the arguments is not copied: nobody has asked for its content.
-        write_structure(run, value, place, with_files=False)
-        append_tags(run, {f"trackdsl.truncated.{prefix}{key}": f"too large for parameters, whole in {place}"})
+        artifact_path = f"trackdsl/params/{path_part(prefix + key)}.json"
+        # Arrays and frames among the arguments are described, not copied: the user did not ask for a copy.
+        write_structure(run, value, artifact_path, with_files=False)
+        append_tags(run, {f"trackdsl.truncated.{prefix}{key}": f"too large for parameters, whole in {artifact_path}"})
     if flat.paths:
         paths = {prefix + key: path for key, path in flat.paths.items()}
         append_tags(run, {"trackdsl.params.paths": json.dumps(paths, ensure_ascii=False)})
@@ -136,64 +136,65 @@ def add_params(run: RunHandle, pairs: Iterable[tuple[Any, Any]]) -> None:
 
 
 def keep_long(run: RunHandle, values: dict[str, Any]) -> dict[str, Any]:
-    """The values with long texts cut; the whole of those is kept as files, as it would burst the journal."""
+    """Cut long texts, which would not fit the journal, and keep the whole of them as files; return the cut values."""
     long = {key: value for key, value in values.items() if isinstance(value, str) and len(value) > LONG_TEXT}
     for key, value in long.items():
         write_text(run, value, f"trackdsl/whole/{path_part(key)}.txt")
     return cut_texts(values) if long else values
 
 
-def keep_object(run: RunHandle, place: str, value: Any, own: Handler | None = None) -> str | None:
+def keep_object(run: RunHandle, artifact_path: str, value: Any, own: Handler | None = None) -> str | None:
     """Keep an object as a file.
 
     Args:
         run: whose file it is.
-        place: its path in the run; the suffix names the format. Where the object does not fit that, its handler's own
-            format is taken, and where that fails too, a pickle.
+        artifact_path: its path in the run; the suffix selects the format. If the object cannot have that format, its
+            handler's own format is used, and if that fails too, a pickle.
         value: the object.
         own: its handler, where that is known.
 
     Returns:
-        where it is; None where it could not be kept, which a tag says.
+        its path in the run; None if it could not be kept, which a tag reports.
     """
-    place = masked_path(place)
-    if _is_written_by_content(value, PurePosixPath(place).suffix.lower()):
-        write_structure(run, value, place)
-        return place
+    artifact_path = masked_path(artifact_path)
+    if _is_written_by_content(value, PurePosixPath(artifact_path).suffix.lower()):
+        write_structure(run, value, artifact_path)
+        return artifact_path
     own = handler_of(value) if own is None else own
-    handler = writer_for(value, own, PurePosixPath(place).suffix.lower())
-    if handler is None and (parts := _parts_written(value, PurePosixPath(place).suffix.lower())):
-        kept = [keep_object(run, numbered(place, text_of_key(name)), part) for name, part in parts.items()]
+    handler = writer_for(value, own, PurePosixPath(artifact_path).suffix.lower())
+    if handler is None and (parts := _parts_written(value, PurePosixPath(artifact_path).suffix.lower())):
+        kept = [keep_object(run, numbered(artifact_path, text_of_key(name)), part) for name, part in parts.items()]
         return next(filter(None, kept), None)
     if handler is None:
-        told_as = f"{class_name(value)} cannot be written as {PurePosixPath(place).suffix}; kept as {place}{own.suffix}"
-        append_tags(run, {f"trackdsl.omitted.{place}": told_as})
-        place, handler = f"{place}{own.suffix}", own
+        suffix = PurePosixPath(artifact_path).suffix
+        reason = f"{class_name(value)} cannot be written as {suffix}; kept as {artifact_path}{own.suffix}"
+        append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
+        artifact_path, handler = f"{artifact_path}{own.suffix}", own
     if _reveals(handler, value):
-        return _keep_masked(run, place, value)
-    if _keep_by(run, place, value, handler):
-        return place
+        return _keep_masked(run, artifact_path, value)
+    if _keep_by(run, artifact_path, value, handler):
+        return artifact_path
     if handler.executes:
         return None
     pickled = handler_for(object)
-    place = f"{place.removesuffix(handler.suffix)}{pickled.suffix}"
+    artifact_path = f"{artifact_path.removesuffix(handler.suffix)}{pickled.suffix}"
     if _reveals(pickled, value):
-        return _keep_masked(run, place, value)
-    return place if _keep_by(run, place, value, pickled) else None
+        return _keep_masked(run, artifact_path, value)
+    return artifact_path if _keep_by(run, artifact_path, value, pickled) else None
 
 
-def numbered(place: str, name: str) -> str:
-    """The path of one of several files: its number or key, if it has one, before the suffix.
+def numbered(artifact_path: str, name: str) -> str:
+    """The path of one of several files, with its number or key before the suffix.
 
     >>> numbered("plots/roc.png", "0")
     'plots/roc.0.png'
     """
-    suffix = PurePosixPath(place).suffix
-    return f"{place.removesuffix(suffix)}.{path_part(name)}{suffix}" if name else place
+    suffix = PurePosixPath(artifact_path).suffix
+    return f"{artifact_path.removesuffix(suffix)}.{path_part(name)}{suffix}" if name else artifact_path
 
 
 def _parts_written(value: Any, suffix: str) -> dict[Any, Any]:
-    """The parts of a list or a dict, where each can be a file of this suffix; nothing where not all can."""
+    """The parts of a list or dict, if each of them can be a file with this suffix; else nothing."""
     found = handler_for(type(value)).content(value)
     parts = dict(enumerate(found)) if isinstance(found, (list, tuple)) else found
     if not isinstance(parts, Mapping) or len(parts) > _MAX_PARTS:
@@ -205,7 +206,7 @@ def _parts_written(value: Any, suffix: str) -> dict[Any, Any]:
 
 
 def _is_written_by_content(value: Any, suffix: str) -> bool:
-    """Whether a value becomes JSON or YAML by its content; some handlers have a form of their own for such a file."""
+    """Whether a value is written as JSON or YAML by its content. Some handlers write such files in their own form."""
     if suffix not in (".json", ".yaml", ".yml"):
         return False
     handler = handler_for(type(value))
@@ -223,25 +224,25 @@ def _reveals(handler: Handler, value: Any) -> bool:
     return isinstance(handler, Pickled) and handler is not secret and holds_secret(value)
 
 
-def _keep_masked(run: RunHandle, place: str, value: Any) -> str | None:
-    """Keep what can be told of what holds a secret; of an object with one in an attribute that is nothing."""
+def _keep_masked(run: RunHandle, artifact_path: str, value: Any) -> str | None:
+    """Keep the parts of a value that are no secret, as JSON; nothing of an object with a secret in an attribute."""
     if not has_content(value):
-        reason = f"{class_name(value)} holds a secret, which its pickle would tell; keep what you need of it instead"
-        report("artifact", f"trackdsl left out {place!r}: {reason}", key=place)
-        append_tags(run, {f"trackdsl.omitted.{place}": reason})
+        reason = f"{class_name(value)} holds a secret, which its pickle would contain; record the parts you need"
+        report("artifact", f"trackdsl left out {artifact_path!r}: {reason}", key=artifact_path)
+        append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
         return None
-    told_at = f"{place.removesuffix(PurePosixPath(place).suffix)}.json"
-    reason = f"{class_name(value)} holds a secret; its other parts are in {told_at}"
-    append_tags(run, {f"trackdsl.omitted.{place}": reason})
-    write_structure(run, value, told_at, with_files=False)
-    return told_at
+    json_path = f"{artifact_path.removesuffix(PurePosixPath(artifact_path).suffix)}.json"
+    reason = f"{class_name(value)} holds a secret; its other parts are in {json_path}"
+    append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
+    write_structure(run, value, json_path, with_files=False)
+    return json_path
 
 
-def _keep_by(run: RunHandle, place: str, value: Any, handler: Handler) -> bool:
+def _keep_by(run: RunHandle, artifact_path: str, value: Any, handler: Handler) -> bool:
     name = name_of(handler, type(value))
     return keep(
         run,
-        place,
+        artifact_path,
         lambda to: _write_by(handler, value, to),
         handler=name,
         hashed=handler.executes,
@@ -250,29 +251,29 @@ def _keep_by(run: RunHandle, place: str, value: Any, handler: Handler) -> bool:
 
 
 def _write_by(handler: Handler, value: Any, path: Path) -> None:
-    # Handlers tell formats by suffixes in small letters.
-    small = path.with_suffix(path.suffix.lower())
-    handler.write(value, small)
-    if small != path:
-        small.rename(path)
-        _sidecar.move(small, path)
+    # Handlers select the format by a suffix in lower case.
+    lower = path.with_suffix(path.suffix.lower())
+    handler.write(value, lower)
+    if lower != path:
+        lower.rename(path)
+        _sidecar.move(lower, path)
 
 
-def _keep_types(run: RunHandle, place: str, path: Path) -> bool:
-    """Keep the types that a handler has noted beside a file, and report what they cannot mend."""
+def _keep_types(run: RunHandle, artifact_path: str, path: Path) -> bool:
+    """Keep the types that a handler wrote beside a file, and report values that will differ when read back."""
     types = _sidecar.types_of(path)
     differs = types.pop(_sidecar.DIFFERS, "")
     if differs:
         reason = mask_prose(f"read back, it differs: {differs}")[:500]
-        report("artifact", f"trackdsl wrote {place!r}, but {reason}", key=place)
-        append_tags(run, {f"trackdsl.omitted.{place}": reason})
+        report("artifact", f"trackdsl wrote {artifact_path!r}, but {reason}", key=artifact_path)
+        append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
     _sidecar.beside(path).unlink(missing_ok=True)
-    return bool(types) and keep(run, _sidecar.place_of(place), partial(_write, text=json.dumps(types)))
+    return bool(types) and keep(run, _sidecar.place_of(artifact_path), partial(_write, text=json.dumps(types)))
 
 
 def keep(
     run: RunHandle,
-    place: str,
+    artifact_path: str,
     write: Callable[[Path], dict[str, str] | None],
     *,
     directory: bool = False,
@@ -280,20 +281,22 @@ def keep(
     hashed: bool = False,
     what: str = "",
 ) -> bool:
-    """Write a snapshot and tell of it; False where that could not be done, which a tag says."""
+    """Write a snapshot and its event; False if that failed, which a tag reports."""
     if run.target.discards:
         return True
     try:
-        place = masked_path(place)
-        asked, place = place, portable_path(place)
-        renamed = {place: asked} if place != checked_path(asked) else {}
-        path, relative = run.target.new_file(PurePosixPath(place).name or "content")
+        artifact_path = masked_path(artifact_path)
+        requested, artifact_path = artifact_path, portable_path(artifact_path)
+        renamed = {artifact_path: requested} if artifact_path != checked_path(requested) else {}
+        path, relative = run.target.new_file(PurePosixPath(artifact_path).name or "content")
         try:
             missing = write(path) or {}
-            types = bool(handler) and _keep_types(run, place, path)
+            types = bool(handler) and _keep_types(run, artifact_path, path)
             digest = sha256_of(path) if hashed else ""
             if directory:
-                renamed |= {f"{place}/{new}": f"{place}/{old}" for new, old in _rename_unsafe(path).items()}
+                renamed |= {
+                    f"{artifact_path}/{new}": f"{artifact_path}/{old}" for new, old in _rename_unsafe(path).items()
+                }
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
@@ -304,20 +307,20 @@ def keep(
         if is_shortage(error):
             run.target.unrecorded += 1
         reason = mask_prose(f"{what}: {format_error(error)}" if what else format_error(error))
-        report("artifact", f"trackdsl could not keep the artifact {place!r}: {reason}", key=place)
-        append_tags(run, {f"trackdsl.omitted.{place or 'log_artifacts'}": reason[:500]})
+        report("artifact", f"trackdsl could not keep the artifact {artifact_path!r}: {reason}", key=artifact_path)
+        append_tags(run, {f"trackdsl.omitted.{artifact_path or 'log_artifacts'}": reason[:500]})
         return False
     append_tags(run, {f"trackdsl.renamed.{new}": masked_path(old) for new, old in renamed.items()})
     if missing:
-        report("artifact", f"trackdsl left out of {place!r}: {missing}", key=place)
+        report("artifact", f"trackdsl left out of {artifact_path!r}: {missing}", key=artifact_path)
         append_tags(
             run,
             {
-                f"trackdsl.omitted.{masked_path(f'{place}/{name}')}": mask_prose(why)[:500]
+                f"trackdsl.omitted.{masked_path(f'{artifact_path}/{name}')}": mask_prose(why)[:500]
                 for name, why in missing.items()
             },
         )
-    run.emit(File(run.key, place, relative, directory, handler, digest, types), vital=True)
+    run.emit(File(run.key, artifact_path, relative, directory, handler, digest, types), vital=True)
     return True
 
 
@@ -336,14 +339,14 @@ def _write(path: Path, text: str) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     if not source.is_file() and source.exists():
-        raise OSError(22, "neither a file nor a folder", str(source))  # Opening a FIFO would wait for its writer.
+        raise OSError(22, "neither a file nor a folder", str(source))  # Opening a FIFO waits for its writer.
     with open(source, "rb") as reader, open(target, "xb") as writer:
         if not _clone(reader.fileno(), writer.fileno()):
             shutil.copyfileobj(reader, writer, 1 << 20)
 
 
 def _clone(source: int, target: int) -> bool:
-    """Copy inside the kernel; False where it cannot."""
+    """Copy inside the kernel; False if the kernel cannot."""
     left = os.fstat(source).st_size
     try:
         while left > 0:
@@ -352,18 +355,18 @@ def _clone(source: int, target: int) -> bool:
                 break
             left -= copied
     except (OSError, AttributeError) as error:
-        if getattr(error, "errno", None) == 28:  # ENOSPC: no other way of copying would help.
+        if getattr(error, "errno", None) == 28:  # ENOSPC: another way of copying would fail too.
             raise
         os.lseek(source, 0, os.SEEK_SET)
         os.lseek(target, 0, os.SEEK_SET)
         os.ftruncate(target, 0)
         return False
-    # A file that reports no size (in /proc), or one that has shrunk: take what comes.
+    # The file has no size (in /proc) or has shrunk: copy it in the ordinary way.
     return left == 0 and os.fstat(source).st_size > 0
 
 
 def _copy_tree(source: Path, target: Path) -> dict[str, str]:
-    """Copy a folder; returns what could not be copied, by its path in it, with the reason."""
+    """Copy a folder; return the paths inside it that could not be copied, with the reasons."""
     if not source.is_dir():
         raise NotADirectoryError(20, "not a folder", str(source))
 
@@ -373,13 +376,13 @@ def _copy_tree(source: Path, target: Path) -> dict[str, str]:
 
     try:
         shutil.copytree(source, target, copy_function=copy, ignore=partial(_loops, source))
-    except shutil.Error as error:  # It has copied all the others.
+    except shutil.Error as error:  # All others were copied.
         return {os.path.relpath(str(one), source): str(reason) for one, _, reason in error.args[0]}
     return {}
 
 
 def _rename_unsafe(folder: Path) -> dict[str, str]:
-    """Rename what a store would keep under another name; returns the new path of each in the folder, and the old."""
+    """Rename files that a store would keep under another name; return new path → old path, both inside the folder."""
     renamed = {}
     for inner, folders, files in os.walk(folder, topdown=False):
         for name in (*folders, *files):
@@ -391,16 +394,16 @@ def _rename_unsafe(folder: Path) -> dict[str, str]:
 
 
 def _loops(source: Path, folder: str, names: list[str]) -> list[str]:
-    """Links to a folder that this one is inside of, by whatever way it was reached: they would never end."""
-    way = Path(folder)
-    around = [os.path.join(os.path.realpath(way), "")]
-    while way not in (source, way.parent):
-        way = way.parent
-        around.append(os.path.join(os.path.realpath(way), ""))
+    """The links that lead to a parent of this folder: to follow them would never end."""
+    parent = Path(folder)
+    parents = [os.path.join(os.path.realpath(parent), "")]
+    while parent not in (source, parent.parent):
+        parent = parent.parent
+        parents.append(os.path.join(os.path.realpath(parent), ""))
     loops = []
     for name in names:
         path = os.path.join(folder, name)
         if os.path.islink(path):
             real = os.path.join(os.path.realpath(path), "")
-            loops += [name] if any(one.startswith(real) for one in around) else []
+            loops += [name] if any(one.startswith(real) for one in parents) else []
     return loops

@@ -1,4 +1,4 @@
-"""The parts of one returned value, told apart: numbers, structures, models, everything else."""
+"""Record the parts of one returned value: numbers, structures, models, datasets and other objects."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _WRITTEN = (".json", ".txt")
 
 
 class Collector:
-    """What was found in one returned value: numbers are gathered for one event, files are written as they come.
+    """Collects the parts of one returned value. Numbers are collected for one event; files are written at once.
 
     Args:
-        run: where everything lands.
-        prefix: put before every name.
+        run: the run that records the parts.
+        prefix: comes before every name.
         step: of the metrics and models.
-        arguments: gives the call's arguments by name.
+        arguments: returns the call's arguments by name.
     """
 
     def __init__(self, run: RunHandle, prefix: str, step: int, arguments: Callable[[], Mapping[str, Any]]) -> None:
@@ -40,30 +40,30 @@ class Collector:
         self._step = step
         self._arguments = arguments
 
-    def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
-        """Keep a value as a file, at `place` or under its name; a model as a model, unless it has a place."""
+    def keep(self, artifact_path: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
+        """Keep a value as a file, at `artifact_path` or under its name; a model without a path as a model."""
         if is_secret(name.rpartition("/")[2], value):
-            append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is that of a secret"})
+            append_tags(self.run, {f"trackdsl.omitted.{name}": "its name is the name of a secret"})
             return
         if issubclass(type(value), Path) and _exists(value):
-            _artifacts.snapshot(self.run, value, place or self._free_place(value, name))
+            _artifacts.snapshot(self.run, value, artifact_path or self._free_path(value, name))
             return
-        if place is None and has_files(value):
+        if artifact_path is None and has_files(value):
             for index, part in enumerate(handler_for(type(value)).content(value)):
                 if part is not None:
                     self.keep(None, part, f"{name}.{index}", as_model=as_model)
             return
         handler = handler_of(value)
-        if handler.model and place is None and as_model:
+        if handler.model and artifact_path is None and as_model:
             self.keep_model(value, name, None)
             return
-        if place is None and issubclass(type(value), complex):
+        if artifact_path is None and issubclass(type(value), complex):
             append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
         suffix = ".json" if is_in_json(value) else handler.suffix
-        _artifacts.keep_object(self.run, place or f"{self._prefix}{name}{suffix}", value, handler)
+        _artifacts.keep_object(self.run, artifact_path or f"{self._prefix}{name}{suffix}", value, handler)
 
-    def _free_place(self, path: Path, name: str) -> str | None:
-        """None, for the file's own name, where no file of another folder has it; else that with a number or key."""
+    def _free_path(self, path: Path, name: str) -> str | None:
+        """None, which means the file's own name; if a file of another folder has it, the name with a number or key."""
         if self._files.setdefault(path.name, path) == path:
             return None
         return _artifacts.numbered(path.name, name.rpartition(".")[2] or "2")
@@ -77,7 +77,7 @@ class Collector:
     ) -> None:
         """Keep a value as a model, whose input example is one of the call's arguments."""
         from trackdsl._recording.models import (
-            record_model,  # It brings what a program without models need not wait for.
+            record_model,  # Imported here: programs without models do not need it.
         )
 
         record_model(
@@ -91,16 +91,16 @@ class Collector:
         )
 
     def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
-        """Keep a value as a file, and tell of it as a dataset of the run."""
+        """Keep a value as a file, and record it as a dataset of the run."""
         self.keep(None, value, name)
         record_input(self.run, value, name, context)
 
     def add_metric(self, name: str, value: Any) -> None:
-        """Gather a number; beside one that has its name already, not in its place."""
+        """Collect a number. If another number has its name, it gets a free one."""
         self.metrics[free_name(name, self.metrics)] = value
 
     def add_series(self, name: str, value: Any) -> None:
-        """Gather numbers that have a step each; without a name, under those that they have themselves."""
+        """Collect numbers with steps of their own; without a name, under their own names."""
         self._series.append((name, value))
 
     def add_param(self, name: str, value: Any) -> None:
@@ -109,18 +109,20 @@ class Collector:
             _artifacts.add_params(self.run, [(name, value)])
 
     def omit(self, name: str, error: Exception) -> None:
-        """Say that a value is missing, because it raised when it was looked at; the others are not."""
+        """Report one value as missing, because reading it raised an exception."""
         reraise_from_signal(error)
         reason = mask_text(format_error(error))[:500]
         append_tags(self.run, {f"trackdsl.omitted.{name}": reason})
-        report("omitted", f"trackdsl left out {name!r}, which was returned: {reason}", key=f"returned:{name}")
+        report("omitted", f"trackdsl left out the returned {name!r}: {reason}", key=f"returned:{name}")
 
     def cut(self, name: str) -> None:
-        """Say that a value holds the same parts over and over, so that not all of it was told."""
-        append_tags(self.run, {f"trackdsl.truncated.{name}": "it holds the same parts over and over: told in part"})
+        """Report that a value contains the same parts again and again, so only some of them are recorded."""
+        append_tags(
+            self.run, {f"trackdsl.truncated.{name}": "it contains the same parts again and again: recorded in part"}
+        )
 
     def write(self) -> None:
-        """Write the numbers."""
+        """Write the numbers that were collected."""
         if self.metrics:
             prefix = self._prefix
             named = {prefix + name: value for name, value in self.metrics.items()} if prefix else self.metrics
@@ -131,17 +133,17 @@ class Collector:
     def _write_series(self, name: str, value: Any) -> None:
         from trackdsl._recording.series import Points
 
-        points = Points(0)  # Its rounds are counted from the first one, whichever call it is.
+        points = Points(0)  # Its steps count from 0 in every call.
         points.add_all({name: value} if name else value)
         for step, values in ((self._step, points.values), *points.series()):
             record_metrics(self.run, {f"{self._prefix}{key}": number for key, number in values.items()}, step)
 
 
 class NumberCollector(Collector):
-    """The numbers alone: whatever is no number is passed over."""
+    """Collects only the numbers."""
 
-    def keep(self, place: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
-        """Pass over."""
+    def keep(self, artifact_path: str | None, value: Any, name: str = "", *, as_model: bool = True) -> None:
+        """See `Collector`: ignored."""
 
     def keep_model(
         self,
@@ -150,20 +152,20 @@ class NumberCollector(Collector):
         registered_model_name: str | None,
         code_paths: Sequence[str | os.PathLike[str]] | None = None,
     ) -> None:
-        """Pass over."""
+        """See `Collector`: ignored."""
 
     def keep_dataset(self, value: Any, name: str, context: str | None) -> None:
-        """Pass over."""
+        """See `Collector`: ignored."""
 
     def add_series(self, name: str, value: Any) -> None:
-        """Pass over."""
+        """See `Collector`: ignored."""
 
     def add_param(self, name: str, value: Any) -> None:
-        """Pass over."""
+        """See `Collector`: ignored."""
 
 
 def has_files(value: Any) -> bool:
-    """Whether a value is a list of what has a file each: models, pictures, frames, arrays, paths, or lists of such."""
+    """Whether each item of a list becomes a file: models, images, frames, arrays, paths, or lists of these."""
     kind = type(value)
     if not (issubclass(kind, (list, tuple)) or handler_for(kind).listed) or hasattr(kind, "_fields"):
         return False
@@ -180,7 +182,7 @@ def _has_file(value: Any) -> bool:
 
 
 def is_in_json(value: Any) -> bool:
-    """Whether a returned value is a file of JSON, or part of one: words, sets, and lists with data in them."""
+    """Whether a returned value is written as JSON, or as a part of it: text, sets, and lists of such values."""
     if issubclass(type(value), complex) or has_files(value):
         return False
     handler = handler_for(type(value))

@@ -1,4 +1,4 @@
-"""Data that a run uses → an MLflow dataset input, with a digest of the whole content."""
+"""Data that a run uses → a dataset input at MLflow, with a digest of the whole content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trackdsl.handlers._types import class_name
 from trackdsl.journal._origin import main_file
 from trackdsl.markers import Dataset
 
-#: MLflow's limits, see mlflow/store/tracking/dbmodels/models.py: beyond them it refuses the input.
+#: MLflow refuses inputs beyond these limits, see mlflow/store/tracking/dbmodels/models.py.
 _MAX_NAME = 500
 _MAX_SCHEMA = 1_048_575
 _MAX_PROFILE = 16_777_215
@@ -30,7 +30,7 @@ class RecordedDataset:
 
     Attributes:
         name: the dataset's name.
-        digest: that of its whole content.
+        digest: the digest of its whole content.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RecordedDataset:
     _event: Input = field(repr=False, compare=False)
 
 
-#: The datasets of runs, by name: a `Dataset` marker names one of them.
+#: The datasets of each run, by name. A `Dataset` marker refers to them.
 _inputs: weakref.WeakKeyDictionary[RunHandle, dict[str, RecordedDataset]] = weakref.WeakKeyDictionary()
 
 
@@ -47,11 +47,11 @@ def measured_on(run: RunHandle, dataset: Any) -> RecordedDataset | None:
 
     Args:
         run: the run of the metrics.
-        dataset: what `log_input` has returned, a `Dataset` marker that names data of the run or of one around it, an
+        dataset: the result of `log_input`, a `Dataset` marker that names a dataset of the run or of its parents, an
             `mlflow.data.Dataset`, or data.
 
     Returns:
-        None where it is none of these; a tag of the run says so.
+        the dataset; None if `dataset` is none of these, which a tag of the run reports.
     """
     if isinstance(dataset, Dataset):
         around: RunHandle | None = run
@@ -60,7 +60,7 @@ def measured_on(run: RunHandle, dataset: Any) -> RecordedDataset | None:
             if found is not None:
                 return _used_by(run, found)
             around = around.parent
-        append_tags(run, {f"trackdsl.omitted.{mask_name(dataset.name)}": "no data of this name was recorded before"})
+        append_tags(run, {f"trackdsl.omitted.{mask_name(dataset.name)}": "no dataset of this name was recorded before"})
         return None
     if isinstance(dataset, RecordedDataset):
         return _used_by(run, dataset)
@@ -84,35 +84,35 @@ def record_input(run: RunHandle, value: Any, name: str, context: str | None = No
         context: what it is used for, such as `training`.
 
     Returns:
-        what names it; None where it is no data.
+        the reference to it; None if it is no data.
     """
     if run.target.discards:
         return None
-    told = _told_by_mlflow(value)
-    if told is None:
+    described = _description_of_mlflow(value)
+    if described is None:
         found = handler_for(type(value)).dataset(value)
         if found is None:
             reason = f"{class_name(value)} is no data that trackdsl can read"
             append_tags(run, {f"trackdsl.omitted.{mask_name(name) or 'dataset'}": reason})
             return None
         source = {"tags": {"mlflow.source.name": mask_name(main_file() or "<interactive>")}}
-        told = {
+        described = {
             "digest": found.digest,
             "source_type": "code",
             "source": json.dumps(source),
             "schema": found.schema,
             "profile": found.profile,
         }
-    name = mask_name(name or told.get("name") or "dataset")[:_MAX_NAME]
-    schema = mask_text(told.get("schema") or "")
+    name = mask_name(name or described.get("name") or "dataset")[:_MAX_NAME]
+    schema = mask_text(described.get("schema") or "")
     event = Input(
         run.key,
         name,
-        told["digest"],
-        told.get("source_type") or "code",
-        mask_text(told.get("source") or "{}"),
+        described["digest"],
+        described.get("source_type") or "code",
+        mask_text(described.get("source") or "{}"),
         schema if len(schema) <= _MAX_SCHEMA else "",
-        mask_text(told.get("profile") or "")[:_MAX_PROFILE],
+        mask_text(described.get("profile") or "")[:_MAX_PROFILE],
         None if context is None else mask_text(str(context)),
     )
     run.emit(event)
@@ -121,9 +121,9 @@ def record_input(run: RunHandle, value: Any, name: str, context: str | None = No
     return recorded
 
 
-def _told_by_mlflow(value: Any) -> dict[str, Any] | None:
-    """What an `mlflow.data.Dataset` says of itself; None for anything else."""
+def _description_of_mlflow(value: Any) -> dict[str, Any] | None:
+    """The description that an `mlflow.data.Dataset` gives of itself; None for another object."""
     if any(base.__module__ == "mlflow.data.dataset" for base in type(value).__mro__):
-        told: dict[str, Any] = value.to_dict()
-        return told
+        described: dict[str, Any] = value.to_dict()
+        return described
     return None

@@ -24,30 +24,31 @@ from trackdsl.handlers._types import class_name, full_name
 from trackdsl.handlers.matplotlib import drawn, figure_of_module, is_plot
 from trackdsl.handlers.pillow import format_of, in_colors_of_png, in_eight_bits, levels_of_floats, save_image
 
-#: The longer side of what MLflow's image grid shows first; see mlflow/tracking/multimedia.py.
+#: The longer side of the small copy that MLflow's image grid shows first; see mlflow/tracking/multimedia.py.
 _SMALL = 256
 _CHANNELS = (1, 3, 4)
-#: The suffixes of what is no picture and no page.
+#: The suffixes of files that are neither images nor web pages.
 _WRITTEN = (".json", ".txt", ".parquet", ".npy", ".bin")
-#: What MLflow does not take in the key of an image, see `MlflowClient.log_image`.
+#: The characters that MLflow refuses in the key of an image, see `MlflowClient.log_image`.
 _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
 
 
-def record_image(run: RunHandle, image: Any, place: str) -> None:
-    """Keep an image as the file `place`, whose suffix names the format; several as `samples.0.png`, and so on."""
-    if has_suffix(place) and format_of(Path(place)) is None:
-        append_tags(run, {f"trackdsl.omitted.{place}": f"no format of images has this suffix; kept as {place}.png"})
-        place = f"{place}.png"
-    for name, one in _each(image, place if has_suffix(place) else f"{place}.png"):
+def record_image(run: RunHandle, image: Any, artifact_path: str) -> None:
+    """Keep an image at `artifact_path`, whose suffix selects the format; several as `samples.0.png`, and so on."""
+    if has_suffix(artifact_path) and format_of(Path(artifact_path)) is None:
+        reason = f"no format of images has this suffix; kept as {artifact_path}.png"
+        append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
+        artifact_path = f"{artifact_path}.png"
+    for name, one in _each(image, artifact_path if has_suffix(artifact_path) else f"{artifact_path}.png"):
         _artifacts.keep(run, name, partial(_write_picture, one))
 
 
 def record_frame(run: RunHandle, image: Any, key: str, step: int, timestamp: int | None = None) -> None:
-    """Keep an image as one of a series, which the MLflow UI shows in a grid with a slider over the steps.
+    """Keep an image of a series, which the MLflow UI shows in a grid with a slider over the steps.
 
-    The names are those of `MlflowClient.log_image` of MLflow 3.17: the key with `~` for `/`, the step, the time in
-    milliseconds and a random part, joined by `+`, which the UI of MLflow 3.1 reads too; beside it a small copy, and a
-    tag that tells of images. Several are a series each, whose keys end in their numbers.
+    The file names are those of `MlflowClient.log_image` of MLflow 3.17: the key with `~` for `/`, the step, the time in
+    milliseconds and a random part, joined by `+`. The UI of MLflow 3.1 reads them too. A small copy lies beside each
+    image, and a tag announces images. Several images become one series each, whose keys end in their numbers.
     """
     several = pictures_in(image)
     if several is not None:
@@ -56,62 +57,67 @@ def record_frame(run: RunHandle, image: Any, key: str, step: int, timestamp: int
         return
     name = _NOT_IN_KEYS.sub(lambda match: f"_x{ord(match[0]):04X}_", mask_name(key)).replace("/", "~")
     now = time.time_ns() // 1_000_000 if timestamp is None else int(timestamp)
-    place = f"images/{name}+step+{step}+timestamp+{now}+{uuid.uuid4()}"
-    if _write_both(run, image, f"images/{key}", f"{place}.png", f"{place}+compressed.webp"):
+    artifact_path = f"images/{name}+step+{step}+timestamp+{now}+{uuid.uuid4()}"
+    if _write_both(run, image, f"images/{key}", f"{artifact_path}.png", f"{artifact_path}+compressed.webp"):
         append_tags(run, {"mlflow.loggedImages": "True"})
 
 
 def record_cell(run: RunHandle, image: Any, table: str) -> dict[str, str] | None:
-    """Keep an image that stands in a table, as `MlflowClient.log_table` does; returns what the cell then holds."""
-    place = f"table_images/{table.rpartition('.')[0]}/{uuid.uuid4()}"
-    if not _write_both(run, image, table, f"{place}.png", f"{place}.webp"):
+    """Keep an image of a table as `MlflowClient.log_table` does; return the content of its cell."""
+    artifact_path = f"table_images/{table.rpartition('.')[0]}/{uuid.uuid4()}"
+    if not _write_both(run, image, table, f"{artifact_path}.png", f"{artifact_path}.webp"):
         return None
-    return {"type": "image", "filepath": f"{place}.png", "compressed_filepath": f"{place}.webp"}
+    return {"type": "image", "filepath": f"{artifact_path}.png", "compressed_filepath": f"{artifact_path}.webp"}
 
 
-def record_figure(run: RunHandle, figure: Any, place: str, save_kwargs: dict[str, Any] | None) -> None:
-    """Keep a figure; `save_kwargs` go to the library's own way to save one. What is no figure is reported."""
+def record_figure(run: RunHandle, figure: Any, artifact_path: str, save_kwargs: dict[str, Any] | None) -> None:
+    """Keep a figure. `save_kwargs` go to the library's own method. Other objects are reported."""
     for name, one in _figures_in(figure).items():
         handler = handler_of(one)
-        suffix = "" if has_suffix(place) else f".{(save_kwargs or {}).get('format') or _suffix_of(one, handler)}"
-        _record_one(run, one, _artifacts.numbered(f"{place}{suffix}", name), handler, save_kwargs)
+        suffix = (
+            "" if has_suffix(artifact_path) else f".{(save_kwargs or {}).get('format') or _suffix_of(one, handler)}"
+        )
+        _record_one(run, one, _artifacts.numbered(f"{artifact_path}{suffix}", name), handler, save_kwargs)
 
 
-def _record_one(run: RunHandle, figure: Any, place: str, handler: Handler, save_kwargs: dict[str, Any] | None) -> None:
+def _record_one(
+    run: RunHandle, figure: Any, artifact_path: str, handler: Handler, save_kwargs: dict[str, Any] | None
+) -> None:
     if not _is_figure(figure):
-        _artifacts.keep(run, place, partial(_refuse_figure, figure))
+        _artifacts.keep(run, artifact_path, partial(_refuse_figure, figure))
     elif not save_kwargs and not handler.executes:
-        if place.lower().endswith(".txt"):  # Which would take the text of any object.
-            append_tags(run, {f"trackdsl.omitted.{place}": f"a figure is no text; kept as {place}{handler.suffix}"})
-            place = f"{place}{handler.suffix}"
-        _artifacts.keep_object(run, place, figure)
+        if artifact_path.lower().endswith(".txt"):  # The handler of text would write the `str` of any object.
+            reason = f"a figure is no text; kept as {artifact_path}{handler.suffix}"
+            append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
+            artifact_path = f"{artifact_path}{handler.suffix}"
+        _artifacts.keep_object(run, artifact_path, figure)
     else:
         kind = name_of(handler, type(figure))
-        _artifacts.keep(run, place, lambda to: _save_figure(figure, to, save_kwargs or {}), handler=kind)
+        _artifacts.keep(run, artifact_path, lambda to: _save_figure(figure, to, save_kwargs or {}), handler=kind)
 
 
 def _refuse_figure(figure: Any, _: Path) -> None:
     raise TypeError(
-        f"{class_name(figure)} is no figure: give one of matplotlib, seaborn, plotly, altair or bokeh. log_dict, "
-        "log_text and log_artifact keep other things"
+        f"{class_name(figure)} is no figure: pass a figure of matplotlib, seaborn, plotly, altair or bokeh. "
+        "log_dict, log_text and log_artifact record other objects"
     )
 
 
 def is_picture(value: Any) -> bool:
-    """Whether a value is an image by its type: Pillow's, or `mlflow.Image`."""
+    """Whether a value has a type of images: Pillow's, or `mlflow.Image`."""
     return any(full_name(base) in ("PIL.Image.Image", _MLFLOW) for base in type(value).__mro__)
 
 
 def picture_of(value: Any) -> Any:
-    """An image as one of Pillow's, made anew: saving leaves notes on what is saved.
+    """Convert an image to a new Pillow image, because saving changes an image's metadata.
 
     Args:
-        value: Pillow's, MLflow's, or an array or tensor of (height, width), with 1, 3 or 4 channels last or first;
-            where both could be, those of an array are the last, and those of a tensor of torch the first.
+        value: an image of Pillow or MLflow, or an array or tensor of (height, width), with 1, 3 or 4 channels last or
+            first. If both are possible, an array has its channels last, and a torch tensor first.
 
     Raises:
-        TypeError: it is none of these, or of numbers that are no brightness.
-        ValueError: it has another shape, or integers beyond 0 to 255.
+        TypeError: it is none of these, or its numbers are no brightness.
+        ValueError: it has another shape, or integers outside 0 to 255.
     """
     names = {full_name(base) for base in type(value).__mro__}
     if "PIL.Image.Image" in names:
@@ -125,13 +131,13 @@ def picture_of(value: Any) -> Any:
 
         return _from_array(np.asarray(value))
     raise TypeError(
-        f"{class_name(value)} is no image: give an array, a tensor, or an image of Pillow's. log_figure keeps figures, "
+        f"{class_name(value)} is no image: pass an array, a tensor, or a Pillow image. log_figure records figures, "
         "log_artifact files"
     )
 
 
 def pictures_in(value: Any) -> dict[str, Any] | None:
-    """The images in a list, a dict, or a batch, by their numbers or keys; None for what is one image, or none.
+    """The images of a list, a dict, or a batch, by their numbers or keys; None for one image, or another object.
 
     A batch is an array or tensor of four dimensions or more, or of three where none of them can be the channels.
     """
@@ -154,17 +160,19 @@ def _may_be(value: Any) -> bool:
     return is_picture(value) or hasattr(type(value), "__array__")
 
 
-def _each(image: Any, place: str) -> list[tuple[str, Any]]:
+def _each(image: Any, artifact_path: str) -> list[tuple[str, Any]]:
     several = pictures_in(image)
     if several is None:
-        return [(place, image)]
+        return [(artifact_path, image)]
     return [
-        (name, inner) for key, one in several.items() for name, inner in _each(one, _artifacts.numbered(place, key))
+        (name, inner)
+        for key, one in several.items()
+        for name, inner in _each(one, _artifacts.numbered(artifact_path, key))
     ]
 
 
 def _figures_in(value: Any) -> dict[str, Any]:
-    """The figures in a list, a dict, or an array of axes, each once, by number or key; one alone has no name."""
+    """The distinct figures of a list, a dict, or an array of axes, by number or key; a single figure has no name."""
     found: dict[str, Any] = {}
     if isinstance(value, Mapping):
         for key, part in value.items():
@@ -179,7 +187,7 @@ def _figures_in(value: Any) -> dict[str, Any]:
 
 
 def _is_list(value: Any) -> bool:
-    """Whether a value is a list of figures or axes, or what pyplot gives back for lines and bars."""
+    """Whether a value is a list of figures or axes, or a result of pyplot for lines and bars."""
     if hasattr(value, "flat") and hasattr(value, "dtype"):
         return bool(value.dtype == object)
     return isinstance(value, (list, tuple)) or handler_for(type(value)).listed
@@ -194,7 +202,7 @@ def _listed(value: Any) -> Iterator[Any]:
 
 
 def _whole_figure(value: Any) -> Any:
-    """The figure that something leads to: axes, lines, seaborn's grids, scikit-learn's displays, pyplot itself."""
+    """The figure that an object belongs to: axes, lines, seaborn's grids, scikit-learn's displays, pyplot itself."""
     if isinstance(value, types.ModuleType):
         return figure_of_module(value)
     if is_plot(value):
@@ -224,18 +232,18 @@ def _suffix_of(figure: Any, handler: Handler) -> str:
 _MLFLOW = "mlflow.tracking.multimedia.Image"
 
 
-def _write_both(run: RunHandle, image: Any, name: str, place: str, small: str) -> bool:
+def _write_both(run: RunHandle, image: Any, name: str, artifact_path: str, small: str) -> bool:
     try:
         picture = picture_of(image)
         shrunk = _shrunk(picture)
     except Exception as error:
-        # Told by the name, which is the same in every round of a loop; the places are not.
+        # Reported by the name, which stays the same in a loop; the paths differ.
         reraise_from_signal(error)
         reason = mask_prose(format_error(error))
         report("image", f"trackdsl could not keep an image of {mask_name(name)!r}: {reason}", key=name)
         append_tags(run, {f"trackdsl.omitted.{mask_name(name)}": reason[:500]})
         return False
-    return _artifacts.keep(run, place, lambda to: _save(picture, to)) and _artifacts.keep(
+    return _artifacts.keep(run, artifact_path, lambda to: _save(picture, to)) and _artifacts.keep(
         run, small, lambda to: _save(shrunk, to)
     )
 
@@ -254,7 +262,7 @@ def _from_array(array: Any, *, first: bool = False) -> Any:
         array = array.transpose(1, 2, 0)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _CHANNELS) or not array.size:
         raise ValueError(
-            f"an image has a height, a width, and 1, 3 or 4 channels or none; this has the shape {array.shape}"
+            f"an image has a height, a width, and no channels or 1, 3 or 4; this array has the shape {array.shape}"
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -262,7 +270,7 @@ def _from_array(array: Any, *, first: bool = False) -> Any:
 
 
 def _levels_of(array: Any) -> Any:
-    """Brightness from 0 to 255, or up to 65535 in shades of grey; floats as `levels_of_floats` says."""
+    """Brightness from 0 to 255, or up to 65535 for gray images; floats as in `levels_of_floats`."""
     import numpy as np
 
     kind = array.dtype.kind

@@ -1,4 +1,4 @@
-"""What may be said of a model beside its signature, as the `save_model` of MLflow's flavours takes it."""
+"""The options of `log_model` beside the signature, as the `save_model` of MLflow's flavors has them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from trackdsl.errors import OptionError
 from trackdsl.handlers._handler import Handler
 from trackdsl.handlers._types import class_name
 
-#: What every flavour takes.
+#: The options of every flavor.
 GENERAL = ("extra_pip_requirements", "metadata", "model_type", "params", "tags")
-#: Words of MLflow's that have another name here, or none.
+#: MLflow's options that have another name here, or none.
 _INSTEAD = {
-    "artifact_path": "give it as `name`",
+    "artifact_path": "pass it as `name`",
     "await_registration_for": "`register()` of what log_model returns waits by itself",
-    "conda_env": "give the requirements as `pip_requirements`",
-    "python_model": "give it as the model itself",
-    "loader_module": "give the object itself, and its modules as `code_paths`",
-    "data_path": "give files as `artifacts` of a PythonModel",
+    "conda_env": "pass the requirements as `pip_requirements`",
+    "python_model": "pass it as the model itself",
+    "loader_module": "pass the object itself, and its modules as `code_paths`",
+    "data_path": "pass files as `artifacts` of a PythonModel",
     "export_model": "trackdsl writes PyTorch models by pickle",
     "run_id": "use `log_model` of that run",
 }
@@ -40,10 +40,10 @@ _KINDS: dict[str, tuple[type, str]] = {
 
 
 def check_save_options(model: Any, handler: Handler, options: Mapping[str, Any]) -> None:
-    """Check what the user says of how a model is to be written.
+    """Check the options for writing a model.
 
     Raises:
-        OptionError: its flavour takes no such thing, or not with this value.
+        OptionError: the model's flavor has no such option, or refuses this value.
     """
     known = [*GENERAL, *handler.save_options]
     for name, value in options.items():

@@ -1,6 +1,6 @@
-"""`register_model`, `load_model`: the models that MLflow holds, by its URIs.
+"""`register_model`, `load_model`: models of MLflow, by their URIs.
 
-A model is read back by the handler that wrote it, and only while its files have the hash that was recorded with it.
+The handler that wrote a model reads it, and only if its files have the recorded hash.
 """
 
 from __future__ import annotations
@@ -41,26 +41,26 @@ _POLL = 0.1
 
 
 def load_model(model_uri: str, *, trusted: bool = False, tracking_uri: str | None = None, timeout: float = 60) -> Any:
-    """Load a model that trackdsl has recorded, as the object that was given to it.
+    """Load a model that trackdsl recorded, as the original object.
 
-    A model that holds a pickle can run any code when it is loaded: it loads with `trusted=True` alone, and only while
-    its SHA-256 is the one that was recorded with it. Models of XGBoost and LightGBM hold none. For a model with
-    MLflow's own interface, or one that plain MLflow has logged, there is `mlflow.pyfunc.load_model`.
+    A model with a pickle inside can run any code when it is loaded. It loads only with `trusted=True`, and only if its
+    SHA-256 is the one that was recorded with it. Models of XGBoost and LightGBM contain no pickle. To get MLflow's own
+    interface, or a model that plain MLflow logged, use `mlflow.pyfunc.load_model`.
 
     Args:
         model_uri: `models:/name/3`, `models:/name/latest`, `models:/name@alias`, `models:/<model id>`, or
             `runs:/<run id>/<name>`.
-        trusted: whoever recorded the model is trusted with running code here.
-        tracking_uri: where it is; the configured place by default.
-        timeout: seconds to wait for what this program has recorded and delivery has not brought there yet.
+        trusted: allow code from this model to be executed, because you trust its author.
+        tracking_uri: the store of the model; the configured one by default.
+        timeout: seconds to wait for the delivery of what this program recorded.
 
     Returns:
         the estimator, network, or other object.
 
     Raises:
-        UntrustedArtifact: loading it may run code, and `trusted` was not given; or no SHA-256 of it was recorded.
-        ArtifactError: there is no such model, it has changed since it was written, or it cannot be read.
-        OptionError: the URI is none of a model.
+        UntrustedArtifact: loading it may run code, and `trusted` is not set; or no SHA-256 of it was recorded.
+        ArtifactError: there is no such model, it was changed since, or it cannot be read.
+        OptionError: the URI is not the URI of a model.
 
     Example:
         >>> model = load_model("models:/churn/3", trusted=True)  # doctest: +SKIP
@@ -89,10 +89,10 @@ def fetch_logged(uri: str, model_uri: str, note: FileNote) -> Iterator[Fetched]:
     Args:
         uri: the tracking URI.
         model_uri: `models:/<model id>`.
-        note: what is known of the files.
+        note: what was recorded about the files.
 
     Raises:
-        ArtifactError: they cannot be read.
+        ArtifactError: the files cannot be read.
     """
     from mlflow import artifacts
     from mlflow.exceptions import MlflowException
@@ -110,10 +110,10 @@ def fetch_logged(uri: str, model_uri: str, note: FileNote) -> Iterator[Fetched]:
 
 
 def find_recorded(uri: str, key: str) -> str | None:
-    """MLflow's id of the model that was recorded with a key; None where it is not there, or not all of it.
+    """MLflow's id of the model that was recorded with a key; None if MLflow does not have all of it.
 
     Raises:
-        ArtifactError: it cannot be looked up.
+        ArtifactError: the lookup failed.
     """
     import mlflow
 
@@ -140,19 +140,19 @@ def register_model(
 
     Args:
         run: the `Run` that recorded the model, or a URI: `runs:/<run id>/<name>` or `models:/<model id>`.
-        name: of the registered model, which is made where there is none.
-        model: which model of the run, where it has several.
-        tracking_uri: where the model is; the run's own place, else the configured one.
-        timeout: seconds to wait until delivery has brought the model to MLflow.
+        name: of the registered model, which is created if it does not exist.
+        model: the name of the model, if the run has several.
+        tracking_uri: the store of the model; that of the `Run`, else the configured one.
+        timeout: seconds to wait for the delivery of the model.
 
     Returns:
         the `mlflow.entities.model_registry.ModelVersion`.
 
     Raises:
-        OptionError: the name is none that MLflow takes, or the URI is none of a model.
-        RegistryError: MLflow refuses, because the name belongs to a prompt for example.
-        ArtifactError: the run has no such model, or several and none was named.
-        RunNotReady: the model is not at MLflow in time.
+        OptionError: MLflow cannot accept the name, or the URI is not the URI of a model.
+        RegistryError: MLflow refuses, for example because the name belongs to a prompt.
+        ArtifactError: the run has no such model, or has several and `model` is not set.
+        RunNotReady: MLflow does not have the model in time.
 
     Example:
         >>> with stage("train") as run:  # doctest: +SKIP
@@ -168,7 +168,7 @@ def register_model(
     parts = _parsed(asked)
     if parts["name"]:
         raise OptionError(
-            f"{asked!r} is registered already: give a run, or 'runs:/<run id>/name', or 'models:/<model id>'.",
+            f"{asked!r} is registered already: pass a run, or 'runs:/<run id>/name', or 'models:/<model id>'.",
             option="run",
         )
     found, client = _with_patience(lambda client: _resolved(client, parts, asked), uri, asked, timeout)
@@ -190,7 +190,7 @@ def _parsed(uri: Any) -> dict[str, str | None]:
 
 
 def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: float) -> tuple[Any, Any]:
-    """Look for a model; where it is not there, once more when this program's own delivery has brought everything."""
+    """Look for a model; if MLflow does not have it, wait for this program's delivery and look again."""
     import mlflow
 
     from trackdsl.delivery import flush
@@ -227,11 +227,11 @@ def _looked(look: Callable[[Any], Any], client: Any, asked: str) -> tuple[Any, s
 
 
 def _resolved(client: Any, parts: dict[str, str | None], asked: str) -> Any:
-    """The logged model that a URI leads to; None where it is not there, or not all of it."""
+    """The logged model of a URI; None if MLflow does not have all of it."""
     name, run = parts["name"], parts["run"]
     if name is not None and parts["id"] is None:
         version = _version(client, name, parts["version"], parts["alias"], asked)
-        # Stores do not keep the id by itself; delivery tells where the files are by it.
+        # Stores do not keep the id in a field of its own, but the path of the files contains it.
         ids = [version.model_id] if version.model_id else _ID.findall(version.source or "")
         if not ids:
             raise UntrustedArtifact(
@@ -258,7 +258,7 @@ def _models_of(client: Any, run: Any, name: str | None) -> list[Any]:
     """The models of a run, the newest first."""
     from trackdsl.store_format.logged_models import logged_name
 
-    # MLflow takes no quotes in a model's name, so none can end the text here.
+    # A model's name in MLflow contains no quotes, so it cannot end the string.
     named = "" if name in (None, "*") else f"name = '{logged_name(str(name))}' AND "
     found = client.search_logged_models([run.experiment_id], f"{named}source_run_id = '{run.run_id}'")
     return sorted(filter(_is_ready, found), key=lambda model: model.creation_timestamp, reverse=True)
@@ -282,10 +282,10 @@ def _version(client: Any, name: str, version: str | None, alias: str | None, ask
 
 
 def _quoted(name: str) -> str:
-    """A name inside the quotes of a filter of MLflow's, which knows no way to write a quote there."""
+    """A name for the filter of a search. MLflow's filters cannot contain a quote inside a string."""
     if "'" in name:
         raise OptionError(
-            f"MLflow cannot look for a name with a quote in it, {name!r}: give the version.", option="name"
+            f"MLflow cannot search for a name with a quote in it, {name!r}: pass the version.", option="name"
         )
     return name
 
@@ -295,5 +295,5 @@ def _note_of_model(client: Any, model: Any, name: str) -> FileNote:
 
     if model.tags.get(MODEL_HANDLER):
         return FileNote(model.tags[MODEL_HANDLER], model.tags.get(MODEL_SHA256, ""))
-    # Delivered by an earlier version, which told it of the run alone.
+    # Delivered by an earlier version, which wrote the tags of the run only.
     return note_of(client.get_run(model.source_run_id).data.tags, name) if model.source_run_id else FileNote()

@@ -1,7 +1,7 @@
 """Models → a folder of files that MLflow can load, written without MLflow.
 
-The folder holds `model/` (what the handler has written), an example of the input and of what the model answers to it,
-and `spec.json`: what MLflow is to be told. Delivery makes an MLflow model of it without loading the model.
+The folder contains `model/` (the files of the handler), an example of the input with the model's prediction for it, and
+`spec.json`: the description for MLflow. Delivery makes an MLflow model of it without loading the model.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from trackdsl.journal._target import Target
 from trackdsl.journal._writer import Losing
 from trackdsl.markers import check_code_paths
 
-#: The name of the handler for whatever is marked as a model and is none by its type.
+#: The name of the handler for objects that the user calls a model and whose type is unknown.
 _ANYTHING = "<model>"
-#: A larger model is not copied to see what it answers, in bytes.
+#: A larger model is not copied to predict the example, in bytes.
 _MAX_COPIED = 32 << 20
-#: Packages whose models may be asked for an answer without anybody having said so.
+#: Packages whose models may predict the example without the user having passed one.
 _KNOWN = frozenset(
     ["builtins", "cloudpickle", "collections", "copyreg", "functools", "joblib", "keras", "lightgbm", "numpy", "pandas",
      "scipy", "sklearn", "tensorflow", "torch", "xgboost"]
 )  # fmt: skip
-#: How many arguments are tried as input of a model that does not know what it was fitted on.
+#: How many arguments are tried as input of a model that does not record what it was fitted on.
 _MAX_TRIES = 3
 
 
 def models_in(value: Any) -> dict[Any, Any]:
-    """The models in a list or dict of nothing else; none in anything else."""
+    """The models of a list or dict that contains only models; else nothing."""
     parts = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
     if not isinstance(parts, Mapping) or not all(handler_of(part).model for part in parts.values()):
         return {}
@@ -78,22 +78,22 @@ def record_model(
     code_paths: Sequence[str | os.PathLike[str]] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Model | str:
-    """Record a model. What cannot be written is told in a tag, and nothing is raised.
+    """Record a model. A tag reports what cannot be written; nothing is raised.
 
     Args:
         run: whose model it is.
         model: an estimator or network of a known library, a `PythonModel`, or anything else that can be pickled.
-        name: its name; characters that MLflow does not take are replaced.
+        name: its name; characters that MLflow refuses are replaced.
         registered_model_name: register it under this name too.
-        arguments: those of the call that made it, by name: its input example is taken from them.
+        arguments: those of the call that made it, by name; the input example is one of them.
         step: the step it belongs to.
         signature: an `mlflow.models.ModelSignature`; by default it is inferred from the example.
         input_example: data that the model takes, or a tuple of such data and a dict of parameters.
-        pip_requirements: what loading it needs: requirements, or the path of a file of them. By default the
+        pip_requirements: requirements of loading it, or the path of a file with requirements. By default the
             installed versions of the packages that the model refers to.
         code_paths: files and folders of modules that loading it needs; by default the project's own modules that its
             pickle refers to, and those that they import.
-        options: what else is said of it, see `_model_options.py`.
+        options: further options, see `model_options.py`.
 
     Returns:
         its event, or why it could not be recorded.
@@ -148,15 +148,15 @@ def record_model(
 def check_model_options(
     model: Any, signature: Any, pip_requirements: Any, code_paths: Any, options: Mapping[str, Any]
 ) -> None:
-    """Check what the user says of a model, before anything is written.
+    """Check the user's arguments of `log_model`, before anything is written.
 
     Raises:
-        OptionError: it is of the wrong kind, or a file of requirements or code that is not there.
+        OptionError: an argument has the wrong type, or names a file that does not exist.
     """
     if signature is not None and not isinstance(signature, Mapping) and not hasattr(type(signature), "to_dict"):
         raise OptionError(
-            f"log_model(signature=...) takes an mlflow.models.ModelSignature, as mlflow.models.infer_signature gives, "
-            f"not {type(signature).__name__}.",
+            f"log_model(signature=...) takes an mlflow.models.ModelSignature, as mlflow.models.infer_signature returns "
+            f"it, not {type(signature).__name__}.",
             option="signature",
         )
     if options:
@@ -184,7 +184,7 @@ def _handler(model: Any) -> tuple[Handler, str]:
     if found.model:
         return found, name_of(found, type(model))
     if holds_secret(model):
-        raise TypeError("it holds a secret, which its pickle would tell")
+        raise TypeError("it holds a secret, which its pickle would contain")
     anything = handler_named(_ANYTHING)
     assert anything is not None
     return anything, _ANYTHING
@@ -202,7 +202,7 @@ def _write(
     code: _Code,
     options: Mapping[str, Any],
 ) -> _Written:
-    """Write all of it."""
+    """Write the files, the examples and the description."""
     files = folder / "model"
     files.mkdir(parents=True, mode=0o700)
     general = {key: options[key] for key in GENERAL if options.get(key) is not None}
@@ -220,7 +220,7 @@ def _write(
     example, answer = _try(run, handler, model, tried, wants_answer)
     kept, omitted = _written(example, folder, "example")
     if input_example is not None and example is None:
-        omitted = unfit or f"{type(input_example).__name__} is no input example that the model and MLflow can take"
+        omitted = unfit or f"{type(input_example).__name__} is no input example that the model and MLflow accept"
     spec = {
         "flavor": flavor.name,
         "options": flavor.options | code.option(flavor.name),
@@ -239,7 +239,7 @@ def _write(
 
 
 class _Written(NamedTuple):
-    """What is missing of a model that was written: of itself, and why an example is left out that there was."""
+    """What is missing of a written model: parts of the model itself, and the reason for a missing input example."""
 
     note: str
     no_example: str
@@ -252,7 +252,7 @@ class _Code:
         given: files and folders; None for the project's own modules that the model refers to.
 
     Attributes:
-        omitted: what is left out, with the reasons.
+        omitted: the code that is left out, with the reasons.
     """
 
     def __init__(self, given: Sequence[str | os.PathLike[str]] | None) -> None:
@@ -261,7 +261,7 @@ class _Code:
         self.omitted: dict[str, str] = {}
 
     def write(self, folder: Path, flavor: Flavor) -> tuple[str, ...]:
-        """Copy it to a model's folder; returns the packages that the model needs then."""
+        """Copy the code to a model's folder; return the packages that the model needs."""
         packages = flavor.packages
         if self._given is not None:
             places = {Path(path).resolve(): os.path.basename(os.path.abspath(path)) for path in self._given}
@@ -275,12 +275,12 @@ class _Code:
         return packages
 
     def option(self, flavor: str = "") -> dict[str, str]:
-        """What tells MLflow where the code is."""
+        """The option that says where the code is, for MLflow."""
         return {"code": FOLDER} if self._written and flavor != "python_function" else {}
 
 
 def _is_known(model: Any, packages: Sequence[str]) -> bool:
-    """Whether a model runs no code but that of well-known libraries: the user's own may print, count, or take time."""
+    """Whether a model runs only code of well-known libraries: the user's own code may print, count, or take time."""
     parts = [model]
     for walk in ("modules", "_flatten_layers"):  # Of torch, of Keras
         parts += getattr(model, walk)() if callable(getattr(type(model), walk, None)) else []
@@ -290,30 +290,30 @@ def _is_known(model: Any, packages: Sequence[str]) -> bool:
 
 
 def _given(input_example: Any) -> tuple[Any, dict[str, Any] | None, str]:
-    """The user's own example, the parameters of the prediction that belong to it, and why there are none."""
+    """The user's own example, the parameters of its prediction, and why there is no example."""
     params = None
     try:
         if isinstance(input_example, tuple) and len(input_example) == 2 and isinstance(input_example[1], dict):
             input_example, given = input_example
             params = _example_files.plain(given)
         taken = _examples.rows_of(input_example, None)
-    except Exception as error:  # Whatever libraries say of data that they cannot convert: the model is kept.
+    except Exception as error:  # Data that a library cannot convert: the model is kept without it.
         reraise_from_signal(error)
         return None, None, mask_text(format_error(error))[:500]
     return (input_example if taken is None else taken), params, ""
 
 
 def _chosen(handler: Handler, model: Any, arguments: Mapping[str, Any]) -> Iterator[tuple[Any, bool]]:
-    """Examples among the arguments of the call."""
+    """Possible examples among the arguments of the call."""
     wanted = Inputs()
     if isinstance(handler, ModelHandler):
-        with contextlib.suppress(Exception):  # One that is not fitted.
+        with contextlib.suppress(Exception):  # The model is not fitted.
             wanted = handler.inputs(model)
     return _examples.candidates(arguments, wanted)
 
 
 def _try(run: RunHandle, handler: Handler, model: Any, tried: Any, wants_answer: bool) -> tuple[Any, Any]:
-    """The first example that the model can answer, and the answer."""
+    """The first example that the model can predict, and the prediction."""
     if not isinstance(handler, ModelHandler):
         return next(((example, None) for example, _ in tried), (None, None))
     try:
@@ -324,11 +324,11 @@ def _try(run: RunHandle, handler: Handler, model: Any, tried: Any, wants_answer:
                 prepared = handler.prepare(model, example)
                 if not wants_answer:
                     return prepared, None
-                # Copies: whatever the model does to itself or to the example, neither may show.
-                return prepared, _apart(run, _answer, handler, model, prepared)
+                # On copies: a prediction may change the model or the example.
+                return prepared, _discarding_records(run, _answer, handler, model, prepared)
             if certain:
                 return example, None
-    except Exception:  # Arguments are the user's: asking them may raise anything.
+    except Exception:  # The arguments are the user's objects: reading them may raise.
         return None, None
     return None, None
 
@@ -338,7 +338,7 @@ def _answer(handler: ModelHandler, model: Any, example: Any) -> Any:
 
 
 def _written(value: Any, folder: Path, stem: str) -> tuple[dict[str, str] | None, str]:
-    """Write an example; None, with the reason, where it cannot be held without pickling."""
+    """Write an example without pickle; return None and the reason if that is not possible."""
     if value is None:
         return None, ""
     try:
@@ -352,19 +352,19 @@ def _written(value: Any, folder: Path, stem: str) -> tuple[dict[str, str] | None
 
 @contextlib.contextmanager
 def _untouched() -> Iterator[None]:
-    """Leave the global random generators as they were: a program that is recorded must draw the same numbers."""
+    """Restore the global random generators afterwards: a recorded program must draw the same numbers."""
     before = [(kept, kept()) for kept in _generators()]
     try:
         yield
     finally:
-        # Where nothing was drawn nothing is put back: another thread may be drawing.
+        # An unchanged generator is left alone: another thread may be drawing.
         for kept, state in before:
             if not _same(state, kept()):
                 kept.put_back(state)
 
 
 class _Generator:
-    """A global random generator: calling it gives its state."""
+    """A global random generator: a call returns its state."""
 
     def __init__(self, get: Any, put_back: Any) -> None:
         self._get = get
@@ -391,10 +391,10 @@ def _same(one: Any, other: Any) -> bool:
     return bool((one == other).all()) if hasattr(one, "shape") else bool(one == other)
 
 
-def _apart(run: RunHandle, call: Callable[..., Any], *args: Any) -> Any:
-    """Call something in a context of its own, where whatever it records goes nowhere: a decorated `predict`, say."""
+def _discarding_records(run: RunHandle, call: Callable[..., Any], *args: Any) -> Any:
+    """Call a function in a context whose records are discarded: `predict` may be decorated, for example."""
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-        example = run.detached("example", _Nowhere(folder))
+        example = run.detached("example", _DiscardingTarget(folder))
 
         def inside() -> Any:
             _context.enter(Scope(example, None, example, 0))
@@ -403,8 +403,8 @@ def _apart(run: RunHandle, call: Callable[..., Any], *args: Any) -> Any:
         return contextvars.copy_context().run(inside)
 
 
-class _Nowhere(Target):
-    """A target that takes everything and keeps nothing."""
+class _DiscardingTarget(Target):
+    """A target that discards all events."""
 
     __slots__ = ("_folder",)
 
@@ -413,11 +413,11 @@ class _Nowhere(Target):
         self._folder = folder
 
     def new_file(self, name: str) -> tuple[Path, str]:
-        """See `Target`; the file goes when the call has ended."""
+        """See `Target`; the file is deleted after the call."""
         relative = f"{next(self._files):06d}/{name}"
         path = Path(self._folder) / relative
         path.parent.mkdir(parents=True, mode=0o700)
         return path, relative
 
     def _append_first(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
-        """Nothing is written."""
+        """Discard the event."""

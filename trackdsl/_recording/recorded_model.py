@@ -1,6 +1,6 @@
-"""The handle of a model that was recorded: its id at MLflow, and the ways to load and register it.
+"""The handle of a recorded model: its id at MLflow, and methods that load and register it.
 
-The recording program goes on at once; whatever here needs MLflow waits for delivery by itself.
+`log_model` returns at once. The methods that need MLflow wait for delivery.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from trackdsl.errors import ArtifactError, RunNotReady, TrackingServerError
 from trackdsl.handlers.references import Handle, note_loaded
 from trackdsl.store_format.files_tag import FileNote
 
-#: How long to wait between two looks whether the store is there, in seconds.
+#: Seconds between two checks whether the store answers.
 _SLICE = 2.0
-#: How long to wait before the store is asked again, where there is nothing else to wait for, in seconds.
+#: Seconds between two queries of the store, where no delivery of this program is under way.
 _POLL = 0.1
-#: For how long a store may be away before it is not waited for any more, in seconds.
+#: Seconds without an answer of the store after which waiting ends.
 _AWAY = 10.0
 
 
 class RecordedModel(Handle):
-    """A model that was recorded. You get one from `log_model`.
+    """A recorded model. You get one from `log_model`.
 
-    It can be handed to other processes, be given to `log_metric(..., model=...)`, and be an argument of a stage, whose
-    run then has the model as an input.
+    You can send it to other processes and pass it to `log_metric(..., model=...)`. If it is an argument of a stage, the
+    stage's run has the model as an input.
 
     Attributes:
         name: the model's name.
@@ -51,7 +51,7 @@ class RecordedModel(Handle):
         """Make the handle of a model.
 
         Args:
-            run: the run that recorded it; None where there was none.
+            run: the run that recorded it; None if there was none.
             name: the model's name.
             recorded: its event, or why it was not recorded.
         """
@@ -65,7 +65,7 @@ class RecordedModel(Handle):
 
     @property
     def model_id(self) -> str:
-        """MLflow's id of the model. Waits up to 60 s until it is delivered; see `wait`."""
+        """MLflow's id of the model. Waits up to 60 s for its delivery; see `wait`."""
         return self.wait()
 
     @property
@@ -77,14 +77,14 @@ class RecordedModel(Handle):
         """Wait until MLflow has the whole model.
 
         Args:
-            timeout: seconds to wait at most. A store that does not answer is waited for 10 s at most.
+            timeout: the most seconds to wait. If the store does not answer, waiting ends after 10 s.
 
         Returns:
             MLflow's id of the model.
 
         Raises:
-            RunNotReady: it is not there in time, or nothing is delivered by this program (offline, disabled).
-            ArtifactError: it was never recorded, or MLflow has refused it.
+            RunNotReady: MLflow does not have it in time, or this program delivers nothing (offline, disabled).
+            ArtifactError: it was never recorded, or MLflow refused it.
         """
         if self._model_id is None:
             self._model_id = self._wait(timeout)
@@ -93,7 +93,7 @@ class RecordedModel(Handle):
     def load(self, *, timeout: float = 60) -> Any:
         """Load the model from where MLflow keeps it, as the object that was recorded.
 
-        The files must have the SHA-256 that this program took of them, so nothing is loaded that it has not written.
+        The files must have the SHA-256 that this program computed, so only its own files are loaded.
 
         Args:
             timeout: as for `wait`.
@@ -103,7 +103,7 @@ class RecordedModel(Handle):
 
         Raises:
             RunNotReady: see `wait`.
-            ArtifactError: see `wait`; or it has changed since it was written, or cannot be read.
+            ArtifactError: see `wait`; or the files were changed, or cannot be read.
         """
         uri = f"models:/{self.wait(timeout)}"
         with fetch_logged(self._uri, uri, self._note) as fetched:
@@ -115,15 +115,15 @@ class RecordedModel(Handle):
         """Make the model the next version of a registered model.
 
         Args:
-            name: of the registered model, which is made where there is none.
+            name: of the registered model, which is created if it does not exist.
             timeout: as for `wait`.
 
         Returns:
             the `mlflow.entities.model_registry.ModelVersion`.
 
         Raises:
-            OptionError: the name is none that MLflow takes.
-            RegistryError: MLflow refuses, because the name belongs to a prompt for example.
+            OptionError: MLflow cannot accept the name.
+            RegistryError: MLflow refuses, for example because the name belongs to a prompt.
             RunNotReady, ArtifactError: see `wait`.
         """
         return register_model(f"models:/{self.wait(timeout)}", name, tracking_uri=self._uri, timeout=timeout)
@@ -143,22 +143,22 @@ class RecordedModel(Handle):
             away_since = 0.0 if away is None else away_since or now
             if delivered and self._run is not None and self._is_own():
                 raise ArtifactError(
-                    f"MLflow has no model {self.name!r} of run {self._run.name!r}, of which all is delivered: a tag "
-                    f"`trackdsl.omitted.{self.name}` of the run says why, unless it was deleted.",
+                    f"MLflow has no model {self.name!r} of run {self._run.name!r}, though all of the run is delivered: "
+                    f"a tag `trackdsl.omitted.{self.name}` of the run says why, unless it was deleted.",
                     path=self.name,
                 )
             if settings.mode() == "offline" or now >= give_up or (away_since and now - away_since >= _AWAY):
                 offline = "this program is offline" if settings.mode() == "offline" else None
                 raise self._not_ready(away or offline or f"it was not delivered in {timeout:g} s")
-            if delivered:  # All that this process has recorded; the model is in the journal of another one.
+            if delivered:  # All of this process is delivered; the model is in the journal of another process.
                 time.sleep(_POLL)
 
     def _is_own(self) -> bool:
-        """Whether this process recorded the model, and not one that it was forked from, whose journal it is in."""
+        """Whether this process recorded the model, and not its parent before a fork."""
         return self._process == os.getpid()
 
     def _run_exists(self) -> bool:
-        """Whether MLflow has the run: before, nothing must be asked of a store that delivery is about to make."""
+        """Whether MLflow has the run. Before that, delivery may be creating the store, so it must not be read."""
         if self._run is None or not self._is_own():
             return not self._uri.startswith("sqlite") or os.path.exists(self._uri.partition(":///")[2])
         try:
@@ -199,7 +199,7 @@ def _restored(name: str, key: str, uri: str, reason: str, note: FileNote, model_
 
 
 def _why_away(uri: str) -> str | None:
-    """Why the store does not answer; None where it does."""
+    """Why the store does not answer; None if it answers."""
     try:
         check(uri)
     except TrackingServerError as error:
@@ -208,5 +208,5 @@ def _why_away(uri: str) -> str | None:
 
 
 def unrecorded(name: str, reason: str) -> RecordedModel:
-    """The handle where nothing is recorded."""
+    """The handle of a model that was not recorded."""
     return RecordedModel(None, name, reason)

@@ -1,6 +1,6 @@
-"""Rows → a file and an event; delivery appends them to the table that MLflow has.
+"""Rows of a table → a file and an event; delivery appends the rows to the table at MLflow.
 
-The form is that of `mlflow.log_table`: `{"columns": [...], "data": [[...], ...]}`.
+The format is that of `mlflow.log_table`: `{"columns": [...], "data": [[...], ...]}`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from trackdsl.handlers._registry import handler_for, handler_of
 from trackdsl.handlers._scalar_text import name_of_key
 from trackdsl.handlers._types import class_name, is_array_like
 
-#: What `MlflowClient.log_table` takes and refuses in a path, see mlflow/tracking/client.py.
+#: The suffixes that `MlflowClient.log_table` accepts, and the characters it refuses; see mlflow/tracking/client.py.
 _SUFFIXES = (".json", ".parquet")
 _REFUSED = "\"',:[]{}"
 _INT64 = 1 << 63
@@ -39,17 +39,17 @@ def append_table(run: RunHandle, data: Any, artifact_file: str) -> None:
     """Append rows to a table; see `Run.log_table`.
 
     Raises:
-        OptionError: the path is none that a table can have.
+        OptionError: a table cannot have this path.
     """
     _check(artifact_file)
     if run.target.discards:
         return
     artifact_file = masked_path(artifact_file)
     try:
-        place = portable_path(artifact_file)
+        artifact_path = portable_path(artifact_file)
         columns, rows = rows_of(data)
         names = _distinct([mask_name(_text(name_of_key(column))) for column in columns])
-        cells = _Cells(run, place)
+        cells = _Cells(run, artifact_path)
         secret = [is_secret_name(name) for name in names]
         plain = [
             [
@@ -59,18 +59,18 @@ def append_table(run: RunHandle, data: Any, artifact_file: str) -> None:
             for row in rows
         ]
         relative = _write(run, json.dumps({"columns": names, "data": plain}, ensure_ascii=False))
-        append_tags(run, cells.told)
+        append_tags(run, cells.notes)
     except Exception as error:
         reraise_from_signal(error)
         reason = mask_prose(format_error(error))
         report("table", f"trackdsl could not keep rows of the table {artifact_file!r}: {reason}", key=artifact_file)
         append_tags(run, {f"trackdsl.omitted.{artifact_file}": reason[:500]})
         return
-    run.emit(Table(run.key, place, relative), vital=True)
+    run.emit(Table(run.key, artifact_path, relative), vital=True)
 
 
 def rows_of(data: Any) -> Rows:
-    """The columns of data, and its rows.
+    """The names of the columns, and the rows.
 
     Args:
         data: a dict of columns, a list of dicts, or a frame of pandas, polars or pyarrow.
@@ -92,11 +92,11 @@ def rows_of(data: Any) -> Rows:
     if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
         columns = [".".join(map(str, name)) if isinstance(name, tuple) else name for name in data.columns]
         return columns, _turned([data.iloc[:, index].tolist() for index in range(len(columns))])
-    raise TypeError(f"{class_name(data)} is no table: give a dict of columns, a list of dicts, or a frame")
+    raise TypeError(f"{class_name(data)} is no table: pass a dict of columns, a list of dicts, or a frame")
 
 
 def _of_columns(columns: dict[Any, Any]) -> Rows:
-    """As `mlflow.log_table` reads a dict: a scalar stands in every row; what has no common length is one row."""
+    """Read a dict as `mlflow.log_table` does: a scalar fills every row; columns of different lengths are one row."""
     lists = {name: _listed(value) for name, value in columns.items()}
     lengths = {len(values) for values in lists.values() if values is not None}
     if len(lengths) != 1:
@@ -118,7 +118,7 @@ def _of_records(records: Any) -> Rows:
 
 
 def _listed(value: Any) -> list[Any] | None:
-    """A column's values; None for what is a single one."""
+    """The values of a column; None for a single value."""
     if isinstance(value, (list, tuple, range)):
         return list(value)
     if (
@@ -136,21 +136,24 @@ def _turned(columns: list[list[Any]]) -> list[list[Any]]:
 
 
 class _Cells:
-    """Turns values into what JSON can hold; what it cannot becomes a file, once, however often it stands in the rows.
+    """Converts values to JSON. A value that JSON cannot hold becomes one file, however many cells contain it.
 
     Args:
         run: whose table it is.
-        place: of the table.
+        artifact_path: of the table.
+
+    Attributes:
+        notes: tags that report such values.
     """
 
-    def __init__(self, run: RunHandle, place: str) -> None:
+    def __init__(self, run: RunHandle, artifact_path: str) -> None:
         self._run = run
-        self._place = place
+        self._artifact_path = artifact_path
         self._files: dict[int, tuple[Any, Any]] = {}
-        self.told: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
 
     def cell(self, column: str, value: Any) -> Any:
-        """What the table holds for one value."""
+        """The content of one cell."""
         kind = type(value)
         if value is None or kind is bool:
             return value
@@ -161,27 +164,27 @@ class _Cells:
         if kind is str:
             return _text(mask_text(value))
         if _images.is_picture(value):
-            return self._once(value, lambda: _images.record_cell(self._run, value, self._place))
+            return self._once(value, lambda: _images.record_cell(self._run, value, self._artifact_path))
         tree = content_of(value, partial(self._keep, column), partial(self._note, column))
         return _settled(tree)
 
     def _once(self, value: Any, make: Callable[[], Any]) -> Any:
         if id(value) not in self._files:
-            self._files[id(value)] = (value, make())  # Itself, so that no other can come to have the same `id`.
+            self._files[id(value)] = (value, make())  # The value is kept, so that no other object gets its `id`.
         return self._files[id(value)][1]
 
     def _keep(self, column: str, _: tuple[str, ...], value: Any) -> Any:
         handler = handler_of(value)
-        if handler.executes:  # A pickle for each row would be more than anybody has asked for.
+        if handler.executes:  # One pickle for each row would be too much.
             self._note(column, (), f"JSON cannot hold {class_name(value)}: its class is recorded")
             return class_name(value)
-        folder = f"table_files/{self._place.rpartition('.')[0]}"
-        self._note(column, (), f"JSON cannot hold {class_name(value)}: such are kept in {folder}")
-        place = f"{folder}/{uuid.uuid4()}{handler.suffix}"
-        return self._once(value, lambda: _artifacts.keep_object(self._run, place, value, handler))
+        folder = f"table_files/{self._artifact_path.rpartition('.')[0]}"
+        self._note(column, (), f"JSON cannot hold {class_name(value)}: files are kept in {folder}")
+        artifact_path = f"{folder}/{uuid.uuid4()}{handler.suffix}"
+        return self._once(value, lambda: _artifacts.keep_object(self._run, artifact_path, value, handler))
 
     def _note(self, column: str, _: tuple[str, ...], why: str) -> None:
-        self.told.setdefault(f"trackdsl.omitted.{self._place}/{column}", mask_prose(why)[:500])
+        self.notes.setdefault(f"trackdsl.omitted.{self._artifact_path}/{column}", mask_prose(why)[:500])
 
 
 def _number(value: float) -> float | str | None:
@@ -230,7 +233,7 @@ def _check(artifact_file: Any) -> None:
     found = sorted(set(path).intersection(_REFUSED))
     if found:
         raise OptionError(
-            f"log_table(..., {path!r}): MLflow takes no {' '.join(found)} in a table's path; leave it out.",
+            f"log_table(..., {path!r}): MLflow refuses {' '.join(found)} in a table's path; leave it out.",
             option="artifact_file",
         )
 

@@ -1,4 +1,4 @@
-"""The parts of a structure that JSON cannot hold: each becomes a file of its own, which a tag of the run names."""
+"""The parts of a structure that JSON cannot hold. Each becomes a file of its own, which a tag of the run names."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from trackdsl.handlers._plain import summary_of
 from trackdsl.handlers._registry import handler_of
 from trackdsl.handlers._types import class_name
 
-#: So many parts have a tag each; the others share one.
+#: At most this many parts have a tag of their own; the others share one.
 _MAX_TAGS = 20
-#: So many parts become files; the others are described in one line.
+#: At most this many parts become files; the others are described in one line.
 _MAX_FILES = 1000
 
 
 class OmittedParts:
-    """What is left out of one file of JSON, gathered while that is made.
+    """The parts that one JSON file does not contain, collected while it is made.
 
     Args:
         run: whose file it is.
-        place: the path of the file.
-        keep: keeps a value under a path, and returns where it is; None where values are only told in one line.
+        artifact_path: the path of the file.
+        keep: keeps a value under a path, and returns where it is; None where values are only reasons in one line.
 
     Attributes:
-        told: what is said of each part, by its place in the file.
+        reasons: what is said of each part, by its artifact_path in the file.
     """
 
-    def __init__(self, run: RunHandle, place: str, keep: Callable[[RunHandle, str, Any], str | None] | None) -> None:
-        self.told: dict[str, str] = {}
+    def __init__(
+        self, run: RunHandle, artifact_path: str, keep: Callable[[RunHandle, str, Any], str | None] | None
+    ) -> None:
+        self.reasons: dict[str, str] = {}
         self._run = run
-        self._place = masked_path(place)
+        self._artifact_path = masked_path(artifact_path)
         self._keep = keep
         self._taken: set[str] = set()
 
     def keep(self, path: tuple[str, ...], value: Any) -> Scalar:
-        """Keep a part as a file; returns what stands in its place: the path of the file, of a pickle the class."""
+        """Keep a part as a file; return the text that replaces it: the path of the file, or the class of a pickle."""
         if self._keep is None:
             self.note(path, f"JSON cannot hold {class_name(value)}: it is described in one line")
             return summary_of(value)
@@ -56,32 +58,36 @@ class OmittedParts:
         return class_name(value) if kept is None or handler.executes else kept
 
     def note(self, path: tuple[str, ...], why: str) -> None:
-        """Say why a part does not stand in the file as it is."""
-        self.told["/".join(path)] = mask_prose(why)[:500]
+        """Note why the file does not contain a part as it is."""
+        self.reasons["/".join(path)] = mask_prose(why)[:500]
 
     def write_tags(self) -> None:
-        """Write what was noted to the run, and to the log once for each file."""
-        if not self.told:
+        """Write the notes as tags of the run, and one line per file to the log."""
+        if not self.reasons:
             return
-        named = dict(list(self.told.items())[:_MAX_TAGS])
-        tags = {f"trackdsl.omitted.{self._place}{path and f'/{path}'}": why for path, why in named.items()}
-        if len(self.told) > len(named):
-            tags[f"trackdsl.omitted.{self._place}"] = f"{len(self.told)} parts; the others: see {self._folder()}"
+        named = dict(list(self.reasons.items())[:_MAX_TAGS])
+        tags = {f"trackdsl.omitted.{self._artifact_path}{path and f'/{path}'}": why for path, why in named.items()}
+        if len(self.reasons) > len(named):
+            tags[f"trackdsl.omitted.{self._artifact_path}"] = (
+                f"{len(self.reasons)} parts; the others: see {self._folder()}"
+            )
         append_tags(self._run, tags)
         path, why = next(iter(named.items()))
-        more = f", and {len(self.told) - 1} more" if len(self.told) > 1 else ""
+        more = f", and {len(self.reasons) - 1} more" if len(self.reasons) > 1 else ""
         report(
-            "omitted", f"trackdsl: {self._place!r} does not hold {path or 'its value'!r}: {why}{more}", key=self._place
+            "omitted",
+            f"trackdsl: {self._artifact_path!r} does not contain {path or 'its value'!r}: {why}{more}",
+            key=self._artifact_path,
         )
 
     def _folder(self) -> str:
-        return f"{self._place.removesuffix(PurePosixPath(self._place).suffix)}.parts"
+        return f"{self._artifact_path.removesuffix(PurePosixPath(self._artifact_path).suffix)}.parts"
 
     def _free(self, path: tuple[str, ...], suffix: str) -> str:
-        place = "/".join([self._folder(), *map(path_part, path or ("value",))])
-        free, count = f"{place}{suffix}", 1
+        artifact_path = "/".join([self._folder(), *map(path_part, path or ("value",))])
+        free, count = f"{artifact_path}{suffix}", 1
         while free in self._taken:
             count += 1
-            free = f"{place}-{count}{suffix}"
+            free = f"{artifact_path}-{count}{suffix}"
         self._taken.add(free)
         return free
