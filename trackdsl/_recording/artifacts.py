@@ -47,7 +47,7 @@ def named(source: Any) -> Path:
             would mean the working directory.
     """
     if source is None or not os.fspath(source):
-        raise FileNotFoundError(2, "the path is empty", source)
+        raise FileNotFoundError(2, "no file is named", source)
     return Path(source)
 
 

@@ -98,8 +98,8 @@ def _record_one(
 
 def _refuse_figure(figure: Any, _: Path) -> None:
     raise TypeError(
-        f"{class_name(figure)} is no figure: pass a figure of matplotlib, seaborn, plotly, altair or bokeh. "
-        "log_dict, log_text and log_artifact record other objects"
+        f"{class_name(figure)} is no figure: give one of matplotlib, seaborn, plotly, altair or bokeh. log_dict, "
+        "log_text and log_artifact record other objects"
     )
 
 
@@ -131,7 +131,7 @@ def picture_of(value: Any) -> Any:
 
         return _from_array(np.asarray(value))
     raise TypeError(
-        f"{class_name(value)} is no image: pass an array, a tensor, or a Pillow image. log_figure records figures, "
+        f"{class_name(value)} is no image: give an array, a tensor, or a Pillow image. log_figure records figures, "
         "log_artifact files"
     )
 

@@ -170,7 +170,8 @@ def _check_trust(path: Path, note: FileNote, artifact_path: str, trusted: bool) 
     found = sha256_of_files(path) if path.is_dir() else sha256_of(path)
     if found != note.sha256:
         raise ArtifactError(
-            f"{artifact_path!r} was changed: its SHA-256 is {found}, and {note.sha256 or 'none'} was recorded.",
+            f"{artifact_path!r} is not what was written: its SHA-256 is {found}, but {note.sha256 or 'none'} was "
+            "recorded.",
             path=artifact_path,
         )
 

@@ -92,7 +92,7 @@ def rows_of(data: Any) -> Rows:
     if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
         columns = [".".join(map(str, name)) if isinstance(name, tuple) else name for name in data.columns]
         return columns, _turned([data.iloc[:, index].tolist() for index in range(len(columns))])
-    raise TypeError(f"{class_name(data)} is no table: pass a dict of columns, a list of dicts, or a frame")
+    raise TypeError(f"{class_name(data)} is no table: give a dict of columns, a list of dicts, or a frame")
 
 
 def _of_columns(columns: dict[Any, Any]) -> Rows:

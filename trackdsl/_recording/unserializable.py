@@ -28,10 +28,10 @@ class OmittedParts:
     Args:
         run: whose file it is.
         artifact_path: the path of the file.
-        keep: keeps a value under a path, and returns where it is; None where values are only reasons in one line.
+        keep: keeps a value at a path, and returns its final path; None where parts are only described in one line.
 
     Attributes:
-        reasons: what is said of each part, by its artifact_path in the file.
+        reasons: position of a part in the file → why it is left out.
     """
 
     def __init__(
