@@ -74,6 +74,11 @@ def test_only_the_sink_and_the_tools_import_mlflow() -> None:
         "store_format/empty_database.py",
         "store_format/logged_models.py",
     }
+    # In the delivery thread of a program a read by one of these would wait for itself.
+    from trackdsl.mlflow_bridge._own_writes import OURS
+
+    modules = {"trackdsl." + user.removesuffix(".py").replace("/", ".") + "." for user in users}
+    assert {name for name in modules if not name.startswith(OURS)} == {"trackdsl._server.request_options."}
 
 
 @pytest.mark.parametrize("name", MODULES)

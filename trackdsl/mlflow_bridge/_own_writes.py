@@ -58,7 +58,15 @@ _MLFLOW = ("mlflow.",)
 #: code in them is the program's.
 OURS = tuple(
     f"trackdsl.{name}."
-    for name in ("_recording.model_registry", "_recording.loading", "cli", "delivery", "mlflow_bridge", "query")
+    for name in (
+        "_recording.model_registry",
+        "_recording.loading",
+        "cli",
+        "delivery",
+        "mlflow_bridge",
+        "query",
+        "store_format",
+    )
 )
 
 
