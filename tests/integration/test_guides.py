@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+import trackdsl
 from tests.conftest import end_delivery
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +98,17 @@ def test_every_link_of_a_guide_leads_somewhere(guide: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_site_has_every_public_name_and_every_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The API page shows each public name, which has a docstring, and the navigation shows each guide."""
+    written = SimpleNamespace(open=lambda name, mode: (tmp_path / name).open(mode))
+    monkeypatch.setitem(sys.modules, "mkdocs_gen_files", cast(ModuleType, written))
+    runpy.run_path(str(ROOT / ".github/site/pages.py"))
+    page = (tmp_path / "api.md").read_text(encoding="utf-8")
+    for name in set(trackdsl.__all__) - {"__version__"}:
+        assert f"::: trackdsl.{name}\n" in page
+        assert getattr(trackdsl, name).__doc__
+    navigation = (ROOT / ".github/site/mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+    for guide in GUIDES[1:]:
+        assert f" {guide.name}\n" in navigation

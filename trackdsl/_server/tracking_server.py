@@ -71,7 +71,7 @@ def advice(status: int | None, text: str) -> str | None:
     if status == 401:
         return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
     if status == 403:
-        return "The user that the credentials belong to may not do this: ask whoever runs the server for permission."
+        return "The user of these credentials may not do this: ask the administrator of the server for permission."
     if status == 404:
         return "Is this the address of an MLflow server? A path in front of it, as in http://host/mlflow, counts too."
     if FILE_STORE in text:
@@ -130,7 +130,7 @@ def _get(
     except requests.exceptions.SSLError as error:
         raise TrackingServerError(
             f"{mask_text(uri)} cannot be trusted: {brief(error)}. Set MLFLOW_TRACKING_SERVER_CERT_PATH to the "
-            "certificate of whoever signed the server's.",
+            "certificate of the authority that signed the server's.",
             uri=mask_text(uri),
         ) from None
     except (requests.exceptions.RequestException, OSError, ValueError) as error:

@@ -124,7 +124,7 @@ def _wrong_with_project() -> str:
 
 
 def _hidden(name: str, source: str) -> Iterator[str]:
-    """The sources that set a setting too, and that its source overrides."""
+    """The other sources of a setting, which have a lower precedence than the source that counts."""
     variables = SETTINGS[name].variables
     counts_less = variables[variables.index(source) + 1 :] if source in variables else variables
     yield from (variable for variable in counts_less if os.environ.get(variable))

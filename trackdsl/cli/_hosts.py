@@ -132,7 +132,7 @@ def _why_not_ended(journal: Journal, kind: FileSystem) -> str:
         return "it still runs"
     origin = journal.origin
     if kind.is_local or (origin is not None and origin.boot and origin.boot == boot_id()):
-        return ""  # This kernel knows its lock, and the lock is free.
+        return ""  # This machine sees the lock of the program, and the lock is free.
     if not kind.has_common_locks:
         return f"its file system ({kind.kind or 'of unknown kind'}) shows no locks of other machines"
     noted = _noted_end(journal.directory)

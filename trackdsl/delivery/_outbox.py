@@ -1,4 +1,4 @@
-"""What was read of a stretch and is not written yet, collected by run to save requests."""
+"""Events that were read from a journal and not written yet, grouped by run to save requests."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def is_deleted(stream: OpenJournal) -> bool:
-    """Whether a journal's folder or lock is gone, so that nobody can see whether its program runs."""
+    """Whether the folder or the lock of a journal is gone, so that it is unknown whether its program runs."""
     return not (stream.directory / "lock").exists()
 
 

@@ -99,7 +99,7 @@ def _array(values: list[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON holds it, which the log of a table keeps."""
+    """A value in the JSON form that the log of a table stores."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, dict):

@@ -77,8 +77,8 @@ class Annotations:
 
         Args:
             annotation: any annotation.
-            hides: tells of an annotation in a mapping whether it has secret or ignored fields. If so, the whole value
-                counts as secret.
+            hides: whether an annotation inside a mapping has secret or ignored fields. If so, the whole value counts as
+                secret.
         """
         try:
             return list(self._walk(annotation, hides, 0))

@@ -68,8 +68,8 @@ def _feed_nested(digest: Digest, stream: str, array: Any) -> None:
     import pyarrow.compute as pc
 
     if pa.types.is_struct(array.type):
-        for place, part in enumerate(array.flatten()):
-            _feed(digest, f"{stream}.{place}", part)
+        for position, part in enumerate(array.flatten()):
+            _feed(digest, f"{stream}.{position}", part)
         return
     if pa.types.is_union(array.type):
         _feed_one_by_one(digest, stream, array)
@@ -90,10 +90,12 @@ def _feed_binary(digest: Digest, stream: str, array: Any) -> None:
     if array.null_count:
         array = array.fill_null("" if "string" in str(array.type) else b"")
     large = pa.types.is_large_string(array.type) or pa.types.is_large_binary(array.type)
-    _, places, content = array.buffers()
-    if places is None or not len(array):
+    _, offset_buffer, content = array.buffers()
+    if offset_buffer is None or not len(array):
         return
-    offsets = np.frombuffer(places, np.int64 if large else np.int32)[array.offset : array.offset + len(array) + 1]
+    offsets = np.frombuffer(offset_buffer, np.int64 if large else np.int32)[
+        array.offset : array.offset + len(array) + 1
+    ]
     digest.feed(f"{stream}.lengths", np.diff(offsets).astype(np.int64, copy=False))
     if content is not None and offsets[-1] > offsets[0]:
         digest.feed(f"{stream}.data", memoryview(content)[int(offsets[0]) : int(offsets[-1])])

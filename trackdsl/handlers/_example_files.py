@@ -105,7 +105,7 @@ def _write_frame(value: Any, path: Path) -> dict[str, str]:
     if not all(isinstance(name, str) for name in frame.columns):
         # In Arrow, names are always texts.
         spec["names"] = json.dumps([_plain_name(name) for name in frame.columns])
-        frame = frame.set_axis([str(place) for place in range(frame.shape[1])], axis=1)
+        frame = frame.set_axis([str(position) for position in range(frame.shape[1])], axis=1)
     for name in frame.columns:
         kinds = {type(cell) for cell in frame[name]} if frame[name].dtype == object else set()
         if found := kinds & _NO_LISTS:

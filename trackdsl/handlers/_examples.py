@@ -103,11 +103,11 @@ def _representative_rows(frame: Any, count: int) -> list[int]:
     A signature from only the first rows would reject the data that the model was fitted on.
     """
     rows = dict.fromkeys(range(min(count, len(frame))))
-    columns = [place for place, dtype in enumerate(frame.dtypes) if _is_mixed(dtype)]
+    columns = [position for position, dtype in enumerate(frame.dtypes) if _is_mixed(dtype)]
     searched = _MAX_SEARCHED // max(len(columns), 1)
-    for place in columns:
+    for position in columns:
         first: dict[Any, int] = {}
-        for row, cell in enumerate(frame.iloc[:searched, place].tolist()):
+        for row, cell in enumerate(frame.iloc[:searched, position].tolist()):
             first.setdefault(frozenset(cell) if isinstance(cell, dict) else type(cell), row)
         rows.update(dict.fromkeys(list(first.values())[:_MAX_KINDS]))
     return list(rows)[: count + _MAX_MORE]

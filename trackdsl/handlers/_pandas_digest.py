@@ -38,41 +38,41 @@ def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list
     missing: Missing = {}
     numbers = []
     types = []
-    for place in range(plain.shape[1]):
-        values, kind_of_column = _feed_column(digest, place, plain.iloc[:, place], missing)
+    for position in range(plain.shape[1]):
+        values, kind_of_column = _feed_column(digest, position, plain.iloc[:, position], missing)
         types.append(kind_of_column)
         if values is not None:
-            numbers.append((place, values))
+            numbers.append((position, values))
     _feed_all_whole(digest, [found for found in numbers if found[1].flags.c_contiguous], missing)
-    for places, block in _blocks([found for found in numbers if not found[1].flags.c_contiguous]):
-        _feed_block(digest, places, block, missing)
-    columns = [(name, types[place], not missing.get(place)) for place, name in enumerate(plain.columns)]
+    for positions, block in _blocks([found for found in numbers if not found[1].flags.c_contiguous]):
+        _feed_block(digest, positions, block, missing)
+    columns = [(name, types[position], not missing.get(position)) for position, name in enumerate(plain.columns)]
     return digest, len(plain), columns
 
 
-def _feed_column(digest: Digest, place: int, column: Any, missing: Missing) -> tuple[Any, str]:
+def _feed_column(digest: Digest, position: int, column: Any, missing: Missing) -> tuple[Any, str]:
     """Feed a column, and return its MLflow type. A column of plain numbers is not fed but returned, to be fed later."""
     import numpy as np
 
-    values, stream = column.array, str(place)
+    values, stream = column.array, str(position)
     digest.note(str(column.dtype))
     if isinstance(column.dtype, np.dtype):
         plain = column.to_numpy()
         if plain.dtype == object:
             kinds = feed_objects(digest, stream, plain)
-            missing[place] = kinds != {str} and bool(column.hasnans)
+            missing[position] = kinds != {str} and bool(column.hasnans)
             return None, column_type(kinds)
         return plain, mlflow_type(column.dtype)
-    missing[place] = _feed_extension(digest, stream, values)
+    missing[position] = _feed_extension(digest, stream, values)
     return None, mlflow_type(column.dtype)
 
 
 def _feed_all_whole(digest: Digest, columns: Sequence[tuple[int, Any]], missing: Missing) -> None:
-    hashed = [digest.stream(str(place)) for place, _ in columns]
+    hashed = [digest.stream(str(position)) for position, _ in columns]
 
     def feed(part: slice) -> None:
-        for one, (place, values) in zip(hashed[part], columns[part], strict=True):
-            missing[place] = _feed_whole(one, values)
+        for one, (position, values) in zip(hashed[part], columns[part], strict=True):
+            missing[position] = _feed_whole(one, values)
 
     _in_parallel(feed, _parts(len(columns), sum(values.nbytes for _, values in columns)))
 
@@ -207,7 +207,7 @@ def _blocks(strided: Sequence[tuple[int, Any]]) -> Iterator[tuple[list[int], Any
                 break
             end, apart = end + 1, step
         shape, strides = (len(first), end - at), (first.strides[0], apart)
-        yield [place for place, _ in strided[at:end]], np.lib.stride_tricks.as_strided(first, shape, strides)
+        yield [position for position, _ in strided[at:end]], np.lib.stride_tricks.as_strided(first, shape, strides)
         at = end
 
 
@@ -215,17 +215,17 @@ def _address(array: Any) -> int:
     return int(array.__array_interface__["data"][0])
 
 
-def _feed_block(digest: Digest, places: Sequence[int], block: Any, missing: Missing) -> None:
+def _feed_block(digest: Digest, positions: Sequence[int], block: Any, missing: Missing) -> None:
     # Streams are created here, because `Digest` is not safe for threads.
-    hashed = [digest.stream(str(place)) for place in places]
+    hashed = [digest.stream(str(position)) for position in positions]
 
     def feed(part: slice) -> None:
-        _feed_across(hashed[part], places[part], block[:, part], missing)
+        _feed_across(hashed[part], positions[part], block[:, part], missing)
 
-    _in_parallel(feed, _parts(len(places), block.nbytes))
+    _in_parallel(feed, _parts(len(positions), block.nbytes))
 
 
-def _feed_across(hashed: Sequence[Any], places: Sequence[int], block: Any, missing: Missing) -> None:
+def _feed_across(hashed: Sequence[Any], positions: Sequence[int], block: Any, missing: Missing) -> None:
     import numpy as np
 
     rows, count = block.shape
@@ -239,8 +239,8 @@ def _feed_across(hashed: Sequence[Any], places: Sequence[int], block: Any, missi
         for one, column in zip(hashed, buffer.view("u1"), strict=True):
             one.update(column)
         if looks and has_missing(buffer):
-            for place, column in zip(places, buffer, strict=True):
-                missing[place] = missing.get(place, False) or has_missing(column)
+            for position, column in zip(positions, buffer, strict=True):
+                missing[position] = missing.get(position, False) or has_missing(column)
 
 
 def _in_parallel(feed: Callable[[slice], None], parts: Sequence[slice]) -> None:

@@ -65,8 +65,8 @@ def says_more(index: Any) -> bool:
 
 def _write_json(frame: Any, path: Path) -> None:
     data = [
-        [None if gone else cell for cell, gone in zip(column.tolist(), column.isna().tolist(), strict=True)]
-        for column in (frame.iloc[:, place] for place in range(len(frame.columns)))
+        [None if is_missing else cell for cell, is_missing in zip(column.tolist(), column.isna().tolist(), strict=True)]
+        for column in (frame.iloc[:, position] for position in range(len(frame.columns)))
     ]
     rows = [list(row) for row in zip(*data, strict=True)] if data else [[] for _ in range(len(frame))]
     labels = content_of(frame.columns.tolist())
@@ -106,7 +106,7 @@ def _types_of(frame: Any) -> dict[str, Any]:
     levels = [index.get_level_values(level) for level in range(index.nlevels)] if says_more(index) else []
     return {
         "columns": _index_types(frame.columns),
-        "types": [_types(frame.iloc[:, place]) for place in range(len(frame.columns))],
+        "types": [_types(frame.iloc[:, position]) for position in range(len(frame.columns))],
         "index": [_index_types(level, labels=False) for level in levels],
         "rows": len(frame),
     }
@@ -140,15 +140,15 @@ def _types(values: Any) -> dict[str, Any]:
         inner = dtype.categories
         types["categories"] = {**_types(inner.to_series()), "values": list(map(str, inner))}
         types["ordered"] = bool(dtype.ordered)
-    gone = values.isna().to_numpy()
-    if gone.any():
-        types["missing"] = True if (values[~gone] != "").all() else gone.nonzero()[0].tolist()[:_MAX_MISSING]
+    missing = values.isna().to_numpy()
+    if missing.any():
+        types["missing"] = True if (values[~missing] != "").all() else missing.nonzero()[0].tolist()[:_MAX_MISSING]
     if types["dtype"] == "object":
-        kinds = {type(value).__name__ for value in values[~gone]}
+        kinds = {type(value).__name__ for value in values[~missing]}
         if len(kinds) > 1 or not kinds <= set(_MAKERS):
             raise TypeError(f"objects of {sorted(kinds)} cannot be read back from text")
         types["objects"] = next(iter(kinds), "str")
-        lost = {repr(value) for value in values[gone]}
+        lost = {repr(value) for value in values[missing]}
         types["none"] = lost == {"None"}
     return types
 
@@ -165,7 +165,7 @@ def _cells_of_csv(path: Path) -> list[list[str | None]]:
                             skip_blank_lines=False, lineterminator="\n")  # fmt: skip
     except pd.errors.EmptyDataError:  # There are no columns.
         return []
-    return [found.iloc[1:, place].tolist() for place in range(len(found.columns))]
+    return [found.iloc[1:, position].tolist() for position in range(len(found.columns))]
 
 
 def _cells_of_json(path: Path) -> list[list[str | None]]:
@@ -229,9 +229,9 @@ def _values(cells: list[str | None], types: dict[str, Any]) -> Any:
         return pd.Categorical(_values(cells, {**inner, "missing": missing}), categories, ordered=types["ordered"])
     if dtype == "object":
         make = _MAKERS[types["objects"]]
-        gone = None if types.get("none") else float("nan")
+        missing_value = None if types.get("none") else float("nan")
         found = np.empty(len(cells), object)
-        found[:] = [gone if cell is None else make(cell) for cell in cells]
+        found[:] = [missing_value if cell is None else make(cell) for cell in cells]
         return found
     if dtype.startswith("datetime64"):
         moments = pd.to_datetime(pd.Series(cells, dtype=object), format="ISO8601", utc="," in dtype)

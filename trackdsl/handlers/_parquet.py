@@ -46,10 +46,10 @@ def schema_of(frame: Any) -> Any:
     schema = pa.Schema.from_pandas(empty, preserve_index=None if ranged else True)
     pandas_metadata = json.loads(schema.metadata[b"pandas"])
     levels = (frame.index.get_level_values(level) for level in range(frame.index.nlevels))
-    for place, values in enumerate((*_columns(frame), *levels)):
+    for position, values in enumerate((*_columns(frame), *levels)):
         if values.dtype == object:
-            kind, pandas_metadata["columns"][place]["pandas_type"] = _type_of_objects(values)
-            schema = schema.set(place, schema.field(place).with_type(kind))
+            kind, pandas_metadata["columns"][position]["pandas_type"] = _type_of_objects(values)
+            schema = schema.set(position, schema.field(position).with_type(kind))
     metadata = {**schema.metadata, **_kept_beside(frame)}
     _check(empty, schema.with_metadata({**metadata, b"pandas": json.dumps(pandas_metadata).encode()}))
     if ranged:
@@ -123,13 +123,13 @@ def read_parquet(source: Any) -> Any:
     table = pq.read_table(source)
     frame = table.to_pandas()
     kept = json.loads((table.schema.metadata or {}).get(b"trackdsl", b"{}"))
-    for place, stored in kept.get("categories", {}).items():
+    for position, stored in kept.get("categories", {}).items():
         categories = pd.Index(_from_text(stored["values"]))
         dtype = pd.CategoricalDtype(categories, ordered=stored["ordered"])
-        frame.isetitem(int(place), frame.iloc[:, int(place)].astype(dtype))
-    for place in kept.get("seconds", ()):
-        column = frame.iloc[:, place]
-        frame.isetitem(place, column.dt.as_unit("s"))
+        frame.isetitem(int(position), frame.iloc[:, int(position)].astype(dtype))
+    for position in kept.get("seconds", ()):
+        column = frame.iloc[:, position]
+        frame.isetitem(position, column.dt.as_unit("s"))
     if kept.get("freq"):
         frame.index = type(frame.index)(frame.index, freq=kept["freq"])
     return frame
@@ -157,7 +157,7 @@ def _type_of_objects(values: Any) -> tuple[Any, str]:
         raise TypeError(f"{values.name!r} holds integers and missing values: they would be read as floats")
     name, pandas_type = _KINDS[kind.__name__]
     found = getattr(pa, name)() if name else pa.infer_type(objects, from_pandas=True)
-    if any(word in str(found) for word in ("struct", "map", "null")):
+    if any(kind_name in str(found) for kind_name in ("struct", "map", "null")):
         raise TypeError(f"{values.name!r} holds dicts, each of which would be read with the keys of all of them")
     return found, pandas_type
 
@@ -165,12 +165,12 @@ def _type_of_objects(values: Any) -> tuple[Any, str]:
 def _kept_beside(frame: Any) -> dict[bytes, bytes]:
     """Metadata for what Parquet would lose: categories other than text, times in seconds, the frequency of an index."""
     categories, seconds = {}, []
-    for place, dtype in enumerate(frame.dtypes):
+    for position, dtype in enumerate(frame.dtypes):
         # If no row has a category, categories of text are lost too.
-        if dtype == "category" and (dtype.categories.dtype.kind in "iufbM" or frame.iloc[:, place].isna().all()):
-            categories[place] = {"values": _as_text(dtype.categories), "ordered": bool(dtype.ordered)}
+        if dtype == "category" and (dtype.categories.dtype.kind in "iufbM" or frame.iloc[:, position].isna().all()):
+            categories[position] = {"values": _as_text(dtype.categories), "ordered": bool(dtype.ordered)}
         elif str(dtype).startswith("datetime64[s"):
-            seconds.append(place)
+            seconds.append(position)
     kept = {"categories": categories, "seconds": seconds, "freq": _frequency(frame.index)}
     return {b"trackdsl": json.dumps(kept).encode()} if any(kept.values()) else {}
 

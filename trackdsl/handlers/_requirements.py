@@ -66,8 +66,8 @@ def _is_installed(package: str) -> bool:
     module = sys.modules.get(package)
     if module is None:
         return True
-    places = [*getattr(module, "__path__", ()), getattr(module, "__file__", None) or ""]
-    return any("site-packages" in place or "dist-packages" in place for place in places)
+    paths = [*getattr(module, "__path__", ()), getattr(module, "__file__", None) or ""]
+    return any("site-packages" in path or "dist-packages" in path for path in paths)
 
 
 @functools.cache

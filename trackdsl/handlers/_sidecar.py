@@ -20,9 +20,9 @@ DIFFERS = "differs"
 _MAX_CHECKED = 64 << 20
 
 
-def place_of(place: str) -> str:
+def place_of(path: str) -> str:
     """The artifact path of the types of an artifact."""
-    return f"{place}{SUFFIX}"
+    return f"{path}{SUFFIX}"
 
 
 def beside(path: Path) -> Path:
@@ -38,8 +38,8 @@ def move(path: Path, to: Path) -> None:
 
 def types_of(path: Path) -> dict[str, Any]:
     """The types of a file; empty if there are none beside it."""
-    place = beside(path)
-    found = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
+    file = beside(path)
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     return found if isinstance(found, dict) else {}
 
 

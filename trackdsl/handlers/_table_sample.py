@@ -58,8 +58,8 @@ def digest_of_columns(columns: Iterable[Any], length: int, items: Callable[[Any,
         length: the number of rows.
         items: returns the values of a column, given the first row and the number of rows.
     """
-    places = [(0, length)] if length <= 2 * _ROWS else [(0, _ROWS), (length - _ROWS, _ROWS)]
-    return digest_of([items(column, *place) for column in islice(columns, _MAX_COLUMNS) for place in places])
+    ranges = [(0, length)] if length <= 2 * _ROWS else [(0, _ROWS), (length - _ROWS, _ROWS)]
+    return digest_of([items(column, *rows) for column in islice(columns, _MAX_COLUMNS) for rows in ranges])
 
 
 def _of_index(index: Any) -> list[Any]:

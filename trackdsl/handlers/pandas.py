@@ -132,7 +132,7 @@ class _Index(_Column):
         return _values(value) if len(value) <= MAX_CELLS else NEEDS_OWN_FILE
 
     def frame_of(self, value: Any) -> Any:
-        names = [f"{_UNNAMED}{place}" if name is None else name for place, name in enumerate(value.names)]
+        names = [f"{_UNNAMED}{position}" if name is None else name for position, name in enumerate(value.names)]
         # Only an index can have a frequency.
         regular = getattr(value, "freq", None) is not None and str(value.dtype).startswith(("datetime", "timedelta"))
         frame = value.to_frame(index=regular, name=names if len(names) > 1 else names[0])
@@ -168,12 +168,12 @@ def _named_columns(frame: Any) -> tuple[list[str], list[list[Any]]]:
     columns: list[list[Any]] = []
     if says_more(frame.index):
         several = frame.index.nlevels > 1
-        for place, name in enumerate(frame.index.names):
-            labels.append((f"level_{place}" if several else "index") if name is None else name)
-            columns.append(_values(frame.index.get_level_values(place)))
-    for place, label in enumerate(frame.columns):
+        for position, name in enumerate(frame.index.names):
+            labels.append((f"level_{position}" if several else "index") if name is None else name)
+            columns.append(_values(frame.index.get_level_values(position)))
+    for position, label in enumerate(frame.columns):
         labels.append(label)
-        columns.append(_values(frame.iloc[:, place]))
+        columns.append(_values(frame.iloc[:, position]))
     names: dict[str, None] = {}
     for label in labels:
         name = ".".join(map(str, label)) if isinstance(label, tuple) else text_of_key(label)
@@ -188,7 +188,9 @@ def _values(column: Any) -> list[Any]:
     found: list[Any] = column.tolist()
     if str(column.dtype).startswith(("float", "int", "uint", "bool")):
         return found
-    return [None if gone is True else value for value, gone in zip(found, column.isna().tolist(), strict=True)]
+    return [
+        None if is_missing is True else value for value, is_missing in zip(found, column.isna().tolist(), strict=True)
+    ]
 
 
 def _short_name(dtype: Any) -> str:

@@ -79,14 +79,14 @@ class _Frame(Handler):
         digest = Digest("polars")
         digest.note(frame.height, list(frame.columns))
         columns = []
-        for place, column in enumerate(frame.iter_columns()):
+        for position, column in enumerate(frame.iter_columns()):
             digest.note(str(column.dtype))
             if column.dtype == pl.Object:
-                feed_objects(digest, str(place), column.to_list())
+                feed_objects(digest, str(position), column.to_list())
                 columns.append((column.name, "any", column.null_count() == 0))
             else:
                 shared = pa.chunked_array(column)
-                feed_arrow(digest, str(place), shared)
+                feed_arrow(digest, str(position), shared)
                 columns.append((column.name, mlflow_type(shared.type), column.null_count() == 0))
         return frame_profile(digest, frame.height, columns)
 

@@ -94,9 +94,9 @@ class _Table(Handler):
         digest = Digest("arrow")
         digest.note(table.num_rows, list(table.column_names))
         columns = []
-        for place, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
+        for position, (field, column) in enumerate(zip(table.schema, table.columns, strict=True)):
             digest.note(str(field.type))
-            feed_arrow(digest, str(place), column)
+            feed_arrow(digest, str(position), column)
             columns.append((field.name, mlflow_type(field.type), column.null_count == 0))
         return frame_profile(digest, table.num_rows, columns)
 

@@ -42,12 +42,12 @@ class _Tensor(Handler):
                 return item  # type: ignore[no-any-return]
         kind = type(value)
         name = kind.__qualname__ if kind.__module__.partition(".")[0] == "torch" else class_name(value)
-        words = [name, _short_name(value.dtype), str(tuple(value.shape))]
+        parts = [name, _short_name(value.dtype), str(tuple(value.shape))]
         if value.device.type != "cpu":
-            words.append(str(value.device))
+            parts.append(str(value.device))
         if str(value.layout) != "torch.strided":
-            words.append(_short_name(value.layout))
-        text = " ".join(words)
+            parts.append(_short_name(value.layout))
+        text = " ".join(parts)
         if value.device.type != "cpu" or value.is_meta:  # Reading its values would take time.
             return one_line(text)
         if self.accepts(value):

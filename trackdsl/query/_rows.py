@@ -65,11 +65,11 @@ class FoundRun:
 
     @property
     def duration(self) -> float | None:
-        """Seconds from its start to its end; None before it has ended."""
+        """The seconds from its start to its end; None if it has not ended."""
         return None if self.start is None or self.end is None else (self.end - self.start) / 1000
 
     def of_kind(self, kind: str) -> Mapping[str, str] | Mapping[str, float]:
-        """Its metrics, params or tags."""
+        """The metrics, parameters or tags of the run, by name."""
         if kind == "metrics":
             return self.metrics
         return self.params if kind == "params" else self.tags

@@ -27,9 +27,9 @@ FIELDS = {
     "version": "trackdsl.version",
     "git_dirty": "trackdsl.git.dirty",
 }
-#: The tag that git's answer brings; delivery turns it into the field `git_dirty`.
+#: The tag in events with the result of git; delivery turns it into the field `git_dirty`.
 GIT_DIRTY_TAG = FIELDS["git_dirty"]
-#: In characters. MLflow takes 8000; versions before 2.17 take 5000, as do databases that they made.
+#: In characters. MLflow accepts 8000; versions before 2.17, and databases that they created, accept 5000.
 MAX_CALL = 5000
 _NUMBERS = ("index", "pid")
 _FIELD_OF = {tag: field for field, tag in FIELDS.items()} | {f"{CALL_TAG}.{field}": field for field in FIELDS}
