@@ -38,7 +38,7 @@ class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
 class ImportTrackdsl(WorkerPlugin):  # type: ignore[misc] # Dask has no types
     """Makes each worker import trackdsl, if it can, before its next task."""
 
-    name = "trackdsl-arrival"
+    name = "trackdsl-import"
     idempotent = True
 
     def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask gives it by name
