@@ -190,15 +190,15 @@ def _experiment_id(uri: str, answer: Any, experiment: str | None) -> str | None:
         return None
     shown = mask_text(uri)
     if status >= 500 or status in _MOMENTARY:
-        raise unreachable(uri, f"it answers {status}{_said(content, text)}", status)
+        raise unreachable(uri, f"it answers {status}{_message_in(content, text)}", status)
     hint = advice(status, text)
     if hint is None or (status == 404 and content is None) or status == 200:
         what = f"{shown} answers {status}, and not as an MLflow server does."
         raise TrackingServerError(f"{what} {advice(404, '')}", uri=shown, status=status)
-    raise TrackingServerError(f"{shown} answers {status}{_said(content, text)}. {hint}", uri=shown, status=status)
+    raise TrackingServerError(f"{shown} answers {status}{_message_in(content, text)}. {hint}", uri=shown, status=status)
 
 
-def _said(content: dict[str, Any] | None, text: str) -> str:
+def _message_in(content: dict[str, Any] | None, text: str) -> str:
     """The message in an answer; empty if the answer is a web page."""
     message = str((content or {}).get("message") or ("" if text.lstrip().startswith("<") else text))
     said = mask_text(message.strip().partition("\n")[0][:200])

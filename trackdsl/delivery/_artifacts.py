@@ -207,10 +207,10 @@ def _read(path: Path) -> list[_Waiting]:
     except (OSError, RecursionError, msgspec.MsgspecError) as error:
         logger.warning("trackdsl cannot read which artifacts are deferred, in %s: %s", path, error)
         return []
-    return [waiting for waiting in noted if _tells_of_artifact(waiting)]
+    return [waiting for waiting in noted if _names_artifact(waiting)]
 
 
-def _tells_of_artifact(waiting: _Waiting) -> bool:
+def _names_artifact(waiting: _Waiting) -> bool:
     try:
         return isinstance(events.decode(waiting.event), (events.File, events.Model))
     except (msgspec.MsgspecError, RecursionError):

@@ -43,7 +43,7 @@ class BlockedRuns:
         self._directory = directory
         self._runs = {bytes.fromhex(run.run): run for run in read_blocked(directory)}
         self._failures: dict[bytes, tuple[str, int]] = {}
-        self._told = {run.reason for run in self._runs.values()}
+        self._reported = {run.reason for run in self._runs.values()}
         self._waiting_for_others: set[bytes] = set()
         self._changed = False
         self._pause = _FIRST_PAUSE
@@ -111,8 +111,8 @@ class BlockedRuns:
             return
         if before is None:
             self._postpone()
-        if reason not in self._told:
-            self._told.add(reason)
+        if reason not in self._reported:
+            self._reported.add(reason)
             logger.warning(
                 "trackdsl: run %s%s is set aside until it can be delivered; other runs are delivered: %s",
                 run.run,

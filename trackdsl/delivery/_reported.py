@@ -14,7 +14,7 @@ from trackdsl.store_format.losses import Losses
 from trackdsl.store_format.progress import read_progress
 
 #: What was reported, by the names of journals.
-_said: dict[str, Losses] = {}
+_reported: dict[str, Losses] = {}
 
 
 def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
@@ -29,10 +29,10 @@ def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
     """
     found: list[str] = []
     for losses in [*_of_journals(spools), *(_of_targets() if unrecorded else ())]:
-        words = losses.since(_said.get(losses.journal)).words()
+        words = losses.since(_reported.get(losses.journal)).words()
         if words:
             found.append(words)
-        _said[losses.journal] = losses
+        _reported[losses.journal] = losses
     return "; ".join(found)
 
 
@@ -66,4 +66,4 @@ def _deleted(target: Target) -> tuple[str, ...]:
     )
 
 
-runtime.register("losses that were reported", Phase.MEMORY, after_fork=_said.clear, reset=_said.clear)
+runtime.register("losses that were reported", Phase.MEMORY, after_fork=_reported.clear, reset=_reported.clear)

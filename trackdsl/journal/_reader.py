@@ -97,7 +97,7 @@ class Reader:
         if self._open is not None and self._open[0] == number:
             return not any(self._open[1][offset : offset + fmt.FRAME.size])
         # A quick look maps nothing: there may be many idle journals, and none of them keeps a file open.
-        return not any(self._glance(number, offset))
+        return not any(self._peek(number, offset))
 
     def lost(self) -> int:
         """How many events the writer could not write, as noted in the latest segment."""
@@ -210,7 +210,7 @@ class Reader:
             return current + 1
         return following
 
-    def _glance(self, number: int, offset: int) -> bytes:
+    def _peek(self, number: int, offset: int) -> bytes:
         if number == 0:
             return b""
         try:

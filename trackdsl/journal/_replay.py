@@ -91,7 +91,7 @@ def replay(found: Iterable[tuple[events.AnyEvent, Path]]) -> list[RecordedRun]:
         if isinstance(event, (events.Open, events.Adopt)) and event.run in runs:
             continue  # A journal that replaces a deleted one repeats the beginnings of open runs.
         if isinstance(event, events.Open) and (earlier := _earlier(event, runs)) is not None:
-            _go_on(earlier, event)
+            _resume(earlier, event)
             runs[event.run] = earlier
         elif isinstance(event, events.Open):
             runs[event.run] = _opened(event, runs)
@@ -109,7 +109,7 @@ def _earlier(event: events.Open, runs: dict[bytes, RecordedRun]) -> RecordedRun 
     return None
 
 
-def _go_on(run: RecordedRun, event: events.Open) -> None:
+def _resume(run: RecordedRun, event: events.Open) -> None:
     run.status, run.failure = "RUNNING", None
     run.params = {**event.params, **run.params}
     run.tags.update(event.tags)
