@@ -296,7 +296,7 @@ def test_a_deleted_journal_is_replaced(
         new = target.writer.directory
     assert [record.message for record in caplog.records if "was deleted" in record.message] == [
         f"The journal {old.directory} was deleted while this program records to it: what was not delivered by then is "
-        "lost. What is recorded from now on goes to a new journal."
+        "lost. New records go to a new journal."
     ]
     found = {replayed.id: replayed for replayed in replay((event, new) for event in read_all(new))}
     replayed = found[run.id]
