@@ -286,10 +286,10 @@ class CallPlan:
             self._typed.update(fields.typed)
 
     def _check_names(self, decorator: str) -> None:
-        """Check that no parameter is to be recorded in the place of another.
+        """Check that no two parameters are recorded under the same name.
 
         Raises:
-            OptionError: two are to have one name, or one has a marker that says nothing of a parameter.
+            OptionError: two parameters have the same name, or one has a marker that is only for return values.
         """
         for name, why in self._misplaced:
             message = (
