@@ -120,7 +120,7 @@ def test_a_working_directory_that_is_no_text(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.chdir(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     monkeypatch.setattr(sys, "argv", ["-c"])
     assert len(run_of_two(tmp_path / "spool").metrics["m"]) == 2
-    assert "no valid UTF-8" in caplog.text
+    assert "not valid UTF-8" in caplog.text
 
 
 def test_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any) -> None:
