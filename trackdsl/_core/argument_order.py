@@ -100,7 +100,7 @@ def has_suffix(place: str) -> bool:
 
 
 def is_path(value: Any) -> bool:
-    """Whether a value is a path by its type."""
+    """Whether a value has a type of paths."""
     return isinstance(value, (str, os.PathLike))
 
 

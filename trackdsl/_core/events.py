@@ -91,7 +91,7 @@ class Metric(Event, frozen=True, tag=3):
 
 
 class Metrics(Event, frozen=True, tag=4):
-    """One point each of several metrics."""
+    """One point of each of several metrics."""
 
     run: bytes
     values: dict[str, float]
@@ -205,7 +205,7 @@ class ModelInput(Event, frozen=True, tag=13):
 
 
 class ModelOutput(Event, frozen=True, tag=14):
-    """A model of a run that plain MLflow has logged, by MLflow's id."""
+    """A model that plain MLflow logged to a run, by MLflow's id."""
 
     run: bytes
     model_id: str

@@ -1,4 +1,4 @@
-"""What is wanted of returned values: what `track_returns` was told, and what the return annotation says."""
+"""How returned values are to be recorded: the options of `track_returns`, and the return annotation."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from trackdsl._core.suggest import suggestion_for
 from trackdsl.handlers._annotations import Annotations
 from trackdsl.handlers._marked_fields import Fields, own_markers, typed_dict_fields, value_markers
 
-#: How many of the names that there were are listed beside one that there was not.
+#: At most this many existing names are listed in the message about a missing one.
 _MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What `track_returns` was told.
+    """The options of `track_returns`.
 
     Attributes:
         function: the name of the function.
-        names: of the returned values, in order.
+        names: the names of the returned values, in order.
         metrics: the only names to record as metrics, or None for all numbers.
-        artifacts: the only names to record as files, or None for all the rest.
-        paths: where those are to be, as far as it was said.
+        artifacts: the only names to record as files, or None for all other values.
+        paths: name → path of the file, where the user gave one.
     """
 
     function: str
@@ -40,30 +40,30 @@ class Choices:
         metrics: Collection[str] | None,
         artifacts: Collection[str] | Mapping[str, str] | None,
     ) -> Choices:
-        """The choices as the user wrote them; a text is one name."""
+        """The options as the user wrote them. A text is one name."""
         paths = dict(artifacts) if isinstance(artifacts, Mapping) else {}
         return cls(function, names, _as_set(metrics), _as_set(artifacts), paths)
 
     def is_chosen_metric(self, name: str, *, number: bool) -> bool:
-        """Whether a value is to be a metric by its name, or, where it is a number, by that of a structure around it."""
+        """Whether `metrics` contains the name of a value, or for a number the name of a structure around it."""
         return self.metrics is not None and any(
             each in self.metrics for each in (with_outer(name) if number else [name])
         )
 
     def is_chosen_artifact(self, name: str) -> bool:
-        """Whether a name is among those of the files."""
+        """Whether `artifacts` contains a name."""
         return self.artifacts is not None and name in self.artifacts
 
     def is_chosen(self, name: str) -> bool:
-        """Whether an option names a value."""
+        """Whether one of the options contains a name."""
         return self.is_chosen_artifact(name) or (self.metrics is not None and name in self.metrics)
 
     def unmet(self, met: Collection[str], returned: str) -> dict[str, str]:
-        """The names that no value had, each with the reason why nothing is recorded for it.
+        """The names without a value, each with the reason why nothing is recorded for it.
 
         Args:
-            met: the names that values had.
-            returned: how many values there were, for the reason; nothing where they were those of a mapping.
+            met: the names of the returned values.
+            returned: the number of returned values, for the reason; empty for the values of a mapping.
         """
         found = {}
         for option, names in (
@@ -74,22 +74,22 @@ class Choices:
             for name in names:
                 if name in met:
                     continue
-                told = returned
+                result = returned
                 if option or not returned:
                     listed = ", ".join(list(dict.fromkeys(met))[:_MAX_LISTED]) or "nothing that has a name"
-                    told = f"no such value{suggestion_for(name, met).text} Returned: {listed}"
-                found[name] = f"@track_returns{option} names it, but {self.function}() returned {told}"
+                    result = f"no such value{suggestion_for(name, met).text} Returned: {listed}"
+                found[name] = f"@track_returns{option} names it, but {self.function}() returned {result}"
         return found
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the annotation says of a returned value.
+    """The annotation of a returned value.
 
     Attributes:
-        markers: what is to become of it.
-        fields: those of a `TypedDict`, which the value itself does not tell.
-        parts: the same for each value of a tuple.
+        markers: its markers.
+        fields: the fields of a `TypedDict`, which the value itself does not have.
+        parts: the annotation of each value of a tuple.
     """
 
     markers: tuple[Any, ...] = ()
@@ -98,7 +98,7 @@ class Expected:
 
     @classmethod
     def of(cls, annotations: Annotations, annotation: Any) -> Expected:
-        """What one annotation says."""
+        """Read one annotation."""
         parts = annotations.tuple_parts(annotation)
         return cls(
             own_markers(annotations, annotation),
@@ -107,15 +107,15 @@ class Expected:
         )
 
     def says_anything(self) -> bool:
-        """Whether it changes how a value is recorded."""
+        """Whether the annotation changes how a value is recorded."""
         return bool(self.markers) or self.fields is not None or self.marks_parts()
 
     def marks_parts(self) -> bool:
-        """Whether it says anything of the values of a tuple one by one."""
+        """Whether the annotation changes how the values of a tuple are recorded."""
         return any(part.says_anything() for part in self.parts)
 
     def part(self, index: int) -> Expected:
-        """What it says of one value of a tuple."""
+        """The annotation of one value of a tuple."""
         return self.parts[index] if index < len(self.parts) else _NOTHING
 
 

@@ -1,4 +1,4 @@
-"""Writing events of a run: the hot paths, and what keeps bad values from stopping a program."""
+"""Write metrics, parameters and tags of a run: the hot paths, and the guard that keeps faults away from the program."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trackdsl.handlers._value_digest import digest_of
 
 _now = time.time_ns
 _MS = 1_000_000
-#: An event of more bytes than this has texts cut to so many characters, see `cut_texts`.
+#: In an event of more bytes than this, texts are cut to `LONG_TEXT` characters, see `cut_texts`.
 LARGE = 32 << 20
 LONG_TEXT = 100_000
 
@@ -37,19 +37,19 @@ class _NotGiven:
         return "..."
 
 
-#: Stands for an argument that was not given.
+#: The default of an argument that may be None.
 NOT_GIVEN: Any = _NotGiven()
-#: What an event takes as it is. Not bool, which MessagePack would not give back as a number.
+#: The types that an event holds as they are. Not bool, which MessagePack would not return as a number.
 _NUMBERS = frozenset([float, int])
 _NAMES = frozenset([str])
 
 
 class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
-    """Keeps faults in tracking away from user code: they are reported, once per cause, and the block ends.
+    """Keeps faults in tracking away from user code: they are reported once per cause, and the block ends.
 
     Args:
-        doing: what is being done, for the log.
-        run: gets a tag that tells what is missing.
+        doing: the operation, for the log.
+        run: gets a tag that reports what is missing.
     """
 
     __slots__ = ("_doing", "_run", "_thread")
@@ -72,7 +72,7 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
 
 
 def fault(doing: str, error: BaseException) -> None:
-    """Report a fault; for the hot paths, where a `with guarded` costs a quarter of a microsecond."""
+    """Report a fault. Hot paths call it, because `with guarded` takes a quarter of a microsecond."""
     if isinstance(error, TrackdslError):
         raise error
     reraise_from_signal(error)
@@ -101,15 +101,15 @@ def record_metric(run: RunHandle, name: str, value: Any, step: Any) -> None:
     name, value = name_first(name, value)
     if value is NOT_GIVEN or type(name).__hash__ is None:
         raise TypeError("log_metric() takes a name and a value: log_metric('loss', 0.25)")
-    # Once: the name is clean now, or another.
+    # This ends: the masked name is in `clean_names`.
     record_metrics(run, {_name(name): value}, step)
 
 
 def record_numbers(run: RunHandle, metrics: Mapping[str, Any], step: Any) -> bool:
-    """Write points of several metrics where an event takes them as they are; False where it does not."""
+    """Write points of several metrics if an event can hold them as they are; else return False."""
     if type(metrics) is not dict or type(step) is not int or _active_model is not None:
         return False
-    # A copy, because another thread may change the user's dict between the check and the writing.
+    # A copy, because another thread may change the user's dict between the check and the write.
     values = metrics.copy()
     if not values or not (_NUMBERS.issuperset(map(type, values.values())) and _NAMES.issuperset(map(type, values))):
         return False
@@ -126,13 +126,13 @@ def record_numbers(run: RunHandle, metrics: Mapping[str, Any], step: Any) -> boo
 
 
 class Link(NamedTuple):
-    """The model that points belong to, named as in `LinkedMetrics`, and name and digest of the data."""
+    """The model that points belong to, as in `LinkedMetrics`, and the name and digest of the dataset."""
 
     model: str
     dataset: tuple[str, str] | None
 
 
-#: When points were last recorded that name a model, in nanoseconds since 1970.
+#: The time of the last points that name a model, in nanoseconds since 1970.
 _linked_at = 0
 _ACTIVE_MODEL = "MLFLOW_ACTIVE_MODEL_ID"
 
@@ -141,14 +141,14 @@ def _active_model_of_environment() -> Callable[[], str | None] | None:
     return partial(os.environ.get, _ACTIVE_MODEL) if _ACTIVE_MODEL in os.environ else None
 
 
-#: Gives the id of MLflow's active model of this thread, which points belong to that name no other; None as long as no
-#: model was ever active.
+#: Returns the id of MLflow's active model of this thread: points that name no other model belong to it. None until a
+#: model was active.
 _active_model = _active_model_of_environment()
 
 
 def follow_active_model(active_model: Callable[[], str | None] | None) -> None:
-    """Register what gives the id of MLflow's active model; None where no model was ever active."""
-    global _active_model  # An attribute of an object would cost each metric a look-up more.
+    """Register the function that returns the id of MLflow's active model; None if no model was ever active."""
+    global _active_model  # An attribute of an object would cost each metric one more lookup.
     _active_model = active_model
 
 
@@ -163,19 +163,19 @@ runtime.register("the active model", Phase.MEMORY, reset=lambda: follow_active_m
 def record_metrics(
     run: RunHandle, metrics: Any, step: Any, timestamp: int | None = None, link: Link | None = None
 ) -> None:
-    """Write points of several metrics; what is no number is left out, and a tag says so.
+    """Write points of several metrics. Values that are no numbers are left out, which a tag reports.
 
     Args:
         run: whose metrics they are.
-        metrics: numbers by name; also structures of such, series, and frames, see `_series`.
-        step: of the points; that of the first one of a series.
-        timestamp: when it was, in milliseconds since 1970; now by default.
-        link: what the points say of models and data.
+        metrics: numbers by name; also nested structures, series and frames, see `series.py`.
+        step: of the points; of the first point of a series.
+        timestamp: in milliseconds since 1970; now by default.
+        link: the model and dataset of the points.
     """
     if link is None is timestamp and record_numbers(run, metrics, step):
         return
     with guarded("log_metrics", run):
-        if is_number(metrics) and not is_number(step):  # The two the other way round.
+        if is_number(metrics) and not is_number(step):  # They were given in the other order.
             metrics, step = step, metrics
         link = _active(link)
         place, tags = _place(step)
@@ -184,7 +184,7 @@ def record_metrics(
             found = [(place, plain)]
         else:
             from trackdsl._recording.series import (
-                Points,  # What a program that records numbers alone need not wait for.
+                Points,  # Imported here: programs that record only numbers do not need it.
             )
 
             points = Points(place)
@@ -204,13 +204,13 @@ def record_metrics(
 
 
 def _active(link: Link | None) -> Link | None:
-    """A link to the active model where there is one, and the link names no other."""
+    """Link points to the active model, if there is one and the link names no other."""
     active = None if _active_model is None or (link is not None and link.model) else _active_model()
     return Link(active, None if link is None else link.dataset) if active else link
 
 
 def _linked(event: Metrics, link: Link, timestamp: int | None) -> LinkedMetrics:
-    """Points in a millisecond of their own: a model has one point of each metric, step and millisecond."""
+    """Give points a millisecond of their own: a model has one point per metric, step and millisecond."""
     global _linked_at
     time = event.time
     if timestamp is None:
@@ -219,7 +219,7 @@ def _linked(event: Metrics, link: Link, timestamp: int | None) -> LinkedMetrics:
 
 
 def _plain_numbers(metrics: Any) -> dict[Any, float] | None:
-    """A dict of nothing but numbers, of whatever library; None for anything else."""
+    """A dict that contains only numbers, of any library, as Python numbers; None for other values."""
     if type(metrics) is not dict:
         return None
     found = {}
@@ -229,13 +229,13 @@ def _plain_numbers(metrics: Any) -> dict[Any, float] | None:
             if number is None:
                 return None
             found[name] = number
-    except Exception:  # The longer way tells which one it is, and why.
+    except Exception:  # The slower code finds out which value failed, and why.
         return None
     return found
 
 
 def _place(step: Any) -> tuple[int, dict[str, str]]:
-    """A step as MLflow can hold it, and the tags that say where it is another one."""
+    """A step that MLflow can hold, and a tag that reports a changed step."""
     tags = {}
     try:
         place = operator.index(step)
@@ -269,7 +269,7 @@ def append_tags(run: RunHandle, values: dict[str, str]) -> None:
 
 
 def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
-    """Tags as text, with secrets masked; one that cannot be read is told as an omission."""
+    """Tags as text, with secrets masked. A tag reports a value that cannot be read."""
     if tags is not None and not isinstance(tags, Mapping):
         raise TypeError(f"tags are given as a dict of names and values, not as {class_name(tags)}")
     return tags_of(dict(tags or {}).items())
@@ -290,10 +290,10 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
 
 
 def named_parts(value: Any) -> dict[Any, Any]:
-    """What holds parameters as a dict: a mapping, pairs, or a structure with named parts.
+    """Convert parameters to a dict: a mapping, pairs, or a structure with named parts.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError: the value is none of these.
     """
     kind = type(value)
     if kind is dict:
@@ -301,7 +301,7 @@ def named_parts(value: Any) -> dict[Any, Any]:
     pairs = issubclass(kind, (list, tuple, ItemsView)) and not hasattr(kind, "_fields")
     by_name = offers(kind, "keys") and offers(kind, "__getitem__") and getattr(value, "ndim", 1) == 1
     parts = dict(value) if pairs else handler_for(kind).children(value)
-    if parts is None and by_name:  # As of a row of a frame.
+    if parts is None and by_name:  # Such as a row of a frame.
         parts = {name: value[name] for name in value.keys()}  # noqa: SIM118 - it is no dict
     if parts is None:
         raise TypeError(
@@ -320,7 +320,7 @@ def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:
 
 
 def _name(key: Any) -> str:
-    """A name as text, whatever was given for one."""
+    """Convert any object that is used as a name to text."""
     try:
         return mask_name(str(storable(name_of_key(key))))
     except Exception:
@@ -328,7 +328,7 @@ def _name(key: Any) -> str:
 
 
 def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
-    """Keep the beginnings of texts that would make an event too large for the journal."""
+    """Cut texts that would make an event too large for the journal, and add their digests."""
     return {
         key: f"{value[:LONG_TEXT]}…, digest {digest_of(value)}… [{len(value)} characters]"
         if isinstance(value, str) and len(value) > LONG_TEXT
@@ -338,5 +338,5 @@ def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def path_part(key: str) -> str:
-    """A name as part of a path: letters, digits and a few signs alone."""
+    """Convert a name to a part of a path: only letters, digits and `-_.`."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[:100] or "_"

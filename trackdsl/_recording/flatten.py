@@ -1,7 +1,8 @@
-"""Arguments → parameters: structures become one parameter per leaf, everything else one line.
+"""Arguments → parameters: a structure becomes one parameter per leaf, any other value one line.
 
-The leaves of a structure are `name.part.part`. What would be ambiguous, because a part has a dot of its own or two
-parts read the same, is kept apart and its true path noted, so that `nest` gives back the structure.
+The leaves of a structure are named `name.part.part`. A name may be ambiguous, because a part contains a dot or two
+parts have the same text. Then the leaf gets a distinct name and its true path is noted, so `nest` can rebuild the
+structure.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from trackdsl.handlers.references import loaded, used_model
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
-#: In a list of more items that is shown by its digest no secret is looked for that another item names.
+#: In a longer list, whose digest is shown, items are not checked for secrets that the item before them names.
 _MAX_NAMED = 300
 _SCALARS = frozenset([bool, int, float, str, type(None)])
 #: A shorter name cannot hold a secret.
@@ -32,17 +33,17 @@ _SECRET_LENGTH = 8
 
 
 class Flat:
-    """Parameters, gathered from values one by one.
+    """Parameters, collected from values one by one.
 
     Args:
-        values: what was gathered before; added to in place.
+        values: parameters so far; new ones are added to this dict.
 
     Attributes:
         values: name → plain value, with secrets masked.
-        whole: values that were too deep or too large to be told by leaf, by name: they are to be kept as a file.
-        paths: the true path of every name that does not tell it itself.
-        models: what names the models at MLflow that values stand for, or were loaded from.
-        omitted: why a value is told by its class name alone, by name, where it raised when it was asked for more.
+        whole: name → value that is too deep or too large for one parameter per leaf, and is kept as a file.
+        paths: name → true path, where the name is ambiguous.
+        models: references to the models at MLflow that are among the values.
+        omitted: name → why only the class name of a value is recorded: reading it raised an exception.
 
     Example:
         >>> flat = Flat()
@@ -59,7 +60,7 @@ class Flat:
         self.paths: dict[str, list[str]] = {}
         self.models: list[str] = []
         self.omitted: dict[str, str] = {}
-        #: How many values there may be, counted anew for each that is added; whether one had more.
+        #: The limit on the number of values, set anew for each added value; and whether a value exceeded it.
         self._full = 0
         self._over = False
         self._survey: Survey | None = None
@@ -68,14 +69,14 @@ class Flat:
         return bool(self.whole or self.paths or self.omitted or self.models)
 
     def add(self, key: str, value: Any) -> None:
-        """Add a value under a name of the user's.
+        """Add a value under a name that the user chose.
 
         Args:
             key: name of the parameter; leaves of structures are `key.leaf`.
-            value: anything.
+            value: any object.
         """
         if key in self.values:
-            key = self._apart(key, (key,))
+            key = self._distinct(key, (key,))
         if is_secret(key.rpartition(".")[2], value):
             self.values[key] = remember(value)
             return
@@ -83,7 +84,7 @@ class Flat:
         thread = quiet.begin()
         try:
             self._add(key, (key,), value)
-        except Exception as error:  # Whatever else the user's objects do when they are asked.
+        except Exception as error:  # Reading the user's objects may raise.
             self._omit(key, value, error)
         finally:
             quiet.end(thread)
@@ -92,9 +93,9 @@ class Flat:
             self.whole[key] = value
 
     def hide(self, key: str, value: Any) -> None:
-        """Add a value that is a secret: only whether it was given is told."""
+        """Add a secret value: only whether it is None is recorded."""
         if key in self.values:
-            key = self._apart(key, (key,))
+            key = self._distinct(key, (key,))
         self.values[key] = None if value is None else remember(value)
 
     def _add(self, key: str, path: tuple[str, ...], value: Any) -> None:
@@ -116,7 +117,7 @@ class Flat:
                 self._add_one(key, handler, value)
                 return
             parts = mask_entry(parts)
-        except Exception as error:  # A property or mapping of the user's that raises: its class name is recorded.
+        except Exception as error:  # A property or mapping of the user raised: its class name is recorded.
             self._omit(key, value, error)
             if isinstance(error, TimeoutError):
                 values[key] = summary_of(value)
@@ -155,12 +156,12 @@ class Flat:
             parts, data = sequence.parts(value, self._survey), self._survey.data
             if parts is not None and len(value) > _MAX_NAMED:
                 parts = dict(enumerate(mask_items(value)))
-            if self._survey.left < 0:  # Nobody knows what is in the lists that were not looked into.
+            if self._survey.left < 0:  # Some lists were not inspected.
                 self._over = True
         if parts is None:
             line, complete = sequence.line(value)
             self.values[key] = line
-            # A long list is data where it is an argument of its own, and configuration inside of one.
+            # A long list is data if it is an argument itself, and configuration if it is inside an argument.
             if not complete and not data and (len(path) > 1 or len(value) <= MAX_ITEMS):
                 self._over = True
         elif len(path) > MAX_DEPTH or len(self.values) >= self._full:
@@ -195,46 +196,46 @@ class Flat:
             name = part if type(part) is str else name_of_key(part)
             if len(name) >= _SECRET_LENGTH:
                 name = mask_name(name)
-            place = f"{key}.{name}"
-            if odd or "." in name or place in values:
-                place = self._apart(place, (*path, name))
+            leaf_name = f"{key}.{name}"
+            if odd or "." in name or leaf_name in values:
+                leaf_name = self._distinct(leaf_name, (*path, name))
             if leaf is None:
-                values[place] = None
+                values[leaf_name] = None
             elif is_secret(name, leaf):
-                values[place] = remember(leaf)
+                values[leaf_name] = remember(leaf)
             else:
                 kind = type(leaf)
                 if kind is float or kind is int or kind is bool:
-                    values[place] = leaf
+                    values[leaf_name] = leaf
                 elif kind is str:
-                    values[place] = mask_text(leaf)
+                    values[leaf_name] = mask_text(leaf)
                 elif len(values) >= full:
                     self._over = True
                     return
                 else:
-                    self._add(place, (*path, name), leaf)
-                    self._forget(place)
+                    self._add(leaf_name, (*path, name), leaf)
+                    self._forget(leaf_name)
                     continue
             if len(values) >= full:
                 self._over = True
                 return
 
-    def _forget(self, place: str) -> None:
-        """The path of a structure served the names of its leaves; another leaf may have its name."""
-        if place in self.paths and place not in self.values:
-            del self.paths[place]
+    def _forget(self, leaf_name: str) -> None:
+        """Remove the path of a structure, which its leaves no longer need: another leaf may get its name."""
+        if leaf_name in self.paths and leaf_name not in self.values:
+            del self.paths[leaf_name]
 
-    def _apart(self, place: str, path: tuple[str, ...]) -> str:
-        free, count = place, 1
+    def _distinct(self, leaf_name: str, path: tuple[str, ...]) -> str:
+        free, count = leaf_name, 1
         while free in self.values:
             count += 1
-            free = f"{place}#{count}"
+            free = f"{leaf_name}#{count}"
         self.paths[free] = list(path)
         return free
 
 
 def _plain(summary: Any) -> Scalar:
-    """What a handler told of a value, as one of the types that an event takes."""
+    """Convert a handler's summary to a type that an event can hold."""
     for kind in (str, bool, int, float):
         if isinstance(summary, kind):
             return str.__str__(summary) if kind is str else kind(summary)
@@ -242,7 +243,7 @@ def _plain(summary: Any) -> Scalar:
 
 
 def recorded_value(value: Any) -> Any:
-    """What a parameter with this value holds, for finding it again; the value itself where that is no parameter.
+    """The recorded form of a parameter's value, for queries; the value itself if it is not one parameter.
 
     >>> recorded_value([64, 32]), recorded_value(0.5), recorded_value({"a": 1})
     ('[64, 32]', 0.5, {'a': 1})
@@ -256,7 +257,7 @@ def recorded_value(value: Any) -> Any:
 
 
 def nest(values: Mapping[str, Any], paths: Mapping[str, list[str]] | None = None) -> dict[str, Any]:
-    """The structure that flat parameters were gathered from.
+    """Rebuild the structure that flat parameters came from.
 
     Args:
         values: parameters by name.
@@ -269,8 +270,8 @@ def nest(values: Mapping[str, Any], paths: Mapping[str, list[str]] | None = None
     found: dict[str, Any] = {}
     for key, value in values.items():
         *folders, last = (paths or {}).get(key) or key.split(".")
-        place = found
+        parent = found
         for folder in folders:
-            place = place.setdefault(folder, {})
-        place[last] = value
+            parent = parent.setdefault(folder, {})
+        parent[last] = value
     return found

@@ -1,4 +1,4 @@
-"""Which lists of numbers a training has recorded round by round, and which are data: their names tell.
+"""Decide by names whether lists of numbers are the history of a training, or data.
 
 `{"loss": [...], "val_loss": [...]}` is a history; `{"y_true": [...], "y_pred": [...]}` are predictions.
 """
@@ -15,7 +15,7 @@ ppl bleu rouge meteor wer cer iou miou dice jaccard ndcg mrr hinge kappa mcc bri
 metric lr reward rewards return returns fid psnr ssim gini pinball quantile poisson tweedie l1 l2 huber cindex norm
 top1 top5
 """
-#: So words end that name a metric together with something else, such as `trainloss`.
+#: The endings of words that contain the name of a metric, such as `trainloss`.
 _ENDINGS = ("loss", "acc", "accuracy", "score", "error")
 _DATA = """
 true pred preds prediction predictions predicted target targets label labels truth actual expected y x yhat id ids
@@ -23,7 +23,7 @@ index idx feature features input inputs output outputs weight weights coef coefs
 residuals proba probas prob probs probability probabilities threshold thresholds timestamp timestamps date sample
 samples
 """
-#: What libraries and people call the whole, or the data that it was measured on.
+#: Names of the whole history, or of the dataset that was measured.
 _WHOLES = """
 history log logs curve curves evals eval result results metrics train training learn valid validation val test dev
 holdout fold
@@ -33,11 +33,11 @@ _BETWEEN_WORDS = re.compile(r"[\W_]+|(?<=[a-z])(?=[A-Z])")
 
 
 def name_rounds(names: Iterable[str], around: str = "") -> bool:
-    """Whether lists under these names are the rounds of a training: at least one is of a metric, and none of data.
+    """Whether lists with these names are a training history: at least one name is a metric, and none is data.
 
     Args:
         names: of the lists.
-        around: what they stand under; `validation_0` and `history` say the same as the name of a metric.
+        around: the name of the structure around them; `validation_0` and `history` count like the name of a metric.
 
     >>> name_rounds(["loss", "seconds"]), name_rounds(["y_true", "y_pred"]), name_rounds(["custom"], "validation_0")
     (True, False, True)

@@ -1,4 +1,4 @@
-"""What is a number that a metric can hold, and the named parts of a structure."""
+"""Recognize numbers that a metric can hold, and split structures into named parts."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from trackdsl.handlers._scalar_text import name_of_key
 from trackdsl.handlers._types import is_array_like, is_mock, offers
 
 _MAX_DEPTH = 20
-#: How many leaves of what stands in a value more than once are told each time.
+#: A part that a value contains several times is repeated up to this many leaves.
 _MAX_REPEATED = 2000
 _MAX_TYPES = 1000
-#: Missing values that are not None, by the name of their class: of pandas, for anything and for moments; of NumPy.
+#: The class names of missing values other than None: two of pandas, one of NumPy.
 _MISSING = ("NAType", "NaTType", "MaskedConstant")
 
 
 class _Kind(NamedTuple):
-    """What is known of the values of a type.
+    """What is known about the values of a type.
 
     Attributes:
-        number: whether they are numbers; None where only each value can tell.
-        array: they have a shape.
-        scalar: they have a shape and are numbers all the same, such as those of NumPy.
-        typed: they have a dtype, which may be complex.
-        item: the method that gives the only item of an array, or nothing.
-        refused: why no value is a number, or nothing.
+        number: whether they are numbers; None if it differs between values.
+        array: whether they have a shape.
+        scalar: whether they have a shape and are still numbers, such as NumPy scalars.
+        typed: whether they have a dtype, which may be complex.
+        item: the method that returns the only item of an array, or empty.
+        refused: why no value is a number, or empty.
     """
 
     number: bool | None
@@ -45,13 +45,13 @@ _kinds: dict[type, _Kind] = {}
 
 
 def _kind_of(kind: type) -> _Kind:
-    """Recognised by what the type offers, not by its library: a value may load or compute what it is asked for."""
+    """Inspect the attributes of a type, never of a value: a value may load or compute data when it is read."""
     found = _kinds.get(kind)
     if found is None:
         array, ratio = is_array_like(kind), offers(kind, "as_integer_ratio")
         refused = _refusal(kind)
         number = True if issubclass(kind, (int, float)) else None if (array or ratio) and not is_mock(kind) else False
-        # Of a masked array, `item()` gives what is behind the mask.
+        # `item()` of a masked array returns the hidden value.
         ways = ("tolist",) if offers(kind, "mask") else ("item", "tolist")
         item = next((way for way in ways if offers(kind, way)), "")
         found = _Kind(number, array, array and ratio, offers(kind, "dtype"), item, refused)
@@ -72,10 +72,10 @@ def _refusal(kind: type) -> str:
 
 
 def to_number(value: Any) -> float:
-    """The number that MLflow can hold for `value`: a number, the only item of an array, or text that is a number.
+    """Convert a number, an array of one item, or a number as text to a number that MLflow can hold.
 
     Raises:
-        TypeError, ValueError, OverflowError: there is none.
+        TypeError, ValueError, OverflowError: it is none of these.
     """
     kind = _kind_of(type(value))
     if kind.refused:
@@ -90,7 +90,7 @@ def to_number(value: Any) -> float:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value says that there is none: `None`, and the missing values of pandas that are no float."""
+    """Whether a value means a missing value: `None`, and the missing values of pandas that are no float."""
     return value is None or type(value).__name__ in _MISSING
 
 
@@ -100,7 +100,7 @@ def is_single(value: Any) -> bool:
         return True
     kind = type(value)
     try:
-        # A frame of one cell has a name for it.
+        # Not a frame of one cell, which has a name.
         return (
             is_array_like(kind) and not offers(kind, "columns") and _is_one_item(value) and is_single(_only_item(value))
         )
@@ -123,7 +123,7 @@ def _only_item(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is something that a metric can hold: also NumPy scalars, 0-d arrays and tensors, decimals."""
+    """Whether a metric can hold a value: numbers, NumPy scalars, 0-d arrays and tensors, decimals."""
     kind = type(value)
     if kind is float or kind is int or kind is bool:
         return True
@@ -137,10 +137,10 @@ def is_number(value: Any) -> bool:
 
 
 def number_of(value: Any) -> float | None:
-    """The number that a value is; None for anything else.
+    """Convert a number to a Python number; None for other values.
 
     Raises:
-        Exception: it should be one by its type, and is none that a metric can hold.
+        Exception: the value has a type of numbers, but a metric cannot hold it.
     """
     kind = _kind_of(type(value))
     numeric = kind.number
@@ -150,7 +150,7 @@ def number_of(value: Any) -> float | None:
 
 
 def is_mapping(value: Any) -> bool:
-    """Whether a value has named parts, each of which is recorded by itself."""
+    """Whether a value has named parts, which are recorded separately."""
     kind = type(value)
     if kind is dict:
         return True
@@ -159,17 +159,17 @@ def is_mapping(value: Any) -> bool:
     try:
         handler = handler_for(kind)
         return not handler.listed and handler.children(value) is not None
-    except Exception:  # It is kept as what it is, not by its parts.
+    except Exception:  # It is recorded as a whole.
         return False
 
 
 def leaves(value: Any, prefix: str, whole: Callable[[str, Any], bool] | None = None) -> Iterator[tuple[str, Any]]:
-    """The parts of a structure that are none themselves, by their names joined with `/`; no name comes twice.
+    """The leaves of a structure, with their names joined by `/`. Every name is unique.
 
     Args:
         value: the structure.
-        prefix: put before every name.
-        whole: whether a part, of this name, that could be taken apart is not to be.
+        prefix: comes before every name.
+        whole: takes the name and value of a part, and says whether it is a leaf although it has parts.
     """
     for name, leaf, _ in parts_of(value, prefix, whole=whole):
         yield name, leaf
@@ -182,14 +182,14 @@ def parts_of(
     whole: Callable[[str, Any], bool] | None = None,
     fields: Fields | None = None,
 ) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
-    """The same, each with the markers of its field; what is marked is not taken apart.
+    """The leaves of a structure, each with the markers of its field. A part with markers is a leaf.
 
     Args:
         value: the structure.
-        prefix: put before every name.
-        cut: called where parts are left out, because they stand in the value over and over.
+        prefix: comes before every name.
+        cut: called if repeated parts are left out.
         whole: see `leaves`.
-        fields: those of a `TypedDict`, which the value does not tell.
+        fields: the fields of a `TypedDict`, which the value itself does not have.
     """
     names: set[str] = set()
     repeats = Repeats(_MAX_REPEATED)
@@ -226,7 +226,7 @@ def _parts_of(
         apart = not marked and not is_secret_name(key) and len(around) < _MAX_DEPTH and is_mapping(leaf)
         if not apart or whole(name, leaf):
             yield name, leaf, marked
-        elif id(leaf) not in inside:  # One that holds itself has been told already.
+        elif id(leaf) not in inside:  # A structure that contains itself is recorded once.
             within = None if fields is None else fields.parts.get(key)
             yield from _parts_of(leaf, f"{name}/", inside, repeats, whole, within)
 

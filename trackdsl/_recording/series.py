@@ -1,7 +1,7 @@
-"""What is given as metrics → points: numbers, series of numbers by step; and what is neither, with the reason.
+"""Metrics of any form → points: numbers, and series of numbers by step. Other values are reported with a reason.
 
-A list, or a column of a frame, is a series: its first value stands at the step of the call, each further one at the
-next. Where the data has steps of its own (a column `step` or `epoch`, an index of whole numbers) those count.
+A list, or a column of a frame, is a series: its first value gets the step of the call, each further value the next
+step. If the data has steps of its own (a column `step` or `epoch`, an index of integers), these count.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers._scalar_text import name_of_key
 from trackdsl.handlers._types import class_name, full_name, is_array_like
 
-#: More points than this in one call are data, and no metric.
+#: More points than this in one call are data, not a metric.
 MAX_POINTS = 100_000
-#: A returned series or frame with more labels or columns than this is data, and no row of metrics.
+#: A returned series or frame with more labels or columns than this is data, not a row of metrics.
 MAX_LABELS = 100
-#: The names of columns that are steps, the finest first.
+#: The names of columns with steps, the finest first.
 STEP_NAMES = (
     "step", "global_step", "_step", "trainer/global_step", "train/global_step", "steps", "timestep", "iteration",
     "iter", "iterations", "training_iteration", "epoch", "epochs", "round",
@@ -40,10 +40,10 @@ class Column:
 
     Attributes:
         items: the values.
-        steps: of each value, where the data has them.
-        labels: of each value, where it has texts instead of steps.
-        name: its own name, or nothing.
-        holes: NaN stands for no value, as in frames.
+        steps: one for each value, if the data has steps.
+        labels: one for each value, if the data has labels instead of steps.
+        name: the name of the column, or an empty text.
+        holes: whether NaN means a missing value, as in frames.
     """
 
     items: Sequence[Any]
@@ -61,7 +61,7 @@ class Points:
 
     Attributes:
         values: the numbers at that step, by name.
-        omitted: why something is no point, by name.
+        omitted: name → why a value is no point.
     """
 
     def __init__(self, start: int) -> None:
@@ -75,7 +75,7 @@ class Points:
         """Add numbers, series and structures by name.
 
         Raises:
-            TypeError, ValueError: the names cannot be told.
+            TypeError, ValueError: the values have no names.
         """
         if table_of(metrics) is not None or _is_of(type(metrics), _FRAMES, "Series"):
             self.add("", metrics)
@@ -85,7 +85,7 @@ class Points:
         self._add_parts("", metrics)
 
     def add(self, name: str, value: Any) -> None:
-        """Add what stands under one name."""
+        """Add the value of one name."""
         try:
             self._add(name, value)
         except Exception as error:
@@ -93,7 +93,7 @@ class Points:
             self._omit(name, value, format_error(error))
 
     def series(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """The points of series: several at once where they have the same step."""
+        """The points of the series, grouped by step."""
         for step, groups in self._series.items():
             for values in groups:
                 yield step, values
@@ -118,7 +118,7 @@ class Points:
             self._add_series(name or only.name or "value", only)
 
     def _add_parts(self, prefix: str, value: Any) -> None:
-        # Tables and series inside are one part each.
+        # A table or series inside is one part.
         for name, part in leaves(value, prefix, whole=lambda _, part: table_of(part) is not None):
             self.add(name, part)
 
@@ -163,15 +163,15 @@ class Points:
 
 
 def is_history(value: Any, around: str = "") -> bool:
-    """Whether a returned value tells of a training round by round, or is a row of metrics.
+    """Whether a returned value is a history of training, or a row of metrics.
 
-    That is a `History` of Keras; a dict of lists of as many floats under names of metrics, as XGBoost and LightGBM fill
-    it, or with a list of steps; a frame or records of numbers with a column of steps; a series of pandas with a label
-    for each number.
+    These are: a `History` of Keras; a dict of equally long lists of floats with names of metrics, as XGBoost and
+    LightGBM fill it, or with a list of steps; a frame or records of numbers with a column of steps; a pandas series with
+    a label for each number.
 
     Args:
-        value: anything.
-        around: what it stands under, see `name_rounds`.
+        value: any object.
+        around: the name that the value has, see `name_rounds`.
     """
     kind = type(value)
     try:
@@ -188,7 +188,7 @@ def is_history(value: Any, around: str = "") -> bool:
         elif not (issubclass(kind, list) and value and _step_names(_texts(value[0]))):
             return False
         columns = table_of(value)
-    except Exception:  # Of an object that only looks like one.
+    except Exception:  # The object only resembles a frame or history.
         return False
     return bool(columns) and all(column.steps is not None and _is_numeric(column.items) for column in columns or ())
 
@@ -209,9 +209,9 @@ def _is_dict_of_rounds(value: Mapping[Any, Any], around: str) -> bool:
     names = list(map(name_of_key, value))
     if name_rounds(names):
         return True
-    # Whole numbers under any other names may be sizes.
-    told = bool(_step_names(_texts(value))) or name_rounds(names, around)
-    return told and any(not (is_missing(item) or isinstance(item, int)) for items in lists for item in items)
+    # Integers with any other names may be sizes.
+    named = bool(_step_names(_texts(value))) or name_rounds(names, around)
+    return named and any(not (is_missing(item) or isinstance(item, int)) for items in lists for item in items)
 
 
 def _is_numeric(items: Sequence[Any]) -> bool:
@@ -223,7 +223,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def column_of(value: Any) -> Column | None:
-    """A list, an array of one dimension, or a series, as a column; None for anything else."""
+    """A list, an array of one dimension, or a series, as a column; None for other objects."""
     kind = type(value)
     if issubclass(kind, ValuesView):
         value, kind = list(value), list
@@ -235,7 +235,7 @@ def column_of(value: Any) -> Column | None:
     if len(shape) != 1:
         return None
     if len(value) > MAX_POINTS:
-        return Column(range(len(value)))  # It is too long, and is not read.
+        return Column(range(len(value)))  # It is too long, so it is not read.
     if _is_of(kind, ("pandas",), "Series"):
         steps, labels = _positions(value.index)
         return Column(value.tolist(), steps, labels, "" if labels else _text(value.name))
@@ -244,7 +244,7 @@ def column_of(value: Any) -> Column | None:
 
 
 def table_of(value: Any) -> list[Column] | None:
-    """The columns of what has steps or rows: frames, records, histories of training; None for anything else."""
+    """The columns of frames, records and histories of training; None for other objects."""
     kind = type(value)
     if issubclass(kind, dict):
         return _of_mapping(value)
@@ -262,25 +262,25 @@ def table_of(value: Any) -> list[Column] | None:
 
 
 def _of_mapping(value: Mapping[Any, Any]) -> list[Column] | None:
-    """A dict of lists, one of which is the steps of all that are as long; what is not has none."""
+    """The columns of a dict of lists, one of which holds the steps of all lists with its length."""
     for name in _step_names([key for key in value if isinstance(key, str)]):
         column = column_of(value[name])
         steps = None if column is None else _whole(column.items)
         if steps:
             others = [(name_of_key(key), part) for key, part in value.items() if key != name]
-            found = [column for key, part in others for column in _beside(key, part, steps)]
+            found = [column for key, part in others for column in _with_steps_of(key, part, steps)]
             if any(other.steps is steps for other in found):
                 return found
     return None
 
 
-def _beside(name: str, value: Any, steps: list[int]) -> Iterator[Column]:
+def _with_steps_of(name: str, value: Any, steps: list[int]) -> Iterator[Column]:
     column = column_of(value)
     if column is not None and len(column.items) == len(steps):
         yield Column(column.items, steps, name=name)
     elif issubclass(type(value), dict):
         for key, part in value.items():
-            yield from _beside(f"{name}/{name_of_key(key)}", part, steps)
+            yield from _with_steps_of(f"{name}/{name_of_key(key)}", part, steps)
     else:
         yield Column([value], labels=[name])
 
@@ -333,9 +333,9 @@ def _with_steps(
 
 
 def _positions(index: Any) -> tuple[list[int] | None, list[str] | None]:
-    """What an index of pandas is: steps, or labels; neither where it only counts the rows, or is something else."""
+    """The steps or the labels in a pandas index; neither if it only counts the rows, or holds other values."""
     names = [name if isinstance(name, str) else "" for name in index.names]
-    if len(names) > 1 and len(_step_names(names)) == len(names):  # As of `set_index(["epoch", "step"])`.
+    if len(names) > 1 and len(_step_names(names)) == len(names):  # Such as `set_index(["epoch", "step"])`.
         index = index.get_level_values(names.index(_step_names(names)[0]))
     entries = index.tolist()
     if any(isinstance(entry, (str, bool, tuple)) for entry in entries):
@@ -351,10 +351,10 @@ def _step_names(names: Any) -> list[str]:
 
 
 def _whole(items: Sequence[Any]) -> list[int] | None:
-    """The items as whole numbers; None where they are not."""
+    """The items as integers; None if one is not an integer."""
     found = []
     for item in items:
-        if not is_number(item) or type(item) is bool or item != item // 1:  # As NaN is, too.
+        if not is_number(item) or type(item) is bool or item != item // 1:  # NaN is excluded too.
             return None
         found.append(int(item))
     return found or None
@@ -376,5 +376,5 @@ def _text(name: Any) -> str:
 
 
 def _is_of(kind: type, packages: Sequence[str], *names: str) -> bool:
-    """Whether a type is, or comes from, one of these classes; told by its name, so that nothing is imported."""
+    """Whether a type is, or derives from, one of these classes, by name, so that nothing is imported."""
     return any(base.__name__ in names and full_name(base).partition(".")[0] in packages for base in kind.__mro__)
