@@ -166,8 +166,8 @@ def is_history(value: Any, around: str = "") -> bool:
     """Whether a returned value is a history of training, or a row of metrics.
 
     These are: a `History` of Keras; a dict of equally long lists of floats with names of metrics, as XGBoost and
-    LightGBM fill it, or with a list of steps; a frame or records of numbers with a column of steps; a pandas series with
-    a label for each number.
+    LightGBM fill it, or with a list of steps; a frame or records of numbers with a column of steps; a pandas series
+    with a label for each number.
 
     Args:
         value: any object.

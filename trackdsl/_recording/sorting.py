@@ -1,4 +1,4 @@
-"""One returned value, sorted: which part is a metric, a file, a model, a dataset; and which names are never met."""
+"""Decide for each part of a returned value whether it is a metric, a file, a model or a dataset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers._scalar_text import name_of_key
 from trackdsl.handlers._types import class_name, is_array_like
 
-#: How deep in a structure the history of a training is looked for.
+#: The depth in a structure up to which training histories are found.
 _MAX_DEPTH = 5
 
 
@@ -29,28 +29,28 @@ class Sorter:
     """Sorts one returned value.
 
     Args:
-        choices: what the user chose.
-        found: where the parts go.
+        choices: the options of `track_returns`.
+        collector: records the parts.
 
     Attributes:
-        met: the names that values had.
-        absent: why values that the annotation marks were not there, by the names that they were to have.
-        count: how many values there were.
-        by_key: whether they were those of a mapping.
+        met: the names of the returned values.
+        absent: expected name → why a value that the annotation marks was not returned.
+        count: the number of returned values.
+        by_key: whether they are the values of a mapping.
     """
 
-    def __init__(self, choices: Choices, found: Collector) -> None:
+    def __init__(self, choices: Choices, collector: Collector) -> None:
         self.met: dict[str, None] = {}
         self.absent: dict[str, str] = {}
         self.count = 1
         self.by_key = False
         self._choices = choices
-        self._found = found
+        self._collector = collector
 
     def sort(self, value: Any, expected: Expected) -> None:
-        """Sort a value, and all that is in it."""
+        """Sort a value and its parts."""
         names, choices = self._choices.names, self._choices
-        values = self._taken_apart(value, expected)
+        values = self._split(value, expected)
         if values is None:
             self.by_key = len(names) > 1 and is_mapping(value)
             self._sort_one(names[0] if names and not self.by_key else "", value, expected)
@@ -61,13 +61,13 @@ class Sorter:
         unnamed = range(len(names), len(values))
         mappings = [i for i in unnamed if not expected.part(i).markers and is_mapping(values[i])]
         if len(mappings) == 1 and not choices.is_chosen(own_names[mappings[0]]):
-            own_names[mappings[0]] = ""  # The only dict among models and figures needs no number before its names.
+            own_names[mappings[0]] = ""  # The only dict among the values needs no prefix.
         for index, part in enumerate(values):
             self._sort_one(names[index] if index < len(names) else own_names[index], part, expected.part(index))
         self._report_absent(expected, len(values), f"{len(values)} value{'s' if len(values) != 1 else ''}")
 
     def _report_absent(self, expected: Expected, count: int, returned: str) -> None:
-        """Note the values that the annotation marks, and that were not returned."""
+        """Note the values that the annotation marks and that were not returned."""
         for index, part in enumerate(expected.parts[count:], count):
             for each in part.markers:
                 marker = each.marker if type(each) is EachMarked else each
@@ -77,8 +77,8 @@ class Sorter:
                     f"it is value {index} in the annotation, but {self._choices.function}() returned {returned}"
                 )
 
-    def _taken_apart(self, value: Any, expected: Expected) -> list[Any] | None:
-        """The values that a function returned; None for a single one."""
+    def _split(self, value: Any, expected: Expected) -> list[Any] | None:
+        """The values that a function returned; None for a single value."""
         names, kind = self._choices.names, type(value)
         if issubclass(kind, (list, tuple)) and expected.marks_parts():
             return list(value) if len(value) <= MAX_ITEMS else None
@@ -111,11 +111,11 @@ class Sorter:
                 self._sort_leaf(name, value)
         except TrackingFault:
             raise
-        except Exception as error:  # What one part raises must not lose the others.
-            self._found.omit(named, error)
+        except Exception as error:  # An exception in one part must not lose the others.
+            self._collector.omit(named, error)
 
     def _is_chosen_file(self, name: str, value: Any) -> bool:
-        """Whether a structure is to be one file; the name of the function stands for all, unless a part has it."""
+        """Whether a structure becomes one file. The function's name means all of it, unless a part has it."""
         function = self._choices.function
         whole = not name and not (issubclass(type(value), dict) and function in value)
         return self._choices.is_chosen_artifact(function if whole else name)
@@ -124,7 +124,7 @@ class Sorter:
         name = own_name or self._choices.function
         if not self._sort_number(name, value, is_number(value)):
             if self._choices.metrics is None and is_history(value):
-                self._found.add_series(own_name, value)
+                self._collector.add_series(own_name, value)
             self._sort_records(value)
             if self._wants_artifact(name):
                 self._keep(name, value)
@@ -143,21 +143,21 @@ class Sorter:
                     if kind_of_marker(marker) is markers.Metric:
                         series.setdefault(key if marker is markers.Metric else marker.name, []).append(leaf)
         for name, found in series.items():
-            self._found.add_series(name, found)
+            self._collector.add_series(name, found)
 
     def _sort_number(self, name: str, value: Any, number: bool) -> bool:
-        """Record a number as what is wanted of it; False for what is to be kept as a file, if at all."""
+        """Record a number by the options; return False for a value that may become a file."""
         choices = self._choices
         kept = choices.is_chosen_artifact(name)
-        # What is no number and is to be one by its name goes the same way: there it is reported.
+        # A value that `metrics` names and that is no number is added too: the collector reports it.
         if choices.is_chosen_metric(name, number=number) or (number and choices.metrics is None and not kept):
-            self._found.add_metric(name, value)
+            self._collector.add_metric(name, value)
             return not kept
         return number and not kept
 
     def _sort_mapping(self, name: str, value: Any, fields: Fields | None) -> None:
         rest: dict[str, Any] = {}
-        cut = partial(self._found.cut, name or self._choices.function)
+        cut = partial(self._collector.cut, name or self._choices.function)
         repeats = Repeats()
         if self._choices.metrics is None:
             self._sort_history(name, value, fields, 0)
@@ -171,19 +171,19 @@ class Sorter:
             except TrackingFault:
                 raise
             except Exception as error:
-                self._found.omit(key, error)
+                self._collector.omit(key, error)
         if repeats.exceeded:
             cut()
         if rest:
             self._keep(name or self._choices.function, rest)
 
-    def _sort_rest(self, name: str, value: Any, rest: dict[str, Any], place: str, repeats: Repeats) -> None:
-        """Put a part that is no metric into the file of the rest, or into one of its own."""
+    def _sort_rest(self, name: str, value: Any, rest: dict[str, Any], path: str, repeats: Repeats) -> None:
+        """Put a part that is no metric into the common file of such parts, or into a file of its own."""
         if not self._wants_artifact(name):
             return
         own_file = self._choices.is_chosen_artifact(name)
         if not own_file and (is_plain(value, repeats) or (not repeats.exceeded and is_in_json(value))):
-            _nest(rest, place, value)
+            _nest(rest, path, value)
         elif not repeats.exceeded or type(value) not in (dict, list, tuple):
             self._keep(name, value)
 
@@ -191,17 +191,17 @@ class Sorter:
         return self._choices.is_chosen_artifact(name)
 
     def _sort_history(self, name: str, value: Any, fields: Fields | None, depth: int) -> None:
-        """Record what a structure holds of a training, in lists by round, as series of points."""
+        """Record the training histories of a structure as series of points."""
         kind = type(value)
         if issubclass(kind, dict):
             parts: Mapping[Any, Any] = dict.copy(value)
-        else:  # Of other mappings, which may be slow, no more is read than once.
+        else:  # Other mappings may be slow, so they are read only once.
             parts = {} if issubclass(kind, Mapping) else handler_for(kind).children(value) or {}
             fields = fields_of(kind)
         marked = set() if fields is None else fields.hidden | fields.ignored | set(fields.marked)
         hidden = {key for key in parts if key in marked or is_secret_name(name_of_key(key))}
         if not hidden and is_history(value, name.rpartition("/")[2]):
-            self._found.add_series(name, value)
+            self._collector.add_series(name, value)
         elif depth < _MAX_DEPTH:
             for key, part in parts.items():
                 within = _joined(name, key)
@@ -209,55 +209,55 @@ class Sorter:
                     self._sort_history(within, part, None if fields is None else fields.parts.get(key), depth + 1)
 
     def _sort_marked(self, name: str, value: Any, marked: tuple[Any, ...]) -> None:
-        """Do what markers say; one without a name takes that of the value."""
+        """Record a value as its markers say. A marker without a name uses the name of the value."""
         for marker in marked:
             if type(marker) is PartsMarked:
                 self._sort_parts(name, value, marker)
             elif type(marker) is EachMarked:
                 self._sort_each(name, value, marker.marker)
             else:
-                self._obey(name, value, marker)
+                self._apply_marker(name, value, marker)
 
     def _sort_each(self, name: str, value: Any, marker: Any) -> None:
-        """Do what a marker says to each item of a list or dict; to anything else, what it says to that."""
+        """Apply a marker to each item of a list or dict; to another value itself."""
         kind = type(value)
         if not issubclass(kind, (list, tuple, dict)) or len(value) > MAX_ITEMS:
-            self._obey(name, value, marker)
+            self._apply_marker(name, value, marker)
             return
         for key, part in dict.items(value) if issubclass(kind, dict) else enumerate(value):
             if part is not None:
                 number = name_of_key(key)
                 own = marker if isinstance(marker, type) else replace(marker, name=f"{marker.name}.{number}")
-                self._obey(f"{name}.{number}", part, own)
+                self._apply_marker(f"{name}.{number}", part, own)
 
     def _sort_parts(self, name: str, value: Any, marker: PartsMarked) -> None:
-        """Sort the values of a tuple inside of what was returned."""
+        """Sort the values of a tuple inside the returned value."""
         values = list(value) if issubclass(type(value), (list, tuple)) and len(value) <= MAX_ITEMS else [value]
         for index, part in enumerate(values):
             marked = marker.parts[index] if index < len(marker.parts) else ()
             self._sort_one(f"{name}.{index}", part, Expected(marked))
 
-    def _obey(self, name: str, value: Any, marker: Any) -> None:
-        kind, found = kind_of_marker(marker), self._found
+    def _apply_marker(self, name: str, value: Any, marker: Any) -> None:
+        kind, collector = kind_of_marker(marker), self._collector
         bare = marker is kind
         if kind is markers.Metric:
-            found.add_metric(name if bare else marker.name, value)
+            collector.add_metric(name if bare else marker.name, value)
         elif kind is markers.Param:
-            found.add_param(name if bare else marker.name, value)
+            collector.add_param(name if bare else marker.name, value)
         elif kind is markers.Artifact:
-            found.keep(None if bare else marker.path, value, name, as_model=False)
+            collector.keep(None if bare else marker.path, value, name, as_model=False)
         elif kind is markers.Model:
             if bare:
-                found.keep_model(value, name, None)
+                collector.keep_model(value, name, None)
             else:
-                found.keep_model(value, marker.name, marker.registered_model_name, marker.code_paths)
+                collector.keep_model(value, marker.name, marker.registered_model_name, marker.code_paths)
         elif kind is markers.Dataset:
-            found.keep_dataset(value, name if bare else marker.name, None if bare else marker.context)
+            collector.keep_dataset(value, name if bare else marker.name, None if bare else marker.context)
         elif kind is markers.Secret:
             remember(value)
 
     def _keep(self, name: str, value: Any) -> None:
-        self._found.keep(self._choices.paths.get(name), value, name)
+        self._collector.keep(self._choices.paths.get(name), value, name)
 
     def _wants_artifact(self, name: str) -> bool:
         return self._choices.artifacts is None or self._choices.is_chosen_artifact(name)
