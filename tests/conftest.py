@@ -25,7 +25,7 @@ from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from trackdsl import settings
 from trackdsl._core import runtime
-from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _remote_runs, _tables, _worker
+from trackdsl.delivery import _timing
 from trackdsl.journal import _target
 from trackdsl.journal._lock import is_held
 
@@ -429,20 +429,34 @@ def points(run: Any, key: str, uri: str | None = None) -> list[tuple[int, float]
     return [(point.step, point.value) for point in sorted(history, key=lambda p: (p.timestamp, p.step))]
 
 
+#: Changes durations of delivery until the end of the test, in seconds: `change_timing(first_retry=0.0)`.
+ChangeTiming = Callable[..., None]
+
+
+@contextlib.contextmanager
+def changed_timing(**durations: float) -> Iterator[None]:
+    """Change durations of delivery inside the block, in seconds."""
+    before = _timing.timing()
+    _timing.change_timing(**durations)
+    try:
+        yield
+    finally:
+        _timing.set_timing(before)
+
+
 @pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def change_timing() -> Iterator[ChangeTiming]:
+    with changed_timing():
+        yield _timing.change_timing
+
+
+@pytest.fixture
+def no_pauses(change_timing: ChangeTiming) -> None:
     """Nothing that failed waits before it is tried again, and a run that was asked for once is given up."""
-    monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
-    monkeypatch.setattr(_blocked, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_tables, "_PAUSE", 0.0)
-    monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
-    monkeypatch.setattr(_creation, "_LATE_PATIENCE", 0.0)
-    monkeypatch.setattr(_remote_runs, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_remote_runs, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_remote_runs, "PATIENCE", 0.0)
-    monkeypatch.setattr(_remote_runs, "GRACE", 0.0)
+    change_timing(
+        first_retry=0.0, longest_retry=0.0, longest_search=0.0, file_retry=0.0, late_request=0.0, git_answer=0.0,
+        other_process=0.0, missing_run=0.0,
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.integration.test_journal import DELETIONS
 from tests.memory_store import Crash, Held, MemoryStore, deliver_to, fail_once
 from trackdsl import errors, experiment, stage
 from trackdsl._core import context as _context
-from trackdsl.delivery import _client, _durability, _tables, _waiting
+from trackdsl.delivery import _client, _durability, _waiting
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import GONE, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
@@ -45,8 +45,7 @@ def spool(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As everywhere; besides, tables wait for nothing, and git never answers by itself."""
-    monkeypatch.setattr(_tables, "_LATE_PATIENCE", 0.0)
+    """As everywhere; besides, git never answers by itself."""
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
 
 

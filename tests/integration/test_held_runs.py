@@ -20,7 +20,7 @@ from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import _artifacts, _blocked, _creation, _git_tags, _remote_runs, _stream, _tables, _worker
+from trackdsl.delivery import _stream
 from trackdsl.delivery._blocked import read_blocked
 from trackdsl.delivery._sink import Denied, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
@@ -32,23 +32,8 @@ from trackdsl.store_format.progress import read_progress
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits before it is tried again, and git never answers by itself."""
-    for module, name in (
-        (_worker, "_FIRST_PAUSE"),
-        (_worker, "_LONGEST_PAUSE"),
-        (_artifacts, "_PAUSE"),
-        (_blocked, "_FIRST_PAUSE"),
-        (_tables, "_PAUSE"),
-        (_tables, "_LATE_PATIENCE"),
-        (_git_tags, "PATIENCE"),
-        (_creation, "_LATE_PATIENCE"),
-        (_remote_runs, "PATIENCE"),
-        (_remote_runs, "GRACE"),
-        (_remote_runs, "_FIRST_PAUSE"),
-        (_remote_runs, "_LONGEST_PAUSE"),
-    ):
-        monkeypatch.setattr(module, name, 0.0)
+def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As everywhere; besides, git never answers by itself."""
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
 
 

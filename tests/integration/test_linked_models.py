@@ -17,7 +17,6 @@ from tests.conftest import Server, StartProgram, all_runs, client, deliver, free
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import ArtifactError, Dataset, RunNotReady, experiment, stage
 from trackdsl._config.state import state
-from trackdsl.delivery import _artifacts, _worker
 from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
@@ -143,14 +142,6 @@ def test_a_model_that_is_deleted_holds_up_nothing(sqlite_store: str) -> None:
     [model] = client().search_logged_models(["0"])
     assert (model.name, given_to(model)) == ("kept", {("late", 1.0, 0, None)})
     assert all_runs()[0].data.metrics == {"late": 1.0}
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that failed waits before it is tried again."""
-    monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_artifacts, "_PAUSE", 0.0)
 
 
 def record_linked() -> None:

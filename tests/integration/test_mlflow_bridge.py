@@ -17,7 +17,17 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, client, deliver, end_delivery, free_port, points, wait_until
+from tests.conftest import (
+    ChangeTiming,
+    StartProgram,
+    all_runs,
+    client,
+    deliver,
+    end_delivery,
+    free_port,
+    points,
+    wait_until,
+)
 from trackdsl import current_run, experiment, log_metric, log_param, stage, steps
 from trackdsl.delivery import flush
 from trackdsl.errors import TrackingFault
@@ -670,10 +680,10 @@ def test_offline(here: str, monkeypatch: pytest.MonkeyPatch, told: list[str]) ->
 
 
 @pytest.mark.slow
-def test_a_store_that_is_away(online: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
+def test_a_store_that_is_away(
+    online: None, tmp_path: Path, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
     """Where delivery tries in vain, a plain call waits once, and from then on goes where MLflow sends it by itself."""
-    from trackdsl.delivery import _waiting
-
     waits: list[float | None] = []
     wait = trackdsl.Run.wait_for_mlflow
 
@@ -682,7 +692,7 @@ def test_a_store_that_is_away(online: None, tmp_path: Path, monkeypatch: pytest.
         return wait(run, timeout)
 
     monkeypatch.setattr(trackdsl.Run, "wait_for_mlflow", counted)
-    monkeypatch.setattr(_waiting, "_PATIENCE_FAILING", 0.1)
+    change_timing(failing=0.1)
     monkeypatch.setenv("TRACKDSL_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("TRACKDSL_DELIVERY", "process")  # A thread would go on trying for ever.
     uri = f"sqlite:///{tmp_path}/work/own.db"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, delivery_pids, end_delivery, wait_until
+from tests.conftest import ChangeTiming, StartProgram, all_runs, delivery_pids, end_delivery, wait_until
 from tests.integration.test_mlflow_bridge import here, online, told  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric
 from trackdsl.delivery import _reads, flush
@@ -28,9 +28,9 @@ mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileLock]:
+def held(change_timing: ChangeTiming) -> Iterator[FileLock]:
     """A store that nothing is delivered to, as somebody else holds the lock of delivery; reads give up soon."""
-    monkeypatch.setattr(_reads, "_PATIENCE", 0.1)
+    change_timing(read=0.1)
     lock = FileLock(_spool.find() / _spool.LOCK)
     assert lock.acquire()
     yield lock
@@ -233,7 +233,7 @@ def test_a_delivery_that_does_not_come(
     held: FileLock,
     waits: list[bool],
     told: list[str],  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    change_timing: ChangeTiming,
 ) -> None:
     """A read gives up and says so once; none waits again while nothing comes, and each does again once it does."""
     record()
@@ -241,7 +241,7 @@ def test_a_delivery_that_does_not_come(
         assert mlflow.get_experiment_by_name("x") is None
     assert waits == [False]
     assert len([line for line in told if "plain MLflow may miss some of it" in line]) == 1
-    monkeypatch.setattr(_reads, "_PATIENCE", 60)
+    change_timing(read=60.0)
     held.release()
     wait_until(lambda: flush(1), "delivery to go on")
     log_metric_of_another()
@@ -308,9 +308,9 @@ def test_warnings_point_at_the_program(here: str) -> None:  # noqa: F811
 
 #: A machine that is busy with other tests is no fault of delivery.
 PATIENT = """
-    from trackdsl.delivery import _reads, _waiting
+    from trackdsl.delivery._timing import change_timing
 
-    _reads._PATIENCE = _waiting._LONGEST = 90.0
+    change_timing(read=90.0, longest_wait=90.0)
 """
 
 DOCUMENTED = f"""{PATIENT}
@@ -376,9 +376,9 @@ INTERRUPTED = """
 
     import mlflow
     import trackdsl
-    from trackdsl.delivery import _reads, _waiting
+    from trackdsl.delivery._timing import change_timing
 
-    _reads._PATIENCE = _waiting._LONGEST = float(sys.argv[1])
+    change_timing(read=float(sys.argv[1]), longest_wait=float(sys.argv[1]))
     with trackdsl.experiment("x") as run:
         id_ = run.wait_for_mlflow(90).run_id
         print("there")

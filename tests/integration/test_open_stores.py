@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import PATIENCE, StartProgram, all_runs, memory_of, open_files, sync, wait_until
+from tests.conftest import PATIENCE, ChangeTiming, StartProgram, all_runs, memory_of, open_files, sync, wait_until
 from tests.memory_store import MemoryStore
 from trackdsl import experiment, stage
-from trackdsl.delivery import _git_tags, _open_sinks, _vanished, _worker
+from trackdsl.delivery import _vanished, _worker
 from trackdsl.delivery._mlflow import MlflowSink
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
@@ -145,10 +145,10 @@ def test_sixty_stores_within_a_hundred_files(start: StartProgram, tmp_path: Path
 
 
 def test_stores_that_are_not_used_are_closed(
-    sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_store: str, tmp_path: Path, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once nothing happens, delivery holds no file of the store or the journal, and goes on all the same."""
-    monkeypatch.setattr(_open_sinks, "_IDLE", 0.0)
+    change_timing(idle_store=0.0)
     monkeypatch.setattr(_worker, "_MOST_OPEN", 0)
     spool = tmp_path / "spool"
     worker, apart = Worker(spool, open_sink), contextvars.Context()
@@ -168,13 +168,6 @@ def test_stores_that_are_not_used_are_closed(
     worker.close()
     (found,) = all_runs(sqlite_store)
     assert (found.info.status, found.data.metrics) == ("FINISHED", {"m": 2.0})
-
-
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_worker, "_FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(_worker, "_LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(_git_tags, "PATIENCE", 0.0)
 
 
 @pytest.mark.usefixtures("no_pauses")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.conftest import ChangeTiming, wait_until
 from tests.integration.test_mlflow_bridge import here, online  # noqa: F401 - fixtures
 from trackdsl import RunNotReady, experiment
 from trackdsl.delivery import _waiting
@@ -25,10 +25,10 @@ def busy() -> FileLock:
     return lock
 
 
-def test_busy_delivery(here: str, busy: FileLock, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_busy_delivery(here: str, busy: FileLock, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """However long a delivery process that is alive takes to get to it, the run is waited for."""
-    monkeypatch.setattr(_waiting, "_PATIENCE", 0.0)
-    monkeypatch.setattr(_waiting, "_CHECK_EVERY", 0.0)
+    change_timing(no_sign=0.0)
+    change_timing(check=0.0)
     answers: list[str | None] = []
     why_lost = _waiting.RunWatch.why_lost
 
@@ -41,35 +41,36 @@ def test_busy_delivery(here: str, busy: FileLock, monkeypatch: pytest.MonkeyPatc
         asked = pool.submit(lambda: run.run_id)
         wait_until(lambda: len(answers) > 5, "some looks")
         assert set(answers) == {None}
-        monkeypatch.setattr(_waiting, "_PATIENCE", 60.0)  # Until a thread has taken the lock.
+        change_timing(no_sign=60.0)  # Until a thread has taken the lock.
         busy.release()
         assert mlflow.get_run(asked.result()).info.run_name == "x"
 
 
-def test_delivery_that_hangs(here: str, busy: FileLock, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_delivery_that_hangs(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:  # noqa: F811
     """A delivery process that does nothing at all is given up in the end."""
-    monkeypatch.setattr(_waiting, "_PATIENCE_ALIVE", 0.2)
+    change_timing(no_progress=0.2)
     with experiment("x") as run, pytest.raises(RunNotReady, match="delivery hangs"):
         assert run.run_id
     busy.release()
 
 
-def test_no_delivery(here: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_no_delivery(here: str, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Where no process can deliver, the message says so, and where to look."""
     monkeypatch.setenv("TRACKDSL_DELIVERY", "process")
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    monkeypatch.setattr(_waiting, "_PATIENCE", 0.2)
+    change_timing(no_sign=0.2)
     with experiment("x") as run, pytest.raises(RunNotReady, match=r"no process delivers it.*delivery\.log"):
         assert run.run_id
 
 
-def test_run_that_is_set_aside(here: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_run_that_is_set_aside(here: str, change_timing: ChangeTiming) -> None:  # noqa: F811
     """A run that cannot be made as things are is not waited for: the error says what is wrong, until it is mended."""
-    monkeypatch.setattr(_waiting, "_PATIENCE_FAILING", 0.2)
+    change_timing(failing=0.2)
     id_ = mlflow.create_experiment("gone")
     mlflow.delete_experiment(id_)
     with experiment("gone") as run:
         with pytest.raises(RunNotReady, match="restore"):
             assert run.url
         mlflow.MlflowClient()._tracking_client.restore_experiment(id_)
+        change_timing(failing=60.0)  # Until delivery has tried again.
         assert run.run_id

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from tests.conftest import StartProgram, all_runs, examples, points, sync, wait_until
+from tests.conftest import StartProgram, all_runs, changed_timing, examples, points, sync, wait_until
 from tests.drawn_processes import FAULT, POINTS, WORDS, Machine, Process, World
 from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
@@ -23,6 +23,7 @@ from trackdsl._core import context as _context
 from trackdsl._core import events
 from trackdsl.delivery import _client, _remote_runs, _shared_points, _stream, _waiting, _worker
 from trackdsl.delivery._sink import Unavailable
+from trackdsl.delivery._timing import timing
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _origin
@@ -52,8 +53,7 @@ def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_processes_on_two_machines(words: list[Any], faults: dict[int, Any], patience: float) -> None:
     """Whoever dies or fails when, and however runs of several processes refer to each other, all is there, once."""
     store = MemoryStore(faults)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_remote_runs, "PATIENCE", patience)
+    with tempfile.TemporaryDirectory() as folder, changed_timing(other_process=patience):
         world = World(Path(folder), store)
         for word in words:
             world.do(*word)
@@ -258,10 +258,10 @@ def test_a_parent_that_never_comes(machines: Callable[..., Machine], monkeypatch
         worker.close(worker.open(f"child{number}", parent))
     for _ in range(8):
         cluster.round()
-        clock.pass_(_remote_runs.PATIENCE / 8)
+        clock.pass_(timing().other_process / 8)
         assert not store.runs
         cluster.restart()
-    clock.pass_(_remote_runs.GRACE)
+    clock.pass_(timing().missing_run)
     rounds(cluster, number=2)
     assert {run.name: run.tags["trackdsl.parent.missing"] for run in store.runs.values()} == {
         f"child{number}": parent.hex() for number, parent in enumerate(ids)

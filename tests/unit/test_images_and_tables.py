@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trackdsl
-from tests.conftest import examples
+from tests.conftest import changed_timing, examples
 from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl import OptionError, Run, configure, log_stream, stage, steps, track_returns
 from trackdsl._core import events
@@ -34,6 +34,7 @@ from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Refused, Unavailable
 from trackdsl.delivery._table_log import TableLog
 from trackdsl.delivery._tables import Tables
+from trackdsl.delivery._timing import timing
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals
 from trackdsl.testing import Captured, RecordedRun, capture_runs
@@ -673,10 +674,13 @@ def test_rows_are_appended_once_whenever_delivery_is_killed(
     doing = Steps(dict(faults))
     for name in ("read_artifact", "write_artifact", "tags", "write"):
         setattr(store, name, doing.wrap(getattr(store, name), away=True))
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+        changed_timing(file_retry=0.0),
+    ):
         spool = Path(folder)
         both = [Journal(spool, "a", first), Journal(spool, "b", second)]
-        patch.setattr(_tables, "_PAUSE", 0.0)
         patch.setattr(_tables, "sync", doing.wrap(_tables.sync))
         patch.setattr(_tables, "remove", doing.wrap(_tables.remove))
         patch.setattr(_tables, "remove_snapshot", doing.wrap(_tables.remove_snapshot))
@@ -766,7 +770,7 @@ def test_an_upload_that_may_still_come_is_waited_for(tmp_path: Path, monkeypatch
     store.before = slow
     tables = Tables(tmp_path)
     journal.step(tables, store, 1)
-    now += _tables._LATE_PATIENCE - 1
+    now += timing().late_request - 1
     journal.step(tables, store, 1)
     assert sent.count("write_artifact") == 1
     assert tables.waiting(journal.folder) == 1

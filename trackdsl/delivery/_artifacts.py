@@ -20,12 +20,11 @@ from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
+from trackdsl.delivery._timing import timing
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, remove, replace
 from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, remove_snapshot
 from trackdsl.store_format import limits as _limits
-
-_PAUSE = 5.0
 
 Stored = events.File | events.Model
 
@@ -117,7 +116,7 @@ class Artifacts:
                 away.append((waiting.run_id, waiting.path))
         delivered = len(left) < len(self._waiting)
         self._waiting = left
-        self._next_try = time.monotonic() + _PAUSE
+        self._next_try = time.monotonic() + timing().file_retry
         self._save()
         return delivered
 
@@ -174,7 +173,7 @@ class Artifacts:
         if waiting not in self._waiting:
             self._waiting.append(waiting)
         self.reason = reason
-        self._next_try = time.monotonic() + _PAUSE
+        self._next_try = time.monotonic() + timing().file_retry
         self._save()
 
     def _save(self) -> None:

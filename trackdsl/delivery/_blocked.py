@@ -16,13 +16,13 @@ import msgspec
 
 from trackdsl._core.redaction import mask_text
 from trackdsl.delivery._sink import Denied, Refused, RunBlocked, Sink, Unavailable
+from trackdsl.delivery._timing import timing
 from trackdsl.errors import format_error, logger
 from trackdsl.journal._files import replace
 from trackdsl.store_format.blocked_runs import NAME, BlockedRun, read_blocked
 
 #: A run is set aside after this many equal failures, while the store answers other requests.
 _ENOUGH_FAILURES = 3
-_FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 60.0
 #: The same if a run waits for a run of another journal that is set aside: checking that costs nothing.
 _LONGEST_PAUSE_FOR_OTHERS = 5.0
@@ -46,7 +46,7 @@ class BlockedRuns:
         self._reported = {run.reason for run in self._runs.values()}
         self._waiting_for_others: set[bytes] = set()
         self._changed = False
-        self._pause = _FIRST_PAUSE
+        self._pause = timing().first_retry
         self._next_try = 0.0
 
     def __len__(self) -> int:
@@ -160,7 +160,7 @@ class BlockedRuns:
         path = self._directory / NAME
         try:
             if not self._runs:
-                self._pause = _FIRST_PAUSE
+                self._pause = timing().first_retry
                 path.unlink(missing_ok=True)
                 return
             replace(path, msgspec.json.encode(list(self._runs.values())[:_MOST_NOTED]))

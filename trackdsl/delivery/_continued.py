@@ -14,10 +14,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import events
-from trackdsl.delivery import _compose, _remote_runs
+from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Refused, RunBlocked, Sink, StoredRun
+from trackdsl.delivery._timing import timing
 from trackdsl.errors import logger
 from trackdsl.store_format import limits as _limits
 
@@ -117,8 +118,8 @@ class Continuations:
             return True
         # Without a look at the store if delivery is in time: only a run that has ended, or whose program died, is
         # resumed.
-        late = time.time() - at / 1e9 >= _remote_runs.GRACE / 2
-        return late and time.monotonic() - run.made >= _remote_runs.GRACE / 2
+        late = time.time() - at / 1e9 >= timing().missing_run / 2
+        return late and time.monotonic() - run.made >= timing().missing_run / 2
 
     def _check(self, sink: Sink, id_: bytes, state: StoredRun | None, name: str) -> StoredRun:
         if state is None:

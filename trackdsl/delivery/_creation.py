@@ -11,10 +11,8 @@ from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._fallback_encoding import Keys, ascii_fallbacks, plain_tags
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import Batch, Denied, NotYet, Refused, RunBlocked, Sink, Unavailable
+from trackdsl.delivery._timing import timing
 from trackdsl.store_format import limits as _limits
-
-#: How long a server may take over a request that was given up, in seconds.
-_LATE_PATIENCE = 20.0
 
 
 class RunCreation:
@@ -88,7 +86,7 @@ class RunCreation:
     def remove_late_duplicates(self, sink: Sink, runs: RunMap) -> None:
         """Remove duplicate runs of requests that were given up and carried out later, once no more can come."""
         for id_, since in list(self._late.items()):
-            if time.monotonic() - since < _LATE_PATIENCE:
+            if time.monotonic() - since < timing().late_request:
                 raise NotYet("a request that was given up may still be carried out")
             run = runs.get(id_)
             if run is not None:

@@ -12,9 +12,7 @@ from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import Batch, Refused, Sink
-
-#: How long the end of a journal waits for git's answer, in seconds.
-PATIENCE = 10.0
+from trackdsl.delivery._timing import timing
 
 
 class GitTags:
@@ -58,7 +56,7 @@ class GitTags:
 
     def waits(self, since: int) -> bool:
         """Whether to wait for an answer, if git was asked at `since`, in nanoseconds since 1970."""
-        return self._tags is None and bool(self._untagged) and (time.time_ns() - since) / 1e9 < PATIENCE
+        return self._tags is None and bool(self._untagged) and (time.time_ns() - since) / 1e9 < timing().git_answer
 
     def write(self, sink: Sink) -> None:
         """Write the tags, if git has answered."""

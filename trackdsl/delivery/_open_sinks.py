@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 
 from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._timing import timing
 
 #: If there are more, those that were used least recently are closed.
 _MOST = 16
-#: A sink is closed after it was not used for this time, in seconds.
-_IDLE = 5.0
 
 #: What a sink belongs to: a tracking URI and a working directory.
 StoreKey = tuple[str, str]
@@ -53,7 +52,7 @@ class OpenSinks:
 
     def close_idle(self) -> None:
         """Close sinks that have not been used for a while."""
-        before = time.monotonic() - _IDLE
+        before = time.monotonic() - timing().idle_store
         for key in [key for key, (_, used) in self._sinks.items() if used < before]:
             self._close(key)
 

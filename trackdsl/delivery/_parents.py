@@ -14,9 +14,9 @@ import time
 from typing import TYPE_CHECKING
 
 from trackdsl._core import events
-from trackdsl.delivery import _remote_runs
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Refused, Sink
+from trackdsl.delivery._timing import timing
 
 if TYPE_CHECKING:
     from trackdsl.delivery._open_journal import OpenJournal
@@ -56,7 +56,7 @@ class Parents:
 
     def opened(self, event: events.Open) -> None:
         """Note that a run exists."""
-        if time.time() - event.time / 1e9 >= _remote_runs.GRACE / 2:
+        if time.time() - event.time / 1e9 >= timing().missing_run / 2:
             self._late = True
 
     def relink(self, sink: Sink) -> None:

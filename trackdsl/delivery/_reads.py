@@ -11,14 +11,13 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 from trackdsl.delivery._client import RESTART_AFTER, ensure_running
+from trackdsl.delivery._timing import timing
 from trackdsl.delivery._waiting import Wait, is_descendant
 from trackdsl.journal._origin import Origin, read_origin
 from trackdsl.journal._spool import JOURNALS, wake
 from trackdsl.journal._writer import Writer
 from trackdsl.store_format.progress import read_progress
 
-#: How long a read waits for delivery, in seconds.
-_PATIENCE = 10.0
 #: The same if the store did not answer delivery at its last attempt.
 _PATIENCE_BLOCKED = 2.0
 #: After a read has waited in vain, no other read waits for this time unless delivery makes progress.
@@ -50,7 +49,9 @@ def wait_for_delivery(store: str, writers: list[Writer], counts: Callable[[Origi
     until, state = _in_vain.get(store, (0.0, None))
     if time.monotonic() < until and wait.state() == state:
         return False
-    if wait.until_done(_PATIENCE_BLOCKED if wait.is_blocked() else _PATIENCE, RESTART_AFTER, while_progressing=True):
+    if wait.until_done(
+        _PATIENCE_BLOCKED if wait.is_blocked() else timing().read, RESTART_AFTER, while_progressing=True
+    ):
         _in_vain.pop(store, None)
         return True
     if not wait.has_only_deferred():

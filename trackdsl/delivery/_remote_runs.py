@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from trackdsl._core.ids import begins_with, prefix_of
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import NotYet, Refused, RunBlocked, Sink
+from trackdsl.delivery._timing import timing
 from trackdsl.errors import logger
 from trackdsl.journal._files import read_regular, replace
 from trackdsl.journal._lock import is_held
@@ -30,15 +31,6 @@ if TYPE_CHECKING:
     from trackdsl._core import events
     from trackdsl.delivery._open_journal import OpenJournal
 
-#: How long the delivery of another machine may lag before runs that refer to its runs are delivered without them, in
-#: seconds. This wait happens once for each process: after it, other runs of that process are waited for only as long as
-#: `GRACE`.
-PATIENCE = 120.0
-#: How old an event must be before the run that it refers to counts as missing, in seconds. A process that creates a run
-#: later than `GRACE` after it began looks for children without a parent; see `_parents.py`.
-GRACE = 10.0
-_FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 15.0
 #: How long an awaited run that does not come is remembered, in seconds.
 _FORGET_AFTER = 7 * 86_400.0
 #: How many runs of a process are looked up one by one.
@@ -74,8 +66,12 @@ class RemoteRuns:
         self._looks: Counter[bytes] = Counter()
         self._lost: set[bytes] = set()
         self._awaited = _read(self._path)
-        # Processes whose delivery made no progress for `PATIENCE`.
-        self._behind = {prefix_of(id_) for id_, asked in self._awaited.items() if time.time() - asked.first >= PATIENCE}
+        # Processes whose delivery made no progress for `Timing.other_process`.
+        self._behind = {
+            prefix_of(id_)
+            for id_, asked in self._awaited.items()
+            if time.time() - asked.first >= timing().other_process
+        }
         self._waits: dict[Path, bytes] = {}
         #: MLflow's ids of resumed runs, as far as the journals say.
         self.continued: set[str] = set()
@@ -242,8 +238,8 @@ class RemoteRuns:
             asked.last = now
             asked.first = min(asked.first, now)  # The clock may have been set back.
             # A run that has been missing for hours need not be asked for every few seconds.
-            longest = max(_LONGEST_PAUSE, (now - asked.first) / 10)
-            asked.pause = min(max(asked.pause * 2, _FIRST_PAUSE), longest)
+            longest = max(timing().longest_search, (now - asked.first) / 10)
+            asked.pause = min(max(asked.pause * 2, timing().first_retry), longest)
             asked.next = time.monotonic() + asked.pause
             return None
         return _noted(asking, id_, run)
@@ -284,16 +280,16 @@ class RemoteRuns:
         asked = self._awaited[id_]
         waited = asked.last - asked.first
         # As of the last answer: a run that came later is not missing.
-        if waited >= PATIENCE:
+        if waited >= timing().other_process:
             self._behind.add(prefix_of(id_))
         recorded = at / 1e9 if at / 1e9 <= time.time() else asked.first
-        if prefix_of(id_) in self._behind and asked.last - recorded >= GRACE:
+        if prefix_of(id_) in self._behind and asked.last - recorded >= timing().missing_run:
             return
         raise NotYet(
             f"run {id_.hex()} is not at MLflow yet; another machine delivers it, and events that refer to it wait "
-            f"for up to {PATIENCE:.0f} s",
+            f"for up to {timing().other_process:.0f} s",
             pause=max(asked.next - time.monotonic(), 0.0),
-            blocks=waited >= GRACE,
+            blocks=waited >= timing().missing_run,
         )
 
     def _give_up(self, id_: bytes) -> None:

@@ -31,6 +31,7 @@ from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
 from trackdsl.delivery._table_log import TableLog
+from trackdsl.delivery._timing import timing
 from trackdsl.errors import logger
 from trackdsl.journal._files import remove, sync
 from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot
@@ -38,10 +39,6 @@ from trackdsl.journal._spool import JOURNALS
 from trackdsl.store_format import limits as _limits
 
 _FOLDER = "tables"
-#: Seconds before a table that the store did not accept is tried again.
-_PAUSE = 5.0
-#: How long a store may take over an upload that was given up: it must not replace a later one.
-_LATE_PATIENCE = 20.0
 #: The tag by which MLflow's UI and `mlflow.load_table` find tables.
 _TAG = "mlflow.loggedArtifacts"
 _MAX_TOLD = 10_000
@@ -271,4 +268,6 @@ class Tables:
         self.reason = f"the table {log.table_path!r} is not accepted: {error}"
         if not log.next_try:
             logger.warning("trackdsl defers rows of the table %r: %s", log.table_path, error)
-        log.next_try = time.monotonic() + (_LATE_PATIENCE if getattr(error, "late", False) else _PAUSE)
+        log.next_try = time.monotonic() + (
+            timing().late_request if getattr(error, "late", False) else timing().file_retry
+        )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core.ids import prefix
+from trackdsl.delivery._timing import timing
 from trackdsl.errors import report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin
@@ -23,20 +24,10 @@ from trackdsl.store_format.progress import Progress, read_progress
 from trackdsl.store_format.servers import LOCAL, is_starting, last_answer, server_of
 
 _POLL = 0.02
-_CHECK_EVERY = 0.1
-#: How long to wait for a delivery without progress, in seconds: a server answers within milliseconds, but MLflow takes
-#: seconds to import and to set up a new database.
-_PATIENCE = 20.0
 _PATIENCE_SERVER = 4.0
 #: The same for stores on this machine while delivery runs: on a busy machine, a model may take that long.
 _PATIENCE_LOCAL = 60.0
-#: The same for a single run while a delivery process runs: after that time it must be hanging.
-_PATIENCE_ALIVE = 300.0
-#: How long to wait for a single run while delivery fails: a server may be starting.
-_PATIENCE_FAILING = 3.0
 _SHOW_AFTER = 1.0
-#: How long to wait in all if only the time without progress counts, in seconds.
-_LONGEST = 30.0
 
 
 @dataclass
@@ -223,7 +214,7 @@ class RunWatch:
     def why_lost(self) -> str | None:
         """Why the run cannot be expected soon; None while it can, or if this was asked a moment ago."""
         now, goal = time.monotonic(), self._goal
-        if now - self._looked < _CHECK_EVERY:
+        if now - self._looked < timing().check:
             return None
         self._looked = now
         progress = read_progress(goal.directory)
@@ -236,11 +227,11 @@ class RunWatch:
         failure = self._failure(progress)
         if failure is None:
             self._well = now
-        if now - self._well > _PATIENCE_FAILING:
+        if now - self._well > timing().failing:
             return failure
-        if now - self._alive > _PATIENCE:
+        if now - self._alive > timing().no_sign:
             return f"no process delivers it; see {spool / LOG}"
-        if now - self._changed > _PATIENCE_ALIVE:
+        if now - self._changed > timing().no_progress:
             return "delivery hangs"
         return None
 
@@ -279,7 +270,7 @@ class _Clock:
             self._seen, self._changed = state, now
         if (
             self._while_progressing
-            and now - self.begun < _LONGEST
+            and now - self.begun < timing().longest_wait
             and (progress or any(goal.starts() for goal, _ in left))
         ):
             self._started = now
@@ -316,11 +307,11 @@ def _are_stalled(left: list[tuple[_AwaitedJournal, Progress | None]], quiet: flo
         return True
     if any(goal.starts() for goal, _ in left):
         return False
-    if _PATIENCE < quiet <= _PATIENCE_LOCAL and all(goal.is_local_and_alive() for goal, _ in left):
+    if timing().no_sign < quiet <= _PATIENCE_LOCAL and all(goal.is_local_and_alive() for goal, _ in left):
         return False
     server = all(goal.origin is not None and goal.origin.uri.startswith("http") for goal, _ in left)
     started = any(progress is not None and (progress.events or progress.intent_offset) for _, progress in left)
-    return quiet > (_PATIENCE_SERVER if server and started else _PATIENCE)
+    return quiet > (_PATIENCE_SERVER if server and started else timing().no_sign)
 
 
 def _state(goal: _AwaitedJournal, progress: Progress | None) -> object:

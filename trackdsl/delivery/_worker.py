@@ -20,6 +20,7 @@ from trackdsl.delivery._shared_points import SharedPoints
 from trackdsl.delivery._sink import NotYet, Sink, Unavailable
 from trackdsl.delivery._stream import Stream
 from trackdsl.delivery._tables import Tables
+from trackdsl.delivery._timing import timing
 from trackdsl.delivery._vanished import Folders, Vanished
 from trackdsl.delivery.environment import Environments
 from trackdsl.delivery.journal_requests import carry_out, is_pending
@@ -31,8 +32,6 @@ from trackdsl.journal._reader import newer_schema
 from trackdsl.journal._spool import WAKE, check_content, check_spool, make_folder, scan_journals, sweep, wake
 from trackdsl.store_format.servers import LOCAL, folder_of, lock_of, server_of
 
-_FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 30.0
 #: How long a program may take to hand over its environment, in seconds; after that, another environment is used.
 _HANDOVER_PATIENCE = 3.0
 
@@ -287,7 +286,7 @@ class Worker:
         if error.blocks and error.pause is None:
             self._lengthen_pause(stream)
         else:
-            pause = _FIRST_PAUSE if error.pause is None else error.pause
+            pause = timing().first_retry if error.pause is None else error.pause
             self._pauses[stream.directory] = _Pause(0.0, time.monotonic() + pause)
         if error.blocks:
             stream.note_blocked(str(error))
@@ -302,7 +301,7 @@ class Worker:
 
     def _lengthen_pause(self, stream: Stream) -> None:
         pause = self._pauses.setdefault(stream.directory, _Pause())
-        pause.length = min(max(pause.length * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        pause.length = min(max(pause.length * 2, timing().first_retry), timing().longest_retry)
         pause.until = time.monotonic() + pause.length
 
     def _waits_for_environment(self, stream: Stream) -> bool:
