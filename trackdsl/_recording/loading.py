@@ -112,8 +112,9 @@ def read_fetched(fetched: Fetched, artifact_path: str, trusted: bool) -> Any:
     suffix = path.suffix.lower()
     if not note.handler and suffix in _PICKLES:
         raise UntrustedArtifact(
-            f"{artifact_path!r} is a pickle without a recorded SHA-256, so trackdsl does not load it. Download it with "
-            "mlflow.artifacts.download_artifacts, and load it yourself if you know where it comes from.",
+            f"{artifact_path!r} is a pickle of which no SHA-256 was recorded, so trackdsl does not load it. "
+            "Download it with mlflow.artifacts.download_artifacts, and load it yourself if you know where it comes "
+            "from.",
             path=artifact_path,
         )
     if not note.handler and path.is_dir():
