@@ -94,7 +94,7 @@ def test_r08_backends_as_a_list() -> None:
     with capture_runs() as captured:
         tracelet.start_logging("listed", settings=tracelet.TraceletSettings(backend=["mlflow"]))
         tracelet.stop_logging()
-        with pytest.raises(OptionError, match="MLflow alone"):
+        with pytest.raises(OptionError, match="records to MLflow only"):
             tracelet.start_logging("no", settings=tracelet.TraceletSettings(backend=["mlflow", "wandb"]))
     assert [run.name for run in captured.runs] == ["listed"]
 

@@ -422,7 +422,7 @@ def test_both_names_of_a_step(captured: Captured) -> None:
     for iteration in (0, 7):
         run.log_metric("m", 1, iteration=iteration)
         run.log_metrics({"n": 1}, iteration=iteration)
-    with pytest.raises(OptionError, match="names of the same"):
+    with pytest.raises(OptionError, match="two names of one argument"):
         run.log_metric("m", 1, 3, iteration=3)
     stop_logging()
     kept = captured.one("r").metrics

@@ -138,9 +138,9 @@ def test_what_is_no_interval(wrong: object) -> None:
     if wrong == "0":
         assert settings.checked("system_metrics", wrong, "x") == 0.0
         return
-    with pytest.raises(SettingsError, match="how often, in seconds"):
+    with pytest.raises(SettingsError, match="a number of seconds"):
         trackdsl.configure(system_metrics=wrong)  # type: ignore[arg-type]
-    with pytest.raises(OptionError, match="how often, in seconds"):
+    with pytest.raises(OptionError, match="a number of seconds"):
         stage("s", system_metrics=wrong)  # type: ignore[call-overload]
 
 
