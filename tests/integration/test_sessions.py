@@ -487,7 +487,7 @@ def test_offline_spool(online: None, own_server: Server, caplog: pytest.LogCaptu
     run = start_logging("patient", config={"tracking_uri": own_server.uri}, offline="spool")
     run.log_metric("loss", 0.5, iteration=0)
     stop_logging()
-    assert "is recorded, and delivered once it answers" in caplog.text
+    assert "is recorded now, and delivered once the server answers" in caplog.text
     own_server.start()
     deliver()
     (found,) = all_runs(own_server.uri)
