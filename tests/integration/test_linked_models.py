@@ -179,6 +179,7 @@ def test_points_of_models_arrive_once(tmp_path: Path, error: type[BaseException]
     record_linked()
     _target.close_all()
     spool = tmp_path / "spool"
+    wait_until(lambda: all((each / "git").exists() for each in (spool / "journals").iterdir()), "git's answer")
     calls = 1000
     for call in range(1, calls):
         kept = _copied(spool, tmp_path / f"spool-{call}")
