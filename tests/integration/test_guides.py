@@ -52,6 +52,8 @@ def test_the_blocks_of_a_guide_run_as_they_stand(guide: Path, needs: str | None,
     # A block that needs a library may use what the blocks before it define.
     blocks = [block for block in _blocks(guide) if block["needs"] in (None, needs)]
     program = "".join(f"{block['code']}\nprint({_MARK!r})\n" for block in blocks)
+    # Workers that import the program print into the same output.
+    program = f"if __name__ != '__main__':\n    print = lambda *_: None\n{program}"
     (tmp_path / "work/guide.py").write_text(program, encoding="utf-8")
     environment = {**os.environ, "TRACKDSL_MODE": "online", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     try:
