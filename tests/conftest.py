@@ -53,7 +53,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What the machine may take for anything that is waited for, in seconds.
-PATIENCE = 180.0
+PATIENCE = 90.0
 
 
 #: What starts databases, clusters and servers, which takes seconds each.

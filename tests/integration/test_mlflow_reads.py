@@ -27,12 +27,6 @@ from trackdsl.journal._lock import FileLock
 mlflow = pytest.importorskip("mlflow")
 
 
-@pytest.fixture(autouse=True)
-def patient(change_timing: ChangeTiming) -> None:
-    """A machine that is busy with other tests is no fault of delivery."""
-    change_timing(read=90.0, longest_wait=90.0)
-
-
 @pytest.fixture
 def held(change_timing: ChangeTiming) -> Iterator[FileLock]:
     """A store that nothing is delivered to, as somebody else holds the lock of delivery; reads give up soon."""

@@ -315,6 +315,7 @@ thread = threading.Thread(target=hold)
 with stage("open block"):
     thread.start()
     locked.wait()
+    recorded = os.pipe()
     pid = os.fork()
     if not pid:
         code = 1
@@ -325,13 +326,16 @@ with stage("open block"):
             inner.start()
             inner.join()
             stop_logging()
-            trackdsl.flush(1)  # It returns, though a thread of the parent holds locks that delivery there needs.
+            os.write(recorded[1], b".")
+            print("flushed", trackdsl.flush(180), flush=True)
             code = 0
         finally:
             os._exit(code)
-    print("child", os.waitpid(pid, 0)[1], flush=True)
+    os.close(recorded[1])
+    os.read(recorded[0], 1)  # Delivery in this process needs the locks: they are held until the child has recorded.
     done.set()
     thread.join()
+    print("child", os.waitpid(pid, 0)[1], flush=True)
     work(4)
 stop_logging()
 print(session.is_open, flush=True)
@@ -345,7 +349,7 @@ def test_a_fork_while_everything_is_in_use(start: StartProgram, sqlite_store: st
     code, out, err = program.finish()
     warned = [line for line in err.splitlines() if "waiting for the delivery" not in line]  # Said on a busy machine.
     assert (code, warned) == (0, [])
-    assert out.splitlines() == ["child 0", "False"]
+    assert out.splitlines() == [f"flushed {mode == 'online'}", "child 0", "False"]
     deliver()
     runs = {run.info.run_id: run for run in all_runs()}
     tree = {

@@ -41,9 +41,9 @@ def absolute_uri(uri: str, cwd: str) -> str:
 
     MLflow resolves relative paths against the working directory, and delivery has a different one than the program.
 
-    >>> absolute_uri("sqlite:///mlflow.db", "/work"), absolute_uri("./mlruns", "/work")
-    ('sqlite:////work/mlflow.db', '/work/./mlruns')
-    >>> absolute_uri("databricks", "/work")
+    >>> absolute_uri("sqlite:///mlflow.db", "/data"), absolute_uri("./mlruns", "/data")
+    ('sqlite:////data/mlflow.db', '/data/./mlruns')
+    >>> absolute_uri("databricks", "/data")
     'databricks'
     """
     if uri.startswith("sqlite:") and not {"?", "%"}.isdisjoint(cwd):
@@ -67,8 +67,8 @@ def is_path(uri: str) -> bool:
 def local_folder(uri: str, cwd: str) -> str | None:
     """The folder of a local store: the folder of a SQLite file, or a file store itself; None for other stores.
 
-    >>> local_folder("sqlite:////work/mlflow.db", "/"), local_folder("file:///runs", "/"), local_folder("mlruns", "/a")
-    ('/work', '/runs', '/a/mlruns')
+    >>> local_folder("sqlite:////data/mlflow.db", "/"), local_folder("file:///runs", "/"), local_folder("mlruns", "/a")
+    ('/data', '/runs', '/a/mlruns')
     >>> local_folder("http://host", "/"), local_folder("sqlite:///:memory:", "/")
     (None, None)
     """

@@ -55,8 +55,8 @@ def note_types(path: Path, differs: Callable[[], str], describe: Callable[[], di
     try:
         if not large and not differs():
             return
-    except Exception:  # noqa: S110 - an error of any kind shows that the types are needed
-        pass
+    except Exception as error:  # The file cannot be read without the types.
+        reraise_from_signal(error)
     try:
         types = describe()
         _write(path, types)

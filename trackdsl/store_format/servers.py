@@ -29,7 +29,7 @@ def server_of(uri: str) -> str:
 
     >>> server_of("http://me:pw@tracking:5000/mlflow"), server_of("postgresql+psycopg2://me:pw@db/runs")
     ('http://tracking:5000', 'postgresql://db')
-    >>> server_of("sqlite:////work/mlflow.db"), server_of("/work/mlruns"), server_of("databricks")
+    >>> server_of("sqlite:////data/mlflow.db"), server_of("/data/mlruns"), server_of("databricks")
     ('local', 'local', 'databricks://')
     """
     scheme, colon, rest = uri.partition(":")

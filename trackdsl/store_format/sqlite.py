@@ -11,8 +11,8 @@ import tempfile
 def sqlite_path(uri: str) -> str | None:
     """The file of a SQLite URI, or None for any other URI.
 
-    >>> sqlite_path("sqlite:////work/mlflow.db"), sqlite_path("http://tracking:5000")
-    ('/work/mlflow.db', None)
+    >>> sqlite_path("sqlite:////data/mlflow.db"), sqlite_path("http://tracking:5000")
+    ('/data/mlflow.db', None)
     """
     if not uri.startswith("sqlite:///"):
         return None
