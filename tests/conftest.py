@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import gc
+import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +16,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,19 +25,32 @@ import hypothesis
 import psutil
 import pytest
 from _pytest.assertion.rewrite import AssertionRewritingHook
+from click.testing import CliRunner
 
 from trackdsl import settings
-from trackdsl._core import runtime
+from trackdsl._core import ids, runtime
+from trackdsl.cli import main
 from trackdsl.delivery import _timing
-from trackdsl.journal import _target
+from trackdsl.journal import _limits, _target
 from trackdsl.journal._lock import is_held
+from trackdsl.journal._spool import journals
+from trackdsl.store_format.empty_database import adapt
+from trackdsl.store_format.known_runs import read_runs
+from trackdsl.store_format.servers import server_of
 
-from .drawn_processes import Machine
+from .drawn_processes import Machine, Process
 from .memory_store import MemoryStore
+from .preloaded_servers import PreloadedServers
 
 # No deadline: a machine that is busy with the other tests is no fault of the one at hand.
 hypothesis.settings.register_profile("full", deadline=None, max_examples=100)
-hypothesis.settings.register_profile("plain", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("plain", deadline=None, max_examples=10)
+# For code that is broken on purpose: the first example that shows it is enough, and is the same each time.
+hypothesis.settings.register_profile(
+    "planted",
+    deadline=None, max_examples=20, derandomize=True, database=None,
+    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+)  # fmt: skip
 hypothesis.settings.load_profile("plain")  # `--hypothesis-profile full` is read after this file.
 
 # pytest parses the modules of its plugins, of which trackdsl is one. In Python 3.11 two threads that parse at once fail
@@ -48,6 +64,10 @@ for _finder in _rewriting:
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# PySpark takes a worker of pytest-xdist, whose main module has no file, for a doctest, and ends it without gRPC.
+if not hasattr(sys.modules["__main__"], "__file__"):
+    sys.modules.setdefault("pyspark.sql.connect", None)  # type: ignore[arg-type]
+
 # A shell has what it starts in the background ignore Ctrl-C, and the programs that the tests start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,8 +76,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 PATIENCE = 90.0
 
 
-#: What starts databases, clusters and servers, which takes seconds each.
-_SERVICES = ("clusters/", "stores/", "compat/test_autologging.py", "compat/test_servers.py", "compat/test_stores.py")
+#: What starts databases, clusters, servers and programs of several libraries, which takes seconds each.
+_SERVICES = (
+    "clusters/", "stores/", "compat/test_autologging.py", "compat/test_models.py", "compat/test_plain_mlflow.py",
+    "compat/test_servers.py", "compat/test_stores.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(optionalhook=True)  # Of pytest-xdist, without which a test with a planted fault runs.
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: the tests wait for a quarter of their time, as for programs and disks."""
+    return 1 + len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
+
+
+#: The fixtures that start a service.
+_STARTED = {"delivering", "kernel", "own_server", "shared_server"}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,12 +106,17 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Leave services to the slow tests, and begin with those that take longest, shared among the workers."""
+    """Leave services to the slow tests, and begin with those that take longest, shared among the workers.
+
+    Tests of large libraries come last, and so at one worker first: from a process that has imported TensorFlow, a fork
+    takes 27 ms instead of 0.5, and each imported library is imported by as many workers as have tests of it.
+    """
     _mark_services(items)
     yield
     workers = getattr(config, "workerinput", {"workercount": 1})["workercount"]
     longest = [item for item in items if item.get_closest_marker("long")]
     others = [item for item in items if not item.get_closest_marker("long")]
+    others.sort(key=lambda item: _imports_large_library(item.path))
     share = -(-len(others) // workers)
     # Each worker begins with an equal part of the list.
     items[:] = [
@@ -88,18 +126,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
 
 
+@functools.cache
+def _imports_large_library(path: Path) -> bool:
+    return re.search(r"\b(keras|lightning|tensorflow|torch|xgboost)\b", path.read_text()) is not None
+
+
 def _mark_services(items: list[pytest.Item]) -> None:
-    """Of the tests at a tracking server, `test_delivery.py` alone is among the quick ones."""
+    """Leave to the slow tests what starts services: a server or a kernel takes as long as hundreds of other tests."""
     for item in items:
-        place = item.path.relative_to(Path(__file__).parent).as_posix()
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
         fixtures = set(getattr(item, "fixturenames", ()))
-        at_server = "[server" in item.name or fixtures & {"shared_server", "own_server"}
-        if place.startswith(_SERVICES) or (at_server and place != "integration/test_delivery.py"):
+        if path.startswith(_SERVICES) or "[server" in item.name or fixtures & _STARTED:
             item.add_marker(pytest.mark.slow)
 
 
 def examples(number: int) -> int:
-    """How many examples Hypothesis tries: the number with `--hypothesis-profile full`, else a fifth of it."""
+    """How many examples Hypothesis tries: the number with `--hypothesis-profile full`, else a tenth of it."""
     return max(5, number * hypothesis.settings.default.max_examples // 100)
 
 
@@ -131,6 +173,16 @@ def wait_until(
         pause(0.02)
 
 
+_folders = itertools.count()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the test's own: pytest's fixture searches the folders of all earlier tests for a free number."""
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    return tmp_path_factory.mktemp(f"{next(_folders)}-{name}", numbered=False)
+
+
 @pytest.fixture(autouse=True)
 def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test has a working directory and a spool of its own, and leaves no setting behind."""
@@ -142,18 +194,35 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         os.unsetenv(name)
     monkeypatch.setenv("TRACKDSL_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    # What changed is noted, and reports are made, a moment after a run is delivered. Most tests look at the run before,
+    # or compare all of it.
+    monkeypatch.setenv("TRACKDSL_CHANGES", "0")
+    monkeypatch.setenv("TRACKDSL_REPORTS", "0")
+    Process.begin_now()
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
+    _freeze_imported()
     runtime.reset()
     yield
     runtime.reset()
     if "mlflow" in sys.modules:
         sys.modules["mlflow"].set_tracking_uri(None)
-    with contextlib.suppress(OSError):  # The test has put something else in the place of the lock.
+    with contextlib.suppress(OSError):  # The test has replaced the lock by something else.
         if is_held(tmp_path / "spool" / "delivery.lock"):  # Delivery that waits for a server would outlive its test.
             for pid in delivery_pids(tmp_path / "spool"):
                 os.kill(pid, signal.SIGKILL)
+
+
+_frozen = 0
+
+
+def _freeze_imported() -> None:
+    """Keep the garbage collector from what a test has imported: looking through PyTorch and MLflow takes 0.2 s else."""
+    global _frozen
+    if len(sys.modules) > _frozen + 50:
+        gc.freeze()
+        _frozen = len(sys.modules)
 
 
 @dataclass
@@ -171,8 +240,8 @@ class Program:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def go_on(self) -> None:
-        """Let a program go on that waits for a line of input."""
+    def resume(self) -> None:
+        """Let a program continue that waits for a line of input."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -262,6 +331,56 @@ def sync(timeout: float = PATIENCE, **environment: str) -> subprocess.CompletedP
     )
 
 
+def run_command(*arguments: str, answer: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `trackdsl` in this process, where it has imported everything; the environment stays as it is.
+
+    Args:
+        arguments: the command's arguments.
+        answer: what the user types.
+        environment: variables for the command.
+    """
+    before = dict(os.environ)
+    try:
+        result = CliRunner().invoke(main, arguments, input=answer, env=environment)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+
+#: Delivery to one server that writes few events at once, so that there is something to interrupt.
+_FEW_AT_ONCE = """
+import runpy
+from trackdsl.delivery import _stretch_size
+_stretch_size._STRETCH = 20
+runpy.run_module("trackdsl.delivery", run_name="__main__")
+"""
+
+
+def runs_made(spool: Path) -> int:
+    """How many runs delivery has noted."""
+    return sum(1 for journal in journals(spool) for _ in read_runs(journal))
+
+
+def kill_delivery(spool: Path, uri: str, made: int) -> None:
+    """Start a process that delivers to a store, and kill it as soon as it has noted so many runs."""
+    command = [sys.executable, "-W", "ignore", "-c", _FEW_AT_ONCE, str(spool), "--server", server_of(uri)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+    try:
+        wait_until(lambda: runs_made(spool) >= made, f"{made} runs to be made")
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def await_git(spool: Path) -> None:
+    """Wait until git has answered each program of a spool, so that no file appears while the spool is copied."""
+    wait_until(lambda: all((each / "git").exists() for each in (spool / "journals").iterdir()), "git's answer")
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as probe:
@@ -269,10 +388,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def remember_newest_schema() -> None:
+    """Let MLflow find its newest schema once: it reads 70 files of migrations whenever it opens a database."""
+    from mlflow.store.db import utils
+
+    if not hasattr(utils._get_latest_schema_revision, "cache_clear"):
+        utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
+
+
 def client(uri: str | None = None) -> Any:
     """MLflow's client on a store; the default one of the working directory where no URI is given."""
     import mlflow
 
+    remember_newest_schema()
     uri = uri or f"sqlite:///{Path.cwd()}/mlflow.db"
     mlflow.set_tracking_uri(uri)  # MLflow 3.1 asks the global one where a server's artifacts are.
     return mlflow.MlflowClient(uri)
@@ -293,34 +421,62 @@ def all_runs(uri: str | None = None) -> list[Any]:
 
 
 def last_run(uri: str | None = None) -> Any:
-    """The run of a store that began last: a server is shared with other tests."""
-    return max(all_runs(uri), key=lambda run: (run.info.start_time, run.data.tags.get("trackdsl.id", "")))
+    """The run of a store that began last; of a server, which other tests use too, the last one of this process."""
+    found = all_runs(uri)
+    if uri is not None and uri.startswith("http"):
+        found = [run for run in found if run.data.tags.get("trackdsl.id", "").startswith(ids.prefix().hex())]
+    return max(found, key=lambda run: (run.info.start_time, run.data.tags.get("trackdsl.id", "")))
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """The garbage collector does not run: at the end of the stack, what it calls would fail for want of frames."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+#: Starts the MLflow servers of this process.
+servers = PreloadedServers()
 
 
 class Server:
-    """A real `mlflow server` on loopback, which can be killed and started again on the same port."""
+    """A real `mlflow server` on loopback, which can be killed and started again on the same port.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it runs.
+        empty_store: a store to copy, as a new one takes seconds.
+        port: where one that runs already listens.
+        options: more options of `mlflow server`.
+    """
+
+    def __init__(
+        self, folder: Path, empty_store: Path | None = None, port: int | None = None, options: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = port or free_port()
+        self.empty_store = empty_store
+        self.options = options
         self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.pid: int | None = None
         #: Where it keeps its runs: a URI, or a folder.
         self.backend = f"sqlite:///{self.folder}/srv.db"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        store = self.folder / "srv.db"
+        if self.empty_store is not None and not store.exists():
+            shutil.copy(self.empty_store, store)
+            adapt(str(store), "mlflow-artifacts:/")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL"))}
-        with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.backend,
-                 "--artifacts-destination", str(self.folder / "artifacts"), "--host", "127.0.0.1",
-                 "--port", str(self.port), "--workers", "1"],
-                stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
-                env={**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-                     "MLFLOW_ALLOW_FILE_STORE": "true"},
-            )  # fmt: skip
-        wait_until(self.answers, "the MLflow server to answer")
+        self.pid = servers.start(
+            ["--backend-store-uri", self.backend, "--artifacts-destination", str(self.folder / "artifacts"),
+             "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", *self.options],
+            self.folder,
+            self.folder / "server.log",
+            {**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_ALLOW_FILE_STORE": "true"},
+        )  # fmt: skip
+        wait_until(self.answers, "the MLflow server to answer", patience=3 * PATIENCE)  # Each worker imports MLflow.
 
     def answers(self) -> bool:
         """Whether it is there."""
@@ -337,37 +493,63 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL, for it and its workers, which are in its process group."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
+        if self.pid is not None:
+            pid, self.pid = self.pid, None
+            with contextlib.suppress(ProcessLookupError):  # It has ended by itself.
+                os.killpg(pid, signal.SIGKILL)
+            wait_until(lambda: not psutil.pid_exists(pid), "the MLflow server to end")
 
 
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for the tests of this process that leave it alive."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
+def shared_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
+    """One server for all tests that leave it alive: the first that needs it starts it, the last one kills it."""
+    folder = shared_folder(tmp_path_factory, "server")
+    users = folder / "users"
+    with locked(folder):
+        if not users.exists():
+            folder.mkdir(exist_ok=True)
+            server = Server(folder, empty_store)
+            server.start()
+            users.write_text(f"{server.pid} {server.port} 0")
+        pid, port, count = map(int, users.read_text().split())
+        users.write_text(f"{pid} {port} {count + 1}")
+    yield Server(folder, port=port)
+    with locked(folder):
+        count = int(users.read_text().split()[2]) - 1
+        users.write_text(f"{pid} {port} {count}")
+        if not count:
+            users.unlink()
+            os.killpg(pid, signal.SIGKILL)
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
+def own_server(tmp_path: Path, empty_store: Path) -> Iterator[Server]:
     """A server for one test, which may kill it. It is not started yet."""
     folder = tmp_path / "server"
     folder.mkdir()
-    server = Server(folder)
+    server = Server(folder, empty_store)
     yield server
     server.kill()
+
+
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """The path of a folder for all processes that the tests run in."""
+    base = factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a shared folder's lock, which stands beside it."""
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """A folder that is made once, for all processes that the tests run in."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    with open(folder.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = shared_folder(factory, name)
+    with locked(folder):
         if not folder.exists():
             folder.mkdir()
             make(folder)
@@ -407,6 +589,7 @@ def deliver(uri: str | None = None) -> None:
     from trackdsl.delivery._worker import Worker
     from trackdsl.delivery.service import open_sink
 
+    remember_newest_schema()
     spool = settings.spool()
     assert spool is not None
     _target.close_all()
@@ -450,6 +633,27 @@ def change_timing() -> Iterator[ChangeTiming]:
         yield _timing.change_timing
 
 
+#: Changes limits of the journals that are made until the end of the test: `change_limits(first_segment=4096)`.
+ChangeLimits = Callable[..., None]
+
+
+@contextlib.contextmanager
+def changed_limits(**limits: int) -> Iterator[None]:
+    """Change limits of the journals that are made inside the block."""
+    before = _limits.limits()
+    _limits.change_limits(**limits)
+    try:
+        yield
+    finally:
+        _limits.set_limits(before)
+
+
+@pytest.fixture
+def change_limits() -> Iterator[ChangeLimits]:
+    with changed_limits():
+        yield _limits.change_limits
+
+
 @pytest.fixture
 def no_pauses(change_timing: ChangeTiming) -> None:
     """Nothing that failed waits before it is tried again, and a run that was asked for once is given up."""
@@ -457,6 +661,16 @@ def no_pauses(change_timing: ChangeTiming) -> None:
         first_retry=0.0, longest_retry=0.0, longest_search=0.0, file_retry=0.0, late_request=0.0, git_answer=0.0,
         other_process=0.0, missing_run=0.0,
     )  # fmt: skip
+
+
+@pytest.fixture(params=["their ids", pytest.param("side by side", marks=pytest.mark.slow), "our ids"])
+def each_kind_of_store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store in memory gives runs its own ids, one by one or several at once.
+
+    Or it keeps our ids, and is written to a stretch at a time.
+    """
+    monkeypatch.setattr(MemoryStore, "own_ids", request.param == "our ids")
+    monkeypatch.setattr(MemoryStore, "side_by_side", request.param == "side by side")
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 
 from trackdsl._core import events
-from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._origin import Origin, write_origin
 from trackdsl.journal._spool import JOURNALS, prepare
@@ -24,7 +23,7 @@ from .memory_store import Crash, MemoryStore
 PROCESSES = 5
 WHO = st.integers(0, 3)
 RUN = st.integers(0, 99)
-WORD = st.one_of(
+OPERATION = st.one_of(
     st.tuples(st.just("open"), WHO, st.none() | RUN),
     st.tuples(st.just("open"), WHO, RUN),
     st.tuples(st.just("points"), WHO, RUN, st.sampled_from("ab"), st.integers(0, 2), st.just(1)),
@@ -36,7 +35,8 @@ WORD = st.one_of(
     st.tuples(st.just("deliver"), st.integers(0, 1)),
     st.tuples(st.just("restart"), st.integers(0, 1)),
 )
-WORDS = st.lists(WORD, max_size=50)
+#: They begin with a run, so that there is something to deliver from the start.
+OPERATIONS = st.lists(OPERATION, min_size=6, max_size=50).map(lambda operations: [("open", 0, None), *operations])
 #: Equal points of three processes of one machine on one run.
 LOGGED = st.tuples(
     st.just("points"),
@@ -54,21 +54,32 @@ POINTS = st.lists(
         st.tuples(st.just("restart"), st.just(0)),
         st.tuples(st.just("die"), st.sampled_from([0, 2, 4])),
     ),
+    min_size=4,
     max_size=25,
 )
-FAULT = st.tuples(st.sampled_from([Unavailable, Unavailable, Crash]), st.booleans())
-_BEGAN = time.time_ns() // 1_000_000 - 1000
 
 
 @dataclass
 class Process:
-    """A process that records."""
+    """A process that records.
+
+    Attributes:
+        began: the time of the first points, in milliseconds since 1970; each test sets it, because delivery forgets
+            milliseconds that it passed ten minutes ago.
+    """
+
+    began: ClassVar[int]
 
     spool: Path
     within: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     uri: str = "memory:"
     prefix: bytes = field(default_factory=lambda: os.urandom(10))
+
+    @classmethod
+    def begin_now(cls) -> None:
+        """Let the first points of all processes be those of a moment ago."""
+        cls.began = time.time_ns() // 1_000_000 - 1000
 
     def __post_init__(self) -> None:
         prepare(self.spool)
@@ -91,18 +102,20 @@ class Process:
         self.say(events.Open(id_, parent, "e", name, "stage", name, 0, time.time_ns(), params, {}, None))
         return id_
 
-    def go_on(self, run: bytes | str, **params: Any) -> bytes:
-        """Go on with a run, by an id of ours or MLflow's; returns the id that it has here."""
+    def resume(self, run: bytes | str, **params: Any) -> bytes:
+        """Resume a run, by an id of ours or MLflow's; returns the id that it has here."""
         id_ = self.prefix + next(self._count).to_bytes(6, "big")
         name = run if isinstance(run, str) else run.hex()
         self.say(
-            events.Open(id_, None, "e", "again", "stage", "again", 0, time.time_ns(), params, {}, None, goes_on=name)
+            events.Open(
+                id_, None, "e", "again", "stage", "again", 0, time.time_ns(), params, {}, None, continued_id=name
+            )
         )
         return id_
 
     def metric(self, run: bytes, key: str, value: float, step: int = 0, at: int = 0) -> None:
-        """Record a point, `at` milliseconds after some time."""
-        self.say(events.Metric(run, key, value, step, (_BEGAN + at) * 1_000_000))
+        """Record a point, `at` milliseconds after the first ones."""
+        self.say(events.Metric(run, key, value, step, (self.began + at) * 1_000_000))
 
     def close(self, run: bytes, status: str = "FINISHED") -> None:
         """End a run."""
@@ -125,7 +138,7 @@ _serial = itertools.count()
 
 @dataclass
 class Machine:
-    """A spool, and a worker on it; another one is in its place whenever it crashes."""
+    """A spool, and a worker on it; another one replaces it whenever it crashes."""
 
     spool: Path
     store: MemoryStore
@@ -168,6 +181,7 @@ class World:
     """Two machines, and processes on them; keeps account of all that they do."""
 
     def __init__(self, folder: Path, store: MemoryStore) -> None:
+        Process.begin_now()
         self.store = store
         self.machines = [Machine(folder / str(number), store) for number in range(2)]
         for machine in self.machines:
@@ -176,9 +190,9 @@ class World:
         self.runs: dict[bytes, Expected] = {}
         self._count = itertools.count()
 
-    def do(self, what: str, *words: Any) -> None:
-        """Do one thing."""
-        number, *rest = words
+    def do(self, what: str, *arguments: Any) -> None:
+        """Perform one operation."""
+        number, *rest = arguments
         if what == "deliver":
             self.machines[number].round()
         elif what == "restart":

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from trackdsl import stage
 from trackdsl._runs.run import Run
-from trackdsl.delivery._sink import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._spool import journals
 
 from .memory_store import Crash, MemoryStore
 
 RUN = st.integers(0, 9)
+OPEN = st.tuples(st.just("open"), st.integers(0, 3))
 EVENT = st.one_of(
-    st.tuples(st.just("open"), st.integers(0, 3)),
+    OPEN,
     st.tuples(st.just("close"), st.booleans()),
     st.tuples(st.just("metric"), RUN, st.sampled_from("ab"), st.sampled_from([0.0, 1.0]), st.integers(0, 1)),
     st.tuples(st.just("metrics"), RUN, st.sampled_from([0.0, 2.0]), st.integers(1, 30)),
@@ -29,18 +29,24 @@ EVENT = st.one_of(
     st.tuples(st.just("tag"), RUN, st.sampled_from("tu"), st.text("xyz", max_size=2)),
     st.tuples(st.just("file"), RUN, st.sampled_from(["f.txt", "d/g.txt"])),
 )
-PROGRAM = st.lists(
-    st.one_of(
+
+
+def programs(*more: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    """Programs that begin with a run, so that there is something to deliver from the start.
+
+    Args:
+        more: operations besides those of every program.
+    """
+    operations = st.one_of(
         EVENT,
         EVENT,
         st.tuples(st.just("fork"), st.lists(EVENT, max_size=8)),
         st.tuples(st.just("deliver"), st.integers(1, 3)),
         st.tuples(st.just("restart")),
         st.tuples(st.just("git")),
-    ),
-    max_size=25,
-)
-FAULT = st.tuples(st.sampled_from([Unavailable, Unavailable, Crash]), st.booleans())
+        *more,
+    )
+    return st.tuples(OPEN, st.lists(operations, min_size=6, max_size=25)).map(lambda found: [found[0], *found[1]])
 
 
 @dataclass
@@ -72,19 +78,20 @@ class Program:
     open: list[tuple[str, Any]] = field(default_factory=list)
     around: str | None = None
     count: int = 0
+    children: int = 0
 
     def forked(self, number: int, *, alive: bool) -> Program:
         around = self.open[-1][0] if self.open else None
         return Program(f"{self.who}{number}", alive, self.expected, list(self.runs), around=around)
 
-    def do(self, what: str, *words: Any) -> None:
-        """Do one thing."""
+    def do(self, what: str, *arguments: Any) -> None:
+        """Perform one operation."""
         if what == "open":
-            self._open(words[0])
+            self._open(arguments[0])
         elif what == "close":
-            self._close(words[0])
+            self._close(arguments[0])
         elif self.runs:
-            index, *rest = words
+            index, *rest = arguments
             name, run = self.runs[index % len(self.runs)]
             self.count += 1
             getattr(self, f"_{what}")(self.expected[name], run if self.alive else None, *rest)
@@ -131,15 +138,15 @@ class Program:
         if real is not None:
             real.set_tag(f"{self.who}{key}", value)
 
-    def _file(self, run: Expected, real: Run | None, place: str) -> None:
-        run.files[f"{self.who}/{place}"] = f"{self.who} {self.count}"
+    def _file(self, run: Expected, real: Run | None, path: str) -> None:
+        run.files[f"{self.who}/{path}"] = f"{self.who} {self.count}"
         if real is not None:
-            real.log_text(f"{self.who} {self.count}", f"{self.who}/{place}")
+            real.log_text(f"{self.who} {self.count}", f"{self.who}/{path}")
 
 
 @dataclass
 class Delivery:
-    """A worker on a spool, with another one in its place whenever it crashes."""
+    """A worker on a spool; another one replaces it whenever it crashes."""
 
     spool: Path
     store: MemoryStore
@@ -158,9 +165,8 @@ class Delivery:
         self.worker = None
 
 
-def perform(program: Program, delivery: Delivery, words: list[Any]) -> None:
-    children = 0
-    for what, *rest in words:
+def perform(program: Program, delivery: Delivery, operations: list[Any]) -> None:
+    for what, *rest in operations:
         if what == "deliver":
             for _ in range(rest[0]):
                 delivery.round()
@@ -170,8 +176,8 @@ def perform(program: Program, delivery: Delivery, words: list[Any]) -> None:
             for journal in journals(delivery.spool):
                 (journal / "git").write_text("commit\nbranch\n\nclean\n")
         elif what == "fork":
-            children += 1
-            real, account = (program.forked(children, alive=alive) for alive in (True, False))
+            program.children += 1  # No two children write to the same keys: which comes first is not certain.
+            real, account = (program.forked(program.children, alive=alive) for alive in (True, False))
             forked(lambda: [real.do(*event) for event in rest[0]] and None)  # noqa: B023 - called here and now
             for event in rest[0]:
                 account.do(*event)

@@ -1,16 +1,33 @@
-"""A store in memory that keeps to the contract of `trackdsl.delivery._sink.Sink`, and fails where it is told to."""
+"""A store in memory that keeps to the contract of `trackdsl.delivery._sink.Sink`, and fails where the test wants it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from trackdsl._core import events
-from trackdsl.delivery._sink import GONE, Batch, Refused, RunBlocked, StoredRun, Unavailable
+from trackdsl.delivery._sink import GONE, Batch, NewRun, StoredRun
+from trackdsl.delivery._store_errors import Refused, RefusedTogether, RunBlocked, Unavailable
 from trackdsl.delivery._worker import Worker
+
+#: What a store with our ids collects; and what it does only after it has written all that was collected.
+_COLLECTED = ("create_run", "end_run", "write", "write_input")
+_AT_ONCE = (
+    "delete_tags",
+    "find_runs",
+    "find_without_parent",
+    "link",
+    "remove_others",
+    "reopen_run",
+    "tagged",
+    "write_model",
+    "write_model_input",
+    "write_model_points",
+)
 
 
 class Crash(BaseException):
@@ -38,19 +55,31 @@ class Held:
 class MemoryStore:
     """Writes are idempotent, except `create_run`; what MLflow refuses is refused.
 
+    With `own_ids`, runs get our ids, and what is collected is there completely or not at all; files are there at once.
+
     Attributes:
+        side_by_side: whether runs are created early, several at once.
+        own_ids: the kind of all stores that are made, see `Sink`; a test changes it by `each_kind_of_store`.
         faults: what to raise at the n-th call, and whether the call has done its work by then.
+        fired: for each fault that was raised, how many runs there were.
         deleted: ids of experiments that are deleted; an experiment of the name n has the id `e-n`.
         before: called with the method's name and arguments before anything is done; may raise.
     """
 
+    own_ids = False
+    side_by_side = False
+
     def __init__(self, faults: dict[int, tuple[Callable[[str], BaseException], bool]] | None = None) -> None:
+        #: What is there for certain, while writes are collected.
+        self._kept: dict[str, Held] | None = None
+        self._files: dict[str, dict[str, str]] = {}
         self.runs: dict[str, Held] = {}
         #: By model: run, key, step and time, with the value and the dataset of the point.
         self.models: dict[str, dict[tuple[str, str, int, int], tuple[float, tuple[str, str] | None]]] = {}
         self._keys: dict[str, str] = {}
         self.calls = 0
         self.faults = faults or {}
+        self.fired: list[int] = []
         self.before: Callable[..., None] = lambda *_: None
         self.deleted: set[str] = set()
 
@@ -58,6 +87,31 @@ class MemoryStore:
         """For a worker, as its way to open the sink."""
         with self._call("open"):
             return self
+
+    @property
+    def collects(self) -> bool:
+        """See `Sink`."""
+        return self.own_ids or self.side_by_side
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """See `Sink`."""
+        outermost = self.own_ids and self._kept is None
+        if outermost:
+            self._kept = deepcopy(self.runs)
+        try:
+            yield
+            self.commit()
+        finally:
+            if outermost and self._kept is not None:
+                self._restore(self._kept)
+                self._kept = None
+
+    def commit(self) -> None:
+        """See `Sink`."""
+        if self._kept is not None:
+            with self._call("commit"):
+                self._kept = deepcopy(self.runs)
 
     def stale(self) -> bool:
         """See `Sink`."""
@@ -123,9 +177,30 @@ class MemoryStore:
             self._check_active(experiment_id)
             if tags.get("mlflow.runName", name) != name:
                 raise Refused("both a name and another mlflow.runName")
-            run_id = f"r{self.calls}"
-            self.runs[run_id] = Held(experiment_id, name, dict(tags))
+            run_id = tags["trackdsl.id"] if self.own_ids and "trackdsl.id" in tags else f"r{self.calls}"
+            held = self.runs.setdefault(run_id, Held(experiment_id, name, {}))
+            held.tags.update(tags)
+            held.files = self._files.setdefault(run_id, held.files)
             return run_id
+
+    def create_runs(self, runs: list[NewRun], created: Callable[[NewRun], None]) -> None:
+        """See `CreatesSideBySide`."""
+        for run in runs:
+            parent = run.parent.run_id if isinstance(run.parent, NewRun) else run.parent
+            if parent == "":
+                continue
+            run.sent = True
+            links = {} if parent is None else {"mlflow.parentRunId": parent}
+            try:
+                run.run_id = self.create_run(
+                    run.experiment_id, run.name, run.start, {**run.tags, **links, "trackdsl.id": run.id_.hex()}
+                )
+            except Refused:
+                continue
+            except Unavailable as error:
+                run.late = error.late
+                raise
+            created(run)
 
     def experiment_name(self, experiment_id: str) -> str:
         with self._call("experiment_name", experiment_id):
@@ -192,16 +267,19 @@ class MemoryStore:
             self._check_active(self.runs[run_id].experiment)
             self.runs[run_id].status, self.runs[run_id].end = status, end
 
-    def write_artifact(self, run_id: str, local: Path, place: str, *, directory: bool) -> None:
-        with self._call("write_artifact", run_id, place):
-            for path in sorted(local.rglob("*")) if directory else [local]:
-                if path.is_file():
-                    inside = str(path.relative_to(local)) if directory else ""
-                    self.runs[run_id].files["/".join(filter(None, [place, inside]))] = path.read_text()
+    def files(self, run_id: str) -> None:
+        """See `Sink`."""
 
-    def read_artifact(self, run_id: str, place: str) -> bytes | None:
-        with self._call("read_artifact", run_id, place):
-            found = self.runs[run_id].files.get(place)
+    def write_artifact(self, run_id: str, local: Path, path: str, *, directory: bool) -> None:
+        with self._call("write_artifact", run_id, path):
+            for file in sorted(local.rglob("*")) if directory else [local]:
+                if file.is_file():
+                    inside = str(file.relative_to(local)) if directory else ""
+                    self.runs[run_id].files["/".join(filter(None, [path, inside]))] = file.read_text()
+
+    def read_artifact(self, run_id: str, path: str) -> bytes | None:
+        with self._call("read_artifact", run_id, path):
+            found = self.runs[run_id].files.get(path)
             return None if found is None else found.encode()
 
     def write_model(self, run_id: str, experiment_id: str, event: events.Model, local: Path) -> str:
@@ -249,9 +327,9 @@ class MemoryStore:
         with self._call("write_input", run_id, event.name):
             self.runs[run_id].inputs.add((event.name, event.digest))
 
-    def write_text(self, run_id: str, text: str, place: str) -> None:
-        with self._call("write_text", run_id, place):
-            self.runs[run_id].files[place] = text
+    def write_text(self, run_id: str, text: str, path: str) -> None:
+        with self._call("write_text", run_id, path):
+            self.runs[run_id].files[path] = text
 
     def named(self, name: str) -> Held:
         """The one run of a name."""
@@ -267,15 +345,34 @@ class MemoryStore:
         if experiment_id in self.deleted:
             raise Refused(f"the experiment {experiment_id} is deleted")
 
+    def _restore(self, kept: dict[str, Held]) -> None:
+        """Undo what was collected in vain, in the runs that tests hold."""
+        for run_id, run in list(self.runs.items()):
+            if run_id not in kept:
+                del self.runs[run_id]
+            else:
+                vars(run).update(vars(kept[run_id]), files=run.files)
+
     @contextmanager
     def _call(self, method: str, *arguments: Any) -> Iterator[None]:
         self.calls += 1
         fault, done = self.faults.get(self.calls, (None, False))
         if fault is not None and not done:
+            self.fired.append(len(self.runs))
             raise fault(f"call {self.calls}: {method}")
-        self.before(method, *arguments)
-        yield
+        if self._kept is not None and method in _AT_ONCE:
+            self._kept = deepcopy(self.runs)
+        try:
+            self.before(method, *arguments)
+            yield
+        except Refused as error:
+            if self._kept is not None and method in _COLLECTED:
+                raise RefusedTogether(str(error)) from error
+            raise
+        if self._kept is not None and method in _AT_ONCE:
+            self._kept = deepcopy(self.runs)
         if fault is not None:
+            self.fired.append(len(self.runs))
             raise fault(f"call {self.calls}: {method}")
 
 

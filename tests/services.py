@@ -1,7 +1,7 @@
 """Real databases, tracking servers and object stores on loopback, shared by all processes of one test session.
 
-Each is started by whoever needs it first, on a free port and in a folder of its own, and ended by its process id when
-the last one has done with it. What is not installed skips the test, and says the command that installs it.
+Each is started by the first test that needs it, on a free port and in a folder of its own, and ended by its process id
+when no test needs it any more. What is not installed skips the test, and says the command that installs it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import free_port, wait_until
+from .conftest import free_port, servers, wait_until
 
 INSTALL = "sh tests/stores/install.sh"
 PASSWORD = "correct-horse"
@@ -54,6 +54,7 @@ _WATCH = """
 import contextlib, fcntl, json, os, shutil, signal, sys
 os.chdir(sys.argv[1])
 gate, users = open("gate"), open("users")
+service = json.load(open("service.json"))  # At the end, pytest may have removed the folder.
 while True:
     fcntl.flock(users, fcntl.LOCK_EX)
     try:
@@ -61,8 +62,8 @@ while True:
         break
     except BlockingIOError:  # Somebody is about to use it.
         fcntl.flock(users, fcntl.LOCK_UN)
-service = json.load(open("service.json"))
-os.unlink("service.json")
+with contextlib.suppress(FileNotFoundError):
+    os.unlink("service.json")
 for pid in service["pids"]:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
@@ -112,7 +113,6 @@ def program(name: str, *folders: str) -> str:
 
 def launch(command: list[str], folder: Path, user: str | None = None, **environment: str) -> int:
     """Start a process in a group of its own, which outlives this one; returns its id."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL", "AWS_"))}
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
             command,
@@ -121,11 +121,15 @@ def launch(command: list[str], folder: Path, user: str | None = None, **environm
             stdin=subprocess.DEVNULL,
             cwd=folder,
             start_new_session=True,
-            env={**clean, **environment},
+            env={**_clean_environment(), **environment},
             **_as(user),
         )
     process.returncode = 0  # Ended by its id, by whichever process is the last.
     return process.pid
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL", "AWS_"))}
 
 
 def _as(user: str | None) -> dict[str, Any]:
@@ -170,8 +174,8 @@ def answers(uri: str, path: str, good: range = range(200, 500)) -> Callable[[], 
 def postgresql(folder: Path) -> Service:
     """A private PostgreSQL cluster."""
     needs("psycopg2")
-    places = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
-    initdb, postgres = program("initdb", *places), program("postgres", *places)
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    initdb, postgres = program("initdb", *folders), program("postgres", *folders)
     user = _unprivileged()
     data = _private_folder(user)
     Path(data, "password").write_text(PASSWORD)
@@ -269,12 +273,14 @@ def azure(folder: Path) -> Service:
         folder,
         AZURITE_ACCOUNTS=f"trackdsl:{key}",
     )  # fmt: skip
-    told = f"DefaultEndpointsProtocol=http;AccountName=trackdsl;AccountKey={key};BlobEndpoint={uri}/trackdsl;"
+    connection_string = (
+        f"DefaultEndpointsProtocol=http;AccountName=trackdsl;AccountKey={key};BlobEndpoint={uri}/trackdsl;"
+    )
     wait_until(answers(uri, "/trackdsl"), "the Azure Blob server to answer")
     from azure.storage.blob import BlobServiceClient
 
-    BlobServiceClient.from_connection_string(told).create_container("runs")
-    return Service(uri, [pid], {"AZURE_STORAGE_CONNECTION_STRING": told})
+    BlobServiceClient.from_connection_string(connection_string).create_container("runs")
+    return Service(uri, [pid], {"AZURE_STORAGE_CONNECTION_STRING": connection_string})
 
 
 def azurite_home() -> str:
@@ -300,13 +306,12 @@ def gcs(folder: Path) -> Service:
 def mlflow_server(folder: Path, *options: str, host: str = "127.0.0.1", **environment: str) -> Service:
     """`mlflow server` with some options, which know its folder as `{folder}`; `host` is where it listens."""
     port = free_port()
-    pid = launch(
-        [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port),
-         *(option.format(folder=folder, port=port) for option in options)],
+    pid = servers.start(
+        ["--host", host, "--port", str(port), *(option.format(folder=folder, port=port) for option in options)],
         folder,
-        MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",
-        **environment,
-    )  # fmt: skip
+        folder / "log",
+        {**_clean_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **environment},
+    )
     uri = f"http://{host}:{port}"
     wait_until(answers(uri, "/health", range(200, 201)), "the MLflow server to answer")
     return Service(uri, [pid])

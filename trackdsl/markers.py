@@ -23,7 +23,7 @@ from trackdsl._core.missing_call import explained_class
 from trackdsl.errors import OptionError
 
 _REFUSED = frozenset("/:")
-_PLACES = (".", "..")
+_RELATIVE_PATHS = (".", "..")
 #: See `SqlRegisteredModel` in mlflow/store/model_registry/dbmodels/models.py. Only SQLite takes longer names.
 _MAX_REGISTERED = 256
 
@@ -140,9 +140,9 @@ def check_registered_name(name: str | None, option: str = "registered_model_name
             f"{option}={name[:40]!r}…: it has {len(name)} characters, and MLflow takes {_MAX_REGISTERED}.",
             option=option,
         )
-    if not name.strip() or name in _PLACES or not _REFUSED.isdisjoint(name):
+    if not name.strip() or name in _RELATIVE_PATHS or not _REFUSED.isdisjoint(name):
         signs = {ord(sign): "-" for sign in _REFUSED}
-        better = name.translate(signs).strip() if name not in _PLACES else ""
+        better = name.translate(signs).strip() if name not in _RELATIVE_PATHS else ""
         raise OptionError(
             f"{option}={name!r}: MLflow takes a name without '/' and ':', such as {better or 'churn'!r}.",
             option=option,

@@ -25,6 +25,7 @@ from trackdsl.journal import _target
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._replay import Point, RecordedRun, replay
 from trackdsl.journal._spool import journals, make
+from trackdsl.journal._store_target import CAPTURED, Target
 
 __all__ = ["Captured", "Point", "RecordedRun", "capture_runs", "reset"]
 
@@ -111,7 +112,7 @@ def capture_runs() -> Iterator[Captured]:
     configured, disabled = settings.configured(), state.disabled
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
         captured = Captured(make(Path(folder)))
-        target = _target.Target(_target.CAPTURED, folder, spool=Path(folder), deliver=False)
+        target = Target(CAPTURED, folder, spool=Path(folder), deliver=False)
         before = _target.override(target)
         outer = _context.current()
         _context.enter(None)  # Children of a run around the block would go to that run's target.

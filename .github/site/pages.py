@@ -52,5 +52,6 @@ for guide in (ROOT / "notebooks").glob("*.md"):
 for name, content in pages.items():
     with mkdocs_gen_files.open(name, "w") as page:
         page.write(content)
-with mkdocs_gen_files.open("run-tree.png", "wb") as picture:
-    picture.write((ROOT / ".github/run-tree.png").read_bytes())
+for name in ("run-tree.png", "report.png"):
+    with mkdocs_gen_files.open(name, "wb") as picture:
+        picture.write((ROOT / ".github" / name).read_bytes())

@@ -13,34 +13,36 @@ from contextlib import AbstractContextManager
 
 from figures import Row, Target
 from pairing import Child
-from places import Delivery, Place
-from recording_rows import Effort, Tell
+from recording_rows import Announce, Effort
+from workspace import Delivery, Workspace
 
 #: Tasks of one batch, for two workers: a second of work.
 _BATCH = 200
 _KINDS = {"sleep": "tasks that wait for 10 ms", "work": "tasks that work for 10 ms"}
 
 
-def clusters(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def clusters(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `clusters`."""
     if importlib.util.find_spec("distributed") is None:
-        tell("clusters are left out: pip install 'trackdsl[dask]'")
+        announce("clusters are left out: pip install 'trackdsl[dask]'")
         return []
     count = effort.tasks // _BATCH
-    rows = _measured(place, "online", count, "delivered to sqlite", tell, Target("figure", 0.15))
-    return rows + _measured(place, "offline", max(2, count // 2), "recorded alone", tell)
+    rows = _measured(workspace, "online", count, "delivered to sqlite", announce, Target("figure", 0.15))
+    return rows + _measured(workspace, "offline", max(2, count // 2), "recorded alone", announce)
 
 
-def _measured(place: Place, mode: str, count: int, what: str, tell: Tell, target: Target | None = None) -> list[Row]:
-    spool, env = place.recording(mode)
+def _measured(
+    workspace: Workspace, mode: str, count: int, what: str, announce: Announce, target: Target | None = None
+) -> list[Row]:
+    spool, env = workspace.recording(mode)
     delivery = Delivery(spool)
     rows = []
     try:
-        with Child("subject_dask", env=env, cwd=place.folder) as child:
+        with Child("subject_dask", env=env, cwd=workspace.folder) as child:
             child.wait()
             for kind, name in _KINDS.items():
                 title = f"{count * _BATCH:,} {name}, each a run, {what}"
-                tell(title)
+                announce(title)
                 with delivery.stopped() as running:
                     times = _batches(child, kind, running, count)
                 note = "" if running.pids or mode == "offline" else "delivery was not running"
@@ -53,7 +55,7 @@ def _measured(place: Place, mode: str, count: int, what: str, tell: Tell, target
 
 
 def _batches(child: Child, kind: str, delivering: AbstractContextManager[object], count: int) -> list[float]:
-    """Plain batches at even places, tracked ones between."""
+    """Plain batches at even positions, tracked ones between."""
     times = []
     for _ in range(count):
         times.append(child.ask(kind, _BATCH))

@@ -1,11 +1,11 @@
-"""What tasks and threads cost: the same stages in one place and in many."""
+"""What tasks and threads cost: the same stages one after the other and side by side."""
 
 from __future__ import annotations
 
 from figures import Row, Target
 from pairing import Child, above, compare, interleave
-from places import Place
-from recording_rows import Effort, Tell
+from recording_rows import Announce, Effort
+from workspace import Workspace
 
 _STAGES = 4_096
 #: Names as the table shows them, and what the program calls them.
@@ -18,11 +18,11 @@ _BODIES = {
 }
 
 
-def concurrency(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def concurrency(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `concurrency`."""
-    tell(f"concurrency: {effort.rounds} rounds")
-    _, env = place.recording("offline")
-    with Child("subject_concurrent", env=env, cwd=place.folder) as child:
+    announce(f"concurrency: {effort.rounds} rounds")
+    _, env = workspace.recording("offline")
+    with Child("subject_concurrent", env=env, cwd=workspace.folder) as child:
         samples = interleave([child.subject(name, what, _STAGES) for name, what in _BODIES.items()], effort.rounds)
         submits = interleave(
             [

@@ -32,7 +32,7 @@ class Target:
     limit: float
 
     def text(self, unit: Unit) -> str:
-        """The target in words."""
+        """The target as text."""
         if self.of == "figure":
             return f"≤ {show(self.limit, unit)}"
         return f"≥ {self.limit:g}x cheaper" if self.limit >= 1 else f"≤ {1 / self.limit:.3g}x dearer"

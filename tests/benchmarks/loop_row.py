@@ -2,8 +2,8 @@
 
 The loop runs in segments of equal work, shorter than most of what disturbs a machine: plain, logged, plain, logged. The
 delivery process is held still during plain segments, or its load would fall on both kinds and cancel out. Each logged
-segment is compared with the two plain ones beside it; the plain ones, compared with each other in the same way, tell
-how large the noise is. The processor's time of the loop is told too: other programs on the machine hardly change it,
+segment is compared with the two plain ones beside it; the plain ones, compared with each other in the same way, show
+how large the noise is. The processor's time of the loop is shown too: other programs on the machine hardly change it,
 but neither does a delivery process that takes a processor away.
 """
 
@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager
 
 from figures import Row, Target
 from pairing import Child
-from places import Delivery, Place
-from recording_rows import Effort, Tell
+from recording_rows import Announce, Effort
+from workspace import Delivery, Workspace
 
 #: Seconds of a chunk, by the clock on the wall and by the processor's.
 _Times = list[tuple[float, float]]
@@ -26,12 +26,12 @@ _Times = list[tuple[float, float]]
 _CHUNKS = 100
 
 
-def loop(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def loop(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `loop`."""
-    tell(f"loop: {effort.segments} segments")
-    delivered, note = _delivered(place, effort.segments)
-    _, env = place.recording("offline")
-    with Child("subject_loop", env=env, cwd=place.folder) as child:
+    announce(f"loop: {effort.segments} segments")
+    delivered, note = _delivered(workspace, effort.segments)
+    _, env = workspace.recording("offline")
+    with Child("subject_loop", env=env, cwd=workspace.folder) as child:
         recorded = _segments(child, contextlib.nullcontext(), effort.segments // 2)
     wall, processor = _by_clock(delivered)
     return [
@@ -42,11 +42,11 @@ def loop(place: Place, effort: Effort, tell: Tell) -> list[Row]:
     ]
 
 
-def _delivered(place: Place, count: int) -> tuple[_Times, str]:
-    spool, env = place.recording("online")
+def _delivered(workspace: Workspace, count: int) -> tuple[_Times, str]:
+    spool, env = workspace.recording("online")
     delivery = Delivery(spool)
     try:
-        with Child("subject_loop", env=env, cwd=place.folder) as child:
+        with Child("subject_loop", env=env, cwd=workspace.folder) as child:
             child.wait()
             with delivery.stopped() as running:
                 times = _segments(child, running, count)
@@ -59,7 +59,7 @@ def _delivered(place: Place, count: int) -> tuple[_Times, str]:
 
 
 def _segments(child: Child, delivering: AbstractContextManager[None], count: int) -> _Times:
-    """Plain segments at even places, logged ones between."""
+    """Plain segments at even positions, logged ones between."""
     times = []
     for _ in range(count // 2):
         times.append(child.ask_both("plain", _CHUNKS))
@@ -81,7 +81,7 @@ def _slowdowns(times: Sequence[float]) -> list[float]:
 
 def _row(name: str, slowdowns: Sequence[float], note: str = "", target: Target | None = None) -> Row:
     low, _, high = statistics.quantiles(slowdowns, n=4, method="inclusive")
-    # Of a median of normal values; the interquartile range tells their deviation without the outliers.
+    # Of a median of normal values; the interquartile range gives their deviation without the outliers.
     error = 1.2533 * (high - low) / 1.349 / math.sqrt(len(slowdowns))
     doubt = f"standard error {error * 100:.2f} %"
     return Row("loop", name, statistics.median(slowdowns), "share", target=target, note=f"{doubt}; {note}".rstrip("; "))

@@ -99,10 +99,10 @@ class Child:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the benchmark program {self._name} died; it said:\n{self._last_words()}")
+            raise RuntimeError(f"the benchmark program {self._name} died; it said:\n{self._end_of_output()}")
         return line
 
-    def _last_words(self) -> str:
+    def _end_of_output(self) -> str:
         return Path(self._log.name).read_text(errors="replace")[-2000:]
 
 

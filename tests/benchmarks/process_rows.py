@@ -12,36 +12,36 @@ from pathlib import Path
 
 from figures import Row, Target
 from pairing import PROGRAMS, Samples, Subject, above, compare, interleave
-from places import Delivery, Place, closed_port, hung_server
-from recording_rows import Effort, Tell
+from recording_rows import Announce, Effort
+from workspace import Delivery, Workspace, closed_port, hung_server
 
 _HEAVY = ("mlflow", "numpy", "pandas", "pydantic")
 _GIVE_UP = 120.0
 
 
-def imports(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def imports(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `import`: wall time of fresh interpreters."""
-    tell("import")
+    announce("import")
     # Compiled once, as an installed package is, whatever the environment says of this checkout.
-    env = place.env(PYTHONPYCACHEPREFIX=str(place.new_path("bytecode")))
+    env = workspace.env(PYTHONPYCACHEPREFIX=str(workspace.new_path("bytecode")))
     env.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def start(code: str, count: int, env: dict[str, str] = env) -> float:
         begin = time.perf_counter()
         for _ in range(count):
-            subprocess.run([sys.executable, "-c", code], env=env, cwd=place.folder, check=True)
+            subprocess.run([sys.executable, "-c", code], env=env, cwd=workspace.folder, check=True)
         return (time.perf_counter() - begin) / count
 
     ours, theirs, bare = "import trackdsl", "import mlflow", "bare python"
     subjects = [
         Subject(bare, lambda count: start("pass", count), 3),
         Subject(ours, lambda count: start(ours, count), 3),
-        Subject(theirs, lambda count: start(theirs, count, place.env()), 1),
+        Subject(theirs, lambda count: start(theirs, count, workspace.env()), 1),
     ]
     for code in ("pass", ours):
         start(code, 1)
     samples = interleave(subjects, effort.starts)
-    loaded = _loaded(place, env)
+    loaded = _loaded(workspace, env)
     note = f"imports {', '.join(loaded)}" if loaded else f"imports none of {', '.join(_HEAVY)}"
     net = _above_bare(samples, bare)
     return [
@@ -57,26 +57,26 @@ def _above_bare(samples: Samples, bare: str) -> Samples:
     }
 
 
-def _loaded(place: Place, env: dict[str, str]) -> list[str]:
+def _loaded(workspace: Workspace, env: dict[str, str]) -> list[str]:
     code = f"import sys, trackdsl; sys.stdout.write(' '.join(n for n in {_HEAVY!r} if n in sys.modules))"
-    told = subprocess.run(
-        [sys.executable, "-c", code], env=env, cwd=place.folder, check=True, capture_output=True, text=True
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, cwd=workspace.folder, check=True, capture_output=True, text=True
     )
-    return told.stdout.split()
+    return done.stdout.split()
 
 
-def memory(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def memory(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `memory`: the peak over a million points."""
     rows = []
     for mode in ("offline", "online"):
-        tell(f"memory, {mode}")
-        spool, env = place.recording(mode)
+        announce(f"memory, {mode}")
+        spool, env = workspace.recording(mode)
         command = [sys.executable, str(PROGRAMS / "memory.py"), str(effort.points)]
         try:
-            told = subprocess.run(command, env=env, cwd=place.folder, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, env=env, cwd=workspace.folder, check=True, capture_output=True, text=True)
         finally:
             Delivery(spool).end()
-        before, after = map(int, told.stdout.split())
+        before, after = map(int, done.stdout.split())
         rows.append(
             Row(
                 "memory",
@@ -92,12 +92,12 @@ def memory(place: Place, effort: Effort, tell: Tell) -> list[Row]:
     return rows
 
 
-def outage(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def outage(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `outage`: a program of half a second with a server, without one, and with one that never answers."""
     bodies: Samples = {}
     exits: Samples = {}
     with contextlib.ExitStack() as stack:
-        server = place.server()
+        server = workspace.server()
         hung = stack.enter_context(hung_server())
         tempers = {
             "with a server": server,
@@ -105,9 +105,9 @@ def outage(place: Place, effort: Effort, tell: Tell) -> list[Row]:
             "a server that never answers": hung,
         }
         for number in range(effort.outages):
-            tell(f"outage: round {number + 1} of {effort.outages}")
+            announce(f"outage: round {number + 1} of {effort.outages}")
             for temper, uri in tempers.items():
-                body, leaving = _one_program(place, uri)
+                body, leaving = _one_program(workspace, uri)
                 bodies.setdefault(temper, []).append(body)
                 exits.setdefault(temper, []).append(leaving)
     first, *others = tempers
@@ -121,15 +121,20 @@ def _exit_row(temper: str, seconds: list[float], limited: bool) -> Row:
     return Row("outage", f"exit of it, {temper}", statistics.median(seconds), "s", target=limit, note=longest)
 
 
-def _one_program(place: Place, uri: str) -> tuple[float, float]:
-    spool, env = place.recording("online", uri)
+def _one_program(workspace: Workspace, uri: str) -> tuple[float, float]:
+    spool, env = workspace.recording("online", uri)
     program: Path = PROGRAMS / "outage.py"
     try:
-        told = subprocess.run(
-            [sys.executable, str(program)], env=env, cwd=place.folder, check=True, capture_output=True, timeout=_GIVE_UP
+        done = subprocess.run(
+            [sys.executable, str(program)],
+            env=env,
+            cwd=workspace.folder,
+            check=True,
+            capture_output=True,
+            timeout=_GIVE_UP,
         )
         ended = time.monotonic_ns()
     finally:
         Delivery(spool).end()
-    body, left = map(int, told.stdout.split())
+    body, left = map(int, done.stdout.split())
     return body / 1e9, (ended - left) / 1e9

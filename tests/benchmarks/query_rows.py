@@ -6,8 +6,8 @@ import dataclasses
 
 from figures import Row, Target
 from pairing import Child, compare, interleave
-from places import Place
-from recording_rows import FULL, Effort, Tell
+from recording_rows import FULL, Announce, Effort
+from workspace import Workspace
 
 _FULL_RUNS, _QUICK_RUNS = 10_000, 1_000
 #: MLflow takes a millisecond a run.
@@ -16,13 +16,13 @@ _ROUNDS = 3
 _TARGET = 3.0
 
 
-def query(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def query(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `query`."""
-    count = _FULL_RUNS if effort == FULL else _QUICK_RUNS
-    tell(f"query: {count:,} runs")
+    count = _FULL_RUNS if effort.rounds == FULL.rounds else _QUICK_RUNS
+    announce(f"query: {count:,} runs")
     ours, theirs = f"runs() of {count:,} runs, 8 parameters, 5 metrics, 15 tags", "mlflow.search_runs()"
     best, by_hand = f"best() of {count:,} runs", "search_runs(order_by, max_results=1)"
-    with Child("subject_query", place.new_store(), str(count), env=place.env(), cwd=place.folder) as child:
+    with Child("subject_query", workspace.new_store(), str(count), env=workspace.env(), cwd=workspace.folder) as child:
         frames = interleave([child.subject(ours, "ours", 1), child.subject(theirs, "theirs", 1)], _ROUNDS)
         one = interleave([child.subject(best, "best", 1), child.subject(by_hand, "by-hand", 1)], _ROUNDS)
     row = compare("query", ours, theirs, frames, Target("figure", _TARGET * count / _FULL_RUNS))

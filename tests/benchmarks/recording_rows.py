@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from figures import Row, Target
 from pairing import Child, Subject, above, compare, interleave
-from places import Delivery, Place
+from workspace import Delivery, Workspace
 
-Tell = Callable[[str], None]
+Announce = Callable[[str], None]
 
 _NAMES = {
     "stage": "nested stage, 8 parameters, 5 metrics",
@@ -45,6 +45,10 @@ class Effort:
         points: of the program whose memory is watched.
         megabytes: of the large frame.
         tasks: of a cluster.
+        deliveries: of everything that is delivered.
+        delivered_runs: in one delivery.
+        delivered_points: in one delivery.
+        growth: few and many runs, few and many points, to see what grows; empty without.
     """
 
     rounds: int
@@ -54,46 +58,72 @@ class Effort:
     points: int
     megabytes: int
     tasks: int
+    deliveries: int
+    delivered_runs: int
+    delivered_points: int
+    growth: tuple[int, ...] = ()
 
 
-FULL = Effort(rounds=15, starts=15, outages=5, segments=400, points=1_000_000, megabytes=1000, tasks=10_000)
-QUICK = Effort(rounds=3, starts=3, outages=1, segments=40, points=1_000_000, megabytes=200, tasks=800)
+FULL = Effort(
+    rounds=15,
+    starts=15,
+    outages=5,
+    segments=400,
+    points=1_000_000,
+    megabytes=1000,
+    tasks=10_000,
+    deliveries=3,
+    delivered_runs=10_000,
+    delivered_points=1_000_000,
+)
+QUICK = Effort(
+    rounds=3,
+    starts=3,
+    outages=1,
+    segments=40,
+    points=1_000_000,
+    megabytes=200,
+    tasks=800,
+    deliveries=1,
+    delivered_runs=1000,
+    delivered_points=20_000,
+)
 
 
-def recording(place: Place, effort: Effort, groups: set[str], tell: Tell) -> list[Row]:
+def recording(workspace: Workspace, effort: Effort, groups: set[str], announce: Announce) -> list[Row]:
     """The groups `stage` and `metric`."""
     rows = []
     with contextlib.ExitStack() as stack:
-        children = _children(place, stack)
+        children = _children(workspace, stack)
         for group in [name for name in _NAMES if name in groups]:
-            tell(f"{group}: {effort.rounds} rounds")
+            announce(f"{group}: {effort.rounds} rounds")
             rows += _against_mlflow(group, children, effort)
     with contextlib.ExitStack() as stack:
-        spool, env = place.recording("online")
+        spool, env = workspace.recording("online")
         delivery = Delivery(spool)
         stack.callback(delivery.end)
-        busy = stack.enter_context(Child("subject_trackdsl", env=env, cwd=place.folder))
-        _, env = place.recording("offline")
-        alone = stack.enter_context(Child("subject_trackdsl", env=env, cwd=place.folder))
+        busy = stack.enter_context(Child("subject_trackdsl", env=env, cwd=workspace.folder))
+        _, env = workspace.recording("offline")
+        alone = stack.enter_context(Child("subject_trackdsl", env=env, cwd=workspace.folder))
         for group in [name for name in _NAMES if name in groups]:
-            tell(f"{group}: {_BUSY}")
+            announce(f"{group}: {_BUSY}")
             rows.append(_under_delivery(group, busy, alone, delivery, effort))
     return rows
 
 
-def _children(place: Place, stack: contextlib.ExitStack) -> dict[str, Child]:
-    _, offline = place.recording("offline")
+def _children(workspace: Workspace, stack: contextlib.ExitStack) -> dict[str, Child]:
+    _, offline = workspace.recording("offline")
 
     def child(program: str, *args: str, env: dict[str, str] | None = None) -> Child:
-        return stack.enter_context(Child(program, *args, env=env or place.env(), cwd=place.folder))
+        return stack.enter_context(Child(program, *args, env=env or workspace.env(), cwd=workspace.folder))
 
     children = {
-        "sqlite": child("subject_mlflow", place.new_store(), "sync"),
-        "async": child("subject_mlflow", place.new_store(), "async"),
+        "sqlite": child("subject_mlflow", workspace.new_store(), "sync"),
+        "async": child("subject_mlflow", workspace.new_store(), "async"),
         "trackdsl": child("subject_trackdsl", env=offline),
         "bare": child("subject_bare"),
     }
-    children["HTTP"] = child("subject_mlflow", place.server(), "sync")
+    children["HTTP"] = child("subject_mlflow", workspace.server(), "sync")
     for started in children.values():
         started.wait()
     return children
@@ -129,12 +159,12 @@ def _under_delivery(group: str, busy: Child, alone: Child, delivery: Delivery, e
     return compare(group, ours, theirs, samples, note=note)
 
 
-def disabled(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def disabled(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `disabled`."""
-    tell("disabled")
-    _, env = place.recording("disabled")
+    announce("disabled")
+    _, env = workspace.recording("disabled")
     limit = Target("figure", 0.5e-6)
-    with Child("subject_trackdsl", env=env, cwd=place.folder) as child:
+    with Child("subject_trackdsl", env=env, cwd=workspace.folder) as child:
         subjects = [
             child.subject("decorated call", "stage", 100_000),
             child.subject("log_metric", "metric", 100_000),

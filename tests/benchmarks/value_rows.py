@@ -7,20 +7,20 @@ import sys
 
 from figures import Row, Target
 from pairing import PROGRAMS, Child, above, compare, interleave
-from places import Place
-from recording_rows import Effort, Tell
+from recording_rows import Announce, Effort
+from workspace import Workspace
 
 _LEAVES = "a dict of 1,000 leaves as an argument"
 _ONE = "a number as an argument"
 _HASH = "hashing its buffers (xxh3_128)"
 
 
-def values(place: Place, effort: Effort, tell: Tell) -> list[Row]:
+def values(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
     """The group `values`."""
     size = f"{effort.megabytes:,} MB frame"
-    tell(f"values: {size}")
-    _, env = place.recording("offline")
-    with Child("subject_values", str(effort.megabytes), env=env, cwd=place.folder) as child:
+    announce(f"values: {size}")
+    _, env = workspace.recording("offline")
+    with Child("subject_values", str(effort.megabytes), env=env, cwd=workspace.folder) as child:
         leaves = interleave([child.subject(_LEAVES, "leaves", 20), child.subject(_ONE, "number", 200)], effort.rounds)
         argument, dataset = f"{size} as an argument", f"{size} as a Dataset"
         large = interleave(
@@ -36,16 +36,16 @@ def values(place: Place, effort: Effort, tell: Tell) -> list[Row]:
         above("values", _LEAVES, _ONE, leaves, Target("figure", 1e-3)),
         above("values", argument, _ONE, large, Target("figure", 1e-3)),
         compare("values", dataset, _HASH, large, Target("ratio", 0.5)),
-        *_returned(place, effort, tell),
+        *_returned(workspace, effort, announce),
     ]
 
 
-def _returned(place: Place, effort: Effort, tell: Tell) -> list[Row]:
-    tell("values: returned as Parquet")
-    _, env = place.recording("offline")
+def _returned(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
+    announce("values: returned as Parquet")
+    _, env = workspace.recording("offline")
     command = [sys.executable, str(PROGRAMS / "returned_frame.py"), str(effort.megabytes)]
-    told = subprocess.run(command, env=env, cwd=place.folder, check=True, capture_output=True, text=True)
-    size, before, peak = map(int, told.stdout.split())
+    done = subprocess.run(command, env=env, cwd=workspace.folder, check=True, capture_output=True, text=True)
+    size, before, peak = map(int, done.stdout.split())
     name = f"{effort.megabytes:,} MB frame returned as Parquet"
     return [
         Row("values", f"{name}: growth of memory", peak - before, "B", "its size", size),

@@ -77,18 +77,18 @@ def fail_twice(name: str) -> int:
 
 @stage
 def be_killed() -> str:
-    """Tells its process once, and then hangs; the second time it is done."""
-    told = FOLDER / "pid"
-    if told.exists():
+    """Writes the id of its process once, and then hangs; the second time it is done."""
+    file = FOLDER / "pid"
+    if file.exists():
         return "done"
-    write(told, str(os.getpid()))
+    write(file, str(os.getpid()))
     threading.Event().wait()
     return "never"
 
 
 @stage
 def keep(x: int) -> int:
-    """Tells its process each time."""
+    """Writes the id of its process each time."""
     write(FOLDER / f"kept-{x}", str(os.getpid()))
     return x
 
@@ -306,7 +306,7 @@ async def asynchronous(processes: bool) -> None:
 
 def main() -> None:
     processes = sys.argv[1] == "processes"
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
     with cluster(processes) as client:
         # First of all, so that nothing has prepared the workers for them.
         untouched(client)
@@ -316,13 +316,13 @@ def main() -> None:
         submissions(client)
         collections()
         attempts(client)
-        told |= names(client)
+        reported |= names(client)
         if processes:
             losses(client)
     if processes:
         schedulers()
         asyncio.run(asynchronous(processes))
-    (FOLDER / "told.json").write_text(json.dumps(told))
+    (FOLDER / "reported.json").write_text(json.dumps(reported))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ FOLDER, URI = Path(sys.argv[1]), sys.argv[2]
 
 os.environ |= {
     "RAY_AUTH_MODE": "disabled",  # It would write a token into the home directory.
-    "RAY_USAGE_STATS_ENABLED": "0",  # And tell its makers about the tests.
+    "RAY_USAGE_STATS_ENABLED": "0",  # It would send its makers data about the tests.
     "RAY_memory_monitor_refresh_ms": "0",  # It kills tasks where other programs fill the machine's memory.
     "RAY_raylet_start_wait_time_s": "90",  # A machine that is busy with the other tests takes its time.
     "RAY_DEDUP_LOGS": "0",
@@ -68,10 +68,10 @@ def fail_twice(folder: str) -> int:
 
 
 @stage
-def hang(told: str) -> None:
-    Path(told).touch()
+def hang(file: str) -> None:
+    Path(file).touch()
     # In small waits: Ray's cancelling does not wake what blocks.
-    wait_for(Path(f"{told}-over").exists)
+    wait_for(Path(f"{file}-over").exists)
 
 
 def plain(x: int) -> int:
@@ -185,9 +185,9 @@ class Mortal:
         pass
 
     @stage
-    def die(self, told: str) -> str:
-        if not Path(told).exists():
-            Path(told).touch()
+    def die(self, file: str) -> str:
+        if not Path(file).exists():
+            Path(file).touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return "done"
 
@@ -271,7 +271,7 @@ def actors(counter: Any) -> None:
             ray.get(reference)
 
 
-def scopes(told: dict[str, Any]) -> None:
+def scopes(reported: dict[str, Any]) -> None:
     """Tasks of scopes and of none, in turn, by the same workers."""
     where = ray.remote(current_path)
     paths = []
@@ -279,11 +279,11 @@ def scopes(told: dict[str, Any]) -> None:
         with stage("inside"):
             paths.append(where.remote())
         paths.append(where.remote())
-    told["paths"] = ray.get(paths)
+    reported["paths"] = ray.get(paths)
     ray.get(remote_work.remote(99))
 
 
-def differences(counter: Any, told: dict[str, Any]) -> None:
+def differences(counter: Any, reported: dict[str, Any]) -> None:
     """What must be the same outside and inside of a scope."""
 
     def answers() -> list[Any]:
@@ -298,12 +298,12 @@ def differences(counter: Any, told: dict[str, Any]) -> None:
             refused(lambda: ray.remote(fail).remote(1)),
         ]
 
-    told["outside"] = answers()
+    reported["outside"] = answers()
     with stage("differences"):
-        told["inside"] = answers()
+        reported["inside"] = answers()
 
 
-def absences(told: dict[str, Any]) -> None:
+def absences(reported: dict[str, Any]) -> None:
     """Workers that have no trackdsl run what has nothing to do with it."""
 
     def add(a: int = 1, b: int = 1) -> int:
@@ -312,7 +312,7 @@ def absences(told: dict[str, Any]) -> None:
     environment = blocked(FOLDER / "blocked")
     remote_add = ray.remote(add).options(runtime_env=environment)
     with stage("absent"):
-        told["absent"] = ray.get([remote_add.remote(), remote_add.remote(2, b=3)])
+        reported["absent"] = ray.get([remote_add.remote(), remote_add.remote(2, b=3)])
 
 
 def losses() -> None:
@@ -351,17 +351,17 @@ def cluster() -> Iterator[None]:
 
 
 def main() -> None:
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
     configure(tracking_uri=URI)
     with cluster():
         counter = Counter.remote()
         tasks(counter)
         actors(counter)
-        scopes(told)
-        differences(counter, told)
-        absences(told)
+        scopes(reported)
+        differences(counter, reported)
+        absences(reported)
         losses()
-    (FOLDER / "told.json").write_text(json.dumps(told))
+    (FOLDER / "reported.json").write_text(json.dumps(reported))
 
 
 if __name__ == "__main__":

@@ -185,14 +185,14 @@ def streams(spark: SparkSession) -> None:
     with stage("stream"):
         query = start("stream", processingTime="0 seconds")
         wait_for(lambda: done(query, 0))
-    # This one goes on where no scope is open.
+    # This one continues where no scope is open.
     spark.range(2, 3).coalesce(1).write.mode("append").parquet(source)
     wait_for(lambda: done(query, 1))
     query.stop()
     start("none", availableNow=True).awaitTermination()
 
 
-def scopes(spark: SparkSession, told: dict[str, Any]) -> None:
+def scopes(spark: SparkSession, reported: dict[str, Any]) -> None:
     context = spark.sparkContext
     properties = []
     for x in range(3):
@@ -203,13 +203,13 @@ def scopes(spark: SparkSession, told: dict[str, Any]) -> None:
             properties.append(json.loads(context.getLocalProperty(PROPERTY))["path"])
         context.parallelize([x], 1).map(work).collect()
         properties.append(context.getLocalProperty(PROPERTY))
-    told["properties"] = properties
+    reported["properties"] = properties
     paths = []
     for name in ("first", "second"):
         with stage(name):
             paths.append(context.parallelize([0, 1], 2).map(path_here).collect())
         paths.append(context.parallelize([0, 1], 2).map(path_here).collect())
-    told["paths"] = paths
+    reported["paths"] = paths
 
     def submit(name: str) -> None:
         with stage(f"meet-{name}"):
@@ -217,9 +217,9 @@ def scopes(spark: SparkSession, told: dict[str, Any]) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(submit, ["one", "two"]))
-        # Its threads serve whoever comes.
+        # Its threads serve any caller.
         list(pool.map(lambda x: context.parallelize([x], 1).map(work).collect(), [97, 98]))
-    told["patched"] = _patching._installed
+    reported["patched"] = _patching._installed
 
 
 def losses(spark: SparkSession) -> None:
@@ -231,13 +231,13 @@ def losses(spark: SparkSession) -> None:
 
 
 def main() -> None:
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
     configure(tracking_uri=URI)
     with stage("maker"):  # The cluster outlives the stage that starts it, and serves others.
         spark = session("local-cluster[2,1,512]")
     rdds(spark)
     frames(spark)
-    scopes(spark, told)
+    scopes(spark, reported)
     streams(spark)
     losses(spark)
     spark.stop()
@@ -246,7 +246,7 @@ def main() -> None:
     with stage("local"):
         spark.sparkContext.parallelize([1, 2], 2).map(work).collect()
     spark.stop()
-    (FOLDER / "told.json").write_text(json.dumps(told))
+    (FOLDER / "reported.json").write_text(json.dumps(reported))
 
 
 if __name__ == "__main__":

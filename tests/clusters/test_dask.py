@@ -48,7 +48,7 @@ class Recorded:
 
     def __init__(self, folder: Path) -> None:
         self.uri = f"sqlite:///{folder}/mlflow.db"
-        self.told = json.loads((folder / "told.json").read_text())
+        self.reported = json.loads((folder / "reported.json").read_text())
         self.runs = all_runs(self.uri)
 
     def roots(self, name: str) -> list[Any]:
@@ -112,6 +112,7 @@ def test_a_metric_of_a_plain_task_lands_on_the_submitter(both: Recorded) -> None
     assert sorted(points(root, "plain", both.uri)) == [(0, 0.0), (1, 10.0), (2, 20.0)]
 
 
+@pytest.mark.long  # The first test starts the cluster.
 def test_methods_of_an_actor_belong_to_who_calls_them(both: Recorded) -> None:
     """A call of an actor is a child of the stage that makes it, not of the one that made the actor."""
     (calls,) = both.below_root("actor")
@@ -136,7 +137,7 @@ def test_a_worker_serves_many_scopes(both: Recorded) -> None:
 
 def test_dask_sees_the_function_as_it_was(both: Recorded) -> None:
     """Keys are named after the function, and a call that was made before is not made again."""
-    assert both.told == {"name": "work", "same": True, "pure": True}
+    assert both.reported == {"name": "work", "same": True, "pure": True}
     assert len(both.below_root("names")) == 1
 
 
@@ -152,7 +153,7 @@ def test_every_attempt_is_a_run(both: Recorded) -> None:
 
 
 def test_a_worker_that_is_killed(processes: Recorded) -> None:
-    """The run of a worker that is killed is `KILLED`, the second attempt is another run, and the submitter goes on."""
+    """The run of a worker that is killed is `KILLED`, the second attempt is another run, the submitter continues."""
     runs = processes.below_root("killed")
     status = {run.data.tags["trackdsl.attempt"]: run.info.status for run in runs}
     assert status == {"1": "KILLED", "2": "FINISHED"}
@@ -182,11 +183,11 @@ def test_patches_go_with_the_last_scope() -> None:
     from distributed.actor import Actor
     from distributed.worker import Worker
 
-    places = [(Client, "_graph_to_futures"), (Client, "run"), (Actor, "__getattr__"), (Worker, "execute")]
-    before = [vars(owner)[name] for owner, name in places]
+    patched = [(Client, "_graph_to_futures"), (Client, "run"), (Actor, "__getattr__"), (Worker, "execute")]
+    before = [vars(owner)[name] for owner, name in patched]
     with stage("s"):
-        assert all(vars(owner)[name] is not one for (owner, name), one in zip(places, before, strict=True))
-    assert [vars(owner)[name] for owner, name in places] == before
+        assert all(vars(owner)[name] is not one for (owner, name), one in zip(patched, before, strict=True))
+    assert [vars(owner)[name] for owner, name in patched] == before
 
 
 CLIENT = """
@@ -316,7 +317,7 @@ def test_machines_that_share_no_disk(
     assert all(delivery_pids(machine.spool) for machine in machines[1:] if machine is not victim)
 
 
-def test_a_word_above_dask_delayed_is_refused() -> None:
-    """It would tell of a call that only notes what is to run."""
+def test_a_decorator_above_dask_delayed_is_refused() -> None:
+    """It would record a call that only notes what is to run."""
     with pytest.raises(OptionError, match=r"goes below @dask\.delayed"):
         stage(dask.delayed(lambda x: x))

@@ -43,6 +43,7 @@ def test_what_is_submitted_in_a_stage_is_its_child(recorded: Tree, name: str) ->
             assert run.data.metrics["x"] == float(run.data.params["x"])
 
 
+@pytest.mark.long  # The first test starts the cluster.
 def test_nested_tasks_are_children_of_the_run_that_submits_them(recorded: Tree) -> None:
     """A stage that submits from inside a task has children of its own."""
     (outer,) = recorded.below_root("nested")
@@ -97,7 +98,7 @@ def test_every_attempt_is_a_run(recorded: Tree) -> None:
 
 def test_nothing_leaks_from_task_to_task(recorded: Tree) -> None:
     """A task that is submitted outside of any scope has none, whatever its worker did before, or was started in."""
-    assert recorded.told["paths"] == ["inside", ""] * 4
+    assert recorded.reported["paths"] == ["inside", ""] * 4
 
 
 def test_a_task_without_a_scope_is_a_root_of_its_worker(run_once: RunOnce) -> None:
@@ -110,8 +111,8 @@ def test_a_task_without_a_scope_is_a_root_of_its_worker(run_once: RunOnce) -> No
 
 def test_ray_behaves_as_outside_of_a_scope(recorded: Tree) -> None:
     """Names of tasks, refused arguments and errors are the same inside a scope as outside of one."""
-    assert recorded.told["inside"] == recorded.told["outside"]
-    named, *refused = recorded.told["inside"]
+    assert recorded.reported["inside"] == recorded.reported["outside"]
+    named, *refused = recorded.reported["inside"]
     assert named[0] == ["names", "ray_program.names"]
     assert [kind for kind, _ in refused] == ["TypeError"] * 5 + ["RayTaskError(KeyError)"]
     (failed,) = recorded.below_root("differences")
@@ -120,7 +121,7 @@ def test_ray_behaves_as_outside_of_a_scope(recorded: Tree) -> None:
 
 def test_workers_without_trackdsl_run_what_has_nothing_to_do_with_it(recorded: Tree) -> None:
     """Plain functions are called with their own arguments, and those alone, where trackdsl cannot be imported."""
-    assert recorded.told["absent"] == [2, 5]
+    assert recorded.reported["absent"] == [2, 5]
 
 
 def test_workers_have_a_spool_of_their_own(recorded: Tree, run_once: RunOnce) -> None:
@@ -132,7 +133,7 @@ def test_workers_have_a_spool_of_their_own(recorded: Tree, run_once: RunOnce) ->
     assert (folder / "far" / "journals").is_dir()
 
 
-def places() -> list[Any]:
+def patched_functions() -> list[Any]:
     from ray import actor, remote_function
     from ray._common import signature
 
@@ -144,11 +145,11 @@ def places() -> list[Any]:
 
 def test_patches_go_with_the_last_scope() -> None:
     """Ray is what it was as soon as no scope is open; what workers need is never touched in the program itself."""
-    before = places()
+    before = patched_functions()
     with stage("s"):
-        inside = places()
+        inside = patched_functions()
         assert [one is other for one, other in zip(before, inside, strict=True)] == [False] * 4 + [True]
-    assert places() == before
+    assert patched_functions() == before
 
 
 def test_an_unknown_version_of_ray(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -167,7 +168,7 @@ def test_an_unknown_version_of_ray(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     ]
 
 
-def test_a_word_above_ray_remote_is_refused() -> None:
+def test_a_decorator_above_ray_remote_is_refused() -> None:
     """It would record nothing: neither the call nor what runs elsewhere."""
 
     class Actor:

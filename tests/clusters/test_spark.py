@@ -49,6 +49,7 @@ def test_what_runs_for_an_action_is_a_child_of_its_stage(recorded: Tree, name: s
             assert run.data.metrics["x"] == float(run.data.params["x"])
 
 
+@pytest.mark.long  # The first test starts the cluster.
 def test_a_metric_of_a_plain_function_lands_on_the_stage(recorded: Tree) -> None:
     """What a task records outside any stage of its own goes to the run that the action was called in."""
     root = recorded.root("plain")
@@ -58,7 +59,7 @@ def test_a_metric_of_a_plain_function_lands_on_the_stage(recorded: Tree) -> None
 
 def test_a_task_is_inside_its_scope(recorded: Tree) -> None:
     """A plain function is inside the scope of its action, where plain MLflow finds it, and the next one is not."""
-    assert recorded.told["paths"] == [["first"] * 2, [""] * 2, ["second"] * 2, [""] * 2]
+    assert recorded.reported["paths"] == [["first"] * 2, [""] * 2, ["second"] * 2, [""] * 2]
 
 
 def test_batches_of_a_stream(recorded: Tree) -> None:
@@ -73,7 +74,7 @@ def test_batches_of_a_stream(recorded: Tree) -> None:
 
 def test_nothing_leaks_from_scope_to_scope(recorded: Tree) -> None:
     """The property follows the scopes of each thread, and workers that are used again go by their task alone."""
-    assert recorded.told["properties"] == ["inside/further", "inside", None] * 3
+    assert recorded.reported["properties"] == ["inside/further", "inside", None] * 3
     for root in recorded.roots("inside"):
         below = recorded.below(root)
         assert [run.info.run_name for run in below if run.info.run_name != "further"] == ["work"]
@@ -96,7 +97,7 @@ def test_executors_have_a_spool_of_their_own(recorded: Tree, run_once: RunOnce) 
     assert (folder / "far" / "journals").is_dir()
 
 
-def places() -> list[Any]:
+def patched_functions() -> list[Any]:
     import py4j.java_gateway
     import pyspark.sql.pandas.functions
     import pyspark.sql.streaming.readwriter
@@ -111,11 +112,11 @@ def places() -> list[Any]:
 
 def test_patches_go_with_the_last_scope(recorded: Tree) -> None:
     """Spark is what it was as soon as no scope is open, and no thread that calls it has a property of ours left."""
-    before = places()
+    before = patched_functions()
     with stage("s"):
-        assert all(one is not other for one, other in zip(before, places(), strict=True))
-    assert places() == before
-    assert recorded.told["patched"] is False
+        assert all(one is not other for one, other in zip(before, patched_functions(), strict=True))
+    assert patched_functions() == before
+    assert recorded.reported["patched"] is False
 
 
 def test_threads_that_share_one_of_the_jvm(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,7 +133,7 @@ def test_threads_that_share_one_of_the_jvm(monkeypatch: pytest.MonkeyPatch, capl
 
 
 def test_parameters_are_counted_as_undecorated() -> None:
-    """`inspect.getfullargspec`, by which Spark tells functions of groups apart, answers as without the decorator."""
+    """`inspect.getfullargspec`, by which Spark distinguishes functions of groups, answers as without the decorator."""
 
     def plain(key, frame, *rest, option=1, **options):  # type: ignore[no-untyped-def]
         """Without annotations."""

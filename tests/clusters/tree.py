@@ -15,12 +15,12 @@ class Tree:
 
     Args:
         uri: the store.
-        told: what the program itself told of.
+        reported: what the program itself wrote down.
     """
 
-    def __init__(self, uri: str, told: dict[str, Any]) -> None:
+    def __init__(self, uri: str, reported: dict[str, Any]) -> None:
         self.uri = uri
-        self.told = told
+        self.reported = reported
         self.runs = all_runs(uri)
 
     def roots(self, name: str) -> list[Any]:
@@ -41,7 +41,7 @@ class Tree:
 @functools.cache
 def tree(folder: Path) -> Tree:
     """What a program recorded at the server that it had in its folder."""
-    return Tree(f"sqlite:///{folder}/server/srv.db", json.loads((folder / "told.json").read_text()))
+    return Tree(f"sqlite:///{folder}/server/srv.db", json.loads((folder / "reported.json").read_text()))
 
 
 def shown(runs: list[Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Autologging, as the documents show it: no word of logging in the training code, and everything on the right run."""
+"""Autologging, as the documents show it: no logging in the training code, and everything on the right run."""
 
 from __future__ import annotations
 

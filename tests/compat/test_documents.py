@@ -84,7 +84,7 @@ def run_names(uri: str) -> list[str]:
     "kind",
     [pytest.param("tracelet", id="r1-r58"), pytest.param("mlflow", id="r59-r114")],
 )
-def test_r1_to_r114_snippets_run_as_they_stand(kind: str, tmp_path: Path, server: Service) -> None:
+def test_r1_to_r114_snippets_run_unchanged(kind: str, tmp_path: Path, server: Service) -> None:
     """Every snippet of a document runs with no change but one import, and leaves the runs that it describes."""
     found = sorted(DOCUMENTS.glob("*.txt"))
     documents = [path for path in found if ("import tracelet" in path.read_text()) == (kind == "tracelet")]
@@ -101,38 +101,41 @@ def test_r1_to_r114_snippets_run_as_they_stand(kind: str, tmp_path: Path, server
         "snippets.py", folder, str(documents[0]), kind,
         PYTHONPATH=str(folder / "hook"), SNIPPETS_PORT=server.uri.rpartition(":")[2],
     )  # fmt: skip
-    told: list[tuple[str, str, str | None]] = json.loads((folder / "told.json").read_text())
-    assert len(told) >= 15
-    refused = {heading: error for heading, _, error in told if error is not None}
-    assert set(refused) == {heading for heading in REFUSED if heading in {each[0] for each in told}}, refused
+    outcomes: list[tuple[str, str, str | None]] = json.loads((folder / "outcomes.json").read_text())
+    assert len(outcomes) >= 15
+    refused = {heading: error for heading, _, error in outcomes if error is not None}
+    assert set(refused) == {heading for heading in REFUSED if heading in {each[0] for each in outcomes}}, refused
     assert all(REFUSED[heading] in error for heading, error in refused.items())
     there: list[str] = []
-    for heading, place, _ in told:
+    for heading, subfolder, _ in outcomes:
         here, at_server = RUNS.get(heading, (None, []))
         there += at_server
         if here is None or (isinstance(here, list) and not here):
             continue
-        names = run_names(f"sqlite:///{folder}/{place}/mlflow.db")
+        names = run_names(f"sqlite:///{folder}/{subfolder}/mlflow.db")
         assert (len(names) if isinstance(here, int) else names) == here, heading
     new: list[Any] = run_names(server.uri)
     for name in there_before:
         new.remove(name)
     assert set(new) >= set(there)
     if kind == "tracelet":
-        check_tracelet(folder, {heading: place for heading, place, _ in told})
+        check_tracelet(folder, {heading: subfolder for heading, subfolder, _ in outcomes})
 
 
-def check_tracelet(folder: Path, places: dict[str, str]) -> None:
+def check_tracelet(folder: Path, subfolders: dict[str, str]) -> None:
     """What the longer snippets of the first document leave."""
 
     def at(heading: str) -> Recorded:
-        return Recorded(folder, f"sqlite:///{folder}/{places[heading]}/mlflow.db")
+        return Recorded(folder, f"sqlite:///{folder}/{subfolders[heading]}/mlflow.db")
 
     loop = at("PyTorch Training Loop")
     assert [step for step, _ in loop.points("pytorch_training", "train_loss")] == list(range(100))
     assert len(loop.files("pytorch_training", "checkpoints")) == 10
     files = at("Artifact Management").files("artifact_demo")
-    assert files == ["configs/training_config.yaml", "datasets/processed_train.csv", "models/trained_model.pth"]
+    # `trackdsl/` is the library's own folder, as in any root run: what changed, and the source of its functions.
+    assert [path for path in files if not path.startswith("trackdsl/")] == [
+        "configs/training_config.yaml", "datasets/processed_train.csv", "models/trained_model.pth",
+    ]  # fmt: skip
     trials = at("Hyperparameter Optimization").runs
     assert sorted(int(run.data.params["trial_number"]) for run in trials) == list(range(50))
     assert {run.data.tags["trial_number"] == run.data.params["trial_number"] for run in trials} == {True}

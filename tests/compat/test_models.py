@@ -69,7 +69,7 @@ def test_r83_r84_an_inferred_signature(sqlite_store: str) -> None:
             assert (flavor.load_model(info.model_uri).predict(frame) == model.predict(frame)).all()
 
 
-def test_r84_mlflow_s_own_word_inside_a_stage(here: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_r84_mlflow_s_own_function_inside_a_stage(here: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Where MLflow refuses a forest its own error reaches the program; with the format named it lands on the run."""
     monkeypatch.setenv("MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT", "0")
     frame, _ = data()
@@ -112,7 +112,7 @@ class Rounding(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
 
 
 def test_r87_an_input_example(sqlite_store: str) -> None:
-    """The example is kept with the model, mixed columns and all, and the signature is told from it."""
+    """The example is kept with the model, mixed columns and all, and the signature is inferred from it."""
     example = pd.DataFrame(
         {"feature_1": [1.0, 2.0, 3.0], "feature_2": [4.0, 5.0, 6.0], "category": ["A", "B", "C"]}
     )  # fmt: skip

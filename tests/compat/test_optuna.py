@@ -26,7 +26,7 @@ def test_r53_fifty_trials_of_a_study(sqlite_store: str) -> None:
     @track_trials
     def objective(trial: Any) -> float:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Optuna has deprecated this word, and has it still.
+            warnings.simplefilter("ignore", FutureWarning)  # Optuna has deprecated this function, and has it still.
             lr = trial.suggest_loguniform("lr", 1e-5, 1e-1)
         return train_model(lr, trial.suggest_categorical("batch_size", [16, 32, 64]))
 

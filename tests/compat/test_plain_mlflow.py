@@ -1,4 +1,4 @@
-"""MLflow's own words beside trackdsl, row by row: nested runs, steps, files, system metrics, facts about runs."""
+"""MLflow's own functions beside trackdsl, row by row: nested runs, steps, files, system metrics, facts about runs."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_r104_processor(recorded: Recorded, name: str) -> None:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_r105_memory(recorded: Recorded, name: str) -> None:
-    """Use of memory, in megabytes and percent; trackdsl tells that of the program too."""
+    """Use of memory, in megabytes and percent; trackdsl records that of the program too."""
     metrics = recorded.run(name).data.metrics
     assert metrics["system/system_memory_usage_megabytes"] > 0
     assert 0 < metrics["system/system_memory_usage_percentage"] < 100
@@ -155,14 +155,14 @@ def test_r105_memory(recorded: Recorded, name: str) -> None:
 
 def test_r106_graphics_cards(recorded: Recorded) -> None:
     """Use of each graphics card where there is one; without one there is nothing of it, and no error."""
-    from trackdsl.system_metrics._readings import _gpus
+    from trackdsl._core.readings import _gpus
 
     cards = {key.split("_")[1] for key in recorded.run("system of trackdsl").data.metrics if "system/gpu_" in key}
     assert len(cards) == len(_gpus())
 
 
 def test_r107_disk(recorded: Recorded) -> None:
-    """What is read from and written to disk, which MLflow does not tell, and the room there."""
+    """What is read from and written to disk, which MLflow does not record, and the room there."""
     metrics = recorded.run("system of trackdsl").data.metrics
     assert {"system/disk_usage_percentage", "system/process_disk_write_megabytes"} <= set(metrics)
     psutil = pytest.importorskip("psutil")
@@ -186,9 +186,9 @@ def test_r109_as_run(recorded: Recorded, facts: list[Any]) -> None:
 
 def test_r110_facts_about_the_run(recorded: Recorded, facts: list[Any]) -> None:
     """Id, experiment and start are known inside the run, as the store has them."""
-    for name, told in (("facts", facts[:3]), ("facts of a stage", facts[3:6])):
+    for name, values in (("facts", facts[:3]), ("facts of a stage", facts[3:6])):
         info = recorded.run(name).info
-        assert told == [info.run_id, info.experiment_id, info.start_time]
+        assert values == [info.run_id, info.experiment_id, info.start_time]
 
 
 def test_r111_tags(recorded: Recorded) -> None:
@@ -205,7 +205,7 @@ def test_r112_the_environment(recorded: Recorded) -> None:
 
 
 def test_r113_status(recorded: Recorded, facts: list[Any]) -> None:
-    """MLflow's words for how a run ended are those that runs of trackdsl's have."""
+    """Runs of trackdsl's have the statuses that MLflow has."""
     assert {run.info.status for run in recorded.runs} == {facts[-1]}
 
 

@@ -39,7 +39,7 @@ def recorded(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str
 
 @pytest.fixture
 def asked(recorded: str) -> Any:
-    """MLflow's client on that store, which trackdsl is told of too."""
+    """MLflow's client on that store, which trackdsl uses too."""
     trackdsl.configure(tracking_uri=recorded)
     return client(recorded)
 
@@ -61,7 +61,7 @@ def test_r90_runs_of_an_experiment_filtered_ordered_and_limited(asked: Any) -> N
 
 
 def test_r91_a_metric_above_a_number_the_largest_first(asked: Any) -> None:
-    """A condition on a metric and the largest first: the same runs by MLflow's words and by trackdsl's."""
+    """A condition on a metric and the largest first: the same runs by MLflow's functions and by trackdsl's."""
     theirs = asked.search_runs(
         ids_of(asked)[:1], filter_string="metrics.accuracy > 0.9", order_by=["metrics.accuracy DESC"]
     )
@@ -84,7 +84,7 @@ def test_r92_several_experiments_by_a_parameter_and_a_metric(asked: Any) -> None
 
 
 def test_r93_every_run_with_its_id_metrics_and_params(asked: Any) -> None:
-    """Runs that are gone through one by one tell id, metric and parameters; so do the rows of the frame."""
+    """Runs that are gone through one by one have id, metric and parameters; so have the rows of the frame."""
     theirs = [
         (run.info.run_id, run.data.metrics["accuracy"], run.data.params) for run in asked.search_runs(ids_of(asked))
     ]

@@ -12,19 +12,19 @@ ROWS = set(range(1, 115))
 
 
 def rows_of(name: str) -> set[int]:
-    """The rows that a test's name tells: `test_r31_to_r33_…`, `test_r83_r84_…`, `test_r98_…`."""
+    """The rows that a test's name has: `test_r31_to_r33_…`, `test_r83_r84_…`, `test_r98_…`."""
     found = re.match(r"test_r(\d+)(?:_(?:to_)?r(\d+))?_", name)
     return set(range(int(found[1]), int(found[2] or found[1]) + 1)) if found else set()
 
 
 def test_every_row_has_a_test() -> None:
-    """The names of the tests tell all rows."""
-    told: set[int] = set()
+    """Each row is in the name of a test."""
+    named: set[int] = set()
     for path in HERE.glob("test_*.py"):
         if path.name not in ("test_documents.py", Path(__file__).name):
             tree = ast.parse(path.read_text())
-            told |= set().union(*(rows_of(node.name) for node in tree.body if isinstance(node, ast.FunctionDef)))
-    assert told == ROWS
+            named |= set().union(*(rows_of(node.name) for node in tree.body if isinstance(node, ast.FunctionDef)))
+    assert named == ROWS
 
 
 def test_every_row_is_in_the_table() -> None:

@@ -109,8 +109,11 @@ def test_r24_a_compose_file_with_a_tracking_service(compose: dict[str, Any]) -> 
     """It has the server, its database and its store of files, which it waits for; no password is in it."""
     services = compose["services"]
     assert set(services) == {"tracking", "database", "storage"}
-    assert services["tracking"]["image"].startswith("ghcr.io/mlflow/mlflow:")
-    assert services["tracking"]["image"].endswith("-full")  # The other one has no drivers.
+    image, install = services["tracking"]["build"]["dockerfile_inline"].splitlines()
+    assert image.startswith("FROM ghcr.io/mlflow/mlflow:")
+    assert image.endswith("-full")  # The other one has no drivers.
+    assert "pip install" in install
+    assert "trackdsl==" in install
     assert {wait["condition"] for wait in services["tracking"]["depends_on"].values()} == {"service_healthy"}
     assert all("healthcheck" in service for service in services.values())
     for service in services.values():
@@ -131,7 +134,7 @@ def test_r26_the_command_of_the_compose_file(compose: dict[str, Any]) -> None:
     """The server listens where its container is reached, and has the options that MLflow 3 needs."""
     tracking = compose["services"]["tracking"]
     command = tracking["command"]
-    assert command[:4] == ["mlflow", "server", "--host=0.0.0.0", "--port=5000"]
+    assert command[:4] == ["trackdsl", "server", "--host=0.0.0.0", "--port=5000"]
     assert "--serve-artifacts" in command
     assert any(option.startswith("--allowed-hosts=") for option in command)
     assert any(option.startswith("--artifacts-destination=s3://") for option in command)

@@ -36,14 +36,26 @@ def there(here: Recorded) -> Recorded:
 
 
 @pytest.fixture(scope="session")
-def told(here: Recorded) -> dict[str, str]:
-    found = ast.literal_eval((here.folder / "told.txt").read_text())
+def with_mlflow(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Recorded:
+    """The store of a program that calls MLflow's functions in its sessions."""
+
+    def make(folder: Path) -> None:
+        shutil.copy(empty_store, folder / "mlflow.db")
+        run_program("sessions_and_mlflow.py", folder)
+
+    folder = once(tmp_path_factory, "sessions-and-mlflow", make)
+    return Recorded(folder, f"sqlite:///{folder}/mlflow.db")
+
+
+@pytest.fixture(scope="session")
+def errors(here: Recorded) -> dict[str, str]:
+    found = ast.literal_eval((here.folder / "errors.txt").read_text())
     assert isinstance(found, dict)
     return found
 
 
 def test_r01_the_backend_is_documented() -> None:
-    """The call that starts a session tells its arguments, and everything public here has a docstring."""
+    """The call that starts a session names its arguments, and everything public here has a docstring."""
     assert list(inspect.signature(tracelet.start_logging).parameters)[:5] == [
         "exp_name", "project", "backend", "config", "settings",
     ]  # fmt: skip
@@ -80,7 +92,7 @@ def test_r05_the_experiment_is_not_the_run(there: Recorded) -> None:
 
 
 def test_r06_the_handle_may_be_ignored(here: Recorded) -> None:
-    """Nobody has to keep what a start returns: words on the current run land on it."""
+    """Nobody has to keep what a start returns: functions for the current run record on it."""
     assert here.run("fallback").data.metrics == {"here": 1.0}
 
 
@@ -90,7 +102,7 @@ def test_r07_project_of_settings(there: Recorded) -> None:
 
 
 def test_r08_backends_as_a_list() -> None:
-    """Settings may list backends: MLflow alone is taken, another one is told."""
+    """Settings may list backends: MLflow alone is taken, another one is reported."""
     with capture_runs() as captured:
         tracelet.start_logging("listed", settings=tracelet.TraceletSettings(backend=["mlflow"]))
         tracelet.stop_logging()
@@ -174,7 +186,7 @@ def test_r18_tags_of_config(there: Recorded) -> None:
 
 
 def test_r19_all_keys_together(there: Recorded) -> None:
-    """Place, experiment, name and tags work at once; another key is an error that names these four."""
+    """Store, experiment, name and tags work at once; another key is an error that names these four."""
     assert there.experiment_of("baseline-001") == "Four Keys"
     with pytest.raises(OptionError, match="Known: tracking_uri, experiment_name, run_name, tags"):
         tracelet.start_logging("x", config={"artifact_location": "s3://bucket"})
@@ -210,39 +222,42 @@ def test_r31_to_r33_files_get_their_new_names(here: Recorded, source: str, path:
     assert here.text("files", path) == f"content of {source}"
 
 
-def test_r34_a_model_lands_on_the_session(here: Recorded) -> None:
+@pytest.mark.slow
+def test_r34_a_model_lands_on_the_session(with_mlflow: Recorded) -> None:
     """MLflow's own `log_model` in a session logs the model to its run, and so does trackdsl's."""
-    outputs = here.run("loop").outputs.model_outputs
-    assert {here.client.get_logged_model(output.model_id).name for output in outputs} == {"model", "own"}
+    outputs = with_mlflow.run("models").outputs.model_outputs
+    assert {with_mlflow.client.get_logged_model(output.model_id).name for output in outputs} == {"model", "own"}
 
 
-def test_r35_a_version_is_registered(here: Recorded) -> None:
+@pytest.mark.slow
+def test_r35_a_version_is_registered(with_mlflow: Recorded) -> None:
     """The registered name has a version that comes from this run."""
     for name in ("ImageClassifier", "OwnClassifier"):
-        (version,) = here.client.search_model_versions(f"name = '{name}'")
-        assert version.run_id == here.run("loop").info.run_id
+        (version,) = with_mlflow.client.search_model_versions(f"name = '{name}'")
+        assert version.run_id == with_mlflow.run("models").info.run_id
 
 
-def test_r36_autologging_before_the_start(here: Recorded) -> None:
+@pytest.mark.slow
+def test_r36_autologging_before_the_start(with_mlflow: Recorded) -> None:
     """Autologging that was switched on before opens no run of its own."""
-    assert len(here.named("loop")) == 1
-    assert {run.info.run_name for run in here.runs if "loop" in run.info.run_name} == {"loop"}
+    assert [run.info.run_name for run in with_mlflow.runs] == ["clash", "models"]
 
 
-def test_r37_both_write_to_one_run(here: Recorded) -> None:
-    """Plain MLflow calls in a session land on the run that trackdsl's words write to."""
-    assert here.run("loop").data.metrics.items() >= {"by_mlflow": 2.0, "final_accuracy": 0.9}.items()
+@pytest.mark.slow
+def test_r37_both_write_to_one_run(with_mlflow: Recorded) -> None:
+    """Plain MLflow calls in a session land on the run that trackdsl's functions write to."""
+    assert with_mlflow.run("models").data.metrics.items() >= {"by_mlflow": 2.0, "final_accuracy": 0.9}.items()
 
 
-def test_r38_an_unreachable_server_raises(told: dict[str, str], here: Recorded, there: Recorded) -> None:
+def test_r38_an_unreachable_server_raises(errors: dict[str, str], here: Recorded, there: Recorded) -> None:
     """A start that nobody answers raises, and leaves no run anywhere."""
-    assert told["unreachable"] == "TrackingServerUnreachable"
+    assert errors["unreachable"] == "TrackingServerUnreachable"
     assert not here.named("lost")
     assert not there.named("lost")
 
 
 def test_r39_the_next_start_records_locally(here: Recorded) -> None:
-    """After that a start without config records to the usual place, with nothing left of the first."""
+    """After that a start without config records to the usual store, with nothing left of the first."""
     assert here.experiment_of("fallback") == "project-a"
     assert here.run("fallback").info.status == "FINISHED"
     assert here.named("after-placed"), "also after a session elsewhere"
@@ -254,9 +269,10 @@ def test_r40_an_experiment_is_joined(here: Recorded) -> None:
     assert list(here.experiments.values()).count("Shared Experiment") == 1
 
 
-def test_r41_errors_of_mlflow_reach_the_caller(told: dict[str, str]) -> None:
-    """MLflow's own error in a session reaches the program as it is, and what already exists can be told by it."""
-    assert "already exists" in told["clash"]
+@pytest.mark.slow
+def test_r41_errors_of_mlflow_reach_the_caller(with_mlflow: Recorded) -> None:
+    """MLflow's own error in a session reaches the program as it is, and its text says what already exists."""
+    assert "already exists" in (with_mlflow.folder / "error.txt").read_text()
 
 
 def test_r42_parameters_of_all_kinds(here: Recorded) -> None:
@@ -275,6 +291,7 @@ def test_r44_every_point_is_kept(here: Recorded) -> None:
     assert here.points("loop", "train_loss") == [(epoch, 1 / (epoch + 1)) for epoch in range(100)]
 
 
+@pytest.mark.slow
 def test_r45_checkpoints(here: Recorded) -> None:
     """Every tenth epoch left a checkpoint under its new name."""
     wanted = sorted(f"checkpoints/epoch_{epoch}.pth" for epoch in range(0, 100, 10))
@@ -304,6 +321,7 @@ def test_r49_tags_for_each_trial(here: Recorded) -> None:
     assert [here.run(f"trial_{n}").data.tags["trial_number"] for n in range(3)] == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_r50_parameters_for_each_trial(here: Recorded) -> None:
     """Each trial has parameters of its own."""
     assert [here.run(f"trial_{n}").data.params["lr"] for n in range(3)] == ["0.1", "0.01", "0.001"]

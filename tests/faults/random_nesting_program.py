@@ -1,4 +1,4 @@
-"""What the soak does: processes of threads of tasks, each nesting runs as its own dice say.
+"""What the soak test runs: processes of threads of tasks, which nest runs at random.
 
 The same dice, thrown without trackdsl, give the model of what must be at the store.
 """
@@ -23,7 +23,7 @@ METHODS = ("fork", "spawn", "forkserver")
 
 @dataclass
 class Plan:
-    """One run to be: its name, which nothing else has, what it logs, how it ends, how it is made, what is inside."""
+    """A planned run: its unique name, what it logs, how it ends, how it is made, and its children."""
 
     key: str
     value: int
@@ -39,7 +39,7 @@ class Plan:
 
 
 def plan(key: str, depth: int = 0) -> Plan:
-    """What the dice say of the run `key`; always the same."""
+    """The random plan of the run `key`; always the same."""
     dice = random.Random(key)
     shape = dice.choice(["stage", "block", "async", "thread", "generator", "pool"])
     children = 0 if depth == 2 else dice.choice([0, 0, 0, 1, 2] if depth else [0, 0, 1])
@@ -53,7 +53,7 @@ def plans(process: str) -> list[list[Plan]]:
 
 
 class Planned(Exception):
-    """The dice wanted it."""
+    """The exception that a plan asks for."""
 
 
 def body(planned: Plan) -> None:
@@ -64,7 +64,7 @@ def body(planned: Plan) -> None:
 
 @stage("run")
 async def awaited(key: str, planned: Plan) -> None:
-    """A run as a coroutine; the children of it take turns with all others."""
+    """A run as a coroutine; its children run in turn with all others."""
     body(planned)
     await asyncio.sleep(0)
     await asyncio.gather(*(perform(child) for child in planned.children))

@@ -1,4 +1,4 @@
-"""Programs in poor surroundings: full disks, no shell, no home, FIFOs, forks, delivery that is killed."""
+"""Programs in bad surroundings: full disks, no shell, no home, FIFOs, forks, delivery that is killed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.conftest import StartProgram, delivery_pids, free_port, wait_until
+from tests.conftest import ChangeLimits, StartProgram, delivery_pids, free_port, wait_until
 from trackdsl import log_metric, stage
 from trackdsl.delivery import _client
 from trackdsl.errors import SettingsError
-from trackdsl.journal import _origin, _target, _writer
+from trackdsl.journal import _origin, _spare_segments
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._replay import RecordedRun, replay
@@ -36,14 +36,14 @@ def recorded(spool: Path) -> dict[str, RecordedRun]:
     return {run.name: run for run in runs}
 
 
-def test_a_full_disk_costs_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_no_descriptors(monkeypatch: pytest.MonkeyPatch, change_limits: ChangeLimits) -> None:
     """Journals that cannot be made, time and again, leave no open file behind."""
 
     def full(path: Path, size: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(_writer, "allocate", full)
-    monkeypatch.setattr(_target, "_RETRY", 0)
+    monkeypatch.setattr(_spare_segments, "allocate", full)
+    change_limits(no_journal_retry=0)
     before = psutil.Process().num_fds()
     with stage("s") as run:
         for _ in range(100):
@@ -91,7 +91,7 @@ def test_without_a_shell(
 def test_without_any_way_to_deliver(
     delivery: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any
 ) -> None:
-    """Where neither a process nor a thread can be started, everything is recorded, and the log tells."""
+    """Where neither a process nor a thread can be started, everything is recorded, and the log says so."""
 
     def no_thread(spool: Path) -> None:
         raise RuntimeError("can't start new thread")
@@ -115,7 +115,7 @@ def test_without_a_working_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_a_working_directory_that_is_no_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: Any) -> None:
-    """In a folder whose name is not valid UTF-8 a program is recorded all the same, and told so."""
+    """In a folder whose name is not valid UTF-8 a program is recorded all the same, and a warning says so."""
     os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
     monkeypatch.chdir(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     monkeypatch.setattr(sys, "argv", ["-c"])
@@ -155,19 +155,19 @@ def test_a_frozen_program_does_not_start_itself(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("inside", [False, True], ids=["itself", "in a folder"])
 def test_a_fifo_is_a_visible_omission(inside: bool, tmp_path: Path) -> None:
-    """What would wait for ever to be read is left out, and a tag says so."""
-    place = tmp_path / "out"
-    place.mkdir()
-    os.mkfifo(place / "pipe")
+    """A FIFO, which cannot be read to its end, is left out, and a tag says so."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
     with capture_runs() as captured, stage("s") as run:
         # From a thread that may be left behind: reading a FIFO has no end.
-        thread = threading.Thread(target=run.log_artifact, args=[place if inside else place / "pipe"], daemon=True)
+        thread = threading.Thread(target=run.log_artifact, args=[folder if inside else folder / "pipe"], daemon=True)
         thread.start()
         wait_until(lambda: not thread.is_alive(), "the artifact to be left out")
     assert any(tag.startswith("trackdsl.omitted.") for tag in captured.one("s").tags)
 
 
-def test_a_bad_mode_is_told_every_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bad_mode_is_reported_every_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A mode that does not exist raises at every run, and nothing is made on disk."""
     monkeypatch.setenv("TRACKDSL_MODE", "bogus")
     for _ in range(3):
@@ -220,7 +220,7 @@ def test_moving_the_spool_with_an_open_run(start: StartProgram, tmp_path: Path) 
     code, _, err = program.finish()
     assert code == 0, err
     directories = [*journals(tmp_path / "spool"), *journals(tmp_path / "two")]
-    runs = {run.name: run for run in replay((event, place) for place in directories for event in read_all(place))}
+    runs = {run.name: run for run in replay((event, journal) for journal in directories for event in read_all(journal))}
     counts = Counter({name: len(points) for name, points in runs["old"].metrics.items()})
     assert counts == {"before": 1, "moved": 1, "parent": 300, "child": 300}
     assert {name: (run.status, run.lost) for name, run in runs.items()} == dict.fromkeys(

@@ -20,9 +20,15 @@ from trackdsl import capture, stage
 from trackdsl._core import events
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, read_snapshot, remove_snapshot, snapshot_path
-from trackdsl.journal._spool import JOURNALS, prepare
+from trackdsl.journal._spool import JOURNALS, make_folder, prepare
+from trackdsl.store_format.ledger import DEFERRED, NAME, POINT, ROWS, TABLE, changes_in, frame, latest, read
+from trackdsl.store_format.servers import folder_of, server_of
 
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----"
+
+
+#: What is nested deeply is read to the end of the stack.
+pytestmark = pytest.mark.usefixtures("no_collection")
 
 
 @pytest.fixture
@@ -61,10 +67,10 @@ def file_at(process: Process, number: int, content: str = "fine") -> str:
     return f"{number:06d}/file.txt"
 
 
-def delivered(process: Process, *told: Any) -> Held:
+def delivered(process: Process, *planted: Any) -> Held:
     """What arrives of one run with these events, between two sound ones."""
     run = process.open("planted")
-    for event in told:
+    for event in planted:
         process.say(event(run))
     process.say(events.File(run, "sound.txt", file_at(process, 99), False))
     process.metric(run, "last", 1)
@@ -82,7 +88,7 @@ def delivered(process: Process, *told: Any) -> Held:
 
 
 def omitted(held: Held) -> list[str]:
-    """What is left out of a run, by the tags that tell it."""
+    """What is left out of a run, by the tags that report it."""
     return [key.removeprefix("trackdsl.omitted.") for key in held.tags if key.startswith("trackdsl.omitted.")]
 
 
@@ -125,18 +131,19 @@ def test_a_snapshot_outside(process: Process, keys: Path, snapshot: str) -> None
     assert not held.files
 
 
-@pytest.mark.parametrize("place", ["snapshot", "folder", "files"])
+@pytest.mark.usefixtures("each_kind_of_store")
+@pytest.mark.parametrize("replaced", ["snapshot", "folder", "files"])
 @pytest.mark.parametrize("kind", ["file", "folder", "model", "table"])
-def test_links_instead_of_a_snapshot(process: Process, keys: Path, kind: str, place: str) -> None:
-    """A link in the place of a snapshot, of its folder, or of the folder of all, is not followed."""
+def test_links_instead_of_a_snapshot(process: Process, keys: Path, kind: str, replaced: str) -> None:
+    """A link instead of a snapshot, of its folder, or of the folder of all, is not followed."""
     files = process.directory / "files"
     name = {"file": "id_rsa", "folder": "deeper", "model": "deeper", "table": "table.json"}[kind]
-    if place == "files":
+    if replaced == "files":
         files.mkdir()
         files.rename(process.directory / "former")
         (keys / "000001").symlink_to(keys)
         files.symlink_to(keys)
-    elif place == "folder":
+    elif replaced == "folder":
         files.mkdir()
         (files / "000001").symlink_to(keys)
     else:
@@ -156,7 +163,7 @@ def test_links_instead_of_a_snapshot(process: Process, keys: Path, kind: str, pl
     process.die()
     store = MemoryStore()
     deliver_to(store, process.spool)
-    if place == "files":
+    if replaced == "files":
         (keys / "000001").unlink()
     held = store.named("planted")
     assert (omitted(held), held.files, held.status) == (["stolen"], {}, "FINISHED")
@@ -189,14 +196,14 @@ def test_links_inside_a_model(process: Process, keys: Path) -> None:
     assert (held.files, omitted(held)) == ({}, ["clf"])
 
 
-@pytest.mark.parametrize("place", ["../../x", "/etc/x", "a/../../x", "a\0b", "C:/x", "a\\..\\b"])
+@pytest.mark.parametrize("path", ["../../x", "/etc/x", "a/../../x", "a\0b", "C:/x", "a\\..\\b"])
 @pytest.mark.parametrize("kind", ["file", "table"])
-def test_a_place_outside_of_the_run(process: Process, kind: str, place: str) -> None:
+def test_a_path_outside_of_the_run(process: Process, kind: str, path: str) -> None:
     """What is to lie outside of its run is left out, with a tag."""
     snapshot = file_at(process, 1, json.dumps({"columns": [], "data": []}))
     held = delivered(
         process,
-        lambda run: events.Table(run, place, snapshot) if kind == "table" else events.File(run, place, snapshot, False),
+        lambda run: events.Table(run, path, snapshot) if kind == "table" else events.File(run, path, snapshot, False),
     )
     assert not held.files
     assert len(omitted(held)) == 1
@@ -209,9 +216,10 @@ def test_a_table_without_a_name(process: Process) -> None:
     assert omitted(held) == [""]
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_what_waits_is_looked_at_again(spool: Path, keys: Path) -> None:
-    """A link that takes the place of a snapshot while the store of artifacts is away is not followed either."""
-    from trackdsl.delivery._sink import Unavailable
+    """A link that replaces a snapshot while the store of artifacts is away is not followed either."""
+    from trackdsl.delivery._store_errors import Unavailable
 
     process = Process(spool)
     run = process.open("planted")
@@ -227,17 +235,40 @@ def test_what_waits_is_looked_at_again(spool: Path, keys: Path) -> None:
     worker = Worker(spool, store.open)
     wait_until(lambda: not worker.round(), "the rest to be delivered")
     worker.close()
-    noted = json.loads((process.directory / "deferred").read_text())
+    ledger = process.directory / NAME
+    ((run_id, artifact_path, event), value) = next(iter(latest(changes_in(read(ledger)), DEFERRED).items()))
+    assert event
     path = process.directory / "files" / "000001" / "file.txt"
     path.unlink()
     path.symlink_to(keys / "id_rsa")
-    (process.directory / "deferred").write_text(json.dumps([{**noted[0], "event": "AAAA"}, *noted]))
+    with ledger.open("ab") as file:
+        file.write(frame([DEFERRED.change((run_id, artifact_path, b"AAAA"), value)]))
     away[0] = False
     process.die()
     deliver_to(store, spool)
     assert not list((spool / JOURNALS).iterdir())
     held = store.named("planted")
     assert (held.files, omitted(held)) == ({}, ["a.txt"])
+
+
+def test_planted_ledgers(spool: Path, keys: Path) -> None:
+    """Notes of other types, of paths outside, and nonsense in ledgers change nothing outside, and hold up nothing."""
+    process = Process(spool)
+    folder = folder_of(spool, server_of(process.uri))
+    make_folder(folder / "tables")
+    point = POINT.change(("r", "k", 1, 2.0, 3), ("../x", False, 0, 0))
+    nonsense = frame([(1, 2, 3), (4, "x", None), (99, b"later", [1]), point])
+    for path in (folder / NAME, process.directory / NAME):
+        path.write_bytes(nonsense + b"\xff" * 100)
+    outside = TABLE.change(None, ("r", "../x", "e"))
+    rows = ROWS.change(("../../keys", "../id_rsa"), b"[[[1]]]")
+    for number, changes in enumerate([[outside, rows], [TABLE.change(None, ("r", "t.json", "e")), rows], [rows]]):
+        (folder / "tables" / f"{number}.ledger").write_bytes(frame(changes))
+    (folder / "tables" / "link.ledger").symlink_to(keys / "id_rsa")
+    os.mkfifo(folder / "tables" / "fifo.ledger")
+    snapshot = file_at(process, 1, json.dumps({"columns": ["a"], "data": [[1]]}))
+    held = delivered(process, lambda run: events.Table(run, "t.json", snapshot))
+    assert json.loads(held.files["t.json"])["data"] == [[1]]
 
 
 @pytest.mark.parametrize("kind", ["tables", "points"])
@@ -264,20 +295,20 @@ def test_planted_logs(spool: Path, keys: Path, kind: str) -> None:
 
 
 def test_a_swap_in_between(process: Process, keys: Path) -> None:
-    """While one puts a link in the place of a snapshot again and again, what is taken is the file or nothing."""
+    """While a link replaces a snapshot again and again, what is taken is the file or nothing."""
     number = process.directory / "files" / "000001"
     (number / "data").mkdir(parents=True)
-    sound, link, place = number / "sound", number / "link", number / "data" / "a"
+    sound, link, target = number / "sound", number / "link", number / "data" / "a"
     done = threading.Event()
 
     def swap() -> None:
         while not done.is_set():
             sound.write_text("fine")
-            os.replace(sound, place)
+            os.replace(sound, target)
             link.symlink_to(keys / "id_rsa")
-            os.replace(link, place)
+            os.replace(link, target)
 
-    place.write_text("fine")
+    target.write_text("fine")
     thread = threading.Thread(target=swap)
     thread.start()
     try:
@@ -327,7 +358,7 @@ def test_a_disk_without_room_or_links(process: Process, monkeypatch: pytest.Monk
 
 
 class TestAtMlflow:
-    """The same at a real store."""
+    """Planted journals at a real store."""
 
     def test_links_of_the_user(self, tmp_path: Path, keys: Path, sqlite_store: str) -> None:
         """What a user's own folder links to was copied when it was recorded, and arrives."""
@@ -412,8 +443,8 @@ def test_a_context_of_a_capture_names_no_folder(tmp_path: Path, caplog: pytest.L
     target = tmp_path / "anywhere"
     target.mkdir()
     (target / "hosts").write_text("")
-    told = json.loads(text) | {"run": os.urandom(16).hex(), "uri": "trackdsl-capture:", "spool": str(target)}
-    with attach(json.dumps(told)) as run:
+    context = json.loads(text) | {"run": os.urandom(16).hex(), "uri": "trackdsl-capture:", "spool": str(target)}
+    with attach(json.dumps(context)) as run:
         run.log_metric("x", 1)
     assert os.listdir(target) == ["hosts"]
     assert "cannot enter" in caplog.text

@@ -15,26 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, event, given, settings
 
 import trackdsl
-from tests.conftest import examples, wait_until
-from tests.drawn_programs import FAULT, PROGRAM, Delivery, Expected, Program, forked, perform
+from tests.conftest import ChangeLimits, changed_limits, examples, wait_until
+from tests.drawn_faults import faults
+from tests.drawn_programs import Delivery, Expected, Program, forked, perform, programs
 from tests.integration.test_journal import DELETIONS
 from tests.memory_store import Crash, Held, MemoryStore, deliver_to, fail_once
 from trackdsl import errors, experiment, stage
 from trackdsl._core import context as _context
-from trackdsl.delivery import _client, _durability, _waiting
+from trackdsl.delivery import _client, _durability, _stretch_size, _waiting
+from trackdsl.delivery._ledger import journal_ledger
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
-from trackdsl.delivery._sink import GONE, Refused, Unavailable
+from trackdsl.delivery._sink import GONE
+from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._worker import Worker
-from trackdsl.journal import _origin, _target, _writer
-from trackdsl.journal._reader import segments
+from trackdsl.journal import _origin, _spare_segments, _store_target, _target, _writer
+from trackdsl.journal._segments import segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer
 from trackdsl.store_format import losses as _losses
 from trackdsl.store_format.known_runs import read_runs
+from trackdsl.store_format.ledger import NAME, RUN, frame
 from trackdsl.store_format.progress import read_progress
 
 
@@ -49,20 +52,26 @@ def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
 
 
-@pytest.mark.usefixtures("no_pauses")
-@settings(deadline=None, max_examples=examples(150))
-@given(words=PROGRAM, faults=st.dictionaries(st.integers(1, 50), FAULT, max_size=8))
-def test_everything_arrives_once(words: list[Any], faults: dict[int, Any]) -> None:
+@pytest.fixture
+def biting() -> Iterator[list[bool]]:
+    """For each drawn program, whether a run was there when a fault fell; in the end, this must be so for many."""
+    found: list[bool] = []
+    yield found
+    assert sum(found) >= 0.4 * len(found), f"only {sum(found)} of {len(found)} programs had a run before a fault fell"
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+@settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations=programs(), at=faults(8))
+def test_everything_arrives_once(biting: list[bool], operations: list[Any], at: dict[int, Any]) -> None:
     """Whenever the store goes away or delivery is killed, before or after a call took effect, all is there once."""
-    store = MemoryStore(faults)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_writer, "_FIRST_SEGMENT", 4096)
-        patch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    store = MemoryStore(at)
+    with tempfile.TemporaryDirectory() as folder, changed_limits(first_segment=4096, largest_segment=4096):
         delivery = Delivery(Path(folder), store)
         trackdsl.configure(spool=folder)
         program = Program("p", True, {})
         try:
-            perform(program, delivery, words)
+            perform(program, delivery, operations)
         finally:
             _target.close_all()  # The program dies with what is open.
             _context.enter(None)
@@ -72,11 +81,13 @@ def test_everything_arrives_once(words: list[Any], faults: dict[int, Any]) -> No
                     break
             delivery.restart()
         assert not list((delivery.spool / "journals").glob("*"))
+    biting.append(any(store.fired))
+    event(f"a run before a fault: {any(store.fired)}")
     check(store, program.expected)
 
 
 def check(store: MemoryStore, expected: dict[str, Expected]) -> None:
-    """The store holds what was recorded, once, and nothing tells of a loss."""
+    """The store holds what was recorded, once, and no tag reports a loss."""
     assert Counter(run.name for run in store.runs.values()) == Counter(expected.keys())
     ids = {run.name: run_id for run_id, run in store.runs.items()}
     for name, run in expected.items():
@@ -87,14 +98,14 @@ def check(store: MemoryStore, expected: dict[str, Expected]) -> None:
         assert held.status == run.status
         assert {key: held.tags.get(key) for key in run.tags} == run.tags
         assert held.tags.get("mlflow.parentRunId") == (ids[run.parent] if run.parent else None)
-        told = ("refused", "omitted", "lost", "damaged", "missing", "truncated", "parent")
-        assert not [tag for tag in held.tags if tag.startswith(tuple(f"trackdsl.{word}" for word in told))]
+        kinds = ("refused", "omitted", "lost", "damaged", "missing", "truncated", "parent")
+        assert not [tag for tag in held.tags if tag.startswith(tuple(f"trackdsl.{kind}" for kind in kinds))]
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("when", [0, 1])
 def test_the_answer_of_git_loses_nothing(spool: Path, when: int) -> None:
-    """Where the store goes away while git's late answer is told, the stretch behind it and the answer both arrive."""
+    """Where the store goes away while git's late answer is written, the answer and the stretch behind it arrive."""
     store = MemoryStore()
     with stage("first") as run, stage("second"):
         run.log_metric("a", 1)
@@ -115,6 +126,34 @@ def test_the_answer_of_git_loses_nothing(spool: Path, when: int) -> None:
     assert {run.tags["mlflow.source.git.commit"] for run in store.runs.values()} == {"abc"}
 
 
+@pytest.mark.usefixtures("no_pauses")
+def test_late_events_of_runs_that_have_ended(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended runs take no memory, and what is recorded for one of them later arrives once, across an outage too."""
+    monkeypatch.setattr(MemoryStore, "own_ids", True)
+    store = MemoryStore()
+    worker = Worker(spool, store.open)
+    with stage("root"):
+        made = []
+        for _ in range(20):
+            with stage("step") as run:
+                run.log_param("first", 1)
+                run.log_metric("a", 1, step=1)
+            made.append(run)
+        worker.round()
+        (stream,) = worker._streams
+        assert [run.open for run in stream.runs._runs.values()] == [True]
+        made[3].log_metric("a", 1, step=1)
+        made[3].log_param("first", 2)
+        store.faults = {store.calls + 2: (Unavailable, False)}
+        for _ in range(3):
+            worker.round()
+        assert [run.open for run in stream.runs._runs.values()] == [True]
+    worker.close()
+    (held,) = (run for run in store.runs.values() if run.tags["trackdsl.id"] == made[3].id)
+    assert [point[0] for point in held.points] == ["a", "a"]
+    assert (held.params, held.tags["trackdsl.param.later.first"], held.status) == ({"first": "1"}, "2", "FINISHED")
+
+
 def no_such_experiment(error: type[Exception]) -> Callable[..., None]:
     def before(method: str, *arguments: Any) -> None:
         if (method, *arguments) == ("experiment", "gone"):
@@ -123,6 +162,7 @@ def no_such_experiment(error: type[Exception]) -> Callable[..., None]:
     return before
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_a_journal_that_waits_holds_up_no_other(spool: Path) -> None:
     """A program whose experiment is deleted waits by itself: another one's runs are there at once."""
     for name in ("gone", "fine"):
@@ -142,9 +182,9 @@ def test_a_journal_that_waits_holds_up_no_other(spool: Path) -> None:
     assert (progress.error, bool(progress.blocked_since)) == ("gone", True)
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_what_is_refused_blocks_nothing(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A refused experiment is replaced, refused tags (git's too) are told, a run's own name tag is its name."""
+    """A refused experiment is replaced, refused tags (git's too) are reported, a run's own name tag is its name."""
     store = MemoryStore()
 
     def before(method: str, *arguments: Any) -> None:
@@ -160,7 +200,8 @@ def test_what_is_refused_blocks_nothing(spool: Path, caplog: pytest.LogCaptureFi
         (journal / "git").write_text("abc\nmain\n\nclean\n")
         run.set_tags({"bad": 1, "good": 2})
         run.log_metric("m", 1)
-    worker.round()
+    for _ in range(2):
+        worker.round()
     worker.close()
     held = store.named("mine")
     assert (held.experiment, held.tags["trackdsl.refused.experiment"], held.status) == ("e-Default", "gone", "FINISHED")
@@ -169,7 +210,7 @@ def test_what_is_refused_blocks_nothing(spool: Path, caplog: pytest.LogCaptureFi
     assert "the git tags of run" in caplog.text
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_children_do_not_wait_for_each_other(spool: Path) -> None:
     """Two forked children that write long journals on a run of their dead parent are both delivered."""
 
@@ -188,8 +229,8 @@ def test_children_do_not_wait_for_each_other(spool: Path) -> None:
     assert not list(journals(spool))
 
 
-@pytest.mark.usefixtures("no_pauses")
-def test_orphans_are_told(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_orphans_are_reported(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where a parent's journal is lost, its children give up waiting for it and each other, and the log names it."""
     with stage("parent") as run:
         for _ in range(2):
@@ -205,10 +246,10 @@ def test_orphans_are_told(spool: Path, caplog: pytest.LogCaptureFixture) -> None
     assert store.named("child").tags["trackdsl.parent.missing"] == run.id
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("fails", [1, 2])
 def test_an_older_artifact_never_replaces_a_newer(spool: Path, fails: int) -> None:
-    """Where the artifact store is away for the first of two files of one place, the second one is what stays."""
+    """Where the artifact store is away for the first of two files with one path, the second one is what stays."""
     with stage("s") as run:
         for text in ("old", "newer", "newest"):
             run.log_text(text, "checkpoint.txt")
@@ -220,9 +261,58 @@ def test_an_older_artifact_never_replaces_a_newer(spool: Path, fails: int) -> No
     assert not list(journals(spool))
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+@pytest.mark.parametrize("stretch", [5000, 1])
+def test_an_older_artifact_is_read_again(spool: Path, stretch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first of two files was stored and the second deferred in a stretch that failed, the second one stays.
+
+    Also where the stretch is read again in parts.
+    """
+    with stage("s") as run:
+        for text in ("old", "new"):
+            run.log_text(text, "checkpoint.txt")
+    _target.close_all()
+    store = MemoryStore()
+    stored: list[str] = []
+
+    def before(method: str, *_: Any) -> None:
+        stored.extend([method] * (method == "write_artifact"))
+        if len(stored) == 2:
+            stored.append("failed")
+            raise Unavailable("busy")
+        if stored == ["write_artifact", "write_artifact", "failed"]:
+            stored.append("failed")
+            raise Unavailable("away")
+
+    store.before = before
+    worker = Worker(spool, store.open)
+    worker.round()
+    assert stored[2:] == ["failed", "failed"]
+    monkeypatch.setattr(_stretch_size, "_STRETCH", stretch)
+    for _ in range(20):
+        worker.round()
+    worker.close()
+    assert store.named("s").files == {"checkpoint.txt": "new"}
+    assert not list(journals(spool))
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_killed_before_the_rest_of_a_new_run(spool: Path) -> None:
+    """What a run is not created with, such as a tag that is too long, is written where delivery died before it was."""
+    with stage("s", tags={"long": "x" * 9000}):
+        pass
+    _target.close_all()
+    store = MemoryStore()
+    store.before = fail_once("write_text", error=Crash)
+    with pytest.raises(Crash):
+        deliver_to(store, spool)
+    deliver_to(store, spool)
+    assert list(store.named("s").files.values()) == ["x" * 9000]
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_the_id_is_ours_and_empty_tags_arrive(spool: Path) -> None:
-    """A user's `trackdsl.id` does not stand in the way of finding a run again; an empty tag is a tag."""
+    """A user's `trackdsl.id` does not keep delivery from finding the run again; an empty tag is stored."""
     with stage("s", tags={"empty": "", "trackdsl.id": "mine"}) as run:
         pass
     _target.close_all()
@@ -253,7 +343,7 @@ def outage(spool: Path) -> Iterator[tuple[MemoryStore, Worker]]:
     worker.close()
 
 
-@pytest.mark.usefixtures("nobody_starts")
+@pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
 def test_flush_after_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) -> None:
     """Once the store is back, `flush` waits for the delivery instead of believing an error that was noted before."""
     store, worker = outage
@@ -281,7 +371,7 @@ def test_flush_after_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) 
         assert len(store.named("s").points) == 1
 
 
-@pytest.mark.usefixtures("nobody_starts")
+@pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
 def test_flush_while_delivery_tries_again(
     outage: tuple[MemoryStore, Worker], spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,7 +400,7 @@ def test_flush_while_delivery_tries_again(
         assert flushed == [True]
 
 
-@pytest.mark.usefixtures("nobody_starts")
+@pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
 def test_flush_does_not_wait_for_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) -> None:
     """Where the store stays away, `flush` ends as soon as that is noted anew, and says False."""
     _, worker = outage
@@ -331,6 +421,46 @@ def test_flush_does_not_wait_for_an_outage(outage: tuple[MemoryStore, Worker], s
             thread.join()
 
 
+@pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
+@pytest.mark.parametrize("waits_for", ["experiment", "artifacts"])
+def test_flush_tries_again_what_is_deferred(spool: Path, waits_for: str) -> None:
+    """Runs that were set aside and files that were put off are tried once more before `flush` answers."""
+    store = MemoryStore()
+    away = waits_for == "artifacts"
+
+    def before(method: str, *_: Any) -> None:
+        if away and method == "write_artifact":
+            raise Unavailable("busy")
+
+    store.before = before
+    store.deleted = {"e-gone"} if waits_for == "experiment" else set()
+    worker = Worker(spool, store.open)
+    done = threading.Event()
+    with experiment("gone") as run:
+        run.log_text("text", "f.txt")
+        (journal,) = journals(spool)
+        worker.round()
+        progress = read_progress(journal)
+        assert progress is not None
+        assert progress.deferred
+
+        def serve() -> None:
+            while not done.wait(0.02):
+                worker.round()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            assert not trackdsl.flush()
+            away, store.deleted = False, set()
+            assert trackdsl.flush()
+        finally:
+            done.set()
+            thread.join()
+            worker.close()
+        assert store.named("gone").files == {"f.txt": "text"}
+
+
 @pytest.mark.usefixtures("nobody_starts")
 def test_flush_without_a_spool(spool: Path) -> None:
     """Where the spool is deleted, nothing is known to be delivered."""
@@ -341,11 +471,11 @@ def test_flush_without_a_spool(spool: Path) -> None:
 
 
 def test_a_torn_note_of_a_run_swallows_no_other(tmp_path: Path) -> None:
-    """A line on a run that a power cut tore is passed over, and the next one is read."""
-    RunMap(tmp_path).add(b"a" * 16, DeliveredRun("r1", "0"))
-    with open(tmp_path / "runs", "a") as file:
-        file.write("o 6262")
-    RunMap(tmp_path).add(b"c" * 16, DeliveredRun("r3", "0"))
+    """A note on a run that a power cut tore is passed over, and the next one is read."""
+    RunMap(journal_ledger(tmp_path)).add(b"a" * 16, DeliveredRun("r1", "0"))
+    with open(tmp_path / NAME, "ab") as file:
+        file.write(frame([RUN.change(b"b" * 16, ("r2", "0", "o", True))])[:-1])
+    RunMap(journal_ledger(tmp_path)).add(b"c" * 16, DeliveredRun("r3", "0"))
     assert [run.run_id for _, run in read_runs(tmp_path)] == ["r1", "r3"]
 
 
@@ -367,6 +497,7 @@ def test_every_segment_is_brought_to_the_disk(tmp_path: Path, monkeypatch: pytes
     writer.close()
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_a_slow_store_delays_no_sync(spool: Path) -> None:
     """Journals are synced while the store keeps the worker waiting."""
     synced = threading.Event()
@@ -388,7 +519,7 @@ def test_a_slow_store_delays_no_sync(spool: Path) -> None:
     assert waits == [True]
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_a_request_that_is_carried_out_late(spool: Path) -> None:
     """A run that was given up, looked for in vain, made again, and then made by the first one too, is there once."""
     store = MemoryStore()
@@ -410,7 +541,7 @@ def test_a_request_that_is_carried_out_late(spool: Path) -> None:
     assert not list(journals(spool))
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_the_answer_of_git_survives_a_restart(spool: Path) -> None:
     """Where delivery is restarted before git has answered, the runs it had made get the answer too."""
     store = MemoryStore()
@@ -425,11 +556,11 @@ def test_the_answer_of_git_survives_a_restart(spool: Path) -> None:
     assert store.named("s").tags["mlflow.source.git.commit"] == "abc"
 
 
-@pytest.mark.usefixtures("no_pauses")
-@pytest.mark.parametrize("kind", [kind for kind in DELETIONS if kind != "a copy in its place"])
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+@pytest.mark.parametrize("kind", [kind for kind in DELETIONS if kind != "a copy instead of it"])
 @pytest.mark.parametrize("restarted", [False, True])
 def test_a_deleted_journal_leaves_every_run_once(spool: Path, kind: str, restarted: bool) -> None:
-    """A journal is deleted in the middle of delivery: runs that go on are there once, and end as they should."""
+    """A journal is deleted in the middle of delivery: resumed runs are there once, and end as they should."""
     store = MemoryStore()
     worker = Worker(spool, store.open)
     with experiment("e", run_name="outer") as outer:
@@ -450,8 +581,7 @@ def test_a_deleted_journal_leaves_every_run_once(spool: Path, kind: str, restart
             for _ in range(3):
                 worker.round()
             inner.log_metric("c", 1)
-            worker.round()
-            assert store.named("inner").status == "RUNNING"
+            wait_until(lambda: [worker.round()] and store.named("inner").status == "RUNNING", "the run to be resumed")
         with stage("after"):
             pass
     for _ in range(3):
@@ -473,7 +603,7 @@ def test_a_deleted_journal_leaves_every_run_once(spool: Path, kind: str, restart
     assert parents == {"outer": None, "before": outer_id, "inner": outer_id, "after": outer_id}
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_a_run_whose_end_was_in_a_deleted_journal_is_ended(spool: Path) -> None:
     """A run that ended before its program noticed the deletion does not stay RUNNING for ever."""
     store = MemoryStore()
@@ -494,7 +624,7 @@ def test_a_run_whose_end_was_in_a_deleted_journal_is_ended(spool: Path) -> None:
     assert store.named("outer").status == "FINISHED"
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("last", ["inner", "outer"])
 @pytest.mark.parametrize("what", ["spool", "journal"])
 def test_a_run_that_nobody_else_remembers_is_ended(spool: Path, last: str, what: str) -> None:
@@ -521,7 +651,7 @@ def test_a_run_that_nobody_else_remembers_is_ended(spool: Path, last: str, what:
     assert "trackdsl.ended" not in store.named("inner").tags
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_runs_that_were_delivered_do_not_come_back(spool: Path) -> None:
     """Where the spool is deleted after all was seen to be in it, no new one is made for runs that had ended."""
     store = MemoryStore()
@@ -535,13 +665,12 @@ def test_runs_that_were_delivered_do_not_come_back(spool: Path) -> None:
     assert store.named("s").status == "FINISHED"
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_what_was_delivered_and_removed_is_no_gap_without_the_note(
-    spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spool: Path, change_limits: ChangeLimits, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where the note of how far delivery has come is lost, the segments that it removed do not count as missing."""
-    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
-    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    change_limits(first_segment=4096, largest_segment=4096)
     store = MemoryStore()
     with stage("s") as run:
         for step in range(3000):
@@ -562,11 +691,10 @@ def test_what_was_delivered_and_removed_is_no_gap_without_the_note(
     assert "is missing" not in caplog.text
 
 
-@pytest.mark.usefixtures("no_pauses")
-def test_a_gap_is_told_once_whenever_delivery_dies(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_a_gap_is_reported_once_whenever_delivery_dies(spool: Path, change_limits: ChangeLimits) -> None:
     """A missing segment is counted once and tagged on the run, at whatever call to the store delivery is killed."""
-    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
-    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    change_limits(first_segment=4096, largest_segment=4096)
     for call in range(1, 12):
         with stage("s") as run:
             for step in range(400):
@@ -607,14 +735,15 @@ def served(worker: Worker) -> Iterator[None]:
 class TestFlushAfterLoss:
     """`flush` is False once where something is lost, says what in one warning, and is True again afterwards."""
 
-    def check(self, caplog: pytest.LogCaptureFixture, words: str) -> None:
+    def check(self, caplog: pytest.LogCaptureFixture, expected: str) -> None:
         assert not trackdsl.flush()
         (said,) = [record.message for record in caplog.records if "is lost:" in record.message]
-        assert words in said
+        assert expected in said
         with stage("again"):
             pass
         assert trackdsl.flush()
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_a_full_disk(self, spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         """Events that the journal had no room for."""
 
@@ -623,16 +752,17 @@ class TestFlushAfterLoss:
 
         with served(Worker(spool, MemoryStore().open)), stage("s") as run:
             with monkeypatch.context() as patch:
-                patch.setattr(_writer, "allocate", full)
+                patch.setattr(_spare_segments, "allocate", full)
                 while not run.lost:
                     run.log_metric("m", 1)
             run.target.writer._retry_at = 0  # type: ignore[union-attr]
             self.check(caplog, "1 event could not be recorded")
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_no_journal(self, spool: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
         """Events that were recorded while no journal could be made at all."""
         with monkeypatch.context() as patch:
-            patch.setattr(_target, "find_spool", no_spool)
+            patch.setattr(_store_target, "find_spool", no_spool)
             with stage("s") as run:
                 run.log_metric("m", 1)
             assert not trackdsl.flush()
@@ -641,12 +771,13 @@ class TestFlushAfterLoss:
         errors.forget_reported()
         with monkeypatch.context() as patch, stage("s") as run:
             run.target._retry_at = 0
-            patch.setattr(_target, "find_spool", no_spool)
+            patch.setattr(_store_target, "find_spool", no_spool)
             run.log_metric("m", 1)
         run.target._retry_at = 0
         with served(Worker(spool, MemoryStore().open)):
             self.check(caplog, "events could not be recorded")
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_a_deleted_run(self, spool: Path, caplog: pytest.LogCaptureFixture) -> None:
         """What was recorded for a run that was deleted at the store, which refuses it."""
         store = MemoryStore()
@@ -661,6 +792,7 @@ class TestFlushAfterLoss:
             caplog.clear()
             assert trackdsl.flush()
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_a_damaged_record(self, spool: Path, caplog: pytest.LogCaptureFixture) -> None:
         """A record that was damaged before it was delivered."""
         with stage("s") as run:
@@ -675,6 +807,7 @@ class TestFlushAfterLoss:
             with served(Worker(spool, MemoryStore().open)):
                 self.check(caplog, "1 damaged record was skipped")
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_a_deleted_journal(self, spool: Path, caplog: pytest.LogCaptureFixture) -> None:
         """What was not delivered when the journal was deleted."""
         with stage("s") as run:
@@ -698,3 +831,34 @@ def refuse_all_of(store: MemoryStore, run_id: str) -> Callable[..., None]:
             raise Refused("the run is deleted")
 
     return before
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+@pytest.mark.parametrize("done", [False, True])
+def test_what_was_refused_is_reported_whenever_delivery_dies(spool: Path, done: bool) -> None:
+    """A file that the store refuses is named in a tag of its run, at whatever call delivery is killed."""
+
+    def refuse(method: str, *arguments: Any) -> None:
+        if method == "write_artifact" and arguments[1] == "bad.txt":
+            raise Refused("no")
+
+    calls = 1
+    while True:
+        with stage("s") as run:
+            run.log_text("x", "bad.txt")
+            run.log_text("y", "good.txt")
+            run.log_metric("m", 1)
+        _target.close_all()
+        store = MemoryStore({calls: (Crash, done)})
+        store.before = refuse
+        with contextlib.suppress(Crash):
+            deliver_to(store, spool)
+        deliver_to(store, spool)
+        held = store.named("s")
+        assert (held.tags.get("trackdsl.omitted.bad.txt"), held.files) == (
+            "MLflow refused it: no",
+            {"good.txt": "y"},
+        ), calls
+        if store.calls < calls:
+            return
+        calls += 1

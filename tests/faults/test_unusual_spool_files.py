@@ -1,4 +1,4 @@
-"""What may stand in the place of a spool's files: FIFOs, sockets, folders, huge or unreadable files, a full disk."""
+"""What may replace a spool's files: FIFOs, sockets, folders, huge or unreadable files, a full disk."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import StartProgram, all_runs, wait_until
+from tests.conftest import StartProgram, all_runs, run_command, wait_until
 from tests.drawn_processes import Process
 from tests.integration.test_cli import TWO_RUNS
-from tests.integration.test_cli import trackdsl as command
 from tests.integration.test_spool_folder import STRANGER, needs_root
 from tests.memory_store import MemoryStore, deliver_to
 from trackdsl._core import events
 from trackdsl.cli import main
-from trackdsl.delivery import environment as _environment
+from trackdsl.delivery import environment_pipe
 from trackdsl.delivery._client import ensure_running, wake
 from trackdsl.delivery._durability import Durability
+from trackdsl.delivery._environments import Environments
 from trackdsl.delivery._thread import serve
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.environment import ProgramEnvironment
 from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._origin import read_origin
-from trackdsl.journal._reader import segments
+from trackdsl.journal._segments import segments
 from trackdsl.journal._spool import JOURNALS, LOCK, LOG, MARK, journals, locate, make_folder, prepare, take_lock
 from trackdsl.store_format.journals import read_journals
+from trackdsl.store_format.ledger import NAME
 from trackdsl.store_format.servers import folder_of, server_of
 
 #: What a journal cannot be delivered without; delivery leaves it alone, and says so.
 NEEDED = ("origin", "lock", "progress")
 #: What it can do without.
-DISPENSABLE = ("git", "runs", "sampled", "deferred", "aside", "000002.seg")
+DISPENSABLE = ("git", NAME, "runs", "sampled", "deferred", "aside", "000002.seg")
+
+#: What is nested deeply is read to the end of the stack.
+pytestmark = pytest.mark.usefixtures("no_collection")
 
 
 @pytest.fixture
@@ -97,14 +102,15 @@ def finished(spool: Path, name: str) -> Process:
 
 
 def put(path: Path, kind: Callable[[Path], None]) -> None:
-    """Put something else in the place of a file."""
+    """Put something else where a file is."""
     path.unlink(missing_ok=True)
     kind(path)
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @every_kind
 def test_in_a_journal(spool: Path, kind: Callable[[Path], None], caplog: pytest.LogCaptureFixture) -> None:
-    """Something else in the place of a journal's file holds up no delivery and no look, and nobody outside is touched.
+    """Anything else instead of a journal's file holds up no delivery and no look, and nobody outside is touched.
 
     Without what it needs a journal is left alone and reported once; without the rest it is delivered.
     """
@@ -121,16 +127,17 @@ def test_in_a_journal(spool: Path, kind: Callable[[Path], None], caplog: pytest.
     assert {held.status for held in store.runs.values()} == {"FINISHED"}
     assert set(journals(spool)) == left
     assert not sound.directory.exists()
-    told = [record for record in caplog.records if "is not delivered" in record.getMessage()]
-    assert len(told) == len(NEEDED)
+    reports = [record for record in caplog.records if "is not delivered" in record.getMessage()]
+    assert len(reports) == len(NEEDED)
     assert not [record for record in caplog.records if record.exc_info]
     outside = spool.parent / "outside.txt"
     assert not outside.exists() or outside.read_text() == "outside"
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @every_kind
 def test_instead_of_what_was_left_behind(spool: Path, kind: Callable[[Path], None]) -> None:
-    """Something else in the place of an unfinished upload or journal is removed, holds up nothing, is not followed."""
+    """Anything else instead of an unfinished upload or journal is removed, holds up nothing, is not followed."""
     process = finished(spool, "sound")
     outside = spool.parent / "outside.txt"
     outside.write_text("outside")
@@ -147,13 +154,14 @@ def test_instead_of_what_was_left_behind(spool: Path, kind: Callable[[Path], Non
     assert outside.read_text() == "outside"
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @every_kind
 def test_in_the_spool(spool: Path, kind: Callable[[Path], None]) -> None:
-    """Something else in the place of the spool's own files keeps nobody waiting, and nobody outside is touched."""
+    """Anything else instead of the spool's own files keeps nobody waiting, and nobody outside is touched."""
     outside = spool.parent / "outside.txt"
     outside.write_text("outside")
     before = outside.stat().st_mtime_ns
-    for name in ("wake", "awaited", "losses", LOG, MARK):
+    for name in ("wake", NAME, "awaited", "losses", LOG, MARK):
         path = spool / name
         path.unlink(missing_ok=True)
         path.symlink_to(outside) if kind is link else kind(path)
@@ -182,11 +190,12 @@ def test_instead_of_the_lock_of_delivery(
     assert caplog.text.count("nothing is delivered from the spool") == 1
     assert not [record for record in caplog.records if record.exc_info]
     if kind is fifo:
-        result = command("sync", "--spool", str(spool))
+        result = run_command("sync", "--spool", str(spool))
         assert (result.returncode, "Traceback" in result.stderr) == (1, False)
         assert "cannot be taken" in result.stderr
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("name", ["²³.seg", "٣٤٥٦٧٨.seg", "000002.seg", "x.seg", ".seg", "-00001.seg", "1e5.seg"])
 def test_names_of_segments(spool: Path, name: str) -> None:
     """What looks like a segment and is none holds up nothing."""
@@ -238,14 +247,15 @@ HOSTILE: dict[str, Callable[[Process], bytes]] = {
 }
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("harm", HOSTILE)
 def test_a_hostile_origin(spool: Path, harm: str) -> None:
     """An `origin` that is huge, deep or nonsense is a damaged one: it is reported, and the others are delivered."""
     process, sound = finished(spool, "harmed"), finished(spool, "sound")
     (process.directory / "origin").write_bytes(HOSTILE[harm](process))
     assert read_origin(process.directory) is None
-    for words in (("status",), ("status", "--json")):
-        result = CliRunner().invoke(main, [*words, "--spool", str(spool)])
+    for arguments in (("status",), ("status", "--json")):
+        result = CliRunner().invoke(main, [*arguments, "--spool", str(spool)])
         assert (result.exit_code, result.exception) == (0, None)
         assert "origin" in result.output
     store = MemoryStore()
@@ -254,6 +264,7 @@ def test_a_hostile_origin(spool: Path, harm: str) -> None:
     assert (process.directory.exists(), sound.directory.exists()) == (True, False)
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_an_event_that_is_too_deep(spool: Path) -> None:
     """An event nested deeper than can be decoded is damage: it is skipped and counted, and the rest arrives."""
     process = Process(spool)
@@ -273,7 +284,27 @@ def test_an_event_that_is_too_deep(spool: Path) -> None:
     assert "trackdsl.damaged_records" in held.tags
 
 
-@pytest.mark.parametrize("name", ["progress", "deferred", "aside", "blocked", "dropped", "runs", "git", "sampled"])
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_damage_before_the_first_run(spool: Path) -> None:
+    """Damage that is found while no run is open becomes a tag of the next run, and of no later one."""
+    process = Process(spool)
+    assert process._writer is not None
+    process._writer.append(b"\xc1")
+    first = process.open("first")
+    process.close(first)
+    store = MemoryStore()
+    deliver_to(store, spool, 3)
+    process.close(process.open("second"))
+    process.die()
+    deliver_to(store, spool)
+    damaged = {run.name: run.tags.get("trackdsl.damaged_records") for run in store.runs.values()}
+    assert damaged == {"first": "1", "second": None}
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+@pytest.mark.parametrize(
+    "name", ["progress", NAME, "deferred", "aside", "blocked", "dropped", "runs", "git", "sampled"]
+)
 def test_nonsense_in_the_files_of_delivery(spool: Path, name: str) -> None:
     """Bytes that mean nothing, or are nested too deep, in what delivery has noted of a journal hold up nothing."""
     nonsense = [b"", b"\xff" * 1000, b"\0" * 70_000, b"[" * 200_000, b"\x91" * 200_000, b"o a\nx\n" * 50]
@@ -288,6 +319,7 @@ def test_nonsense_in_the_files_of_delivery(spool: Path, name: str) -> None:
     assert not list(journals(spool))
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_the_folder_of_a_server(spool: Path, tmp_path: Path) -> None:
     """What is kept for one server lies in private folders, whatever the umask, and in no link."""
     before = os.umask(0)
@@ -316,15 +348,15 @@ def test_sync_says_what_is_left(spool: Path) -> None:
     put(locked.directory / "lock", folder)
     put(piped.directory / "origin", fifo)
     (spool / JOURNALS / "link").symlink_to(locked.directory)
-    shown = command("status", "--spool", str(spool))
-    synced = command("sync", "--spool", str(spool))
+    shown = run_command("status", "--spool", str(spool))
+    synced = run_command("sync", "--spool", str(spool))
     assert (shown.returncode, synced.returncode) == (0, 1)
     assert "Traceback" not in shown.stderr + synced.stderr
     for output in (" ".join(shown.stdout.split()), synced.stderr):
         assert f"{locked.directory}/lock: it is not a regular file" in output
         assert "its `origin` file is damaged" in output
         assert "it is a symbolic link" in output
-    problems = [entry["problem"] for entry in json.loads(command("status", "--json").stdout)["journals"]]
+    problems = [entry["problem"] for entry in json.loads(run_command("status", "--json").stdout)["journals"]]
     assert sorted(problems) == ["damaged-origin", "unreadable", "unreadable"]
 
 
@@ -343,15 +375,15 @@ HANDED = {
 
 def hand_over_bytes(spool: Path, content: bytes) -> None:
     """Write to the pipe for environments, as a program does."""
-    descriptor = os.open(spool / _environment.NAME, os.O_WRONLY | os.O_NONBLOCK)
-    for piece in _environment._pieces(content):
+    descriptor = os.open(spool / environment_pipe.NAME, os.O_WRONLY | os.O_NONBLOCK)
+    for piece in environment_pipe._pieces(content):
         os.write(descriptor, piece)
     os.close(descriptor)
 
 
 @every_kind
 def test_a_spool_whose_mark_is_something_else_is_found(spool: Path, kind: Callable[[Path], None]) -> None:
-    """Where something else is in the place of its mark, a spool is the same one, and `status` lists what waits."""
+    """Where something else replaces its mark, a spool is the same one, and `status` lists what waits."""
     finished(spool, "sound")
     outside = spool.parent / "outside.txt"
     outside.write_text("outside")
@@ -367,10 +399,10 @@ def test_a_spool_whose_mark_is_something_else_is_found(spool: Path, kind: Callab
 def test_nonsense_instead_of_an_environment(spool: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no environment, or cannot be one, is passed over, and the next one is taken."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    pipe = _environment.Pipe(spool)
-    environments = _environment.Environments()
+    pipe = environment_pipe.Pipe(spool)
+    environments = Environments()
     hand_over_bytes(spool, zlib.compress(content))
-    hand_over_bytes(spool, _environment.Handed("bb", {"MLFLOW_Y": "1"}).encode())
+    hand_over_bytes(spool, ProgramEnvironment("bb", {"MLFLOW_Y": "1"}).encode())
     received = pipe.read()
     pipe.close()
     for handed in received:
@@ -381,13 +413,13 @@ def test_nonsense_instead_of_an_environment(spool: Path, content: bytes, monkeyp
 
 
 def test_an_endless_flood_of_environments(spool: Path) -> None:
-    """Whoever writes to the pipe without end neither keeps delivery from its work nor fills its memory."""
-    pipe = _environment.Pipe(spool)
+    """A process that writes to the pipe without end neither keeps delivery from its work nor fills its memory."""
+    pipe = environment_pipe.Pipe(spool)
     stop = threading.Event()
 
     def write() -> None:
-        descriptor = os.open(spool / _environment.NAME, os.O_WRONLY | os.O_NONBLOCK)
-        pieces = [_environment._HEAD.pack(number, 0, 2).ljust(select.PIPE_BUF, b"x") for number in range(5000)]
+        descriptor = os.open(spool / environment_pipe.NAME, os.O_WRONLY | os.O_NONBLOCK)
+        pieces = [environment_pipe._HEAD.pack(number, 0, 2).ljust(select.PIPE_BUF, b"x") for number in range(5000)]
         while not stop.is_set():
             for piece in pieces:
                 with contextlib.suppress(BlockingIOError):
@@ -400,35 +432,35 @@ def test_an_endless_flood_of_environments(spool: Path) -> None:
         wait_until(lambda: pipe.read() == [] and len(pipe._parts) >= 100, "the flood")
         for _ in range(20):
             assert pipe.read() == []
-        assert len(pipe._parts) <= 2 * _environment._MOST_PIECES
+        assert len(pipe._parts) <= 2 * environment_pipe._MOST_PIECES
     finally:
         stop.set()
         writer.join()
     while pipe.read():
         pass
-    hand_over_bytes(spool, _environment.Handed("bb", {"MLFLOW_Y": "1"}).encode())
+    hand_over_bytes(spool, ProgramEnvironment("bb", {"MLFLOW_Y": "1"}).encode())
     assert [handed.prefix for handed in pipe.read()] == ["bb"]
     pipe.close()
 
 
 @every_kind
 def test_instead_of_the_pipe(spool: Path, kind: Callable[[Path], None]) -> None:
-    """Something else in the place of the pipe is left alone; programs and delivery go on without it."""
-    (spool / _environment.NAME).mkdir()
-    pipe = _environment.Pipe(spool)
+    """Anything else instead of the pipe is left alone; programs and delivery continue without it."""
+    (spool / environment_pipe.NAME).mkdir()
+    pipe = environment_pipe.Pipe(spool)
     assert pipe.read() == []
     pipe.close()
-    (spool / _environment.NAME).rmdir()
-    pipe = _environment.Pipe(spool)
-    os.unlink(spool / _environment.NAME)
+    (spool / environment_pipe.NAME).rmdir()
+    pipe = environment_pipe.Pipe(spool)
+    os.unlink(spool / environment_pipe.NAME)
     outside = spool.parent / "outside.txt"
-    kind(spool / _environment.NAME) if kind is not link else (spool / _environment.NAME).symlink_to(outside)
+    kind(spool / environment_pipe.NAME) if kind is not link else (spool / environment_pipe.NAME).symlink_to(outside)
     outside.write_text("outside")
-    _environment.hand_over(spool)
+    environment_pipe.hand_over(spool)
     assert pipe.read() == []
     pipe.close()
     assert outside.read_text() == "outside"
-    assert os.path.lexists(spool / _environment.NAME) == (kind is not fifo)
+    assert os.path.lexists(spool / environment_pipe.NAME) == (kind is not fifo)
 
 
 def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
@@ -465,10 +497,10 @@ class TestAsAnotherUser:
                 os.setgroups([])
                 os.setgid(STRANGER)
                 os.setuid(STRANGER)
-                told = json.dumps(action())
+                answer = json.dumps(action())
             except BaseException:
-                told = json.dumps(traceback.format_exc())
-            os.write(writing, told.encode())
+                answer = json.dumps(traceback.format_exc())
+            os.write(writing, answer.encode())
             os._exit(0)
         os.close(writing)
         with open(reading, "rb") as file:
@@ -476,6 +508,7 @@ class TestAsAnotherUser:
         os.waitpid(pid, 0)
         return json.loads(content)
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     @pytest.mark.parametrize("name", ["origin", "lock", "progress", "000001.seg", ""])
     def test_what_cannot_be_read(self, home: Path, tmp_path: Path, name: str) -> None:
         """A file or folder of a journal that is closed to its owner is reported, and the others are delivered."""
@@ -495,7 +528,7 @@ class TestAsAnotherUser:
         assert isinstance(answer, list), answer
         code, output, delivered, uid = answer
         assert (code, uid, delivered) == (0, STRANGER, ["sound"]), output
-        assert "left alone" in output or "Permission denied" in output
+        assert "not delivered" in output or "Permission denied" in output
 
     def test_a_folder_of_somebody_else(self, home: Path) -> None:
         """That user's programs do not record to a spool of root's, and deliver nothing from it."""
@@ -553,7 +586,7 @@ class TestWithoutInodes:
         code, _, errors = program.finish()
         assert (code, errors) == (0, "")
         fill(small)
-        result = command("sync", "--spool", str(small / "spool"))
+        result = run_command("sync", "--spool", str(small / "spool"))
         assert (result.returncode, "Traceback" in result.stderr) == (0, False), result.stderr
         assert len(all_runs()) == 3
         assert not list(journals(small / "spool"))
@@ -565,23 +598,24 @@ class TestWithoutInodes:
         for name in (LOCK, LOG, MARK, "wake"):
             (spool / name).unlink()
         fill(small)
-        result = command("sync", "--spool", str(spool))
+        result = run_command("sync", "--spool", str(spool))
         assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
         assert "Free some space" in result.stderr
-        assert command("status", "--spool", str(spool)).returncode == 0
+        assert run_command("status", "--spool", str(spool)).returncode == 0
 
     def test_a_new_spool(self, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where no spool can be made, neither there nor in the temporary folder, the error says so."""
         monkeypatch.setattr(tempfile, "tempdir", str(small))
         monkeypatch.setenv("TRACKDSL_SPOOL", str(small / "spool"))
         fill(small)
-        for word in ("status", "sync"):
-            result = CliRunner().invoke(main, [word])
+        for command in ("status", "sync"):
+            result = CliRunner().invoke(main, [command])
             assert (result.exit_code, "cannot be used" in result.output) == (1, True)
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_the_spool_is_opened_to_others_meanwhile(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """While others may write to the spool, a worker does nothing and says so once; afterwards it goes on."""
+    """While others may write to the spool, a worker does nothing and says so once; afterwards it continues."""
     process = Process(spool)
     run = process.open("s")
     store = MemoryStore()
@@ -595,7 +629,7 @@ def test_the_spool_is_opened_to_others_meanwhile(spool: Path, caplog: pytest.Log
         assert not worker.round()
     assert worker.idle()
     assert store.named("s").status == "RUNNING"
-    said = [record for record in caplog.records if record.module == "_worker"]
+    said = [record for record in caplog.records if record.module == "_streams"]
     assert len([record for record in said if "others may write" in record.getMessage()]) == 1
     spool.chmod(0o700)
     while worker.round() or not worker.idle():
@@ -604,6 +638,7 @@ def test_the_spool_is_opened_to_others_meanwhile(spool: Path, caplog: pytest.Log
     assert store.named("s").status == "FINISHED"
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @needs_root
 def test_the_delivery_process_refuses(spool: Path) -> None:
     """The delivery process takes nothing from a spool or a journal of another user, and says why."""

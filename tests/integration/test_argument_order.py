@@ -9,7 +9,7 @@ from trackdsl import stage
 
 
 def test_swapped_arguments_arrive(sqlite_store: str) -> None:
-    """The files are in MLflow's store under their paths."""
+    """Files that are logged with exchanged arguments are in MLflow's store under their paths."""
     trackdsl.configure(tracking_uri=sqlite_store)
     with stage("f") as run:
         run.log_figure("plots/roc.png", drawn())

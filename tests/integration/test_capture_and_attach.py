@@ -1,4 +1,4 @@
-"""`capture()` and `attach()`: the current run, wire by hand to wherever work goes on."""
+"""`capture()` and `attach()`: the current run, passed by hand to wherever work continues."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ def parents(captured: Captured) -> dict[str, str | None]:
 
 def in_journals(spool: Path) -> dict[str, Any]:
     """The runs in the journals of a spool, by name."""
-    return {run.name: run for run in replay((event, place) for place in journals(spool) for event in read_all(place))}
+    return {
+        run.name: run for run in replay((event, journal) for journal in journals(spool) for event in read_all(journal))
+    }
 
 
 def test_within_a_process() -> None:
-    """A context is entered anywhere, also after its run has ended; what was current before is again afterwards."""
+    """A context can be entered anywhere, also after its run has ended; then the former run is current again."""
     with capture_runs() as captured:
         assert not capture()
         with stage("early") as early:
@@ -98,7 +100,7 @@ def test_steps_travel_along() -> None:
 
 
 def test_in_tasks() -> None:
-    """Tasks that attach to different runs at the same time do not see each other, also through one and the same."""
+    """Tasks that attach to different runs at the same time do not affect each other, also with the same context."""
 
     async def work(name: str, entered: attach) -> None:
         with entered as run:
@@ -131,7 +133,7 @@ def test_in_tasks() -> None:
 
 
 def test_exits_out_of_order() -> None:
-    """Blocks that are left in the wrong order, or in another context, leave nothing of theirs current."""
+    """Blocks that are left in the wrong order, or in another context, leave no run current."""
     with capture_runs():
         with stage("a"):
             a = capture()
@@ -160,7 +162,7 @@ def test_exits_out_of_order() -> None:
 
 
 def test_disabled() -> None:
-    """Where nothing is recorded, attaching does nothing, and leaves alone what is open from before."""
+    """Where recording is off, attaching does nothing, and runs that are open stay current."""
     with capture_runs() as captured, stage("a") as run:
         context = capture()
         configure(mode="disabled")
@@ -181,6 +183,7 @@ def test_what_is_no_context(wrong: Any) -> None:
     assert raised.value.option == "context"
 
 
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize(
     "text",
     [
@@ -200,7 +203,7 @@ def test_what_is_no_context(wrong: Any) -> None:
     ids=range(12),
 )
 def test_texts_of_no_context(text: str) -> None:
-    """A text that is none of a context is an error that shows its beginning."""
+    """A text that is no context raises an error that shows its beginning."""
     with pytest.raises(ContextError) as raised:
         attach(text)
     assert text.startswith(raised.value.text)
@@ -246,7 +249,7 @@ CARRIED = st.builds(
 @given(wire=CARRIED)
 @hypothesis.settings(max_examples=examples(40))
 def test_texts_come_back(wire: WireContext) -> None:
-    """A context is the same after its way through a text, which is plain ASCII, and harms nobody who attaches to it."""
+    """A context that was written as text, which is ASCII, comes back the same, and attaching to it never raises."""
     text = encode(wire)
     assert text.isascii()
     assert "\0" not in text
@@ -277,7 +280,7 @@ def test_any_text(text: str) -> None:
 
 
 def test_contexts_outlive_a_capture_of_runs() -> None:
-    """What one test has attached to leads to where runs go, not to the folder of the test that was there before."""
+    """A context of one test leads to the current store, not to the folder of an earlier `capture_runs`."""
     text = json.dumps(TEXT | {"run": "1" * 32})
     context = Context.from_text(text)
     for _ in range(2):
@@ -290,7 +293,7 @@ def test_contexts_outlive_a_capture_of_runs() -> None:
 
 
 def test_another_machine_may_have_the_same_name(tmp_path: Path) -> None:
-    """Containers may share a host's name and the path of a spool, but the journal of a program is in one of them."""
+    """Two containers with the same host name and spool path are distinguished by the program's journal."""
     spool = settings.spool()
     assert spool is not None
     with stage("s"):
@@ -304,7 +307,7 @@ def test_another_machine_may_have_the_same_name(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ids_at_mlflow_of_runs_of_others(start: StartProgram, tmp_path: Path, sqlite_store: str) -> None:
-    """A program that has recorded nothing yet is told the ids of runs that it has from others, another machine too."""
+    """A program that has recorded nothing yet gets the ids of runs that it has from others, another machine too."""
     program = start(
         """
         import json, os, subprocess, sys
@@ -332,7 +335,7 @@ def test_ids_at_mlflow_of_runs_of_others(start: StartProgram, tmp_path: Path, sq
 
 
 def test_ids_that_are_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for the id of a run of plain MLflow, which the context tells, or of one that goes nowhere."""
+    """The id of a run of plain MLflow is part of the context; for it, and for a run that goes nowhere, nobody waits."""
     with attach(json.dumps(TEXT | {"mlflow": ["abc", "0"]})) as run:
         assert (run.run_id, run.url) == ("abc", "http://127.0.0.1:5000/#/experiments/0/runs/abc")
     monkeypatch.setenv("TRACKDSL_MODE", "online")
@@ -341,7 +344,7 @@ def test_ids_that_are_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_of_plain_mlflow_outlives_who_adopted_it(start: StartProgram, tmp_path: Path) -> None:
-    """A forked child says itself which run that is, where it enters such a context again or goes on inside of it."""
+    """A forked child says itself which run that is, where it enters such a context again or continues inside of it."""
     program = start(
         """
         import os
@@ -365,14 +368,15 @@ def test_a_run_of_plain_mlflow_outlives_who_adopted_it(start: StartProgram, tmp_
     )
     code, _, err = program.finish()
     assert code == 0, err
-    told = [[type(event).__name__ for event in read_all(place)] for place in sorted(journals(tmp_path / "spool"))]
-    assert told == [["Adopt", "Open", "Close"]] * 2 + [["Adopt", "Open", "Open", "Close", "Close"]]
+    kinds = [[type(event).__name__ for event in read_all(journal)] for journal in sorted(journals(tmp_path / "spool"))]
+    assert kinds == [["Adopt", "Open", "Close"]] * 2 + [["Adopt", "Open", "Open", "Close", "Close"]]
 
 
+@pytest.mark.slow
 def test_through_queues(start: StartProgram, sqlite_store: str) -> None:
     """A worker that was started outside of any run, and other programs, attach to what reaches them as object or text.
 
-    Where a program is told itself where its own runs go, they go there, and those of the context to its own place.
+    Where a program names a store, its own runs go there, and those of the context to the store of the context.
     """
     program = start("""
         import multiprocessing, os, subprocess, sys
@@ -506,7 +510,7 @@ def test_children_deliver_with_the_credentials(start: StartProgram, tmp_path: Pa
     assert (code, err) == (0, "")
     assert len(out.splitlines()) == 3 * len(uris)
     assert "hunter2" not in out
-    found = [record.uri for place in journals(tmp_path / "spool") if (record := read_origin(place))]
+    found = [record.uri for journal in journals(tmp_path / "spool") if (record := read_origin(journal))]
     assert sorted(found) == sorted(uris * 3)
 
 
@@ -528,7 +532,7 @@ def test_a_store_that_looks_like_a_secret(start: StartProgram, tmp_path: Path) -
     """)
     code, _, err = program.finish()
     assert (code, err) == (0, "")
-    origins = [read_origin(place) for place in journals(tmp_path / "spool")]
+    origins = [read_origin(journal) for journal in journals(tmp_path / "spool")]
     assert [origin and origin.uri for origin in origins] == ["sqlite:////tmp/tr0ub4dor/mlflow.db"] * 2
 
 
@@ -536,7 +540,7 @@ def test_a_store_that_looks_like_a_secret(start: StartProgram, tmp_path: Path) -
 def test_settings_hold_in_children(start: StartProgram, tmp_path: Path) -> None:
     """What `configure` said in a program holds in its children: mode, names of secrets, the spool.
 
-    What a child is told itself comes first.
+    What a child's own environment says comes first.
     """
     program = start(
         """
@@ -562,7 +566,7 @@ def test_settings_hold_in_children(start: StartProgram, tmp_path: Path) -> None:
                     pool.submit(work, "pool", "hidden", "shown").result()
                 subprocess.run([sys.executable, "-c", CHILD], check=True)
                 strict = {**os.environ, "TRACKDSL_STRICT": "1", "TRACKDSL_SECRET_NAMES": "plain_token"}
-                subprocess.run([sys.executable, "-c", CHILD.replace("program", "told")], check=True, env=strict)
+                subprocess.run([sys.executable, "-c", CHILD.replace("program", "environment")], check=True, env=strict)
         """,
         str(tmp_path / "moved"),
         TRACKDSL_MODE="",
@@ -575,14 +579,15 @@ def test_settings_hold_in_children(start: StartProgram, tmp_path: Path) -> None:
     runs = in_journals(tmp_path / "moved")
     assert {name: run.parent and run.parent.name for name, run in runs.items()} == {
         "root": None,
-        **dict.fromkeys(["process", "pool", "program", "told"], "root"),
+        **dict.fromkeys(["process", "pool", "program", "environment"], "root"),
     }
     for name in ("process", "pool", "program"):
         assert (runs[name].params["lr"], runs[name].params["plain_token"]) == ("***", "shown"), name
-    assert runs["told"].params["lr"] == "hidden"
+    assert runs["environment"].params["lr"] == "hidden"
     assert not delivery_pids(tmp_path / "moved")
 
 
+@pytest.mark.slow
 def test_names_of_any_length(start: StartProgram, tmp_path: Path) -> None:
     """However long and foreign the names of runs are, a child can be started, and it is where it belongs."""
     program = start("""

@@ -1,4 +1,4 @@
-"""Processes, pools of them, joblib, other programs, data loaders: what runs there is under the scope that began it."""
+"""Processes, pools, joblib, other programs, data loaders: runs are children of the scope that started them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from trackdsl.journal._origin import run_detached
 from trackdsl.journal._spool import journals
 
 
-class Told(NamedTuple):
+class StoredRun(NamedTuple):
     """What MLflow says of a run."""
 
     name: str
@@ -37,12 +37,12 @@ class Told(NamedTuple):
     params: dict[str, str]
 
 
-def told() -> list[Told]:
+def stored_runs() -> list[StoredRun]:
     """Deliver what was recorded, and ask MLflow for all of it."""
     deliver()
     runs = {run.info.run_id: run for run in all_runs()}
     return [
-        Told(
+        StoredRun(
             run.info.run_name,
             runs[parent].info.run_name if (parent := run.data.tags.get("mlflow.parentRunId")) else None,
             run.info.status,
@@ -52,7 +52,11 @@ def told() -> list[Told]:
     ]
 
 
-def family(runs: list[Told]) -> Counter[tuple[str, str | None]]:
+#: How often there is a run of a name whose parent has another name.
+Family = dict[tuple[str, str | None], int]
+
+
+def family(runs: list[StoredRun]) -> Counter[tuple[str, str | None]]:
     """How often each run has which parent, once all of them have ended well."""
     assert {run.status for run in runs} == {"FINISHED"}
     return Counter((run.name, run.parent) for run in runs)
@@ -65,19 +69,20 @@ def ended(program: Any) -> str:
     return str(out)
 
 
+@pytest.mark.slow
 def test_processes_by_every_start_method(start: StartProgram, sqlite_store: str) -> None:
-    """A process is a child of the scope that started it, however it is made; afterwards its object is what it was."""
+    """A process is a child of the scope that started it, by every start method; its object is unchanged afterwards."""
     program = start("""
         import multiprocessing, trackdsl
         from trackdsl import stage
-        from trackdsl.journal import _target
+        from trackdsl.journal import _delivery_hooks
 
         @stage("work-{name}")
         def work(name, n=1):
             with stage("inner-" + name):
                 pass
-            # Whoever joins it does not wait for its delivery; a program of its own does.
-            assert _target.waits_at_exit() == name.startswith("root-")
+            # A process that joins it does not wait for its delivery; a program of its own does.
+            assert _delivery_hooks.waits_at_exit() == name.startswith("root-")
 
         class OfFork(multiprocessing.get_context("fork").Process):
             def run(self):
@@ -114,21 +119,26 @@ def test_processes_by_every_start_method(start: StartProgram, sqlite_store: str)
                     assert process.exitcode == 0
     """)
     ended(program)
-    runs = told()
-    expected: dict[tuple[str, str | None], int] = {}
-    for method in ("fork", "spawn", "forkserver"):
-        expected |= {(method, None): 1, (f"later-{method}", None): 1, (f"work-root-{method}", None): 1}
-        expected |= {(f"work-{method}", method): 1, (f"work-own-{method}", method): 1}
-        expected |= {(f"work-assigned-{method}", method): 1, (f"work-again-{method}", f"later-{method}"): 1}
-        for name in (method, f"own-{method}", f"assigned-{method}", f"again-{method}", f"root-{method}"):
-            expected[f"inner-{name}", f"work-{name}"] = 1
-    assert family(runs) == expected
+    runs = stored_runs()
+    expected = [processes_of(method) for method in ("fork", "spawn", "forkserver")]
+    assert family(runs) == {run: count for each in expected for run, count in each.items()}
     params = {run.name: run.params for run in runs}
     for method in ("fork", "spawn", "forkserver"):
         assert params[f"work-{method}"] == {"name": method, "n": "3"}
         assert params[f"work-own-{method}"] == {"name": f"own-{method}", "n": "1"}
 
 
+def processes_of(method: str) -> Family:
+    """What the processes of a start method record."""
+    expected: Family = {(method, None): 1, (f"later-{method}", None): 1, (f"work-root-{method}", None): 1}
+    expected |= {(f"work-{method}", method): 1, (f"work-own-{method}", method): 1}
+    expected |= {(f"work-assigned-{method}", method): 1, (f"work-again-{method}", f"later-{method}"): 1}
+    for name in (method, f"own-{method}", f"assigned-{method}", f"again-{method}", f"root-{method}"):
+        expected[f"inner-{name}", f"work-{name}"] = 1
+    return expected
+
+
+@pytest.mark.slow
 def test_tasks_of_pools(start: StartProgram, sqlite_store: str) -> None:
     """Tasks belong to the scope that submitted them, initializers to the one that made the pool, refilled workers too.
 
@@ -186,27 +196,33 @@ def test_tasks_of_pools(start: StartProgram, sqlite_store: str) -> None:
             pool.join()
     """)
     ended(program)
-    found = family(told())
+    runs = family(stored_runs())
     for kind in ("fork", "spawn", "threads"):
-        begun = found.pop((f"init {kind}", f"{kind} maker"))
+        begun = runs.pop((f"init {kind}", f"{kind} maker"))
         assert begun == 2 if kind == "threads" else begun > 2
-        expected = {(f"{kind} {name}", None): 1 for name in ("maker", "one", "two", "root-0")}
-        expected |= {(f"{kind} {how}-0", f"{kind} one"): 1 for how in ("apply", "apply_async", "map", "map_async")}
-        expected |= {(f"{kind} {how}-1", f"{kind} one"): 1 for how in ("map", "map_async")}
-        for x in range(2):
-            expected |= {(f"{kind} {how}-{x}", f"{kind} two"): 1 for how in ("starmap", "starmap_async", "chunked")}
-            # A pool takes the function with the whole iterable.
-            expected |= {(f"{kind} {how}-{x}", f"{kind} two"): 1 for how in ("imap", "unordered")}
-        for how in ("imap", "unordered"):
-            expected[f"{kind} items {how}", f"{kind} two"] = 1
-            expected[f"{kind} second {how}", f"{kind} items {how}"] = 1
-        assert {run: count for run, count in found.items() if run[0].startswith(kind)} == expected
+        assert {run: count for run, count in runs.items() if run[0].startswith(kind)} == tasks_of_pool(kind)
 
 
+def tasks_of_pool(kind: str) -> Family:
+    """What the tasks of a kind of pool record, without its initializers."""
+    expected: Family = {(f"{kind} {name}", None): 1 for name in ("maker", "one", "two", "root-0")}
+    expected |= {(f"{kind} {how}-0", f"{kind} one"): 1 for how in ("apply", "apply_async", "map", "map_async")}
+    expected |= {(f"{kind} {how}-1", f"{kind} one"): 1 for how in ("map", "map_async")}
+    for x in range(2):
+        expected |= {(f"{kind} {how}-{x}", f"{kind} two"): 1 for how in ("starmap", "starmap_async", "chunked")}
+        # A pool takes the function with the whole iterable.
+        expected |= {(f"{kind} {how}-{x}", f"{kind} two"): 1 for how in ("imap", "unordered")}
+    for how in ("imap", "unordered"):
+        expected[f"{kind} items {how}", f"{kind} two"] = 1
+        expected[f"{kind} second {how}", f"{kind} items {how}"] = 1
+    return expected
+
+
+@pytest.mark.slow
 def test_tasks_of_executors(start: StartProgram, sqlite_store: str) -> None:
-    """The same for `ProcessPoolExecutor`, by every start method; a worker that is killed breaks the pool as ever.
+    """Tasks of `ProcessPoolExecutor` belong to their scope, by every start method; a killed worker breaks the pool.
 
-    Its run is KILLED, and the program goes on.
+    Its run is KILLED, and the program continues.
     """
     program = start("""
         import asyncio, multiprocessing, os, signal
@@ -250,7 +266,7 @@ def test_tasks_of_executors(start: StartProgram, sqlite_store: str) -> None:
                             pool.submit(die, kind).result()
                         except BrokenProcessPool as error:
                             print(error)
-                    with stage(kind + " goes on"):
+                    with stage(kind + " continues"):
                         pass
                 pool.shutdown()
             with stage("threads maker"):
@@ -264,7 +280,7 @@ def test_tasks_of_executors(start: StartProgram, sqlite_store: str) -> None:
         "A process in the process pool was terminated abruptly while the future was running or pending.",
         "A child process terminated abruptly, the process pool is not usable anymore",
     ]
-    runs = told()
+    runs = stored_runs()
     dead = [run for run in runs if run.status != "FINISHED"]
     kinds = ("fork", "spawn", "forkserver")
     assert {(run.name, run.parent, run.status) for run in dead} == {
@@ -275,20 +291,26 @@ def test_tasks_of_executors(start: StartProgram, sqlite_store: str) -> None:
             (f"{kind} dies inside", f"{kind} dies", "KILLED"),
         )
     }
-    found = family([run for run in runs if run not in dead])
+    survivors = family([run for run in runs if run not in dead])
     for kind in kinds:
-        expected = {(f"{kind} {name}", None): 1 for name in ("maker", "one", "two", "three", "loop", "root-0")}
-        expected |= {(f"init {kind}", f"{kind} maker"): 1, (f"{kind} submit-0", f"{kind} one"): 1}
-        expected |= {(f"{kind} map-{x}", f"{kind} one"): 1 for x in range(2)}
-        expected |= {(f"{kind} chunks-{x}", f"{kind} two"): 1 for x in range(4)}
-        expected |= {(f"{kind} loop-0", f"{kind} loop"): 1, (f"{kind} goes on", f"{kind} three"): 1}
-        assert {run: count for run, count in found.items() if kind in (run[0].split()[0], run[0][5:])} == expected
-    assert {run for run in found if "threads" in run[0]} == {
+        of_kind = {run: count for run, count in survivors.items() if kind in (run[0].split()[0], run[0][5:])}
+        assert of_kind == tasks_of_executor(kind)
+    assert {run for run in survivors if "threads" in run[0]} == {
         ("threads maker", None),
         ("init threads", "threads maker"),
         ("threads one", None),
         ("threads submit-0", "threads one"),
     }
+
+
+def tasks_of_executor(kind: str) -> Family:
+    """What the tasks of an executor record that end well, and its initializer."""
+    expected: Family = {(f"{kind} {name}", None): 1 for name in ("maker", "one", "two", "three", "loop", "root-0")}
+    expected |= {(f"init {kind}", f"{kind} maker"): 1, (f"{kind} submit-0", f"{kind} one"): 1}
+    expected |= {(f"{kind} map-{x}", f"{kind} one"): 1 for x in range(2)}
+    expected |= {(f"{kind} chunks-{x}", f"{kind} two"): 1 for x in range(4)}
+    expected |= {(f"{kind} loop-0", f"{kind} loop"): 1, (f"{kind} continues", f"{kind} three"): 1}
+    return expected
 
 
 @pytest.mark.slow
@@ -369,20 +391,10 @@ def test_joblib(start: StartProgram, sqlite_store: str) -> None:
                         assert memory.cache(remembered).check_call_in_cache(1)
     """)
     ended(program)
-    found = family(told())
+    runs = family(stored_runs())
     for kind in ("loky", "threading", "multiprocessing", "sequential"):
-        one = f"{kind} one"
-        expected: dict[tuple[str, str | None], int] = {(f"{kind} {name}", None): 1 for name in ("one", "two", "root-0")}
-        expected |= {(f"{kind} item-{x}", one): 1 for x in range(6)}
-        # Handed out by the block in the generator: its scope is the one that was current then.
-        expected |= {(f"{kind} lazy-{x}", f"{kind} item-{x}"): 1 for x in range(6)}
-        expected |= {(f"{kind} list-{x}", one): 1 for x in range(2)}
-        expected |= {(f"{kind} outer-{x}", one): 1 for x in range(2)}
-        expected |= {(f"{kind} nested-{x}-{y}", f"{kind} outer-{x}"): 1 for x in range(2) for y in range(2)}
-        if kind != "multiprocessing":
-            expected |= {(f"{kind} later-{x}", f"{kind} two"): 1 for x in range(2)}
-        assert {run: count for run, count in found.items() if run[0].startswith(kind)} == expected
-    assert {run: count for run, count in found.items() if run[0].startswith("executor")} == {
+        assert {run: count for run, count in runs.items() if run[0].startswith(kind)} == tasks_of_joblib(kind)
+    assert {run: count for run, count in runs.items() if run[0].startswith("executor")} == {
         ("executor submit-0", "reusable"): 1,
         ("executor submit-1", "later"): 1,
         ("executor root-0", None): 1,
@@ -390,9 +402,24 @@ def test_joblib(start: StartProgram, sqlite_store: str) -> None:
     }
 
 
+def tasks_of_joblib(kind: str) -> Family:
+    """What the tasks of a backend of joblib record."""
+    one = f"{kind} one"
+    expected: Family = {(f"{kind} {name}", None): 1 for name in ("one", "two", "root-0")}
+    expected |= {(f"{kind} item-{x}", one): 1 for x in range(6)}
+    # The task is handed out inside the block of the generator: its scope is the one that is current there.
+    expected |= {(f"{kind} lazy-{x}", f"{kind} item-{x}"): 1 for x in range(6)}
+    expected |= {(f"{kind} list-{x}", one): 1 for x in range(2)}
+    expected |= {(f"{kind} outer-{x}", one): 1 for x in range(2)}
+    expected |= {(f"{kind} nested-{x}-{y}", f"{kind} outer-{x}"): 1 for x in range(2) for y in range(2)}
+    if kind != "multiprocessing":
+        expected |= {(f"{kind} later-{x}", f"{kind} two"): 1 for x in range(2)}
+    return expected
+
+
 @pytest.mark.slow
 def test_grid_search(start: StartProgram, sqlite_store: str) -> None:
-    """What an estimator of the program's own records while scikit-learn searches in parallel is under the search."""
+    """What the program's own estimator records in a parallel search of scikit-learn is below the search."""
     pytest.importorskip("sklearn")
     program = start("""
         import numpy
@@ -424,7 +451,7 @@ def test_grid_search(start: StartProgram, sqlite_store: str) -> None:
                 GridSearchCV(Threshold(), {"depth": [3]}, cv=2, n_jobs=2).fit(X, y)
     """)
     ended(program)
-    runs = told()
+    runs = stored_runs()
     assert family(runs) == {
         ("search", None): 1,
         ("learn-1", "search"): 2,
@@ -437,7 +464,7 @@ def test_grid_search(start: StartProgram, sqlite_store: str) -> None:
 
 @pytest.mark.slow
 def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
-    """What the workers of a `DataLoader` record is on the run that goes over it, also where they are kept."""
+    """What the workers of a `DataLoader` record is on the run that iterates over it, also with persistent workers."""
     pytest.importorskip("torch")
     program = start("""
         from torch.utils.data import DataLoader, Dataset
@@ -474,7 +501,7 @@ def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
                 assert sum(batch.item() for batch in loader) == 6
     """)
     ended(program)
-    found = family(told())
+    found = family(stored_runs())
     expected: dict[tuple[str, str | None], int] = {(f"epoch-{epoch}", None): 1 for epoch in range(3)}
     expected |= {(f"kept item-{i}", f"epoch-{epoch}"): 1 for i in range(4) for epoch in range(3)}
     expected |= {(f"kept item-{i}", None): 3 for i in range(4)}
@@ -487,8 +514,9 @@ def test_data_loaders(start: StartProgram, sqlite_store: str) -> None:
             assert points(run, "item") == [(i, float(i)) for i in range(4)]
 
 
+@pytest.mark.slow
 def test_worker_processes_of_anyio(start: StartProgram, sqlite_store: str) -> None:
-    """What `anyio.to_process` runs belongs to the scope that asked for it; its workers are kept, and belong to none."""
+    """What `anyio.to_process` runs belongs to the scope that called it; its kept workers belong to none."""
     program = start("""
         import anyio, anyio.to_process
         from trackdsl import current_run, stage
@@ -515,7 +543,7 @@ def test_worker_processes_of_anyio(start: StartProgram, sqlite_store: str) -> No
     lines = [line for line in err.splitlines() if not line.startswith("Unknown child process pid")]
     assert (code, lines) == (0, [])
     expected = {("leaf", f"scope-{n}"): 1 for n in range(2)} | {(f"scope-{n}", None): 1 for n in range(2)}
-    assert family(told()) == {**expected, ("leaf", None): 1}
+    assert family(stored_runs()) == {**expected, ("leaf", None): 1}
 
 
 PROGRAM = """
@@ -534,7 +562,7 @@ PROGRAM = """
 
 @pytest.mark.slow
 def test_other_programs(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
-    """A program started by another one is under the run that started it, however that is done.
+    """A program that is started inside a run is below that run, however it is started.
 
     The environment that the starting program gives or has is not changed, and what it chose itself stands.
     """
@@ -564,7 +592,7 @@ def test_other_programs(start: StartProgram, sqlite_store: str, tmp_path: Path) 
         with stage("given"):
             subprocess.check_call([*command, "text"], env=text)
             subprocess.Popen([*command, "binary"], env=binary).wait()
-            subprocess.Popen([*command, "place"], -1, None, None, None, None, None, True, False, None, text).wait()
+            subprocess.Popen([*command, "positional"], -1, None, None, None, None, None, True, False, None, text).wait()
         asyncio.run(on_a_loop())
         subprocess.run([*command, "root"], check=True, stderr=subprocess.DEVNULL)
         assert before == [dict(os.environ), text, binary]
@@ -572,13 +600,13 @@ def test_other_programs(start: StartProgram, sqlite_store: str, tmp_path: Path) 
         str(tmp_path / "child.py"),
     )
     ended(program)
-    runs = told()
+    runs = stored_runs()
     assert family(runs) == Counter(
         [
             *((name, None) for name in ("plain", "given", "loop", "child-root")),
             *(("inside", "plain"), ("child-plain", "plain"), ("child-chosen", "plain"), ("child-shell", "inside")),
             *(("child-grandchild", "child-plain"), ("child-great-grandchild", "child-grandchild")),
-            *((f"child-{name}", "given") for name in ("text", "binary", "place")),
+            *((f"child-{name}", "given") for name in ("text", "binary", "positional")),
             *((f"child-{name}", "loop") for name in ("exec", "coshell")),
         ]
     )
@@ -589,8 +617,9 @@ def test_other_programs(start: StartProgram, sqlite_store: str, tmp_path: Path) 
     assert metrics["child-root"] == set()
 
 
+@pytest.mark.slow
 def test_a_parent_that_is_killed(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
-    """Children of a program that is killed go on, end truthfully, and are children of its KILLED run.
+    """Children of a program that is killed continue, end truthfully, and are children of its KILLED run.
 
     So also where that has long been delivered, and its journal is gone.
     """
@@ -632,7 +661,7 @@ def test_a_parent_that_is_killed(start: StartProgram, sqlite_store: str, tmp_pat
     for pipe in pipes:
         os.close(pipe)
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the children to end")
-    assert sorted((run.name, run.parent, run.status) for run in told()) == [
+    assert sorted((run.name, run.parent, run.status) for run in stored_runs()) == [
         ("in fork", "of fork", "FINISHED"),
         ("in spawn", "of spawn", "FINISHED"),
         ("of dies", "parent", "KILLED"),
@@ -644,7 +673,7 @@ def test_a_parent_that_is_killed(start: StartProgram, sqlite_store: str, tmp_pat
 
 
 def waited_for(pipe: Path) -> int:
-    """A FIFO, opened for writing once somebody reads it."""
+    """A FIFO, opened for writing as soon as somebody reads it."""
 
     def opened() -> int | None:
         with contextlib.suppress(OSError):
@@ -654,8 +683,9 @@ def waited_for(pipe: Path) -> int:
     return int(wait_until(opened, f"a reader of {pipe.name}"))
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_undecorated_code(start: StartProgram) -> None:
-    """What goes wrong is the same inside a scope and outside, with at most two frames more; nothing is left behind."""
+    """Errors are the same inside a scope and outside, with at most two more frames; nothing is left behind."""
     program = start("""
         import asyncio, json, multiprocessing, re, subprocess, sys, traceback
         from concurrent.futures import ProcessPoolExecutor
@@ -765,22 +795,22 @@ def test_errors_are_those_of_undecorated_code(start: StartProgram) -> None:
 
 
 def test_everything_is_undone() -> None:
-    """Where the last scope has ended, all that starts work is what it was, also while pools made in it live on.
+    """After the last scope has ended, all patched functions are the originals, also while pools made in it are open.
 
     Inside it looks the same: names, signatures, documentation.
     """
     for module in ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.queues", "joblib.parallel"):
         pytest.importorskip(module)
     with stage("first"):
-        places = [(patch.module, patch.name) for patch in _patching._patches if patch.module in sys.modules]
-    before = [standing(*place) for place in places]
+        patched = [(patch.module, patch.name) for patch in _patching._patches if patch.module in sys.modules]
+    before = [current_value(*each) for each in patched]
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     with contextlib.ExitStack() as stack:
         with stage("outer"):
-            inside = [standing(*place) for place in places]
+            inside = [current_value(*each) for each in patched]
             with stage("inner"):
-                assert [standing(*place) for place in places] == inside
+                assert [current_value(*each) for each in patched] == inside
             for ours, original in zip(inside, before, strict=True):
                 if original is not None:
                     assert ours is not original
@@ -790,29 +820,31 @@ def test_everything_is_undone() -> None:
             assert stack.enter_context(ProcessPoolExecutor(1, context)).submit(abs, -1).result() == 1
             queue.put(1)
             assert queue.get() == 1
-        assert all(after is original for after, original in zip([standing(*p) for p in places], before, strict=True))
-    assert {"BaseProcess.start", "Pool.imap", "Popen.__init__", "Parallel.__call__"} <= {name for _, name in places}
+        assert all(
+            after is original for after, original in zip([current_value(*p) for p in patched], before, strict=True)
+        )
+    assert {"BaseProcess.start", "Pool.imap", "Popen.__init__", "Parallel.__call__"} <= {name for _, name in patched}
 
 
 def test_helpers_are_no_part_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What trackdsl starts for itself gets no context, neither that of the current run nor an inherited one."""
     for inherited in ("", "text"):
-        place = tmp_path / f"environment{inherited}"
+        output = tmp_path / f"environment{inherited}"
         monkeypatch.setenv("TRACKDSL_CONTEXT", inherited)
         monkeypatch.setenv("OTHER", "1")
         with stage("s"):
-            run_detached(["/bin/sh", "-c", 'env > "$0.part"; mv "$0.part" "$0"', str(place)])
+            run_detached(["/bin/sh", "-c", 'env > "$0.part"; mv "$0.part" "$0"', str(output)])
             shown = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
         assert "TRACKDSL_CONTEXT={" in shown
         assert "MLFLOW_RUN_ID" not in shown
-        wait_until(place.exists, "the helper")
-        assert "TRACKDSL_CONTEXT" not in place.read_text()
-        assert "OTHER=1" in place.read_text()
+        wait_until(output.exists, "the helper")
+        assert "TRACKDSL_CONTEXT" not in output.read_text()
+        assert "OTHER=1" in output.read_text()
         assert os.environ["TRACKDSL_CONTEXT"] == inherited
 
 
 def test_beside_the_wrappers_of_others(start: StartProgram) -> None:
-    """What others wrap by wrapt (OpenTelemetry does), before or inside, is called as ever, and stays when we go."""
+    """Wrappers that others made with wrapt, such as OpenTelemetry's, are called, and stay after our patches."""
     program = start("""
         import subprocess, threading, trackdsl, wrapt
         from concurrent.futures import ThreadPoolExecutor
@@ -845,8 +877,8 @@ def test_beside_the_wrappers_of_others(start: StartProgram) -> None:
     assert ended(program).splitlines() == ["Popen", "Popen", "Popen Thread", "Popen Thread"]
 
 
-def standing(module: str, name: str) -> Any:
-    """What now stands where a patch goes; None where this version has no such place."""
+def current_value(module: str, name: str) -> Any:
+    """What is now under the name that a patch replaces; None where this version has no such name."""
     found: Any = sys.modules[module]
     for part in name.split("."):
         found = getattr(found, part, None)

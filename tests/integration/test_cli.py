@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -23,6 +25,7 @@ from tests.conftest import (
     delivery_pids,
     end_delivery,
     free_port,
+    run_command,
     wait_until,
 )
 from trackdsl._core.version import __version__
@@ -63,10 +66,10 @@ def spool(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
-def trackdsl(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+def trackdsl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "trackdsl.cli", *words],
+        [sys.executable, "-m", "trackdsl.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -104,11 +107,11 @@ def make_newer(journal: Path, version: int = 99) -> None:
 
 
 class Foreground:
-    """A command that runs while the test goes on, with the keyboard's interrupt at its default."""
+    """A command that runs while the test continues, with the keyboard's interrupt at its default."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "trackdsl.cli", *words],
+            [sys.executable, "-u", "-m", "trackdsl.cli", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -133,22 +136,37 @@ class Foreground:
         return self.process.returncode, out, errors
 
 
+def every_command(
+    command: click.Command = main, path: tuple[str, ...] = ("trackdsl",)
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """All commands with their names, those of groups in groups too."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from every_command(below, (*path, name))
+
+
 class TestHelp:
     """What the command line says of itself."""
 
-    def test_every_command_has_examples(self) -> None:
-        """The help of the whole and of each command shows how to call it."""
-        for words in (["--help"], ["status", "--help"], ["sync", "--help"], ["drop", "--help"], ["demo", "--help"]):
-            result = CliRunner().invoke(main, words)
-            assert result.exit_code == 0
-            assert "Examples:" in result.output
+    @pytest.mark.parametrize("path", [path for path, _ in every_command()], ids=" ".join)
+    def test_every_command(self, path: tuple[str, ...]) -> None:
+        """The help of each command fits in 80 columns, with examples and exit codes; each prints JSON if asked."""
+        result = CliRunner().invoke(main, [*path[1:], "--help"], prog_name="trackdsl", terminal_width=80)
+        assert result.exit_code == 0
+        assert [line for line in result.output.splitlines() if len(line) > 80] == []
+        assert "exit code is" in result.output
+        examples = result.output.partition("Examples:")[2]
+        assert " ".join(path) in examples
+        command = dict(every_command())[path]
+        # The group only names its commands: what it prints is its help.
+        assert isinstance(command, click.Group) or any("--json" in option.opts for option in command.params)
 
     def test_version(self) -> None:
         """`--version` is the version of the package."""
         assert __version__ in CliRunner().invoke(main, ["--version"]).output
 
     def test_a_mistyped_command(self) -> None:
-        """What is nearly a command is offered."""
+        """For a mistyped command, the most similar one is suggested."""
         result = CliRunner().invoke(main, ["shw", "x"])
         assert result.exit_code == 2
         assert "No such command 'shw'; did you mean `show`?" in result.output
@@ -158,14 +176,14 @@ class TestStatus:
     """`trackdsl status`."""
 
     def test_empty_spool(self, spool: Path) -> None:
-        """An empty spool is told in one line, and is no failure."""
+        """An empty spool is reported in one line, and is no failure."""
         result = trackdsl("status")
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout == f"Nothing is waiting in {spool}.\n"
 
     def test_looking_makes_no_spool(self, tmp_path: Path) -> None:
-        """A mistyped `--spool` is no place to make folders in."""
-        result = trackdsl("status", "--spool", str(tmp_path / "typo"))
+        """A mistyped `--spool` creates no folders."""
+        result = run_command("status", "--spool", str(tmp_path / "typo"))
         assert result.returncode == 0
         assert "Nothing is waiting" in result.stdout
         assert not (tmp_path / "typo").exists()
@@ -178,10 +196,10 @@ class TestStatus:
         assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=False).returncode == 0
 
     def test_json(self, start: StartProgram, spool: Path) -> None:
-        """`--json` tells program, target without credentials, and how much waits since when."""
+        """`--json` gives program, target without credentials, and how much waits since when."""
         before = time.time()
         program = record(start, TRACKDSL_TRACKING_URI="https://me:hunter2@mlflow.example.org/x")
-        result = trackdsl("status", "--json")
+        result = run_command("status", "--json")
         assert result.returncode == 0
         assert "hunter2" not in result.stdout
         found = json.loads(result.stdout)
@@ -201,7 +219,7 @@ class TestStatus:
     def test_table(self, start: StartProgram) -> None:
         """The table names program and target whole, also in a pipe, and what to do next."""
         record(start, TRACKDSL_TRACKING_URI="https://me:hunter2@mlflow.example.org/a/rather/long/path/to/it")
-        result = trackdsl("status")
+        result = run_command("status")
         assert result.returncode == 0
         assert "program_0.py" in result.stdout
         assert "https://***@mlflow.example.org/a/rather/long/path/to/it" in result.stdout
@@ -209,17 +227,17 @@ class TestStatus:
         assert "hunter2" not in result.stdout + result.stderr
 
     def test_what_delivery_noted(self, start: StartProgram, spool: Path) -> None:
-        """Failures, waiting artifacts, damage and orphans are told, and an error's credentials are not."""
+        """Failures, waiting artifacts, damage and orphans are reported, and an error's credentials are not."""
         record(start)
         file = ProgressFile(journals(spool)[0], write=True)
         noted = Progress(damaged=2, unknown=3, deferred=4, blocked_since=time.time_ns() - 10**13)
         noted.error = "no answer from postgresql://me:hunter2@db/x"
         file.write(noted)
         file.close()
-        shown = trackdsl("status").stdout
-        for words in ("3 h: no answer from postgresql://***@db/x", "4 artifacts", "2 damaged", "3 events belong"):
-            assert words in shown.replace("failing for 2 h", "failing for 3 h")
-        (journal,) = json.loads(trackdsl("status", "--json").stdout)["journals"]
+        shown = run_command("status").stdout
+        for text in ("3 h: no answer from postgresql://***@db/x", "4 artifacts", "2 damaged", "3 events belong"):
+            assert text in shown.replace("failing for 2 h", "failing for 3 h")
+        (journal,) = json.loads(run_command("status", "--json").stdout)["journals"]
         assert (journal["damaged"], journal["orphans"], journal["deferred"]) == (2, 3, 4)
         assert journal["error"] == "no answer from postgresql://***@db/x"
         assert journal["since"] == journal["blocked_since"]
@@ -232,12 +250,12 @@ class TestStatus:
         make_newer(newer)
         (damaged / "origin").write_bytes(b"00000000\n{}\n")
         before = events_of(spool)
-        result = trackdsl("status")
+        result = run_command("status")
         assert result.returncode == 0
         assert "version 99" in result.stdout
         assert "program_0.py" in result.stdout
         assert str(damaged) in result.stdout
-        found = json.loads(trackdsl("status", "--json").stdout)["journals"]
+        found = json.loads(run_command("status", "--json").stdout)["journals"]
         assert [(entry["problem"], entry["schema"]) for entry in found] == [
             ("newer-version", 99),
             ("damaged-origin", None),
@@ -250,10 +268,11 @@ class TestSync:
 
     def test_nothing_to_do(self) -> None:
         """With nothing waiting, `sync` says so at once and succeeds."""
-        result = trackdsl("sync")
+        result = run_command("sync")
         assert result.returncode == 0
         assert "Nothing is waiting" in result.stdout
 
+    @pytest.mark.slow
     def test_delivers(self, start: StartProgram, spool: Path) -> None:
         """What programs recorded offline is at MLflow afterwards, that of a killed one too, and the spool is empty."""
         record(start)
@@ -284,7 +303,7 @@ class TestSync:
         waiting = events_of(spool)
         record(start)
         began = time.monotonic()
-        result = trackdsl("sync", "--timeout", str(PATIENCE))
+        result = run_command("sync", "--timeout", str(PATIENCE))
         assert result.returncode == 1
         assert time.monotonic() - began < PATIENCE / 2
         assert f"127.0.0.1:{port}" in result.stderr
@@ -301,7 +320,7 @@ class TestSync:
         make_newer(newer)
         (damaged / "origin").unlink()
         before = {path: path.read_bytes() for path in spool.rglob("*") if path.is_file()}
-        result = trackdsl("sync")
+        result = run_command("sync")
         assert result.returncode == 1
         assert "version 99" in result.stderr
         assert str(damaged) in result.stderr
@@ -314,33 +333,33 @@ class TestSync:
         assert program.say() == "recorded"
         wait_until(lambda: is_held(spool / "delivery.lock"), "the delivery process")
         (deliverer,) = delivery_pids(spool)
-        result = trackdsl("sync")
+        result = run_command("sync")
         assert result.returncode == 0, result.stderr
         assert [run.data.metrics for run in all_runs()] == [{"loss": 0.5}]
         assert program.process.poll() is None
         assert delivery_pids(spool) == [deliverer]
-        again = trackdsl("sync")
+        again = run_command("sync")
         assert (again.returncode, "Nothing is waiting" in again.stdout) == (0, True)
-        assert "1 program is recording" in trackdsl("status").stdout
+        assert "1 program is recording" in run_command("status").stdout
         program.kill()
-        assert trackdsl("sync").returncode == 0
+        assert run_command("sync").returncode == 0
         assert [run.info.status for run in all_runs()] == ["KILLED"]
 
     @pytest.mark.slow
     def test_takes_over(self, start: StartProgram, spool: Path) -> None:
-        """When the process that delivers goes away, `sync` goes on in its place."""
+        """When the process that delivers goes away, `sync` continues instead."""
         record(start)
         lock = FileLock(spool / "delivery.lock")
         assert lock.acquire()
         with Foreground("sync") as sync:
-            assert "at work" in sync.error_line()
+            assert "running already" in sync.error_line()
             lock.release()
             code, _, errors = sync.finish()
         assert code == 0, errors
         assert len(all_runs()) == 2
 
     def test_gives_up(self, start: StartProgram, spool: Path) -> None:
-        """Nothing that moves for `--timeout` seconds is a failure that says what is left."""
+        """`sync` fails, and says what is left, if nothing moves for `--timeout` seconds."""
         record(start)
         before = events_of(spool)
         lock = FileLock(spool / "delivery.lock")
@@ -349,7 +368,7 @@ class TestSync:
         lock.release()
         assert result.returncode == 1
         assert "program_0.py" in result.stderr
-        assert "nothing has moved" in result.stderr
+        assert "no progress" in result.stderr
         assert events_of(spool) == before
 
     def test_interrupt(self, start: StartProgram, spool: Path) -> None:
@@ -359,7 +378,7 @@ class TestSync:
         lock = FileLock(spool / "delivery.lock")
         assert lock.acquire()
         with Foreground("sync") as sync:
-            assert "at work" in sync.error_line()
+            assert "running already" in sync.error_line()
             sync.process.send_signal(signal.SIGINT)
             code, _, errors = sync.finish()
         lock.release()
@@ -369,8 +388,32 @@ class TestSync:
         assert events_of(spool) == before
 
 
+class TestCompose:
+    """`trackdsl compose`."""
+
+    def test_json(self, tmp_path: Path) -> None:
+        """With --json, the files are printed by their names, or the paths of those that were written."""
+        printed = json.loads(CliRunner().invoke(main, ["compose", "--json"]).stdout)
+        assert list(printed) == ["compose.yaml", ".env.example"]
+        assert "services:" in printed["compose.yaml"]
+        result = CliRunner().invoke(main, ["compose", "--json", "--output", str(tmp_path / "tracking")])
+        assert json.loads(result.stdout) == {"files": [str(tmp_path / "tracking" / name) for name in printed]}
+        for name, text in printed.items():
+            assert (tmp_path / "tracking" / name).read_text(encoding="utf-8") == text
+
+
 class TestDemo:
     """`trackdsl demo`."""
+
+    @pytest.mark.slow
+    def test_json(self, tmp_path: Path, spool: Path) -> None:
+        """With --json, the store and the root run are printed, and nothing else."""
+        result = trackdsl("demo", "--json", "--directory", str(tmp_path / "demo"), TRACKDSL_MODE="online")
+        end_delivery(spool)
+        assert result.returncode == 0, result.stderr
+        printed = json.loads(result.stdout)
+        (root,) = [run for run in all_runs(printed["store"]) if run.info.run_name == "digits"]
+        assert printed["runs"] == [{"name": "digits", "run_id": root.info.run_id}]
 
     @pytest.mark.slow
     def test_end_to_end(self, tmp_path: Path, spool: Path) -> None:
@@ -379,8 +422,9 @@ class TestDemo:
         end_delivery(spool)
         assert result.returncode == 0, result.stderr
         uri = f"sqlite:///{tmp_path}/demo/mlflow.db"
-        assert f"mlflow ui --backend-store-uri {uri} --port 5000" in result.stdout
-        assert "`mlflow ui` alone" in result.stdout
+        for command in ("trackdsl ui", "trackdsl report digits"):
+            assert f"  {command} --tracking-uri {uri}\n" in result.stdout
+        assert "In this folder, the commands work without --tracking-uri." in result.stdout
         runs = {run.info.run_name: run for run in all_runs(uri)}
         assert {run.info.status for run in runs.values()} == {"FINISHED"}
         for name in runs:
@@ -439,15 +483,15 @@ def test_newer_holds_up_nobody(start: StartProgram, spool: Path) -> None:
     newer, _ = journals(spool)
     make_newer(newer)
     before = {path: path.read_bytes() for path in newer.iterdir()}
-    assert trackdsl("sync").returncode == 1
+    assert run_command("sync").returncode == 1
     assert journals(spool) == [newer]
     assert {path: path.read_bytes() for path in newer.iterdir()} == before
     assert len(all_runs()) == 2
 
 
 def test_help_keeps_its_lines() -> None:
-    """The examples of each help text stand on lines of their own."""
+    """Each example of a help text is on a line of its own."""
     for command in ([], ["status"], ["sync"], ["drop"], ["demo"]):
-        text = trackdsl(*command, "--help").stdout
+        text = run_command(*command, "--help").stdout
         assert "\\b" not in text
         assert "\n    trackdsl " in text

@@ -1,4 +1,4 @@
-"""What users can do about what will never get there: `trackdsl drop`, and `trackdsl sync --to`."""
+"""What users can do about records that can never be delivered: `trackdsl drop`, and `trackdsl sync --to`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.conftest import PATIENCE, StartProgram, all_runs, delivery_pids, free_port, wait_until
+from tests.conftest import PATIENCE, StartProgram, all_runs, delivery_pids, free_port, run_command, wait_until
 from tests.integration.test_cli import LIVING, TWO_RUNS, journals, record, trackdsl
 from tests.memory_store import MemoryStore
 from trackdsl.delivery import journal_requests as _requests
 from trackdsl.delivery._blocked import BlockedRuns
 from trackdsl.delivery._held_events import HeldEvents
+from trackdsl.delivery._ledger import journal_ledger
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.dropped_runs import dropped_runs
@@ -27,10 +28,11 @@ from trackdsl.journal._origin import read_origin, write_origin
 from trackdsl.journal._reader import Reader, read_all
 from trackdsl.journal._spool import wake
 from trackdsl.store_format.held_events import HeldEvent
+from trackdsl.store_format.ledger import NAME
 from trackdsl.store_format.progress import Progress, ProgressFile
 from trackdsl.store_format.servers import LOCAL, lock_of, server_of
 
-#: Records two runs, and a file; the delivery process goes on when it has ended.
+#: Records two runs, and a file; the delivery process still runs when it has ended.
 ENDS = """
     from trackdsl import experiment, log_text, stage
 
@@ -55,16 +57,8 @@ def dead() -> str:
     return f"http://me:hunter2@127.0.0.1:{free_port()}"
 
 
-def answer(text: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with an answer to its question."""
-    return subprocess.run(
-        [sys.executable, "-m", "trackdsl.cli", *words],
-        input=text, capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-
-
 def at_work(start: StartProgram, spool: Path, uri: str) -> int:
-    """Let a program end whose delivery process goes on trying; returns that one's process id."""
+    """Let a program end whose delivery process still tries; returns that one's process id."""
     code, _, errors = start(ENDS, TRACKDSL_MODE="online", TRACKDSL_TRACKING_URI=uri).finish()
     assert code == 0, errors
     (pid,) = wait_until(lambda: is_held(spool / "delivery.lock") and delivery_pids(spool)[:1], "the delivery process")
@@ -78,12 +72,12 @@ class TestDrop:
         """What is lost is shown before anything happens, without credentials; only a yes removes it."""
         record(start, ENDS, TRACKDSL_TRACKING_URI=dead)
         (journal,) = journals(spool)
-        assert journal.name in trackdsl("status").stdout
+        assert journal.name in run_command("status").stdout
         for text, code in (("", 1), ("n\n", 1), ("y\n", 0)):
             assert journal.exists()
-            result = answer(text, "drop", journal.name)
+            result = run_command("drop", journal.name, answer=text)
             assert result.returncode == code
-            for words in (
+            for part in (
                 journal.name,
                 "program_0.py",
                 "***@127.0.0.1",
@@ -91,38 +85,38 @@ class TestDrop:
                 "2: churn, train",
                 "1 (10 B)",
             ):
-                assert words in result.stdout, result.stdout
+                assert part in result.stdout, result.stdout
             assert "hunter2" not in result.stdout + result.stderr
         assert journals(spool) == []
 
     @pytest.mark.slow
     def test_names(self, start: StartProgram, spool: Path) -> None:
-        """The beginning of a name is enough where no other journal has it, and is never guessed where one has."""
+        """The beginning of a journal's name is enough if it is unique; else nothing is dropped."""
         for _ in range(2):
             record(start, ENDS)
         first, second = journals(spool)
         differs = next(at for at in range(len(first.name)) if first.name[at] != second.name[at])
         common = first.name[:differs]
-        ambiguous = trackdsl("drop", common, "--yes")
+        ambiguous = run_command("drop", common, "--yes")
         assert ambiguous.returncode == 1
         assert first.name in ambiguous.stderr
         assert second.name in ambiguous.stderr
         for nothing in ("nope", "", "../spool", ".", str(first)):
-            assert trackdsl("drop", nothing, "--yes").returncode == 1
+            assert run_command("drop", nothing, "--yes").returncode == 1
         assert len(journals(spool)) == 2
-        result = trackdsl("drop", second.name[: len(common) + 1], "--yes", "--json")
+        result = run_command("drop", second.name[: len(common) + 1], "--yes", "--json")
         assert result.returncode == 0, result.stderr
-        told = json.loads(result.stdout)
-        assert (told["dropped"], told["journal"], told["events"]) == (True, second.name, 5)
-        assert [(run["name"], run["exists"]) for run in told["runs"]] == [("churn", False), ("train", False)]
+        answer = json.loads(result.stdout)
+        assert (answer["dropped"], answer["journal"], answer["events"]) == (True, second.name, 5)
+        assert [(run["name"], run["exists"]) for run in answer["runs"]] == [("churn", False), ("train", False)]
         assert journals(spool) == [first]
 
     def test_a_living_program_keeps_its_journal(self, start: StartProgram, spool: Path) -> None:
-        """What a program still writes is refused, whatever is answered; once it is killed, it is not."""
+        """The journal of a living program is not dropped, whatever is answered; after it was killed, it is."""
         program = start(LIVING)
         assert program.say() == "recorded"
         (journal,) = journals(spool)
-        result = trackdsl("drop", journal.name, "--yes")
+        result = run_command("drop", journal.name, "--yes")
         assert (result.returncode, "it still runs" in result.stderr) == (1, True)
         assert journals(spool) == [journal]
         assert program.process.poll() is None
@@ -136,20 +130,20 @@ class TestDrop:
         record(start, ENDS)
         (journal,) = journals(spool)
         (journal / "origin").write_bytes(b"00000000\n{}\n")
-        assert "trackdsl drop JOURNAL" in trackdsl("status").stdout
-        assert "trackdsl drop JOURNAL" in trackdsl("sync").stderr
-        assert json.loads(trackdsl("drop", journal.name, "--yes", "--json").stdout)["events"] is None
+        assert "trackdsl drop JOURNAL" in run_command("status").stdout
+        assert "trackdsl drop JOURNAL" in run_command("sync").stderr
+        assert json.loads(run_command("drop", journal.name, "--yes", "--json").stdout)["events"] is None
         assert journals(spool) == []
 
     def test_runs_that_exist_stay(self, start: StartProgram, spool: Path) -> None:
-        """It is said which runs are at MLflow already."""
+        """The output says which runs are at MLflow already."""
         record(start, ENDS)
         (journal,) = journals(spool)
         opened = next(event for event in _events(journal) if type(event).__name__ == "Open")
-        RunMap(journal).add(opened.run, DeliveredRun("m1", "0"))
-        assert "1 of these runs" in answer("n\n", "drop", journal.name).stdout
-        told = json.loads(trackdsl("drop", journal.name, "--yes", "--json").stdout)
-        assert [run["exists"] for run in told["runs"]] == [True, False]
+        RunMap(journal_ledger(journal)).add(opened.run, DeliveredRun("m1", "0"))
+        assert "1 of these runs" in run_command("drop", journal.name, answer="n\n").stdout
+        answer = json.loads(run_command("drop", journal.name, "--yes", "--json").stdout)
+        assert [run["exists"] for run in answer["runs"]] == [True, False]
 
     @pytest.mark.slow
     def test_one_run(self, start: StartProgram, spool: Path, sqlite_store: str) -> None:
@@ -159,59 +153,61 @@ class TestDrop:
         first, second = journals(spool)
         opened = [event for event in _events(first) if type(event).__name__ == "Open"]
         root, child = (event.run.hex() for event in opened)
-        shown = answer("n\n", "drop", root)
+        shown = run_command("drop", root, answer="n\n")
         assert shown.returncode == 1
-        for words in (f"{root} (churn)", "5 that are not at MLflow", "below it   1: train"):
-            assert words in shown.stdout
-        ambiguous = trackdsl("drop", root[:8], "--yes")
+        for text in (f"{root} (churn)", "5 that are not at MLflow", "below it   1: train"):
+            assert text in shown.stdout
+        ambiguous = run_command("drop", root[:8], "--yes")
         assert (ambiguous.returncode, f"run {child} (train)" in ambiguous.stderr) == (1, True)
-        told = json.loads(trackdsl("drop", child.upper(), "--yes", "--json").stdout)
-        assert (told["dropped"], told["run"], told["events"]) == (True, child, 2)
-        assert trackdsl("drop", child, "--yes").returncode == 1
+        answer = json.loads(run_command("drop", child.upper(), "--yes", "--json").stdout)
+        assert (answer["dropped"], answer["run"], answer["events"]) == (True, child, 2)
+        assert run_command("drop", child, "--yes").returncode == 1
         assert journals(spool) == [first, second]
-        assert trackdsl("drop", next(e.run.hex() for e in _events(second)), "--yes").returncode == 0
-        assert trackdsl("sync").returncode == 0
+        assert run_command("drop", next(e.run.hex() for e in _events(second)), "--yes").returncode == 0
+        assert run_command("sync").returncode == 0
         assert {run.info.run_name for run in all_runs(sqlite_store)} == {"churn"}
 
     def test_runs_that_are_set_aside(self, start: StartProgram, spool: Path) -> None:
-        """What is kept aside counts, and may be dropped while its program runs."""
+        """Events that are set aside count, and may be dropped while their program runs."""
         program = start(LIVING)
         assert program.say() == "recorded"
         (journal,) = journals(spool)
         id_ = next(event.run for event in _events(journal))
-        assert "it still runs" in trackdsl("drop", id_.hex(), "--yes").stderr
-        blocked = BlockedRuns(journal)
+        assert "it still runs" in run_command("drop", id_.hex(), "--yes").stderr
+        ledger = journal_ledger(journal)
+        blocked = BlockedRuns(ledger)
         blocked.add(id_, "living", "the experiment is deleted")
         blocked.save()
-        kept = HeldEvents(journal)
+        kept = HeldEvents(ledger)
         reader = Reader(journal)
         for entry in reader.read(2, writer_alive=True):
             assert entry.event is not None
             kept.add(HeldEvent(entry.event, entry.end))
         reader.close()
-        before = (journal / "aside").read_bytes()
-        told = json.loads(trackdsl("drop", id_.hex(), "--yes", "--json").stdout)
-        assert (told["dropped"], told["events"], told["runs"][0]["name"]) == (True, 2, "living")
-        assert (journal / "aside").read_bytes() == before
+        before = (journal / NAME).read_bytes()
+        answer = json.loads(run_command("drop", id_.hex(), "--yes", "--json").stdout)
+        assert (answer["dropped"], answer["events"], answer["runs"][0]["name"]) == (True, 2, "living")
+        assert (journal / NAME).read_bytes() == before
         assert dropped_runs(journal) == {id_}
         assert program.process.poll() is None
 
     @pytest.mark.slow
     def test_beside_the_delivery_process(self, start: StartProgram, spool: Path, dead: str) -> None:
-        """The process that has the journal open removes it, goes on with the others, and ends when none is left."""
+        """The process that has the journal open removes it, continues with the others, and ends when none is left."""
         pid = at_work(start, spool, dead)
         at_work(start, spool, dead)
         first, second = journals(spool)
-        assert trackdsl("drop", first.name, "--yes").returncode == 0
+        assert run_command("drop", first.name, "--yes").returncode == 0
         assert journals(spool) == [second]
         assert pid in delivery_pids(spool)
-        assert trackdsl("drop", second.name, "--yes").returncode == 0
+        assert run_command("drop", second.name, "--yes").returncode == 0
         assert journals(spool) == []
         wait_until(lambda: not delivery_pids(spool), "the delivery process to end")
         assert "Traceback" not in (spool / "delivery.log").read_text()
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_a_busy_delivery_process(self, start: StartProgram, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where nobody answers, the request stays, and is carried out by the next delivery before it sends anything."""
+        """If no delivery process answers, the request stays, and the next delivery carries it out before sending."""
         record(start, ENDS)
         (journal,) = journals(spool)
         lock = FileLock(spool / "delivery.lock")
@@ -227,8 +223,10 @@ class TestDrop:
         assert journals(spool) == []
         assert not store.runs
 
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_a_journal_that_somebody_removes(self, start: StartProgram, spool: Path) -> None:
-        """Delivery lets go of a journal that is removed by hand, and goes on with the others."""
+        """Delivery lets go of a journal that is removed by hand, and continues with the others."""
         for _ in range(2):
             record(start, ENDS)
         removed, other = journals(spool)
@@ -248,21 +246,21 @@ class TestSyncTo:
 
     @pytest.mark.slow
     def test_delivers_elsewhere(self, start: StartProgram, spool: Path, dead: str, sqlite_store: str) -> None:
-        """What waits for a wrong address goes to the right one, relative to where the command is given."""
+        """What waits for a wrong address goes to the right one, which is relative to the directory of the command."""
         record(start, TRACKDSL_TRACKING_URI=dead)
         (journal,) = journals(spool)
         blocked = ProgressFile(journal, write=True)
         blocked.write(Progress(blocked_since=1, error="no answer", failures=3))
         blocked.close()
         for command in ("status", "doctor"):
-            assert "`trackdsl sync --to URI`" in trackdsl(command).stdout
-        result = trackdsl("sync", "--to", "sqlite:///mlflow.db")
+            assert "`trackdsl sync --to URI`" in run_command(command).stdout
+        result = run_command("sync", "--to", "sqlite:///mlflow.db")
         assert result.returncode == 0, result.stderr
         assert f"1 journal goes to {sqlite_store} from now on." in result.stdout
         assert "hunter2" not in result.stdout + result.stderr
         assert {run.info.run_name for run in all_runs(sqlite_store)} == {"pipeline", "train"}
         assert journals(spool) == []
-        assert "Nothing is waiting" in trackdsl("sync", "--to", "sqlite:///mlflow.db").stdout
+        assert "Nothing is waiting" in run_command("sync", "--to", "sqlite:///mlflow.db").stdout
 
     @pytest.mark.slow
     def test_only_what_was_meant_for_one_store(self, start: StartProgram, spool: Path, dead: str) -> None:
@@ -272,10 +270,10 @@ class TestSyncTo:
             record(start, ENDS, TRACKDSL_TRACKING_URI=uri)
         first, second = journals(spool)
         new = f"http://127.0.0.1:{free_port()}"
-        wrong = trackdsl("sync", "--to", new, "--from", "http://nowhere")
+        wrong = run_command("sync", "--to", new, "--from", "http://nowhere")
         assert (wrong.returncode, f"something is for http://***@{dead.partition('@')[2]}" in wrong.stderr) == (1, True)
         for form in (dead, dead.replace("me:hunter2@", ""), dead.replace("me:hunter2", "***")):
-            result = trackdsl("sync", "--to", new, "--from", form, "--timeout", "1")
+            result = run_command("sync", "--to", new, "--from", form, "--timeout", "1")
             assert (result.returncode, "1 journal goes to" in result.stdout) == (1, True)
             assert self.target(first) == new
             assert self.target(second) == other
@@ -288,18 +286,18 @@ class TestSyncTo:
         record(start, ENDS, TRACKDSL_TRACKING_URI=dead)
         living, made = journals(spool)
         opened = next(event for event in _events(made) if type(event).__name__ == "Open")
-        RunMap(made).add(opened.run, DeliveredRun("m1", "0"))
-        result = trackdsl("sync", "--to", "sqlite:///new.db")
+        RunMap(journal_ledger(made)).add(opened.run, DeliveredRun("m1", "0"))
+        result = run_command("sync", "--to", "sqlite:///new.db")
         assert result.returncode == 1
         assert f"(pid {program.pid}), for http://***@" in result.stderr
         assert "it still runs" in result.stderr
-        assert "runs of it exist there already" in result.stderr
+        assert "some of its runs exist in that store already" in result.stderr
         assert f"trackdsl drop {made.name}" in result.stderr
         assert self.target(living) == self.target(made) == dead
         assert not Path("new.db").exists()
 
     def test_relatives_go_together(self, start: StartProgram, spool: Path, dead: str) -> None:
-        """The journal of a process that was started by one that stays, stays too: its runs are children there."""
+        """The journal of a child process whose parent's journal stays, stays too, as its runs are children there."""
         program = start(
             """
             import multiprocessing, sys
@@ -319,22 +317,23 @@ class TestSyncTo:
             TRACKDSL_TRACKING_URI=dead,
         )
         assert program.say() == "recorded"
-        result = trackdsl("sync", "--to", "sqlite:///new.db")
-        assert (result.returncode, "it belongs together with" in result.stderr) == (1, True)
+        result = run_command("sync", "--to", "sqlite:///new.db")
+        assert (result.returncode, "its runs are connected with those of" in result.stderr) == (1, True)
         assert [self.target(journal) for journal in journals(spool)] == [dead, dead]
 
     @pytest.mark.slow
     def test_beside_the_delivery_process(self, start: StartProgram, spool: Path, dead: str, sqlite_store: str) -> None:
         """The process that waits for the wrong address takes up the right one, without being ended."""
         at_work(start, spool, dead)
-        result = trackdsl("sync", "--to", sqlite_store)
+        result = run_command("sync", "--to", sqlite_store)
         assert result.returncode == 0, result.stderr
         assert {run.info.run_name for run in all_runs(sqlite_store)} == {"churn", "train"}
         assert journals(spool) == []
         wait_until(lambda: not delivery_pids(spool), "the delivery process to end")
 
+    @pytest.mark.usefixtures("each_kind_of_store")
     def test_the_process_that_delivers_a_journal_moves_it(self, start: StartProgram, spool: Path, dead: str) -> None:
-        """What is asked of a journal is done by the process that delivers it, never beside that one."""
+        """The process that delivers a journal carries out a request about it, and no other process beside that one."""
         record(start, ENDS, TRACKDSL_TRACKING_URI=dead)
         (journal,) = journals(spool)
         at_work = FileLock(lock_of(spool, server_of(dead)))
@@ -370,7 +369,7 @@ class TestSyncTo:
         assert _requests.carry_out_all(spool, [journal], PATIENCE) == []
         assert self.target(journal) == "sqlite:////new.db"
         # A run that came to exist since it was asked for makes the request void.
-        RunMap(journal).add(b"0" * 16, DeliveredRun("m1", "0"))
+        RunMap(journal_ledger(journal)).add(b"0" * 16, DeliveredRun("m1", "0"))
         _requests.ask_to_move(journal, origin, dead)
         assert _requests.carry_out_all(spool, [journal], PATIENCE) == []
         assert self.target(journal) == "sqlite:////new.db"
@@ -387,14 +386,14 @@ class TestSyncTo:
         command.send_signal(signal.SIGKILL)
         command.wait()
         lock.release()
-        assert trackdsl("sync").returncode == 0
+        assert run_command("sync").returncode == 0
         assert {run.info.run_name for run in all_runs(sqlite_store)} == {"churn", "train"}
 
     def test_wrong_options(self) -> None:
-        """What cannot be meant is refused before anything is touched."""
-        assert "did you mean http://h:5000?" in trackdsl("sync", "--to", "h:5000").stderr
-        assert trackdsl("sync", "--from", "http://h").returncode == 2
-        assert trackdsl("sync", "--to", "http://h", "--all-hosts").returncode == 2
+        """Options without a meaning are refused before anything is touched."""
+        assert "did you mean http://h:5000?" in run_command("sync", "--to", "h:5000").stderr
+        assert run_command("sync", "--from", "http://h").returncode == 2
+        assert run_command("sync", "--to", "http://h", "--all-hosts").returncode == 2
 
     def target(self, journal: Path) -> str:
         origin = read_origin(journal)

@@ -8,6 +8,7 @@ import sys
 PROGRAM = """
 import sys
 import trackdsl
+from trackdsl import stage
 from trackdsl.testing import capture_runs
 
 def ours():
@@ -15,7 +16,7 @@ def ours():
 
 before = set(ours())
 with capture_runs():
-    with trackdsl.stage("first"):
+    with stage("first"):
         print(sorted(set(ours()) - before))
         before = set(ours())
         import joblib.parallel
@@ -25,7 +26,7 @@ with capture_runs():
 
 
 def test_an_engine_is_imported_with_its_library() -> None:
-    """A scope brings what follows threads and processes; the rest comes with its library, and patches it in place."""
+    """A scope imports what follows threads and processes; the rest is imported with its library, and patches it."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     first, library, after = done.stdout.splitlines()
     assert first == "['_processes', '_threads']"

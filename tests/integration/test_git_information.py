@@ -1,4 +1,4 @@
-"""A journal's `git` file: what git says of the program's source, without what a remote's URL may hold of a secret."""
+"""A journal's `git` file: what git says of the program's source, without secrets in a remote's URL."""
 
 from __future__ import annotations
 
@@ -47,6 +47,19 @@ def ask(journal: Path, monkeypatch: pytest.MonkeyPatch, **configuration: str) ->
     _origin.ask_git(journal)
     wait_until((journal / "git").exists, "git's answer, which is renamed when it is whole")
     return _compose.git_tags(journal) or {}
+
+
+def test_a_notebook_is_the_source(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a kernel, the source is the notebook, and git answers for its folder; for the working directory if unknown."""
+    monkeypatch.setattr(_origin.sys, "argv", ["/somewhere/site-packages/ipykernel_launcher.py", "-f", "x.json"])
+    monkeypatch.setenv("JPY_SESSION_NAME", str(repository / "churn.ipynb"))
+    (repository / "churn.ipynb").touch()
+    assert _origin.origin("sqlite://", str(tmp_path)).source == str(repository / "churn.ipynb")
+    assert len(ask(tmp_path, monkeypatch)["mlflow.source.git.commit"]) == 40
+    (tmp_path / "git").unlink()
+    monkeypatch.delenv("JPY_SESSION_NAME")
+    monkeypatch.chdir(repository)
+    assert len(ask(tmp_path, monkeypatch)["mlflow.source.git.commit"]) == 40
 
 
 @pytest.mark.parametrize(
@@ -117,10 +130,11 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(10), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secrets=st.lists(st.tuples(_USERS, _SECRETS), min_size=20, max_size=20))
 def test_no_user_or_password_is_kept(script: Path, secrets: list[tuple[str, str]]) -> None:
-    """Whatever characters a password has, and wherever it stands before the host."""
+    """No user or password is kept, whatever its characters are and wherever it is in front of the host."""
     lines = [
         url
         for user, secret in secrets

@@ -34,6 +34,7 @@ SESSIONS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", ["gevent", "eventlet"])
 def test_sessions_of_greenlets(start: StartProgram, library: str) -> None:
     """Each greenlet has a session of its own: none ends that of another one, and each is found where it ends."""
@@ -125,7 +126,7 @@ GEVENT = """
 """
 
 
-@pytest.mark.parametrize("how", ["patched", "as it is"])
+@pytest.mark.parametrize("how", ["patched", pytest.param("as it is", marks=pytest.mark.slow)])
 def test_gevent(start: StartProgram, how: str) -> None:
     """What greenlets of gevent record, started in any way, belongs to the run that started them; killed ones are."""
     pytest.importorskip("gevent")
@@ -198,7 +199,7 @@ EVENTLET = """
 """
 
 
-@pytest.mark.parametrize("how", ["patched", "as it is"])
+@pytest.mark.parametrize("how", ["patched", pytest.param("as it is", marks=pytest.mark.slow)])
 def test_eventlet(start: StartProgram, how: str) -> None:
     """What greenlets of eventlet record, started in any way, belongs to the run that started them; killed ones are."""
     if importlib.util.find_spec("eventlet") is None:

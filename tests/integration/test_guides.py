@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 import trackdsl
-from tests.conftest import end_delivery
+from tests.conftest import deliver, end_delivery, run_command
 
 ROOT = Path(__file__).parents[2]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.md"))]
@@ -45,7 +45,7 @@ def _programs() -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("guide", "needs"), _programs())
-def test_the_blocks_of_a_guide_run_as_they_stand(guide: Path, needs: str | None, tmp_path: Path) -> None:
+def test_the_blocks_of_a_guide_run_unchanged(guide: Path, needs: str | None, tmp_path: Path) -> None:
     """The Python blocks of a guide are one program, which records all it should and prints what the guide shows."""
     if needs is not None and find_spec(needs) is None:
         pytest.skip(f"needs {needs}")
@@ -70,21 +70,17 @@ def test_the_blocks_of_a_guide_run_as_they_stand(guide: Path, needs: str | None,
     assert printed == [block["output"] or "" for block in blocks], "a block prints what the guide does not show"
 
 
-def test_the_readme_shows_the_tree_of_its_program(tmp_path: Path) -> None:
+def test_the_readme_shows_the_tree_of_its_program(tmp_path: Path, sqlite_store: str) -> None:
     """The README's first program runs, and `trackdsl tree` then prints what the README shows, but for durations."""
     readme = GUIDES[0].read_text(encoding="utf-8")
     (tmp_path / "work/pipeline.py").write_text(_blocks(GUIDES[0])[0]["code"], encoding="utf-8")
-    environment = {**os.environ, "TRACKDSL_MODE": "online", "COLUMNS": "200"}
-    try:
-        for command in (["pipeline.py"], ["-m", "trackdsl.cli", "tree", "pipeline"]):
-            done = subprocess.run(
-                [sys.executable, *command], env=environment, capture_output=True, encoding="utf-8", check=False
-            )
-            assert done.returncode == 0, done.stderr
-    finally:
-        end_delivery(tmp_path / "spool")
+    done = subprocess.run([sys.executable, "pipeline.py"], capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    deliver()
+    tree = run_command("tree", "pipeline", COLUMNS="200")
+    assert tree.returncode == 0, tree.stderr
     shown = readme[readme.index("pipeline  FINISHED") :].partition("```")[0]
-    assert _untimed(done.stdout.strip()) == _untimed(shown.strip())
+    assert _untimed(tree.stdout.strip()) == _untimed(shown.strip())
 
 
 def _untimed(tree: str) -> str:
@@ -112,5 +108,5 @@ def test_the_site_has_every_public_name_and_every_guide(tmp_path: Path, monkeypa
         assert f"::: trackdsl.{name}\n" in page
         assert getattr(trackdsl, name).__doc__
     navigation = (ROOT / ".github/site/mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
-    for guide in GUIDES[1:]:
+    for guide in [*GUIDES[1:], *(ROOT / "notebooks").glob("*.ipynb")]:
         assert f" {guide.name}\n" in navigation

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def test_other_handlers_are_found_by_their_entry_points(tmp_path: pathlib.Path, start: Any) -> None:
-    """A package that offers handlers is imported when a value of the type comes; one that is broken is told of once."""
+    """A package that offers handlers is imported when a value of the type comes; a broken one is reported once."""
     site = tmp_path / "site"
     info = site / "shop_handlers-1.0.dist-info"
     info.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Runs that cannot be delivered as things are: set aside, shown, delivered later once; the rest goes on meanwhile."""
+"""Runs that cannot be delivered now: set aside, shown, delivered once later; the rest is delivered meanwhile."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import examples
+from tests.drawn_faults import faults
 from tests.drawn_processes import Machine, Process
-from tests.drawn_programs import EVENT, FAULT, Delivery, Program, perform
+from tests.drawn_programs import Delivery, Program, perform, programs
 from tests.faults.test_store_outages import check
-from tests.memory_store import MemoryStore, deliver_to
+from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import _stream
-from trackdsl.delivery._blocked import read_blocked
-from trackdsl.delivery._sink import Denied, Refused, Unavailable
+from trackdsl.delivery import _stretch_size
+from trackdsl.delivery._store_errors import Denied, Refused, Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.dropped_runs import drop_run
 from trackdsl.journal import _origin, _target
 from trackdsl.journal._spool import journals
+from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.progress import read_progress
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As everywhere; besides, git never answers by itself."""
+    """As for all tests; besides, git never answers by itself."""
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
 
 
@@ -53,39 +54,25 @@ def named(store: MemoryStore) -> dict[str, str]:
     return {run.name: run.status for run in store.runs.values()}
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @settings(deadline=None, max_examples=examples(120))
-@given(
-    words=st.lists(
-        st.one_of(
-            EVENT,
-            EVENT,
-            st.tuples(st.just("fork"), st.lists(EVENT, max_size=6)),
-            st.tuples(st.just("deliver"), st.integers(1, 3)),
-            st.tuples(st.just("restart")),
-            st.tuples(st.just("git")),
-            st.tuples(st.just("delete")),
-            st.tuples(st.just("restore")),
-        ),
-        max_size=25,
-    ),
-    faults=st.dictionaries(st.integers(1, 60), FAULT, max_size=6),
-)
-def test_everything_arrives_once_after_the_restoration(words: list[Any], faults: dict[int, Any]) -> None:
+@given(operations=programs(st.tuples(st.just("delete")), st.tuples(st.just("restore"))), at=faults(6))
+def test_everything_arrives_once_after_the_restoration(operations: list[Any], at: dict[int, Any]) -> None:
     """Whenever the experiment is deleted and restored, and delivery fails or is killed, all is there once."""
-    store = MemoryStore(faults)
+    store = MemoryStore(at)
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_stream, "_STRETCH", 5)
+        patch.setattr(_stretch_size, "_STRETCH", 5)
         delivery = Delivery(Path(folder), store)
         trackdsl.configure(spool=folder)
         program = Program("p", True, {})
         try:
-            for word in words:
-                if word[0] == "delete":
+            for operation in operations:
+                if operation[0] == "delete":
                     store.deleted = {"e-Default"}
-                elif word[0] == "restore":
+                elif operation[0] == "restore":
                     store.deleted = set()
                 else:
-                    perform(program, delivery, [word])
+                    perform(program, delivery, [operation])
         finally:
             _target.close_all()
             _context.enter(None)
@@ -101,25 +88,25 @@ def test_everything_arrives_once_after_the_restoration(words: list[Any], faults:
 
 
 def not_permitted(store: MemoryStore) -> None:
-    def before(method: str, *words: Any) -> None:
-        if (method, *words[:1]) == ("experiment", "gone"):
+    def before(method: str, *arguments: Any) -> None:
+        if (method, *arguments[:1]) == ("experiment", "gone"):
             raise Denied("403")
 
     store.before = before
 
 
 def refused(store: MemoryStore) -> None:
-    def before(method: str, *words: Any) -> None:
-        if (method, *words[:1]) == ("create_run", "first"):
+    def before(method: str, *arguments: Any) -> None:
+        if (method, *arguments[:1]) == ("create_run", "first"):
             raise Refused("not this run")
 
     store.before = before
 
 
-def failing(error: Exception, method: str, place: int, word: Any) -> Callable[[MemoryStore], None]:
+def failing(error: Exception, method: str, index: int, text: Any) -> Callable[[MemoryStore], None]:
     def install(store: MemoryStore) -> None:
-        def before(called: str, *words: Any) -> None:
-            if called == method and word in str(words[place]):
+        def before(called: str, *arguments: Any) -> None:
+            if called == method and text in str(arguments[index]):
                 raise error
 
         store.before = before
@@ -141,9 +128,10 @@ CAUSES = {
 }
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("cause", CAUSES)
 def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
-    """One run, those below it and all that comes later of them are set aside, said once; the rest is delivered."""
+    """One run, those below it and their later events are set aside, logged once; the rest is delivered."""
     store = machine.store
     CAUSES[cause](store)
     process = Process(machine.spool)
@@ -174,8 +162,8 @@ def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.
     machine.restart()
     rounds(machine)
     assert named(store)["later"] == "FINISHED"
-    told = [record for record in caplog.records if first.hex() in record.getMessage()]
-    assert len(told) == 1
+    warnings = [record for record in caplog.records if first.hex() in record.getMessage()]
+    assert len(warnings) == 1
     process.die()
     rounds(machine)
     assert process.directory.exists()
@@ -190,6 +178,103 @@ def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.
     assert store.named("child").tags["mlflow.parentRunId"] == run_id
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_events_of_a_stretch_that_fails_are_held_once(machine: Machine) -> None:
+    """Events of a run that is set aside are held once, though their stretch fails and is read again, and again."""
+    store, process = machine.store, Process(machine.spool)
+    store.deleted = {"e-gone"}
+    run = process.prefix + (100).to_bytes(6, "big")
+    process.say(events.Open(run, None, "gone", "gone", "stage", "gone", 0, 1, {}, {}, None))
+    fine = process.open("fine")
+    rounds(machine, 3)
+    failing(Unavailable("away"), "write", 1, "word")(store)
+    for step in range(5):
+        process.metric(run, "m", 1.0)
+        process.say(events.Tags(fine, {"word": str(step)}))
+    rounds(machine, 3)
+    store.before = lambda *_: None
+    rounds(machine, 3)
+    progress = read_progress(process.directory)
+    assert progress is not None
+    assert progress.deferred == 6
+    store.deleted = set()
+    process.die()
+    rounds(machine)
+    assert machine.empty
+    assert len(store.named("gone").points) == 5
+    assert store.named("fine").tags["word"] == "4"
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_later_events_of_a_run_that_is_set_aside_wait_behind_earlier_ones(machine: Machine) -> None:
+    """A run's later events, recorded before the run is tried again, replace what was held."""
+    store, process = machine.store, Process(machine.spool)
+    run = process.open("run")
+    machine.round()
+    failing(ZeroDivisionError("ours"), "write", 1, "poison")(store)
+    process.say(events.Tags(run, {"poison": "1", "word": "old"}))
+    rounds(machine)
+    assert len(read_blocked(process.directory)) == 1
+    store.before = lambda *_: None
+    process.say(events.Tags(run, {"word": "new"}))
+    rounds(machine)
+    process.die()
+    rounds(machine)
+    assert store.named("run").tags["word"] == "new"
+    assert machine.empty
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_an_end_that_is_held_is_an_end(machine: Machine) -> None:
+    """A run that ended while it was set aside, before its program died, was not killed."""
+    store, process = machine.store, Process(machine.spool)
+    run = process.open("run")
+    machine.round()
+    failing(ZeroDivisionError("ours"), "write", 1, "poison")(store)
+    process.say(events.Tags(run, {"poison": "1"}))
+    rounds(machine)
+    process.close(run)
+    process.die()
+    rounds(machine)
+    store.before = lambda *_: None
+    rounds(machine)
+    assert machine.empty
+    assert (store.named("run").status, "trackdsl.ended" in store.named("run").tags) == ("FINISHED", False)
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_one_failure_sets_nothing_aside(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """A request that a server answers with an error once is sent again at once, and its run is delivered as usual."""
+    store, process = machine.store, Process(machine.spool)
+    run = process.open("run")
+    machine.round()
+    store.before = fail_once("write", error=lambda: Unavailable("500", answered=True))
+    process.metric(run, "m", 1.0)
+    rounds(machine, 2)
+    assert len(store.named("run").points) == 1
+    assert "set aside" not in caplog.text
+    process.die()
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_a_dropped_run_of_a_deleted_experiment(machine: Machine) -> None:
+    """The end of a dropped run in a deleted experiment cannot be written, and nothing waits for it."""
+    store, process = machine.store, Process(machine.spool)
+    run = process.open("run")
+    machine.round()
+    store.deleted = {"e-e"}
+    process.metric(run, "m", 1.0)
+    rounds(machine)
+    drop_run(machine.spool, run)
+    machine.restart()
+    process.close(run)
+    process.die()
+    rounds(machine)
+    assert machine.empty
+    assert store.named("run").status == "RUNNING"
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("error", [Denied("403"), Unavailable("500", answered=True), ZeroDivisionError("ours")])
 def test_a_store_that_answers_nothing_sets_nothing_aside(error: Exception, machine: Machine) -> None:
     """Where other requests fail too, the store is away: everything waits, and no run is set aside."""
@@ -212,6 +297,7 @@ def test_a_store_that_answers_nothing_sets_nothing_aside(error: Exception, machi
     assert list(named(machine.store)) == ["run", "second"]
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_an_experiment_is_deleted_while_runs_are_open(machine: Machine) -> None:
     """What they record then is set aside, and ends them after the restoration, as does their program's death."""
     store, process = machine.store, Process(machine.spool)
@@ -238,6 +324,8 @@ def test_an_experiment_is_deleted_while_runs_are_open(machine: Machine) -> None:
     assert quiet
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_a_thousand_runs_of_a_deleted_experiment_ask_once(machine: Machine) -> None:
     """Many runs that are set aside for one cause cost the store one request each time they are tried again."""
     store, process = machine.store, Process(machine.spool)
@@ -255,6 +343,8 @@ def test_a_thousand_runs_of_a_deleted_experiment_ask_once(machine: Machine) -> N
     assert machine.empty
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("order", [0, 1])
 def test_a_child_in_another_process(machine: Machine, order: int) -> None:
     """A forked child's run below one that is set aside waits for it, and does not hold up the child's other runs."""
@@ -287,6 +377,7 @@ def test_a_child_in_another_process(machine: Machine, order: int) -> None:
     assert len(store.named("parent").points) == 2
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_run_is_dropped(machine: Machine, alive: bool) -> None:
     """A dropped run and those below it never reach MLflow, nothing waits for them, and their files are removed."""
@@ -324,8 +415,9 @@ def test_a_run_is_dropped(machine: Machine, alive: bool) -> None:
     process.die()
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_a_dropped_run_that_mlflow_has(machine: Machine) -> None:
-    """Of a run that is at MLflow already the rest is forgotten; with its program it ends there if that can be done."""
+    """If a dropped run is at MLflow already, the rest is discarded; it ends there with its program if possible."""
     store, process = machine.store, Process(machine.spool)
     run, blocked = process.open("run"), process.open("blocked")
     machine.round()
@@ -349,14 +441,40 @@ def test_a_dropped_run_that_mlflow_has(machine: Machine) -> None:
     assert named(store) == {"run": "FINISHED", "blocked": "KILLED"}
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_what_a_dropped_run_records_later_is_forgotten(machine: Machine) -> None:
+    """Later events of a dropped run are discarded, also if MLflow has the run: only its end is written."""
+    store, process = machine.store, Process(machine.spool)
+    run = process.open("run")
+    machine.round()
+    failing(KeyError("ours"), "write", 1, "poison")(store)
+    process.say(events.Tags(run, {"poison": "1"}))
+    rounds(machine)
+    drop_run(machine.spool, run)
+    machine.restart()
+    rounds(machine)
+    progress = read_progress(process.directory)
+    assert progress is not None
+    assert progress.deferred == 0
+    process.metric(run, "m", 1.0)
+    process.say(events.Tags(run, {"later": "1"}))
+    process.close(run)
+    process.die()
+    rounds(machine)
+    assert machine.empty
+    held = store.named("run")
+    assert (held.status, held.points, "later" in held.tags) == ("FINISHED", set(), False)
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("kind", ["file", "table"])
 @pytest.mark.parametrize("error", [Unavailable("500", answered=True), ZeroDivisionError("ours")])
 def test_an_artifact_that_always_fails(tmp_path: Path, kind: str, error: Exception) -> None:
-    """It is kept and tried again, while its run, later runs and other artifacts arrive; the journal stays for it."""
+    """An artifact that always fails is kept and tried again; other runs and artifacts arrive, and its journal stays."""
     store = MemoryStore()
 
-    def before(method: str, *words: Any) -> None:
-        if method == "write_artifact" and "bad" in words[1]:
+    def before(method: str, *arguments: Any) -> None:
+        if method == "write_artifact" and "bad" in arguments[1]:
             raise error
 
     store.before = before
@@ -382,6 +500,7 @@ def test_an_artifact_that_always_fails(tmp_path: Path, kind: str, error: Excepti
     assert not list(journals(tmp_path / "spool"))
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("kind", ["file", "table", "input", "git"])
 def test_what_is_refused_for_a_deleted_experiment_is_not_lost(tmp_path: Path, kind: str) -> None:
     """Files that waited, tables, datasets and git's answer wait where the experiment is deleted meanwhile."""
@@ -391,7 +510,7 @@ def test_what_is_refused_for_a_deleted_experiment_is_not_lost(tmp_path: Path, ki
         worker.round()
         (journal,) = journals(spool)
 
-        def gone(method: str, *words: Any) -> None:
+        def gone(method: str, *arguments: Any) -> None:
             if method in ("write_artifact", "write_input") and store.deleted:
                 raise Refused("the run is deleted")
             if method == "write_artifact":

@@ -1,4 +1,4 @@
-"""Names and paths from outside are hostile: each is stored exactly, or told as what it could not be stored as."""
+"""Names and paths from outside are hostile: each is stored exactly, or a tag names what could not be stored."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def check(mlflow: Any, run: Any, kind: str, name: str, experiments: dict[str, st
     assert Path(mlflow.download_artifacts(run.info.run_id, files[0])).read_text() == kind
 
 
-def walk(mlflow: Any, run: Any, place: Any) -> list[Any]:
-    if not place.is_dir:
-        return [place]
-    return [each for inner in mlflow.list_artifacts(run.info.run_id, place.path) for each in walk(mlflow, run, inner)]
+def walk(mlflow: Any, run: Any, entry: Any) -> list[Any]:
+    if not entry.is_dir:
+        return [entry]
+    return [each for inner in mlflow.list_artifacts(run.info.run_id, entry.path) for each in walk(mlflow, run, inner)]
 
 
 @pytest.mark.parametrize("path", ["../outside.txt", "/etc/outside.txt", "a/../../outside.txt", "a\0b.txt", "C:\\x.txt"])
 def test_a_path_that_leaves_its_folder(sqlite_store: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A file for a place outside of the run is left out, which a tag and the log tell; the run goes on."""
+    """A file for a path outside of the run is left out, which a tag and the log say; the run continues."""
     Path("content.txt").write_text("secret of the run")
     with stage("s") as run:
         run.log_artifact("content.txt", path)
@@ -94,7 +94,7 @@ def test_a_path_that_leaves_its_folder(sqlite_store: str, path: str, caplog: pyt
 
 
 def test_an_experiment_deleted_while_it_is_written_to(sqlite_store: str) -> None:
-    """A session whose experiment is deleted meanwhile goes on, and is whole once that is restored."""
+    """A session whose experiment is deleted meanwhile continues, and is whole once that is restored."""
     run = start_logging("r", config={"experiment_name": "short-lived"})
     run.log_metric("before", 1)
     deliver()

@@ -20,7 +20,7 @@ from tests.unit.test_images_and_tables import recorded, rows_at
 from trackdsl import configure, stage, steps
 from trackdsl._core import events
 from trackdsl._runs import lifecycle as _lifecycle
-from trackdsl.delivery._sink import Unavailable
+from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal import _target
 from trackdsl.journal._spool import journals
@@ -46,7 +46,7 @@ def test_a_series_of_images(store: str) -> None:
     mlflow, run_id = client(store), found.info.run_id
     mlflow.log_image(run_id, array, key="plain", step=8)
 
-    def told(path: str) -> tuple[str, ...]:
+    def parts_of(path: str) -> tuple[str, ...]:
         name = path.replace("%", "+")  # MLflow 3.1 joins the parts so, and its UI reads both.
         match = re.fullmatch(r"images/(.+)\+step\+(\d+)\+timestamp\+\d{13}\+[0-9a-z-]{36}(\+compressed)?(\.\w+)", name)
         assert match is not None, path
@@ -55,19 +55,19 @@ def test_a_series_of_images(store: str) -> None:
     kinds = [("", ".png"), ("+compressed", ".webp")]
     series = [("plain", "7"), ("plain", "8"), ("val~a_x003A_ b", "0"), ("val~a_x003A_ b", "1")]
     files = [file.path for file in mlflow.list_artifacts(run_id, "images")]
-    assert sorted(map(told, files)) == sorted((*one, *kind) for one in series for kind in kinds)
+    assert sorted(map(parts_of, files)) == sorted((*one, *kind) for one in series for kind in kinds)
     assert len([path for path in files if "plain+step+7+timestamp+1700000000123+" in path]) == 2
     assert found.data.tags["mlflow.loggedImages"] == "True"
     image = pytest.importorskip("PIL.Image")
-    (whole,) = (path for path in files if told(path) == ("plain", "7", "", ".png"))
-    (small,) = (path for path in files if told(path) == ("plain", "7", "+compressed", ".webp"))
+    (whole,) = (path for path in files if parts_of(path) == ("plain", "7", "", ".png"))
+    (small,) = (path for path in files if parts_of(path) == ("plain", "7", "+compressed", ".webp"))
     assert np.array_equal(image.open(mlflow.download_artifacts(run_id, whole)), array)
     assert image.open(mlflow.download_artifacts(run_id, small)).size == (256, 128)
     assert np.array_equal(image.open(mlflow.download_artifacts(run_id, "one/first.png")), array)
 
 
 def test_inputs() -> None:
-    """Data is recorded with its context, under the given name, its own, or none that says anything."""
+    """Data is recorded with its context, under the given name, or its own, or a default name."""
     data = pytest.importorskip("mlflow.data")
     array = np.arange(6.0).reshape(3, 2)
     with capture_runs() as captured, stage("s") as run:
@@ -80,35 +80,35 @@ def test_inputs() -> None:
     assert "object" in captured.one("s").tags["trackdsl.omitted.nothing"]
 
 
-@pytest.mark.parametrize("place", ["answers.json", "deep/er/answers.parquet"])
-def test_a_table_grows(store: str, place: str) -> None:
+@pytest.mark.parametrize("path", ["answers.json", "deep/er/answers.parquet"])
+def test_a_table_grows(store: str, path: str) -> None:
     """Rows of several calls, with other columns, are in one table that `mlflow.load_table` reads."""
     mlflow = pytest.importorskip("mlflow")
     configure(tracking_uri=store)
     with stage("s") as run:
-        run.log_table({"q": ["a", "b"], "score": [1.5, math.nan]}, place)
-        run.log_table([{"q": "c", "new": 7}], place)
+        run.log_table({"q": ["a", "b"], "score": [1.5, math.nan]}, path)
+        run.log_table([{"q": "c", "new": 7}], path)
         trackdsl.log_table({"x": 1}, "other.json")
     deliver()
     with stage("t") as other:  # A table of the same path in another run is another table.
-        other.log_table({"q": "z"}, place)
+        other.log_table({"q": "z"}, path)
     deliver()
     (found,) = (r for r in all_runs(store) if r.data.tags.get("trackdsl.id") == run.id)
     client(store)
-    frame = mlflow.MlflowClient().load_table(found.info.experiment_id, place, run_ids=[found.info.run_id])
+    frame = mlflow.MlflowClient().load_table(found.info.experiment_id, path, run_ids=[found.info.run_id])
     assert list(frame.columns) == ["q", "score", "new"]
     assert frame["q"].tolist() == ["a", "b", "c"]
     assert frame["score"].isna().tolist() == [False, True, True]
     assert frame["new"].tolist()[2] == 7
     assert json.loads(found.data.tags["mlflow.loggedArtifacts"]) == [
-        {"path": place, "type": "table"},
+        {"path": path, "type": "table"},
         {"path": "other.json", "type": "table"},
     ]
 
 
 @pytest.mark.parametrize("suffix", ["json", "parquet"])
 def test_rows_join_those_of_plain_mlflow(store: str, suffix: str) -> None:
-    """A table that `mlflow.log_table` began goes on, also in a second delivery, and its own tables stay listed."""
+    """A table that `mlflow.log_table` began grows, also in a second delivery, and its own tables stay listed."""
     mlflow = pytest.importorskip("mlflow")
     configure(tracking_uri=store)
     mlflow.set_tracking_uri(store)
@@ -117,7 +117,7 @@ def test_rows_join_those_of_plain_mlflow(store: str, suffix: str) -> None:
         mlflow.log_table({"a": [1]}, f"t.{suffix}")
         trackdsl.log_table({"a": [2, 3]}, f"t.{suffix}")
         deliver()
-        _lifecycle._adopted.clear()  # As in another process: the journal that told of this run is gone.
+        _lifecycle._adopted.clear()  # As in another process: the journal that named this run is gone.
         mlflow.log_table({"a": [4]}, f"t.{suffix}")
         trackdsl.log_table({"a": [5]}, f"t.{suffix}")
         deliver()
@@ -155,8 +155,10 @@ def test_the_infinite_is_read_back(sqlite_store: str) -> None:
     assert frame["a"].tolist() == [1.0, math.inf, -math.inf]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_a_thousand_rows_are_one_upload(spool: Path) -> None:
-    """One row at a time, all in one stretch, is one file written, and nothing is left in the spool."""
+    """A thousand rows, one at a time in one stretch, are one upload, and nothing is left in the spool."""
     with stage("s") as run:
         for index in range(1000):
             run.log_table({"a": index}, "t.json")
@@ -170,6 +172,7 @@ def test_a_thousand_rows_are_one_upload(spool: Path) -> None:
     assert not list(spool.glob("tables/*"))
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_forked_processes_append_to_one_table(spool: Path) -> None:
     """Children that append to the table of their parent's run lose nothing of each other's."""
     with stage("s") as run:
@@ -182,6 +185,7 @@ def test_forked_processes_append_to_one_table(spool: Path) -> None:
     assert sorted(rows_at(store.named("s"))) == [["first"], ["parent"], ["second"]]
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_tables_wait_for_their_store_and_hold_up_nothing(spool: Path) -> None:
     """While the artifact store is away, metrics arrive; the rows follow, and the journal stays until they have."""
     store = MemoryStore()
@@ -207,6 +211,7 @@ def test_tables_wait_for_their_store_and_hold_up_nothing(spool: Path) -> None:
     assert not list(journals(spool))
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_what_is_no_table_is_not_overwritten(spool: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where another file has the table's path, it stays, and a tag and the log say that rows are left out."""
     with stage("s") as run:
@@ -221,8 +226,10 @@ def test_what_is_no_table_is_not_overwritten(spool: Path, caplog: pytest.LogCapt
     assert "rows of the table 't.json' are left out" in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_the_tag_that_lists_tables_may_be_full(spool: Path) -> None:
-    """What MLflow's tag cannot hold is told in another one; all tables are there, and the list can still be read."""
+    """What MLflow's tag cannot hold is in another one; all tables are there, and the list can still be read."""
     with stage("s") as run:
         for index in range(100):
             run.log_table({"a": index}, f"{'long' * 20}{index}.json")
@@ -231,7 +238,7 @@ def test_the_tag_that_lists_tables_may_be_full(spool: Path) -> None:
     deliver_to(store, spool)
     held = store.named("s")
     listed = {entry["path"] for entry in json.loads(held.tags["mlflow.loggedArtifacts"])}
-    told = {tag for tag in held.tags if tag.startswith("trackdsl.omitted.mlflow.loggedArtifacts")}
+    omitted = {tag for tag in held.tags if tag.startswith("trackdsl.omitted.mlflow.loggedArtifacts")}
     assert len(held.files) == 100
     assert 50 < len(listed) < 100
-    assert len(listed) + len(told) == 100
+    assert len(listed) + len(omitted) == 100

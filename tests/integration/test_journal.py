@@ -17,12 +17,53 @@ from tests.conftest import Program, StartProgram, open_files, wait_until
 from tests.unit.test_journal import read_with_gaps
 from trackdsl import stage
 from trackdsl._core import events
-from trackdsl.journal._lock import is_held
-from trackdsl.journal._reader import read_all, segments
+from trackdsl.journal import _lock
+from trackdsl.journal._lock import FileLock, is_held
+from trackdsl.journal._reader import read_all
 from trackdsl.journal._replay import replay
+from trackdsl.journal._segments import segments
 from trackdsl.journal._spool import journals
-from trackdsl.journal._target import Target
+from trackdsl.journal._store_target import Target
 from trackdsl.journal._writer import Writer
+
+
+def test_a_look_at_a_lock_does_not_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread looks whether a lock is held, another one that looks finds it free, too."""
+    path = tmp_path / "lock"
+    path.touch()
+    release, seen = FileLock.release, []
+
+    def look_before_release(lock: FileLock) -> None:
+        monkeypatch.setattr(FileLock, "release", release)
+        seen.append(is_held(path))
+        release(lock)
+
+    monkeypatch.setattr(FileLock, "release", look_before_release)
+    assert (is_held(path), seen) == (False, [False])
+    held = FileLock(path)
+    assert held.acquire()
+    assert is_held(path)
+    held.release()
+
+
+@pytest.mark.parametrize("deleted", ["the lock", "its folder"])
+def test_a_look_at_a_lock_does_not_create_it(deleted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that is deleted while a thread looks at it stays deleted: this shows that a journal was deleted."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    (folder / "lock").touch()
+    open_file = _lock.open_regular
+
+    def open_after_deletion(path: Path, *arguments: Any) -> int:
+        path.unlink()
+        if deleted == "its folder":
+            folder.rmdir()
+            folder.touch()
+        return open_file(path, *arguments)
+
+    monkeypatch.setattr(_lock, "open_regular", open_after_deletion)
+    assert not is_held(folder / "lock")
+    assert not (folder / "lock").exists()
 
 
 @pytest.mark.parametrize("size", [4096, 256 * 1024])
@@ -30,8 +71,8 @@ def test_an_append_is_safe_from_sigkill_when_it_returns(size: int, start: StartP
     """Killed at a random moment, a program's journal holds everything it had said was logged, and misses nothing."""
     program = start(f"""
         import sys, trackdsl
-        from trackdsl.journal import _writer
-        _writer._FIRST_SEGMENT = _writer._LARGEST_SEGMENT = {size}
+        from trackdsl.journal._limits import change_limits
+        change_limits(first_segment={size}, largest_segment={size})
         with trackdsl.stage("s"):
             n = 0
             while True:
@@ -74,8 +115,9 @@ FULL_DISK = """
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_counted_events_and_nothing_else(start: StartProgram, tmp_path: Path) -> None:
-    """The program goes on, one line says why, the run ends with what is missing counted, and later runs are whole."""
+    """The program continues, one line says why, the run ends with what is missing counted, and later runs are whole."""
     program: Program = start(FULL_DISK)
     code, out, err = program.finish()
     assert code == 0, err
@@ -109,7 +151,7 @@ NO_DESCRIPTORS = """
 
 @pytest.mark.slow
 def test_a_program_without_a_free_descriptor_loses_nothing(start: StartProgram, tmp_path: Path) -> None:
-    """With every file descriptor taken, events go on to be recorded, over many segments, and nothing is reported."""
+    """With every file descriptor taken, events are still recorded, over many segments, and nothing is reported."""
     code, _, err = start(NO_DESCRIPTORS).finish()
     assert (code, err) == (0, "")
     (directory,) = journals(tmp_path / "spool")
@@ -120,7 +162,7 @@ def test_a_program_without_a_free_descriptor_loses_nothing(start: StartProgram, 
 
 def test_a_program_that_begins_without_a_free_descriptor(start: StartProgram, tmp_path: Path) -> None:
     """Where not even a journal can be made, the advice is about descriptors, and once one is free the run is known."""
-    source = NO_DESCRIPTORS.replace("with trackdsl", "if True:  # with trackdsl", 1).replace(
+    source = NO_DESCRIPTORS.replace("with trackdsl", "if trackdsl.stage:  # with trackdsl", 1).replace(
         "run.log", "pass  # run.log"
     )
     program = start(
@@ -145,7 +187,7 @@ def test_a_program_that_begins_without_a_free_descriptor(start: StartProgram, tm
 
 
 def test_a_forked_child_leaves_the_next_segment_alone(tmp_path: Path) -> None:
-    """A child that lets go of an inherited journal closes its own descriptors, and the parent goes on undisturbed."""
+    """A child that lets go of an inherited journal closes its own descriptors, and the parent is undisturbed."""
     writer = Writer.create(tmp_path / "j")
     assert open_files(tmp_path)
     pid = os.fork()
@@ -185,7 +227,7 @@ def test_an_unwritable_spool_is_replaced(start: StartProgram, tmp_path: Path) ->
 
 
 def test_nowhere_to_write_is_counted(start: StartProgram, tmp_path: Path) -> None:
-    """With no place at all the program goes on, and says at its end how many events are missing."""
+    """Where no folder can be used the program continues, and says at its end how many events are missing."""
     (tmp_path / "file").write_text("in the way")
     program = start(
         """
@@ -195,12 +237,12 @@ def test_nowhere_to_write_is_counted(start: StartProgram, tmp_path: Path) -> Non
         with trackdsl.stage("s") as run:
             for n in range(8):
                 run.log_metric("m", 1)
-        print("went on")
+        print("continued")
         """,
         TRACKDSL_SPOOL=str(tmp_path / "file" / "spool"),
     )
     code, out, err = program.finish()
-    assert (code, out) == (0, "went on\n")
+    assert (code, out) == (0, "continued\n")
     assert "could not record 10 events" in err
 
 
@@ -230,6 +272,7 @@ def test_a_forked_child_writes_a_journal_of_its_own(start: StartProgram, tmp_pat
     assert inside.id != parent.id
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded(start: StartProgram) -> None:
     """Two hundred thousand points grow the program by less than 20 MB."""
     program = start("""
@@ -256,10 +299,11 @@ def delete(folder: Path) -> None:
     wait_until(lambda: shutil.rmtree(folder, ignore_errors=True) or not folder.exists(), "the folder to be gone")
 
 
-def copy_in_place(journal: Path) -> None:
-    """Let a copy of a journal take its place: the same names, and other files."""
+def replace_by_copy(journal: Path) -> None:
+    """Replace a journal by a copy: the same names, and other files."""
     away = journal.rename(journal.with_name(f".{journal.name}"))
-    shutil.copytree(away, journal)
+    # A git that is still answering gives its file another name.
+    shutil.copytree(away, journal, ignore=shutil.ignore_patterns("*.part"))
 
 
 DELETIONS: dict[str, Callable[[Path], object]] = {
@@ -269,7 +313,7 @@ DELETIONS: dict[str, Callable[[Path], object]] = {
     "its segments": lambda journal: [path.unlink() for path in journal.glob("*.seg")],
     "its lock": lambda journal: (journal / "lock").unlink(),
     "moved away": lambda journal: journal.rename(journal.with_name(f".{journal.name}")),
-    "a copy in its place": copy_in_place,
+    "a copy instead of it": replace_by_copy,
 }
 
 

@@ -6,7 +6,7 @@ from tests.conftest import StartProgram
 
 
 def test_where_trackdsl_is_disabled(start: StartProgram) -> None:
-    """A disabled program has handles that do nothing: what it does with them goes on as it stands."""
+    """A disabled program has handles that do nothing: the program runs unchanged."""
     code, out, err = start(
         """
         import trackdsl

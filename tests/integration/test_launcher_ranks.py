@@ -1,4 +1,4 @@
-"""Processes that a launcher starts together: one root, whose children they are."""
+"""Processes that a launcher starts together are children of one root run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import StartProgram, all_runs, client, end_delivery, examples, free_port, sync
-from tests.drawn_processes import FAULT, Machine, Process
+from tests.drawn_faults import faults
+from tests.drawn_processes import Machine, Process
 from tests.integration.test_runs_of_several_processes import rounds
 from tests.memory_store import Held, MemoryStore
 from trackdsl import experiment, stage
@@ -56,7 +57,7 @@ def torchrun(rank: int, size: int = 2, **more: str) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tests themselves are no rank."""
+    """The tests themselves run as no rank."""
     for name in (*_launch._READ, _launch.MARK):
         monkeypatch.delenv(name, raising=False)
 
@@ -113,7 +114,7 @@ def test_what_launchers_say(name: str) -> None:
     ],
 )
 def test_what_is_no_launch(environment: dict[str, str]) -> None:
-    """A single process, a shell or script of a job, and variables of somebody else's are no launch."""
+    """A single process, a job's shell or script, and variables of other tools are no launch."""
     assert _launch.read(environment) is None
 
 
@@ -123,7 +124,7 @@ def test_a_prompt_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _launch.read(slurm(0, 4)) is None
 
 
-def test_keys_tell_launches_apart() -> None:
+def test_keys_distinguish_launches() -> None:
     """All ranks of a launch have one key; another job, step, attempt, master or size has another."""
     launches = [
         (slurm(rank, 4, **more), index)
@@ -144,7 +145,7 @@ def test_keys_tell_launches_apart() -> None:
 
 
 def tree(runs: list[Any]) -> dict[str, str]:
-    """The status of each run by its path, after a look at whose child each one is."""
+    """The status of each run by its path, after a check of each run's parent."""
     by_id = {run.info.run_id: run for run in runs}
     found = {}
     for run in runs:
@@ -177,8 +178,8 @@ def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) 
         for job, ends in enumerate(ENDS)
         for rank, what in ((1, ends[1]), (0, ends[0]))
     ] + [start(PROGRAM, how, **slurm(rank), TRACKDSL_RANKS=how) for how in ("separate", "main") for rank in (0, 1)]
-    going_on = client().create_run("0", run_name="pipeline", tags={"trackdsl.path": "pipeline"}).info.run_id
-    programs += [start(PROGRAM, **slurm(rank, SLURM_JOB_ID="9"), MLFLOW_RUN_ID=going_on) for rank in (0, 1)]
+    resumed = client().create_run("0", run_name="pipeline", tags={"trackdsl.path": "pipeline"}).info.run_id
+    programs += [start(PROGRAM, **slurm(rank, SLURM_JOB_ID="9"), MLFLOW_RUN_ID=resumed) for rank in (0, 1)]
     for program in programs:
         program.finish()
     assert sync().returncode == 0
@@ -207,13 +208,11 @@ def test_ranks_are_children_of_one_root(start: StartProgram, sqlite_store: str) 
         names = ("rank", "local_rank", "world_size", "node")
         assert [by_path["pipeline/rank-1"].data.tags[f"trackdsl.{name}"] for name in names] == [*"1120"]
     of_job = [run for run in runs if launch_of(run) == "slurm 9.0"]
-    assert {
-        run.info.run_name: run.info.status for run in of_job if run.data.tags["mlflow.parentRunId"] == going_on
-    } == {
+    assert {run.info.run_name: run.info.status for run in of_job if run.data.tags["mlflow.parentRunId"] == resumed} == {
         "rank-0": "FINISHED",
         "rank-1": "FINISHED",
     }
-    (root,) = (run for run in runs if run.info.run_id == going_on)
+    (root,) = (run for run in runs if run.info.run_id == resumed)
     runs.remove(root)
     assert (root.info.status, root.data.params["lr"]) == ("FINISHED", "0.1")
     alone = Counter(run.data.tags["trackdsl.path"] for run in runs if launch_of(run) is None)
@@ -275,7 +274,7 @@ MAIN = """
 @pytest.mark.long
 @pytest.mark.slow
 def test_main_alone_records(start: StartProgram, sqlite_store: str) -> None:
-    """With `ranks="main"` rank 0 records as if it were alone; the same code works on the others, and leaves nothing."""
+    """With `ranks="main"` rank 0 records as if it were alone; the same code runs on the others and records nothing."""
     for rank in (1, 0):
         program = start(MAIN, sqlite_store, **slurm(rank), TRACKDSL_RANKS="main", TRACKDSL_MODE="online")
         code, out, err = program.finish(300)
@@ -317,7 +316,7 @@ def test_two_hosts_deliver_at_once(start: StartProgram, sqlite_store: str, tmp_p
             for rank in range(4)
         ]
         for each in programs:
-            each.go_on()
+            each.resume()
         for each in programs:
             code, _, err = each.finish(300)
             assert code == 0, err
@@ -336,14 +335,14 @@ def test_two_hosts_deliver_at_once(start: StartProgram, sqlite_store: str, tmp_p
 @pytest.mark.long
 @pytest.mark.slow
 def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
-    """Each launch by torchrun has one root, each try of it after a failure one of its own."""
+    """Each launch by torchrun has one root, and each attempt after a failure has its own."""
     pytest.importorskip("torch")
     program = """
         import os, sys
         import trackdsl
 
         @trackdsl.experiment("ddp")
-        def train(what="", lr=0.1):
+        def train(what, lr=0.1):
             if what == "again" and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
                 raise ValueError("the first time")
             if what != "sum":
@@ -365,7 +364,7 @@ def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> Non
         main(sys.argv[1:])
     """
     port = str(free_port())
-    for what in ("sum", "", "again"):
+    for what in ("sum", "again"):
         code, _, err = start(
             launch, "--nproc-per-node", "2", "--max-restarts", "1", "--master-port", port, str(path), what
         ).finish(300)
@@ -373,7 +372,7 @@ def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> Non
     assert sync().returncode == 0
     runs = sorted(all_runs(), key=lambda run: run.info.start_time)
     found = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert [run.info.run_name for run in found] == ["train"] * 4
+    assert [run.info.run_name for run in found] == ["train"] * 3
     children = {run.info.run_id: [one for one in runs if one.data.tags.get("mlflow.parentRunId") == run.info.run_id]
                 for run in found}  # fmt: skip
     for root in found:
@@ -381,13 +380,13 @@ def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> Non
         assert sorted(run.data.tags["trackdsl.rank"] for run in ranks) == ["0", "1"]
         if root.data.params["what"] == "sum":
             assert [run.data.metrics["sum"] for run in ranks] == [2.0, 2.0]
-    assert [run.info.status for run in found] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
-    assert [run.data.tags.get("trackdsl.attempt") for run in found] == [None, None, None, "2"]
+    assert [run.info.status for run in found] == ["FINISHED", "FAILED", "FINISHED"]
+    assert [run.data.tags.get("trackdsl.attempt") for run in found] == [None, None, "2"]
 
 
 @pytest.mark.slow
 def test_many_roots_and_what_is_no_rank(start: StartProgram, sqlite_store: str) -> None:
-    """The n-th root of a name belongs to the n-th of the other ranks; what a rank starts is no rank again."""
+    """The n-th root of a name is shared by the n-th roots of all ranks; processes that a rank starts are no ranks."""
     program = """
         import os, subprocess, sys, multiprocessing
         from trackdsl import experiment, stage
@@ -430,7 +429,7 @@ def test_many_roots_and_what_is_no_rank(start: StartProgram, sqlite_store: str) 
 
 @pytest.mark.slow
 def test_ranks_that_a_rank_starts_itself(start: StartProgram, sqlite_store: str) -> None:
-    """Where rank 0 starts the program anew for the others, as Lightning does, these are its children, and tagged so."""
+    """Where rank 0 starts the program for the other ranks, as Lightning does, these are its children, and tagged so."""
     program = """
         import os, subprocess, sys
         from trackdsl import experiment
@@ -454,7 +453,7 @@ def test_ranks_that_a_rank_starts_itself(start: StartProgram, sqlite_store: str)
 
 
 def test_the_setting_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value that does not exist is refused, with a suggestion, in every place where it can be given."""
+    """A value that does not exist is refused, with a suggestion, wherever it can be given."""
     import trackdsl
 
     with pytest.raises(OptionError, match="did you mean `main`"):
@@ -467,7 +466,7 @@ def test_the_setting_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_captured_runs_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that captures runs sees what its program does by itself, also where the tests are launched as ranks."""
+    """`capture_runs` shows what the process does by itself, also if the tests are launched as ranks."""
     for name, value in torchrun(1).items():
         monkeypatch.setenv(name, value)
     with capture_runs() as captured, stage("fit"):
@@ -479,12 +478,14 @@ def test_captured_runs_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch)
     assert [run.path for run in captured.runs] == ["fit"]
 
 
-def begin(process: Process, root: bytes, rank: int, size: int = 2, goes_on: str = "", **params: Any) -> bytes:
+def begin(process: Process, root: bytes, rank: int, size: int = 2, continued_id: str = "", **params: Any) -> bytes:
     """Begin the run of a rank as `open_run` does."""
     id_ = process.prefix + rank.to_bytes(6, "big")
-    told = events.Rank("train", rank, size, rank, "n", "torch a", 1, goes_on)
+    rank_event = events.Rank("train", rank, size, rank, "n", "torch a", 1, continued_id)
     process.say(
-        events.Open(id_, root, "e", f"rank-{rank}", "experiment", f"train/rank-{rank}", 0, 1, params, {}, None, told)
+        events.Open(
+            id_, root, "e", f"rank-{rank}", "experiment", f"train/rank-{rank}", 0, 1, params, {}, None, rank_event
+        )
     )
     return id_
 
@@ -501,7 +502,7 @@ def one_root(store: MemoryStore, *ranks: int) -> Held:
     return root
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("moment", ["create_run", "tagged", "end_run"])
 def test_two_machines_at_once(tmp_path: Path, moment: str) -> None:
     """Two machines that make or end the root at the same moment come to one, whose status is true of both ranks."""
@@ -530,25 +531,25 @@ def test_two_machines_at_once(tmp_path: Path, moment: str) -> None:
         machine.restart()
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @settings(deadline=None, max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    words=st.lists(
+    operations=st.lists(
         st.tuples(st.sampled_from(["begin", "FINISHED", "FAILED", "die", "deliver"]), st.integers(0, 2)), max_size=20
     ),
-    faults=st.dictionaries(st.integers(1, 60), FAULT, max_size=4),
+    at=faults(4),
 )
 def test_any_order_on_three_machines(
-    tmp_path_factory: pytest.TempPathFactory, words: list[tuple[str, int]], faults: dict[int, Any]
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, int]], at: dict[int, Any]
 ) -> None:
     """Whichever rank begins, ends, dies or is delivered first, and whenever delivery dies: one root, true to all."""
-    store = MemoryStore(faults)
+    store = MemoryStore(at)
     folder = tmp_path_factory.mktemp("ranks")
     machines = [Machine(folder / str(rank), store) for rank in range(3)]
     processes = [Process(machine.spool) for machine in machines]
     begun: dict[int, bytes] = {}
     ended: dict[int, str] = {}
-    for what, rank in words:
+    for what, rank in operations:
         process = processes[rank]
         if what == "deliver":
             machines[rank].round()
@@ -575,7 +576,7 @@ def test_any_order_on_three_machines(
     assert root.params == ({"lr": "0.1"} if 0 in begun or len(begun) > 1 else {})
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_the_next_launch_at_the_same_address(tmp_path: Path) -> None:
     """Where a launcher shares nothing but an address, the second run of a rank belongs to the next root."""
     store = MemoryStore()
@@ -594,7 +595,7 @@ def test_the_next_launch_at_the_same_address(tmp_path: Path) -> None:
     machine.restart()
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_a_rank_that_comes_late_opens_the_root_again(tmp_path: Path) -> None:
     """A root that has ended with the ranks so far is RUNNING while one that begins later is."""
     store = MemoryStore()
@@ -615,29 +616,29 @@ def test_a_rank_that_comes_late_opens_the_root_again(tmp_path: Path) -> None:
     machine.restart()
 
 
-@pytest.mark.usefixtures("no_pauses")
-def test_a_launch_goes_on_with_a_run(tmp_path: Path) -> None:
-    """A run that goes on in a launch is as the ranks of that launch are, however the earlier ones have ended."""
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_a_launch_resumes_a_run(tmp_path: Path) -> None:
+    """A run that a launch resumes is as the ranks of that launch are, however the earlier ones have ended."""
     store = MemoryStore()
     machine = Machine(tmp_path / "a", store)
-    going_on = store.create_run("e-e", "train", 0, {})
-    store.end_run(going_on, "FAILED", 1)
+    resumed = store.create_run("e-e", "train", 0, {})
+    store.end_run(resumed, "FAILED", 1)
     seen = []
     for launch, ends in enumerate([("FAILED", "KILLED"), ("FINISHED", "FINISHED")]):
         processes = [Process(machine.spool) for _ in ends]
         begun = [
-            begin(process, bytes([launch] * 16), rank, goes_on=going_on, lr=0.1)
+            begin(process, bytes([launch] * 16), rank, continued_id=resumed, lr=0.1)
             for rank, process in enumerate(processes)
         ]
         rounds(machine, number=5)
-        seen.append(store.runs[going_on].status)
+        seen.append(store.runs[resumed].status)
         for process, id_, end in zip(processes, begun, ends, strict=True):
             process.close(id_, end)
             process.die()
         rounds(machine, number=5)
-        seen.append(store.runs[going_on].status)
+        seen.append(store.runs[resumed].status)
     assert seen == ["RUNNING", "FAILED", "RUNNING", "FINISHED"]
-    assert "trackdsl.ended" not in store.runs[going_on].tags
-    assert store.runs[going_on].params == {"lr": "0.1"}
+    assert "trackdsl.ended" not in store.runs[resumed].tags
+    assert store.runs[resumed].params == {"lr": "0.1"}
     one_root(store, 0, 1, 0, 1)
     machine.restart()

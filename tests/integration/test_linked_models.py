@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import trackdsl
-from tests.conftest import Server, StartProgram, all_runs, client, deliver, free_port, wait_until
+from tests.conftest import Server, StartProgram, all_runs, await_git, client, deliver, free_port, wait_until
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import ArtifactError, Dataset, RunNotReady, experiment, stage
 from trackdsl._config.state import state
-from trackdsl.delivery._sink import Unavailable
+from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _target
@@ -66,8 +66,9 @@ def log_everything(log_metric: Any, log_metrics: Any, log_model: Callable[[str, 
         log_metrics({"val": 10.0 * step}, step=step)
 
 
+@pytest.mark.slow
 def test_metrics_belong_to_models_as_plain_mlflow_links_them(store: str) -> None:
-    """Earlier and later metrics at a model's step are the model's, the same as of a program of plain MLflow."""
+    """Metrics at a model's step, earlier and later ones, belong to the model, as in plain MLflow."""
     import mlflow
 
     trackdsl.configure(tracking_uri=store)
@@ -97,7 +98,7 @@ def test_metrics_belong_to_models_as_plain_mlflow_links_them(store: str) -> None
 
 
 def test_a_store_of_files_keeps_each_point_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder too, models have the metrics that are theirs, those of other experiments too, and runs each once."""
+    """In a store of files, models have their metrics, also of other experiments, and runs have each point once."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     uri = (tmp_path / "mlruns").as_uri()
     trackdsl.configure(tracking_uri=uri)
@@ -179,7 +180,7 @@ def test_points_of_models_arrive_once(tmp_path: Path, error: type[BaseException]
     record_linked()
     _target.close_all()
     spool = tmp_path / "spool"
-    wait_until(lambda: all((each / "git").exists() for each in (spool / "journals").iterdir()), "git's answer")
+    await_git(spool)
     calls = 1000
     for call in range(1, calls):
         kept = _copied(spool, tmp_path / f"spool-{call}")
@@ -295,7 +296,7 @@ def test_a_stage_that_takes_a_model_has_it_as_an_input(sqlite_store: str, monkey
 def test_a_handle_says_what_to_do_where_there_is_no_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Offline, of what could not be recorded, and switched off, it fails at once and names the fix."""
+    """Offline, for a model that was not recorded, or with recording off, a handle fails at once and names the fix."""
     with stage("offline") as run:
         recorded = run.log_model(a_model(), "m")
         broken = run.log_model(LinearRegression(n_jobs=(each for each in ())), "broken")  # type: ignore[call-overload]
@@ -318,7 +319,7 @@ def test_a_handle_says_what_to_do_where_there_is_no_model(
 def test_a_handle_waits_no_longer_than_it_may_for_a_store_that_is_away(
     start: StartProgram,
 ) -> None:
-    """Of a server that does not answer it says that, and how to deliver later."""
+    """If the server does not answer, the handle says so within its limit, and how to deliver later."""
     program = start(
         """
         import trackdsl
@@ -383,6 +384,7 @@ def test_metrics_belong_to_the_active_model(sqlite_store: str, monkeypatch: pyte
     assert used == {ours.model_id, plain.model_id}
 
 
+@pytest.mark.slow
 def test_a_forked_process_waits_for_the_model_of_its_parent(start: StartProgram, sqlite_store: str) -> None:
     """A handle that a process inherits by `fork` has the model's id there, while the parent still records."""
     program = start(
@@ -408,7 +410,7 @@ def test_a_forked_process_waits_for_the_model_of_its_parent(start: StartProgram,
 
 @pytest.mark.slow
 def test_a_server_of_a_store_of_files_keeps_each_point_once(own_server: Server) -> None:
-    """It would add the points of models to runs again: models get none there."""
+    """A server with a store of files would add points of models to runs again, so models get none there."""
     own_server.backend = str(own_server.folder / "mlruns")
     own_server.start()
     uri = own_server.uri

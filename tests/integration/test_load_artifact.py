@@ -24,7 +24,7 @@ from trackdsl.testing import capture_runs
 
 
 class Thing:
-    """Something that only pickle can hold."""
+    """An object that only pickle can hold."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -197,7 +197,7 @@ ODD = ["a#b.txt", "q?x=1.txt", "p%2fq.txt", "%2e%2e.txt", "x%41.txt", " lead.txt
 
 
 def test_odd_names_are_kept_apart_and_come_back(store: str) -> None:
-    """Names that MLflow's client would send to a server as other ones are rewritten, told, and still found."""
+    """Names that MLflow's client would send to a server as other ones are rewritten, reported, and still found."""
     trackdsl.configure(tracking_uri=store)
     with stage("f") as run:
         for name in ODD:
@@ -226,10 +226,10 @@ def test_whatever_path_is_asked_for_stays_inside(path: str) -> None:
     from trackdsl._core.artifact_paths import checked_path
 
     try:
-        place = checked_path(path)
+        checked = checked_path(path)
     except ValueError:
         return
-    assert os.path.normpath(os.path.join("/root/run", place)).startswith("/root/run")
+    assert os.path.normpath(os.path.join("/root/run", checked)).startswith("/root/run")
 
 
 def test_a_download_outside_of_its_folder_is_refused(
@@ -247,8 +247,8 @@ def test_a_download_outside_of_its_folder_is_refused(
         load_artifact(last_run(sqlite_store), "x.txt", tracking_uri=sqlite_store)
 
 
-@pytest.mark.parametrize("place", ["link.txt", "folder/link.txt", "linked/secret.txt"])
-def test_links_in_a_store_of_files_are_refused(sqlite_store: str, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("path", ["link.txt", "folder/link.txt", "linked/secret.txt"])
+def test_links_in_a_store_of_files_are_refused(sqlite_store: str, tmp_path: Path, path: str) -> None:
     """A link in the artifact folder, or on the way to a file, is not followed."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.txt").write_text("secret")
@@ -259,11 +259,11 @@ def test_links_in_a_store_of_files_are_refused(sqlite_store: str, tmp_path: Path
     for name in ("link.txt", "folder/link.txt"):
         (root / name).symlink_to(tmp_path / "outside" / "secret.txt")
     with pytest.raises(ArtifactError, match="link"):
-        load_artifact(run.info.run_id, place)
+        load_artifact(run.info.run_id, path)
 
 
 def test_what_is_not_there_is_a_clear_error(store: str) -> None:
-    """A missing artifact, and a run that does not exist, are told by name."""
+    """A missing artifact, and a run that does not exist, are errors that name them."""
     run = returned({"a": "b"}, store, "x")
     with pytest.raises(ArtifactError, match=r"no artifact 'missing\.json'"):
         load_artifact(run.info.run_id, "missing.json")
@@ -319,7 +319,7 @@ def test_a_handler_of_ones_own_reads_back(sqlite_store: str) -> None:
     ],
 )
 def test_the_suffix_of_an_artifact_chooses_the_format(value: Any, path: str, kept: str, expected: Any) -> None:
-    """`Artifact("x.csv")` is a CSV file; where a value does not fit a format, that is told, and the value is kept."""
+    """`Artifact("x.csv")` is a CSV file; a value that does not fit a format is reported and kept in another one."""
 
     def f() -> Any:
         return value
@@ -346,8 +346,9 @@ def test_a_model_is_read_by_the_name_it_was_given(sqlite_store: str, name: str) 
     assert load_artifact(last_run(), name, trusted=True).coef_[0] == pytest.approx(2.0)
 
 
+@pytest.mark.slow
 def test_the_class_of_an_estimator_comes_back() -> None:
-    """A random forest of XGBoost's comes back as one, also where its format does not tell."""
+    """A random forest of XGBoost's comes back as one, also where its format does not say so."""
     xgboost = pytest.importorskip("xgboost")
     model = xgboost.XGBRFRegressor(n_estimators=2, max_depth=2).fit(np.eye(8), np.arange(8.0))
     with stage("train") as run:

@@ -45,7 +45,7 @@ def test_structures_are_flattened(store: str) -> None:
 
 
 def test_a_series_arrives_in_mlflow(store: str) -> None:
-    """The points of a series stand in MLflow's history by step."""
+    """The points of a series are in MLflow's history by step."""
     trackdsl.configure(tracking_uri=store)
     with stage("f"):
         log_metrics({"loss": [0.3, 0.2, 0.1], "val": {"loss": np.array([0.4, 0.3])}})
@@ -63,27 +63,27 @@ def test_the_names_of_mlflows_arguments(store: str) -> None:
     """Calls that were written for MLflow, with its keywords, record the same through ours, and by a `Run`."""
     trackdsl.configure(tracking_uri=store)
     with stage("f") as run:
-        for place, at, time in (("module", trackdsl, BEFORE), ("run", run, BEFORE + 60_000)):
-            at.log_metric(key=f"{place}/m", value=1.5, step=3, timestamp=time, synchronous=False)
-            at.log_metric(key=f"{place}/now", value=2)
-            at.log_metrics(metrics={f"{place}/n": 2}, step=4, timestamp=time + 5, synchronous=True)
-            at.log_param(key=f"{place}.p", value=1, synchronous=False)
-            at.log_params(params={f"{place}.q": 2}, synchronous=False)
-            at.set_tag(key=f"{place}.t", value="x", synchronous=False)
-            at.set_tags(tags={f"{place}.u": "y"}, synchronous=False)
-            at.log_dict(dictionary={"a": 1}, artifact_file=f"{place}/d.json")
-            at.log_text(text="t", artifact_file=f"{place}/t.txt")
-            at.log_artifact(local_path=__file__, artifact_path=place)
-            at.log_table(data={"a": [1]}, artifact_file=f"{place}/table.json")
+        for name, at, time in (("module", trackdsl, BEFORE), ("run", run, BEFORE + 60_000)):
+            at.log_metric(key=f"{name}/m", value=1.5, step=3, timestamp=time, synchronous=False)
+            at.log_metric(key=f"{name}/now", value=2)
+            at.log_metrics(metrics={f"{name}/n": 2}, step=4, timestamp=time + 5, synchronous=True)
+            at.log_param(key=f"{name}.p", value=1, synchronous=False)
+            at.log_params(params={f"{name}.q": 2}, synchronous=False)
+            at.set_tag(key=f"{name}.t", value="x", synchronous=False)
+            at.set_tags(tags={f"{name}.u": "y"}, synchronous=False)
+            at.log_dict(dictionary={"a": 1}, artifact_file=f"{name}/d.json")
+            at.log_text(text="t", artifact_file=f"{name}/t.txt")
+            at.log_artifact(local_path=__file__, artifact_path=name)
+            at.log_table(data={"a": [1]}, artifact_file=f"{name}/table.json")
     deliver()
     found = client(store).get_run(last_run(store).info.run_id)
-    for place, time in (("module", BEFORE), ("run", BEFORE + 60_000)):
-        (point,) = client(store).get_metric_history(found.info.run_id, f"{place}/m")
+    for name, time in (("module", BEFORE), ("run", BEFORE + 60_000)):
+        (point,) = client(store).get_metric_history(found.info.run_id, f"{name}/m")
         assert (point.value, point.step, point.timestamp) == (1.5, 3, time)
-        (point,) = client(store).get_metric_history(found.info.run_id, f"{place}/n")
+        (point,) = client(store).get_metric_history(found.info.run_id, f"{name}/n")
         assert (point.value, point.step, point.timestamp) == (2, 4, time + 5)
-        assert found.data.metrics[f"{place}/now"] == 2
-        assert (found.data.params[f"{place}.p"], found.data.params[f"{place}.q"]) == ("1", "2")
-        assert (found.data.tags[f"{place}.t"], found.data.tags[f"{place}.u"]) == ("x", "y")
-        files = {entry.path.partition("/")[2] for entry in client(store).list_artifacts(found.info.run_id, place)}
+        assert found.data.metrics[f"{name}/now"] == 2
+        assert (found.data.params[f"{name}.p"], found.data.params[f"{name}.q"]) == ("1", "2")
+        assert (found.data.tags[f"{name}.t"], found.data.tags[f"{name}.u"]) == ("x", "y")
+        files = {entry.path.partition("/")[2] for entry in client(store).list_artifacts(found.info.run_id, name)}
         assert files == {"d.json", "t.txt", "test_metric_values.py", "table.json"}

@@ -1,4 +1,4 @@
-"""Inside a scope its MLflow experiment is MLflow's active one, and runs that anybody makes are its children."""
+"""Inside a scope its MLflow experiment is MLflow's active one, and runs of other code are its children."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import all_runs, client
-from tests.integration.test_mlflow_bridge import Tree, here, meet, online, own_thread, run_threads, told  # noqa: F401 - fixtures
+from tests.integration.test_mlflow_bridge import Tree, here, log_lines, meet, online, own_thread, run_threads  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric, stage, start_logging, stop_logging
 
 mlflow = pytest.importorskip("mlflow")
@@ -31,7 +31,7 @@ def found_runs() -> list[str]:
 
 
 def test_a_scope_is_the_active_experiment(here: str) -> None:  # noqa: F811
-    """In blocks, calls, sessions and what is nested in them it is that of the run; after them what it was before."""
+    """Inside blocks, calls and sessions the active experiment is that of the run; afterwards it is the former one."""
     mlflow.set_experiment("mine")
 
     @experiment("called")
@@ -97,7 +97,7 @@ def test_at_the_same_time(here: str) -> None:  # noqa: F811
 
 
 def test_an_experiment_that_the_program_sets(here: str) -> None:  # noqa: F811
-    """`set_experiment` inside a scope counts there, in stages and threads inside it, and goes on after it."""
+    """`set_experiment` inside a scope counts there, in stages and threads inside it, and still counts after it."""
     with experiment("scope"):
         mlflow.set_experiment("chosen")
         assert active() == "chosen"
@@ -130,7 +130,7 @@ def test_taking_up_a_run_again(here: str) -> None:  # noqa: F811
         with mlflow.start_run(run_id=other.info.run_id):
             mlflow.log_metric("m", 3)
     assert {each.data.metrics["m"] for each in all_runs(here)} == {1, 2, 3}
-    # A run that goes on, named by either id, is that of the scope too, and is not ended inside it.
+    # A resumed run, named by either id, is that of the scope too, and is not ended inside it.
     for name in (run.id, run.run_id):
         with experiment("scope", run_id=name) as again:
             with mlflow.start_run(run_id=again.run_id):
@@ -173,7 +173,7 @@ def test_a_project(here: str) -> None:  # noqa: F811
 
 
 def test_runs_made_with_a_client(here: str, tmp_path: Path, empty_store: Path) -> None:  # noqa: F811
-    """They are children of the run around them, where nobody has given another parent and the store is the same."""
+    """Runs made with a client are children of the run around them, unless they name a parent or use another store."""
     (tmp_path / "other.db").write_bytes(empty_store.read_bytes())
     elsewhere = mlflow.MlflowClient(f"sqlite:///{tmp_path}/other.db")
     maker = mlflow.MlflowClient()

@@ -60,7 +60,7 @@ def here(online: None, sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 @pytest.fixture
-def told() -> Iterator[list[str]]:
+def log_lines() -> Iterator[list[str]]:
     """What trackdsl logs; making a database with an old MLflow takes away the handlers of `caplog`."""
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
@@ -71,12 +71,20 @@ def told() -> Iterator[list[str]]:
 
 
 class Tree:
-    """The runs of a store, by name."""
+    """The runs of a store, by name.
 
-    def __init__(self, uri: str | None = None) -> None:
+    Args:
+        uri: the store.
+        around: a run's id: only this run and its parent count, at a server that other tests use too.
+    """
+
+    def __init__(self, uri: str | None = None, around: str | None = None) -> None:
         assert flush(60)
         self.uri = uri
-        self.runs = {run.info.run_name: run for run in all_runs(uri)}
+        runs = {run.info.run_id: run for run in all_runs(uri)}
+        if around is not None:
+            runs = {id_: runs[id_] for id_ in (around, runs[around].data.tags["mlflow.parentRunId"])}
+        self.runs = {run.info.run_name: run for run in runs.values()}
         self.count = len(all_runs(uri))
 
     def __getitem__(self, name: str) -> Any:
@@ -118,8 +126,10 @@ def artifacts(uri: str | None, run: Any) -> set[str]:
     return {file.path for file in client(uri).list_artifacts(run.info.run_id)}
 
 
-def test_plain_words_land_on_the_run_of_the_scope(online: None, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every plain word writes to the run of the innermost scope, which plain MLflow neither makes nor ends."""
+def test_plain_functions_write_to_the_run_of_the_scope(
+    online: None, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every plain function writes to the run of the innermost scope, which plain MLflow neither makes nor ends."""
     figure = pytest.importorskip("matplotlib.figure").Figure()
     frame = pytest.importorskip("pandas").DataFrame({"a": [1, 2]})
     mlflow.set_tracking_uri(store)
@@ -153,7 +163,7 @@ def test_plain_words_land_on_the_run_of_the_scope(online: None, store: str, monk
         mlflow.set_tag("after", "inner")
     assert mlflow.active_run() is None
 
-    tree = Tree(store)
+    tree = Tree(store, around=run_id)
     run = tree["inner"]
     assert run.info.run_id == run_id
     assert run.data.params == {"c": "7", "p": "v", "q": "1", "r": "2"}
@@ -194,8 +204,9 @@ async def meet(count: int, waiting: list[asyncio.Future[None]]) -> None:
     await mine
 
 
+@pytest.mark.slow
 def test_tasks_and_threads(here: str) -> None:
-    """Gathered tasks and threads, with runs of their own inside, each write to their own runs."""
+    """Gathered tasks and threads write to their own runs, with runs of their own inside."""
     waiting: list[asyncio.Future[None]] = []
     barrier = threading.Barrier(3)
 
@@ -291,7 +302,7 @@ def test_runs_opened_inside_a_scope(here: str) -> None:
 
 
 def test_a_parent_and_an_experiment_by_name(here: str) -> None:
-    """What `start_run` is told of parents and experiments counts; so does `set_experiment` inside the scope."""
+    """What `start_run` gets as parents and experiments counts; so does `set_experiment` inside the scope."""
     other = mlflow.create_experiment("other")
     with stage("first") as first:
         first_id = first.run_id
@@ -506,8 +517,8 @@ def test_generators(here: str) -> None:
     assert tree.statuses() == {"FINISHED"}
 
 
-def test_the_first_value_of_a_parameter_stands(here: str) -> None:
-    """A parameter that two give raises nowhere and loses no other one; a tag tells the later value."""
+def test_the_first_value_of_a_parameter_is_kept(here: str) -> None:
+    """A parameter that two give raises nowhere and loses no other one; a tag has the later value."""
 
     @stage
     def fit(C: float) -> None:  # noqa: N803 - as estimators call it
@@ -532,7 +543,7 @@ def test_the_first_value_of_a_parameter_stands(here: str) -> None:
 
 
 def test_where_mlflow_was_pointed(online: None, sqlite_store: str, tmp_path: Path) -> None:
-    """After `set_tracking_uri` and `set_experiment` the runs of scopes are there."""
+    """After `set_tracking_uri` and `set_experiment` the runs of scopes go there."""
     Path("other").mkdir()
     uri = f"sqlite:///{tmp_path}/work/other/mlflow.db"
     os.rename("mlflow.db", "other/mlflow.db")
@@ -552,7 +563,7 @@ def test_where_mlflow_was_pointed(online: None, sqlite_store: str, tmp_path: Pat
     }  # fmt: skip
 
 
-def test_an_experiment_by_its_id(sqlite_store: str, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
+def test_an_experiment_by_its_id(sqlite_store: str, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]) -> None:
     """`MLFLOW_EXPERIMENT_ID` counts where nothing of ours says otherwise; one that does not exist loses no run."""
     here = client().create_experiment("by-id")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by-name")
@@ -579,7 +590,7 @@ def test_an_experiment_by_its_id(sqlite_store: str, monkeypatch: pytest.MonkeyPa
     assert found == {"id": "by-id", "missing": "Default", "ours": "ours", "plain": "by-name", "other-store": "by-name"}
     assert {run.info.experiment_id for run in (runs["id"], runs["id-child"])} == {here}
     assert runs["missing"].data.tags["trackdsl.refused.experiment"] == "id 4711"
-    assert "4711" in "".join(told)
+    assert "4711" in "".join(log_lines)
 
 
 def test_a_deleted_experiment_is_waited_for(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -610,7 +621,7 @@ def test_a_deleted_experiment_is_waited_for(sqlite_store: str, monkeypatch: pyte
     assert (run.info.experiment_id, "trackdsl.refused.experiment" in run.data.tags) == (id_, False)
 
 
-def test_a_store_that_trackdsl_alone_was_told(here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_only_trackdsl_knows(here: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain calls inside a scope reach its store, in every task and thread, and outside MLflow's own stays."""
     Path("other").mkdir()
     uri = f"sqlite:///{tmp_path}/work/other/mlflow.db"
@@ -638,8 +649,10 @@ def test_a_store_that_trackdsl_alone_was_told(here: str, tmp_path: Path, monkeyp
     assert artifacts(uri, tree["plain"]) == {"a.txt"}
 
 
-def test_a_program_that_points_mlflow_elsewhere(here: str, tmp_path: Path, told: list[str], empty_store: Path) -> None:
-    """`set_tracking_uri` to another store inside a scope counts for plain calls; one line and a tag tell."""
+def test_a_program_that_points_mlflow_elsewhere(
+    here: str, tmp_path: Path, log_lines: list[str], empty_store: Path
+) -> None:
+    """`set_tracking_uri` to another store inside a scope counts for plain calls; one log line and a tag say so."""
     Path("other").mkdir()
     Path("other/mlflow.db").write_bytes(empty_store.read_bytes())
     uri = f"sqlite:///{tmp_path}/work/other/mlflow.db"
@@ -652,8 +665,8 @@ def test_a_program_that_points_mlflow_elsewhere(here: str, tmp_path: Path, told:
                 log_metric("ours", 3)
         mlflow.set_tracking_uri(None)
         mlflow.log_metric("n", 4)
-    assert len([line for line in told if "MLflow points at" in line]) == 1
-    assert "set_tracking_uri" in "".join(told)
+    assert len([line for line in log_lines if "MLflow points at" in line]) == 1
+    assert "set_tracking_uri" in "".join(log_lines)
     tree, other = Tree(here), Tree(uri)
     assert tree["s"].data.metrics == {"m": 1, "ours": 3, "n": 4}
     assert "points at" in tree["s"].data.tags["trackdsl.omitted.mlflow"]
@@ -661,8 +674,8 @@ def test_a_program_that_points_mlflow_elsewhere(here: str, tmp_path: Path, told:
     assert other["theirs"].data.metrics == {"m": 2}
 
 
-def test_offline(here: str, monkeypatch: pytest.MonkeyPatch, told: list[str]) -> None:
-    """Where no run exists yet, plain calls do what they do without a scope, at once; one line and a tag tell."""
+def test_offline(here: str, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]) -> None:
+    """Where no run exists yet, plain calls do what they do without a scope, at once; one log line and a tag say so."""
     monkeypatch.setenv("TRACKDSL_MODE", "offline")
     mlflow.set_tracking_uri(here)
     for name in ("s", "t"):
@@ -670,8 +683,8 @@ def test_offline(here: str, monkeypatch: pytest.MonkeyPatch, told: list[str]) ->
             with mlflow.start_run(run_name=f"{name}-theirs"):
                 mlflow.log_metric("m", 1)
             assert mlflow.active_run() is None
-    assert len([line for line in told if "plain MLflow" in line]) == 1
-    assert "log_metric" in "".join(told)
+    assert len([line for line in log_lines if "plain MLflow" in line]) == 1
+    assert "log_metric" in "".join(log_lines)
     assert {run.info.run_name for run in all_runs(here)} == {"s-theirs", "t-theirs"}
     deliver()
     runs = {run.info.run_name: run for run in all_runs(here)}
@@ -681,9 +694,9 @@ def test_offline(here: str, monkeypatch: pytest.MonkeyPatch, told: list[str]) ->
 
 @pytest.mark.slow
 def test_a_store_that_is_away(
-    online: None, tmp_path: Path, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch, told: list[str]
+    online: None, tmp_path: Path, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]
 ) -> None:
-    """Where delivery tries in vain, a plain call waits once, and from then on goes where MLflow sends it by itself."""
+    """While delivery fails, a plain call waits once; later calls go where MLflow sends them by itself."""
     waits: list[float | None] = []
     wait = trackdsl.Run.wait_for_mlflow
 
@@ -694,7 +707,7 @@ def test_a_store_that_is_away(
     monkeypatch.setattr(trackdsl.Run, "wait_for_mlflow", counted)
     change_timing(failing=0.1)
     monkeypatch.setenv("TRACKDSL_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setenv("TRACKDSL_DELIVERY", "process")  # A thread would go on trying for ever.
+    monkeypatch.setenv("TRACKDSL_DELIVERY", "process")  # A thread would try for ever.
     uri = f"sqlite:///{tmp_path}/work/own.db"
     for name in ("s", "t"):
         with stage(name):
@@ -706,13 +719,13 @@ def test_a_store_that_is_away(
                 mlflow.end_run()
                 assert mlflow.active_run() is None
     assert waits == [None, 0.0]
-    assert len([line for line in told if "plain MLflow" in line]) == 1
-    assert "trackdsl status" in "".join(told)
+    assert len([line for line in log_lines if "plain MLflow" in line]) == 1
+    assert "trackdsl status" in "".join(log_lines)
     assert [run.data.metrics for run in all_runs(uri)] == [{"m": 1}, {"m": 1}]
 
 
 def test_strict(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `TRACKDSL_STRICT` what steps aside raises instead."""
+    """With `TRACKDSL_STRICT`, a plain call that cannot use the run raises."""
     monkeypatch.setenv("TRACKDSL_MODE", "offline")
     trackdsl.errors.set_strict(True)
     with stage("s"), pytest.raises(TrackingFault, match="offline"):
@@ -720,7 +733,7 @@ def test_strict(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_program_that_only_looks_does_not_wait(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No run is waited for before MLflow asks for something of it."""
+    """No plain call waits for a run unless it needs MLflow's id of it."""
     from trackdsl.mlflow_bridge import _runs
 
     asked: list[Any] = []
@@ -738,8 +751,8 @@ def test_a_program_that_only_looks_does_not_wait(here: str, monkeypatch: pytest.
         mlflow.end_run()
 
 
-def test_captured_runs(monkeypatch: pytest.MonkeyPatch, sqlite_store: str, online: None, told: list[str]) -> None:
-    """In a test with `capture_runs` plain calls do what they do without a scope, and nobody is told."""
+def test_captured_runs(monkeypatch: pytest.MonkeyPatch, sqlite_store: str, online: None, log_lines: list[str]) -> None:
+    """In a test with `capture_runs` plain calls do what they do without a scope, and nothing is logged."""
     from trackdsl.testing import capture_runs
 
     mlflow.set_tracking_uri(sqlite_store)
@@ -747,7 +760,7 @@ def test_captured_runs(monkeypatch: pytest.MonkeyPatch, sqlite_store: str, onlin
         mlflow.log_metric("m", 1)
     assert captured.one("s").metrics == {}
     assert [run.data.metrics for run in all_runs(sqlite_store)] == [{"m": 1}]
-    assert not told
+    assert not log_lines
 
 
 def traced(uri: str) -> dict[str, str]:
@@ -819,7 +832,7 @@ def test_scikit_learn(here: str, sklearn_autolog: None) -> None:
     barrier = threading.Barrier(2)
 
     class Meeting(LogisticRegression):
-        """Fits only while the other one does."""
+        """An estimator that fits only while another one does."""
 
         def fit(self, *args: Any, **kwargs: Any) -> Any:
             barrier.wait()
@@ -850,6 +863,7 @@ def test_scikit_learn(here: str, sklearn_autolog: None) -> None:
         assert tree[name].data.tags["trackdsl.param.later.C"] == f"{2 * (int(name[-1]) + 1.0)}"
 
 
+@pytest.mark.slow
 def test_a_search_over_parameters(here: str, sklearn_autolog: None) -> None:
     """A grid search lands on the run of its stage, with a run of MLflow's for each of the best candidates inside."""
     from sklearn.linear_model import LogisticRegression
@@ -867,6 +881,7 @@ def test_a_search_over_parameters(here: str, sklearn_autolog: None) -> None:
     assert {run.data.params["C"] for run in runs if run is not search} == {"0.1", "1.0"}
 
 
+@pytest.mark.slow
 def test_xgboost(here: str) -> None:
     """XGBoost's autologging lands on the run of the stage."""
     xgboost = pytest.importorskip("xgboost")
@@ -944,6 +959,7 @@ def test_lightning(here: str) -> None:
     assert (tree.count, tree.statuses()) == (2, {"FINISHED"})
 
 
+@pytest.mark.slow
 def test_a_model(here: str) -> None:
     """`mlflow.<flavor>.log_model` makes a model of the scope's run, with its parameters."""
     pytest.importorskip("sklearn")
@@ -1032,7 +1048,7 @@ WAITING = """
 
 @pytest.mark.slow
 def test_waiting_starts_no_crowd(start: StartProgram, sqlite_store: str) -> None:
-    """Who waits for a run looks for a delivery process, which takes its time to start, no more than once a second."""
+    """Waiting for a run checks at most once a second whether a delivery process has to be started."""
     code, out, err = start(WAITING, TRACKDSL_MODE="online").finish()
     assert code == 0, err
     starts, seconds = out.split()
@@ -1159,8 +1175,8 @@ def test_active_runs_are_plain_values(here: str) -> None:
         assert mlflow.get_run(run.run_id).info == active.info
 
 
-def test_what_stands_in_for_mlflow(start: StartProgram) -> None:
-    """Something that a test has put in MLflow's place is left alone, and nothing is said."""
+def test_substitutes_for_mlflow(start: StartProgram) -> None:
+    """An object that replaces MLflow in a test is left alone, and nothing is logged."""
     program = start("""
         import sys, types, trackdsl
         sys.modules["mlflow"] = types.ModuleType("mlflow")

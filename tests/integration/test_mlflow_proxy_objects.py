@@ -1,4 +1,4 @@
-"""What stands in for objects of MLflow's own can do all that those can."""
+"""Our replacements of MLflow's own objects can do all that those can."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def session_class() -> Any:
     return mlflow.utils.autologging_utils._get_new_training_session_class()
 
 
+@pytest.mark.slow
 def test_sessions_of_autologging(here: str) -> None:  # noqa: F811
     """The list of fits under way is a list, can be cleared, and shows the fits of a scope in that scope alone."""
     session = session_class()
@@ -48,7 +49,7 @@ def test_sessions_of_autologging(here: str) -> None:  # noqa: F811
 
 
 def test_a_scoped_list_is_a_list() -> None:
-    """Whatever is done to it, it has the same items as a list, and does not change those that are not visible."""
+    """A scoped list behaves like a list, and does not change the items that are not visible."""
     keys: list[object] = []
     scoped, plain = ScopedList([], lambda: keys), list[Any]()
     hidden = object()
@@ -94,7 +95,7 @@ def test_a_scoped_list_is_a_list() -> None:
 
 
 def test_the_stack_of_active_runs(here: str) -> None:  # noqa: F811
-    """It stays MLflow's own object: of its class, with all of its methods, for a mock too, in a scope and outside."""
+    """The stack of active runs stays MLflow's own object, with its class and methods, in a scope and outside."""
     fluent = mlflow.tracking.fluent
     stack = fluent._active_run_stack
     assert isinstance(stack, mlflow.utils.thread_utils.ThreadLocalVariable)
@@ -122,7 +123,7 @@ def test_the_stack_of_active_runs(here: str) -> None:  # noqa: F811
 
 
 def test_the_stack_inside_a_scope(here: str) -> None:  # noqa: F811
-    """What is added to it inside a scope is active there, what is taken away is not; another thread may be given it."""
+    """A run that is pushed inside a scope is active there, one that is popped is not; other threads have their own."""
     stack = mlflow.tracking.fluent._active_run_stack
     made = mlflow.MlflowClient()
     with stage("s") as run:

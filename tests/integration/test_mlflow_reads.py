@@ -17,11 +17,11 @@ import pytest
 
 import trackdsl
 from tests.conftest import ChangeTiming, StartProgram, all_runs, delivery_pids, end_delivery, wait_until
-from tests.integration.test_mlflow_bridge import here, online, told  # noqa: F401 - fixtures
+from tests.integration.test_mlflow_bridge import here, log_lines, online  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric
 from trackdsl.delivery import _reads, flush
 from trackdsl.errors import TrackingFault
-from trackdsl.journal import _spool
+from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._lock import FileLock
 
 mlflow = pytest.importorskip("mlflow")
@@ -31,7 +31,7 @@ mlflow = pytest.importorskip("mlflow")
 def held(change_timing: ChangeTiming) -> Iterator[FileLock]:
     """A store that nothing is delivered to, as somebody else holds the lock of delivery; reads give up soon."""
     change_timing(read=0.1)
-    lock = FileLock(_spool.find() / _spool.LOCK)
+    lock = FileLock(_spool_choice.find() / _spool.LOCK)
     assert lock.acquire()
     yield lock
     lock.release()
@@ -84,7 +84,7 @@ READS: dict[str, Callable[[trackdsl.Run], bool]] = {
 
 @pytest.mark.parametrize("read", READS)
 def test_a_read_right_after_a_scope(here: str, read: str) -> None:  # noqa: F811
-    """What a scope has recorded is found by plain MLflow as soon as the scope is closed, whichever function is used."""
+    """Plain MLflow finds what a scope has recorded as soon as the scope is closed, by every function."""
     assert READS[read](record())
 
 
@@ -115,10 +115,11 @@ def test_every_read_of_a_run(here: str, waits: list[bool]) -> None:  # noqa: F81
             run.log_text("text", f"d{number}/a.txt")
             run.log_table({"a": [number]}, f"t{number}.json")
             assert read(number) == number, number
+    assert waits  # Not one for each read: sometimes delivery is faster than the program.
     assert all(waits)
-    assert len(waits) >= len(reads)
 
 
+@pytest.mark.slow
 def test_models(here: str) -> None:  # noqa: F811
     """A model that was recorded is there for `load_model`, its versions and aliases for the client."""
     linear = pytest.importorskip("sklearn.linear_model")
@@ -145,7 +146,7 @@ def test_models(here: str) -> None:  # noqa: F811
 
 
 def test_writes_after_ours(here: str) -> None:  # noqa: F811
-    """Of two values the later one stands, ours or plain MLflow's; so does the later end, by a client or a run again."""
+    """Of two values the later one counts, ours or plain MLflow's; so does the later end of a run."""
     client = mlflow.MlflowClient()
 
     def record() -> str:
@@ -195,8 +196,8 @@ def test_writes_after_ours(here: str) -> None:  # noqa: F811
         mlflow.create_experiment("new")
 
 
-def test_beside_a_run_that_is_set_aside(here: str, told: list[str]) -> None:  # noqa: F811
-    """A run that cannot be delivered as things are keeps no read from waiting for all others."""
+def test_beside_a_run_that_is_set_aside(here: str, log_lines: list[str]) -> None:  # noqa: F811
+    """A run that is set aside keeps no read from waiting for the others."""
     id_ = mlflow.create_experiment("gone")
     mlflow.delete_experiment(id_)
     with experiment("gone"):
@@ -204,20 +205,20 @@ def test_beside_a_run_that_is_set_aside(here: str, told: list[str]) -> None:  # 
     for number in range(3):
         record(f"e{number}")
         assert mlflow.get_experiment_by_name(f"e{number}") is not None
-    assert len([line for line in told if "plain MLflow may miss some of it" in line]) == 1
+    assert len([line for line in log_lines if "plain MLflow may miss some of it" in line]) == 1
     mlflow.MlflowClient()._tracking_client.restore_experiment(id_)
     wait_until(lambda: flush(1), "the run that was set aside")
 
 
 def test_on_a_run_of_plain_mlflow(here: str) -> None:  # noqa: F811
-    """What trackdsl logs to a run of the program's own is there for the next read, also where no scope was opened."""
+    """What trackdsl logs to a run of plain MLflow is there for the next read, also if no scope was opened."""
     with mlflow.start_run() as active:
         log_metric("ours", 1)
         assert mlflow.get_run(active.info.run_id).data.metrics == {"ours": 1}
 
 
 def test_nothing_is_waited_for_where_nothing_waits(here: str, waits: list[bool]) -> None:  # noqa: F811
-    """Once all is delivered reads go on at once, and look at no journal again."""
+    """Once all is delivered reads return at once, and look at no journal again."""
     record()
     assert flush(60)
     looked = []
@@ -232,18 +233,18 @@ def test_a_delivery_that_does_not_come(
     here: str,  # noqa: F811
     held: FileLock,
     waits: list[bool],
-    told: list[str],  # noqa: F811
+    log_lines: list[str],  # noqa: F811
     change_timing: ChangeTiming,
 ) -> None:
-    """A read gives up and says so once; none waits again while nothing comes, and each does again once it does."""
+    """A read gives up and says so once; later ones do not wait while nothing arrives, and wait again once it does."""
     record()
     for _ in range(3):
         assert mlflow.get_experiment_by_name("x") is None
     assert waits == [False]
-    assert len([line for line in told if "plain MLflow may miss some of it" in line]) == 1
+    assert len([line for line in log_lines if "plain MLflow may miss some of it" in line]) == 1
     change_timing(read=60.0)
     held.release()
-    wait_until(lambda: flush(1), "delivery to go on")
+    wait_until(lambda: flush(1), "delivery to continue")
     log_metric_of_another()
     assert mlflow.get_experiment_by_name("another") is not None
     assert waits == [False, True]
@@ -394,7 +395,7 @@ def test_a_delivery_process_that_dies(start: StartProgram, sqlite_store: str, tm
     program = start(INTERRUPTED, "90", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=sqlite_store)
     assert program.say() == "there"
     end_delivery(tmp_path / "spool")
-    program.go_on()
+    program.resume()
     assert program.say() == "{'m': 1.0}"
     assert program.finish()[0] == 0
 
@@ -407,7 +408,7 @@ def test_a_delivery_process_that_hangs(start: StartProgram, sqlite_store: str, t
     pids = wait_until(lambda: delivery_pids(tmp_path / "spool"), "the delivery process")
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    program.go_on()
+    program.resume()
     assert program.say() == "{}"
     for pid in pids:
         os.kill(pid, signal.SIGCONT)

@@ -1,4 +1,4 @@
-"""Models that need modules of the project: those go with the model, so that it loads elsewhere."""
+"""Models that need modules of the project: these are stored with the model, so that it loads elsewhere."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def spec_of(snapshot: Path) -> dict[str, Any]:
 
 
 def test_the_project_s_own_modules_go_with_a_model(own_steps: Any) -> None:
-    """Those that the pickle names and what they import, packages whole, without hidden files and what was compiled."""
+    """The modules that a pickle names, and their imports, are stored as whole packages without hidden files."""
     with capture_runs() as captured, stage("train") as run:
         run.log_model(FunctionTransformer(own_steps.half), "m")
         run.log_model(own_steps.half, "anything")
@@ -84,8 +84,8 @@ def test_the_project_s_own_modules_go_with_a_model(own_steps: Any) -> None:
     assert not [tag for tag in captured.one("train").tags if "omitted" in tag]
 
 
-def test_code_that_the_user_names_goes_instead(own_steps: Any) -> None:
-    """`code_paths` of `log_model` and `Model`: files and folders, or none; what is no path is an error at once."""
+def test_code_that_the_user_names_is_packed_instead(own_steps: Any) -> None:
+    """`code_paths` of `log_model` and `Model` takes files, folders or none; anything else is an error at once."""
 
     @stage
     @track_returns
@@ -107,7 +107,7 @@ def test_code_that_the_user_names_goes_instead(own_steps: Any) -> None:
         Model("m", code_paths="own_steps.py")
 
 
-def test_code_that_cannot_go_is_told(
+def test_code_that_cannot_be_packed_is_reported(
     own_steps: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A package that is too large goes without its data, or not at all; one outside of the project is named."""
@@ -158,8 +158,8 @@ LAYOUTS: dict[str, tuple[dict[str, str], str, set[str]]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_code_of_every_layout_goes_with_a_model(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under the names that it is imported by, and without what is no code, or is secret, which is said."""
+def test_code_of_every_layout_is_packed_with_a_model(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code is stored under its import name, without secrets and other files, which is reported."""
     files, module, expected = LAYOUTS[layout]
     for name, content in files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def test_code_of_every_layout_goes_with_a_model(layout: str, monkeypatch: pytest
 
 
 def test_code_that_was_loaded_by_its_path_has_the_name_that_it_is_imported_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that a script has loaded from a file of another name, and a package behind a link."""
+    """Code that a script loaded from its path, or through a link, is stored under the name that imports it."""
     for name in ("step-01.py", "own_real_v2/__init__.py"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text("def f(x):\n    return x\n")
@@ -200,20 +200,26 @@ def test_code_that_was_loaded_by_its_path_has_the_name_that_it_is_imported_by(mo
     del sys.modules["own_link"]
 
 
+#: Each way of loading has a process of its own, forked from one that has imported the libraries and nothing of a model.
 LOAD = """
-import sys, mlflow, numpy as np, trackdsl
-store, uri, how = sys.argv[1:]
+import os, sys, mlflow.pyfunc, mlflow.sklearn, numpy as np, trackdsl
+store, *uris = sys.argv[1:]
 mlflow.set_tracking_uri(store)
-load = {"ours": lambda: trackdsl.load_model(uri, trusted=True, tracking_uri=store),
-        "pyfunc": lambda: mlflow.pyfunc.load_model(uri), "sklearn": lambda: mlflow.sklearn.load_model(uri)}[how]
-print(load().predict(np.array([[8.0, 9.0]])).round(6).tolist())
+loaders = {"ours": lambda uri: trackdsl.load_model(uri, trusted=True, tracking_uri=store),
+           "pyfunc": mlflow.pyfunc.load_model, "sklearn": mlflow.sklearn.load_model}
+for uri in uris:
+    for how, load in loaders.items():
+        if (pid := os.fork()) == 0:
+            print(how, load(uri).predict(np.array([[8.0, 9.0]])).round(6).tolist())
+            sys.exit()
+        os.waitpid(pid, 0)
 """
 
 
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_model_with_own_modules_loads_elsewhere(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
-    """In a fresh process in another folder, by MLflow's flavour, as pyfunc and by trackdsl, lazy imports included."""
+    """A model loads in a fresh process in another folder, by flavour, pyfunc and trackdsl, with lazy imports."""
     write_modules(tmp_path)  # Beside the program, which runs in another folder.
     program = start(
         """
@@ -240,9 +246,8 @@ def test_a_model_with_own_modules_loads_elsewhere(start: StartProgram, sqlite_st
     assert code == 0, err
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    for uri in out.split():
-        for how in ("pyfunc", "sklearn", "ours"):
-            loaded = subprocess.run(
-                [sys.executable, "-c", LOAD, sqlite_store, uri, how], cwd=elsewhere, capture_output=True, text=True
-            )
-            assert loaded.stdout.strip() == "[4.0]", (how, loaded.stderr)
+    uris = out.split()
+    assert len(uris) == 2
+    command = [sys.executable, "-c", LOAD, sqlite_store, *uris]
+    loaded = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+    assert loaded.stdout.splitlines() == ["ours [4.0]", "pyfunc [4.0]", "sklearn [4.0]"] * 2, loaded.stderr

@@ -35,8 +35,9 @@ def logged(run_name: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_estimators_are_written_as_asked(sqlite_store: str) -> None:
-    """`serialization_format` and `pyfunc_predict_fn` of scikit-learn: MLflow loads it, and so does trackdsl."""
+    """`serialization_format` and `pyfunc_predict_fn` of scikit-learn are used; MLflow and trackdsl load the model."""
     import mlflow
 
     pytest.importorskip("skops")
@@ -63,17 +64,18 @@ def test_estimators_are_written_as_asked(sqlite_store: str) -> None:
         untrusted.wait()
 
 
+@pytest.mark.slow
 def test_a_python_model_brings_its_artifacts(sqlite_store: str, tmp_path: Path) -> None:
-    """`artifacts` and `model_config`: files and folders of one name, found again by the context, in another place."""
+    """A Python model brings its `artifacts` and `model_config`, which its context finds at another path."""
     import mlflow
 
     class Reading(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
         def load_context(self, context: Any) -> None:
-            self.words = [Path(context.artifacts[name]) for name in ("../../file", "folder")]
+            self.paths = [Path(context.artifacts[name]) for name in ("../../file", "folder")]
             self.scale = context.model_config["scale"]
 
         def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
-            file, folder = self.words
+            file, folder = self.paths
             return [file.read_text(), (folder / "words.txt").read_text(), self.scale]
 
     (tmp_path / "words.txt").write_text("one")
@@ -110,21 +112,22 @@ def test_a_python_model_brings_its_artifacts(sqlite_store: str, tmp_path: Path) 
     ],
 )
 def test_options_that_the_flavour_does_not_take(options: dict[str, Any], message: str) -> None:
-    """An option that is unknown, of another flavour, or has a value that there is not, is an error at once."""
+    """An option that is unknown, of another flavour, or has an unknown value, is an error at once."""
     with stage("train") as run, pytest.raises(OptionError, match=message) as raised:
         run.log_model(LinearRegression(), "m", **options)
     assert raised.value.option == next(iter(options))
 
 
 def test_a_pickle_module_is_a_module() -> None:
-    """Its name is none, and an error at once: the model would be lost."""
+    """The name of a pickle module instead of the module is an error at once: the model would be lost."""
     torch = pytest.importorskip("torch")
     with stage("train") as run, pytest.raises(OptionError, match="such as `pickle`"):
         run.log_model(torch.nn.Linear(2, 1), "m", pickle_module="pickle")
 
 
+@pytest.mark.slow
 def test_networks_and_trees_are_written_as_asked(sqlite_store: str) -> None:
-    """`pickle_module` of PyTorch, `model_format` of XGBoost, and `serialization_format` of LightGBM."""
+    """`pickle_module` of PyTorch, `model_format` of XGBoost and `serialization_format` of LightGBM are used."""
     import mlflow
 
     torch, xgboost, lightgbm = (pytest.importorskip(name) for name in ("torch", "xgboost", "lightgbm"))
@@ -147,7 +150,7 @@ def test_networks_and_trees_are_written_as_asked(sqlite_store: str) -> None:
 
 @pytest.mark.slow
 def test_a_network_that_cannot_be_pickled_keeps_its_weights(start: StartProgram, sqlite_store: str) -> None:
-    """A class of `__main__` that refers to a lock, wrapped too: its weights and source are kept, and a tag says so."""
+    """Of a network that cannot be pickled the weights and the source are kept, and a tag says so."""
     import mlflow
 
     torch = pytest.importorskip("torch")

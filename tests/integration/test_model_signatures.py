@@ -1,4 +1,4 @@
-"""A model takes its own data: signatures and examples that MLflow would refuse are left out, and that is said."""
+"""A model takes its own data: signatures and examples that MLflow would refuse are left out and reported."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ def count(data: Any) -> Any:
     return [len(data)] * len(data)
 
 
+@pytest.mark.slow
 def test_a_model_takes_its_own_data(sqlite_store: str) -> None:
-    """Of every kind of data: pyfunc takes what the model was made of and its example, and what is left out is said."""
+    """pyfunc takes each kind of data that a model was fitted on, and its example; what is left out is reported."""
     import mlflow
 
     for name, (data, _) in DATA.items():
@@ -93,8 +94,8 @@ def test_a_model_takes_its_own_data(sqlite_store: str) -> None:
             for part, there in (("signature", loaded.metadata.signature), ("example", example))
             if there is not None
         }
-        told = {part for part in BOTH if f"trackdsl.omitted.m.{part}" in run.data.tags}
-        assert bool(told) == (found[name] != BOTH), name
+        omitted = {part for part in BOTH if f"trackdsl.omitted.m.{part}" in run.data.tags}
+        assert bool(omitted) == (found[name] != BOTH), name
     assert found == {name: fits for name, (_, fits) in DATA.items()}
 
 
@@ -113,9 +114,11 @@ def _sklearn(frame: Any, label: Any) -> Any:
     return ensemble.HistGradientBoostingClassifier(max_iter=2, categorical_features="from_dtype").fit(frame, label)
 
 
-@pytest.mark.parametrize("fit", [_xgboost, _lightgbm, _sklearn])
+@pytest.mark.parametrize(
+    "fit", [pytest.param(_xgboost, marks=pytest.mark.slow), pytest.param(_lightgbm, marks=pytest.mark.slow), _sklearn]
+)
 def test_a_model_fitted_on_categories_takes_them(sqlite_store: str, fit: Callable[[Any, Any], Any]) -> None:
-    """XGBoost, LightGBM and scikit-learn predict through pyfunc from a frame like that they were fitted on."""
+    """XGBoost, LightGBM and scikit-learn predict through pyfunc from a frame with categories as they were fitted on."""
     import mlflow
 
     frame = pd.DataFrame({"size": np.arange(40.0), "kind": pd.Series(list("abcd") * 10, dtype="category")})
@@ -158,8 +161,9 @@ def test_a_model_is_kept_where_its_example_is_none(sqlite_store: str) -> None:
     assert "trackdsl.omitted.object.example" in tags
 
 
-def test_a_signature_knows_what_stands_further_down(sqlite_store: str) -> None:
-    """Missing values and other types below the first rows: pyfunc takes all of the data that the model was made of."""
+@pytest.mark.slow
+def test_a_signature_knows_what_is_defined_further_down(sqlite_store: str) -> None:
+    """A signature allows missing values and other types below the first rows, as the model's data has them."""
     import mlflow
 
     polars, pa = pytest.importorskip("polars"), pytest.importorskip("pyarrow")
@@ -187,7 +191,7 @@ def test_a_signature_knows_what_stands_further_down(sqlite_store: str) -> None:
 
 
 def test_a_vectorizer_takes_its_example(sqlite_store: str) -> None:
-    """Texts that are given as a list are kept as an array: of a frame it would see the name of the column alone."""
+    """A list of texts as an example is kept as an array: of a frame, a vectorizer sees only the column's name."""
     import mlflow
 
     text, linear = pytest.importorskip("sklearn.feature_extraction.text"), pytest.importorskip("sklearn.linear_model")

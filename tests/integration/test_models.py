@@ -112,8 +112,8 @@ def spec_of(index: int = 0) -> dict[str, Any]:
 
 
 def example_of(index: int = 0, part: str = "example") -> Any:
-    told = spec_of(index)[part]
-    return None if told is None else _example_files.read(told, recorded()[index][1])
+    spec = spec_of(index)[part]
+    return None if spec is None else _example_files.read(spec, recorded()[index][1])
 
 
 # Each case: the model, the arguments of the call, what MLflow's flavour is, and how the model answers.
@@ -238,7 +238,7 @@ def check_loaded(case: Case, uri: str) -> None:
     run = run_of("train", uri)
     [logged] = models_of(run, uri)
     assert str(logged.status.value) == "READY"
-    # Searching for runs does not tell of their outputs in MLflow 3.1.
+    # Searching for runs does not return their outputs in MLflow 3.1.
     outputs = client(uri).get_run(run.info.run_id).outputs.model_outputs
     assert [output.model_id for output in outputs] == [logged.model_id]
     loaded = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
@@ -252,10 +252,10 @@ def check_loaded(case: Case, uri: str) -> None:
         assert type(again) is type(model)
         np.testing.assert_allclose(_numbers(predict(again, example)), _numbers(predict(model, example)), rtol=1e-5)
     # What `load_artifact` reads, after it has compared the hash.
-    [told] = json.loads(run.data.tags["trackdsl.files"]).values()
+    [entry] = json.loads(run.data.tags["trackdsl.files"]).values()
     folder = downloaded(f"models:/{logged.model_id}")
-    assert sha256_of_files(folder) == told["sha256"]
-    handler = handler_named(told["handler"])
+    assert sha256_of_files(folder) == entry["sha256"]
+    handler = handler_named(entry["handler"])
     assert handler is not None
     np.testing.assert_allclose(
         _numbers(predict(handler.read(folder), example)), _numbers(predict(model, example)), rtol=1e-5
@@ -267,9 +267,15 @@ def _numbers(answer: Any) -> Any:
     return (found == "yes").astype(float) if found.dtype.kind in "OU" else found
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+_HEAVY = {xgboost_estimator, xgboost_booster, lightgbm_estimator, lightgbm_booster, torch_module, keras_model}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=case.__name__, marks=[pytest.mark.slow] if case in _HEAVY else []) for case in CASES],
+)
 def test_a_model_loads_as_mlflow_s_own(sqlite_store: str, case: Callable[[], Case]) -> None:
-    """Of every library: with MLflow's flavour, as pyfunc and by our own handler it answers as the original does."""
+    """Models of every library answer as the original does: with MLflow's flavour, as pyfunc and by our own handler."""
     made = case()
     record(made[0], made[1])
     deliver()
@@ -277,7 +283,7 @@ def test_a_model_loads_as_mlflow_s_own(sqlite_store: str, case: Callable[[], Cas
 
 
 def test_a_model_reaches_a_server(shared_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same through an MLflow server, registered too."""
+    """A model loads through an MLflow server too, also as a registered one."""
     # MLflow 3.1 asks for `runs:/…` among the run's own artifacts first, where its server answers 500, again and again.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     trackdsl.configure(tracking_uri=shared_server.uri)
@@ -319,11 +325,11 @@ def test_the_marker_makes_a_model_of_anything(sqlite_store: str) -> None:
 
 
 class Crash(BaseException):
-    """Stands for a SIGKILL of the delivery process."""
+    """Replaces a SIGKILL of the delivery process."""
 
 
 class Dying:
-    """A real client, which dies before or after a call of it."""
+    """A real client that dies before or after one of its calls."""
 
     def __init__(self, real: Any, at: int, *, after: bool) -> None:
         self.calls = 0
@@ -363,15 +369,15 @@ def test_a_crash_anywhere_leaves_one_model(sqlite_store: str) -> None:
             run_id = real.create_run("0").info.run_id
             real.log_param(run_id, "depth", at)
             # A model of its own for each of the runs: an event of another time.
-            told = events.Model(event.run, "model", event.snapshot, "churn", 3, event.time + 2 * at + after)
+            new = events.Model(event.run, "model", event.snapshot, "churn", 3, event.time + 2 * at + after)
             dying = Dying(real, at, after=after)
             finished = False
             try:
-                log_model(dying, sqlite_store, run_id, "0", told, folder)
+                log_model(dying, sqlite_store, run_id, "0", new, folder)
                 finished = True
             except Crash:
-                log_model(real, sqlite_store, run_id, "0", told, folder)
-                log_model(real, sqlite_store, run_id, "0", told, folder)
+                log_model(real, sqlite_store, run_id, "0", new, folder)
+                log_model(real, sqlite_store, run_id, "0", new, folder)
             check_whole(real, run_id, {"depth": str(at)})
             if finished:
                 calls += dying.calls
@@ -412,14 +418,14 @@ def test_late_twins_are_removed(sqlite_store: str) -> None:
     assert left.params == {"depth": "3"}
 
 
-class Telling(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class Tracing(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Leaves a file when it is loaded, and draws numbers and changes itself when it predicts."""
 
-    def __init__(self, place: str = "") -> None:
-        self.place = place
+    def __init__(self, path: str = "") -> None:
+        self.path = path
         self.asked = 0
 
-    def fit(self, X: Any, y: Any = None) -> Telling:  # noqa: N803
+    def fit(self, X: Any, y: Any = None) -> Tracing:  # noqa: N803
         self.n_features_in_ = X.shape[1]
         return self
 
@@ -432,8 +438,8 @@ class Telling(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if self.place:
-            Path(self.place).touch()
+        if self.path:
+            Path(self.path).touch()
 
 
 def test_delivery_never_loads_a_model(sqlite_store: str, tmp_path: Path) -> None:
@@ -441,20 +447,20 @@ def test_delivery_never_loads_a_model(sqlite_store: str, tmp_path: Path) -> None
     import mlflow
 
     trace = tmp_path / "trace"
-    record(Telling(str(trace)).fit(a_frame()), {"X": a_frame()}, registered_model_name="telling")
+    record(Tracing(str(trace)).fit(a_frame()), {"X": a_frame()}, registered_model_name="tracing")
     deliver()
     assert not trace.exists()
-    mlflow.sklearn.load_model("models:/telling/1")
+    mlflow.sklearn.load_model("models:/tracing/1")
     assert trace.exists()
 
 
 def test_requirements_are_the_installed_versions(sqlite_store: str) -> None:
-    """Those of the packages that the pickle refers to, without one's own modules, in all three files."""
+    """The requirements are installed packages that the pickle refers to, in all three files, without own modules."""
     from importlib.metadata import version
 
     import yaml
 
-    record(make_pipeline(StandardScaler(), Telling()), {})
+    record(make_pipeline(StandardScaler(), Tracing()), {})
     deliver()
     folder = downloaded(f"models:/{models_of(run_of('train'))[0].model_id}")
     expected = [f"{name}=={version(name)}" for name in ("mlflow", "cloudpickle", "numpy", "scikit-learn")]
@@ -490,14 +496,14 @@ def test_local_versions_are_left_out_of_requirements() -> None:
 def test_the_user_s_object_is_left_alone() -> None:
     """Neither the model nor the random generators change, nothing is kept alive, and its `predict` records nothing."""
     torch = pytest.importorskip("torch")
-    model = Telling().fit(a_frame())
+    model = Tracing().fit(a_frame())
     module = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Dropout(0.5)).train()
     before = pickle.dumps(model)
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
     with capture_runs() as captured, stage("train") as run:
-        record_model(run, model, "telling", arguments={"X": a_frame()})
+        record_model(run, model, "tracing", arguments={"X": a_frame()})
         record_model(run, module, "module", arguments={"X": torch.rand(7, 3, generator=torch.Generator())})
     drawn = (random.random(), np.random.rand(), float(torch.rand(1)))
     random.seed(1)
@@ -515,10 +521,10 @@ def test_the_user_s_object_is_left_alone() -> None:
     assert kept() is None
 
 
-def test_what_cannot_be_written_is_told() -> None:
+def test_what_cannot_be_written_is_reported() -> None:
     """An estimator that cannot be pickled leaves a tag with its type and the reason, and no file."""
 
-    class Unpicklable(Telling):
+    class Unpicklable(Tracing):
         def __init__(self) -> None:
             self.lock = threading.Lock()
 
@@ -544,7 +550,7 @@ def test_what_cannot_be_written_is_told() -> None:
 
 
 def test_what_the_user_gives_counts(sqlite_store: str) -> None:
-    """A signature, an example with parameters and requirements are taken as they are given."""
+    """A given signature, example or list of requirements is used as it is."""
     import mlflow
     from mlflow.models import infer_signature
 
@@ -561,7 +567,7 @@ def test_what_the_user_gives_counts(sqlite_store: str) -> None:
     assert (downloaded(f"models:/{logged.model_id}") / "requirements.txt").read_text() == "numpy>=1"
 
 
-def test_an_example_that_nobody_can_hold_is_told_of() -> None:
+def test_an_example_that_cannot_be_kept_is_reported() -> None:
     """An input example of the user's that cannot be kept is not dropped in silence: a tag says so."""
     with capture_runs() as captured, stage("train") as run:
         record_model(run, lambda data: data, "model", input_example=threading.Lock())
@@ -569,7 +575,7 @@ def test_an_example_that_nobody_can_hold_is_told_of() -> None:
 
 
 def test_a_callable_is_asked_only_where_an_example_is_given() -> None:
-    """What a function of the user's does when it is called nobody knows: it is called on request alone."""
+    """A user's function is called for a signature only if an example is given, as a call may do anything."""
     asked: list[int] = []
 
     def model(data: Any) -> Any:
@@ -582,6 +588,7 @@ def test_a_callable_is_asked_only_where_an_example_is_given() -> None:
     assert (example_of(1, "answer") == a_frame(3) * 2).all(axis=None)
 
 
+@pytest.mark.slow
 def test_mlflow_is_not_imported_to_record_a_model(start: StartProgram) -> None:
     """Recording an estimator and a function leaves MLflow out of the program."""
     program = start("""
@@ -621,7 +628,7 @@ FRAME = a_frame(9)
     ids=str,
 )
 def test_the_example_is_chosen_among_the_arguments(arguments: dict[str, Any], wanted: Inputs, expected: Any) -> None:
-    """By the columns the model knows, by their number, by name, and by what looks like data; never a secret."""
+    """The example is chosen by the columns that the model knows, their number, names, and shape; never a secret."""
     chosen = next((example for example, _ in _examples.candidates(arguments, wanted)), None)
     if expected is None:
         assert chosen is None
@@ -681,7 +688,7 @@ CELLS = st.one_of(
 
 @given(columns=st.lists(CELLS, min_size=1, max_size=4))
 def test_examples_come_back(columns: list[list[Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Frames, arrays, arrays of objects, series and structures are read as they were written, without pickling."""
+    """Frames, arrays, arrays of objects, series and structures as examples are read as written, without pickling."""
     folder = tmp_path_factory.mktemp("examples")
     rows = min(map(len, columns))
     frame = pd.DataFrame({f"column {index}": cells[:rows] for index, cells in enumerate(columns)})
@@ -713,7 +720,7 @@ def test_secrets_in_examples_are_masked(tmp_path: Path) -> None:
 
 
 def test_the_hash_covers_every_file(tmp_path: Path) -> None:
-    """It changes with any name or content, and not with what MLflow adds."""
+    """The hash changes with any name or content of a file, and not with what MLflow adds."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "model.pth").write_bytes(b"1")
     seen = {sha256_of_files(tmp_path)}
@@ -733,8 +740,9 @@ def summary(value: Any) -> Any:
     return handler_for(type(value)).summary(value)
 
 
+@pytest.mark.slow
 def test_models_as_parameters() -> None:
-    """One line: what of the constructor is not as by default, or the size of a network; never its `repr`."""
+    """A model as a parameter is one line: its non-default arguments or the size of a network; never its `repr`."""
     torch = pytest.importorskip("torch")
     assert summary(RandomForestClassifier(max_depth=3)) == "RandomForestClassifier(max_depth=3)"
     assert summary(SimpleImputer()) == "SimpleImputer()"
@@ -751,8 +759,9 @@ def test_models_as_parameters() -> None:
         assert len(text) < 100
 
 
+@pytest.mark.slow
 def test_what_configures_training_reads_by_its_arguments() -> None:
-    """Transformers of functions and columns, ways to split data, kernels, boosters, losses and optimizers."""
+    """Transformers, splitters, kernels, boosters, losses and optimizers are described by their arguments."""
     torch, xgboost, lightgbm = map(pytest.importorskip, ("torch", "xgboost", "lightgbm"))
     weight = torch.nn.Parameter(torch.ones(1))
     sgd = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
@@ -786,28 +795,29 @@ def test_secrets_of_an_estimator_are_no_parameters() -> None:
     assert summary(WithKey("hunter2hunter2", "http://me:hunter2@x/")) == "WithKey(url='http://***@x/')"
 
 
-def test_an_estimator_that_resists_is_still_told() -> None:
+def test_an_estimator_that_resists_is_still_described() -> None:
     """Attributes that raise leave the class name, and the model is recorded without an example."""
 
-    class Resisting(Telling):
+    class Resisting(Tracing):
         @property
-        def place(self) -> str:
+        def path(self) -> str:
             raise RuntimeError("no")
 
-        @place.setter
-        def place(self, value: str) -> None: ...
+        @path.setter
+        def path(self, value: str) -> None: ...
 
         @property
         def n_features_in_(self) -> int:
             raise RuntimeError("no")
 
     assert summary(Resisting()).startswith("Resisting(")
-    record(cloudpickle.loads(cloudpickle.dumps(Telling())), {"X": a_frame()})
+    record(cloudpickle.loads(cloudpickle.dumps(Tracing())), {"X": a_frame()})
     record(Resisting(), {"X": 3})
     assert len(recorded()) == 2
     assert example_of(1) is None
 
 
+@pytest.mark.slow
 def test_reading_models_back_by_their_uris(store: str) -> None:
     """By version, latest version, alias, run and id: the very model, trusted only where it holds a pickle."""
     import mlflow
@@ -845,8 +855,9 @@ def test_reading_models_back_by_their_uris(store: str) -> None:
     assert mlflow.sklearn.load_model(f"models:/{name}/1").n_estimators == 2
 
 
+@pytest.mark.slow
 def test_a_model_that_has_changed_is_not_loaded(sqlite_store: str) -> None:
-    """Neither one whose files are others now, nor one that plain MLflow has logged, of which no hash is known."""
+    """A model with changed files is not loaded, nor one that plain MLflow logged, as its hash is unknown."""
     import mlflow
 
     with stage("train") as run:
@@ -870,7 +881,7 @@ def test_a_model_that_has_changed_is_not_loaded(sqlite_store: str) -> None:
 
 
 def test_models_that_are_not_there(sqlite_store: str) -> None:
-    """What no URI of a model is is told with those there are; what is not there, or not yet, is told as that."""
+    """A URI that is no model's raises an error that lists the existing ones; a model that is missing or late, too."""
     with stage("train") as run:
         run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line", registered_model_name="line")
     with pytest.raises(RunNotReady, match="not delivered"):
@@ -904,8 +915,8 @@ def test_registering_by_hand(store: str) -> None:
     assert [int(version.version) for version in versions] == [1, 2, 3]
     assert {version.run_id for version in versions} == {run_id}
     [logged] = models_of(run_of("train", store), store)
-    told = json.loads(logged.tags["mlflow.modelVersions"])
-    assert told == [{"name": name, "version": number} for number in (1, 2, 3)]
+    listed = json.loads(logged.tags["mlflow.modelVersions"])
+    assert listed == [{"name": name, "version": number} for number in (1, 2, 3)]
     assert trackdsl.load_model(f"models:/{name}/3", trusted=True).coef_.shape == (3,)
     with pytest.raises(OptionError, match="registered already"):
         trackdsl.register_model(f"models:/{name}/1", name)
@@ -914,7 +925,7 @@ def test_registering_by_hand(store: str) -> None:
 
 
 def test_registering_from_the_run(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The handle of a run is enough where it has one model; it waits for delivery, and where there are two it asks."""
+    """Registering from the handle of a run with one model waits for delivery; with two models it raises."""
     monkeypatch.setenv("TRACKDSL_MODE", "online")
     monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
     with stage("train") as run:
@@ -938,7 +949,7 @@ def _registered_after_delivery(run: Any) -> None:
 
 
 def test_names_that_the_registry_refuses(sqlite_store: str) -> None:
-    """A name that no registered model can have is told at the call; one that a prompt has, by an error or a tag."""
+    """A name that no registered model can have is reported at the call; one that a prompt has, by an error or a tag."""
     import mlflow
 
     for name in ("", " ", "a/b", "a:b", ".", "..", "x" * 257, 3):
@@ -966,7 +977,7 @@ def run_of_name(name: str) -> Any:
 
 
 def test_what_is_said_of_a_model_is_checked(tmp_path: Path, sqlite_store: str) -> None:
-    """A signature or requirements of the wrong kind are told at the call; a file of requirements is read."""
+    """A signature or requirements of the wrong kind are reported at the call; a file of requirements is read."""
     with stage("train") as run:
         for options, option in (
             ({"signature": "double"}, "signature"), ({"pip_requirements": "scikit-learn==1.5.0"}, "pip_requirements"),

@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import PATIENCE, ChangeTiming, StartProgram, all_runs, memory_of, open_files, sync, wait_until
 from tests.memory_store import MemoryStore
 from trackdsl import experiment, stage
-from trackdsl.delivery import _vanished, _worker
+from trackdsl.delivery import _streams, _vanished
 from trackdsl.delivery._mlflow import MlflowSink
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
@@ -29,7 +29,7 @@ from trackdsl.store_format.progress import read_progress
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's cache of its own."""
+    """The user's cache, empty for this test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "trackdsl"
 
@@ -43,6 +43,7 @@ def dump(path: Path) -> tuple[list[str], list[tuple[object, ...]]]:
         return sorted("\n".join(connection.iterdump()).replace(",", "").split("\n")), experiments
 
 
+@pytest.mark.slow
 def test_a_copied_store_is_as_mlflow_makes_it(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first store is MLflow's own, kept for copies; a copy for another folder has the same tables and rows."""
     made = []
@@ -61,10 +62,23 @@ def test_a_copied_store_is_as_mlflow_makes_it(cache: Path, tmp_path: Path, monke
     assert len(list(cache.iterdir())) == 1
 
 
+def test_a_new_store_is_made_where_a_link_leads(tmp_path: Path) -> None:
+    """A link to a file that does not exist yet, on another disk perhaps, stays a link, and the file is made there."""
+    link, file = tmp_path / "mlflow.db", tmp_path / "disk" / "runs.db"
+    file.parent.mkdir()
+    link.symlink_to(file)
+
+    MlflowSink(f"sqlite:///{link}", str(tmp_path), own=True).close()
+
+    assert link.is_symlink()
+    assert os.listdir(file.parent) == ["runs.db"]
+    assert dump(file)[1] == [(0, "Default", f"{tmp_path}/mlruns/0")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut", "rows", "link", "folder", "others may write"])
 def test_a_damaged_original_is_made_anew(damage: str, cache: Path, tmp_path: Path, empty_store: Path) -> None:
-    """Whatever stands in the place of the original, a fresh store works, and nobody else's rows are in it."""
+    """Whatever replaces the original, a fresh store works, and nobody else's rows are in it."""
     cache.mkdir(parents=True, mode=0o700)
     original = _empty_database._original()
     assert original is not None
@@ -147,9 +161,9 @@ def test_sixty_stores_within_a_hundred_files(start: StartProgram, tmp_path: Path
 def test_stores_that_are_not_used_are_closed(
     sqlite_store: str, tmp_path: Path, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once nothing happens, delivery holds no file of the store or the journal, and goes on all the same."""
+    """Once nothing happens, delivery holds no file of the store or the journal, and continues all the same."""
     change_timing(idle_store=0.0)
-    monkeypatch.setattr(_worker, "_MOST_OPEN", 0)
+    monkeypatch.setattr(_streams, "_MOST_OPEN", 0)
     spool = tmp_path / "spool"
     worker, apart = Worker(spool, open_sink), contextvars.Context()
 
@@ -176,7 +190,7 @@ def test_stores_that_are_not_used_are_closed(
 def test_a_store_whose_folder_is_removed(
     uri: str, restart: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not made again: its journal waits for the end of its program, holds up no other, and goes with it."""
+    """A store whose folder is removed is not made again: its journal waits for its program, then is removed."""
     spool, folder = tmp_path / "spool", tmp_path / "store"
     folder.mkdir()
     store = MemoryStore()
@@ -209,7 +223,7 @@ def test_a_store_whose_folder_is_removed(
 @pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("back", [True, False])
 def test_a_store_on_a_disk_that_is_not_mounted(back: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder is not gone for good: the journal of a dead program stays, and is delivered later."""
+    """If a store's disk is not mounted, the journal of a dead program stays, and is delivered later."""
     spool, folder = tmp_path / "spool", tmp_path / "store"
     folder.mkdir()
     store = MemoryStore()
@@ -235,7 +249,7 @@ def test_a_store_on_a_disk_that_is_not_mounted(back: bool, tmp_path: Path, monke
 
 @pytest.mark.usefixtures("no_pauses")
 def test_a_folder_that_delivery_has_made_is_not_made_twice(tmp_path: Path) -> None:
-    """A store in a folder that was not there is made, as MLflow does; removed afterwards, it stays removed."""
+    """A store in a new folder is made, as MLflow does; if the folder is removed later, it is not made again."""
     spool, folder = tmp_path / "spool", tmp_path / "new" / "folder"
     store = MemoryStore()
 
@@ -259,7 +273,7 @@ def test_a_folder_that_delivery_has_made_is_not_made_twice(tmp_path: Path) -> No
 
 
 def test_the_working_directory_is_gone(empty_store: Path, tmp_path: Path) -> None:
-    """Experiments that delivery makes for a program whose folder is gone have their artifacts there, as ever."""
+    """If a program's folder is gone, experiments that delivery makes for it have their artifacts there nevertheless."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     sink = MlflowSink(f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "gone"), own=True)
     sink.experiment("e")

@@ -2,22 +2,122 @@
 
 from __future__ import annotations
 
+import ast
+import site
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
+import pytest
+
+import trackdsl
 from tests.unit.test_package_structure import PACKAGE
+from trackdsl import experiment, log_metric, settings, stage
+from trackdsl.journal import _target
 
 ROOT = PACKAGE.parent
 
 
 def test_the_bridge_waits_for_mlflow() -> None:
-    """Installing the bridge imports no MLflow, and nothing of the bridge that does."""
+    """Installing the bridge imports neither MLflow nor the parts of the bridge that do."""
     program = (
         "import sys, trackdsl.mlflow_bridge as bridge; bridge.install(); bridge.install(); "
         "print([name for name in sys.modules if name.split('.')[0] == 'mlflow' or name.startswith(bridge.__name__)])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "['trackdsl.mlflow_bridge']\n"
+
+
+#: What takes long to import, and is for users' values, servers, commands or MLflow.
+HEAVY = frozenset(
+    ["mlflow", "numpy", "pandas", "pydantic", "pydantic_settings", "click", "rich", "tqdm", "sqlalchemy", "psutil",
+     "requests", "urllib3", "urllib.request", "http.client", "ssl", "email", "asyncio", "concurrent.futures"]
+)  # fmt: skip
+#: What only recording needs.
+RECORDING = frozenset(
+    ["trackdsl._decorate", "trackdsl._recording", "trackdsl._runs", "trackdsl._api", "trackdsl.session",
+     "trackdsl.handlers", "trackdsl.markers", "trackdsl.mlflow_bridge"]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("program", "unwanted"),
+    [
+        ("import trackdsl", HEAVY | RECORDING | {"trackdsl.errors", "trackdsl.journal", "dataclasses", "logging"}),
+        ("from trackdsl import experiment, stage, log_metric", HEAVY | {"sqlite3", "trackdsl.query", "trackdsl.cli"}),
+        ("import trackdsl.delivery.service", HEAVY | RECORDING),
+    ],
+)
+def test_what_an_import_leaves_out(program: str, unwanted: frozenset[str]) -> None:
+    """Importing the package, the names of recording, or the delivery process imports nothing that it can do without."""
+    shown = f"import sys; {program}; print(*sys.modules)"
+    # `-I` and no site: packages of the environment may import what they like when Python starts.
+    code = f"import sys; sys.path[:0] = {[str(ROOT), *site.getsitepackages()]!r}; {shown}"
+    done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True)
+    assert unwanted.intersection(done.stdout.split()) == set()
+
+
+#: Delivers everything; prints the peak of its memory in kB, and what was imported. `ru_maxrss` would count what the
+#: process that started it held.
+DELIVERING = """
+import sys
+from pathlib import Path
+from trackdsl.delivery.service import open_sink
+from trackdsl.delivery._worker import Worker
+worker = Worker(Path(sys.argv[1]), open_sink)
+while worker.round() or not worker.idle():
+    pass
+worker.close()
+status = Path("/proc/self/status")
+lines = status.read_text().splitlines() if status.exists() else ["VmHWM: 0"]
+print(next(line for line in lines if line.startswith("VmHWM")).split()[1], *sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_delivery_to_a_database_is_small(sqlite_store: str) -> None:
+    """A process that delivers to a SQLite store imports no MLflow, SQLAlchemy or `requests`, and needs below 90 MB."""
+
+    @stage(returns=True)
+    def fit(lr: float) -> dict[str, float]:
+        for step in range(10_000):
+            log_metric("loss", lr / (step + 1), step)
+        return {"accuracy": lr}
+
+    with experiment("small"):
+        for _ in range(20):
+            fit(0.5)
+    _target.close_all()
+    spool = settings.spool()
+    assert spool is not None
+    command = [sys.executable, "-c", DELIVERING, str(spool)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    peak, *modules = done.stdout.split()
+    assert (HEAVY | RECORDING).intersection(modules) == set()
+    assert int(peak) < 90_000
+    with closing(sqlite3.connect(sqlite_store.removeprefix("sqlite:///"))) as connection:
+        assert connection.execute("SELECT count(*) FROM metrics").fetchone() == (20 * 10_001,)
+
+
+def test_every_public_name_has_a_module() -> None:
+    """The names that are imported at their first use are those that type checkers see, from the same modules."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {
+        (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module not in ("typing", "trackdsl")
+        for alias in node.names
+    }
+    listed = {
+        (module, name)
+        for table in (trackdsl._MODULES, trackdsl._LATE)
+        for module, names in table.items()
+        for name in names
+    }
+    assert listed == seen
+    assert {name for _, name in listed} == {*trackdsl.__all__} - {"__version__"}
 
 
 def test_objects_of_modules_that_are_imported_late_belong_to_the_package() -> None:

@@ -21,7 +21,7 @@ from trackdsl.handlers._value_digest import digest_of
 
 
 def test_digests_of_another_process() -> None:
-    """A set has another order there, as texts have other hashes."""
+    """In another process, where hashes of texts and the order of sets differ, digests are the same."""
     program = (
         "from trackdsl.handlers._line import digest_of; from trackdsl.handlers import handler_for;"
         "texts = set(map(str, range(5000))); numbers = {i / 7 for i in range(5000)};"
@@ -29,7 +29,7 @@ def test_digests_of_another_process() -> None:
         "print([handler_for(set).summary(value) for value in values], digest_of([*[1] * 300, texts]));"
         "print(digest_of([['a', 1]] * 200))"
     )
-    told = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", program],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -39,14 +39,27 @@ def test_digests_of_another_process() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(told) == 1
-    assert digest_of([["a", 1]] * 200) in told.pop()
+    assert len(outputs) == 1
+    assert digest_of([["a", 1]] * 200) in outputs.pop()
 
 
+@pytest.mark.slow
+def test_compiled_functions_of_torch_are_named() -> None:
+    """Functions that PyTorch's compiler made are named, in a process of their own because of its slow import."""
+    program = (
+        "import torch; from tests.unit.test_callable_parameters import recorded, traced;"
+        "print([recorded(f(traced)).params['x'] for f in (torch.compile, torch.jit.script)])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    name = "tests.unit.test_callable_parameters.traced"
+    assert done.stdout.splitlines()[-1] == str([name, f"torch.jit.ScriptFunction({name})"])
+
+
+@pytest.mark.slow
 def test_runs_are_found_by_what_is_recorded(sqlite_store: str) -> None:
-    """`runs(layers=[1, 2])`, members, arrays, paths and sets, also one of several; `compare` tells them apart."""
+    """`runs(layers=[1, 2])`, members, arrays, paths and sets, also one of several; `compare` distinguishes them."""
     values: dict[str, list[Any]] = {
-        "layers": [[1, 2], ["1", "2"]], "words": [["a", "b, c"], ["a, b", "c"]], "mode": [Mode.FAST, "slow"],
+        "layers": [[1, 2], ["1", "2"]], "names": [["a", "b, c"], ["a, b", "c"]], "mode": [Mode.FAST, "slow"],
         "color": [Color.RED, Color.BLUE], "level": [Level.LOW, 2], "betas": [np.array([0.9, 0.999]), (0.9, 0.99)],
         "day": [datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2, 3)],
         "group": [{1, 2}, {1, "2"}], "file": [pathlib.Path("a"), pathlib.Path("b")],
@@ -66,7 +79,7 @@ def test_runs_are_found_by_what_is_recorded(sqlite_store: str) -> None:
         if name != "text":  # A tag may be longer than a parameter.
             assert list(trackdsl.runs("searched", **{f"tags__tag_{name}": pair[index]})["name"]) == [f"run-{index}"]
         assert list(trackdsl.runs("searched", **{f"{name}__ne": pair[index]})["name"]) == [f"run-{1 - index}"]
-    told = {line.name for line in trackdsl.compare(*ids) if line.kind == "params"}
-    assert told == set(values)
+    different = {line.name for line in trackdsl.compare(*ids) if line.kind == "params"}
+    assert different == set(values)
     with pytest.raises(trackdsl.QueryError, match="a dict is several"):
         trackdsl.runs("searched", layers={"a": 1})

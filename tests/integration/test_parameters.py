@@ -180,7 +180,7 @@ def test_every_kind_of_argument(store: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "parts"),
     [
         (np.zeros((3, 4), "float32"), ["ndarray", "float32", "(3, 4)"]),
         (pd.DataFrame({"age": [1, 2], "city": ["a", "b"]}), ["DataFrame", "2", "age", "int64", "city"]),
@@ -193,20 +193,20 @@ def test_every_kind_of_argument(store: str) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_data_and_models_are_told_in_one_line(value: Any, words: list[str]) -> None:
-    """Type, shape, dtypes and columns, never what `repr` would print."""
+def test_data_and_models_are_described_in_one_line(value: Any, parts: list[str]) -> None:
+    """Arrays, frames and models are described by type, shape, dtypes and columns, never by their `repr`."""
     with capture_runs() as captured, stage("f", x=value):
         pass
     (summary,) = captured.one("f").params.values()
     assert isinstance(summary, str)
     assert "\n" not in summary
     assert len(summary) < 500
-    for word in words:
-        assert word in summary
+    for part in parts:
+        assert part in summary
 
 
 class Trap:
-    """Every way of asking it anything raises something else."""
+    """An object whose every attribute raises another error."""
 
     def __getattr__(self, name: str) -> Any:
         raise ZeroDivisionError(name)
@@ -302,7 +302,7 @@ def test_markers_and_choice(sqlite_store: str) -> None:
     assert json.loads(found.dataset.schema)["mlflow_colspec"][0]["name"] == "a"
 
 
-def test_params_false_still_tells_a_dataset() -> None:
+def test_params_false_still_records_a_dataset() -> None:
     """`params=False` records no parameter; what is marked `Dataset` was asked for."""
 
     @stage(params=False)
@@ -318,7 +318,7 @@ def test_params_false_still_tells_a_dataset() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_no_data_is_told_as_omitted() -> None:
+def test_no_data_is_reported_as_omitted() -> None:
     """What is marked `Dataset` and holds no data leaves a tag."""
 
     @stage
@@ -330,7 +330,7 @@ def test_no_data_is_told_as_omitted() -> None:
 
 
 def test_a_structure_over_the_bounds_is_kept_whole(store: str) -> None:
-    """Too many leaves, or too deep: the first as parameters, the whole as one JSON file, and the run says so."""
+    """Of a structure with too many leaves or levels the first leaves are parameters, and a JSON file has the whole."""
     trackdsl.configure(tracking_uri=store)
     wide = {f"k{i}": {"v": i, "password": "hunter2hunter2"} for i in range(MAX_LEAVES)}
     deep: dict[str, Any] = {"bottom": 1}
@@ -350,9 +350,9 @@ def test_a_structure_over_the_bounds_is_kept_whole(store: str) -> None:
     assert run.data.params["wide.k0.v"] == "0"
     assert MAX_LEAVES <= len(run.data.params) < MAX_LEAVES + 20
     for name, value in (("wide", wide), ("deep", deep), ("listed", {"a": list(range(5000))})):
-        place = f"trackdsl/params/{name}.json"
-        assert place in run.data.tags[f"trackdsl.truncated.{name}"]
-        whole = trackdsl.load_artifact(run, place, tracking_uri=store)
+        path = f"trackdsl/params/{name}.json"
+        assert path in run.data.tags[f"trackdsl.truncated.{name}"]
+        whole = trackdsl.load_artifact(run, path, tracking_uri=store)
         if name == "wide":
             assert whole == {key: {**part, "password": "***"} for key, part in value.items()}
         else:
@@ -360,7 +360,7 @@ def test_a_structure_over_the_bounds_is_kept_whole(store: str) -> None:
 
 
 def test_a_long_value_is_cut_and_kept_whole(store: str) -> None:
-    """A value beyond MLflow's limit: its beginning as the parameter, all of it as a file, and the run says so."""
+    """A value beyond MLflow's limit is a parameter with its beginning, and a file with all of it; a tag says so."""
     trackdsl.configure(tracking_uri=store)
     with stage("f", text="x" * 7000 + "end"):
         pass
@@ -372,7 +372,7 @@ def test_a_long_value_is_cut_and_kept_whole(store: str) -> None:
     assert trackdsl.load_artifact(run, tag.split(" in ")[1], tracking_uri=store).endswith("end")
 
 
-def test_refused_keys_are_told(sqlite_store: str) -> None:
+def test_refused_keys_are_reported(sqlite_store: str) -> None:
     """A key that MLflow refuses is rewritten, the run says what it was, and it can be read back."""
     with stage("f") as run:
         run.log_params({"layers[0]": 1, "a=b": 2, "x" * 300: 3})
@@ -411,7 +411,7 @@ trees = st.recursive(
 
 
 def expected_of(value: Any) -> Any:
-    """A tree as it comes back: lists of structures by index, all else one line."""
+    """A tree as it is read back: lists of structures by index, anything else in one line."""
     if isinstance(value, dict):
         return {key: expected_of(item) for key, item in value.items()}
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
@@ -423,7 +423,7 @@ def expected_of(value: Any) -> Any:
 
 @given(value=st.dictionaries(names, trees, min_size=1, max_size=4))
 def test_any_structure_flattens_and_comes_back(value: dict[str, Any]) -> None:
-    """Keys that MLflow accepts, none twice, from which the very structure can be built again."""
+    """Any structure gives keys that MLflow accepts, none twice, from which it can be rebuilt."""
     flat = Flat()
     flat.add("x", value)
     keys = {key: escape_key(key) for key in flat.values}

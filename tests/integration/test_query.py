@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,16 +21,20 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 import trackdsl
-from tests.conftest import Server, StartProgram, all_runs, client, deliver, end_delivery, examples, free_port
+from tests.conftest import PATIENCE, Server, StartProgram, all_runs, client, deliver, end_delivery, examples, free_port
 from trackdsl import ExperimentNotFound, QueryError, RunNotFound, TrackingServerUnreachable, experiment, stage
 from trackdsl import settings as _settings
+from trackdsl.delivery.database._schema import KNOWN_REVISIONS
+from trackdsl.query import _mlflow_search
 from trackdsl.query._conditions import compare as compare_values
 from trackdsl.query._database import DatabaseReader, reader_for
 from trackdsl.query._frame import frame_of, paths_of
 from trackdsl.query._grammar import check_filter, language_of_mlflow, number_text
+from trackdsl.query._mlflow_client import client_of, store_of
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundRun, Search
 from trackdsl.query._runs import Question
+from trackdsl.query._shown import short
 
 #: Names and values that would end a quotation, a statement or a page in the wrong hands.
 HOSTILE = (
@@ -87,12 +93,16 @@ def recorded(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def plain(uri: str) -> None:
     """Runs that trackdsl knows nothing of: nested ones, one that runs still, one without anything."""
     mlflow = client(uri)
-    place = mlflow.create_experiment("plain", artifact_location="/nowhere")
-    root = mlflow.create_run(place, start_time=1000, run_name="theirs", tags={"odd'key`": "x"})
-    child = mlflow.create_run(place, start_time=2000, run_name="inner", tags={"mlflow.parentRunId": root.info.run_id})
+    experiment = mlflow.create_experiment("plain", artifact_location="/nowhere")
+    root = mlflow.create_run(experiment, start_time=1000, run_name="theirs", tags={"odd'key`": "x"})
+    child = mlflow.create_run(
+        experiment, start_time=2000, run_name="inner", tags={"mlflow.parentRunId": root.info.run_id}
+    )
     mlflow.log_param(child.info.run_id, "model", "rf")
     mlflow.set_terminated(child.info.run_id, "FAILED", 5000)
-    gone = mlflow.create_run(place, start_time=3000, run_name="gone", tags={"mlflow.parentRunId": root.info.run_id})
+    gone = mlflow.create_run(
+        experiment, start_time=3000, run_name="gone", tags={"mlflow.parentRunId": root.info.run_id}
+    )
     mlflow.delete_run(gone.info.run_id)
 
 
@@ -145,8 +155,8 @@ def test_which_runs(zoo: str) -> None:
     assert "gone" not in names(everything)
     assert everything["start"].is_monotonic_decreasing
     assert len(trackdsl.runs(["churn", "plain"])) == 6
-    place = client(zoo).get_experiment_by_name("churn").experiment_id
-    assert len(trackdsl.runs(place)) == 4
+    experiment = client(zoo).get_experiment_by_name("churn").experiment_id
+    assert len(trackdsl.runs(experiment)) == 4
     assert names(trackdsl.runs("churn", order_by=["accuracy DESC"], max_results=2)) == ["run-1", "run-3"]
     assert names(trackdsl.runs("churn", max_results=0)) == []
     by_path = everything.set_index("path")
@@ -211,8 +221,8 @@ CONDITIONS: list[tuple[dict[str, Any], list[str]]] = [
 def test_conditions(zoo: str, conditions: dict[str, Any], expected: list[str]) -> None:
     """A keyword finds the runs that it describes, through the tables and through MLflow's client alike."""
     assert sorted(names(trackdsl.runs("churn", **conditions))) == expected
-    words = dict(conditions)
-    asked = Question.of(PagedReader(client(zoo)), "churn", words.pop("where", None), None, words)
+    arguments = dict(conditions)
+    asked = Question.of(PagedReader(zoo), "churn", arguments.pop("where", None), None, arguments)
     assert sorted(run.name for run in asked.ask(None)) == expected
 
 
@@ -230,9 +240,9 @@ def test_what_cannot_be_asked(zoo: str) -> None:
     """A wrong name, filter, operator, order or value is an error that says what to write instead."""
     known = trackdsl.runs("churn")["run_id"]
 
-    def wrong(**words: Any) -> QueryError:
+    def wrong(**arguments: Any) -> QueryError:
         with pytest.raises(QueryError) as caught:
-            trackdsl.runs(words.pop("experiment", "churn"), **words)
+            trackdsl.runs(arguments.pop("experiment", "churn"), **arguments)
         return caught.value
 
     error = wrong(experiment="chrun")
@@ -283,7 +293,7 @@ def test_what_cannot_be_asked(zoo: str) -> None:
 
 
 def test_deleted_and_empty_experiments(sqlite_store: str) -> None:
-    """A deleted experiment is told with the way back; one without runs gives an empty frame."""
+    """A deleted experiment is reported with the way back; one without runs gives an empty frame."""
     mlflow = client(sqlite_store)
     gone = mlflow.create_experiment("gone")
     mlflow.delete_experiment(gone)
@@ -328,16 +338,22 @@ _ORDERS = st.lists(
 def test_the_tables_and_the_client_give_the_same(
     zoo: str, filters: list[str], order: list[str], most: int | None
 ) -> None:
-    """Whatever is asked: read from the tables, a frame is exactly what MLflow's client gives."""
-    mlflow = client(zoo)
-    quick, slow = reader_for(mlflow), PagedReader(mlflow)
+    """Whatever the question, a frame from the tables is exactly what MLflow's client gives."""
+    quick, slow = reader_for(zoo), PagedReader(zoo)
     assert isinstance(quick, DatabaseReader)
     frames = []
-    for reader in (quick, slow):
+    for reader in (quick, through_mlflow(zoo), slow):
         asked = Question.of(reader, None, " AND ".join(filters) or None, order, {})
         found = asked.ask(most)
         frames.append(frame_of(found, asked.names, paths_of(found, reader), numbers=True))
-    assert_frame_equal(*frames)
+    assert_frame_equal(frames[0], frames[2])
+    assert_frame_equal(frames[1], frames[2])
+
+
+def through_mlflow(uri: str) -> DatabaseReader:
+    """The reader of tables whose version is not known, which uses MLflow's connections."""
+    mlflow = client_of(uri)
+    return DatabaseReader(uri, _mlflow_search.MlflowTables(store_of(mlflow)), mlflow)
 
 
 _PARAMS = st.one_of(
@@ -366,7 +382,7 @@ def _run(params: dict[str, str]) -> FoundRun:
 
 @given(value=st.floats() | st.integers(), text=st.text(max_size=8))
 def test_what_is_pushed_to_mlflow_is_what_is_meant(value: float, text: str) -> None:
-    """Numbers that are written into a filter are read back by MLflow as they are; comparisons are Python's."""
+    """MLflow reads back numbers in a filter as they are; comparisons are Python's."""
     try:
         written = number_text(value)
     except OverflowError:
@@ -381,30 +397,38 @@ def test_what_is_pushed_to_mlflow_is_what_is_meant(value: float, text: str) -> N
 
 
 def test_another_version_of_mlflow(zoo: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where MLflow has moved, or changed, what reading from tables needs, its public client gives the same frame."""
+    """If MLflow lacks what its filters and unknown tables need, its public client gives the same frame."""
     from mlflow.store.tracking import sqlalchemy_store
 
     def moved(*_: Any) -> Any:
         raise AttributeError("SqlRun has no attribute run_uuid")
 
-    expected = trackdsl.runs(order_by="accuracy DESC")
+    asked: dict[str, Any] = {"where": "attributes.run_id NOT IN ('x')", "order_by": "accuracy DESC"}
+    expected = trackdsl.runs(**asked)
     with monkeypatch.context() as patch:
-        patch.setattr(DatabaseReader, "_statement", moved)
-        assert_frame_equal(trackdsl.runs(order_by="accuracy DESC"), expected)
+        patch.setattr(_mlflow_search, "_statement", moved)
+        assert_frame_equal(trackdsl.runs(**asked), expected)
     clauses: Any = sqlalchemy_store._get_orderby_clauses
     with monkeypatch.context() as patch:
         patch.setattr(sqlalchemy_store, "_get_orderby_clauses", lambda orders, session, *more: clauses(orders, session))
-        assert type(reader_for(client(zoo))) is PagedReader
-        assert_frame_equal(trackdsl.runs(order_by="accuracy DESC"), expected)
+        assert_frame_equal(trackdsl.runs(**asked), expected)
+        patch.delitem(KNOWN_REVISIONS, revision_at(zoo))
+        assert type(reader_for(zoo)) is PagedReader
+        assert_frame_equal(trackdsl.runs(**asked), expected)
+
+
+def revision_at(uri: str) -> str:
+    """The version of the tables of a SQLite store."""
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as database:
+        return str(database.execute("SELECT version_num FROM alembic_version").fetchone()[0])
 
 
 @pytest.mark.parametrize("where", ["datasets.name = 'd'", "dataset.context = 'training'", "datasets.digest LIKE '%'"])
 def test_filters_on_datasets(zoo: str, where: str) -> None:
     """Runs are found by their datasets, each once, also in an order of one's own."""
-    mlflow = client(zoo)
     found = [
         [run.name for run in Question.of(reader, None, where, None, {}).ask(None)]
-        for reader in (reader_for(mlflow), PagedReader(mlflow))
+        for reader in (reader_for(zoo), PagedReader(zoo))
     ]
     assert found[0] == found[1]
     # Older versions of MLflow fail at an order beside such a filter.
@@ -412,19 +436,22 @@ def test_filters_on_datasets(zoo: str, where: str) -> None:
 
 
 def test_readers_agree_on_everything_else(zoo: str) -> None:
-    """Runs by id, by the beginning of one, by name; trees, histories and names are the same by both ways."""
-    mlflow = client(zoo)
-    quick, slow = reader_for(mlflow), PagedReader(mlflow)
+    """Runs by id, by its beginning, by name; trees, histories and names are the same in both ways."""
+    quick, third, slow = reader_for(zoo), through_mlflow(zoo), PagedReader(zoo)
     everywhere = tuple(one.id for one in slow.experiments())
     root, theirs = (
         next(run for run in quick.search(Search(everywhere)) if run.name == one) for one in ("root", "theirs")
     )
     assert [run.name for run in slow.descendants(theirs)] == ["inner"]  # Not the one that is deleted.
     for ask in (
+        lambda reader: reader.experiments(),
+        lambda reader: reader.experiments(deleted=True),
         lambda reader: reader.with_ids([root.run_id, "0" * 32, "it's"]),
         lambda reader: reader.with_id(root.id or ""),
         lambda reader: reader.beginning_with(root.run_id[:6], 3),
         lambda reader: reader.named("it's", 3),
+        lambda reader: reader.named("run-1", 3),
+        lambda reader: reader.named("\udc80", 3),
         lambda reader: sorted(reader.descendants(root), key=lambda run: run.run_id),
         lambda reader: [run.name for run in reader.descendants(theirs)],
         lambda reader: reader.history(root.run_id, "loss"),
@@ -432,7 +459,7 @@ def test_readers_agree_on_everything_else(zoo: str) -> None:
         lambda reader: [reader.has_key(kind, key, everywhere) for kind in ("metrics", "params", "tags")
                         for key in ("epochs", "model", "odd'key`", "no", "inf")],
     ):  # fmt: skip
-        assert ask(quick) == ask(slow)
+        assert ask(quick) == ask(third) == ask(slow)
     assert len(quick.descendants(root)) == 18
 
 
@@ -453,7 +480,7 @@ def test_best(zoo: str) -> None:
 
 
 def test_tree(zoo: str) -> None:
-    """A tree holds a run and all below it in the order they began, whoever made them, and walks through them."""
+    """A tree holds a run and all runs below it in the order they began, and walks through them."""
     found = trackdsl.tree("root")
     assert [run.name for run in found.walk()] == ["root", *(name for one in HOSTILE for name in (one, "leaf"))]
     assert [len(child.children) for child in found.children] == [1] * len(HOSTILE)
@@ -470,7 +497,7 @@ def test_tree(zoo: str) -> None:
 
 
 def test_the_picture_of_a_tree(zoo: str) -> None:
-    """Printed, a tree is one line a run, and nothing in it is obeyed; in a notebook it folds, and is text alone."""
+    """A printed tree has a line for each run, without control characters; in a notebook it folds, as plain text."""
     lines = str(trackdsl.tree("root")).splitlines()
     assert len(lines) == 19
     assert lines[0].startswith("root  FINISHED  ")
@@ -480,7 +507,7 @@ def test_the_picture_of_a_tree(zoo: str) -> None:
     assert any(r"├── \x1b[31mred" in line for line in lines)
     assert any("├── [red]x[/]" in line for line in lines)
     page = trackdsl.tree("root")._repr_html_()
-    assert page.count("<details open>") == page.count("</details>") == 1 + len(HOSTILE)
+    assert page.count("<details open ") == page.count("</details>") == 1 + len(HOSTILE)
     assert "<script" not in page
     assert "say &quot;hi&quot;" in page
     assert "\x1b" not in page
@@ -488,7 +515,7 @@ def test_the_picture_of_a_tree(zoo: str) -> None:
 
 @pytest.mark.slow
 def test_a_deep_tree_and_a_circle(sqlite_store: str) -> None:
-    """Neither a thousand levels nor parents that go round in a circle stop it."""
+    """A tree of a thousand levels, and parents in a circle, are printed."""
     mlflow = client(sqlite_store)
     engine = mlflow._tracking_client.store.engine
     from mlflow.store.tracking.dbmodels.models import SqlRun, SqlTag
@@ -504,12 +531,23 @@ def test_a_deep_tree_and_a_circle(sqlite_store: str) -> None:
         connection.execute(insert(SqlTag), tags)
     found = trackdsl.tree(ids[1], whole=True)
     assert sum(1 for _ in found.walk()) == 1100
-    assert found._repr_html_().count("<details open>") == 1099
+    assert found._repr_html_().count("<details open ") == 1099
     assert len(str(found).splitlines()) == 1100
 
 
+def test_runs_of_several_stores(tmp_path: Path) -> None:
+    """Runs that two stores have cannot be compared; the message names both, without a password."""
+    with experiment("one", tracking_uri=f"sqlite:///{tmp_path}/one.db") as first:
+        pass
+    with experiment("two", tracking_uri="http://user:hunter22@localhost:1") as second:
+        pass
+    with pytest.raises(QueryError, match=r"several stores: .*one.db and http://.*localhost:1") as caught:
+        trackdsl.compare(first, second)
+    assert "hunter22" not in str(caught.value)
+
+
 def test_compare(zoo: str) -> None:
-    """Only what differs is told, by kind: parameters, metrics, source, own tags; with `all` everything is."""
+    """Only what differs is listed, by kind: parameters, metrics, source, own tags; with `all` everything is."""
     ids = trackdsl.runs("churn", order_by="name")["run_id"]
     found = trackdsl.compare(ids[0], ids[1])
     frame = found.frame
@@ -524,7 +562,7 @@ def test_compare(zoo: str) -> None:
     assert ("source", "entry point") in whole.frame.index
     assert (len(whole), whole.same) == (len(found) + found.same, 0)
     same = trackdsl.compare(ids[2], ids[2])
-    assert (len(same), same.labels[0]) == (0, f"run-2 {ids[2][:8]}")  # NaN is no difference.
+    assert (len(same), same.labels[0]) == (0, f"run-2 {short(ids[2])}")  # NaN is no difference.
     assert "No differences" in str(same)
     third = trackdsl.compare("run-0", "run-1", "run-3")
     assert third.frame.loc[("params", "only here")].tolist() == [None, None, "yes"]
@@ -537,7 +575,7 @@ def test_compare(zoo: str) -> None:
 
 
 def test_history(zoo: str) -> None:
-    """The points of a metric stand in the order they were logged; several metrics stand below each other."""
+    """The points of a metric are in the order they were logged; several metrics are one below the other."""
     frame = trackdsl.history("root", "loss")
     assert frame["step"].tolist() == list(range(5))
     assert frame["value"].tolist() == [1 / (step + 1) for step in range(5)]
@@ -551,6 +589,7 @@ def test_history(zoo: str) -> None:
         trackdsl.history("root")
 
 
+@pytest.mark.slow
 def test_a_long_history(sqlite_store: str) -> None:
     """More points than one page of MLflow's holds come in order, each once, by both ways."""
     from mlflow.store.tracking.dbmodels.models import SqlLatestMetric, SqlMetric
@@ -565,15 +604,17 @@ def test_a_long_history(sqlite_store: str) -> None:
         connection.execute(insert(SqlLatestMetric), points[-1:])
     frame = trackdsl.history("long", "loss")
     assert frame["value"].tolist() == frame["step"].tolist() == list(range(30_000))
-    assert sorted(point.step for point in PagedReader(mlflow).history(run_id, "loss")) == list(range(30_000))
+    assert sorted(point.step for point in PagedReader(sqlite_store).history(run_id, "loss")) == list(range(30_000))
 
 
 def test_which_run_is_meant(zoo: str) -> None:
     """A run is found by its ids, the beginning of one, or its name; what fits none is an error."""
     frame = trackdsl.runs("churn", name="run-1")
     run_id, own = frame["run_id"][0], frame["id"][0]
-    for text in (run_id, own, run_id[:8], "run-1"):
+    for text in (run_id, own, short(run_id), "run-1"):
         assert trackdsl.tree(text).run_id == run_id
+    with pytest.raises(RunNotFound, match="fits several runs"):  # Ids of one program begin alike.
+        trackdsl.tree(run_id[:8])
     for text in ("nobody", "'; DELETE FROM runs; --", "0" * 32):
         with pytest.raises(RunNotFound, match="no run"):
             trackdsl.tree(text)
@@ -598,25 +639,25 @@ def test_the_newest_of_a_name(zoo: str, caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.parametrize("name", ["twin", "a 'twin' and \"another\""])
 def test_the_newest_of_many_that_began_at_once(empty_store: Path, tmp_path: Path, name: str) -> None:
-    """Of more runs of a name than are looked at, all begun in the same millisecond, the one recorded last is meant."""
+    """Among many runs of a name that began in the same millisecond, the one recorded last counts."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     trackdsl.configure(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
     mlflow = client(f"sqlite:///{tmp_path}/mlflow.db")
-    place = mlflow.create_experiment("twins")
+    experiment = mlflow.create_experiment("twins")
     made = [
-        mlflow.create_run(place, start_time=5000, run_name=name, tags={"trackdsl.id": f"{number:032x}"}).info.run_id
+        mlflow.create_run(
+            experiment, start_time=5000, run_name=name, tags={"trackdsl.id": f"{number:032x}"}
+        ).info.run_id
         for number in range(30)
     ]
-    mlflow.create_run(place, start_time=4000, run_name=name, tags={"trackdsl.id": "f" * 32})
+    mlflow.create_run(experiment, start_time=4000, run_name=name, tags={"trackdsl.id": "f" * 32})
     assert trackdsl.tree(name).run_id == made[-1]
 
 
-@pytest.mark.parametrize("reader", [DatabaseReader, PagedReader])
+@pytest.mark.parametrize("reader", [reader_for, PagedReader])
 def test_roots_first(zoo: str, reader: Any) -> None:
     """Runs without a parent come before all others, however late those began, and not where an order is asked for."""
-    mlflow = client(zoo)
-    arguments = (mlflow, mlflow._tracking_client.store) if reader is DatabaseReader else (mlflow,)
-    asked = Question.of(reader(*arguments), None, None, None, {})
+    asked = Question.of(reader(zoo), None, None, None, {})
     newest_first = asked.ask(None)
     found = [run.run_id for run in asked.ask(None, roots_first=True)]
     roots = [run.run_id for run in newest_first if run.parent is None]
@@ -642,7 +683,7 @@ def test_roots_first(zoo: str, reader: Any) -> None:
     ],
 )
 def test_orders_that_are_nearly_right(zoo: str, asked: str, right: str) -> None:
-    """Another word for ASC or DESC is no part of a name: the error gives the order that was meant."""
+    """Another spelling of ASC or DESC is no part of a name: the error gives the order that was meant."""
     with pytest.raises(QueryError) as caught:
         trackdsl.runs("churn", order_by=asked)
     assert caught.value.suggestion == right
@@ -660,8 +701,7 @@ def test_orders_that_are_nearly_right(zoo: str, asked: str, right: str) -> None:
 )
 def test_an_order_by_one_field_twice(zoo: str, once: list[str], twice: list[str]) -> None:
     """A field that is named again is no error and changes nothing: its first direction counts."""
-    mlflow = client(zoo)
-    for reader in (reader_for(mlflow), PagedReader(mlflow)):
+    for reader in (reader_for(zoo), PagedReader(zoo)):
         expected, found = (
             [run.run_id for run in Question.of(reader, None, None, order, {}).ask(None)] for order in (once, twice)
         )
@@ -712,7 +752,7 @@ def test_what_was_just_recorded_is_there(start: StartProgram, sqlite_store: str,
     assert out.splitlines() == ["['RUNNING', 'FINISHED']", "['now', 'inner'] [3]", "['FINISHED', 'FINISHED']"]
 
 
-def test_what_is_not_delivered_is_told(sqlite_store: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_not_delivered_is_reported(sqlite_store: str, caplog: pytest.LogCaptureFixture) -> None:
     """Offline, what was recorded is not at MLflow: the log says so, and a handle of such a run is an error."""
     with experiment("later") as run:
         pass
@@ -724,14 +764,14 @@ def test_what_is_not_delivered_is_told(sqlite_store: str, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql"])
 def test_a_database_that_is_not_there(scheme: str) -> None:
-    """Where no database server listens that is said at once: MLflow itself would try for minutes."""
+    """If no database server listens, that is reported at once; MLflow itself would try for minutes."""
     with pytest.raises(TrackingServerUnreachable, match="no database answers at") as caught:
         trackdsl.runs(tracking_uri=f"{scheme}://ann:hunter2@127.0.0.1:{free_port()}/runs")
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_database_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that is not installed is told with the command that installs it."""
+    """A driver that is not installed is reported with the command that installs it."""
     monkeypatch.setitem(sys.modules, "MySQLdb", None)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         uri = f"mysql://127.0.0.1:{listening.getsockname()[1]}/runs"
@@ -740,15 +780,13 @@ def test_a_database_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_store(tmp_path: Path) -> None:
-    """Asking makes no database, fills no other one, waits for no server, and shows no password."""
+    """A query makes no database, changes no other one, waits for no server, and shows no password."""
     with pytest.raises(QueryError, match="does not exist"):
         trackdsl.runs()
     assert not list(Path.cwd().iterdir())
     (tmp_path / "notes.db").write_text("these are notes\n" * 100)
     with pytest.raises(QueryError, match="cannot be read as a database"):
         trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}/notes.db")
-    import sqlite3
-
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE mine (x)").connection.close()
     with pytest.raises(QueryError, match="holds no runs"):
         trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}/other.db")
@@ -761,19 +799,29 @@ def test_no_store(tmp_path: Path) -> None:
         trackdsl.runs()
 
 
+@pytest.mark.slow  # SQLite waits five seconds for the other program.
+def test_a_database_that_another_program_keeps_locked(zoo: str) -> None:
+    """A query of a locked database says why it fails, and what to do."""
+    with contextlib.closing(sqlite3.connect(zoo.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(QueryError, match=r"is in use by another program: .*locked\. Close that program, or wait"):
+            trackdsl.runs(tracking_uri=zoo)
+
+
 def test_a_database_that_is_replaced(sqlite_store: str, empty_store: Path) -> None:
-    """A file that takes the place of the one that was asked before is the one that answers."""
-    with experiment("first"):
+    """After a database file was replaced, queries read the new one, also those that MLflow answers."""
+    by_mlflow = "attributes.run_id NOT IN ('x')"
+    with stage("first"):  # In the default experiment, which the other file has too.
         pass
     deliver()
-    assert len(trackdsl.runs()) == 1
+    assert len(trackdsl.runs()) == len(trackdsl.runs(where=by_mlflow)) == 1
     os.unlink("mlflow.db")
     shutil.copy(empty_store, "mlflow.db")
-    assert len(trackdsl.runs()) == 0
+    assert len(trackdsl.runs()) == len(trackdsl.runs(where=by_mlflow)) == 0
 
 
 def test_importing_brings_nothing() -> None:
-    """`import trackdsl` brings neither pandas nor MLflow nor what asks them; the names are there all the same."""
+    """`import trackdsl` imports neither pandas nor MLflow nor the query modules; their names are there nevertheless."""
     program = (
         "import sys, trackdsl; print(sorted({'pandas', 'mlflow', 'numpy', 'trackdsl.query'} & set(sys.modules)));"
         "trackdsl.runs, trackdsl.tree, trackdsl.compare, trackdsl.history, trackdsl.best;"
@@ -781,3 +829,59 @@ def test_importing_brings_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "['trackdsl.query']"]
+
+
+#: Asks a store with the runs of `record_zoo` for everything, in one process: its arguments are the tracking URI and the
+#: names of modules that must not be imported.
+ASKS = """
+import json, sys
+from click.testing import CliRunner
+import trackdsl
+from trackdsl.cli import main
+
+uri, *unwanted = sys.argv[1:]
+for arguments, code in (
+    (["ls", "churn"], 0),
+    (["ls", "--json", "--where", "params.model = 'rf' AND status = 'FINISHED'", "--order-by", "accuracy DESC"], 0),
+    (["ls", "--where", "tags.trackdsl.call.function LIKE '%'"], 0),
+    (["show", "run-1"], 0),
+    (["tree", "root", "--json"], 0),
+    (["trace", "root"], 0),
+    (["report", "root", "--output", "root.html"], 0),
+    (["compare", "run-0", "run-1"], 0),
+    (["changes", "run-1", "--since", "run-0"], 0),
+    (["export", "churn", "--output", "churn.json"], 0),
+    (["open", "run-1"], 1),
+    (["show", "run"], 1),
+):
+    result = CliRunner().invoke(main, [*arguments, "--tracking-uri", uri])
+    assert result.exit_code == code, (arguments, result.output, result.exception)
+    assert code == 0 or "did you mean" in result.output or "is no server" in result.output, result.output
+trackdsl.configure(tracking_uri=uri)
+assert len(trackdsl.runs("churn", epochs__gt=5, order_by="params.lr")) == 3
+assert trackdsl.best("churn", "accuracy").name == "run-1"
+assert len(list(trackdsl.tree("root").walk())) == 19
+assert len(trackdsl.history("root", "loss")) == 5
+assert len(trackdsl.compare("run-0", "run-1")) > 0
+trackdsl.changes("run-1", "run-0")
+print(sorted(set(unwanted) & set(sys.modules)))
+import requests.adapters, trackdsl._server.http
+print(requests.adapters.HTTPAdapter.send.__module__)
+"""
+
+
+def asked_in_a_process(uri: str, folder: Path, *unwanted: str) -> list[str]:
+    """The lines that `ASKS` prints."""
+    command = [sys.executable, "-c", ASKS, uri, *unwanted]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_what_is_read_without_mlflow(zoo: str, tmp_path: Path) -> None:
+    """The commands and functions that read a SQLite store import neither MLflow nor SQLAlchemy nor `requests`.
+
+    Where something imports `requests` later, its requests end nevertheless.
+    """
+    printed = asked_in_a_process(zoo, tmp_path, "mlflow", "sqlalchemy", "requests")
+    assert printed == ["[]", "trackdsl._server.http"]

@@ -1,4 +1,4 @@
-"""`trackdsl ls`, `show`, `tree`, `compare`: what they print, for people and for programs."""
+"""`trackdsl ls`, `show`, `tree`, `compare`, `trace`: what they print, for people and for programs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.conftest import PATIENCE, StartProgram, client, deliver
 from trackdsl import QueryError, experiment, settings, stage
 from trackdsl.cli import main
 from trackdsl.cli._console import output
+from trackdsl.query._shown import short
 
 HOSTILE = "a\nb\x1b[31m [red]x[/] '; DROP TABLE runs; \u202e"
 
@@ -77,8 +78,8 @@ def ask(database: str) -> Iterator[Any]:
     """Run a command on the store of `database`; what it does to the environment is undone."""
     before = dict(os.environ)
 
-    def run(*words: str, code: int = 0, **environment: str) -> Result:
-        result = CliRunner().invoke(main, [*words, "--tracking-uri", database], env=environment)
+    def run(*arguments: str, code: int = 0, **environment: str) -> Result:
+        result = CliRunner().invoke(main, [*arguments, "--tracking-uri", database], env=environment)
         assert result.exit_code == code, result.output
         return result
 
@@ -121,12 +122,12 @@ def test_ls(ask: Any, database: str) -> None:
 
 
 def test_show(ask: Any) -> None:
-    """`show` tells all of a run, by its name or the beginning of its id; NaN is `null` in JSON."""
+    """`show` prints all of a run, by its name or the beginning of its id; NaN is `null` in JSON."""
     run = as_json(ask("ls", "churn", "--where", "metrics.accuracy = 0.9", "--json"))["runs"][0]
-    assert as_json(ask("show", run["run_id"][:10], "--json")) == run
+    assert as_json(ask("show", short(run["run_id"]), "--json")) == run
     text = ask("show", "pipeline-1").stdout
-    for words in ("pipeline-1", "churn", "FINISHED", "lr", "0.1", "team"):
-        assert words in text
+    for part in ("pipeline-1", "churn", "FINISHED", "lr", "0.1", "team"):
+        assert part in text
     nan = next(one for one in as_json(ask("ls", "churn", "--json"))["runs"] if one["path"] == "pipeline-2/train")
     assert nan["metrics"] == {"accuracy": None}
     assert "nan" in ask("show", nan["run_id"]).stdout
@@ -145,7 +146,7 @@ def test_tree(ask: Any) -> None:
 
 
 def test_compare(ask: Any) -> None:
-    """`compare` tells in what runs differ, and with `--all` what is the same."""
+    """`compare` prints in what runs differ, and with `--all` what is the same."""
     found = as_json(ask("compare", "pipeline-0", "pipeline-1", "--json"))
     assert found["differences"] == [{"kind": "params", "name": "lr", "values": ["0.0", "0.1"]}]
     assert [run["name"] for run in found["runs"]] == ["pipeline-0", "pipeline-1"]
@@ -157,6 +158,66 @@ def test_compare(ask: Any) -> None:
     trains = [run["run_id"] for run in as_json(ask("ls", "churn", "--where", "run_name = 'train'", "--json"))["runs"]]
     values = as_json(ask("compare", *trains, "--json"))["differences"][0]["values"]
     assert sorted(value for value in values if value is not None) == [0.5, 0.9]
+
+
+def test_compare_with_stages(ask: Any, tmp_path: Path) -> None:
+    """The stages of both trees are compared too, with deltas; `--html` writes a page that is inert."""
+    found = as_json(ask("compare", "pipeline-0", "pipeline-1", "--json"))
+    whole, train = found["stages"]
+    assert (whole["path"], train["path"], train["statuses"]) == ("", "train", ["FINISHED", "FINISHED"])
+    assert train["differences"] == [{"kind": "metrics", "name": "accuracy", "values": [0.5, 0.9]}]
+    assert len(found["changes"]) == 1
+    lines = ask("compare", "pipeline-0", "pipeline-1").stdout.splitlines()
+    assert next(line.split() for line in lines if "train: accuracy" in line)[-2:] == ["0.9", "+0.4"]
+    other = as_json(ask("ls", "other", "--json"))["runs"][0]["run_id"]
+    done = ask("compare", "pipeline-0", "pipeline-1", other, "--html", str(tmp_path / "c.html"))
+    assert "compares 3 runs" in done.stderr
+    page = (tmp_path / "c.html").read_text()
+    assert "0.9 (+0.4)" in page
+    assert "Parallel coordinates</h2>" in page
+    assert "<script" not in page
+    assert "\x1b" not in page
+    assert "x.html" in ask("compare", "pipeline-0", other, "--html", str(tmp_path / "no" / "x.html"), code=1).output
+
+
+def test_trace(ask: Any, tmp_path: Path) -> None:
+    """`trace` writes the runs as a trace, or as a chart for Markdown; where a file cannot be written, it says so."""
+    file = tmp_path / "trace.json"
+    said = ask("trace", "pipeline-1", "-o", str(file))
+    assert (said.stdout, said.stderr.count("https://ui.perfetto.dev")) == ("", 1)
+    spans = [event for event in json.loads(file.read_text())["traceEvents"] if event["ph"] == "X"]
+    assert [span["name"] for span in spans] == ["pipeline-1", "train"]
+    assert spans[1]["args"]["metrics"] == {"accuracy": 0.9}
+    assert as_json(ask("trace", "pipeline-1"))["traceEvents"][-1] == spans[1]
+    chart = ask("trace", "pipeline-1", "--format", "mermaid").stdout.splitlines()
+    assert (chart[:2], chart[-1]) == (["```mermaid", "gantt"], "```")
+    printed = as_json(ask("trace", "pipeline-1", "-o", str(file), "--json"))
+    assert printed == {"path": str(file), "format": "chrome", "runs": 2}
+    assert "--json needs --output FILE" in ask("trace", "pipeline-1", "--json", code=2).stderr
+    said = ask("trace", "pipeline-1", "-o", str(file), "--format", "speedscope")
+    assert "https://speedscope.app" in said.stderr
+    assert json.loads(file.read_text())["name"] == "pipeline-1"
+    failed = ask("trace", "pipeline-1", "-o", str(tmp_path / "missing" / "x.json"), code=1)
+    assert "cannot write to" in failed.stderr
+
+
+def test_report(ask: Any, tmp_path: Path) -> None:
+    """`report` writes a page, and says where; hostile names are text there; errors name what to do."""
+    file = tmp_path / "report.html"
+    said = ask("report", "pipeline-1", "-o", str(file))
+    assert (said.stdout, "shows 2 runs: open it in a browser" in said.stderr) == ("", True)
+    page = file.read_text()
+    assert page.startswith("<!doctype html>")
+    assert "accuracy" in page
+    printed = as_json(ask("report", "deep", "-o", str(file), "--json"))
+    assert (printed["runs"], printed["bytes"]) == (2, file.stat().st_size)
+    assert "further_in" in file.read_text()
+    other = as_json(ask("ls", "other", "--json"))["runs"][0]["run_id"]
+    ask("report", other, "-o", str(file))
+    assert "\x1b" not in file.read_text()
+    assert "no run 'nothing'" in ask("report", "nothing", "-o", str(file), code=1).stderr
+    failed = ask("report", "pipeline-1", "-o", str(tmp_path / "missing" / "x.html"), code=1)
+    assert "cannot write to" in failed.stderr
 
 
 def test_ls_shows_roots_first(ask: Any) -> None:
@@ -181,7 +242,8 @@ def test_an_empty_experiment_says_where_runs_are(ask: Any) -> None:
 
 def test_failures(ask: Any) -> None:
     """`show` prints the traceback of a failed run with its line breaks, `tree` the exception beside the status."""
-    (first, *_) = as_json(ask("ls", "churn", "--where", "run_name = 'fails'", "--order-by", "start", "--json"))["runs"]
+    runs = as_json(ask("ls", "churn", "--where", "run_name = 'fails'", "--json"))["runs"]
+    (first,) = [run for run in runs if run["tags"]["trackdsl.exception.message"].startswith("no a name")]
     text = ask("show", first["run_id"]).stdout
     section = text.partition("\nexception\n")[2].splitlines()
     assert section[0] == "Traceback (most recent call last):"
@@ -199,9 +261,8 @@ def test_failures(ask: Any) -> None:
 
 def test_a_traceback_that_no_tag_can_hold(ask: Any) -> None:
     """Of a long traceback `show` prints all, from the file that is kept beside the tag."""
-    (found,) = as_json(ask("ls", "--where", "run_name = 'fails'", "--order-by", "start DESC", "--max", "1", "--json"))[
-        "runs"
-    ]
+    runs = as_json(ask("ls", "--where", "run_name = 'fails'", "--json"))["runs"]
+    (found,) = [run for run in runs if run["tags"]["trackdsl.exception.message"].startswith("no deep")]
     tag = found["tags"]["trackdsl.exception.traceback"]
     text = ask("show", found["run_id"]).stdout.partition("\nexception\n")[2]
     assert len(tag) < len(text)
@@ -214,20 +275,28 @@ def test_tables_fit_80_columns(ask: Any, name: str | None) -> None:
     """With `COLUMNS=80` no table is wider than that, long names or not, and every id stands whole in it."""
     runs = as_json(ask("ls", "churn", "--json"))["runs"]
     long = next(run for run in runs if run["name"].startswith("a name"))
-    shown = [long["run_id"][:8], *(run["run_id"][:8] for run in runs)]
+    shown = [short(long["run_id"]), *(short(run["run_id"]) for run in runs)]
     lines = ask("ls", *([name] if name else []), COLUMNS="80").stdout.splitlines()
     assert max(map(len, lines)) <= 80
-    assert [word for word in shown if not any(line.startswith(word + " ") for line in lines)] == []
+    assert [id_ for id_ in shown if not any(line.startswith(id_ + " ") for line in lines)] == []
     assert any("…" in line for line in lines)
     assert len(lines) < 60
-    for words, ids in (
+    for arguments, ids in (
         (["show", long["run_id"]], [long["run_id"], long["id"]]),
         (["compare", long["run_id"], "pipeline-0"], []),
         (["tree", long["run_id"]], []),
     ):
-        text = ask(*words, COLUMNS="80").stdout.partition("\nexception\n")[0]
+        text = ask(*arguments, COLUMNS="80").stdout.partition("\nexception\n")[0]
         assert max(map(len, text.splitlines())) <= 80
         assert all(id_ in text for id_ in ids)
+
+
+def test_a_narrow_list_keeps_the_names(ask: Any) -> None:
+    """At 40 columns `ls` still says which run is which, and how it ended."""
+    title, *rows = ask("ls", COLUMNS="40").stdout.splitlines()
+    assert title.split() == ["run", "name", "status", "took"]
+    assert rows
+    assert all(len(line) <= 40 and len(line.split()) >= 4 for line in rows if not line.startswith("There are"))
 
 
 @pytest.mark.parametrize(("columns", "lines", "width"), [("100", "24", 100), ("80", "", 80), ("80", "24", 1000)])
@@ -241,11 +310,11 @@ def test_the_width_of_a_pipe(monkeypatch: pytest.MonkeyPatch, columns: str, line
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_nothing_that_runs_hold_is_obeyed(ask: Any, terminal: bool) -> None:
-    """Newlines, escape sequences, markup and changes of direction in names and values are shown, never done."""
+    """Newlines, escape sequences, markup and changes of direction in names and values are shown as text."""
     run_id = as_json(ask("ls", "other", "--json"))["runs"][0]["run_id"]
     environment = {"FORCE_COLOR": "1", "COLUMNS": "3000"} if terminal else {}
-    for words in (["ls"], ["ls", "other"], ["show", run_id], ["tree", run_id], ["compare", run_id, "pipeline-0"]):
-        text = ask(*words, **environment).stdout
+    for arguments in (["ls"], ["ls", "other"], ["show", run_id], ["tree", run_id], ["compare", run_id, "pipeline-0"]):
+        text = ask(*arguments, **environment).stdout
         assert r"a\nb\x1b[31m [red]x[/]" in text
         assert "\u202e" not in text
         assert "\x1b[31m [" not in text
@@ -253,19 +322,20 @@ def test_nothing_that_runs_hold_is_obeyed(ask: Any, terminal: bool) -> None:
             assert "\x1b" not in text
     assert as_json(ask("show", run_id, "--json"))["name"] == HOSTILE
     assert "… 6 more" in ask("ls", "other").stdout
-    for words in (["show", HOSTILE + "?"], ["ls", HOSTILE], ["ls", "churn", "--order-by", HOSTILE]):
-        error = ask(*words, code=1).output
+    for arguments in (["show", HOSTILE + "?"], ["ls", HOSTILE], ["ls", "churn", "--order-by", HOSTILE]):
+        error = ask(*arguments, code=1).output
         assert error.startswith("Error: ")
         assert not {"\x1b", "\u202e"} & set(error)
         assert error.count("\n") == 1
 
 
 def test_mistakes(ask: Any, tmp_path: Path) -> None:
-    """What cannot be asked ends with 1 and says what to do, a wrong word with 2; no database comes of it."""
+    """A wrong question exits with 1 and names the fix, a wrong argument with 2; no database is made."""
     assert "did you mean `churn`" in ask("ls", "chrun", code=1).output
     assert "Write `=`" in ask("ls", "--where", "metrics.accuracy == 1", code=1).output
     assert "did you mean `accuracy`" in ask("ls", "churn", "--order-by", "acuracy", code=1).output
-    assert "there is no run" in ask("show", "nobody", code=1).output
+    assert "there is no run 'nobody': give its id" in ask("show", "nobody", code=1).output
+    assert "no run 'pipelin-0'; did you mean `pipeline-0`?" in ask("show", "pipelin-0", code=1).output
     assert "two runs" in ask("compare", "pipeline-0", code=1).output
     ask("show", code=2)
     ask("compare", code=2)
@@ -277,7 +347,7 @@ def test_mistakes(ask: Any, tmp_path: Path) -> None:
 def test_what_waits_is_not_said_to_be_missing(
     tmp_path: Path, sqlite_store: str, start: StartProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While events wait for a store no run, metric, experiment or database of it is said not to exist."""
+    """While events wait for a store, no run, metric, experiment or database of it is said to be missing."""
     monkeypatch.setenv("TRACKDSL_TRACKING_URI", sqlite_store)
     fresh = f"sqlite:///{tmp_path}/fresh.db"
     for uri in (sqlite_store, fresh):
@@ -286,8 +356,8 @@ def test_what_waits_is_not_said_to_be_missing(
     asked = [["show", "root"], ["tree", "root"], ["compare", "root", "other"], ["ls", "waits"],
              ["ls", "Default"], ["ls"], ["show", "root", "--tracking-uri", fresh]]  # fmt: skip
     before = dict(os.environ)
-    for words in asked:
-        result = CliRunner().invoke(main, words)
+    for arguments in asked:
+        result = CliRunner().invoke(main, arguments)
         assert "3 events wait for delivery to this store" in result.output
         assert "`trackdsl sync` delivers them" in result.output
         assert "not exist" not in result.output
@@ -309,6 +379,7 @@ WAITING = """
 """
 
 
+@pytest.mark.slow
 def test_as_a_program(database: str) -> None:
     """From a shell, `ls` prints a table and nothing else."""
     command = [sys.executable, "-m", "trackdsl.cli", "ls", "churn"]
@@ -336,7 +407,7 @@ def test_the_list_of_commands_is_not_cut() -> None:
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
-@pytest.mark.parametrize("command", ["ls", "show", "tree", "compare"])
+@pytest.mark.parametrize("command", ["run", "ls", "show", "tree", "compare", "report", "trace", "export", "open", "ui"])
 def test_help_has_examples(command: str) -> None:
     """The examples of each help text stand on lines of their own."""
     text = CliRunner().invoke(main, [command, "--help"]).output

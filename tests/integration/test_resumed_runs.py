@@ -1,4 +1,4 @@
-"""Runs that go on: by id, by handle, by `MLFLOW_RUN_ID`, of whoever began them, through every kill and outage."""
+"""Resumed runs: by id, by handle, by `MLFLOW_RUN_ID`, no matter who began them, through every kill and outage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 
 import trackdsl
 from tests import drawn_processes
-from tests.conftest import StartProgram, all_runs, deliver, points, sync, wait_until
+from tests.conftest import ChangeTiming, StartProgram, all_runs, deliver, points, sync, wait_until
 from tests.drawn_processes import Machine, Process
 from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl import experiment, stage, start_logging, stop_logging
 from trackdsl._core import events
 from trackdsl.delivery import _continued
-from trackdsl.delivery._sink import Refused, Unavailable
+from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.testing import capture_runs
 
@@ -46,10 +46,10 @@ def resumptions(run: Held) -> list[dict[str, Any]]:
 # --- what delivery makes of it, in a store in memory
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("named", ["ours", "MLflow's"])
-def test_killed_run_goes_on(machines: MakeMachine, named: str) -> None:
-    """A run whose program was killed is RUNNING again while another one goes on with it, and FINISHED in the end."""
+def test_killed_run_is_resumed(machines: MakeMachine, named: str) -> None:
+    """A run whose program was killed is RUNNING again while another one resumes it, and FINISHED in the end."""
     store = MemoryStore()
     machine = machines("one", store)
     first = Process(machine.spool)
@@ -60,7 +60,7 @@ def test_killed_run_goes_on(machines: MakeMachine, named: str) -> None:
     assert (only(store).status, "trackdsl.ended" in only(store).tags) == ("KILLED", True)
 
     second = Process(machine.spool)
-    again = second.go_on(run if named == "ours" else next(iter(store.runs)), lr=0.1, epochs=3)
+    again = second.resume(run if named == "ours" else next(iter(store.runs)), lr=0.1, epochs=3)
     second.metric(again, "loss", 1.0, 1)
     rounds(machine)
     held = only(store)
@@ -79,9 +79,29 @@ def test_killed_run_goes_on(machines: MakeMachine, named: str) -> None:
     assert machine.empty
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store")
+@pytest.mark.parametrize("away", [False, True])
+def test_a_killed_run_ends_at_the_last_sign_of_life(
+    machines: MakeMachine, away: bool, change_timing: ChangeTiming
+) -> None:
+    """A killed run ends when its program was last seen alive, not at its last event; also where the store is away."""
+    change_timing(git_answer=0.0, first_retry=0.2, longest_retry=0.2)
+    store = MemoryStore({1: (Unavailable, False)} if away else {})
+    machine = machines("one", store)
+    process = Process(machine.spool)
+    process.open("train")
+    machine.round()
+    last_look = time.time_ns()
+    machine.round()
+    process.die()
+    dead = time.time_ns()
+    wait_until(lambda: not machine.round() and machine.empty, "the death to be found")
+    assert last_look // 1_000_000 <= only(store).end <= dead // 1_000_000
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_killed_again(machines: MakeMachine) -> None:
-    """A run that went on and was killed once more is KILLED, and can go on again: each time is noted."""
+    """A resumed run that was killed once more is KILLED, and can be resumed again: each time is noted."""
     store = MemoryStore()
     machine = machines("one", store)
     process = Process(machine.spool)
@@ -91,7 +111,7 @@ def test_killed_again(machines: MakeMachine) -> None:
         rounds(machine)
         assert only(store).status == "KILLED"
         process = Process(machine.spool)
-        again = process.go_on(run)
+        again = process.resume(run)
         rounds(machine)
         assert only(store).status == "RUNNING"
     process.close(again)
@@ -101,23 +121,23 @@ def test_killed_again(machines: MakeMachine) -> None:
     assert [entry["number"] for entry in resumptions(only(store))] == [1, 2, 3]
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_other_value_of_a_parameter(machines: MakeMachine) -> None:
-    """A parameter with another value than before does not count: the first one stands, and a tag tells the later."""
+    """A parameter with another value than before does not count: the first one is kept, and a tag has the later."""
     store = MemoryStore()
     machine = machines("one", store)
     first, second = Process(machine.spool), Process(machine.spool)
     run = first.open("train", lr=0.1)
     first.close(run)
-    second.close(second.go_on(run, lr=0.2))
+    second.close(second.resume(run, lr=0.2))
     rounds(machine)
     assert only(store).params == {"lr": "0.1"}
     assert only(store).tags["trackdsl.param.later.lr"] == "0.2"
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_tags_of_the_earlier_end_go(machines: MakeMachine) -> None:
-    """The exception that a run failed with is no more among its tags once it goes on, but among its earlier ends."""
+    """The exception that a run failed with is no more among its tags once it is resumed, but among its earlier ends."""
     store = MemoryStore()
     machine = machines("one", store)
     first, second = Process(machine.spool), Process(machine.spool)
@@ -125,7 +145,7 @@ def test_tags_of_the_earlier_end_go(machines: MakeMachine) -> None:
     first.say(events.Close(run, "FAILED", 1, events.Failure("ValueError", "bad", "Traceback …")))
     rounds(machine)
     assert only(store).tags["trackdsl.exception.type"] == "ValueError"
-    second.close(second.go_on(run))
+    second.close(second.resume(run))
     rounds(machine)
     assert only(store).status == "FINISHED"
     assert not any(key.startswith("trackdsl.exception") for key in only(store).tags)
@@ -133,9 +153,9 @@ def test_tags_of_the_earlier_end_go(machines: MakeMachine) -> None:
     assert (entry["before"], entry["error"]) == ("FAILED", "ValueError: bad")
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_children_of_a_continued_run(machines: MakeMachine) -> None:
-    """What is opened in a run that goes on is its child, also where a worker on another machine opens it."""
+    """What is opened in a resumed run is its child, also where a worker on another machine opens it."""
     store = MemoryStore()
     here, there = machines("one", store), machines("two", store)
     first, second = Process(here.spool), Process(here.spool)
@@ -143,7 +163,7 @@ def test_children_of_a_continued_run(machines: MakeMachine) -> None:
     first.close(run)
     rounds(here)
     (run_id,) = store.runs
-    again = second.go_on(run_id)
+    again = second.resume(run_id)
     second.close(second.open("epoch", again))
     worker = Process(there.spool, (second.prefix.hex(),))
     handle = worker.prefix + bytes(6)
@@ -156,14 +176,14 @@ def test_children_of_a_continued_run(machines: MakeMachine) -> None:
     assert store.runs[run_id].status == "RUNNING"
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_plain_run_gets_our_id(machines: MakeMachine) -> None:
-    """A run that plain MLflow began gets our tags when it goes on here, and keeps its own and its experiment."""
+    """A run that plain MLflow began gets our tags when it is resumed here, and keeps its own and its experiment."""
     store = MemoryStore()
     machine = machines("one", store)
     store.runs["abc"] = Held("e-theirs", "plain", {"mlflow.user": "someone"}, status="KILLED")
     process = Process(machine.spool)
-    again = process.go_on("abc")
+    again = process.resume("abc")
     process.close(again)
     rounds(machine)
     held = store.runs["abc"]
@@ -171,37 +191,37 @@ def test_plain_run_gets_our_id(machines: MakeMachine) -> None:
     assert (held.experiment, held.tags["trackdsl.experiment"]) == ("e-theirs", "e")
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("kind", ["LOCAL", "PROJECT"])
 def test_run_that_was_made_for_it(machines: MakeMachine, caplog: pytest.LogCaptureFixture, kind: str) -> None:
-    """A run that `mlflow run` has made for the program is not said to be another's; one of anything else is."""
+    """A run that `mlflow run` made for the program is not reported as another's; any other run is."""
     store = MemoryStore()
     machine = machines("one", store)
     store.runs["abc"] = Held("e-theirs", "plain", {"mlflow.source.type": kind})
     process = Process(machine.spool)
-    process.close(process.go_on("abc"))
+    process.close(process.resume("abc"))
     rounds(machine)
     assert store.runs["abc"].status == "FINISHED"
-    told = [record.message for record in caplog.records if "abc" in record.message]
-    assert [any(part in line for line in told) for part in ("still RUNNING", "own MLflow experiment 'theirs'")] == (
+    messages = [record.message for record in caplog.records if "abc" in record.message]
+    assert [any(part in line for line in messages) for part in ("still RUNNING", "own MLflow experiment 'theirs'")] == (
         [kind == "LOCAL"] * 2
     )
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_deleted_run_waits(machines: MakeMachine, caplog: pytest.LogCaptureFixture) -> None:
-    """What goes on with a deleted run is set aside, with both ids and what to do, and delivered once it is restored."""
+    """What resumes a deleted run is set aside, with both ids and what to do, and delivered once it is restored."""
     store = MemoryStore()
     machine = machines("one", store)
     store.runs["abc"] = Held("e-e", "plain", {"trackdsl.id": "77" * 16}, status="FINISHED", deleted=True)
     process = Process(machine.spool)
-    again = process.go_on("abc", lr=1)
+    again = process.resume("abc", lr=1)
     process.metric(again, "m", 1.0)
     process.close(again, "FAILED")
     process.close(process.open("another"))
     rounds(machine)
-    (told,) = [record.message for record in caplog.records if "set aside" in record.message]
-    assert all(part in told for part in ("abc", "77" * 16, again.hex(), "mlflow runs restore", "trackdsl drop"))
+    (message,) = [record.message for record in caplog.records if "set aside" in record.message]
+    assert all(part in message for part in ("abc", "77" * 16, again.hex(), "mlflow runs restore", "trackdsl drop"))
     assert store.named("another").status == "FINISHED"
     store.runs["abc"].deleted = False
     rounds(machine)
@@ -209,25 +229,25 @@ def test_deleted_run_waits(machines: MakeMachine, caplog: pytest.LogCaptureFixtu
     assert len(store.runs["abc"].points) == 1
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_run_that_is_not_there_yet(machines: MakeMachine, caplog: pytest.LogCaptureFixture) -> None:
-    """What goes on with a run that another machine has not delivered is set aside, with its children, until it is."""
+    """What resumes a run that another machine has not delivered is set aside, with its children, until it is."""
     store = MemoryStore()
     here, there = machines("one", store), machines("two", store)
     first, second = Process(there.spool), Process(here.spool)
     run = first.open("train", lr=0.1)
     first.metric(run, "loss", 2.0, 0)
     first.die()
-    again = second.go_on(run, lr=0.1)
+    again = second.resume(run, lr=0.1)
     second.metric(again, "loss", 1.0, 1)
     second.close(second.open("epoch", again))
     second.close(again)
     second.die()
     rounds(here)
     assert not store.runs
-    (told,) = [r.message for r in caplog.records if "set aside" in r.message and "no run" in r.message]
-    assert run.hex() in told
-    assert again.hex() in told
+    (message,) = [r.message for r in caplog.records if "set aside" in r.message and "no run" in r.message]
+    assert run.hex() in message
+    assert again.hex() in message
     rounds(there)
     rounds(here)
     train = store.named("train")
@@ -237,9 +257,9 @@ def test_run_that_is_not_there_yet(machines: MakeMachine, caplog: pytest.LogCapt
     assert there.empty
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_late_end_of_an_earlier_program(machines: MakeMachine) -> None:
-    """A machine that was cut off brings the values that it had, but ends no run that goes on elsewhere since."""
+    """A machine that was cut off brings the values that it had, but ends no run that was resumed elsewhere since."""
     store = MemoryStore()
     here, there = machines("one", store), machines("two", store)
     first, second, third = Process(there.spool), Process(here.spool), Process(here.spool)
@@ -247,8 +267,8 @@ def test_late_end_of_an_earlier_program(machines: MakeMachine) -> None:
     rounds(there)
     first.metric(run, "loss", 2.0, 0)
     first.close(run, "FAILED")
-    again = second.go_on(run)
-    second.go_on(other)
+    again = second.resume(run)
+    second.resume(other)
     rounds(here)
     first.die()
     rounds(there)
@@ -261,16 +281,16 @@ def test_late_end_of_an_earlier_program(machines: MakeMachine) -> None:
     assert store.named("train").status == "FINISHED"
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_two_at_once(machines: MakeMachine, caplog: pytest.LogCaptureFixture) -> None:
-    """Two programs that are at one run at the same time lose no point, are named, and the later end counts."""
+    """Two programs that resume a run at the same time lose no point, are named, and the later end counts."""
     store = MemoryStore()
     machine = machines("one", store)
     first = Process(machine.spool)
     run = first.open("train")
     rounds(machine)
     second = Process(machine.spool)
-    again = second.go_on(run)
+    again = second.resume(run)
     rounds(machine)
     assert resumptions(only(store))[0]["before"] == "RUNNING"
     assert any("still RUNNING" in record.message for record in caplog.records)
@@ -287,25 +307,26 @@ def test_two_at_once(machines: MakeMachine, caplog: pytest.LogCaptureFixture) ->
     assert only(store).status == "FAILED"
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("kind", [Crash, Unavailable])
 @pytest.mark.parametrize("done", [False, True])
-def test_killed_at_every_call(tmp_path: Path, kind: type[BaseException], done: bool) -> None:
-    """Wherever delivery is killed or cut off, a run goes on once, with every point once, and ends as it did."""
+@pytest.mark.parametrize("each", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "every"])
+def test_killed_at_every_call(tmp_path: Path, kind: type[BaseException], done: bool, each: int) -> None:
+    """Wherever delivery is killed or cut off, a run is resumed once, with every point once, and ends as it did."""
     number = 0
     while True:
-        number += 1
+        number += each
         store = MemoryStore({number: (kind, done)})
         machine = Machine(tmp_path / f"{number}", store)
         first, second, third = (Process(machine.spool) for _ in range(3))
         run = first.open("train", lr=0.1)
         first.metric(run, "loss", 3.0, 0)
         first.die()
-        again = second.go_on(run, lr=0.1)
+        again = second.resume(run, lr=0.1)
         second.metric(again, "loss", 2.0, 1)
         second.say(events.Close(again, "FAILED", 2, events.Failure("ValueError", "bad", "Traceback …")))
         second.die()
-        once_more = third.go_on(run)
+        once_more = third.resume(run)
         third.metric(once_more, "loss", 1.0, 2)
         third.close(once_more)
         third.die()
@@ -325,9 +346,9 @@ def test_killed_at_every_call(tmp_path: Path, kind: type[BaseException], done: b
     assert number > 20
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_order_within_a_millisecond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two programs go on within a millisecond: the later one ends the run, whichever is delivered first."""
+    """Two programs resume a run within a millisecond: the later one ends it, whichever is delivered first."""
     now = itertools.count(time.time_ns() // 1_000_000 * 1_000_000)
     monkeypatch.setattr(drawn_processes, "time", SimpleNamespace(time_ns=lambda: next(now)))
     for order in itertools.permutations((0, 1)):
@@ -337,7 +358,7 @@ def test_order_within_a_millisecond(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         earlier, later = (Process(machine.spool) for machine in machines)
         ids = []
         for process, status in ((earlier, "FAILED"), (later, "FINISHED")):
-            ids.append(process.go_on("abc"))
+            ids.append(process.resume("abc"))
             process.close(ids[-1], status)
             process.die()
         for number in order:
@@ -349,9 +370,9 @@ def test_order_within_a_millisecond(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert held.status == "FINISHED", order
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_refusal_while_it_is_taken_up(machines: MakeMachine) -> None:
-    """A store that refuses to have a run go on has it set aside, and the rest is delivered."""
+    """A store that refuses to resume a run has it set aside, and the rest is delivered."""
     store = MemoryStore()
     machine = machines("one", store)
     store.runs["abc"] = Held("e-e", "plain", {}, status="FINISHED")
@@ -363,7 +384,7 @@ def test_refusal_while_it_is_taken_up(machines: MakeMachine) -> None:
 
     store.before = before
     process = Process(machine.spool)
-    process.close(process.go_on("abc"), "FAILED")
+    process.close(process.resume("abc"), "FAILED")
     process.close(process.open("another"))
     rounds(machine)
     assert (store.runs["abc"].status, store.named("another").status) == ("FINISHED", "FINISHED")
@@ -381,16 +402,16 @@ def run_named(name: str, uri: str | None = None) -> Any:
 
 
 @pytest.mark.parametrize(
-    "word", ["experiment", "stage", "session", "decorator", "handle", "MLflow's", "best", "row", "MLFLOW_RUN_ID"]
+    "way", ["experiment", "stage", "session", "decorator", "handle", "MLflow's", "best", "row", "MLFLOW_RUN_ID"]
 )
-def test_words_that_go_on(sqlite_store: str, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every way to name a run has it go on, at SQLite: one run, its points in a row, its name and experiment kept."""
+def test_every_way_to_resume_a_run(sqlite_store: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way to name a run resumes it, at SQLite: one run, its points in a row, its name and experiment kept."""
     with experiment("churn", run_name="first") as first:
         first.log_params({"lr": 0.1})
         first.log_metric("loss", 2.0, 0)
     deliver()
     (before,) = all_runs()
-    _go_on_by(word, before.info.run_id, first, monkeypatch)
+    _resume_by(way, before.info.run_id, first, monkeypatch)
     assert "MLFLOW_RUN_ID" not in os.environ
     deliver()
     after = run_named("first")
@@ -404,14 +425,14 @@ def test_words_that_go_on(sqlite_store: str, word: str, monkeypatch: pytest.Monk
     assert child.data.tags["mlflow.parentRunId"] == before.info.run_id
 
 
-def _go_on_by(word: str, run_id: str, first: trackdsl.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def _resume_by(way: str, run_id: str, first: trackdsl.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def train() -> None:
         trackdsl.log_params({"epochs": 5, "lr": 0.1})
         trackdsl.log_metric("loss", 1.0, 1)
         with stage("epoch"):
             pass
 
-    match word:
+    match way:
         case "experiment":
             with experiment("churn", run_id=run_id):
                 train()
@@ -430,7 +451,7 @@ def _go_on_by(word: str, run_id: str, first: trackdsl.Run, monkeypatch: pytest.M
                 "best": lambda: trackdsl.best("churn", "loss"),
                 "row": lambda: trackdsl.runs("churn").iloc[0],
             }
-            with experiment(run_id=found[word]()):
+            with experiment(run_id=found[way]()):
                 train()
         case "handle":
             with experiment(run_id=first) as again:
@@ -443,7 +464,7 @@ def _go_on_by(word: str, run_id: str, first: trackdsl.Run, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("named", ["ours", "MLflow's"])
-def test_handle_of_a_run_that_goes_on(sqlite_store: str, named: str) -> None:
+def test_handle_of_a_resumed_run(sqlite_store: str, named: str) -> None:
     """Its handle and its id lead to the whole run wherever a run is asked for, also in a later program."""
     with experiment("churn", run_name="first") as first:
         trackdsl.log_metric("loss", 2.0, 0)
@@ -468,7 +489,7 @@ def test_handle_of_a_run_that_goes_on(sqlite_store: str, named: str) -> None:
 
 
 def test_it_is_running_meanwhile(sqlite_store: str) -> None:
-    """A run that FAILED is RUNNING while it goes on, then FINISHED at a later time, and has no exception left."""
+    """A run that FAILED is RUNNING while it is resumed, then FINISHED at a later time, and has no exception left."""
     with pytest.raises(ValueError, match="bad"), experiment(run_name="train"):
         raise ValueError("bad")
     deliver()
@@ -532,7 +553,7 @@ def test_requeued_job(start: StartProgram, request: pytest.FixtureRequest, tmp_p
     second = start(_REQUEUED, "wait", MLFLOW_RUN_ID=run_id, **environment)
     assert second.say() == "recorded"
     client = mlflow.MlflowClient(uri)
-    wait_until(lambda: client.get_run(run_id).info.status == "RUNNING", "the run to go on")
+    wait_until(lambda: client.get_run(run_id).info.status == "RUNNING", "the run to be resumed")
     second.kill()
     wait_until(lambda: client.get_run(run_id).info.status == "KILLED", "the death to be found")
     third = start(_REQUEUED, MLFLOW_RUN_ID=run_id, **environment)
@@ -571,8 +592,8 @@ def test_run_of_an_mlflow_project(start: StartProgram, sqlite_store: str, tmp_pa
 
 
 @pytest.mark.slow
-def test_missing_run_is_told_at_the_end(start: StartProgram, sqlite_store: str) -> None:
-    """A program that is to go on with a run that is not there runs on, and ends with a line that names both ids."""
+def test_missing_run_is_reported_at_the_end(start: StartProgram, sqlite_store: str) -> None:
+    """A program that is to resume a missing run runs on, and ends with a line that names both ids."""
     program = start(
         """
         from trackdsl import experiment
@@ -590,7 +611,7 @@ def test_missing_run_is_told_at_the_end(start: StartProgram, sqlite_store: str) 
 
 
 def test_run_that_is_open_here(sqlite_store: str, caplog: pytest.LogCaptureFixture) -> None:
-    """To go on with a run that is open in the same program joins it: said once, and it ends where it was begun."""
+    """Resuming a run that is open in the same program joins it: said once, and it ends where it was begun."""
     with experiment(run_name="train") as run:
         for _ in range(2):
             with stage("again", run_id=run.id, lr=0.1) as again:
@@ -607,7 +628,7 @@ def test_run_that_is_open_here(sqlite_store: str, caplog: pytest.LogCaptureFixtu
 
 
 def test_open_run_of_plain_mlflow(sqlite_store: str) -> None:
-    """To go on with a run that plain MLflow has open joins it, and MLflow ends it."""
+    """Resuming a run that plain MLflow has open joins it, and MLflow ends it."""
     mlflow.set_tracking_uri(sqlite_store)
     with mlflow.start_run() as active:
         with stage("again", run_id=active.info.run_id):
@@ -620,7 +641,7 @@ def test_open_run_of_plain_mlflow(sqlite_store: str) -> None:
 
 @pytest.mark.slow
 def test_workers_of_a_continued_run(start: StartProgram, sqlite_store: str) -> None:
-    """Forked children and workers of a run that goes on write to it, and the stages in them are its children."""
+    """Forked children and workers of a resumed run write to it, and the stages in them are its children."""
     with experiment(run_name="train") as run:
         pass
     deliver()
@@ -673,7 +694,7 @@ def test_misuse(make: Callable[[], object]) -> None:
 
 
 def test_captured() -> None:
-    """A test of a program's sees a run that goes on as one run."""
+    """`capture_runs` shows a resumed run as one run."""
     with capture_runs() as captured:
         with experiment(run_name="train") as run:
             run.log_param("lr", 0.1)
@@ -683,8 +704,8 @@ def test_captured() -> None:
     assert (found.status, found.tags["a"], found.params["epochs"]) == ("FINISHED", "b", 3)
 
 
-def test_last_run_goes_on(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The newest root of a program goes on by its handle, as often as one likes; a handle of no run does nothing."""
+def test_last_run_is_resumed(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handle of a program's newest root resumes it, as often as one likes; a handle of no run does nothing."""
     with experiment(run_name="train"), stage("epoch"):
         pass
     for _ in range(2):
@@ -735,7 +756,7 @@ def test_session_with_a_run_that_is_gone(
 
 
 def test_another_run_inside_a_run(sqlite_store: str) -> None:
-    """A run that goes on inside another one is itself, by its handle too, and keeps the parent that it had."""
+    """A run that is resumed inside another one is itself, by its handle too, and keeps the parent that it had."""
     with experiment(run_name="first") as first:
         pass
     with experiment(run_name="outer"):
@@ -756,9 +777,10 @@ _RANK = """
 _LAUNCH = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29511", "TORCHELASTIC_RUN_ID": "x"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", ["children", "separate"])
 def test_ranks_of_a_run_that_is_named(start: StartProgram, sqlite_store: str, ranks: str) -> None:
-    """Ranks that are all to go on with one run are its children; where each has its own, it is that of the first."""
+    """Ranks that are all to resume one run are its children; where each has its own, it is that of the first."""
     with experiment(run_name="train") as run:
         pass
     deliver()
@@ -785,8 +807,9 @@ def test_ranks_of_a_run_that_is_named(start: StartProgram, sqlite_store: str, ra
         assert "mlflow.parentRunId" not in other.data.tags
 
 
+@pytest.mark.slow
 def test_separate_ranks_that_name_their_runs(start: StartProgram, sqlite_store: str) -> None:
-    """Separate ranks of which each names a run of its own go on with those."""
+    """Separate ranks of which each names a run of its own resume those."""
     ids = []
     for rank in range(2):
         with experiment(run_name=f"train-{rank}") as run:

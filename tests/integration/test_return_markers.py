@@ -13,7 +13,7 @@ from trackdsl import Artifact, Dataset, Metric, Model, Param, stage, track_retur
 
 
 def test_markers_on_fields_arrive(store: str) -> None:
-    """As MLflow then holds them: metrics, a model, a dataset, files."""
+    """Marked fields are metrics, a model, a dataset and files at MLflow."""
     trackdsl.configure(tracking_uri=store)
 
     @stage

@@ -13,7 +13,7 @@ from trackdsl import Metric, Model, stage, track_returns
 
 
 def test_a_named_structure_among_several_values(store: str) -> None:
-    """Of a tuple with names, and of one where it is the only dict; as MLflow then holds them."""
+    """A structure among several named values, and the only dict of a tuple, keep their names at MLflow."""
     trackdsl.configure(tracking_uri=store)
 
     @stage
@@ -29,7 +29,7 @@ def test_a_named_structure_among_several_values(store: str) -> None:
 
 
 def test_the_only_dict_of_a_tuple_keeps_its_names(store: str) -> None:
-    """Beside a model, marked or not, a dict's metrics are called as in it; two dicts are told apart by their index."""
+    """Beside a model, marked or not, a dict's metrics have its names; two dicts are distinguished by their index."""
     trackdsl.configure(tracking_uri=store)
     model = LinearRegression().fit([[1], [2]], [1, 2])
 
@@ -51,7 +51,7 @@ def test_the_only_dict_of_a_tuple_keeps_its_names(store: str) -> None:
 
 
 def test_a_returned_history_arrives(store: str) -> None:
-    """With a prefix, and with a marker, in MLflow's own history of a metric."""
+    """A returned history, with a prefix and with a marker, is in MLflow's history of a metric."""
     trackdsl.configure(tracking_uri=store)
 
     @stage

@@ -10,6 +10,7 @@ import gc
 import json
 import math
 import pickle
+import shutil
 import threading
 import weakref
 from collections.abc import Callable
@@ -30,8 +31,8 @@ from PIL import Image
 from sklearn.linear_model import LinearRegression
 
 import trackdsl
-from tests.conftest import client, deliver, last_run, points, wait_until
-from trackdsl import Artifact, Dataset, Ignore, Metric, Model, experiment, load_artifact, stage, track_returns
+from tests.conftest import all_runs, client, deliver, last_run, points, wait_until
+from trackdsl import Artifact, Dataset, Ignore, Metric, Model, experiment, load_artifact, settings, stage, track_returns
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal._lock import FileLock
@@ -100,7 +101,7 @@ TABLE: dict[str, tuple[Any, dict[str, float], set[str]]] = {
     "list of arrays": ([np.arange(2), np.eye(2)], {}, {"f.0.npy", "f.1.npy"}),
     "list of figures": ([figure(), figure()], {}, {"f.0.png", "f.1.png"}),
     "dict of frames": ({"a": FRAME, "b": [FRAME]}, {}, {"a.parquet", "b.0.parquet"}),
-    "mapping with words": ({"a": 1, "when": datetime.date(2024, 1, 2), "of": {"x"}}, {"a": 1}, {"f.json"}),
+    "mapping with texts": ({"a": 1, "when": datetime.date(2024, 1, 2), "of": {"x"}}, {"a": 1}, {"f.json"}),
     "CMYK": (Image.new("CMYK", (4, 2)), {}, {"f.png"}),
     "list of estimators": ([LinearRegression().fit([[1], [2]], [1, 2])], {}, set()),
     "estimator": (LinearRegression().fit([[1], [2]], [1, 2]), {}, set()),
@@ -110,13 +111,18 @@ TABLE: dict[str, tuple[Any, dict[str, float], set[str]]] = {
 def returned(uri: str, value: Any, *names: str, **options: Any) -> Any:
     """The MLflow run of a function `f` that returned `value`."""
     trackdsl.configure(tracking_uri=uri)
+    call_f(value, *names, **options)
+    deliver()
+    return last_run(uri)
+
+
+def call_f(value: Any, *names: str, run_name: str | None = None, **options: Any) -> None:
+    """Call a function `f` that returns `value`."""
 
     def f() -> Any:
         return value
 
-    assert stage(track_returns(*names, **options)(f))() is value
-    deliver()
-    return last_run(uri)
+    assert stage(run_name)(track_returns(*names, **options)(f))() is value
 
 
 def files_of(uri: str, run: Any, folder: str = "") -> set[str]:
@@ -126,11 +132,37 @@ def files_of(uri: str, run: Any, folder: str = "") -> set[str]:
     return found
 
 
+@pytest.fixture(scope="module", params=["sqlite", "server"])
+def runs_of_the_table(
+    request: pytest.FixtureRequest, empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, dict[str, Any]]:
+    """A store with a run for each value of the table, delivered together; and the runs by name."""
+    folder = tmp_path_factory.mktemp("table")
+    if request.param == "sqlite":
+        shutil.copy(empty_store, folder / "mlflow.db")
+        uri = f"sqlite:///{folder}/mlflow.db"
+    else:
+        uri = str(request.getfixturevalue("shared_server").uri)
+    before = settings.configured()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TRACKDSL_SPOOL", str(folder / "spool"))
+        patch.setenv("TRACKDSL_MODE", "offline")
+        patch.setenv("TRACKDSL_CHANGES", "0")  # A file of its own in each root run.
+        trackdsl.configure(tracking_uri=uri)
+        for kind, (value, _, _) in TABLE.items():
+            call_f(value, run_name=kind)
+        deliver()
+    settings.restore(before)
+    return uri, {run.info.run_name: run for run in all_runs(uri)}
+
+
 @pytest.mark.parametrize("kind", TABLE)
-def test_every_kind_of_return_value(store: str, kind: str) -> None:
+def test_every_kind_of_return_value(runs_of_the_table: tuple[str, dict[str, Any]], kind: str) -> None:
     """Each value of the table arrives as the metrics and files beside it, and as nothing else."""
-    value, metrics, files = TABLE[kind]
-    run = returned(store, value)
+    _, metrics, files = TABLE[kind]
+    store, runs = runs_of_the_table
+    run = runs[kind]
     assert {key: "nan" if number != number else number for key, number in run.data.metrics.items()} == {
         key: "nan" if number != number else number for key, number in metrics.items()
     }
@@ -163,7 +195,7 @@ FORMATS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("value", "path"), FORMATS, ids=[f"{type(value).__name__}-{path}" for value, path in FORMATS])
 def test_the_suffix_names_the_format(value: Any, path: str) -> None:
-    """`Artifact("x.csv")` is a CSV file, and so on: the content is what such a file holds."""
+    """The suffix names the format: a file `x.csv` contains CSV, and so on."""
 
     def f() -> Any:
         return value
@@ -195,7 +227,7 @@ def test_figures_as_svg_and_plotly_as_json(sqlite_store: str) -> None:
 
 
 def test_what_is_no_metric_is_visible(store: str) -> None:
-    """Complex, huge and non-numeric values: each a tag with its name; infinity is told, as MLflow cannot hold it."""
+    """Complex, huge and non-numeric values: each a tag with its name; infinity too, as MLflow cannot hold it."""
     trackdsl.configure(tracking_uri=store)
     with stage("f") as run:
         for name, value in {
@@ -213,8 +245,8 @@ def test_what_is_no_metric_is_visible(store: str) -> None:
     assert "-inf" in data.tags["trackdsl.infinite.inf"]
 
 
-def test_a_complex_return_value_is_told_and_kept() -> None:
-    """It can be no metric, which a tag says, and nothing is lost."""
+def test_a_complex_return_value_is_reported_and_kept() -> None:
+    """A complex number is no metric, which a tag says, and is kept as a file."""
     with capture_runs() as captured, stage("f") as run:
         track_returns("z")(lambda: 1 + 2j)()
         assert load_artifact(run, "z.pkl", trusted=True) == 1 + 2j
@@ -223,7 +255,7 @@ def test_a_complex_return_value_is_told_and_kept() -> None:
 
 @pytest.mark.parametrize("step", [0, np.int64(0), np.int64(7), np.int32(7), True, 2.0], ids=repr)
 def test_steps_of_every_kind(store: str, step: Any) -> None:
-    """NumPy's integers and zero are the steps they say, on every store, three times over."""
+    """NumPy's integers and zero are recorded as steps, on every store, three times."""
     trackdsl.configure(tracking_uri=store)
     with stage("f") as run:
         for value in (1.0, 2.0, 3.0):
@@ -233,7 +265,7 @@ def test_steps_of_every_kind(store: str, step: Any) -> None:
 
 
 def test_paths_are_their_files(sqlite_store: str) -> None:
-    """A `Path` of a file or folder is kept as that; one that is not there is its text."""
+    """A `Path` of an existing file or folder is kept as that; another `Path` is its text."""
     trackdsl.configure(tracking_uri=sqlite_store)
     Path("folder/deep").mkdir(parents=True)
     Path("folder/deep/x.txt").write_text("x")
@@ -249,7 +281,7 @@ def test_paths_are_their_files(sqlite_store: str) -> None:
 
 
 def test_markers(store: str) -> None:
-    """`Metric`, `Artifact`, `Model` and `Dataset` in the return annotation: name, place, registry, digest."""
+    """`Metric`, `Artifact`, `Model` and `Dataset` in the return annotation give names, path and digest."""
     trackdsl.configure(tracking_uri=store)
 
     @stage
@@ -276,8 +308,8 @@ def test_markers(store: str) -> None:
     assert loaded.predict(frame).tolist() == model.predict(frame).tolist()
 
 
-def test_what_cannot_be_kept_is_told(sqlite_store: str) -> None:
-    """Not even pickle: the type and the reason stand in a tag, and the run is FINISHED."""
+def test_what_cannot_be_kept_is_reported(sqlite_store: str) -> None:
+    """For what pickle cannot hold, a tag has the type and the reason, and the run is FINISHED."""
     run = returned(sqlite_store, (threading.Lock(), {"a": (i for i in "b")}), "lock", "nested")
     assert run.info.status == "FINISHED"
     assert "lock: " in run.data.tags["trackdsl.omitted.lock.pkl"]
@@ -286,7 +318,7 @@ def test_what_cannot_be_kept_is_told(sqlite_store: str) -> None:
 
 
 def test_a_frame_that_parquet_cannot_hold_is_pickled(sqlite_store: str) -> None:
-    """Mixed objects in one column: the whole frame comes back all the same."""
+    """A frame with mixed objects in one column comes back whole."""
     mixed = pd.DataFrame({"a": [1, "x", object]})
     run = returned(sqlite_store, mixed)
     assert files_of(sqlite_store, run) == {"f.pkl"}
@@ -305,7 +337,7 @@ MADE: dict[str, Callable[[], Any]] = {
 
 
 def state_of(value: Any) -> Any:
-    """All that a user can have set; drawing makes the ticks of a figure, which are no part of that."""
+    """All that a user can have set; drawing makes the ticks of a figure, which are not part of it."""
     if isinstance(value, Figure):
         return value.get_size_inches().tolist(), value.dpi, value.get_facecolor(), type(value.canvas), value.stale
     return pickle.dumps(value)
@@ -319,6 +351,7 @@ def test_values_are_neither_kept_alive_nor_changed(kind: str) -> None:
     def f(value: Any) -> Any:
         return value
 
+    gc.freeze()  # What was there before need not be looked through.
     with capture_runs():
         value = MADE[kind]()
         before = state_of(value)
@@ -331,7 +364,7 @@ def test_values_are_neither_kept_alive_nor_changed(kind: str) -> None:
 
 
 def test_what_is_ignored_or_secret_is_no_input_example() -> None:
-    """Arguments that are not to be recorded do not come back as rows of a model's example."""
+    """Arguments that are not recorded are not rows of a model's example either."""
 
     @stage(returns=True)
     def fit(features: Annotated[Any, Ignore], secret_rows: Any, y: Any) -> Any:
@@ -354,7 +387,7 @@ def test_a_suffix_in_capitals_names_the_same_format(value: Any, path: str) -> No
 
 
 def test_data_inside_of_a_structure_is_its_content() -> None:
-    """A list of arrays that is to be YAML holds their numbers, and not what they look like."""
+    """A list of arrays in YAML holds their numbers, not their `repr`."""
     with capture_runs() as captured, stage("f") as run:
         track_returns("x", artifacts={"x": "x.yaml"})(lambda: [np.arange(3)])()
         assert load_artifact(run, "x.yaml") == [[0, 1, 2]]
@@ -362,7 +395,7 @@ def test_data_inside_of_a_structure_is_its_content() -> None:
 
 
 def test_numpy_complex_is_no_metric() -> None:
-    """A complex number of NumPy is told like Python's, and its imaginary part is not dropped."""
+    """A complex number of NumPy is reported like Python's, and its imaginary part is not dropped."""
     with capture_runs() as captured, stage("f"):
         track_returns("z")(lambda: np.complex128(1 + 2j))()
     assert captured.one("f").metrics == {}
@@ -370,7 +403,7 @@ def test_numpy_complex_is_no_metric() -> None:
 
 
 def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
-    """Two folders with links to one another are copied once, and not for ever."""
+    """Two folders with links to one another are copied once."""
     for one, other in (("a", "b"), ("b", "a")):
         (tmp_path / "m" / one).mkdir(parents=True)
         (tmp_path / "m" / one / "file.txt").write_text(one)
@@ -383,7 +416,7 @@ def test_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
 
 
 def test_code_of_the_user_is_not_run_for_an_example() -> None:
-    """A model with a `predict`, a step or a hook of the user's is recorded without being asked for an answer."""
+    """A model with a `predict`, a step or a hook of the user's is recorded without being called."""
     called = []
 
     class Own(LinearRegression):
@@ -408,7 +441,7 @@ def test_code_of_the_user_is_not_run_for_an_example() -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "team/churn", "a:b"])
 def test_names_that_the_registry_refuses(name: str) -> None:
-    """A name that MLflow would refuse is an error at once, in the marker and in the word."""
+    """A name that MLflow would refuse is an error at once, in the marker and in the function."""
     with pytest.raises(trackdsl.OptionError, match="registered_model_name"):
         Model("m", registered_model_name=name)
     with capture_runs(), stage("f") as run, pytest.raises(trackdsl.OptionError, match="registered_model_name"):
@@ -416,7 +449,7 @@ def test_names_that_the_registry_refuses(name: str) -> None:
 
 
 def test_what_a_deleted_experiment_refuses_waits_for_it(store: str, tmp_path: Path) -> None:
-    """A dataset and a model of a run whose experiment is deleted meanwhile are there once it is restored."""
+    """A dataset and a model of a run whose experiment is deleted meanwhile arrive once it is restored."""
     name = f"gone-{tmp_path.name}"
     trackdsl.configure(tracking_uri=store)
     worker = Worker(tmp_path / "spool", open_sink)
@@ -441,7 +474,7 @@ def test_what_a_deleted_experiment_refuses_waits_for_it(store: str, tmp_path: Pa
 
 
 def test_a_lock_whose_file_is_gone_is_none(tmp_path: Path) -> None:
-    """Where the spool is removed, whoever delivers from it notices, and another one may begin."""
+    """Where the spool is removed, a process that delivers from it notices, and another one may begin."""
     lock = FileLock(tmp_path / "lock")
     assert lock.acquire()
     assert lock.is_current()

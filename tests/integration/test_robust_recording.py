@@ -33,7 +33,7 @@ def test_capturing_inside_a_run(tmp_path: Path) -> None:
 
 
 def test_an_interrupt_leaves_nothing_behind(start: StartProgram) -> None:
-    """Ctrl-C at each place where Python looks for it, as in a notebook, leaves no run current, no patch and no silence.
+    """Ctrl-C wherever Python looks for it, as in a notebook, leaves no run current, no patch and no silence.
 
     Python looks where a function begins and after calls into C. What it raises where `__exit__` itself begins no
     context manager can know of.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,8 +14,10 @@ from tests.conftest import ChangeTiming, wait_until
 from tests.integration.test_mlflow_bridge import here, online  # noqa: F401 - fixtures
 from trackdsl import RunNotReady, experiment
 from trackdsl.delivery import _waiting
-from trackdsl.journal import _spool
+from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._lock import FileLock
+from trackdsl.store_format import heartbeat, signs_of_life
+from trackdsl.store_format.heartbeat import Beat, HeartbeatFile
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -20,26 +25,30 @@ mlflow = pytest.importorskip("mlflow")
 @pytest.fixture
 def busy() -> FileLock:
     """The lock of a delivery process that is alive, and gets no time from its machine."""
-    lock = FileLock(_spool.find() / _spool.LOCK)
+    lock = FileLock(_spool_choice.find() / _spool.LOCK)
     assert lock.acquire()
     return lock
 
 
 def test_busy_delivery(here: str, busy: FileLock, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """However long a delivery process that is alive takes to get to it, the run is waited for."""
-    change_timing(no_sign=0.0)
-    change_timing(check=0.0)
+    """The run is waited for as long as the delivery process has a heartbeat, however busy it is."""
+    change_timing(no_sign=0.5)
     answers: list[str | None] = []
     why_lost = _waiting.RunWatch.why_lost
+    monkeypatch.setattr(signs_of_life, "_LOOK_EVERY", 0.0)
+    heart = HeartbeatFile(_spool_choice.find())
+    count = itertools.count(1)
 
     def counted(watch: _waiting.RunWatch) -> str | None:
+        heart.write(Beat(os.getpid(), next(count), 1, heartbeat.IDLE))
         answers.append(why_lost(watch))
         return answers[-1]
 
     monkeypatch.setattr(_waiting.RunWatch, "why_lost", counted)
     with experiment("x") as run, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lambda: run.run_id)
-        wait_until(lambda: len(answers) > 5, "some looks")
+        begun = time.monotonic()
+        wait_until(lambda: len(answers) > 5 and time.monotonic() - begun > 1.0, "some looks")
         assert set(answers) == {None}
         change_timing(no_sign=60.0)  # Until a thread has taken the lock.
         busy.release()
@@ -47,9 +56,18 @@ def test_busy_delivery(here: str, busy: FileLock, change_timing: ChangeTiming, m
 
 
 def test_delivery_that_hangs(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:  # noqa: F811
-    """A delivery process that does nothing at all is given up in the end."""
+    """A delivery process that does nothing is given up after a while."""
     change_timing(no_progress=0.2)
     with experiment("x") as run, pytest.raises(RunNotReady, match="delivery hangs"):
+        assert run.run_id
+    busy.release()
+
+
+def test_delivery_that_does_not_move(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:  # noqa: F811
+    """A delivery process without a heartbeat, such as one that was stopped, is given up."""
+    HeartbeatFile(_spool_choice.find()).write(Beat(1 << 30, 1, 1, heartbeat.IDLE))
+    change_timing(no_sign=0.2)
+    with experiment("x") as run, pytest.raises(RunNotReady, match=r"does not move.*delivery\.log"):
         assert run.run_id
     busy.release()
 
@@ -64,7 +82,7 @@ def test_no_delivery(here: str, change_timing: ChangeTiming, monkeypatch: pytest
 
 
 def test_run_that_is_set_aside(here: str, change_timing: ChangeTiming) -> None:  # noqa: F811
-    """A run that cannot be made as things are is not waited for: the error says what is wrong, until it is mended."""
+    """Nobody waits for a run that is set aside: the error says what is wrong, until it is fixed."""
     change_timing(failing=0.2)
     id_ = mlflow.create_experiment("gone")
     mlflow.delete_experiment(id_)

@@ -23,7 +23,7 @@ from trackdsl.testing import capture_runs
 @pytest.mark.parametrize("status", ["FINISHED", "failed", "KILLED"])
 @pytest.mark.parametrize("kind", ["block", "call", "session", "stop"])
 def test_status_of_choice(status: str, kind: str) -> None:
-    """A run ends as the program says, with the reason as a tag, and what it does afterwards changes nothing of that."""
+    """A run ends as the program says, with the reason as a tag; what the program does later does not change that."""
 
     @stage("train")
     def train() -> None:
@@ -52,7 +52,7 @@ def test_status_of_choice(status: str, kind: str) -> None:
     assert (found.status, found.tags["trackdsl.ended"], found.metric("m")) == (status.upper(), "the loss diverged", 1.0)
 
 
-def test_end_stands(sqlite_store: str) -> None:
+def test_end_by_hand_is_kept(sqlite_store: str) -> None:
     """A run that was ended by hand has that time and status, at the store too, though its block raises later."""
     with pytest.raises(ValueError, match="later"), experiment(run_name="train") as run:
         run.end("KILLED", "preempted, password=hunter2-hunter2")
@@ -68,7 +68,7 @@ def test_end_stands(sqlite_store: str) -> None:
 
 
 def test_ended_twice() -> None:
-    """The last word on how a run has ended counts, also after its block."""
+    """The last call that ends a run counts, also after its block."""
     with capture_runs() as captured:
         with stage("train") as run:
             run.end()
@@ -81,7 +81,7 @@ def test_ended_twice() -> None:
 
 @pytest.mark.parametrize("status", ["DONE", "RUNNING", None, 3])
 def test_no_such_status(status: Any) -> None:
-    """A status that no run can end with is refused at once, and the run goes on."""
+    """A status that no run can end with is refused at once, and the run stays open."""
     with capture_runs() as captured, stage("train") as run:
         with pytest.raises(trackdsl.TrackdslError, match="FINISHED, FAILED, KILLED"):
             run.end(status)
@@ -92,7 +92,7 @@ def test_no_such_status(status: Any) -> None:
 
 
 def test_end_of_a_run_of_others(caplog: pytest.LogCaptureFixture, sqlite_store: str) -> None:
-    """A run that plain MLflow has open is not ended by us, which is said once."""
+    """We do not end a run that plain MLflow has open, and log that once."""
     mlflow.set_tracking_uri(sqlite_store)
     with mlflow.start_run() as active:
         run = trackdsl.current_run()
@@ -105,7 +105,7 @@ def test_end_of_a_run_of_others(caplog: pytest.LogCaptureFixture, sqlite_store: 
 
 @pytest.mark.parametrize("status", ["FAILED", "KILLED"])
 def test_status_by_plain_mlflow(sqlite_store: str, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
-    """`mlflow.end_run` with a status inside a scope is kept, by whichever of MLflow's ways; the block goes on."""
+    """`mlflow.end_run` with a status inside a scope is kept, by whichever of MLflow's ways; the block continues."""
     monkeypatch.setenv("TRACKDSL_MODE", "online")
     monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
     mlflow.set_tracking_uri(sqlite_store)
@@ -191,7 +191,7 @@ _CHILDREN = """
     ],
 )
 def test_sessions_of_children(start: StartProgram, sqlite_store: str, method: str, around: bool) -> None:
-    """A session that a child process leaves open ends as the child does, whoever has started it and however it ends."""
+    """A session that a child process leaves open ends as the child does, however it was started and however it ends."""
     source = _CHILDREN
     if around:
         source = source.replace("        method = sys", "        start_logging('around')\n        method = sys")
@@ -241,8 +241,9 @@ _LAST = {
 }
 
 
+@pytest.mark.slow
 def test_sessions_of_programs_that_exit(start: StartProgram, sqlite_store: str) -> None:
-    """`exit` is as `sys.exit`; an exit that the program has caught ends nothing."""
+    """`exit` works like `sys.exit`; an exit that the program has caught ends nothing."""
     names = {f"session-{number}": last for number, last in enumerate(_LAST)}
     programs = [
         start(
@@ -283,7 +284,7 @@ def _raise_in(thread: bool) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("thread", [True, False])
 def test_session_of_a_thread_or_task_that_fails(thread: bool) -> None:
-    """What a thread or task of asyncio leaves open by an exception is FAILED, and at once."""
+    """A session that a thread or asyncio task leaves open by an exception is FAILED, at once."""
     with capture_runs() as captured:
         start_logging("program")
         _raise_in(thread)
@@ -292,7 +293,7 @@ def test_session_of_a_thread_or_task_that_fails(thread: bool) -> None:
 
 
 def test_exit_is_put_back() -> None:
-    """Once no session is open, what was watched is what it was."""
+    """Once no session is open, all watched functions are the originals."""
 
     def watched() -> list[Any]:
         return [sys.exit, os._exit, threading.excepthook, type(builtins.exit).__call__]
@@ -306,7 +307,7 @@ def test_exit_is_put_back() -> None:
 
 
 _STATEMENTS = [
-    pytest.param(["undefined_name", "x = 1"], "FINISHED", id="mended"),
+    pytest.param(["undefined_name", "x = 1"], "FINISHED", id="corrected"),
     pytest.param(["undefined_name", "x = 1", "1 / 0"], "FAILED", id="last"),
     pytest.param(["x = 1", "undefined_name"], "FAILED", id="only", marks=pytest.mark.slow),
     pytest.param(["undefined_name", "x = 1", "1 / 0", "x = 2"], "FINISHED", id="twice", marks=pytest.mark.slow),
@@ -333,9 +334,10 @@ def test_session_at_a_prompt(sqlite_store: str, statements: list[str], status: s
     assert run.info.status == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("statements", "status"), [*_STATEMENTS[:4], (["undefined_name", "exit"], "FAILED")])
 def test_session_in_cells(start: StartProgram, sqlite_store: str, statements: list[str], status: str) -> None:
-    """The same for the cells of a notebook."""
+    """An error in a notebook's cell makes a session FAILED, unless another cell has followed."""
     pytest.importorskip("IPython")
     program = start(
         f"""
@@ -352,14 +354,15 @@ def test_session_in_cells(start: StartProgram, sqlite_store: str, statements: li
     assert run.info.status == status
 
 
+@pytest.mark.slow
 def test_sessions_at_the_prompt_of_python_3_13(start: StartProgram, sqlite_store: str) -> None:
-    """Inputs that are files by number, as in Python 3.13: what was typed after an error has mended it."""
+    """At the prompt of Python 3.13, whose inputs are numbered files, a statement after an error has corrected it."""
     cases = {
-        "mended": (["undefined_name", "x = 1"], "FINISHED"),
+        "corrected": (["undefined_name", "x = 1"], "FINISHED"),
         "syntax": (["x = = 1", "x = 1"], "FINISHED"),
         "last": (["x = 1", "undefined_name"], "FAILED"),
         "exit": (["undefined_name", "exit()"], "FAILED"),
-        "mended-exit": (["undefined_name", "x = 1", "exit()"], "FINISHED"),
+        "corrected-exit": (["undefined_name", "x = 1", "exit()"], "FINISHED"),
     }
     for name, (inputs, _) in cases.items():
         start(
@@ -382,7 +385,7 @@ def test_sessions_at_the_prompt_of_python_3_13(start: StartProgram, sqlite_store
 
 
 def test_prompt_stays(sqlite_store: str) -> None:
-    """The prompt that a session watches is the one that it was, and plain again afterwards."""
+    """The prompt that a session watches is the same object, and plain again afterwards."""
     source = textwrap.dedent(
         """
         import sys; sys.ps1 = "in: "

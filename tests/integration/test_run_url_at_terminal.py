@@ -76,7 +76,7 @@ class Terminal:
         return text in self.text
 
     def finish(self) -> str:
-        """Let the program go on to its end; returns what the terminal has shown."""
+        """Let the program run to its end; returns what the terminal has shown."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait(timeout=PATIENCE)
@@ -94,7 +94,7 @@ class Terminal:
 
 @pytest.mark.slow
 def test_a_terminal_shows_it_once_while_the_run_is_open(shared_server: Server) -> None:
-    """At a terminal the address of the first root comes while that is open, leads to it, and comes once."""
+    """A terminal shows the address of the first root run once, while it is open, and the address works."""
     with Terminal(TRACKDSL_TRACKING_URI=shared_server.uri) as terminal:
         run_id = terminal.run_id()
         (run,) = [run for run in all_runs(shared_server.uri) if run.info.run_id == run_id]
@@ -118,14 +118,14 @@ def test_a_database_is_shown_with_its_command(sqlite_store: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"TRACKDSL_SHOW_URL": "0"}, {"CI": "true"}])
 def test_a_terminal_that_is_not_to_show_it(sqlite_store: str, environment: dict[str, str]) -> None:
-    """Where the setting says no, or a build runs on a server, nothing is written."""
+    """With the setting off, or on a build server, nothing is written."""
     with Terminal(**environment) as terminal:
         terminal.run_id()
         assert "trackdsl: run " not in terminal.finish()
 
 
 class Written:
-    """Takes the place of the errors of the program."""
+    """Replaces the program's standard error."""
 
     def __init__(self, terminal: bool) -> None:
         self.terminal = terminal
@@ -148,7 +148,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Any:
         _show_url._program.reset()
         monkeypatch.setattr(_show_url, "call_after_delivery", (calls := []).append)
         monkeypatch.setattr(trackdsl.Run, "wait_for_mlflow", lambda *_: KnownRun("b" * 32, "7"))
-        monkeypatch.setattr("trackdsl.journal._target.Target.watch", lambda *_: None)  # Nothing is to be delivered.
+        # Nothing is to be delivered.
+        monkeypatch.setattr("trackdsl.journal._store_target.Target.watch", lambda *_: None)
         monkeypatch.setattr(sys, "stderr", written := Written(terminal))
         monkeypatch.setenv("CI", ci)
         trackdsl.configure(mode="online", show_url=show_url)
@@ -173,7 +174,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )
 def test_when_it_is_written(begun: Any, terminal: bool, show_url: bool | None, ci: str, shown: bool) -> None:
-    """By default at a terminal alone, and not in CI; the setting says otherwise; never more than once."""
+    """By default the address is written only at a terminal and not in CI; the setting changes that; never twice."""
     text = begun(terminal=terminal, show_url=show_url, ci=ci)
     assert text.count("/#/experiments/7/runs/" + "b" * 32) == shown
     assert text.count("\n") == shown
@@ -182,7 +183,7 @@ def test_when_it_is_written(begun: Any, terminal: bool, show_url: bool | None, c
 
 
 def test_a_value_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is neither true nor false is refused with what can be written."""
+    """A value that is neither true nor false is refused, with the possible values."""
     monkeypatch.setenv("TRACKDSL_SHOW_URL", "sometimes")
     with pytest.raises(SettingsError, match=r"TRACKDSL_SHOW_URL is 'sometimes'.*true"):
         settings.show_url()

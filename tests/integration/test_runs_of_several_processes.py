@@ -11,24 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import StartProgram, all_runs, changed_timing, examples, points, sync, wait_until
-from tests.drawn_processes import FAULT, POINTS, WORDS, Machine, Process, World
+from tests.drawn_faults import faults
+from tests.drawn_processes import OPERATIONS, POINTS, Machine, Process, World
 from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import _client, _remote_runs, _shared_points, _stream, _waiting, _worker
-from trackdsl.delivery._sink import Unavailable
+from trackdsl.delivery import (
+    _awaited_runs,
+    _client,
+    _ledger,
+    _remote_runs,
+    _shared_points,
+    _stretch_size,
+    _waiting,
+    _worker,
+)
+from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _origin
 from trackdsl.journal._spool import journals
 from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.ledger import commits, read
 from trackdsl.store_format.progress import read_progress
 
 
@@ -41,42 +52,49 @@ def rounds(*machines: Machine, number: int = 20) -> None:
 @pytest.fixture
 def short_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Delivery can be killed between any few points."""
-    monkeypatch.setattr(_stream, "_STRETCH", 7)
+    monkeypatch.setattr(_stretch_size, "_STRETCH", 7)
     monkeypatch.setattr(_limits, "MAX_METRICS", 3)
     monkeypatch.setattr(_shared_points, "_MOST_TAKEN", 5)
+    monkeypatch.setattr(_ledger, "_FEW", 5)
 
 
-@pytest.mark.usefixtures("no_pauses", "short_stretches")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses", "short_stretches")
 @settings(deadline=None, max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(words=WORDS, faults=st.dictionaries(st.integers(1, 80), FAULT, max_size=8), patience=st.sampled_from([0.0, 1e9]))
+@given(operations=OPERATIONS, at=faults(8), patience=st.sampled_from([0.0, 1e9]))
+# A journal that waits for another fails before it notes the run that the other waits for.
+@example(
+    operations=[("open", 0, None), ("param", 2, 0, "p"), ("open", 2, None), ("open", 0, None), ("open", 0, 1)],
+    at={1: (Unavailable, False), 7: (Unavailable, False)},
+    patience=0.0,
+)
 @pytest.mark.slow
-def test_processes_on_two_machines(words: list[Any], faults: dict[int, Any], patience: float) -> None:
-    """Whoever dies or fails when, and however runs of several processes refer to each other, all is there, once."""
-    store = MemoryStore(faults)
+def test_processes_on_two_machines(operations: list[Any], at: dict[int, Any], patience: float) -> None:
+    """All is there, once, whichever process dies or fails when, and however runs of several refer to each other."""
+    store = MemoryStore(at)
     with tempfile.TemporaryDirectory() as folder, changed_timing(other_process=patience):
         world = World(Path(folder), store)
-        for word in words:
-            world.do(*word)
+        for operation in operations:
+            world.do(*operation)
         world.end()
     world.check()
 
 
-@pytest.mark.usefixtures("no_pauses", "short_stretches")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses", "short_stretches")
 @settings(deadline=None, max_examples=examples(250), suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(words=POINTS, faults=st.dictionaries(st.integers(1, 40), FAULT, max_size=6))
+@given(operations=POINTS, at=faults(6))
 @pytest.mark.slow
-def test_equal_points_of_several_processes(words: list[Any], faults: dict[int, Any]) -> None:
-    """Whoever is killed when, of equal points that processes log in the same milliseconds every one is kept, once."""
+def test_equal_points_of_several_processes(operations: list[Any], at: dict[int, Any]) -> None:
+    """Of equal points that processes log in the same milliseconds each is kept once, whichever process is killed."""
     with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), MemoryStore(faults))
+        world = World(Path(folder), MemoryStore(at))
         world.do("open", 0, None)
-        for word in words:
-            world.do(*word)
+        for operation in operations:
+            world.do(*operation)
         world.end()
     world.check()
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_points_take_turns(machines: Callable[..., Machine]) -> None:
     """Two processes that log the same point by turns, each time delivered in between, lose none; one asks the store."""
     store = MemoryStore()
@@ -93,9 +111,36 @@ def test_points_take_turns(machines: Callable[..., Machine]) -> None:
     assert asked.count("metric_history") == 1
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_points_of_a_stretch_that_failed_and_is_read_in_parts(machines: Callable[..., Machine]) -> None:
+    """Equal points that were sent before their stretch failed are there once, though it is read again in parts."""
+    store = MemoryStore()
+    machine = machines("one", store)
+    owner, other = Process(machine.spool), Process(machine.spool)
+    run = owner.open("run")
+    own = other.open("own")
+    rounds(machine, number=3)
+
+    def fail(method: str, *arguments: Any) -> None:
+        if method == "write" and "poison" in arguments[1].tags:
+            raise Unavailable("gone")
+
+    store.before = fail
+    for _ in range(12):
+        other.metric(run, "m", 1.0)
+    other.say(events.Tags(own, {"poison": "1"}))
+    for _ in range(12):
+        other.metric(run, "m", 1.0)
+    rounds(machine, number=3)
+    store.before = lambda *_: None
+    other.die()
+    rounds(machine, number=9)
+    assert len(store.named("run").points) == 24
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_points_that_come_late(machines: Callable[..., Machine]) -> None:
-    """A journal that is far behind the others meets points that were delivered long before; all are kept."""
+    """Points of a journal that is far behind the others are all kept, though others were delivered long before."""
     store = MemoryStore()
     machine = machines("one", store)
     owner, quick, slow = (Process(machine.spool) for _ in range(3))
@@ -106,7 +151,7 @@ def test_points_that_come_late(machines: Callable[..., Machine]) -> None:
     assert len(store.named("run").points) == 3
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_threads_that_overtake_each_other(machines: Callable[..., Machine]) -> None:
     """A point that is written after one of a later time, with a restart in between, is not taken for an earlier one."""
     store = MemoryStore()
@@ -122,10 +167,11 @@ def test_threads_that_overtake_each_other(machines: Callable[..., Machine]) -> N
     assert Counter(key for key, *_ in store.named("run").points) == {"a": 2, "b": 1}
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_what_nobody_can_meet_is_forgotten(machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many points on a run of another process only the last ones are kept in mind, also after a restart."""
+    """Of many points on a run of another process only the last ones are remembered, also after a restart."""
     monkeypatch.setattr(_shared_points, "_MOST_TAKEN", 100)
+    monkeypatch.setattr(_ledger, "_FEW", 100)
     store = MemoryStore()
     machine = machines("one", store)
     owner, other = Process(machine.spool), Process(machine.spool)
@@ -137,46 +183,50 @@ def test_what_nobody_can_meet_is_forgotten(machines: Callable[..., Machine], mon
         rounds(machine, number=2)
         if number == 1:
             machine.restart()
-    (log,) = machine.spool.rglob("points/*.jsonl")
-    assert len(log.read_bytes().splitlines()) < 250
+    (path,) = machine.spool.glob("servers/*/ledger")
+    assert sum(len(commit.changes) for commit in commits(read(path))) < 500
     assert len(store.named("run").points) == 450
     assert machine.worker is not None
-    (shared,) = machine.worker._shared.values()
-    kept = shared.points.of("r3", "")
+    (shared,) = machine.worker._streams._shared.values()
+    kept = shared.points.of(next(iter(store.runs)), "")
     assert kept is not None
     assert kept.count == 150
 
 
-def test_ten_thousand_children_ask_once(machines: Callable[..., Machine]) -> None:
+@pytest.mark.usefixtures("each_kind_of_store")
+@pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.slow)])
+def test_thousands_of_children_ask_once(machines: Callable[..., Machine], count: int) -> None:
     """Runs of two workers under one parent of another machine take one look-up, as does what they log on it."""
     store = MemoryStore()
     asked: list[str] = []
-    store.before = lambda method, *words: asked.append(words[0]) if method == "find_runs" else None
+    store.before = lambda method, *arguments: asked.append(arguments[0]) if method == "find_runs" else None
     client = Process(machines("client", store).spool)
     parent = client.open("parent")
     rounds(Machine(client.spool, store), number=2)
     cluster = machines("cluster", store)
     workers = [Process(cluster.spool, within=(client.prefix.hex(),)) for _ in range(2)]
     for worker in workers:
-        for number in range(5000):
+        for number in range(count):
             worker.close(worker.open(f"child{number}", parent))
-            if number % 100 == 0:
+            if number % (count // 50) == 0:
                 worker.metric(parent, "m", 1.0, number)
         worker.die()
     rounds(cluster, number=30)
     assert asked == [parent.hex()]
     parents = Counter(run.tags.get("mlflow.parentRunId") for run in store.runs.values())
     (parent_id,) = (run_id for run_id, run in store.runs.items() if run.name == "parent")
-    assert parents == {parent_id: 10_000, None: 1}
+    assert parents == {parent_id: 2 * count, None: 1}
     assert len(store.named("parent").points) == 100
     assert cluster.empty
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_runs_of_one_process_are_looked_up_together(machines: Callable[..., Machine]) -> None:
     """Tasks whose parents are tasks of another machine, each of its own, take few look-ups."""
     store = MemoryStore()
     asked: list[str] = []
-    store.before = lambda method, *words: asked.append(words[0]) if method == "find_runs" else None
+    store.before = lambda method, *arguments: asked.append(arguments[0]) if method == "find_runs" else None
     first, second = machines("first", store), machines("second", store)
     opener, worker = Process(first.spool), Process(second.spool)
     for number in range(1000):
@@ -189,11 +239,12 @@ def test_runs_of_one_process_are_looked_up_together(machines: Callable[..., Mach
     assert len(asked) < 12
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_a_parent_is_waited_for(machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """While its machine is behind, the store is asked at growing intervals, and whoever waits for delivery knows."""
+    """While its machine is behind, the store is asked at growing intervals; a program that waits for delivery knows."""
     store = MemoryStore()
     asked: list[str] = []
-    store.before = lambda method, *words: asked.append(words[0]) if method == "find_runs" else None
+    store.before = lambda method, *arguments: asked.append(arguments[0]) if method == "find_runs" else None
     client, cluster = machines("client", store), machines("cluster", store)
     clock = Clock(monkeypatch)
     opener, worker = Process(client.spool), Process(cluster.spool)
@@ -230,6 +281,7 @@ class Clock:
 
         self._passed = 0.0
         self._real = time
+        monkeypatch.setattr(_awaited_runs, "time", self)
         monkeypatch.setattr(_remote_runs, "time", self)
         monkeypatch.setattr(_worker, "time", self)
 
@@ -246,8 +298,9 @@ class Clock:
         return self._real.time_ns() + int(self._passed * 1e9)
 
 
+@pytest.mark.usefixtures("each_kind_of_store")
 def test_a_parent_that_never_comes(machines: Callable[..., Machine], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given up after a time that no restart begins anew, it costs its children the link alone, and no second wait."""
+    """A parent that is given up costs its children only the link, and no second wait, also after a restart."""
     store = MemoryStore()
     cluster = machines("cluster", store)
     clock = Clock(monkeypatch)
@@ -268,10 +321,10 @@ def test_a_parent_that_never_comes(machines: Callable[..., Machine], monkeypatch
     }
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("moment", ["before", "after", "between"])
 def test_a_late_parent_finds_its_children(machines: Callable[..., Machine], moment: str) -> None:
-    """Whether it is created after its child, or just before, when it was found missing already: they are linked."""
+    """A parent that is created after its child, or while it was looked for, is linked to it."""
     store = MemoryStore()
     client, cluster = machines("client", store), machines("cluster", store)
     opener, worker = Process(client.spool), Process(cluster.spool)
@@ -279,8 +332,8 @@ def test_a_late_parent_finds_its_children(machines: Callable[..., Machine], mome
     worker.open("child", parent)
     came: list[str] = []
 
-    def before(method: str, *words: Any) -> None:
-        if (moment, method, words[:1]) == ("before", "create_run", ("child",)) and not came:
+    def before(method: str, *arguments: Any) -> None:
+        if (moment, method, arguments[:1]) == ("before", "create_run", ("child",)) and not came:
             came.append(method)
             client.round()
 
@@ -295,7 +348,7 @@ def test_a_late_parent_finds_its_children(machines: Callable[..., Machine], mome
     assert bool(came) == (moment == "before")
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_delivery_is_killed_before_it_has_asked_again(machines: Callable[..., Machine]) -> None:
     """A child is linked too where delivery dies between its creation and the second look for its parent."""
     store = MemoryStore()
@@ -305,8 +358,8 @@ def test_delivery_is_killed_before_it_has_asked_again(machines: Callable[..., Ma
     worker.open("child", parent)
     came: list[str] = []
 
-    def before(method: str, *words: Any) -> None:
-        if method == "create_run" and words[0] == "child":
+    def before(method: str, *arguments: Any) -> None:
+        if method == "create_run" and arguments[0] == "child":
             client.round()
             came.append(method)
         elif method == "find_runs" and came == ["create_run"]:
@@ -322,9 +375,9 @@ def test_delivery_is_killed_before_it_has_asked_again(machines: Callable[..., Ma
     assert "trackdsl.parent.missing" not in store.named("child").tags
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_what_is_said_of_a_run_to_come_is_kept_aside(machines: Callable[..., Machine], tmp_path: Path) -> None:
-    """Points and tags on another machine's run outlive restarts, and arrive in order; the journal goes on meanwhile."""
+    """Points and tags on another machine's run outlive restarts and arrive in order, while the journal is delivered."""
     store = MemoryStore()
     client, cluster = machines("client", store), machines("cluster", store)
     opener, worker = Process(client.spool), Process(cluster.spool)
@@ -351,7 +404,7 @@ def test_what_is_said_of_a_run_to_come_is_kept_aside(machines: Callable[..., Mac
     assert cluster.empty
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_what_was_kept_aside_is_not_read_twice(machines: Callable[..., Machine]) -> None:
     """A point that was kept aside by a stretch which failed, and delivered meanwhile, is there once."""
     store = MemoryStore()
@@ -368,10 +421,40 @@ def test_what_was_kept_aside_is_not_read_twice(machines: Callable[..., Machine])
     assert len(store.named("parent").points) == 1
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_what_was_kept_aside_is_written_before_it_is_forgotten(machines: Callable[..., Machine]) -> None:
+    """What was kept aside, and delivered in a stretch that then failed, is there, once, and in order."""
+    store = MemoryStore()
+    client, cluster = machines("client", store), machines("cluster", store)
+    opener, worker = Process(client.spool), Process(cluster.spool)
+    parent = opener.open("parent")
+    worker.say(events.Tags(parent, {"t": "first", "first": "1"}))
+    worker.metric(parent, "m", 1.0)
+    own = worker.open("own")
+    rounds(cluster, number=3)
+    client.round()
+
+    def fail(method: str, *arguments: Any) -> None:
+        if method == "write" and "poison" in arguments[1].tags:
+            raise Unavailable("gone")
+
+    store.before = fail
+    worker.say(events.Tags(parent, {"t": "second"}))
+    worker.say(events.Tags(own, {"poison": "1"}))
+    cluster.round()
+    cluster.restart()
+    store.before = lambda *_: None
+    worker.die()
+    rounds(cluster, number=3)
+    held = store.named("parent")
+    assert (held.tags["first"], held.tags["t"], len(held.points)) == ("1", "second", 1)
+    assert cluster.empty
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_run_of_plain_mlflow_whose_adopter_is_gone(machines: Callable[..., Machine], restart: bool) -> None:
-    """A forked child goes on writing to it, and has children there, when the journal that adopted it is finished."""
+    """A forked child still writes to it, and has children there, when the journal that adopted it is finished."""
     store = MemoryStore()
     machine = machines("one", store)
     plain = store.create_run("e-e", "plain", 0, {})
@@ -394,7 +477,7 @@ def test_a_run_of_plain_mlflow_whose_adopter_is_gone(machines: Callable[..., Mac
     assert store.named("child").tags["mlflow.parentRunId"] == plain
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_journals_that_wait_in_a_ring(machines: Callable[..., Machine]) -> None:
     """Where a record that two journals wait for is damaged, neither waits for ever, and only that is missing."""
     store = MemoryStore()
@@ -415,7 +498,7 @@ def test_journals_that_wait_in_a_ring(machines: Callable[..., Machine]) -> None:
     assert {run.name for run in store.runs.values()} == {"child", "grandchild"}
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_a_journal_that_is_made_in_between(machines: Callable[..., Machine]) -> None:
     """A parent whose journal was made after this round's look is not taken for lost."""
     store = MemoryStore()
@@ -426,12 +509,12 @@ def test_a_journal_that_is_made_in_between(machines: Callable[..., Machine]) -> 
     made: list[Process] = []
     missed: list[bool] = []
 
-    def before(method: str, *words: Any) -> None:
+    def before(method: str, *arguments: Any) -> None:
         if method == "find_runs" and not made:
             made.append(Process(machine.spool, prefix=late))
             made[0].open("parent")
         elif method == "create_run":
-            missed.append("trackdsl.parent.missing" in words[1])
+            missed.append("trackdsl.parent.missing" in arguments[1])
 
     store.before = before
     parent = late + (1).to_bytes(6, "big")
@@ -442,6 +525,7 @@ def test_a_journal_that_is_made_in_between(machines: Callable[..., Machine]) -> 
 
 
 @pytest.mark.usefixtures("no_pauses")
+@pytest.mark.slow
 def test_two_machines_at_a_real_store(store: str, tmp_path: Path) -> None:
     """Parent and child that missed each other are linked, equal points are kept apart, late ones arrive: at MLflow."""
     workers = [Worker(tmp_path / name, open_sink) for name in ("client", "cluster")]
@@ -539,20 +623,20 @@ def nobody_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_client, "_start_process", lambda spool: None)
 
 
-@pytest.mark.usefixtures("nobody_starts")
+@pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
 @pytest.mark.parametrize("dies", [True, False])
 def test_flush_waits_for_child_processes(dies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a child's run is on its way `flush` waits, also where nothing of this process's own is."""
     spool = tmp_path / "spool"
     store = MemoryStore()
-    on_its_way, go_on, done = threading.Event(), threading.Event(), threading.Event()
+    on_its_way, released, done = threading.Event(), threading.Event(), threading.Event()
     looks: list[object] = []
     flushed: list[bool] = []
 
-    def before(method: str, *words: Any) -> None:
-        if method == "create_run" and words[0] == "child":
+    def before(method: str, *arguments: Any) -> None:
+        if method == "create_run" and arguments[0] == "child":
             on_its_way.set()
-            assert go_on.wait(60)
+            assert released.wait(60)
 
     def look(directory: Path) -> Any:
         looks.append(directory)
@@ -579,18 +663,19 @@ def test_flush_waits_for_child_processes(dies: bool, tmp_path: Path, monkeypatch
             threads[1].start()
             wait_until(lambda: len(looks) > 20 or flushed, "flush to look some times")
             assert not flushed
-            go_on.set()
+            released.set()
             threads[1].join()
             assert flushed == [True]
             assert store.named("child").status == ("KILLED" if dies else "RUNNING")
         finally:
-            go_on.set()
+            released.set()
             done.set()
             threads[0].join()
             child.die()
 
 
-def test_journals_tell_whom_their_processes_work_for(tmp_path: Path, start: StartProgram) -> None:
+@pytest.mark.slow
+def test_journals_name_the_runs_around_their_process(tmp_path: Path, start: StartProgram) -> None:
     """A fork, a fork of a fork, and a program that was handed the context each name those that they are within."""
     program = start(
         """
@@ -640,7 +725,7 @@ def events_of(directory: Path) -> list[events.AnyEvent]:
 def test_delivery_is_in_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The delivery process never has `TRACKDSL_CONTEXT`, and its thread begins outside of any run."""
     from trackdsl.delivery import _thread
-    from trackdsl.delivery.service import ENVIRONMENT, prepare_environment
+    from trackdsl.delivery.environment import ENVIRONMENT, prepare_environment
 
     for name in (*ENVIRONMENT, "TRACKDSL_UPLOAD_TIMEOUT"):
         monkeypatch.setenv(name, "")

@@ -1,4 +1,4 @@
-"""The state that a process has once: what a forked child makes anew, and what `reset` puts back."""
+"""The state of a process: what a forked child makes anew, and what `reset` restores."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGE = Path(trackdsl.__file__).parent
 
 @pytest.fixture
 def alone() -> Iterator[None]:
-    """Nothing is registered but what the test registers."""
+    """Only what the test registers is registered."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "_registered", {})
         yield
@@ -144,6 +144,7 @@ def test_a_fork_inside_of_a_lock(make: Callable[[], Any]) -> None:
     assert leave() == "left"
 
 
+@pytest.mark.slow
 def test_the_runtime_has_the_only_fork_hook() -> None:
     """No other module calls `os.register_at_fork`, where the order would be that of the imports."""
     callers = {
@@ -155,8 +156,9 @@ def test_the_runtime_has_the_only_fork_hook() -> None:
     assert callers == {"_core/runtime.py"}
 
 
+@pytest.mark.slow
 def test_locks_of_modules_are_free_after_a_fork() -> None:
-    """A lock that the module keeps for the whole process is a `ForkSafeLock`."""
+    """A lock that a module keeps for the whole process is a `ForkSafeLock`."""
     plain = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in PACKAGE.rglob("*.py")
@@ -169,8 +171,9 @@ def test_locks_of_modules_are_free_after_a_fork() -> None:
 _PLAIN_LOCKS = {f"threading.{name}()" for name in ("Lock", "RLock", "Condition", "Event", "Semaphore")}
 
 
+@pytest.mark.slow
 def test_the_order_does_not_depend_on_imports() -> None:
-    """The ids of runs are new before the journal describes its process, and runs come last, also in a real program."""
+    """After a fork, run ids are renewed before the journal describes its process, and runs come last."""
     program = """
 import os, sys
 import trackdsl.session, trackdsl._core.runtime as runtime
@@ -182,6 +185,7 @@ print([name for name in names if name in expected] == expected)
     assert done.stdout == "True\n"
 
 
+@pytest.mark.slow
 def test_each_state_has_a_name_of_its_own() -> None:
     """No two modules register the same name: the second registration would replace the first."""
     names = [
@@ -197,8 +201,9 @@ def test_each_state_has_a_name_of_its_own() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+@pytest.mark.slow
 def test_a_child_forgets_the_threads_that_read() -> None:
-    """Where another thread was reading a value at the fork, a later thread of the child with its number records."""
+    """If another thread was reading a value at the fork, a later thread of the child with its number can record."""
     began, done = threading.Event(), threading.Event()
 
     def read() -> None:

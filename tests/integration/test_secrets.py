@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import StartProgram, all_runs, sync
 
-#: Plants every kind of secret in every place, each of them told apart by its number.
+#: Plants every kind of secret in every field, each with a number of its own.
 PROGRAM = """
     import argparse, collections, dataclasses, logging, os, sys, typing
     import attrs, pydantic, omegaconf
@@ -144,7 +144,7 @@ def found_in(folder: Path) -> dict[str, set[bytes]]:
 
 @pytest.mark.slow
 def test_no_byte_that_is_written_holds_a_secret(start: StartProgram, tmp_path: Path) -> None:
-    """By name, type, marker and shape, at any depth: not in the spool, the store, the artifacts, nor the logs."""
+    """Secrets by name, type, marker and shape, at any depth, are in no spool, store, artifact or log."""
     program = start(PROGRAM, "--password=PLANT037x7Qz", DB_PASSWORD="PLANT038x7Qz", TRACKDSL_MODE="offline")
     code, out, err = program.finish()
     assert code == 0, err
@@ -173,7 +173,7 @@ def test_no_byte_that_is_written_holds_a_secret(start: StartProgram, tmp_path: P
 
 
 def test_names_from_the_environment(start: StartProgram) -> None:
-    """`TRACKDSL_SECRET_NAMES` and `TRACKDSL_PUBLIC_NAMES` hold without a line of code."""
+    """`TRACKDSL_SECRET_NAMES` and `TRACKDSL_PUBLIC_NAMES` take effect without a line of code."""
     source = """
         from trackdsl import stage
         from trackdsl.testing import capture_runs

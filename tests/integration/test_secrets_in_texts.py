@@ -13,7 +13,7 @@ from trackdsl.testing import capture_runs
 
 
 def test_the_errors_of_commands(tmp_path: Path) -> None:
-    """`subprocess` writes the command into its errors, and a traceback holds the line that started it."""
+    """Secrets in a command are masked in the errors of `subprocess` and in the line of its traceback."""
     plant = "hunter2.horse"
 
     @stage

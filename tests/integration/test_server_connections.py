@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,10 +18,24 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from tests.conftest import Server, StartProgram, all_runs, delivery_pids, free_port, memory_of, sync, wait_until
+from tests.conftest import (
+    ChangeTiming,
+    Server,
+    StartProgram,
+    all_runs,
+    deliver,
+    delivery_pids,
+    free_port,
+    memory_of,
+    sync,
+    wait_until,
+)
 from tests.gateways import Authority, Gateway, Stream, one_byte_at_a_time, without_end
+from trackdsl import experiment
 from trackdsl._server import http as _http
-from trackdsl.delivery.environment import Handed, Pipe, _Sender, is_taken
+from trackdsl._server._deadlines import deadlines
+from trackdsl.delivery.environment import ProgramEnvironment
+from trackdsl.delivery.environment_pipe import Pipe, _Sender, is_taken
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import wake
 from trackdsl.store_format.servers import folder_of, server_of
@@ -93,7 +108,7 @@ def record(start: StartProgram, name: str, uri: str, mode: str = "online", **env
 def test_a_server_with_a_certificate_of_its_own(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
 ) -> None:
-    """MLflow's variable for the certificate counts, and a bundle for all other servers does not replace it."""
+    """MLflow's variable for the certificate counts, and a bundle for other servers does not replace it."""
     front = gateway(shared_server.port, context=authority.context())
     other = tmp_path / "other"
     other.mkdir()
@@ -107,7 +122,7 @@ def test_a_server_with_a_certificate_of_its_own(
 def test_a_server_whose_certificate_is_not_checked(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], authority: Authority, tmp_path: Path
 ) -> None:
-    """MLflow's variable for it counts for sessions and for delivery."""
+    """MLflow's variable that switches off the check of certificates counts for sessions and for delivery."""
     front = gateway(shared_server.port, context=authority.context())
     other = tmp_path / "other"
     other.mkdir()
@@ -146,7 +161,7 @@ def test_a_server_that_asks_for_a_clients_certificate(
 def test_a_server_that_only_a_proxy_finds(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
 ) -> None:
-    """A name that this machine cannot resolve is asked for at the proxy; one in NO_PROXY is not."""
+    """A name that this machine cannot resolve is resolved by the proxy; one in NO_PROXY is not."""
     proxy = gateway(shared_server.port)
     record(start, "by-proxy", "http://tracking.invalid:5000", HTTP_PROXY=proxy.uri, http_proxy=proxy.uri)
     wait_until(lambda: "by-proxy" in names(shared_server.uri), "the run behind the proxy")
@@ -181,7 +196,7 @@ def test_tls_through_a_proxy(
 def test_a_server_that_takes_its_time(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
 ) -> None:
-    """Three seconds for each answer are no reason to deliver nothing, nor to refuse a session."""
+    """A server that needs three seconds for each answer gets deliveries and sessions."""
     slow = gateway(shared_server.port, delay=3.0)
     program = start(
         """
@@ -197,17 +212,20 @@ def test_a_server_that_takes_its_time(
     wait_until(lambda: "three-seconds" in names(shared_server.uri), "the run at the slow server")
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_a_server_that_takes_longer_than_a_first_try(
-    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
+    shared_server: Server, gateway: Callable[..., Gateway], change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer that takes longer than delivery waits at first is waited for longer the next time."""
-    slow = gateway(shared_server.port, delay=12.0)
-    record(start, "twelve-seconds", slow.uri, mode="offline")
-    assert sync(timeout=600, COLUMNS="80").returncode in (0, 1)
-    wait_until(lambda: sync(timeout=600).returncode == 0, "the slow server to be delivered to", patience=600)
-    assert names(shared_server.uri).count("twelve-seconds") == 1
+    change_timing(late_request=4.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")  # Instead of 10 seconds.
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    slow = gateway(shared_server.port, delay=1.2)
+    with experiment("reach", run_name="late-answers", tracking_uri=slow.uri) as run:
+        run.log_metric("loss", 0.5)
+    deliver()
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) > 1
+    assert names(shared_server.uri).count("late-answers") == 1
 
 
 @pytest.mark.long
@@ -272,6 +290,7 @@ def test_plugins_of_mlflows_client_are_asked_for_headers(
     wait_until(lambda: "with-header" in names(shared_server.uri), "the run with the plugin's header")
 
 
+@pytest.mark.slow
 def test_a_delivery_thread_gives_up_a_server_that_never_ends_its_answers(
     start: StartProgram, stream: Callable[..., Stream]
 ) -> None:
@@ -328,7 +347,7 @@ def test_a_token_that_is_set_later_reaches_the_delivery_process(
 def test_sync_brings_its_token_to_the_delivery_process_that_is_at_work(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """Also for a program that still runs, and has no token itself."""
+    """`sync` brings its token to the running delivery process, also for a running program without a token."""
 
     def guard(_method: str, _path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
         allowed = headers.get("Authorization") == "Bearer right-token-4712"
@@ -341,7 +360,7 @@ def test_sync_brings_its_token_to_the_delivery_process_that_is_at_work(
     done = sync(MLFLOW_TRACKING_TOKEN="right-token-4712")
     assert done.returncode == 0, done.stderr
     assert "synced" in names(shared_server.uri)
-    program.go_on()
+    program.resume()
     assert program.finish()[0] == 0
 
 
@@ -349,7 +368,7 @@ def test_sync_brings_its_token_to_the_delivery_process_that_is_at_work(
 def test_sync_waits_until_its_token_has_arrived(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
 ) -> None:
-    """What fails before the delivery process has read the token, as on a busy machine, does not make `sync` give up."""
+    """`sync` does not give up on requests that fail before the delivery process has read its token."""
 
     def guard(_method: str, _path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
         allowed = headers.get("Authorization") == "Bearer right-token-4713"
@@ -407,7 +426,7 @@ def test_a_token_that_the_program_refreshes(
     )
     assert program.say() == "True"
     valid[0] = "token-two-82"
-    program.go_on()
+    program.resume()
     assert program.say() == "True"
     assert program.finish()[0] == 0
 
@@ -417,6 +436,8 @@ def test_a_program_keeps_its_own_environment_beside_another(
     start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway]
 ) -> None:
     """Two programs that run at the same time, each with a token for its own workspace, are not mixed up."""
+    # Other tests record at the same server.
+    both = [f"{name}-{os.urandom(4).hex()}" for name in ("one", "two")]
     seen: dict[str, set[str]] = {}
     lock = threading.Lock()
 
@@ -427,22 +448,60 @@ def test_a_program_keeps_its_own_environment_beside_another(
     noting = gateway(shared_server.port, answer=note)
     programs = [
         start(STAY, name, TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=noting.uri, MLFLOW_TRACKING_TOKEN=f"of-{name}")
-        for name in ("one", "two")
+        for name in both
     ]
     for program in programs:
         assert program.say() == "recorded"
     for program in programs:
-        program.go_on()
+        program.resume()
         assert program.finish()[0] == 0
-    wait_until(lambda: {"one", "two"} <= set(names(shared_server.uri)), "both runs")
+    wait_until(lambda: set(both) <= set(names(shared_server.uri)), "both runs")
     create = "/api/2.0/mlflow/runs/create"
-    assert [create in seen.get(f"Bearer of-{name}", ()) for name in ("one", "two")] == [True, True]
+    assert [create in seen.get(f"Bearer of-{name}", ()) for name in both] == [True, True]
 
 
+@pytest.mark.slow
+def test_idle_programs_keep_their_environments_when_delivery_restarts(
+    start: StartProgram, shared_server: Server, gateway: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """A delivery process that a third program starts delivers for two idle programs with their own tokens."""
+    spool = tmp_path / "spool"
+    # Other tests record at the same server.
+    one, two, three = (f"{name}-{os.urandom(4).hex()}" for name in ("one", "two", "three"))
+    created: set[str] = set()
+    open_ = threading.Event()
+
+    def answer(_method: str, path: str, headers: Any) -> tuple[int, bytes, dict[str, str]] | None:
+        if not open_.is_set():
+            return 503, b"not now", {}
+        if path.partition("?")[0].endswith("/runs/create"):
+            created.add(headers.get("Authorization", ""))
+        return None
+
+    guarded = gateway(shared_server.port, answer=answer)
+    for_store = {"TRACKDSL_MODE": "online", "MLFLOW_TRACKING_URI": guarded.uri}
+    programs = [start(STAY, name, MLFLOW_TRACKING_TOKEN=f"of-{name}", **for_store) for name in (one, two)]
+    for program in programs:
+        assert program.say() == "recorded"
+    wait_until(lambda: any("503" in error for error in blocked_by(spool)), "the refusal")
+    earlier = set(delivery_pids(spool))
+    for pid in earlier:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not earlier & set(delivery_pids(spool)), "the end of the delivery process")
+    open_.set()
+    record(start, three, guarded.uri, MLFLOW_TRACKING_TOKEN=f"of-{three}")
+    wait_until(lambda: {one, two, three} <= set(names(shared_server.uri)), "all runs")
+    assert created == {f"Bearer of-{name}" for name in (one, two, three)}
+    for program in programs:
+        program.kill()
+
+
+@pytest.mark.slow
 def test_a_redirect_to_tls_is_named(
     start: StartProgram, gateway: Callable[..., Gateway], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session and delivery both say which address to use instead."""
+    """A session and delivery both name the address with TLS that a redirect leads to."""
 
     def redirect(_method: str, path: str, _headers: Any) -> tuple[int, bytes, dict[str, str]]:
         return 301, b"", {"Location": f"{secure.uri}{path}"}
@@ -465,7 +524,7 @@ def test_a_redirect_to_tls_is_named(
 def test_a_session_is_spooled_while_the_server_has_a_bad_moment(
     gateway: Callable[..., Gateway], monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """What may be different in a moment raises by default, and is spooled where that was asked for."""
+    """A temporary failure of the server raises by default, and the session is spooled if that was asked for."""
     from trackdsl import start_logging, stop_logging
     from trackdsl.errors import TrackingServerError
 
@@ -481,20 +540,44 @@ def test_a_session_is_spooled_while_the_server_has_a_bad_moment(
     stop_logging()
 
 
-def test_an_answer_that_was_read_to_its_end_leaves_no_timer(gateway: Callable[..., Gateway]) -> None:
-    """MLflow does not close the files that it downloads: each would keep a thread and a connection."""
-    before = set(threading.enumerate())
+def test_an_answer_that_was_read_to_its_end_has_no_deadline(gateway: Callable[..., Gateway]) -> None:
+    """An answer that was read to its end has no deadline any more, though MLflow does not close it."""
     source = gateway(answer=lambda *_: (200, b"x" * 300_000, {}))
     with _http.session() as session:
         answer = session.get(source.uri, stream=True, timeout=5)
-        waiting = [each for each in threading.enumerate() if isinstance(each, threading.Timer) and each not in before]
-        assert len(waiting) == 1
+        assert len(deadlines._of) == 1
         assert sum(map(len, answer.iter_content(1 << 16))) == 300_000
-        wait_until(lambda: not waiting[0].is_alive(), "the timer to end")
+        assert not deadlines._of
+
+
+class Request:
+    """A request that notes that it was ended."""
+
+    ended = False
+
+    def expire(self) -> None:
+        self.ended = True
+
+
+def test_requests_of_a_forked_child_have_deadlines() -> None:
+    """The thread that ends requests is not there in a forked child, and its parent's requests are not the child's."""
+    request = Request()
+    deadlines.begin(request, 600)
+    child = os.fork()
+    if not child:
+        try:
+            own = Request()
+            deadlines.begin(own, 0.01)
+            wait_until(lambda: own.ended, "the child's request to end")
+            os._exit(7 if request not in deadlines._of else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    deadlines.over(request)
 
 
 def test_nothing_is_tried_again_after_the_deadline(stream: Callable[..., Stream]) -> None:
-    """Repetitions that MLflow's client asks for, as in a program with a delivery thread, do not begin it anew."""
+    """Retries of MLflow's client, as in a program with a delivery thread, end at the deadline."""
 
     def slow_first_line() -> Iterator[bytes]:
         yield b"HTTP/1.1 "
@@ -525,11 +608,11 @@ def test_an_environment_that_is_larger_than_the_pipe_is_handed_over(tmp_path: Pa
         "MLFLOW_TRACKING_TOKEN": os.urandom(100_000).hex(),
         "AWS_PROFILE": b"\xff".decode(errors="surrogateescape"),
     }
-    wanted = [Handed("01", large), Handed("02", {**large, "AWS_REGION": "x"})]
+    wanted = [ProgramEnvironment("01", large), ProgramEnvironment("02", {**large, "AWS_REGION": "x"})]
     (tmp_path / "spool").mkdir()
     pipe = Pipe(tmp_path / "spool")
     send = [_Sender().send for _ in wanted]
-    found: list[Handed] = []
+    found: list[ProgramEnvironment] = []
 
     def look() -> bool:
         for handed, hand_over in zip(wanted, send, strict=True):
@@ -546,25 +629,24 @@ def test_an_environment_that_is_larger_than_the_pipe_is_handed_over(tmp_path: Pa
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_a_program_ends_though_delivery_is_killed_again_and_again(
-    start: StartProgram, sqlite_store: str, tmp_path: Path
-) -> None:
-    """As where the kernel ends it for the memory that MLflow takes: what was recorded is kept."""
+def test_a_program_ends_though_delivery_is_killed_again_and_again(start: StartProgram, tmp_path: Path) -> None:
+    """If the delivery process is killed again and again, the program still ends, with its records kept."""
+    new = f"sqlite:///{tmp_path}/new.db"  # MLflow makes its tables.
     (tmp_path / "deadly/mlflow").mkdir(parents=True)
     (tmp_path / "deadly/mlflow/__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     path = os.pathsep.join([str(tmp_path / "deadly"), os.environ.get("PYTHONPATH", "")])
-    program = start(RECORD, "kept", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=sqlite_store, PYTHONPATH=path)
+    program = start(RECORD, "kept", TRACKDSL_MODE="online", MLFLOW_TRACKING_URI=new, PYTHONPATH=path)
     code, _, err = program.finish()
     assert code == 0, err
     assert "It is kept" in err
     assert sync().returncode == 0
-    assert names(sqlite_store) == ["kept"]
+    assert names(new) == ["kept"]
 
 
 def test_a_server_whose_folder_cannot_be_used_is_named_in_the_log(
     start: StartProgram, shared_server: Server, tmp_path: Path
 ) -> None:
-    """No process is started for it again and again."""
+    """For a server whose folder cannot be used, the log names it, and no process is started again and again."""
     spool = tmp_path / "spool"
     record(start, "left", shared_server.uri, mode="offline")
     folder = folder_of(spool, server_of(shared_server.uri))

@@ -40,16 +40,16 @@ from trackdsl.testing import Captured, capture_runs
 def captured() -> Any:
     with capture_runs() as runs:
         yield runs
-        while trackdsl.session._open:
-            trackdsl.session._open[-1].end(None)
+        while trackdsl._api.open_sessions.open_sessions:
+            trackdsl._api.open_sessions.open_sessions[-1].end(None)
 
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions ask their store; delivery is left to the test."""
-    monkeypatch.setattr(trackdsl.journal._target.Target, "watch", lambda self, now: None)
+    monkeypatch.setattr(trackdsl.journal._store_target.Target, "watch", lambda self, now: None)
     monkeypatch.setenv("TRACKDSL_MODE", "online")
-    monkeypatch.setattr(trackdsl.journal._target._delivery, "waits_at_exit", False)
+    monkeypatch.setattr(trackdsl.journal._delivery_hooks._delivery, "waits_at_exit", False)
 
 
 def test_one_after_the_other(captured: Captured) -> None:
@@ -95,7 +95,7 @@ def test_inside_scopes_and_around_them(captured: Captured) -> None:
 
 
 def test_stopped_inside_a_stage(captured: Captured) -> None:
-    """A session that is stopped inside a stage of its own ends, and the stage goes on as the current run."""
+    """A session that is stopped inside a stage of its own ends, and the stage stays the current run."""
     start_logging("session")
     with stage("inner") as inner:
         stop_logging()
@@ -107,7 +107,7 @@ def test_stopped_inside_a_stage(captured: Captured) -> None:
 
 
 def test_a_second_start_ends_the_first(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """A session that is still open is ended by the next one of the same thread, which is told."""
+    """A session that is still open is ended by the next one of the same thread, which is logged."""
     start_logging("first")
     start_logging("second")
     assert captured.one("first").status == "FINISHED"
@@ -153,7 +153,7 @@ def test_other_threads_and_tasks_nest(captured: Captured) -> None:
 
 
 def test_where_nothing_is_current_the_only_session_is(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """A thread older than the session logs on it while it is the only one open, and on none where there are two."""
+    """A thread older than the session records on it while it is the only one open, and on none if there are two."""
     go, done = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -182,7 +182,7 @@ def test_where_nothing_is_current_the_only_session_is(captured: Captured, caplog
 
 
 def test_sessions_of_threads_are_their_own(captured: Captured) -> None:
-    """Threads that have nothing in common open root runs side by side, and their stages land on none but their own."""
+    """Independent threads open root runs side by side, and their stages are below their own."""
     ready, opened = threading.Barrier(4), threading.Barrier(4)
 
     def trial(number: int) -> None:
@@ -208,13 +208,13 @@ def test_sessions_of_threads_are_their_own(captured: Captured) -> None:
 
 
 def test_one_thread_after_the_other(captured: Captured) -> None:
-    """A session that one thread has open is nothing to another thread, which begins roots."""
-    opened, go_on = threading.Event(), threading.Event()
+    """A session of one thread does not affect another thread, which begins roots."""
+    opened, released = threading.Event(), threading.Event()
 
     def keep_open() -> None:
         start_logging("of a thread")
         opened.set()
-        go_on.wait(60)
+        released.wait(60)
         stop_logging()
 
     thread = threading.Thread(target=keep_open)
@@ -224,14 +224,14 @@ def test_one_thread_after_the_other(captured: Captured) -> None:
         pass
     start_logging("another")
     stop_logging()
-    go_on.set()
+    released.set()
     thread.join()
     assert {run.name for run in captured.roots} == {"of a thread", "elsewhere", "another"}
     assert {run.status for run in captured.runs} == {"FINISHED"}
 
 
 def test_in_a_notebook(tmp_path: Path) -> None:
-    """Cells of a real kernel, also those that await: one session goes on in the next cell, the next one ends it."""
+    """Cells of a real kernel, also those that await: one session continues in the next cell, the next one ends it."""
     kernel, client_ = start_new_kernel()
 
     def cell(code: str) -> str:
@@ -250,12 +250,12 @@ def test_in_a_notebook(tmp_path: Path) -> None:
             "trackdsl.current_run().log_metric('m', 1); print(run.path)",
             "await asyncio.sleep(0); trackdsl.stop_logging(); trackdsl.stop_logging()",
             "run = trackdsl.start_logging('c'); print(run.path)",
-            "trackdsl.stop_logging(); print(trackdsl.session._open)",
+            "trackdsl.stop_logging(); print(trackdsl._api.open_sessions.open_sessions)",
         )
-        told = [cell(code) for code in cells]
+        printed = [cell(code) for code in cells]
     finally:
         kernel.shutdown_kernel(now=True)
-    assert [each for each in told if each and "ends the run" not in each] == ["a", "b", "c", "[]"]
+    assert [each for each in printed if each and "ends the run" not in each] == ["a", "b", "c", "[]"]
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ ENDS = {
     "interrupted": ("raise KeyboardInterrupt", "", "KILLED"),
     "stopped, then crashed": ("trackdsl.stop_logging(); raise ValueError('boom')", "", "FINISHED"),
     "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "", "KILLED"),
-    "crash caught and told": ("try: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()", "", "FINISHED"),
+    "crash caught and printed": ("try: 1 / 0\nexcept ZeroDivisionError: traceback.print_exc()", "", "FINISHED"),
 }
 
 
@@ -338,7 +338,7 @@ def test_a_forked_child_leaves_the_session_to_its_parent(start: StartProgram, sq
     assert set(run.data.metrics) == {"child", "parent"}
 
 
-def test_names_and_places(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_and_experiments(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Name, experiment and tags of the run come from the call, then the settings, the environment, the defaults."""
     settings = tracelet.TraceletSettings(project="settled", backend=["mlflow"], mlflow_experiment_name="from settings")
     cases: list[tuple[str, Callable[[], Any], str, str, str | None]] = [
@@ -374,7 +374,7 @@ def test_names_and_places(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) ->
     deliver()
     names = {e.experiment_id: e.name for e in client().search_experiments()}
     found = {run.info.run_name: (names[run.info.experiment_id], run.data.tags.get("project")) for run in all_runs()}
-    expected = {name: (place, project) for _, _, name, place, project in cases}
+    expected = {name: (experiment_name, project) for _, _, name, experiment_name, project in cases}
     expected |= {
         "environment": ("of MLflow", "vision"),
         "environment 2": ("of tracelet", "vision"),
@@ -394,14 +394,14 @@ def test_names_and_places(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) ->
         (lambda: start_logging("x", config=["tags"]), "takes a dict"),  # type: ignore[arg-type]
         (lambda: start_logging("x", backend="wandb"), "MLflow only"),
         (lambda: start_logging("x", backend=["mlflow", "aim"]), "backend='aim'"),
-        (lambda: start_logging("x", settings={"project": "p"}), "a dict is for config"),  # type: ignore[arg-type]
+        (lambda: start_logging("x", settings={"project": "p"}), "pass a dict as config"),  # type: ignore[arg-type]
         (lambda: start_logging("x", offline="later"), "'raise' or 'spool'"),  # type: ignore[arg-type]
         (lambda: start_logging(3), "takes text"),  # type: ignore[arg-type]
         (lambda: start_logging("x", settings=tracelet.TraceletSettings(backend="clearml")), "MLflow only"),
     ],
 )
 def test_misuse_names_the_fix(captured: Captured, call: Callable[[], Any], message: str) -> None:
-    """What does not fit is refused by an error that says what would, and no run begins."""
+    """Wrong arguments are refused by an error that names the right ones, and no run begins."""
     with pytest.raises(OptionError, match=message):
         call()
     assert not captured.runs
@@ -430,13 +430,13 @@ def test_both_names_of_a_step(captured: Captured) -> None:
 
 
 def test_sys_exit_is_as_ever(captured: Captured) -> None:
-    """While a session is open `sys.exit` does what it always does, and afterwards it is the very same."""
+    """While a session is open `sys.exit` works as usual, and afterwards it is the original."""
     before = sys.exit
     start_logging("first")
     start_logging("second")
     with pytest.raises(SystemExit) as caught:
-        sys.exit("with words")
-    assert caught.value.code == "with words"
+        sys.exit("with text")
+    assert caught.value.code == "with text"
     assert sys.exit.__name__ == "exit"
     stop_logging()
     assert sys.exit is before
@@ -452,7 +452,7 @@ def test_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_for_the_program(sqlite_store: str, online: None) -> None:
-    """What settings say besides where the run goes holds from then on, and not where the start fails."""
+    """Settings of a session's start apply from then on, and not if the start fails."""
     dead = {"tracking_uri": "http://127.0.0.1:1"}
     with pytest.raises(TrackingServerUnreachable):
         start_logging("x", config=dead, settings=Settings(secret_names=("pin",)))
@@ -462,7 +462,7 @@ def test_settings_for_the_program(sqlite_store: str, online: None) -> None:
     assert trackdsl.settings.mode() == "offline"
 
 
-# The place where runs go is asked first.
+# A session first asks the store that its runs go to.
 
 
 def test_an_unreachable_server(online: None, tmp_path: Path) -> None:
@@ -483,7 +483,7 @@ def test_an_unreachable_server(online: None, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_offline_spool(online: None, own_server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """With `offline="spool"` a session goes on without its server, which has everything once it is there."""
+    """With `offline="spool"` a session records without its server, which has everything once it is there."""
     run = start_logging("patient", config={"tracking_uri": own_server.uri}, offline="spool")
     run.log_metric("loss", 0.5, iteration=0)
     stop_logging()
@@ -495,7 +495,7 @@ def test_offline_spool(online: None, own_server: Server, caplog: pytest.LogCaptu
 
 
 def test_a_deleted_experiment(online: None, store: str) -> None:
-    """A deleted experiment is told at once, with the command that restores it; another one is open as ever."""
+    """A deleted experiment is reported at once, with the command that restores it; another one is open as ever."""
     mlflow = client(store)
     gone = mlflow.create_experiment("gone")
     mlflow.delete_experiment(gone)
@@ -578,7 +578,7 @@ class Answers:
 def test_answers_that_are_no_welcome(
     online: None, status: int, body: bytes, version: bytes | None, message: str
 ) -> None:
-    """Whatever else answers at the address is told apart, with what to do about it."""
+    """Anything else that answers at the address is recognized, and the error says what to do about it."""
     server = Answers(status, body, version)
     try:
         with pytest.raises(TrackingServerError, match=message) as caught:
@@ -602,7 +602,7 @@ def test_a_gateway_without_its_server_counts_as_unreachable(online: None) -> Non
 
 
 def test_a_server_that_never_answers(online: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that takes the connection and says nothing is given up."""
+    """A server that accepts the connection and never answers is given up."""
     import socket
 
     from trackdsl._server import reachable as _reachable
@@ -626,7 +626,7 @@ def test_a_server_that_never_answers(online: None, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_other_stores(online: None, uri: str, message: str | None) -> None:
-    """Stores that MLflow will not take are told at once; schemes of plugins are left to MLflow."""
+    """Stores that MLflow will not take are reported at once; schemes of plugins are left to MLflow."""
     from trackdsl._core import uris as _uris
     from trackdsl._server import reachable as _reachable
 

@@ -1,4 +1,4 @@
-"""Settings: which of all that may say something counts, and what `trackdsl doctor` tells of it."""
+"""Settings: which of several sources counts, and what `trackdsl doctor` prints of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ VALUES: dict[str, list[Any]] = {
     "system_metrics": [2.0, 30.0],
     "public_names": [("token_level",), ("x", "y")],
     "ranks": ["children", "main", "separate"],
+    "stages": [("churn.model:fit", "churn.data:*")],
     "show_url": [True, False],
+    "cards": [True, False],
+    "changes": [True, False],
+    "reports": [True, False],
+    "traces": [True, False],
 }
 
 
@@ -46,6 +51,8 @@ def nothing_set(private: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("TRACKDSL_SPOOL")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # The default spool is in there.
     monkeypatch.delenv("TRACKDSL_MODE")
+    monkeypatch.delenv("TRACKDSL_CHANGES")
+    monkeypatch.delenv("TRACKDSL_REPORTS")
     pyproject.forget()
     yield
     pyproject.forget()
@@ -66,9 +73,9 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
     layers.append((f"{Path.cwd()}/pyproject.toml", in_project))
     before = settings.configured()
     with pytest.MonkeyPatch.context() as patch:
-        for source, told in layers[1:-1]:
-            if told is not None:
-                patch.setenv(source, as_text(told))
+        for source, content in layers[1:-1]:
+            if content is not None:
+                patch.setenv(source, as_text(content))
         spelling = name if data.draw(st.booleans()) else name.replace("_", "-")
         table = "" if in_project is None else f"{spelling} = {json.dumps(in_project)}\n"
         Path("pyproject.toml").write_text(f"[tool.trackdsl]\n{table}", encoding="utf-8")
@@ -80,7 +87,7 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
             whole = Settings()
         finally:
             settings.restore(before)
-    said = [(source, told) for source, told in layers if told is not None]
+    said = [(source, content) for source, content in layers if content is not None]
     assert found.source == (said[0][0] if said else "default")
     expected = said[0][1] if said else SETTINGS[name].default
     kept = tuple(found.value) if isinstance(found.value, list) else found.value
@@ -90,7 +97,7 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
 
 
 def test_what_is_written_out_by_hand_agrees_with_the_rows() -> None:
-    """The signature and help of `configure` and the table of the guide say of each setting what its row says."""
+    """The signature and help of `configure` and the guide's table agree with the row of each setting."""
     parameters = inspect.signature(trackdsl.configure).parameters
     documented = " ".join(inspect.getdoc(trackdsl.configure).split())  # type: ignore[union-attr]
     guide = (Path(__file__).parents[2] / "notebooks/settings.md").read_text(encoding="utf-8")
@@ -128,14 +135,14 @@ def test_the_project_says_where_runs_go(tmp_path: Path, monkeypatch: pytest.Monk
         ("[tool]\ntrackdsl = 3\n", "must be a table"),
     ],
 )
-def test_a_project_that_is_wrong_is_told(text: str, message: str) -> None:
-    """What cannot be meant is an error at the first run that names the file, and the program can be mended."""
+def test_a_faulty_project_file_is_reported(text: str, message: str) -> None:
+    """A faulty project file is an error that names it at the first run, and the program can be corrected."""
     Path("pyproject.toml").write_text(text)
     with pytest.raises(SettingsError, match=message):
         settings.mode(), settings.strict(), settings.tracking_uri()
 
 
-def test_a_project_without_a_word_of_us_is_not_parsed() -> None:
+def test_a_project_that_does_not_mention_us_is_not_parsed() -> None:
     """A pyproject.toml that does not name trackdsl costs no TOML parser, and may be broken."""
     Path("pyproject.toml").write_text("[tool.other\n")
     assert settings.mode() == "online"
@@ -160,22 +167,22 @@ def test_configure_takes_settings_as_one_object() -> None:
     ],
 )
 def test_settings_refuse_what_they_do_not_know(wrong: dict[str, Any], message: str) -> None:
-    """`Settings` tells a wrong name or value as everything here does."""
+    """`Settings` reports a wrong name or value as everything here does."""
     with pytest.raises(SettingsError, match=message):
         Settings(**wrong)
 
 
-def test_mlflows_experiment_id_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MLflow's id of an experiment counts before its name and the project, and after what was told to trackdsl."""
+def test_mlflows_experiment_id_keeps_its_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's id of an experiment counts before its name and the project, and after trackdsl's own settings."""
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "by name")
     assert settings.experiment_id() == "7"
-    monkeypatch.setenv("TRACELET_MLFLOW_EXPERIMENT_NAME", "told")
+    monkeypatch.setenv("TRACELET_MLFLOW_EXPERIMENT_NAME", "given")
     assert settings.experiment_id() is None
 
 
 def test_a_call_counts_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name in a word counts before `configure`, which counts before the environment."""
+    """The name in a decorator's call counts before `configure`, which counts before the environment."""
     monkeypatch.setenv("TRACKDSL_EXPERIMENT_NAME", "of the environment")
     with capture_runs() as captured:
         with stage("first"):
@@ -188,7 +195,7 @@ def test_a_call_counts_before_everything(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [run.experiment for run in captured.runs] == ["of the environment", "configured", "called"]
 
 
-#: What people write, and what is offered instead; empty where nothing nearer can be told than what is wrong.
+#: What people write, and what is offered instead; empty where nothing better can be offered than what is wrong.
 WRONG_URIS = {
     "127.0.0.1:5000": "did you mean http://127.0.0.1:5000?",
     "localhost:5000": "did you mean http://localhost:5000?",
@@ -230,12 +237,12 @@ WRONG_URIS = {
     "http://x\n": "did you mean http://x?",
     "'http://x'": "did you mean http://x?",
     "  ": "it is empty",
-    "s3://bucket/runs": "a place for files",
+    "s3://bucket/runs": "stores files only",
     "arn:aws:sagemaker:eu-west-1:1:mlflow-tracking-server/x": "pip install sagemaker-mlflow",
     "foo://x": "MLflow knows no scheme foo",
-    "C:\\mlruns": "a path of Windows",
-    "c:/mlruns": "a path of Windows",
-    "sqlite:///C:\\x.db": "a path of Windows",
+    "C:\\mlruns": "a Windows path",
+    "c:/mlruns": "a Windows path",
+    "sqlite:///C:\\x.db": "a Windows path",
 }
 RIGHT_URIS = (
     "http://h", "HTTPS://h:443/x", "http://ann:p@ss:word@h:5000", "http://[::1]:5000", "http://h:/x",
@@ -249,7 +256,7 @@ RIGHT_URIS = (
 
 @pytest.mark.parametrize("uri", WRONG_URIS)
 def test_a_wrong_tracking_uri_is_refused_wherever_it_is_given(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could never be delivered is an error at once that names what was probably meant, from every place."""
+    """A URI that can never work is an error at once that suggests the right one, from every source."""
     said = re.escape(WRONG_URIS[uri])
     with pytest.raises(SettingsError, match=f"^tracking_uri is .*{said}"):
         trackdsl.configure(tracking_uri=uri)
@@ -287,7 +294,7 @@ def test_what_mlflow_takes_is_handed_to_it(uri: str) -> None:
 
 @pytest.mark.parametrize("uri", ["databricks", "databricks-uc", "uc"])
 def test_databricks_is_no_folder(uri: str) -> None:
-    """The words that MLflow takes in the place of a URI reach delivery as they are, from every folder."""
+    """The texts that MLflow takes instead of a URI reach delivery as they are, from every folder."""
     trackdsl.configure(mode="offline")
     with stage("s"), experiment("e", tracking_uri=uri) as run:
         pass
@@ -295,7 +302,7 @@ def test_databricks_is_no_folder(uri: str) -> None:
 
 
 def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scheme that an installed package has registered with MLflow is no mistake, and is looked for once."""
+    """A scheme that an installed package has registered with MLflow is accepted, and looked for once."""
     uri = "acme-store://team"
     assert "knows no scheme acme-store" in str(describe_mistake(uri))
     describe_mistake.cache_clear()
@@ -310,7 +317,7 @@ def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_context_says_where_to_go_whatever_is_set_here() -> None:
-    """A process that is handed a run does not fail by a wrong setting of its own that does not count there."""
+    """A process that receives a context does not fail because of a wrong setting that does not count there."""
     with experiment("e", tracking_uri="sqlite:////data/runs.db"):
         context = pickle.dumps(trackdsl.capture())
     program = "import pickle, sys, trackdsl\nwith trackdsl.attach(pickle.loads(bytes.fromhex(sys.argv[1]))):\n"
@@ -321,8 +328,8 @@ def test_a_context_says_where_to_go_whatever_is_set_here() -> None:
     assert (done.stdout, done.stderr) == ("sqlite:////data/runs.db\n", "")
 
 
-def test_no_message_tells_the_credentials_of_a_uri() -> None:
-    """Whatever is wrong with a URI, its password is not printed: neither as given nor in what is offered instead."""
+def test_no_message_shows_the_credentials_of_a_uri() -> None:
+    """No message about a wrong URI shows its password, nor does the suggested URI."""
     for uri in (
         *("htp://ann:hunter2@h", "ann:hunter2@h:5000", "http://ann:hun@ter2@h:x", "postgres://ann:hunter2@h/d"),
         *("postgresql://ann:hunter2/d", "sqlite:/x?key=hunter2", " http://ann:hunter2@h", "foo://ann:hunter2@h"),
@@ -349,59 +356,59 @@ def doctor(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def findings(told: dict[str, Any], level: str) -> dict[str, dict[str, Any]]:
-    return {found["about"]: found for found in told["findings"] if found["level"] == level}
+def findings(report: dict[str, Any], level: str) -> dict[str, dict[str, Any]]:
+    return {found["about"]: found for found in report["findings"] if found["level"] == level}
 
 
 @pytest.mark.slow
 def test_the_doctor_says_where_settings_come_from(sqlite_store: str) -> None:
-    """Each setting with its source, what it hides, credentials masked; a healthy place exits with 0."""
+    """The doctor prints each setting with its source and what it hides, masked; a healthy setup exits with 0."""
     Path("pyproject.toml").write_text('[tool.trackdsl]\nexperiment_name = "ours"\nsecret_names = ["pin"]\n')
-    code, told = doctor(
+    code, report = doctor(
         MLFLOW_EXPERIMENT_NAME="of mlflow", TRACKDSL_EXPERIMENT_NAME="here", MLFLOW_TRACKING_PASSWORD="hush-hush"
     )
     assert code == 0
-    assert findings(told, "problem") == {}
-    found = {each["name"]: each for each in told["settings"]}
+    assert findings(report, "problem") == {}
+    found = {each["name"]: each for each in report["settings"]}
     project = f"{Path.cwd()}/pyproject.toml"
     assert found["experiment_name"]["value"] == "here"
     assert found["experiment_name"]["source"] == "TRACKDSL_EXPERIMENT_NAME"
     assert found["experiment_name"]["hides"] == ["MLFLOW_EXPERIMENT_NAME", project]
     assert (found["secret_names"]["value"], found["secret_names"]["source"]) == ("pin", project)
     assert (found["mode"]["value"], found["mode"]["source"]) == ("online", "default")
-    assert "hush-hush" not in json.dumps(told)
-    fine = findings(told, "ok")
-    assert "made by the first run" in fine["experiment"]["text"]
-    assert "is that of the installed MLflow" in fine["schema"]["text"]
-    assert "free where the spool is" in {**fine, **findings(told, "warning")}["disk"]["text"]
+    assert "hush-hush" not in json.dumps(report)
+    fine = findings(report, "ok")
+    assert "the first run creates it" in fine["experiment"]["text"]
+    assert "matches the installed MLflow" in fine["schema"]["text"]
+    assert "free where the spool is" in {**fine, **findings(report, "warning")}["disk"]["text"]
 
 
-def test_the_doctor_names_what_to_mend(shared_server: Server, sqlite_store: str) -> None:
-    """A dead server, a deleted experiment, an old schema, a bad setting: each with its fix, and exit code 1."""
+def test_the_doctor_names_what_to_fix(shared_server: Server, sqlite_store: str) -> None:
+    """A dead server, a deleted experiment, an old schema and a bad setting have their fixes, and exit code 1."""
     dead = f"http://ann:hush@127.0.0.1:{free_port()}"
-    code, told = doctor("--tracking-uri", dead)
+    code, report = doctor("--tracking-uri", dead)
     assert code == 1
-    assert "cannot be reached" in findings(told, "problem")["store"]["text"]
-    assert "hush" not in json.dumps(told)
+    assert "cannot be reached" in findings(report, "problem")["store"]["text"]
+    assert "hush" not in json.dumps(report)
 
     mlflow = client(shared_server.uri)
     mlflow.delete_experiment(mlflow.create_experiment("doctored"))
-    code, told = doctor(MLFLOW_TRACKING_URI=shared_server.uri, MLFLOW_EXPERIMENT_NAME="doctored")
+    code, report = doctor(MLFLOW_TRACKING_URI=shared_server.uri, MLFLOW_EXPERIMENT_NAME="doctored")
     assert code == 1
-    assert "mlflow experiments restore" in findings(told, "problem")["experiment"]["fix"]
+    assert "mlflow experiments restore" in findings(report, "problem")["experiment"]["fix"]
 
     import sqlite3
 
     with sqlite3.connect("mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    code, told = doctor("--tracking-uri", sqlite_store, TRACKDSL_MODE="offline")
+    code, report = doctor("--tracking-uri", sqlite_store, TRACKDSL_MODE="offline")
     assert code == 1
-    assert "mlflow db upgrade" in findings(told, "problem")["schema"]["fix"]
-    assert "trackdsl sync" in findings(told, "warning")["recording"]["fix"]
+    assert "mlflow db upgrade" in findings(report, "problem")["schema"]["fix"]
+    assert "trackdsl sync" in findings(report, "warning")["recording"]["fix"]
 
-    code, told = doctor(TRACKDSL_MODE="ofline")
+    code, report = doctor(TRACKDSL_MODE="ofline")
     assert code == 1
-    assert "TRACKDSL_MODE is 'ofline'; did you mean `offline`?" in findings(told, "problem")["setting mode"]["text"]
+    assert "TRACKDSL_MODE is 'ofline'; did you mean `offline`?" in findings(report, "problem")["setting mode"]["text"]
 
 
 @pytest.mark.parametrize(
@@ -412,18 +419,18 @@ def test_the_doctor_names_what_to_mend(shared_server: Server, sqlite_store: str)
     ],
 )
 def test_the_doctor_of_a_bad_project(content: str, said: str) -> None:
-    """What is wrong with `[tool.trackdsl]` is one problem of that table, and of no setting that is right."""
+    """A fault of `[tool.trackdsl]` is one problem of that table, and not of a setting that is right."""
     Path("pyproject.toml").write_text(f"[tool.trackdsl]\n{content}\n")
-    code, told = doctor(TRACKDSL_MODE="offline", TRACKDSL_EXPERIMENT_NAM="x")
+    code, report = doctor(TRACKDSL_MODE="offline", TRACKDSL_EXPERIMENT_NAM="x")
     assert code == 1
-    assert list(findings(told, "problem")) == ["[tool.trackdsl]"]
-    assert said in findings(told, "problem")["[tool.trackdsl]"]["text"]
-    by_name = {setting["name"]: setting for setting in told["settings"]}
+    assert list(findings(report, "problem")) == ["[tool.trackdsl]"]
+    assert said in findings(report, "problem")["[tool.trackdsl]"]["text"]
+    by_name = {setting["name"]: setting for setting in report["settings"]}
     assert (by_name["mode"]["value"], by_name["mode"]["source"]) == ("offline", "TRACKDSL_MODE")
     assert (by_name["strict"]["value"], by_name["strict"]["source"]) == (None, "unknown: see [tool.trackdsl] below")
-    assert all(setting["problem"] is None for setting in told["settings"])
-    assert "did you mean `TRACKDSL_EXPERIMENT_NAME`?" in findings(told, "warning")["environment"]["text"]
-    assert "spool" in findings(told, "ok")
+    assert all(setting["problem"] is None for setting in report["settings"])
+    assert "did you mean `TRACKDSL_EXPERIMENT_NAME`?" in findings(report, "warning")["environment"]["text"]
+    assert "spool" in findings(report, "ok")
 
 
 @pytest.mark.slow
@@ -438,7 +445,7 @@ def test_the_doctor_for_people(sqlite_store: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for part in ("tracking_uri", "sqlite:///mlflow.db", "default", "✔", "waiting", "All is well."):
+    for part in ("tracking_uri", "sqlite:///mlflow.db", "default", "✔", "waiting", "No problems found."):
         assert part in done.stdout
 
 
@@ -459,7 +466,7 @@ def test_choices_may_be_written_in_capitals(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_variables_that_are_misspelt(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that looks like one of trackdsl's and is none is pointed out once, where something is recorded."""
+    """A variable that resembles one of trackdsl's is reported once, where something is recorded."""
     monkeypatch.setenv("TRACKDSL_TRAKING_URI", "http://nowhere")
     monkeypatch.setenv("TRACKDSL_CONTEXT_OF_NOBODY", "x")
     for _ in range(2):

@@ -62,14 +62,14 @@ def on(tmp_path: Path, home: Path) -> Iterator[Start]:
     path.write_text(textwrap.dedent(PROGRAM))
     started = []
 
-    def start(host: str, *words: str, machine: str = "") -> Program:
+    def start(host: str, *arguments: str, machine: str = "") -> Program:
         setup = f"hostname {host}; "
         if machine:
             (tmp_path / machine).write_text(f"{machine}\n")
             setup += f"mount --bind {tmp_path / machine} /proc/sys/kernel/random/boot_id; "
         command = ["unshare", "--uts", "--mount", "sh", "-c", f'{setup} exec "$@"', "sh"]
         process = subprocess.Popen(
-            [*command, sys.executable, str(path), host, *words],
+            [*command, sys.executable, str(path), host, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(Program(process))
@@ -85,7 +85,7 @@ def on(tmp_path: Path, home: Path) -> Iterator[Start]:
 def trackdsl(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a command to its end, on the kinds of file system and host that are asked for."""
 
-    def run(*words: str, mounted: str = "", host: str = "login") -> subprocess.CompletedProcess[str]:
+    def run(*given: str, mounted: str = "", host: str = "login") -> subprocess.CompletedProcess[str]:
         script = "import sys; from pathlib import Path; from trackdsl.journal import _mounts; "
         if mounted:
             table = tmp_path / "mountinfo"
@@ -93,7 +93,7 @@ def trackdsl(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             script += f"_mounts._TABLE = Path({str(table)!r}); "
         script += "from trackdsl.cli import main; main()"
         return subprocess.run(
-            ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh", sys.executable, "-c", script, *words],
+            ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh", sys.executable, "-c", script, *given],
             capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
 
@@ -123,8 +123,9 @@ def make_old(home: Path) -> None:
         os.utime(path, (1e9, 1e9))
 
 
+@pytest.mark.slow
 def test_what_other_hosts_recorded_is_seen(home: Path, on: Start, trackdsl: Any, tmp_path: Path) -> None:
-    """`status`, `sync` and `doctor` name the hosts, the programs and the command, and leave all of it alone."""
+    """`status`, `sync` and `doctor` name other hosts, their programs and the command, and change nothing of theirs."""
     finish(on("node7"), on("node8"), on("node9"))
     (home / "node9").rename(tmp_path / "kept")
     (tmp_path / f"tmp/trackdsl-{os.getuid()}/spool").mkdir(parents=True)
@@ -135,26 +136,27 @@ def test_what_other_hosts_recorded_is_seen(home: Path, on: Start, trackdsl: Any,
     assert "train.py" in shown
     assert "3 journals of other hosts wait" in shown
     assert "trackdsl sync --all-hosts" in shown
-    told = json.loads(trackdsl("status", "--json").stdout)
-    assert (told["waiting"], told["journals"]) == (0, [])
-    assert [(entry["host"], entry["waiting"]) for entry in told["other_hosts"]] == [
+    status = json.loads(trackdsl("status", "--json").stdout)
+    assert (status["waiting"], status["journals"]) == (0, [])
+    assert [(entry["host"], entry["waiting"]) for entry in status["other_hosts"]] == [
         ("node7", 1), ("node8", 1), ("node9", 1),
     ]  # fmt: skip
-    (entry,) = told["other_hosts"][0]["journals"]
+    (entry,) = status["other_hosts"][0]["journals"]
     assert entry["source"].endswith("train.py")
     assert (entry["host"], entry["ended"], entry["why_not"], entry["alive"]) == ("node7", True, None, False)
     assert entry["events"] >= 3
     doctor = trackdsl("doctor").stdout
-    for words in ("node7: 3 events of", "train.py", "trackdsl sync --all-hosts", "All is well on this host"):
-        assert words in doctor
+    for text in ("node7: 3 events of", "train.py", "trackdsl sync --all-hosts", "No problems on this host"):
+        assert text in doctor
     synced = trackdsl("sync")
     assert synced.returncode == 0, synced.stderr
     assert "3 journals of other hosts wait; `trackdsl sync --all-hosts` delivers those" in synced.stdout
     assert len(journals(home)) == 2
 
 
-def test_the_other_place_of_this_host(home: Path, on: Start, trackdsl: Any, tmp_path: Path) -> None:
-    """What this host recorded to the temporary folder, when its own place could not be used, is found by its path."""
+@pytest.mark.slow
+def test_the_other_spool_of_this_host(home: Path, on: Start, trackdsl: Any, tmp_path: Path) -> None:
+    """What this host recorded to the temporary folder, when its own spool could not be used, is found by its path."""
     finish(on("login"))
     other = tmp_path / f"tmp/trackdsl-{os.getuid()}/spool"
     other.mkdir(parents=True)
@@ -183,7 +185,7 @@ def test_what_has_ended_is_delivered_from_another_host(sqlite_store: str, home: 
     assert journals(home) == [kept]
     refused = trackdsl("sync", "--host", "node9", "--assume-ended")
     assert (refused.returncode, journals(home)) == (1, [kept])
-    living.go_on()
+    living.resume()
     finish(living)
     result = trackdsl("sync", "--all-hosts")
     assert result.returncode == 0, result.stderr
@@ -203,12 +205,12 @@ def test_another_machine_needs_more_than_a_free_lock(sqlite_store: str, home: Pa
     result = trackdsl("sync", "--all-hosts", mounted=NFS)
     assert result.returncode == 1
     assert "it ended a moment ago" in result.stderr
-    assert f"(pid {killed.pid}): no note says that it has ended" in result.stderr
+    assert f"(pid {killed.pid}): no file records its end" in result.stderr
     assert "trackdsl sync --host node8 --assume-ended" in result.stderr
     assert statuses() == {"of node9": "FINISHED"}  # The same kernel under another name.
     make_old(home)
     (entry,) = json.loads(trackdsl("status", "--json", mounted=NFS).stdout)["other_hosts"][1]["journals"]
-    assert (entry["ended"], "no note" in entry["why_not"]) == (False, True)
+    assert (entry["ended"], "no file records its end" in entry["why_not"]) == (False, True)
     assert "running or ended on node8" in trackdsl("status", mounted=NFS).stdout
     blind = trackdsl("sync", "--all-hosts", mounted="fuse.sshfs node:/ rw")
     assert (blind.returncode, "fuse.sshfs" in blind.stderr) == (1, True)
@@ -217,7 +219,7 @@ def test_another_machine_needs_more_than_a_free_lock(sqlite_store: str, home: Pa
     assert result.returncode == 1
     assert statuses() == {"of node9": "FINISHED", "of node7": "FINISHED"}
     wrong = trackdsl("sync", "--host", "node6", "--assume-ended", mounted=NFS)
-    assert (wrong.returncode, "of these there is: node8" in wrong.stderr) == (1, True)
+    assert (wrong.returncode, "records of these hosts wait: node8" in wrong.stderr) == (1, True)
     assert trackdsl("sync", "--assume-ended").returncode == 2
     result = trackdsl("sync", "--host", "NODE8", "--assume-ended", mounted=NFS)
     assert result.returncode == 0, result.stderr
@@ -226,19 +228,20 @@ def test_another_machine_needs_more_than_a_free_lock(sqlite_store: str, home: Pa
 
 
 def test_a_note_of_the_end_is_void_where_more_was_recorded(home: Path, on: Start, trackdsl: Any) -> None:
-    """What was recorded after the note, by code that runs at exit, takes its worth from it."""
+    """If code that runs at exit records after the note of the end, the note does not count."""
     finish(on("node7", machine="boot-7"))
     (note,) = home.rglob("ended")
     number, offset = note.read_text().split()
     note.write_text(f"{number} {int(offset) - 8}\n")
     make_old(home)
     result = trackdsl("sync", "--all-hosts", mounted=NFS)
-    assert (result.returncode, "no note says" in result.stderr) == (1, True)
+    assert (result.returncode, "no file records its end" in result.stderr) == (1, True)
     assert len(journals(home)) == 1
 
 
+@pytest.mark.slow
 def test_programs_that_belong_together_are_delivered_together(home: Path, on: Start, trackdsl: Any) -> None:
-    """The journal of a child that has ended waits for its parent, of which that is not sure."""
+    """The journal of a child that has ended waits for its parent, which may still run."""
     parent = on("node7", "children", "stays", machine="boot-7")
     assert parent.say() == "recorded"
     found = list(read_journals(home / "node7"))
@@ -249,7 +252,7 @@ def test_programs_that_belong_together_are_delivered_together(home: Path, on: St
     make_old(home)
     result = trackdsl("sync", "--all-hosts", mounted=NFS)
     assert result.returncode == 1
-    assert f"it belongs together with {found[0].program}" in result.stderr
+    assert f"its runs are connected with those of {found[0].program}" in result.stderr
     assert len(journals(home)) == 2
 
 
@@ -263,7 +266,7 @@ def test_two_at_once_deliver_once(sqlite_store: str, home: Path, on: Start, trac
         [sys.executable, "-m", "trackdsl.cli", "sync", "--all-hosts"], stderr=subprocess.PIPE, text=True
     )
     assert first.stderr is not None
-    assert "at work already" in first.stderr.readline()
+    assert "running already" in first.stderr.readline()
     lock.release()
     second = trackdsl("sync", "--all-hosts")
     assert (first.wait(PATIENCE), second.returncode) == (0, 0), second.stderr
@@ -272,7 +275,8 @@ def test_two_at_once_deliver_once(sqlite_store: str, home: Path, on: Start, trac
     assert len(all_runs()) == 1
 
 
-def test_a_journal_tells_the_machine(home: Path, on: Start) -> None:
+@pytest.mark.slow
+def test_a_journal_names_the_machine(home: Path, on: Start) -> None:
     """The journal of a program says which start of which machine it was made under."""
     finish(on("node7"), on("node8", machine="boot-8"))
     origins = [read_origin(path) for path in journals(home)]

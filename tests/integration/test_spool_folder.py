@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 import trackdsl
-from tests.conftest import StartProgram
+from tests.conftest import StartProgram, run_command
 from tests.integration.test_cli import TWO_RUNS
-from tests.integration.test_cli import trackdsl as command
 from trackdsl import capture, settings, stage
 from trackdsl.distributed._wire import take_settings
-from trackdsl.journal import _spool, _target
-from trackdsl.journal._spool import JOURNALS, LOCK, MARK, check_spool, find, is_spool, journals, locate, prepare
+from trackdsl.journal import _spool_choice, _target
+from trackdsl.journal._spool import JOURNALS, LOCK, MARK, check_spool, is_spool, journals, locate, prepare
+from trackdsl.journal._spool_choice import find
 
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="only root can give files to another user")
@@ -40,7 +40,7 @@ def umask() -> Iterator[Callable[[int], int]]:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder like `/tmp`, in the place of it."""
+    """A folder with the permissions of `/tmp`, used instead of it."""
     path = tmp_path / "tmp"
     path.mkdir()
     path.chmod(0o1777)
@@ -61,7 +61,7 @@ class TestNamed:
 
     @pytest.mark.parametrize("bits", [0o755, 0o777, 0o1777], ids=oct)
     def test_a_folder_in_use_is_left_as_it_is(self, tmp_path: Path, bits: int) -> None:
-        """Where the named folder holds something else, the spool is a folder in it; its mode and files are the same."""
+        """If the named folder contains something else, the spool is a folder in it; its mode and files stay."""
         used = tmp_path / "used"
         used.mkdir()
         (used / "thesis.txt").write_text("mine")
@@ -88,7 +88,7 @@ class TestNamed:
 
     @pytest.mark.parametrize("bits", [0o755, 0o750, 0o711, 0o705])
     def test_an_empty_folder_that_others_may_read_stays_as_it_is(self, tmp_path: Path, bits: int) -> None:
-        """Its mode is the user's choice: the spool is a private folder in it, which is found again."""
+        """An empty folder that others may read keeps its mode: the spool is a private folder in it, and found again."""
         folder = tmp_path / "empty"
         folder.mkdir()
         folder.chmod(bits)
@@ -100,7 +100,7 @@ class TestNamed:
     def test_an_empty_folder_that_is_something_else(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
     ) -> None:
-        """An empty home, working folder or shared folder is no spool for being empty."""
+        """An empty home, working folder or shared folder does not become a spool."""
         folder = tmp_path / "folder"
         folder.mkdir(0o755)
         if which == "home":
@@ -114,7 +114,7 @@ class TestNamed:
         assert mode(folder) == before
 
     def test_a_spool_of_an_older_version(self, tmp_path: Path) -> None:
-        """A spool without our mark is known by its private folder of journals, and goes on."""
+        """A spool without our mark is known by its private folder of journals, and is used."""
         spool = prepare(tmp_path / "spool")
         (spool / MARK).unlink()
         (spool / "notes.txt").write_text("a private folder may hold other things too")
@@ -127,7 +127,7 @@ class TestNamed:
         assert mode(spool) == 0o700
 
     def test_a_diary_is_no_spool(self, tmp_path: Path) -> None:
-        """A home that others may read and that has a folder of journals in it stays as it is."""
+        """A readable home that contains a folder of journals stays as it is."""
         home = tmp_path / "home"
         (home / JOURNALS).mkdir(parents=True)
         (home / JOURNALS).chmod(0o700)
@@ -148,7 +148,7 @@ class TestNamed:
         assert mode(etc) == 0o755
 
     def test_a_file(self, tmp_path: Path) -> None:
-        """A file in the place of the spool is an error that names it."""
+        """A file instead of the spool is an error that names it."""
         (tmp_path / "file").write_text("")
         with pytest.raises(NotADirectoryError, match="file"):
             prepare(tmp_path / "file")
@@ -163,15 +163,15 @@ class TestNamed:
         assert (code, errors) == (0, "")
         spool = locate(used)
         assert len(list(journals(spool))) == 1
-        for words, environment in (((), {"TRACKDSL_SPOOL": str(used)}), (("--spool", str(used)), {})):
-            assert f"spool: {spool}" in command("status", *words, **environment).stdout
-        assert "Everything is delivered" in command("sync", "--spool", str(used)).stdout
+        for arguments, environment in (((), {"TRACKDSL_SPOOL": str(used)}), (("--spool", str(used)), {})):
+            assert f"spool: {spool}" in run_command("status", *arguments, **environment).stdout
+        assert "Everything is delivered" in run_command("sync", "--spool", str(used)).stdout
         assert not list(journals(spool))
         assert mode(used) == 0o755
 
 
 class TestOtherUsers:
-    """Folders that other users own, or may write to."""
+    """Folders that other users own or may write to."""
 
     @pytest.fixture
     def spool(self, tmp_path: Path) -> Path:
@@ -179,16 +179,16 @@ class TestOtherUsers:
         return prepare(tmp_path / "above" / "spool")
 
     def test_a_sound_spool(self, spool: Path) -> None:
-        """A private spool in private folders is fine, and in a sticky folder too."""
+        """A private spool in private folders is accepted, also in a sticky folder."""
         check_spool(spool)
         spool.parent.chmod(0o1777)
         check_spool(spool)
 
-    @pytest.mark.parametrize("place", ["parent", "spool", JOURNALS, "tables", "servers"])
+    @pytest.mark.parametrize("folder", ["parent", "spool", JOURNALS, "tables", "servers"])
     @pytest.mark.parametrize("bits", [0o777, 0o757])
-    def test_others_may_write(self, spool: Path, place: str, bits: int) -> None:
+    def test_others_may_write(self, spool: Path, folder: str, bits: int) -> None:
         """A folder that others may write to is refused: the spool, those in it, those above it."""
-        path = {"parent": spool.parent, "spool": spool}.get(place, spool / place)
+        path = {"parent": spool.parent, "spool": spool}.get(folder, spool / folder)
         path.mkdir(exist_ok=True)
         path.chmod(bits)
         with pytest.raises(PermissionError, match="others may write"):
@@ -201,10 +201,10 @@ class TestOtherUsers:
         with pytest.raises(PermissionError, match="not private"):
             check_spool(spool)
 
-    @pytest.mark.parametrize("place", ["spool", JOURNALS, "tables", "points"])
-    def test_links(self, spool: Path, place: str) -> None:
-        """A link in the place of the spool, or of a folder in it, is refused."""
-        path = spool if place == "spool" else spool / place
+    @pytest.mark.parametrize("folder", ["spool", JOURNALS, "tables", "points"])
+    def test_links(self, spool: Path, folder: str) -> None:
+        """A link instead of the spool, or of a folder in it, is refused."""
+        path = spool if folder == "spool" else spool / folder
         if path.exists():
             path.rename(spool.parent / "moved")
         else:
@@ -214,15 +214,15 @@ class TestOtherUsers:
             check_spool(spool)
 
     @needs_root
-    @pytest.mark.parametrize("place", ["above", "spool", JOURNALS, "tables"])
-    def test_foreign_owners(self, spool: Path, place: str) -> None:
+    @pytest.mark.parametrize("folder", ["above", "spool", JOURNALS, "tables"])
+    def test_foreign_owners(self, spool: Path, folder: str) -> None:
         """Whatever belongs to another user is refused: the spool, those in it, those above it."""
-        path = {"above": spool.parent, "spool": spool}.get(place, spool / place)
+        path = {"above": spool.parent, "spool": spool}.get(folder, spool / folder)
         path.mkdir(exist_ok=True)
         os.chown(path, STRANGER, STRANGER)
         with pytest.raises(PermissionError, match="another user"):
             check_spool(spool)
-        result = command("sync", "--spool", str(spool))
+        result = run_command("sync", "--spool", str(spool))
         assert (result.returncode, result.stdout) == (1, "")
         assert "another user" in result.stderr
         assert "Traceback" not in result.stderr
@@ -257,7 +257,7 @@ class TestOtherUsers:
 
 
 class TestFallback:
-    """The folder in the temporary folder, where the spool's own place cannot be used."""
+    """The folder in the temporary folder, where the spool's own path cannot be used."""
 
     @pytest.fixture(autouse=True)
     def unusable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ class TestFallback:
         monkeypatch.setenv("TRACKDSL_SPOOL", str(tmp_path / "file"))
 
     def test_it_is_private(self, temporary: Path) -> None:
-        """It is a private folder of this user's, and the same each time."""
+        """The fallback is a private folder of this user's, and the same each time."""
         spool = find()
         assert spool == find() == temporary / f"trackdsl-{os.geteuid()}" / "spool" / spool.name
         assert {mode(path) for path in (spool, spool.parent, spool.parent.parent)} == {0o700}
@@ -274,7 +274,7 @@ class TestFallback:
     @needs_root
     @pytest.mark.parametrize("what", ["folder", "link", "file"])
     def test_it_is_occupied(self, temporary: Path, tmp_path: Path, what: str) -> None:
-        """Where another user has taken its name before, another one is used, by every program."""
+        """If another user has taken its name before, every program uses another one."""
         taken = temporary / f"trackdsl-{os.geteuid()}"
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
@@ -293,7 +293,7 @@ class TestFallback:
 
     @needs_root
     def test_it_is_replaced(self, temporary: Path, tmp_path: Path) -> None:
-        """Where another user's folder takes its place later, that is not used, and none of it is delivered."""
+        """Where another user's folder replaces it later, that is not used, and none of it is delivered."""
         spool = find()
         own = spool.parent.parent
         own.rename(tmp_path / "moved")
@@ -308,7 +308,7 @@ class TestFallback:
     def test_all_names_are_taken(self, temporary: Path) -> None:
         """Where others have taken every name, the error says what is wrong."""
         for _ in range(20):
-            path = _spool.fallback_path().parent.parent
+            path = _spool_choice.fallback_path().parent.parent
             if not path.exists():
                 path.mkdir(0o777)
                 os.chown(path, STRANGER, STRANGER)
@@ -321,7 +321,7 @@ class TestContexts:
 
     @pytest.fixture
     def carried(self, tmp_path: Path) -> Callable[[Path], object]:
-        """Arrives with a context of another process that names a spool; returns the spool that is used then."""
+        """Enters a context of another process that names a spool; returns the spool that is used then."""
         import json
 
         from trackdsl.distributed._wire import decode
@@ -343,7 +343,7 @@ class TestContexts:
 
     @pytest.mark.parametrize("what", ["missing", "empty", "used", "open", "link"])
     def test_anything_else(self, tmp_path: Path, carried: Callable[[Path], object], what: str) -> None:
-        """Any other folder is left as it is, and the usual spool is used."""
+        """A context that names any other folder leaves it as it is, and the usual spool is used."""
         path = tmp_path / "named"
         if what == "link":
             path.symlink_to(prepare(tmp_path / "real"))

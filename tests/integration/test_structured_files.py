@@ -16,7 +16,7 @@ from trackdsl import log_dict, log_table, stage
 
 
 def test_a_real_store_holds_the_content(sqlite_store: str) -> None:
-    """`log_dict`, `log_table` and a returned list, as MLflow then has them."""
+    """MLflow has the content of `log_dict`, `log_table` and a returned list."""
     mlflow = pytest.importorskip("mlflow")
     trackdsl.configure(tracking_uri=sqlite_store)
     with stage("s"):

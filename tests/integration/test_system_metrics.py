@@ -1,4 +1,4 @@
-"""System metrics: what a run takes of its machine, sampled by the delivery process while it is open."""
+"""System metrics: what a run uses of its machine, sampled by the delivery process while it is open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import (
     wait_until,
 )
 from trackdsl import OptionError, SettingsError, experiment, settings, stage
-from trackdsl.system_metrics import Readings
+from trackdsl._core.readings import Readings
 
 #: What every machine that the tests run on has.
 EVERYWHERE = {
@@ -74,10 +74,10 @@ def test_runs_are_sampled_while_they_are_open(start: StartProgram, sqlite_store:
     trackdsl.delivery.ensure_running(tmp_path / "spool")
     wait_until(lambda: delivery_pids(tmp_path / "spool"), "another delivery process")
     wait_until(lambda: noted("sampled") >= before + 2, "two samples more")
-    program.go_on()
+    program.resume()
     assert program.say() == "asked"
     wait_until(lambda: noted("asked") >= 2, "samples of the stage")
-    program.go_on()
+    program.resume()
     code, _, errors = program.finish()
     assert code == 0, errors
     assert sync(TRACKDSL_TRACKING_URI=sqlite_store).returncode == 0
@@ -92,7 +92,7 @@ def test_runs_are_sampled_while_they_are_open(start: StartProgram, sqlite_store:
 
 
 def test_what_was_over_before_is_not_made_up(sqlite_store: str) -> None:
-    """A run that had ended before anybody could sample it has no system metrics, rather than those of later."""
+    """A run that had ended before it could be sampled has no system metrics."""
     with experiment("offline", system_metrics=True):
         pass
     deliver()
@@ -163,7 +163,7 @@ def test_a_reading_counts_what_happened_since(tmp_path: Path) -> None:
 
 
 def test_graphics_cards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cards that NVML knows are read, each for itself; a stand-in for NVML, as the machine has no card."""
+    """Each card that NVML knows is read; a fake replaces NVML, as the machine has no card."""
 
     class NVMLError(Exception): ...
 

@@ -20,8 +20,8 @@ from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl import compare, experiment, history, load_artifact, runs, stage, tree
 from trackdsl._core import events
 from trackdsl.cli import main
-from trackdsl.delivery import _stream
-from trackdsl.delivery._sink import Unavailable
+from trackdsl.delivery import _stretch_size
+from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.store_format.call_tag import FIELDS, MAX_CALL, call_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs-with-single-tags.json"
@@ -98,17 +98,18 @@ def files_of(run: Held) -> dict[str, Any]:
     return {name: json.loads(text) for name, text in run.tags.items() if name.startswith("trackdsl.files")}
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("kind", [Crash, Unavailable])
 @pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("each", [4, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "every"])
 def test_killed_at_every_call(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], done: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException], done: bool, each: int
 ) -> None:
     """Wherever delivery is killed or cut off, and whenever git answers, a run has the same tags in the end."""
-    monkeypatch.setattr(_stream, "_STRETCH", 2)
+    monkeypatch.setattr(_stretch_size, "_STRETCH", 2)
     number, seen = 0, set()
     while True:
-        number += 1
+        number += each
         store = MemoryStore({number: (kind, done)})
         machine = Machine(tmp_path / f"{number}", store)
         parent, worker = Process(machine.spool), Process(machine.spool)
@@ -136,14 +137,14 @@ def test_killed_at_every_call(
         assert (call_of(held.tags)["git_dirty"], held.tags["mlflow.source.git.commit"]) == (True, "c0ffee"), number
         found = {path: entry["sha256"] for path, entry in files_of(held)["trackdsl.files"].items()}
         assert found == {"0.pkl": "again", "1.pkl": "1", "2.pkl": "2", "worker.pkl": "w"}, number
-        seen.add(re.sub(r'"spool": "\w+"', "", held.tags["trackdsl.call"]))
+        seen.add(re.sub(r'"spool":"\w+"', "", held.tags["trackdsl.call"]))
         if store.calls < number:
             break
     assert number > 10
     assert len(seen) == 1
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_a_call_that_is_too_long_is_cut_and_kept_whole_in_a_file(machines: MakeMachine) -> None:
     """The tag of a call with long names is JSON that fits MLflow; a tag says so, and a file has the whole."""
     store = MemoryStore()
@@ -162,7 +163,7 @@ def test_a_call_that_is_too_long_is_cut_and_kept_whole_in_a_file(machines: MakeM
     assert "trackdsl.truncated.trackdsl/tags/trackdsl.call.txt" in held.tags
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_files_of_a_new_run_cost_no_request(machines: MakeMachine) -> None:
     """The tags of a run that delivery has just made are not read; later files of it, and of other journals, do that."""
     store = MemoryStore()
@@ -186,7 +187,7 @@ def test_files_of_a_new_run_cost_no_request(machines: MakeMachine) -> None:
     rounds(machine)
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 @pytest.mark.parametrize("tags", [None, {}, {"trackdsl.function": "f", "trackdsl.artifact.a.pkl": '{"sha256": "0"}'}])
 def test_several_machines_write_tags_of_their_own(machines: MakeMachine, tags: dict[str, str] | None) -> None:
     """Machines that write to a run at once lose no file; what the one recorded last that resumed the run counts.
@@ -202,12 +203,12 @@ def test_several_machines_write_tags_of_their_own(machines: MakeMachine, tags: d
         run = first.open("train")
     else:
         store.runs["abc"] = Held("e-e", "train", dict(tags), status="FINISHED")
-        run = first.go_on("abc")
+        run = first.resume("abc")
     file(first, run, "a.pkl", "1")
     rounds(one)
     (held,) = store.runs.values()
     (run_id,) = store.runs
-    again = second.go_on(run_id)
+    again = second.resume(run_id)
     file(second, again, "b.pkl", "2")
     # The second machine has read the tags when the first one writes them.
     between = [lambda: (file(first, run, "c.pkl", "3"), rounds(one))]

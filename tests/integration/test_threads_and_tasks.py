@@ -1,4 +1,4 @@
-"""Tasks and threads: whatever a scope starts belongs to it, with no word from the program."""
+"""Tasks and threads: whatever a scope starts belongs to it, with no code in the program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trackdsl.testing import Captured, capture_runs
 @stage
 @track_returns
 def leaf(number: int) -> float:
-    """A stage that is a child of whoever calls it."""
+    """A stage that is a child of its caller."""
     return float(number)
 
 
@@ -45,7 +45,7 @@ async def awaited(number: int) -> int:
 
 
 def paths(captured: Captured) -> list[str]:
-    """Where all runs are, sorted."""
+    """The paths of all runs, sorted."""
     return sorted(run.path for run in captured.runs)
 
 
@@ -150,7 +150,7 @@ def test_tasks_of_every_kind() -> None:
     assert {run.status for run in captured.runs} == {"FINISHED"}
 
 
-def test_a_cancelled_task_is_killed_and_its_siblings_tell_the_truth() -> None:
+def test_a_cancelled_task_is_killed_and_its_siblings_end_truthfully() -> None:
     """In a failing group the task that raised FAILED, one that was cancelled is KILLED, one that had ended FINISHED."""
 
     @stage
@@ -264,7 +264,7 @@ def test_a_run_is_written_to_from_any_thread() -> None:
 
 
 def test_a_thread_that_outlives_its_scope() -> None:
-    """What a thread begins after its scope has closed is a child still, and so is what it starts itself."""
+    """What a thread begins after its scope has closed is still a child of it, and so is what it starts itself."""
     gate = threading.Event()
 
     def late() -> None:
@@ -307,7 +307,7 @@ def test_exceptions_of_threads_and_tasks_are_the_programs_own() -> None:
     assert error.__context__ is None
 
     seen: list[Any] = []
-    before, threading.excepthook = threading.excepthook, lambda told: seen.append(told.exc_value)
+    before, threading.excepthook = threading.excepthook, lambda failure: seen.append(failure.exc_value)
     try:
         with stage("scope"):
             thread = threading.Thread(target=fails)
@@ -321,7 +321,7 @@ def test_exceptions_of_threads_and_tasks_are_the_programs_own() -> None:
 # Patches
 
 
-def test_patches_stand_while_a_scope_is_open_and_go_with_the_last() -> None:
+def test_patches_are_in_place_while_a_scope_is_open() -> None:
     """`Thread.start` and `submit` are the originals before and after, also with scopes that overlap or raise."""
     originals = (threading.Thread.start, ThreadPoolExecutor.submit)
 
@@ -348,7 +348,7 @@ def test_patches_stand_while_a_scope_is_open_and_go_with_the_last() -> None:
 
 
 def test_a_patch_of_somebody_elses_stays() -> None:
-    """Who patches on top of ours, or in between, finds his own patch afterwards, and it is called."""
+    """A patch that somebody else made on top of ours, or in between, stays and is called."""
     calls: list[str] = []
     original = ThreadPoolExecutor.submit
 
@@ -399,7 +399,7 @@ def test_a_thread_is_left_as_it_was() -> None:
 @pytest.mark.parametrize("below", [True, False])
 @pytest.mark.parametrize("with_thread", [True, False])
 def test_a_thread_whose_run_somebody_else_wraps(below: bool, with_thread: bool) -> None:
-    """Who wraps `run` where threads are started, below our patch or above it, gets the thread's own; pools as ever.
+    """A wrapper of a thread's `run`, below our patch or above it, gets the thread's own `run`; pools work as usual.
 
     Sentry hands the thread over, as to a function of the class.
     """
@@ -439,7 +439,7 @@ def test_a_thread_whose_run_somebody_else_wraps(below: bool, with_thread: bool) 
 
 
 def test_a_thread_that_lets_nobody_set_anything() -> None:
-    """A class of threads may refuse attributes: it is started as ever, in the scope."""
+    """Threads of a class that refuses attributes are started as usual, in the scope."""
 
     class Closed(threading.Thread):
         def __setattr__(self, name: str, value: object) -> None:
@@ -455,7 +455,7 @@ def test_a_thread_that_lets_nobody_set_anything() -> None:
 
 
 def test_callbacks_belong_to_the_scope_that_gave_them() -> None:
-    """What a future or a pool calls back once the work is done belongs to the scope in which it was asked to."""
+    """Callbacks of a future or a pool belong to the scope in which they were registered."""
 
     def failing(_: int) -> None:
         raise ValueError
@@ -631,6 +631,6 @@ def test_a_signal_handler_opens_a_scope() -> None:
 
 
 def test_a_scope_in_an_empty_context() -> None:
-    """A program that starts threads in a context of its own making gets what it asked for: no run."""
+    """A program that starts threads in an empty context of its own has no run there."""
     with stage("scope"):
         assert contextvars.Context().run(in_a_thread, current_run) is None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import client, points
-from tests.integration.test_mlflow_bridge import Tree, here, online, own_thread, run_threads, told  # noqa: F401 - fixtures
+from tests.integration.test_mlflow_bridge import Tree, here, log_lines, online, own_thread, run_threads  # noqa: F401 - fixtures
 from trackdsl import experiment, log_param, stage
 
 mlflow = pytest.importorskip("mlflow")
@@ -67,7 +67,10 @@ class Meeting(RandomForestClassifier):
         return found
 
 
-@pytest.mark.parametrize("at_once", [False, True], ids=["after each other", "in threads"])
+@pytest.mark.parametrize(
+    "at_once",
+    [pytest.param(False, id="after each other", marks=pytest.mark.slow), pytest.param(True, id="in threads")],
+)
 def test_two_stages_of_one_experiment(here: str, sklearn_autolog: None, at_once: bool) -> None:  # noqa: F811
     """Each stage has the hyperparameters, metrics, model, signature and inputs of its own fit, and no other's."""
     kind = Meeting if at_once else RandomForestClassifier
@@ -98,8 +101,9 @@ def test_two_stages_of_one_experiment(here: str, sklearn_autolog: None, at_once:
     assert models_of(tree["all"]) == []
 
 
+@pytest.mark.slow
 def test_two_fits_in_one_run(here: str, sklearn_autolog: None) -> None:  # noqa: F811
-    """The first value of each parameter stands, tags tell the later ones, and both models are there with their own."""
+    """The first value of each parameter is kept, tags have the later ones, and both models are there with their own."""
     with stage("both"):
         LogisticRegression(C=2.0).fit(X, Y)
         LogisticRegression(C=3.0, max_iter=50).fit(X, Y)
@@ -118,6 +122,7 @@ def test_two_fits_in_one_run(here: str, sklearn_autolog: None) -> None:  # noqa:
     assert len({type(model) for model in loaded}) == 2
 
 
+@pytest.mark.slow
 def test_a_parameter_that_the_program_gives_too(here: str, sklearn_autolog: None) -> None:  # noqa: F811
     """One parameter of the program's with another value takes none of the others with it, whichever way it is given."""
     with stage("before", C="mine"):
@@ -137,6 +142,7 @@ def test_a_parameter_that_the_program_gives_too(here: str, sklearn_autolog: None
     assert tree["after"].data.params["own"] == "1"
 
 
+@pytest.mark.slow
 def test_boosters_in_threads(here: str, xgboost_autolog: None) -> None:  # noqa: F811
     """XGBoost trains in two stages at the same time, and each has its own parameters and curve."""
     import xgboost
@@ -195,8 +201,8 @@ def test_one_dataset_of_two_runs(here: str) -> None:  # noqa: F811
         assert used.dataset.name == "data"
 
 
-def test_a_refusal_of_mlflow_s(here: str, told: list[str]) -> None:  # noqa: F811
-    """What MLflow itself refuses inside a scope reaches the program as it is, and the run goes on."""
+def test_a_refusal_of_mlflow_s(here: str, log_lines: list[str]) -> None:  # noqa: F811
+    """What MLflow itself refuses inside a scope reaches the program as it is, and the run stays open."""
     with stage("fit") as run:
         with pytest.raises(mlflow.MlflowException) as refused:
             mlflow.sklearn.log_model(LogisticRegression().fit(X, Y), name="a/b", pip_requirements=[])
@@ -207,4 +213,4 @@ def test_a_refusal_of_mlflow_s(here: str, told: list[str]) -> None:  # noqa: F81
     mlflow.end_run()
     fit = Tree(here)["fit"]
     assert (fit.info.status, fit.data.metrics) == ("FINISHED", {"after": 1})
-    assert told == []
+    assert log_lines == []

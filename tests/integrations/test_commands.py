@@ -1,4 +1,4 @@
-"""Words above the decorators of command lines, which call what stands below them."""
+"""Decorators above those of command lines, which call what is below them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from trackdsl.testing import capture_runs
 typer = pytest.importorskip("typer")
 
 
-@pytest.mark.parametrize("word", [stage, experiment("e"), track_returns])
+@pytest.mark.parametrize("decorator", [stage, experiment("e"), track_returns])
 @pytest.mark.parametrize("kind", ["command", "callback"])
-def test_a_word_above_a_command_is_told_its_place(word: Any, kind: str) -> None:
-    """typer gives back the function itself and calls that: a word above would never see a call, and says so."""
+def test_a_decorator_above_a_command_is_refused(decorator: Any, kind: str) -> None:
+    """typer returns the function itself and calls that: a decorator above would never see a call, and raises."""
     app = typer.Typer()
     with pytest.raises(OptionError, match=rf"goes below @app\.{kind}\(\)"):
 
-        @word
+        @decorator
         @getattr(app, kind)()
         def main(x: int = 1) -> None: ...
 
 
-def test_a_word_below_a_command_records_it() -> None:
-    """In its right place a word records what the command line calls, with the parameters of the command."""
+def test_a_decorator_below_a_command_records_it() -> None:
+    """Below the command, a decorator records what the command line calls, with the parameters of the command."""
     app = typer.Typer()
 
     @app.command()

@@ -1,4 +1,4 @@
-"""What Keras, XGBoost and LightGBM tell of their training, round by round, as points of metrics."""
+"""What Keras, XGBoost and LightGBM return of their training, round by round, as points of metrics."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def keras(monkeypatch: pytest.MonkeyPatch) -> Any:
     return pytest.importorskip("keras")
 
 
+@pytest.mark.slow
 def test_a_history_of_keras(keras: Any) -> None:
-    """Each metric by epoch, also where training goes on; what is kept is JSON."""
+    """Keras's history gives each metric by epoch, also where training continues, and a JSON file."""
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(loss="mse")
     history = model.fit(X, Y, epochs=4, initial_epoch=2, validation_split=0.25, verbose=0)
@@ -53,32 +54,32 @@ def test_a_history_of_keras(keras: Any) -> None:
 
 
 def test_what_xgboost_records() -> None:
-    """`evals_result`, logged and returned: each metric of each data set by round."""
+    """`evals_result` of XGBoost, logged and returned, gives each metric of each data set by round."""
     xgboost = pytest.importorskip("xgboost")
-    told: dict[str, Any] = {}
+    rounds: dict[str, Any] = {}
     data = xgboost.DMatrix(X, Y)
-    xgboost.train({"objective": "binary:logistic"}, data, 3, [(data, "train")], evals_result=told, verbose_eval=False)
-    check(told, {"train/logloss": list(enumerate(told["train"]["logloss"]))})
+    xgboost.train({"objective": "binary:logistic"}, data, 3, [(data, "train")], evals_result=rounds, verbose_eval=False)
+    check(rounds, {"train/logloss": list(enumerate(rounds["train"]["logloss"]))})
 
 
 def test_what_lightgbm_records() -> None:
-    """The same of `record_evaluation`."""
+    """`record_evaluation` of LightGBM gives each metric of each data set by round."""
     lightgbm = pytest.importorskip("lightgbm")
-    told: dict[str, Any] = {}
+    history: dict[str, Any] = {}
     data = lightgbm.Dataset(np.repeat(X, 5, axis=0), np.repeat(Y, 5), free_raw_data=False)
     lightgbm.train(
         {"objective": "binary", "verbose": -1}, data, 3, [data], ["train"],
-        callbacks=[lightgbm.record_evaluation(told)],
+        callbacks=[lightgbm.record_evaluation(history)],
     )  # fmt: skip
-    check(told, {"train/binary_logloss": list(enumerate(told["train"]["binary_logloss"]))})
+    check(history, {"train/binary_logloss": list(enumerate(history["train"]["binary_logloss"]))})
 
 
-def check(told: dict[str, Any], expected: dict[str, list[tuple[int, float]]]) -> None:
+def check(history: dict[str, Any], expected: dict[str, list[tuple[int, float]]]) -> None:
     """Both ways give these points, and the returned value is kept as JSON."""
     with capture_runs() as captured:
         with stage("logged"):
-            log_metrics(told)
-        stage(track_returns("rounds")(lambda: told))()
+            log_metrics(history)
+        stage(track_returns("rounds")(lambda: history))()
     assert all(len(found) == 3 for found in expected.values())
     assert series_of(captured.one("logged")) == expected
     run = captured.one("<lambda>")

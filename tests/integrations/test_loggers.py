@@ -15,6 +15,7 @@ from trackdsl import experiment, log_metric, stage
 mlflow = pytest.importorskip("mlflow")
 
 
+@pytest.mark.slow
 def test_lightnings_logger(here: str) -> None:  # noqa: F811
     """`MLFlowLogger` without a run makes a child of the scope's run; with its id it writes to the scope's run."""
     loggers = pytest.importorskip("lightning.pytorch.loggers")
@@ -86,15 +87,15 @@ def test_optunas_callback(here: str, own: bool) -> None:  # noqa: F811
         study.optimize(objective, n_trials=2, callbacks=[callback])
     tree = Tree(here)
     assert tree.parents() == {"x": None, "0": "x", "1": "x"}
-    places = {name: mlflow.get_experiment(run.info.experiment_id).name for name, run in tree.runs.items()}
-    assert places == {"x": "x", **dict.fromkeys("01", "study" if own else "x")}
+    experiments = {name: mlflow.get_experiment(run.info.experiment_id).name for name, run in tree.runs.items()}
+    assert experiments == {"x": "x", **dict.fromkeys("01", "study" if own else "x")}
     assert set(tree["1"].data.metrics) == {"inside", "loss"}
     assert tree.statuses() == {"FINISHED"}
 
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_transformers_callback(here: str, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """It writes to the scope's run, which it does not end, or to a child where it is told to nest."""
+    """The callback of transformers writes to the scope's run, which it does not end, or to a child where it nests."""
     integrations = pytest.importorskip("transformers.integrations")
     pytest.importorskip("torch")
     monkeypatch.setenv("MLFLOW_NESTED_RUN", str(nested))

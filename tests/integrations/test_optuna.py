@@ -89,7 +89,7 @@ def test_every_end_of_a_trial(captured: Captured, way: str, jobs: int) -> None:
 
 
 def test_why_a_trial_has_failed(captured: Captured) -> None:
-    """What the objective raises reaches Optuna unchanged, and is on the run; so is what was wrong with its answer."""
+    """What the objective raises reaches Optuna unchanged, and is on the run; so is a fault of its return value."""
     study = study_of(directions=["minimize", "maximize"])
     answers: list[Any] = [None, "high", 1.0, [1, float("nan")], KeyError("k"), KeyboardInterrupt()]
 
@@ -119,7 +119,7 @@ def test_why_a_trial_has_failed(captured: Captured) -> None:
 
 
 def test_several_objectives(captured: Captured) -> None:
-    """Of several values each has a name, the study's own where it has given them; the best trials are a tag."""
+    """Each of several values has a name, the study's own if it has given them; the best trials are a tag."""
     for names in (None, ["loss", "size"]):
         study = study_of(directions=["minimize", "minimize"])
         if names:
@@ -146,7 +146,7 @@ def test_names_tags_and_objectives_of_every_kind(captured: Captured) -> None:
     class Search:
         @plan
         def objective(self, trial: Any, scale: float = 2.0) -> float:
-            """Told."""
+            """Documented."""
             assert current_run() is not None
             return scale * trial.suggest_int("n", 1, 1)
 
@@ -157,7 +157,7 @@ def test_names_tags_and_objectives_of_every_kind(captured: Captured) -> None:
     assert [run.name for run in captured.runs] == ["named/0", "named/1", "named/2"]
     assert [values(run, "accuracy")[0][1] for run in captured.runs] == [2.0, 3.0, 2.0]
     assert {run.tags["team"] for run in captured.runs} == {"a"}
-    assert Search.objective.__doc__ == "Told."
+    assert Search.objective.__doc__ == "Documented."
     assert list(inspect.signature(Search.objective).parameters) == ["self", "trial", "scale"]
     assert pickle.loads(pickle.dumps(decorated)) is decorated
     assert plan(body)(optuna.trial.FixedTrial({"x": 0.5}, number=5)) == 0.5
@@ -193,7 +193,7 @@ def test_a_stage_as_objective(captured: Captured) -> None:
     assert second.failure.type == "optuna.exceptions.TrialPruned"
 
 
-def test_callbacks_tell_the_times_of_a_trial(sqlite_store: str) -> None:
+def test_callbacks_record_the_times_of_a_trial(sqlite_store: str) -> None:
     """A run that the callback makes afterwards has begun and ended when the trial has."""
     study = study_of()
     study.optimize(body, 1, callbacks=[TrackdslCallback(name="t{number}", tags={"a": 1})])
@@ -205,7 +205,7 @@ def test_callbacks_tell_the_times_of_a_trial(sqlite_store: str) -> None:
 
 
 def test_misuse() -> None:
-    """A bad name, something that is no objective and a call without a trial are told with the fix."""
+    """A bad name, something that is no objective and a call without a trial are errors that name the fix."""
     with pytest.raises(OptionError, match="number"):
         track_trials(name="{trial}")
     with pytest.raises(OptionError, match="number"):
@@ -217,7 +217,7 @@ def test_misuse() -> None:
 
 
 def test_a_study_after_the_other(captured: Captured) -> None:
-    """A second study in the same run has names of its own, and a study that is gone leaves what was best."""
+    """A second study in the same run has names of its own, and a study that is gone leaves its best values."""
     with experiment("two"):
         for name, answers in (("one", [3.0, 1.0, 2.0]), ("other", [4.0, 5.0])):
             objective = track_trials(lambda trial, answers=answers: answers[trial.number])
@@ -229,7 +229,7 @@ def test_a_study_after_the_other(captured: Captured) -> None:
 
 
 def test_disabled(monkeypatch: pytest.MonkeyPatch, captured: Captured) -> None:
-    """Where trackdsl is switched off the objective is called, and nothing else happens."""
+    """Where trackdsl is disabled the objective is called, and nothing else happens."""
     trackdsl.configure(mode="disabled")
     study = study_of()
     study.optimize(track_trials(body), 1, callbacks=[TrackdslCallback()])

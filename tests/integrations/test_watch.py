@@ -27,11 +27,11 @@ from torch.nn import functional  # noqa: E402
 
 from trackdsl.integrations import _torch_hooks  # noqa: E402
 
-PLACES = [
+PATCHED = [
     (torch.autograd, "backward"), (torch.amp.GradScaler, "scale"), (torch.amp.GradScaler, "step"),
     (torch.optim.Optimizer, "zero_grad"),
 ]  # fmt: skip
-ORIGINALS = [vars(owner)[name] for owner, name in PLACES]
+ORIGINALS = [vars(owner)[name] for owner, name in PATCHED]
 X, Y = torch.linspace(0, 1, 40).reshape(8, 5), torch.linspace(0, 1, 8).reshape(8, 1)
 
 
@@ -43,7 +43,7 @@ def captured() -> Any:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Any:
-    """Every test ends with PyTorch as it was."""
+    """Every test leaves PyTorch as it was."""
     yield
     assert untouched()
 
@@ -51,7 +51,7 @@ def nothing_left() -> Any:
 def untouched() -> bool:
     module: Any = sys.modules["torch.optim.optimizer"]
     hooks = module._global_optimizer_pre_hooks, module._global_optimizer_post_hooks
-    same = all(vars(owner)[name] is known for (owner, name), known in zip(PLACES, ORIGINALS, strict=True))
+    same = all(vars(owner)[name] is known for (owner, name), known in zip(PATCHED, ORIGINALS, strict=True))
     return same and not any(hooks) and not _torch_hooks._watchers
 
 
@@ -121,8 +121,8 @@ def test_a_loop_is_the_same_and_is_recorded(captured: Captured, make: Any, loss:
     assert (run.params["model.parameters"], run.params["model.class"]) == (29, "Sequential")
 
 
-def test_what_is_told_of_a_model(captured: Captured) -> None:
-    """The architecture as text with the shapes of parameters, frozen ones told; hyperparameters of every group."""
+def test_what_is_recorded_of_a_model(captured: Captured) -> None:
+    """The architecture as text with the shapes of parameters, frozen ones marked; hyperparameters of every group."""
     model = a_model()
     model[0].weight.requires_grad_(False)
     groups = [{"params": model[3].parameters()}, {"params": [model[0].bias], "lr": 0.5, "name": "first"}]
@@ -141,7 +141,7 @@ def test_what_is_told_of_a_model(captured: Captured) -> None:
 
 
 def test_learning_rates_and_every(captured: Captured) -> None:
-    """The rate of each step is the one that the step was taken with; `every` keeps one step of so many."""
+    """The recorded rate of a step is the one that it was taken with; `every` records one step of so many."""
     model = a_model()
     optimizer = sgd(model, 1.0)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
@@ -157,7 +157,7 @@ def test_learning_rates_and_every(captured: Captured) -> None:
 
 
 def test_accumulated_gradients(captured: Captured) -> None:
-    """Where several losses make one step, the step goes down their sum; those that are given up count nowhere."""
+    """If several losses make one step, their sum is recorded; discarded ones are not."""
     model, sums = a_model(), []
     optimizer = sgd(model)
     with stage("t"):
@@ -195,7 +195,7 @@ def test_what_is_no_loss(captured: Captured, caplog: pytest.LogCaptureFixture) -
 
 
 def test_scaled_losses(captured: Captured) -> None:
-    """A gradient scaler's losses are recorded as they were; a step that it leaves out is none."""
+    """Losses of a gradient scaler are recorded unscaled; a step that it skips is not recorded."""
     model, losses = a_model(), []
     optimizer = sgd(model)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
@@ -215,7 +215,7 @@ def test_scaled_losses(captured: Captured) -> None:
 
 
 def test_closures(captured: Captured) -> None:
-    """An optimizer that calls a closure many times goes by the first loss, that of the parameters before the step."""
+    """For an optimizer that calls a closure many times, the first loss is recorded, that of the old parameters."""
     model, losses = nn.Linear(5, 1), []
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=5)
 
@@ -263,7 +263,7 @@ def test_adversaries(captured: Captured) -> None:
 
 
 def test_one_loss_for_two_optimizers(captured: Captured) -> None:
-    """Without an optimizer named, each one that steps with parameters of the model is recorded; a stranger's is not."""
+    """Without a named optimizer, each one that steps parameters of the model is recorded; others are not."""
     model, other = a_model(), nn.Linear(5, 1)
     head, body, strange = (sgd(part) for part in (model[3], model[0], other))
     losses = []
@@ -310,7 +310,7 @@ def test_threads(captured: Captured) -> None:
 
 
 def test_copies_and_files(captured: Captured) -> None:
-    """Watched models and optimizers are copied, pickled and saved as ever, and nothing of the watch goes with them."""
+    """Watched models and optimizers are copied, pickled and saved as usual, without any part of the watch."""
     model = a_model()
     optimizer = sgd(model)
     with stage("t"):
@@ -330,7 +330,7 @@ def test_copies_and_files(captured: Captured) -> None:
 
 
 def test_nothing_is_kept_alive(captured: Captured) -> None:
-    """Model, optimizer, losses and their graphs go when the program lets go of them, while the watch is open."""
+    """Model, optimizer, losses and graphs are freed when the program drops them, while the watch is open."""
     with stage("t"):
         model = a_model()
         optimizer = sgd(model)
@@ -388,6 +388,7 @@ def test_it_ends_with_the_run_or_before(captured: Captured) -> None:
     assert trackdsl._runs.ending.before_end == {}
 
 
+@pytest.mark.slow
 def test_it_ends_with_a_session(captured: Captured) -> None:
     """Between `start_logging` and `stop_logging` a watch records on the session's run."""
     model = a_model()
@@ -401,7 +402,7 @@ def test_it_ends_with_a_session(captured: Captured) -> None:
 
 
 def test_an_end_that_fails(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be done before the end of a run is told, and the run ends."""
+    """What cannot be done before the end of a run is reported, and the run ends."""
     with stage("t") as run:
         model = a_model()
         watch(model, sgd(model))
@@ -411,7 +412,7 @@ def test_an_end_that_fails(captured: Captured, caplog: pytest.LogCaptureFixture)
 
 
 def test_others_patch_too(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What somebody else puts in the place of `backward` stays, and a watch below it does nothing once it has ended."""
+    """A function that replaces `backward` meanwhile stays, and a watch below it does nothing once it has ended."""
     model, calls = a_model(), []
     optimizer = sgd(model)
     with stage("t"):
@@ -428,8 +429,9 @@ def test_others_patch_too(captured: Captured, monkeypatch: pytest.MonkeyPatch) -
     assert (len(calls), len(curve(captured.one("t")))) == (2, 1)
 
 
+@pytest.mark.slow
 def test_models_of_other_kinds(captured: Captured) -> None:
-    """Compiled, wrapped and lazy models are told of as what they are inside."""
+    """Compiled, wrapped and lazy models are described as what they are inside."""
     for name, model in (
         ("compiled", torch.compile(a_model(), backend="eager")),
         ("wrapped", nn.DataParallel(a_model())),
@@ -446,9 +448,10 @@ def test_models_of_other_kinds(captured: Captured) -> None:
         assert run.artifacts["model/architecture.txt"].read_text().startswith("Sequential(")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, True], ids=["the step", "the loop"])
 def test_compiled_loops(captured: Captured, recwarn: pytest.WarningsRecorder, whole: bool) -> None:
-    """What is compiled compiles as without a watch, with no break and no warning, and the same numbers come out."""
+    """A compiled loop compiles as without a watch, without breaks and warnings, and gives the same numbers."""
 
     def train(watched: bool) -> list[float]:
         torch._dynamo.reset()
@@ -471,13 +474,13 @@ def test_compiled_loops(captured: Captured, recwarn: pytest.WarningsRecorder, wh
             return [one().item() for _ in range(4)]
 
     without = train(watched=False)
-    told = [str(warning.message) for warning in recwarn]
+    warned = [str(warning.message) for warning in recwarn]
     assert train(watched=True) == without
-    assert [str(warning.message) for warning in recwarn] in (told, told * 2)
+    assert [str(warning.message) for warning in recwarn] in (warned, warned * 2)
 
 
 def test_values_on_an_accelerator(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values that stay where they are computed are read later and together, and have the times of their steps.
+    """Values on an accelerator are read later and together, and have the times of their steps.
 
     There is no accelerator here: tensors of the processor, kept as those of one would be, stand in.
     """
@@ -532,7 +535,7 @@ def test_faults_stay_inside(captured: Captured, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_step_that_fails(captured: Captured) -> None:
-    """The loop's own exceptions pass, and what comes after them is recorded as ever."""
+    """Exceptions of the loop itself pass, and later steps are recorded as usual."""
     model = a_model()
     optimizer = sgd(model)
 
@@ -551,7 +554,7 @@ def test_a_step_that_fails(captured: Captured) -> None:
 
 
 def test_where_no_run_is(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """Outside any run a watch says so and does nothing; where trackdsl is switched off it does nothing."""
+    """Outside any run a watch says so and does nothing; where trackdsl is disabled it does nothing."""
     model = a_model()
     optimizer = sgd(model)
     with watch(model, optimizer):
@@ -567,15 +570,15 @@ def test_where_no_run_is(captured: Captured, caplog: pytest.LogCaptureFixture) -
 
 
 def test_misuse() -> None:
-    """What is no model, no optimizer and no number of steps is told at once."""
+    """Anything but a model, an optimizer and a number of steps is an error at once."""
     model = a_model()
-    for arguments, told in (((1,), "Module"), ((model, 1), "Optimizer"), ((model, None, 0), "every")):
-        with pytest.raises(OptionError, match=told):
+    for arguments, expected in (((1,), "Module"), ((model, 1), "Optimizer"), ((model, None, 0), "every")):
+        with pytest.raises(OptionError, match=expected):
             watch(*arguments[:2], every=arguments[2] if len(arguments) > 2 else 1)
 
 
 def test_a_run_of_plain_mlflow(sqlite_store: str) -> None:
-    """Inside `mlflow.start_run` it records on that run, and ends with it at the next step."""
+    """Inside `mlflow.start_run` a watch records on that run, and ends with it at the next step."""
     import mlflow
 
     mlflow.set_tracking_uri(sqlite_store)

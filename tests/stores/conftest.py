@@ -13,7 +13,7 @@ from tests import services as real
 from tests.conftest import client
 from tests.services import Service, mariadb_database, postgresql_database, services
 
-__all__ = ["mariadb_database", "place", "postgresql_database", "services"]
+__all__ = ["mariadb_database", "postgresql_database", "services", "tracking_store"]
 
 Services = Callable[..., Service]
 #: Who may use the server that asks for it.
@@ -21,7 +21,7 @@ USER, USER_PASSWORD = "admin", "correct-horse-battery"
 
 
 @dataclass(frozen=True)
-class Place:
+class TrackingStore:
     """A store.
 
     Attributes:
@@ -44,10 +44,12 @@ def _installed() -> None:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, services: Services) -> Place:
+def tracking_store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, services: Services
+) -> TrackingStore:
     """A store, by name; the test's environment has what its clients need."""
     environment: dict[str, str] = {}
-    found: Place = PLACES[request.param](Ask(request.getfixturevalue, services, environment))
+    found: TrackingStore = TRACKING_STORES[request.param](Ask(request.getfixturevalue, services, environment))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return found
@@ -90,44 +92,44 @@ class Ask:
         return self.services(name, start).uri
 
 
-def _sqlite(_: Ask) -> Place:
-    return Place(f"sqlite:///{Path.cwd()}/mlflow.db")
+def _sqlite(_: Ask) -> TrackingStore:
+    return TrackingStore(f"sqlite:///{Path.cwd()}/mlflow.db")
 
 
-def _file(ask: Ask) -> Place:
+def _file(ask: Ask) -> TrackingStore:
     ask.environment["MLFLOW_ALLOW_FILE_STORE"] = "true"
-    return Place(Path.cwd().joinpath("mlruns").as_uri())
+    return TrackingStore(Path.cwd().joinpath("mlruns").as_uri())
 
 
-def _postgresql(ask: Ask) -> Place:
-    return Place(ask.fixture("postgresql_database").uri)
+def _postgresql(ask: Ask) -> TrackingStore:
+    return TrackingStore(ask.fixture("postgresql_database").uri)
 
 
-def _mariadb(ask: Ask) -> Place:
-    return Place(ask.fixture("mariadb_database").uri)
+def _mariadb(ask: Ask) -> TrackingStore:
+    return TrackingStore(ask.fixture("mariadb_database").uri)
 
 
-def _straight_to_s3(ask: Ask) -> Place:
+def _straight_to_s3(ask: Ask) -> TrackingStore:
     ask.artifacts("s3")
-    return Place(ask.fixture("sqlite_store"), "s3://runs/straight")
+    return TrackingStore(ask.fixture("sqlite_store"), "s3://runs/straight")
 
 
-def _straight_to_azure(ask: Ask) -> Place:
+def _straight_to_azure(ask: Ask) -> TrackingStore:
     ask.artifacts("azure")
-    return Place(ask.fixture("sqlite_store"), "wasbs://runs@trackdsl.blob.core.windows.net/straight")
+    return TrackingStore(ask.fixture("sqlite_store"), "wasbs://runs@trackdsl.blob.core.windows.net/straight")
 
 
-def _straight_to_gcs(ask: Ask) -> Place:
+def _straight_to_gcs(ask: Ask) -> TrackingStore:
     ask.artifacts("gcs")
-    return Place(ask.fixture("sqlite_store"), "gs://runs/straight")
+    return TrackingStore(ask.fixture("sqlite_store"), "gs://runs/straight")
 
 
-def _one_worker(ask: Ask) -> Place:
-    return Place(ask.fixture("shared_server").uri)
+def _one_worker(ask: Ask) -> TrackingStore:
+    return TrackingStore(ask.fixture("shared_server").uri)
 
 
-def _four_workers(ask: Ask) -> Place:
-    return Place(
+def _four_workers(ask: Ask) -> TrackingStore:
+    return TrackingStore(
         ask.server(
             "four-workers",
             "--workers=4",
@@ -138,7 +140,19 @@ def _four_workers(ask: Ask) -> Place:
     )
 
 
-def _basic_auth(ask: Ask) -> Place:
+def _plugin(ask: Ask) -> TrackingStore:
+    return TrackingStore(
+        ask.server(
+            "plugin",
+            "--app-name=trackdsl",
+            "--workers=4",
+            "--artifacts-destination={folder}/artifacts",
+            database=lambda: str(ask.fixture("postgresql_database").fresh("plugin")),
+        )
+    )
+
+
+def _basic_auth(ask: Ask) -> TrackingStore:
     real.needs("flask_wtf")
     # Else each request takes the server a quarter of a second, for the hash of the password.
     config = Path("auth.ini").absolute()
@@ -147,7 +161,7 @@ def _basic_auth(ask: Ask) -> Place:
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\nauth_cache_ttl_seconds = 600\n"
     )
     ask.environment.update(MLFLOW_TRACKING_USERNAME=USER, MLFLOW_TRACKING_PASSWORD=USER_PASSWORD)
-    return Place(
+    return TrackingStore(
         ask.server(
             "basic-auth",
             "--workers=1",
@@ -162,8 +176,8 @@ def _basic_auth(ask: Ask) -> Place:
     )
 
 
-def _allowed_hosts(ask: Ask) -> Place:
-    return Place(
+def _allowed_hosts(ask: Ask) -> TrackingStore:
+    return TrackingStore(
         ask.server(
             "allowed-hosts",
             "--workers=1",
@@ -176,12 +190,12 @@ def _allowed_hosts(ask: Ask) -> Place:
     )
 
 
-def _s3_root(ask: Ask) -> Place:
+def _s3_root(ask: Ask) -> TrackingStore:
     ask.artifacts("s3")
-    return Place(ask.server("s3-root", *real.S3_ROOT))
+    return TrackingStore(ask.server("s3-root", *real.S3_ROOT))
 
 
-PLACES = {
+TRACKING_STORES = {
     "sqlite": _sqlite,
     "file": _file,
     "postgresql": _postgresql,
@@ -191,6 +205,7 @@ PLACES = {
     "straight to gcs": _straight_to_gcs,
     "server of one worker": _one_worker,
     "server of four workers, postgresql and s3": _four_workers,
+    "server with the plugin, four workers and postgresql": _plugin,
     "server with basic auth and azure": _basic_auth,
     "server with allowed hosts, mariadb and gcs": _allowed_hosts,
     "server whose clients write to s3": _s3_root,

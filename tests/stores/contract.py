@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +14,15 @@ import pytest
 
 import trackdsl
 from tests.conftest import client, points
-from trackdsl import Model, experiment, log_metric, stage, steps, track_returns
+from trackdsl import Dataset, Model, experiment, log_metric, stage, steps, track_returns
+from trackdsl.delivery._reports import make_report
+from trackdsl.delivery._stores import open_store
+from trackdsl.delivery._traces import make_trace
 
 #: More points than one request takes.
 MANY = 1500
+#: More points than a report reads.
+LONG = 2500
 TEXT = "naïve 日本語 🚀 'quoted'; DROP TABLE runs; --"
 #: What a database may round: no short decimals, the smallest and the largest number.
 NUMBERS = {"third": 1 / 3, "tiny": 5e-324, "huge": 1.7976931348623157e308, "negative": -0.1}
@@ -125,3 +133,91 @@ def fresh_name(what: str) -> str:
 def use(uri: str, **changes: Any) -> None:
     """Let what follows be recorded for a store."""
     trackdsl.configure(tracking_uri=uri, **changes)
+
+
+def record_changes(name: str, lr: float) -> None:
+    """Record a tree whose parameter and data depend on a number."""
+    import pandas as pd
+
+    @stage
+    def train(data: Annotated[pd.DataFrame, Dataset("rows")], lr: float) -> None:
+        log_metric("accuracy", 1 - lr)
+
+    @experiment(name, run_name=TEXT)
+    def pipeline(lr: float) -> None:
+        train(pd.DataFrame({"x": [lr]}), lr)
+        log_metric("accuracy", 1 - lr)
+
+    pipeline(lr)
+
+
+def check_changes(uri: str, name: str) -> None:
+    """Check that the second tree knows the first one, and what changed."""
+    mlflow = client(uri)
+    found = mlflow.search_runs([mlflow.get_experiment_by_name(name).experiment_id], order_by=["start_time ASC"])
+    first, second = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    assert first.data.tags["trackdsl.changed"] == "first run"
+    assert second.data.tags["trackdsl.previous"] == first.info.run_id
+    parts = second.data.tags["trackdsl.changed"].split("; ")
+    assert parts[0] == "lr 0.1 → 0.2"
+    assert any(part.startswith("dataset rows ") for part in parts)
+    assert "| accuracy | 0.9 | 0.8 | -0.1 |" in second.data.tags["mlflow.note.content"]
+    files = files_of(uri, second)
+    assert json.loads(files["trackdsl/changes.json"])["changes"]["parts_at"] == "train"
+    assert set(json.loads(files["trackdsl/changes.json"])["kept_in"].values()) == {first.info.run_id}
+    assert "trackdsl/source.json" not in files
+    assert trackdsl.changes(second.info.run_id, tracking_uri=uri).previous == first.info.run_id
+
+
+def record_report(name: str) -> None:
+    """Record a tree of which a report is made."""
+    with experiment(name, run_name=TEXT):
+        with stage("load") as load:
+            load.log_text("age,name\n31,Ada\n", "tables/people.csv")
+        with stage("train"):
+            for step in range(LONG):
+                log_metric("loss", 1 / (step + 1), step)
+
+
+def check_report(uri: str, name: str) -> None:
+    """Make the report of that tree as delivery does, twice, and look at it."""
+    mlflow = client(uri)
+    experiment_id = mlflow.get_experiment_by_name(name).experiment_id
+    root = next(one for one in mlflow.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags)
+    sink = open_store(uri, os.getcwd(), own=True)
+    for _ in range(2):
+        assert make_report(sink, root.info.run_id, lambda: False)
+    sink.close()
+    page = files_of(uri, root)["trackdsl/report.html"].decode()
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    ((label, steps_, values),) = data["charts"][0]["lines"]
+    assert (label, values[0], steps_[-1] > LONG - 20) == ("train", 1.0, True)
+    assert len(data["bars"]["start"]) == 3
+    assert all(text in page for text in ("tables/people.csv", "Ada", f"experiment {name}"))
+
+
+def record_trace(name: str) -> None:
+    """Record a tree that becomes a trace."""
+    with experiment(name, run_name=TEXT), contextlib.suppress(ValueError), stage("train", note=TEXT):
+        trackdsl.log_metrics({"loss": 0.5, "unknown": math.nan, "endless": math.inf})
+        raise ValueError(TEXT)
+
+
+def check_trace(uri: str, name: str) -> None:
+    """Make the trace of that tree as delivery does, twice, and look at it."""
+    mlflow = client(uri)
+    experiment_id = mlflow.get_experiment_by_name(name).experiment_id
+    root = next(one for one in mlflow.search_runs([experiment_id]) if "mlflow.parentRunId" not in one.data.tags)
+    sink = open_store(uri, os.getcwd(), own=True)
+    for _ in range(2):
+        assert make_trace(sink, root.info.run_id, lambda: False, still_runs=False)
+    sink.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # Later versions of MLflow call them `locations`.
+        (trace,) = mlflow.search_traces(experiment_ids=[experiment_id])
+    assert trace.info.trace_metadata["mlflow.sourceRun"] == root.info.run_id
+    top, train = sorted(trace.data.spans, key=lambda span: span.parent_id is not None)
+    assert (top.name, train.parent_id, train.inputs) == (TEXT, top.span_id, {"note": TEXT})
+    assert train.outputs == {"loss": 0.5, "unknown": "nan", "endless": "inf"}
+    (event,) = train.events
+    assert event.attributes["exception.message"] == TEXT

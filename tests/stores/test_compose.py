@@ -69,7 +69,7 @@ def test_it_keeps_to_the_compose_specification(tmp_path: Path) -> None:
 def test_its_server_runs_against_postgresql_and_s3(
     tmp_path: Path, postgresql_database: Database, services: Callable[..., Service]
 ) -> None:
-    """The server's command line and environment, with real addresses in place of services' names, hold the contract."""
+    """The server's command line and environment hold the contract, with real addresses instead of services' names."""
     text = written(tmp_path).read_text()
     with pytest.raises(KeyError):
         filled_in(text, {**FILLED, "POSTGRES_PASSWORD": ""})
@@ -81,11 +81,11 @@ def test_its_server_runs_against_postgresql_and_s3(
     }
     assert environment["MLFLOW_BACKEND_STORE_URI"].startswith(f"postgresql+psycopg2://mlflow:{real.PASSWORD}@127.0.0.1")
     program, command, host, port, *options = tracking["command"]
-    assert (program, command, host, port) == ("mlflow", "server", "--host=0.0.0.0", "--port=5000")
+    assert (program, command, host, port) == ("trackdsl", "server", "--host=0.0.0.0", "--port=5000")
     options = [option.replace(":5000", ":{port}") for option in options]
 
     def start(folder: Path) -> Service:
-        return real.mlflow_server(folder, *options, **environment)
+        return real.mlflow_server(folder, "--app-name=trackdsl", *options, **environment)
 
     uri = services("compose", start).uri
     name = contract.fresh_name("compose")

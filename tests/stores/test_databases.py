@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import StartProgram, client, deliver, end_delivery, points, sync, wait_until
+from tests.conftest import (
+    StartProgram,
+    client,
+    deliver,
+    end_delivery,
+    kill_delivery,
+    points,
+    runs_made,
+    sync,
+    wait_until,
+)
 from tests.services import Database
 from tests.stores import contract
 from trackdsl import experiment, stage
@@ -52,32 +59,22 @@ def _check_parts(uri: str, name: str, programs: int = 1) -> None:
         assert run.data.tags["one"] == run.data.params["number"]
         assert points(run, "loss", uri) == [(step, step / 3) for step in range(POINTS)]
     for run in parts[:: RUNS // 4]:
-        (place,) = mlflow.list_artifacts(run.info.run_id)
-        assert (place.path, place.is_dir) == ("text.txt", False)
+        (file,) = mlflow.list_artifacts(run.info.run_id)
+        assert (file.path, file.is_dir) == ("text.txt", False)
 
 
-def _runs_made(spool: Path) -> int:
-    """How many runs delivery has noted."""
-    return sum(path.read_text().count("\no ") for path in spool.glob("journals/*/runs"))
-
-
+@pytest.mark.long
 def test_kills_of_delivery_lose_nothing_and_double_nothing(
     database: Database, start: StartProgram, tmp_path: Path
 ) -> None:
-    """Delivery that dies of SIGKILL in the middle, three times, ends with every run, point and file there once."""
+    """Delivery that is killed three times in the middle ends with every run, point and file there once."""
     name = contract.fresh_name("killed")
     spool = tmp_path / "spool"
     code, _, errors = start(PROGRAM, name, TRACKDSL_TRACKING_URI=database.uri).finish()
     assert code == 0, errors
     for made in (2, 11, 23):
-        process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool)])
-        try:
-            wait_until(lambda made=made: _runs_made(spool) >= made, f"{made} runs to be made")
-            assert process.poll() is None
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    assert _runs_made(spool) < RUNS
+        kill_delivery(spool, database.uri, made)
+    assert runs_made(spool) < RUNS
     done = sync()
     assert done.returncode == 0, done.stderr
     _check_parts(database.uri, name)
@@ -134,18 +131,18 @@ def _by_original(fields: dict[str, Any]) -> dict[str, Any]:
 def test_keys_and_texts_that_a_database_does_not_take(
     database: Database, request: pytest.FixtureRequest, served: bool
 ) -> None:
-    """What a database takes for one key, or does not store at all, is all there under names that lead back to it."""
+    """Keys that a database takes for one, or does not store, are all there under names that lead back to them."""
     name = contract.fresh_name("odd")
     uri = database.uri
     if served:
-        from tests.stores.conftest import PLACES, Ask
+        from tests.stores.conftest import TRACKING_STORES, Ask
 
         which = (
             "server with allowed hosts, mariadb and gcs"
             if "mysql" in uri
             else "server of four workers, postgresql and s3"
         )
-        uri = PLACES[which](Ask(request.getfixturevalue, request.getfixturevalue("services"), {})).uri
+        uri = TRACKING_STORES[which](Ask(request.getfixturevalue, request.getfixturevalue("services"), {})).uri
     contract.use(uri)
     _record_odd_things(name, 0)
     deliver()

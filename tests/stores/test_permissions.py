@@ -1,4 +1,4 @@
-"""A server with users: what one of them may not write is set aside, and delivered for one who may."""
+"""A server with users: runs that one may not write are set aside, and delivered for one who may."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ADMIN = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "admin
 BOB = {"MLFLOW_TRACKING_USERNAME": "bob", "MLFLOW_TRACKING_PASSWORD": "bobs-password-12"}
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """A server whose user `bob` may read the experiment `private` and not write to it."""
+@pytest.fixture(params=["basic-auth", "trackdsl-auth"])
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A server, also one with the plugin, whose user `bob` may read the experiment `private` and not write to it."""
     real.needs("flask_wtf")
     folder = tmp_path / "server"
     folder.mkdir()
@@ -31,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     service = real.mlflow_server(
         folder,
         "--workers=1",
-        "--app-name=basic-auth",
+        f"--app-name={request.param}",
         "--backend-store-uri=sqlite:///{folder}/runs.db",
         "--artifacts-destination={folder}/artifacts",
         MLFLOW_AUTH_CONFIG_PATH=str(folder / "auth.ini"),
@@ -57,8 +57,8 @@ def test_a_run_that_its_user_may_not_write_is_set_aside(
     program = start(
         """
         from trackdsl import experiment
-        for place in ("private", "bobs-own"):
-            with experiment(place, run_name=f"in-{place}") as run:
+        for name in ("private", "bobs-own"):
+            with experiment(name, run_name=f"in-{name}") as run:
                 run.log_metric("loss", 0.5)
         """,
         TRACKDSL_TRACKING_URI=server,

@@ -1,7 +1,7 @@
 """A plugin of pytest: every function and method of the packages in `DECORATED_PACKAGES` is decorated as it is imported.
 
 Lambdas stay as they are, and so does everything that is no `def`. Each call is recorded, save in the tests that
-`DECORATED_UNRECORDED` names. `DECORATED_REPORT` is the file that is told how many functions were decorated.
+`DECORATED_UNRECORDED` names. `DECORATED_REPORT` is the file for the number of decorated functions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pytest
 from trackdsl import configure, stage
 
 #: Names of builtins, so that no module has a name more than it had. Of each four functions one is a section.
-_WORDS = {"_trackdsl_stage": stage, "_trackdsl_section": stage(nested=False)}
+_DECORATORS = {"_trackdsl_stage": stage, "_trackdsl_section": stage(nested=False)}
 _UNRECORDED = [name for name in os.environ.get("DECORATED_UNRECORDED", "").split(",") if name]
 
 
@@ -35,10 +35,10 @@ class Decorating(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Any:
         """Decorate the function, and those in it."""
-        word = list(_WORDS)[Decorating.count % 4 == 3]
+        name = list(_DECORATORS)[Decorating.count % 4 == 3]
         Decorating.count += 1
         self.generic_visit(node)
-        node.decorator_list.append(ast.copy_location(ast.Name(word, ast.Load()), node))
+        node.decorator_list.append(ast.copy_location(ast.Name(name, ast.Load()), node))
         return node
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
@@ -85,9 +85,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 def pytest_unconfigure() -> None:
-    """Tell how many functions were decorated."""
+    """Write how many functions were decorated."""
     Path(os.environ["DECORATED_REPORT"]).write_text(json.dumps({"functions": Decorating.count}))
 
 
-vars(builtins).update(_WORDS)
+vars(builtins).update(_DECORATORS)
 sys.meta_path.insert(0, Finder(os.environ["DECORATED_PACKAGES"].split(",")))

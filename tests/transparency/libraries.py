@@ -20,6 +20,8 @@ class Library:
         source: the folder in the distribution that they lie in.
         unrecorded: tests, by parts of their node ids, that make so many calls that recording each takes minutes and
             gigabytes: they run decorated, in mode `disabled`.
+        left_out: tests, by their node ids, that make millions of the same calls, which take longer than all other tests
+            and show no more than they do.
         differing: tests, by their names, that pass undecorated only, with the reason.
     """
 
@@ -29,6 +31,7 @@ class Library:
     packages: tuple[str, ...]
     source: str = "."
     unrecorded: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     differing: dict[str, str] = field(default_factory=dict)
 
 
@@ -46,12 +49,17 @@ LIBRARIES = (
         ("more_itertools",),
         unrecorded=(
             "::PrimeFunctionTests::",
-            "::DiscreteFourierTransformTests::test_roundtrip",
             "::ExtractTests::test_all_orderings",
             "::TestConcurrentTee::test_concurrent_consumers",
             "::PolynomialFromRootsTests::test_large",
             "::TestSerialize::test_concurrent_calls",
             "::TestRandomOrderedRange::test_lcg_mitigation",
+        ),
+        left_out=(
+            "tests/test_recipes.py::PrimeFunctionTests::test_primes",
+            "tests/test_recipes.py::PrimeFunctionTests::test_nth_prime_approximate",
+            "tests/test_more.py::DiscreteFourierTransformTests::test_roundtrip",
+            "tests/test_more.py::SeekableTest::test_repeated_zero_cache_peek_has_bounded_memory",
         ),
     ),
     Library(
@@ -65,6 +73,10 @@ LIBRARIES = (
             "test_sentinel_pickle": CALLERS_FRAME,
             "test_contextual": CALLERS_FRAME,
         },
+        left_out=(
+            "tests/test_setutils.py::test_iset_slice_agreement",
+            "tests/test_socketutils.py::test_socketutils_netstring",
+        ),
     ),
     Library(
         "cachetools",
@@ -73,5 +85,11 @@ LIBRARIES = (
         ("cachetools",),
         source="src",
         unrecorded=("::test_lfu_copy_use_counts",),
+        # The other caches have the same three tests.
+        left_out=tuple(
+            f"tests/test_{name.lower()}.py::{name}CacheTest::test_{way}_maxsize"
+            for name in ("LRU", "TLRU", "TTL")
+            for way in ("copy", "deepcopy", "pickle")
+        ),
     ),
 )

@@ -34,7 +34,7 @@ from trackdsl import experiment, stage, track_returns
 from trackdsl.testing import capture_runs
 
 DEEP = 900
-WORDS: dict[str, Callable[[Any], Any]] = {
+DECORATORS: dict[str, Callable[[Any], Any]] = {
     "undecorated": lambda fn: fn,
     "stage": stage,
     "section": stage(nested=False),
@@ -42,14 +42,14 @@ WORDS: dict[str, Callable[[Any], Any]] = {
     "track_returns": track_returns,
     "stage and track_returns": lambda fn: stage(track_returns(fn)),
 }
-DECORATED = {name: word for name, word in WORDS.items() if name != "undecorated"}
+DECORATED = {name: decorator for name, decorator in DECORATORS.items() if name != "undecorated"}
 
-Word = Callable[[Any], Any]
+Decorator = Callable[[Any], Any]
 
 
-@pytest.fixture(params=WORDS.values(), ids=WORDS)
-def word(request: pytest.FixtureRequest) -> Iterator[Word]:
-    """A word, or none; its runs are captured."""
+@pytest.fixture(params=DECORATORS.values(), ids=DECORATORS)
+def decorator(request: pytest.FixtureRequest) -> Iterator[Decorator]:
+    """A decorator, or none; its runs are captured."""
     with capture_runs(), stage("around"):
         yield request.param
 
@@ -82,13 +82,13 @@ def by_name(x: int, *, y: int = 2) -> int:
 by_value = stage(functools.partial(give, 1))
 
 
-def test_what_goes_in_and_comes_out_is_the_very_object(word: Word) -> None:
+def test_what_goes_in_and_comes_out_is_the_very_object(decorator: Decorator) -> None:
     """Arguments, the returned object, and a raised exception with its cause and its context are the same objects."""
     given, returned, cause = object(), object(), KeyError("cause")
     error = ValueError("mine")
     seen = []
 
-    @word
+    @decorator
     def calculate(value: object, fail: bool) -> object:
         seen.append(value)
         if fail:
@@ -103,29 +103,29 @@ def test_what_goes_in_and_comes_out_is_the_very_object(word: Word) -> None:
     assert all(value is given for value in seen)
 
 
-def test_tracebacks_of_all_shapes_have_two_more_frames_at_most(word: Word) -> None:
-    """A plain function, a method, a coroutine and both kinds of generator; the last frame is where it was raised."""
+def test_tracebacks_of_all_shapes_have_two_more_frames_at_most(decorator: Decorator) -> None:
+    """A traceback of every kind of function has at most two more frames; the last one is where it was raised."""
 
-    @word
+    @decorator
     def plain() -> None:
         raise ValueError
 
-    @word
+    @decorator
     async def coroutine() -> None:
         raise ValueError
 
-    @word
+    @decorator
     def generator() -> Iterator[int]:
         yield 1
         raise ValueError
 
-    @word
+    @decorator
     async def asynchronous() -> AsyncIterator[int]:
         yield 1
         raise ValueError
 
     class Model:
-        @word
+        @decorator
         @classmethod
         def method(cls) -> None:
             raise ValueError
@@ -201,10 +201,10 @@ def test_inspect_answers_as_for_the_function() -> None:
                 assert question(decorate(fn)) == question(fn), (fn, name, number)
 
 
-def test_hints_that_are_text_are_evaluated_where_the_function_stands(word: Word) -> None:
+def test_hints_that_are_text_are_evaluated_where_the_function_is_defined(decorator: Decorator) -> None:
     """`typing.get_type_hints` and `inspect.signature(eval_str=True)` know the names of the function's module."""
 
-    @word
+    @decorator
     def load(path: Path, limit: int | None = None) -> types.SimpleNamespace:
         return types.SimpleNamespace(path=path, limit=limit)
 
@@ -218,16 +218,18 @@ def test_hints_that_are_text_are_evaluated_where_the_function_stands(word: Word)
 
 
 @pytest.mark.parametrize("above", [True, False])
-def test_singledispatch_above_and_below(word: Word, above: bool) -> None:
-    """Implementations are registered and chosen by type, whichever stands above; each may be decorated."""
+def test_singledispatch_above_and_below(decorator: Decorator, above: bool) -> None:
+    """Implementations are registered and chosen by type, whichever decorator is above; each may be decorated."""
 
     def describe(value: object) -> str:
         return "object"
 
-    made: Any = functools.singledispatch(word(describe)) if above else word(functools.singledispatch(describe))
+    made: Any = (
+        functools.singledispatch(decorator(describe)) if above else decorator(functools.singledispatch(describe))
+    )
 
     @made.register
-    @word
+    @decorator
     def _(value: int) -> str:
         return "int"
 
@@ -241,7 +243,7 @@ def test_singledispatch_above_and_below(word: Word, above: bool) -> None:
 
 
 @pytest.mark.parametrize("above", [True, False])
-def test_lru_cache_above_and_below(word: Word, above: bool) -> None:
+def test_lru_cache_above_and_below(decorator: Decorator, above: bool) -> None:
     """A cached call is not made again, and the cache can be asked and cleared; also as a method."""
     made = []
 
@@ -250,7 +252,7 @@ def test_lru_cache_above_and_below(word: Word, above: bool) -> None:
         return value * 2
 
     cache = functools.lru_cache(maxsize=2)
-    fn: Any = cache(word(double)) if above else word(cache(double))
+    fn: Any = cache(decorator(double)) if above else decorator(cache(double))
     assert [fn(1), fn(1), fn(2)] == [2, 2, 4]
     assert made == [1, 2]
     assert fn.cache_info() == (1, 2, 2, 2)
@@ -265,81 +267,81 @@ def test_lru_cache_above_and_below(word: Word, above: bool) -> None:
         def scaled(self, value: int) -> int:
             return self.factor * value
 
-        scaled_ = cache(word(scaled)) if above else word(cache(scaled))
+        scaled_ = cache(decorator(scaled)) if above else decorator(cache(scaled))
 
     assert (Model(2).scaled_(3), Model(3).scaled_(3)) == (6, 9)
 
 
-def test_classes(word: Word) -> None:  # noqa: C901 - methods of every kind
-    """Abstract methods, properties with setters, cached properties, class and static methods, `super()`, slots."""
+def classes_of(decorator: Decorator) -> tuple[Any, Any, Any]:  # noqa: C901 - methods of every kind
+    """An abstract class, a class below it with decorated methods of every kind, and one below that."""
 
     class Base(abc.ABC):
         @abc.abstractmethod
-        @word
+        @decorator
         def predict(self, x: int) -> int:
             return x
 
         @property
         @abc.abstractmethod
-        @word
+        @decorator
         def name(self) -> str:
             return "base"
 
-        @word
+        @decorator
         def __enter__(self) -> Any:
             return self
 
-        @word
+        @decorator
         def __exit__(self, *_: object) -> None:
             self.left = True
 
     class Model(Base):
         kind = "model"
 
-        @word
+        @decorator
         def __init__(self, factor: int) -> None:
             super().__init__()
             self.factor = factor
 
-        @word
+        @decorator
         def predict(self, x: int) -> int:
             return super().predict(x) * self.factor
 
         @property
-        @word
+        @decorator
         def name(self) -> str:
             return f"{super().name}/{__class__.kind}"  # type: ignore[name-defined]
 
         @name.setter
-        @word
+        @decorator
         def name(self, value: str) -> None:
             self.renamed = value
 
         @functools.cached_property
-        @word
+        @decorator
         def size(self) -> object:
             return object()
 
         @classmethod
-        @word
+        @decorator
         def build(cls, factor: int = 2) -> Model:
             return cls(factor)
 
-        @word
+        @decorator
         @classmethod
         def built(cls) -> Model:
             return cls(3)
 
-        @word
+        @decorator
         @staticmethod
         def fixed(x: int) -> int:
             return x
 
-        @word
+        @decorator
         def __getitem__(self, key: Any) -> Any:
             return key
 
-        @word
+        @decorator
         def __eq__(self, other: object) -> bool:
             return isinstance(other, Model) and other.factor == self.factor
 
@@ -348,25 +350,48 @@ def test_classes(word: Word) -> None:  # noqa: C901 - methods of every kind
         twice = functools.partialmethod(predict, 2)
 
     class Smaller(Model):
-        @word
+        @decorator
         def predict(self, x: int) -> int:
             return super().predict(x) - 1
 
-    for abstract in (Base, type("Partly", (Base,), {"predict": lambda self, x: x})):
+    return Base, Model, Smaller
+
+
+def test_abstract_methods(decorator: Decorator) -> None:
+    """A class with abstract methods cannot be instantiated, and says which ones they are."""
+    base, model, _ = classes_of(decorator)
+    for abstract in (base, type("Partly", (base,), {"predict": lambda self, x: x})):
         with pytest.raises(TypeError, match="abstract"):
             abstract()
-    assert Base.__abstractmethods__ == {"predict", "name"}
-    model = Model.build()
-    assert (model.predict(4), model.twice(), model.name, model.fixed(1), Model.fixed(1)) == (8, 4, "base/model", 1, 1)
-    assert (Model.built().factor, model[1:2], model == Model(2)) == (3, slice(1, 2), True)
-    assert model.size is model.size
-    model.name = "other"
-    assert model.renamed == "other"
+    assert base.__abstractmethods__ == {"predict", "name"}
+    assert not model.__abstractmethods__
+
+
+def test_methods(decorator: Decorator) -> None:
+    """Class and static methods, partial methods, `super()` and methods with special names work in every class."""
+    _, model_class, smaller = classes_of(decorator)
+    model = model_class.build()
+    assert (model.predict(4), model.twice(), model.fixed(1), model_class.fixed(1)) == (8, 4, 1, 1)
+    assert (model_class.built().factor, model[1:2], model == model_class(2)) == (3, slice(1, 2), True)
     with model as entered:
         assert entered is model
     assert model.left
-    assert Smaller(2).predict(4) == 7
-    assert isinstance(Smaller.build(), Smaller)
+    assert smaller(2).predict(4) == 7
+    assert isinstance(smaller.build(), smaller)
+
+
+def test_properties(decorator: Decorator) -> None:
+    """Properties with setters and cached properties work, with `super()` and `__class__` inside."""
+    model = classes_of(decorator)[1].build()
+    assert model.name == "base/model"
+    assert model.size is model.size
+    model.name = "other"
+    assert model.renamed == "other"
+
+
+def test_bound_methods(decorator: Decorator) -> None:
+    """A bound method has its object and its signature."""
+    model = classes_of(decorator)[1].build()
     assert model.predict.__self__ is model
     assert inspect.ismethod(model.predict)
     assert inspect.signature(model.predict) == inspect.Signature(
@@ -374,17 +399,17 @@ def test_classes(word: Word) -> None:  # noqa: C901 - methods of every kind
     )
 
 
-def test_objects_that_are_called(word: Word) -> None:
-    """Objects stay what they are: attributes, class, `repr`, equality, binding, copies, pickling."""
+def test_objects_that_are_called(decorator: Decorator) -> None:
+    """Callable objects keep attributes, class, `repr`, equality, binding, copies and pickling."""
     weights = Weights()
-    made = word(weights)
+    made = decorator(weights)
     assert made(1, 2) == (1, 2)
     assert (made.calls, isinstance(made, Weights), repr(made), made == weights) == (1, True, repr(weights), True)
     made.calls = 5
     assert weights.calls == 5
     made.reset()
     assert made.calls == 0
-    partial: Any = word(functools.partial(give, 1))
+    partial: Any = decorator(functools.partial(give, 1))
     assert (partial.func, partial.args, partial(2), isinstance(partial, functools.partial)) == (
         give,
         (1,),
@@ -394,9 +419,9 @@ def test_objects_that_are_called(word: Word) -> None:
     assert not hasattr(made, "__name__")
 
     class Model:
-        scale = word(Weights())
-        add = word(functools.partial(give, 1))
-        size = word(len)
+        scale = decorator(Weights())
+        add = decorator(functools.partial(give, 1))
+        size = decorator(len)
 
     assert (Model().scale(), Model().add(), Model().size([1])) == ((), (1,), 1)
     for fn in (made, partial):
@@ -407,17 +432,17 @@ def test_objects_that_are_called(word: Word) -> None:
 
 
 @pytest.mark.slow
-def test_copies_and_weak_references(word: Word) -> None:
-    """A function is its own copy; nothing of a function that is let go stays."""
+def test_copies_and_weak_references(decorator: Decorator) -> None:
+    """A function is its own copy; after it is dropped, nothing of it stays in memory."""
 
-    @word
+    @decorator
     def fn() -> int:
         return 1
 
     assert copy.copy(fn) is copy.deepcopy(fn) is fn
     reference = weakref.ref(fn)
     assert fn() == 1
-    method = weakref.WeakMethod(Holder(word).method)
+    method = weakref.WeakMethod(Holder(decorator).method)
     gc.collect()
     assert method() is None
     del fn
@@ -428,15 +453,15 @@ def test_copies_and_weak_references(word: Word) -> None:
 class Holder:
     """Has a decorated method of its own."""
 
-    def __init__(self, word: Word) -> None:
-        self.method = types.MethodType(word(give), self)
+    def __init__(self, decorator: Decorator) -> None:
+        self.method = types.MethodType(decorator(give), self)
 
 
-def test_doctests_of_decorated_functions_are_found(word: Word, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctests_of_decorated_functions_are_found(decorator: Decorator, monkeypatch: pytest.MonkeyPatch) -> None:
     """`doctest` finds and runs the examples of functions and methods."""
     module = types.ModuleType("examples")
     source = '''
-@word
+@decorator
 def add(x):
     """Add.
 
@@ -446,7 +471,7 @@ def add(x):
     return x + 1
 
 class Model:
-    @word
+    @decorator
     def double(self, x):
         """
         >>> Model().double(2)
@@ -455,7 +480,7 @@ class Model:
         return x * 2
 '''
     monkeypatch.setitem(sys.modules, "examples", module)
-    vars(module)["word"] = word
+    vars(module)["decorator"] = decorator
     exec(source, vars(module))  # noqa: S102 - the source above
     results = doctest.testmod(module)
     assert (results.attempted, results.failed) == (2, 0)
@@ -488,7 +513,7 @@ def plain(x): return x + OFFSET
 def root(x): return plain(x)
 @stage
 @track_returns
-def told(x): return x + OFFSET
+def offset(x): return x + OFFSET
 @stage(nested=False)
 def section(x): return x + OFFSET
 @stage
@@ -521,10 +546,10 @@ for kind, fn in pickle.loads(sys.stdin.buffer.read()):
 '''
 
 if __name__ == "__main__":
-    named = {"plain": plain, "root": root, "told": told, "section": section, "method": Model().method,
+    named = {"plain": plain, "root": root, "offset": offset, "section": section, "method": Model().method,
              "build": Model.build, "partial": partial, "deep": deep}
     later = {"coroutine": coroutine, "generator": generator, "asynchronous": asynchronous}
-    for fn in (plain, root, told, section, coroutine, generator, asynchronous, deep, Model, Model.build):
+    for fn in (plain, root, offset, section, coroutine, generator, asynchronous, deep, Model, Model.build):
         assert pickle.loads(pickle.dumps(fn)) == fn, fn
     with experiment("around"):
         for _ in range(2):  # The second time each has been called.
@@ -543,25 +568,26 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_functions_of_main_travel_by_pickle_and_by_cloudpickle(start: StartProgram) -> None:
-    """Of every shape, from `__main__` to workers by name, and to a process that lacks the program by value."""
+    """Functions of `__main__` are pickled to workers by name, and to a process without the program by value."""
     code, _, err = start(MAIN, TRACKDSL_MODE="offline").finish()
     assert (code, err) == (0, "")
 
 
-def test_warnings_and_logs_point_at_the_caller(word: Word) -> None:
-    """`warnings.warn(stacklevel=2)` of a decorated function tells the file and line of whoever has called it."""
+def test_warnings_and_logs_point_at_the_caller(decorator: Decorator) -> None:
+    """`warnings.warn(stacklevel=2)` of a decorated function has the file and line of its caller."""
 
-    @word
+    @decorator
     def plain() -> None:
         warnings.warn("old", DeprecationWarning, stacklevel=2)
 
-    @word
+    @decorator
     def generator() -> Iterator[int]:
         warnings.warn("old", DeprecationWarning, stacklevel=2)
         yield 1
 
-    @word
+    @decorator
     async def coroutine() -> None:
         warnings.warn("old", DeprecationWarning, stacklevel=2)
 
@@ -582,20 +608,20 @@ def test_warnings_and_logs_point_at_the_caller(word: Word) -> None:
     ]
 
 
-def test_logs_point_at_the_caller(word: Word, caplog: pytest.LogCaptureFixture) -> None:
-    """`logging` with `stacklevel=2` in a decorated function tells the file and function of whoever has called it."""
+def test_logs_point_at_the_caller(decorator: Decorator, caplog: pytest.LogCaptureFixture) -> None:
+    """`logging` with `stacklevel=2` in a decorated function has the file and function of its caller."""
 
-    @word
-    def tell() -> None:
-        logging.getLogger("mine").warning("told", stacklevel=2)
+    @decorator
+    def warn() -> None:
+        logging.getLogger("mine").warning("logged", stacklevel=2)
 
-    tell()
+    warn()
     record = caplog.records[-1]
     assert (record.pathname, record.funcName) == (__file__, "test_logs_point_at_the_caller")
 
 
 def test_fakes_of_a_test_see_no_calls_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that puts fakes in the place of what the system tells finds the calls of its own code there alone."""
+    """A test that replaces functions of the system by fakes finds only the calls of its own code there."""
     with capture_runs():
         by_name(1)
         calls = []
@@ -608,24 +634,24 @@ def test_fakes_of_a_test_see_no_calls_of_ours(monkeypatch: pytest.MonkeyPatch) -
     assert not calls
 
 
-def _recursions(word: Word) -> dict[str, Callable[[int], Any]]:
-    @word
+def _recursions(decorator: Decorator) -> dict[str, Callable[[int], Any]]:
+    @decorator
     def plain(n: int) -> int:
         return n if not n else plain(n - 1)
 
-    @word
+    @decorator
     def generator(n: int) -> Generator[int, None, None]:
         if n:
             yield from generator(n - 1)
         else:
             yield 0
 
-    @word
+    @decorator
     async def coroutine(n: int) -> int:
         return n if not n else await coroutine(n - 1)
 
     class Model:
-        @word
+        @decorator
         def method(self, n: int) -> int:
             return n if not n else self.method(n - 1)
 
@@ -638,12 +664,12 @@ def _recursions(word: Word) -> dict[str, Callable[[int], Any]]:
 
 
 @pytest.mark.parametrize("kind", ["plain", "generator", "coroutine", "method"])
-def test_a_recursion_of_900_calls(word: Word, kind: str) -> None:
-    """It goes as deep as undecorated, in a thread with the usual limit; afterwards the limit is the program's own."""
+def test_a_recursion_of_900_calls(decorator: Decorator, kind: str) -> None:
+    """A recursion goes as deep as undecorated, in a thread with the usual limit; the limit is restored afterwards."""
     if kind == "generator" and sys.version_info[:2] == (3, 12):
         pytest.skip("Python 3.12 limits calls through C, such as `next`, and lets nobody raise that: some 700")
     limit = sys.getrecursionlimit()
-    recurse = _recursions(word)[kind]
+    recurse = _recursions(decorator)[kind]
     found: list[Any] = []
 
     def in_thread() -> None:
@@ -659,9 +685,11 @@ def test_a_recursion_of_900_calls(word: Word, kind: str) -> None:
     assert sys.getrecursionlimit() == limit
 
 
-def test_a_recursion_without_end_still_ends(word: Word) -> None:
-    """RecursionError comes where it would come, and not by a crash."""
-    recurse = _recursions(word)["plain"]
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_collection")
+def test_a_recursion_without_end_still_ends(decorator: Decorator) -> None:
+    """A recursion without end raises RecursionError at about the usual depth, and does not crash."""
+    recurse = _recursions(decorator)["plain"]
     with pytest.raises(RecursionError):
         recurse(10**9)
 
@@ -716,6 +744,7 @@ class TestModel:
 '''
 
 
+@pytest.mark.slow
 def test_fixtures_and_tests_of_pytest(tmp_path: Path, start: StartProgram) -> None:
     """Decorated fixtures, yielding fixtures, parametrized tests and methods run; failures show the user's own lines."""
     (tmp_path / "test_mine.py").write_text(PYTEST)
@@ -734,7 +763,7 @@ def test_fixtures_and_tests_of_pytest(tmp_path: Path, start: StartProgram) -> No
 
 
 def test_nothing_recorded_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With recording disabled, decorated functions give what they gave."""
+    """With recording disabled, decorated functions return what they returned."""
     monkeypatch.setenv("TRACKDSL_MODE", "disabled")
     trackdsl.configure(mode="disabled")
     for decorate in DECORATED.values():

@@ -11,6 +11,7 @@ from trackdsl import (
     attach,
     best,
     capture,
+    changes,
     compare,
     current_run,
     experiment,
@@ -118,7 +119,7 @@ def endings(run: Run) -> None:
     stop_logging(status="KILLED")
 
 
-def words(run: Run) -> None:
+def functions_of_a_run(run: Run) -> None:
     run.log_figure(object(), "plots/loss.png", save_kwargs={"dpi": 200})
     run.log_image(object(), "first.png")
     run.log_image(object(), key="samples", step=3)
@@ -159,6 +160,8 @@ def questions(run: Run) -> None:
     assert_type(history(run, "loss"), Frame)
     assert_type(best("churn", "accuracy", mode="max", status="FINISHED").value, float)
     assert_type([one.name for one in tree(run, whole=True).walk()], list[str])
+    assert_type(changes(run, since="a8c1").summary, str)
+    assert_type([change.name for change in changes(run)], list[str])
     assert_type(len(compare(run, "a8c1", all=True)), int)
     history(run, "loss", "accuracy")
     runs(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -80,7 +80,7 @@ def test_the_path_first(name: str) -> None:
 
 
 def test_names_after_what_they_name() -> None:
-    """Tables, inputs, parameters, tags, models and series of images, each with its name as the second argument."""
+    """Tables, inputs, parameters, tags, models and series of images take their name as the second argument too."""
     with capture_runs() as captured, stage("f") as run:
         trackdsl.log_table("t.json", {"a": [1]})
         trackdsl.log_input("training", FRAME, name="d")
@@ -101,24 +101,24 @@ def test_names_after_what_they_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "path"),
     [("a text", "notes.txt"), ("a.txt", "b.txt"), ("v1.2", "VERSION"), ("", "empty.txt"), ("see a.txt", "LINKS"),
      ("notes", "notes"), ("a.txt", Path("list")), ("a.txt\nb.txt", "list"), ("two words", "my notes.txt"),
      ("ok", "logs/run 1/status")],
 )  # fmt: skip
-def test_texts_in_the_right_order_stay(text: str, place: Any) -> None:
+def test_texts_in_the_right_order_stay(text: str, path: Any) -> None:
     """A text that only looks a little like a path is the content."""
     with capture_runs() as captured, stage("f"):
-        trackdsl.log_text(text, place)
-        assert content(captured) == {str(place): text.encode()}
+        trackdsl.log_text(text, path)
+        assert content(captured) == {str(path): text.encode()}
 
 
 @pytest.mark.parametrize("path", [3, "folder/"])
-@pytest.mark.parametrize("word", ["log_dict", "log_figure", "log_table", "log_image", "log_text"])
-def test_two_values_and_no_path(word: str, path: Any) -> None:
-    """It is misuse, which raises at once and says what a path is."""
-    with capture_runs(), stage("f") as run, pytest.raises(trackdsl.OptionError, match=f"{word}.*path"):
-        getattr(run, word)({"a": 1}, path)
+@pytest.mark.parametrize("function", ["log_dict", "log_figure", "log_table", "log_image", "log_text"])
+def test_two_values_and_no_path(function: str, path: Any) -> None:
+    """Two values without a path raise an error at once that says what a path is."""
+    with capture_runs(), stage("f") as run, pytest.raises(trackdsl.OptionError, match=f"{function}.*path"):
+        getattr(run, function)({"a": 1}, path)
 
 
 FILES: dict[str, tuple[Callable[[Any], Any], dict[str, str]]] = {
@@ -135,7 +135,7 @@ FILES: dict[str, tuple[Callable[[Any], Any], dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_files_and_their_places(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_their_paths(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two paths, the one of a file that is there is the file; several are taken, and values become files."""
     monkeypatch.chdir(tmp_path)
     Path("data.csv").write_text("d")
@@ -151,7 +151,7 @@ def test_files_and_their_places(kind: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_several_models() -> None:
-    """Each is a model of its own, with a number or its key, and has a handle."""
+    """Each of several models is a model of its own, named by its number or key, and has a handle."""
     model = LinearRegression().fit([[0], [1]], [0, 1])
     with capture_runs() as captured, stage("f") as run:
         found: Any = run.log_model([model, model], "folds")
@@ -174,7 +174,7 @@ def test_no_path_is_no_folder(path: Any, caplog: pytest.LogCaptureFixture) -> No
     assert "no file is named" in caplog.text
 
 
-def test_what_is_no_file_has_no_place(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_file_has_no_path(caplog: pytest.LogCaptureFixture) -> None:
     """A value without a path is misuse; a folder that is not there is reported by the name of the function."""
     with capture_runs() as captured, stage("f") as run:
         with pytest.raises(trackdsl.OptionError, match="log_artifact takes the path of a file"):
@@ -205,7 +205,7 @@ FIGURES: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("kind", FIGURES)
 def test_whatever_leads_to_a_figure(kind: str) -> None:
-    """It is one picture, or page, also without a suffix; one with a number at its end has none."""
+    """What leads to a figure is kept as one picture or page, also where the path has no suffix."""
     make, suffix = FIGURES[kind]
     figure = make()
     with capture_runs() as captured, stage("f") as run:
@@ -219,7 +219,7 @@ def test_whatever_leads_to_a_figure(kind: str) -> None:
 
 
 def test_several_figures_without_a_suffix() -> None:
-    """Each has a format of its own, and what is none is left out; text is no format of a figure."""
+    """Each figure of a list is kept in its own format; what is no figure is left out; text is no format of a figure."""
     with capture_runs() as captured, stage("f") as run:
         run.log_figure({"roc": drawn(), "page": go.Figure(), "all": {"a": drawn()}, "none": None}, "plots/x")
         run.log_figure(collections.deque([drawn(), None, drawn()]), "y")
@@ -233,7 +233,7 @@ def test_several_figures_without_a_suffix() -> None:
 
 
 def test_a_plot_of_bokeh_stays_free() -> None:
-    """It is in no document when it was in none, so that a layout can take it afterwards."""
+    """A Bokeh plot that was in no document is in none afterwards, so that a layout can still take it."""
     bokeh, layouts = pytest.importorskip("bokeh.plotting"), pytest.importorskip("bokeh.layouts")
     plot = bokeh.figure()
     plot.line([1, 2], [3, 4])
@@ -271,7 +271,7 @@ def test_figures_of_libraries_of_their_own() -> None:
 
 
 def test_pyplot_without_a_figure(caplog: pytest.LogCaptureFixture) -> None:
-    """It is reported, and no figure is made for it."""
+    """`pyplot` without a figure is reported, and no figure is made for it."""
     with capture_runs() as captured, stage("f") as run:
         run.log_figure(plt, "x.png")
     assert "no open figure" in captured.one("f").tags["trackdsl.omitted.log_figure"]
@@ -289,14 +289,14 @@ def test_pyplot_is_its_current_figure_when_returned() -> None:
 
 
 def test_the_format_that_a_figure_is_saved_in() -> None:
-    """The options of `savefig` name it where the path does not."""
+    """The options of `savefig` choose the format where the path has no suffix."""
     with capture_runs() as captured, stage("f") as run:
         run.log_figure(drawn(), "fig", save_kwargs={"format": "svg"})
         assert b"<svg" in content(captured)["fig.svg"]
 
 
 def test_an_image_without_a_format() -> None:
-    """It is PNG, which a tag says where the suffix is that of another file; Pillow's other formats are kept."""
+    """An image without a format is a PNG, and a tag says so if the suffix differs; Pillow's other formats are kept."""
     with capture_runs() as captured, stage("f") as run:
         run.log_image(np.zeros((2, 2)), "first")
         run.log_image(np.zeros((2, 2)), "second.npy")
@@ -312,7 +312,7 @@ def test_an_image_without_a_format() -> None:
     "value", [3, FRAME, b"x", np.eye(2), go.Figure().to_dict(), [1, 2], {}, []], ids=lambda value: type(value).__name__
 )
 def test_what_is_no_figure(value: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out, and log and tag name what a figure is; the program goes on."""
+    """What is no figure is left out, the log and a tag name what a figure is, and the program continues."""
     with capture_runs() as captured, stage("f") as run:
         run.log_figure(value, "x.png")
     assert captured.one("f").artifacts == {}

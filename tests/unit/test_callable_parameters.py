@@ -1,4 +1,4 @@
-"""Functions and what else can be called, as parameters: names with what they carry, so that two that differ read so."""
+"""Functions and other callables as parameters: two that differ are recorded as different texts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Adam:
 
 
 class Wrapper:
-    """As the wrappers of just-in-time compilers are: an object that can be called."""
+    """Like the wrappers of just-in-time compilers: an object that can be called."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
@@ -107,7 +107,7 @@ class Wrapper:
 
 
 class Scaled:
-    """What can be called, made with what it holds."""
+    """A callable object with attributes."""
 
     __slots__ = ("_factor", "function", "token", "whole")
 
@@ -161,20 +161,12 @@ CALLABLES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("value", "text"), CALLABLES, ids=[text for _, text in CALLABLES])
 def test_callables_are_named(value: Any, text: str) -> None:
-    """By module and name, with the arguments and captured values that they carry, without the secrets among those."""
+    """A callable is recorded by module and name, with its bound arguments and captured values, secrets masked."""
     assert recorded(value).params == {"x": text.replace("~", __name__)}
 
 
-@pytest.mark.slow
-def test_compiled_functions_of_torch_are_named() -> None:
-    """Those of its compilers, whose import takes seconds."""
-    name = f"{__name__}.traced"
-    assert recorded(torch.compile(traced)).params["x"] == name
-    assert recorded(torch.jit.script(traced)).params["x"] == f"torch.jit.ScriptFunction({name})"
-
-
 def test_compiled_functions_are_named() -> None:
-    """Those of numba and JAX, where they are installed."""
+    """Compiled functions of numba and JAX, where these are installed, are recorded by name."""
     numba = pytest.importorskip("numba")
     jax = pytest.importorskip("jax")
     name = f"{__name__}.sgd"
@@ -182,8 +174,8 @@ def test_compiled_functions_are_named() -> None:
     assert name in recorded(jax.jit(sgd)).params["x"]
 
 
-def test_lambdas_are_told_by_their_source() -> None:
-    """Those of one line too; what they have captured is beside it, as are defaults."""
+def test_lambdas_are_described_by_their_source() -> None:
+    """A lambda is recorded by its source, with captured values and defaults, also if several are on one line."""
 
     def power(k: int) -> Any:
         return lambda x: x**k
@@ -191,7 +183,7 @@ def test_lambdas_are_told_by_their_source() -> None:
     many: list[Any] = [lambda x: x + 1, lambda x: x - 1, power(2), power(3), lambda x, k=2: x * k]
     texts = [recorded(value).params["x"] for value in many]
     assert len(set(texts)) == len(many)
-    assert all(text.startswith(f"{__name__}.test_lambdas_are_told_by_their_source.<locals>.") for text in texts)
+    assert all(text.startswith(f"{__name__}.test_lambdas_are_described_by_their_source.<locals>.") for text in texts)
     assert [text.partition("<lambda> ")[2] for text in texts] == [
         "(lambda x: x + 1)", "(lambda x: x - 1)", "(lambda x: x**k) [k=2]", "(lambda x: x**k) [k=3]",
         "(lambda x, k=2: x * k) [k=2]",
@@ -199,7 +191,7 @@ def test_lambdas_are_told_by_their_source() -> None:
 
 
 def test_lambdas_without_source() -> None:
-    """Of a notebook that is gone, or typed at a prompt: the line and a digest of the code tell them apart."""
+    """The line and a digest of the code distinguish lambdas of a deleted notebook, or of a prompt."""
     made = [eval(source) for source in ("lambda x: x + 1", "lambda x: x + 2", "lambda x: x.a", "lambda x: x.b")]  # noqa: S307 - our own
     texts = [recorded(value).params["x"] for value in made]
     assert len(set(texts)) == len(made)
@@ -221,13 +213,13 @@ def test_lambdas_without_source() -> None:
     ],
 )
 def test_callables_that_differ_read_differently(values: list[Any]) -> None:
-    """However much they carry, in lines of bounded length; functions that hold each other end."""
+    """Callables that differ have different texts of bounded length; functions that hold each other end."""
     texts = [recorded(value).params["x"] for value in values]
     assert len(set(texts)) == len(values)
     assert all(len(text) < 3000 for text in texts)
 
 
 def test_keys_that_can_be_called() -> None:
-    """They are named as values are; where a key lies in memory is no part of the name of a parameter."""
+    """Callables as keys are named as values are; no memory address is part of a parameter's name."""
     params = recorded({np.mean: 1, sgd: 2, Net: 3, object(): 4}).params
     assert params == {"x.numpy.mean": 1, f"x.{__name__}.sgd": 2, f"x.{__name__}.Net": 3, "x.object": 4}

@@ -1,4 +1,4 @@
-"""The three words: what they accept, where runs go, and that decorated code behaves as before."""
+"""The three decorators: what they accept, where runs go, and that decorated code behaves as before."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def test_blocks_are_runs_with_parameters() -> None:
     with capture_runs() as captured, experiment("churn", tags={"team": "a"}), stage("split", seed=42) as run:
         run.log_metric("rows", 10)
     root, split = captured.runs
-    assert (root.name, root.experiment, root.tags, root.word) == ("churn", "churn", {"team": "a"}, "experiment")
+    assert (root.name, root.experiment, root.tags, root.decorator) == ("churn", "churn", {"team": "a"}, "experiment")
     assert split.parent is not None
     assert (split.parent.id, split.params, split.metric("rows")) == (root.id, {"seed": 42}, 10)
 
 
 def test_the_table_where_a_run_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each row and column of the table: root or child, and in which MLflow experiment."""
+    """A run is a root or a child, in the MLflow experiment that the table of the design names."""
     monkeypatch.setenv("TRACKDSL_EXPERIMENT_NAME", "configured")
     with capture_runs() as captured:
         with experiment("outer"):
@@ -150,7 +150,7 @@ def _passing(fn: Callable[..., Any]) -> Callable[..., Any]:
     ids=["stage-returns", "returns-stage", "stage-other-returns", "returns-other-stage", "others-everywhere"],
 )
 def test_any_stacking_order_puts_the_values_on_the_stage(decorate: Callable[[Any], Any]) -> None:
-    """However the decorators are stacked, what came back is on the run of the stage, once."""
+    """However the decorators are stacked, the returned values are on the run of the stage, once."""
 
     def fit(lr: float) -> float:
         return lr * 2
@@ -162,7 +162,7 @@ def test_any_stacking_order_puts_the_values_on_the_stage(decorate: Callable[[Any
     assert (run.name, run.params, run.metric("score"), len(run.metrics["score"])) == ("fit", {"lr": 0.5}, 1.0, 1)
 
 
-def test_two_words_on_one_function_are_two_runs() -> None:
+def test_two_decorators_on_one_function_are_two_runs() -> None:
     """`@experiment` above `@stage` opens a root and its child."""
 
     @experiment("e")
@@ -259,7 +259,7 @@ def test_decorated_functions_look_as_before() -> None:
 
 
 def test_a_function_of_main_travels_by_cloudpickle_and_still_records() -> None:
-    """By value, as from `__main__`, the wrapper survives: the copy records its calls."""
+    """A function of `__main__` that cloudpickle copies by value still records its calls."""
 
     @stage
     @track_returns
@@ -272,8 +272,22 @@ def test_a_function_of_main_travels_by_cloudpickle_and_still_records() -> None:
     assert captured.one("travelling").metric("travelling") == 2
 
 
+def test_a_missing_argument_is_no_secret_after_cloudpickle() -> None:
+    """A copy by cloudpickle records no mask for a secret parameter that the call did not give."""
+
+    @stage
+    def login(user: str, password: str) -> None: ...
+
+    copy = cloudpickle.loads(cloudpickle.dumps(login))
+    with capture_runs() as captured:
+        for function in (login, copy):
+            with pytest.raises(TypeError, match="missing 1 required positional argument"):
+                function("ada")
+    assert [run.params for run in captured.runs] == [{"user": "ada"}, {"user": "ada"}]
+
+
 def test_exceptions_pass_unchanged_with_one_more_frame() -> None:
-    """The very exception object arrives, and its traceback has one frame of trackdsl in it."""
+    """The same exception object arrives, and its traceback has one frame of trackdsl."""
     error = ValueError("mine")
 
     @stage
@@ -305,7 +319,7 @@ def test_exceptions_pass_unchanged_with_one_more_frame() -> None:
 )
 @pytest.mark.parametrize("form", ["decorator", "block"])
 def test_status_is_truthful(error: BaseException, status: str, form: str) -> None:
-    """FINISHED returned, FAILED raised, KILLED interrupted; `sys.exit(0)` is FINISHED."""
+    """A run is FINISHED if the code returned, FAILED if it raised, KILLED if interrupted; `sys.exit(0)` is FINISHED."""
 
     def end() -> None:
         raise error
@@ -342,6 +356,72 @@ def test_coroutines_keep_their_own_run_under_gather() -> None:
         assert run.metric("before") == run.metric("after") == run.params["n"]
 
 
+@pytest.mark.parametrize("as_task", [False, True])
+def test_a_coroutine_function_behind_a_plain_decorator(as_task: bool) -> None:
+    """Another library's wrapper returns the coroutine, or a task of it: the run ends with that."""
+
+    async def fit(lr: float) -> float:
+        await asyncio.sleep(0)
+        return 1 / lr
+
+    @functools.wraps(fit)
+    def library(lr: float) -> Any:
+        return asyncio.ensure_future(fit(lr)) if as_task else fit(lr)
+
+    decorated = track_returns("accuracy")(stage(library))
+
+    async def main() -> None:
+        begun = decorated(0.5)
+        assert captured.one("fit").status == "RUNNING"
+        assert await begun == 2.0
+        with pytest.raises(ZeroDivisionError):
+            await decorated(0.0)
+
+    with capture_runs() as captured:
+        asyncio.run(main())
+    first, second = captured.runs
+    assert (first.status, first.metric("accuracy"), first.params) == ("FINISHED", 2.0, {"lr": 0.5})
+    assert second.status == "FAILED"
+
+
+def test_methods_of_each_kind() -> None:
+    """A decorator above `classmethod`, `staticmethod`, `partialmethod` and `singledispatchmethod` keeps their kind."""
+
+    class Model:
+        def fit(self, lr: float, epochs: int) -> float:
+            return lr * epochs
+
+        quick = stage("quick")(functools.partialmethod(fit, epochs=2))
+
+        @stage
+        @classmethod
+        def make(cls, lr: float) -> str:
+            return f"{cls.__name__} {lr}"
+
+        @stage
+        @staticmethod
+        def load(path: str) -> str:
+            return path
+
+        @stage
+        @functools.singledispatchmethod
+        def describe(self, value: object) -> str:
+            return "object"
+
+        @describe.register
+        def _(self, value: int) -> str:
+            return "int"
+
+    class Child(Model): ...
+
+    with capture_runs() as captured:
+        assert (Child.make(0.1), Model.load("x"), Model().quick(0.5)) == ("Child 0.1", "x", 1.0)
+        assert (Model().describe(1), Model().describe("a")) == ("int", "object")
+    assert [run.name for run in captured.runs] == ["make", "load", "quick", "describe", "describe"]
+    assert [run.params.get("lr") for run in captured.runs[:3]] == [0.1, None, 0.5]
+    assert {run.status for run in captured.runs} == {"FINISHED"}
+
+
 def test_async_blocks() -> None:
     """`async with stage(...)` is the same run as `with stage(...)`."""
 
@@ -369,7 +449,7 @@ def test_current_run_and_parents() -> None:
 
 
 def test_one_block_object_serves_again_and_inside_itself() -> None:
-    """A `stage(...)` object kept in a variable opens a run at each entry, also while it is open."""
+    """A `stage(...)` object in a variable opens a run at each entry, also while it is open."""
     block = stage("again", n=1)
     with capture_runs() as captured:
         with block as outer, block as inner:
@@ -380,7 +460,7 @@ def test_one_block_object_serves_again_and_inside_itself() -> None:
     assert {run.status for run in captured.runs} == {"FINISHED"}
 
 
-def test_outside_of_any_run_is_told_once_per_place(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_call_outside_of_any_run_is_reported_once_per_line(caplog: pytest.LogCaptureFixture) -> None:
     """A `log_metric` without a run records nothing, raises nothing, and says so once, with its line."""
     with capture_runs() as captured:
         for _ in range(3):
@@ -399,7 +479,7 @@ def test_strict_raises_what_is_otherwise_logged() -> None:
 
 
 def test_disabled_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """With mode `disabled` everything can be called, nothing is written, and nothing is said."""
+    """With mode `disabled` everything can be called, nothing is written, and nothing is logged."""
     trackdsl.configure(mode="disabled")
 
     @experiment("e")
@@ -427,7 +507,7 @@ def test_the_pytest_fixture(trackdsl_runs: Captured) -> None:
 
 
 def test_a_block_that_is_left_in_another_context_ends() -> None:
-    """Blocks of interleaved generators, and one that is entered in a thread and left in another, all end."""
+    """Blocks of interleaved generators, and blocks that are left in another thread than they were entered, all end."""
 
     def rows(name: str) -> Iterator[int]:
         with stage(name):
@@ -444,7 +524,7 @@ def test_a_block_that_is_left_in_another_context_ends() -> None:
 
 
 def test_a_block_is_entered_again_while_it_is_open() -> None:
-    """The same block, nested in itself and in several threads at once: each entry is a run that ends."""
+    """The same block, nested in itself and in several threads at once, opens a run at each entry, and all end."""
     block = stage("again")
 
     def enter(barrier: threading.Barrier) -> None:
@@ -465,19 +545,19 @@ def test_a_block_is_entered_again_while_it_is_open() -> None:
 
 
 def test_names_are_masked_too() -> None:
-    """Credentials in a decorator's name, or in what a template fills in, reach no journal."""
+    """Credentials in a decorator's name, or in what a template fills in, are not in the journal."""
 
-    class Place:
+    class Address:
         netloc = "https://u:hunter2hunter2@host"
 
     @stage("load https://u:hunter2hunter2@host")
     def load() -> None: ...
 
-    @experiment("ex https://u:hunter2hunter2@host", run_name="{place.netloc}")
-    def main(place: Any) -> None:
+    @experiment("ex https://u:hunter2hunter2@host", run_name="{address.netloc}")
+    def main(address: Any) -> None:
         load()
 
     with capture_runs() as captured:
-        main(Place())
+        main(Address())
     assert [run.name for run in captured.runs] == ["https://***@host", "load https://***@host"]
     assert captured.runs[0].experiment == "ex https://***@host"

@@ -14,11 +14,11 @@ from trackdsl.errors import format_error, reraise_from_signal
 
 
 class TooLate(Exception):
-    """What a program's own time limit raises."""
+    """The exception that a program's own time limit raises."""
 
 
 def test_an_exception_of_a_signal_handler_is_raised_again() -> None:
-    """The program gets what its signal handler raised inside of trackdsl; other exceptions are formatted."""
+    """An exception that a signal handler raised inside trackdsl reaches the program; other exceptions are formatted."""
 
     def out_of_time(*_: object) -> NoReturn:
         raise TooLate("10 s")
@@ -39,7 +39,7 @@ def test_an_exception_of_a_signal_handler_is_raised_again() -> None:
 
 
 def test_an_exception_whose_text_raises() -> None:
-    """The text of an exception that cannot be formatted is its type."""
+    """An exception whose text cannot be formatted is shown by its type."""
 
     class Broken(Exception):
         def __str__(self) -> str:

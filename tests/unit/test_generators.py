@@ -31,7 +31,7 @@ def training(epochs: int, fail_at: int | None = None) -> Generator[dict[str, flo
 
 
 def test_what_is_yielded_becomes_metrics_by_step() -> None:
-    """Yielded mappings are metrics with the yield's index as step; the value returned is recorded as any other."""
+    """Yielded mappings are metrics with the yield's index as step; the return value is recorded as usual."""
     with capture_runs() as captured:
         assert [row["loss"] for row in training(3)] == [1.0, 0.5, 1 / 3]
     run = captured.one("training")
@@ -61,7 +61,7 @@ def test_yielded_numbers_and_tuples() -> None:
 
 
 def test_the_scope_is_the_bodys_alone() -> None:
-    """Between two items the caller's own run is current, and the body has its own again, with what it has opened."""
+    """Between two items the caller's run is current; inside the body it is the generator's run, or one opened there."""
     seen = []
 
     @stage
@@ -88,7 +88,7 @@ def test_the_scope_is_the_bodys_alone() -> None:
 
 
 def test_interleaved_generators_keep_apart() -> None:
-    """Two generators that are asked in turn log each on its own run."""
+    """Two generators that are advanced in turn record each on its own run."""
 
     @stage("g-{name}")
     def numbers(name: str) -> Iterator[int]:
@@ -115,8 +115,8 @@ def ended(finish: Callable[[Any], Any], fail_at: int | None = None) -> RecordedR
 
 
 @pytest.mark.slow
-def test_how_it_ends_is_told() -> None:
-    """Exhausted: FINISHED. Raised: FAILED. Closed or dropped early: FINISHED, with a tag. Never asked: no run."""
+def test_how_it_ends_is_recorded() -> None:
+    """An exhausted generator is FINISHED, one that raised FAILED, one closed early FINISHED with a tag."""
     assert (ended(list).status, ended(list).tags) == ("FINISHED", {})
     for early in (lambda rows: (next(rows), rows.close()), next):
         assert (ended(early).status, ended(early).tags) == ("FINISHED", {"trackdsl.closed_early": "true"})
@@ -132,7 +132,7 @@ def test_how_it_ends_is_told() -> None:
 
 
 def test_what_it_raises_while_it_is_closed_is_its_end() -> None:
-    """An exception out of `close` passes through, and the run is FAILED."""
+    """An exception that `close` raises passes through, and the run is FAILED."""
 
     @stage
     def stubborn() -> Iterator[int]:
@@ -166,27 +166,27 @@ MOVES = st.lists(st.sampled_from(["next", "send", "key", "value", "stop", "close
 
 def driven(generator: Any, moves: list[str]) -> list[Any]:
     """What a generator answers to a list of moves."""
-    told: list[Any] = []
+    received: list[Any] = []
     for move in moves:
         try:
             if move == "next":
-                told.append(next(generator))
+                received.append(next(generator))
             elif move == "send":
-                told.append(generator.send(len(told)))
+                received.append(generator.send(len(received)))
             elif move == "stop":
-                told.append(generator.send("stop"))
+                received.append(generator.send("stop"))
             elif move == "close":
-                told.append(generator.close())
+                received.append(generator.close())
             else:
-                told.append(generator.throw(KeyError("k") if move == "key" else ValueError("v")))
+                received.append(generator.throw(KeyError("k") if move == "key" else ValueError("v")))
         except (StopIteration, TypeError, ValueError, KeyError) as error:
-            told.append((type(error), error.args))
-    return told
+            received.append((type(error), error.args))
+    return received
 
 
 @given(moves=MOVES)
 def test_it_behaves_as_undecorated(moves: list[str]) -> None:
-    """Whatever is sent, thrown or closed, in any order, a decorated generator answers as the function itself."""
+    """A decorated generator answers `send`, `throw` and `close` in any order as the undecorated one does."""
     with capture_runs() as captured:
         assert driven(stage(echo)(), moves) == driven(echo(), moves)
     assert len(captured.runs) <= 1
@@ -196,7 +196,7 @@ def test_it_behaves_as_undecorated(moves: list[str]) -> None:
 
 
 def test_inspect_answers_as_before() -> None:
-    """A decorated generator function is one to `inspect`, and so is an async one."""
+    """`inspect` recognizes a decorated generator function, and a decorated async generator function."""
 
     async def async_numbers() -> AsyncIterator[int]:
         yield 1
@@ -215,7 +215,7 @@ async def async_training(epochs: int) -> AsyncIterator[dict[str, float]]:
 
 
 def test_async_generators() -> None:
-    """The same with `async for`: metrics by step, the caller's scope kept, closed early told, tasks kept apart."""
+    """The same with `async for`: metrics by step, the caller's scope kept, early closing recorded, tasks kept apart."""
 
     async def consume(count: int) -> None:
         async with stage(f"consumer-{count}"):
@@ -281,10 +281,10 @@ def test_async_send_throw_and_exceptions() -> None:
                 raise ValueError("v")
 
     async def drive(generator: Any) -> list[Any]:
-        told = [await generator.asend(None), await generator.asend("a"), await generator.athrow(KeyError())]
+        received = [await generator.asend(None), await generator.asend("a"), await generator.athrow(KeyError())]
         with pytest.raises(ValueError, match="v"):
             await generator.asend("raise")
-        return told
+        return received
 
     with capture_runs() as captured:
         assert asyncio.run(drive(stage(numbers)())) == asyncio.run(drive(numbers()))
@@ -342,9 +342,9 @@ def stubborn() -> Iterator[int]:
 @pytest.mark.parametrize("function", [returning, stubborn])
 @pytest.mark.parametrize("move", ["close", "throw"])
 def test_a_body_that_catches_generator_exit(function: Callable[[], Any], move: str) -> None:
-    """It answers as undecorated: it yields on or returns, and what it returns is given."""
+    """A body that catches `GeneratorExit` may yield again or return, as undecorated."""
 
-    def told(generator: Any) -> list[Any]:
+    def received(generator: Any) -> list[Any]:
         next(generator)
         answers: list[Any] = []
         for _ in range(2):
@@ -355,16 +355,16 @@ def test_a_body_that_catches_generator_exit(function: Callable[[], Any], move: s
         return answers
 
     with capture_runs():
-        assert told(stage(function)()) == told(function())
+        assert received(stage(function)()) == received(function())
 
 
 class Batch:
-    """Something large."""
+    """A large object."""
 
 
 @pytest.mark.slow
 def test_what_passes_through_is_let_go() -> None:
-    """While the body makes the next item, the wrapper holds neither the last one, nor what was sent, nor arguments."""
+    """While the body makes the next item, the wrapper holds neither the last one, nor sent values, nor arguments."""
     alive: list[weakref.ref[Batch]] = []
     seen = []
 
@@ -393,7 +393,7 @@ def test_what_passes_through_is_let_go() -> None:
 
 
 def test_an_async_generator_left_open_ends_with_the_loop(caplog: pytest.LogCaptureFixture) -> None:
-    """One that is still open when the loop ends is closed by it, once, without a word, and has not failed."""
+    """The loop closes a generator that is still open at its end, once, without a log line; the run has not failed."""
 
     @stage
     async def rows() -> AsyncIterator[int]:
@@ -437,7 +437,7 @@ def test_callable_objects() -> None:
 
 
 def test_blocks_in_a_generator_that_is_closed_early() -> None:
-    """A block has not failed where its generator's caller wants no more; in a coroutine given up it is KILLED."""
+    """A block in a generator that is closed early has not failed; in an abandoned coroutine it is KILLED."""
 
     def rows() -> Iterator[int]:
         with stage("block"), stage("section", nested=False):

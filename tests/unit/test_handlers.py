@@ -1,4 +1,4 @@
-"""What every handler promises: values come back, are left alone and let go; digests tell all of the content."""
+"""What every handler promises: values are read back equal, are not changed or kept; digests cover all content."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ QUICK = settings(max_examples=examples(25), deadline=None, suppress_health_check
 class Bomb:
     """Leaves a folder behind where its pickle is loaded."""
 
-    def __init__(self, place: pathlib.Path) -> None:
-        self.place = str(place)
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = str(path)
 
     def __reduce__(self) -> Any:
-        return os.mkdir, (self.place,)
+        return os.mkdir, (self.path,)
 
 
 class HandlerContract:
-    """What every handler promises. A handler of one's own passes it with a subclass that gives some values.
+    """What every handler promises. A user's handler passes it with a subclass that gives some values.
 
     Attributes:
         needs: libraries without which its tests are skipped.
         one_way: what is read is something else than what was written.
-        one_line: the summary is short, and one line; text is told whole.
+        one_line: the summary is short, and one line; text is given whole.
         notices: a file that is cut off cannot be read.
         formats: the suffixes that the first value can be written with, beside the handler's own.
     """
@@ -67,7 +67,7 @@ class HandlerContract:
     formats: tuple[str, ...] = ()
 
     def values(self) -> list[Any]:
-        """Values, made anew at each call; among them an empty one where there are such."""
+        """Values, made anew at each call; among them an empty one if the type has one."""
         raise NotImplementedError
 
     def same(self, one: Any, other: Any) -> bool:
@@ -75,7 +75,7 @@ class HandlerContract:
         return type(one) is type(other) and bool(one == other)
 
     def content(self, value: Any) -> Any:
-        """All that must not change."""
+        """Everything about a value that must not change."""
         return cloudpickle.dumps(value)
 
     @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ class HandlerContract:
         handler_for.__globals__["_cache"].clear()
 
     def test_it_comes_back(self, tmp_path: pathlib.Path) -> None:
-        """What the handler accepts it writes, and reads what it has written."""
+        """The handler reads what it has written of each value that it accepts."""
         for index, value in enumerate(self.values()):
             handler = handler_of(value)
             assert handler is handler_for(type(value)), f"{value!r} is not accepted"
@@ -95,7 +95,7 @@ class HandlerContract:
             assert self.one_way or self.same(value, found), (value, found)
 
     def test_its_other_formats(self, tmp_path: pathlib.Path) -> None:
-        """The first value can be written with each suffix that is said of it, and the file be read."""
+        """The first value can be written with each suffix that the handler names, and the file can be read."""
         value = self.values()[0]
         handler = handler_of(value)
         assert set(self.formats) <= set(handler.suffixes)
@@ -106,7 +106,7 @@ class HandlerContract:
             handler.read(path)
 
     def test_the_value_is_left_alone(self, tmp_path: pathlib.Path) -> None:
-        """Neither telling, writing nor hashing a value changes it."""
+        """Neither describing, writing nor hashing a value changes it."""
         for index, value in enumerate(self.values()):
             before = self.content(value)
             handler = handler_of(value)
@@ -117,7 +117,7 @@ class HandlerContract:
             assert self.content(value) == before
 
     def test_the_value_is_let_go(self, tmp_path: pathlib.Path) -> None:
-        """No handler keeps a value."""
+        """No handler keeps a reference to a value."""
         gc.freeze()  # What was there before need not be looked through.
         values = self.values()
         before = [sys.getrefcount(value) for value in values]
@@ -140,21 +140,21 @@ class HandlerContract:
     def test_its_summary_is_a_line(self) -> None:
         """A summary is a number, or one short line."""
         for value in self.values():
-            told = handler_of(value).summary(value)
-            assert told is None or type(told) in (bool, int, float, str)
-            if self.one_line and isinstance(told, str):
-                assert len(told) < 500
-                assert len(told.splitlines()) <= 1
+            summary = handler_of(value).summary(value)
+            assert summary is None or type(summary) in (bool, int, float, str)
+            if self.one_line and isinstance(summary, str):
+                assert len(summary) < 500
+                assert len(summary.splitlines()) <= 1
 
     def test_its_suffixes(self) -> None:
-        """A suffix begins with a dot, and none is named twice."""
+        """Each suffix begins with a dot, and none is listed twice."""
         handler = handler_of(self.values()[0])
         suffixes = [handler.suffix, *handler.suffixes]
         assert all(suffix[0] == "." and len(suffix) > 1 for suffix in suffixes)
         assert len(set(suffixes)) == len(suffixes)
 
     def test_a_hostile_file_runs_nothing(self, tmp_path: pathlib.Path) -> None:
-        """A pickle under the suffix of a handler that says it executes nothing is not loaded."""
+        """A pickle under the suffix of a handler that executes nothing is not loaded."""
         handler = handler_of(self.values()[0])
         for suffix in (handler.suffix, *handler.suffixes):
             path = tmp_path / f"x{suffix}"
@@ -168,7 +168,7 @@ class HandlerContract:
             assert not (tmp_path / "exploded").exists(), suffix
 
     def test_a_file_that_is_cut_off(self, tmp_path: pathlib.Path) -> None:
-        """Reading half a file raises an ordinary exception, where the format can tell."""
+        """Reading half a file raises an ordinary exception, where the format can detect it."""
         value = self.values()[0]
         handler = handler_of(value)
         path = tmp_path / f"x{handler.suffix}"
@@ -182,7 +182,7 @@ class HandlerContract:
 
 
 def _watch(value: Any) -> Callable[[], Any]:
-    """Asks for a value that may be gone; one that cannot be watched never is."""
+    """A weak reference to a value; a value that cannot be referenced weakly counts as alive."""
     try:
         return weakref.ref(value)
     except TypeError:
@@ -275,7 +275,7 @@ class TestFunctions(HandlerContract):
         return one is other or one.func is other.func
 
 
-class TestWords(HandlerContract):
+class TestValuesWrittenAsText(HandlerContract):
     def values(self) -> list[Any]:
         return [Decimal("1.50"), uuid.UUID(int=1), 1 + 2j, range(3), datetime.timedelta(1), datetime.date(2020, 1, 1),
                 datetime.time(1), {1, 2}, frozenset(), set(range(1000)), Color.RED]  # fmt: skip
@@ -529,9 +529,9 @@ class TestMatplotlib(HandlerContract):
         figure = value.figure
         while not hasattr(figure, "canvas") or not hasattr(figure, "savefig"):
             figure = figure.figure
-        places = [(a.get_position(True).bounds, a.get_position(False).bounds, a.stale) for a in figure.axes]
+        positions = [(a.get_position(True).bounds, a.get_position(False).bounds, a.stale) for a in figure.axes]
         return (figure.dpi, figure.canvas, type(figure.canvas), figure.get_facecolor(), figure.get_edgecolor(),
-                figure.stale, tuple(figure.get_size_inches()), places, vars(figure.subplotpars).copy())  # fmt: skip
+                figure.stale, tuple(figure.get_size_inches()), positions, vars(figure.subplotpars).copy())  # fmt: skip
 
 
 class TestPlotly(HandlerContract):
@@ -654,7 +654,7 @@ def test_frames_that_parquet_cannot_hold_are_pickled(make: Callable[[Any], Any],
 
 
 def test_frames_are_written_by_the_slice(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A frame of several slices, whose objects differ from one to the next, is one file with equal content."""
+    """A large frame is written in slices, whose objects differ, as one file with equal content."""
     pd = pytest.importorskip("pandas")
     pq = pytest.importorskip("pyarrow.parquet")
     from trackdsl.handlers import _parquet
@@ -684,7 +684,7 @@ def test_an_index_that_means_something_is_in_every_format(tmp_path: pathlib.Path
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "summary"),
     [
         (lambda: pytest.importorskip("numpy").zeros((3, 224), "f4"), "ndarray float32 (3, 224), digest 4b7e6506"),
         (lambda: pytest.importorskip("numpy").float32(0.5), 0.5),
@@ -708,11 +708,11 @@ def test_an_index_that_means_something_is_in_every_format(tmp_path: pathlib.Path
         (lambda: pytest.importorskip("PIL.Image").new("L", (4, 3)), f"Image L {by(4, 3)}"),
     ],
 )  # fmt: skip
-def test_summaries(make: Callable[[], Any], told: Any) -> None:
-    """Data is told by its type, shape, types, first columns and a digest; a single number by itself."""
+def test_summaries(make: Callable[[], Any], summary: Any) -> None:
+    """Data is described by its type, shape, types, first columns and a digest; a single number by itself."""
     value = make()
     found = handler_for(type(value)).summary(value)
-    assert (re.sub("(, digest )[0-9a-f]{8}$", r"\1", found) if str(told).endswith("digest ") else found) == told
+    assert (re.sub("(, digest )[0-9a-f]{8}$", r"\1", found) if str(summary).endswith("digest ") else found) == summary
 
 
 @pytest.mark.parametrize(
@@ -751,7 +751,7 @@ def test_summaries(make: Callable[[], Any], told: Any) -> None:
     ],
 )  # fmt: skip
 def test_data_of_one_size_reads_differently(module: str, make: Callable[[Any, int], Any]) -> None:
-    """By its values, and the same where they are equal, in memory that is none of the other's."""
+    """Data of one size has the same text if its values are equal, and another text if they differ."""
     library = pytest.importorskip(module)
     values = [make(library, x) for x in (2, 2, 3)]
     one, same, other = (handler_for(type(value)).summary(value) for value in values)
@@ -760,7 +760,7 @@ def test_data_of_one_size_reads_differently(module: str, make: Callable[[Any, in
 
 @pytest.mark.parametrize("name", ["object", "masked", "matrix", "bfloat16"])
 def test_arrays_that_npy_cannot_hold_are_not_accepted(name: str) -> None:
-    """Objects, masks, subclasses and types that NumPy has not are not lost in an `.npy`."""
+    """Object and masked arrays, subclasses and types that NumPy lacks are not written as `.npy`, which loses them."""
     np = pytest.importorskip("numpy")
     if name == "bfloat16":
         value = pytest.importorskip("torch").zeros(2, dtype=pytest.importorskip("torch").bfloat16)
@@ -812,7 +812,7 @@ def digest(value: Any) -> str:
 
 
 def test_digests_of_arrays() -> None:
-    """One value more, less or other makes another digest; another layout of the same values does not."""
+    """One value more, less or changed makes another digest; another layout of the same values does not."""
     np = pytest.importorskip("numpy")
     hnp = pytest.importorskip("hypothesis.extra.numpy")
     kinds = (
@@ -822,23 +822,23 @@ def test_digests_of_arrays() -> None:
     @given(hnp.arrays(kinds, hnp.array_shapes(max_dims=3, max_side=6)), st.data())
     @QUICK
     def check(array: Any, data: Any) -> None:
-        told = digest(array)
+        original = digest(array)
         wide = np.repeat(array, 2, axis=0)
         layouts = [np.asfortranarray(array), wide[::2], array[..., ::-1].copy()[..., ::-1], array.T.copy().T]
-        assert {digest(layout) for layout in layouts} == {told}
+        assert {digest(layout) for layout in layouts} == {original}
         changed = array.copy()
         raw = changed.reshape(-1).view("u1")
         assume(raw.size)
         raw[data.draw(st.integers(0, raw.size - 1))] ^= 1
-        assert digest(changed) != told
-        assert digest(array.reshape(-1, *[1] * array.ndim)) != told
-        assert digest(array[:-1]) != told
+        assert digest(changed) != original
+        assert digest(array.reshape(-1, *[1] * array.ndim)) != original
+        assert digest(array[:-1]) != original
 
     check()
 
 
 def test_digests_of_odd_arrays() -> None:
-    """What lies between fields, under a mask or beyond 80 bits is no content; the mask and the type are."""
+    """What lies between fields, under a mask or beyond 80 bits does not change the digest; mask and type do."""
     np = pytest.importorskip("numpy")
     padded = np.dtype([("a", "i1"), ("b", "f8")], align=True)
     one, other = (np.frombuffer(bytes([fill]) * 32, padded).copy() for fill in (0, 255))
@@ -860,27 +860,29 @@ def test_digests_of_frames() -> None:
     @given(any_frame(), st.data())
     @QUICK
     def check(frame: Any, data: Any) -> None:
-        told = digest(frame)
+        original = digest(frame)
         apart = pd.DataFrame({name: frame[name].copy() for name in frame})
         doubled = pd.concat([frame, frame], axis=1).iloc[:, : frame.shape[1]]
-        assert {digest(other) for other in (frame.copy(), apart, doubled, pickle.loads(pickle.dumps(frame)))} == {told}
-        assert digest(frame.rename(columns={"f": "g"})) != told
-        assert digest(frame[["i", "f", "b", "s", "t"]]) != told
-        assert digest(frame.astype({"i": "int64"})) != told
-        assert digest(frame.rename_axis("name")) != told
+        assert {digest(other) for other in (frame.copy(), apart, doubled, pickle.loads(pickle.dumps(frame)))} == {
+            original
+        }
+        assert digest(frame.rename(columns={"f": "g"})) != original
+        assert digest(frame[["i", "f", "b", "s", "t"]]) != original
+        assert digest(frame.astype({"i": "int64"})) != original
+        assert digest(frame.rename_axis("name")) != original
         assume(len(frame))
-        assert digest(frame.iloc[:-1]) != told
-        assert digest(frame.set_index(frame.index + 1)) != told
-        place, name = data.draw(st.integers(0, len(frame) - 1)), data.draw(st.sampled_from(list(frame)))
+        assert digest(frame.iloc[:-1]) != original
+        assert digest(frame.set_index(frame.index + 1)) != original
+        row, name = data.draw(st.integers(0, len(frame) - 1)), data.draw(st.sampled_from(list(frame)))
         changed = frame.copy()
-        before = changed.iloc[place, changed.columns.get_loc(name)]
+        before = changed.iloc[row, changed.columns.get_loc(name)]
         others = {"f": (0.5, 1.5), "i": (0, 1), "b": (True, False), "s": ("x", "y")}
         one, other = others.get(name, (pd.Timestamp(4), pd.Timestamp(5)))
         after = other if before == one else one
         changed.isetitem(
-            changed.columns.get_loc(name), [*changed[name].iloc[:place], after, *changed[name].iloc[place + 1 :]]
+            changed.columns.get_loc(name), [*changed[name].iloc[:row], after, *changed[name].iloc[row + 1 :]]
         )
-        assert digest(changed.astype(frame.dtypes)) != told
+        assert digest(changed.astype(frame.dtypes)) != original
 
     check()
     block = np.random.default_rng(0).random((70_000, 70))
@@ -900,17 +902,17 @@ def test_digests_of_frames() -> None:
 
 
 def test_every_part_of_a_frame_counts() -> None:
-    """Of every kind of column, one other value is another digest; and an index is told by its content."""
+    """Of every kind of column, one other value is another digest; and an index is described by its content."""
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     for frame in frames():
-        told = digest(frame)
-        assert digest(frame.copy()) == told
-        for place in range(min(frame.shape[1], 20)):
-            if len(frame) > 1 and frame.iloc[:, place].map(repr).nunique() > 1:
+        original = digest(frame)
+        assert digest(frame.copy()) == original
+        for column in range(min(frame.shape[1], 20)):
+            if len(frame) > 1 and frame.iloc[:, column].map(repr).nunique() > 1:
                 turned = frame.copy()
-                turned.isetitem(place, frame.iloc[::-1, place].array)
-                assert turned.equals(frame) or digest(turned) != told, frame.columns[place]
+                turned.isetitem(column, frame.iloc[::-1, column].array)
+                assert turned.equals(frame) or digest(turned) != original, frame.columns[column]
     texts = [pd.DataFrame({"a": pd.Series(["ab", "c", last], dtype=object)}) for last in ("d", None)]
     texts += [pd.DataFrame({"a": pd.Series(["a", "bc", last], dtype=object)}) for last in ("d", None)]
     assert len({digest(text) for text in texts}) == 4
@@ -923,7 +925,7 @@ def test_every_part_of_a_frame_counts() -> None:
 
 
 def test_digests_of_objects() -> None:
-    """Equal objects have one digest, be they the same object or not, in whatever order a set gives them."""
+    """Equal objects have one digest, whatever their identity and the order of a set."""
     from trackdsl.handlers._digest import encode
 
     text = "".join(["long", " text"])
@@ -946,7 +948,7 @@ def test_digests_of_objects() -> None:
 
 @pytest.mark.parametrize("name", ["pyarrow", "polars"])
 def test_digests_of_arrow_and_polars(name: str) -> None:
-    """Chunks, offsets and what lies under nulls are no content; any value, name or type is."""
+    """Chunks, offsets and values under nulls do not change the digest; any value, name or type does."""
     pa = pytest.importorskip("pyarrow")
     pl = pytest.importorskip("polars")
     columns = {
@@ -963,19 +965,19 @@ def test_digests_of_arrow_and_polars(name: str) -> None:
     if name == "polars":
         tables = [pl.from_arrow(table, rechunk=False) for table in tables]
     assert len({digest(table) for table in tables}) == 1
-    told = digest(tables[0])
+    original = digest(tables[0])
     for column in columns:
         if column != "n":
             other = made.set_column(made.column_names.index(column), column, [made[column].to_pylist()[::-1]])
-            assert digest(other if name == "pyarrow" else pl.from_arrow(other)) != told, column
+            assert digest(other if name == "pyarrow" else pl.from_arrow(other)) != original, column
     renamed = made.rename_columns([f"{column}_" for column in made.column_names])
-    assert digest(renamed if name == "pyarrow" else pl.from_arrow(renamed)) != told
+    assert digest(renamed if name == "pyarrow" else pl.from_arrow(renamed)) != original
     under = pa.Array.from_buffers(pa.int64(), 2, [pa.py_buffer(b"\x01"), pa.py_buffer(bytes(8) + b"\x07" * 8)])
     assert digest(under) == digest(pa.array([0, None]))
 
 
 def test_digests_of_tensors_and_sparse_matrices() -> None:
-    """Strides, gradients and formats are no content; values, types and places are."""
+    """Strides, gradients and formats do not change the digest; values, types and positions do."""
     torch = pytest.importorskip("torch")
     sparse = pytest.importorskip("scipy.sparse")
     tensor = torch.arange(6.0).reshape(2, 3)
@@ -991,7 +993,7 @@ def test_digests_of_tensors_and_sparse_matrices() -> None:
 
 
 def test_data_in_lists() -> None:
-    """Columns by name and records have digest, schema and size; settings are no data."""
+    """Columns by name and lists of records have digest, schema and size; settings are not a dataset."""
     handler = handler_for(dict)
     found = handler.dataset({"a": [1, 2], "b": ["x", None]})
     assert found is not None
@@ -1009,7 +1011,7 @@ def test_data_in_lists() -> None:
 
 
 def test_schemas_are_those_of_mlflow() -> None:
-    """MLflow reads the schemas, and has the same of its own where it can tell one."""
+    """MLflow reads the schemas, and infers the same ones where it can infer any."""
     np = pytest.importorskip("numpy")
     pd = pytest.importorskip("pandas")
     pl = pytest.importorskip("polars")
@@ -1030,14 +1032,14 @@ def test_schemas_are_those_of_mlflow() -> None:
         theirs = mlflow.data.from_numpy(value).to_dict()
         assert json.loads(ours.schema) == json.loads(theirs["schema"])
         assert json.loads(ours.profile).items() >= json.loads(theirs["profile"]).items()
-    told = handler_for(pl.DataFrame).dataset(pl.DataFrame({"a": [1], "b": [[1]], "c": ["x"]}))
+    dataset = handler_for(pl.DataFrame).dataset(pl.DataFrame({"a": [1], "b": [[1]], "c": ["x"]}))
     odd = handler_for(pd.DataFrame).dataset(pd.DataFrame({"c": [1j], 5: [{}], "k": pd.Categorical(["x"])}))
-    for one in (told, odd):
+    for one in (dataset, odd):
         assert len(Schema.from_json(json.dumps(json.loads(one.schema)["mlflow_colspec"])).inputs) == 3
 
 
 def test_an_object_that_looks_like_a_handler(tmp_path: pathlib.Path) -> None:
-    """Any object with a suffix and `write` is a handler; what it has not is the default."""
+    """Any object with a suffix and `write` is a handler; what it lacks is the default."""
 
     class Card:
         title = "x"
@@ -1059,7 +1061,7 @@ def test_an_object_that_looks_like_a_handler(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_path_of_another_format() -> None:
-    """A value that its handler's first format cannot hold is written in the one that was asked for, where that can."""
+    """A value that its handler's first format cannot hold is written in the requested format, if that can hold it."""
     pd = pytest.importorskip("pandas")
     mixed = pd.DataFrame({"a": [1, "x"]})
     handler = writer_for(mixed, handler_of(mixed), ".csv")

@@ -1,4 +1,4 @@
-"""The words for figures, images, tables, inputs, models and streams, and the delivery of tables."""
+"""The functions for figures, images, tables, inputs, models and streams, and the delivery of tables."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ from trackdsl import OptionError, Run, configure, log_stream, stage, steps, trac
 from trackdsl._core import events
 from trackdsl._recording import images as _images
 from trackdsl._recording.tables import rows_of
-from trackdsl.delivery import _table_format, _tables
+from trackdsl.delivery import _ledger, _table_format, _tables
+from trackdsl.delivery._ledger import Ledger
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Refused, Unavailable
-from trackdsl.delivery._table_log import TableLog
+from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._timing import timing
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals
+from trackdsl.store_format.ledger import frame
 from trackdsl.testing import Captured, RecordedRun, capture_runs
 
 SPOOL = "spool"
 
 
 def recorded(captured: Captured, kind: type[Any]) -> list[tuple[Any, Path]]:
-    """The events of a kind, with the place of their snapshot."""
+    """The events of a kind, with the path of their snapshot."""
     return [
         (event, journal / "files" / getattr(event, "snapshot", ""))
         for journal in journals(captured._spool)
@@ -63,7 +64,7 @@ def table_of(data: Any) -> dict[str, Any]:
 
 
 def tags_of(do: Callable[[Run], object]) -> dict[str, str]:
-    """The omissions that doing something on a run leads to."""
+    """The omissions that an action on a run leads to."""
     with capture_runs() as captured, stage("s") as run:
         do(run)
     return {name: text for name, text in captured.one("s").tags.items() if name.startswith("trackdsl.omitted.")}
@@ -94,7 +95,7 @@ def test_arrays_become_the_images_that_mlflow_makes(array: Any) -> None:
 
 
 def test_images_of_other_libraries() -> None:
-    """Tensors have their channels first; Pillow's and MLflow's images are taken as they are."""
+    """Tensors have their channels first; images of Pillow and MLflow are taken as they are."""
     torch = pytest.importorskip("torch")
     mlflow = pytest.importorskip("mlflow")
     array = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
@@ -108,7 +109,7 @@ def test_images_of_other_libraries() -> None:
 
 
 def test_pixels_that_are_no_numbers() -> None:
-    """NaN is dark, and infinity as bright as the brightest."""
+    """NaN is black, and infinity is as bright as the brightest pixel."""
     found = np.asarray(_images.picture_of(np.array([[0.5, math.nan], [1.0, math.inf]])))
     assert found.tolist() == [[127, 127], [255, 255]]
 
@@ -125,7 +126,7 @@ def test_pixels_that_are_no_numbers() -> None:
     ],
 )
 def test_what_is_no_image_is_left_out(image: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A bad shape or value is told by a tag and one log line, however often it comes, and stops nothing."""
+    """A bad shape or value is reported by a tag and one log line, however often it comes, and stops nothing."""
 
     def log(run: Run) -> None:
         for _ in steps(range(3)):
@@ -144,7 +145,7 @@ MODES = ["RGB", "RGBA", "RGBX", "L", "LA", "CMYK", "YCbCr", "HSV", "LAB", "P", "
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "tiff"])
 @pytest.mark.parametrize("mode", MODES)
 def test_images_of_any_mode_in_any_format(mode: str, suffix: str) -> None:
-    """Where a format has no such colours, the image is written in those that it has: logged, in a series, returned."""
+    """An image whose format lacks its colours is written in the format's colours: logged, in a series, returned."""
     image = pytest.importorskip("PIL.Image")
     picture = image.new(mode, (3, 4))
     with capture_runs() as captured, stage("s") as run:
@@ -161,7 +162,7 @@ def test_images_of_any_mode_in_any_format(mode: str, suffix: str) -> None:
 
 
 def test_brightness_of_other_modes() -> None:
-    """Numbers keep their brightness: floats up to 1, levels up to 255 and up to 65535, and others from end to end."""
+    """Each mode keeps its brightness: floats up to 1, levels up to 255 and 65535, others over their range."""
     image = pytest.importorskip("PIL.Image")
     cases: list[tuple[Any, list[int]]] = [
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 127, 255]),
@@ -181,7 +182,7 @@ def test_brightness_of_other_modes() -> None:
 
 
 def test_brightness_of_arrays() -> None:
-    """Floats up to 255 are levels as bytes are; colours of 16 bits are brought to 8, whatever the order of bytes."""
+    """Floats up to 255 are levels, as bytes are; colours of 16 bits are reduced to 8, in any byte order."""
     for array, levels in (
         (np.full((2, 2), 200.0), 200),
         (np.array([[[1.0, 2.0, 3.0]]], np.float32), [1, 2, 3]),
@@ -194,7 +195,7 @@ def test_brightness_of_arrays() -> None:
 
 
 def test_the_small_copy_is_as_bright() -> None:
-    """What the UI shows first of a series is as bright as the image, of whatever mode."""
+    """The small copy that the UI shows first is as bright as the image, in every mode."""
     image = pytest.importorskip("PIL.Image")
     cases = [(image.new("F", (4, 4), 0.5), 127), (image.new("I", (4, 4), 60_000), 234), (image.new("I", (4, 4), 9), 9),
              (image.new("I;16B", (4, 4), 60_000), 234)]  # fmt: skip
@@ -256,7 +257,7 @@ def test_several_figures_are_one_file_each() -> None:
 
 
 def test_parameters_of_every_structure() -> None:
-    """`log_params` takes what has named parts as it takes a dict of them; for anything else the tag names the fix."""
+    """`log_params` takes structures with named parts like dicts of them; for anything else a tag names the fix."""
     attrs, pydantic = pytest.importorskip("attrs"), pytest.importorskip("pydantic")
     point = collections.namedtuple("point", ["a", "b"])
     model = pydantic.create_model("Model", a=(int, 1), b=(Any, {"c": 2}))
@@ -281,7 +282,7 @@ def test_parameters_of_every_structure() -> None:
     "arguments", [{}, {"artifact_file": "a.png", "key": "a"}, {"artifact_file": "a.png", "step": 1}, {"step": 1}]
 )
 def test_an_image_has_either_a_path_or_a_key(arguments: dict[str, Any]) -> None:
-    """Anything else raises at once, and names the two ways."""
+    """An image with both a path and a key, or with neither, raises at once; the error names the two ways."""
     with capture_runs(), stage("s") as run:
         for log in (run.log_image, trackdsl.log_image):
             with pytest.raises(OptionError, match=r"log_image\(image, key='samples', step=3\)"):
@@ -292,7 +293,7 @@ def test_an_image_has_either_a_path_or_a_key(arguments: dict[str, Any]) -> None:
 
 
 def test_figures_with_options() -> None:
-    """What the library's own way to save is told, it does; axes lead to their figure."""
+    """The library's own function for saving gets the options; axes lead to their figure."""
     figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(2, 1))
     axes = figure.subplots()
     plotly = pytest.importorskip("plotly.graph_objects").Figure()
@@ -334,15 +335,15 @@ def test_models() -> None:
 
 
 def test_nothing_is_done_where_recording_is_off() -> None:
-    """Every word takes anything when trackdsl is disabled, and outside of any run."""
+    """Every function takes anything when trackdsl is disabled, and outside of any run."""
     configure(mode="disabled")
     with stage("s") as run:
-        for words in (run, trackdsl):
-            words.log_image(None, "a.png")  # type: ignore[attr-defined]
-            words.log_figure(None, "a.png")  # type: ignore[attr-defined]
-            words.log_table(None, "a.csv")  # type: ignore[attr-defined]
-            words.log_input(None)  # type: ignore[attr-defined]
-            words.log_model(None, "m")  # type: ignore[attr-defined]
+        for target in (run, trackdsl):
+            target.log_image(None, "a.png")  # type: ignore[attr-defined]
+            target.log_figure(None, "a.png")  # type: ignore[attr-defined]
+            target.log_table(None, "a.csv")  # type: ignore[attr-defined]
+            target.log_input(None)  # type: ignore[attr-defined]
+            target.log_model(None, "m")  # type: ignore[attr-defined]
         assert list(log_stream([1, 2])) == [1, 2]
     assert not Path(SPOOL).exists()
 
@@ -361,7 +362,7 @@ def metrics_of(run: RecordedRun) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_stream_is_recorded_as_it_is_handed_on() -> None:
-    """Each item is recorded before the body runs, at its index, and is the same object; what tells no number passes."""
+    """Each item is recorded before the body runs, at its index, and is the same object; items without numbers pass."""
     items: list[Any] = [{"loss": 1, "val": {"loss": 2.0, "name": "x"}}, Row(3), "text", (4, 5), np.float32(6), None]
     with capture_runs() as captured, stage("s"):
         for index, item in enumerate(log_stream(iter(items), prefix="train/", start=10)):
@@ -376,7 +377,7 @@ def test_a_stream_is_recorded_as_it_is_handed_on() -> None:
 
 
 def test_a_stream_belongs_to_the_run_it_began_in() -> None:
-    """The run is that of the first round, not that of the call or of a later round."""
+    """A stream records on the run of its first round, not on that of the call or of a later round."""
     with capture_runs() as captured:
         stream = log_stream([1, 2])
         with stage("first"):
@@ -415,7 +416,7 @@ def test_leaving_a_stream_closes_its_generator(leave: str) -> None:
 
 
 def test_a_stream_leaves_files_open() -> None:
-    """What is no generator is its owner's to close."""
+    """A stream closes no iterator that is not a generator: its owner does that."""
     file = io.StringIO("a\nb\n")
     with capture_runs(), stage("s"):
         assert list(log_stream(file)) == ["a\n", "b\n"]
@@ -442,7 +443,7 @@ def test_an_error_inside_a_stream_passes() -> None:
 
 
 def test_asynchronous_streams() -> None:
-    """The same with `async for`; leaving the loop closes the generator."""
+    """Asynchronous streams record the same with `async for`; leaving the loop closes the generator."""
     closed: list[str] = []
 
     async def train() -> AsyncIterator[dict[str, int]]:
@@ -482,7 +483,7 @@ def test_asynchronous_streams() -> None:
     ],
 )  # fmt: skip
 def test_rows_of_plain_data(data: Any, columns: list[str], rows: list[list[Any]]) -> None:
-    """Dicts of columns, where a scalar stands in every row, and lists of rows, whose columns may differ."""
+    """Dicts of columns, in which a scalar is in every row, and lists of rows with different columns become rows."""
     assert table_of(data) == {"columns": columns, "data": rows}
 
 
@@ -508,15 +509,15 @@ def test_rows_of_frames(library: str) -> None:
 
 
 def test_cells_that_json_has_not() -> None:
-    """Every other value is told in one line, secrets are masked, and structures stay structures."""
+    """Values that JSON lacks are described in one line, secrets are masked, and structures stay structures."""
     pandas = pytest.importorskip("pandas")
     cells = {
         "a": math.inf, "b": math.nan, "c": pandas.NA, "d": pandas.NaT, "e": 10**30, "f": np.float32(0.5), "g": object(),
         "h": {"k": [1, math.nan], "password": "hunter22"}, "i": "postgresql://me:hunter22@db/x", "j": "lone \udc80",
         "api_key": "hunter22", "k": 3 + 4j,
     }  # fmt: skip
-    ((*told,),) = table_of([cells])["data"]
-    assert told == [
+    ((*stored,),) = table_of([cells])["data"]
+    assert stored == [
         "inf", None, None, None, str(10**30), 0.5, "object",
         {"k": [1, None], "password": "***"}, "postgresql://***@db/x", "lone \\udc80",
         "***", "(3+4j)",
@@ -532,17 +533,17 @@ def test_columns_of_one_name_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("data", [3, "text", object(), [1, 2], np.zeros((2, 2))])
 def test_what_is_no_table_is_left_out(data: Any) -> None:
-    """It is told by a tag under the table's name."""
+    """What is no table is reported by a tag under the table's name."""
     assert set(tags_of(lambda run: run.log_table(data, "t.json"))) == {"trackdsl.omitted.t.json"}
 
 
-@pytest.mark.parametrize("place", ["t.csv", "t", "", "a:b.json", "[a].json", 'a".parquet'])
-def test_the_path_of_a_table_is_checked(place: str) -> None:
+@pytest.mark.parametrize("path", ["t.csv", "t", "", "a:b.json", "[a].json", 'a".parquet'])
+def test_the_path_of_a_table_is_checked(path: str) -> None:
     """A path that MLflow refuses raises at once, and the error names the fix."""
     with capture_runs(), stage("s") as run:
         for log in (run.log_table, trackdsl.log_table):
             with pytest.raises(OptionError, match=r"\.json|leave it out"):
-                log({"a": 1}, place)
+                log({"a": 1}, path)
 
 
 def test_a_column_may_be_of_any_library() -> None:
@@ -566,8 +567,8 @@ def spool(no_pauses: None, tmp_path: Path) -> Path:
     return tmp_path / SPOOL
 
 
-def rows_at(held: Held, place: str = "t.json") -> list[list[Any]]:
-    rows: list[list[Any]] = json.loads(held.files[place])["data"]
+def rows_at(held: Held, path: str = "t.json") -> list[list[Any]]:
+    rows: list[list[Any]] = json.loads(held.files[path])["data"]
     return rows
 
 
@@ -602,12 +603,12 @@ class Steps:
         return step
 
     def torn(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def step(log: Any, line: dict[str, Any]) -> None:
+        def step(ledger: Any, changes: list[Any], **options: Any) -> None:
             if self.fault() == "torn":
-                with open(log.path, "ab") as file:
-                    file.write(json.dumps(line).encode()[:-3])
+                with open(ledger._path, "ab") as file:
+                    file.write(frame(changes)[:-3])
                 raise Crash
-            function(log, line)
+            function(ledger, changes, **options)
 
         return self.wrap(step)
 
@@ -618,13 +619,13 @@ class Journal:
     def __init__(self, spool: Path, name: str, rows: list[tuple[str, int]]) -> None:
         self.folder = spool / "journals" / name
         self.events: list[events.Table] = []
-        for index, (place, count) in enumerate(rows):
+        for index, (target, count) in enumerate(rows):
             snapshot = f"{index:06d}/rows.json"
             path = self.folder / "files" / snapshot
             path.parent.mkdir(parents=True)
             columns = ["who", f"only in {name}"]
             path.write_text(json.dumps({"columns": columns, "data": [[f"{name}{index}.{n}", n] for n in range(count)]}))
-            self.events.append(events.Table(b"", place, snapshot))
+            self.events.append(events.Table(b"", target, snapshot))
         self.done = self.intent = 0
 
     @property
@@ -684,7 +685,8 @@ def test_rows_are_appended_once_whenever_delivery_is_killed(
         patch.setattr(_tables, "sync", doing.wrap(_tables.sync))
         patch.setattr(_tables, "remove", doing.wrap(_tables.remove))
         patch.setattr(_tables, "remove_snapshot", doing.wrap(_tables.remove_snapshot))
-        patch.setattr(TableLog, "add", doing.torn(TableLog.add))
+        patch.setattr(_ledger, "sync", doing.wrap(_ledger.sync))
+        patch.setattr(Ledger, "write", doing.torn(Ledger.write))
         tables = None
         for turn, size in [*order, *[(bool(n % 2), 5) for n in range(60)]]:
             journal = both[turn]
@@ -697,18 +699,18 @@ def test_rows_are_appended_once_whenever_delivery_is_killed(
             except Crash:
                 tables = None
         assert all(journal.finished for journal in both)
-        assert not list((spool / "tables").glob("*.jsonl"))
-    for place in ("t.json", "u.json"):
-        found = json.loads(held.files.get(place, '{"columns": [], "data": []}'))
+        assert not list((spool / "tables").glob("*.ledger"))
+    for path in ("t.json", "u.json"):
+        found = json.loads(held.files.get(path, '{"columns": [], "data": []}'))
         whos = [row[found["columns"].index("who")] for row in found["data"] if "who" in found["columns"]]
         for name, rows in (("a", first), ("b", second)):
-            mine = [f"{name}{i}.{n}" for i, (to, count) in enumerate(rows) if to == place for n in range(count)]
+            mine = [f"{name}{i}.{n}" for i, (to, count) in enumerate(rows) if to == path for n in range(count)]
             assert [who for who in whos if who and who.startswith(name)] == mine
-        if base and place == "t.json":
+        if base and path == "t.json":
             assert found["data"][0][0] == "theirs"
             assert sum(row[0] == "theirs" for row in found["data"]) == 1
     listed = json.loads(held.tags["mlflow.loggedArtifacts"])
-    assert {entry["path"] for entry in listed} == {place for place, _ in [*first, *second]}
+    assert {entry["path"] for entry in listed} == {path for path, _ in [*first, *second]}
     assert len(listed) == len({entry["path"] for entry in listed})
 
 
@@ -722,20 +724,35 @@ def test_rows_are_appended_once_whenever_delivery_is_killed(
     ),
     st.sampled_from(["t.json", "t.parquet"]),
 )
-def test_tables_of_any_columns_join_and_are_read_back(parts: list[tuple[list[str], list[Any]]], place: str) -> None:
+def test_tables_of_any_columns_join_and_are_read_back(parts: list[tuple[list[str], list[Any]]], path: str) -> None:
     """Whatever the columns of the parts, each row keeps its values under their names; both formats hold them."""
     table = _table_format.Table()
     expected = []
     for columns, row in parts:
         table.append(_table_format.Table(columns, [row[: len(columns)]]))
         expected.append(dict(zip(columns, row, strict=False)))
-    found = _table_format.parse(_table_format.render(table, place), place)
+    found = _table_format.parse(_table_format.render(table, path), path)
     assert found.columns == list(dict.fromkeys(name for columns, _ in parts for name in columns))
     if found.columns:  # Parquet has no rows without columns.
         rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-        for told, meant in zip(rows, expected, strict=True):
+        for joined, meant in zip(rows, expected, strict=True):
             for name in found.columns:
-                assert told[name] == meant.get(name) or str(meant[name]) == told[name]
+                assert joined[name] == meant.get(name) or str(meant[name]) == joined[name]
+
+
+def test_rows_are_on_the_disk_before_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting rows are on the disk before their event counts as done; only then is their snapshot removed."""
+    synced: list[str] = []
+    for module in (_tables, _ledger):
+        monkeypatch.setattr(module, "sync", lambda path: synced.append(path.name))
+    store = MemoryStore({1: (Unavailable, False)})
+    store.runs["run"] = Held("e", "s", {})
+    journal = Journal(tmp_path, "a", [("t.json", 2)])
+    journal.step(Tables(tmp_path), store, 1)
+    assert journal.done == 1
+    (log,) = (tmp_path / "tables").glob("*.ledger")
+    assert {log.name, "tables"} <= set(synced)
+    assert not [path for path in (journal.folder / "files").rglob("*") if path.is_file()]
 
 
 def test_a_store_that_refuses_a_table_is_asked_once(tmp_path: Path) -> None:
@@ -754,7 +771,7 @@ def test_a_store_that_refuses_a_table_is_asked_once(tmp_path: Path) -> None:
 
 
 def test_an_upload_that_may_still_come_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the answer to an upload is late, no later one is sent before the first cannot replace it any more."""
+    """If the answer to an upload is late, no later upload is sent while the first could still replace it."""
     now = 1000.0
     monkeypatch.setattr(_tables.time, "monotonic", lambda: now)
     store = MemoryStore()
@@ -781,7 +798,7 @@ def test_an_upload_that_may_still_come_is_waited_for(tmp_path: Path, monkeypatch
 
 
 def test_a_log_of_journals_that_are_gone_was_delivered(tmp_path: Path) -> None:
-    """What a power cut brings back of a log is not uploaded again: its journals went after it."""
+    """Rows in a log that a power cut brought back are not uploaded again: their journals were removed after it."""
     journal = Journal(tmp_path, "a", [("t.json", 1)])
     tables = Tables(tmp_path)
     tables.add_rows(DeliveredRun("run", "e"), journal.events[0], journal.folder, in_doubt=False)
@@ -791,8 +808,8 @@ def test_a_log_of_journals_that_are_gone_was_delivered(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("tables/*"))
 
 
-def test_a_snapshot_that_is_gone_is_told(tmp_path: Path) -> None:
-    """Rows that were lost before delivery came are told, unless they may have been taken before."""
+def test_a_snapshot_that_is_gone_is_reported(tmp_path: Path) -> None:
+    """Rows that were lost before delivery came are reported, unless they may have been taken before."""
     journal = Journal(tmp_path, "a", [("t.json", 1)])
     shutil.rmtree(journal.folder / "files" / "000000")
     tables = Tables(tmp_path)

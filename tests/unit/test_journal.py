@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import mmap
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -14,19 +17,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import examples, wait_until
+from tests.conftest import ChangeLimits, examples, wait_until
 from trackdsl import stage
 from trackdsl._core import events
-from trackdsl.journal import _format, _origin, _target, _writer
+from trackdsl.journal import _delivery_hooks, _format, _origin, _reader, _spare_segments, _store_target, _target
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._reader import START, Position, Reader, missing_segments, read_all, segments
+from trackdsl.journal._reader import Reader, read_all
 from trackdsl.journal._replay import RecordedRun, replay
+from trackdsl.journal._segments import START, Position, missing_segments, segments
 from trackdsl.journal._spool import journals, prepare
-from trackdsl.journal._target import Target
+from trackdsl.journal._store_target import Target
 from trackdsl.journal._writer import Writer
 from trackdsl.testing import capture_runs
 
@@ -76,7 +81,7 @@ def folder() -> Iterator[Path]:
 
 
 def written(found: list[Any], directory: Path) -> Path:
-    """A journal with these events, whose writer is gone."""
+    """A journal with these events, whose writer has died."""
     shutil.rmtree(directory, ignore_errors=True)
     writer = Writer.create(directory)
     for event in found:
@@ -95,7 +100,7 @@ def test_round_trip(found: list[Any]) -> None:
 @settings(max_examples=examples(60), deadline=None)
 @given(found=st.lists(any_event, min_size=1, max_size=12), data=st.data())
 def test_any_truncation_recovers_a_prefix(found: list[Any], data: st.DataObject) -> None:
-    """Cut anywhere, a journal gives exactly the events that stand whole before the cut."""
+    """Cut anywhere, a journal gives exactly the events that are complete before the cut."""
     with tempfile.TemporaryDirectory() as name:
         directory = written(found, Path(name) / "j")
         path = directory / "000001.seg"
@@ -109,7 +114,7 @@ def test_any_truncation_recovers_a_prefix(found: list[Any], data: st.DataObject)
 @settings(max_examples=examples(150), deadline=None)
 @given(found=st.lists(any_event, min_size=1, max_size=12), data=st.data())
 def test_any_flipped_byte_costs_one_record_at_most(found: list[Any], data: st.DataObject) -> None:
-    """Flip any byte of a record: that record is skipped and counted, all others are read."""
+    """A flipped byte costs one record at most: that one is skipped and counted, all others are read."""
     with tempfile.TemporaryDirectory() as name:
         directory = written(found, Path(name) / "j")
         path = directory / "000001.seg"
@@ -126,8 +131,51 @@ def test_any_flipped_byte_costs_one_record_at_most(found: list[Any], data: st.Da
         assert sum(e.event is None for e in entries) == 1
 
 
+@pytest.mark.parametrize("zeroed", [_format.FRAME.size, 200])
+def test_zeros_between_events_are_counted(zeroed: int, folder: Path) -> None:
+    """Zeros before the last events of a dead program's journal count as damage, and the events are read."""
+    writer = Writer.create(folder / "j")
+    ends = []
+    for number in range(20):
+        writer.append(events.encode(events.Metric(b"r" * 16, "m", 0.5, number, 1)))
+        ends.append(writer.position()[1])
+    writer.close()
+    with open(folder / "j" / "000001.seg", "r+b") as file:
+        file.seek(ends[4])
+        file.write(bytes(zeroed))
+    reader = Reader(folder / "j")
+    found = [getattr(entry.event, "step", None) for entry in reader.read(99, writer_alive=False)]
+    reader.close()
+    first = next(number for number in range(5, 20) if ends[number - 1] >= ends[4] + zeroed)
+    assert found == [*range(5), None, *range(first, 20)]
+
+
+def test_an_event_that_is_written_while_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader meets half of an event, then the whole one: both are read, and nothing counts as damaged."""
+    writer = Writer.create(folder / "j")
+    ends = []
+    for number in range(4):
+        writer.append(events.encode(events.Metric(b"r" * 16, "m", 0.5, number, 1)))
+        ends.append(writer.position()[1])
+    with open(folder / "j" / "000001.seg", "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        whole = view[ends[1] : ends[3]]
+        view[ends[1] + 12 : ends[3]] = bytes(ends[3] - ends[1] - 12)
+        search = _reader._next_frame
+
+        def written_meanwhile(*arguments: Any) -> int | None:
+            view[ends[1] : ends[3]] = whole
+            return search(*arguments)
+
+        monkeypatch.setattr(_reader, "_next_frame", written_meanwhile)
+        reader = Reader(folder / "j")
+        found = [entry.event for entry in reader.read(9, writer_alive=True)]
+        reader.close()
+    writer.close()
+    assert [getattr(event, "step", None) for event in found] == [0, 1, 2, 3]
+
+
 def test_a_damaged_header_is_counted_not_guessed(folder: Path) -> None:
-    """Without its header a segment has no salt: nothing in it is believed, and that is counted."""
+    """Without its header a segment has no salt: nothing in it is read, and it is counted as damaged."""
     directory = written([events.Params(b"a" * 16, {"x": 1})], folder / "j")
     path = directory / "000001.seg"
     content = bytearray(path.read_bytes())
@@ -152,10 +200,9 @@ def test_a_value_that_looks_like_a_record_is_never_taken_for_one(folder: Path) -
     assert read_all(directory) == [events.Params(b"b" * 16, {"y": 2})]
 
 
-def in_segments(directory: Path, monkeypatch: pytest.MonkeyPatch, count: int = 600) -> Writer:
+def in_segments(directory: Path, change_limits: ChangeLimits, count: int = 600) -> Writer:
     """A journal of several small segments, with one metric point after another, whose writer is alive."""
-    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
-    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    change_limits(first_segment=4096, largest_segment=4096)
     writer = Writer.create(directory)
     for n in range(count):
         writer.append(events.encode(events.Metric(b"a" * 16, "m", 0.0, n, 0)))
@@ -164,7 +211,7 @@ def in_segments(directory: Path, monkeypatch: pytest.MonkeyPatch, count: int = 6
 
 
 def read_with_gaps(directory: Path, position: Position = START) -> tuple[list[int], list[str]]:
-    """The steps of the points that can be read, and what is missing, once each however often reading begins anew."""
+    """The steps of the points that can be read, and what is missing, each once, however often reading restarts."""
     steps, missing = [], []
     while True:
         reader = Reader(directory, position)
@@ -222,17 +269,17 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[int], list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_what_is_missing_of_a_journal_is_told(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_of_a_journal_is_reported(kind: str, folder: Path, change_limits: ChangeLimits) -> None:
     """Segments that are gone, emptied, cut or exchanged are reported, once, and everything else is read."""
-    in_segments(folder / "j", monkeypatch).close()
+    in_segments(folder / "j", change_limits).close()
     last = segments(folder / "j")[-1]
-    damage, gone, words = DAMAGE[kind]
+    damage, gone, expected = DAMAGE[kind]
     lost = {step for number in gone for step in steps_of(folder / "j", last if number < 0 else number)}
     if kind == "all":
         lost = set(range(600))
     damage(folder / "j")
     steps, missing = read_with_gaps(folder / "j")
-    assert missing == [word.replace("-1", str(last)) for word in words]
+    assert missing == [text.replace("-1", str(last)) for text in expected]
     if gone:
         assert steps == [step for step in range(600) if step not in lost]
     else:
@@ -240,17 +287,17 @@ def test_what_is_missing_of_a_journal_is_told(kind: str, folder: Path, monkeypat
         assert {*steps_of(folder / "j", 2), *steps_of(folder / "j", 4)} <= set(steps) < set(range(600))
 
 
-def test_a_cut_last_segment_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the last segment is cut behind one of its events, what may have stood behind it counts as missing."""
-    in_segments(folder / "j", monkeypatch).close()
+def test_a_cut_last_segment_is_reported(folder: Path, change_limits: ChangeLimits) -> None:
+    """If the last segment is cut behind an event, what may have followed counts as missing."""
+    in_segments(folder / "j", change_limits).close()
     last = segments(folder / "j")[-1]
     cut_at_an_event(folder / "j", last)
     assert read_with_gaps(folder / "j")[1] == [f"the end of segment {last}"]
 
 
-def test_what_delivery_removed_is_not_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_delivery_removed_is_not_missing(folder: Path, change_limits: ChangeLimits) -> None:
     """Segments before the position are delivered and gone, which is no gap."""
-    writer = in_segments(folder / "j", monkeypatch)
+    writer = in_segments(folder / "j", change_limits)
     reader = Reader(folder / "j")
     for entry in reader.read(300, writer_alive=True):
         assert not entry.missing
@@ -264,10 +311,10 @@ def test_what_delivery_removed_is_not_missing(folder: Path, monkeypatch: pytest.
 
 
 def test_a_program_that_dies_in_a_change_of_segment_misses_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, change_limits: ChangeLimits
 ) -> None:
     """Killed after one segment is closed and before the next one has its name, a journal is whole."""
-    writer = in_segments(folder / "j", monkeypatch)
+    writer = in_segments(folder / "j", change_limits)
     last = segments(folder / "j")[-1]
 
     def die(*_: Any) -> None:
@@ -291,10 +338,9 @@ def ends_of(directory: Path) -> list[int]:
     return ends
 
 
-def test_segments_follow_each_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_follow_each_other(folder: Path, change_limits: ChangeLimits) -> None:
     """A journal of many segments is read in order, also while it grows, and from any position on."""
-    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
-    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 8192)
+    change_limits(first_segment=4096, largest_segment=8192)
     writer = Writer.create(folder / "j")
     reader = Reader(folder / "j")
     seen = []
@@ -314,10 +360,9 @@ def test_segments_follow_each_other(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert again == list(range(2997, 3001))
 
 
-def test_threads_lose_and_tear_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_lose_and_tear_nothing(folder: Path, change_limits: ChangeLimits) -> None:
     """Eight threads over many changes of segment: every event is there once, each thread's in its order."""
-    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
-    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+    change_limits(first_segment=4096, largest_segment=4096)
     writer = Writer.create(folder / "j")
 
     before = sys.getswitchinterval()
@@ -339,31 +384,63 @@ def test_threads_lose_and_tear_nothing(folder: Path, monkeypatch: pytest.MonkeyP
         assert [e.step for e in found if e.run == bytes([n]) * 16] == list(range(2000))  # type: ignore[union-attr]
 
 
-def test_a_signal_handler_may_record_at_any_moment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A handler that records, run thousands of times in the middle of appends and changes of segment, loses nothing."""
-    monkeypatch.setattr(_writer, "_FIRST_SEGMENT", 4096)
-    monkeypatch.setattr(_writer, "_LARGEST_SEGMENT", 4096)
+def test_threads_that_fill_a_new_segment_at_once(
+    folder: Path, change_limits: ChangeLimits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event that a segment was begun for is in it, although other threads fill it as soon as they see it."""
+    change_limits(first_segment=4096, largest_segment=4096)
+    switch = Writer._switch
+
+    def filled(writer: Writer, *arguments: Any) -> None:
+        switch(writer, *arguments)
+        if writer._number > 1:
+            writer._map.seek(0, os.SEEK_END)
+
+    monkeypatch.setattr(Writer, "_switch", filled)
     writer = Writer.create(folder / "j")
-    handled = 0
+    for number in range(100):
+        writer.append(events.encode(events.Metric(b"r" * 16, "m" * 200, 0.5, number, 1)))
+    writer.close()
+    assert writer.lost == 0
+    assert [event.step for event in read_all(folder / "j")] == list(range(100))
+
+
+def test_a_signal_handler_may_record_at_any_moment(folder: Path, change_limits: ChangeLimits) -> None:
+    """A handler that records, run thousands of times in the middle of appends and changes of segment, loses nothing."""
+    change_limits(first_segment=4096, largest_segment=4096)
+    writer = Writer.create(folder / "j")
+    numbers = itertools.count()
+    handled: list[int] = []
+    depth, over = 0, False
+
+    def ring() -> None:
+        if not over and depth < 5:  # A machine that stalls would nest handlers without end.
+            signal.setitimer(signal.ITIMER_REAL, 0.0001)
 
     def handler(_number: int, _frame: object) -> None:
-        nonlocal handled
-        handled += 1  # First: the next signal may come in the middle of this one.
-        writer.append(events.encode(events.Metric(b"h" * 16, "m", 0.0, handled, 0)))
+        nonlocal depth
+        number = next(numbers)
+        depth += 1
+        ring()
+        writer.append(events.encode(events.Metric(b"h" * 16, "m", 0.0, number, 0)))
+        handled.append(number)
+        depth -= 1
+        ring()
 
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    ring()
     try:
         written_ = 0
-        while handled < 2000:
+        while len(handled) < 2000:
             writer.append(events.encode(events.Metric(b"m" * 16, "m", 0.0, written_, 0)))
             written_ += 1
     finally:
+        over = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     writer.close()
     found = read_all(folder / "j")
-    assert sorted(e.step for e in found if e.run == b"h" * 16) == list(range(1, handled + 1))  # type: ignore[union-attr]
+    assert sorted(e.step for e in found if e.run == b"h" * 16) == sorted(handled)  # type: ignore[union-attr]
     assert [e.step for e in found if e.run == b"m" * 16] == list(range(written_))  # type: ignore[union-attr]
 
 
@@ -409,10 +486,10 @@ def test_any_interleaving_replays_to_the_same_tree(operations: list[tuple[str, i
     with capture_runs() as captured:
         for index, (what, who) in enumerate(operations):
             contexts[who].run(perform, index, who, what)
-    assert [_told(run) for run in captured.runs] == model
+    assert [_content(run) for run in captured.runs] == model
 
 
-def _told(run: RecordedRun) -> dict[str, Any]:
+def _content(run: RecordedRun) -> dict[str, Any]:
     return {
         "id": run.id,
         "parent": run.parent.id if run.parent is not None else None,
@@ -428,7 +505,7 @@ def test_the_golden_journal_of_schema_1_is_read_for_ever() -> None:
     found = read_all(GOLDEN / "schema-1")
     root, child, adopted = replay((event, GOLDEN) for event in found)
     assert len(found) == 10
-    assert (root.name, root.experiment, root.status, root.word) == ("pipeline", "golden", "FAILED", "experiment")
+    assert (root.name, root.experiment, root.status, root.decorator) == ("pipeline", "golden", "FAILED", "experiment")
     assert root.params == {"none": None, "yes": True, "n": -3, "big": 2**63, "x": 0.25, "text": "grün"}
     assert (child.parent, child.path, child.status, child.lost) == (root, "pipeline/fit", "FINISHED", 2)
     assert [tuple(point) for point in child.metrics["loss"]] == [(0, 1.5, 11), (7, -2.0, 12)]
@@ -437,7 +514,7 @@ def test_the_golden_journal_of_schema_1_is_read_for_ever() -> None:
     assert child.artifacts == {"models/m.bin": GOLDEN / "files" / "000001/m.bin"}
     assert child.params == {"late": 1}
     assert root.failure == events.Failure("ValueError", "no", "Traceback …")
-    assert adopted.word == "mlflow"
+    assert adopted.decorator == "mlflow"
 
 
 def test_the_golden_journal_of_schema_2_is_read_for_ever() -> None:
@@ -461,7 +538,7 @@ SCHEMA_2 = [
 
 
 def test_the_golden_journal_of_schema_3_is_read_for_ever() -> None:
-    """What schema version 3 added, runs that go on, ranks, types of texts and points of models, is read as written."""
+    """What schema version 3 added is read as written: resumed runs, ranks, types of texts, points of models."""
     assert read_all(GOLDEN / "schema-3") == SCHEMA_3
 
 
@@ -480,17 +557,29 @@ SCHEMA_3: list[events.Event] = [
 ]  # fmt: skip
 
 
+def test_the_golden_journal_of_schema_4_is_read_for_ever() -> None:
+    """What schema version 4 added, runs that become traces and the progress of loops, is read as written."""
+    assert read_all(GOLDEN / "schema-4") == SCHEMA_4
+
+
+SCHEMA_4: list[events.Event] = [
+    *SCHEMA_3,
+    events.Open(b"u" * 16, None, "golden", "fit", "stage", "fit", 0, 26, {}, {}, None, None, "", True),
+    events.Loop(_RUN, "epoch", 3, 10.0, 0, 27, 28),
+]
+
+
 def test_encoding_has_not_changed() -> None:
     """The same events encode to the very bytes of the golden journal: a change needs a new schema version."""
-    content = (GOLDEN / "schema-3" / "000001.seg").read_bytes()
+    content = (GOLDEN / "schema-4" / "000001.seg").read_bytes()
     header = _format.Header.unpack(content)
     assert header is not None
-    assert (header.schema, events.SCHEMA) == (3, 3)
-    assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in SCHEMA_3)
+    assert (header.schema, events.SCHEMA) == (4, 4)
+    assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in SCHEMA_4)
 
 
 def test_a_newer_schema_is_left_alone(folder: Path) -> None:
-    """Nothing of a journal with a higher schema version is read, and the version is told."""
+    """Nothing of a journal with a higher schema version is read, and the version is reported."""
     directory = written([events.Params(b"a" * 16, {"x": 1})], folder / "j")
     path = directory / "000001.seg"
     content = path.read_bytes()
@@ -504,14 +593,14 @@ def test_a_newer_schema_is_left_alone(folder: Path) -> None:
 
 
 def test_a_moment_without_descriptors_costs_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While no file can be opened at all, the segment that was opened ahead takes what comes."""
+    """While no file can be opened at all, the segment that was opened ahead takes the events."""
     writer = Writer.create(folder / "j")
 
     def none_free(*_: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_writer, "allocate", none_free)
+        patch.setattr(_spare_segments, "allocate", none_free)
         while len(segments(folder / "j")) < 2:
             writer.append(b"x" * 10_000)
         writer.append(b"y" * 10_000)
@@ -524,7 +613,7 @@ def test_a_moment_without_descriptors_costs_nothing(folder: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("number", "words"),
+    ("number", "advice"),
     [
         (errno.EMFILE, "ulimit -n"),
         (errno.ENFILE, "fs.file-max"),
@@ -536,25 +625,25 @@ def test_a_moment_without_descriptors_costs_nothing(folder: Path, monkeypatch: p
     ],
 )
 def test_the_advice_fits_the_error(
-    number: int, words: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    number: int, advice: str, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a warning tells the user to do depends on what went wrong: to free space only where space is missing."""
+    """A warning's advice depends on what went wrong: to free space only where space is missing."""
     writer = Writer.create(folder / "j")
 
     def fail(*_: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(_writer, "allocate", fail)
+    monkeypatch.setattr(_spare_segments, "allocate", fail)
     while not writer.lost:
         writer.append(b"x" * 10_000)
     (record,) = caplog.records
-    assert words in record.message
+    assert advice in record.message
     assert ("Free some space" in record.message) == (number in (errno.ENOSPC, errno.EDQUOT))
     writer.close()
 
 
 def test_a_journal_is_born_locked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever lists the spool while a journal is made sees none, or one whose lock is held."""
+    """A process that lists the spool while a journal is made sees none, or one whose lock is held."""
     (folder / "journals").mkdir()
     seen: list[bool] = []
     stop = threading.Event()
@@ -575,8 +664,8 @@ def test_a_journal_is_born_locked(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_target_starts_the_delivery_that_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A target delivers through the registered functions, for its own spool, and records where there are none."""
-    monkeypatch.setattr(_target, "_delivery", _target.Delivery())
+    """A target delivers through the registered functions for its spool, and only records if there are none."""
+    monkeypatch.setattr(_delivery_hooks, "_delivery", _delivery_hooks.Delivery())
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
     monkeypatch.setenv("TRACKDSL_MODE", "online")
     started: list[Path] = []
@@ -586,10 +675,17 @@ def test_a_target_starts_the_delivery_that_is_registered(monkeypatch: pytest.Mon
         target = Target("sqlite:////nowhere/mlflow.db", "/", spool=spool)
         target.append(b"first")
         assert started == []
-        _target.deliver_with(start=started.append, wait=lambda writers: None)
+        _delivery_hooks.deliver_with(start=started.append, wait=lambda writers: None)
         target.watch(time.time_ns())
         assert started == [spool]
         target.close()
+
+
+@pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps])
+def test_a_pickled_target_is_that_of_the_process_that_reads_it(dumps: Callable[[Any], bytes]) -> None:
+    """A pickled target has no journal: the process that reads it uses its own target for the same URI and folder."""
+    for target in (_target.target_for("sqlite:////nowhere/mlflow.db", "/"), _store_target.NOWHERE):
+        assert pickle.loads(dumps(target)) is target
 
 
 def test_targets_are_by_uri_and_reset_by_forks() -> None:

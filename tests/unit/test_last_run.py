@@ -22,13 +22,13 @@ from trackdsl.testing import capture_runs
 
 @pytest.fixture(autouse=True)
 def captured() -> Iterator[Any]:
-    """Every run is captured."""
+    """Captures every run."""
     with capture_runs() as captured:
         yield captured
 
 
 def last_of(fn: Any) -> Any:
-    """The attribute, which type checkers do not see on a function."""
+    """The attribute `last_run`, which type checkers do not see on a function."""
     return fn.last_run
 
 
@@ -122,7 +122,7 @@ CALLS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_each_shape_knows_its_last_run(name: str) -> None:
-    """Of every shape of function `last_run` is the very handle of the newest call, again after the next."""
+    """`last_run` of every kind of function is the handle of its newest call, also after the next call."""
     fn, call = CALLS[name]
     first = call()
     assert first is not None
@@ -133,7 +133,7 @@ def test_each_shape_knows_its_last_run(name: str) -> None:
 
 
 def test_before_the_first_call() -> None:
-    """What was never called has no last run, nor has the program."""
+    """A function that was never called has no last run, nor has the program."""
     assert trackdsl.last() is None
 
     @stage
@@ -157,7 +157,7 @@ def test_the_last_run_of_a_failure_is_the_one_that_failed(captured: Any) -> None
 
 
 def test_after_a_recursion_it_is_that_of_the_outermost_call(captured: Any) -> None:
-    """The call that has returned last counts: that of the caller, where a function calls itself."""
+    """After a recursion, `last_run` is the run of the outermost call, which returned last."""
 
     @stage
     def deep(n: int) -> Any:
@@ -171,7 +171,7 @@ def test_after_a_recursion_it_is_that_of_the_outermost_call(captured: Any) -> No
 
 
 def test_it_is_there_while_the_call_is_open() -> None:
-    """A generator, a thread, and whoever asks inside find the run while it is open."""
+    """A generator, a thread, and code inside the call find the run while it is open."""
     items = generator()
     run = next(items)
     assert last_of(generator) is run
@@ -186,7 +186,7 @@ def test_it_is_there_while_the_call_is_open() -> None:
 
 
 def test_calls_in_threads() -> None:
-    """Of calls side by side the one that ended last counts, and every one in between is a whole handle of a call."""
+    """Of parallel calls the one that ended last counts, and in between `last_run` is always a complete handle."""
     begun, ended = threading.Barrier(8), []
 
     @stage
@@ -226,7 +226,7 @@ def test_last_is_the_newest_root(captured: Any) -> None:
 
 
 def test_a_copy_takes_no_last_run_along() -> None:
-    """`functools.wraps` and cloudpickle leave the run behind: it belongs to the wrapper that was called."""
+    """`functools.wraps` and cloudpickle do not copy `last_run`: it belongs to the wrapper that was called."""
     plain()
 
     @functools.wraps(plain)
@@ -255,7 +255,7 @@ def test_a_copy_takes_no_last_run_along() -> None:
 
 
 def test_it_keeps_no_arguments_and_results_alive() -> None:
-    """A last run keeps its handle and those around it, and nothing that went into the call or came out of it."""
+    """`last_run` keeps its handle and those of its parents alive, and no arguments or results of the call."""
 
     class Large: ...
 
@@ -281,7 +281,7 @@ def test_what_inspect_says_is_unchanged() -> None:
 
 
 def test_disabled_later_the_last_run_stays(captured: Any) -> None:
-    """What was recorded before is not forgotten where recording is switched off."""
+    """What was recorded before recording is switched off can still be asked for."""
     run = plain()
     configure(mode="disabled")
     plain()

@@ -1,4 +1,4 @@
-"""Collections whose data lies in files, or is computed when asked for: shapes without reading, in bounded time."""
+"""Collections whose data is in files or computed on request: shapes are recorded without reading."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trackdsl.testing import RecordedRun, capture_runs
 
 
 class Counted(Mapping[str, int]):
-    """A mapping that counts how often an item is read, each of which takes its time."""
+    """A mapping that counts how often an item is read; each read takes a while."""
 
     def __init__(self, size: int, seconds: float) -> None:
         self.size, self.seconds, self.reads = size, seconds, 0
@@ -51,9 +51,9 @@ def recorded(value: Any) -> RecordedRun:
     with capture_runs() as captured:
         assert f(value) is value
         run = captured.one("f")
-        assert not [place for place in run.artifacts if place.endswith(".pkl")]
-        told = {place: json.loads(path.read_text()) for place, path in run.artifacts.items()}
-    run.tags["files"] = json.dumps(told)
+        assert not [path for path in run.artifacts if path.endswith(".pkl")]
+        contents = {path: json.loads(file.read_text()) for path, file in run.artifacts.items()}
+    run.tags["files"] = json.dumps(contents)
     return run
 
 
@@ -62,7 +62,7 @@ def omitted(run: RecordedRun) -> str:
 
 
 def test_a_slow_mapping_is_not_read_whole() -> None:
-    """Of a thousand slow items some are read, then only their number is recorded, and later not even some."""
+    """Of a slow mapping of a thousand items some are read, then only their number is recorded, later none."""
     value = Counted(1000, 0.005)
     run = recorded(value)
     assert value.reads < 300
@@ -76,7 +76,7 @@ def test_a_slow_mapping_is_not_read_whole() -> None:
 
 
 def test_a_quick_mapping_is_read() -> None:
-    """A mapping of the user's own that answers at once is recorded by its items, as a dict is."""
+    """A user's own mapping that answers at once is recorded by its items, as a dict is."""
     run = recorded(Counted(3, 0))
     assert run.params == {"data.0": 0, "data.1": 1, "data.2": 2}
     assert run.metrics.keys() == {"0", "1", "2"}
@@ -84,7 +84,7 @@ def test_a_quick_mapping_is_read() -> None:
 
 
 def test_a_slow_mapping_inside_of_others() -> None:
-    """In dicts, in lists and in files the same holds, and what is beside it is recorded."""
+    """Inside dicts, lists and files a slow mapping is not read whole either, and what is beside it is recorded."""
     value = {"lr": 0.1, "data": Counted(1000, 0.005), "list": [Counted(1000, 0.005)]}
     with capture_runs() as captured, stage("s") as run:
         run.log_params(value)
@@ -96,7 +96,7 @@ def test_a_slow_mapping_inside_of_others() -> None:
 
 
 def test_archives_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`numpy.load` of an `.npz` is told by the types and shapes in its headers, compressed or not; no array is read."""
+    """`numpy.load` of an `.npz` is described by types and shapes in its headers, compressed or not; none is read."""
     arrays = {"x": np.zeros((1000, 10)), "y": np.arange(5, dtype="f4"), "t": np.array(["ü"])}
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "a.npz", **arrays)
@@ -115,7 +115,7 @@ def test_archives_of_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_files_of_hdf5(tmp_path: Path) -> None:
-    """Groups of h5py are mappings of groups and of datasets, which are told by type and shape."""
+    """Groups of h5py are mappings of groups and of datasets, which are described by type and shape."""
     h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["x"] = np.zeros((3, 4))
@@ -128,7 +128,7 @@ def test_files_of_hdf5(tmp_path: Path) -> None:
 
 
 def test_stores_of_zarr(tmp_path: Path) -> None:
-    """The same of Zarr."""
+    """Zarr stores are described as HDF5 files are."""
     zarr = pytest.importorskip("zarr", "3")
     group = zarr.create_group(tmp_path / "a.zarr")
     group.create_array("x", shape=(3, 4), dtype="f8")
@@ -139,7 +139,7 @@ def test_stores_of_zarr(tmp_path: Path) -> None:
 
 
 def test_datasets_of_xarray() -> None:
-    """Variables are told by type and shape; those in memory are content of a file."""
+    """Variables are described by type and shape; those in memory are content of a file."""
     xarray = pytest.importorskip("xarray")
     data = xarray.Dataset({"t": (("x", "y"), np.ones((2, 3)))})
     with capture_runs() as captured, stage("s") as run:
@@ -150,7 +150,7 @@ def test_datasets_of_xarray() -> None:
 
 
 def test_long_lists_by_other_names_are_not_copied() -> None:
-    """A long array of the standard library, or a long deque, is a parameter of one line; a short one is a list."""
+    """A long `array` or `deque` is a parameter of one line; a short one is a list."""
     with capture_runs() as captured, stage("s") as run:
         run.log_params({"a": array.array("d", bytes(8 << 20)), "d": collections.deque([0] * 20_000)})
         run.log_params({"x": array.array("i", [1, 2]), "y": [1, 2], "z": collections.deque([1, 2])})
@@ -161,7 +161,7 @@ def test_long_lists_by_other_names_are_not_copied() -> None:
 
 
 def test_memory_maps(tmp_path: Path) -> None:
-    """A memory map is an array that is told by its shape."""
+    """A memory map is an array that is described by its shape."""
     np.save(tmp_path / "a.npy", np.zeros((1000, 10)))
     with capture_runs() as captured, stage("s") as run:
         run.log_param("data", np.load(tmp_path / "a.npy", mmap_mode="r"))
@@ -169,7 +169,7 @@ def test_memory_maps(tmp_path: Path) -> None:
 
 
 def _named(module: str, name: str, **attributes: Any) -> Any:
-    """An object whose class has the name of another library's."""
+    """An object whose class has the name of another library's class."""
     return type(name, (), {"__module__": module, "__qualname__": name, **attributes})()
 
 
@@ -192,7 +192,7 @@ LAZY: dict[str, tuple[Any, str]] = {
 
 @pytest.mark.parametrize("kind", LAZY)
 def test_collections_of_other_libraries(kind: str) -> None:
-    """Rows, columns and types where the library tells them without work, by classes that have the same names."""
+    """Rows, columns and types of other collections are recorded if the library knows them without work."""
     value, expected = LAZY[kind]
     with capture_runs() as captured, stage("s") as run:
         run.log_param("data", value)

@@ -107,7 +107,7 @@ NONE: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", NONE)
 def test_what_is_no_number(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is left out with a tag and a log line, and the others of the call are recorded."""
+    """What is no number is left out with a tag and a log line, and the others of the call are recorded."""
     value = NONE[kind]
 
     def log() -> None:
@@ -204,7 +204,7 @@ SERIES: dict[str, tuple[Any, dict[str, list[tuple[int, float]]]]] = {
 
 @pytest.mark.parametrize("kind", SERIES)
 def test_series_are_points_by_step(kind: str) -> None:
-    """Lists, series, frames, and dicts of such: each value at its step, which the data may tell itself."""
+    """Lists, series, frames, and dicts of such: each value at its step, which may be part of the data."""
     value, expected = SERIES[kind]
     run = recorded(lambda: log_metrics(value))
     assert series_of(run) == expected
@@ -212,14 +212,14 @@ def test_series_are_points_by_step(kind: str) -> None:
 
 
 def test_records_are_points_by_step() -> None:
-    """A list of records, as `transformers` keeps its log; what is no number in them is left out with a tag."""
+    """A list of records, as `transformers` keeps its log, gives points; other values in it are left out with a tag."""
     run = recorded(lambda: log_metrics(RECORDS))
     assert series_of(run) == {"loss": LATER}
     assert set(omitted(run)) == {"note"}
 
 
 def test_where_a_series_begins() -> None:
-    """At the step of the call: a given one, or that of the loop; steps of the data's own count first."""
+    """A series begins at the step of the call, given or that of the loop; steps in the data come first."""
 
     def log() -> None:
         for _ in steps(range(10, 11)):
@@ -235,7 +235,7 @@ def test_where_a_series_begins() -> None:
 
 
 def test_nan_in_a_list_is_a_point() -> None:
-    """A loss that is NaN is told as such; of a frame it is a cell without a value."""
+    """A loss that is NaN is a point with NaN; in a frame it is a cell without a value."""
     run = recorded(lambda: log_metrics({"loss": [0.5, math.nan]}))
     assert [math.isnan(point.value) for point in run.metrics["loss"]] == [False, True]
 
@@ -251,14 +251,14 @@ def test_a_structure_of_itself_ends() -> None:
     "metrics", [3, [1, 2], "loss", None, object(), np.eye(2)], ids=lambda value: type(value).__name__
 )
 def test_metrics_without_names(metrics: Any) -> None:
-    """What has no names cannot be recorded, which a tag says; nothing is raised."""
+    """Metrics without names are not recorded, and a tag says so; nothing is raised."""
     run = recorded(lambda: log_metrics(metrics))
     assert run.metrics == {}
     assert set(omitted(run)) == {"log_metrics"}
 
 
 def test_mlflow_has_no_keyword_that_we_refuse() -> None:
-    """Every argument of MLflow's functions is one of ours, except those that name another run or model."""
+    """We have every argument of MLflow's functions, except those that name another run or model."""
     import inspect
 
     elsewhere = {"run_id", "model_id", "dataset", "model"}
@@ -270,7 +270,7 @@ def test_mlflow_has_no_keyword_that_we_refuse() -> None:
 
 
 def test_a_metric_has_one_name_and_a_value() -> None:
-    """Both names, none, or no value are misuse, which raises at once."""
+    """Two names, no name or no value raise an error at once."""
     with capture_runs(), stage("f") as run:
         for wrong in ({"name": "a", "key": "b", "value": 1}, {"value": 1}, {"name": "a"}, {}, {"name": {}, "value": 1}):
             with pytest.raises(TypeError):
@@ -281,7 +281,7 @@ def test_a_metric_has_one_name_and_a_value() -> None:
 
 @pytest.mark.parametrize("value", [0.5, np.array([0.5]), [0.5, 0.25]], ids=lambda value: type(value).__name__)
 def test_a_metric_the_other_way_round(value: Any) -> None:
-    """`log_metric(0.5, "loss")` is taken for what it can only mean, and so is `log_metrics(7, {...})`."""
+    """`log_metric(0.5, "loss")` and `log_metrics(7, {...})`, with their arguments exchanged, are recorded as meant."""
 
     def log() -> None:
         log_metric(value, "loss")  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""Words that are used in another way than they are meant: what is wrong, where, and what to write instead."""
+"""Functions used in another way than they are meant: what is wrong, where, and what to write instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 
 import trackdsl
 from trackdsl import experiment, stage, track_returns
-from trackdsl._decorate import decorators as _decorators
+from trackdsl._decorate import misuse
 from trackdsl.errors import OptionError, format_error
 from trackdsl.testing import capture_runs
 
@@ -44,10 +44,10 @@ def _with_run() -> None:
 async def _coroutine() -> None: ...
 
 
-def _of_coroutine(word: Any) -> Any:
+def _of_coroutine(function: Any) -> Any:
     called = _coroutine()
     try:
-        return word(called)
+        return function(called)
     finally:
         called.close()
 
@@ -119,7 +119,7 @@ MISUSES: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", MISUSES)
-def test_misuse_is_told_with_the_right_way(name: str) -> None:
+def test_misuse_is_reported_with_the_right_way(name: str) -> None:
     """Each misuse raises an `OptionError`, which is a `TypeError` too, and says what to write instead."""
     misuse, text = MISUSES[name]
     with capture_runs(), pytest.raises(OptionError) as caught:
@@ -127,32 +127,37 @@ def test_misuse_is_told_with_the_right_way(name: str) -> None:
     assert text in str(caught.value)
 
 
-def test_words_are_functions_for_everything_else() -> None:
-    """`help`, `inspect`, pickles and copies see in `stage` and `experiment` the functions that they are."""
-    for word in (stage, experiment):
-        assert pickle.loads(pickle.dumps(word)) is cloudpickle.loads(cloudpickle.dumps(word)) is copy.copy(word) is word
-        assert inspect.isroutine(word)
-        assert callable(word)
-        shown = pydoc.plain(pydoc.render_doc(word))
-        assert f"{word.__name__}(name" in shown
+def test_decorators_are_functions_for_everything_else() -> None:
+    """For `help`, `inspect`, pickles and copies, `stage` and `experiment` are plain functions."""
+    for function in (stage, experiment):
+        assert (
+            pickle.loads(pickle.dumps(function))
+            is cloudpickle.loads(cloudpickle.dumps(function))
+            is copy.copy(function)
+            is function
+        )
+        assert inspect.isroutine(function)
+        assert callable(function)
+        shown = pydoc.plain(pydoc.render_doc(function))
+        assert f"{function.__name__}(name" in shown
         assert "Raises:" in shown
-        assert {"name", "params", "tags", "run_id"} <= set(inspect.signature(word).parameters)
+        assert {"name", "params", "tags", "run_id"} <= set(inspect.signature(function).parameters)
 
-    class Words:
+    class Decorators:
         step = stage
 
     with capture_runs() as captured:
-        Words().step(_two)(1, 2)
+        Decorators().step(_two)(1, 2)
     assert captured.one("_two").params == {"a": 1, "b": 2}
 
 
 def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The warnings of trackdsl so far."""
+    """The warnings that trackdsl has logged so far."""
     return [record.getMessage() for record in caplog.records if record.name == "trackdsl"]
 
 
 def test_an_experiment_in_another_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """An experiment inside another's run is a child run, and one line of the log says so, and where."""
+    """An experiment inside another's run is a child run, and one log line says so, with its line of code."""
 
     @experiment("three")
     def decorated() -> None: ...
@@ -185,9 +190,9 @@ def test_an_experiment_in_another_is_said_once(caplog: pytest.LogCaptureFixture)
     ],
 )
 def test_parameters_of_a_block_that_look_like_options(caplog: pytest.LogCaptureFixture, name: str, hint: str) -> None:
-    """A parameter that is nearly an option is recorded, and pointed out once, with file and line."""
+    """A block's parameter that resembles an option is recorded, and reported once, with file and line."""
     given: Any = {name: "x"}
-    _decorators._block_params.discard(name)
+    misuse.checked_block_params.discard(name)
     with capture_runs() as captured:
         for _ in range(2):
             with stage("s", **given):
@@ -202,7 +207,7 @@ def test_parameters_of_a_block_that_look_like_options(caplog: pytest.LogCaptureF
 
 
 def test_names_of_blocks_with_braces(caplog: pytest.LogCaptureFixture) -> None:
-    """A placeholder that no keyword of the block fills stays, and is pointed out once; other braces are just text."""
+    """A placeholder that no keyword of the block fills stays, and is reported once; other braces are plain text."""
     with capture_runs() as captured:
         for name in ("fit-{model}", "fit-{model}", "{}", '{"a": 1}', "{a b}"):
             with stage(name):
@@ -216,14 +221,14 @@ def test_names_of_blocks_with_braces(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_a_run_has_and_a_block_has_not() -> None:
-    """Where a method of the run is looked for on the block, the error says how to get the run."""
+    """If a method of the run is called on the block, the error says how to get the run."""
     block = experiment("e")
     assert not hasattr(block, "anything")
     with pytest.raises(AttributeError, match=r"`with experiment\(...\) as run: run.log_metric`"):
         block.log_metric("a", 1)
 
 
-def test_models_under_the_older_word_for_their_name() -> None:
+def test_models_under_the_older_argument_for_their_name() -> None:
     """`log_model` takes `artifact_path=`, and a name and a model the other way round."""
     with capture_runs(), stage("s"):
         first = trackdsl.log_model(Plain(), artifact_path="first", code_paths=[])
@@ -238,15 +243,15 @@ FAULTS: dict[str, tuple[Callable[[], None], str]] = {
     "a file": (lambda: trackdsl.log_artifact("/nowhere/x"), "could not keep the artifact 'x'"),
     "metrics in a list": (lambda: trackdsl.log_metrics([1]), "list has no names: give numbers by name"),
     "a metric as metrics": (lambda: trackdsl.log_metrics("a", 1), "str has no names: give numbers by name"),
-    "a step of text": (lambda: trackdsl.log_metric("a", 1, step="x"), "step x is no whole number; recorded at 0"),  # type: ignore[call-overload]
+    "a step of text": (lambda: trackdsl.log_metric("a", 1, step="x"), "step x is no whole number; recorded at step 0"),  # type: ignore[call-overload]
     "a table": (lambda: trackdsl.log_table(5, "a.json"), "give a dict of columns"),
     "an image": (lambda: trackdsl.log_image(5, "a.png"), "int is no image"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_are_told_with_their_place(caplog: pytest.LogCaptureFixture, name: str) -> None:
-    """What cannot be recorded is told in one line that says why, and where in the program it was logged."""
+def test_faults_are_reported_with_their_line(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    """What cannot be recorded is reported in one line that says why, and where in the program it was logged."""
     fault, text = FAULTS[name]
     with capture_runs(), stage("s"):
         fault()
@@ -260,10 +265,10 @@ def test_faults_are_told_with_their_place(caplog: pytest.LogCaptureFixture, name
     ("module", "command"),
     [("PIL", "pip install 'pillow'"), ("dask", "pip install 'trackdsl[dask]'"), ("new", "pip install 'new'")],
 )
-def test_a_missing_package_is_told_with_the_command(module: str, command: str) -> None:
+def test_a_missing_package_is_reported_with_the_command(module: str, command: str) -> None:
     """Wherever a package is missing the message has the command that installs it."""
     error = ModuleNotFoundError(f"No module named {module!r}", name=f"{module}.part")
-    assert format_error(error).endswith(f"; `{command}` brings it")
+    assert format_error(error).endswith(f"; `{command}` installs it")
     assert (
         format_error(ImportError("cannot import name 'x' from 'y'")) == "ImportError: cannot import name 'x' from 'y'"
     )

@@ -24,7 +24,7 @@ def load(name: str) -> Any:
 
 
 def test_values() -> None:
-    """Markers, settings, errors, the decorators and runs come back as what they were."""
+    """Markers, settings, errors, decorators and runs in pickles of earlier versions load unchanged."""
     assert load("markers.pickle")[0] == Metric("f1")
     assert load("settings.pickle").experiment_name == "churn"
     not_ready, wrong_option = load("errors.pickle")
@@ -43,7 +43,7 @@ def test_a_run_of_this_version() -> None:
 
 
 def test_a_context() -> None:
-    """The run of a context that was pickled becomes current."""
+    """The run of an old pickled context becomes current."""
     context = load("context.pickle")
     with capture_runs(), attach(context):
         run = current_run()

@@ -49,7 +49,7 @@ def test_a_damaged_call_tag_has_no_fields(text: str) -> None:
 
 @given(st.text(max_size=9000), st.text(max_size=9000))
 def test_a_long_call_is_cut_and_stays_json(function: str, file: str) -> None:
-    """However long its texts are, the tag fits MLflow and its short fields are whole."""
+    """The call tag fits MLflow's limit however long its texts are, and its short fields are complete."""
     text = fit_call(call_text({"function": function, "file": file, "index": 4, "host": "vm"}))
     assert len(text) <= MAX_CALL
     assert (json.loads(text)["index"], json.loads(text)["host"]) == (4, "vm")
@@ -57,18 +57,18 @@ def test_a_long_call_is_cut_and_stays_json(function: str, file: str) -> None:
 
 def test_gits_answer_goes_into_the_call_of_the_run() -> None:
     """A run with the JSON tag gets a field; a run of an older version keeps a tag of its own."""
-    told = {"trackdsl.git.dirty": "true", "mlflow.source.git.commit": "c0"}
-    written = with_git_dirty(told, CALL)
+    tags = {"trackdsl.git.dirty": "true", "mlflow.source.git.commit": "c0"}
+    written = with_git_dirty(tags, CALL)
     assert written.keys() == {CALL_TAG, "mlflow.source.git.commit"}
     assert call_of(written) == call_of(CALL) | {"git_dirty": True, "spool": "aa"}
-    assert with_git_dirty(told, {"trackdsl.function": "shop.fit"}) == told
+    assert with_git_dirty(tags, {"trackdsl.function": "shop.fit"}) == tags
     assert with_git_dirty(written, CALL) == written
 
 
 @settings(max_examples=examples(40))
 @given(st.dictionaries(PATHS, NOTES, min_size=1, max_size=60), st.randoms(use_true_random=False))
 def test_files_are_found_again_however_they_arrive(files: dict[str, FileNote], order: random.Random) -> None:
-    """Every file is found, in tags that MLflow takes; what is written twice, or in other stretches, changes nothing."""
+    """Every file is found in tags that MLflow takes; writing it twice, or in other stretches, changes nothing."""
     held = dict(CALL)
     left = list(files.items())
     while left:
@@ -85,7 +85,7 @@ def test_files_are_found_again_however_they_arrive(files: dict[str, FileNote], o
 
 
 def test_a_few_files_share_one_tag() -> None:
-    """Ten files with hashes are one tag; a hundred are a few, which are numbered."""
+    """Ten files with hashes are in one tag; a hundred are in a few numbered tags."""
     ten = with_files(CALL, "aa", {f"models/{n}.pkl": FileNote("object", HASH) for n in range(10)})
     assert ten.keys() == {"trackdsl.files"}
     hundred = with_files(CALL, "aa", {f"models/{n}.pkl": FileNote("object", HASH) for n in range(100)})
@@ -93,7 +93,7 @@ def test_a_few_files_share_one_tag() -> None:
 
 
 def test_a_file_that_is_recorded_again_counts_as_last_recorded() -> None:
-    """The later entry for a path counts, also where it has outgrown its tag and where other files fill that."""
+    """The later entry for a path counts, also if it has outgrown its tag and other files fill that tag."""
     held = CALL | with_files(CALL, "aa", {f"{n}.pkl": FileNote("object") for n in range(110)})
     full = set(held)
     for handler in ("builtins.dict", "x" * 4000, "y" * 4500):

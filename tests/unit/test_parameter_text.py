@@ -1,4 +1,4 @@
-"""The text of parameters: values that differ read differently, in every process, and are found again by it."""
+"""The text of parameters: different values have different texts, the same in every process, and can be searched."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ MEMBERS: list[tuple[enum.Enum, Any]] = [
 
 
 def text_of(value: Any) -> Any:
-    """The only parameter that a value is recorded as."""
+    """The text that a value is recorded as."""
     (text,) = recorded(value).params.values()
     return text
 
@@ -86,7 +86,7 @@ def text_of(value: Any) -> Any:
     ],
 )  # fmt: skip
 def test_lists_are_json(value: Any, text: str) -> None:
-    """Lists, tuples, sets and small arrays, nested ones too; what JSON has not is the text of its own summary."""
+    """Lists, tuples, sets and small arrays are JSON, nested ones too; other values in them are their summary."""
     assert text_of(value) == text
 
 
@@ -96,7 +96,7 @@ lists = st.recursive(st.lists(plain, max_size=4), lambda inner: st.lists(inner |
 
 @given(value=lists)
 def test_a_list_of_plain_values_is_read_back_by_json(value: list[Any]) -> None:
-    """Whatever text is in it: what `json.loads` gives is the list, its numbers of the same type."""
+    """`json.loads` gives back a list of plain values, with numbers of the same type, whatever text is in it."""
     assert repr(json.loads(text_of(value))) == repr(value)
 
 
@@ -124,7 +124,7 @@ def test_a_list_of_plain_values_is_read_back_by_json(value: list[Any]) -> None:
     ],
 )
 def test_values_that_differ_read_differently(values: list[Any]) -> None:
-    """However long they are."""
+    """Values that differ have different texts, however long they are."""
     texts = [str(text_of(value)) for value in values]
     assert len(set(texts)) == len(values)
     assert all(len(text) <= MAX_LINE for text in texts)
@@ -140,7 +140,7 @@ def test_values_that_differ_read_differently(values: list[Any]) -> None:
     ],
 )  # fmt: skip
 def test_a_digest_is_the_same_in_every_process(make: Callable[[], Any]) -> None:
-    """And for every layout in memory: an equal value reads the same."""
+    """An equal value has the same text in every process and for every layout in memory."""
     assert text_of(make()) == text_of(make())
     if isinstance(value := make(), np.ndarray):
         padded = np.empty((*value.shape, 2), value.dtype)[..., 0]
@@ -149,7 +149,7 @@ def test_a_digest_is_the_same_in_every_process(make: Callable[[], Any]) -> None:
 
 
 def test_a_large_array_is_not_read_whole(tmp_path: pathlib.Path) -> None:
-    """One in a file tells its shape, and of a large one the digest takes the values of a few thousand places."""
+    """Of an array in a file the shape is recorded; for a large one the digest reads a few thousand values."""
     np.save(tmp_path / "x.npy", np.zeros((100, 100)))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert [text_of(mapped), text_of(np.asarray(mapped)), text_of(mapped[:50])] == [
@@ -161,7 +161,7 @@ def test_a_large_array_is_not_read_whole(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize(("member", "text"), MEMBERS, ids=str)
 def test_members_of_enumerations(member: enum.Enum, text: Any) -> None:
-    """The value if it is text or a number itself, else `Class.NAME`: as a value, key, name and tag, and in a list."""
+    """An enumeration's member is its value if that is text or a number, else `Class.NAME`, wherever it is recorded."""
     with capture_runs() as captured:
         with stage("f", x=member) as run:
             run.log_params({"nested": {"a": member}, "listed": [member]})

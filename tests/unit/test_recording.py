@@ -1,4 +1,4 @@
-"""What a call and the words inside a run record: parameters, metrics, tags, artifacts, return values."""
+"""What a call and the functions inside a run record: parameters, metrics, tags, artifacts, return values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trackdsl.testing import RecordedRun, capture_runs
 
 
 class Hostile:
-    """Everything that could be asked of it raises."""
+    """An object whose every attribute raises."""
 
     def __repr__(self) -> str:
         raise AssertionError("repr")
@@ -106,7 +106,7 @@ def params_of(value: Any) -> dict[str, Any]:
     ids=lambda value: type(value).__name__,
 )
 def test_arguments_become_parameters(value: Any, expected: dict[str, Any]) -> None:
-    """Plain values as they are, structures by leaf, everything else in one line, never by `repr`."""
+    """Plain values are recorded as they are, structures by leaf, anything else in one line, never by `repr`."""
     assert params_of(value) == expected
 
 
@@ -120,7 +120,7 @@ def test_a_structure_that_holds_itself_ends() -> None:
 
 
 def test_every_kind_of_parameter() -> None:
-    """Positional-only, keyword-only, `*args` and `**kwargs`, also where names collide."""
+    """Positional-only, keyword-only, `*args` and `**kwargs` are parameters, also if their names collide."""
 
     @stage
     def f(a: int, /, b: int, *rest: int, c: int = 3, **extra: int) -> None: ...
@@ -131,7 +131,7 @@ def test_every_kind_of_parameter() -> None:
 
 
 def test_a_call_that_the_function_refuses_is_refused_as_before() -> None:
-    """A missing argument is the function's own TypeError, and a FAILED run."""
+    """A missing argument raises the function's own TypeError, and the run is FAILED."""
 
     @stage
     def f(a: int) -> None: ...
@@ -142,7 +142,7 @@ def test_a_call_that_the_function_refuses_is_refused_as_before() -> None:
 
 
 def test_params_can_be_chosen() -> None:
-    """`params=False` records none, a list those named."""
+    """`params=False` records no parameter, a list those that it names."""
 
     def f(a: int, b: int) -> None: ...
 
@@ -154,7 +154,7 @@ def test_params_can_be_chosen() -> None:
 
 
 def test_markers_on_parameters() -> None:
-    """`Param` renames, `Ignore` leaves out, `Secret` masks, as class or object."""
+    """`Param` renames, `Ignore` leaves out and `Secret` masks, as class or object."""
 
     @stage
     def f(
@@ -192,7 +192,7 @@ def test_markers_on_parameters() -> None:
     ],
 )
 def test_secret_names(name: str, secret: bool) -> None:
-    """Names of secrets are known, and the hyper-parameters of language models are not among them."""
+    """Names of secrets are recognized, and hyper-parameters of language models are not among them."""
     assert _secrets.is_secret_name(name) is secret
 
 
@@ -260,7 +260,7 @@ def _read(file: pathlib.Path) -> Any:
     ids=repr,
 )
 def test_return_values(value: Any, names: Any, metrics: dict[str, Any], artifacts: dict[str, Any]) -> None:
-    """Numbers and mappings are metrics, the rest files; the caller gets the very object."""
+    """Numbers and mappings are metrics, the rest files; the caller gets the same object."""
     run = returned(value, *names)
     found = {name: points[-1].value for name, points in run.metrics.items()}
     assert {name: "nan" if v != v else v for name, v in found.items()} == metrics
@@ -302,7 +302,7 @@ def test_a_returned_path_is_its_file(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_cannot_be_pickled_is_a_visible_omission() -> None:
-    """No exception, but a tag that says what is missing and why; the value arrives all the same."""
+    """What cannot be pickled raises nothing; a tag says what is missing and why, and the caller gets the value."""
     run = returned(sys._getframe())
     (tag,) = [name for name in run.tags if name.startswith("trackdsl.omitted")]
     assert re.search("^frame: .*pickle", run.tags[tag])
@@ -310,7 +310,7 @@ def test_what_cannot_be_pickled_is_a_visible_omission() -> None:
 
 
 def test_a_handler_of_ones_own() -> None:
-    """`register_handler` takes over a type by name, without importing it."""
+    """`register_handler` handles a type by its name, without importing it."""
 
     class Card:
         title = "t"
@@ -326,7 +326,7 @@ def test_a_handler_of_ones_own() -> None:
 
 
 def test_metrics_that_are_no_numbers_are_left_out_visibly(caplog: pytest.LogCaptureFixture) -> None:
-    """Text, complex numbers and numbers beyond a double leave a tag; the others of the same call are kept."""
+    """Text, complex numbers and numbers beyond a double leave a tag; the others of the call are recorded."""
     with capture_runs() as captured, stage("s") as run:
         run.log_metric("text", "0.5 percent")
         run.log_metrics({"complex": 1j, "huge": 10**400, "fine": 1, "decimal": decimal.Decimal("2.5")})
@@ -353,7 +353,7 @@ def test_numpy_values_and_steps() -> None:
 
 
 def test_artifacts_are_snapshots(tmp_path: pathlib.Path) -> None:
-    """A file that is overwritten, and a folder that is deleted, right after logging are kept as they were."""
+    """A file that is overwritten, or a folder that is deleted, right after logging is kept as it was."""
     file = tmp_path / "model.bin"
     file.write_bytes(b"one" * 100_000)
     folder = tmp_path / "out"
@@ -381,11 +381,11 @@ def test_artifacts_are_snapshots(tmp_path: pathlib.Path) -> None:
         assert kept["status.txt"].read_text() == "hello"
 
 
-@pytest.mark.parametrize("place", ["../up.txt", "/etc/passwd", "a/../../b.txt", "nul\0.txt", "a\\b.txt"])
-def test_paths_that_leave_the_run_are_refused_visibly(place: str) -> None:
-    """An artifact's path never leaves the run's folder: a tag tells, nothing is raised."""
+@pytest.mark.parametrize("path", ["../up.txt", "/etc/passwd", "a/../../b.txt", "nul\0.txt", "a\\b.txt"])
+def test_paths_that_leave_the_run_are_refused_visibly(path: str) -> None:
+    """An artifact's path never leaves the run's folder: a tag reports it, nothing is raised."""
     with capture_runs() as captured, stage("s") as run:
-        run.log_text("x", place)
+        run.log_text("x", path)
     assert not captured.one("s").artifacts
     assert any(name.startswith("trackdsl.omitted") for name in captured.one("s").tags)
 
@@ -408,7 +408,7 @@ JSON_LIKE = st.recursive(
 
 @given(value=JSON_LIKE, tag=st.text(), name=st.text())
 def test_nothing_that_is_logged_raises(value: Any, tag: str, name: str) -> None:
-    """Whatever is passed as argument, parameter, tag, metric or return value, no call raises."""
+    """No call raises, whatever is passed as argument, parameter, tag, metric or return value."""
     with capture_runs() as captured:
 
         @stage(returns=True)

@@ -139,7 +139,7 @@ def test_markers_on_fields(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_nothing_that_is_hidden_is_in_a_file(kind: Any) -> None:
-    """A field marked `Secret` or `Ignore` is not in what is kept of the rest, also of a TypedDict."""
+    """A field marked `Secret` or `Ignore` is not in the file of the rest, also of a TypedDict."""
 
     def f() -> Any:
         return kind(**{**VALUES, "maybe": 0.75})
@@ -155,7 +155,7 @@ def test_nothing_that_is_hidden_is_in_a_file(kind: Any) -> None:
 
 
 def test_marked_fields_inside_of_others() -> None:
-    """A field of a field, a part of a tuple, an optional one: at any place in what is returned."""
+    """Marked fields of fields, parts of tuples and optional values count at any depth of what is returned."""
 
     @dataclasses.dataclass
     class Outer:
@@ -211,7 +211,7 @@ def test_markers_of_what_is_yielded() -> None:
 
 Score = NewType("Score", Annotated[float, Metric("score")])  # type: ignore[valid-newtype]
 
-PLACES: dict[str, tuple[Any, Any, dict[str, float], set[str]]] = {
+ANNOTATIONS: dict[str, tuple[Any, Any, dict[str, float], set[str]]] = {
     "alone": (Metric, 0.5, {"f": 0.5}, set()),
     "alone with a name": (Metric("m"), 0.5, {"m": 0.5}, set()),
     "alone in a tuple": (tuple[Model, Metric], (MODEL, 0.5), {"f.1": 0.5}, {"f.0"}),
@@ -235,10 +235,10 @@ PLACES: dict[str, tuple[Any, Any, dict[str, float], set[str]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_where_a_marker_may_stand(place: str) -> None:
-    """Wherever it stands in an annotation it counts."""
-    annotation, value, metrics, models = PLACES[place]
+@pytest.mark.parametrize("kind", ANNOTATIONS)
+def test_where_a_marker_may_stand(kind: str) -> None:
+    """A marker counts wherever it is in an annotation."""
+    annotation, value, metrics, models = ANNOTATIONS[kind]
 
     def f() -> Any:
         return value
@@ -251,7 +251,7 @@ def test_where_a_marker_may_stand(place: str) -> None:
 
 
 def test_one_name_for_a_marked_tuple() -> None:
-    """The name is that of the first value, and the markers of all count."""
+    """The one given name is that of the first value, and the markers of all values count."""
 
     @track_returns("score")
     def f() -> tuple[float, Annotated[Any, Model("m")], Annotated[float, Metric]]:
@@ -264,7 +264,7 @@ def test_one_name_for_a_marked_tuple() -> None:
 
 
 def test_marked_tuples_in_fields_and_several_markers_of_a_value() -> None:
-    """A field that is a tuple is taken apart by its markers; a table may be a dataset and a file of its own."""
+    """A field that is a tuple is split by its markers; a table may be both a dataset and a file."""
 
     class Both(NamedTuple):
         pair: tuple[Annotated[float, Metric("first")], Annotated[float, Metric("second")]]
@@ -284,7 +284,7 @@ def test_marked_tuples_in_fields_and_several_markers_of_a_value() -> None:
 
 
 def test_marked_fields_of_structures_in_a_list() -> None:
-    """The folds of a validation: a marked field is a metric whose step is the number of the fold; the file has all."""
+    """A marked field of a list of structures, such as folds, is a metric by the index; the file has everything."""
 
     @dataclasses.dataclass
     class Fold:
@@ -306,7 +306,7 @@ def test_marked_fields_of_structures_in_a_list() -> None:
 
 
 def test_marked_values_that_were_not_returned(caplog: pytest.LogCaptureFixture) -> None:
-    """A shorter tuple, or no tuple at all: what the annotation marks beyond it is reported."""
+    """If a tuple is shorter than its annotation, or is none, the marked values that are missing are reported."""
 
     def f(value: Any) -> tuple[Annotated[Any, Model("m")], Annotated[float, Metric("acc")], Annotated[float, Metric]]:
         return value  # type: ignore[no-any-return]
@@ -321,7 +321,7 @@ def test_marked_values_that_were_not_returned(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_parameter_that_is_marked_alone() -> None:
-    """`key: Secret`, `frame: Dataset` and `rest: Ignore` say the same as in `Annotated`."""
+    """`key: Secret`, `frame: Dataset` and `rest: Ignore` work as in `Annotated`."""
 
     @stage
     def f(key: Secret, frame: Dataset, rest: Ignore, lr: Param("learning_rate")) -> None: ...  # type: ignore[valid-type]
@@ -347,19 +347,19 @@ MISPLACED = {
 
 @pytest.mark.parametrize("kind", MISPLACED)
 def test_a_marker_that_says_nothing_of_a_parameter(kind: str) -> None:
-    """An error at decoration, which names the parameter and the fix, by each of the words."""
+    """Decoration raises an error that names the parameter and the fix, with each of the decorators."""
     annotation, fix = MISPLACED[kind]
 
     def f(x: Any) -> None: ...
 
     f.__annotations__["x"] = annotation
-    for word in (stage, track_returns, trackdsl.experiment("e")):
+    for decorator in (stage, track_returns, trackdsl.experiment("e")):
         with pytest.raises(trackdsl.OptionError, match=f"'x'.*{fix}"):
-            word(f)  # type: ignore[operator]
+            decorator(f)  # type: ignore[operator]
 
 
 def test_a_marker_of_one_argument_on_many() -> None:
-    """`Dataset` and `Param` on `*args` and `**kwargs` stand for none of them: an error; `Secret` stands for all."""
+    """`Dataset` and `Param` on `*args` and `**kwargs` are errors; `Secret` masks all of them."""
 
     def args(*x: Annotated[Any, Dataset("d")]) -> None: ...
     def kwargs(**x: Annotated[Any, Param("p")]) -> None: ...
@@ -374,7 +374,7 @@ def test_a_marker_of_one_argument_on_many() -> None:
 
 
 def test_a_marker_that_needs_a_name() -> None:
-    """Names that are no text are errors at once, which name the fix."""
+    """Marker names that are no text are errors at once, which name the fix."""
     for kind in (Metric, Param, Artifact, Model, Dataset):
         for wrong in (3, "", " ", None):
             with pytest.raises(trackdsl.OptionError, match=kind.__name__):
@@ -382,7 +382,7 @@ def test_a_marker_that_needs_a_name() -> None:
 
 
 def test_an_artifact_may_have_a_path() -> None:
-    """`Artifact(Path(...))` is the text of it."""
+    """`Artifact(Path(...))` is the same as `Artifact` of its text."""
     import pathlib
 
     assert Artifact(pathlib.Path("a") / "b.json") == Artifact("a/b.json")  # type: ignore[arg-type]

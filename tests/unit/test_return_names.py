@@ -20,7 +20,7 @@ from trackdsl.testing import RecordedRun, capture_runs
 
 
 class Kept(NamedTuple):
-    """What a run holds of a returned value."""
+    """What a run has of a returned value."""
 
     run: RecordedRun
     metrics: dict[str, float]
@@ -29,7 +29,7 @@ class Kept(NamedTuple):
 
 
 def returned(value: Any, *names: str, **options: Any) -> Kept:
-    """What is recorded of `value`, which a function `f` returned; the caller has got the very object."""
+    """What is recorded of `value`, which a function `f` returned; the caller gets the same object."""
     with capture_runs() as captured:
 
         @stage
@@ -61,14 +61,14 @@ CONFIG = {"acc": 0.9, "config": {"name": "x", "lr": 0.1}}
 
 @pytest.mark.parametrize("artifacts", [{"config": "config.json"}, ["config"], "config"], ids=repr)
 def test_a_structure_that_is_named_is_one_file(artifacts: Any) -> None:
-    """It is kept whole, under its path or its name, and none of it is a metric."""
+    """A named structure is kept whole, under its path or its name, and none of it is a metric."""
     found = returned(CONFIG, artifacts=artifacts)
     assert found.metrics == {"acc": 0.9}
     assert found.files == {"config.json": CONFIG["config"]}
     assert found.omitted == {}
 
 
-def test_the_name_of_the_function_or_of_a_place_names_the_whole() -> None:
+def test_the_name_of_the_function_or_of_an_index_names_the_whole() -> None:
     """`artifacts={"f": ...}` keeps all that `f` returned in one file; `f.1` is its second value in any case."""
     found = returned(CONFIG, artifacts={"f": "all.json"})
     assert (found.metrics, found.files, found.omitted) == ({}, {"all.json": CONFIG}, {})
@@ -79,14 +79,14 @@ def test_the_name_of_the_function_or_of_a_place_names_the_whole() -> None:
 
 
 def test_names_that_a_mapping_does_not_have() -> None:
-    """The reason says which of its names was probably meant, as for the options."""
+    """If a mapping lacks a name, the reason suggests the most similar of its names."""
     found = returned({"val": {"accuracy": 0.5}, "n": 1}, "val/acuracy", "n")
     assert set(found.omitted) == {"val/acuracy"}
     assert "did you mean `val/accuracy`?" in found.omitted["val/acuracy"]
 
 
 def test_named_files_further_in_and_of_numbers() -> None:
-    """A path names what is further in; a number that is named is a file, and a metric where it is named there too."""
+    """A path names what is further in; a named number is a file, and a metric too if named as one."""
     value = {"a": {"b": {"c": 1, "d": "x"}, "e": 2}, "loss": 0.5, "acc": 0.25}
     found = returned(value, artifacts={"a/b": "deep/b.yaml", "loss": "loss.txt"})
     assert found.metrics == {"a/e": 2, "acc": 0.25}
@@ -96,14 +96,14 @@ def test_named_files_further_in_and_of_numbers() -> None:
 
 
 def test_a_metric_by_the_name_of_its_structure() -> None:
-    """`metrics=["val"]` stands for the numbers in `val`, and for nothing else."""
+    """`metrics=["val"]` selects the numbers in `val`, and nothing else."""
     found = returned({"val": {"loss": 0.5, "note": "x"}, "train": {"loss": 1}}, metrics=["val"])
     assert found.metrics == {"val/loss": 0.5}
     assert found.omitted == {}
 
 
 def test_what_is_named_a_metric_and_is_a_text_or_a_list() -> None:
-    """A text that is a number is one, a list is a series; what is neither is reported."""
+    """A named metric may be a text with a number, or a list as a series; anything else is reported."""
     found = returned({"a": "0.5", "b": [1, 2], "c": "x"}, metrics=["a", "b", "c"])
     assert found.metrics == {"a": 0.5, "b": 2}
     assert [point.step for point in found.run.metrics["b"]] == [0, 1]
@@ -112,7 +112,7 @@ def test_what_is_named_a_metric_and_is_a_text_or_a_list() -> None:
 
 @pytest.mark.parametrize("option", ["metrics", "artifacts"])
 def test_a_name_that_never_occurs(option: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A tag and a log line say so, with the name that was probably meant, and those that there were."""
+    """A tag and a log line report a name that never occurs, suggest a similar one, and list those that there were."""
     found = returned(CONFIG, **{option: ["acc", "confg"]})  # type: ignore[arg-type]
     assert set(found.omitted) == {"confg"}
     assert f"{option}=" in found.omitted["confg"]
@@ -147,7 +147,7 @@ def test_a_name_that_never_occurs(option: str, caplog: pytest.LogCaptureFixture)
 def test_more_or_fewer_values_than_names(
     value: Any, metrics: dict[str, float], missing: set[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is raised: what is there is recorded, in order or by its keys, and what is not is reported."""
+    """With more or fewer values than names nothing is raised: values are recorded in order or by key."""
     found = returned(value, "acc", "loss")
     assert found.metrics == pytest.approx(metrics)
     assert set(found.omitted) == missing
@@ -155,7 +155,7 @@ def test_more_or_fewer_values_than_names(
 
 
 def test_values_that_are_handed_on_one_by_one() -> None:
-    """A generator that a function returns is not used up, and a long list is not a pair: both are reported."""
+    """A returned generator is not used up, and a long list is not a pair: both are reported."""
     numbers = (number for number in (1, 2))
     found = returned(numbers, "acc", "loss")
     assert set(found.omitted) == {"acc.pkl", "loss"}
@@ -165,7 +165,7 @@ def test_values_that_are_handed_on_one_by_one() -> None:
 
 
 def test_what_fails_once_the_function_has_run_stays_inside() -> None:
-    """Sections, methods and coroutines, names that are too many, a value that raises: the value reaches its caller."""
+    """Faults after the function has run never reach its caller: sections, coroutines, surplus names, bad values."""
 
     class Odd(dict):  # type: ignore[type-arg]
         def copy(self) -> Any:
@@ -192,7 +192,7 @@ def test_what_fails_once_the_function_has_run_stays_inside() -> None:
 
 
 def test_an_annotation_that_is_understood_too_late() -> None:
-    """More names than an annotation has values, which is defined further down: nothing is raised."""
+    """More names than values of an annotation that is only defined later raise nothing."""
     with capture_runs() as captured:
 
         @stage
@@ -207,7 +207,7 @@ def test_an_annotation_that_is_understood_too_late() -> None:
 
 
 def test_names_of_what_a_generator_yields(caplog: pytest.LogCaptureFixture) -> None:
-    """They select as for a returned value, by list too; a name that no item has is reported once, at the end."""
+    """Names select from yielded items as from a returned value; one that no item has is reported once, at the end."""
     with capture_runs() as captured:
 
         @stage
@@ -289,7 +289,7 @@ HISTORIES: dict[str, tuple[Any, dict[str, list[tuple[int, float]]], set[str]]] =
 
 @pytest.mark.parametrize("kind", HISTORIES)
 def test_a_returned_history(kind: str) -> None:
-    """What tells of a training round by round gives points by step, and is kept as a file as before; data is a file."""
+    """The history of a training gives points by step, and is kept as a file as before; data is a file."""
     value, expected, files = HISTORIES[kind]
     found = returned(value)
     assert {name: [(p.step, p.value) for p in each] for name, each in found.run.metrics.items()} == expected
@@ -298,7 +298,7 @@ def test_a_returned_history(kind: str) -> None:
 
 
 def test_strict_raises_for_a_name_that_never_occurs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under `TRACKDSL_STRICT=1` it is a fault that raises, as every other."""
+    """Under `TRACKDSL_STRICT=1` a name that never occurs raises, as every other fault."""
     with capture_runs():
         trackdsl.configure(strict=True)
 

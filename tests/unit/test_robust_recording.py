@@ -1,4 +1,4 @@
-"""Programs in bad company: secrets in odd places, mocks, huge arguments, missing shells and folders, forks."""
+"""Programs in bad conditions: secrets in odd fields, mocks, huge arguments, missing shells and folders, forks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import trackdsl
 from trackdsl import Secret, log_metric, stage, steps, track_returns
 from trackdsl._core import redaction as _secrets
-from trackdsl._decorate import call as _call
+from trackdsl._decorate import scopes as _scopes
 from trackdsl.testing import capture_runs
 
 
@@ -36,11 +36,11 @@ def test_secrets_that_come_in_by_stars_are_masked() -> None:
     def gathered(*passwords: str) -> None: ...
 
     @stage
-    def marked(*words: Annotated[str, Secret], **rest: Annotated[str, Secret]) -> None: ...
+    def marked(*texts: Annotated[str, Secret], **rest: Annotated[str, Secret]) -> None: ...
 
     assert params_of(by_name, password=password, lr=1) == {"password": "***", "lr": 1}
     assert params_of(gathered, password, password) == {"passwords.0": "***", "passwords.1": "***"}
-    assert params_of(marked, password, x=password) == {"words.0": "***", "x": "***"}
+    assert params_of(marked, password, x=password) == {"texts.0": "***", "x": "***"}
 
 
 @pytest.mark.parametrize(
@@ -72,20 +72,20 @@ class NoRepr:
     __str__ = __repr__
 
 
-@pytest.mark.parametrize("place", ["c.json", "c.yaml"])
-def test_log_dict_masks_and_takes_no_repr(place: str) -> None:
-    """In a logged structure secrets are masked by name and shape, and strange objects are told by their class."""
+@pytest.mark.parametrize("path", ["c.json", "c.yaml"])
+def test_log_dict_masks_and_takes_no_repr(path: str) -> None:
+    """In a logged structure secrets are masked by name and shape, and strange objects are described by their class."""
     with capture_runs() as captured:
         with stage("s") as run:
-            run.log_dict({"password": "hunter2", "in": [{"url": "pg://me:hunter2@host/x"}], "o": NoRepr()}, place)
-        text = captured.one("s").artifacts[place].read_text()
+            run.log_dict({"password": "hunter2", "in": [{"url": "pg://me:hunter2@host/x"}], "o": NoRepr()}, path)
+        text = captured.one("s").artifacts[path].read_text()
     assert "hunter2" not in text
     assert "pg://***@host/x" in text
     assert f"{__name__}.NoRepr" in text
 
 
 def test_a_returned_secret_is_left_out() -> None:
-    """A returned value with a secret's name is no file, whatever holds it; a tag tells, and the others are kept."""
+    """A returned value with a secret's name is no file, whatever holds it; a tag says so, and the others are kept."""
 
     @stage
     @track_returns("api_key", "n", "config")
@@ -95,7 +95,7 @@ def test_a_returned_secret_is_left_out() -> None:
     with capture_runs() as captured:
         login()
         run = captured.one("login")
-        texts = {place: file.read_text() for place, file in run.artifacts.items()}
+        texts = {path: file.read_text() for path, file in run.artifacts.items()}
     assert run.metrics.keys() == {"n"}
     assert "trackdsl.omitted.api_key" in run.tags
     assert list(texts) == ["config.json"]
@@ -120,13 +120,13 @@ def test_a_returned_secret_is_left_out() -> None:
     ids=["plain", "words", "names", "urls", "scheme", "dashes", "token", "tokens", "keys", "spaces"],
 )
 def test_masking_of_long_texts_ends(text: Callable[[int], str]) -> None:
-    """A long message is masked at once: were the time to grow with the square of its length, it would take hours."""
-    words = text(400_000)
-    assert "hunter2" not in _secrets.mask_prose(f"{words} https://me:hunter2@host/")
+    """Masking takes a time that is linear in the length of a message: else a long one would take hours."""
+    long = text(400_000)
+    assert "hunter2" not in _secrets.mask_prose(f"{long} https://me:hunter2@host/")
 
 
 def test_numpy_arguments_are_plain_numbers() -> None:
-    """NumPy scalars arrive as numbers of Python's own."""
+    """NumPy scalars as arguments are recorded as numbers of Python."""
     import numpy as np
 
     @stage
@@ -139,7 +139,7 @@ def test_numpy_arguments_are_plain_numbers() -> None:
 
 @pytest.mark.slow
 def test_a_huge_argument_keeps_its_run() -> None:
-    """An argument beyond what a journal takes is cut on its run, and whole in a file of it."""
+    """An argument that is too large for a journal is cut on its run, and kept whole in a file of it."""
 
     @stage
     def tokenize(corpus: str, lr: float) -> None:
@@ -155,7 +155,7 @@ def test_a_huge_argument_keeps_its_run() -> None:
 
 
 def test_a_mock_of_mlflow_harms_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Where a program's own tests put a `MagicMock` in MLflow's place, nothing raises and runs are recorded."""
+    """Where a program's own tests replace MLflow by a `MagicMock`, nothing raises and runs are recorded."""
 
     @stage(nested=False)
     def section() -> None: ...
@@ -172,7 +172,7 @@ def test_a_mock_of_mlflow_harms_nothing(monkeypatch: pytest.MonkeyPatch, caplog:
 
 
 def test_a_cached_result_is_on_no_older_run() -> None:
-    """Where a cache between `track_returns` and `stage` answers, the values are on no run that ended before."""
+    """If a cache between `track_returns` and `stage` answers, the values are recorded on no older run."""
 
     @track_returns
     @functools.lru_cache
@@ -192,7 +192,7 @@ def test_a_cached_result_is_on_no_older_run() -> None:
 
 
 def test_a_fault_at_the_end_hides_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under `strict`, a run that cannot be ended does not put its fault in place of the program's own exception."""
+    """Under `strict`, a fault at the end of a run does not replace the program's own exception."""
 
     def broken(*_: Any) -> None:
         raise OSError("no")
@@ -202,7 +202,7 @@ def test_a_fault_at_the_end_hides_no_exception(monkeypatch: pytest.MonkeyPatch) 
         raise KeyError("mine")
 
     trackdsl.configure(strict=True)
-    monkeypatch.setattr(_call, "close_run", broken)
+    monkeypatch.setattr(_scopes, "close_run", broken)
     with capture_runs(), pytest.raises(KeyError, match="mine"):
         f()
     with capture_runs(), pytest.raises(KeyError, match="mine"), stage("s"):
@@ -210,7 +210,7 @@ def test_a_fault_at_the_end_hides_no_exception(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_step_of_an_outer_run() -> None:
-    """A metric of an outer run gets the step of the loop that is about it, also from a run inside the loop."""
+    """A metric of an outer run gets the step of that run's loop, also if it is recorded inside an inner run."""
     with capture_runs() as captured, stage("outer") as outer:
         for _ in steps(range(3)):
             with stage("inner") as inner:
@@ -221,8 +221,10 @@ def test_the_step_of_an_outer_run() -> None:
     assert [point.step for point in captured.named("inner")[-1].metrics["y"]] == [0, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_collection")
 def test_a_recursion_that_fills_the_stack_ends_truthfully() -> None:
-    """Where the stack is full, the innermost runs too are FAILED, and the user's RecursionError arrives."""
+    """If a recursion fills the stack, the innermost runs are FAILED too, and the user's RecursionError arrives."""
 
     @stage
     def deeper(n: int) -> int:
@@ -232,3 +234,18 @@ def test_a_recursion_that_fills_the_stack_ends_truthfully() -> None:
         deeper(0)
     assert len(captured.runs) > 100
     assert {run.status for run in captured.runs} == {"FAILED"}
+
+
+def test_ctrl_c_in_a_follower_of_scopes_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If Ctrl-C interrupts a callback of an opening scope, the scope ends, and nothing records into it."""
+
+    def interrupted(_scope: object) -> None:
+        raise KeyboardInterrupt
+
+    with capture_runs() as captured:
+        with monkeypatch.context() as patch:
+            patch.setattr(_scopes, "_when_opened", [interrupted])
+            with pytest.raises(KeyboardInterrupt):
+                stage("s")(len)([])
+        assert trackdsl.current_run() is None
+        assert captured.one("s").status == "KILLED"

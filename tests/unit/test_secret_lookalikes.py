@@ -1,4 +1,4 @@
-"""Values and names that only look secret: a word that is a password somewhere is a word like any other elsewhere."""
+"""Values and names that only resemble secrets: a common word that is a password stays readable elsewhere."""
 
 from __future__ import annotations
 
@@ -41,39 +41,39 @@ LIKELY = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("word", COMMON)
-def test_a_common_value_is_masked_under_its_name_alone(word: str) -> None:
-    """In names, values, texts, files and errors that come later it stays, and parts of other words do."""
+@pytest.mark.parametrize("value", COMMON)
+def test_a_common_value_is_masked_under_its_name_alone(value: str) -> None:
+    """A common value is masked under its name, and stays in other names, values, texts, files and errors."""
 
     @stage
     def connect(password: str) -> None: ...
 
     with capture_runs() as captured:
-        connect(word)
-        with experiment(f"{word}-bench", run_name=f"run {word}") as run:
-            run.log_params({"api_key": word, "db": word, f"p_{word}": 1, "nested": {word: [word]}})
-            run.log_metric(f"acc_{word}", 0.5)
-            run.log_metrics({word: 0.5})
-            run.set_tags({f"t_{word}": word})
-            run.log_text(f"uses {word} now", f"{word}/{word}.txt")
+        connect(value)
+        with experiment(f"{value}-bench", run_name=f"run {value}") as run:
+            run.log_params({"api_key": value, "db": value, f"p_{value}": 1, "nested": {value: [value]}})
+            run.log_metric(f"acc_{value}", 0.5)
+            run.log_metrics({value: 0.5})
+            run.set_tags({f"t_{value}": value})
+            run.log_text(f"uses {value} now", f"{value}/{value}.txt")
         with pytest.raises(ValueError, match="cannot"), stage("fails"):
-            raise ValueError(f"cannot use {word} or pre{word}post")
-        run = captured.one(f"run {word}")
-        assert [path.read_text() for path in run.artifacts.values()] == [f"uses {word} now"]
+            raise ValueError(f"cannot use {value} or pre{value}post")
+        run = captured.one(f"run {value}")
+        assert [path.read_text() for path in run.artifacts.values()] == [f"uses {value} now"]
     assert captured.one("connect").params == {"password": "***"}
     assert run.params["api_key"] == "***"
-    assert run.params["db"] == run.tags[f"t_{word}"] == word
-    assert {f"p_{word}", f"nested.{word}"} < set(run.params)
-    assert set(run.metrics) == {f"acc_{word}", word}
+    assert run.params["db"] == run.tags[f"t_{value}"] == value
+    assert {f"p_{value}", f"nested.{value}"} < set(run.params)
+    assert set(run.metrics) == {f"acc_{value}", value}
     assert "*" not in "".join(run.artifacts)
     failure = captured.one("fails").failure
     assert failure is not None
-    assert failure.message == f"cannot use {word} or pre{word}post"
+    assert failure.message == f"cannot use {value} or pre{value}post"
 
 
 @pytest.mark.parametrize("secret", LIKELY)
 def test_a_likely_secret_is_masked_in_values_and_texts(secret: str) -> None:
-    """As a word of its own: in parameters, tags, files, errors and output; names stay as they are."""
+    """A likely secret is masked as a separate word in parameters, tags, files, errors and output; names stay."""
     _secrets.remember(secret)
 
     def act(run: trackdsl.Run) -> None:
@@ -92,7 +92,7 @@ def test_a_likely_secret_is_masked_in_values_and_texts(secret: str) -> None:
 
 
 def test_a_short_secret_is_masked_in_errors_alone() -> None:
-    """Seven characters with a digit are a word of an error that gives a secret away, and may be anything elsewhere."""
+    """A short secret of seven characters with a digit is masked in errors, and stays elsewhere."""
     _secrets.remember("hunter2")
     assert _secrets.mask_text("hunter2 as a value") == "hunter2 as a value"
     assert _secrets.mask_prose("cannot log in with 'hunter2', nor hunter22") == "cannot log in with '***', nor hunter22"
@@ -102,7 +102,7 @@ def test_a_short_secret_is_masked_in_errors_alone() -> None:
     before=st.sampled_from("aZ0_é"), after=st.sampled_from("aZ0_é"), secret=st.sampled_from(["hunter22", "kqzvjxwp"])
 )
 def test_a_secret_inside_another_word_is_part_of_it(before: str, after: str, secret: str) -> None:
-    """Whichever letters it continues with on either side."""
+    """A secret that is part of a longer word is not masked."""
     _secrets.remember(secret)
     for text in (before + secret, secret + after, before + secret + after):
         assert _secrets.mask_prose(f"x {text} y") == f"x {text} y"
@@ -120,7 +120,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_secret_in_another_form(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors write it as Python, JSON and URLs do; one of the environment too, and beside a hundred others."""
+    """A secret is masked in errors as Python, JSON and URLs write it, also one of the environment among others."""
     for number in range(100):
         _secrets.remember(f"a/b{number}'c\"d\\9!Q")
     monkeypatch.setenv("DB_PASSWORD", "p/w'e\"f\\9:Z")
@@ -134,7 +134,7 @@ def test_a_secret_in_another_form(form: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_common_value_of_the_environment_stays_in_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`POSTGRES_PASSWORD=postgres` takes nothing out of messages, and a likely secret of the environment is."""
+    """`POSTGRES_PASSWORD=postgres` masks nothing in messages, and a likely secret of the environment is masked."""
     monkeypatch.setenv("POSTGRES_PASSWORD", "postgres")
     monkeypatch.setenv("DB_PASSWORD", "hunter22")
     assert _secrets.mask_prose("postgres refuses hunter22 of postgresql") == "postgres refuses *** of postgresql"
@@ -156,7 +156,7 @@ def test_a_common_value_of_the_environment_stays_in_errors(monkeypatch: pytest.M
     ],
 )  # fmt: skip
 def test_a_name_that_only_looks_secret(name: str) -> None:
-    """Properties of secrets, layers, counts and known compounds are public: as parameters, keys, tags and in texts."""
+    """Properties of secrets, layers, counts and known compounds are public, as parameters, keys, tags and in texts."""
     found = recorded({name: "some value"}, "x").params
     assert recorded("some value", name).params == {name: "some value"}
     assert found == {f"x.{name}": "some value"}
@@ -174,7 +174,7 @@ def test_a_name_that_only_looks_secret(name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_text_under_the_name_of_a_secret_is_masked(name: str) -> None:
-    """Whatever it is, a common value too."""
+    """A text under the name of a secret is masked, also if it is a common value."""
     assert recorded("disabled", name).params == {name: "***"}
 
 
@@ -183,7 +183,7 @@ def test_a_text_under_the_name_of_a_secret_is_masked(name: str) -> None:
 )
 @pytest.mark.parametrize("name", ["pass", "pw", "secret", "my_secret", "token", "auth", "mdp", "cookie", "credentials"])
 def test_a_number_under_a_doubtful_name_is_data(name: str, value: Any) -> None:
-    """As a parameter, in a structure, a tag, a name, a text, a command line and a list."""
+    """A number under a doubtful name is recorded, as parameter, tag, name and text, and in structures and lists."""
     text = str(value)
 
     run, _ = kept(lambda run: run.set_tags({name: value}))
@@ -197,15 +197,15 @@ def test_a_number_under_a_doubtful_name_is_data(name: str, value: Any) -> None:
             f'{{"{name}": {text}}}',
         ):
             assert _secrets.mask_prose(line) == line
-        words = ["train", f"--{name}", text]
-        assert _secrets.mask_items(words) == words
+        arguments = ["train", f"--{name}", text]
+        assert _secrets.mask_items(arguments) == arguments
 
 
 @pytest.mark.parametrize(
     "name", ["password", "db_password", "passcode", "pwd", "api_key", "client_secret", "db_pass", "пароль"]
 )
 def test_a_whole_number_under_an_unmistakable_name_is_a_secret(name: str) -> None:
-    """A PIN is digits too; a fraction, a flag and None are none."""
+    """A whole number under an unmistakable name, such as a PIN, is masked; a fraction, a flag and None are not."""
     for number in (1234, 123456, np.int64(1234)):
         assert recorded(number, name).params == {name: "***"}
     for other in (0.5, True, None):
@@ -229,7 +229,7 @@ def test_a_whole_number_under_an_unmistakable_name_is_a_secret(name: str) -> Non
 )  # fmt: skip
 @pytest.mark.parametrize("indent", [None, 2])
 def test_masked_json_is_json(value: Any, indent: int | None) -> None:
-    """The quotes around a secret stay, in JSON inside of JSON too; what stands beside it is the same."""
+    """Masked JSON, also inside JSON, is valid JSON, and its other values are the same."""
     text = json.dumps(value, indent=indent)
     for masked in (_secrets.mask_text(text), recorded(text).params["x"]):
         assert "***" in masked
@@ -245,5 +245,5 @@ def test_masked_json_is_json(value: Any, indent: int | None) -> None:
     ],
 )  # fmt: skip
 def test_numbers_in_texts_that_are_secrets(text: str, masked: str | None) -> None:
-    """A code in the query of a URL, and a number of many digits, are no rates or sizes."""
+    """A code in a URL's query and a long number are masked in texts; rates and sizes are not."""
     assert _secrets.mask_text(text) == (masked or text.replace("1234", "***"))

@@ -1,4 +1,4 @@
-"""Secrets: whatever was planted is in no byte that trackdsl has written."""
+"""Secrets: no byte that trackdsl writes contains a planted secret."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def recorded(value: Any, name: str = "x") -> RecordedRun:
 
 
 def kept(act: Callable[[Run], None]) -> tuple[RecordedRun, dict[str, bytes]]:
-    """A run in which something is done, and the files that it keeps, by their names."""
+    """The run on which an action is performed, and the files that it keeps, by name."""
     with capture_runs() as captured:
         with stage("f") as run:
             act(run)
@@ -68,12 +68,12 @@ def kept(act: Callable[[Run], None]) -> tuple[RecordedRun, dict[str, bytes]]:
     ],
 )  # fmt: skip
 def test_names_of_secrets(name: str, secret: bool) -> None:
-    """What is named like a secret is masked, and hyper-parameters that only look so are not."""
+    """Values with the name of a secret are masked, and hyper-parameters with similar names are not."""
     assert recorded("some value", name).params == {name: "***" if secret else "some value"}
 
 
 def test_names_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`configure(secret_names=, public_names=)` and the environment: also for functions decorated before."""
+    """`configure(secret_names=, public_names=)` and the environment choose names, also for decorated functions."""
 
     @stage
     def f(pin_code: str, token_level: str, hf_token: str) -> None: ...
@@ -94,7 +94,7 @@ def test_names_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_masked_value_is_masked_wherever_it_comes_again() -> None:
-    """A password that was an argument is taken out of parameters, tags, texts and messages that come later."""
+    """A masked argument is masked again in parameters, tags, texts and messages that come later."""
 
     @stage
     def f(password: str) -> None:
@@ -111,14 +111,14 @@ def test_a_masked_value_is_masked_wherever_it_comes_again() -> None:
 
 
 def test_a_short_password_does_not_spoil_other_values() -> None:
-    """A password that is a word like any other is masked under its name, and leaves equal words elsewhere alone."""
+    """A password that is a common word is masked under its name, and equal words elsewhere stay."""
     with capture_runs() as captured, stage("f", password="adam", optimizer="adam"):
         pass
     assert captured.one("f").params == {"password": "***", "optimizer": "adam"}
 
 
 def test_the_users_secret_is_given_back_whole() -> None:
-    """Masking changes nothing that the function gets or returns."""
+    """Masking changes neither what the function gets nor what it returns."""
 
     @stage
     @track_returns
@@ -158,7 +158,7 @@ def test_the_users_secret_is_given_back_whole() -> None:
     ],
 )  # fmt: skip
 def test_shapes_of_secrets(text: str, masked: str) -> None:
-    """What has the shape of a secret is masked in any text, and what only looks a little like one is left."""
+    """What has the shape of a secret is masked in any text, and what only resembles it stays."""
     assert _secrets.mask_text(text) == masked
 
 
@@ -189,7 +189,7 @@ def test_a_token_of_every_issuer(token: str) -> None:
     [("Bearer ", "aB1-cdefgh"), ("Authorization: Basic ", "dXNlcjpwdw=="), ("IDENTIFIED BY ", "'hunter 2'")],
 )
 def test_what_follows_a_scheme(lead: str, secret: str) -> None:
-    """A credential of HTTP or SQL is masked by the words before it, which stay."""
+    """A credential after a scheme of HTTP or SQL is masked, and the scheme stays."""
     assert _secrets.mask_text(f"x {lead}{secret} y") == f"x {lead}*** y"
 
 
@@ -210,7 +210,7 @@ def test_what_follows_a_scheme(lead: str, secret: str) -> None:
     ],
 )  # fmt: skip
 def test_literals_in_written_text(text: str, masked: str) -> None:
-    """In text that a user writes literal secrets are masked, wherever it goes; code that only names them stays."""
+    """Literal secrets in a text that a user writes are masked everywhere; code that only names them stays."""
 
     def act(run: Run) -> None:
         run.set_tag("x", text)
@@ -224,17 +224,17 @@ def test_literals_in_written_text(text: str, masked: str) -> None:
 
 
 def test_messages_hide_more_than_literals() -> None:
-    """In an error's message whatever is assigned to the name of a secret is masked, escaped quotes included."""
+    """In an error's message, whatever is assigned to a secret's name is masked, escaped quotes included."""
     message = (
         repr({"outer": repr({"password": "hunter2", "it's": "x"})}) + " password=hunter --password=abc api_key = key"
     )
-    told = _secrets.mask_prose(message)
-    assert "hunter" not in told
-    assert told.endswith("password=*** --password=*** api_key = ***")
+    masked = _secrets.mask_prose(message)
+    assert "hunter" not in masked
+    assert masked.endswith("password=*** --password=*** api_key = ***")
 
 
 def test_the_working_directory_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`PWD` of the environment is where the program runs, and is left in messages."""
+    """`PWD`, the working directory, is not masked in messages."""
     monkeypatch.setenv("PWD", "/home/me/project")
     monkeypatch.setenv("SMTP_PASS", "/home/me/hunter2")
     assert _secrets.mask_prose("/home/me/project/x.py has /home/me/hunter2") == "/home/me/project/x.py has ***"
@@ -275,7 +275,7 @@ class Marked:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "structure"),
     [
         ([Login("me", "hunter2")], [{"user": "me", "password": "***"}]),
         (Marked("me", "hunter2"), {"user": "me", "hint": "***"}),
@@ -285,22 +285,22 @@ class Marked:
     ],
     ids=["dataclass", "annotated", "deque", "set", "bytes"],
 )
-def test_a_structure_with_a_secret_is_not_pickled(value: Any, told: Any) -> None:
-    """What can be told of it is kept as JSON, and a tag says why."""
+def test_a_structure_with_a_secret_is_not_pickled(value: Any, structure: Any) -> None:
+    """What is not secret in it is kept as JSON, and a tag says why."""
     found, files = kept(lambda run: _artifacts.keep_object(run, "x.pkl", value))
-    assert {name: json.loads(content) for name, content in files.items()} == {"x.json": told}
+    assert {name: json.loads(content) for name, content in files.items()} == {"x.json": structure}
     assert found.tags["trackdsl.omitted.x.pkl"].endswith("holds a secret; its other parts are in x.json")
 
 
 def test_the_text_of_a_structure_with_a_secret_is_not_kept() -> None:
-    """A text may tell in its own words what is masked by its annotation: the structure is kept as JSON instead."""
+    """The text of a structure may show what its annotation masks: the structure is kept as JSON instead."""
     found, files = kept(lambda run: _artifacts.keep_object(run, "x.txt", Marked("me", "abc")))
     assert {name: json.loads(content) for name, content in files.items()} == {"x.json": {"user": "me", "hint": "***"}}
     assert found.tags["trackdsl.omitted.x.txt"].endswith("holds a secret; its other parts are in x.json")
 
 
 class Client:
-    """What holds a secret as clients of services do."""
+    """An object that keeps a secret as clients of services do."""
 
     def __init__(self, **attributes: Any) -> None:
         self.__dict__.update(attributes)
@@ -314,7 +314,7 @@ class Client:
     ],
 )  # fmt: skip
 def test_an_object_with_a_secret_is_not_pickled(value: Any) -> None:
-    """An attribute that is a secret, here or further in, would be in its pickle; a tag says what is left out."""
+    """An object with a secret in an attribute, at any depth, is not pickled; a tag says what is left out."""
 
     @track_returns
     def f() -> Any:
@@ -329,20 +329,20 @@ def test_an_object_with_a_secret_is_not_pickled(value: Any) -> None:
 
 
 def test_an_object_whose_attributes_only_look_secret_is_pickled() -> None:
-    """Words, flags and numbers under such names, and texts under any other, are what models have."""
-    vocabulary, words = {"password": 3, "token": 5}, ["password: hunter22xx", "token=abc123def456"]
+    """Models have texts, flags and numbers under such names, and secret-looking texts under other names."""
+    vocabulary, lines = {"password": 3, "token": 5}, ["password: hunter22xx", "token=abc123def456"]
     value = Client(
-        pad_token="<pad>", token="<unk>", password=None, secret=3, text="kq7Zx91mPw", vocabulary=vocabulary, words=words
+        pad_token="<pad>", token="<unk>", password=None, secret=3, text="kq7Zx91mPw", vocabulary=vocabulary, lines=lines
     )
     _, files = kept(lambda run: _artifacts.keep_object(run, "x.pkl", value))
     assert vars(pickle.loads(files["x.pkl"])) == vars(value)
 
 
-def test_the_words_of_a_command_line_as_arguments() -> None:
-    """`run("--token", ...)` gathers them one by one: the one before names the secret."""
+def test_a_command_line_as_arguments() -> None:
+    """In `run("--token", ...)` the argument before names the secret."""
 
     @stage
-    def f(*words: str) -> None: ...
+    def f(*arguments: str) -> None: ...
 
     with capture_runs() as captured:
         f("login", "--password", "kq7Zx91mPw", "--lr", "1")
@@ -350,7 +350,7 @@ def test_the_words_of_a_command_line_as_arguments() -> None:
 
 
 def test_a_structure_without_a_secret_is_pickled() -> None:
-    """Whatever names and values it has."""
+    """A structure without a secret is pickled, whatever its names and values."""
     value = [{"user": "me", "tokens": ["a"], "password": None}, {1, 2}, "https://host/@me"]
     _, files = kept(lambda run: _artifacts.keep_object(run, "x.pkl", value))
     assert pickle.loads(files["x.pkl"]) == value
@@ -368,7 +368,7 @@ def test_bytes_that_are_no_text_stay_as_they_are() -> None:
 
 
 def test_names_of_metrics_are_masked() -> None:
-    """On the quick ways too, again and again; a value that was masked elsewhere is no reason to mask a name."""
+    """Names of metrics are masked on every path, also repeatedly; a value masked elsewhere masks no name."""
     with capture_runs() as captured, stage("f") as run:
         for step in range(3):
             run.log_metric("https://u:hunter2@h", 0.5, step)
@@ -379,7 +379,7 @@ def test_names_of_metrics_are_masked() -> None:
 
 
 def test_log_lines_and_strict_errors_are_masked(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever writes a line on trackdsl's logger, and what a fault raises where faults raise."""
+    """Lines that anybody writes on trackdsl's logger are masked, and so is what a fault raises in strict mode."""
     errors.logger.warning("cannot reach %s", "https://u:hunter2@h")
     errors.report("x", "login(password='hunter2')")
     assert [record.getMessage() for record in caplog.records] == [
@@ -392,7 +392,7 @@ def test_log_lines_and_strict_errors_are_masked(caplog: pytest.LogCaptureFixture
 
 
 def test_a_log_line_that_cannot_be_read_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """An error whose text cannot be read, in the arguments of a log line: the line is written without it."""
+    """A log line with an error whose text cannot be read is written without that text."""
 
     class Unreadable(Exception):
         def __str__(self) -> str:
@@ -403,7 +403,7 @@ def test_a_log_line_that_cannot_be_read_harms_nobody(caplog: pytest.LogCaptureFi
 
 
 def test_a_long_traceback_is_cut_after_masking() -> None:
-    """A credential that the cut goes through leaves no half behind."""
+    """A credential at the point where a traceback is cut leaves no half behind."""
     for length in range(199_960, 200_001, 4):
         try:
             raise ValueError("https://user:hunter2hunter2@host/" + "x" * length)
@@ -413,8 +413,9 @@ def test_a_long_traceback_is_cut_after_masking() -> None:
         assert "hunter2@" not in found.traceback
 
 
+@pytest.mark.slow
 def test_thousands_of_secrets_are_remembered(caplog: pytest.LogCaptureFixture) -> None:
-    """Each of them is taken out of later texts, a log line says where that ends, and long texts are searched too."""
+    """Thousands of secrets are masked in later texts, a log line says where that ends; long texts are searched too."""
     secrets = [f"{number:05d}-secret" for number in range(_secrets._memory._MAX_REMEMBERED + 5)]
     for number, secret in enumerate(secrets):
         _secrets.remember(secret)
@@ -430,7 +431,7 @@ def test_thousands_of_secrets_are_remembered(caplog: pytest.LogCaptureFixture) -
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
 def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
-    """Masking takes nothing out of text that gives no name a value and is too short for the shape of a token."""
+    """Masking leaves text as it is that assigns no value to a name and is too short for a token."""
     if not set(":=,") & set(text) and len(text) < 16:
         assert _secrets.mask_text(text) == text
 
@@ -443,14 +444,14 @@ def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
 @example("", "", "Aa0aAaAa00")
 @example("", "", "Qw1aAdminTest")
 def test_what_is_remembered_never_gets_through(before: str, after: str, secret: str) -> None:
-    """Whatever stands around a remembered secret that is long and mixed, masking takes it out."""
+    """A remembered secret that is long and mixed is masked, whatever is around it."""
     _secrets.remember(secret)
     assert secret not in _secrets.mask_text(f"{before}{secret}{after}")
     _secrets.forget()
 
 
 def test_flags_and_counts_under_secret_names_are_data() -> None:
-    """`use_auth_token=True` and `token=3` say no secret, as arguments, in structures and in files; a password does."""
+    """`use_auth_token=True` and `token=3` are no secrets, as arguments, in structures and files; a password is."""
 
     @stage
     def f(use_auth_token: bool, token: int, config: dict[str, Any], password: int, pin: Annotated[int, Secret]) -> None:

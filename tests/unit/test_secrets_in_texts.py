@@ -1,4 +1,4 @@
-"""Secrets that a text, a command line or a list says the names of: none is written, and no other text changes."""
+"""Secrets that are named in a text, a command line or a list: none is written, and other texts do not change."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import examples
 from tests.unit.test_secrets import kept, recorded
 from trackdsl import Run, stage, track_returns
 from trackdsl._core import redaction as _secrets
@@ -24,14 +25,15 @@ from trackdsl._recording import artifacts as _artifacts
 from trackdsl.journal import _origin, _target
 from trackdsl.testing import capture_runs
 
-#: One with digits, a word, and one with signs that stand between names and values elsewhere.
-PLANTS = ("Zq7hunterX9", "hunterhunter", "a/b+c==9", "$A07Zq000")
+#: One with digits, a word, one with signs that stand between names and values elsewhere, and two that end like the name
+#: of a password.
+PLANTS = ("Zq7hunterX9", "hunterhunter", "a/b+c==9", "$A07Zq000", "0007Zq0PW", "a7Zq!pwd")
 #: A marker for the secret in the texts below.
 S = "§"
 
 
 def nested(*keys: str) -> str:
-    """JSON in JSON, as deep as there are keys."""
+    """JSON in JSON, one level for each key."""
     *outer, last = keys
     text = json.dumps({last: S}, ensure_ascii=False)
     for key in reversed(outer):
@@ -90,15 +92,15 @@ def nested(*keys: str) -> str:
         '[{"key": "x", "value": "y"}, {"key": "api_key", "value": "§"}]', json.dumps([["token", S]], indent=2),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("plant", PLANTS)
-def test_a_text_that_names_a_secret(text: str, plant: str) -> None:
-    """The value is masked as a parameter, in a tag, a file, a name and an error, and what is masked stays as it is."""
-    text = text.replace(S, plant)
-    masked = _secrets.mask_text(text)
-    assert plant not in masked
-    assert "***" in masked
-    assert _secrets.mask_text(masked) == masked
-    assert plant not in _secrets.mask_prose(text)
+def test_a_text_that_names_a_secret(text: str) -> None:
+    """The value is masked as parameter, tag, file, name and error; a masked text does not change again."""
+    for plant in PLANTS:
+        planted = text.replace(S, plant)
+        masked = _secrets.mask_text(planted)
+        assert plant not in masked
+        assert "***" in masked
+        assert _secrets.mask_text(masked) == masked
+        assert plant not in _secrets.mask_prose(planted)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +127,8 @@ def test_a_text_that_names_a_secret(text: str, plant: str) -> None:
         ("contraseña: x1\npuerto: 2\n", "contraseña: ***\npuerto: 2\n"), ("mot de passe = x\n", "mot de passe = ***\n"),
     ],
 )  # fmt: skip
-def test_what_stands_beside_a_secret_is_left(text: str, masked: str) -> None:
-    """The value is taken out and nothing else."""
+def test_text_beside_a_secret_is_kept(text: str, masked: str) -> None:
+    """Only the value is masked, and the text beside it stays."""
     assert _secrets.mask_text(text) == masked
 
 
@@ -156,7 +158,7 @@ def test_what_stands_beside_a_secret_is_left(text: str, masked: str) -> None:
     ],
 )  # fmt: skip
 def test_a_text_that_holds_no_secret(text: str) -> None:
-    """Counts, types, code and sentences stay as they are."""
+    """Counts, types, code and sentences are not changed."""
     assert _secrets.mask_text(text) == text
 
 
@@ -180,7 +182,7 @@ def test_a_text_that_holds_no_secret(text: str) -> None:
     ],
 )  # fmt: skip
 def test_a_configuration_of_a_model(text: str) -> None:
-    """What configurations of models and of their training say stays public, as a text and as a parameter."""
+    """Configurations of models and of their training stay public, as text and as parameter."""
     assert _secrets.mask_text(text) == text
     name, sign, value = text.partition(": ")
     if sign and name.isidentifier() and not value.startswith(("{", "[", "$", "null", "none", "true")):
@@ -188,7 +190,7 @@ def test_a_configuration_of_a_model(text: str) -> None:
 
 
 def test_a_text_is_looked_through_anew_when_secrets_change() -> None:
-    """A text that held no secret is masked once a part of it, or a name in it, has become one."""
+    """A text without secrets is masked as soon as a part of it, or a name in it, has become a secret."""
     text = "shard: hunter2hunter2 of 7"
     assert _secrets.mask_text(text) == _secrets.mask_text(text) == text
     _secrets.remember("hunter2hunter2")
@@ -215,10 +217,13 @@ def test_a_text_is_looked_through_anew_when_secrets_change() -> None:
         "db_パスワード", "비밀번호", "סיסמה", "كلمة المرور", "รหัสผ่าน", "पासवर्ड", "\uff50\uff41\uff53\uff53",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKD"])
-def test_words_for_a_password(name: str, form: Any) -> None:
-    """In other languages, in any case, with and without accents: as parameters, keys, in JSON and in YAML."""
-    name = unicodedata.normalize(form, name)
+def test_translations_of_password(name: str) -> None:
+    """The word for password in other languages, in any case and accents, masks parameters, keys, JSON and YAML."""
+    for each in {unicodedata.normalize(form, name) for form in ("NFC", "NFD", "NFKD")}:
+        check_name_of_a_password(each)
+
+
+def check_name_of_a_password(name: str) -> None:
     assert _secrets.is_secret_name(name)
     assert recorded({name: "hunter22"}, "cfg").params == {f"cfg.{name}": "***"}
     _secrets.forget()
@@ -239,8 +244,8 @@ def test_words_for_a_password(name: str, form: Any) -> None:
         "пар", "compass_order", "kennel", "wachten", "desenha", "sandi_metric", "cle", "schlussel", "密度",
     ],
 )  # fmt: skip
-def test_words_that_only_look_like_one(name: str) -> None:
-    """Words of other languages that are no password stay public."""
+def test_words_that_only_resemble_password(name: str) -> None:
+    """Words of other languages that only resemble the word for password stay public."""
     assert not _secrets.is_secret_name(name)
 
 
@@ -286,7 +291,7 @@ class Variable:
     ],
 )  # fmt: skip
 def test_lists_and_mappings_that_name_a_secret(value: Any, params: dict[str, Any] | None) -> None:
-    """Words of command lines, pairs, names beside values: masked as parameters, in files, and no pickle holds them."""
+    """Command lines, pairs, and names beside values are masked as parameters and in files, and are not pickled."""
     plant = "hunter2.horse"
     value = _planted(value, plant)
     found = recorded(value).params
@@ -323,7 +328,7 @@ def _planted(value: Any, plant: str) -> Any:
 
 
 def test_returned_mappings_and_rows_that_name_a_secret() -> None:
-    """What a function returns, and the rows of a table."""
+    """Returned values, and the rows of a table, that name a secret are masked."""
 
     @stage
     @track_returns(artifacts={"env/value": "value.txt", "argv": "argv.json", "text": "text.txt"})
@@ -379,12 +384,12 @@ CONTAINERS: dict[str, Callable[[str, str], Any]] = {
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(name=NAMES, secret=SECRETS)
 def test_no_byte_of_the_journal_holds_a_secret(
     container: str, name: str, secret: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In whatever holds it: as argument, parameter, tag, name, file, returned value, message and traceback."""
+    """No secret is in the journal: as argument, parameter, tag, name, file, return value, message or traceback."""
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
     _target.close_all()
     shutil.rmtree(tmp_path / "spool", ignore_errors=True)
@@ -419,7 +424,7 @@ def test_no_byte_of_the_journal_holds_a_secret(
 
 
 def test_the_name_of_a_program_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program may write its own command line where MLflow looks for the source's name."""
+    """The recorded source name has no secret of the program's command line."""
     monkeypatch.setattr(
         sys, "argv", ["serve --password hunter22 --db postgresql://me:hunter23@db/x", "--token=hunter24"]
     )
@@ -441,12 +446,12 @@ def test_the_name_of_a_program_holds_no_secret(monkeypatch: pytest.MonkeyPatch) 
     ],
 )  # fmt: skip
 def test_masking_of_long_texts_ends(unit: str) -> None:
-    """Were the time to grow with the square of a text's length, it would take hours."""
-    words = unit * (200_000 // len(unit))
-    assert "hunter22" not in _secrets.mask_prose(f"{words} https://me:hunter22@host/")
+    """Masking takes a time that is linear in a text's length: else it would take minutes."""
+    text = unit * (50_000 // len(unit))
+    assert "hunter22" not in _secrets.mask_prose(f"{text} https://me:hunter22@host/")
 
 
 def test_masking_of_long_lists_ends() -> None:
-    """The same for command lines of many words."""
-    words = ["curl", "-u", "--password", "mysql", "-p"] * 20_000
-    assert "hunter22" not in _secrets.mask_items([*words, "--token", "hunter22"])
+    """Masking takes a time that is linear in the number of arguments of a command line."""
+    arguments = ["curl", "-u", "--password", "mysql", "-p"] * 20_000
+    assert "hunter22" not in _secrets.mask_items([*arguments, "--token", "hunter22"])

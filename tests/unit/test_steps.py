@@ -67,7 +67,7 @@ def test_the_steps_of_a_loop(kind: str) -> None:
 
 
 def test_steps_are_restored_after_a_loop() -> None:
-    """After a loop, and after a `break`, the step is that of what is around it; a given step counts first."""
+    """After a loop, also after `break`, the step is the outer one again; an explicit step comes first."""
 
     def loop() -> None:
         for _ in steps(range(5, 7), "epoch"):
@@ -86,7 +86,7 @@ def test_steps_are_restored_after_a_loop() -> None:
 
 
 def test_an_inner_loop_counts_on() -> None:
-    """However deep it is, in whatever function, and beside others: each inner loop has numbers of its own."""
+    """Each inner loop continues its own numbers, at any depth, in any function, and beside other loops."""
 
     def validate() -> None:
         for _ in steps("xy", "batch"):
@@ -106,7 +106,7 @@ def test_an_inner_loop_counts_on() -> None:
 
 
 def test_inner_steps_that_the_user_has_chosen_stay() -> None:
-    """An inner `start`, or a range that goes on where the last one ended, is as it is; a fall is shifted whole."""
+    """An inner `start`, or a range that continues where the last one ended, is as it is; a fall is shifted whole."""
 
     def loop() -> None:
         for epoch in steps(range(2)):
@@ -125,7 +125,7 @@ def test_inner_steps_that_the_user_has_chosen_stay() -> None:
 
 
 def test_inner_loops_of_other_runs_begin_anew() -> None:
-    """A run of its own in each round has its own numbers; a section of the run around it has not."""
+    """An inner loop of a new run begins at 0 in each round; in a section it continues."""
 
     @stage
     def child() -> None:
@@ -146,7 +146,7 @@ def test_inner_loops_of_other_runs_begin_anew() -> None:
 
 
 def test_loops_of_generators_that_loop_themselves() -> None:
-    """Generators that are gone through in turn, or by a loop, each record at the step of their own loop."""
+    """Generators that contain loops record each at the step of their own loop, in turn or inside a loop."""
 
     def letters(name: str, first: int) -> Iterator[str]:
         for letter in steps("abc", start=first):
@@ -167,7 +167,7 @@ def test_loops_of_generators_that_loop_themselves() -> None:
 
 
 def test_bars_around_asynchronous_loops() -> None:
-    """A bar of tqdm's inside or outside changes nothing; with an ordinary loop inside it stays an ordinary one."""
+    """A tqdm bar inside or outside changes nothing; around an ordinary loop it stays ordinary."""
 
     async def letters() -> AsyncIterator[str]:
         for letter in "ab":
@@ -186,7 +186,7 @@ def test_bars_around_asynchronous_loops() -> None:
 
 
 def test_asynchronous_loops() -> None:
-    """`async for` has the same steps, counts on inside, and is left at once by `break` and by an error."""
+    """`async for` has the same steps, continues inside, and is left at once by `break` and by an error."""
 
     async def letters(text: str) -> AsyncIterator[str]:
         for letter in text:
@@ -225,7 +225,7 @@ def test_asynchronous_loops() -> None:
 
 
 def test_loops_of_concurrent_tasks() -> None:
-    """Each task has the step of its own loop."""
+    """Each concurrent task has the step of its own loop."""
 
     async def work(name: str, first: int) -> None:
         for _ in steps(range(first, first + 3)):
@@ -240,7 +240,7 @@ def test_loops_of_concurrent_tasks() -> None:
 
 @pytest.mark.parametrize("start", ["3", 1.5, [1]])
 def test_a_start_that_is_no_step(start: Any) -> None:
-    """It is an error at once, which names a right one."""
+    """A `start` that is no step is an error at once, which names a right one."""
     with pytest.raises(trackdsl.OptionError, match="start=100"):
         steps(range(3), start=start)
 

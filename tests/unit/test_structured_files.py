@@ -70,7 +70,7 @@ class Outer(pydantic.BaseModel):
 
 
 class Opaque:
-    """What only a pickle can hold."""
+    """An object that only a pickle can hold."""
 
 
 FRAME = pd.DataFrame({"a": [1, 2], "t": pd.to_datetime(["2024-01-02", None]), "s": ["x", None]})
@@ -144,7 +144,7 @@ CONTENT: dict[str, tuple[Any, Any]] = {
         [Color.RED, Level.LOW, Mode.FAST, Rights.READ | Rights.WRITE],
         ["Color.RED", 3, "fast", "Rights.READ|WRITE"],
     ),
-    "words": (
+    "values written as text": (
         [decimal.Decimal("1.50"), fractions.Fraction(1, 3), uuid.UUID(int=1), pathlib.PurePosixPath("a/b"), 1 + 2j],
         ["1.50", "1/3", "00000000-0000-0000-0000-000000000001", "a/b", "(1+2j)"],
     ),
@@ -172,7 +172,7 @@ def omitted(run: RecordedRun) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", CONTENT)
 def test_the_content_of_every_kind(kind: str) -> None:
-    """Arrays are lists, frames records, dates ISO text, and so on: in JSON and in YAML, and nothing is reported."""
+    """Arrays become lists, frames records, dates ISO text: in JSON and in YAML, and nothing is reported."""
     value, expected = CONTENT[kind]
     with capture_runs() as captured, stage("s") as run:
         log_dict({"x": value}, "x.json")
@@ -188,7 +188,7 @@ def test_the_content_of_every_kind(kind: str) -> None:
 
 
 def test_numbers_stay_keys_in_yaml() -> None:
-    """JSON has text alone for keys, YAML has numbers too; what is not a number is a number in neither."""
+    """Numbers as keys are text in JSON and numbers in YAML; other keys are text in both."""
     with capture_runs() as captured, stage("s"):
         log_dict({0: "a", 1.5: "b", "2": "c"}, "x.yaml")
         log_dict({0: "a", 1.5: "b", "2": "c"}, "x.json")
@@ -230,10 +230,10 @@ def test_what_json_cannot_hold_is_a_file_beside(suffix: str) -> None:
         assert load_artifact(run, found["raw"]) == b"\0x"
         assert load_artifact(run, found["large"]).shape == (200_000,)
         assert isinstance(load_artifact(run, "eval.parts/object.pkl", trusted=True), Opaque)
-    told = omitted(captured.one("s"))
-    for part, place in {"raw": "raw.bin", "deep/0/picture": "deep/0/picture.png", "object": "object.pkl"}.items():
-        assert f"eval.parts/{place}" in told[f"eval.{suffix}/{part}"]
-    assert "could not be kept" in told[f"eval.{suffix}/lock"]
+    reasons = omitted(captured.one("s"))
+    for part, path in {"raw": "raw.bin", "deep/0/picture": "deep/0/picture.png", "object": "object.pkl"}.items():
+        assert f"eval.parts/{path}" in reasons[f"eval.{suffix}/{part}"]
+    assert "could not be kept" in reasons[f"eval.{suffix}/lock"]
 
 
 def test_many_parts_share_a_tag() -> None:
@@ -262,9 +262,9 @@ def test_what_cannot_be_read_is_reported() -> None:
         assert load_artifact(run, "x.json")["a"] == 1
         rest = [name for name in captured.one("s").artifacts if name.startswith("x.parts/deep")]
         assert '"end": 7' in captured.one("s").artifacts[rest[0]].read_text()
-    told = omitted(captured.one("s"))
-    assert "no disk" in told["x.json/broken"]
-    assert "holds itself" in told["x.json/loop/1"]
+    reasons = omitted(captured.one("s"))
+    assert "no disk" in reasons["x.json/broken"]
+    assert "holds itself" in reasons["x.json/loop/1"]
 
 
 def test_a_structure_of_a_parameter_is_whole() -> None:
@@ -273,15 +273,15 @@ def test_a_structure_of_a_parameter_is_whole() -> None:
     config["layers"]["data"] = {"w": np.zeros(200_000)}
     with capture_runs() as captured, stage("s") as run:
         run.log_params({"config": config})
-        (place,) = captured.one("s").artifacts
-        found = load_artifact(run, place)["layers"]
+        (path,) = captured.one("s").artifacts
+        found = load_artifact(run, path)["layers"]
     assert found["2499"] == {"w": [0, 1], "when": "2024-01-02"}
     assert found["data"]["w"].startswith("ndarray float64 (200000,)")
-    assert "described in one line" in omitted(captured.one("s"))[f"{place}/layers/data/w"]
+    assert "described in one line" in omitted(captured.one("s"))[f"{path}/layers/data/w"]
 
 
 def test_returned_structures_are_whole() -> None:
-    """Sets, dates and lists of arrays among returned values stand in the file of the rest; nothing is a pickle."""
+    """Sets, dates and lists of arrays in return values are in the file of the rest; nothing is pickled."""
     value = {
         "acc": 0.5, "labels": {"b", "a"}, "day": datetime.date(2024, 1, 2), "mode": Mode.FAST, "id": uuid.UUID(int=1),
         "history": [{"w": np.arange(2)}], "config": OmegaConf.create({"a": [1, 2]}),
@@ -301,15 +301,15 @@ def test_returned_structures_are_whole() -> None:
 
 
 def test_cells_of_a_table() -> None:
-    """Lists stand in cells as such; bytes are files beside the table, and objects are named by their class."""
+    """Lists are cells as they are; bytes are files beside the table, and objects are named by their class."""
     with capture_runs() as captured, stage("s"):
         log_table({"e": [np.array([0.1, 0.2])], "s": [{2, 1}], "b": [b"x"], "o": [Opaque()]}, "e.json")
         run = captured.one("s")
         (file,) = run.artifacts
         assert run.artifacts[file].read_bytes() == b"x"
-    told = omitted(captured.one("s"))
-    assert set(told) == {"e.json/b", "e.json/o"}
-    assert "table_files/e" in told["e.json/b"]
+    reasons = omitted(captured.one("s"))
+    assert set(reasons) == {"e.json/b", "e.json/o"}
+    assert "table_files/e" in reasons["e.json/b"]
 
 
 def test_a_list_of_files_is_one_file_each() -> None:
@@ -324,7 +324,7 @@ def test_a_list_of_files_is_one_file_each() -> None:
 
 
 def test_a_list_at_one_path_is_one_file_each() -> None:
-    """Where the path of an artifact has the format of the parts, each part is a file of it, by its index or key."""
+    """If the path of an artifact has the format of the parts, each part is a file of it, by index or key."""
     with capture_runs() as captured, stage("s"):
         track_returns("p", artifacts={"p": "plots/roc.png"})(lambda: [Figure(), Figure()])()
         track_returns("q", artifacts={"q": "q.png"})(lambda: {"a": Figure(), "b/c": Figure()})()
@@ -382,9 +382,9 @@ def test_configurations_of_omegaconf(suffix: str) -> None:
         log_dict({"in": [configuration()], "l": configuration().layers, "t": configuration().pair}, f"d.{suffix}")
         assert load_artifact(run, f"c.{suffix}") == RESOLVED
         assert load_artifact(run, f"d.{suffix}") == {"in": [RESOLVED], "l": [1, 2], "t": [3, 4]}
-    told = omitted(captured.one("s"))
-    assert {f"c.{suffix}/{part}" for part in ("needed", "nested/lost", "nested/list/0")} <= set(told)
-    assert "no.where" in told[f"c.{suffix}/nested/lost"]
+    reasons = omitted(captured.one("s"))
+    assert {f"c.{suffix}/{part}" for part in ("needed", "nested/lost", "nested/list/0")} <= set(reasons)
+    assert "no.where" in reasons[f"c.{suffix}/nested/lost"]
 
 
 def test_returned_configurations() -> None:
@@ -422,7 +422,7 @@ def test_configurations_are_parameters_like_their_lists() -> None:
 
 @pytest.mark.parametrize(("kind", "text"), [("DictConfig", "???"), ("ListConfig", "???"), ("DictConfig", "${a}")])
 def test_a_configuration_that_is_missing_is_reported(kind: str, text: str) -> None:
-    """The whole of it, as an argument: the call is recorded with all its other parameters."""
+    """A missing configuration as an argument is reported, and the call is recorded with its other parameters."""
     value = getattr(pytest.importorskip("omegaconf"), kind)(text)
     with capture_runs() as captured:
         stage(lambda config, lr: None)(value, 0.1)
@@ -432,7 +432,7 @@ def test_a_configuration_that_is_missing_is_reported(kind: str, text: str) -> No
 
 
 def test_a_configuration_that_refers_to_itself_ends() -> None:
-    """A list that leads back to itself is cut, and the program goes on."""
+    """A list that leads back to itself is cut, and the program continues."""
     config = OmegaConf.create({"a": ["${a}"], "b": {"c": "${b}"}})
     assert content_of(config).keys() == {"a", "b"}
     with capture_runs() as captured, stage("s") as run:

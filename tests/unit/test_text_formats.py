@@ -91,23 +91,23 @@ def kept(value: Any, suffix: str) -> tuple[Any, set[str], dict[str, str]]:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", [*FRAMES, *OTHERS])
 def test_what_pandas_writes_comes_back(kind: str, suffix: str) -> None:
-    """Index, names, types, texts that look like numbers, and frequencies: the same from each format, and no report."""
+    """Index, names, types, number-like texts and frequencies come back equal from each format, without a report."""
     value = FRAMES.get(kind, OTHERS.get(kind))
     if suffix == ".parquet" and kind in ("names twice", "whole objects", "text as objects", "nothing", "rows alone"):
         pytest.skip("Parquet has no such frame")
-    found, files, told = kept(value, suffix)
+    found, files, omissions = kept(value, suffix)
     equal(found, value)
     assert files <= {f"x{suffix}", f"x{suffix}.dtypes.json"}
-    assert told == {}
+    assert omissions == {}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_a_file_that_says_all_is_alone(suffix: str) -> None:
-    """Numbers and plain words without an index need no types beside them."""
+    """Numbers and plain texts without an index have no file of types beside them."""
     frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"], "c": [0.1, None], "d": [True, False]})
-    found, files, told = kept(frame, suffix)
+    found, files, omissions = kept(frame, suffix)
     equal(found, frame)
-    assert (files, told) == ({f"x{suffix}"}, {})
+    assert (files, omissions) == ({f"x{suffix}"}, {})
 
 
 UNKEPT: dict[str, Any] = {
@@ -121,12 +121,12 @@ UNKEPT: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", UNKEPT)
 def test_what_text_cannot_hold_is_reported(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The file is written, and can be read; a tag and one log line say that what is read differs."""
+    """What CSV cannot hold is written and readable; a tag and one log line say that it reads back differently."""
     value = UNKEPT[kind]
-    found, files, told = kept(value, ".csv")
+    found, files, omissions = kept(value, ".csv")
     assert np.size(found) > 0
     assert files == {"x.csv"}
-    assert "read back, it differs" in told["trackdsl.omitted.x.csv"]
+    assert "read back, it differs" in omissions["trackdsl.omitted.x.csv"]
     assert len(caplog.records) == 1
 
 
@@ -141,10 +141,10 @@ ARRAYS: dict[str, Any] = {
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".txt", ".json"])
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_arrays_as_text_come_back(kind: str, suffix: str) -> None:
-    """With the type and the shape that they had; tensors too."""
+    """Arrays and tensors as text come back with their type and shape."""
     value = ARRAYS[kind]
-    found, _, told = kept(value, suffix)
-    assert (found.dtype, found.shape, told) == (value.dtype, value.shape, {})
+    found, _, omissions = kept(value, suffix)
+    assert (found.dtype, found.shape, omissions) == (value.dtype, value.shape, {})
     assert np.array_equal(found, value, equal_nan=value.dtype.kind in "fcM")
     if value.dtype.kind == "f":
         tensor = torch.from_numpy(value).half()
@@ -171,24 +171,24 @@ def polars_frames() -> dict[str, Any]:
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 @pytest.mark.parametrize("kind", polars_frames())
 def test_what_polars_writes_comes_back(kind: str, suffix: str) -> None:
-    """The same for its frames and series."""
+    """Frames and series of polars come back equal."""
     frame = polars_frames()[kind].alias("a").to_frame()
-    found, _, told = kept(frame, suffix)
+    found, _, omissions = kept(frame, suffix)
     assert found.schema == frame.schema
     assert found.equals(frame)
     assert kept(frame["a"], suffix)[0].equals(frame["a"])
-    assert told == {}
+    assert omissions == {}
 
 
 def test_an_empty_frame_of_polars_comes_back() -> None:
-    """The same for one without columns."""
-    found, _, told = kept(pl.DataFrame(), ".csv")
+    """A polars frame without columns comes back equal."""
+    found, _, omissions = kept(pl.DataFrame(), ".csv")
     assert found.equals(pl.DataFrame())
-    assert told == {}
+    assert omissions == {}
 
 
 def test_a_panic_of_a_library_stays_away_from_the_program(caplog: pytest.LogCaptureFixture) -> None:
-    """What polars cannot write as JSON, which it says by an error that is no `Exception`, is kept in another form."""
+    """If polars cannot write JSON, an error that is no `Exception`, the value is kept in another form."""
     frame = pl.DataFrame({"a": [b"x"]})
     with capture_runs() as captured, stage("s") as run:
         track_returns("x", artifacts={"x": "x.json"})(lambda: frame)()
@@ -199,15 +199,15 @@ def test_a_panic_of_a_library_stays_away_from_the_program(caplog: pytest.LogCapt
 
 
 def test_what_arrow_writes_comes_back() -> None:
-    """The same for its tables as CSV."""
+    """Arrow tables as CSV come back equal."""
     table = pa.table(
         {"a": pa.array([1, None], pa.int8()), "s": ["007", ""], "c": pa.array(["x", None]).dictionary_encode(),
          "t": pa.array([1, 2], pa.timestamp("us"))}
     )  # fmt: skip
-    found, _, told = kept(table, ".csv")
+    found, _, omissions = kept(table, ".csv")
     assert found.schema == table.schema
     assert found.equals(table)
-    assert told == {}
+    assert omissions == {}
 
 
 def test_a_handler_reads_files_without_types(tmp_path: Path) -> None:

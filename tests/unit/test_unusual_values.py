@@ -1,4 +1,4 @@
-"""What users do that nobody meant them to: odd annotations, endless values, objects that raise, names that clash."""
+"""Unusual use: odd annotations, endless values, objects that raise, names that clash."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Key = Annotated[str, Secret]
 
 
 def recorded(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RecordedRun:
-    """The one run that a call makes."""
+    """The only run of a call."""
     with capture_runs() as captured:
         fn(*args, **kwargs)
     (run,) = captured.runs
@@ -95,7 +95,7 @@ def marked(
 
 
 def test_an_annotation_that_cannot_be_read_loses_no_marker() -> None:
-    """With imports for type checkers alone, each marker of a function counts: nested, optional, or beside them."""
+    """Each marker counts if an annotation cannot be resolved: nested, optional, or beside others."""
     found = params_of(marked, 1, PLANT, PLANT, big=[1], rate=0.5)
     assert PLANT not in str(found)
     assert {name for name, value in found.items() if value == "***"} == {
@@ -106,7 +106,7 @@ def test_an_annotation_that_cannot_be_read_loses_no_marker() -> None:
 
 
 def test_markers_of_names_that_only_type_checkers_know() -> None:
-    """`Secret` imported for type checkers alone hides all the same, and so does it in text that is no Python."""
+    """`Secret` imported for type checkers alone still masks, also in text that is no Python."""
     namespace: dict[str, Any] = {"__name__": __name__, "Any": Any}
     exec(  # noqa: S102
         "from __future__ import annotations\n"
@@ -118,7 +118,7 @@ def test_markers_of_names_that_only_type_checkers_know() -> None:
 
 
 def test_markers_of_local_names() -> None:
-    """Names of the function and the class that a function is written in are known while it is decorated."""
+    """Names that are local to the surrounding function or class are resolved while a function is decorated."""
     Hidden = Annotated[str, Secret]  # noqa: F841, N806 - an annotation names it
 
     class Local:
@@ -135,7 +135,7 @@ def test_markers_of_local_names() -> None:
 
 
 def test_markers_of_what_is_called_like_a_function() -> None:
-    """`functools.partial` and objects with `__call__` have the markers of the function behind them."""
+    """`functools.partial` and objects with `__call__` have the markers of their function."""
 
     def fn(a: int, key: Annotated[str, Secret]) -> None: ...
 
@@ -167,7 +167,7 @@ class Service(TypedDict):
 
 
 def test_marked_fields_of_typed_dicts() -> None:
-    """The fields of a `TypedDict` are hidden where an annotation names it, further in and in lists too."""
+    """Fields of a `TypedDict` that its annotation names are hidden, at any depth and in lists too."""
     login: Login = {"user": "u", "key": PLANT, "note": PLANT}
     service: Service = {"login": login, "rest": [login], "parent": {"login": login, "rest": [], "parent": None}}
 
@@ -188,7 +188,7 @@ def test_marked_fields_of_typed_dicts() -> None:
 
 
 def test_marked_fields_of_a_typed_dict_of_itself() -> None:
-    """A field that is read before the class is known to hide anything hides what that turns out to hide."""
+    """A recursive `TypedDict` hides its marked fields, also a field that is read before the class is complete."""
 
     @stage
     def f(tree: Tree) -> None: ...
@@ -216,7 +216,7 @@ class Account:
 
 
 def test_marked_fields_beside_unresolvable_ones() -> None:
-    """A field whose type is not known loses none of the others' markers, in local classes neither."""
+    """A field with an unknown type loses none of the others' markers, also in local classes."""
 
     class Inner: ...
 
@@ -236,7 +236,7 @@ def test_marked_fields_beside_unresolvable_ones() -> None:
 
 
 def test_a_name_that_is_defined_later_counts_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be resolved is not kept: once there is such a name, what it means is found."""
+    """An unresolved name is not cached: once it is defined, it is found."""
     module = types.ModuleType("a_module_in_the_making")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(  # noqa: S102
@@ -252,7 +252,7 @@ def test_a_name_that_is_defined_later_counts_from_then_on(monkeypatch: pytest.Mo
 
 
 def test_default_none_hides_as_well() -> None:
-    """`Annotated[...] = None`, hides and ignores as well."""
+    """`Annotated[...] = None` hides and ignores too."""
 
     @stage
     def f(key: Annotated[str, Secret] = None, big: Annotated[list, Ignore] = None) -> None: ...  # noqa: RUF013
@@ -282,7 +282,7 @@ class Raises:
 
 @pytest.mark.parametrize("make", [lambda: np.array([1, 2, 3]), Raises, lambda: mock.ANY])
 def test_metadata_is_not_compared(make: Callable[[], Any]) -> None:
-    """Other libraries' metadata may have any `==`: decoration stands, and none of it is taken for a marker."""
+    """Other libraries' metadata with any `==` does not fail decoration, and is not taken for a marker."""
 
     def f(x: Any) -> None: ...
 
@@ -303,7 +303,7 @@ def grid(size: int) -> Node:
     nodes = {(i, j): Node(i * size + j) for i in range(size) for j in range(size)}
     for (i, j), node in nodes.items():
         around = [(i, j + 1), (i + 1, j), (i, j - 1), (i - 1, j)]
-        node.near += [nodes[place] for place in around if place in nodes]
+        node.near += [nodes[at] for at in around if at in nodes]
     return nodes[0, 0]
 
 
@@ -358,7 +358,7 @@ _MANY = 5_000_000
 
 
 def counted(doing: Callable[[], Any]) -> int:
-    """How many calls of Python functions something makes; it is stopped where those are far too many."""
+    """How many Python functions an action calls; it is stopped after far too many."""
     calls = 0
 
     def count(frame: Any, event: str, argument: Any) -> None:
@@ -376,9 +376,10 @@ def counted(doing: Callable[[], Any]) -> int:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDLESS)
-def test_what_is_endless_is_told_in_part(name: str) -> None:
-    """Shared and cyclic lists, graphs of objects, mappings without end: a bounded number of steps tells them."""
+def test_what_is_endless_is_described_in_part(name: str) -> None:
+    """Shared and cyclic lists, graphs of objects, endless mappings: a bounded number of steps describes them."""
     value = ENDLESS[name]()
     flat = Flat()
     assert counted(lambda: flat.add("x", value)) < 500_000
@@ -388,9 +389,10 @@ def test_what_is_endless_is_told_in_part(name: str) -> None:
     assert counted(lambda: is_plain(value)) < _MANY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_is_endless_is_returned(name: str) -> None:
-    """The same as a return value, and inside of one: the numbers beside it are recorded."""
+    """Endless values are described in part as return values too, and the numbers beside them are recorded."""
     value = ENDLESS[name]()
 
     @stage
@@ -403,15 +405,15 @@ def test_what_is_endless_is_returned(name: str) -> None:
     assert metrics_of(runs[0])["acc"] == 0.5
 
 
-def test_repeated_parts_are_cut_with_a_word() -> None:
-    """Where what is returned holds the same mapping over and over, a tag says that it was told in part."""
+def test_repeated_parts_are_cut_and_reported() -> None:
+    """Where what is returned holds the same mapping over and over, a tag says that it was described in part."""
     run = returned({"acc": 0.5, **{key: shared_dicts() | {"n": 1} for key in "ab"}})
     assert metrics_of(run)["acc"] == 0.5
     assert "trackdsl.truncated.f" in run.tags
 
 
-def test_parts_that_are_shared_a_few_times_are_told_each_time() -> None:
-    """Sharing as such is no fault: each place has all of it, as parameters, metrics and JSON."""
+def test_parts_that_are_shared_a_few_times_are_described_each_time() -> None:
+    """Shared parts are no fault: each occurrence is recorded whole, as parameters, metrics and JSON."""
     part = {"a": 1, "b": [1, {"c": 2}]}
     value = {str(i): part for i in range(20)}
     assert len(flattened(value).values) == 60
@@ -434,7 +436,7 @@ def test_a_line_is_no_longer_than_a_parameter_may_be() -> None:
 
 
 def test_a_picture_of_nested_lists_is_data() -> None:
-    """Lists in lists of many numbers are told by their beginning, in few steps, and not written out."""
+    """Lists in lists of many numbers are described by their beginning, in few steps, and not written out."""
     picture = [[[[1.5, 2.5, 3.5] for _ in range(96)] for _ in range(96)] for _ in range(16)]
     flat = Flat()
     assert counted(lambda: flat.add("x", picture)) < 50_000
@@ -503,8 +505,8 @@ def test_one_bad_part_does_not_lose_the_others(name: str) -> None:
     assert {"f.0": 0.9, "f.2": 1.0}.items() <= metrics_of(returned((0.9, bad, 1.0))).items()
 
 
-def test_a_part_that_cannot_be_kept_is_told() -> None:
-    """What is neither number nor file leaves a tag by its name."""
+def test_a_part_that_cannot_be_kept_is_reported() -> None:
+    """A part that is neither a number nor a file leaves a tag with its name."""
     tags = returned({"acc": 0.9, "x": RaisingClass()}).tags
     assert any(name.startswith("trackdsl.omitted.x") for name in tags)
 
@@ -523,7 +525,7 @@ class Lazy:
 
 
 def test_properties_of_unknown_types_are_not_called() -> None:
-    """A lazy proxy or data set is asked for nothing, as an argument or as a return value."""
+    """Properties of unknown types, such as lazy data sets, are not called, in arguments and return values."""
     flattened(Lazy())
     flattened([Lazy(), {"a": Lazy()}])
     assert not is_number(Lazy())
@@ -532,7 +534,7 @@ def test_properties_of_unknown_types_are_not_called() -> None:
 
 @pytest.mark.parametrize("value", [np.float32(2), np.int64(2), np.bool_(True), np.array(2.0)])
 def test_scalars_of_libraries_are_numbers(value: Any) -> None:
-    """What the types of arrays offer is enough to know their scalars by."""
+    """Scalars are recognized by the types of arrays that they offer."""
     assert is_number(value)
     assert not is_number(np.zeros(2))
     assert not is_number(np.datetime64("2026-01-01"))
@@ -546,7 +548,7 @@ def test_scalar_tensors_are_numbers() -> None:
 
 
 def test_mocks_are_no_numbers() -> None:
-    """A mock converts to 1.0, which nobody meant; it is kept for what it is."""
+    """A mock, which converts to 1.0, is recorded as an object and not as a number."""
     assert metrics_of(returned({"acc": 0.9, "m": mock.MagicMock()})) == {"acc": 0.9}
     assert not is_number(mock.MagicMock())
     assert not is_number(mock.Mock(spec=float))
@@ -555,7 +557,7 @@ def test_mocks_are_no_numbers() -> None:
 
 
 def test_a_dict_that_changes_meanwhile() -> None:
-    """What another thread adds while a dict is read does not lose the rest of it."""
+    """If another thread changes a dict while it is read, the rest of it is recorded."""
     shared: dict[str, int] = {f"k{i}": i for i in range(500)}
     stop = threading.Event()
 
@@ -579,8 +581,8 @@ def test_a_dict_that_changes_meanwhile() -> None:
     assert all({f"x.k{i}" for i in range(500)} <= flat.values.keys() and not flat.omitted for flat in flats)
 
 
-def test_a_value_that_raises_is_told_with_its_reason() -> None:
-    """Where only the class of an argument can be told, the reason is kept beside it."""
+def test_a_value_that_raises_is_described_with_the_reason() -> None:
+    """Where only the class of an argument can be described, the reason is kept beside it."""
     flat = flattened({"a": 1, "m": RaisingMapping()})
     assert flat.values == {"x.a": 1, "x.m": f"{__name__}.RaisingMapping"}
     assert "item" in flat.omitted["x.m"]
@@ -591,7 +593,7 @@ def test_a_value_that_raises_is_told_with_its_reason() -> None:
 
 
 def test_two_parameters_of_one_name_are_refused() -> None:
-    """`Param` must not put one parameter in the place of another: decoration says which two."""
+    """`Param` must not let one parameter replace another: decoration names the two."""
     with pytest.raises(OptionError, match=r"'a' and 'b' of f\(\)"):
 
         @stage
@@ -613,7 +615,7 @@ def test_two_parameters_of_one_name_are_refused() -> None:
 
 
 def test_keywords_that_read_like_positions() -> None:
-    """`**{"args.0": …}` beside `*args`: both are recorded, and hidden where either is to be."""
+    """`**{"args.0": …}` beside `*args` records both, and hides them where either is to be hidden."""
 
     @stage
     def f(*args: Any, **options: Any) -> None: ...
@@ -626,7 +628,7 @@ def test_keywords_that_read_like_positions() -> None:
 
 
 def test_flat_names_that_meet() -> None:
-    """A name that was told already, as the leaf of another value, is not written over."""
+    """A name that was recorded already, as the leaf of another value, is not written over."""
 
     @stage
     def f(a: Any, **options: Any) -> None: ...
@@ -667,7 +669,7 @@ class Methods:
 
 
 def test_receivers_are_left_out_whatever_they_are_called() -> None:
-    """Of a method, its receiver; of a static method and of a plain function, nothing."""
+    """The receiver of a method is left out; a static method and a plain function have none."""
     with capture_runs():
         methods = Methods()
     for call in (methods.odd, Methods.inside, Methods.outside, methods.usual):
@@ -682,7 +684,7 @@ def test_receivers_are_left_out_whatever_they_are_called() -> None:
 
 
 def test_a_plain_function_keeps_its_first_parameter() -> None:
-    """`cls` may be a class to be told apart, in a function of no class."""
+    """In a function of no class, `cls` may be an ordinary argument."""
 
     @stage
     def train(cls: str, x: int) -> None: ...
@@ -712,7 +714,7 @@ def injecting(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_arguments_that_a_wrapper_adds() -> None:
-    """A call that does not fit the wrapped function is not told by its names; what may be a secret is hidden."""
+    """A call that does not fit the wrapped function is not recorded by its names; likely secrets are hidden."""
 
     @stage
     @injecting
@@ -734,7 +736,7 @@ def test_arguments_that_a_wrapper_adds() -> None:
 
 
 def test_a_wrapper_is_called_by_its_own_signature() -> None:
-    """A wrapper that names its own parameters is bound by those; one that hands all on, by the function's."""
+    """A wrapper with parameters of its own is bound by those; one that passes all on, by the function's."""
 
     def named(fn: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(fn)
@@ -769,7 +771,7 @@ def test_a_wrapper_is_called_by_its_own_signature() -> None:
 
 
 def test_a_field_that_was_never_set() -> None:
-    """It is told as unreadable, with the reason, and harms no other."""
+    """A field that was never set is described as unreadable, with the reason, and harms no other."""
 
     @dataclasses.dataclass
     class Half:
@@ -783,7 +785,7 @@ def test_a_field_that_was_never_set() -> None:
 
 
 def test_a_dataclass_that_is_a_dict() -> None:
-    """Its fields and its items are told; what is marked stays hidden among the items."""
+    """Fields and items of a dataclass that is a dict are recorded; marked ones stay hidden among the items."""
 
     @dataclasses.dataclass
     class Both(dict):  # type: ignore[type-arg]
@@ -805,7 +807,7 @@ class Hidden(pydantic.RootModel[Annotated[str, Secret]]): ...
 
 
 def test_root_models_are_what_they_hold() -> None:
-    """pydantic's `RootModel` is told as its root, by leaf or in one line."""
+    """pydantic's `RootModel` is described as its root, by leaf or in one line."""
     assert flattened(Table({"a": 1})).values == {"x.a": 1}
     assert flattened(Rows([1, 2])).values == {"x": "[1, 2]"}
     assert flattened(Hidden(PLANT)).values == {"x": "***"}
@@ -813,7 +815,7 @@ def test_root_models_are_what_they_hold() -> None:
 
 
 def test_coroutines_are_bound_alike() -> None:
-    """A wrapper in front of a coroutine function takes part in all of this too."""
+    """A wrapper around a coroutine function is bound in the same way."""
 
     @stage
     async def f(df: lib.Frame, key: Annotated[str, Secret]) -> None: ...
@@ -838,7 +840,7 @@ def test_data_sets_keep_their_marker() -> None:
 
 
 def test_a_mock_is_no_metric() -> None:
-    """A mock that stands in for a number in a test is told as an omission, not recorded as 1.0."""
+    """A mock that replaces a number in a test is reported as an omission, not recorded as 1.0."""
     with capture_runs() as captured, stage("f") as run:
         run.log_metric("m", mock.MagicMock())
     assert captured.one("f").metrics == {}

@@ -30,7 +30,12 @@ def configure(
     public_names: Iterable[str] | None = None,
     system_metrics: bool | float | None = None,
     ranks: Literal["children", "main", "separate"] | None = None,
+    stages: Iterable[str] | None = None,
+    changes: bool | None = None,
+    reports: bool | None = None,
+    traces: bool | None = None,
     show_url: bool | None = None,
+    cards: bool | None = None,
     **unknown: Any,
 ) -> None:
     """Choose settings for the rest of the program. Settings that are not given keep their values.
@@ -52,9 +57,18 @@ def configure(
             or the seconds between two samples.
         ranks: what the processes of one launch record (torchrun, SLURM, MPI): `children`: each a child of one shared
             root run; `main`: only the first process records; `separate`: each a root run of its own.
+        stages: functions that `trackdsl run` makes stages, without a change of the code: `package.module:function`,
+            `package.module:train_*`, `package.module:Class.method`.
+        changes: note on each root run what changed since the last one like it. For that, the source of stages and what
+            they use of the project, the list of packages and uncommitted changes are kept at MLflow.
+        reports: make a page about each root run with at least two children, after it has ended, as its artifact
+            `trackdsl/report.html`.
+        traces: make the tree of each root run a trace too, with a span for each stage, for the time line in MLflow's
+            Traces tab.
         show_url: print the address of the program's first root run to stderr, once the run exists in MLflow; by default
             only if stderr is a terminal.
-        **unknown: raises, with a suggestion.
+        cards: show a card of its run below each notebook cell with `%%stage` or `%%experiment`.
+        **unknown: a setting that does not exist; it raises a `SettingsError` with a suggestion.
 
     Raises:
         SettingsError: a setting does not exist, or cannot have this value.
@@ -73,7 +87,12 @@ def configure(
         "public_names": public_names,
         "system_metrics": system_metrics,
         "ranks": ranks,
+        "stages": stages,
+        "changes": changes,
+        "reports": reports,
+        "traces": traces,
         "show_url": show_url,
+        "cards": cards,
     }
     if chosen is not None and not hasattr(chosen, "given"):
         raise SettingsError(

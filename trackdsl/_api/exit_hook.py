@@ -14,11 +14,12 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
+from trackdsl.distributed._frames import hide_frame
 from trackdsl.errors import format_error, report, reraise_from_signal
 
 
 class ExitWatch:
-    """Watches what ends a program or a thread while a session is open: `sys.exit`, `exit`, `os._exit`, an exception.
+    """Finds out what ends a program or a thread while a session is open: `sys.exit`, `exit`, `os._exit`, an exception.
 
     Python does not show the exit code to `atexit` functions. A process that ends by `os._exit` does not even call them;
     every forked child of `multiprocessing` ends so.
@@ -57,28 +58,36 @@ class ExitWatch:
 
     def put_back(self) -> None:
         """Put the original functions back, except those that another library has replaced since."""
-        for place, name, original, ours in self._replaced:
-            if getattr(place, name) is ours:
-                setattr(place, name, original)
+        for owner, name, original, ours in self._replaced:
+            if getattr(owner, name) is ours:
+                setattr(owner, name, original)
         self._replaced.clear()
 
-    def _replace(self, place: Any, name: str, ours: Any) -> None:
-        self._replaced.append((place, name, getattr(place, name), ours))
-        setattr(place, name, ours)
+    def _replace(self, owner: Any, name: str, ours: Any) -> None:
+        self._replaced.append((owner, name, getattr(owner, name), ours))
+        setattr(owner, name, ours)
 
     def _exit_of(self, original: Callable[..., NoReturn]) -> Any:
         @functools.wraps(original)
-        def exit(status: Any = None, /) -> NoReturn:  # noqa: A001 - its name
+        def exit(status: Any = None, /) -> NoReturn:  # noqa: A001 - the name of the original
             self._note(status)
-            original(status)
+            try:
+                original(status)
+            except SystemExit as error:
+                hide_frame(error)
+                raise
 
         return exit
 
     def _quit_of(self, original: Callable[..., NoReturn]) -> Any:
         @functools.wraps(original)
-        def __call__(quitter: Any, code: Any = None) -> NoReturn:  # noqa: N807 - it stands in for that
+        def __call__(quitter: Any, code: Any = None) -> NoReturn:  # noqa: N807 - it replaces that method
             self._note(code)
-            original(quitter, code)
+            try:
+                original(quitter, code)
+            except SystemExit as error:
+                hide_frame(error)
+                raise
 
         return __call__
 
@@ -131,7 +140,7 @@ class _Child:
 
 
 _child = _Child()
-#: The finalizer that notes the end of a journal has a lower priority; see `journal._target`.
+#: The finalizer that notes the end of a journal has a lower priority; see `journal._store_target`.
 _BEFORE_THE_JOURNAL = -900
 
 
@@ -149,12 +158,12 @@ def watch_child(at_end: Callable[[], None], task_failed: Callable[[BaseException
     from multiprocessing.util import Finalize
 
     Finalize(None, at_end, exitpriority=_BEFORE_THE_JOURNAL)
-    if wrapped:  # The process that this one was forked from did it.
+    if wrapped:  # The parent process has wrapped the classes before the fork.
         return
     for module, name in _RAISED:
         kind = getattr(sys.modules.get(module), name, None)
         if kind is not None:
-            kind.__init__ = _telling(kind.__init__, task_failed)
+            kind.__init__ = _reporting(kind.__init__, task_failed)
 
 
 #: The classes in which pools send exceptions.
@@ -164,9 +173,9 @@ _RAISED = (
 )
 
 
-def _telling(original: Callable[..., None], task_failed: Callable[[BaseException], None]) -> Callable[..., None]:
+def _reporting(original: Callable[..., None], task_failed: Callable[[BaseException], None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def __init__(self: Any, error: BaseException, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it stands in for that
+    def __init__(self: Any, error: BaseException, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it replaces it
         task_failed(error)
         original(self, error, *args, **kwargs)
 
@@ -224,7 +233,7 @@ class RecoveredErrors:
 
     def _after_cell(self, result: Any) -> None:
         leaves = getattr(self._shell, "exit_now", False) or not getattr(self._shell, "keep_running", True)
-        if result.success and not leaves:
+        if getattr(result, "success", False) and not leaves:  # Other libraries call back too, without a result.
             self._error = last_uncaught()
 
     def _before_statement(self) -> None:
@@ -235,7 +244,7 @@ class RecoveredErrors:
 
 
 class _Prompt(str):
-    """The same prompt, which calls back when it is shown."""
+    """A prompt of the interactive interpreter that calls `shown` each time it is displayed."""
 
     __slots__ = ("shown",)
 

@@ -78,7 +78,7 @@ def log_metric(
     name: Any = None,
     value: Any = NOT_GIVEN,
     step: int | None = None,
-    synchronous: bool | None = None,  # noqa: ARG001 - what is recorded is safe when this returns
+    synchronous: bool | None = None,  # noqa: ARG001 - the point is durable when this returns
     timestamp: int | None = None,
     key: str | None = None,
     model: Any = None,
@@ -87,7 +87,7 @@ def log_metric(
     iteration: int | None = None,
 ) -> None:
     """Record one point of a metric on the current run; see `Run.log_metric`."""
-    # Python calls a function with keyword-only arguments more slowly. Type checkers see them as keyword-only.
+    # The options are not keyword-only here, because such calls are slower. For type checkers and `help` they are.
     scope = _context.current()
     if scope is not None and name is not None and key is None is iteration is timestamp is model is dataset is model_id:
         record_metric(scope.run, name, value, scope.step if step is None else step)
@@ -108,7 +108,7 @@ def log_metrics(
     *,
     iteration: int | None = None,
     timestamp: int | None = None,
-    synchronous: bool | None = None,  # noqa: ARG001 - as MLflow has it; nothing here waits
+    synchronous: bool | None = None,  # noqa: ARG001 - MLflow has this argument; nothing here waits
     model: Any = None,
     dataset: Any = None,
     model_id: str | None = None,
@@ -265,6 +265,6 @@ def _complete_help() -> None:
 
 _complete_help()
 _method = inspect.signature(Run.log_metric)
-log_metric.__signature__ = _method.replace(  # type: ignore[attr-defined] # See above for why it is not written so.
+log_metric.__signature__ = _method.replace(  # type: ignore[attr-defined] # The comment in `log_metric` says why it differs.
     parameters=list(_method.parameters.values())[1:]
 )

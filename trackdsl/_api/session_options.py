@@ -50,6 +50,7 @@ def choose(
     config: Mapping[str, Any],
     given: Mapping[str, Any],
 ) -> Choice:
+    """Combine the arguments of `start_logging`: `config` takes precedence, then `settings`, then `project`."""
     _check_backend(given.get("backend") or backend if backend == "mlflow" else backend)
     project = project or given.get("project")
     for option, value in (("exp_name", exp_name), ("project", project)):
@@ -73,19 +74,21 @@ def choose(
 
 
 def given_by(chosen: SessionSettings | None) -> Mapping[str, Any]:
+    """The settings that `start_logging(settings=...)` gives by name."""
     if chosen is None:
         return {}
     session: Callable[[], Mapping[str, Any]] | None = getattr(chosen, "session", None)
     if session is None:
         raise OptionError(
-            f"start_logging(settings=...) takes a trackdsl.Settings or a TraceletSettings, not {chosen!r}; a dict is "
-            "for config=...",
+            f"start_logging(settings=...) takes a trackdsl.Settings or a TraceletSettings, not {chosen!r}; pass a dict "
+            "as config=...",
             option="settings",
         )
     return session()
 
 
 def checked(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Check the keys and types of `config`, and return it; an empty mapping for None."""
     if config is None:
         return {}
     if not isinstance(config, Mapping):

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Hashable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar, overload
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from importlib.util import find_spec
+from typing import Any, TypeVar, overload
 
-from trackdsl._config.state import state
+from trackdsl._api.iterations import Iterations, LoopScope, is_bar, make_current
 from trackdsl._core import context as _context
-from trackdsl._core.context import Scope
-from trackdsl._decorate.parentage import run_around
-from trackdsl._recording.emit import guarded
-from trackdsl._runs.run import Run
 from trackdsl.errors import OptionError
 
 T = TypeVar("T")
-
-_RANGE_ITERATOR = type(iter(range(0)))
 
 
 @overload
@@ -60,53 +55,59 @@ def steps(
         message = f"steps(..., total={total!r}): it is the number of iterations, such as total=100."
         raise OptionError(message, option="total")
     caller = sys._getframe(1)
-    rounds = _Iterations(iterable, start, (caller.f_code, caller.f_lasti))
-    inner = iterable.iterable if _is_bar(iterable) else iterable  # type: ignore[union-attr] # the bar's own
+    rounds = Iterations(iterable, start, (caller.f_code, caller.f_lasti))
+    inner = iterable.iterable if is_bar(iterable) else iterable  # type: ignore[union-attr] # the bar's own
     if isinstance(inner, AsyncIterable) and not isinstance(inner, Iterable):
         return _AsyncLoop(iterable, name, total, rounds)  # type: ignore[arg-type] # as its inner one is
     return _loop(iterable, name, total, rounds)  # type: ignore[arg-type] # as its inner one is
 
 
-def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: _Iterations) -> Iterator[T]:
-    own = not _is_bar(iterable)
-    bar = _bar(iterable, name, total) if own else iterable
-    scope = rounds.begin()
-    step, stride, ran = rounds.first, rounds.stride, False
+def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: Iterations) -> Iterator[T]:
+    own = not is_bar(iterable)
+    bar: Any = None
+    scope = rounds.begin(name, total)
+    step, stride, ran, until_note = rounds.first, rounds.stride, False, 1
     try:
+        bar = _bar(iterable, name, total, hidden=rounds.shown) if own else iterable
         for item in bar:
             ran = True
             if scope is not None:
+                until_note -= 1
+                if not until_note:
+                    until_note = scope.notes.note(bar.total)
                 scope.step = step
                 if _context.current() is not scope:
-                    _make_current(scope)
+                    make_current(scope)
             yield item
             step += stride
     finally:
-        if own:
-            bar.close()  # type: ignore[union-attr] # the bar's own
-        rounds.end(ran=ran)
+        if own and bar is not None:
+            bar.close()
+        rounds.end(step, ran=ran)
 
 
 class _AsyncLoop(AsyncIterator[T]):
-    """The same for `async for`. It is no asynchronous generator, as one that is left early ends in another context."""
+    """The loop of `async for`. It is no async generator, because one that is left early ends in another context."""
 
-    def __init__(self, iterable: AsyncIterable[T], name: str, total: int | None, rounds: _Iterations) -> None:
+    def __init__(self, iterable: AsyncIterable[T], name: str, total: int | None, rounds: Iterations) -> None:
         self._iterable = iterable
         self._name = name
         self._total = total
         self._rounds = rounds
         self._iterator: AsyncIterator[T] | None = None
         self._bar: Any = None
-        self._scope: Scope | None = None
+        self._scope: LoopScope | None = None
         self._step = 0
+        self._until_note = 1
         self._open = False
         self._ran = False
 
     async def __anext__(self) -> T:
         if self._iterator is None:
             self._iterator = aiter(self._iterable)
-            self._bar = None if _is_bar(self._iterable) else _bar(None, self._name, self._total)
-            self._scope = self._rounds.begin()
+            self._scope = self._rounds.begin(self._name, self._total)
+            hidden = self._rounds.shown
+            self._bar = None if is_bar(self._iterable) else _bar(None, self._name, self._total, hidden=hidden)
             self._step = self._rounds.first
             self._open = True
         else:
@@ -118,8 +119,12 @@ class _AsyncLoop(AsyncIterator[T]):
             raise
         self._ran = True
         if self._scope is not None:
+            self._until_note -= 1
+            if not self._until_note:
+                bar: Any = self._iterable if self._bar is None else self._bar
+                self._until_note = self._scope.notes.note(bar.total)
             self._scope.step = self._step
-            _make_current(self._scope)
+            make_current(self._scope)
         if self._bar is not None:
             self._bar.update(1)
         return item
@@ -139,124 +144,11 @@ class _AsyncLoop(AsyncIterator[T]):
             self._open = False
             if self._bar is not None:
                 self._bar.close()
-            self._rounds.end(ran=self._ran)
-
-
-class _LoopScope(Scope):
-    """The scope of a loop.
-
-    Attributes:
-        highest: the highest step of each loop that has run inside it, by its line of code.
-    """
-
-    __slots__ = ("highest",)
-
-    def __init__(self, run: Run, outer: Scope | None, step: int) -> None:
-        super().__init__(run, outer, None, step)
-        self.highest: dict[Hashable, int] = {}
-
-
-class _OwnSteps(NamedTuple):
-    """The steps that an iterable defines: the first, the distance between two steps, and the lowest."""
-
-    first: int
-    stride: int
-    lowest: int
-
-
-class _Iterations:
-    """The steps of the iterations of one loop.
-
-    Args:
-        iterable: what the loop iterates over.
-        start: the first step, if the user has chosen it.
-        site: the line of code, which identifies the loop in the next iteration of the loop around it.
-
-    Attributes:
-        first: the step of the first iteration.
-        stride: the distance from one step to the next.
-    """
-
-    __slots__ = ("_around", "_lowest", "_scope", "_shifts", "_site", "first", "stride")
-
-    def __init__(self, iterable: Any, start: int | None, site: Hashable) -> None:
-        self.first, self.stride, self._lowest = _natural(iterable)
-        self._shifts = start is None
-        if start is not None:
-            self.first = start
-        self._site = site
-        self._scope: _LoopScope | None = None
-        self._around: _LoopScope | None = None
-
-    def begin(self) -> Scope | None:
-        """Enter the scope of the loop; None outside of any run."""
-        outer = _context.current()
-        run = None if outer is None else outer.run
-        if outer is None and not state.disabled:
-            with guarded("steps"):
-                run = run_around()
-        if run is None:
-            return None
-        around = self._around = _outermost_loop(outer, run)
-        if around is not None and self._shifts:
-            highest = around.highest.get(self._site)
-            if highest is not None and self._lowest <= highest:
-                self.first += highest + abs(self.stride) - self._lowest
-        scope = self._scope = _LoopScope(run, outer, self.first)
-        _context.enter(scope)
-        return scope
-
-    def end(self, *, ran: bool) -> None:
-        """Leave the scope, and note the highest step if there was an iteration."""
-        scope, self._scope = self._scope, None
-        if scope is None:
-            return
-        if self._around is not None and ran:
-            reached = max(self.first, scope.step)
-            self._around.highest[self._site] = max(reached, self._around.highest.get(self._site, reached))
-        _context.leave(scope)
-
-
-def _make_current(scope: Scope) -> None:
-    """Make the scope of a loop current again, after a generator has left the scope of its own loop current."""
-    current = _context.current()
-    if isinstance(current, _LoopScope) and (_is_in(current, scope) or _is_in(scope, current)):
-        _context.enter(scope)
-
-
-def _is_in(scope: Scope | None, other: Scope) -> bool:
-    while scope is not None and scope is not other:
-        scope = scope.outer
-    return scope is not None
-
-
-def _outermost_loop(scope: Scope | None, run: Run) -> _LoopScope | None:
-    """The outermost of the loops around a scope whose metrics go to the same run."""
-    found = None
-    while scope is not None and scope.run is run:
-        if isinstance(scope, _LoopScope):
-            found = scope
-        scope = scope.outer
-    return found
-
-
-def _natural(iterable: Any) -> _OwnSteps:
-    start = 0
-    if _is_bar(iterable):
-        start, iterable = int(iterable.n), iterable.iterable
-    kind = type(iterable)
-    if kind is enumerate:
-        first = iterable.__reduce__()[1][1]
-        return _OwnSteps(first, 1, first)
-    if kind is _RANGE_ITERATOR:  # Of `reversed(range(...))`.
-        _, (whole,), *done = iterable.__reduce__()
-        iterable, kind = whole[(done[0] if done else None) or 0 :], range
-    if kind is range and len(iterable):
-        return _OwnSteps(iterable[0], iterable.step, min(iterable[0], iterable[-1]))
-    return _OwnSteps(start, 1, start)
+            self._rounds.end(self._step, ran=self._ran)
 
 
 def check_iterable(iterable: Any, function: str) -> None:
+    """Raise an `OptionError` if the argument of `steps` or `log_stream` cannot be iterated."""
     kind = type(iterable)
     if hasattr(kind, "__iter__") or hasattr(kind, "__aiter__") or hasattr(kind, "__getitem__"):
         return
@@ -265,6 +157,7 @@ def check_iterable(iterable: Any, function: str) -> None:
 
 
 def _whole(start: Any) -> int:
+    """The argument `start` as a whole number."""
     try:
         return operator.index(start)
     except TypeError:
@@ -273,17 +166,16 @@ def _whole(start: Any) -> int:
         ) from None
 
 
-def _is_bar(iterable: Any) -> bool:
-    """Whether the iterable is a tqdm bar of the user."""
-    return any(base.__module__.startswith("tqdm.") and base.__name__ == "tqdm" for base in type(iterable).__mro__)
-
-
-def _bar(iterable: Iterable[T] | None, name: str, total: int | None) -> Any:
-    if "ipykernel" in sys.modules:
+def _bar(iterable: Iterable[T] | None, name: str, total: int | None, *, hidden: bool) -> Any:
+    in_notebook = "ipykernel" in sys.modules and not hidden
+    if in_notebook and find_spec("ipywidgets") is not None:
         from tqdm.auto import tqdm as notebook_bar
 
         return notebook_bar(iterable, desc=name, total=total)
     from tqdm import tqdm
 
+    if in_notebook:  # `tqdm.auto` would warn that ipywidgets is not installed.
+        return tqdm(iterable, desc=name, total=total)
+
     # `disable=None` shows the bar only at a terminal.
-    return tqdm(iterable, desc=name, total=total, disable=None)
+    return tqdm(iterable, desc=name, total=total, disable=hidden or None)

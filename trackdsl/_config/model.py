@@ -33,7 +33,7 @@ class CheckedSettings(BaseSettings):
         return {name: getattr(self, name) for name in type(self).model_fields if name in self._given}
 
 
-class _InForce(PydanticBaseSettingsSource):
+class _SettingsInForce(PydanticBaseSettingsSource):
     """The values in force, from `configure`, the environment and the project, in trackdsl's order of precedence."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - pydantic passes it
@@ -63,7 +63,7 @@ class _Base(CheckedSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Given values take precedence over the values in force."""
-        return init_settings, _InForce(settings_cls)
+        return init_settings, _SettingsInForce(settings_cls)
 
     def session(self) -> dict[str, Any]:
         """The settings that `start_logging` uses."""

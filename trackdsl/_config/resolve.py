@@ -20,8 +20,14 @@ from trackdsl._core.uris import absolute_uri
 from trackdsl.errors import SettingsError
 
 NAMES = tuple(SETTINGS)
-#: Variables that trackdsl sets for the processes that it starts.
-_OUR_OWN = ("TRACKDSL_CONTEXT", "TRACKDSL_RANK_OF", "TRACKDSL_UPLOAD_TIMEOUT")
+#: Variables that are no settings. trackdsl itself sets most of them, for the processes that it starts.
+_OUR_OWN = (
+    "TRACKDSL_CONTEXT",
+    "TRACKDSL_NOTEBOOK",
+    "TRACKDSL_PAPERMILL",
+    "TRACKDSL_RANK_OF",
+    "TRACKDSL_UPLOAD_TIMEOUT",
+)
 
 
 class Resolved(NamedTuple):
@@ -175,7 +181,7 @@ def strict() -> bool:
 
 
 def tracking_uri() -> str:
-    """Where root runs go if neither the call nor an enclosing scope says otherwise."""
+    """The tracking URI of root runs for which neither the call nor an enclosing scope names another one."""
     return str(look_up("tracking_uri").value)
 
 
@@ -218,9 +224,34 @@ def spool() -> Path | None:
     return Path(named).expanduser().absolute() if named else None
 
 
+def cards() -> bool:
+    """Whether notebooks show cards of runs."""
+    return bool(look_up("cards").value)
+
+
+def changes() -> bool:
+    """Whether each root run is compared with the last one like it, and source is kept for that."""
+    return bool(look_up("changes").value)
+
+
+def reports() -> bool:
+    """Whether each root run with several children gets a report."""
+    return bool(look_up("reports").value)
+
+
+def traces() -> bool:
+    """Whether the tree of each root run becomes a trace."""
+    return bool(look_up("traces").value)
+
+
 def ranks() -> str:
     """`children`, `main` or `separate`: what the ranks of one launch record."""
     return str(look_up("ranks").value)
+
+
+def stages() -> tuple[str, ...]:
+    """The functions that `trackdsl run` makes stages."""
+    return tuple(look_up("stages").value)
 
 
 def show_url() -> bool | None:

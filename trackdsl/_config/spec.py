@@ -220,6 +220,42 @@ class Rows:
             default_help="`children`",
         ),
     ]
+    stages: Annotated[
+        tuple[str, ...],
+        Row(
+            (),
+            "functions that `trackdsl run` makes stages, without a change of the code: `package.module:function`, "
+            "`package.module:train_*`, `package.module:Class.method`.",
+            default_help="none; several are separated by commas",
+        ),
+    ]
+    changes: Annotated[
+        bool,
+        Row(
+            True,
+            "note on each root run what changed since the last one like it. For that, the source of stages and what "
+            "they use of the project, the list of packages and uncommitted changes are kept at MLflow.",
+            default_help="on; `0` notes no changes, and keeps no source",
+        ),
+    ]
+    reports: Annotated[
+        bool,
+        Row(
+            True,
+            "make a page about each root run with at least two children, after it has ended, as its artifact "
+            "`trackdsl/report.html`.",
+            default_help="on; `0` makes no pages about root runs",
+        ),
+    ]
+    traces: Annotated[
+        bool,
+        Row(
+            False,
+            "make the tree of each root run a trace too, with a span for each stage, for the time line in MLflow's "
+            "Traces tab.",
+            default_help="off; `1` makes the trees of root runs traces",
+        ),
+    ]
     show_url: Annotated[
         bool | None,
         Row(
@@ -227,6 +263,14 @@ class Rows:
             "print the address of the program's first root run to stderr, once the run exists in MLflow; by default "
             "only if stderr is a terminal.",
             default_help="the address of a program's first root run is printed at a terminal; `0` turns this off",
+        ),
+    ]
+    cards: Annotated[
+        bool,
+        Row(
+            True,
+            "show a card of its run below each notebook cell with `%%stage` or `%%experiment`.",
+            default_help="on; `0` shows no cards of runs below notebook cells",
         ),
     ]
 

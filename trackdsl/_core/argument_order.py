@@ -20,13 +20,13 @@ _TEXT_FILES = frozenset(
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
 
 
-def in_order(function: str, value: Any, place: Any, kind: str) -> tuple[Any, str]:
+def in_order(function: str, value: Any, path: Any, kind: str) -> tuple[Any, str]:
     """Return the value to record and its path. Of two texts, the one that looks more like a path is the path.
 
     Args:
         function: the function that was called, for messages.
         value: its first argument.
-        place: its second argument.
+        path: its second argument.
         kind: the name of the first argument, for messages.
 
     Raises:
@@ -35,10 +35,10 @@ def in_order(function: str, value: Any, place: Any, kind: str) -> tuple[Any, str
     >>> in_order("log_text", "notes.txt", "two words", "text")
     ('two words', 'notes.txt')
     """
-    if _are_swapped(value, place):
-        value, place = place, value
-    if not is_path(place) or not os.path.basename(place):
-        given = f"a {type(place).__name__}" if not is_path(place) else repr(os.fspath(place))
+    if _are_swapped(value, path):
+        value, path = path, value
+    if not is_path(path) or not os.path.basename(path):
+        given = f"a {type(path).__name__}" if not is_path(path) else repr(os.fspath(path))
         example = "results/first.json" if function == "log_table" else "results/first"
         raise OptionError(
             f"{function}({kind}, path): the path is text that names a file, such as {function}({kind}, "
@@ -46,25 +46,25 @@ def in_order(function: str, value: Any, place: Any, kind: str) -> tuple[Any, str
             f"{given}.",
             option="artifact_file",
         )
-    return value, os.fspath(place)
+    return value, os.fspath(path)
 
 
-def file_in_order(source: Any, place: Any) -> tuple[Any, str | None]:
-    """Return an existing file or folder, or a value that becomes a file, and its artifact path.
+def file_in_order(source: Any, path: Any) -> tuple[Any, str | None]:
+    """Return what to record, a file, a folder or another value, and its artifact path.
 
     Raises:
         OptionError: neither argument is a path.
     """
     several = isinstance(source, (list, tuple)) and bool(source) and all(map(is_path, source))
-    if is_path(source) and place is not None and (not is_path(place) or (_is_there(place) and not _is_there(source))):
-        source, place = place, source
-    elif place is None and not several and not is_path(source) and source is not None:
+    if is_path(source) and path is not None and (not is_path(path) or (_exists(path) and not _exists(source))):
+        source, path = path, source
+    elif path is None and not several and not is_path(source) and source is not None:
         raise OptionError(
             f"log_artifact takes the path of a file or folder, and not a {type(source).__name__}. With a path for it, "
             "log_artifact(value, 'results/first.json'), it is written to a file.",
             option="local_path",
         )
-    return source, None if place is None else os.fspath(place)
+    return source, None if path is None else os.fspath(path)
 
 
 def model_in_order(model: Any, name: Any, options: dict[str, Any]) -> tuple[Any, str]:
@@ -94,28 +94,29 @@ def name_first(name: Any, value: Any) -> tuple[Any, Any]:
     return name, value
 
 
-def has_suffix(place: str) -> bool:
+def has_suffix(path: str) -> bool:
     """Whether a path has the suffix of a format; `roc_0.5` has none."""
-    return len(place) <= _LONGEST and _SUFFIX.search(PurePosixPath(place).name) is not None
+    return len(path) <= _LONGEST and _SUFFIX.search(PurePosixPath(path).name) is not None
 
 
 def is_path(value: Any) -> bool:
-    """Whether a value has a type of paths."""
+    """Whether a value has the type of a path: text, or `os.PathLike`."""
     return isinstance(value, (str, os.PathLike))
 
 
-def _is_there(path: Any) -> bool:
+def _exists(path: Any) -> bool:
     return os.path.exists(path)
 
 
-def _are_swapped(value: Any, place: Any) -> bool:
-    if not is_path(place) or isinstance(value, os.PathLike):
-        return is_path(value) and not isinstance(place, os.PathLike)
-    if not isinstance(value, str) or isinstance(place, os.PathLike):
+def _are_swapped(value: Any, path: Any) -> bool:
+    """Whether the value was given as the path, and the path as the value."""
+    if not is_path(path) or isinstance(value, os.PathLike):
+        return is_path(value) and not isinstance(path, os.PathLike)
+    if not isinstance(value, str) or isinstance(path, os.PathLike):
         return False
-    if _is_text(value) or _is_text(place):
+    if _is_text(value) or _is_text(path):
         return not _is_text(value)
-    return _names_text(value) and _likeness(value) > _likeness(place)
+    return _names_text(value) and _likeness(value) > _likeness(path)
 
 
 def _is_text(text: str) -> bool:
@@ -124,6 +125,7 @@ def _is_text(text: str) -> bool:
 
 
 def _names_text(text: str) -> bool:
+    """Whether a text has the suffix of a text file."""
     return PurePosixPath(text).suffix.lower() in _TEXT_FILES
 
 

@@ -15,7 +15,7 @@ _DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]
 _UNSAFE = re.compile(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
 
 
-def portable_path(place: str) -> str:
+def portable_path(path: str) -> str:
     """The path under which an artifact is stored.
 
     Raises:
@@ -24,21 +24,21 @@ def portable_path(place: str) -> str:
     >>> portable_path("aux/50%.csv")
     'aux_/50_0x25_.csv'
     """
-    return quoted_path(without_devices(checked_path(place)))
+    return quoted_path(without_devices(checked_path(path)))
 
 
-def masked_path(place: str) -> str:
+def masked_path(path: str) -> str:
     """An artifact path with secrets masked, in characters that every operating system accepts.
 
     >>> masked_path("https:/me:hunter2@host/x.txt"), masked_path("models/best.pth")
     ('https:/xxx@host/x.txt', 'models/best.pth')
     """
-    text = str(place)
+    text = str(path)
     without = mask_name(text)
     return text if without == text else without.replace(MASK, "xxx")
 
 
-def checked_path(place: str) -> str:
+def checked_path(path: str) -> str:
     """Check that an artifact path stays in the folder of the run, on every operating system.
 
     Raises:
@@ -47,13 +47,13 @@ def checked_path(place: str) -> str:
     >>> checked_path("models/best.pth")
     'models/best.pth'
     """
-    path = PurePosixPath(place)
-    if path.is_absolute() or ".." in path.parts or not _OUTSIDE.isdisjoint(place) or _DRIVE.match(place):
-        raise ValueError(f"an artifact's path must stay inside the run's folder: {place!r}")
-    return "" if str(path) == "." else str(path)
+    parsed = PurePosixPath(path)
+    if parsed.is_absolute() or ".." in parsed.parts or not _OUTSIDE.isdisjoint(path) or _DRIVE.match(path):
+        raise ValueError(f"an artifact's path must stay inside the run's folder: {path!r}")
+    return "" if str(parsed) == "." else str(parsed)
 
 
-def without_devices(place: str) -> str:
+def without_devices(path: str) -> str:
     """A path in which no part has the name of a Windows device, because it could not be read there.
 
     Source of the names: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
@@ -61,13 +61,13 @@ def without_devices(place: str) -> str:
     >>> without_devices("aux.csv"), without_devices("models/best.pth")
     ('aux_.csv', 'models/best.pth')
     """
-    return _DEVICE.sub(r"\g<0>_", place)
+    return _DEVICE.sub(r"\g<0>_", path)
 
 
-def quoted_path(place: str) -> str:
+def quoted_path(path: str) -> str:
     """A path in which characters with a special meaning for a store are written as `_0xHH_`.
 
     >>> quoted_path("runs#1/50%.csv"), quoted_path("models/best.pth")
     ('runs_0x23_1/50_0x25_.csv', 'models/best.pth')
     """
-    return _UNSAFE.sub(lambda match: f"_0x{ord(match[0]):02X}_", place)
+    return _UNSAFE.sub(lambda match: f"_0x{ord(match[0]):02X}_", path)

@@ -38,14 +38,14 @@ class Scope:
     ends_run = True
 
     def __init__(self, run: RunHandle, outer: Scope | None, owner: object, step: int) -> None:
-        # A `Run`, as the scopes of the language have it: its class lies above this package.
+        # In practice a `Run`. This package cannot import that class, which is in a higher layer.
         self.run: Any = run
         self.outer = outer
         self.owner = owner
         self.step = step
         self.depth: int = 0 if outer is None else outer.depth
         self.budget: RecursionBudget | None = None
-        # Of sections alone (`nested=False`): the name, the index of the call, the time of entry in nanoseconds.
+        # For sections only (`nested=False`): the name, the index of the call, the time of entry in nanoseconds.
         self.section: str | None = None
         self.index = 0
         self.entered = 0
@@ -78,7 +78,7 @@ _on_left_open: list[Callable[[Scope, Scope], None]] = []
 
 
 def call_when_left_open(call: Callable[[Scope, Scope], None]) -> None:
-    """Register what is called when a scope is left while others inside it are open.
+    """Register a function that is called when a scope is left while others inside it are open.
 
     Args:
         call: takes the innermost of those others, and the scope that is left.

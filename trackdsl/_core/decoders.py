@@ -15,7 +15,7 @@ from trackdsl._core.signals import away_from_signals
 
 away_from_signals(lambda: importlib.import_module("msgspec"))
 
-import msgspec  # noqa: E402 - after the above
+import msgspec  # noqa: E402 - after the import in the other thread
 
 T = TypeVar("T")
 

@@ -1,12 +1,13 @@
 """The events of the journal, and their binary format.
 
 An event is a MessagePack array whose first element is the number of its type. New fields are only added at the end,
-with a default, so that older journals stay readable. Any other change needs a new `SCHEMA`, and a golden file of the
-old one.
+with a default, so that older journals stay readable. Every change needs a new `SCHEMA`, so that an older delivery
+process leaves the journal to a newer one, and a golden file of the new version.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -18,7 +19,7 @@ import msgspec
 from trackdsl._core.decoders import msgpack_decoder
 
 #: The version of the format. A journal with a higher version is not read.
-SCHEMA = 3
+SCHEMA = 4
 
 #: The tag with MLflow's id of the experiment of a root run, if the run has no experiment name.
 EXPERIMENT_ID = "trackdsl.experiment_id"
@@ -37,8 +38,8 @@ class Rank(msgspec.Struct, array_like=True, frozen=True):
     """The rank of a run: which of the processes that a launcher started together has recorded it.
 
     `root` is the name of the run that is the parent of all ranks. `launch` has the name of the launcher and its id of
-    this launch. `attempt` counts from 1. With `goes_on`, the root is the earlier run with this id (ours or MLflow's),
-    which is continued.
+    this launch. `attempt` counts from 1. With `continued_id`, the root is the earlier run with this id (ours or
+    MLflow's), which is continued.
     """
 
     root: str
@@ -48,21 +49,25 @@ class Rank(msgspec.Struct, array_like=True, frozen=True):
     node: str
     launch: str
     attempt: int
-    goes_on: str = ""
+    continued_id: str = ""
 
 
 class Open(Event, frozen=True, tag=1):
     """A run begins. `site` is the function: qualified name, file, hash of its source.
 
+    `decorator` is `experiment` or `stage`. `path` has the names from the root run down to this one. `index` counts the
+    runs of this name in the same parent.
+
     With a `rank`, the parent belongs to no program: the delivery of the first rank creates it.
-    With `goes_on`, the run is not new: the earlier run with that id (ours or MLflow's) is continued under our id `run`.
+    With `continued_id`, the run is not new: the earlier run with that id (ours or MLflow's) is continued under our id
+    `run`. With `traces`, the tree of this root run also becomes a trace.
     """
 
     run: bytes
     parent: bytes | None
     experiment: str | None
     name: str
-    word: str
+    decorator: str
     path: str
     index: int
     time: int
@@ -70,7 +75,8 @@ class Open(Event, frozen=True, tag=1):
     tags: dict[str, str]
     site: tuple[str, str, str] | None
     rank: Rank | None = None
-    goes_on: str = ""
+    continued_id: str = ""
+    traces: bool = False
 
 
 class Params(Event, frozen=True, tag=2):
@@ -212,6 +218,22 @@ class ModelOutput(Event, frozen=True, tag=14):
     step: int
 
 
+class Loop(Event, frozen=True, tag=15):
+    """The progress of a `steps` loop, for displays. It is not written to the store.
+
+    `name` is what an iteration is called. `done` iterations are over, of `total` if that is known. `depth` counts the
+    loops of the same run around it. `began` is when the loop began, and `time` when this was noted.
+    """
+
+    run: bytes
+    name: str
+    done: int
+    total: float | None
+    depth: int
+    began: int
+    time: int
+
+
 AnyEvent = (
     Open
     | Params
@@ -227,6 +249,7 @@ AnyEvent = (
     | LinkedMetrics
     | ModelInput
     | ModelOutput
+    | Loop
 )
 #: The prefix of the name of a model that trackdsl recorded; its key follows.
 KEY = "key:"
@@ -265,8 +288,26 @@ def storable(value: Any) -> Any:
 
 
 @functools.cache
-def _decode() -> Callable[[bytes | memoryview], AnyEvent]:
+def decoder() -> Callable[[bytes | memoryview], AnyEvent]:
+    """The function behind `decode`, for loops over many payloads."""
     return msgpack_decoder(cast("type[AnyEvent]", AnyEvent)).decode
+
+
+def decode_many(payloads: list[bytes]) -> list[AnyEvent]:
+    """The events of many payloads, up to the first one that is no event."""
+    try:
+        # As one array of MessagePack: its mark (0xdd), its length, and its elements.
+        return _array_decoder()(b"\xdd" + len(payloads).to_bytes(4, "big") + b"".join(payloads))
+    except (msgspec.MsgspecError, RecursionError):
+        found: list[AnyEvent] = []
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+            found.extend(map(decode, payloads))
+        return found
+
+
+@functools.cache
+def _array_decoder() -> Callable[[bytes], list[AnyEvent]]:
+    return msgpack_decoder(list[AnyEvent]).decode
 
 
 def decode(payload: bytes | memoryview) -> AnyEvent:
@@ -275,4 +316,4 @@ def decode(payload: bytes | memoryview) -> AnyEvent:
     Raises:
         msgspec.MsgspecError: the bytes are no event.
     """
-    return _decode()(payload)
+    return decoder()(payload)

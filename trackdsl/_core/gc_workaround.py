@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections import deque
 from contextvars import Context, copy_context
 from typing import Any
 
-#: Copies of contexts that changed during a collection. A few suffice, as the interrupted call is short.
-_kept: deque[Context] = deque(maxlen=8)
+#: Copies of contexts that changed during a collection.
+_kept: list[Context] = []
+#: A few suffice, as the interrupted call is short.
+_MOST = 8
 
 
 def _keep_context(phase: str, _info: dict[str, Any]) -> None:
     if phase == "start":
         _kept.append(copy_context())
+        del _kept[:-_MOST]
     elif _kept and _content(_kept[-1]) is _content(copy_context()):
         _kept.pop()
 
@@ -29,6 +31,6 @@ def _content(context: Context) -> Any:
 
 
 def install() -> None:
-    """Register the callback, as the last step of the import: inside the callback, a Ctrl-C would be lost."""
+    """Register the callback, unless it is. Not during an import: inside the callback, a Ctrl-C would be lost."""
     if sys.version_info < (3, 12) and _keep_context not in gc.callbacks:
         gc.callbacks.append(_keep_context)

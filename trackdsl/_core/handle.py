@@ -1,6 +1,6 @@
 """The run as recorders see it: its id, where its events go, its names, and how an event is emitted.
 
-The class `Run`, which users get, lies above the recorders and derives from `RunHandle`.
+The class `Run`, which users get, is in a higher layer than the recorders, and derives from `RunHandle`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trackdsl._core.events import AnyEvent, encode_safely
 
 
 class RunTarget(Protocol):
-    """Where the events of a run go; `journal` implements it, and its docstrings say what each part does."""
+    """The destination of a run's events. The class `Target` of `journal` implements it, and documents each part."""
 
     uri: str
     cwd: str
@@ -115,7 +115,7 @@ class RunHandle:
         self.target.append(encode_safely(event), self, vital)
 
     def next_index(self, name: str) -> int:
-        """How many children or sections called `name` this run has had before."""
+        """The number of earlier children or sections of this run that are called `name`."""
         counter = self.children.get(name)
         if counter is None:
             counter = self.children.setdefault(name, itertools.count())

@@ -12,8 +12,8 @@ import re
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
 
-_PREFIX_LENGTH = 10
-_prefix = os.urandom(_PREFIX_LENGTH)
+PREFIX_LENGTH = 10
+_prefix = os.urandom(PREFIX_LENGTH)
 _count = itertools.count(1)
 #: Our ids end in a count of 48 bits, which stays small; MLflow's ids are random to the end.
 _OURS = re.compile(r"[0-9a-f]{20}0000[0-9a-f]{8}")
@@ -31,12 +31,12 @@ def prefix() -> bytes:
 
 def prefix_of(id_: bytes) -> bytes:
     """The prefix of the process that created an id."""
-    return id_[:_PREFIX_LENGTH]
+    return id_[:PREFIX_LENGTH]
 
 
 def begins_with(id_: bytes, start: bytes) -> bool:
     """Whether the process with the prefix `start` created an id."""
-    return id_[:_PREFIX_LENGTH] == start
+    return id_[:PREFIX_LENGTH] == start
 
 
 def is_ours(id_: str) -> bool:
@@ -50,7 +50,7 @@ def is_ours(id_: str) -> bool:
 
 def _after_fork() -> None:
     global _prefix, _count
-    _prefix, _count = os.urandom(_PREFIX_LENGTH), itertools.count(1)
+    _prefix, _count = os.urandom(PREFIX_LENGTH), itertools.count(1)
 
 
 runtime.register("the ids of runs", Phase.IDENTITY, after_fork=_after_fork)

@@ -23,7 +23,7 @@ def explained(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def explained_with_config(keys: Iterable[str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The same for a function that also takes options as keys of `config`."""
+    """Like `explained`, for a function that also takes options as keys of its argument `config`."""
     return lambda fn: _explained(fn, fn.__name__, tuple(keys))
 
 
@@ -59,7 +59,8 @@ def _wrong_call(
     aside = f" `{hint.name}` is a key of config: config={{{hint.name!r}: ...}}." if hint.name in config else ""
     shown = ", ".join(str(each.replace(annotation=inspect.Parameter.empty)) for each in parameters)
     reason = reason.partition(". Did you mean")[0].partition("() ")[2] or reason  # Python 3.13 suggests one too.
-    message = f"{name}() {reason}{hint.text}{aside} Call it as {name}({shown})."
+    meant = "." if aside and hint.name == unknown else hint.text
+    message = f"{name}() {reason}{meant}{aside} Call it as {name}({shown})."
     return OptionError(message, option=unknown, suggestion=hint.name)
 
 

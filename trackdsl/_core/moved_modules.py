@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import ModuleType
 
 #: Modules that pickles may name: old name → new name, both inside the package.
 _MOVED = {
@@ -39,8 +41,11 @@ _MOVED = {
 }
 
 
-class _Finder(MetaPathFinder, Loader):
-    """Finds moved modules by their old names. It is the last finder, so it costs other imports nothing."""
+class _Finder:
+    """Finds moved modules by their old names. It is the last finder, so it costs other imports nothing.
+
+    It has no base class, as `importlib.abc` takes milliseconds to import.
+    """
 
     def find_spec(
         self,
@@ -49,7 +54,12 @@ class _Finder(MetaPathFinder, Loader):
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         package, _, name = fullname.partition(".")
-        return ModuleSpec(fullname, self) if package == "trackdsl" and name in _MOVED else None
+        if package != "trackdsl" or name not in _MOVED:
+            return None
+        return ModuleSpec(fullname, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Have an ordinary module made."""
 
     def exec_module(self, module: ModuleType) -> None:
         # A module may replace itself while it is imported.

@@ -54,7 +54,7 @@ class RecursionBudget:
         self.thread = threading.get_ident()
 
 
-class deeper:  # noqa: N801 - reads as a word in `with deeper()`
+class deeper:  # noqa: N801 - lower case, as it is used like a function: `with deeper()`
     """A `with` block inside which the limit is raised, if our own frames fill the stack."""
 
     __slots__ = ("_budget",)

@@ -150,7 +150,7 @@ def _renew_locks() -> None:
 
 
 register("locks", Phase.LOCKS, after_fork=_renew_locks)
-# Here, as `errors` imports nothing of this package.
+# Registered here, because `errors` imports nothing of this package.
 register("causes that were logged", Phase.MEMORY, reset=forget_reported)
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork.

@@ -84,7 +84,7 @@ class Suppression:
         self.on = self._off or bool(levels)
 
     def forget_readers(self) -> None:
-        """Forget all threads."""
+        """Forget all threads that suppress recording."""
         self._reading = {}
         self.on = self._off
 

@@ -10,10 +10,10 @@ from urllib.parse import unquote, urlsplit
 from trackdsl._core.suggest import suggestion_for
 
 #: Tracking URIs without a scheme that MLflow accepts, besides paths.
-_WORDS = ("databricks", "databricks-uc", "uc")
+_WITHOUT_SCHEME = ("databricks", "databricks-uc", "uc")
 _DATABASES = ("postgresql", "mysql", "mssql")
 #: The schemes that MLflow knows. For databases, a driver may follow after a plus sign.
-_SCHEMES = ("file", "http", "https", "sqlite", *_DATABASES, *_WORDS)
+_SCHEMES = ("file", "http", "https", "sqlite", *_DATABASES, *_WITHOUT_SCHEME)
 #: The packages that register common schemes.
 _PLUGINS = {"arn": "sagemaker-mlflow", "azureml": "azureml-mlflow"}
 _ARTIFACT_SCHEMES = ("s3", "gs", "wasb", "wasbs", "abfs", "abfss", "dbfs", "hdfs", "viewfs", "ftp", "sftp", "r2")
@@ -23,13 +23,19 @@ _HOST_AND_PORT = re.compile(r"(?:[^/@\s]+@)?(?:[A-Za-z0-9][\w.\-]*|\[[0-9A-Fa-f:
 _LOCAL_HOST = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3})(?:/.*)?")
 _BROKEN_HTTP = re.compile(r"(https?)(?::/*|/+)(?=[^/])", re.IGNORECASE)
 _TWICE_HTTP = re.compile(r"https?://(https?):?/+", re.IGNORECASE)
-_OF_WINDOWS = re.compile(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|(?!\d+$)[^:/]*$)|\.{0,2}\\)")
+_WINDOWS_PATH = re.compile(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|(?!\d+$)[^:/]*$)|\.{0,2}\\)")
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?):(/*)(.*)", re.IGNORECASE | re.DOTALL)
 #: As SQLAlchemy parses it: a password may contain `/` and `#`.
 _AUTHORITY = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?=[/?]|$)")
 #: The credentials, up to the last `@`, as passwords may contain some; or a text in the position of a port that is no
 #: number, and may be a password.
 _CREDENTIALS = re.compile(r"(?<=//).*@|^[^/@]+@", re.DOTALL)
+#: The beginning of a URI that names no user: no host at all, or a host of a web server with or without a port.
+_NO_USER = re.compile(r"\w[\w+.\-]*:///|https?://(?:\[[^\]]*\]|[^/@:\[]*)(?::\d*)?(?=/|$)", re.IGNORECASE)
+#: The credentials of a web server's address, whose host ends at the first `/`: behind it, `@` is part of a path.
+_WEB_CREDENTIALS = re.compile(r"(?<=^http://)[^/]*@|(?<=^https://)[^/]*@", re.IGNORECASE)
+#: The user of a URI, whose password is masked already or has no `/`.
+_USER = re.compile(r"(?<=://)[^/@]*@")
 _NO_PORT = re.compile(r"(//[^/:@\[]*):(?![\d/])[^/]+")
 _MOST_PORTS = 65_535
 _NO_HOST = "it names no host; write http://host:port (and http://[::1]:5000 for an address of IPv6)."
@@ -61,7 +67,7 @@ def is_path(uri: str) -> bool:
     >>> is_path("./mlruns"), is_path("/runs/of 12:30"), is_path("databricks"), is_path("http://host")
     (True, True, False, False)
     """
-    return uri not in _WORDS and _SCHEME.match(uri) is None
+    return uri not in _WITHOUT_SCHEME and _SCHEME.match(uri) is None
 
 
 def local_folder(uri: str, cwd: str) -> str | None:
@@ -96,13 +102,30 @@ def without_credentials(uri: str) -> str:
 
     >>> without_credentials("postgresql://ann:secret@db/runs")
     'postgresql://***@db/runs'
+    >>> without_credentials("http://ann:secret@host/team@home"), without_credentials("sqlite:////data/a@b/mlflow.db")
+    ('http://***@host/team@home', 'sqlite:////data/a@b/mlflow.db')
     """
-    return _NO_PORT.sub(r"\1:***", _CREDENTIALS.sub("***@", uri.partition("?")[0]))
+    bare = uri.partition("?")[0]
+    if _NO_USER.match(bare):
+        return bare
+    masked, count = _WEB_CREDENTIALS.subn("***@", bare)
+    return masked if count else _NO_PORT.sub(r"\1:***", _CREDENTIALS.sub("***@", bare))
+
+
+def run_page(base: str, experiment_id: str, run_id: str) -> str:
+    """The address of a run's page in MLflow's UI, without the credentials in that of the server: it is shown.
+
+    >>> run_page("http://me:hunter2@localhost:5000/", "1", "9e51")
+    'http://localhost:5000/#/experiments/1/runs/9e51'
+    >>> run_page("https://***@host/a@b", "1", "9e51")
+    'https://host/a@b/#/experiments/1/runs/9e51'
+    """
+    return f"{_USER.sub('', base).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 @lru_cache(maxsize=256)
 def describe_mistake(uri: str) -> str | None:
-    """What is wrong with a tracking URI, as far as its text shows, and what to write instead; None if it is correct.
+    """The mistake in a tracking URI, as far as its text shows it, and the correct form; None if there is none.
 
     A scheme that a plugin of MLflow has registered is correct.
 
@@ -111,18 +134,18 @@ def describe_mistake(uri: str) -> str | None:
     """
     bare = uri.strip().strip("'\"").strip()
     if not bare:
-        return "it is empty; leave it out, or name a place such as http://host:5000 or sqlite:///mlflow.db."
+        return "it is empty; leave it out, or name a store such as http://host:5000 or sqlite:///mlflow.db."
     if bare != uri:
         return f"there are spaces or quotes around it; did you mean {without_credentials(bare)}?"
-    if os.name != "nt" and _OF_WINDOWS.match(uri):
-        return "this is a path of Windows, and this is another system; name a path such as /data/mlruns."
+    if os.name != "nt" and _WINDOWS_PATH.match(uri):
+        return "this is a Windows path, and this system is not Windows; name a path such as /data/mlruns."
     if is_path(uri):
         return _mistake_of_path(uri)
     scheme, _, _ = uri.partition(":")
     kind = scheme.lower().partition("+")[0]
     if kind in _MISTAKES:
         return _MISTAKES[kind](uri)
-    if kind in _WORDS or _is_registered(scheme):
+    if kind in _WITHOUT_SCHEME or _is_registered(scheme):
         return None
     return _mistake_of_scheme(uri, scheme, kind)
 
@@ -183,9 +206,7 @@ def _mistake_of_sqlite(uri: str) -> str | None:
     if parts[2].startswith("///"):
         return None
     slashes = "////" if parts[2] == "/" else "///"
-    return _instead(
-        f"{parts[1]}:{slashes}{parts[3]}", "three slashes stand before a relative path, four before another"
-    )
+    return _instead(f"{parts[1]}:{slashes}{parts[3]}", "a relative path follows three slashes, an absolute path four")
 
 
 def _mistake_of_file(uri: str) -> str | None:
@@ -221,8 +242,8 @@ def _mistake_of_scheme(uri: str, scheme: str, kind: str) -> str:
         return _instead(f"postgresql{scheme[len(kind) :]}{rest}", "SQLAlchemy knows no scheme postgres any more")
     if kind in _ARTIFACT_SCHEMES:
         return (
-            f"{kind}: is a place for files, and MLflow keeps no runs there; name a server or a database, such as "
-            "http://host:5000, and give it this place with `mlflow server --artifacts-destination`."
+            f"{kind}: stores files only, and MLflow cannot keep runs there; name a server or a database, such as "
+            "http://host:5000, and pass this URI to `mlflow server --artifacts-destination`."
         )
     if kind in _PLUGINS:
         return f"MLflow knows no scheme {kind}; `pip install {_PLUGINS[kind]}` adds it."

@@ -7,7 +7,6 @@ on the arguments is computed at decoration.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,18 +14,20 @@ from trackdsl import markers
 from trackdsl._core.events import Scalar
 from trackdsl._core.redaction import MASK, is_secret, is_secret_name, mask_items, mask_text
 from trackdsl._core.redaction import _names as secret_names
-from trackdsl._core.suggest import Suggestion, suggestion_for
+from trackdsl._decorate.misuse import check_params_option, check_recorded_names
+from trackdsl._decorate.signatures import POSITIONAL, Receiver, signature_of
 from trackdsl._recording.flatten import Flat
-from trackdsl.errors import OptionError
 from trackdsl.handlers._annotations import Annotations, annotations_of
 from trackdsl.handlers._marked_fields import Fields, fields_of, hides, hiding_fields, kind_of_marker
 from trackdsl.handlers._registry import load_entry_points
 
-_RECEIVERS = ("self", "cls", "mcs")
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 #: The name for the positional arguments of a call whose parameters are unknown.
 _UNNAMED = "args"
+
+
+#: The name of this class in pickles of earlier versions.
+_Receiver = Receiver
 
 
 class _Missing:
@@ -50,10 +51,10 @@ class CallPlan:
 
     def __init__(self, fn: Callable[..., Any], params: bool | Iterable[str] = True, decorator: str = "stage") -> None:
         self.name: str = getattr(fn, "__name__", type(fn).__name__)
-        signature, self._indirect = _signature_of(fn)
+        signature, self._indirect = signature_of(fn)
         parameters = list(signature.parameters.values())
         kinds = inspect.Parameter
-        self._positional = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self._positional = tuple(p.name for p in parameters if p.kind in POSITIONAL)
         self._positional_only = {p.name for p in parameters if p.kind is kinds.POSITIONAL_ONLY}
         self._rest = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), None)
         self._extra = next((p.name for p in parameters if p.kind is kinds.VAR_KEYWORD), None)
@@ -61,7 +62,7 @@ class CallPlan:
             p.name: _MISSING if p.default is kinds.empty else p.default for p in parameters if p.kind not in _GATHERING
         }
         self.names = tuple(p.name for p in parameters)
-        self._receiver = _Receiver.of(fn, self._positional)
+        self._receiver = Receiver.of(fn, self._positional)
         self._leading = self._receiver.name if self._receiver is not None and self._receiver.usual() else None
         self._dropped: set[str] = set()
         self._marked_secret: set[str] = set()
@@ -78,7 +79,8 @@ class CallPlan:
         self._selected = not isinstance(params, bool)
         self._select(params, decorator)
         self._prepare()
-        self._check_names(decorator)
+        recorded = {name: self._renamed.get(name, name) for name in self._template if name not in self._left_out}
+        check_recorded_names(recorded, self._misplaced, self.name, decorator)
         if self._fn is not None or self._receiver is not None:
             # An annotation names a class that is defined later in the file. It exists at the first call.
             self._version = -1
@@ -93,10 +95,10 @@ class CallPlan:
             bound.update(kwargs)
         if self._rest is not None:
             for index, value in enumerate(mask_items(args[len(self._positional) :])):
-                place = f"{self._rest}.{index}"
-                while place in bound:  # A keyword may have any string as its name.
-                    place += "#2"
-                bound[place] = value
+                name = f"{self._rest}.{index}"
+                while name in bound:  # A keyword may have any string as its name.
+                    name += "#2"
+                bound[name] = value
         return bound
 
     def params(self, out: dict[str, Scalar], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat | None:
@@ -127,7 +129,7 @@ class CallPlan:
         return flat
 
     def open_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments that may be read: all except secrets and those marked `Ignore`."""
+        """The arguments that may be recorded in other forms: all except secrets and those marked `Ignore`."""
         self._prepare_late(args)
         hidden = self._marked_ignore | self._secret | set(self._typed)
         if self._indirect and not self._fits(args, kwargs):
@@ -153,12 +155,13 @@ class CallPlan:
         }
 
     def _is_secret(self, name: str) -> bool:
+        """Whether an argument has a secret name, or is marked as a secret."""
         return name in self._secret or (
             name not in self._template and (not self._secret.isdisjoint(self._gatherers(name)) or is_secret_name(name))
         )
 
     def _hides(self, name: str, value: Any) -> bool:
-        """The same for a value: a flag or a number is only a secret if it is marked as one."""
+        """Whether the value of an argument is masked: a flag or number only if the parameter is marked as a secret."""
         harmless = name not in self._marked_secret and is_secret_name(name) and not is_secret(name, value)
         return self._is_secret(name) and (value is None or not harmless)
 
@@ -170,21 +173,22 @@ class CallPlan:
         return tuple(gatherer for gatherer in (rest, self._extra) if gatherer is not None)
 
     def _concealed(self, name: str, value: Any) -> Any:
-        """An argument without the fields that its annotation, a `TypedDict`, marks as hidden."""
-        if self._typed and value is not _MISSING:
-            for place in (name, *self._gatherers(name)):
-                if place in self._typed:
-                    return self._typed[place].conceal(value)
+        """The value of an argument, without the fields that its annotation, a `TypedDict`, marks as hidden."""
+        if self._typed and not isinstance(value, _Missing):
+            for parameter in (name, *self._gatherers(name)):
+                if parameter in self._typed:
+                    return self._typed[parameter].conceal(value)
         return value
 
     def _add_special(self, flat: Flat, name: str, value: Any) -> None:
-        if value is _MISSING or not self._left_out.isdisjoint((name, *self._gatherers(name)[:1])):
+        """Record an argument that is hidden, renamed, gathered by `*args` or `**kwargs`, or not recorded at all."""
+        if isinstance(value, _Missing) or not self._left_out.isdisjoint((name, *self._gatherers(name)[:1])):
             return
-        place = self._renamed.get(name, name)
+        recorded = self._renamed.get(name, name)
         if self._hides(name, value):
-            flat.hide(place, value)
+            flat.hide(recorded, value)
         else:
-            flat.add(place, self._concealed(name, value))
+            flat.add(recorded, self._concealed(name, value))
 
     def _fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether the wrapped function takes these arguments. A wrapper around it may add or remove some."""
@@ -196,13 +200,15 @@ class CallPlan:
         given.update(kwargs)
         if self._extra is None and not given.issubset(self._template):
             return False
-        return all(value is not _MISSING or name in given for name, value in self._template.items())
+        return all(not isinstance(value, _Missing) or name in given for name, value in self._template.items())
 
     def _misfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call that does not fit the known parameters: positional ones as `args.0` and so on."""
         first = 0 if self._leading is None else 1
         return {**{f"{_UNNAMED}.{index}": value for index, value in enumerate(mask_items(args[first:]))}, **kwargs}
 
     def _misfit_params(self, out: dict[str, Scalar], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flat:
+        """Record such a call. Arguments that may belong to a hidden parameter are masked."""
         flat = Flat(out)
         for name, value in self._misfit(args, kwargs).items():
             if name in kwargs and name in self._template:
@@ -212,28 +218,16 @@ class CallPlan:
             elif name in kwargs and not self._is_secret(name):
                 flat.add(name, value)
             elif self._secret or self._marked_ignore or self._typed:
-                flat.hide(name, value)  # It may be that very one.
+                flat.hide(name, value)  # It may be one of the hidden arguments.
             else:
                 flat.add(name, value)
         return flat
 
     def _select(self, params: bool | Iterable[str], decorator: str) -> None:
+        """Drop the parameters that the option `params` does not name. Naming `self` records it."""
         if not isinstance(params, bool):
             kept = [params] if isinstance(params, str) else list(params)
-            for name in kept:
-                if not isinstance(name, str):
-                    raise OptionError(f"@{decorator}(params=...) takes names as text, not {name!r}.", option="params")
-                if name not in self.names:
-                    parts = [part.strip() for part in name.split(",")]
-                    hint = suggestion_for(name, self.names)
-                    if len(parts) > 1 and set(parts) <= set(self.names):
-                        hint = Suggestion(str(parts), f"; write params={parts}.")
-                    raise OptionError(
-                        f"@{decorator}(params=...) names {name!r}, which is no parameter of {self.name}(){hint.text} "
-                        f"It has: {', '.join(self.names) or 'none'}.",
-                        option=name,
-                        suggestion=hint.name,
-                    )
+            check_params_option(kept, self.names, self.name, decorator)
             self._dropped |= set(self.names) - set(kept)
             if self._receiver is not None and self._receiver.name in kept:
                 self._receiver = self._leading = None
@@ -260,6 +254,7 @@ class CallPlan:
             self._fn = None
 
     def _note(self, name: str, marker: Any) -> None:
+        """Remember what a marker says about a parameter."""
         kind = kind_of_marker(marker)
         if kind in (markers.Metric, markers.Artifact, markers.Model):
             self._misplaced.append(
@@ -285,31 +280,8 @@ class CallPlan:
             self._dropped |= fields.ignored
             self._typed.update(fields.typed)
 
-    def _check_names(self, decorator: str) -> None:
-        """Check that no two parameters are recorded under the same name.
-
-        Raises:
-            OptionError: two parameters have the same name, or one has a marker that is only for return values.
-        """
-        for name, why in self._misplaced:
-            message = (
-                f"@{decorator}: the parameter {name!r} of {self.name}() is marked with {why}, or leave the marker out."
-            )
-            raise OptionError(message, option=name)
-        taken: dict[str, str] = {}
-        for name in self._template:
-            if name in self._left_out:
-                continue
-            place = self._renamed.get(name, name)
-            if place in taken:
-                raise OptionError(
-                    f"@{decorator}: {taken[place]!r} and {name!r} of {self.name}() would both be recorded as "
-                    f"{place!r}. Give one of them another name with `Param`.",
-                    option=name,
-                )
-            taken[place] = name
-
     def _prepare_late(self, args: tuple[Any, ...]) -> None:
+        """Prepare again at a call, if annotations were unknown at decoration, or the secret names have changed."""
         if self._version != secret_names.version:
             self._prepare(args)
 
@@ -321,80 +293,9 @@ class CallPlan:
             self._leading = self._receiver.name if self._receiver.leads(args) else None
             self._receiver = None
         self._version = secret_names.version
-        self._left_out = self._dropped if self._leading is None else {*self._dropped, self._leading}
+        self._left_out: set[str] = self._dropped if self._leading is None else {*self._dropped, self._leading}
         self._secret = {name for name in self.names if is_secret_name(name)} | self._marked_secret
         if args is not None:  # At a call it is too late to raise for two parameters with one name.
             taken = self._template.keys() - self._left_out
-            self._renamed = {name: place for name, place in self._renamed.items() if place not in taken - {name}}
+            self._renamed = {name: new for name, new in self._renamed.items() if new not in taken - {name}}
         self._special = frozenset(self._left_out | self._secret | set(self._renamed) | set(self._typed))
-
-
-class _Receiver:
-    """The first parameter of a function in a class: `self` or `cls`, or a normal argument of a static method.
-
-    Args:
-        name: the parameter.
-        owner: the qualified name of the class.
-        fn: the function.
-    """
-
-    def __init__(self, name: str, owner: str, fn: Callable[..., Any]) -> None:
-        self.name = name
-        self._owner = owner
-        self._function: str = fn.__name__
-        self._module: str | None = getattr(fn, "__module__", None)
-
-    @classmethod
-    def of(cls, fn: Callable[..., Any], positional: tuple[str, ...]) -> _Receiver | None:
-        """The receiver of a function; None if it is in no class, or already bound."""
-        qualname = getattr(fn, "__qualname__", None)
-        if not positional or not isinstance(qualname, str) or inspect.ismethod(inspect.unwrap(fn)):
-            return None
-        owner = qualname.rpartition(".")[0]
-        return None if not owner or owner.endswith("<locals>") else cls(positional[0], owner, fn)
-
-    def usual(self) -> bool:
-        """Whether it has the usual name, `self` or `cls`."""
-        return self.name in _RECEIVERS
-
-    def leads(self, args: tuple[Any, ...]) -> bool:
-        """Whether it receives the object that the function is called on. The class decides, at the call."""
-        kind = self._class(args)
-        if kind is None:
-            return self.usual()
-        # `__new__` is a static method, but gets the class.
-        return self._function == "__new__" or not isinstance(vars(kind).get(self._function), staticmethod)
-
-    def _class(self, args: tuple[Any, ...]) -> type | None:
-        first = args[0] if args else None
-        own: tuple[type, ...] = type.__getattribute__(first, "__mro__") if issubclass(type(first), type) else ()
-        for base in (*own, *type(first).__mro__):
-            if base.__qualname__ == self._owner and base.__module__ == self._module:
-                return base
-        found: Any = sys.modules.get(self._module or "")
-        for part in self._owner.split("."):
-            found = vars(found).get(part) if hasattr(found, "__dict__") else None
-        return found if isinstance(found, type) else None
-
-
-def _signature_of(fn: Callable[..., Any]) -> tuple[inspect.Signature, bool]:
-    """The signature that binds calls, and whether it belongs to a wrapped function.
-
-    A wrapper of `functools.wraps` shows the signature of the function that it wraps, but may take other arguments.
-    """
-    try:
-        shown = inspect.signature(fn)
-    except (TypeError, ValueError):  # Some functions written in C have no signature.
-        return inspect.Signature([inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)]), False
-    if not hasattr(fn, "__wrapped__"):
-        return shown, False
-    try:
-        own = inspect.signature(fn, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return shown, True
-    kinds = [parameter.kind for parameter in own.parameters.values()]
-    if inspect.Parameter.VAR_POSITIONAL not in kinds and inspect.Parameter.VAR_KEYWORD not in kinds:
-        return own, False
-    named = [parameter.name for parameter in own.parameters.values() if parameter.kind in _POSITIONAL]
-    known = [parameter.name for parameter in shown.parameters.values() if parameter.kind in _POSITIONAL]
-    return (shown, True) if named == known[: len(named)] else (own, False)

@@ -12,14 +12,14 @@ from trackdsl._core.context import Scope
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suppression import quiet
 from trackdsl._decorate import name_templates as _template
-from trackdsl._decorate import parentage as _roots
-from trackdsl._decorate.call import close_scope, note_closed_early, open_scope, open_section, under
+from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.options import Options
+from trackdsl._decorate.scopes import close_scope, note_closed_early, open_scope, open_section, under
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_params, guarded
 from trackdsl._recording.flatten import Flat
 from trackdsl.errors import TemplateError, note
-from trackdsl.errors._user_code import place_of_call
+from trackdsl.errors._user_code import call_site
 
 
 def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Scope | None:
@@ -37,7 +37,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
         if "{" in name:
             name = _filled(name, extra, params)
         outer = _context.current()
-        enclosing = outer.run if outer is not None else _roots.run_around()
+        enclosing = outer.run if outer is not None else _parentage.run_around()
         if is_stage and not options.nested and enclosing is not None:
             scope = open_section(enclosing, outer, name, owner)
             if scope.index == 0:
@@ -53,7 +53,7 @@ def enter_block(options: Options, extra: Mapping[str, Any], owner: object) -> Sc
 
 
 def leave_block(owner: object, opened: list[Scope], error: BaseException | None) -> None:
-    """End what `enter_block` began last for the same owner, in this context if possible, else in any."""
+    """End the run or section that `enter_block` began last for this owner, preferably one of the current context."""
     scope = _context.find(owner)
     if scope is None and opened:
         scope = opened[-1]
@@ -82,7 +82,7 @@ def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> s
         return _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
     if all(each.isidentifier() for each in missing):
         note(
-            f"trackdsl: the name {name!r} at {place_of_call()} stays as it is, as the block has no parameter "
+            f"trackdsl: the name {name!r} at {call_site()} stays as it is, as the block has no parameter "
             f"{missing[0]!r}: add {missing[0]}=..., or write f{name!r}.",
             key=f"block-name:{name}",
         )

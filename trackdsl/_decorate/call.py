@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.events import Scalar
@@ -17,27 +14,18 @@ from trackdsl._core.recursion_limit import EVERY, RecursionBudget, raise_limit, 
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.suppression import quiet
 from trackdsl._decorate import name_templates as _template
-from trackdsl._decorate import parentage as _roots
+from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.arguments import CallPlan
 from trackdsl._decorate.last_run import LastRun, forget_last_run
 from trackdsl._decorate.options import Options
-from trackdsl._decorate.resume import VARIABLE, name_of, open_again, take_run_id
 from trackdsl._decorate.returns import ReturnPlan
+from trackdsl._decorate.scopes import close_scope, note_closed_early, open_scope, open_section, under
 from trackdsl._decorate.source import Site, site_of
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording import datasets as _datasets
-from trackdsl._recording.emit import append_params, append_tags, fault, guarded, record_metrics
+from trackdsl._recording.emit import append_params, fault, guarded
 from trackdsl._recording.flatten import Flat
-from trackdsl._runs import ranks as _ranks
-from trackdsl._runs.ending import close_run
-from trackdsl._runs.lifecycle import open_run
 from trackdsl._runs.run import Run
-from trackdsl.distributed._patching import closed, opened
-from trackdsl.errors import is_noted, logger, note
-from trackdsl.errors._user_code import place_of_call
-
-_clock = time.perf_counter_ns
-
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -53,7 +41,7 @@ class Call:
         fn: the function.
         options: the options of `experiment` or `stage`; None if only `track_returns` decorates the function.
         returns: how its return values are recorded, or None.
-        behind: only for `track_returns`: the call inside of this one, whose run the values belong to.
+        behind: only for `track_returns`: a call that this one wraps, further inside, whose run gets the values.
 
     Attributes:
         wrapper: the object that has the attribute `last_run`: the wrapper, if it is a function.
@@ -115,7 +103,7 @@ class Call:
                 scope.budget = raise_limit()
             if flat or plan.datasets:
                 self._record_rest(scope.run, flat, args, kwargs)
-        except BaseException as error:  # Ctrl-C: `leave` won't run if `enter` raised.
+        except BaseException as error:  # Ctrl-C: if `enter` raises, the wrapper does not call `leave`.
             close_scope(scope, error)
             raise
         return scope
@@ -130,7 +118,7 @@ class Call:
 
     def _enter_section(self, args: Args, kwargs: Kwargs) -> Scope | None:
         outer = _context.current()
-        run = outer.run if outer is not None else _roots.run_around()
+        run = outer.run if outer is not None else _parentage.run_around()
         if run is None:
             return self._enter_run(args, kwargs)
         scope = None
@@ -159,7 +147,7 @@ class Call:
             _last_run.set(None)
         scope = _context.current()
         budget = None if shallow() else raise_limit()
-        return scope if budget is None else _Deep(scope, budget)
+        return scope if budget is None else _DeepScope(scope, budget)
 
     def _leave_run(
         self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
@@ -198,7 +186,7 @@ class Call:
     def _leave_returns(
         self, scope: Scope | None, result: Any, error: BaseException | None, args: Args, kwargs: Kwargs
     ) -> None:
-        if type(scope) is _Deep:
+        if type(scope) is _DeepScope:
             release(scope.budget)
             scope = scope.outer
         if error is not None or self.returns is None:
@@ -209,7 +197,7 @@ class Call:
         elif scope is not None:
             run, step = scope.run, scope.step
         else:
-            outside = _roots.run_outside(f"@track_returns on {self.plan.name}")
+            outside = _parentage.run_outside(f"@track_returns on {self.plan.name}")
             if outside is None:
                 return
             run, step = outside, 0
@@ -224,7 +212,7 @@ class Call:
             self.returns.record_numbers(run, item, index, met, section)
 
     def report_unmet(self, scope: Scope | None, met: dict[str, None]) -> None:
-        """Report the names given to `track_returns` that no yielded value had."""
+        """Report the names given to `track_returns` that no yielded value has."""
         run, _ = self._run_of_yields(scope)
         if run is not None and self.returns is not None:
             self.returns.report_unmet_by_yields(run, met)
@@ -233,7 +221,7 @@ class Call:
         if self.returns is None:
             return None, None
         scope = scope if self.options is not None else _context.current()
-        run = scope.run if scope is not None else _roots.run_outside(f"@track_returns on {self.plan.name}")
+        run = scope.run if scope is not None else _parentage.run_outside(f"@track_returns on {self.plan.name}")
         return run, scope
 
     def note_closed_early(self, scope: Scope | None) -> None:
@@ -255,12 +243,12 @@ class Call:
         return name, experiment
 
 
-class _Deep(Scope):
+class _DeepScope(Scope):
     """The scope of a call that opens none itself, but has raised the recursion limit.
 
     Args:
         outer: the scope around it.
-        budget: to be released at the end of the call.
+        budget: the raised limit, which is released at the end of the call.
     """
 
     __slots__ = ()
@@ -271,139 +259,5 @@ class _Deep(Scope):
         self.budget = budget
 
 
-#: The run that a call has just ended, for a `track_returns` around it.
+#: The run that a call has just ended, with the call, for a `track_returns` around it.
 _last_run: ContextVar[tuple[Call, Run] | None] = ContextVar("trackdsl_last_run", default=None)
-
-
-def open_scope(
-    options: Options,
-    name: str,
-    experiment: str | None,
-    params: dict[str, Scalar],
-    tags: dict[str, str],
-    site: Site | None,
-    owner: object,
-) -> Scope:
-    """Begin a run, and make it current. The current scope, the options and the settings decide where it goes."""
-    outer = _context.current()
-    goes_on, of_launch = _to_resume(options, outer)
-    if goes_on is not None:
-        return _entered(open_again(goes_on, options, name, experiment, params, tags, site, owner))
-    if around := _roots.task_tags() if outer is None else outer.tags:
-        tags = {**tags, **around}
-    parent, target, home = _roots.destination(outer, options.tracking_uri, experiment, options.ranks)
-    if parent is not None and outer is None:
-        tags = {**tags, **_ranks.tags_below(options.ranks)}
-    if parent is not None and experiment is not None:
-        tags = {**tags, "trackdsl.experiment": experiment}
-        if experiment != parent.experiment:
-            _note_nested(experiment, parent)
-    sampled = options.system_metrics
-    if sampled is None:
-        sampled = 0.0 if parent is not None else settings.system_metrics()
-    rank = None
-    if parent is None and (shared := _ranks.shared(name, home, target, options.ranks, of_launch)) is not None:
-        parent, rank, name = shared
-    run = open_run(
-        name=name,
-        decorator=options.decorator,
-        parent=parent,
-        target=target,
-        experiment=home,
-        params=params,
-        tags=tags,
-        site=site,
-        system_metrics=sampled,
-        rank=rank,
-    )
-    return _entered(Scope(run, outer, owner, 0 if outer is None else outer.step))
-
-
-def _to_resume(options: Options, outer: Scope | None) -> tuple[str | Run | None, str | None]:
-    """The run to resume instead of a new one, and the run to resume as the root of the ranks of a launch."""
-    goes_on = options.run_id
-    if outer is not None:
-        return goes_on, None
-    if goes_on is None and VARIABLE in os.environ:
-        goes_on = take_run_id(options.tracking_uri)
-        if goes_on is not None and _ranks.leaves_run_to_first(options.ranks):
-            goes_on = None
-    if goes_on is None or _ranks.records_nothing(options.ranks):
-        return None, None
-    # Several ranks cannot share one run.
-    return (None, name_of(goes_on)) if _ranks.share_root(options.ranks) else (goes_on, None)
-
-
-def _entered(scope: Scope) -> Scope:
-    try:
-        opened(scope)
-        _context.enter(scope)
-    except BaseException as error:  # Ctrl-C before the scope is current.
-        close_scope(scope, error)
-        raise
-    return scope
-
-
-def _note_nested(experiment: str, parent: Run) -> None:
-    """Log once that a run is not in the experiment that it names."""
-    key = f"nested:{parent.experiment}:{experiment}"
-    if is_noted(key):
-        return
-    note(
-        f"trackdsl: experiment({experiment!r}) at {place_of_call()} is inside the run {parent.path!r}: its run is a "
-        "child of that run, in the same MLflow experiment, with the tag trackdsl.experiment. For a root run in "
-        f"{experiment!r}, call it outside of that run.",
-        key=key,
-    )
-
-
-def open_section(run: Run, outer: Scope | None, name: str, owner: object) -> Scope:
-    """Begin a section of a run."""
-    scope = Scope(run, outer, owner, 0 if outer is None else outer.step)
-    scope.section = name
-    scope.index = run.next_index(name)
-    _context.enter(scope)
-    scope.entered = _clock()
-    return scope
-
-
-def close_scope(scope: Scope, error: BaseException | None) -> None:
-    """End a run or a section, and make the scope around it current again."""
-    try:
-        if scope.section is None:
-            if scope.ends_run:
-                close_run(scope.run, error)
-        else:
-            seconds = (_clock() - scope.entered) / 1e9
-            record_metrics(scope.run, {f"{scope.section}/seconds": seconds}, scope.index)
-    except Exception as trouble:
-        with contextlib.suppress(RecursionError):
-            if error is None:
-                fault("leaving a call", trouble)
-            else:  # The user's own exception is being raised, and is never replaced.
-                logger.warning("trackdsl: leaving a call failed: %s: %s", type(trouble).__name__, trouble)
-    finally:
-        try:
-            _let_go(scope)
-        except BaseException:  # Ctrl-C while it ends.
-            _let_go(scope)
-            raise
-
-
-def _let_go(scope: Scope) -> None:
-    if scope.section is None:
-        closed(scope)
-    _context.leave(scope)
-    if scope.budget is not None:
-        release(scope.budget)
-    scope.owner = None
-
-
-def note_closed_early(scope: Scope) -> None:
-    if scope.section is None:
-        with guarded("closing a generator", scope.run):
-            append_tags(scope.run, {"trackdsl.closed_early": "true"})
-
-
-def under(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    return {f"{name}.{key}": value for key, value in params.items()}

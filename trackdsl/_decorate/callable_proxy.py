@@ -1,7 +1,8 @@
 """Decorated callables that are no functions: a `functools.partial`, an instance of a class with `__call__`, a builtin.
 
 Such an object has attributes that may change. It is an instance of its class, is pickled by value, and does not bind to
-an instance as a method does. A function could replace none of this. A proxy can, and only its call uses the wrapper.
+an instance as a method does. A wrapper function would lose all of this. So a proxy stands in for the object, and only
+calls of the proxy use the wrapper.
 """
 
 from __future__ import annotations

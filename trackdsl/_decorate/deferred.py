@@ -1,4 +1,4 @@
-"""Calls that return something that runs later, such as a plain function that returns a coroutine."""
+"""Calls whose result runs later, as where another library wraps a coroutine function in a plain function."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Deferred:
-    """A call that has begun, and continues when the object that it returned runs. There it replaces the `Call`.
+    """A call that has begun, and continues when the object that it returned runs. It has the methods of a `Call`.
 
     Args:
         call: the decorated function.
-        scope: the scope of the call, which is left for now.
+        scope: the scope of the call. It is left, and entered again when the returned object runs.
         args: the positional arguments.
         kwargs: the keyword arguments.
     """
@@ -65,7 +65,7 @@ class Deferred:
         self._call.leave(self._scope, result, error, *self._given)
 
     def __del__(self) -> None:
-        # Nothing has awaited or iterated over it.
+        # The program has dropped the returned object without running it.
         if not self._begun and not sys.is_finalizing():
             self._begun = True
             self.note_closed_early(self._scope)

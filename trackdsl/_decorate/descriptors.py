@@ -11,7 +11,7 @@ METHODS = (classmethod, staticmethod, partialmethod, singledispatchmethod)
 
 
 def rebuilt(method: Any, decorate: Callable[[Any], Any]) -> Any:
-    """The same kind of method around the decorated function. `method` itself is not changed."""
+    """A method of the same kind as `method`, around the decorated function. `method` itself is not changed."""
     if isinstance(method, partialmethod):
         return type(method)(decorate(method.func), *method.args, **method.keywords)
     if isinstance(method, singledispatchmethod):

@@ -30,7 +30,7 @@ class Unrecorded:
         self._budget: _stack.RecursionBudget | None = None
 
     def begin(self, fn: Callable[..., Any]) -> Any:
-        """Make the generator."""
+        """Call the function, which makes the generator."""
         args, kwargs = self._args, self._kwargs
         self._args, self._kwargs = (), {}
         if not _stack.shallow():
@@ -38,13 +38,13 @@ class Unrecorded:
         return fn(*args, **kwargs)
 
     def suspend(self, item: Any) -> None:
-        """The generator has yielded."""
+        """Note that the generator has yielded an item."""
 
     def resume(self, sent: Any) -> None:
-        """The generator continues, with a value that was sent or an exception that was thrown."""
+        """Note that the generator continues, with a value that was sent or an exception that was thrown."""
 
     def end(self, result: Any, error: BaseException | None) -> None:  # noqa: ARG002 - `Body` uses them
-        """The generator has ended."""
+        """Note that the generator has ended."""
         _stack.release(self._budget)
 
 

@@ -19,9 +19,9 @@ class _Filler(string.Formatter):
     """Formats plain values as they are, other objects by their class name, and secrets by their mask."""
 
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
-        found, used = super().get_field(field_name, args, kwargs)
-        hidden = any(is_secret(part, found) for part in re.split(r"[.\[\]]+", field_name))
-        return (MASK if hidden else found), used
+        value, used = super().get_field(field_name, args, kwargs)
+        hidden = any(is_secret(part, value) for part in re.split(r"[.\[\]]+", field_name))
+        return (MASK if hidden else value), used
 
     def format_field(self, value: Any, format_spec: str) -> str:
         plain = summary_of(value)

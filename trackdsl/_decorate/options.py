@@ -12,7 +12,7 @@ from trackdsl._recording.emit import clean_tags
 from trackdsl._runs.run import Run, checked_run_id
 from trackdsl.errors import OptionError, SettingsError
 
-#: What to write for options of a type, in messages.
+#: What an option of a type takes, for messages.
 _TAKES: dict[type, str] = {
     bool: "a bool, True or False",
     str: "a str",
@@ -37,12 +37,14 @@ class Options:
     description: str | None = None
     run_name: str | None = None
     tracking_uri: str | None = None
-    #: The seconds between two samples of the machine; 0 for no samples, None for what the setting says.
+    #: The seconds between two samples of the machine; 0 for no samples, None if the setting decides.
     system_metrics: float | None = None
-    #: What the ranks of a launch record; None for what the setting says.
+    #: What the ranks of a launch record; None if the setting decides.
     ranks: str | None = None
     #: The run to resume, instead of a new one.
     run_id: str | Run | None = None
+    #: Whether the tree of a root run becomes a trace; None if the setting decides.
+    traces: bool | None = None
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         # Pickles of earlier versions name the decorator `word`.
@@ -56,7 +58,7 @@ class Options:
             OptionError: an option has a wrong type, or cannot have this value.
         """
         for option, kind in (("nested", bool), ("returns", bool), ("tags", Mapping), ("run_name", str),
-                             ("description", str), ("tracking_uri", str)):  # fmt: skip
+                             ("description", str), ("tracking_uri", str), ("traces", bool)):  # fmt: skip
             value = given.get(option)
             if value is not None and not isinstance(value, kind):
                 raise OptionError(f"{decorator}({option}=...) takes {_TAKES[kind]}, not {value!r}.", option=option)
@@ -86,7 +88,7 @@ class Options:
 
 
 def _checked_params(decorator: str, params: Any) -> bool | tuple[Any, ...]:
-    """Which arguments to record: all (True), none (False), or those named.
+    """The arguments to record: all (True), none (False), or those that are named.
 
     Raises:
         OptionError: `params` is none of these.

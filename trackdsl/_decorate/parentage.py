@@ -17,14 +17,15 @@ from trackdsl._runs.run import Run
 from trackdsl.distributed._contexts import Context, inherited
 from trackdsl.distributed._engines import current_task
 from trackdsl.errors import TrackdslError, report
-from trackdsl.errors._user_code import place_of_call
-from trackdsl.journal._target import NOWHERE, Target, target_for
+from trackdsl.errors._user_code import call_site
+from trackdsl.journal._store_target import NOWHERE, Target
+from trackdsl.journal._target import target_for
 
 _scopes_of_sessions: list[Callable[[], Scope | None]] = []
 
 
 def ask_for_session(scope_of_only: Callable[[], Scope | None]) -> None:
-    """Register the function that returns the scope of the only open session. `session` imports this module."""
+    """Register the function that returns the scope of the only open session. Its module imports this one."""
     _scopes_of_sessions[:] = [scope_of_only]
 
 
@@ -86,7 +87,7 @@ def run_of_mlflow() -> Run | None:
 
 
 def run_around() -> Run | None:
-    """The run around code in no scope: that of plain MLflow, a cluster task, a session, or the whole program."""
+    """The run for code outside of any scope: that of plain MLflow, a cluster task, a session, or the whole program."""
     run = run_of_mlflow()
     if run is not None:
         return run
@@ -133,7 +134,7 @@ def run_outside(doing: str) -> Run | None:
         return None
     run = run_around()
     if run is None:
-        where = place_of_call()
+        where = call_site()
         report(
             "outside-run",
             f"{doing} at {where} is outside of any run, so nothing is recorded. "

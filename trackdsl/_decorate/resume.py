@@ -9,14 +9,15 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import JoinedScope, Scope
 from trackdsl._core.events import Scalar
-from trackdsl._decorate import parentage as _roots
+from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.options import Options
 from trackdsl._decorate.source import Site
 from trackdsl._runs.lifecycle import continue_run, continued_runs
 from trackdsl._runs.run import AdoptedRun, Run, adoption_of, checked_run_id
 from trackdsl.distributed._engines import current_task
 from trackdsl.errors import report
-from trackdsl.journal._target import Target, overridden, target_for
+from trackdsl.journal._store_target import Target
+from trackdsl.journal._target import overridden, target_for
 
 #: MLflow's variable: the first root run of a program resumes the run that it names.
 VARIABLE = "MLFLOW_RUN_ID"
@@ -35,7 +36,11 @@ def take_run_id(tracking_uri: str | None) -> str | None:
     if not text or overridden() or (tracking_uri and target_for(tracking_uri) is not target_for(None)):
         return None
     # The run around this one has used the variable, or it is for another process.
-    if _roots.run_of_mlflow() is not None or current_task() is not None or _roots.scope_of_session() is not None:
+    if (
+        _parentage.run_of_mlflow() is not None
+        or current_task() is not None
+        or _parentage.scope_of_session() is not None
+    ):
         return None
     # Neither plain MLflow in the run nor a program that is started from here should resume the run again.
     with contextlib.suppress(KeyError):
@@ -44,7 +49,7 @@ def take_run_id(tracking_uri: str | None) -> str | None:
 
 
 def open_again(
-    goes_on: str | Run,
+    resumed: str | Run,
     options: Options,
     name: str,
     experiment: str | None,
@@ -58,11 +63,11 @@ def open_again(
     If this program has the run open already, the scope joins it, and does not end it.
     """
     outer = _context.current()
-    target = _target_of(goes_on, options.tracking_uri, outer)
+    target = _target_of(resumed, options.tracking_uri, outer)
     step = 0 if outer is None else outer.step
     if options.run_name is not None:
         tags = {**tags, "mlflow.runName": name}
-    joined = _open_here(goes_on, target, name)
+    joined = _open_here(resumed, target, name)
     if joined is not None:
         _report_open(joined)
         if params or tags:
@@ -71,7 +76,7 @@ def open_again(
         return JoinedScope(joined, outer, owner, step)
     sampled = options.system_metrics
     run = continue_run(
-        goes_on,
+        resumed,
         name=name,
         decorator=options.decorator,
         parent=None if outer is None else outer.run,
@@ -81,30 +86,31 @@ def open_again(
         tags=tags,
         site=site,
         system_metrics=settings.system_metrics() if sampled is None else sampled,
+        traces=options.traces,
     )
     return Scope(run, outer, owner, step)
 
 
-def _target_of(goes_on: str | Run, tracking_uri: str | None, outer: Scope | None) -> Target:
+def _target_of(resumed: str | Run, tracking_uri: str | None, outer: Scope | None) -> Target:
     """The target of the run: that of the call, of the run itself, of the scope around, or of the settings."""
     if tracking_uri is not None or overridden():
         return target_for(tracking_uri)
-    if isinstance(goes_on, Run):
-        return goes_on.target
+    if isinstance(resumed, Run):
+        return resumed.target
     return target_for(None) if outer is None else outer.run.target
 
 
-def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
+def _open_here(resumed: str | Run, target: Target, name: str) -> Run | None:
     """The handle of the run if this program has it open; None otherwise."""
-    around = _roots.run_of_mlflow()
+    around = _parentage.run_of_mlflow()
     scope = _context.current()
     runs = [] if around is None else [around]
     while scope is not None:
         runs.append(scope.run)
         scope = scope.outer
-    if isinstance(goes_on, Run) and goes_on.key in target.open_runs and not isinstance(goes_on, AdoptedRun):
-        return goes_on
-    names = _names_of(goes_on)
+    if isinstance(resumed, Run) and resumed.key in target.open_runs and not isinstance(resumed, AdoptedRun):
+        return resumed
+    names = _names_of(resumed)
     for run in runs:
         if names & _names_of(run):
             return run
@@ -116,7 +122,7 @@ def _open_here(goes_on: str | Run, target: Target, name: str) -> Run | None:
         # The run may be open under our id, while the call has MLflow's id.
         from trackdsl.delivery import ids_at_mlflow
 
-        id_ = next((found for found in ids_at_mlflow(target, names) if found in target.open_runs), None)
+        id_ = next((ours for ours in ids_at_mlflow(target, names) if ours in target.open_runs), None)
     return None if id_ is None else Run(id_, name, None, name, None, target)
 
 
@@ -137,7 +143,6 @@ def _report_open(run: Run) -> None:
     report(
         "open-twice",
         f"the run {run.id} is open in this program already: what is recorded inside goes to that run, which ends "
-        "where it "
-        "began.",
+        "where it began.",
         key=run.id,
     )

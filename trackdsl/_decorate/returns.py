@@ -61,7 +61,7 @@ class ReturnPlan:
         self._expected = Expected()
         self._yielded = Expected()
         self._chooses = bool(names or prefix or metrics is not None or artifacts is not None)
-        #: No option or marker applies: a dict of numbers is recorded as it is.
+        #: Whether no option or marker applies, so that a dict of numbers can be recorded without sorting it.
         self._plain = self._yields_plain = False
         self._read_annotation()
         count = len(self._expected.parts)
@@ -97,14 +97,14 @@ class ReturnPlan:
         if self._plain and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
-            found = Collector(run, section + self._prefix, step, partial(plan.open_arguments, args, kwargs))
-            sorter = Sorter(self._choices, found)
+            collector = Collector(run, section + self._prefix, step, partial(plan.open_arguments, args, kwargs))
+            sorter = Sorter(self._choices, collector)
             try:
                 sorter.sort(value, self._expected)
             finally:
-                found.write()
+                collector.write()
             returned = "" if sorter.by_key else f"{sorter.count} value{'s' if sorter.count != 1 else ''}"
-            self._report_unmet(run, {**sorter.absent, **self._choices.unmet(sorter.met, returned)})
+            self._report_unmet(run, {**sorter.absent, **self._choices.missing(sorter.found, returned)})
 
     def record_numbers(self, run: Run, value: Any, step: int, met: dict[str, None], section: str = "") -> None:
         """Record the numbers in a yielded value, and ignore the rest of it.
@@ -121,18 +121,18 @@ class ReturnPlan:
         if self._yields_plain and not section and record_numbers(run, value, step):
             return
         with guarded("track_returns", run):
-            found = NumberCollector(run, section + self._prefix, step, dict)
-            sorter = Sorter(self._choices, found)
+            collector = NumberCollector(run, section + self._prefix, step, dict)
+            sorter = Sorter(self._choices, collector)
             try:
                 sorter.sort(value, self._yielded)
             finally:
-                found.write()
-                met.update(sorter.met)
+                collector.write()
+                met.update(sorter.found)
 
     def report_unmet_by_yields(self, run: Run, met: dict[str, None]) -> None:
-        """Report the names given to `track_returns` that no yielded value had."""
+        """Report the names given to `track_returns` that no yielded value has."""
         with guarded("track_returns", run):
-            self._report_unmet(run, self._choices.unmet(met, "no such value"))
+            self._report_unmet(run, self._choices.missing(met, "no such value"))
 
     def _report_unmet(self, run: Run, unmet: Mapping[str, str]) -> None:
         if unmet:
@@ -162,11 +162,11 @@ class ReturnPlan:
         # The last of the three arguments of `Generator` is the type of its return value.
         expected = Expected.of(annotations, (get_args(annotation)[2:] or (None,))[0] if yields else annotation)
         # Reading it a second time, with fewer names known, may give less.
-        if expected.says_anything() or expected.parts:
+        if expected.has_effect() or expected.parts:
             self._expected = expected
         yielded = get_args(annotation)[:1] if yields else ()
         self._yielded = Expected.of(annotations, yielded[0]) if yielded else self._expected
-        self._plain = not self._chooses and not self._expected.says_anything()
-        self._yields_plain = not self._chooses and not self._yielded.says_anything()
+        self._plain = not self._chooses and not self._expected.has_effect()
+        self._yields_plain = not self._chooses and not self._yielded.has_effect()
         if not annotations.missing and not annotations.failed:
             self._unread = None

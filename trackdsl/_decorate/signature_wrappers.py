@@ -15,26 +15,27 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-Shape = Callable[..., Any]
+#: A function that defines `wrapper(*args, **kwargs)` and returns it.
+Factory = Callable[..., Any]
 
-#: The prefix of every name that a wrapper itself uses, as parameters may have any name.
-_OURS = "_trackdsl_"
+#: The prefix of every name that a wrapper itself uses, so that it differs from all parameters.
+_PREFIX = "_trackdsl_"
 
 
-def wrapper_like(fn: Callable[..., Any], shape: Shape, *given: Any) -> Any:
-    """A wrapper made by `shape`, with the parameters of `fn` if that is written in Python.
+def wrapper_like(fn: Callable[..., Any], factory: Factory, *given: Any) -> Any:
+    """A wrapper made by `factory`, with the parameters of `fn` if that is written in Python.
 
     Args:
         fn: the function to wrap.
-        shape: a function that defines `wrapper(*args, **kwargs)` and returns it.
-        *given: the arguments of `shape`.
+        factory: a function that defines `wrapper(*args, **kwargs)` and returns it.
+        *given: the arguments of `factory`.
     """
     if not isinstance(fn, FunctionType):
-        return shape(*given)
+        return factory(*given)
     try:
-        make = _specialized(shape, *_parameters(fn))
+        make = _specialized(factory, *_parameters(fn))
     except OSError:  # The source of trackdsl is not available.
-        return shape(*given)
+        return factory(*given)
     wrapper = make(*given)
     wrapper.__defaults__ = fn.__defaults__
     wrapper.__kwdefaults__ = None if fn.__kwdefaults__ is None else dict(fn.__kwdefaults__)
@@ -66,50 +67,50 @@ def _parameters(fn: FunctionType) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _specialized(shape: Shape, parameters: str, gather: str) -> Shape:
-    """`shape`, whose wrappers have these parameters."""
-    outer, names = _template(shape)
+def _specialized(factory: Factory, parameters: str, gather: str) -> Factory:
+    """`factory`, whose wrappers have these parameters."""
+    outer, names = _template(factory)
     wrapper = next(part for part in outer.body if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef)))
     head = ast.parse(f"def head({parameters}):\n{textwrap.indent(gather, ' ')}").body[0]
     assert isinstance(head, ast.FunctionDef)
     for node in ast.walk(head):
         if isinstance(node, ast.Name) and node.id in ("args", "kwargs") and isinstance(node.ctx, ast.Store):
-            node.id = _OURS + node.id
+            node.id = _PREFIX + node.id
         if "lineno" in node._attributes:
             ast.copy_location(node, wrapper)
     # The template keeps the same nodes, which `compile` does not change.
     inner = _changed(wrapper, args=head.args, body=[*head.body, *wrapper.body])
     body = [inner if part is wrapper else part for part in outer.body]
     module = ast.Module([_changed(outer, body=body)], [])
-    made: dict[str, Shape] = {}
+    made: dict[str, Factory] = {}
     # The source is our own, and the names of parameters are names that Python has accepted.
-    exec(compile(module, shape.__code__.co_filename, "exec", dont_inherit=True), names, made)  # noqa: S102
+    exec(compile(module, factory.__code__.co_filename, "exec", dont_inherit=True), names, made)  # noqa: S102
     return made[outer.name]
 
 
 @functools.cache
-def _template(shape: Shape) -> tuple[ast.FunctionDef, dict[str, Any]]:
-    """The syntax tree of a shape, with our prefix on all names, and the values of its global names."""
-    tree = ast.parse(inspect.getsource(shape))
-    ast.increment_lineno(tree, shape.__code__.co_firstlineno - 1)
+def _template(factory: Factory) -> tuple[ast.FunctionDef, dict[str, Any]]:
+    """The syntax tree of a factory, with the prefix on all names, and the values of its global names."""
+    tree = ast.parse(inspect.getsource(factory))
+    ast.increment_lineno(tree, factory.__code__.co_firstlineno - 1)
     outer = tree.body[0]
     assert isinstance(outer, ast.FunctionDef)
     renaming = _Renaming()
     renaming.visit(outer)
-    known = {**vars(builtins), **shape.__globals__}
-    outside = {_OURS + name: known[name] for name in renaming.names if name in known}
-    return outer, {**outside, "__name__": shape.__module__}
+    known = {**vars(builtins), **factory.__globals__}
+    outside = {_PREFIX + name: known[name] for name in renaming.names if name in known}
+    return outer, {**outside, "__name__": factory.__module__}
 
 
 class _Renaming(ast.NodeVisitor):
-    """Puts our prefix on the names in a function, and removes its annotations."""
+    """Puts the prefix on the names in a function, and removes its annotations."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
     def _renamed(self, name: str) -> str:
         self.names.add(name)
-        return _OURS + name
+        return _PREFIX + name
 
     def visit_Name(self, node: ast.Name) -> None:
         if node.id != "wrapper":

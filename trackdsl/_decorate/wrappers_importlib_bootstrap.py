@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
-    """Wrap `fn` so that each call is recorded as `call` says."""
+    """Wrap a function so that `call` records each of its calls."""
     kind = _kind_of(fn)
     if kind is not None:
-        wrapper = wrapper_like(fn, _SHAPES[kind], fn, call)
-    elif any(_kind_of(inner) is not None for inner in _further_in(fn)):
+        wrapper = wrapper_like(fn, _FACTORIES[kind], fn, call)
+    elif any(_kind_of(inner) is not None for inner in _wrapped_functions(fn)):
         wrapper = _deferring(fn, call)
     else:
         wrapper = _plain(fn, call)
@@ -45,7 +45,7 @@ def wrap(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
 
         stand_in: Callable[..., Any] = decorated_object(fn, call, wrapper, wrap)
         return stand_in
-    _bring_methods(wrapper, fn)
+    _copy_methods(wrapper, fn)
     wrapper.__trackdsl__ = call
     flags: int = getattr(getattr(fn, "__code__", None), "co_flags", 0)
     made: Callable[..., Any] = types.coroutine(wrapper) if flags & inspect.CO_ITERABLE_COROUTINE else wrapper
@@ -73,8 +73,8 @@ def _kind_of(fn: Callable[..., Any]) -> type | None:
     return types.CoroutineType if inspect.iscoroutinefunction(called) or inspect.iscoroutinefunction(fn) else None
 
 
-def _further_in(fn: Any) -> Iterator[Any]:
-    """The functions that `fn`, a wrapper of another library, wraps, as `functools.wraps` has noted."""
+def _wrapped_functions(fn: Any) -> Iterator[Any]:
+    """The functions that `fn`, a wrapper of another library, wraps, from the outermost to the innermost."""
     seen = {id(fn)}
     while True:
         fn = fn.func if isinstance(fn, functools.partial) else getattr(fn, "__wrapped__", None)
@@ -84,20 +84,20 @@ def _further_in(fn: Any) -> Iterator[Any]:
         yield fn
 
 
-def _bring_methods(wrapper: Any, fn: Any) -> None:
+def _copy_methods(wrapper: Any, fn: Any) -> None:
     """Copy the methods of an object to its wrapper, such as `cache_clear`. `functools` only copies attributes."""
     if not isinstance(fn, (types.FunctionType, types.MethodType)):
         for name in dir(type(fn)):
-            found = inspect.getattr_static(type(fn), name)
-            method = inspect.isroutine(found) or isinstance(found, (classmethod, staticmethod))
+            attribute = inspect.getattr_static(type(fn), name)
+            method = inspect.isroutine(attribute) or isinstance(attribute, (classmethod, staticmethod))
             if method and not name.startswith("__") and name not in wrapper.__dict__:
                 setattr(wrapper, name, getattr(fn, name))
 
 
 def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     enter, leave, abandon = call.enter, call.leave, call.abandon
-    # Otherwise the wrapper releases the positional arguments as it passes them on, so that the function may free one
-    # of gigabytes. Up to Python 3.11, Python itself keeps them.
+    # If the arguments are not needed at the end, the wrapper drops its references to them as it passes them on: then
+    # the function can free an argument of gigabytes. Up to Python 3.11, Python itself keeps them.
     keeps = call.returns is not None
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -136,9 +136,9 @@ def _deferring(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
         except BaseException as error:
             leave(scope, None, error, args, kwargs)
             raise
-        shape = _SHAPES.get(type(result))
-        if shape is not None:
-            return _named_like(result, shape(lambda: result, Deferred(call, scope, args, kwargs))())
+        factory = _FACTORIES.get(type(result))
+        if factory is not None:
+            return _named_like(result, factory(lambda: result, Deferred(call, scope, args, kwargs))())
         if is_future(result):
             result.add_done_callback(Deferred(call, scope, args, kwargs).when_done)
         else:
@@ -243,6 +243,7 @@ def _async_generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[
     return wrapper
 
 
+# Pickles of wrappers refer to this function by its name.
 def _unhooked(inner: Any) -> Callable[[Any], Any]:
     """The first `asend` of the inner async generator, without registering that generator with the event loop.
 
@@ -260,7 +261,8 @@ def _unhooked(inner: Any) -> Callable[[Any], Any]:
     return asend
 
 
-_SHAPES: dict[type, Callable[..., Any]] = {
+#: What a function returns → the function that makes its wrapper.
+_FACTORIES: dict[type, Callable[..., Any]] = {
     types.CoroutineType: _coroutine,
     types.GeneratorType: _generator,
     types.AsyncGeneratorType: _async_generator,
@@ -271,22 +273,22 @@ _FILE = os.sep.join(_plain.__code__.co_filename.split(os.sep)[-2:])
 
 def call_of(fn: Any) -> Call | None:
     """The call of one of our own wrappers; None for any other function, also for one that wraps ours."""
-    found: Call | None = vars(type(fn)).get("__trackdsl__")
-    if found is not None:  # The proxy of an object.
-        return found
-    found = getattr(fn, "__trackdsl__", None)
+    call: Call | None = vars(type(fn)).get("__trackdsl__")
+    if call is not None:  # The proxy of an object.
+        return call
+    call = getattr(fn, "__trackdsl__", None)
     code = getattr(fn, "__code__", None)
-    if found is None or code is None:
+    if call is None or code is None:
         return None
-    return found if code.co_name == "wrapper" and code.co_filename.endswith(_FILE) else None
+    return call if code.co_name == "wrapper" and code.co_filename.endswith(_FILE) else None
 
 
 def call_behind(fn: Any) -> Call | None:
-    """The call of the nearest wrapper of ours that makes runs, inside of `fn`, a wrapper of another library."""
+    """The call of the nearest wrapper of ours that begins runs, if `fn` is a wrapper of another library around it."""
     while fn is not None:
-        found = call_of(fn)
-        if found is not None and found.options is not None:
-            return found
+        call = call_of(fn)
+        if call is not None and call.options is not None:
+            return call
         fn = getattr(fn, "__wrapped__", None)
     return None
 

@@ -5,7 +5,6 @@ The copy is made by the kernel (`copy_file_range`, a shared extent where the fil
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,12 +15,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trackdsl._core.argument_order import has_suffix, is_path
-from trackdsl._core.artifact_paths import checked_path, masked_path, portable_path, quoted_path
+from trackdsl._core.artifact_paths import checked_path, masked_path, portable_path
 from trackdsl._core.events import File, ModelInput
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_prose, mask_text
-from trackdsl._recording.emit import LONG_TEXT, append_params, append_tags, cut_texts, params_of, path_part
+from trackdsl._recording.copies import copy_file, copy_folder, rename_unsafe, sha256_of
+from trackdsl._recording.emit import append_params, append_tags
 from trackdsl._recording.flatten import Flat
+from trackdsl._recording.params import LONG_TEXT, cut_texts, params_of, path_part
 from trackdsl._recording.unserializable import OmittedParts
 from trackdsl.errors import format_error, is_fault, report, reraise_from_signal
 from trackdsl.handlers import _sidecar
@@ -68,7 +69,7 @@ def snapshot(run: RunHandle, source: Path, artifact_path: str | None) -> None:
     """Keep a copy of a file or folder; see `Run.log_artifact`."""
     if source.is_dir():
         name = source.resolve().name
-        keep(run, str(PurePosixPath(artifact_path or "") / name), lambda to: _copy_tree(source, to), directory=True)
+        keep(run, str(PurePosixPath(artifact_path or "") / name), lambda to: copy_folder(source, to), directory=True)
         return
     if artifact_path is None:
         target_path = source.name
@@ -76,7 +77,7 @@ def snapshot(run: RunHandle, source: Path, artifact_path: str | None) -> None:
         target_path = artifact_path
     else:
         target_path = str(PurePosixPath(artifact_path) / source.name)
-    keep(run, target_path, lambda to: _copy(source, to))
+    keep(run, target_path, lambda to: copy_file(source, to))
 
 
 def snapshot_content(run: RunHandle, source: Path, artifact_path: str | None) -> None:
@@ -84,7 +85,7 @@ def snapshot_content(run: RunHandle, source: Path, artifact_path: str | None) ->
     if source.is_file():
         snapshot(run, source, artifact_path)
         return
-    keep(run, artifact_path or "", lambda to: _copy_tree(source, to), directory=True)
+    keep(run, artifact_path or "", lambda to: copy_folder(source, to), directory=True)
 
 
 def write_text(run: RunHandle, text: Any, artifact_file: str) -> None:
@@ -268,7 +269,7 @@ def _keep_types(run: RunHandle, artifact_path: str, path: Path) -> bool:
         report("artifact", f"trackdsl wrote {artifact_path!r}, but {reason}", key=artifact_path)
         append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
     _sidecar.beside(path).unlink(missing_ok=True)
-    return bool(types) and keep(run, _sidecar.place_of(artifact_path), partial(_write, text=json.dumps(types)))
+    return bool(types) and keep(run, _sidecar.path_of_types(artifact_path), partial(_write, text=json.dumps(types)))
 
 
 def keep(
@@ -295,7 +296,7 @@ def keep(
             digest = sha256_of(path) if hashed else ""
             if directory:
                 renamed |= {
-                    f"{artifact_path}/{new}": f"{artifact_path}/{old}" for new, old in _rename_unsafe(path).items()
+                    f"{artifact_path}/{new}": f"{artifact_path}/{old}" for new, old in rename_unsafe(path).items()
                 }
         except BaseException:
             shutil.rmtree(path.parent, ignore_errors=True)
@@ -304,106 +305,28 @@ def keep(
         if not is_fault(error):
             raise
         reraise_from_signal(error)
-        if is_shortage(error):
-            run.target.unrecorded += 1
-        reason = mask_prose(f"{what}: {format_error(error)}" if what else format_error(error))
-        report("artifact", f"trackdsl could not keep the artifact {artifact_path!r}: {reason}", key=artifact_path)
-        append_tags(run, {f"trackdsl.omitted.{artifact_path or 'log_artifacts'}": reason[:500]})
+        _report_failure(run, artifact_path, what, error)
         return False
     append_tags(run, {f"trackdsl.renamed.{new}": masked_path(old) for new, old in renamed.items()})
     if missing:
-        report("artifact", f"trackdsl left out of {artifact_path!r}: {missing}", key=artifact_path)
-        append_tags(
-            run,
-            {
-                f"trackdsl.omitted.{masked_path(f'{artifact_path}/{name}')}": mask_prose(why)[:500]
-                for name, why in missing.items()
-            },
-        )
+        _report_missing(run, artifact_path, missing)
     run.emit(File(run.key, artifact_path, relative, directory, handler, digest, types), vital=True)
     return True
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _report_failure(run: RunHandle, artifact_path: str, what: str, error: BaseException) -> None:
+    if is_shortage(error):
+        run.target.unrecorded += 1
+    reason = mask_prose(f"{what}: {format_error(error)}" if what else format_error(error))
+    report("artifact", f"trackdsl could not keep the artifact {artifact_path!r}: {reason}", key=artifact_path)
+    append_tags(run, {f"trackdsl.omitted.{artifact_path or 'log_artifacts'}": reason[:500]})
+
+
+def _report_missing(run: RunHandle, artifact_path: str, missing: dict[str, str]) -> None:
+    report("artifact", f"trackdsl left out of {artifact_path!r}: {missing}", key=artifact_path)
+    names = {name: masked_path(f"{artifact_path}/{name}") for name in missing}
+    append_tags(run, {f"trackdsl.omitted.{names[name]}": mask_prose(why)[:500] for name, why in missing.items()})
 
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not source.is_file() and source.exists():
-        raise OSError(22, "neither a file nor a folder", str(source))  # Opening a FIFO waits for its writer.
-    with open(source, "rb") as reader, open(target, "xb") as writer:
-        if not _clone(reader.fileno(), writer.fileno()):
-            shutil.copyfileobj(reader, writer, 1 << 20)
-
-
-def _clone(source: int, target: int) -> bool:
-    """Copy inside the kernel; False if the kernel cannot."""
-    left = os.fstat(source).st_size
-    try:
-        while left > 0:
-            copied = os.copy_file_range(source, target, min(left, 1 << 30))
-            if copied == 0:
-                break
-            left -= copied
-    except (OSError, AttributeError) as error:
-        if getattr(error, "errno", None) == 28:  # ENOSPC: another way of copying would fail too.
-            raise
-        os.lseek(source, 0, os.SEEK_SET)
-        os.lseek(target, 0, os.SEEK_SET)
-        os.ftruncate(target, 0)
-        return False
-    # The file has no size (in /proc) or has shrunk: copy it in the ordinary way.
-    return left == 0 and os.fstat(source).st_size > 0
-
-
-def _copy_tree(source: Path, target: Path) -> dict[str, str]:
-    """Copy a folder; return the paths inside it that could not be copied, with the reasons."""
-    if not source.is_dir():
-        raise NotADirectoryError(20, "not a folder", str(source))
-
-    def copy(one: str, other: str) -> str:
-        _copy(Path(one), Path(other))
-        return other
-
-    try:
-        shutil.copytree(source, target, copy_function=copy, ignore=partial(_loops, source))
-    except shutil.Error as error:  # All others were copied.
-        return {os.path.relpath(str(one), source): str(reason) for one, _, reason in error.args[0]}
-    return {}
-
-
-def _rename_unsafe(folder: Path) -> dict[str, str]:
-    """Rename files that a store would keep under another name; return new path → old path, both inside the folder."""
-    renamed = {}
-    for inner, folders, files in os.walk(folder, topdown=False):
-        for name in (*folders, *files):
-            new = os.path.join(inner, quoted_path(name))
-            if quoted_path(name) != name and not os.path.lexists(new):
-                os.rename(os.path.join(inner, name), new)
-                renamed[os.path.relpath(new, folder)] = os.path.relpath(os.path.join(inner, name), folder)
-    return renamed
-
-
-def _loops(source: Path, folder: str, names: list[str]) -> list[str]:
-    """The links that lead to a parent of this folder: to follow them would never end."""
-    parent = Path(folder)
-    parents = [os.path.join(os.path.realpath(parent), "")]
-    while parent not in (source, parent.parent):
-        parent = parent.parent
-        parents.append(os.path.join(os.path.realpath(parent), ""))
-    loops = []
-    for name in names:
-        path = os.path.join(folder, name)
-        if os.path.islink(path):
-            real = os.path.join(os.path.realpath(path), "")
-            loops += [name] if any(one.startswith(real) for one in parents) else []
-    return loops

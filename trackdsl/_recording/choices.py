@@ -58,11 +58,11 @@ class Choices:
         """Whether one of the options contains a name."""
         return self.is_chosen_artifact(name) or (self.metrics is not None and name in self.metrics)
 
-    def unmet(self, met: Collection[str], returned: str) -> dict[str, str]:
+    def missing(self, known: Collection[str], returned: str) -> dict[str, str]:
         """The names without a value, each with the reason why nothing is recorded for it.
 
         Args:
-            met: the names of the returned values.
+            known: the names of the returned values.
             returned: the number of returned values, for the reason; empty for the values of a mapping.
         """
         found = {}
@@ -72,12 +72,12 @@ class Choices:
             ("(artifacts=...)", sorted(self.artifacts or ())),
         ):
             for name in names:
-                if name in met:
+                if name in known:
                     continue
                 result = returned
                 if option or not returned:
-                    listed = ", ".join(list(dict.fromkeys(met))[:_MAX_LISTED]) or "nothing that has a name"
-                    result = f"no such value{suggestion_for(name, met).text} Returned: {listed}"
+                    listed = ", ".join(list(dict.fromkeys(known))[:_MAX_LISTED]) or "nothing that has a name"
+                    result = f"no such value{suggestion_for(name, known).text} Returned: {listed}"
                 found[name] = f"@track_returns{option} names it, but {self.function}() returned {result}"
         return found
 
@@ -106,13 +106,13 @@ class Expected:
             tuple(cls(value_markers(annotations, part), typed_dict_fields(annotations, part)) for part in parts),
         )
 
-    def says_anything(self) -> bool:
+    def has_effect(self) -> bool:
         """Whether the annotation changes how a value is recorded."""
         return bool(self.markers) or self.fields is not None or self.marks_parts()
 
     def marks_parts(self) -> bool:
         """Whether the annotation changes how the values of a tuple are recorded."""
-        return any(part.says_anything() for part in self.parts)
+        return any(part.has_effect() for part in self.parts)
 
     def part(self, index: int) -> Expected:
         """The annotation of one value of a tuple."""

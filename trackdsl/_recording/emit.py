@@ -1,4 +1,4 @@
-"""Write metrics, parameters and tags of a run: the hot paths, and the guard that keeps faults away from the program."""
+"""Write metrics, parameters and tags of a run, fast, and keep faults in tracking away from the program."""
 
 from __future__ import annotations
 
@@ -6,30 +6,25 @@ import enum
 import operator
 import os
 import time
-from collections.abc import Callable, ItemsView, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from trackdsl._core import runtime
 from trackdsl._core.argument_order import name_first
-from trackdsl._core.events import INT64, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode, storable
+from trackdsl._core.events import INT64, LinkedMetrics, Metric, Metrics, Params, Scalar, Tags, encode
 from trackdsl._core.handle import RunHandle
-from trackdsl._core.redaction import clean_names, is_secret, mask_name, mask_prose, mask_text, remember
+from trackdsl._core.redaction import clean_names, is_secret, mask_prose, mask_text, remember
 from trackdsl._core.runtime import Phase
 from trackdsl._core.suppression import quiet
-from trackdsl._recording.flatten import Flat
 from trackdsl._recording.numbers import is_number, number_of
+from trackdsl._recording.params import as_name
 from trackdsl.errors import TrackdslError, format_error, is_fault, report, reraise_from_signal
-from trackdsl.handlers._registry import handler_for
-from trackdsl.handlers._scalar_text import name_of_key, summary_of_member
-from trackdsl.handlers._types import class_name, offers
-from trackdsl.handlers._value_digest import digest_of
+from trackdsl.handlers._scalar_text import summary_of_member
+from trackdsl.handlers._types import class_name
 
 _now = time.time_ns
 _MS = 1_000_000
-#: In an event of more bytes than this, texts are cut to `LONG_TEXT` characters, see `cut_texts`.
-LARGE = 32 << 20
-LONG_TEXT = 100_000
 
 
 class _NotGiven:
@@ -44,7 +39,7 @@ _NUMBERS = frozenset([float, int])
 _NAMES = frozenset([str])
 
 
-class guarded:  # noqa: N801 - reads as a word in `with guarded(...)`
+class guarded:  # noqa: N801 - it is used as a function: `with guarded(...)`
     """Keeps faults in tracking away from user code: they are reported once per cause, and the block ends.
 
     Args:
@@ -102,7 +97,7 @@ def record_metric(run: RunHandle, name: str, value: Any, step: Any) -> None:
     if value is NOT_GIVEN or type(name).__hash__ is None:
         raise TypeError("log_metric() takes a name and a value: log_metric('loss', 0.25)")
     # This ends: the masked name is in `clean_names`.
-    record_metrics(run, {_name(name): value}, step)
+    record_metrics(run, {as_name(name): value}, step)
 
 
 def record_numbers(run: RunHandle, metrics: Mapping[str, Any], step: Any) -> bool:
@@ -126,7 +121,7 @@ def record_numbers(run: RunHandle, metrics: Mapping[str, Any], step: Any) -> boo
 
 
 class Link(NamedTuple):
-    """The model that points belong to, as in `LinkedMetrics`, and the name and digest of the dataset."""
+    """The model that points belong to, as in `LinkedMetrics`, and the name and digest of their dataset."""
 
     model: str
     dataset: tuple[str, str] | None
@@ -141,8 +136,8 @@ def _active_model_of_environment() -> Callable[[], str | None] | None:
     return partial(os.environ.get, _ACTIVE_MODEL) if _ACTIVE_MODEL in os.environ else None
 
 
-#: Returns the id of MLflow's active model of this thread: points that name no other model belong to it. None until a
-#: model was active.
+#: Returns the id of MLflow's active model in this thread, to which points belong that name no other model. None until
+#: the program makes a model active.
 _active_model = _active_model_of_environment()
 
 
@@ -178,24 +173,23 @@ def record_metrics(
         if is_number(metrics) and not is_number(step):  # They were given in the other order.
             metrics, step = step, metrics
         link = _active(link)
-        place, tags = _place(step)
+        first_step, tags = _valid_step(step)
         plain = _plain_numbers(metrics)
         if plain is not None:
-            found = [(place, plain)]
+            found = [(first_step, plain)]
         else:
-            from trackdsl._recording.series import (
-                Points,  # Imported here: programs that record only numbers do not need it.
-            )
+            # Imported here: programs that record only numbers do not need it.
+            from trackdsl._recording.series import Points
 
-            points = Points(place)
+            points = Points(first_step)
             points.add_all(metrics)
-            found = [(place, points.values), *points.series()]
-            tags |= {f"trackdsl.omitted.{_name(name)}": why for name, why in points.omitted.items()}
+            found = [(first_step, points.values), *points.series()]
+            tags |= {f"trackdsl.omitted.{as_name(name)}": why for name, why in points.omitted.items()}
         now = _now() if timestamp is None else int(timestamp * 1_000_000)
-        for at, values in found:
+        for at_step, values in found:
             if values:
-                named = {_name(name): value for name, value in values.items()}
-                event = Metrics(run.key, named, _within(at), now)
+                named = {as_name(name): value for name, value in values.items()}
+                event = Metrics(run.key, named, _within(at_step), now)
                 run.target.append(encode(event if link is None else _linked(event, link, timestamp)), run)
         if tags:
             reasons = "; ".join(f"{key.removeprefix('trackdsl.omitted.')}: {reason}" for key, reason in tags.items())
@@ -234,20 +228,21 @@ def _plain_numbers(metrics: Any) -> dict[Any, float] | None:
     return found
 
 
-def _place(step: Any) -> tuple[int, dict[str, str]]:
+def _valid_step(step: Any) -> tuple[int, dict[str, str]]:
     """A step that MLflow can hold, and a tag that reports a changed step."""
     tags = {}
     try:
-        place = operator.index(step)
+        number = operator.index(step)
     except TypeError:
         try:
-            place = int(step)
+            number = int(step)
         except (TypeError, ValueError, OverflowError):
-            place = 0
-        tags["trackdsl.omitted.step"] = mask_prose(f"step {step!s:.200} is no whole number; recorded at {place}")[:500]
-    if place != _within(place):
-        tags["trackdsl.omitted.step"] = f"step {place} is beyond 64 bits; recorded at the nearest"
-    return _within(place), tags
+            number = 0
+        reason = f"step {step!s:.200} is no whole number; recorded at step {number}"
+        tags["trackdsl.omitted.step"] = mask_prose(reason)[:500]
+    if number != _within(number):
+        tags["trackdsl.omitted.step"] = f"step {number} does not fit 64 bits; recorded at the nearest step that does"
+    return _within(number), tags
 
 
 def _within(step: int) -> int:
@@ -276,10 +271,10 @@ def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
-    """The same for pairs of name and value."""
+    """Pairs of name and value as tags, with secrets masked. A tag reports a value that cannot be read."""
     found = {}
     for key, value in pairs:
-        name = _name(key)
+        name = as_name(key)
         try:
             text = str(summary_of_member(value)) if isinstance(value, enum.Enum) else str(value)
             found[name] = remember(value) if is_secret(name, value) else mask_text(text)
@@ -287,56 +282,3 @@ def tags_of(pairs: Iterable[tuple[Any, Any]]) -> dict[str, str]:
             reraise_from_signal(error)
             found[f"trackdsl.omitted.{name}"] = mask_prose(format_error(error))[:500]
     return found
-
-
-def named_parts(value: Any) -> dict[Any, Any]:
-    """Convert parameters to a dict: a mapping, pairs, or a structure with named parts.
-
-    Raises:
-        TypeError: the value is none of these.
-    """
-    kind = type(value)
-    if kind is dict:
-        return value.copy()  # type: ignore[no-any-return]
-    pairs = issubclass(kind, (list, tuple, ItemsView)) and not hasattr(kind, "_fields")
-    by_name = offers(kind, "keys") and offers(kind, "__getitem__") and getattr(value, "ndim", 1) == 1
-    parts = dict(value) if pairs else handler_for(kind).children(value)
-    if parts is None and by_name:  # Such as a row of a frame.
-        parts = {name: value[name] for name in value.keys()}  # noqa: SIM118 - it is no dict
-    if parts is None:
-        raise TypeError(
-            "log_params takes a mapping, a dataclass, or another structure with named parts, and not "
-            f"{class_name(value)}; pass vars(...) of an object of your own"
-        )
-    return dict(parts)
-
-
-def params_of(pairs: Iterable[tuple[Any, Any]]) -> Flat:
-    """Pairs of name and value as flat parameters, with secrets masked."""
-    flat = Flat()
-    for key, value in pairs:
-        flat.add(_name(key), value)
-    return flat
-
-
-def _name(key: Any) -> str:
-    """Convert any object that is used as a name to text."""
-    try:
-        return mask_name(str(storable(name_of_key(key))))
-    except Exception:
-        return class_name(key)
-
-
-def cut_texts(values: dict[str, Any]) -> dict[str, Any]:
-    """Cut texts that would make an event too large for the journal, and add their digests."""
-    return {
-        key: f"{value[:LONG_TEXT]}…, digest {digest_of(value)}… [{len(value)} characters]"
-        if isinstance(value, str) and len(value) > LONG_TEXT
-        else value
-        for key, value in values.items()
-    }
-
-
-def path_part(key: str) -> str:
-    """Convert a name to a part of a path: only letters, digits and `-_.`."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in key)[:100] or "_"

@@ -1,16 +1,22 @@
-"""The options of `log_model` beside the signature, as the `save_model` of MLflow's flavors has them."""
+"""The arguments of `log_model`, and the checks of them. Its options are those of `save_model` of MLflow's flavors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import OptionError
 from trackdsl.handlers._handler import Handler
+from trackdsl.handlers._registry import handler_named, handler_of
 from trackdsl.handlers._types import class_name
+from trackdsl.markers import check_code_paths
 
+#: The name of the handler for objects that the user calls a model and whose type is unknown.
+UNKNOWN_MODEL = "<model>"
 #: The options of every flavor.
 GENERAL = ("extra_pip_requirements", "metadata", "model_type", "params", "tags")
 #: MLflow's options that have another name here, or none.
@@ -39,7 +45,53 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def check_save_options(model: Any, handler: Handler, options: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the user gave to record a model; see `record_model`."""
+
+    arguments: Mapping[str, Any]
+    signature: Any
+    input_example: Any
+    pip_requirements: Sequence[str] | str | os.PathLike[str] | None
+    code_paths: Sequence[str | os.PathLike[str]] | None
+    options: Mapping[str, Any]
+
+
+def check_model_options(
+    model: Any, signature: Any, pip_requirements: Any, code_paths: Any, options: Mapping[str, Any]
+) -> None:
+    """Check the user's arguments of `log_model`, before anything is written.
+
+    Raises:
+        OptionError: an argument has the wrong type, or names a file that does not exist.
+    """
+    if signature is not None and not isinstance(signature, Mapping) and not hasattr(type(signature), "to_dict"):
+        raise OptionError(
+            f"log_model(signature=...) takes an mlflow.models.ModelSignature, as mlflow.models.infer_signature returns "
+            f"it, not {type(signature).__name__}.",
+            option="signature",
+        )
+    if options:
+        found = handler_of(model)
+        anything = handler_named(UNKNOWN_MODEL)
+        assert anything is not None
+        _check_save_options(model, found if found.model else anything, options)
+    check_code_paths(code_paths)
+    for path in code_paths or ():
+        if not os.path.exists(path):
+            raise OptionError(f"log_model(code_paths=...): there is no {os.fspath(path)!r}.", option="code_paths")
+    if isinstance(pip_requirements, (str, os.PathLike)):
+        if not os.path.isfile(pip_requirements):
+            raise OptionError(
+                f"log_model(pip_requirements=...) takes a list, such as ['scikit-learn==1.5.0'], or the path of a file "
+                f"of them: there is no file {os.fspath(pip_requirements)!r}.",
+                option="pip_requirements",
+            )
+    elif pip_requirements is not None and not all(isinstance(line, str) for line in pip_requirements):
+        raise OptionError("log_model(pip_requirements=...) takes requirements as text.", option="pip_requirements")
+
+
+def _check_save_options(model: Any, handler: Handler, options: Mapping[str, Any]) -> None:
     """Check the options for writing a model.
 
     Raises:

@@ -15,7 +15,8 @@ from typing import Any
 from trackdsl._config import resolve as settings
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
-from trackdsl._recording.loading import Fetched, find_mlflow_run, note_of, read_fetched, refuse_links
+from trackdsl._recording.fetching import Fetched, find_mlflow_run, note_of, refuse_links
+from trackdsl._recording.loading import read_fetched
 from trackdsl.errors import (
     ArtifactError,
     OptionError,
@@ -40,7 +41,9 @@ _FORMS = "'models:/name/3', 'models:/name/latest', 'models:/name@alias', 'models
 _POLL = 0.1
 
 
-def load_model(model_uri: str, *, trusted: bool = False, tracking_uri: str | None = None, timeout: float = 60) -> Any:
+def load_model(
+    model_uri: str, *, trusted: bool = False, tracking_uri: str | None = None, timeout: float | None = None
+) -> Any:
     """Load a model that trackdsl recorded, as the original object.
 
     A model with a pickle inside can run any code when it is loaded. It loads only with `trusted=True`, and only if its
@@ -52,7 +55,8 @@ def load_model(model_uri: str, *, trusted: bool = False, tracking_uri: str | Non
             `runs:/<run id>/<name>`.
         trusted: allow code from this model to be executed, because you trust its author.
         tracking_uri: the store of the model; the configured one by default.
-        timeout: seconds to wait for the delivery of what this program recorded.
+        timeout: seconds to wait for the delivery of what this program recorded; by default as long as delivery is at
+            work and the store answers.
 
     Returns:
         the estimator, network, or other object.
@@ -134,7 +138,7 @@ def register_model(
     *,
     model: str | None = None,
     tracking_uri: str | None = None,
-    timeout: float = 60,
+    timeout: float | None = None,
 ) -> Any:
     """Make a recorded model the next version of a registered model.
 
@@ -143,7 +147,8 @@ def register_model(
         name: of the registered model, which is created if it does not exist.
         model: the name of the model, if the run has several.
         tracking_uri: the store of the model; that of the `Run`, else the configured one.
-        timeout: seconds to wait for the delivery of the model.
+        timeout: seconds to wait for the delivery of the model; by default as long as delivery is at work and the store
+            answers.
 
     Returns:
         the `mlflow.entities.model_registry.ModelVersion`.
@@ -189,7 +194,7 @@ def _parsed(uri: Any) -> dict[str, str | None]:
     return found.groupdict()
 
 
-def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: float) -> tuple[Any, Any]:
+def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: float | None) -> tuple[Any, Any]:
     """Look for a model; if MLflow does not have it, wait for this program's delivery and look again."""
     import mlflow
 
@@ -202,8 +207,9 @@ def _with_patience(look: Callable[[Any], Any], uri: str, asked: str, timeout: fl
         delivered = flush(timeout)
         found, reason = _looked(look, client, asked)
         if found is None and not delivered:
+            within = "" if timeout is None else f" in {timeout:g} s"
             raise RunNotReady(
-                f"{asked!r} was not delivered in {timeout:g} s ({reason}). `trackdsl status` shows what is waiting.",
+                f"{asked!r} was not delivered{within} ({reason}). `trackdsl status` shows what is waiting.",
                 run=asked,
                 reason=reason,
             )

@@ -22,7 +22,7 @@ _MISSING = ("NAType", "NaTType", "MaskedConstant")
 
 
 class _Kind(NamedTuple):
-    """What is known about the values of a type.
+    """Facts about the values of a type.
 
     Attributes:
         number: whether they are numbers; None if it differs between values.

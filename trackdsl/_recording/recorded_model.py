@@ -21,6 +21,8 @@ from trackdsl.store_format.files_tag import FileNote
 
 #: Seconds between two checks whether the store answers.
 _SLICE = 2.0
+#: Seconds to wait where no delivery of this program is under way.
+_PATIENCE = 60.0
 #: Seconds between two queries of the store, where no delivery of this program is under way.
 _POLL = 0.1
 #: Seconds without an answer of the store after which waiting ends.
@@ -65,7 +67,7 @@ class RecordedModel(Handle):
 
     @property
     def model_id(self) -> str:
-        """MLflow's id of the model. Waits up to 60 s for its delivery; see `wait`."""
+        """MLflow's id of the model. Waits for its delivery; see `wait`."""
         return self.wait()
 
     @property
@@ -73,11 +75,12 @@ class RecordedModel(Handle):
         """The URI that MLflow loads the model by, `models:/<model id>`; waits like `model_id`."""
         return f"models:/{self.model_id}"
 
-    def wait(self, timeout: float = 60) -> str:
+    def wait(self, timeout: float | None = None) -> str:
         """Wait until MLflow has the whole model.
 
         Args:
-            timeout: the most seconds to wait. If the store does not answer, waiting ends after 10 s.
+            timeout: the most seconds to wait; by default as long as delivery is at work, and 60 s without it. If the
+                store does not answer, waiting ends after 10 s.
 
         Returns:
             MLflow's id of the model.
@@ -90,7 +93,7 @@ class RecordedModel(Handle):
             self._model_id = self._wait(timeout)
         return self._model_id
 
-    def load(self, *, timeout: float = 60) -> Any:
+    def load(self, *, timeout: float | None = None) -> Any:
         """Load the model from where MLflow keeps it, as the object that was recorded.
 
         The files must have the SHA-256 that this program computed, so only its own files are loaded.
@@ -111,7 +114,7 @@ class RecordedModel(Handle):
         note_loaded(value, self.model_id)
         return value
 
-    def register(self, name: str, *, timeout: float = 60) -> Any:
+    def register(self, name: str, *, timeout: float | None = None) -> Any:
         """Make the model the next version of a registered model.
 
         Args:
@@ -128,13 +131,17 @@ class RecordedModel(Handle):
         """
         return register_model(f"models:/{self.wait(timeout)}", name, tracking_uri=self._uri, timeout=timeout)
 
-    def _wait(self, timeout: float) -> str:
+    def _wait(self, timeout: float | None) -> str:
         self._check_recorded()
         from trackdsl.delivery import flush
 
-        uri, give_up, away_since = self._uri, time.monotonic() + timeout, 0.0
+        limit = _PATIENCE if timeout is None else timeout
+        uri, give_up, away_since = self._uri, time.monotonic() + limit, 0.0
         while True:
-            delivered = flush(max(0.0, min(_SLICE, give_up - time.monotonic())))
+            begun = time.monotonic()
+            delivered = timeout is None and flush()  # As long as delivery is at work, which does not count.
+            give_up += time.monotonic() - begun
+            delivered = delivered or flush(max(0.0, min(_SLICE, give_up - time.monotonic())))
             away = None if delivered else _why_away(uri)
             found = find_recorded(uri, self.key) if delivered or (away is None and self._run_exists()) else None
             if found is not None:
@@ -149,7 +156,7 @@ class RecordedModel(Handle):
                 )
             if settings.mode() == "offline" or now >= give_up or (away_since and now - away_since >= _AWAY):
                 offline = "this program is offline" if settings.mode() == "offline" else None
-                raise self._not_ready(away or offline or f"it was not delivered in {timeout:g} s")
+                raise self._not_ready(away or offline or f"it was not delivered in {limit:g} s")
             if delivered:  # All of this process is delivered; the model is in the journal of another process.
                 time.sleep(_POLL)
 

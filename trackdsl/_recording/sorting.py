@@ -33,14 +33,14 @@ class Sorter:
         collector: records the parts.
 
     Attributes:
-        met: the names of the returned values.
+        found: the names of the returned values.
         absent: expected name → why a value that the annotation marks was not returned.
         count: the number of returned values.
         by_key: whether they are the values of a mapping.
     """
 
     def __init__(self, choices: Choices, collector: Collector) -> None:
-        self.met: dict[str, None] = {}
+        self.found: dict[str, None] = {}
         self.absent: dict[str, str] = {}
         self.count = 1
         self.by_key = False
@@ -99,10 +99,10 @@ class Sorter:
         named = name or choices.function
         try:
             if not expected.markers and is_mapping(value) and not self._is_chosen_file(name, value):
-                self._meet(name)
+                self._note_found(name)
                 self._sort_mapping(name, value, expected.fields)
                 return
-            self._meet(named)
+            self._note_found(named)
             if value is None:
                 return
             if expected.markers:
@@ -162,7 +162,7 @@ class Sorter:
         if self._choices.metrics is None:
             self._sort_history(name, value, fields, 0)
         for key, leaf, marked in parts_of(value, f"{name}/" if name else "", cut, self._is_whole, fields):
-            self._meet(key)
+            self._note_found(key)
             try:
                 if leaf is not None and marked:
                     self._sort_marked(key, leaf, marked)
@@ -262,9 +262,9 @@ class Sorter:
     def _wants_artifact(self, name: str) -> bool:
         return self._choices.artifacts is None or self._choices.is_chosen_artifact(name)
 
-    def _meet(self, name: str) -> None:
+    def _note_found(self, name: str) -> None:
         if name:
-            self.met.update(dict.fromkeys(with_outer(name)))
+            self.found.update(dict.fromkeys(with_outer(name)))
 
 
 def _joined(name: str, key: Any) -> str:

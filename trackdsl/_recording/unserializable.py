@@ -9,7 +9,8 @@ from typing import Any
 from trackdsl._core.artifact_paths import masked_path
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_prose
-from trackdsl._recording.emit import append_tags, path_part
+from trackdsl._recording.emit import append_tags
+from trackdsl._recording.params import path_part
 from trackdsl.errors import report
 from trackdsl.handlers._handler import Scalar
 from trackdsl.handlers._plain import summary_of

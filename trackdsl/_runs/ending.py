@@ -14,12 +14,12 @@ from trackdsl._runs import exceptions as _failure
 from trackdsl.errors import format_error, logger, reraise_from_signal
 
 _now = time.time_ns
-#: An ended run may be kept by `last` and `fn.last_run`, but not its counters of more names than this.
+#: `last` and `fn.last_run` keep an ended run. Its counters of children are dropped if they are more than this.
 _MOST_NAMES_KEPT = 1000
-#: In bytes: a longer event that began a run is not kept in memory after the run has ended.
+#: The event that began a run is kept in memory after the end of the run, unless it has more bytes than this.
 _REPEATED = 1 << 14
 
-#: What is called before a run ends, by the run's id: a `watch` writes what it still holds, for example.
+#: The functions that are called before a run ends, by the run's id. A `watch` writes its last values so, for example.
 before_end: dict[bytes, list[Callable[[], object]]] = {}
 #: Ends that could not be written because the stack was full, with status and time.
 _unwritten: list[tuple[RunHandle, str, int]] = []
@@ -29,7 +29,7 @@ _chosen: dict[bytes, str | None] = {}
 
 
 def call_before_end(run: RunHandle, call: Callable[[], object]) -> None:
-    """Have something called before a run ends."""
+    """Register a function that is called before a run ends."""
     before_end.setdefault(run.key, []).append(call)
 
 
@@ -65,7 +65,7 @@ def close_run(run: RunHandle, error: BaseException | None) -> None:
             status, failure = _failure.status_of(error), _failure.describe(error)
         _append_end(run, status, _now(), failure)
     except RecursionError:
-        # An outer call, whose stack is shorter, writes it.
+        # The stack is full. The end of an outer run, with a shorter stack, writes this one too.
         _unwritten.append((run, status, _now()))
     else:
         while _unwritten:
@@ -73,7 +73,7 @@ def close_run(run: RunHandle, error: BaseException | None) -> None:
 
 
 def end_run(run: RunHandle, status: str, ended: int) -> None:
-    """End a run of something that was over before, at a time in nanoseconds."""
+    """End a run at an earlier time, in nanoseconds since 1970."""
     _append_end(run, status, ended, None)
 
 
@@ -87,7 +87,7 @@ def _call_before_end(run: RunHandle) -> None:
 
 
 def _append_end(run: RunHandle, status: str, now: int, failure: Failure | None) -> None:
-    # A run never ends before it began, also where the clock was set back.
+    # A run never ends before it began, even if the clock was set back.
     event = Close(run.key, status, max(now, run.began), failure, run.lost)
     if len(run.children) > _MOST_NAMES_KEPT:
         run.children = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from trackdsl._core.events import Failure
 from trackdsl._core.redaction import mask_prose
+from trackdsl._core.source_text import leave_pipe_unread
 from trackdsl._core.suppression import quiet
 from trackdsl.errors._user_code import PACKAGE
 
@@ -100,8 +101,25 @@ def _positions(trace: TracebackType | None) -> tuple[Any, ...]:
     return tuple(positions)
 
 
+def _leave_pipes_unread(error: BaseException) -> None:
+    """See to it that no pipe is read for the source lines of a traceback and of its causes."""
+    met: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in met:
+            continue
+        met.add(id(one))
+        waiting += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+        trace = _last_frames(one.__traceback__)
+        while trace is not None:
+            leave_pipe_unread(trace.tb_frame.f_code.co_filename)
+            trace = trace.tb_next
+
+
 def _traceback(error: BaseException) -> str:
     try:
+        _leave_pipes_unread(error)
         last = _last_frames(error.__traceback__)
         deep = last is not error.__traceback__
         known = _deep_stack.get(_positions(last)) if deep else None

@@ -41,10 +41,14 @@ class FileMethods(RunHandle):
 
         Raises:
             OptionError: `local_path` is no path, and there is no `artifact_path`.
+
+        Example:
+            >>> run.log_artifact("plots/loss.png", "plots")  # doctest: +SKIP
+            >>> run.log_artifact("model.pth", "models/best.pth")  # doctest: +SKIP
         """
-        source, place = file_in_order(local_path, artifact_path)
+        source, path = file_in_order(local_path, artifact_path)
         with guarded("log_artifact", self):
-            _artifacts.keep_given(self, source, place)
+            _artifacts.keep_given(self, source, path)
 
     @explained
     def log_artifacts(
@@ -55,10 +59,16 @@ class FileMethods(RunHandle):
         Args:
             local_dir: the folder.
             artifact_path: the folder of the run for this content; the run's top folder by default.
+
+        Raises:
+            OptionError: `local_dir` is no path.
+
+        Example:
+            >>> run.log_artifacts("plots", "figures")  # doctest: +SKIP
         """
-        source, place = file_in_order(local_dir, artifact_path)
+        source, path = file_in_order(local_dir, artifact_path)
         with guarded("log_artifacts", self):
-            _artifacts.snapshot_content(self, _artifacts.named(source), place)
+            _artifacts.snapshot_content(self, _artifacts.named(source), path)
 
     @explained
     def log_dict(self, dictionary: Any, artifact_file: str) -> None:
@@ -69,6 +79,12 @@ class FileMethods(RunHandle):
                 become lists of records, dates become ISO text. Values that JSON cannot hold (bytes, images, arrays of
                 over 100,000 cells, objects) become files of their own, which a tag `trackdsl.omitted.…` names.
             artifact_file: its path in the run, such as `config.json`.
+
+        Raises:
+            OptionError: `artifact_file` is no path.
+
+        Example:
+            >>> run.log_dict({"lr": 0.1, "layers": [64, 32]}, "config.json")  # doctest: +SKIP
         """
         dictionary, artifact_file = in_order("log_dict", dictionary, artifact_file, "dictionary")
         with guarded("log_dict", self):
@@ -81,6 +97,12 @@ class FileMethods(RunHandle):
         Args:
             text: the content.
             artifact_file: its path in the run, such as `status.txt`.
+
+        Raises:
+            OptionError: `artifact_file` is no path.
+
+        Example:
+            >>> run.log_text("the loss diverged at step 30", "status.txt")  # doctest: +SKIP
         """
         text, artifact_file = in_order("log_text", text, artifact_file, "text")
         with guarded("log_text", self):
@@ -149,8 +171,8 @@ class FileMethods(RunHandle):
                 _images.record_image(self, image, artifact_file)
             else:
                 key, image = name_first(key, image)
-                place = int(_context.step_of(self) if step is None else step)
-                _images.record_frame(self, image, name_of_key(key), place, timestamp)
+                frame_step = int(_context.step_of(self) if step is None else step)
+                _images.record_frame(self, image, name_of_key(key), frame_step, timestamp)
 
     @explained
     def log_table(self, data: Any, artifact_file: str) -> None:
@@ -244,7 +266,8 @@ class FileMethods(RunHandle):
             >>> run.log_model(model, "classifier", input_example=frame.head())  # doctest: +SKIP
         """
         # These import much, which a program without models does not need.
-        from trackdsl._recording.models import check_model_options, models_in, record_model
+        from trackdsl._recording.model_options import check_model_options
+        from trackdsl._recording.models import models_in, record_model
         from trackdsl._recording.recorded_model import RecordedModel
 
         model, name = model_in_order(model, name, options)

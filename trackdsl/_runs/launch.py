@@ -26,7 +26,7 @@ class Launch(NamedTuple):
 
     Attributes:
         key: the same for all ranks of this attempt, and different for all other launches.
-        rank: of this process, from 0.
+        rank: the rank of this process, from 0.
         size: the number of ranks.
         local_rank: the rank among those of this machine; None where the launcher does not give it.
         node: the number of this machine in the launch, or else its name.
@@ -47,7 +47,7 @@ class _Launcher(NamedTuple):
     """The environment variables of a launcher.
 
     Attributes:
-        name: of the launcher.
+        name: the launcher's name.
         rank, size, local_rank, local_size: as in `Launch`.
         node: the number of the machine.
         ids: values that together identify the launch, each with its alternative names; messages show them.
@@ -115,15 +115,17 @@ _NO_ID = ("", "none")
 #: The names that SLURM gives to jobs that are shells.
 _SHELLS = ("interactive", "bash", "sh", "zsh", "fish", "tcsh", "csh", "ksh")
 
-#: Without one of these variables, a process is no rank. Both forms in which `os.environ` may keep names.
-_ENCODED = frozenset(kept for launcher in _LAUNCHERS for kept in (launcher.rank, os.fsencode(launcher.rank)))
+#: The variables of ranks, as `os.environ` keeps them: bytes, or text on Windows. A process without them is no rank.
+_ENCODED = frozenset(
+    os.fsencode(launcher.rank) if os.supports_bytes_environ else launcher.rank for launcher in _LAUNCHERS
+)
 
 
 class _Process:
-    """What this process knows about its launch.
+    """The launch of this process, as far as the process knows it.
 
     Attributes:
-        inherited: the variables that this process inherited from another process of the program: that one is the rank.
+        inherited: the variables that this process inherited from another process of the program, which is the rank.
         found: the last launch that was found, and the values of the variables then.
     """
 
@@ -131,11 +133,11 @@ class _Process:
     found: tuple[tuple[str | None, ...], Launch | None] | None = None
 
     def inherit(self) -> None:
-        """Count the process that made this one as the rank. The program may still set variables that make this one."""
+        """Treat this process as no rank, because the process that started it is the rank. New values count again."""
         self.inherited = _relevant(os.environ)
 
     def forget_found(self) -> None:
-        """Read the variables again."""
+        """Forget the last launch, so that the variables are read again."""
         self.found = None
 
 

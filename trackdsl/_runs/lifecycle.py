@@ -13,11 +13,11 @@ from trackdsl._core.events import EXPERIMENT_ID, Adopt, Open, Rank, Scalar, enco
 from trackdsl._core.ids import new_id
 from trackdsl._core.runtime import Phase
 from trackdsl._recording import artifacts as _artifacts
-from trackdsl._recording.emit import LARGE, cut_texts
+from trackdsl._recording.params import LARGE, cut_texts
 from trackdsl._runs.ending import call_before_end
 from trackdsl._runs.run import AdoptedRun, ContinuedRun, Run, adoption_of
 from trackdsl._runs.show_url import show_url
-from trackdsl.journal._target import WATCH, Target
+from trackdsl.journal._store_target import WATCH, Target
 
 _now = time.time_ns
 #: The newest root run of this program.
@@ -37,10 +37,12 @@ def open_run(
     began: int | None = None,
     system_metrics: float = 0.0,
     rank: Rank | None = None,
+    traces: bool | None = None,
 ) -> Run:
     """Begin a run: write one event and return the handle.
 
-    `began` is in nanoseconds since 1970. The parent of a run with a `rank` is the common root of the ranks.
+    `began` is in nanoseconds since 1970. The parent of a run with a `rank` is the common root of the ranks. `traces`
+    is whether the tree of a root run becomes a trace; None if the setting decides.
     """
     index = 0 if parent is None else parent.next_index(name)
     path = name if parent is None else f"{parent.path}/{name}"
@@ -51,12 +53,20 @@ def open_run(
     if experiment is None and (parent is None or rank is not None):
         tags = {**tags, EXPERIMENT_ID: settings.experiment_id() or ""}
     event = Open(run.key, parent_id, experiment, name, decorator, path, index, run.began, params, tags, site, rank)
+    if parent is None or rank is not None:
+        event = _with_traces(event, traces)
     _append_begin(run, event, now)
     if parent is None or rank is not None:
         _note_root(run)
     if system_metrics:
         _request_system_metrics(run, system_metrics)
     return run
+
+
+def _with_traces(event: Open, traces: bool | None) -> Open:
+    """The event of a root run, with whether its tree becomes a trace."""
+    wanted = settings.traces() if traces is None else traces
+    return msgspec.structs.replace(event, traces=True) if wanted else event
 
 
 def _note_root(run: Run) -> None:
@@ -70,7 +80,7 @@ def newest_root() -> Run | None:
 
 
 def continue_run(
-    goes_on: str | Run,
+    resumed: str | Run,
     *,
     name: str,
     decorator: str,
@@ -81,22 +91,26 @@ def continue_run(
     tags: dict[str, str],
     site: tuple[str, str, str] | None,
     system_metrics: float = 0.0,
+    traces: bool | None = None,
 ) -> ContinuedRun:
     """Continue a run that has ended, or whose program died: write one event and return the handle."""
     path = name if parent is None else f"{parent.path}/{name}"
     run = ContinuedRun(new_id(), name, parent, path, experiment, target)
-    if isinstance(goes_on, Run):
-        run.name, run.path, run.experiment = goes_on.name, goes_on.path, goes_on.experiment
-        run.children = goes_on.children
-        goes_on = (adoption_of(goes_on) or (goes_on.id, ""))[0]
-    run.goes_on = goes_on
+    if isinstance(resumed, Run):
+        run.name, run.path, run.experiment = resumed.name, resumed.path, resumed.experiment
+        run.children = resumed.children
+        id_ = (adoption_of(resumed) or (resumed.id, ""))[0]
+    else:
+        id_ = resumed
+    run.continued_id = id_
     now = run.began = _now()
     named = experiment or run.experiment
-    event = Open(run.key, None, named, run.name, decorator, run.path, 0, now, params, tags, site, goes_on=goes_on)
+    event = Open(run.key, None, named, run.name, decorator, run.path, 0, now, params, tags, site, continued_id=id_)
+    event = _with_traces(event, traces)
     _append_begin(run, event, now)
     if parent is None:
         _note_root(run)
-    continued_runs[run.key] = goes_on
+    continued_runs[run.key] = id_
     call_before_end(run, lambda: continued_runs.pop(run.key, None))
     if system_metrics:
         _request_system_metrics(run, system_metrics)
@@ -158,7 +172,7 @@ def _adoption(run: Run) -> bytes:
 
 
 def _after_fork() -> None:
-    """Note adopted and continued runs in the child's own journal: the parent's journal may be removed earlier."""
+    """Adopt the open runs in the child's own journal, because the parent's journal may be removed earlier."""
     _adopted.clear()
     continued_runs.clear()
     scope, inherited = _context.current(), set()

@@ -18,7 +18,8 @@ from trackdsl._core.runtime import Phase
 from trackdsl._runs import launch as _launch
 from trackdsl._runs.launch import Launch
 from trackdsl._runs.run import Run
-from trackdsl.journal._target import Target, overridden
+from trackdsl.journal._store_target import Target
+from trackdsl.journal._target import overridden
 
 _ID_LENGTH = 16
 #: The number of roots that this process has begun, by launch, experiment, name and store.
@@ -51,7 +52,7 @@ def records_nothing(chosen: str | None) -> bool:
 
 
 def leaves_run_to_first(chosen: str | None) -> bool:
-    """Whether only rank 0 continues a run that all ranks were told to continue, and this rank has its own root.
+    """Whether only rank 0 continues the run that all ranks should continue, and this rank begins its own root run.
 
     Args:
         chosen: as for `records_nothing`.
@@ -70,24 +71,24 @@ def share_root(chosen: str | None) -> bool:
 
 
 def shared(
-    name: str, experiment: str | None, target: Target, chosen: str | None, goes_on: str | None = None
+    name: str, experiment: str | None, target: Target, chosen: str | None, continued_id: str | None = None
 ) -> Shared | None:
     """The common root of a launch and this rank's run below it; None in a process that begins an ordinary root.
 
     Args:
-        name: of the root.
+        name: the name of the root.
         experiment: its MLflow experiment.
-        target: where it is recorded.
+        target: where its events go.
         chosen: as for `records_nothing`.
-        goes_on: the run that continues as the root, if one does.
+        continued_id: the run that continues as the root, if one does.
     """
     launch = _launch.current()
     if launch is None or not target.delivers or _records(chosen) != "children":
         return None
-    if goes_on is None:
+    if continued_id is None:
         id_ = _id_of_root(launch, experiment or "", name, target)
     else:
-        id_ = _digest(launch.key, "goes on", goes_on)
+        id_ = _digest(launch.key, "goes on", continued_id)
     root = Run(id_, name, None, name, experiment, target)
     rank = Rank(
         root=name,
@@ -97,7 +98,7 @@ def shared(
         node=launch.node,
         launch=launch.shown,
         attempt=launch.attempt,
-        goes_on=goes_on or "",
+        continued_id=continued_id or "",
     )
     return Shared(root, rank, f"rank-{launch.rank}")
 
@@ -121,6 +122,7 @@ def tags_below(chosen: str | None) -> dict[str, str]:
 
 
 def _records(chosen: str | None) -> str:
+    """The mode in which the ranks of a launch record: the option, or else the setting."""
     return chosen or settings.ranks()
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from trackdsl._core.ids import is_ours
 from trackdsl._core.redaction import mask_text
+from trackdsl._core.sqlite_files import first_row
 from trackdsl._core.uris import is_path
 from trackdsl._server import http as _http
 from trackdsl._server.reachable import DATABASES, PATIENCE, within
@@ -33,11 +32,11 @@ class _Row(NamedTuple):
 
 
 def check_run(uri: str, run_id: str) -> None:
-    """Check that a run can continue, as far as its store can be asked.
+    """Check that a run can continue, as far as its store can be searched.
 
     Args:
-        uri: of the store, which answers.
-        run_id: our id of the run, or MLflow's.
+        uri: the tracking URI of a store that answers.
+        run_id: trackdsl's or MLflow's id of the run.
 
     Raises:
         RunNotFound: the run is deleted, or MLflow has no run of this id.
@@ -65,7 +64,7 @@ def check_run(uri: str, run_id: str) -> None:
 
 
 def _look_up(uri: str, run_id: str) -> _Row | None:
-    """The run, or None. In a store that cannot be asked, the run counts as existing."""
+    """The run; None if the store has none. In a store that cannot be searched, the run counts as existing."""
     unknown = _Row(run_id, "active")
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
@@ -74,9 +73,8 @@ def _look_up(uri: str, run_id: str) -> _Row | None:
         path = uri.partition("://")[2].removeprefix("/").partition("?")[0]
         if not path or not os.path.exists(path):
             return None
-        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
-            found = database.execute(_QUERY, {"id": run_id}).fetchone()
-            return None if found is None else _Row(*found)
+        found = first_row(path, _QUERY, {"id": run_id})
+        return None if found is None else _Row(*found)
     if scheme in DATABASES:
         return _ask_database(uri, run_id)
     if scheme == "file" or is_path(uri):

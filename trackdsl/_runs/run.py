@@ -5,6 +5,7 @@ Every method writes one event to the journal and returns; nothing waits for MLfl
 
 from __future__ import annotations
 
+import contextlib
 import re
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,13 +15,17 @@ from trackdsl._core.ids import begins_with, new_id, prefix
 from trackdsl._core.missing_call import explained
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.suggest import suggestion_for
+from trackdsl._core.uris import run_page
 from trackdsl._recording.emit import append_tags, guarded, tags_of
 from trackdsl._runs import ending as _ending
 from trackdsl._runs.exceptions import FINISHED, STATUSES
 from trackdsl._runs.file_methods import FileMethods
 from trackdsl._runs.value_methods import ValueMethods
+
+# Here, and not where it is used: a run begins the delivery, whichever module of trackdsl a program imports.
+from trackdsl.delivery import find_run, known_run_id
 from trackdsl.errors import OptionError, RunNotReady, report
-from trackdsl.journal._target import Target
+from trackdsl.journal._store_target import Target
 
 if TYPE_CHECKING:
     from trackdsl._core.handle import RunTarget
@@ -28,8 +33,15 @@ if TYPE_CHECKING:
 
 #: The tag with the reason that `Run.end` got.
 ENDED = "trackdsl.ended"
-#: The attributes of runs that earlier versions pickled.
-_OLD_NAMES = {"_began": "began", "_children": "children", "_id": "key", "_lost": "lost", "_target": "target"}
+#: The attributes of runs in pickles of earlier versions → their names now.
+_OLD_NAMES = {
+    "_began": "began",
+    "_children": "children",
+    "_id": "key",
+    "_lost": "lost",
+    "_target": "target",
+    "goes_on": "continued_id",
+}
 
 
 class Run(ValueMethods, FileMethods):
@@ -41,7 +53,11 @@ class Run(ValueMethods, FileMethods):
         name: the run's name in MLflow.
         parent: the run around this one, or None.
         path: the names from the root down to this run, joined by `/`.
-        experiment: the MLflow experiment it is in.
+        experiment: the name of the MLflow experiment it is in; None if only MLflow's id of the experiment is known.
+
+    Example:
+        >>> with stage("split", seed=42) as run:  # doctest: +SKIP
+        ...     run.log_metric("rows", 1000)
     """
 
     __slots__ = ()
@@ -51,14 +67,17 @@ class Run(ValueMethods, FileMethods):
 
     @property
     def run_id(self) -> str:
-        """MLflow's id of this run. Waits until the run exists there, as long as its delivery is alive.
+        """MLflow's id of this run.
+
+        Where delivery writes to a database, the id is known at once: it is the same as `id`. Elsewhere this waits until
+        the run exists at MLflow, as long as its delivery is alive.
 
         Raises:
             RunNotReady: MLflow cannot have it now (the store does not answer or refuses it, no process delivers), or
                 never will (offline, disabled).
         """
         self.request_lookup()
-        return str(self.wait_for_mlflow().run_id)
+        return self._known_run_id() or str(self.wait_for_mlflow().run_id)
 
     @property
     def url(self) -> str:
@@ -66,7 +85,7 @@ class Run(ValueMethods, FileMethods):
         self.request_lookup()
         found = self.wait_for_mlflow()
         base = self.target.uri if self.target.uri.startswith("http") else "http://127.0.0.1:5000"
-        return f"{mask_text(base).rstrip('/')}/#/experiments/{found.experiment_id}/runs/{found.run_id}"
+        return run_page(mask_text(base), found.experiment_id, found.run_id)
 
     def wait_for_mlflow(self, timeout: float | None = None) -> Any:
         """Wait until the run exists at MLflow.
@@ -80,7 +99,6 @@ class Run(ValueMethods, FileMethods):
         Raises:
             RunNotReady: it does not exist yet.
         """
-        from trackdsl.delivery import find_run
         from trackdsl.store_format.known_runs import KnownRun
 
         if self.target.discards:  # Another process records, so code that reads the id here gets one that works.
@@ -89,8 +107,16 @@ class Run(ValueMethods, FileMethods):
             raise RunNotReady(f"run {self.name!r} is not recorded, so MLflow has no id for it", run=self.id)
         return find_run(self.target, self.key, timeout)
 
+    def _known_run_id(self) -> str | None:
+        """MLflow's id if there is nothing to wait for; else None."""
+        # Runs that other programs began may have other ids there.
+        new = type(self) is Run and begins_with(self.key, prefix())
+        if not new or self.target.writer is None or not self.target.delivers:
+            return None
+        return known_run_id(self.target, self.key)
+
     def request_lookup(self) -> None:
-        """Have delivery look the run up at MLflow, if another process began it, on another machine perhaps."""
+        """Ask delivery to look the run up at MLflow, if another process began it, perhaps on another machine."""
         if self.target.delivers and not begins_with(self.key, prefix()):
             # Delivery looks up every run that has events, even empty ones.
             self.emit(Tags(self.key, {}))
@@ -125,7 +151,7 @@ class Run(ValueMethods, FileMethods):
     @property
     def not_ended_here(self) -> str:
         """Why `end` has no effect on the run, in a sentence; empty where it has one."""
-        return "" if begins_with(self.key, prefix()) else "a run is ended by the program that has begun it"
+        return "" if begins_with(self.key, prefix()) else "only the program that began a run can end it"
 
     def detached(self, name: str, target: RunTarget) -> Run:
         """See `RunHandle`."""
@@ -151,11 +177,26 @@ class Run(ValueMethods, FileMethods):
     def __repr__(self) -> str:
         return f"<Run {self.path!r} {self.id}>"
 
+    def _repr_html_(self) -> str:
+        from trackdsl._runs.run_html import run_html
+
+        return run_html(self, known_page(self))
+
 
 for _base in (ValueMethods, FileMethods):
     for _method in vars(_base).values():
         if isinstance(_method, FunctionType):  # Errors about wrong arguments name the class that users know.
             _method.__qualname__ = f"Run.{_method.__name__}"
+
+
+def known_page(run: Run) -> str | None:
+    """The address of MLflow's page of a run, if a tracking server has the run already; else None."""
+    if not run.target.uri.startswith(("http://", "https://")):
+        return None  # Nobody knows whether `mlflow ui` shows a database, and where.
+    with contextlib.suppress(RunNotReady):
+        run.wait_for_mlflow(0)
+        return run.url
+    return None
 
 
 def checked_status(status: Any, called: str) -> str:
@@ -199,24 +240,24 @@ class AdoptedRun(Run):
     @property
     def not_ended_here(self) -> str:
         """See `Run`."""
-        return "a run is ended by the program that has begun it, this one by mlflow.end_run"
+        return "plain MLflow began it, so mlflow.end_run ends it"
 
 
 class ContinuedRun(Run):
     """A run that an earlier program or scope began, and that continues here.
 
     Attributes:
-        goes_on: the id that the user gave for it: ours, or MLflow's.
+        continued_id: the id that the user gave for it: trackdsl's or MLflow's.
     """
 
-    __slots__ = ("goes_on",)
+    __slots__ = ("continued_id",)
 
-    goes_on: str
+    continued_id: str
 
     @property
     def id(self) -> str:
-        """The id that the user gave for the run, which finds it on every machine: ours or MLflow's."""
-        return self.goes_on
+        """The id that the user gave for the run, which finds it on every machine: trackdsl's or MLflow's."""
+        return self.continued_id
 
 
 #: The ids of runs that MLflow accepts.
@@ -227,18 +268,18 @@ def adoption_of(run: Run) -> tuple[str, str] | None:
     """MLflow's ids of a run and its experiment, for other processes that cannot find the run by its key; or None."""
     if isinstance(run, AdoptedRun):
         return run.mlflow_run_id, run.mlflow_experiment_id
-    return (run.goes_on, "") if isinstance(run, ContinuedRun) else None
+    return (run.continued_id, "") if isinstance(run, ContinuedRun) else None
 
 
 def checked_run_id(value: Any, called: str) -> str | Run | None:
     """The run to continue.
 
     Args:
-        value: our id or MLflow's id, a `Run`, a run of MLflow's, or a result of `best` or `runs`.
+        value: trackdsl's or MLflow's id of a run, a `Run`, a run object of MLflow, or a result of `best` or `runs`.
         called: the name of the user's argument, for the message.
 
     Returns:
-        an id as text, or one of our runs; None for the handle of disabled tracking.
+        an id as text, or a `Run`; None for the handle of disabled tracking.
 
     Raises:
         OptionError: the value names no run.

@@ -17,7 +17,7 @@ from trackdsl._core.runtime import Phase
 from trackdsl._core.uris import absolute_uri
 from trackdsl._runs.run import Run
 from trackdsl.errors import TrackdslError, format_error, logger, reraise_from_signal
-from trackdsl.journal._target import call_after_delivery
+from trackdsl.journal._delivery_hooks import call_after_delivery
 
 #: How long to wait for the first run at MLflow, in seconds. After that, the end of the program writes the URL.
 _PATIENCE = 600.0
@@ -66,10 +66,10 @@ class _UrlLine:
 
 @dataclass
 class _Program:
-    """This program.
+    """The state of this program.
 
     Attributes:
-        has_begun: its first root run.
+        has_begun: whether its first root run has begun.
     """
 
     has_begun: bool = False
@@ -84,7 +84,7 @@ runtime.register("the address at the terminal", Phase.RUNS, reset=_program.reset
 
 
 def show_url(run: Run) -> None:
-    """Have the URL of a root run written, if it is the program's first one and the output is a terminal."""
+    """Write the URL of a root run once the run is at MLflow, if it is the program's first and stderr is a terminal."""
     if _program.has_begun or not run.target.delivers or run.target.discards:
         return
     _program.has_begun = True

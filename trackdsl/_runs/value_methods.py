@@ -17,11 +17,11 @@ from trackdsl._recording.emit import (
     append_tags,
     clean_tags,
     guarded,
-    named_parts,
     record_metric,
     record_metrics,
     tags_of,
 )
+from trackdsl._recording.params import named_parts
 from trackdsl.errors import OptionError, report
 from trackdsl.handlers._types import class_name
 from trackdsl.handlers.references import named_model
@@ -168,6 +168,9 @@ class ValueMethods(RunHandle):
             key: its name.
             value: any object. An object of unknown type is recorded as the name of its class, never as its `repr`.
             synchronous: as for `log_metric`.
+
+        Example:
+            >>> run.log_param("optimizer", {"name": "adam", "lr": 0.1})  # doctest: +SKIP
         """
         with guarded("log_param", self):
             _artifacts.add_params(self, [name_first(key, value)])
@@ -179,7 +182,10 @@ class ValueMethods(RunHandle):
         Args:
             params: a mapping, or another structure with named parts: an `argparse.Namespace`, a dataclass, a
                 NamedTuple, a model of pydantic or attrs, a configuration of OmegaConf.
-            synchronous: as for `log_param`.
+            synchronous: as for `log_metric`.
+
+        Example:
+            >>> run.log_params({"lr": 0.1, "epochs": 10})  # doctest: +SKIP
         """
         with guarded("log_params", self):
             _artifacts.add_params(self, named_parts(params).items())
@@ -190,15 +196,26 @@ class ValueMethods(RunHandle):
 
         Args:
             key: its name.
-            value: its value, as text.
+            value: its value, which is recorded as text.
             synchronous: as for `log_metric`.
+
+        Example:
+            >>> run.set_tag("reviewed_by", "ada")  # doctest: +SKIP
         """
         with guarded("set_tag", self):
             append_tags(self, _artifacts.keep_long(self, tags_of([name_first(key, value)])))
 
     @explained
     def set_tags(self, tags: Mapping[str, Any], *, synchronous: bool | None = None) -> None:  # noqa: ARG002 - as above
-        """Set several tags; see `set_tag`."""
+        """Set several tags; see `set_tag`.
+
+        Args:
+            tags: the values by name.
+            synchronous: as for `log_metric`.
+
+        Example:
+            >>> run.set_tags({"team": "vision", "reviewed": True})  # doctest: +SKIP
+        """
         with guarded("set_tags", self):
             append_tags(self, _artifacts.keep_long(self, clean_tags(tags)))
 

@@ -14,12 +14,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
-from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from trackdsl._server._deadlines import deadlines
+from trackdsl._server.redirects import origin_of, refuse_lossy_redirect
 
 #: The whole answer may take this many times the timeout for one piece.
 _PIECES = 3
@@ -32,8 +34,6 @@ _LARGEST_ANSWER = 128 << 20
 #: The limit for answers that are read in pieces, such as the file of an artifact.
 _LARGEST_DOWNLOAD = 4 << 30
 _CHUNK = 1 << 16
-#: `requests` follows these redirects with a GET.
-LOSSY_REDIRECTS = (301, 302, 303)
 
 
 class TooSlow(requests.exceptions.ReadTimeout):
@@ -42,10 +42,6 @@ class TooSlow(requests.exceptions.ReadTimeout):
 
 class TooLarge(requests.exceptions.RequestException):
     """The answer is larger than any expected one."""
-
-
-class Redirected(requests.exceptions.RequestException):
-    """The server redirects a request that `requests` would repeat without its content."""
 
 
 class _Expired(Exception):
@@ -60,9 +56,7 @@ class _Exchange:
         self.expired = False
         self._lock = threading.Lock()
         self._descriptor: int | None = None
-        self._timer = threading.Timer(seconds, self._expire)
-        self._timer.daemon = True
-        self._timer.start()
+        deadlines.begin(self, seconds)
 
     def uses(self, connection: socket.socket | None) -> None:
         """Note the connection, to shut it down at the deadline.
@@ -82,11 +76,12 @@ class _Exchange:
 
     def end(self) -> None:
         """Forget the connection."""
-        self._timer.cancel()
+        deadlines.over(self)
         with self._lock:
             self._forget_connection()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Shut the connection down: the deadline has passed."""
         with self._lock:
             self.expired = True
             if self._descriptor is not None:
@@ -136,7 +131,7 @@ class _WatchedConnection(HTTPConnection):
 
 
 class _WatchedTLSConnection(_WatchedConnection, HTTPSConnection):
-    """The same for TLS."""
+    """A TLS connection that the current exchange can shut down from the first moment."""
 
 
 # Users read these class names in urllib3's errors.
@@ -153,7 +148,7 @@ class _TLSPool(urllib3.HTTPSConnectionPool):
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """An adapter whose requests end."""
+    """An adapter of `requests` with a deadline for each request, and a limit for the size of its answer."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """See `HTTPAdapter`."""
@@ -182,7 +177,7 @@ def session() -> requests.Session:
 
 
 def bound_requests(on_answer: Callable[[], None] | None = None, *, of_thread: bool = False) -> None:
-    """Make requests end: those of MLflow, and of artifact stores that use `requests`.
+    """Give each request of MLflow, and of artifact stores that use `requests`, a deadline and a limit.
 
     Args:
         on_answer: called after each answered request, from now on.
@@ -219,6 +214,10 @@ def _bounded_send(
 ) -> Any:
     if not (_process.bounded or _current.bounded):
         return _plain_send(adapter, request, stream, timeout, *args, **kwargs)
+    retries = adapter.max_retries
+    if retries.total == 0 and retries.status_forcelist:
+        # The answer of a busy server says more than urllib3's error, which is for several attempts.
+        adapter.max_retries = retries.new(status_forcelist=())
     return _send(partial(_plain_send, adapter), request, stream, timeout, _named(args, kwargs))
 
 
@@ -234,7 +233,7 @@ def _send(send: Callable[..., Any], request: Any, stream: bool, timeout: Any, kw
     kept = False
     try:
         response = send(request, stream=True, timeout=timeout, **kwargs)
-        _refuse_lossy_redirect(request, response)
+        refuse_lossy_redirect(request, response)
         if stream:
             _limit_stream(response, exchange)
             kept = True
@@ -297,38 +296,10 @@ def _limited(chunks: Iterable[bytes], most: int, response: Any) -> Iterator[byte
         size += len(chunk)
         if size > most:
             response.close()
-            raise TooLarge(f"{_origin_of(response.url)} sends more than {most >> 20} MiB", request=response.request)
+            raise TooLarge(f"{origin_of(response.url)} sends more than {most >> 20} MiB", request=response.request)
         yield chunk
 
 
-def _refuse_lossy_redirect(request: Any, response: Any) -> None:
-    """Raise an error with the server's new address, instead of repeating the request there without its content."""
-    if response.status_code not in LOSSY_REDIRECTS or request.method in ("GET", "HEAD"):
-        return
-    target = _redirect_target(response)
-    if target is not None:
-        response.close()
-        raise Redirected(f"{_origin_of(request.url)} redirects to {target}: use that address in the tracking URI")
-
-
-def _redirect_target(response: Any) -> str | None:
-    """The target of a redirect, without path and credentials; None if the answer is not a redirect."""
-    location = response.headers.get("location")
-    if not response.is_redirect or not location:
-        return None
-    return _origin_of(urljoin(response.url, location))
-
-
 def _too_slow(exchange: _Exchange, request: Any) -> TooSlow:
-    message = f"{_origin_of(request.url)} timed out: its answer was not complete after {exchange.seconds:.0f} s"
+    message = f"{origin_of(request.url)} timed out: its answer was not complete after {exchange.seconds:.0f} s"
     return TooSlow(message, request=request)
-
-
-def _origin_of(url: str) -> str:
-    """Scheme, host and port of a URL, which contain no secrets."""
-    try:
-        parts = urlsplit(url)
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    except ValueError:
-        return "another address"
-    return "".join(c for c in shown if c.isprintable())[:200]

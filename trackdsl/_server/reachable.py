@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from trackdsl._core.redaction import mask_text
+from trackdsl._core.sqlite_files import first_row
 from trackdsl._core.uris import is_path
 from trackdsl._server.request_options import request_options
 from trackdsl._server.tracking_server import (
@@ -27,12 +28,13 @@ from trackdsl._server.tracking_server import (
     unreachable,
 )
 from trackdsl.errors import TrackingServerError, reraise_from_signal
+from trackdsl.errors._databases import Cause, cause_in_sqlite, with_fix
 
 T = TypeVar("T")
 
 #: How long to wait for an answer at most, in seconds, including the look-up of names, which no library limits.
 PATIENCE = 4.5
-#: The part of it that is left for a busy machine, after the last answer.
+#: How much of that time stays in reserve after the last answer, because the machine may be busy.
 _SPARE = 0.7
 #: The databases that MLflow can use, besides SQLite.
 DATABASES = ("postgresql", "mysql", "mssql", "oracle")
@@ -54,7 +56,7 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
     patience = PATIENCE if patience is None else patience
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
-        options = request_options()  # Before the time runs: plugins import MLflow, which takes seconds.
+        options = request_options()  # Before the clock starts: plugins import MLflow, which takes seconds.
         return within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
     if scheme in DATABASES:
         return within(patience, uri, lambda: _ask_database(uri, experiment))
@@ -135,13 +137,15 @@ def _ask_sqlite(uri: str, experiment: str | None) -> Store:
     if not path or not os.path.exists(path) or experiment is None:
         return Store()
     try:
-        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
-            query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
-            row = database.execute(query, (experiment,)).fetchone()
+        query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
+        row = first_row(path, query, (experiment,))
     except sqlite3.DatabaseError as error:
         if "no such table" in str(error) or "locked" in str(error):  # Another process is creating it.
             return Store()
-        raise TrackingServerError(f"{path} is no MLflow database: {error}. Name another file.", uri=uri) from None
+        cause = cause_in_sqlite(str(error))
+        if cause.what == "is damaged":
+            cause = Cause("is no MLflow database", "Name another file")
+        raise TrackingServerError(with_fix(f"{path} {cause.what}: {error}", cause.fix), uri=uri) from None
     if row is not None and row[1] == "deleted":
         raise deleted(experiment, str(row[0]))
     return Store(experiment_id=None if row is None else str(row[0]))
@@ -150,7 +154,8 @@ def _ask_sqlite(uri: str, experiment: str | None) -> Store:
 def _look_at_files(uri: str, experiment: str | None) -> Store:
     if _refuses_files() and os.environ.get(FILE_STORE, "").lower() not in ("true", "1"):
         raise TrackingServerError(
-            f"MLflow takes no folder of files, such as {uri}, as a store any more. {advice(None, FILE_STORE)}", uri=uri
+            f"MLflow no longer accepts a folder of files, such as {uri}, as a store. {advice(None, FILE_STORE)}",
+            uri=uri,
         )
     folder = Path(unquote(urlsplit(uri).path)) if uri.startswith("file:") else Path(uri)
     for meta in (folder / ".trash").glob("*/meta.yaml") if experiment is not None else ():

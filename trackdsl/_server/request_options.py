@@ -1,7 +1,7 @@
 """The options of requests to a tracking server: credentials, certificates and plugins, from the environment.
 
 The rules are those of `http_request` in mlflow/utils/rest_utils.py and of mlflow/utils/credentials.py. Like MLflow,
-this reads the environment each time, because a program may refresh a token while it runs.
+this reads the environment each time, because a program may refresh a token while it runs, and looks for plugins once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import configparser
 import contextlib
+import functools
 import os
 from importlib.metadata import entry_points
 from typing import Any
@@ -46,7 +47,7 @@ def request_options() -> dict[str, Any]:
 
 def _headers() -> dict[str, str]:
     headers: dict[str, str] = {}
-    if entry_points(group=_HEADER_PLUGINS):
+    if _has_header_plugins():
         from mlflow.tracking.request_header.registry import resolve_request_headers
 
         headers.update(resolve_request_headers())  # type: ignore[no-untyped-call]
@@ -57,6 +58,11 @@ def _headers() -> dict[str, str]:
     if authorization:
         headers["Authorization"] = authorization
     return headers
+
+
+@functools.cache  # To look through all packages takes longer than a request.
+def _has_header_plugins() -> bool:
+    return bool(entry_points(group=_HEADER_PLUGINS))
 
 
 def _authorization() -> str | None:

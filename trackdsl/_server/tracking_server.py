@@ -12,6 +12,7 @@ from typing import Any
 
 from trackdsl._core.redaction import mask_text
 from trackdsl._server import http as _http
+from trackdsl._server.redirects import LOSSY_REDIRECTS
 from trackdsl._server.request_options import request_options
 from trackdsl.errors import (
     ExperimentDeleted,
@@ -31,6 +32,8 @@ VERSIONS = ((3, 1), (4, 0))
 _NOISE = re.compile(r"(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)):?\s*")
 _FIND = "api/2.0/mlflow/experiments/get-by-name"
 _SEARCH = "api/2.0/mlflow/experiments/search"
+#: In the error of MLflow's client about a page of another program, such as a proxy that asks for a password.
+_NO_JSON = "was not in a valid JSON format"
 #: The answers of a server that is overloaded, is starting, or fails: the same request may succeed later.
 _MOMENTARY = (408, 425, 429)
 #: How long to wait for a connection and for a piece of an answer before MLflow is imported, in seconds.
@@ -41,10 +44,10 @@ _LEAST = 0.2
 
 @dataclass(frozen=True)
 class Store:
-    """What is known about the store of a tracking URI.
+    """Facts about the store of a tracking URI.
 
     Attributes:
-        version: the version of MLflow at the server; empty if there is no server, or it does not say.
+        version: the version of MLflow at the server; empty if there is no server, or the server does not report it.
         experiment_id: MLflow's id of the requested experiment, or None if it does not exist yet.
     """
 
@@ -72,8 +75,8 @@ def advice(status: int | None, text: str) -> str | None:
         return "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
     if status == 403:
         return "The user of these credentials may not do this: ask the administrator of the server for permission."
-    if status == 404:
-        return "Is this the address of an MLflow server? A path in front of it, as in http://host/mlflow, counts too."
+    if status == 404 or _NO_JSON in text:
+        return "Is this the address of an MLflow server? Add the server's path if it has one, as in http://host/mlflow."
     if FILE_STORE in text:
         return f"Set {FILE_STORE}=true, or use a database: sqlite:///mlflow.db."
     return None
@@ -142,7 +145,7 @@ def _get(
 
 def _refuse_redirect(uri: str, path: str, answer: Any) -> None:
     """Raise an error with the target of a redirect: there, requests that write would lose their content."""
-    if not answer.history or any(hop.status_code not in _http.LOSSY_REDIRECTS for hop in answer.history):
+    if not answer.history or any(hop.status_code not in LOSSY_REDIRECTS for hop in answer.history):
         return
     target = mask_text(answer.url.partition("?")[0].removesuffix(path).rstrip("/"))
     raise TrackingServerError(
@@ -201,8 +204,8 @@ def _experiment_id(uri: str, answer: Any, experiment: str | None) -> str | None:
 def _message_in(content: dict[str, Any] | None, text: str) -> str:
     """The message in an answer; empty if the answer is a web page."""
     message = str((content or {}).get("message") or ("" if text.lstrip().startswith("<") else text))
-    said = mask_text(message.strip().partition("\n")[0][:200])
-    return f": {said!r}" if said else ""
+    reason = mask_text(message.strip().partition("\n")[0][:200])
+    return f": {reason!r}" if reason else ""
 
 
 def _json(answer: Any) -> dict[str, Any] | None:

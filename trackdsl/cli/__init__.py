@@ -1,26 +1,37 @@
-"""The command line: `trackdsl ls`, `show`, `tree`, `compare`, `status`, `sync`, `demo`.
+"""The command line: `trackdsl ls`, `show`, `tree`, `compare`, `status`, `sync`, and others.
 
 Each command imports what it needs inside its function. `status` has to be quick, and importing MLflow takes seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from trackdsl._core.suggest import suggestion_for
 from trackdsl._core.version import __version__
+from trackdsl.cli._completion import complete_journal
+from trackdsl.cli._file_commands import export, report, trace
+from trackdsl.cli._program_commands import Started, completion, run, watch, with_spool
+from trackdsl.cli._run_commands import changes, compare, ls, open_run, show, tree, ui
 from trackdsl.errors import TrackdslError
 
 __all__ = ["main"]
 
-C = TypeVar("C", bound=Callable[..., Any])
-
 
 class _Group(click.Group):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **kwargs)
+        except Started as started:
+            execute = started.execute
+        # Here, as click handles Ctrl-C, closed pipes and its own exceptions: those of the program are the program's.
+        execute()
+        return None
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
             return super().resolve_command(ctx, args)
@@ -36,25 +47,22 @@ class _Group(click.Group):
             raise click.ClickException(str(error)) from None
 
 
-def _with_spool(command: C) -> C:
-    return click.option(
-        "--spool",
-        type=click.Path(file_okay=False, path_type=Path),
-        metavar="PATH",
-        help="The folder of records that are not delivered yet. Default: TRACKDSL_SPOOL, else your state folder.",
-    )(command)
-
-
 @click.group(cls=_Group)
 @click.version_option(__version__, prog_name="trackdsl")
 def main() -> None:
     """Show the runs that MLflow has, and deliver the records that it does not have yet.
 
+    If the help of a command says nothing else, its exit code is 0 if it did what it was asked to, 1 if it could not,
+    and 2 for wrong options.
+
     \b
     Examples:
       trackdsl demo            run a small pipeline and show its runs
+      trackdsl run train.py    run a program, and record it as a run
       trackdsl ls churn        list the runs of an experiment
       trackdsl tree pipeline   show a run and all runs below it
+      trackdsl report pipeline write a page about them
+      trackdsl watch           show what is running, live
       trackdsl status          show which records wait for delivery, and why
       trackdsl sync            deliver them now
       trackdsl drop JOURNAL    delete records that can never be delivered
@@ -69,7 +77,7 @@ def main() -> None:
     metavar="URI",
     help="The store to check. Default: the one that runs in this folder are delivered to.",
 )
-@_with_spool
+@with_spool
 def doctor(as_json: bool, tracking_uri: str | None, spool: Path | None) -> None:
     """Show every setting, and check that everything works.
 
@@ -90,9 +98,11 @@ def doctor(as_json: bool, tracking_uri: str | None, spool: Path | None) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@_with_spool
+@with_spool
 def status(as_json: bool, spool: Path | None) -> None:
     """Show the records that MLflow does not have yet.
+
+    The exit code is 0 whether records wait or not, and 1 if the spool cannot be used.
 
     \b
     Examples:
@@ -118,7 +128,8 @@ def status(as_json: bool, spool: Path | None) -> None:
 @click.option("--assume-ended", is_flag=True, help="With --host: you know that all its programs have ended.")
 @click.option("--to", metavar="URI", help="Deliver to this store instead of the recorded one.")
 @click.option("--from", "only_from", metavar="URI", help="With --to: only the runs that were recorded for this store.")
-@_with_spool
+@click.option("--json", "as_json", is_flag=True, help="Then print what `trackdsl status --json` prints.")
+@with_spool
 def sync(
     timeout: float,
     all_hosts: bool,
@@ -126,6 +137,7 @@ def sync(
     assume_ended: bool,
     to: str | None,
     only_from: str | None,
+    as_json: bool,
     spool: Path | None,
 ) -> None:
     """Deliver all records that wait, and show the progress.
@@ -153,6 +165,7 @@ def sync(
       trackdsl sync --to http://new-server:5000
       trackdsl sync --from http://old:5000 --to http://new:5000
       TRACKDSL_MODE=offline python train.py && trackdsl sync
+      trackdsl sync --json | jq .waiting
     """
     if assume_ended and host is None:
         raise click.UsageError("--assume-ended needs --host HOST: name the host whose programs have ended.")
@@ -160,26 +173,28 @@ def sync(
         raise click.UsageError("--from needs --to URI: name the store to deliver to.")
     if to is not None and (all_hosts or host is not None):
         raise click.UsageError("--to delivers records of this host only: use it without --all-hosts and --host.")
-    if to is not None:
-        from trackdsl.cli import _sync_to
+    from trackdsl.cli._status import shown_afterwards
 
-        _sync_to.run(spool, timeout, to, only_from)
-        return
-    if all_hosts or host is not None:
-        from trackdsl.cli import _sync_hosts
+    with shown_afterwards(spool) if as_json else contextlib.nullcontext():
+        if to is not None:
+            from trackdsl.cli import _sync_to
 
-        _sync_hosts.run(spool, timeout, host, assume_ended=assume_ended)
-        return
-    from trackdsl.cli._sync import run
+            _sync_to.run(spool, timeout, to, only_from)
+        elif all_hosts or host is not None:
+            from trackdsl.cli import _sync_hosts
 
-    run(spool, timeout)
+            _sync_hosts.run(spool, timeout, host, assume_ended=assume_ended)
+        else:
+            from trackdsl.cli._sync import run
+
+            run(spool, timeout)
 
 
 @main.command()
-@click.argument("what", metavar="JOURNAL|RUN")
+@click.argument("what", metavar="JOURNAL|RUN", shell_complete=complete_journal)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-@_with_spool
+@with_spool
 def drop(what: str, yes: bool, as_json: bool, spool: Path | None) -> None:
     """Delete a JOURNAL or a RUN that can never be delivered.
 
@@ -205,113 +220,6 @@ def drop(what: str, yes: bool, as_json: bool, spool: Path | None) -> None:
     run(spool, what, yes=yes, as_json=as_json)
 
 
-def _with_store(command: C) -> C:
-    return click.option(
-        "--tracking-uri",
-        metavar="URI",
-        help="The store. Default: TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI, else ./mlflow.db.",
-    )(click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command))
-
-
-@main.command()
-@click.argument("experiments", nargs=-1, metavar="[EXPERIMENT]...")
-@click.option("--where", metavar="FILTER", help="Only runs that match this filter, in MLflow's filter language.")
-@click.option(
-    "--order-by",
-    multiple=True,
-    metavar="NAME",
-    help="For example 'accuracy DESC'. Can be repeated. Default: the newest first.",
-)
-@click.option(
-    "--max",
-    "most",
-    type=click.IntRange(min=0),
-    default=50,
-    show_default=True,
-    metavar="N",
-    help="The largest number of runs; 0 for all.",
-)
-@_with_store
-def ls(
-    experiments: tuple[str, ...],
-    where: str | None,
-    order_by: tuple[str, ...],
-    most: int,
-    tracking_uri: str | None,
-    as_json: bool,
-) -> None:
-    """List the runs of EXPERIMENTs, or of all experiments.
-
-    Root runs come first, and the newest of them is at the top.
-
-    \b
-    Examples:
-      trackdsl ls churn
-      trackdsl ls churn --where "metrics.accuracy > 0.9 AND params.model = 'rf'" --order-by 'accuracy DESC'
-      trackdsl ls --max 0 --json | jq '.runs[] | select(.status == "FAILED") | .run_id'
-    """
-    from trackdsl.cli import _query
-
-    _query.ls(experiments, where, order_by, most, tracking_uri, as_json=as_json)
-
-
-@main.command()
-@click.argument("run")
-@_with_store
-def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a RUN: its parameters, metrics and tags.
-
-    If the run failed, its exception is shown too. RUN is MLflow's id, trackdsl's id, or at least the first four
-    characters of one. It can also be a name: the newest run with this name is shown.
-
-    \b
-    Examples:
-      trackdsl show 3f2a9c1b
-      trackdsl show train --json | jq .metrics.accuracy
-    """
-    from trackdsl.cli import _query
-
-    _query.show(run, tracking_uri, as_json=as_json)
-
-
-@main.command()
-@click.argument("run")
-@click.option("--whole", is_flag=True, help="Show the whole tree that contains the run, from its root run.")
-@_with_store
-def tree(run: str, whole: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Show a RUN and all runs below it, as a tree.
-
-    Each run has its status and duration. RUN is the same as for `show`.
-
-    \b
-    Examples:
-      trackdsl tree pipeline
-      trackdsl tree 3f2a9c1b --whole
-    """
-    from trackdsl.cli import _query
-
-    _query.show_tree(run, tracking_uri, whole=whole, as_json=as_json)
-
-
-@main.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
-@click.option("--all", "everything", is_flag=True, help="Also show values that are the same in all runs.")
-@_with_store
-def compare(runs: tuple[str, ...], everything: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Show the differences between RUNs.
-
-    They may be in parameters, metrics, source and tags. RUN is the same as for `show`.
-
-    \b
-    Examples:
-      trackdsl compare 3f2a9c1b 77fe0d12
-      trackdsl compare 3f2a9c1b 77fe0d12 --json | jq '.differences[] | select(.kind == "params")'
-    """
-    from trackdsl.cli import _query
-
-    _query.show_comparison(runs, tracking_uri, everything=everything, as_json=as_json)
-
-
 @main.command()
 @click.option(
     "--directory",
@@ -319,22 +227,26 @@ def compare(runs: tuple[str, ...], everything: bool, tracking_uri: str | None, a
     metavar="PATH",
     help="The folder to run in. It is created if it does not exist. Default: the current folder.",
 )
-@_with_spool
-def demo(directory: Path | None, spool: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the store and the root runs as JSON instead of the tree.")
+@with_spool
+def demo(directory: Path | None, spool: Path | None, as_json: bool) -> None:
     """Run a small scikit-learn pipeline, and show its runs.
 
     The runs are delivered to sqlite:///mlflow.db in the folder, unless TRACKDSL_TRACKING_URI or MLFLOW_TRACKING_URI
     names another store. The command downloads nothing.
 
+    The exit code is 0 if the runs were recorded, else 1.
+
     \b
     Examples:
       trackdsl demo
       trackdsl demo --directory /tmp/demo
+      trackdsl demo --json | jq -r '.runs[].run_id'
       TRACKDSL_TRACKING_URI=http://localhost:5000 trackdsl demo
     """
     from trackdsl.cli._demo import run
 
-    run(directory, spool)
+    run(directory, spool, as_json=as_json)
 
 
 @main.command()
@@ -345,17 +257,49 @@ def demo(directory: Path | None, spool: Path | None) -> None:
     help="Write compose.yaml and .env.example to this folder. Default: print compose.yaml.",
 )
 @click.option("--force", is_flag=True, help="Replace existing files.")
-def compose(output: Path | None, force: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the files, or the paths of those written, as JSON.")
+def compose(output: Path | None, force: bool, as_json: bool) -> None:
     """Print a Docker Compose file for an MLflow tracking server.
 
     The server uses PostgreSQL and an S3-compatible store.
+
+    The exit code is 0 if the file was printed or the files were written, and 1 if one exists or cannot be written.
 
     \b
     Examples:
       trackdsl compose
       trackdsl compose --output tracking
       trackdsl compose --output tracking --force
+      trackdsl compose --output tracking --json | jq -r '.files[]'
     """
     from trackdsl.cli._compose import write
 
-    write(output, force=force)
+    write(output, force=force, as_json=as_json)
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--auth", is_flag=True, help="With users, passwords and permissions: MLflow's basic authentication.")
+@click.option("--json", "as_json", is_flag=True, help="Print address, process and app as JSON, before it starts.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF MLFLOW SERVER]...")
+def server(auth: bool, as_json: bool, options: tuple[str, ...]) -> None:
+    """Start an MLflow server that runs are delivered to faster.
+
+    It is MLflow's own server with a plugin: programs with trackdsl send it many runs in one request. Nothing changes
+    for other programs. All other options are those of `mlflow server`.
+
+    The command becomes `mlflow server`, so the exit code is that of `mlflow server`.
+
+    \b
+    Examples:
+      trackdsl server
+      trackdsl server --backend-store-uri postgresql://user:password@host/mlflow
+      trackdsl server --auth --workers 4
+      trackdsl server --port 8080 --json | head -1 | jq -r .url
+    """
+    from trackdsl.cli._server import run
+
+    run(options, users=auth, as_json=as_json)
+
+
+for _command in (run, completion, ls, show, tree, changes, compare, report, trace, export, open_run, ui, watch):
+    main.add_command(_command)

@@ -1,4 +1,4 @@
-"""The checks of `trackdsl doctor`: settings, versions, the store, the spool. Each says what to do about a problem."""
+"""The checks of `trackdsl doctor`: settings, versions, the store, the spool. Each result says how to fix a problem."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 from trackdsl._config import resolve as settings
-from trackdsl._config.spec import SETTINGS
 from trackdsl._core import uris as _uris
 from trackdsl._core.redaction import mask_prose
 from trackdsl._core.version import __version__
@@ -24,43 +23,18 @@ from trackdsl._server.reachable import check
 from trackdsl._server.tracking_server import VERSIONS
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT
+from trackdsl.cli._schema import needed_revision, revision_of
 from trackdsl.cli._status import ago, is_delivering, size
 from trackdsl.errors import ExperimentDeleted, SettingsError, TrackdslError
-from trackdsl.journal import _spool
+from trackdsl.errors._databases import cause_in_sqlite
 from trackdsl.store_format.journals import read_journals
+from trackdsl.store_format.sinks import SERVER, TABLES, read_sink
 
 Level = Literal["ok", "warning", "problem"]
 
 #: In bytes: a disk with less free space than the first is a warning, with less than the second a problem.
 _LITTLE, _TOO_LITTLE = 1 << 30, 64 << 20
 _MOST_NAMED = 3
-_CREDENTIALS = (
-    "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "MLFLOW_TRACKING_INSECURE_TLS",
-    "MLFLOW_TRACKING_SERVER_CERT_PATH",
-    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
-)
-
-
-@dataclass(frozen=True)
-class PresentSetting:
-    """The present value of a setting.
-
-    Attributes:
-        name: its name, or that of a variable that MLflow reads.
-        value: as text, with secrets masked; None if it is not set.
-        source: what has set it.
-        hides: other sources that set it too, and that this one overrides.
-        problem: why the value is wrong, or None.
-    """
-
-    name: str
-    value: str | None
-    source: str
-    hides: tuple[str, ...] = ()
-    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +54,8 @@ class Finding:
     fix: str = ""
 
 
-def all_settings() -> list[PresentSetting]:
-    """Every setting, with the source of its value."""
-    return [_setting(name) for name in settings.NAMES] + [*_experiment_id(), *_credentials()]
-
-
 def project() -> Iterator[Finding]:
-    """What is wrong with the project's table; then no setting that it could contain has a known value."""
+    """What is wrong with the project's table. A setting that the table could contain then has no known value."""
     try:
         settings.project()
     except SettingsError as error:
@@ -97,58 +66,6 @@ def variables() -> Iterator[Finding]:
     """Environment variables with misspelt names."""
     for name, message in settings.unknown_variables().items():
         yield Finding("environment", "warning", message.partition(" Known:")[0], f"unset {name}, or rename it")
-
-
-def _setting(name: str) -> PresentSetting:
-    try:
-        found = settings.look_up(name)
-    except SettingsError as error:
-        if str(error) == _wrong_with_project():
-            return PresentSetting(name, None, "unknown: see [tool.trackdsl] below")
-        return PresentSetting(name, None, error.setting, problem=mask_prose(str(error)))
-    value = found.value
-    if name == "spool" and value is None:
-        value = _spool.default_path()
-    if name == "show_url" and value is None:
-        value = "at a terminal"
-    shown = ", ".join(value) if isinstance(value, tuple) else str(value)
-    return PresentSetting(name, mask_prose(shown), found.source, tuple(_hidden(name, found.source)))
-
-
-def _wrong_with_project() -> str:
-    try:
-        settings.project()
-    except SettingsError as error:
-        return str(error)
-    return ""
-
-
-def _hidden(name: str, source: str) -> Iterator[str]:
-    """The other sources of a setting, which have a lower precedence than the source that counts."""
-    variables = SETTINGS[name].variables
-    counts_less = variables[variables.index(source) + 1 :] if source in variables else variables
-    yield from (variable for variable in counts_less if os.environ.get(variable))
-    try:
-        project = settings.project()
-    except SettingsError:  # `project` reports it.
-        return
-    if name in project.values and source != project.path:
-        yield project.path
-
-
-def _experiment_id() -> Iterator[PresentSetting]:
-    id_ = os.environ.get("MLFLOW_EXPERIMENT_ID")
-    if id_ and not _wrong_with_project():
-        counts = settings.experiment_id() is not None
-        value = id_ if counts else f"{id_}, which does not count: experiment_name or tracking_uri is set elsewhere"
-        yield PresentSetting("experiment id", value, "MLFLOW_EXPERIMENT_ID")
-
-
-def _credentials() -> Iterator[PresentSetting]:
-    for name in _CREDENTIALS:
-        if os.environ.get(name):
-            secret = name.endswith(("PASSWORD", "TOKEN", "USERNAME"))
-            yield PresentSetting(name, "***" if secret else os.environ[name], "environment")
 
 
 def versions() -> Iterator[Finding]:
@@ -186,7 +103,12 @@ def mode() -> Iterator[Finding]:
         yield Finding("delivery", "problem", "needs /bin/sh to start its process, and there is none", fix)
     if not sys.executable:
         fix = "set TRACKDSL_DELIVERY=thread"
-        yield Finding("delivery", "problem", "cannot be started: this Python does not know its own program", fix)
+        yield Finding(
+            "delivery",
+            "problem",
+            "cannot be started: the path of this Python (sys.executable) is unknown",
+            fix,
+        )
 
 
 def _undo(source: str, name: str) -> str:
@@ -208,15 +130,20 @@ def store(uri: str | None) -> Iterator[Finding]:
     except TrackdslError as error:
         yield Finding("store", "problem", *split(mask_prose(str(error))))
         return
-    said = f" (MLflow {found.version})" if found.version else ""
+    version = f" (MLflow {found.version})" if found.version else ""
     path = _database_file(uri)
     if path is not None and not path.exists():
         yield from _new_database(path)
         return
-    yield Finding("store", "ok", f"{shown} answers{said}")
-    yield from _schema(uri)
-    if name is not None:
-        id_ = f"id {found.experiment_id}" if found.experiment_id else "made by the first run"
+    if path is not None and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)):
+        cause = cause_in_sqlite("readonly")
+        yield Finding("store", "problem", f"{path} {cause.what}", cause.fix)
+        return
+    yield Finding("store", "ok", f"{shown} answers{version}")
+    schema = list(_schema(uri))
+    yield from schema
+    if name is not None and not any(found.level == "warning" for found in schema):
+        id_ = f"id {found.experiment_id}" if found.experiment_id else "the first run creates it"
         yield Finding("experiment", "ok", f"{name!r}, {id_}")
 
 
@@ -233,10 +160,10 @@ def _database_file(uri: str) -> Path | None:
 
 def _new_database(path: Path) -> Iterator[Finding]:
     if os.access(path.parent, os.W_OK | os.X_OK):
-        yield Finding("store", "ok", f"{path} is made by the first run")
+        yield Finding("store", "ok", f"the first run creates {path}")
     else:
-        fix = "make the folder, or set TRACKDSL_TRACKING_URI to another path"
-        yield Finding("store", "problem", f"{path} cannot be made: {path.parent} is no folder that you can write", fix)
+        fix = "create the folder, or set TRACKDSL_TRACKING_URI to another path"
+        yield Finding("store", "problem", f"{path} cannot be created: you cannot write to {path.parent}", fix)
 
 
 def _schema(uri: str) -> Iterator[Finding]:
@@ -245,21 +172,16 @@ def _schema(uri: str) -> Iterator[Finding]:
     if not _uris.is_database(uri) or spec is None or not spec.submodule_search_locations:
         return
     try:
-        import sqlalchemy
-        from alembic.script import ScriptDirectory
-        from sqlalchemy import pool
-
-        wanted = ScriptDirectory(f"{spec.submodule_search_locations[0]}/store/db_migrations").get_current_head()
-        engine = sqlalchemy.create_engine(uri, poolclass=pool.NullPool)
-        with engine.connect() as connection:
-            found = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+        wanted, found = needed_revision(Path(spec.submodule_search_locations[0])), revision_of(uri)
     except Exception as error:  # For example a plugin, or a database without tables.
-        yield Finding("schema", "warning", f"cannot be read: {mask_prose(str(error)).partition(chr(10))[0][:200]}")
+        text = mask_prose(str(error)).partition("\n")[0][:200]
+        fix = cause_in_sqlite(text).fix if uri.startswith("sqlite") else ""
+        yield Finding("schema", "warning", f"cannot be read: {text}", fix)
         return
     if found == wanted:
-        yield Finding("schema", "ok", f"is that of the installed MLflow ({found})")
+        yield Finding("schema", "ok", f"matches the installed MLflow ({found})")
     else:
-        text = f"is {found}, and the installed MLflow wants {wanted}"
+        text = f"is {found}, and the installed MLflow needs {wanted}"
         fix = f"back the database up, then `mlflow db upgrade {mask_prose(uri)}`"
         yield Finding("schema", "problem", text, fix)
 
@@ -278,9 +200,23 @@ def spool(path: Path) -> Iterator[Finding]:
     yield from _of_other_hosts(path)
 
 
+def delivery(spool: Path, uri: str | None) -> Iterator[Finding]:
+    """How delivery writes to the store, if it has done so before."""
+    named = settings.checked("tracking_uri", uri, "--tracking-uri") if uri else settings.tracking_uri()
+    note = read_sink(spool, _uris.absolute_uri(named, os.getcwd()), os.getcwd())
+    if note is None:
+        return
+    if note.way == TABLES:
+        yield Finding("delivery", "ok", "writes to the tables of the database itself")
+    elif note.way == SERVER:
+        yield Finding("delivery", "ok", "sends change sets to the server, which has trackdsl's plugin")
+    elif note.reason:
+        yield Finding("delivery", "warning", f"uses MLflow's client, which is slower: {mask_prose(note.reason)}")
+
+
 def _waiting(path: Path) -> Iterator[Finding]:
     waiting = [journal for journal in read_journals(path) if journal.waits]
-    at_work = "a delivery process is at work" if is_delivering(path) else "no delivery process is at work"
+    at_work = "a delivery process is running" if is_delivering(path) else "no delivery process is running"
     if not waiting:
         yield Finding("waiting", "ok", f"nothing; {at_work}")
         return
@@ -291,7 +227,7 @@ def _waiting(path: Path) -> Iterator[Finding]:
     if errors:
         fix = "fix the cause, then run `trackdsl sync`"
         if any(journal.is_stuck for journal in waiting):
-            fix += f"; what will never get there: {WAY_OUT}"
+            fix += f"; for records that the store will never accept: {WAY_OUT}"
         yield Finding("waiting", "problem", f"{text}: {errors[0]}", fix)
     else:
         fix = "" if is_delivering(path) else "`trackdsl sync` delivers it now, `trackdsl status` shows details"

@@ -17,8 +17,8 @@ from trackdsl.store_format.known_runs import read_runs
 
 
 @dataclass(frozen=True)
-class RunOf:
-    """A run of a journal.
+class UndeliveredRun:
+    """A run with records in a journal that are not delivered.
 
     Attributes:
         id: trackdsl's id of the run.
@@ -47,7 +47,7 @@ class Contents:
     """
 
     events: int | None
-    runs: tuple[RunOf, ...]
+    runs: tuple[UndeliveredRun, ...]
     files: int
     file_bytes: int
 
@@ -72,7 +72,7 @@ def contents(journal: Journal) -> Contents:
             open_ = opened.get(id_)
             name = blocked.get(id_) if open_ is None else open_.name
             parent = None if open_ is None or open_.parent is None else open_.parent.hex()
-            found.append(RunOf(id_.hex(), name or None, parent, exists, waiting[id_]))
+            found.append(UndeliveredRun(id_.hex(), name or None, parent, exists, waiting[id_]))
     return Contents(waiting.total(), tuple(found), files, file_bytes)
 
 

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trackdsl.journal._lock import is_held, is_written
-from trackdsl.journal._spool import LOCK
+from trackdsl.journal._lock import is_written
 from trackdsl.store_format.backlog import bytes_between
 from trackdsl.store_format.journals import Journal
 from trackdsl.store_format.progress import Progress, read_progress
-from trackdsl.store_format.servers import is_starting, last_answer
+from trackdsl.store_format.signs_of_life import Signs
 
 _TITLE = "delivering to MLflow"
 _DRAW_EVERY = 0.2
@@ -33,7 +32,6 @@ class _DeliveryTarget:
     progress: Progress | None = None
     state: object = None
     failures: int = 0
-    answer: int = 0
 
     def look(self) -> bool:
         """Read how far the delivery is; returns whether it has made progress."""
@@ -46,22 +44,15 @@ class _DeliveryTarget:
         if progress is None:
             return False
         self.reached = alive and progress.position >= self.journal.end and not progress.deferred
-        # A stretch of events counts as delivered after all its runs are created. A slow server answers in between.
-        origin = self.journal.origin
-        answer = last_answer(directory.parent.parent, origin.uri) if origin is not None else 0
+        # A stretch of events counts as delivered after all its runs are created.
         state = (progress.position, progress.intent, progress.deferred, _size(directory / "runs"))
-        moved, answered = state != self.state, answer != self.answer
+        moved = state != self.state
         if moved:
             self.failures = 0
         elif self.progress is not None:
             self.failures += progress.failures - self.progress.failures
-        self.state, self.progress, self.answer = state, progress, answer
-        return moved or answered
-
-    def starts(self) -> bool:
-        """Whether the delivery process is starting."""
-        spool, origin = self.journal.directory.parent.parent, self.journal.origin
-        return origin is not None and is_held(spool / LOCK) and is_starting(spool, origin.uri)
+        self.state, self.progress = state, progress
+        return moved
 
     def measure(self) -> int:
         """The size of the undelivered events in bytes. Any thread can call this, because it changes nothing."""
@@ -74,14 +65,15 @@ class DeliveryTargets:
 
     Args:
         journals: the journals.
-        timeout: after so many seconds without progress the command gives up.
+        timeout: after so many seconds without a sign that a process delivers them, the command gives up.
     """
 
     def __init__(self, journals: list[Journal], timeout: float) -> None:
         self._targets = [_DeliveryTarget(journal) for journal in journals]
         self._timeout = timeout
         self._total = sum(target.measure() for target in self._targets)
-        self._moved = time.monotonic()
+        stores = [(each.directory.parent.parent, each.origin.uri) for each in journals if each.origin is not None]
+        self._signs = Signs(stores)
 
     def __len__(self) -> int:
         return len(self._targets)
@@ -90,12 +82,11 @@ class DeliveryTargets:
         """Whether something is left to deliver, and the delivery makes progress."""
         open_ = [target for target in self._targets if not target.reached]
         moved = [target.look() for target in open_]
-        if any(moved) or any(target.starts() for target in open_):
-            self._moved = time.monotonic()
+        self._signs.look(progressed=any(moved))
         open_ = [target for target in open_ if not target.reached]
         if not open_ or all(target.failures >= _ENOUGH_FAILURES for target in open_):
             return False
-        return time.monotonic() - self._moved < self._timeout
+        return time.monotonic() - self._signs.worked < self._timeout
 
     def forget_failures(self) -> None:
         """Start to count failures again. The cause of the earlier ones may be gone."""
@@ -133,6 +124,7 @@ class DeliveryTargets:
     def _draw(self, bar: Any, done: threading.Event) -> None:
         while not bar.disable and not done.wait(_DRAW_EVERY):
             left = sum(target.measure() for target in self._targets)
+            bar.set_description(self._signs.description() or _TITLE, refresh=False)
             bar.update(self._total - left - bar.n)
 
 

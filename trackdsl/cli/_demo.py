@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shlex
 import time
@@ -18,8 +19,9 @@ from trackdsl._config import resolve as settings
 from trackdsl._config.spec import DEFAULT_TRACKING_URI
 from trackdsl._core.ids import prefix
 from trackdsl._core.redaction import mask_prose
+from trackdsl._core.uris import run_page
 from trackdsl.cli._console import output
-from trackdsl.journal import _spool
+from trackdsl.journal import _spool_choice
 from trackdsl.journal._target import target_for
 from trackdsl.store_format.journals import read_journals
 
@@ -33,12 +35,13 @@ if TYPE_CHECKING:
 _PATIENCE = 180.0
 
 
-def run(directory: Path | None, spool: Path | None) -> None:
+def run(directory: Path | None, spool: Path | None, *, as_json: bool) -> None:
     """Run the demo.
 
     Args:
         directory: the folder to run in; it is created if it does not exist.
         spool: the spool; the one in use by default.
+        as_json: print the store and the root runs as JSON.
 
     Raises:
         click.ClickException: a package is missing, or the runs were not delivered.
@@ -49,16 +52,16 @@ def run(directory: Path | None, spool: Path | None) -> None:
         raise click.ClickException("trackdsl is switched off (TRACKDSL_MODE=disabled): unset it to run the demo.")
     # The spool is resolved before the folder changes, because its path may be relative.
     # The address of the run is printed below its tree.
-    trackdsl.configure(spool=_spool.find() if spool is None else spool.expanduser().absolute(), show_url=False)
+    trackdsl.configure(spool=_spool_choice.find() if spool is None else spool.expanduser().absolute(), show_url=False)
     with _inside(directory):
         started = time.time_ns() // 1_000_000
         _run_pipeline()
         uri = target_for().uri
         if settings.mode() == "offline":
-            click.echo("Recorded. TRACKDSL_MODE=offline: `trackdsl sync` brings the runs to MLflow.")
+            click.echo("Recorded. TRACKDSL_MODE=offline: `trackdsl sync` delivers the runs to MLflow.", err=as_json)
             return
         _wait()
-        _show(uri, started)
+        _show(uri, started, as_json=as_json)
 
 
 @contextlib.contextmanager
@@ -110,7 +113,9 @@ def _wait() -> None:
 def _errors() -> list[str]:
     here = os.getpid()
     own = [
-        journal for journal in read_journals(_spool.find()) if journal.origin is not None and journal.origin.pid == here
+        journal
+        for journal in read_journals(_spool_choice.find())
+        if journal.origin is not None and journal.origin.pid == here
     ]
     return [
         journal.brief_error or "artifacts wait for their store"
@@ -119,8 +124,8 @@ def _errors() -> list[str]:
     ]
 
 
-def _show(uri: str, started: int) -> None:
-    from trackdsl.delivery.service import prepare_environment
+def _show(uri: str, started: int, *, as_json: bool) -> None:
+    from trackdsl.delivery.environment import prepare_environment
     from trackdsl.query._store import opened
     from trackdsl.query._tree import tree_of
 
@@ -128,8 +133,12 @@ def _show(uri: str, started: int) -> None:
     console = output(width_of_pipes=120)
     with opened(uri) as reader:
         roots = _read_back(reader, started)
-        for root in roots:
+        for root in () if as_json else roots:
             console.print(tree_of(root, reader))
+    if as_json:
+        runs = [{"name": root.name, "run_id": root.run_id} for root in roots]
+        click.echo(json.dumps({"store": mask_prose(uri), "runs": runs}))
+        return
     _print_how_to_open(console, uri, roots)
 
 
@@ -139,7 +148,7 @@ def _read_back(reader: PagedReader, started: int) -> list[FoundRun]:
 
     experiments = tuple(one.id for one in reader.experiments() if one.name == "trackdsl-demo")
     mine = f"tags.`trackdsl.id` LIKE '{prefix().hex()}%' AND attributes.start_time >= {started}"
-    found = reader.search(Search(experiments, mine, ("attributes.start_time ASC", "tags.`trackdsl.id` ASC")))
+    found = reader.search(Search(experiments, mine, order_by=("attributes.start_time ASC", "tags.`trackdsl.id` ASC")))
     return [run for run in found if run.parent is None]
 
 
@@ -147,10 +156,12 @@ def _print_how_to_open(console: Console, uri: str, roots: list[FoundRun]) -> Non
     shown = mask_prose(uri)
     if uri.startswith(("http://", "https://")):
         for root in roots:
-            page = f"{shown.rstrip('/')}/#/experiments/{root.experiment_id}/runs/{root.run_id}"
+            page = run_page(shown, root.experiment_id, root.run_id)
             console.print(f"\nOpen it: {page}", soft_wrap=True)
         return
-    console.print("\nOpen it in the MLflow UI, at http://localhost:5000:", soft_wrap=True)
-    console.print(f"  mlflow ui --backend-store-uri {shlex.quote(shown)} --port 5000", soft_wrap=True, markup=False)
+    store = f"--tracking-uri {shlex.quote(shown)}"
+    console.print("\nOpen it in MLflow's UI, or write a page about it:", soft_wrap=True)
+    for command in ("trackdsl ui", *(f"trackdsl report {shlex.quote(root.name)}" for root in roots)):
+        console.print(f"  {command} {store}", soft_wrap=True, markup=False)
     if uri == target_for(DEFAULT_TRACKING_URI).uri:
-        console.print("In this folder, `mlflow ui` alone does the same.")
+        console.print("In this folder, the commands work without --tracking-uri.")

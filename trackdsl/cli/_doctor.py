@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from trackdsl.cli import _checks
-from trackdsl.cli._checks import Finding, PresentSetting
+from trackdsl.cli._checks import Finding
 from trackdsl.cli._console import output
 from trackdsl.cli._journals import spool_for
+from trackdsl.cli._present_settings import PresentSetting, all_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ def run(named: Path | None, uri: str | None, *, as_json: bool) -> None:
         uri: the store to check instead of the configured one.
         as_json: print JSON instead of tables.
     """
-    settings = _checks.all_settings()
+    settings = all_settings()
     findings = list(_findings(settings, named, uri))
     problems = [finding for finding in findings if finding.level == "problem"]
     if as_json:
@@ -54,6 +55,8 @@ def _findings(settings: list[PresentSetting], named: Path | None, uri: str | Non
         checks += [("the mode", _checks.mode), ("the store", lambda: _checks.store(uri))]
     if named is not None or all(each.value is not None for each in settings if each.name == "spool"):
         checks.append(("the spool", lambda: _checks.spool(spool_for(named))))
+        if not broken:
+            checks.append(("the delivery", lambda: _checks.delivery(spool_for(named), uri)))
     for what, run_check in checks:
         with _progress_shown(what):
             found = list(run_check())
@@ -69,7 +72,7 @@ def _progress_shown(what: str) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    with console.status(f"Looking at {what} …"):
+    with console.status(f"Checking {what} …"):
         yield
 
 
@@ -77,11 +80,11 @@ def _print(settings: list[PresentSetting], findings: list[Finding], problems: in
     _print_settings(output(), settings)
     _print_findings(output(), findings)
     if problems:
-        click.echo(f"{problems} problem{'s' * (problems > 1)} to mend.")
+        click.echo(f"{problems} problem{'s' * (problems > 1)} found.")
     elif any(finding.about == "other hosts" for finding in findings):
-        click.echo("All is well on this host; what waits of other hosts is still to be delivered.")
+        click.echo("No problems on this host. Records of other hosts wait for delivery.")
     else:
-        click.echo("All is well.")
+        click.echo("No problems found.")
 
 
 def _print_settings(console: Console, settings: list[PresentSetting]) -> None:
@@ -92,7 +95,7 @@ def _print_settings(console: Console, settings: list[PresentSetting]) -> None:
     for title in ("setting", "value", "from"):
         table.add_column(title, overflow="fold")
     for each in settings:
-        source = each.source + (f"\nnot counted: {', '.join(each.hides)}" if each.hides else "")
+        source = each.source + (f"\noverrides: {', '.join(each.hides)}" if each.hides else "")
         value = each.value if each.value is not None else "?"
         table.add_row(*(Text(cell) for cell in (each.name, value, source)))
     console.print(table)

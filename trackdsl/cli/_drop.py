@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from trackdsl.cli._contents import Contents, RunOf, contents
+from trackdsl.cli._contents import Contents, UndeliveredRun, contents
 from trackdsl.cli._hosts import WaitingJournal, other_hosts
 from trackdsl.cli._journals import spool_for
 from trackdsl.cli._status import ago, size
@@ -26,7 +26,7 @@ _PATIENCE = 30.0
 _MOST_NAMED = 8
 #: The user has to give at least this many characters of a run's id.
 _SHORTEST_ID = 4
-_QUESTION = "Remove this for good? Nothing brings it back."
+_QUESTION = "Delete this? It cannot be restored."
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Choice:
     spool: Path
     waiting: WaitingJournal
     held: Contents
-    run: RunOf | None = None
+    run: UndeliveredRun | None = None
 
     @property
     def journal(self) -> Journal:
@@ -68,14 +68,16 @@ def run(named: Path | None, wanted: str, *, yes: bool, as_json: bool) -> None:
     try:
         dropped = _drop_journal(found) if found.run is None else _drop_run(found)
     except OSError as error:
-        raise click.ClickException(f"it cannot be removed: {error}") from None
+        raise click.ClickException(f"it cannot be deleted: {error}") from None
     if as_json:
         click.echo(json.dumps(_structure(found, dropped=dropped), indent=2))
     elif dropped:
-        click.echo("It is removed." if found.run is None else "It is dropped; the rest is delivered without it.")
+        click.echo(
+            "It is deleted." if found.run is None else "The run is deleted; the rest of the journal will be delivered."
+        )
     if not dropped:
         raise click.ClickException(
-            "the delivery process is busy and has not removed it yet; it does so as soon as it can."
+            "the delivery process is busy and has not deleted it yet; it does so as soon as it can."
         )
 
 
@@ -126,7 +128,7 @@ def _find(spool: Path, wanted: str) -> _Choice:
     if len(found) > 1:
         names = "\n".join(f"  {printable(each.called)}" for each in found)
         raise click.ClickException(
-            f"{len(found)} things begin with {wanted!r}; give more of the one that you mean:\n{names}"
+            f"{len(found)} journals or runs begin with {wanted!r}; write more characters of one of them:\n{names}"
         )
     return found[0]
 
@@ -138,7 +140,7 @@ def _all(spool: Path) -> Iterator[tuple[Path, WaitingJournal]]:
         yield from ((host.spool, waiting) for waiting in host.waiting)
 
 
-def _lost(found: _Choice) -> list[RunOf]:
+def _lost(found: _Choice) -> list[UndeliveredRun]:
     """The runs that would be deleted: all of a journal, or one run with those below it."""
     if found.run is None:
         return list(found.held.runs)
@@ -169,12 +171,12 @@ def _print(found: _Choice) -> None:
         lines["below it"] = f"{len(lost) - 1:,}" + _names(lost[1:])
     existing = sum(each.exists for each in lost)
     if existing:
-        lines["at MLflow"] = f"{existing:,} of these runs: what MLflow has of them stays there"
+        lines["at MLflow"] = f"{existing:,} of these runs: what MLflow has of them is kept"
     for title, text in lines.items():
         click.echo(f"{title:<10} {printable(text)}")
 
 
-def _names(runs: Iterable[RunOf]) -> str:
+def _names(runs: Iterable[UndeliveredRun]) -> str:
     names = [each.name or each.id for each in runs]
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     return f": {', '.join(names[:_MOST_NAMED])}{more}" if names else ""

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackdsl.journal import _spool
+from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._mounts import FileSystem, boot_id, file_system
-from trackdsl.journal._reader import Position
+from trackdsl.journal._segments import Position
 from trackdsl.journal._spool import wake
 from trackdsl.journal._writer import ENDED
 from trackdsl.store_format.journals import Journal, read_journals
@@ -58,7 +58,7 @@ class Host:
     @property
     def title(self) -> str:
         """Its name; with the spool's path if it is another spool of this host."""
-        return f"{self.name}, in {self.spool}" if self.name == _spool.host() else self.name
+        return f"{self.name}, in {self.spool}" if self.name == _spool_choice.host() else self.name
 
     def is_called(self, name: str) -> bool:
         """Whether this host has a name, in any case."""
@@ -73,7 +73,7 @@ def other_hosts(spool: Path, *, beside_any: bool = False) -> list[Host]:
         spool: the spool in use.
         beside_any: search the default folder of spools even if the spool in use is not in it.
     """
-    beside = _spool.others(spool)
+    beside = _spool_choice.others(spool)
     if not beside_any and not any(spool.parent == folder for folder in _folders_of_spools()):
         return []
     hosts = (_host(each) for each in beside)
@@ -102,7 +102,7 @@ def summary(hosts: list[Host]) -> str:
 
 def _folders_of_spools() -> list[Path]:
     found = []
-    for path_of_spool in (_spool.default_path, _spool.fallback_path):
+    for path_of_spool in (_spool_choice.default_path, _spool_choice.fallback_path):
         try:
             found.append(path_of_spool().parent)
         except (OSError, RuntimeError):
@@ -120,28 +120,45 @@ def _host(spool: Path) -> Host:
         for journal in group:
             why_not = reasons[journal.directory]
             if unsure and not why_not:
-                why_not = f"it belongs together with {unsure[0].program}, which may still run"
+                why_not = f"its runs are connected with those of {unsure[0].program}, which may still run"
             found.append(WaitingJournal(journal, why_not, any(each.alive for each in group)))
     found.sort(key=lambda each: each.journal.directory.name)
     return Host(spool.name, spool, tuple(found))
 
 
 def _why_not_ended(journal: Journal, kind: FileSystem) -> str:
-    """Why a program may still run; empty if it has certainly ended."""
+    """Why a program may still run; empty if it has certainly ended, and other hosts have seen it too."""
     if journal.alive:
         return "it still runs"
-    origin = journal.origin
-    if kind.is_local or (origin is not None and origin.boot and origin.boot == boot_id()):
-        return ""  # This machine sees the lock of the program, and the lock is free.
+    if why := why_unsure(journal, kind):
+        return why
+    if not _shows_locks(journal, kind) and _age(journal.directory / ENDED) < _QUIET:
+        return f"it ended a moment ago; other hosts wait {_QUIET:.0f} s before they deliver its records"
+    return ""
+
+
+def why_unsure(journal: Journal, kind: FileSystem) -> str:
+    """Why it is not certain here that a program whose lock seems free has ended; empty if it has.
+
+    Args:
+        journal: its journal, in a spool that several machines use.
+        kind: the file system of the spool.
+    """
+    if _shows_locks(journal, kind):
+        return ""
     if not kind.has_common_locks:
         return f"its file system ({kind.kind or 'of unknown kind'}) shows no locks of other machines"
     noted = _noted_end(journal.directory)
     if noted is None or noted < journal.end:
-        where = "another host" if origin is None else origin.host
-        return f"no note says that it has ended, and its lock on {where} cannot be seen from here"
-    if _age(journal.directory / ENDED) < _QUIET:
-        return f"it ended a moment ago; from here this counts after {_QUIET:.0f} s"
+        where = "another host" if journal.origin is None else journal.origin.host
+        return f"no file records its end, and its lock on {where} cannot be seen from here"
     return ""
+
+
+def _shows_locks(journal: Journal, kind: FileSystem) -> bool:
+    """Whether this machine sees the lock of a program."""
+    origin = journal.origin
+    return kind.is_local or (origin is not None and bool(origin.boot) and origin.boot == boot_id())
 
 
 def _noted_end(directory: Path) -> Position | None:

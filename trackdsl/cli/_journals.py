@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trackdsl.journal import _spool
+from trackdsl.journal import _spool, _spool_choice
 from trackdsl.store_format.journals import reason_of
 
 #: Advice for a journal whose store does not exist.
@@ -21,7 +21,7 @@ def spool_for(named: Path | None) -> Path:
     """
     try:
         if named is None:
-            return _spool.find()
+            return _spool_choice.find()
         spool = _spool.locate(named.expanduser())
         if not (spool / _spool.JOURNALS).is_dir():
             return spool  # A command that only reads must not turn a folder into a spool.

@@ -11,6 +11,7 @@ from trackdsl.query import _shown
 from trackdsl.query._rows import FoundRun
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.text import Text
 
 _SHOWN = 6
@@ -18,21 +19,25 @@ _LONG = 40
 _LONGEST_NAME = 60
 #: The length of MLflow's ids, in characters.
 _WIDTH_OF_ID = 32
+#: Narrower terminals get the most important columns only; of the others, nothing but their titles would be left.
+_NARROW = 64
 #: Columns that are never narrower than their content; the others share the rest of the width.
 _WHOLE = ("run", "status", "started", "took")
 
 
-def print_runs(runs: Sequence[FoundRun], experiments: Mapping[str, str]) -> None:
-    """Print a row for each run.
+def table_of(runs: Sequence[FoundRun], experiments: Mapping[str, str]) -> Table:
+    """A table with a row for each run.
 
     Args:
-        runs: in order.
+        runs: in order; at least one.
         experiments: names by MLflow's id.
     """
     from rich.table import Table
 
     several = len({run.experiment_id for run in runs}) > 1
     titles = ["run", "name", *(["experiment"] if several else []), "status", "started", "took", "params", "metrics"]
+    if output().width < _NARROW:
+        titles = ["run", "name", "status", "took"]
     rows = [[_cells(run, experiments)[title] for title in titles] for run in runs]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title, cells in zip(titles, zip(*rows, strict=True), strict=True):
@@ -41,7 +46,7 @@ def print_runs(runs: Sequence[FoundRun], experiments: Mapping[str, str]) -> None
         table.add_column(title, overflow="ellipsis", no_wrap=whole, min_width=width if whole else min(width, 7))
     for row in rows:
         table.add_row(*row)
-    output().print(table)
+    return table
 
 
 def print_run(run: Mapping[str, Any], traceback: str | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,17 @@ from trackdsl.cli._console import output
 from trackdsl.cli._hosts import Host, other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, spool_for
 from trackdsl.journal._lock import is_held
-from trackdsl.journal._spool import LOCK
+from trackdsl.journal._spool import LOCK, LOG
 from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.journals import MOST_COUNTED, Journal, read_journals
+from trackdsl.store_format.losses import counted
+from trackdsl.store_format.root_runs import left
+from trackdsl.store_format.signs_of_life import Signs
 
 #: The length of the first part of a journal's name, with the hyphen.
 _NAME_WIDTH = 21
+#: A delivery process that has given no sign of life for this time may have been stopped, in seconds.
+_SILENT = 30.0
 #: On narrower terminals a journal's name is broken after its first part.
 _NARROW = 200
 
@@ -46,12 +53,28 @@ def show(named: Path | None, *, as_json: bool) -> None:
         click.echo(f"spool: {spool}")
         click.echo(_next_step(spool, waiting))
         if any(journal.is_stuck for journal in waiting):
-            click.echo(f"what will never get there: {WAY_OUT}")
+            click.echo(f"for records that the store will never accept: {WAY_OUT}")
     else:
         recording = f"; {_programs(len(found))} recording, all delivered so far" if found else ""
         click.echo(f"Nothing is waiting in {spool}{recording}.")
+        if count := left(spool):
+            click.echo(f"{unmade(count)}; `trackdsl sync` does it now.")
     if hosts:
         _print_hosts(hosts)
+
+
+@contextlib.contextmanager
+def shown_afterwards(named: Path | None) -> Iterator[None]:
+    """Print JSON about a spool after the block, however it ends; what the block prints goes to the standard error.
+
+    Args:
+        named: the spool; the one in use by default.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        show(named, as_json=True)
 
 
 def ago(nanoseconds: int) -> str:
@@ -67,6 +90,17 @@ def ago(nanoseconds: int) -> str:
     return f"{seconds} s ago"
 
 
+def unmade(count: int) -> str:
+    """The message about root runs that were delivered, and lack what delivery makes of them afterwards.
+
+    >>> unmade(1)
+    'What changed in 1 run is not noted yet, or its report or trace is not made'
+    """
+    if count == 1:
+        return "What changed in 1 run is not noted yet, or its report or trace is not made"
+    return f"What changed in {count} runs is not noted yet, or their reports or traces are not made"
+
+
 def size(count: float) -> str:
     """A number of bytes in a readable form.
 
@@ -80,15 +114,18 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def why_left_alone(journal: Journal) -> str:
+def why_not_delivered(journal: Journal) -> str:
     """The message about a journal that cannot be read."""
     if journal.damage is not None:
-        return f"{journal.damage}; it is left alone in {journal.directory}"
+        return f"{journal.damage}; it is not delivered, and stays in {journal.directory}"
     if journal.origin is None:
-        return f"its `origin` file is damaged, so its store is not known; it is left alone in {journal.directory}"
+        return (
+            "its `origin` file is damaged, so its store is unknown; it is not delivered, and stays in "
+            f"{journal.directory}"
+        )
     return (
-        f"written by a newer trackdsl (version {journal.newer} of the events, this one reads up to {SCHEMA}) and left "
-        "alone: `pip install --upgrade trackdsl`"
+        f"written by a newer trackdsl (version {journal.newer} of the events; this one reads up to {SCHEMA}), so it is "
+        "not delivered: `pip install --upgrade trackdsl`"
     )
 
 
@@ -100,16 +137,27 @@ def is_delivering(spool: Path) -> bool:
         return False
 
 
+def _doing(spool: Path, waiting: list[Journal]) -> str:
+    """What the delivery of some journals does now, in a few words: until a store has failed, nothing else says it."""
+    if not is_delivering(spool):
+        return ""
+    signs = Signs((spool, journal.origin.uri) for journal in waiting if journal.origin is not None)
+    signs.look(progressed=False)
+    silence = signs.silence()
+    return signs.description() if silence < _SILENT else f"no sign of life for {silence:.0f} s; see {spool / LOG}"
+
+
 def _programs(count: int) -> str:
     return "1 program is" if count == 1 else f"{count} programs are"
 
 
 def _next_step(spool: Path, waiting: list[Journal]) -> str:
     if is_delivering(spool):
-        return "a delivery process is at work; `trackdsl sync` waits for it"
+        doing = _doing(spool, waiting)
+        return f"a delivery process is running{f' ({doing})' if doing else ''}; `trackdsl sync` waits for it"
     if all(journal.problem for journal in waiting):
-        return "no delivery process is at work, and none could deliver this"
-    return "no delivery process is at work; `trackdsl sync` delivers now"
+        return "no delivery process is running, and none could deliver this"
+    return "no delivery process is running; `trackdsl sync` delivers now"
 
 
 def _print_hosts(hosts: list[Host]) -> None:
@@ -127,7 +175,7 @@ def _print_table(journals: list[Journal], unsure: Collection[Path] = ()) -> None
 
     table = Table(show_edge=False, pad_edge=False)
     for title in ("program", "goes to", "waiting", "since", "remarks"):
-        # Folded, never cut: an address or an error that ends in dots is of no use.
+        # Folded, never cut, because the user needs the whole address or error.
         table.add_column(title, overflow="fold", min_width=_NAME_WIDTH if title == "program" else None)
     console = output()
     for journal in journals:
@@ -154,25 +202,30 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     progress = journal.progress
     found = []
     if journal.problem is not None:
-        found.append(why_left_alone(journal))
+        found.append(why_not_delivered(journal))
     elif journal.wrong_target is not None:
-        found.append(f"this can be no store: {journal.wrong_target}")
+        found.append(f"this is no valid tracking URI: {journal.wrong_target}")
     if progress.blocked_since and journal.problem is None:
         found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.brief_error}")
     elif progress.error and journal.problem is None:
         found.append(journal.brief_error)
-    found += [f"{what} is missing: what it held is lost" for what in journal.missing()]
-    for count, what in (
-        (progress.set_aside, "runs are set aside until the cause is fixed; `trackdsl status --json` lists them"),
-        (0 if progress.set_aside else progress.deferred - progress.held, "artifacts wait for their store"),
-        (progress.held, "events wait for runs that another machine delivers"),
-        (progress.damaged, "damaged records were skipped"),
-        (progress.unknown, "events belong to runs that nothing is known of"),
-        (progress.refused, "things were refused by MLflow"),
-        (lost, "events could not be recorded"),
+    if (sink := journal.sink) is not None and sink.reason:
+        found.append(f"delivered through MLflow's client, which is slower: {mask_prose(sink.reason)}")
+    found += [f"{what} is missing: its records are lost" for what in journal.missing()]
+    until = "until the cause is fixed; `trackdsl status --json` lists"
+    elsewhere = "that another machine delivers"
+    artifacts = 0 if progress.set_aside else progress.deferred - progress.held
+    for count, one, many in (
+        (progress.set_aside, f"run is set aside {until} it", f"runs are set aside {until} them"),
+        (artifacts, "artifact waits for its store", "artifacts wait for their store"),
+        (progress.held, f"event waits for a run {elsewhere}", f"events wait for runs {elsewhere}"),
+        (progress.damaged, "damaged record was skipped", "damaged records were skipped"),
+        (progress.unknown, "event belongs to an unknown run", "events belong to unknown runs"),
+        (progress.refused, "item was refused by MLflow", "items were refused by MLflow"),
+        (lost, "event could not be recorded", "events could not be recorded"),
     ):
         if count:
-            found.append(f"{count} {what}")
+            found.append(counted(count, one, many))
     return found
 
 
@@ -180,7 +233,9 @@ def _structure(spool: Path, found: list[Journal], hosts: list[Host]) -> dict[str
     return {
         "spool": str(spool),
         "delivering": is_delivering(spool),
+        "doing": _doing(spool, [journal for journal in found if journal.waits]) or None,
         "waiting": sum(journal.waits for journal in found),
+        "unmade": left(spool),
         "journals": [_entry(journal) for journal in found],
         "other_hosts": [_host_entry(host) for host in hosts],
     }
@@ -202,6 +257,7 @@ def _host_entry(host: Host) -> dict[str, Any]:
 def _entry(journal: Journal) -> dict[str, Any]:
     origin, progress = journal.origin, journal.progress
     events, lost = journal.count()
+    sink = journal.sink
     return {
         "journal": journal.directory.name,
         "source": None if origin is None else journal.source,
@@ -212,6 +268,8 @@ def _entry(journal: Journal) -> dict[str, Any]:
         "waits": journal.waits,
         "problem": journal.problem,
         "target_problem": journal.wrong_target,
+        "written_to": None if sink is None else sink.way,
+        "why_slower": None if sink is None else mask_prose(sink.reason) or None,
         "schema": journal.newer,
         "events": events,
         "events_exact": events < MOST_COUNTED,

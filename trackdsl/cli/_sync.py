@@ -20,16 +20,23 @@ import click
 from trackdsl.cli._delivery_targets import DeliveryTargets
 from trackdsl.cli._hosts import other_hosts, summary
 from trackdsl.cli._journals import WAY_OUT, spool_for
-from trackdsl.cli._status import is_delivering, size, why_left_alone
-from trackdsl.delivery.environment import Handed, current, hand_over, is_taken
-from trackdsl.delivery.service import LOG_FORMAT, MaskingFormatter, Service, prepare_environment
+from trackdsl.cli._status import is_delivering, size, unmade, why_not_delivered
+from trackdsl.delivery.environment import ProgramEnvironment, current, prepare_environment
+from trackdsl.delivery.environment_pipe import hand_over, is_taken
+from trackdsl.delivery.service import LOG_FORMAT, MaskingFormatter, Service
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._spool import LOG, take_lock, wake
+from trackdsl.journal._waiters import Waiter
 from trackdsl.store_format import losses as _losses
 from trackdsl.store_format.journals import Journal, read_journals
 from trackdsl.store_format.losses import Losses
+from trackdsl.store_format.root_runs import left
 
+#: How long to wait for the note of what changed in a run, for its report and for its trace, in seconds.
+_PAGES_PATIENCE = 10.0
+#: The same while another process does it: of a large tree, one report may take so long on a busy machine.
+_PAGES_ELSEWHERE = 60.0
 _NAP = 0.05
 #: Programs take the lock for an instant to see whether another process holds it.
 _LOCK_PATIENCE = 0.5
@@ -72,7 +79,7 @@ def deliver(
         journal for journal in read_journals(spool) if journal.waits and (only is None or journal.directory in only)
     ]
     if not found:
-        click.echo(f"Nothing is waiting in {spool}.")
+        _deliver_pages(spool, only)
         return True
     targets = DeliveryTargets([journal for journal in found if journal.problem is None], timeout)
     try:
@@ -87,23 +94,48 @@ def deliver(
         _print_left(spool, {journal.directory for journal in found if journal.problem} | set(left), command)
         _print_losses(lost)
         return False
-    click.echo(f"Everything{' that is left' if lost else ''} is delivered: {targets.summary()}.")
+    click.echo(f"Everything{' else' if lost else ''} is delivered: {targets.summary()}.")
+    _print_pages_left(spool)
     _print_losses(lost)
     if log.warnings:
-        click.echo(f"There were {log.warnings} warnings on the way: see {spool / LOG}.", err=True)
+        click.echo(f"There were {log.warnings} warnings during delivery: see {spool / LOG}.", err=True)
     return not lost
+
+
+def _deliver_pages(spool: Path, only: Collection[Path] | None) -> None:
+    """Make what is left to be made of runs that were delivered, and print the result."""
+    count = left(spool)
+    if not count:
+        click.echo(f"Nothing is waiting in {spool}.")
+        return
+    try:
+        with _own_log(spool):
+            _make_pages_left(spool, only)
+    except KeyboardInterrupt:
+        click.echo("\nStopped. The next `trackdsl sync` continues.", err=True)
+        sys.exit(_INTERRUPTED)
+    made = count - left(spool)
+    if made > 0:
+        runs, their = ("1 run", "its report or trace") if made == 1 else (f"{made} runs", "their reports or traces")
+        click.echo(f"All records were delivered already. What changed in {runs} is noted now, or {their} made.")
+    _print_pages_left(spool)
+
+
+def _print_pages_left(spool: Path) -> None:
+    if count := left(spool):
+        click.echo(f"{unmade(count)}; see {spool / LOG}. `trackdsl sync` tries again.", err=True)
 
 
 def _losses_since(now: dict[str, Losses], before: dict[str, Losses]) -> list[str]:
     """The new losses, a line for each journal."""
-    found = [(losses.program, losses.since(before.get(name)).words()) for name, losses in now.items()]
-    return [f"{program}: {words}" for program, words in found if words]
+    found = [(losses.program, losses.since(before.get(name)).description()) for name, losses in now.items()]
+    return [f"{program}: {text}" for program, text in found if text]
 
 
 def _print_losses(lost: list[str]) -> None:
     if not lost:
         return
-    click.echo("Part of what was recorded is lost, as tags of the runs say too:", err=True)
+    click.echo("Some records are lost; tags of the runs say so too:", err=True)
     for line in lost:
         click.echo(f"  {line}", err=True)
 
@@ -122,9 +154,12 @@ def _deliver(spool: Path, targets: DeliveryTargets, only: Collection[Path] | Non
             _deliver_here(spool, targets, lock, only)
             continue
         if not announced:
-            click.echo("A delivery process is at work already: waiting for it.", err=True)
+            click.echo("A delivery process is running already: waiting for it.", err=True)
             announced = True
-        _follow(spool, targets)
+        with contextlib.closing(Waiter([spool])) as waiter:
+            _follow(spool, targets, waiter)
+    if not targets.left():
+        _make_pages_left(spool, only)
 
 
 def _deliver_here(spool: Path, targets: DeliveryTargets, lock: FileLock, only: Collection[Path] | None) -> None:
@@ -133,17 +168,53 @@ def _deliver_here(spool: Path, targets: DeliveryTargets, lock: FileLock, only: C
         while targets.moving():
             if not service.round():
                 time.sleep(_NAP)
+        if not targets.left():
+            _make_pages(spool, service)
     finally:
         service.close()
         lock.release()
 
 
-def _environment() -> Handed:
+def _make_pages(spool: Path, service: Service) -> None:
+    """Note what changed in runs that were delivered, and make their reports and traces, while there is progress."""
+    for _ in _while_made(spool, _PAGES_PATIENCE):
+        if not service.round():
+            time.sleep(_NAP)
+
+
+def _make_pages_left(spool: Path, only: Collection[Path] | None) -> None:
+    """Do the same if no process delivers, else wait for the one that does."""
+    for _ in _while_made(spool, _PAGES_ELSEWHERE):
+        lock = take_lock(spool, 0.0)
+        if lock is None:
+            time.sleep(_NAP)
+            continue
+        service = Service(spool, _environment(), only, foreground=True)
+        try:
+            return _make_pages(spool, service)
+        finally:
+            service.close()
+            lock.release()
+    return None
+
+
+def _while_made(spool: Path, patience: float) -> Iterator[None]:
+    """Continue as long as runs wait for what is made after their delivery, and their number changes."""
+    before, give_up = -1, 0.0
+    while count := left(spool):
+        if count != before:
+            before, give_up = count, time.monotonic() + patience
+        elif time.monotonic() > give_up:
+            return
+        yield
+
+
+def _environment() -> ProgramEnvironment:
     """The environment of this process, to be used for the records of all programs."""
-    return Handed("", current(), for_all=True)
+    return ProgramEnvironment("", current(), for_all=True)
 
 
-def _follow(spool: Path, targets: DeliveryTargets) -> None:
+def _follow(spool: Path, targets: DeliveryTargets, waiter: Waiter) -> None:
     """Wait while another process delivers."""
     _wait_until_taken(spool, targets)
     next_wake = 0.0
@@ -154,6 +225,7 @@ def _follow(spool: Path, targets: DeliveryTargets) -> None:
             hand_over(spool, _environment())
             wake(spool)
             next_wake = time.monotonic() + _WAKE_EVERY
+        waiter.show()
         time.sleep(_NAP)
 
 
@@ -176,7 +248,7 @@ def _print_left(spool: Path, directories: set[Path], command: str) -> None:
     for journal in left:
         click.echo(f"  {journal.program}: {_reason(journal)}", err=True)
     if any(journal.is_stuck for journal in left):
-        click.echo(f"What will never get there: {WAY_OUT}.", err=True)
+        click.echo(f"For records that the store will never accept: {WAY_OUT}.", err=True)
     if not any(journal.problem is None for journal in left):
         return
     if is_delivering(spool):
@@ -189,13 +261,13 @@ def _print_left(spool: Path, directories: set[Path], command: str) -> None:
 
 def _reason(journal: Journal) -> str:
     if journal.problem is not None:
-        return why_left_alone(journal)
+        return why_not_delivered(journal)
     what = f"{size(journal.bytes_left())} of events for {journal.target}"
     progress = journal.progress
     if not journal.bytes_left():
         kept = "events" if progress.held or progress.set_aside else "artifacts"
         what = f"{progress.deferred} {kept} for {journal.target}" if progress.deferred else "the ends of its runs"
-    return f"{what}: {journal.brief_error or 'nothing has moved, and no error is known; try a longer --timeout'}"
+    return f"{what}: {journal.brief_error or 'no progress, and no error is known; try a longer --timeout'}"
 
 
 class _Log:

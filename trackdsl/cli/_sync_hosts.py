@@ -37,7 +37,7 @@ def run(named: Path | None, timeout: float, host: str | None, *, assume_ended: b
         try:
             check_spool(each.spool)
         except OSError as error:
-            click.echo(f"Left alone: {error}", err=True)
+            click.echo(f"Not delivered: {error}", err=True)
             done = False
             continue
         done = _deliver_for(each, timeout, assume_ended=assume_ended) and done
@@ -50,7 +50,7 @@ def _called(name: str, hosts: list[Host]) -> list[Host]:
     if not found:
         known = ", ".join(host.name for host in hosts)
         raise click.ClickException(
-            f"nothing of a host {name} is waiting" + (f"; of these there is: {known}." if known else ".")
+            f"nothing of a host {name} is waiting" + (f"; records of these hosts wait: {known}." if known else ".")
         )
     return found
 
@@ -62,7 +62,7 @@ def _deliver_for(host: Host, timeout: float, *, assume_ended: bool) -> bool:
     left = [each for each in host.waiting if each not in chosen]
     if not left:
         return done
-    click.echo("Left alone, as it is not sure that their programs have ended:", err=True)
+    click.echo("Not delivered, because their programs may still run:", err=True)
     for each in left:
         click.echo(f"  {each.journal.program}: {each.why_not}", err=True)
     if not assume_ended and any(not each.runs for each in left):

@@ -51,7 +51,7 @@ def run(named: Path | None, timeout: float, to: str, only_from: str | None) -> N
         click.echo(f"{_count(moved)} to {mask_prose(uri)} from now on.")
         done = deliver(spool, timeout, moved)
     if reasons:
-        click.echo("Left as they are:", err=True)
+        click.echo("These journals keep their store:", err=True)
         for journal in wanted:
             if journal.directory in reasons:
                 click.echo(f"  {journal.program}, for {journal.target}: {reasons[journal.directory]}", err=True)
@@ -93,7 +93,9 @@ def _why_they_stay(everything: list[Journal], wanted: list[Journal]) -> dict[Pat
     for group in relatives(everything):
         staying = [j for j in group if j.directory in reasons or (j.waits and j.directory not in chosen)]
         for journal in group if staying else ():
-            reasons.setdefault(journal.directory, f"it belongs together with {staying[0].program}, which stays")
+            reasons.setdefault(
+                journal.directory, f"its runs are connected with those of {staying[0].program}, which keeps its store"
+            )
     return {directory: reason for directory, reason in reasons.items() if directory in chosen}
 
 
@@ -102,8 +104,8 @@ def _why_it_stays(journal: Journal) -> str:
         return "it still runs"
     if _requests.has_runs(journal.directory):
         return (
-            "runs of it exist there already, and the rest of them can go nowhere else; when that store is gone, "
-            f"`trackdsl drop {journal.directory.name}` gives up what waits"
+            "some of its runs exist in that store already, so the rest must go there too; if that store is gone, "
+            f"`trackdsl drop {journal.directory.name}` deletes the records that wait"
         )
     return ""
 
@@ -123,7 +125,7 @@ def _move(spool: Path, movable: list[Journal], uri: str, reasons: dict[Path, str
         if origin is not None and origin.uri == uri:
             moved.add(journal.directory)
         elif journal.directory in left:
-            reasons[journal.directory] = "the delivery process is busy; it goes there as soon as that is free"
+            reasons[journal.directory] = "the delivery process is busy; it moves the journal as soon as it can"
         elif journal.directory.is_dir():
             reasons[journal.directory] = _why_it_stays(journal) or "it has just been delivered"
     return moved

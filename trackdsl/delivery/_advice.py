@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from trackdsl._core.redaction import mask_text
 from trackdsl._server.tracking_server import advice, brief
+from trackdsl.delivery.database._errors import code_of
+from trackdsl.errors._databases import database_advice
 from trackdsl.errors._packages import install_command
 
 _LONGEST = 600
@@ -27,10 +29,19 @@ def advised(error: Exception, text: str, *, remote: bool) -> str:
         hint: str | None = f"The store needs it: {command}"
     else:
         status: Any = getattr(error, "get_http_status_code", int)() if remote else None
-        hint = advice(status or None, text)
-    if hint is None:
-        return text
-    return f"{text[:_LONGEST].rstrip('.')}. {hint}"
+        hint = advice(status or None, text) or _of_database(error)
+    # On the first line, which is what commands show: a database's error has the whole statement behind it.
+    return text if not hint else f"{text.partition(chr(10))[0][:_LONGEST].rstrip('.')}. {hint}"
+
+
+def _of_database(error: BaseException | None) -> str:
+    """Advice about the error of a database server that caused an error of SQLAlchemy or MLflow."""
+    while error is not None:
+        original = getattr(error, "orig", None)
+        if isinstance(original, Exception):
+            return database_advice(code_of(original), str(original))
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _no_connection(error: BaseException) -> str | None:

@@ -5,35 +5,44 @@ An artifact store that cannot be reached must not delay metrics, and nothing may
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from trackdsl._core import events
 from trackdsl._core.artifact_paths import checked_path
-from trackdsl._core.decoders import json_decoder
 from trackdsl.delivery._blocked import check_experiment
+from trackdsl.delivery._ledger import Ledger
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
+from trackdsl.delivery._sink import Batch, Sink
+from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._timing import timing
+from trackdsl.delivery._uploads import Uploads
+from trackdsl.delivery._waiting_artifacts import DeferredArtifacts, WaitingArtifact, recorded_order
 from trackdsl.errors import logger
-from trackdsl.journal._files import read_regular, remove, replace
+from trackdsl.journal._files import remove
 from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, remove_snapshot
 from trackdsl.store_format import limits as _limits
 
 Stored = events.File | events.Model
 
+#: So many artifacts are on their way at most before their events are applied.
+_MOST_BEGUN = 8
 
-class _Waiting(msgspec.Struct, frozen=True, rename={"path": "place"}):
-    run_id: str
-    experiment_id: str
-    path: str
-    event: bytes
+
+class _Sent(NamedTuple):
+    """The result of sending an artifact: the files that are left out, those that wait, and one of their errors."""
+
+    left_out: dict[str, str]
+    waiting: list[str]
+    error: Exception | None = None
 
 
 class Artifacts:
@@ -41,24 +50,39 @@ class Artifacts:
 
     Args:
         directory: the journal's folder.
+        ledger: the journal's ledger.
         models: the points of logged models.
 
     Attributes:
         reason: the last error of the store.
+        uploads: the files that are on their way.
     """
 
-    def __init__(self, directory: Path, models: ModelPoints) -> None:
+    def __init__(self, directory: Path, ledger: Ledger, models: ModelPoints) -> None:
         self._directory = directory
         self._models = models
-        self._path = directory / "deferred"
+        self._deferred = DeferredArtifacts(ledger)
         self._next_try = 0.0
         self.reason = ""
-        self._waiting = _read(self._path)
+        self._waiting = self._deferred.read()
+        #: Snapshots that are not needed once their events are noted as delivered.
+        self._spent: list[str] = []
+        self.uploads = Uploads(directory)
         for left in directory.glob("upload-*"):  # Of a process that died; the hard links in it cost no space.
             remove(left)
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def begin(self, sink: Sink, next_ones: Iterable[tuple[DeliveredRun, events.File]]) -> None:
+        """Begin to send the next files of a stretch, before their events are applied.
+
+        Args:
+            sink: the store.
+            next_ones: their runs and events, in order.
+        """
+        older = [(waiting.run_id, waiting.path) for waiting in self._waiting]
+        self._begin_in_order(sink, ((run.run_id, event, None) for run, event in next_ones), older)
 
     def store(self, sink: Sink, run: DeliveredRun, event: Stored, *, in_doubt: bool) -> dict[str, str]:
         """Deliver one artifact, or defer it.
@@ -78,37 +102,58 @@ class Artifacts:
             return {}
         path = path_of(event)
         try:
-            left_out = self._send(sink, run.run_id, run.experiment_id, event)
+            sent = self._send(sink, run.run_id, run.experiment_id, event)
         except FileNotFoundError:
             return {} if in_doubt else {path: "its snapshot is gone"}
         except UnsafeSnapshot as error:
             return {path: error.why}
         except Refused as error:
             check_experiment(sink, run.experiment_id, error)
-            remove_snapshot(self._directory, event.snapshot)
+            self._spent.append(event.snapshot)
             return {path: f"MLflow refused it: {error}"}
         except Exception as error:
             # Also an unexpected error: the rest of the run must not wait for this artifact.
             logger.warning("trackdsl defers %r: %s", path, error)
             self._defer(run, event, str(error))
             return {}
-        remove_snapshot(self._directory, event.snapshot)
-        return left_out
+        if sent.waiting:
+            logger.warning("trackdsl defers %d files in %r: %s", len(sent.waiting), path, sent.error)
+            self._defer(run, event, str(sent.error), sent.waiting)
+        elif isinstance(event, events.Model):
+            # It has its points now. Stored again, it would get those of later events without their datasets.
+            remove_snapshot(self._directory, event.snapshot)
+        else:
+            self._spent.append(event.snapshot)
+        return sent.left_out
+
+    def delivered(self) -> None:
+        """Remove the snapshots of artifacts that were stored or refused, now that this is noted."""
+        for snapshot in self._spent:
+            remove_snapshot(self._directory, snapshot)
+        self._spent.clear()
+        self.uploads.delivered()
+
+    def forget(self) -> None:
+        """Keep the snapshots of the artifacts that were stored: they will be stored again."""
+        self._spent.clear()
 
     def retry(self, sink: Sink) -> bool:
         """Try again, but only every few seconds; returns whether anything was delivered."""
         if not self.due():
             return False
-        left: list[_Waiting] = []
+        left: list[WaitingArtifact] = []
         away: list[tuple[str, str]] = []
-        for waiting in self._waiting:
+        for number, waiting in enumerate(self._waiting):
             if any(waiting.run_id == run_id and _overlap(waiting.path, path) for run_id, path in away):
                 left.append(waiting)
                 continue
-            event = events.decode(waiting.event)
-            assert isinstance(event, (events.File, events.Model))
+            self._begin_in_order(sink, map(_described, self._waiting[number:]), away.copy())
+            _, event, _ = _described(waiting)
             try:
-                self._retry(sink, waiting, event)
+                remaining = self._retry(sink, waiting, event)
+                if remaining:
+                    left.append(msgspec.structs.replace(waiting, only=remaining))
+                    away.append((waiting.run_id, waiting.path))
             except Exception as error:
                 # Also an unexpected error: other artifacts must not wait for this one.
                 self.reason = f"{path_of(event)!r} is not accepted: {error}"
@@ -117,7 +162,7 @@ class Artifacts:
         delivered = len(left) < len(self._waiting)
         self._waiting = left
         self._next_try = time.monotonic() + timing().file_retry
-        self._save()
+        self._deferred.note(self._waiting)
         return delivered
 
     def due(self) -> bool:
@@ -133,12 +178,52 @@ class Artifacts:
         left = [waiting for waiting in self._waiting if waiting.run_id != run_id]
         if len(left) < len(self._waiting):
             self._waiting = left
-            self._save()
+            self._deferred.note(self._waiting)
 
-    def _send(self, sink: Sink, run_id: str, experiment_id: str, event: Stored) -> dict[str, str]:
-        """Write an artifact to the store; returns which files in it are left out, and why."""
+    def _begin_in_order(
+        self,
+        sink: Sink,
+        next_ones: Iterable[tuple[str, Stored, list[str] | None]],
+        older: list[tuple[str, str]],
+    ) -> None:
+        """Begin to send the next files, but no file before an older one with the same path.
+
+        Args:
+            sink: the store.
+            next_ones: their runs and events, and the files in a folder that are sent; None for all.
+            older: runs and paths of what has to be stored before them.
+        """
+        for run_id, event, only in next_ones:
+            if len(self.uploads) >= _MOST_BEGUN:
+                return
+            key = _key(event)
+            in_order = not any(run_id == other and _overlap(key, path) for other, path in older)
+            if in_order and isinstance(event, events.File) and not self._begin(sink, run_id, event, only):
+                return
+            older.append((run_id, key))
+
+    def _begin(self, sink: Sink, run_id: str, event: events.File, only: list[str] | None) -> bool:
+        """Begin to send a file or folder; False if its store only copies files. Errors come when it is stored."""
+        with contextlib.suppress(OSError, Refused, Unavailable):
+            check_path(event.path, event.snapshot)
+            files = sink.files(run_id)
+            if files is None:
+                return False
+            self.uploads.begin(files, run_id, event, only)
+        return True
+
+    def _send(self, sink: Sink, run_id: str, experiment_id: str, event: Stored, only: list[str] | None = None) -> _Sent:
+        """Write an artifact to the store, or only some of the files in it."""
+        path = path_of(event)
         if isinstance(event, events.File):
             check_path(event.path, event.snapshot)
+            begun = self.uploads.has_begun(run_id, event)
+            files = None if begun else sink.files(run_id)
+            if begun or files is not None:
+                with _legible():
+                    if files is not None:
+                        self.uploads.begin(files, run_id, event, only)
+                return self._finish(sink, run_id, experiment_id, event)
         with _legible(), opened_snapshot(self._directory, event.snapshot) as snapshot:
             if isinstance(event, events.File):
                 sink.write_artifact(run_id, snapshot.path, event.path, directory=event.directory)
@@ -147,41 +232,66 @@ class Artifacts:
             else:
                 model_id = sink.write_model(run_id, experiment_id, event, snapshot.path)
                 self._models.added(sink, run_id, model_id, event.step, events.model_key(event))
-            path = path_of(event)
-            return {f"{path}/{name}".lstrip("/"): why for name, why in snapshot.left_out.items()}
+            return _Sent(_below(path, snapshot.left_out), [])
 
-    def _retry(self, sink: Sink, waiting: _Waiting, event: Stored) -> None:
+    def _finish(self, sink: Sink, run_id: str, experiment_id: str, event: events.File) -> _Sent:
+        """Wait for the files of an artifact; those of a folder that the store did not take wait on their own."""
+        outcome = self.uploads.finish(run_id, event)
+        left_out, waiting, error = dict(outcome.left_out), list[str](), None
+        for name, answer in outcome.errors.items():
+            if not event.directory:
+                raise answer
+            if isinstance(answer, Refused):
+                check_experiment(sink, experiment_id, answer)
+                left_out[name] = f"MLflow refused it: {answer}"
+            else:
+                waiting.append(name)
+                error = answer
+        return _Sent(_below(event.path, left_out), waiting, error)
+
+    def _retry(self, sink: Sink, waiting: WaitingArtifact, event: Stored) -> list[str]:
+        """Try one artifact again; returns the files in it that wait on."""
         path = path_of(event)
+        sent = _Sent({}, [])
+        gone = False
         try:
-            left_out = self._send(sink, waiting.run_id, waiting.experiment_id, event)
-            remove_snapshot(self._directory, event.snapshot)
+            sent = self._send(sink, waiting.run_id, waiting.experiment_id, event, waiting.only)
         except FileNotFoundError:  # It was delivered just before the last process died.
-            return
+            return []
         except UnsafeSnapshot as error:
-            left_out = {path: error.why}
+            sent, gone = _Sent({path: error.why}, []), True
         except Refused as error:
             check_experiment(sink, waiting.experiment_id, error)
             # The artifact was acceptable when it was first tried, or it would have been refused then.
-            left_out = {path: f"MLflow refused it: {error}"}
-        for name, why in left_out.items():
+            sent, gone = _Sent({path: f"MLflow refused it: {error}"}, []), True
+        for name, why in sent.left_out.items():
             logger.warning("trackdsl: %r is left out: %s", name, why)
             with contextlib.suppress(Refused):  # The run is deleted too.
                 sink.write(waiting.run_id, Batch(tags={omitted_tag(name): _limits.fit_text(why, 500)}))
+        if sent.waiting:
+            self.reason = f"{len(sent.waiting)} files in {path!r} are not accepted: {sent.error}"
+        elif not gone:
+            remove_snapshot(self._directory, event.snapshot)
+        return sent.waiting
 
-    def _defer(self, run: DeliveredRun, event: Stored, reason: str) -> None:
-        waiting = _Waiting(run.run_id, run.experiment_id, _key(event), events.encode(event))
-        if waiting not in self._waiting:
-            self._waiting.append(waiting)
+    def _defer(self, run: DeliveredRun, event: Stored, reason: str, only: list[str] | None = None) -> None:
+        waiting = WaitingArtifact(run.run_id, run.experiment_id, _key(event), events.encode(event), only)
+        if not any((other.run_id, other.event) == (waiting.run_id, waiting.event) for other in self._waiting):
+            # Not always at the end: an older one that was stored is read again where its stretch failed.
+            bisect.insort(self._waiting, waiting, key=recorded_order)
         self.reason = reason
         self._next_try = time.monotonic() + timing().file_retry
-        self._save()
+        self._deferred.note(self._waiting)
 
-    def _save(self) -> None:
-        try:
-            replace(self._path, msgspec.json.encode(self._waiting))
-        except OSError as error:
-            # Without the note, a crash would lose them: delivery stops here until there is space.
-            raise Unavailable(f"cannot note the deferred artifacts in {self._path}: {error}") from None
+
+def _described(waiting: WaitingArtifact) -> tuple[str, Stored, list[str] | None]:
+    event = events.decode(waiting.event)
+    assert isinstance(event, (events.File, events.Model))
+    return waiting.run_id, event, waiting.only
+
+
+def _below(path: str, left_out: dict[str, str]) -> dict[str, str]:
+    return {f"{path}/{name}".strip("/"): why for name, why in left_out.items()}
 
 
 @contextlib.contextmanager
@@ -195,25 +305,6 @@ def _legible() -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG):
             raise UnsafeSnapshot(f"its snapshot cannot be read: {error.strerror}", str(error.filename)) from None
         raise Unavailable(f"cannot read a snapshot: {error}") from None
-
-
-def _read(path: Path) -> list[_Waiting]:
-    """The deferred artifacts; entries that name no artifact are skipped."""
-    try:
-        noted = json_decoder(list[_Waiting]).decode(read_regular(path))
-    except FileNotFoundError:
-        return []
-    except (OSError, RecursionError, msgspec.MsgspecError) as error:
-        logger.warning("trackdsl cannot read which artifacts are deferred, in %s: %s", path, error)
-        return []
-    return [waiting for waiting in noted if _names_artifact(waiting)]
-
-
-def _names_artifact(waiting: _Waiting) -> bool:
-    try:
-        return isinstance(events.decode(waiting.event), (events.File, events.Model))
-    except (msgspec.MsgspecError, RecursionError):
-        return False
 
 
 def check_path(path: str, snapshot: str) -> None:

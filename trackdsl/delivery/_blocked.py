@@ -2,31 +2,30 @@
 
 An experiment may be deleted, or this user may not write to it; or a request makes the server or our code fail every
 time. If the whole store is unreachable, everything waits. Otherwise only the run is set aside: its events go to
-`HeldEvents`, and delivery tries them again at intervals, in order, also after a restart. The file `blocked` in the
-journal's folder lists these runs with the reasons for `trackdsl status`; nothing else depends on it.
+`HeldEvents`, and delivery tries them again at intervals, in order, also after a restart. The journal's ledger lists
+these runs with the reasons for `trackdsl status`; nothing else depends on that.
 """
 
 from __future__ import annotations
 
 import errno
 import time
-from pathlib import Path
-
-import msgspec
+from collections.abc import Iterator
 
 from trackdsl._core.redaction import mask_text
-from trackdsl.delivery._sink import Denied, Refused, RunBlocked, Sink, Unavailable
+from trackdsl.delivery._ledger import Ledger
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import Denied, Refused, RunBlocked, Unavailable
 from trackdsl.delivery._timing import timing
 from trackdsl.errors import format_error, logger
-from trackdsl.journal._files import replace
-from trackdsl.store_format.blocked_runs import NAME, BlockedRun, read_blocked
+from trackdsl.store_format.blocked_runs import BlockedRun
+from trackdsl.store_format.ledger import BLOCKED
 
 #: A run is set aside after this many equal failures, while the store answers other requests.
 _ENOUGH_FAILURES = 3
 _LONGEST_PAUSE = 60.0
 #: The same if a run waits for a run of another journal that is set aside: checking that costs nothing.
 _LONGEST_PAUSE_FOR_OTHERS = 5.0
-_MOST_NOTED = 1000
 _LONGEST_REASON = 1000
 #: Errors that concern the machine, not a run.
 _OF_THE_MACHINE = (errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS)
@@ -36,16 +35,18 @@ class BlockedRuns:
     """The runs of one journal that are set aside.
 
     Args:
-        directory: the journal's folder.
+        ledger: the journal's ledger.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._runs = {bytes.fromhex(run.run): run for run in read_blocked(directory)}
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        noted = ledger.load(BLOCKED, self._values)
+        self._runs = {id_: BlockedRun(id_.hex(), *value) for id_, value in noted.items()}
         self._failures: dict[bytes, tuple[str, int]] = {}
         self._reported = {run.reason for run in self._runs.values()}
         self._waiting_for_others: set[bytes] = set()
-        self._changed = False
+        #: Runs whose notes are not written yet.
+        self._changed: dict[bytes, None] = {}
         self._pause = timing().first_retry
         self._next_try = 0.0
 
@@ -56,7 +57,7 @@ class BlockedRuns:
         return id_ in self._runs
 
     def ids(self) -> list[bytes]:
-        """Our ids of them."""
+        """Our ids of the runs that are set aside."""
         return list(self._runs)
 
     def why(self, id_: bytes) -> str:
@@ -66,7 +67,7 @@ class BlockedRuns:
 
     @property
     def reason(self) -> str:
-        """Which runs are set aside and why, in short; empty if there are none."""
+        """A short text that says which runs are set aside, and why; empty if there are none."""
         if not self._runs:
             return ""
         first = next(iter(self._runs.values()))
@@ -104,7 +105,7 @@ class BlockedRuns:
 
     def add(self, id_: bytes, name: str, reason: str) -> None:
         """Set a run aside, or update the reason."""
-        reason = reason[:_LONGEST_REASON]
+        reason = reason[:_LONGEST_REASON].encode("utf-8", "replace").decode()
         before = self._runs.get(id_)
         run = BlockedRun(id_.hex(), name or (before.name if before is not None else ""), reason)
         if run == before:
@@ -120,12 +121,12 @@ class BlockedRuns:
                 reason,
             )
         self._runs[id_] = run
-        self._changed = True
+        self._changed[id_] = None
 
     def remove(self, id_: bytes) -> None:
         """Note that a run is delivered, or dropped."""
         if self._runs.pop(id_, None) is not None:
-            self._changed = True
+            self._changed[id_] = None
         self._failures.pop(id_, None)
         self._waiting_for_others.discard(id_)
 
@@ -149,23 +150,28 @@ class BlockedRuns:
         self._postpone()
 
     def retry_now(self) -> None:
-        """Try them again at once."""
+        """Try the runs that are set aside again at once."""
         self._next_try = 0.0
 
     def save(self) -> None:
-        """Write the file for `trackdsl status`."""
+        """Note the runs that are set aside in the ledger, for `trackdsl status`."""
         if not self._changed:
             return
-        self._changed = False
-        path = self._directory / NAME
+        changed, self._changed = self._changed, {}
+        if not self._runs:
+            self._pause = timing().first_retry
         try:
-            if not self._runs:
-                self._pause = timing().first_retry
-                path.unlink(missing_ok=True)
-                return
-            replace(path, msgspec.json.encode(list(self._runs.values())[:_MOST_NOTED]))
+            self._ledger.write(BLOCKED.change(id_, self._value(id_)) for id_ in changed)
         except OSError as error:
-            logger.warning("trackdsl cannot note the runs that are set aside in %s: %s", path, error)
+            logger.warning("trackdsl cannot note the runs that are set aside: %s", error)
+
+    def _value(self, id_: bytes) -> tuple[str, str] | None:
+        run = self._runs.get(id_)
+        return None if run is None else (run.name, run.reason)
+
+    def _values(self) -> Iterator[tuple[bytes, tuple[str, str]]]:
+        for id_, run in self._runs.items():
+            yield id_, (run.name, run.reason)
 
     def _postpone(self) -> None:
         self._next_try = time.monotonic() + self._pause

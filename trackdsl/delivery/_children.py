@@ -17,9 +17,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trackdsl.delivery.environment import Handed, of_child
+from trackdsl.delivery.environment import ProgramEnvironment, of_child
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular
+from trackdsl.store_format.heartbeat import note_start
 
 #: The exit code of a child whose store does not answer while no program is running.
 GAVE_UP = 3
@@ -61,7 +62,7 @@ class Children:
         self._log = log
         self._environment = of_child()
         self._children: dict[str, _Child] = {}
-        self._handed: dict[str, Handed] = {}
+        self._handed: dict[str, ProgramEnvironment] = {}
 
     def supervise(self, servers: Iterable[str], *, woken: bool) -> None:
         """Start missing children, and handle those that have ended.
@@ -92,7 +93,7 @@ class Children:
         """The servers that did not answer for so long that delivery stopped trying."""
         return {server for server, child in self._children.items() if child.gave_up}
 
-    def hand_over(self, handed: Handed) -> None:
+    def hand_over(self, handed: ProgramEnvironment) -> None:
         """Pass the environment of a program to all children, including later ones."""
         self._handed.pop(handed.prefix, None)
         self._handed[handed.prefix] = handed
@@ -121,7 +122,7 @@ class Children:
     def _start(self, server: str, child: _Child) -> None:
         command = [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(self._spool), "--server", server]
         command += ["--foreground"] if self._foreground else []
-        command += [word for journal in self._only or () for word in ("--only", str(journal))]
+        command += [argument for journal in self._only or () for argument in ("--only", str(journal))]
         try:
             with open(open_regular(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
                 child.process = subprocess.Popen(
@@ -134,6 +135,7 @@ class Children:
         assert child.process.stdin is not None
         os.set_blocking(child.process.stdin.fileno(), False)
         child.started = time.monotonic()
+        note_start(self._spool, child.process.pid, server)
         child.unsent = b"".join(map(_message, self._handed.values()))
 
     def _check_exit(self, server: str, child: _Child) -> None:
@@ -167,12 +169,12 @@ def _send(child: _Child) -> None:
         child.unsent = child.unsent[os.write(child.process.stdin.fileno(), child.unsent) :]
 
 
-def _message(handed: Handed) -> bytes:
+def _message(handed: ProgramEnvironment) -> bytes:
     content = handed.encode()
     return _LENGTH.pack(len(content)) + content
 
 
-def follow_parent(take: Callable[[Handed], None], ask_to_stop: Callable[[], None]) -> None:
+def follow_parent(take: Callable[[ProgramEnvironment], None], ask_to_stop: Callable[[], None]) -> None:
     """In a child: receive the environments that the parent sends, and end with the parent.
 
     Args:
@@ -186,7 +188,7 @@ def follow_parent(take: Callable[[Handed], None], ask_to_stop: Callable[[], None
                 while len(head := pipe.read(_LENGTH.size)) == _LENGTH.size:
                     content = pipe.read(_LENGTH.unpack(head)[0])
                     with contextlib.suppress(ValueError):
-                        take(Handed.decode(content))
+                        take(ProgramEnvironment.decode(content))
         except Exception:
             logger.exception("trackdsl: a delivery process lost the connection to its parent, and ends")
         ask_to_stop()

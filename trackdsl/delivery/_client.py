@@ -18,13 +18,16 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.ids import prefix
 from trackdsl._core.runtime import ForkSafeLock, Phase
-from trackdsl.delivery.environment import hand_over, of_child
+from trackdsl.delivery.environment import of_child
+from trackdsl.delivery.environment_pipe import hand_over
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._allocation import advice
 from trackdsl.journal._files import is_regular
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK, LOG, check_spool, wake
-from trackdsl.journal._target import Target, check_all, known_targets, targets
+from trackdsl.journal._store_target import Target
+from trackdsl.journal._target import check_all, known_targets, targets
+from trackdsl.journal._waiters import Waiter
 from trackdsl.journal._writer import Writer
 
 _POLL = 0.02
@@ -47,10 +50,12 @@ def ensure_running(spool: Path) -> None:
 
 def _process_runs(spool: Path) -> bool:
     """Start the delivery process unless one is running; False if none can be started."""
+    from trackdsl.store_format.heartbeat import is_starting
+
     try:
         if is_held(spool / LOCK):
             hand_over(spool)
-        else:
+        elif not is_starting(spool):
             _start_process(spool)
         return True
     except OSError as error:
@@ -78,7 +83,7 @@ def flush(timeout: float | None = None) -> bool:
     for a run that was deleted there. A later `flush` returns True again, unless more is lost.
 
     Args:
-        timeout: seconds to wait at most; None to wait as long as delivery makes progress.
+        timeout: seconds to wait at most; None to wait as long as delivery is at work and the store answers.
 
     Returns:
         whether MLflow has all of it, and nothing was lost. False also offline, where nothing is delivered before
@@ -114,16 +119,16 @@ def _report_losses(spools: list[Path], *, unrecorded: bool = True) -> bool:
     """Report what is lost, once; returns whether anything was reported."""
     from trackdsl.delivery._reported import new_losses
 
-    words = new_losses(spools, unrecorded=unrecorded)
-    if words:
+    losses = new_losses(spools, unrecorded=unrecorded)
+    if losses:
         # A key of its own each time: the same text may be about a new loss.
         more = f" See {spools[0] / LOG}." if spools else ""
-        report("lost", f"trackdsl: part of what was recorded is lost: {words}.{more}", key=str(time.monotonic_ns()))
-    return bool(words)
+        report("lost", f"trackdsl: part of what was recorded is lost: {losses}.{more}", key=str(time.monotonic_ns()))
+    return bool(losses)
 
 
 def wait_at_exit(writers: list[Writer]) -> None:
-    """At the end of the program: wait as long as delivery makes progress, then leave the rest to it."""
+    """At the end of the program: wait as long as delivery is at work, then leave the rest to it."""
     if settings.mode() != "online":
         return
     try:
@@ -146,6 +151,25 @@ def _wait_at_exit(writers: list[Writer]) -> None:
         _report_losses([writer.directory.parent.parent for writer in writers], unrecorded=False)
 
 
+def known_run_id(target: Target, id_: bytes) -> str | None:
+    """MLflow's id of a new run, if it is known without waiting: where delivery writes change sets, it is ours.
+
+    Args:
+        target: the run's target.
+        id_: our id of the run.
+    """
+    from trackdsl.store_format.known_runs import find_noted
+    from trackdsl.store_format.sinks import WITH_OWN_IDS, read_sink
+
+    assert target.writer is not None
+    directory = target.writer.directory
+    noted = find_noted(directory, id_)
+    if noted is not None:
+        return noted.run_id
+    sink = read_sink(directory.parent.parent, target.uri, target.cwd)
+    return id_.hex() if sink is not None and sink.way in WITH_OWN_IDS else None
+
+
 def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
     """MLflow's ids of a run; waits until the run is created.
 
@@ -157,6 +181,12 @@ def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
     Raises:
         RunNotReady: it was not created in time.
     """
+    assert target.writer is not None
+    with contextlib.closing(Waiter([target.writer.directory.parent.parent])) as waiter:
+        return _awaited_run(target, id_, timeout, waiter)
+
+
+def _awaited_run(target: Target, id_: bytes, timeout: float | None, waiter: Waiter) -> Any:
     from trackdsl.delivery._waiting import RunWatch
     from trackdsl.journal._spool import journals
     from trackdsl.store_format.known_runs import find_noted
@@ -183,6 +213,7 @@ def find_run(target: Target, id_: bytes, timeout: float | None) -> Any:
         now = time.time_ns()
         if now > target.watch_at:  # A delivery process takes its lock only after its start.
             target.watch(now)
+        waiter.show()
         time.sleep(pause)
         pause = min(pause * 1.5, _POLL)
 
@@ -216,6 +247,7 @@ def _start_process(spool: Path) -> None:
     if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(sys.executable):
         raise OSError(2, "this Python has no interpreter to start")
     from trackdsl.journal._origin import run_detached
+    from trackdsl.store_format.heartbeat import note_start
 
     check_spool(spool)
     log = spool / LOG
@@ -224,12 +256,13 @@ def _start_process(spool: Path) -> None:
             log.unlink()
     # The shell would wait for the reader of a FIFO, and would follow a link.
     log = log if is_regular(log) or not os.path.lexists(log) else Path(os.devnull)
-    run_detached(
+    pid = run_detached(
         [sys.executable, "-W", "ignore", "-m", "trackdsl.delivery", str(spool), "--started-by", prefix().hex()],
         log=str(log),
         cwd=str(spool),
         env=of_child(),
     )
+    note_start(spool, pid)
 
 
 _threads: dict[Path, threading.Thread] = {}

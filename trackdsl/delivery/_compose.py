@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+
+import msgspec
 
 from trackdsl._core import events
 from trackdsl._core.redaction import mask_text
@@ -14,7 +15,7 @@ from trackdsl.delivery._sink import Batch
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._origin import Origin
 from trackdsl.store_format import limits as _limits
-from trackdsl.store_format.call_tag import CALL_TAG, GIT_DIRTY_TAG, MAX_CALL, SPOOL, call_text, fit_call, with_git_dirty
+from trackdsl.store_format.call_tag import CALL_TAG, GIT_DIRTY_TAG, MAX_CALL, SPOOL, call_texts, fit_call
 from trackdsl.store_format.files_tag import FileNote
 from trackdsl.store_format.tags import path_of_text
 
@@ -23,9 +24,8 @@ _INT64 = 1 << 63
 _MOST_ANSWERED = 1 << 16
 
 
-@dataclass
-class Pending:
-    """What was read for one run and is not written yet.
+class Pending(msgspec.Struct):
+    """The content that was read for one run and is not written yet.
 
     Attributes:
         batch: fields within MLflow's limits.
@@ -34,22 +34,43 @@ class Pending:
         files: how files that were stored are read back, by their paths in the run.
     """
 
-    batch: Batch = field(default_factory=Batch)
-    texts: dict[str, str] = field(default_factory=dict)
-    links: dict[int, Link] = field(default_factory=dict)
-    files: dict[str, FileNote] = field(default_factory=dict)
+    batch: Batch = msgspec.field(default_factory=Batch)
+    texts: dict[str, str] = msgspec.field(default_factory=dict)
+    links: dict[int, Link] = msgspec.field(default_factory=dict)
+    files: dict[str, FileNote] = msgspec.field(default_factory=dict)
+
+    def add_tags(self, tags: dict[str, str]) -> None:
+        """Add tags."""
+        if _limits.all_fit(tuple(tags)) and max(map(len, tags.values()), default=0) <= MAX_CALL:
+            self.batch.tags.update(tags)
+            return
+        for key, value in tags.items():
+            self.add_tag(key, value)
+
+    def add_params(self, values: dict[str, events.Scalar]) -> None:
+        """Add parameters, formatted as MLflow does."""
+        texts = fitting_params(values)
+        if texts is not None:
+            self.batch.params.update(texts)
+            return
+        for key, value in values.items():
+            self.add_param(key, value)
 
     def add_param(self, key: str, value: events.Scalar) -> None:
         """Add a parameter, formatted as MLflow does."""
         text = str(value)
         name = self._name(key)
-        self.batch.params[name] = self._fitted(path_of_text("params", name), text, _limits.MAX_PARAM)
+        if len(text) > _limits.MAX_PARAM:
+            text = self._cut(path_of_text("params", name), text, _limits.MAX_PARAM)
+        self.batch.params[name] = text
 
     def add_tag(self, key: str, value: str) -> None:
         """Add a tag."""
         name = self._name(key)
         limit, fit = (MAX_CALL, fit_call) if key == CALL_TAG else (_limits.MAX_TAG, _limits.fit_value)
-        self.batch.tags[name] = self._fitted(path_of_text("tags", name), value, limit, fit)
+        if len(value) > limit:
+            value = self._cut(path_of_text("tags", name), value, limit, fit)
+        self.batch.tags[name] = value
 
     def add_metric(self, key: str, value: float, time: int, step: int, link: Link | None = None) -> None:
         """Add a point; `time` in milliseconds since 1970."""
@@ -57,18 +78,30 @@ class Pending:
             self.links[len(self.batch.metrics)] = link
         self.batch.metrics.append((self._name(key), value, time, min(max(step, -_INT64), _INT64 - 1)))
 
+    def add(self, other: Pending) -> None:
+        """Add fields and texts that are prepared already."""
+        self.batch.params.update(other.batch.params)
+        self.batch.tags.update(other.batch.tags)
+        self.texts.update(other.texts)
+
     def _name(self, key: str) -> str:
         name = _limits.fit_key(key)
         if name != key:
             self.batch.tags[_limits.cut_key(f"trackdsl.renamed.{name}")] = _limits.fit_text(key, _limits.MAX_TAG)
         return name
 
-    def _fitted(self, path: str, text: str, limit: int, fit: Callable[[str, int], str] = _limits.fit_value) -> str:
-        if len(text) <= limit:
-            return text
+    def _cut(self, path: str, text: str, limit: int, fit: Callable[[str, int], str] = _limits.fit_value) -> str:
+        """The text as far as it fits; the whole text becomes a file at a path of the run."""
         self.texts[path] = text
         self.batch.tags[_limits.fit_key(f"trackdsl.truncated.{path}")] = f"{len(text)} characters, whole in {path}"
         return fit(text, limit)
+
+
+def fitting_params(values: dict[str, events.Scalar]) -> dict[str, str] | None:
+    """Parameters as MLflow formats them; None if some of them do not fit as they are."""
+    texts = {key: str(value) for key, value in values.items()}
+    fits = _limits.all_fit(tuple(texts)) and max(map(len, texts.values()), default=0) <= _limits.MAX_PARAM
+    return texts if fits else None
 
 
 def split(batch: Batch) -> Iterator[Batch]:
@@ -106,30 +139,35 @@ def opening_tags(
         of_process: whether the run is that of one process, and not shared by several.
     """
     function, file, digest = event.site or ("", "", "")
-    call = {
-        "function": function,
-        "file": file,
-        "source_hash": digest,
-        "index": event.index,
-        "decorator": event.word,
-        "host": origin.host if of_process else "",
-        "pid": origin.pid if of_process else None,
-        "version": origin.version,
-        SPOOL: spool,
-    }
     tags = {
         "mlflow.user": origin.user,
         "mlflow.source.name": origin.source,
         "mlflow.source.type": "LOCAL",
         **git,
-        # The experiment's id is only for delivery: MLflow shows which experiment a run is in.
-        **{key: text for key, text in event.tags.items() if key != events.EXPERIMENT_ID},
-        # Last, so that no tag of the user replaces them: after a crash, a run is found by its id.
-        "trackdsl.id": event.run.hex(),
-        "trackdsl.path": event.path,
-        CALL_TAG: call_text(call),
+        **event.tags,
     }
-    return with_git_dirty(tags, {})
+    # The experiment's id is only for delivery: MLflow shows which experiment a run is in.
+    tags.pop(events.EXPERIMENT_ID, None)
+    dirty = tags.pop(GIT_DIRTY_TAG, None)
+    before, after = call_texts(
+        (
+            ("function", function),
+            ("file", file),
+            ("source_hash", digest),
+            ("index", 0),
+            ("decorator", event.decorator),
+            ("host", origin.host if of_process else ""),
+            ("pid", origin.pid if of_process else None),
+            ("version", origin.version),
+            (SPOOL, spool),
+            ("git_dirty", None if dirty is None else dirty == "true"),
+        )
+    )
+    # Last, so that no tag of the user replaces them: after a crash, a run is found by its id.
+    tags["trackdsl.id"] = event.run.hex()
+    tags["trackdsl.path"] = event.path
+    tags[CALL_TAG] = f"{before}{event.index}{after}"
+    return tags
 
 
 def rank_tags(rank: events.Rank) -> dict[str, str]:

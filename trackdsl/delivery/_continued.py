@@ -17,7 +17,8 @@ from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Batch, Refused, RunBlocked, Sink, StoredRun
+from trackdsl.delivery._sink import Batch, Sink, StoredRun
+from trackdsl.delivery._store_errors import Refused, RunBlocked
 from trackdsl.delivery._timing import timing
 from trackdsl.errors import logger
 from trackdsl.store_format import limits as _limits
@@ -61,7 +62,7 @@ class Continuations:
             NotYet: earlier records of it are being delivered.
             RunBlocked: it is deleted, or not there.
         """
-        state = self.find(sink, event.run, event.goes_on)
+        state = self.find(sink, event.run, event.continued_id)
         before = self._status_before(state, event)
         entries = resumed(state.tags)
         try:
@@ -75,7 +76,7 @@ class Continuations:
                 sink.delete_tags(state.run_id, [name for name in _OF_ENDS if name in state.tags])
                 sink.reopen_run(state.run_id)
         except Refused as error:
-            self._check(sink, event.run, sink.state(state.run_id), event.goes_on)
+            self._check(sink, event.run, sink.state(state.run_id), event.continued_id)
             check_experiment(sink, state.experiment_id, error)
             raise RunBlocked(f"run {state.run_id} cannot be resumed: {error}") from None
         run = DeliveredRun(state.run_id, state.experiment_id, ours=False, continued=True, params=dict(state.params))
@@ -98,8 +99,8 @@ class Continuations:
         known = None if wanted is None else self._remote_runs.find_here(self._stream, wanted)
         state = sink.state(name if known is None else known.run_id)
         if state is None and wanted is not None and known is None:
-            found = sink.find_run(name, None)
-            state = None if found is None else sink.state(found[0])
+            match = sink.find_run(name, None)
+            state = None if match is None else sink.state(match[0])
         return self._check(sink, id_, state, name)
 
     def was_resumed_elsewhere(self, sink: Sink, id_: bytes, run: DeliveredRun, at: int) -> bool:

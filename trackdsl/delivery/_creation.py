@@ -10,7 +10,8 @@ from trackdsl.delivery._blocked import check_experiment, deleted_experiment
 from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._fallback_encoding import Keys, ascii_fallbacks, plain_tags
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
-from trackdsl.delivery._sink import Batch, Denied, NotYet, Refused, RunBlocked, Sink, Unavailable
+from trackdsl.delivery._sink import Batch, NewRun, Sink
+from trackdsl.delivery._store_errors import Denied, NotYet, Refused, RunBlocked, Unavailable
 from trackdsl.delivery._timing import timing
 from trackdsl.store_format import limits as _limits
 
@@ -24,7 +25,10 @@ class RunCreation:
 
     def __init__(self, refuse: Callable[[str, Exception], None]) -> None:
         self._refuse = refuse
+        #: Runs that may exist, because the store was asked to create them and gave no answer.
         self._doubted: set[bytes] = set()
+        #: Runs that do not exist, although their stretch failed: the store was not asked to create them.
+        self._unsent: set[bytes] = set()
         self._late: dict[bytes, float] = {}
         #: Experiments, as programs name them, in which runs can be created.
         self._active: set[str] = set()
@@ -76,8 +80,50 @@ class RunCreation:
             check_experiment(sink, experiment, error)
             return self._create_elsewhere(sink, event, experiment, tags, error)
 
+    def may_exist(self, id_: bytes, in_doubt: bool) -> bool:
+        """Whether a run may exist that is not noted.
+
+        Args:
+            id_: our id of it.
+            in_doubt: whether its event may have been applied before.
+        """
+        return (in_doubt and id_ not in self._unsent) or id_ in self._doubted
+
+    def plan(
+        self, sink: Sink, event: events.Open, parent: NewRun | DeliveredRun | None, tags: dict[str, str]
+    ) -> tuple[NewRun, DeliveredRun, Pending] | None:
+        """Prepare the creation of a run that does not exist, to create it together with others.
+
+        Returns:
+            the run to create, the same for the notes, and what is still to be written to it; None if it has to be
+                created by `create`.
+
+        Raises:
+            Unavailable: the store cannot be reached.
+        """
+        known = None if parent is None else DeliveredRun("", parent.experiment_id)
+        if _experiment_key(event, known) in self._unusable:
+            return None
+        try:
+            experiment = self._experiment_of_root(sink, event, tags) if parent is None else parent.experiment_id
+        except (Denied, RunBlocked, Refused):
+            return None
+        name, fitted, keys = _planned(sink, event, tags)
+        self._unsent.add(event.run)
+        link = parent.run_id if isinstance(parent, DeliveredRun) else parent
+        new = NewRun(event.run, experiment, name, event.time // 1_000_000, fitted.batch.tags, link)
+        return new, DeliveredRun("", experiment, params={}, keys=keys), Pending(texts=fitted.texts)
+
+    def note_sent(self, new: NewRun) -> None:
+        """Note what became of a run that was to be created together with others."""
+        if new.sent:
+            self._unsent.discard(new.id_)
+            (self._doubted.discard if new.run_id else self._doubted.add)(new.id_)
+        if new.late:
+            self._late[new.id_] = time.monotonic()
+
     def remaining(self, run: DeliveredRun, tags: dict[str, str]) -> Pending:
-        """What is still to be written to a run that was created already; writing it twice does no harm."""
+        """The rest of a run's first content, for a run that was created already; it can be written twice."""
         fitted = _fitted(tags)
         if run.keys is not None:
             fitted.batch = run.keys.deduplicate_keys(fitted.batch)
@@ -96,33 +142,28 @@ class RunCreation:
     def _find_or_create(
         self, sink: Sink, event: events.Open, experiment: str, tags: dict[str, str], in_doubt: bool
     ) -> tuple[DeliveredRun, Pending]:
-        fitted = _fitted(tags)
-        # MLflow refuses this tag if it differs from the run's name.
-        own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
-        name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.word
-        keys = Keys({}) if sink.folds_keys() else None
-        if keys is not None:
-            fitted.batch = keys.deduplicate_keys(fitted.batch)
-        plain, odd = plain_tags(fitted.batch.tags)
-        if in_doubt or event.run in self._doubted:
-            found = sink.find_run(event.run.hex(), experiment)
-            if found is not None:
-                # The run may have been created without these.
-                return DeliveredRun(*found), Pending(Batch(tags=odd), fitted.texts)
+        name, fitted, keys = _planned(sink, event, tags)
+        if self.may_exist(event.run, in_doubt):
+            match = sink.find_run(event.run.hex(), experiment)
+            if match is not None:
+                # The run may have been created without those that not every store accepts.
+                odd = plain_tags(fitted.batch.tags)[1]
+                return DeliveredRun(*match), Pending(Batch(tags=odd), fitted.texts)
         self._doubted.add(event.run)
+        self._unsent.discard(event.run)
         rest: dict[str, str] = {}
         try:
             run_id = self._create_run(sink, event, experiment, name, fitted.batch.tags)
         except Refused:
+            plain, odd = plain_tags(fitted.batch.tags)
             if not odd and not ascii_fallbacks(name):
                 raise
             # A run with fewer tags is better than none, which would delay all later events.
             run_id = self._create_run(sink, event, experiment, (ascii_fallbacks(name) or [name])[-1], plain)
             rest = odd
         self._doubted.discard(event.run)
-        return DeliveredRun(run_id, experiment, params={}, keys=keys, made=time.monotonic()), Pending(
-            Batch(tags=rest), fitted.texts
-        )
+        fitted.batch = Batch(tags=rest)
+        return DeliveredRun(run_id, experiment, params={}, keys=keys, made=time.monotonic()), fitted
 
     def _create_run(self, sink: Sink, event: events.Open, experiment: str, name: str, tags: dict[str, str]) -> str:
         try:
@@ -170,10 +211,21 @@ class RunCreation:
             return sink.experiment("Default")
 
 
+def _planned(sink: Sink, event: events.Open, tags: dict[str, str]) -> tuple[str, Pending, Keys | None]:
+    """A run's name, its tags with the whole texts of those that were cut, and its keys if the store may fold them."""
+    fitted = _fitted(tags)
+    # MLflow refuses this tag if it differs from the run's name.
+    own_name = fitted.batch.tags.pop("mlflow.runName", event.name)
+    name = _limits.fit_text(own_name, _limits.MAX_RUN_NAME) or event.decorator
+    keys = Keys({}) if sink.folds_keys() else None
+    if keys is not None:
+        fitted.batch = keys.deduplicate_keys(fitted.batch)
+    return name, fitted, keys
+
+
 def _fitted(tags: dict[str, str]) -> Pending:
     fitted = Pending()
-    for key, value in tags.items():
-        fitted.add_tag(key, value)
+    fitted.add_tags(tags)
     return fitted
 
 

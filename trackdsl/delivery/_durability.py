@@ -12,8 +12,9 @@ import threading
 from pathlib import Path
 
 from trackdsl.journal._files import sync
-from trackdsl.journal._reader import segments
+from trackdsl.journal._segments import segment_path, segments
 from trackdsl.journal._spool import journals
+from trackdsl.store_format.ledger import NAME
 
 _EVERY = 1.0
 
@@ -52,11 +53,11 @@ class Durability:
         self._sealed = {directory: self._sealed.get(directory, 0) for directory in directories}
         for directory in directories:
             # All segments that were written since the last time: a busy program fills several in a second.
-            found = [number for number in segments(directory) if number > self._sealed.get(directory, 0)]
-            for number in found:
-                _sync(directory / f"{number:06d}.seg")
-            self._sealed[directory] = max([self._sealed.get(directory, 0), *found[:-1]])
-            for name in ("origin", "runs", "progress", "deferred", "aside", "dropped"):
+            unsealed = [number for number in segments(directory) if number > self._sealed.get(directory, 0)]
+            for number in unsealed:
+                _sync(segment_path(directory, number))
+            self._sealed[directory] = max([self._sealed.get(directory, 0), *unsealed[:-1]])
+            for name in ("origin", NAME, "progress", "dropped"):
                 _sync(directory / name)
             self._sync_files(directory)
 

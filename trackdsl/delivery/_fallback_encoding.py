@@ -7,6 +7,7 @@ in files.
 
 from __future__ import annotations
 
+import functools
 import unicodedata
 from collections.abc import Iterable
 
@@ -25,7 +26,10 @@ class Keys:
     """
 
     def __init__(self, held: dict[str, Iterable[str]] | dict[str, list[str]]) -> None:
-        self._taken = {kind: {folded(key): key for key in held.get(kind, ())} for kind in ("params", "tags", "metrics")}
+        self._taken = {
+            kind: {form: key for key in held.get(kind, ()) for form in folded(key)}
+            for kind in ("params", "tags", "metrics")
+        }
 
     def deduplicate_keys(self, batch: Batch) -> Batch:
         """Rename keys that the store would treat as equal to earlier ones; tags hold the original names."""
@@ -36,23 +40,53 @@ class Keys:
         return Batch(params, tags | renamed, metrics)
 
     def _name(self, kind: str, key: str, renamed: dict[str, str]) -> str:
-        if self._taken[kind].setdefault(folded(key), key) == key:
+        taken, forms = self._taken[kind], folded(key)
+        if all(taken.get(form, key) == key for form in forms):
+            taken.update(dict.fromkeys(forms, key))
             return key
         name = _limits.spell_out(key)
         renamed[_limits.cut_key(_RENAMED + name)] = _limits.unescape_key(key)
         return name
 
 
-def folded(key: str) -> str:
-    """A form that is equal for all keys that such a store treats as equal.
+@functools.lru_cache(20_000)  # Each point has a key.
+def folded(key: str) -> tuple[str, ...]:
+    """Forms of a key: of two keys that such a store treats as equal, one form is equal.
 
-    >>> folded("Ré ") == folded("re")
-    True
+    Collations do not agree: to some, `ß` is `ss`, to others `s`; and to some, all characters beyond the first 65,536
+    are one. (See "Unicode Character Sets" in MySQL's manual.)
+
+    >>> folded("Ré ") == folded("re"), folded("ß")
+    (True, ('ss', 'S'))
     """
     if key.isascii():
-        return key.lower().rstrip(" ")
+        key = key.rstrip(" ")
+        return key.lower(), key.upper()
     parts = unicodedata.normalize("NFKD", key)
-    return "".join(part for part in parts if not unicodedata.combining(part)).casefold().rstrip(" ")
+    plain = "".join(map(_base, "".join(part for part in parts if not unicodedata.combining(part)).casefold()))
+    single = "".join("\ufffd" if part > "\uffff" else unicodedata.normalize("NFKD", part)[0].upper()[0] for part in key)
+    return plain.rstrip(" "), single.rstrip(" ")
+
+
+def _base(character: str) -> str:
+    """The letter without a stroke or hook that is part of it, and the digit of any script as an ASCII one."""
+    digit = unicodedata.digit(character, None)
+    if digit is not None:
+        return str(digit)
+    name, with_, _ = unicodedata.name(character, "").partition(" WITH ")
+    try:
+        return unicodedata.lookup(name) if with_ else character
+    except KeyError:
+        return character
+
+
+def cased_name(experiments: Iterable[str]) -> str:
+    """An experiment's name that shows whether a store ignores case: its letters are ASCII, and it has some.
+
+    >>> cased_name(["2024", "churn"]), cased_name(["2024"])
+    ('churn', 'Default')
+    """
+    return next((name for name in experiments if name.isascii() and name != name.swapcase()), "Default")
 
 
 def ascii_fallbacks(text: str) -> list[str]:
@@ -61,9 +95,11 @@ def ascii_fallbacks(text: str) -> list[str]:
     >>> ascii_fallbacks("naïve")
     ['na\\xefve']
     """
+    if text.isascii() and "\0" not in text:
+        return []
     without = text.replace("\0", "\\x00")
-    found = [without, without.encode("ascii", "backslashreplace").decode()]
-    return list(dict.fromkeys(plain for plain in found if plain != text))
+    encodings = [without, without.encode("ascii", "backslashreplace").decode()]
+    return list(dict.fromkeys(plain for plain in encodings if plain != text))
 
 
 def is_encoding_of(held: str, text: str) -> bool:

@@ -11,7 +11,8 @@ from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
-from trackdsl.delivery._sink import Batch, Refused, Sink
+from trackdsl.delivery._sink import Batch, Sink
+from trackdsl.delivery._store_errors import Refused
 from trackdsl.delivery._timing import timing
 
 
@@ -62,9 +63,9 @@ class GitTags:
         """Write the tags, if git has answered."""
         if self._tags is None:
             self._tags = _compose.git_tags(self._directory)
-        # One by one: if the store fails in between, the rest is written the next time.
-        while self._tags is not None and self._untagged:
-            id_ = self._untagged[-1]
+        if self._tags is None or not self._untagged:
+            return
+        for id_ in reversed(self._untagged):
             run = self._runs.get(id_)
             if run is not None and self._tags:
                 try:
@@ -72,7 +73,9 @@ class GitTags:
                 except Exception as error:
                     if not self._block(sink, Tags(id_, self._tags), error):
                         raise
-            self._untagged.pop()
+        # If the store fails before, all are written again the next time, which does no harm.
+        sink.commit()
+        self._untagged.clear()
 
     def _write_run(self, sink: Sink, run: DeliveredRun, tags: dict[str, str]) -> None:
         try:

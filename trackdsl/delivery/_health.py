@@ -11,8 +11,6 @@ import sys
 from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
-from trackdsl._server.reachable import check
-from trackdsl._server.tracking_server import answers
 from trackdsl.errors import TrackingServerError
 
 _TIMEOUT = 2.0
@@ -51,11 +49,15 @@ def why_unreachable(uri: str, failures: int = 0) -> str | None:
         return None
     if "mlflow" in sys.modules or failures >= _LOOKS_AT_SERVER:
         return None  # MLflow's client is as quick.
+    from trackdsl._server.tracking_server import answers  # It imports `requests`, which databases do not need.
+
     return _reason(lambda: answers(uri), slow_is_fine=True)
 
 
 def _why_driver_fails(uri: str) -> str | None:
     """The answer of the database's driver. MLflow uses the same driver, but keeps connecting for 100 s."""
+    from trackdsl._server.reachable import check
+
     return _reason(lambda: check(uri, patience=_DRIVER_TIMEOUT))
 
 
@@ -71,7 +73,7 @@ def _reason(ask: Callable[[], object], *, slow_is_fine: bool = False) -> str | N
 
 def _why_no_connection(parts: SplitResult) -> str | None:
     if not parts.hostname or "host=" in parts.query or "," in parts.netloc:
-        return None  # A socket, or several servers: only the driver can tell.
+        return None  # A socket, or several servers: only the driver knows.
     address = (parts.hostname, parts.port or _PORTS[parts.scheme.split("+")[0]])
     try:
         socket.create_connection(address, timeout=_TIMEOUT).close()

@@ -4,27 +4,28 @@ Their run may not be at MLflow yet: on another machine, a program may log on a r
 the machine that opened the run cannot reach the server, or delivers with `trackdsl sync` tomorrow. Or their run is set
 aside, see `_blocked.py`: then all of its events are held, from the first one or from the first stretch that failed.
 
-`store_format.held_events` describes the file that keeps them.
+`store_format.held_events` describes how the ledger keeps them.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from typing import Any
 
 from trackdsl._core import events
-from trackdsl.delivery._sink import NotYet, Unavailable
-from trackdsl.journal._files import open_regular, read_regular, replace
-from trackdsl.journal._reader import Position
-from trackdsl.store_format.held_events import NAME, HeldEvent, delivered_frame, frame, parse
+from trackdsl.delivery._ledger import Ledger
+from trackdsl.delivery._store_errors import NotYet, Unavailable
+from trackdsl.journal._segments import Position
+from trackdsl.store_format.held_events import HeldEvent, held_in
+from trackdsl.store_format.ledger import HELD, RELEASED, HeldKey, HeldValue
 
 
 class HeldEvents:
     """The held events of one journal.
 
     Args:
-        directory: the journal's folder.
+        ledger: the journal's ledger.
 
     Attributes:
         runs: our ids of their runs.
@@ -33,46 +34,43 @@ class HeldEvents:
         kept: the positions behind all events that were moved here from the journal.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / NAME
-        self._waiting, self._delivered = _read(self._path)
-        self.runs = {held.event.run for held in self._waiting}
-        self.unmade = _opened(self._waiting)
-        self.continued = _continued(self._waiting)
-        self.kept = {held.end for held in self._waiting} | self._delivered
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._waiting = held_in(ledger.load(HELD, self._values))
+        released = ledger.load(RELEASED, lambda: ((end, True) for end in self._delivered))
+        self._delivered = {Position(*end) for end in released}
+        self._numbers = itertools.count(max((key[2] for key in self._waiting), default=0) + 1)
+        waiting = self._waiting.values()
+        self.runs = {held.event.run for held in waiting}
+        self.unmade = _opened(waiting)
+        self.continued = _continued(waiting)
+        self.kept = {held.end for held in waiting} | self._delivered
 
     def count(self, runs: Iterable[bytes] | None = None) -> int:
-        """How many events are held: of some runs, or of all."""
+        """The number of held events: those of some runs, or all."""
         if runs is None:
             return len(self._waiting)
         wanted = set(runs)
-        return sum(held.event.run in wanted for held in self._waiting)
+        return sum(held.event.run in wanted for held in self._waiting.values())
 
     def reason(self, awaited: set[bytes]) -> str:
-        """What the events of some remote runs wait for."""
+        """A text that says what the events of some remote runs wait for."""
         runs = ", ".join(sorted(id_.hex() for id_ in awaited)[:3])
         return f"{self.count(awaited)} events wait for {len(awaited)} runs that another machine delivers: {runs}"
 
-    def add(self, *found: HeldEvent) -> None:
+    def add(self, *held_events: HeldEvent) -> None:
         """Hold events back.
 
         Raises:
             Unavailable: there is no space for them.
         """
-        try:
-            with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
-                size = file.tell()
-                frames = b"".join(map(frame, found))
-                if file.write(frames) != len(frames):
-                    file.truncate(size)
-                    raise OSError(28, "no space left", str(self._path))
-        except OSError as error:
-            raise Unavailable(f"cannot hold events back in {self._path}: {error}") from None
-        self._waiting += found
-        self.runs.update(held.event.run for held in found)
-        self.unmade |= _opened(found)
-        self.continued |= _continued(found)
-        self.kept.update(held.end for held in found)
+        added = {(*held.end, next(self._numbers)): held for held in held_events}
+        self._write(HELD.change(key, _value(held)) for key, held in added.items())
+        self._waiting |= added
+        self.runs.update(held.event.run for held in held_events)
+        self.unmade |= _opened(held_events)
+        self.continued |= _continued(held_events)
+        self.kept.update(held.end for held in held_events)
 
     def deliver_groups(self, deliver: Callable[[bytes, list[HeldEvent]], bool], only: bytes | None = None) -> bool:
         """Deliver what can be delivered now, run by run.
@@ -85,7 +83,8 @@ class HeldEvents:
             whether anything was delivered.
         """
         groups: dict[bytes, list[HeldEvent]] = {}
-        for held in self._waiting:
+        # An event whose note was damaged is read and held again, behind those that follow it.
+        for _, held in sorted(self._waiting.items(), key=lambda item: item[0]):
             if only is None or held.event.run == only:
                 groups.setdefault(held.event.run, []).append(held)
         done: set[bytes] = set()
@@ -105,41 +104,37 @@ class HeldEvents:
     def noted(self) -> None:
         """Note that events which were delivered from here will not be read from the journal again."""
         if self._delivered:
+            self._write(RELEASED.change(end, None) for end in self._delivered)
             self.kept -= self._delivered
             self._delivered = set()
-            self._save(self._waiting, self._delivered)
 
     def _delivered_of(self, runs: set[bytes]) -> None:
-        left = [held for held in self._waiting if held.event.run not in runs]
-        delivered = {held.end for held in self._waiting if held.event.run in runs} | self._delivered
-        self._save(left, delivered)
-        self._waiting, self._delivered = left, delivered
+        done = {key: held for key, held in self._waiting.items() if held.event.run in runs}
+        ends = {held.end for held in done.values()}
+        self._write([*(HELD.change(key, None) for key in done), *(RELEASED.change(end, True) for end in ends)])
+        self._waiting = {key: held for key, held in self._waiting.items() if key not in done}
+        self._delivered |= ends
         self.runs -= runs
         self.unmade -= runs
         self.continued -= runs
 
-    def _save(self, waiting: list[HeldEvent], delivered: set[Position]) -> None:
+    def _values(self) -> Iterable[tuple[HeldKey, HeldValue]]:
+        return ((key, _value(held)) for key, held in self._waiting.items())
+
+    def _write(self, changes: Iterable[tuple[int, Any, Any]]) -> None:
         try:
-            replace(self._path, b"".join([*map(delivered_frame, delivered), *map(frame, waiting)]))
+            self._ledger.write(changes, before_progress=True)
         except OSError as error:
-            raise Unavailable(f"cannot note the held events in {self._path}: {error}") from None
+            raise Unavailable(f"cannot note the held events: {error}") from None
 
 
-def _opened(found: Iterable[HeldEvent]) -> set[bytes]:
-    return {held.event.run for held in found if isinstance(held.event, (events.Open, events.Adopt))}
+def _value(held: HeldEvent) -> HeldValue:
+    return events.encode(held.event), held.times
 
 
-def _continued(found: Iterable[HeldEvent]) -> set[bytes]:
-    return {held.event.run for held in found if isinstance(held.event, events.Open) and held.event.goes_on}
+def _opened(held_events: Iterable[HeldEvent]) -> set[bytes]:
+    return {held.event.run for held in held_events if isinstance(held.event, (events.Open, events.Adopt))}
 
 
-def _read(path: Path) -> tuple[list[HeldEvent], set[Position]]:
-    """Read the held events and the positions of delivered ones. A torn end was not noted as read, and is cut off."""
-    try:
-        content = read_regular(path)
-    except OSError:
-        return [], set()
-    found, delivered, end = parse(content)
-    if end < len(content):
-        os.truncate(path, end)
-    return found, delivered
+def _continued(held_events: Iterable[HeldEvent]) -> set[bytes]:
+    return {held.event.run for held in held_events if isinstance(held.event, events.Open) and held.event.continued_id}

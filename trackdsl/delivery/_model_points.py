@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from trackdsl._core.events import KEY
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import NotYet, Refused, Sink
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import NotYet, Refused
 from trackdsl.errors import logger
 from trackdsl.store_format.limits import MAX_METRICS
 
@@ -33,14 +34,14 @@ Dataset = tuple[str, str]
 
 
 class Link(NamedTuple):
-    """What a point names: MLflow's id of a model, or an empty text, and a dataset."""
+    """The model and the dataset that a point belongs to: MLflow's id or an empty text, and the dataset or None."""
 
     model_id: str
     dataset: Dataset | None
 
 
 @dataclass
-class _Taken:
+class _UsedKeys:
     """The keys of a model's points (metric, step, time); those before `since` are forgotten."""
 
     keys: set[tuple[str, int, int]]
@@ -58,7 +59,7 @@ class ModelPoints:
 
     def __init__(self) -> None:
         self._models: dict[str, dict[str, int]] = {}
-        self._taken: dict[tuple[str, str], _Taken] = {}
+        self._taken: dict[tuple[str, str], _UsedKeys] = {}
         self._ids: dict[str, str] = {}
         self._asked: dict[str, float] = {}
         #: Deleted models.
@@ -110,13 +111,13 @@ class ModelPoints:
         if not model.startswith(KEY):
             return model
         key = model.removeprefix(KEY)
-        found = self._ids.get(key) or sink.find_model(key, run.experiment_id)
-        if found is None and time.monotonic() - self._asked.setdefault(key, time.monotonic()) < _PATIENCE:
+        model_id = self._ids.get(key) or sink.find_model(key, run.experiment_id)
+        if model_id is None and time.monotonic() - self._asked.setdefault(key, time.monotonic()) < _PATIENCE:
             raise NotYet("a model that metrics belong to is not delivered yet")
-        if found is not None:
-            self._ids[key] = found
+        if model_id is not None:
+            self._ids[key] = model_id
             self._asked.pop(key, None)
-        return found
+        return model_id
 
     def write(self, sink: Sink, run: DeliveredRun, points: list[MetricRow], links: Mapping[int, Link]) -> None:
         """Add points that the run has already to the models that they belong to.
@@ -177,10 +178,10 @@ class ModelPoints:
         of_model = run_id, model_id
         taken = self._taken.get(of_model)
         if taken is None or any(at < taken.since for _, _, at, _ in points):
-            found = {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
+            stored = {(key, step, at) for of, key, step, at in sink.model_points(model_id) if of == run_id}
             if model_id not in models:  # A run that evaluates a model of another run uses it.
                 sink.write_model_input(run_id, model_id)
-            taken = self._taken[of_model] = _Taken(found)
+            taken = self._taken[of_model] = _UsedKeys(stored)
         # Of several points in one millisecond the last one is kept: it is the final value of the metric.
         free = {(key, step, at): (key, value, at, step) for key, value, at, step in points}
         left = [point for key, point in free.items() if key not in taken.keys]

@@ -63,16 +63,16 @@ def log_model(client: Any, uri: str, run_id: str, experiment_id: str, event: Mod
 
 
 def _find(client: Any, experiment_id: str, key: str) -> Any:
-    found = list(client.search_logged_models([experiment_id], f"tags.`{MODEL_KEY}` = '{key}'"))
-    found.sort(key=age_of)
-    for late in found[1:]:
+    models = list(client.search_logged_models([experiment_id], f"tags.`{MODEL_KEY}` = '{key}'"))
+    models.sort(key=age_of)
+    for late in models[1:]:
         # A server may carry out a request that was given up: one model is kept.
         client.delete_logged_model(late.model_id)
-    return found[0] if found else None
+    return models[0] if models else None
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    """What the user said about a model; nothing if the description cannot be read."""
+    """The user's description of a model; empty if it cannot be read."""
     try:
         described = json.loads(read_regular(folder / "spec.json")).get("model")
     except (OSError, ValueError, AttributeError, RecursionError):  # Reported when the model is assembled.
@@ -203,7 +203,7 @@ def _try_to_register(client: Any, uri: str, run_id: str, model: Any, event: Mode
 def _register(client: Any, uri: str, run_id: str, model: Any, name: str, key: str) -> None:
     """Make the model a version of a registered model, once."""
     versions = client.search_model_versions(f"run_id='{run_id}'", max_results=1000)
-    known = next((found for found in versions if found.name == name and found.tags.get(MODEL_KEY) == key), None)
+    known = next((version for version in versions if version.name == name and version.tags.get(MODEL_KEY) == key), None)
     if known is None:
         known = create_version(client, uri, run_id, model, name, {MODEL_KEY: key})
     list_version(client, model, name, int(known.version))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from trackdsl.delivery._ledger import Ledger
 from trackdsl.delivery._run_map import RunMap
 from trackdsl.journal._origin import Origin
 from trackdsl.store_format.progress import Progress
@@ -17,15 +18,19 @@ class OpenJournal(Protocol):
         directory: the journal's folder.
         origin: the program that wrote it, and the store that it goes to.
         prefix: the first bytes of its runs' ids; empty if an old version wrote it.
+        ledger: what delivery has noted of it.
         runs: its runs that exist at MLflow.
-        progress: how far it is delivered.
     """
 
     directory: Path
     origin: Origin
     prefix: bytes
+    ledger: Ledger
     runs: RunMap
-    progress: Progress
+
+    @property
+    def progress(self) -> Progress:
+        """The progress of its delivery."""
 
     def behind(self) -> bool:
         """Whether events are left to read."""

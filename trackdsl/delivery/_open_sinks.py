@@ -29,14 +29,14 @@ class OpenSinks:
 
     def get(self, key: StoreKey) -> Sink | None:
         """The open sink of a store; None if none is open, or it no longer leads to the store."""
-        found = self._sinks.pop(key, None)
-        if found is None:
+        entry = self._sinks.pop(key, None)
+        if entry is None:
             return None
-        if found[0].stale():
-            found[0].close()
+        if entry[0].stale():
+            entry[0].close()
             return None
-        self._sinks[key] = found[0], time.monotonic()
-        return found[0]
+        self._sinks[key] = entry[0], time.monotonic()
+        return entry[0]
 
     def open(self, key: StoreKey) -> Sink:
         """Open the sink of a store.
@@ -57,7 +57,7 @@ class OpenSinks:
             self._close(key)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all sinks."""
         for key in list(self._sinks):
             self._close(key)
 

@@ -14,7 +14,8 @@ from trackdsl.delivery._fallback_encoding import Keys, ascii_fallbacks, is_encod
 from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import GONE, Batch, Refused, Sink
+from trackdsl.delivery._sink import GONE, Batch, Sink
+from trackdsl.delivery._store_errors import Refused
 from trackdsl.store_format import limits as _limits
 from trackdsl.store_format.tags import path_of_text
 
@@ -55,11 +56,11 @@ class Outbox:
         self._pending.clear()
 
     def of(self, id_: bytes, run: DeliveredRun) -> Pending:
-        """What is to be written to a run."""
-        found = self._pending.get(id_)
-        if found is None:
-            found = self._pending[id_] = run, Pending()
-        return found[1]
+        """The content that is to be written to a run."""
+        entry = self._pending.get(id_)
+        if entry is None:
+            entry = self._pending[id_] = run, Pending()
+        return entry[1]
 
     def add_metric(
         self, id_: bytes, run: DeliveredRun, key: str, value: float, time: int, step: int, link: Link | None = None
@@ -81,10 +82,17 @@ class Outbox:
                 run.params = sink.params(run.run_id)
             except Refused:  # The run is deleted for good; MLflow refuses what is written to it, which is reported.
                 run.params = {}
-        fresh = Pending()
-        for key, value in values.items():
-            fresh.add_param(key, value)
         pending = self.of(id_, run)
+        if not run.params and (texts := _compose.fitting_params(values)) is not None:
+            run.params.update(texts)
+            pending.batch.params.update(texts)
+            return
+        fresh = Pending()
+        fresh.add_params(values)
+        if not run.params:
+            run.params.update(fresh.batch.params)
+            pending.add(fresh)
+            return
         for key, text in fresh.batch.params.items():
             known = run.params.setdefault(key, text)
             if is_encoding_of(known, text):
@@ -101,17 +109,17 @@ class Outbox:
         Raises:
             RunBlocked: its experiment is deleted.
         """
-        found = self._pending.pop(id_, None)
-        if found is None:
+        entry = self._pending.pop(id_, None)
+        if entry is None:
             return
         self._prepare()
-        run, pending = found
+        run, pending = entry
         batch = pending.batch
         batch.tags = self._own_tags.completed(sink, run, batch.tags, pending.files)
         if sink.folds_keys():
             run.keys = run.keys or _keys_of(sink, run.run_id)
             batch = run.keys.deduplicate_keys(batch)
-        for part in _compose.split(batch):
+        for part in [batch] if sink.own_ids else _compose.split(batch):
             try:
                 sink.write(run.run_id, part)
             except Refused as error:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Refused, Sink
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import Refused
 from trackdsl.journal._spool import MARK
 from trackdsl.store_format.call_tag import CALL_TAG, GIT_DIRTY_TAG, SPOOL, call_text, with_git_dirty
 from trackdsl.store_format.files_tag import FileNote, with_files

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from trackdsl._core import events
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Refused, Sink
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import Refused
 from trackdsl.delivery._timing import timing
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ class Parents:
             self._late = False
         if runs.without_parent:
             ask = self._remote_runs.ask_again if self._asks else lambda _, id_: self._remote_runs.known(id_)
-            found = {id_: ask(sink, id_) for id_ in set(runs.without_parent.values())}
+            parents = {id_: ask(sink, id_) for id_ in set(runs.without_parent.values())}
             for child, id_ in list(runs.without_parent.items()):
-                run, parent = runs.get(child), found[id_]
+                run, parent = runs.get(child), parents[id_]
                 if run is not None and parent is not None:
                     _link(sink, run.run_id, parent)
                     runs.note_parent(child)

@@ -77,16 +77,16 @@ def _waits(writers: list[Writer]) -> bool:
 def _others_wait(writers: list[Writer], counts: Callable[[Origin], bool]) -> bool:
     """Whether journals of processes exist that this one started; delivery removes them when they are delivered."""
     own = {str(writer.directory) for writer in writers}
-    found: set[str] = set()
+    present: set[str] = set()
     for folder in {os.path.dirname(directory) for directory in own}:
         assert os.path.basename(folder) == JOURNALS
         try:
-            found.update(os.path.join(folder, name) for name in os.listdir(folder))
+            present.update(os.path.join(folder, name) for name in os.listdir(folder))
         except OSError:
             continue
-    for gone in _others.keys() - found:
+    for gone in _others.keys() - present:
         _others.pop(gone, None)
-    for directory in found - own - _others.keys():
+    for directory in present - own - _others.keys():
         origin = read_origin(Path(directory))
         _others[directory] = origin if origin is not None and is_descendant(origin) else None
     return any(origin is not None and counts(origin) for origin in list(_others.values()))

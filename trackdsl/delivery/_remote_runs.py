@@ -3,75 +3,55 @@
 A run's id begins with the prefix of the process that opened it (`Origin.prefix`). If a journal of that process is in
 this spool, it holds the run before any event that refers to the run: the other journal waits until that one is read so
 far, and asks nothing of the store. Otherwise another machine delivers the run, or it was delivered long ago: the store
-is asked, once for all journals. A run that the store does not have may still come, so it is waited for, within limits.
+is asked, once for all journals. A run that the store does not have may still come, so it is waited for, within limits:
+see `_awaited_runs.py`.
 `_parents.py` explains how a child that did not wait long enough finds its parent later.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trackdsl._core.ids import begins_with, prefix_of
+from trackdsl.delivery._awaited_runs import AwaitedRuns
+from trackdsl.delivery._ledger import Ledger
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import NotYet, Refused, RunBlocked, Sink
-from trackdsl.delivery._timing import timing
-from trackdsl.errors import logger
-from trackdsl.journal._files import read_regular, replace
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import NotYet, Refused, RunBlocked
 from trackdsl.journal._lock import is_held
 
 if TYPE_CHECKING:
     from trackdsl._core import events
     from trackdsl.delivery._open_journal import OpenJournal
 
-#: How long an awaited run that does not come is remembered, in seconds.
-_FORGET_AFTER = 7 * 86_400.0
 #: How many runs of a process are looked up one by one.
 _SINGLE_LOOKS = 4
-_NAME = "awaited"
+#: How many runs are remembered at most.
 _MOST = 10_000
-
-
-@dataclass
-class _Asked:
-    """When the store was asked for a run that it does not have, on the wall clock; `next` is on the monotonic clock."""
-
-    first: float
-    last: float = 0.0
-    next: float = 0.0
-    pause: float = 0.0
 
 
 class RemoteRuns:
     """Finds runs for journals that did not open them.
 
     Args:
-        folder: where it notes which runs it waits for.
+        ledger: where it notes which runs it waits for.
         find_journals: looks for new journals, and calls `add` for each.
     """
 
-    def __init__(self, folder: Path, find_journals: Callable[[], None]) -> None:
-        self._path = folder / _NAME
+    def __init__(self, ledger: Ledger, find_journals: Callable[[], None]) -> None:
         self._find_journals = find_journals
         self._streams: dict[bytes, list[OpenJournal]] = {}
         self._finished: set[bytes] = set()
-        self._found: dict[bytes, DeliveredRun] = {}
+        self._from_store: dict[bytes, DeliveredRun] = {}
         self._looks: Counter[bytes] = Counter()
         self._lost: set[bytes] = set()
-        self._awaited = _read(self._path)
-        # Processes whose delivery made no progress for `Timing.other_process`.
-        self._behind = {
-            prefix_of(id_)
-            for id_, asked in self._awaited.items()
-            if time.time() - asked.first >= timing().other_process
-        }
+        self._awaited = AwaitedRuns(ledger)
         self._waits: dict[Path, bytes] = {}
         #: MLflow's ids of resumed runs, as far as the journals say.
         self.continued: set[str] = set()
@@ -90,13 +70,17 @@ class RemoteRuns:
         self._finished.add(stream.prefix)
         self._waits.pop(stream.directory, None)
 
+    def waits_no_more(self, stream: OpenJournal) -> None:
+        """Note that a journal does not wait for a run any more: it is read again from an earlier event."""
+        self._waits.pop(stream.directory, None)
+
     def known(self, id_: bytes) -> DeliveredRun | None:
         """A run that is known without asking the store."""
         for stream in self._sources(id_):
             run = stream.runs.get(id_)
             if run is not None:
                 return run
-        return self._found.get(id_)
+        return self._from_store.get(id_)
 
     def owners(self, id_: bytes) -> list[str]:
         """The journals of the process that opened a run."""
@@ -126,8 +110,7 @@ class RemoteRuns:
 
     def retry_now(self) -> None:
         """Ask the store again at once."""
-        for asked in self._awaited.values():
-            asked.next = 0.0
+        self._awaited.retry_now()
 
     def find(
         self, sink: Sink, asking: OpenJournal, id_: bytes, at: int, experiment: str | None = None
@@ -156,13 +139,11 @@ class RemoteRuns:
                 # If plain MLflow opened it, our id of it is not at MLflow, and the journal that knows it may be gone
                 # the next time.
                 run = _noted(asking, id_, run)
-            if self._awaited and self._awaited.pop(id_, None) is not None:
-                self._save()
+            self._awaited.forget(id_)
             return run
         self._check_set_aside(id_)
         self._wait_for_journals(id_, asking)
-        asked = self._awaited.get(id_)
-        if asked is None or time.monotonic() >= asked.next:
+        if self._awaited.is_due(id_):
             run = self._ask(sink, asking, id_, experiment)
             if run is not None:
                 return run
@@ -170,10 +151,10 @@ class RemoteRuns:
             self._find_journals()  # A journal may have been made since the last look.
             self._wait_for_journals(id_, asking)
             self._give_up(id_)
-        elif time.time() - self._awaited[id_].first >= _FORGET_AFTER:
+        elif self._awaited.is_outdated(id_):
             self._give_up(id_)
         else:
-            self._wait(id_, at)
+            self._awaited.wait_for(id_, at)
         return None
 
     def ask_again(self, sink: Sink, id_: bytes) -> DeliveredRun | None:
@@ -201,15 +182,15 @@ class RemoteRuns:
         Raises:
             NotYet: one of them must be read first, up to the time of the event.
         """
-        found = []
+        running = []
         for stream in [each for streams in self._streams.values() for each in streams if each is not asking]:
             if not stream.runs.open_as(run_id):
                 continue
             # A journal that waits for this one would stand at a later event than this one.
             if stream.behind() and stream.reached() < event.time // 1_000_000:
                 raise NotYet(f"run {run_id} has more in the journal {stream.directory.name}")
-            found.append(is_held(stream.directory / "lock"))
-        return found
+            running.append(is_held(stream.directory / "lock"))
+        return running
 
     def _check_set_aside(self, id_: bytes) -> None:
         for stream in self._sources(id_):
@@ -231,16 +212,7 @@ class RemoteRuns:
         now = time.time()
         run = self._look_up(sink, id_, experiment)
         if run is None:
-            asked = self._awaited.get(id_)
-            if asked is None:
-                asked = self._awaited[id_] = _Asked(now)
-                self._save()
-            asked.last = now
-            asked.first = min(asked.first, now)  # The clock may have been set back.
-            # A run that has been missing for hours need not be asked for every few seconds.
-            longest = max(timing().longest_search, (now - asked.first) / 10)
-            asked.pause = min(max(asked.pause * 2, timing().first_retry), longest)
-            asked.next = time.monotonic() + asked.pause
+            self._awaited.note_missing(id_, now)
             return None
         return _noted(asking, id_, run)
 
@@ -252,49 +224,25 @@ class RemoteRuns:
         if experiment is not None:
             with contextlib.suppress(Refused):
                 self._take(sink.find_runs(start, sink.experiment(experiment)))
-        if id_ not in self._found:
+        if id_ not in self._from_store:
             self._take(sink.find_runs(start, None))
-        run = self._found.get(id_)
+        run = self._from_store.get(id_)
         if run is None:
             return None
         self._looks[process] += 1
-        self._behind.discard(process)
-        if self._awaited.pop(id_, None) is not None:
-            self._save()
+        self._awaited.note_present(id_)
         return run
 
-    def _take(self, found: list[tuple[str, str, str]]) -> None:
-        if len(self._found) >= _MOST:
-            self._found.clear()
+    def _take(self, rows: list[tuple[str, str, str]]) -> None:
+        if len(self._from_store) >= _MOST:
+            self._from_store.clear()
             self._looks.clear()
-        for id_, run_id, experiment_id in found:
+        for id_, run_id, experiment_id in rows:
             with contextlib.suppress(ValueError):  # A user's tag of the same name.
-                self._found[bytes.fromhex(id_)] = DeliveredRun(run_id, experiment_id, open=False, ours=False)
-
-    def _wait(self, id_: bytes, at: int) -> None:
-        """Return if a run was awaited for long enough.
-
-        Raises:
-            NotYet: it was not.
-        """
-        asked = self._awaited[id_]
-        waited = asked.last - asked.first
-        # As of the last answer: a run that came later is not missing.
-        if waited >= timing().other_process:
-            self._behind.add(prefix_of(id_))
-        recorded = at / 1e9 if at / 1e9 <= time.time() else asked.first
-        if prefix_of(id_) in self._behind and asked.last - recorded >= timing().missing_run:
-            return
-        raise NotYet(
-            f"run {id_.hex()} is not at MLflow yet; another machine delivers it, and events that refer to it wait "
-            f"for up to {timing().other_process:.0f} s",
-            pause=max(asked.next - time.monotonic(), 0.0),
-            blocks=waited >= timing().missing_run,
-        )
+                self._from_store[bytes.fromhex(id_)] = DeliveredRun(run_id, experiment_id, open=False, ours=False)
 
     def _give_up(self, id_: bytes) -> None:
-        if self._awaited.pop(id_, None) is not None:
-            self._save()
+        self._awaited.forget(id_)
         if len(self._lost) < _MOST:
             self._lost.add(id_)
 
@@ -329,17 +277,6 @@ class RemoteRuns:
         sources = self._unread(awaited, stream)
         return not sources or any(s.directory not in seen and self._moves(s, seen) for s in sources)
 
-    def _save(self) -> None:
-        kept = list(self._awaited.items())[-_MOST:]
-        try:
-            if not kept:
-                self._path.unlink(missing_ok=True)
-                return
-            replace(self._path, json.dumps({id_.hex(): asked.first for id_, asked in kept}).encode())
-        except OSError as error:
-            # Without the file, the next process waits again from the beginning.
-            logger.warning("trackdsl cannot note what it waits for in %s: %s", self._path, error)
-
 
 def _noted(asking: OpenJournal, id_: bytes, run: DeliveredRun) -> DeliveredRun:
     """Note a run in the journal that refers to it."""
@@ -350,17 +287,6 @@ def _noted(asking: OpenJournal, id_: bytes, run: DeliveredRun) -> DeliveredRun:
     else:
         asking.runs.adopt(id_, run)
     return asking.runs.get(id_) or run
-
-
-def _read(path: Path) -> dict[bytes, _Asked]:
-    now = time.time()
-    try:
-        noted = json.loads(read_regular(path))
-        found = {bytes.fromhex(id_): _Asked(min(float(first), now)) for id_, first in noted.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
-    # Longer than the wait itself: a run that was given up must not be awaited again.
-    return {id_: asked for id_, asked in found.items() if now - asked.first < 2 * _FORGET_AFTER}
 
 
 def _without_user(uri: str) -> str:

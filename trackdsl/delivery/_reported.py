@@ -8,7 +8,8 @@ from pathlib import Path
 from trackdsl._core import runtime
 from trackdsl._core.ids import prefix
 from trackdsl._core.runtime import Phase
-from trackdsl.journal._target import Target, known_targets
+from trackdsl.journal._store_target import Target
+from trackdsl.journal._target import known_targets
 from trackdsl.store_format import losses as _losses
 from trackdsl.store_format.losses import Losses
 from trackdsl.store_format.progress import read_progress
@@ -18,7 +19,7 @@ _reported: dict[str, Losses] = {}
 
 
 def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
-    """What this process, and those that it started, have lost since the last report.
+    """A text about the events that this process and its children have lost since the last report.
 
     Args:
         spools: the spools that these processes record to.
@@ -27,18 +28,18 @@ def new_losses(spools: Iterable[Path], *, unrecorded: bool = True) -> str:
     Returns:
         a text for people; empty if no loss is known.
     """
-    found: list[str] = []
+    descriptions: list[str] = []
     for losses in [*_of_journals(spools), *(_of_targets() if unrecorded else ())]:
-        words = losses.since(_reported.get(losses.journal)).words()
-        if words:
-            found.append(words)
+        description = losses.since(_reported.get(losses.journal)).description()
+        if description:
+            descriptions.append(description)
         _reported[losses.journal] = losses
-    return "; ".join(found)
+    return "; ".join(descriptions)
 
 
 def _of_journals(spools: Iterable[Path]) -> Iterator[Losses]:
     mine = prefix().hex()
-    found = {
+    losses_of = {
         name: losses for spool in spools for name, losses in _losses.read(spool).items() if mine in losses.prefixes
     }
     for target in known_targets():
@@ -48,11 +49,11 @@ def _of_journals(spools: Iterable[Path]) -> Iterator[Losses]:
         name = writer.directory.name
         progress = read_progress(writer.directory)
         if progress is None:
-            found[name] = Losses(name, "", unrecorded=writer.lost)
+            losses_of[name] = Losses(name, "", unrecorded=writer.lost)
         else:
             known = (tuple(progress.missing), progress.damaged, progress.unknown, progress.refused)
-            found[name] = Losses(name, "", *known, unrecorded=writer.lost)
-    yield from found.values()
+            losses_of[name] = Losses(name, "", *known, unrecorded=writer.lost)
+    yield from losses_of.values()
 
 
 def _of_targets() -> Iterator[Losses]:

@@ -1,22 +1,27 @@
-"""The runs of one journal, as known to its delivery; `store_format.known_runs` describes the file that keeps them."""
+"""The runs of one journal, as known to its delivery; `store_format.known_runs` describes how the ledger keeps them."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from typing import Any
 
+from trackdsl.delivery._ended_runs import EndedRuns
 from trackdsl.delivery._fallback_encoding import Keys
+from trackdsl.delivery._ledger import Ledger
 from trackdsl.errors import logger
-from trackdsl.journal._files import open_regular, read_regular
-from trackdsl.store_format.known_runs import NAME, KnownRun, read_facts, read_runs
+from trackdsl.store_format.known_runs import KnownRun, run_of, value_of
+from trackdsl.store_format.ledger import RANK, RUN, WITHOUT_PARENT, Kind, RunValue
 
 
 @dataclass
 class DeliveredRun(KnownRun):
     """A run that exists at MLflow, with what its delivery has learned of it.
+
+    A run that has ended is another object after `RunMap.shrink`, and what was learned has to be asked for again.
 
     Attributes:
         params: parameters that MLflow has, by name; None if they were not looked up yet.
@@ -33,44 +38,68 @@ class RunMap:
     """The runs of one journal.
 
     Args:
-        directory: the journal's folder.
+        ledger: the journal's ledger.
 
     Attributes:
         without_parent: runs that were, or will be, created without their parents, with our ids of the parents.
         ranks: runs of ranks, with our ids of their shared roots.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / NAME
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        #: The keys of notes that are not written yet, and what undoes them, while they are collected.
+        self._noted: dict[tuple[Kind[bytes, Any], bytes], None] | None = None
+        self._undo: list[Callable[[], object]] = []
         self._runs: dict[bytes, DeliveredRun] = {}
-        for id_, run in read_runs(directory):
-            self._runs[id_] = DeliveredRun(run.run_id, run.experiment_id, run.open, run.ours, run.continued)
-        self.without_parent = _read_without_parent(directory)
-        self.ranks = _read_ranks(directory)
-        if not _ends_with_a_line(directory):
-            self._note("\n")
+        self._ended = EndedRuns()
+        #: Runs in `_runs` that are to be moved to `_ended`, if they have ended.
+        self._ending: list[bytes] = []
+        for id_, value in ledger.load(RUN, self._values).items():
+            run = run_of(id_, value)
+            if run.open or not self._shrunk(id_, run):
+                self._runs[id_] = DeliveredRun(run.run_id, run.experiment_id, run.open, run.ours, run.continued)
+        self.without_parent = ledger.load(WITHOUT_PARENT, lambda: self.without_parent.items())
+        self.ranks = ledger.load(RANK, lambda: self.ranks.items())
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return len(self._runs) + len(self._ended)
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Write the notes at the end of this context, all at once; if it raises, forget them."""
+        self._noted = {}
+        try:
+            yield
+        except BaseException:
+            self._noted = None
+            for undo in reversed(self._undo):
+                undo()
+            raise
+        else:
+            noted, self._noted = self._noted, None
+            self._write(kind.change(key, self._value(kind, key)) for kind, key in noted)
+        finally:
+            self._undo.clear()
 
     def get(self, id_: bytes) -> DeliveredRun | None:
         """The run with our id, if it exists at MLflow."""
-        return self._runs.get(id_)
+        run = self._runs.get(id_)
+        return self._restored(id_) if run is None else run
 
     def add(self, id_: bytes, run: DeliveredRun) -> None:
         """Note that a run exists."""
-        self._runs[id_] = run
-        self._note(f"o {id_.hex()} {run.run_id} {run.experiment_id}\n")
+        self._set(id_, run)
+        self._note(RUN, id_)
 
     def adopt(self, id_: bytes, run: DeliveredRun) -> None:
         """Note a run that another process opened and ends."""
-        self._runs[id_] = replace(run, open=False, ours=False, continued=False)
-        self._note(f"a {id_.hex()} {run.run_id} {run.experiment_id}\n")
+        self._set(id_, replace(run, open=False, ours=False, continued=False))
+        self._note(RUN, id_)
 
     def resume(self, id_: bytes, run: DeliveredRun) -> None:
         """Note a run that was resumed under its own id."""
-        self._runs[id_] = run
-        self._note(f"r {id_.hex()} {run.run_id} {run.experiment_id}\n")
+        self._set(id_, run)
+        self._note(RUN, id_)
 
     def open_as(self, run_id: str) -> list[bytes]:
         """Our ids of this journal's open runs that are a certain MLflow run."""
@@ -81,27 +110,43 @@ class RunMap:
         return [run.run_id for run in self._runs.values() if run.continued]
 
     def close(self, id_: bytes) -> None:
-        """Note that a run has ended."""
-        self._runs[id_].open = False
-        self._runs[id_].params = None
-        self._note(f"c {id_.hex()}\n")
+        """Note that a run that was got has ended."""
+        run = self._runs[id_]
+        if self._noted is not None:
+            self._undo.append(partial(setattr, run, "open", run.open))
+        run.open = False
+        run.params = None
+        self._ending.append(id_)
+        self._note(RUN, id_)
+
+    def shrink(self) -> None:
+        """Keep of the runs that have ended only what nobody else knows; called when their stretch is delivered."""
+        for id_ in self._ending:
+            run = self._runs.get(id_)
+            if run is not None and not run.open and self._shrunk(id_, run):
+                del self._runs[id_]
+        self._ending.clear()
 
     def note_without_parent(self, id_: bytes, parent: bytes) -> None:
         """Note, before it is created, that a run has no parent: the parent must be looked for later."""
         if id_ not in self.without_parent:
             self.without_parent[id_] = parent
-            self._note(f"m {id_.hex()} {parent.hex()}\n")
+            # At once, and not undone: the store may have created the run when the rest of its stretch fails.
+            self._write([WITHOUT_PARENT.change(id_, parent)])
 
     def note_parent(self, id_: bytes) -> None:
         """Note that such a run has got its parent."""
-        del self.without_parent[id_]
-        self._note(f"p {id_.hex()}\n")
+        parent = self.without_parent.pop(id_)
+        self._undo.append(partial(self.without_parent.__setitem__, id_, parent))
+        self._note(WITHOUT_PARENT, id_)
 
     def note_rank(self, id_: bytes, root: bytes) -> None:
         """Note, before it is created, that a run is that of a rank: its end may be that of the root."""
-        if self.ranks.get(id_) != root:
+        before = self.ranks.get(id_)
+        if before != root:
+            self._undo.append(partial(self.ranks.__setitem__, id_, before) if before else partial(self.ranks.pop, id_))
             self.ranks[id_] = root
-            self._note(f"l {id_.hex()} {root.hex()}\n")
+            self._note(RANK, id_)
 
     def still_open(self) -> list[bytes]:
         """Ids of the runs that have not ended, latest first."""
@@ -113,45 +158,48 @@ class RunMap:
 
     def ours(self) -> list[bytes]:
         """Ids of the runs that the program of this journal opened."""
-        return [id_ for id_, run in self._runs.items() if run.ours]
+        return [*(id_ for id_, _ in self._ended), *(id_ for id_, run in self._runs.items() if run.ours)]
 
-    def _note(self, line: str) -> None:
+    def _shrunk(self, id_: bytes, run: KnownRun) -> bool:
+        return run.ours and not run.continued and run.run_id == id_.hex() and self._ended.add(id_, run.experiment_id)
+
+    def _restored(self, id_: bytes) -> DeliveredRun | None:
+        """A run that has ended, until `shrink` is called."""
+        experiment_id = self._ended.get(id_)
+        if experiment_id is None:
+            return None
+        self._ended.remove(id_)
+        self._ending.append(id_)
+        run = self._runs[id_] = DeliveredRun(id_.hex(), experiment_id, open=False)
+        return run
+
+    def _set(self, id_: bytes, run: DeliveredRun) -> None:
+        before = self.get(id_)
+        if self._noted is not None:
+            self._undo.append(partial(self._runs.pop, id_) if before is None else partial(self._set, id_, before))
+        self._runs[id_] = run
+
+    def _note(self, kind: Kind[bytes, Any], key: bytes) -> None:
+        if self._noted is not None:
+            self._noted[kind, key] = None
+            return
+        self._undo.clear()
+        self._write([kind.change(key, self._value(kind, key))])
+
+    def _value(self, kind: Kind[bytes, Any], key: bytes) -> RunValue | bytes | None:
+        if kind is RUN:
+            return value_of(key, self._runs[key])
+        return (self.without_parent if kind is WITHOUT_PARENT else self.ranks).get(key)
+
+    def _values(self) -> Iterator[tuple[bytes, RunValue]]:
+        for id_, experiment_id in self._ended:
+            yield id_, value_of(id_, KnownRun(id_.hex(), experiment_id, open=False))
+        for id_, run in self._runs.items():
+            yield id_, value_of(id_, run)
+
+    def _write(self, changes: Iterable[tuple[int, bytes, Any]]) -> None:
         try:
-            with open(open_regular(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="ascii") as file:
-                file.write(line)
+            self._ledger.write(changes)
         except OSError as error:
-            # Delivery continues: the facts in this file can also be found at MLflow, by tag.
-            logger.warning("trackdsl cannot note its runs in %s: %s", self._path, error)
-
-
-def _read_without_parent(directory: Path) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    for words in read_facts(directory):
-        try:
-            if words[0] == "m":
-                found[bytes.fromhex(words[1])] = bytes.fromhex(words[2])
-            elif words[0] == "p":
-                found.pop(bytes.fromhex(words[1]), None)
-        except (ValueError, IndexError):
-            continue
-    return found
-
-
-def _read_ranks(directory: Path) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    for words in read_facts(directory):
-        with contextlib.suppress(ValueError, IndexError):
-            if words[0] == "l":
-                found[bytes.fromhex(words[1])] = bytes.fromhex(words[2])
-    return found
-
-
-def _ends_with_a_line(directory: Path) -> bool:
-    """Whether the file ends with a whole line; a torn last line would swallow the next one."""
-    try:
-        text = read_regular(directory / NAME)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return not text or text.endswith(b"\n")
+            # Delivery continues: the facts about runs can also be found at MLflow, by tag.
+            logger.warning("trackdsl cannot note its runs: %s", error)

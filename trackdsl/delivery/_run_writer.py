@@ -16,7 +16,8 @@ from trackdsl.delivery._outbox import Outbox
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._shared_points import SharedPoints, Source
-from trackdsl.delivery._sink import Refused, Sink
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import Refused
 from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._timestamp_dedup import TimestampDedup
 from trackdsl.errors import logger
@@ -70,7 +71,7 @@ class RunWriter:
         self._refuse = refuse
         self._continued = continued
         self.outbox = Outbox(refuse, points.write_assignments, models, own_tags)
-        self.artifacts = Artifacts(stream.directory, models)
+        self.artifacts = Artifacts(stream.directory, stream.ledger, models)
         self.timestamps = TimestampDedup([])
 
     def times(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, source: Source) -> tuple[int, ...]:
@@ -84,7 +85,7 @@ class RunWriter:
         return tuple(self._points.assign(sink, run.run_id, source, first, point) for point in points)
 
     def own_times(self, event: events.AnyEvent, run: DeliveredRun | None) -> tuple[int, ...]:
-        """The same for a run of this journal, which needs no agreement with others; also before the run is created."""
+        """The milliseconds for the points of a run that no other journal writes to. The run may not exist yet."""
         shared = None if run is None else self._points.of(run.run_id, self._name)
         times = []
         for key, step, value, at in _points_of(event):
@@ -125,19 +126,19 @@ class RunWriter:
             in_doubt: whether it may have been written before.
         """
         match event:
+            # The two of every run come first: a pattern costs as much as a call.
+            case events.Close():
+                self._close(sink, run, event)
+            case events.Open(id_, params=params):
+                self.outbox.add_params(sink, id_, run, params)
             case events.Metric() | events.Metrics():
                 link = self._link(sink, run, event) if isinstance(event, events.LinkedMetrics) else None
                 for (key, step, value, _), at in zip(_points_of(event), times, strict=True):
                     self.outbox.add_metric(event.run, run, key, value, at, step, link)
-            case events.Open(id_, params=params):
-                self.outbox.add_params(sink, id_, run, params)
             case events.Params(id_, values):
                 self.outbox.add_params(sink, id_, run, values)
             case events.Tags(id_, tags):
-                for key, text in tags.items():
-                    self.outbox.of(id_, run).add_tag(key, text)
-            case events.Close():
-                self._close(sink, run, event)
+                self.outbox.of(id_, run).add_tags(tags)
             case _:
                 self._write_data(sink, run, event, in_doubt)
 
@@ -169,6 +170,10 @@ class RunWriter:
             check_experiment(sink, run.experiment_id, error)
             # The run was deleted at MLflow: there is nothing to end.
             self._refuse(f"the end of run {run.run_id}", error)
+
+    def is_own(self, id_: bytes, run: DeliveredRun) -> bool:
+        """Whether only this journal writes to a run, as far as known."""
+        return self._assigns_freely(id_, run) and self._points.of(run.run_id, self._name) is None
 
     def _assigns_freely(self, id_: bytes, run: DeliveredRun) -> bool:
         """Whether this journal assigns milliseconds without agreement: at most one journal of a run may."""

@@ -20,7 +20,7 @@ from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin
 
 if TYPE_CHECKING:
-    from trackdsl.system_metrics import Readings
+    from trackdsl._core.readings import Readings
 
 _NAME = "sampled"
 #: How often to look for new notes, in seconds.
@@ -87,6 +87,8 @@ class Sampling:
         self._runs: dict[bytes, _Sampled] = {}
         #: How many points of each run are being sent.
         self._sent: dict[bytes, int] = {}
+        #: Whether there is a file of notes, as of the first look in this stretch: all of its runs are noted by then.
+        self._noted: bool | None = None
 
     def sample_due(self) -> bool:
         """Read new notes, and take the samples that are due; returns whether more may come."""
@@ -105,8 +107,11 @@ class Sampling:
 
     def unsent(self, only: bytes | None = None) -> Iterator[tuple[bytes, Sample]]:
         """The points of one run or of all that were not sent yet; they count as being sent."""
-        if not self._runs and not self._may_have_notes():
-            return
+        if not self._runs:
+            if self._noted is None:
+                self._noted = os.path.exists(self._directory / _NAME)
+            if not self._noted:
+                return
         with self._lock:
             self._sample_ended()
             for run in [only] if only in self._runs else [] if only is not None else list(self._runs):
@@ -116,10 +121,12 @@ class Sampling:
 
     def forget(self) -> None:
         """Note that the points that were being sent may not have arrived."""
+        self._noted = None
         self._sent.clear()
 
     def delivered(self) -> None:
         """Note that the points that were being sent have arrived."""
+        self._noted = None
         if not self._sent:
             return
         with self._lock:
@@ -128,9 +135,6 @@ class Sampling:
                 if not self._runs[run].open and not self._runs[run].points:
                     del self._runs[run]
             self._sent.clear()
-
-    def _may_have_notes(self) -> bool:
-        return os.path.exists(self._directory / _NAME)
 
     def _sample_ended(self) -> None:
         """Take the last sample of runs that have ended since the last look: their ends are about to be delivered."""
@@ -143,10 +147,10 @@ class Sampling:
     def _read_notes(self, alive: bool) -> None:
         lines = [line.split(" ") for line in self._new_lines()]
         # A run that ended before it was seen is not sampled: nothing is known of it.
-        ended = {words[1] for words in lines if words[0] == "c" and len(words) > 1}
-        for words in lines:
-            if words[0] == "c" or (alive and words[1:2] != [] and words[1] not in ended):
-                self._apply_note(words)
+        ended = {fields[1] for fields in lines if fields[0] == "c" and len(fields) > 1}
+        for fields in lines:
+            if fields[0] == "c" or (alive and fields[1:2] != [] and fields[1] not in ended):
+                self._apply_note(fields)
 
     def _new_lines(self) -> list[str]:
         try:
@@ -159,16 +163,16 @@ class Sampling:
         self._read += len(whole)
         return whole.decode("ascii", "replace").splitlines()
 
-    def _apply_note(self, words: list[str]) -> None:
-        from trackdsl.system_metrics import Readings  # Late, because it imports psutil.
+    def _apply_note(self, fields: list[str]) -> None:
+        from trackdsl._core.readings import Readings  # Late, because it imports psutil.
 
         try:
-            run = bytes.fromhex(words[1])
-            if words[0] == "o" and run not in self._runs and self._origin.host == os.uname().nodename:
-                interval = float(words[2])
+            run = bytes.fromhex(fields[1])
+            if fields[0] == "o" and run not in self._runs and self._origin.host == os.uname().nodename:
+                interval = float(fields[2])
                 due = time.monotonic() + min(_SOON, interval)
                 self._runs[run] = _Sampled(Readings(self._origin.pid), interval, due)
-            elif words[0] == "c" and run in self._runs:
+            elif fields[0] == "c" and run in self._runs:
                 self._runs[run].sample()
                 self._runs[run].open = False
         except (ValueError, IndexError):  # The line was torn on a full disk.
@@ -186,13 +190,13 @@ class Sampler:
 
     def sampling(self, directory: Path, origin: Origin) -> Sampling:
         """The samples of a journal; sampling begins now."""
-        found = Sampling(directory, origin, self._lock)
+        added = Sampling(directory, origin, self._lock)
         with self._lock:
-            self._samplings.append(found)
+            self._samplings.append(added)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="trackdsl-sampler", daemon=True)
                 self._thread.start()
-        return found
+        return added
 
     def stop(self) -> None:
         """End the sampling."""

@@ -3,14 +3,12 @@
 A journal that writes to a run of another process gets the millisecond of every point from here: the first free one,
 beginning with the recorded one. Not free are milliseconds that were assigned here before, those that the store has, and
 those that the run's own journal has used since. An assignment is written down before the point is sent, once for each
-point: a point that is sent again gets the same millisecond. A run's log is
+point: a point that is sent again gets the same millisecond. The ledger of the server keeps the journals that write to a
+run, and of each point that got its millisecond here
 
-        {"run_id": ...}                                             the run
-        {"journal": ...}                                            a journal that writes to the run
-        [journal, held, segment, offset, key, step, value, time]    the millisecond of a point, and where it was read
-        [key, step, value, time]                                    a millisecond that is not free
+    (MLflow's id of the run, key, step, value, time): (journal, held, segment, offset)
 
-in the file `<spool>/points/<run>.jsonl`. It is removed with the last of these journals.
+where it was read; empty if it is not free for another reason. All of a run is forgotten with the last of its journals.
 
 The run's own journal, which may have millions of points, writes nothing here. It avoids the milliseconds that were
 assigned here, and otherwise derives its milliseconds from the journal alone. After a crash these may differ from those
@@ -23,24 +21,20 @@ If two equal points get the same millisecond there and here, MLflow keeps one of
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trackdsl.delivery._sink import Refused, Sink, Unavailable
-from trackdsl.errors import logger
-from trackdsl.journal._files import open_regular, replace, sync
-from trackdsl.journal._reader import Position
+from trackdsl.delivery._ledger import Ledger
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import Refused, Unavailable
+from trackdsl.journal._segments import Position
 from trackdsl.journal._spool import JOURNALS, is_journal_name
 from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.ledger import POINT, SHARED_BY, PointKey, PointSource
 
-_FOLDER = "points"
 #: How much earlier than a point the look-up of the store's points begins, in milliseconds, for later points.
 _MARGIN = 60_000
 #: How many of the store's points of one metric are remembered, unless there are more in that time.
@@ -52,7 +46,8 @@ _FORGET_AFTER = 600_000
 _INT64 = 1 << 63
 
 #: Step and value, as MLflow stores them.
-Identity = tuple[int, Any]
+Identity = tuple[int, float | str]
+_NOWHERE: PointSource = ("", False, 0, 0)
 
 
 class Source(NamedTuple):
@@ -64,7 +59,7 @@ class Source(NamedTuple):
 
 
 @dataclass
-class _Seen:
+class _OtherPoints:
     """The points of one metric that were not assigned here, since a time."""
 
     since: int
@@ -81,29 +76,22 @@ class SharedPoints:
     """Assigns milliseconds to points of remote runs.
 
     Args:
-        folder: contains the folder of the logs.
+        ledger: keeps the assignments.
         spool: the spool's folder; no other process delivers from it to the same server meanwhile.
         reached: returns the time up to which some journals were read, in milliseconds since 1970.
     """
 
-    def __init__(self, folder: Path, spool: Path, reached: Callable[[set[str]], int]) -> None:
+    def __init__(self, ledger: Ledger, spool: Path, reached: Callable[[set[str]], int]) -> None:
         self._reached = reached
-        self._folder = folder / _FOLDER
+        self._ledger = ledger
         self._journals = spool / JOURNALS
         self._runs: dict[str, SharedRun] = {}
         self._unwritten: dict[str, SharedRun] = {}
-        for part in self._folder.glob("*.part"):
-            part.unlink(missing_ok=True)
-        for path in sorted(self._folder.glob("*.jsonl")):
-            try:
-                run = SharedRun.read(path)
-            except (OSError, TypeError) as error:
-                logger.warning("trackdsl cannot use the assignments in %s: %s", path, error)
-                continue
-            if run is None:  # Not even its first line was written completely.
-                path.unlink(missing_ok=True)
-            else:
-                self._runs[run.run_id] = run
+        for run_id, name in ledger.load(SHARED_BY, self._writers):
+            if is_journal_name(name):
+                self._run(run_id).journals.add(name)
+        for (run_id, key, step, value, time), source in ledger.load(POINT, self._points).items():
+            self._run(run_id).note(source, key, (step, value), time)
         self.remove_finished()
 
     def of(self, run_id: str, journal: str) -> SharedRun | None:
@@ -126,11 +114,7 @@ class SharedPoints:
             owners: the run's own journals, which assign freely.
             point: key, step, value, and the time of recording in milliseconds since 1970.
         """
-        run = self._runs.get(run_id)
-        if run is None:
-            name = "".join(c if c.isalnum() else "_" for c in run_id)[:64]
-            digest = hashlib.sha256(run_id.encode()).hexdigest()[:16]
-            run = self._runs[run_id] = SharedRun(self._folder / f"{name}-{digest}.jsonl", run_id)
+        run = self._run(run_id)
         run.join(source.journal, *owners)
         time = run.assign(sink, source, point)
         if run.unwritten:
@@ -145,15 +129,13 @@ class SharedPoints:
         """
         if not self._unwritten:
             return
+        changes = [change for run in self._unwritten.values() for change in run.unwritten]
         try:
-            if not self._folder.exists():
-                self._folder.mkdir(mode=0o700)
-                sync(self._folder.parent)
-            for run in self._unwritten.values():
-                run.write()
-            sync(self._folder)
+            self._ledger.write(changes, to_disk=True)
         except OSError as error:
-            raise Unavailable(f"cannot note points in {self._folder}: {error}") from None
+            raise Unavailable(f"cannot note points: {error}") from None
+        for run in self._unwritten.values():
+            run.unwritten.clear()
         self._unwritten.clear()
 
     def given(self, run_id: str, source: Source, key: str) -> int | None:
@@ -161,29 +143,51 @@ class SharedPoints:
         run = self._runs.get(run_id)
         return None if run is None else run.given_before(source, _limits.fit_key(key))
 
-    def delivered(self, journal: str, *, held: bool = False, run_id: str | None = None) -> None:
-        """Note that what was assigned to points of a journal, on all runs or on one, will not be asked for again.
+    def delivered(
+        self, journal: str, *, held: bool = False, run_id: str | None = None, up_to: Position | None = None
+    ) -> None:
+        """Note that what was assigned to points of a journal will not be asked for again.
 
-        Raises:
-            Unavailable: there is no space for the note.
+        Args:
+            journal: the journal.
+            held: whether the points were held.
+            run_id: the only run; None for all.
+            up_to: the end of what is delivered. A stretch that failed may have been sent beyond it: its points are read
+                again. None for the end of all.
         """
         for run in self._runs.values():
             if run_id not in (None, run.run_id):
                 continue
-            run.given.pop((journal, held), None)
+            given = run.given.pop((journal, held), {})
+            left = {} if up_to is None else {point: time for point, time in given.items() if point[0] > up_to}
+            if left:
+                run.given[journal, held] = left
             if run.count > run.most:
-                try:
-                    run.forget(self._reached(run.journals) - _FORGET_AFTER)
-                except OSError as error:
-                    raise Unavailable(f"cannot note points in {self._folder}: {error}") from None
+                run.forget(self._reached(run.journals) - _FORGET_AFTER)
+        self._ledger.tidy()
 
     def remove_finished(self) -> None:
-        """Remove the logs of runs that no journal writes to any more."""
+        """Forget the runs that no journal writes to any more."""
         for run_id, run in list(self._runs.items()):
             if not any((self._journals / name).is_dir() for name in run.journals):
-                run.path.unlink(missing_ok=True)
                 del self._runs[run_id]
                 self._unwritten.pop(run_id, None)
+        self._ledger.tidy()
+
+    def _run(self, run_id: str) -> SharedRun:
+        run = self._runs.get(run_id)
+        if run is None:
+            run = self._runs[run_id] = SharedRun(run_id)
+        return run
+
+    def _writers(self) -> Iterator[tuple[tuple[str, str], bool]]:
+        for run in self._runs.values():
+            for name in sorted(run.journals):
+                yield (run.run_id, name), True
+
+    def _points(self) -> Iterator[tuple[PointKey, PointSource]]:
+        for run in self._runs.values():
+            yield from run.points()
 
 
 class SharedRun:
@@ -194,49 +198,25 @@ class SharedRun:
         given: by journal, the assignments of points that may not be delivered yet; separate for held events.
         count: how many milliseconds are not free.
         most: the count from which some are forgotten.
-        unwritten: lines of the log that are not written yet.
+        unwritten: changes of the ledger that are not written yet.
     """
 
-    def __init__(self, path: Path, run_id: str) -> None:
-        self.path = path
+    def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.journals: set[str] = set()
         self.given: dict[tuple[str, bool], dict[tuple[Position, str], tuple[Identity, int]]] = {}
         self.count = 0
         self.most = _MOST_TAKEN
-        self.unwritten: list[Any] = [{"run_id": run_id}]
+        self.unwritten: list[tuple[int, Any, Any]] = []
         self._taken: dict[str, dict[Identity, set[int]]] = {}
-        self._seen: dict[str, _Seen] = {}
-
-    @classmethod
-    def read(cls, path: Path) -> SharedRun | None:
-        """Read a log; a torn line was not noted as written, and is cut off."""
-        run = None
-        with open(open_regular(path, os.O_RDWR), "rb+") as file:
-            good = 0
-            for line in file:
-                entry = _line_of(line, run is None)
-                if entry is None:
-                    file.truncate(good)
-                    break
-                good += len(line)
-                if isinstance(entry, list):
-                    assert run is not None
-                    run._note(entry)
-                elif run is None:
-                    run = cls(path, entry["run_id"])
-                else:
-                    run.journals.add(entry["journal"])
-        if run is not None:
-            run.unwritten.clear()
-        return run
+        self._seen: dict[str, _OtherPoints] = {}
 
     def join(self, *journals: str) -> None:
         """Note journals that write to the run."""
         for name in journals:
             if name not in self.journals:
                 self.journals.add(name)
-                self.unwritten.append({"journal": name})
+                self.unwritten.append(SHARED_BY.change((self.run_id, name), True))
 
     def assign(self, sink: Sink, source: Source, point: tuple[str, int, float, int]) -> int:
         """See `SharedPoints.assign`."""
@@ -248,9 +228,9 @@ class SharedRun:
         seen = self._seen_since(sink, key, time).times.get(identity, ())
         while time in taken or time in seen:
             time += 1
-        line = [source.journal, source.held, *source.end, key, *identity, time]
-        self._note(line)
-        self.unwritten.append(line)
+        read_at = (source.journal, source.held, *source.end)
+        self.note(read_at, key, identity, time)
+        self.unwritten.append(POINT.change((self.run_id, key, *identity, time), read_at))
         return time
 
     def given_before(self, source: Source, key: str) -> int | None:
@@ -270,45 +250,40 @@ class SharedRun:
         if seen is not None:
             seen.add(identity, time)
 
-    def write(self) -> None:
-        """Write the lines that are not written yet, all or none."""
-        content = _lines(self.unwritten)
-        with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
-            size = file.tell()
-            if file.write(content) != len(content):
-                file.truncate(size)
-                raise OSError(errno.ENOSPC, "no space left", str(self.path))
-            os.fsync(file.fileno())
-        self.unwritten.clear()
+    def note(self, read_at: PointSource, key: str, identity: Identity, time: int) -> None:
+        """Note a millisecond that is not free, and where its point was read, if it was assigned here."""
+        self._taken.setdefault(key, {}).setdefault(identity, set()).add(time)
+        self.count += 1
+        journal, held, segment, offset = read_at
+        if journal:
+            self.given.setdefault((journal, held), {})[Position(segment, offset), key] = identity, time
+
+    def points(self) -> Iterator[tuple[PointKey, PointSource]]:
+        """All milliseconds that are not free, for the ledger."""
+        sources: dict[tuple[str, Identity, int], PointSource] = {}
+        for (journal, held), points in self.given.items():
+            for (end, key), (identity, time) in points.items():
+                sources[key, identity, time] = (journal, held, *end)
+        for key, identities in self._taken.items():
+            for identity, times in identities.items():
+                for time in times:
+                    yield (self.run_id, key, *identity, time), sources.get((key, identity, time), _NOWHERE)
 
     def forget(self, before: int) -> None:
         """Forget milliseconds that no later point can need."""
-        sourced = [
-            [*journal, *end, key, *identity, time]
-            for journal, points in self.given.items()
-            for (end, key), (identity, time) in points.items()
-        ]
-        kept = [
-            [key, *identity, time]
-            for key, identities in self._taken.items()
-            for identity, times in identities.items()
-            for time in times
-            if time >= before
-        ]
-        lines = [{"run_id": self.run_id}, *({"journal": name} for name in sorted(self.journals)), *sourced, *kept]
-        replace(self.path, _lines(lines), to_disk=True)
+        kept = [point for point in self.points() if point[1] is not _NOWHERE or point[0][-1] >= before]
         self.count = 0
+        self.given.clear()
         self._taken.clear()
         self._seen.clear()
-        self.unwritten.clear()
-        for line in [*sourced, *kept]:
-            self._note(line)
+        for (_, key, step, value, time), read_at in kept:
+            self.note(read_at, key, (step, value), time)
         self.most = max(_MOST_TAKEN, 2 * self.count)
 
-    def _seen_since(self, sink: Sink, key: str, time: int) -> _Seen:
+    def _seen_since(self, sink: Sink, key: str, time: int) -> _OtherPoints:
         seen = self._seen.get(key)
         if seen is None or time < seen.since or seen.count > seen.most:
-            seen = _Seen(time - _MARGIN)
+            seen = _OtherPoints(time - _MARGIN)
             try:
                 history = sink.metric_history(self.run_id, key)
             except Refused:  # The run is deleted; MLflow refuses what is written to it, which is reported.
@@ -320,36 +295,9 @@ class SharedRun:
             self._seen[key] = seen
         return seen
 
-    def _note(self, line: list[Any]) -> None:
-        *source, key, step, value, time = line
-        self._taken.setdefault(key, {}).setdefault((step, value), set()).add(time)
-        self.count += 1
-        if source:
-            journal, held, segment, offset = source
-            given = self.given.setdefault((journal, held), {})
-            given[Position(segment, offset), key] = (step, value), time
-
-
-def _line_of(line: bytes, first: bool) -> dict[str, str] | list[Any] | None:
-    """A line of a log; None if it is torn, or if delivery cannot have written it."""
-    try:
-        entry = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
-        return None
-    if first:
-        return entry if isinstance(entry, dict) and isinstance(entry.get("run_id"), str) else None
-    if isinstance(entry, dict):
-        journal = entry.get("journal")
-        return entry if isinstance(journal, str) and is_journal_name(journal) else None
-    return entry if isinstance(entry, list) and len(entry) in (4, 8) else None
-
-
-def _lines(entry: list[Any]) -> bytes:
-    return b"".join(json.dumps(line).encode() + b"\n" for line in entry)
-
 
 def _identity(key: str, step: int, value: float, time: int) -> tuple[str, Identity, int]:
     """A point as MLflow stores it: nan equals nan, and infinity is the largest number."""
     largest = sys.float_info.max
-    same: Any = "nan" if value != value else max(-largest, min(largest, float(value)))
+    same: float | str = "nan" if value != value else max(-largest, min(largest, float(value)))
     return _limits.fit_key(key), (min(max(step, -_INT64), _INT64 - 1), same), time

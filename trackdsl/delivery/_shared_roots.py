@@ -24,7 +24,8 @@ import msgspec
 from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Batch, Refused, Sink, StoredRun
+from trackdsl.delivery._sink import Batch, Sink, StoredRun
+from trackdsl.delivery._store_errors import Refused
 from trackdsl.store_format.limits import fit_key
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 RANK = "trackdsl.rank"
 _ID = "trackdsl.id"
 _PARENT = "mlflow.parentRunId"
-#: The tag that tells the ranks of two launches apart if both resume the same run.
+#: The tag that distinguishes the ranks of two launches if both resume the same run.
 _LAUNCH_ID = "trackdsl.launch.id"
 _ENDED = "trackdsl.ended"
 #: The status of a root is the first of these that one of its ranks has.
@@ -91,19 +92,19 @@ class SharedRoots:
             self._writer.outbox.add_params(sink, id_, root, fresh)
             self._writer.outbox.flush(sink, id_)
         tags = {_PARENT: root.run_id, **_compose.rank_tags(rank)}
-        return root, {**tags, _LAUNCH_ID: named.hex()} if rank.goes_on else tags
+        return root, {**tags, _LAUNCH_ID: named.hex()} if rank.continued_id else tags
 
     def _root_for(self, sink: Sink, event: events.Open, named: bytes) -> tuple[bytes, DeliveredRun]:
         rank = event.rank
         assert rank is not None
-        if rank.goes_on:
-            state = self._continued.find(sink, event.run, rank.goes_on)
+        if rank.continued_id:
+            state = self._continued.find(sink, event.run, rank.continued_id)
             return named, DeliveredRun(state.run_id, state.experiment_id)
         for number in itertools.count():
             id_ = named if not number else hashlib.sha256(b"%b %d" % (named, number)).digest()[: len(named)]
             root = self._find_or_make(sink, event, id_)
-            others = [found for found in _ranks(sink, root) if found.tags.get(_ID) != event.run.hex()]
-            if not any(found.tags[RANK] == str(rank.rank) for found in others):
+            others = [other for other in _ranks(sink, root) if other.tags.get(_ID) != event.run.hex()]
+            if not any(other.tags[RANK] == str(rank.rank) for other in others):
                 return id_, root
         raise AssertionError
 
@@ -181,12 +182,12 @@ class SharedRoots:
 
 def _unified(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
     """The root of an id. If several were created, one is kept, and gets the children of the others."""
-    found = sink.tagged(_ID, id_.hex(), root.experiment_id)
-    if len(found) < 2:
+    roots = sink.tagged(_ID, id_.hex(), root.experiment_id)
+    if len(roots) < 2:
         # A deleted root is not found, and MLflow refuses what is written to it.
-        return root if not found or found[0].run_id == root.run_id else _known(found[0], root)
-    children = {one.run_id: sink.tagged(_PARENT, one.run_id, root.experiment_id) for one in found}
-    kept = min(found, key=lambda one: (not children[one.run_id], one.run_id))
+        return root if not roots or roots[0].run_id == root.run_id else _known(roots[0], root)
+    children = {one.run_id: sink.tagged(_PARENT, one.run_id, root.experiment_id) for one in roots}
+    kept = min(roots, key=lambda one: (not children[one.run_id], one.run_id))
     for other, of_other in children.items():
         if other != kept.run_id:
             for child in of_other:
@@ -199,8 +200,8 @@ def _unified(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
     return _known(kept, root)
 
 
-def _known(found: StoredRun, root: DeliveredRun) -> DeliveredRun:
-    return DeliveredRun(found.run_id, root.experiment_id, open=False, ours=False)
+def _known(stored: StoredRun, root: DeliveredRun) -> DeliveredRun:
+    return DeliveredRun(stored.run_id, root.experiment_id, open=False, ours=False)
 
 
 def _ranks(sink: Sink, root: DeliveredRun) -> list[StoredRun]:

@@ -22,7 +22,7 @@ def alone(uri: str) -> Iterator[None]:
     if path is None:
         yield
         return
-    folder = os.path.dirname(path) or "."
+    folder = os.path.dirname(_through_links(path)) or "."
     os.makedirs(folder, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -43,7 +43,8 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
     path = sqlite_path(uri)
     if path is None or path == ":memory:" or _has_content(path):
         return
-    part = f"{path}.trackdsl-part"
+    made = _through_links(path)  # A link to where the file is to be made stays.
+    part = f"{made}.trackdsl-part"
     try:
         # A process that was killed here may have left it; its rollback journal would be applied to the new file.
         _unlink(part, f"{part}-journal")
@@ -55,7 +56,7 @@ def make_database(uri: str, root: str, open_client: Callable[[str], Any]) -> Non
                 adapt(part, root)
         # A process that does not use our lock may have created the file in the meantime: then that file is used.
         if not _has_content(path):
-            os.replace(part, path)
+            os.replace(part, made)
     finally:
         _unlink(part, f"{part}-journal")
 
@@ -84,6 +85,11 @@ def _forget_store(uri: str) -> None:
             engine.dispose()
     for kept in (runs.TrackingStoreRegistry, models.ModelRegistryStoreRegistry):
         kept._get_store_with_resolved_uri.cache_clear()
+
+
+def _through_links(path: str) -> str:
+    """The file that a path leads to; the path itself unless that is a link."""
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def _has_content(path: str) -> bool:

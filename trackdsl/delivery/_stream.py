@@ -7,29 +7,31 @@ everything else may be written twice.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from trackdsl._core.redaction import mask_prose, mask_text
-from trackdsl.delivery._interpreter import DELETED, DIED, Interpreter, Shared
+from trackdsl._core.events import File
+from trackdsl.delivery._beginnings import Beginnings
+from trackdsl.delivery._interpreter import Interpreter
+from trackdsl.delivery._journal_losses import JournalLosses
+from trackdsl.delivery._journal_progress import END, JournalProgress
+from trackdsl.delivery._last_seen import LastSeen
+from trackdsl.delivery._ledger import journal_ledger
+from trackdsl.delivery._run_ending import DELETED, DIED
 from trackdsl.delivery._run_map import RunMap
-from trackdsl.delivery._sink import NotYet, Sink, Unavailable
-from trackdsl.delivery._successors import is_deleted, may_still_run
+from trackdsl.delivery._shared import Shared
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import NotYet, RefusedTogether, Unavailable
+from trackdsl.delivery._stretch_size import StretchSize
+from trackdsl.delivery._successors import is_deleted
 from trackdsl.delivery._timestamp_dedup import TimestampDedup
-from trackdsl.errors import logger
-from trackdsl.journal._lock import is_held
-from trackdsl.journal._origin import Origin
-from trackdsl.journal._reader import Entry, Position, Reader, segments
+from trackdsl.journal._origin import Origin, may_still_run
+from trackdsl.journal._reader import Entry, Reader
+from trackdsl.journal._segments import Position, segment_path, segments
 from trackdsl.journal._spool import remove_journal
-from trackdsl.store_format import losses as _losses
-from trackdsl.store_format.losses import Losses
-from trackdsl.store_format.progress import ProgressFile
-
-_STRETCH = 2000
-#: At most this many missing parts are named; with more, the journal is lost anyway.
-_MOST_MISSING = 100
+from trackdsl.store_format.progress import Progress
 
 
 class Stream:
@@ -43,28 +45,44 @@ class Stream:
     Attributes:
         prefix: the first bytes of its runs' ids; empty if an old version wrote it.
         finished: whether all of it is delivered and it was removed.
-        expects_more: whether its program runs and the last stretch was not full, so that more events may come soon.
+        expects_more: whether its program runs and everything so far was read, so that more events may come soon.
+        last_seen: looks whether the program runs.
     """
 
     def __init__(self, directory: Path, origin: Origin, shared: Shared) -> None:
         self.directory = directory
         self.origin = origin
         self.prefix = bytes.fromhex(origin.prefix)
-        self.runs = RunMap(directory)
+        self.ledger = journal_ledger(directory)
+        self.runs = RunMap(self.ledger)
+        self._beginnings = Beginnings(directory, self.ledger)
         self.finished = False
         self.expects_more = False
         self._shared = shared
         self._in_hand = False
-        self._noted_losses: tuple[object, ...] = ()
-        self._file = ProgressFile(directory, write=True)
-        self.progress = self._file.read()
+        self.last_seen = LastSeen(directory)
+        #: Whether a program asked for another attempt: it must know that there was one.
+        self._asked = False
+        self._losses = JournalLosses(self)
+        self._noted = JournalProgress(directory)
+        if self.ledger.damaged:
+            # What it has lost may have been only there. What was sent before is not sent as something new, because all
+            # of it may have been sent.
+            self._noted.begin_again()
+            self.ledger.repair()
         # If the note of the intent is lost, everything may have been sent, and segments may have been removed.
         unknown = not self.progress.count and bool(self.runs)
-        found = segments(directory) if unknown else []
-        self._reader = Reader(directory, Position(found[0], 0) if found else self.progress.position)
-        self._doubt_until = Position(1 << 62, 0) if unknown else self.progress.intent
-        self._interpreter = Interpreter(self, shared, self._refuse, self._skip_unknown)
+        kept = segments(directory) if unknown else []
+        self._reader = Reader(directory, Position(kept[0], 0) if kept else self.progress.position)
+        self._doubt_until = END if unknown else self.progress.intent
+        self._size = StretchSize()
+        self._interpreter = Interpreter(self, shared, self._losses.refuse, self._losses.skip_unknown)
         self._forget()
+
+    @property
+    def progress(self) -> Progress:
+        """The progress of its delivery."""
+        return self._noted.latest
 
     def step(self, sink: Sink) -> bool:
         """Deliver the next stretch.
@@ -76,10 +94,10 @@ class Stream:
             Unavailable: the store cannot be reached; nothing is noted as delivered.
         """
         # Checked before reading: once the lock of a dead writer is free, all of its events are there.
-        alive = is_held(self.directory / "lock")
+        alive = self.last_seen.is_alive()
         start = self._reader.position
-        entries = list(self._reader.read(_STRETCH, writer_alive=alive))
-        self.expects_more = alive and len(entries) < _STRETCH
+        entries = self._reader.read_stretch(self._size.limit(), writer_alive=alive)
+        self.expects_more = alive and self._reader.at_end()
         if not entries:
             if self._reader.newer_schema is not None:
                 raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")
@@ -87,53 +105,83 @@ class Stream:
             self._send_samples(sink)
             return self._retry_alone(sink) if alive else self._finish(sink)
         self._in_hand = True
-        self._note_intent()
-        before = msgspec.structs.replace(self.progress, missing=[*self.progress.missing])
+        self._noted.note_intent(max(self._reader.position, self._doubt_until))
+        before = self._noted.losses()
         try:
             # Inside the `try`: if anything fails from here on, these entries are read again.
-            self._interpreter.git.write(sink)
-            entries = self._apply(sink, entries)
-            self._interpreter.flush(sink)
+            with self._collecting(sink, start):
+                self._interpreter.git.write(sink)
+                entries = self._apply(sink, entries, together=self._writes_together(sink, start))
+                self._interpreter.flush(sink)
         except BaseException as error:
-            self._reader.position = start
-            self._forget()
-            for name in ("damaged", "unknown", "missing", "refused"):
-                setattr(self.progress, name, getattr(before, name))
-            if not isinstance(error, NotYet):
-                # Runs of this stretch may have been created: the next attempt looks them up.
-                self._doubt_until = max(self._doubt_until, entries[-1].end)
+            self._noted.restore_losses(before)
+            self._read_again(start, entries, error)
+            if isinstance(error, RefusedTogether):
+                return True
             raise
         finally:
-            self._in_hand = False
+            self._in_hand = self._interpreter.together = False
+        self._size.lengthen()
         self._note_done(len(entries))
-        self._retry(sink)
+        if self._reader.position >= self._doubt_until:
+            # Else an older file, which is stored again, would replace a newer one that was deferred.
+            self._retry(sink)
         return True
+
+    def _read_again(self, start: Position, entries: list[Entry], error: BaseException) -> None:
+        """Go back to the beginning of a stretch that failed, which is then delivered in smaller parts."""
+        self._reader.position = start
+        self._forget()
+        if not isinstance(error, NotYet):
+            # Runs of this stretch may have been created: the next attempt looks them up.
+            self._doubt_until = max(self._doubt_until, entries[-1].end)
+            # It stood at a later event if it waited for a run, and others may wait for what is read again.
+            self._shared.remote_runs.waits_no_more(self)
+        if isinstance(error, RefusedTogether):
+            self._size.take_apart(entries)
+        elif isinstance(error, Unavailable) and not isinstance(error, NotYet):
+            self._size.shorten(len(entries))
+
+    @contextlib.contextmanager
+    def _collecting(self, sink: Sink, start: Position) -> Iterator[None]:
+        """Write a stretch together, unless the store has refused it as a whole."""
+        if not self._writes_together(sink, start):
+            yield
+            return
+        # A run that has another id at the store must be noted at once: it cannot be created again.
+        notes = self.runs.collecting() if sink.own_ids else contextlib.nullcontext()
+        with notes, sink.collecting():
+            yield
+
+    def _writes_together(self, sink: Sink, start: Position) -> bool:
+        return sink.collects and self._size.is_together(start)
+
+    def note_refusal(self, what: str, error: Exception) -> None:
+        """Note something that the store refused, if it is kept in another way or the program did not record it."""
+        self._losses.note_refusal(what, error)
 
     def note_blocked(self, error: str) -> None:
         """Note why delivery fails, for programs and commands."""
-        if not self.progress.blocked_since:
-            self.progress.blocked_since = time.time_ns()
-        self.progress.failures += 1
-        self.progress.error = error[:1000]
-        self._file.write(self.progress)
+        self._noted.note_blocked(error)
 
     def retry_now(self) -> None:
         """Try everything again at once that waits for its next attempt."""
+        self._asked = True
         self._interpreter.retry_now()
 
     def why_set_aside(self, id_: bytes) -> str | None:
         """Why a run that this journal opens was set aside before it was created; None if it was not."""
-        return self._interpreter.why_set_aside(id_)
+        return self._interpreter.deferral.why_set_aside(id_)
 
     def is_dropped(self, id_: bytes) -> bool:
         """Whether a run of this journal was dropped."""
-        return self._interpreter.is_dropped(id_)
+        return id_ in self._interpreter.deferral.dropped
 
     def is_due(self) -> bool:
         """Whether there is anything to do now."""
         if self.finished:
             return False
-        if self.behind() or not is_held(self.directory / "lock") or self.sampled():
+        if self.behind() or not self.last_seen.is_alive() or self.sampled():
             return True
         return bool(self.progress.deferred) and self._interpreter.retry_is_due()
 
@@ -152,7 +200,7 @@ class Stream:
     def close(self) -> None:
         """Close the files until they are used again: there may be more journals than files can be open."""
         self._reader.close()
-        self._file.close()
+        self._noted.close()
 
     def _send_samples(self, sink: Sink) -> None:
         if self.sampled():
@@ -163,16 +211,32 @@ class Stream:
                 raise
             self._interpreter.samples_delivered()
 
-    def _apply(self, sink: Sink, entries: list[Entry]) -> list[Entry]:
+    def _apply(self, sink: Sink, entries: list[Entry], *, together: bool) -> list[Entry]:
         """Apply events up to the first one that has to wait; returns the applied ones.
+
+        Args:
+            sink: the store.
+            entries: the events.
+            together: whether writes are collected.
 
         Raises:
             NotYet: the first one has to wait.
         """
-        for number, entry in enumerate(entries):
+        self._interpreter.together = together
+        number, early = -1, 0
+        while (number := number + 1) < len(entries):
+            if together:
+                number = self._interpreter.collect_points(entries, number)
+                if number == len(entries):
+                    break
+                if number >= early:
+                    early = self._interpreter.ahead.create_runs(sink, entries, number, self._doubt_until)
+            entry = entries[number]
             if entry.event is None:
-                self._skip_damage(entry.missing)
+                self._interpreter.note_damage(self._losses.skip_damage(entry.missing))
                 continue
+            if together and isinstance(entry.event, File):
+                self._interpreter.ahead.begin_files(sink, entries, number)
             try:
                 self._interpreter.apply(sink, entry.event, entry.end, in_doubt=entry.end <= self._doubt_until)
             except NotYet:
@@ -186,41 +250,6 @@ class Stream:
         """Forget what was collected; it will be read again."""
         self._interpreter.forget(TimestampDedup(self.progress.points, self.progress.clock))
 
-    def _refuse(self, what: str, error: Exception) -> None:
-        self.progress.refused += 1
-        self.note_refusal(what, error)
-
-    def note_refusal(self, what: str, error: Exception) -> None:
-        """Note something that the store refused, if it is kept in another way or the program did not record it."""
-        self.progress.error = mask_text(f"MLflow refused {what}: {error}")[:1000]
-        logger.warning("trackdsl: %s", self.progress.error)
-
-    def _skip_unknown(self, id_: bytes) -> None:
-        if not self.progress.unknown:
-            logger.warning("trackdsl: events of the unknown run %s in %s are left out", id_.hex(), self.directory)
-        self.progress.unknown += 1
-
-    def _skip_damage(self, missing: str) -> None:
-        if missing:
-            logger.warning("trackdsl: %s of %s is missing: its events are lost", missing, self.directory)
-            if len(self.progress.missing) < _MOST_MISSING:
-                self.progress.missing.append(missing)
-            self._interpreter.note_damage({"trackdsl.missing_segments": ", ".join(self.progress.missing)})
-            return
-        self.progress.damaged += 1
-        logger.warning("trackdsl: a damaged record in %s was skipped", self.directory)
-        self._interpreter.note_damage({"trackdsl.damaged_records": str(self.progress.damaged)})
-
-    def _note_losses(self, unrecorded: int = 0) -> None:
-        """Note what is lost for `trackdsl sync`, also after this journal is gone."""
-        known = self.progress
-        losses = (tuple(known.missing), known.damaged, known.unknown, known.refused, unrecorded)
-        if any(losses) and losses != self._noted_losses:
-            self._noted_losses = losses
-            program = f"{mask_prose(self.origin.source)} (pid {self.origin.pid})"
-            prefixes = (self.origin.prefix, *self.origin.ancestors)
-            _losses.note(self.directory.parent.parent, Losses(self.directory.name, program, *losses, prefixes))
-
     def _retry(self, sink: Sink) -> bool:
         """Try deferred items again."""
         if not self.progress.deferred:
@@ -231,20 +260,21 @@ class Stream:
         except BaseException:
             self._forget()
             raise
-        if delivered or trying:
-            self._note_losses()
+        if delivered or trying or self._asked:
+            self._losses.save()
             self._note_deferred()
-            self._file.write(self.progress)
+            if self._asked and self.progress.deferred:
+                self.progress.failures += 1
+            self._asked = False
+            self._noted.save()
         return delivered
 
     def _retry_alone(self, sink: Sink) -> bool:
-        """The same if there is nothing else to do."""
+        """Try deferred items again when there is nothing else to do, and note a failed attempt."""
         trying = self._interpreter.blocked.due()
         delivered = self._retry(sink)
         if trying and not delivered:
-            # A waiting program must know that delivery tried again and failed.
-            self.progress.failures += 1
-            self._file.write(self.progress)
+            self._noted.note_failure()
         return delivered
 
     def _finish(self, sink: Sink) -> bool:
@@ -256,11 +286,11 @@ class Stream:
         unread = any(successor.behind() and not successor.progress.events for successor in successors)
         if unread or (deleted and not successors and may_still_run(self.origin)):
             return False
-        self._interpreter.leave_to(successors)
+        self._interpreter.ending.leave_to(successors)
         self._interpreter.creation.remove_late_duplicates(sink, self.runs)
-        last_time = self._interpreter.last_time or self._newest_time()
+        last_time = self.last_seen.time(self._interpreter.last_time)
         why = DELETED if deleted or successors else DIED
-        self._interpreter.end_left_open(sink, last_time, self._reader.lost(), why)
+        self._interpreter.ending.end_left_open(sink, last_time, self._reader.lost(), why)
         self._note_deferred()
         delivered = self._retry(sink)
         if self.progress.deferred and not delivered:
@@ -268,14 +298,14 @@ class Stream:
             raise NotYet(self._interpreter.reason(), pause=blocked.next_try() if blocked else None, blocks=True)
         if self.progress.deferred or self.runs.still_open():
             return True  # Runs that were delivered just now may have to be ended.
-        self._note_losses(self._reader.lost())
+        self._losses.save(self._reader.lost())
         self._remove()
         return True
 
     def abandon(self) -> None:
         """Remove the journal before it is delivered: its program has ended, and its store is gone."""
         self.progress.missing.append("all that was not delivered when its store was removed")
-        self._note_losses(self._reader.lost())
+        self._losses.save(self._reader.lost())
         self._remove()
 
     def _remove(self) -> None:
@@ -284,45 +314,28 @@ class Stream:
         remove_journal(self.directory)
         self._shared.points.remove_finished()
 
-    def _newest_time(self) -> int:
-        # An earlier process delivered the last event. The file was last changed when that event was written.
-        found = segments(self.directory)
-        path = self.directory / f"{found[-1]:06d}.seg" if found else self.directory
-        try:
-            return path.stat().st_mtime_ns
-        except OSError:  # It was deleted.
-            return time.time_ns()
-
-    def _note_intent(self) -> None:
-        position = self._reader.position
-        self.progress.intent_segment, self.progress.intent_offset = position
-        self._file.write(self.progress)
-
     def _note_deferred(self) -> None:
         waiting = self._interpreter.waiting()
-        before = self.progress.set_aside
-        self.progress.deferred, self.progress.held, self.progress.set_aside = waiting
-        if waiting.blocked:
-            self.progress.error = self._interpreter.reason()[:1000]
-        elif before:
-            self.progress.error = ""
+        self._noted.set_deferred(waiting, self._interpreter.reason() if waiting.blocked else "")
         self._interpreter.blocked.save()
 
     def _note_done(self, count: int) -> None:
         position = self._reader.position
-        self.progress.segment, self.progress.offset = position
-        self.progress.intent_segment, self.progress.intent_offset = position
-        self.progress.events += count
-        self.progress.blocked_since = 0
+        # What lies behind may have been sent already, when a longer stretch failed.
+        intent = max(position, self._doubt_until)
+        self._noted.set_delivered(position, intent, count, self._interpreter.timestamps)
         self._note_deferred()
-        self.progress.points = self._interpreter.timestamps.remembered()
-        self.progress.clock = self._interpreter.timestamps.now
         # First: a program that waits for this progress then asks what was lost.
-        self._note_losses()
-        self._file.write(self.progress)
-        self._interpreter.delivered()
+        self._losses.save()
+        self.ledger.settle()
+        self._shared.what_changed.save()
+        self._noted.save()
+        self._interpreter.delivered(position)
+        self.runs.shrink()
+        self.ledger.tidy()
         delivered = [number for number in segments(self.directory) if number < position.segment]
         if delivered:
-            self._file.to_disk()
+            self._noted.to_disk()
+            self._beginnings.keep(delivered, self.runs.still_open())
         for number in delivered:
-            (self.directory / f"{number:06d}.seg").unlink(missing_ok=True)
+            segment_path(self.directory, number).unlink(missing_ok=True)

@@ -67,9 +67,9 @@ def parse(content: bytes, path: str) -> Table:
         return as_table(json.loads(content))
     import pyarrow.parquet
 
-    found = pyarrow.parquet.read_table(io.BytesIO(content))
-    columns = [[_plain(value) for value in column.to_pylist()] for column in found.itercolumns()]
-    return Table(list(found.column_names), [list(row) for row in zip(*columns, strict=True)])
+    table = pyarrow.parquet.read_table(io.BytesIO(content))
+    columns = [[_plain(value) for value in column.to_pylist()] for column in table.itercolumns()]
+    return Table(list(table.column_names), [list(row) for row in zip(*columns, strict=True)])
 
 
 def render(table: Table, path: str) -> bytes:

@@ -1,17 +1,17 @@
-"""The rows of one table that are not delivered yet, in a file; `trackdsl.delivery._tables` describes it."""
+"""The rows of one table that are not delivered yet, in a ledger; `trackdsl.delivery._tables` describes it."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 from trackdsl._core.artifact_paths import checked_path
+from trackdsl.delivery._ledger import Ledger
 from trackdsl.delivery._table_format import Table, as_table
-from trackdsl.journal._files import open_regular
+from trackdsl.journal._files import read_regular
 from trackdsl.journal._spool import is_journal_name
+from trackdsl.store_format.ledger import ANY_BASE, ANY_ROWS, BASE, ROWS, TABLE, changes_in, latest
+from trackdsl.store_format.state_before_ledgers import StateBefore
 
 
 class TableLog:
@@ -26,7 +26,7 @@ class TableLog:
         next_try: the time of the next attempt, on the monotonic clock; 0 before the first one.
     """
 
-    def __init__(self, path: Path, run_id: str, table_path: str, experiment_id: str = "") -> None:
+    def __init__(self, path: Path, ledger: Ledger, run_id: str, table_path: str, experiment_id: str) -> None:
         self.path = path
         self.run_id = run_id
         self.table_path = table_path
@@ -36,57 +36,73 @@ class TableLog:
         self.journals: set[str] = set()
         self.has_base = False
         self.next_try = 0.0
+        self._ledger = ledger
 
     @classmethod
-    def read(cls, path: Path) -> TableLog | None:
-        """Read a log; what follows a torn line was not noted as done, and is cut off.
+    def begin(cls, path: Path, run_id: str, table_path: str, experiment_id: str) -> TableLog:
+        """Begin the log of a table.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ledger = Ledger(path)
+        ledger.write([TABLE.change(None, (run_id, table_path, experiment_id))])
+        return cls(path, ledger, run_id, table_path, experiment_id)
+
+    @classmethod
+    def read(cls, path: Path, before: StateBefore | None = None) -> TableLog | None:
+        """Read a log.
+
+        Args:
+            path: its file.
+            before: what an earlier version noted of the table.
 
         Returns:
-            the log; None if its first line is not valid.
+            the log; None if it does not say of which table.
         """
-        log = None
-        with open(open_regular(path, os.O_RDWR), "rb+") as file:
-            good = 0
-            for line in file:
-                entry = _line_of(line, log is None)
-                if entry is None:
-                    file.truncate(good)
-                    break
-                good += len(line)
-                if log is None:
-                    log = cls(path, entry["run_id"], entry["path"], str(entry.get("experiment_id", "")))
-                elif "base" in entry:
-                    log.has_base = True
-                else:
-                    log._note((entry["journal"], entry["snapshot"]))
+        ledger = Ledger(path, before)
+        described = ledger.load(TABLE, list).get(None)
+        if described is None or not _is_inside(described[1]):
+            return None
+        log = cls(path, ledger, *described)
+        log.has_base = bool(ledger.load(ANY_BASE, list))
+        for source in ledger.load(ANY_ROWS, list):
+            if is_journal_name(source[0]):
+                log._note(source)
         return log
 
     def add_rows(self, source: tuple[str, str], rows: Table) -> None:
-        """Add the rows of an event."""
-        table = {"columns": rows.columns, "data": rows.rows}
-        self.add({"journal": source[0], "snapshot": source[1], "table": table})
+        """Add the rows of an event.
+
+        Raises:
+            OSError: nothing was written.
+        """
+        self._ledger.write([ROWS.change(source, _text(rows))])
         self._note(source)
 
-    def add(self, line: dict[str, Any]) -> None:
-        """Write a line completely or not at all."""
-        with open(open_regular(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab", buffering=0) as file:
-            size = file.tell()
-            content = json.dumps(line).encode() + b"\n"
-            if file.write(content) != len(content):
-                file.truncate(size)
-                raise OSError(errno.ENOSPC, "no space left", str(self.path))
+    def set_base(self, base: Table) -> None:
+        """Note the earlier content of MLflow's file, on the disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._ledger.write([BASE.change(None, _text(base))], to_disk=True)
+        self.has_base = True
+
+    def to_disk(self) -> None:
+        """Flush the log to the disk.
+
+        Raises:
+            OSError: it cannot be flushed.
+        """
+        self._ledger.to_disk()
 
     def content(self) -> tuple[Table, list[Table]]:
         """The earlier content of MLflow's file, and the rows to append, in order."""
-        base, appended = Table(), []
-        with open(open_regular(self.path), "rb") as file:
-            for line in file:
-                entry = json.loads(line)
-                if "base" in entry:
-                    base = as_table(entry["base"])
-                elif "table" in entry:
-                    appended.append(as_table(entry["table"]))
-        return base, appended
+        changes = list(changes_in(read_regular(self.path)))
+        base = latest(changes, BASE).get(None)
+        rows = latest(changes, ROWS).values()
+        return Table() if base is None else _table(base), [_table(each) for each in rows]
 
     def _note(self, source: tuple[str, str]) -> None:
         self.sources.add(source)
@@ -94,23 +110,13 @@ class TableLog:
         self.journals.add(source[0])
 
 
-def _line_of(line: bytes, first: bool) -> dict[str, Any] | None:
-    """A line of a log; None if it is torn, or if delivery cannot have written it."""
-    try:
-        entry = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(entry, dict):
-        return None
-    if first:
-        names = (entry.get("run_id"), entry.get("path"))
-        sound = all(isinstance(name, str) for name in names) and _is_inside(str(entry["path"]))
-    elif "base" in entry:
-        sound = isinstance(entry["base"], dict)
-    else:
-        journal, snapshot = entry.get("journal"), entry.get("snapshot")
-        sound = isinstance(journal, str) and isinstance(snapshot, str) and is_journal_name(journal)
-    return entry if sound else None
+def _text(table: Table) -> bytes:
+    # Not MessagePack, whose integers have 64 bits.
+    return json.dumps({"columns": table.columns, "data": table.rows}).encode()
+
+
+def _table(text: bytes) -> Table:
+    return as_table(json.loads(text))
 
 
 def _is_inside(table_path: str) -> bool:

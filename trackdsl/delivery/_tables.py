@@ -1,12 +1,8 @@
 """Tables that grow: the rows of many events, of several journals, in one file at MLflow, each exactly once.
 
 MLflow can replace a file but not append to it, so the result must not depend on how often a file is uploaded. Until
-they are delivered, the rows of a table are kept in their own log, `<spool>/tables/<run>-<hash of the path>.jsonl`:
-
-    {"run_id": ..., "path": ..., "experiment_id": ...}             the table
-    {"journal": ..., "snapshot": ..., "table": {...}}              the rows of one event, once
-        {"base": {...}}                                                MLflow's earlier file, noted before the first
-        upload
+they are delivered, the rows of a table are kept in a ledger of its own, `tables/<run>-<hash of the path>.ledger`: which
+table it is, the rows of each event, once, and MLflow's earlier file as the base, noted before the first upload.
 
 An upload contains the base and all rows after it, so a repeated upload is the same file. The log is removed when MLflow
 has accepted the file; the next rows begin a new log, whose base contains the earlier rows. A snapshot is removed only
@@ -20,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import tempfile
 import time
 from pathlib import Path, PurePosixPath
@@ -28,15 +25,17 @@ from trackdsl._core import events
 from trackdsl.delivery._artifacts import check_path
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Batch, Refused, Sink, Unavailable
+from trackdsl.delivery._sink import Batch, Sink
+from trackdsl.delivery._store_errors import Refused, RefusedTogether, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
 from trackdsl.delivery._table_log import TableLog
 from trackdsl.delivery._timing import timing
 from trackdsl.errors import logger
-from trackdsl.journal._files import remove, sync
+from trackdsl.journal._files import is_regular, remove, sync
 from trackdsl.journal._snapshots import UnsafeSnapshot, read_snapshot, remove_snapshot
 from trackdsl.journal._spool import JOURNALS
 from trackdsl.store_format import limits as _limits
+from trackdsl.store_format.state_before_ledgers import of_table
 
 _FOLDER = "tables"
 #: The tag by which MLflow's UI and `mlflow.load_table` find tables.
@@ -113,6 +112,7 @@ class Tables:
 
         Raises:
             Unavailable: the rows cannot be made durable.
+            RefusedTogether: the store refuses what was collected.
         """
         self._flush_logs()
         mine = [log for log in self._logs.values() if journal.name in log.journals and run_id in (None, log.run_id)]
@@ -135,19 +135,19 @@ class Tables:
             del self._logs[log.path]
 
     def waiting(self, journal: Path) -> int:
-        """How many tables with rows of a journal are not delivered; the journal must not be removed before."""
+        """The number of undelivered tables with rows of a journal, which must not be removed before."""
         return sum(journal.name in log.journals for log in self._logs.values())
 
     def _find_logs(self) -> None:
         """Read the logs that an earlier process left."""
         for part in self._folder.glob("upload-*"):
             remove(part)
-        for path in sorted(self._folder.glob("*.jsonl")):
-            try:
-                log = TableLog.read(path)
-            except OSError as error:
-                logger.warning("trackdsl does not deliver the table in %s: %s", path, error)
+        before = {path.with_suffix(".ledger"): of_table(path) for path in self._folder.glob("*.jsonl")}
+        for path in sorted({*self._folder.glob("*.ledger"), *before}):
+            if os.path.lexists(path) and not is_regular(path):
+                logger.warning("trackdsl does not deliver the table in %s: it is not a regular file", path)
                 continue
+            log = TableLog.read(path, before.get(path))
             # A journal is removed after its tables are delivered. So this log was delivered, and a power cut undid its
             # removal.
             if log is None or not any((self._journals / name).is_dir() for name in log.journals):
@@ -158,7 +158,7 @@ class Tables:
 
     def _path(self, run_id: str, table_path: str) -> Path:
         name = "".join(c if c.isalnum() else "_" for c in run_id)[:64]
-        return self._folder / f"{name}-{hashlib.sha256(table_path.encode()).hexdigest()[:16]}.jsonl"
+        return self._folder / f"{name}-{hashlib.sha256(table_path.encode()).hexdigest()[:16]}.ledger"
 
     def _log(self, run_id: str, table_path: str) -> TableLog | None:
         return self._logs.get(self._path(run_id, table_path))
@@ -168,9 +168,7 @@ class Tables:
             self._folder.mkdir(mode=0o700)
             sync(self._folder.parent)
         path = self._path(run.run_id, table_path)
-        log = TableLog(path, run.run_id, table_path, run.experiment_id)
-        log.add({"run_id": run.run_id, "path": table_path, "experiment_id": run.experiment_id})
-        self._logs[path] = log
+        log = self._logs[path] = TableLog.begin(path, run.run_id, table_path, run.experiment_id)
         return log
 
     def _flush_logs(self) -> None:
@@ -180,7 +178,7 @@ class Tables:
             return
         try:
             for log in unsynced:
-                sync(log.path)
+                log.to_disk()
             # The folder too: logs were added and removed.
             sync(self._folder)
         except OSError as error:
@@ -191,15 +189,25 @@ class Tables:
             log.unsynced.clear()
 
     def _deliver(self, sink: Sink, log: TableLog) -> bool:
+        listed = True
         try:
-            self._store(sink, log)
-        except Refused as error:
-            if not self._tag_omitted(sink, log, error):
-                return False
+            try:
+                self._store(sink, log)
+            except Refused as error:
+                listed = False
+                if not self._tag_omitted(sink, log, error):
+                    return False
+            sink.commit()  # Nothing but the log remembers the rows.
+        except RefusedTogether:
+            raise
         except Exception as error:
             # Also an unexpected error: other tables must not wait for this one.
             self._wait(log, error)
             return False
+        if len(self._listed) >= _MAX_TOLD:
+            self._listed.clear()
+        if listed:
+            self._listed.add((log.run_id, log.table_path))
         remove(log.path)
         del self._logs[log.path]
         return True
@@ -210,9 +218,7 @@ class Tables:
             if not log.has_base:
                 content = sink.read_artifact(log.run_id, log.table_path)
                 base = Table() if content is None else parse(content, log.table_path)
-                log.add({"base": {"columns": base.columns, "data": base.rows}})
-                sync(log.path)
-                log.has_base = True
+                log.set_base(base)
             base, appended = log.content()
             table.append(base)
             for rows in appended:
@@ -246,9 +252,6 @@ class Tables:
                 sink.write(log.run_id, Batch(tags={tag: "the tag that lists tables is full"}))
             else:
                 sink.write(log.run_id, Batch(tags={_TAG: text}))
-        if len(self._listed) >= _MAX_TOLD:
-            self._listed.clear()
-        self._listed.add((log.run_id, log.table_path))
 
     def _tag_omitted(self, sink: Sink, log: TableLog, reason: Refused) -> bool:
         tag = _limits.fit_key(f"trackdsl.omitted.{log.table_path}")

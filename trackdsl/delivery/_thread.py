@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from trackdsl._core import context as _context
+from trackdsl.delivery._pulse import Pulse
 from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._stores import open_store
 from trackdsl.delivery._throttle import Throttle
 from trackdsl.delivery._worker import Worker
 from trackdsl.errors import logger
@@ -20,7 +22,8 @@ def serve(spool: Path) -> None:
         lock = take_lock(spool, 0.5)
         if lock is None:
             return  # A delivery process already serves this spool.
-        worker = Worker(spool, _open_sink)
+        pulse = Pulse(spool)
+        worker = Worker(spool, _open_sink, pulse=pulse)
         throttle = Throttle(worker)
         try:
             while True:
@@ -30,6 +33,7 @@ def serve(spool: Path) -> None:
                 throttle.wait(busy)
         finally:
             worker.close()
+            pulse.close()
             lock.release()
     except OSError as error:
         logger.warning("trackdsl: nothing is delivered from the spool %s: %s", spool, error)
@@ -38,6 +42,4 @@ def serve(spool: Path) -> None:
 
 
 def _open_sink(uri: str, cwd: str) -> Sink:
-    from trackdsl.delivery._mlflow import MlflowSink
-
-    return MlflowSink(uri, cwd, own=False)
+    return open_store(uri, cwd, own=False)

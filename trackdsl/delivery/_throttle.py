@@ -16,11 +16,9 @@ _SHORTEST = 0.02
 _LONGEST = 0.2
 #: How long to let events accumulate, in seconds.
 _ACCUMULATE = 1.0
-#: How long a program that woke delivery is assumed to be waiting, in seconds.
-_PROGRAM_WAITS = 3.0
+#: For this time after its start and after each wake-up, delivery does not pause, in seconds.
+_EAGER = 3.0
 _CHECK_EVERY = 0.02
-#: For this time after a wake-up, the program may be ending and waiting, while the load average still counts its work.
-_PROGRAM_MAY_WAIT = 30.0
 #: How long to pause while programs need the processors, relative to the duration of the last round.
 _PAUSE = 2.0
 _LONGEST_PAUSE = 30.0
@@ -29,7 +27,7 @@ _BUSY = 0.75
 
 
 class Throttled(Protocol):
-    """What a throttle slows down; see `Worker`."""
+    """A worker that a throttle slows down; `Worker` is one."""
 
     @property
     def woken_at(self) -> float:
@@ -41,6 +39,9 @@ class Throttled(Protocol):
 
     def woken(self) -> bool:
         """Whether a program woke delivery since the last round."""
+
+    def awaited(self) -> bool:
+        """Whether a program waits for delivery now."""
 
 
 class Throttle:
@@ -72,10 +73,10 @@ class Throttle:
             return pause
         self._pause = _SHORTEST
         now = time.monotonic()
-        if now - self._worker.woken_at <= _PROGRAM_WAITS:
+        if now - self._worker.woken_at <= _EAGER or self._worker.awaited():
             return 0.0
         accumulate = _ACCUMULATE if self._worker.expects_more else 0.0
-        if now - self._worker.woken_at <= _PROGRAM_MAY_WAIT or not _is_machine_busy():
+        if not _is_machine_busy():
             return accumulate
         return max(accumulate, min(_PAUSE * (now - self._resumed), _LONGEST_PAUSE))
 

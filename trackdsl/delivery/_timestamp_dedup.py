@@ -8,7 +8,7 @@ on the journal: a point that is sent again after a crash gets the same milliseco
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection
 
 #: In milliseconds. Threads may write points in a different order than they took the time; a larger step back means that
 #: the clock was set back.
@@ -33,7 +33,7 @@ class TimestampDedup:
         self.now = now
 
     def assign(
-        self, run: bytes, key: str, step: int, value: float, time: int, taken: Container[int] = frozenset()
+        self, run: bytes, key: str, step: int, value: float, time: int, taken: Collection[int] = frozenset()
     ) -> int:
         """The millisecond for a point that was recorded at `time`, in milliseconds since 1970; none of `taken`."""
         if time > self.now:
@@ -45,12 +45,14 @@ class TimestampDedup:
             time = self.now
         else:
             self.now = time
-        identity = _identity(run, key, step, value)
+        # As in `_identity`, but without a call for each point.
+        identity = (run, key, step, value if value == value else "nan")
         latest = self._latest.get(identity)
         if latest is not None and time <= latest:
             time = latest + 1
-        while time in taken:
-            time += 1
+        if taken:
+            while time in taken:
+                time += 1
         self._latest[identity] = time
         return time
 

@@ -21,9 +21,9 @@ class Timing:
         missing_run: how old an event must be before the run that it refers to counts as missing. A process that creates
             a run later than this after it began looks for children without a parent; see `_parents.py`.
         idle_store: a store that was not used for so long is closed.
-        no_sign: how long a program waits for a delivery that makes no progress. A server answers within milliseconds,
-            but MLflow takes seconds to import and to set up a new database.
-        no_progress: the same for a single run while a delivery process runs: after that time it must be hanging.
+        no_sign: how long a program waits without a sign that a process delivers, or is at work on what it waits for.
+        no_progress: how long one call of the delivery process may take, and how long a program waits for a single run
+            that is not the next thing to be delivered: after that time the process must be hanging.
         failing: how long a program waits for a single run while delivery fails: a server may be starting.
         check: how often a program that waits looks at the delivery process.
         longest_wait: how long a program waits in all if only the time without progress counts.
@@ -48,7 +48,7 @@ class Timing:
 
 
 class _Process:
-    """What this process waits by."""
+    """The durations that this process uses for its waits."""
 
     timing = Timing()
 

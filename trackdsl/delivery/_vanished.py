@@ -1,7 +1,7 @@
 """Local stores whose folder was removed, such as that of a test: they must not be created again.
 
 A folder that never existed is created, as MLflow does. A journal records the file system of its store's folder, so
-delivery can tell the two apart. If that file system is not mounted now, the folder is not removed.
+delivery can distinguish the two. If that file system is not mounted now, the folder is not removed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from trackdsl._core.uris import local_folder, without_credentials
-from trackdsl.delivery._sink import Unavailable
+from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.journal._origin import Origin
 
 

@@ -15,19 +15,18 @@ from trackdsl.delivery._timing import timing
 from trackdsl.errors import report
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin
-from trackdsl.journal._reader import Position
-from trackdsl.journal._spool import LOCK, LOG, journals
+from trackdsl.journal._segments import Position
+from trackdsl.journal._spool import LOG, journals
+from trackdsl.journal._waiters import Waiter
 from trackdsl.journal._writer import Writer
 from trackdsl.store_format.backlog import bytes_between, end_of
 from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.progress import Progress, read_progress
-from trackdsl.store_format.servers import LOCAL, is_starting, last_answer, server_of
+from trackdsl.store_format.signs_of_life import Signs
 
 _POLL = 0.02
-_PATIENCE_SERVER = 4.0
-#: The same for stores on this machine while delivery runs: on a busy machine, a model may take that long.
-_PATIENCE_LOCAL = 60.0
 _SHOW_AFTER = 1.0
+_TITLE = "delivering to MLflow"
 
 
 @dataclass
@@ -61,22 +60,32 @@ class _AwaitedJournal:
         delivered = progress is not None and progress.position >= self.end and not progress.deferred
         return delivered and self.alive
 
-    def starts(self) -> bool:
-        """Whether delivery is starting and not ready yet."""
-        spool = self.directory.parent.parent
-        return self.origin is not None and is_held(spool / LOCK) and is_starting(spool, self.origin.uri)
+    @property
+    def spool(self) -> Path:
+        """The spool that it is in."""
+        return self.directory.parent.parent
 
-    def is_local_and_alive(self) -> bool:
-        """Whether its store is on this machine, and a delivery process runs."""
-        local = self.origin is not None and server_of(self.origin.uri) == LOCAL
-        return local and _is_delivered_from(self.directory.parent.parent)
+    def state(self, progress: Progress | None) -> object:
+        """A value that changes when its delivery makes progress."""
+        # Delivery may create runs one by one before it notes a stretch of events as done.
+        try:
+            runs = (self.directory / "runs").stat().st_size
+        except OSError:
+            runs = 0
+        return progress and (progress.position, progress.intent, progress.deferred, runs)
 
-    def is_stalled(self, progress: Progress | None) -> bool:
-        """Whether nothing more can be expected soon."""
+    def is_stalled(self, progress: Progress | None, *, again: bool) -> bool:
+        """Whether nothing more can be expected soon.
+
+        Args:
+            progress: the journal's progress file.
+            again: whether to wait until what is deferred was tried again since the wait began.
+        """
         if progress is None:
             return not self.directory.is_dir()
         # Deferred items say nothing about later events.
-        return self.is_deferred(progress) or bool(progress.blocked_since and progress.failures > self.failures)
+        failed = progress.failures > self.failures
+        return (failed or not again) if self.is_deferred(progress) else bool(progress.blocked_since and failed)
 
     def is_deferred(self, progress: Progress | None) -> bool:
         """Whether everything is delivered except what is deferred, such as runs that are set aside."""
@@ -117,6 +126,7 @@ class Wait:
         for goal in self._goals:
             progress = read_progress(goal.directory)
             goal.failures = 0 if progress is None else progress.failures
+        self._signs = _signs(self._goals)
 
     def is_over(self) -> bool:
         """Whether everything is delivered."""
@@ -126,13 +136,14 @@ class Wait:
         """Wait; returns whether everything is delivered.
 
         Args:
-            timeout: seconds to wait at most; None to wait as long as delivery makes progress.
+            timeout: seconds to wait at most; None to wait as long as delivery is at work.
             restart_after: how often to check that a delivery process runs, in seconds.
             while_progressing: end the wait early too if no progress can be expected, as without a timeout. The timeout
                 then counts only the time without progress, since starting delivery takes seconds; the wait ends after
                 half a minute in any case.
         """
-        clock = _Clock(timeout, while_progressing=while_progressing)
+        clock = _Clock(timeout, self._signs, while_progressing=while_progressing)
+        waiter = Waiter(self._spools)
         next_start = 0.0
         for spool in self._spools:
             self._wake(spool)
@@ -145,11 +156,13 @@ class Wait:
                     next_start = now + restart_after
                     for spool in self._spools:
                         self._start(spool)
+                waiter.show()
                 if self._show and now - clock.begun > _SHOW_AFTER:
                     self._show_progress(left)
                 time.sleep(_POLL)
             return True
         finally:
+            waiter.close()
             if self._bar is not None:
                 self._bar.close()
 
@@ -163,7 +176,8 @@ class Wait:
 
     def state(self) -> object:
         """A value that changes when delivery starts or makes progress."""
-        return [(goal.directory, goal.starts(), _state(goal, progress)) for goal, progress in self._left()]
+        self._signs.look(progressed=False)
+        return self._signs.prepares, [(goal.directory, goal.state(progress)) for goal, progress in self._left()]
 
     def report(self) -> None:
         """Report in one line what is not delivered, and why."""
@@ -189,13 +203,14 @@ class Wait:
             if not sys.stderr.isatty():
                 sys.stderr.write("trackdsl: waiting for the delivery to MLflow (Ctrl-C leaves it to the background)\n")
             self._bar = tqdm(
-                total=open_, desc="trackdsl: delivering to MLflow", unit="B", unit_scale=True, leave=False, disable=None
+                total=open_, desc=f"trackdsl: {_TITLE}", unit="B", unit_scale=True, leave=False, disable=None
             )
+        self._bar.set_description(f"trackdsl: {self._signs.description() or _TITLE}", refresh=False)
         self._bar.update(self._bar.total - open_ - self._bar.n)
 
 
 class RunWatch:
-    """Whether a run can still be expected soon: as long as its delivery runs and does not fail.
+    """Whether a run can still be expected soon: as long as its delivery is at work and does not fail.
 
     Args:
         writer: of the journal that the run is in.
@@ -208,30 +223,27 @@ class RunWatch:
         progress = read_progress(directory)
         self._goal.failures = 0 if progress is None else progress.failures
         self._id = id_.hex()
+        self._signs = _signs([self._goal])
         self._seen: object = None
-        self._looked = self._changed = self._alive = self._well = time.monotonic()
+        self._looked = self._well = time.monotonic()
 
     def why_lost(self) -> str | None:
         """Why the run cannot be expected soon; None while it can, or if this was asked a moment ago."""
-        now, goal = time.monotonic(), self._goal
-        if now - self._looked < timing().check:
+        if time.monotonic() - self._looked < timing().check:
             return None
-        self._looked = now
-        progress = read_progress(goal.directory)
-        state = _state(goal, progress)
-        if state != self._seen:
-            self._seen, self._changed = state, now
-        spool = goal.directory.parent.parent
-        if _is_delivered_from(spool):
-            self._alive = now
+        progress, goal, signs = read_progress(self._goal.directory), self._goal, self._signs
+        seen, self._seen = self._seen, goal.state(progress)
+        signs.look(progressed=self._seen != seen, hangs=timing().no_progress)
         failure = self._failure(progress)
+        now = self._looked = time.monotonic()
         if failure is None:
             self._well = now
         if now - self._well > timing().failing:
             return failure
-        if now - self._alive > timing().no_sign:
-            return f"no process delivers it; see {spool / LOG}"
-        if now - self._changed > timing().no_progress:
+        if now - signs.lived > timing().no_sign:
+            what = "the process that delivers it does not move" if signs.runs else "no process delivers it"
+            return f"{what}; see {goal.spool / LOG}"
+        if now - signs.worked > timing().no_progress:
             return "delivery hangs"
         return None
 
@@ -255,28 +267,37 @@ class _Clock:
         begun: when the wait began, on the monotonic clock.
     """
 
-    def __init__(self, timeout: float | None, *, while_progressing: bool) -> None:
+    def __init__(self, timeout: float | None, signs: Signs, *, while_progressing: bool) -> None:
         self._timeout = timeout
+        self._signs = signs
         self._while_progressing = while_progressing
-        self.begun = self._started = self._changed = time.monotonic()
+        self.begun = self._started = time.monotonic()
         self._seen: object = None
 
     def is_over(self, left: list[tuple[_AwaitedJournal, Progress | None]]) -> bool:
         """Whether to stop waiting for what is left."""
+        state = [goal.state(progress) for goal, progress in left]
+        progressed, self._seen = state != self._seen, state
+        self._signs.look(progressed=progressed, hangs=timing().no_progress)
         now = time.monotonic()
-        state = [_state(goal, progress) for goal, progress in left]
-        progress = state != self._seen
-        if progress:
-            self._seen, self._changed = state, now
         if (
             self._while_progressing
             and now - self.begun < timing().longest_wait
-            and (progress or any(goal.starts() for goal, _ in left))
+            and (progressed or self._signs.prepares)
         ):
             self._started = now
         if self._timeout is not None and now - self._started >= self._timeout:
             return True
-        return (self._timeout is None or self._while_progressing) and _are_stalled(left, now - self._changed)
+        if self._timeout is not None and not self._while_progressing:
+            return False
+        if now - self._signs.worked > timing().no_sign:
+            return True
+        # One of many reads of plain MLflow does not wait for what is deferred.
+        return all(goal.is_stalled(seen, again=not self._while_progressing) for goal, seen in left)
+
+
+def _signs(goals: list[_AwaitedJournal]) -> Signs:
+    return Signs((goal.spool, goal.origin.uri) for goal in goals if goal.origin is not None)
 
 
 def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None) -> Iterator[_AwaitedJournal]:
@@ -292,33 +313,3 @@ def _descendants(spools: Iterable[Path], counts: Callable[[Origin], bool] | None
 def is_descendant(origin: Origin) -> bool:
     """Whether a journal's process was started inside a run of this one, directly or through other processes."""
     return prefix().hex() in origin.ancestors
-
-
-def _is_delivered_from(spool: Path) -> bool:
-    """Whether a process that delivers from a spool is running."""
-    try:
-        return is_held(spool / LOCK)
-    except OSError:  # The lock can never be held.
-        return False
-
-
-def _are_stalled(left: list[tuple[_AwaitedJournal, Progress | None]], quiet: float) -> bool:
-    if all(goal.is_stalled(progress) for goal, progress in left):
-        return True
-    if any(goal.starts() for goal, _ in left):
-        return False
-    if timing().no_sign < quiet <= _PATIENCE_LOCAL and all(goal.is_local_and_alive() for goal, _ in left):
-        return False
-    server = all(goal.origin is not None and goal.origin.uri.startswith("http") for goal, _ in left)
-    started = any(progress is not None and (progress.events or progress.intent_offset) for _, progress in left)
-    return quiet > (_PATIENCE_SERVER if server and started else timing().no_sign)
-
-
-def _state(goal: _AwaitedJournal, progress: Progress | None) -> object:
-    # Delivery creates runs one by one before it notes a stretch of events as done. A slow server answers in between.
-    try:
-        runs = (goal.directory / "runs").stat().st_size
-    except OSError:
-        runs = 0
-    answer = last_answer(goal.directory.parent.parent, goal.origin.uri) if goal.origin is not None else 0
-    return progress and (progress.position, progress.intent, progress.deferred, runs, answer)

@@ -9,34 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trackdsl.delivery._durability import Durability
+from trackdsl.delivery._environments import Environments
 from trackdsl.delivery._health import why_unreachable
-from trackdsl.delivery._interpreter import Shared
-from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._open_sinks import OpenSinks
-from trackdsl.delivery._own_tags import OwnTags
-from trackdsl.delivery._remote_runs import RemoteRuns
-from trackdsl.delivery._sampling import Sampler
-from trackdsl.delivery._shared_points import SharedPoints
-from trackdsl.delivery._sink import NotYet, Sink, Unavailable
+from trackdsl.delivery._pulse import Pulse
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._store_errors import NotYet, Unavailable
 from trackdsl.delivery._stream import Stream
-from trackdsl.delivery._tables import Tables
+from trackdsl.delivery._streams import Streams
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery._vanished import Folders, Vanished
-from trackdsl.delivery.environment import Environments
-from trackdsl.delivery.journal_requests import carry_out, is_pending
-from trackdsl.errors import logger
-from trackdsl.journal._lock import FileLock, is_held, is_written
-from trackdsl.journal._origin import Origin, read_origin
-from trackdsl.journal._ownership import check_folder
-from trackdsl.journal._reader import newer_schema
-from trackdsl.journal._spool import WAKE, check_content, check_spool, make_folder, scan_journals, sweep, wake
-from trackdsl.store_format.servers import LOCAL, folder_of, lock_of, server_of
+from trackdsl.delivery._what_changed import Waiting, WhatChanged
+from trackdsl.delivery.environment import of_program
+from trackdsl.errors import logger, note
+from trackdsl.journal._lock import is_held
+from trackdsl.journal._origin import Origin
+from trackdsl.journal._spool import JOURNALS, WAKE, check_spool, sweep
+from trackdsl.journal._waiters import is_awaited
+from trackdsl.store_format.heartbeat import DELIVERING
+from trackdsl.store_format.servers import LOCAL, server_of
 
-#: How long a program may take to hand over its environment, in seconds; after that, another environment is used.
+#: How long a program may take to hand over its environment, in seconds; after that, the system is asked for it.
 _HANDOVER_PATIENCE = 3.0
-
-#: With more journals than these, each opens its files only while it is delivered.
-_MOST_OPEN = 12
+#: How long a round notes what changed in runs before it looks for events again, in seconds.
+_MOMENT = 0.05
 
 #: Opens the sink of a target.
 OpenSink = Callable[[str, str], Sink]
@@ -50,10 +46,16 @@ class _Store:
     cwd: str
     failures: int = 0
 
+    @property
+    def name(self) -> str:
+        """The store for people, without credentials."""
+        server = server_of(self.uri)
+        return "a store on this machine" if server == LOCAL else server
+
 
 @dataclass
 class _Pause:
-    """How long one journal waits before it is tried again.
+    """The pause of one journal before it is tried again.
 
     Each has its own pause: its problem may not concern others.
     """
@@ -71,6 +73,7 @@ class Worker:
         only: the journals to deliver; None for all, including those of later programs.
         server: the only server to deliver to, see `server_of`; None for all stores.
         environments: those of programs, if this process may use them as its own.
+        pulse: shows what this worker does.
 
     Raises:
         OSError: the spool is not safe from other users, see `check_spool`.
@@ -89,26 +92,23 @@ class Worker:
         server: str | None = None,
         environments: Environments | None = None,
         only: Collection[Path] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         with contextlib.suppress(FileNotFoundError):
             check_spool(spool)
         self.spool = spool
-        self._only = only
+        self._pulse = pulse or Pulse(None)
         self.environments = environments or Environments()
         self._environments_seen = 0
         self._takes_environments = environments is not None
-        self._server = server
-        self._others: dict[Path, str] = {}
+        #: The programs whose environments the system was asked for.
+        self._asked: set[str] = set()
         self._sinks = OpenSinks(open_sink)
         self._folders = Folders()
-        self._streams: dict[Path, Stream] = {}
+        self._streams = Streams(spool, server=server, only=only, own=environments is not None)
         self._stores: dict[tuple[str, str], _Store] = {}
         self._pauses: dict[Path, _Pause] = {}
-        self._unreadable: set[Path] = set()
-        self._refused = False
         self._durability = Durability(spool)
-        self._sampler = Sampler()
-        self._shared: dict[str, Shared] = {}
         self._woken = self._wake_time()
         self.expects_more = False
         self.woken_at = time.monotonic()
@@ -122,35 +122,42 @@ class Worker:
         Returns:
             whether anything was delivered; if not, wait a little before the next round.
         """
-        self._find_streams()
+        self._pulse.begin_round()
+        self._streams.find()
         if self.woken():
             self._woken = self._wake_time()
             self.woken_at = time.monotonic()
-            self._carry_out_requests()
+            self._streams.carry_out_requests()
             self._retry_all_now()
         if self.environments.version != self._environments_seen:
             self._environments_seen = self.environments.version
             self._retry_all_now()
-            for stream in self._streams.values():
+            for stream in self._streams:
                 if stream.progress.set_aside:  # These runs may need other credentials.
                     self.environments.failed(stream.origin.prefix, is_held(stream.directory / "lock"))
-        busy = [stream for stream in list(self._streams.values()) if self._deliver(stream)]
+        busy = [stream for stream in self._streams if self._deliver(stream)]
+        noted = not busy and self._note_changes()
         self._sinks.close_idle()
-        self.expects_more = all(stream.expects_more for stream in busy)
-        return bool(busy)
+        self.expects_more = bool(busy) and all(stream.expects_more for stream in busy)
+        self._pulse.end_round()
+        return bool(busy) or noted
 
     def woken(self) -> bool:
         """Whether a program woke delivery since the last round."""
         return self._wake_time() != self._woken
 
+    def awaited(self) -> bool:
+        """Whether a program waits for delivery now."""
+        return is_awaited(self.spool)
+
     def idle(self) -> bool:
         """Whether no journal is left that this worker could ever deliver."""
-        self._find_streams()
-        return not self._streams
+        self._streams.find()
+        return not self._streams and not any(each.expects() for each in self._streams.what_changed())
 
     def living(self) -> bool:
         """Whether a program writes to one of the journals, of any store."""
-        return any(is_written(directory) for directory in [*self._streams, *self._others])
+        return self._streams.living()
 
     def at_work(self) -> bool:
         """Whether other processes deliver on behalf of this worker."""
@@ -158,82 +165,74 @@ class Worker:
 
     def others(self) -> list[str]:
         """The servers of journals that this worker does not deliver, as of the last round or call of `idle`."""
-        return list(dict.fromkeys(self._others.values()))
+        return self._streams.others()
 
     def _retry_all_now(self) -> None:
         """Try everything again at once that waits for its next attempt."""
-        for shared in self._shared.values():
-            shared.tables.retry_now()
-            shared.remote_runs.retry_now()
-        for stream in self._streams.values():
-            stream.retry_now()
+        self._streams.retry_now()
         self._pauses.clear()
-
-    def _carry_out_requests(self) -> None:
-        """Remove the journals that are to be dropped, and reopen those that are to go to another store."""
-        self._others.clear()  # Another worker may have carried out requests too.
-        asked = [directory for directory in [*self._streams, *self._unreadable] if is_pending(directory)]
-        for directory in asked:
-            self._forget_journal(directory)
-            try:
-                carry_out(directory)
-            except OSError as error:
-                logger.warning("trackdsl cannot carry out the request for the journal %s: %s", directory, error)
-        if asked:
-            wake(self.spool)  # Another worker may have to deliver it now.
-        self._find_streams()
-
-    def _carry_out_unclaimed(self, directory: Path) -> None:
-        """Carry out the request for a journal that no process delivers. A child that delivers it does so itself."""
-        origin = read_origin(directory)
-        server = LOCAL if origin is None else server_of(origin.uri)
-        if self._server is None or server == LOCAL:
-            carry_out(directory)
-            return
-        # While this lock is held, no child starts to deliver the journal to its old store.
-        lock = FileLock(lock_of(self.spool, server))
-        if lock.acquire():
-            try:
-                carry_out(directory)
-            finally:
-                lock.release()
-
-    def _forget_journal(self, directory: Path) -> None:
-        """Close a journal, and forget it."""
-        stream = self._streams.pop(directory, None)
-        if stream is not None:
-            stream.close()
-            self._shared_of(stream.origin).remote_runs.remove(stream)
-        self._unreadable.discard(directory)
-        self._pauses.pop(directory, None)
 
     def close(self) -> None:
         """Close all files."""
         self._durability.stop()
-        self._sampler.stop()
-        for stream in self._streams.values():
-            stream.close()
-        self._streams.clear()
+        self._streams.close()
         self._sinks.close()
+
+    def _note_changes(self) -> bool:
+        """Note what changed in root runs that have ended, for a moment; returns whether anything was done.
+
+        Only while nothing is to be delivered, and no program waits.
+        """
+        until, done = time.monotonic() + _MOMENT, False
+        for what_changed in self._streams.what_changed():
+            while time.monotonic() < until and not self.awaited() and what_changed.look_at_sources():
+                done = True
+            for waiting in what_changed.due():
+                if time.monotonic() >= until or self.woken() or self.awaited():
+                    return done
+                if not self._streams.awaits_of(waiting.root.origin.prefix):
+                    self._note(what_changed, waiting)
+                    done = True
+        return done
+
+    def _note(self, what_changed: WhatChanged, waiting: Waiting) -> None:
+        origin = waiting.root.origin
+        store = self._store_of(origin)
+        try:
+            self._pulse.doing(DELIVERING, store.name)
+            self._use_environment(origin, self.spool / JOURNALS / waiting.root.journal)
+            what_changed.note(self._sink(store), waiting, lambda: self.woken() or self.awaited())
+        except Unavailable as error:
+            what_changed.failed(waiting, error)
+        except Exception as error:
+            # An error in trackdsl or MLflow that no tag of the run can say: this run goes without, the others continue.
+            note(
+                f"trackdsl: what changed in run {waiting.root.run_id} cannot be noted, nor why",
+                key=f"not noted:{type(error).__name__}",
+                traceback=True,
+            )
+            what_changed.give_up(waiting)
 
     def _deliver(self, stream: Stream) -> bool:
         try:
             return self._step(stream)
         finally:
-            if len(self._streams) > _MOST_OPEN:
+            if self._streams.many():
                 stream.close()
 
     def _step(self, stream: Stream) -> bool:
         store = self._store_of(stream.origin)
         pause = self._pauses.get(stream.directory)
         if (pause is not None and time.monotonic() < pause.until) or self._waits_for_environment(stream):
+            stream.last_seen.look()  # The program may be killed while its store is away.
             return False
         try:
             # An idle stream is cheap: no sink is opened for it.
             if not stream.is_due():
                 return False
+            self._pulse.doing(DELIVERING, store.name)
             self._folders.check(stream.origin)
-            self._use_environment(stream)
+            self._use_environment(stream.origin, stream.directory)
             busy = stream.step(self._sink(store))
             self._folders.opened(stream.origin)
         except NotYet as error:
@@ -278,9 +277,8 @@ class Worker:
 
     def _remove_finished(self, stream: Stream) -> None:
         """Forget a journal that is gone."""
-        del self._streams[stream.directory]
+        self._streams.remove(stream)
         self._pauses.pop(stream.directory, None)
-        self._shared_of(stream.origin).remote_runs.remove(stream)
 
     def _wait(self, stream: Stream, error: NotYet) -> None:
         if error.blocks and error.pause is None:
@@ -311,103 +309,29 @@ class Worker:
             return False
         return time.time() - origin.time / 1e9 < _HANDOVER_PATIENCE and is_held(stream.directory / "lock")
 
-    def _use_environment(self, stream: Stream) -> None:
+    def _use_environment(self, origin: Origin, directory: Path) -> None:
         """Use the environment of a journal's program to reach the store."""
         if not self._takes_environments:
             return
-        alive = is_held(stream.directory / "lock")
-        if self.environments.apply(self.environments.of(stream.origin.prefix, alive)):
+        alive = is_held(directory / "lock")
+        if alive:
+            self._learn_environment(origin, directory)
+        if self.environments.apply(self.environments.of(origin.prefix, alive)):
             self._sinks.close()
 
-    def _shared_of(self, origin: Origin) -> Shared:
-        server = server_of(origin.uri)
-        shared = self._shared.get(server)
-        if shared is None:
-            folder = _folder_for(self.spool, server)
-            shared = self._shared[server] = Shared(
-                RemoteRuns(folder, self._find_streams),
-                SharedPoints(folder, self.spool, self._reached),
-                Tables(self.spool, folder),
-                ModelPoints(),
-                self._sampler,
-                OwnTags(self.spool),
-            )
-        return shared
+    def _learn_environment(self, origin: Origin, directory: Path) -> None:
+        """Ask the system for the environment of a program that has sent none, as it is idle since delivery started.
 
-    def _reached(self, names: set[str]) -> int:
-        """The time up to which some journals have all been read, in milliseconds since 1970."""
-        streams = (stream for stream in self._streams.values() if stream.directory.name in names)
-        return min((stream.reached() for stream in streams), default=time.time_ns() // 1_000_000)
-
-    def _find_streams(self) -> None:
-        if not self._is_safe():
-            return
-        found = list(scan_journals(self.spool))
-        present = {directory for directory, _ in found}
-        self._others = {directory: server for directory, server in self._others.items() if directory in present}
-        for directory in [each for each in self._streams if each not in present and not each.is_dir()]:
-            self._forget_journal(directory)  # A user has removed it.
-        for directory, problem in found:
-            if directory in self._streams or directory in self._unreadable or directory in self._others:
-                continue
-            if self._only is not None and directory not in self._only:
-                continue
-            try:
-                self._open_journal(directory, problem)
-            except (OSError, ValueError) as error:
-                self._unreadable.add(directory)
-                if self._server in (None, LOCAL):  # Otherwise the parent reports it.
-                    logger.warning("trackdsl: the journal %s is not delivered: %s", directory, error)
-
-    def _open_journal(self, directory: Path, problem: str | None) -> None:
-        """Begin to deliver a journal that is new to this worker.
-
-        Raises:
-            OSError: it is damaged, or not safe.
+        Otherwise a later program's would be used, which may hold the credentials of another user. That still happens
+        where the system does not answer, as for a program in another PID namespace.
         """
-        if problem is not None:
-            raise OSError(1, problem, str(directory))
-        if self._server in (None, LOCAL) and is_pending(directory):
-            self._carry_out_unclaimed(directory)
-            if not directory.is_dir():
-                return
-        is_held(directory / "lock")  # Raises if the lock can never be held.
-        origin = read_origin(directory)
-        if origin is None:
-            raise OSError(22, "its `origin` file is damaged", str(directory))
-        # Before a stream opens the journal for writing; such a stream would also delay all others of its store.
-        newer = newer_schema(directory)
-        if newer is not None:
-            raise OSError(22, f"it was written by a newer trackdsl (schema {newer})", str(directory))
-        server = server_of(origin.uri)
-        if self._server not in (None, server):
-            if self._server == LOCAL:
-                _folder_for(self.spool, server)  # If this folder is unusable, its worker would end at once, every time.
-            self._others[directory] = server
+        program = origin.prefix
+        if self.environments.knows(program) or program in self._asked:
             return
-        shared = self._shared_of(origin)
-        stream = self._streams[directory] = Stream(directory, origin, shared)
-        if len(self._streams) > _MOST_OPEN:
-            stream.close()
-        shared.remote_runs.add(stream)
-
-    def _is_safe(self) -> bool:
-        """Whether only this user can use the spool; otherwise nothing of it is touched."""
-        try:
-            check_spool(self.spool)
-        except FileNotFoundError:  # The spool was removed; the lock shows whether another one has replaced it.
-            return True
-        except OSError as error:
-            if not self._refused:
-                logger.warning("trackdsl: delivery from the spool %s stops: %s", self.spool, error)
-            self._refused = True
-            for stream in self._streams.values():
-                stream.close()
-                self._shared_of(stream.origin).remote_runs.remove(stream)
-            self._streams.clear()
-            return False
-        self._refused = False
-        return True
+        self._asked.add(program)
+        variables = of_program(origin.pid, directory / "lock")
+        if variables is not None:
+            self.environments.learn(program, variables)
 
     def _store_of(self, origin: Origin) -> _Store:
         key = (origin.uri, origin.cwd)
@@ -421,17 +345,3 @@ class Worker:
             return (self.spool / WAKE).lstat().st_mtime_ns
         except OSError:
             return 0.0
-
-
-def _folder_for(spool: Path, server: str) -> Path:
-    """The folder of a server, see `folder_of`; it is created if necessary.
-
-    Raises:
-        OSError: it cannot be used.
-    """
-    folder = folder_of(spool, server)
-    if server != LOCAL:
-        make_folder(folder)
-        check_folder(folder)
-        check_content(folder)
-    return folder

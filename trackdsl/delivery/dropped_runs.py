@@ -63,16 +63,16 @@ def note_dropped(directory: Path, run: bytes) -> None:
 
 def dropped_runs(directory: Path) -> set[bytes]:
     """Our ids of the dropped runs of a journal."""
-    found: set[bytes] = set()
+    ids: set[bytes] = set()
     try:
         lines = read_regular(directory / _NAME).split(b"\n")
     except OSError:
-        return found
+        return ids
     for line in lines:
         if len(line) == 32:
             with contextlib.suppress(ValueError):
-                found.add(bytes.fromhex(line.decode("ascii")))
-    return found
+                ids.add(bytes.fromhex(line.decode("ascii")))
+    return ids
 
 
 class DroppedRuns:

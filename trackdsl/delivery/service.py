@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
-import os
 import signal
 import sys
 import time
@@ -16,47 +14,34 @@ from types import FrameType
 from typing import TextIO
 
 from trackdsl._core.redaction import mask_prose
-from trackdsl._server.http import bound_requests
 from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
-from trackdsl.delivery._sink import UPLOAD_TIMEOUT, Sink
+from trackdsl.delivery._environments import Environments
+from trackdsl.delivery._priority import Priority
+from trackdsl.delivery._pulse import Pulse
+from trackdsl.delivery._sink import Sink
+from trackdsl.delivery._stores import open_store
 from trackdsl.delivery._throttle import Throttle
 from trackdsl.delivery._worker import Worker
-from trackdsl.delivery.environment import Environments, Handed, Pipe, current, hand_over
+from trackdsl.delivery.environment import ENVIRONMENT, ProgramEnvironment, current, prepare_environment
+from trackdsl.delivery.environment_pipe import Pipe, hand_over
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._spool import LOG, check_spool, take_lock
-from trackdsl.store_format.servers import LOCAL, lock_of, note_answer
+from trackdsl.journal._waiters import is_awaited
+from trackdsl.store_format.heartbeat import IMPORTING, TABLES
+from trackdsl.store_format.servers import LOCAL, lock_of
+from trackdsl.store_format.sinks import note_sink
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LINGER = 3.0
-#: Of 19. While MLflow is imported and makes its tables, which takes seconds that programs wait for, delivery gets a
-#: third of a program's share of the processors. Later it gets a fifteenth; on machines with few and busy cores, a
-#: tenth.
-_NICENESS_OF_THE_START = 5
-_NICENESS = 12
 #: How long to keep trying a store that does not answer, in seconds, if no program is running.
 _PATIENCE = 900.0
-
-#: MLflow's own retries could hang for minutes, and repeat requests that were carried out. PostgreSQL's client would
-#: wait forever for a server that accepts the connection and does not answer.
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    "PGCONNECT_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
 
 def open_sink(uri: str, cwd: str) -> Sink:
     """The sink of a tracking URI, in a process that belongs to delivery."""
-    from trackdsl.delivery._mlflow import MlflowSink
-
-    return MlflowSink(uri, cwd, own=True)
+    return open_store(uri, cwd, own=True)
 
 
 def import_mlflow() -> None:
@@ -65,15 +50,20 @@ def import_mlflow() -> None:
 
 
 class _Opening:
-    """Opens sinks, and reports when MLflow has been imported, which takes seconds."""
+    """Opens sinks, and says what takes seconds."""
 
-    def __init__(self, note: Callable[[], None]) -> None:
-        self._note = note
+    def __init__(self, spool: Path, pulse: Pulse) -> None:
+        self._spool = spool
+        self._pulse = pulse
 
     def __call__(self, uri: str, cwd: str) -> Sink:
-        import_mlflow()
-        self._note()
-        return open_sink(uri, cwd)
+        noted = partial(note_sink, self._spool, uri, cwd)
+        tables = partial(self._pulse.during, TABLES)
+        return open_store(uri, cwd, own=True, before_import=self._import, making_tables=tables, note=noted)
+
+    def _import(self) -> None:
+        with self._pulse.during(IMPORTING):
+            import_mlflow()
 
 
 def main(spool: Path, started_by: str = "") -> None:
@@ -84,14 +74,13 @@ def main(spool: Path, started_by: str = "") -> None:
         started_by: the prefix of the ids of the program that started this process, in hexadecimal.
     """
     prepare_environment()
-    starter = Handed(started_by, current())
+    starter = ProgramEnvironment(started_by, current())
     log_to(sys.stderr)
     try:
         check_spool(spool)
     except OSError as error:
         logger.error("trackdsl: nothing is delivered from the spool %s: %s", spool, error)
         sys.exit(1)
-    _lower_priority(_NICENESS_OF_THE_START)
     stop = Stop()
     while not stop:
         # Programs test the lock by taking it for an instant, so try for a moment.
@@ -101,7 +90,7 @@ def main(spool: Path, started_by: str = "") -> None:
             return
         service = Service(spool, starter)
         try:
-            _serve(service, stop, lock, gives_way=True)
+            _serve(service, service.round, service.priority, stop, lock)
             is_valid = lock.is_current()
         finally:
             # In this order: the children must end before the next process can start its own.
@@ -124,22 +113,26 @@ def serve_server(spool: Path, server: str, only: Collection[Path] | None, *, for
     prepare_environment()
     log_to(sys.stderr)
     stop = Stop()
-    noted = partial(note_answer, spool, server)
-    opened = _Opening(noted)
-    worker = Worker(spool, opened, server=server, environments=Environments(ENVIRONMENT), only=only)
-    follow_parent(worker.environments.take, stop.ask)
+    environments = Environments(ENVIRONMENT)
+    follow_parent(environments.take, stop.ask)
     lock: FileLock | None = None
     while lock is None and not stop:
         # A child of an earlier process may still be in a request; it ends in a moment.
         lock = take_lock(spool, 0.5, lock_of(spool, server).name)
     if lock is None:
         return
-    bound_requests(on_answer=noted)
+    from trackdsl._server.http import bound_requests  # It imports `requests`, which databases do not need.
+
+    pulse = Pulse(spool, server)
+    bound_requests(on_answer=pulse.step)
+    worker = Worker(spool, _Opening(spool, pulse), server=server, environments=environments, only=only, pulse=pulse)
+    priority = _priority(spool, pulse, foreground=foreground)
     gave_up = False
     try:
-        gave_up = not _serve(worker, stop, lock, gives_way=not foreground)
+        gave_up = not _serve(worker, partial(priority.call, worker.round), priority, stop, lock)
     finally:
         worker.close()
+        pulse.close()
         lock.release()
     sys.exit(GAVE_UP if gave_up else 0)
 
@@ -155,14 +148,23 @@ class Service:
 
     Attributes:
         worker: delivers to local stores.
+        priority: of the rounds.
     """
 
     def __init__(
-        self, spool: Path, starter: Handed, only: Collection[Path] | None = None, *, foreground: bool = False
+        self,
+        spool: Path,
+        starter: ProgramEnvironment,
+        only: Collection[Path] | None = None,
+        *,
+        foreground: bool = False,
     ) -> None:
+        self._spool = spool
         self._pipe = Pipe(spool)
-        opening = _Opening(partial(note_answer, spool, LOCAL))
-        self.worker = Worker(spool, opening, server=LOCAL, environments=Environments(ENVIRONMENT), only=only)
+        self._pulse = Pulse(spool)
+        self.priority = _priority(spool, self._pulse, foreground=foreground)
+        opening, environments = _Opening(spool, self._pulse), Environments(ENVIRONMENT)
+        self.worker = Worker(spool, opening, server=LOCAL, environments=environments, only=only, pulse=self._pulse)
         self._children = Children(spool, spool / LOG, only, foreground=foreground)
         self._take(starter)
 
@@ -180,16 +182,21 @@ class Service:
         """See `Worker`."""
         return self.worker.woken()
 
+    def awaited(self) -> bool:
+        """See `Worker`."""
+        return self.worker.awaited()
+
     def round(self) -> bool:
         """Deliver a stretch to local stores, and supervise the children; False if nothing was delivered here."""
         for handed in self._pipe.read():
             self._take(handed)
         woken = self.worker.woken()
-        busy = self.worker.round()
+        busy = self.priority.call(self.worker.round)
+        # By this thread, whose priority the children inherit.
         self._children.supervise(self.worker.others(), woken=woken)
         return busy
 
-    def _take(self, handed: Handed) -> None:
+    def _take(self, handed: ProgramEnvironment) -> None:
         self.worker.environments.take(handed)
         self._children.hand_over(handed)
 
@@ -212,6 +219,7 @@ class Service:
         self._pipe.close()
         self._children.stop()
         self.worker.close()
+        self._pulse.close()
 
 
 class Stop:
@@ -223,7 +231,7 @@ class Stop:
         signal.signal(signal.SIGINT, self._handle)
 
     def ask(self) -> None:
-        """Request the end."""
+        """Request the end of the delivery process."""
         self._asked = True
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -233,19 +241,23 @@ class Stop:
         return self._asked
 
 
-def _serve(service: Service | Worker, stop: Stop, lock: FileLock, *, gives_way: bool) -> bool:
+def _priority(spool: Path, pulse: Pulse, *, foreground: bool) -> Priority:
+    return Priority(None if foreground else partial(is_awaited, spool), pulse.watch)
+
+
+def _serve(
+    service: Service | Worker, round_: Callable[[], bool], priority: Priority, stop: Stop, lock: FileLock
+) -> bool:
     """Deliver until nothing is left (True) or nothing more can be delivered (False)."""
     throttle = Throttle(service, lambda: bool(stop))
     last_work = time.monotonic()
-    starting = gives_way
     # After the spool was removed, another one may exist at its path, with its own delivery process.
     while not stop and lock.is_current():
-        busy = service.round()
+        busy = round_()
         if busy or service.at_work():
             last_work = time.monotonic()
-        if busy and starting:
-            starting = False
-            _lower_priority(_NICENESS)
+        if busy:
+            priority.lower()
         quiet = time.monotonic() - last_work
         if quiet > _LINGER and service.idle():
             return True
@@ -254,28 +266,6 @@ def _serve(service: Service | Worker, stop: Stop, lock: FileLock, *, gives_way: 
             return False
         throttle.wait(busy)
     return True
-
-
-def _lower_priority(niceness: int) -> None:
-    """Lower the priority of this process below that of programs.
-
-    Args:
-        niceness: of this process; only root may reduce it later.
-    """
-    with contextlib.suppress(OSError):
-        os.nice(max(0, niceness - os.nice(0)))
-    # On Linux, a session of its own is a scheduling group of its own, and niceness has an effect only within a group.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(niceness))
-
-
-def prepare_environment() -> None:
-    """Prepare this process for delivery, before MLflow is imported; never call it in a user's program."""
-    os.environ.setdefault(UPLOAD_TIMEOUT, os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0"))
-    os.environ.update(ENVIRONMENT)
-    # These variables are for processes that the program starts, not for this one.
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "TRACKDSL_CONTEXT"):
-        os.environ.pop(name, None)
 
 
 class MaskingFormatter(logging.Formatter):

@@ -27,6 +27,7 @@ from trackdsl.errors import ContextError, OptionError, TrackdslError, format_err
 from trackdsl.journal import _target
 from trackdsl.journal._origin import ancestors, work_for
 from trackdsl.journal._spool import is_spool, locate
+from trackdsl.journal._store_target import CAPTURED, UNDELIVERED, Target
 from trackdsl.journal._writer import Writer
 
 #: The environment variable with the current run, for the programs that this one starts.
@@ -262,7 +263,7 @@ def _wire_of(scope: Scope) -> WireContext:
     )
 
 
-def _spool_of(target: _target.Target) -> str:
+def _spool_of(target: Target) -> str:
     """The spool in which a target would make its journal; empty for the default, which other processes know."""
     named = target.spool or settings.spool()
     if named is None:
@@ -299,19 +300,19 @@ def _fits(run: Run, wire: WireContext) -> bool:
     if _target.overridden():
         return run.target is _target.target_for()
     # A handle that delivers nothing was made while a test captured runs.
-    return not _is_from_before_fork(run) and (run.target.delivers or wire.uri in _target.UNDELIVERED)
+    return not _is_from_before_fork(run) and (run.target.delivers or wire.uri in UNDELIVERED)
 
 
 def _remote_run(wire: WireContext) -> Run:
     run = _sent.get(wire.run) or _remote_runs.get(wire.run)
     if run is None or not _fits(run, wire):
         _remote_runs.pop(wire.run, None)
-        if wire.uri == _target.CAPTURED:
+        if wire.uri == CAPTURED:
             if not is_spool(Path(wire.spool)):
                 raise PermissionError(
                     errno.EPERM, "the folder of a test's runs is not a spool of this user", wire.spool
                 )
-            target = _target.Target(wire.uri, wire.cwd, spool=Path(wire.spool), deliver=False)
+            target = Target(wire.uri, wire.cwd, spool=Path(wire.spool), deliver=False)
         else:
             take_settings(wire)
             target = _target.target_for(uri_of(wire), wire.cwd)

@@ -24,7 +24,7 @@ class Attempts(SchedulerPlugin):  # type: ignore[misc] # Dask has no types
         self._scheduler: Any = None
 
     async def start(self, scheduler: Any) -> None:
-        """Start to count."""
+        """Start counting."""
         self._scheduler = scheduler
 
     def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:

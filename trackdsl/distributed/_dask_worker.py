@@ -14,7 +14,7 @@ from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._patching import opened
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, reraise_from_signal
-from trackdsl.journal import _target
+from trackdsl.journal import _delivery_hooks
 
 #: The annotation of a task that holds its context, and the one that counts its attempts, from the second on.
 CONTEXT = "trackdsl"
@@ -37,7 +37,7 @@ def current_task() -> Task | None:
 
 
 def follow() -> None:
-    """Keep the patches in place for good if workers live in this process: their tasks open and close many scopes.
+    """Keep the patches installed for good if workers live in this process: their tasks open and close many scopes.
 
     It never raises. If this version of Dask is not as expected, it is left unchanged.
     """
@@ -71,8 +71,8 @@ def task_of(worker: Any, key: Any, text: str | None = None) -> Task:
 
 def _received(text: str) -> Context:
     context = Context.from_text(text)
-    if _target.waits_at_exit() and _is_from_same_host(context):
-        _target.leave_delivery_to_parent()
+    if _delivery_hooks.waits_at_exit() and _is_from_same_host(context):
+        _delivery_hooks.leave_delivery_to_parent()
     return context
 
 

@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import NamedTuple
 
 from trackdsl.distributed import _patching
-from trackdsl.distributed._patching import opened
 from trackdsl.distributed._task_context import Task, task_inside
 from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 
@@ -99,17 +98,3 @@ def current_task() -> Task | None:
             if found is not None:
                 return found
     return None
-
-
-def look_for_workers() -> None:
-    """Follow the tasks of this process if it is a worker of a cluster.
-
-    trackdsl is imported by the program that starts such a worker, or by its first task.
-    """
-    if "distributed.worker" in sys.modules:
-        _load(_CLUSTERS["distributed.worker"]).follow()
-    if "pyspark.worker" in sys.modules:
-        _load(_CLUSTERS["pyspark.taskcontext"]).follow()
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.current_process().name.startswith("Dask Worker"):
-        opened("dask")

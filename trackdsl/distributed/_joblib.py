@@ -34,7 +34,7 @@ class Tasks(InScopeIterable):
 
 
 class _CountedTasks(Tasks):
-    """The same, with a length."""
+    """The tasks of one call of `Parallel` with a known number."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
-"""Patches that are in place while a scope is open, and are removed when the last scope closes.
+"""Patches that are installed while a scope is open, and are removed when the last scope closes.
 
-A program does not say which run its threads and processes belong to, so the functions that start them are patched.
+A program does not declare which run its threads and processes belong to, so the functions that start them are patched.
 A patch calls straight through where no scope is current.
 
 This module knows none of the patches: `_engines` registers them.
@@ -58,7 +58,7 @@ class _Patched(NamedTuple):
     wrapper: Any
 
 
-#: Everything that keeps the patches in place: scopes, and work that runs inside one.
+#: Everything that keeps the patches installed: scopes, and work that runs inside one.
 _open: set[object] = set()
 _installed = _installing = False
 _lock = ForkSafeLock(threading.RLock)
@@ -74,7 +74,7 @@ def before_first_scope(prepare: Callable[[], None]) -> None:
 
 
 def add_patches(patches: Iterable[Patch]) -> None:
-    """Register patches. Each one is in place while a scope is open, once its module has been imported."""
+    """Register patches. Each one is installed while a scope is open, once its module has been imported."""
     with _lock.current:
         added = [patch for patch in patches if patch not in _patches]
         _patches.extend(added)
@@ -94,7 +94,7 @@ def when_imported(name: str, hook: Hook) -> None:
 
 
 def opened(holder: object) -> None:
-    """Put the patches in place: a scope opens."""
+    """Install the patches: a scope opens."""
     _open.add(holder)
     if not _installed:
         _install()

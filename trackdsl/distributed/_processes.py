@@ -8,11 +8,14 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
 from trackdsl.distributed._contexts import VARIABLE, Context, attach
+from trackdsl.distributed._frames import hide_frame
 from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._threads import InThread
 from trackdsl.errors import format_error, report, reraise_from_signal
-from trackdsl.journal import _target
+from trackdsl.journal import _delivery_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +27,20 @@ _current, _enter = _context.current, _context.enter
 
 #: The index of `env` among the arguments of `Popen`, without `self`.
 _ENV = 10
+
+
+#: What prepares a worker process by being unpickled there, before anything else of its task; see `prepare_workers`.
+_preparations: list[object] = []
+runtime.register("the preparations of workers", Phase.MEMORY, reset=_preparations.clear)
+
+
+def prepare_workers(preparation: object) -> None:
+    """Have the processes prepared that this one starts by `spawn` or `forkserver`; forked ones inherit what we did.
+
+    Args:
+        preparation: an object that prepares a process when it is unpickled there. It may be unpickled many times.
+    """
+    _preparations.append(preparation)
 
 
 class InProcess:
@@ -42,9 +59,15 @@ class InProcess:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         with attach(self._context):
-            return self._fn(*args, **kwargs)
+            try:
+                return self._fn(*args, **kwargs)
+            except BaseException as error:
+                hide_frame(error)
+                raise
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if _preparations:  # First: a function is found by its name, and may be another one once they are unpickled.
+            return _unpickled_prepared, (tuple(_preparations), self._fn, self._context)
         return _unpickled, (self._fn, self._context)
 
 
@@ -53,12 +76,16 @@ def _unpickled(fn: Callable[..., Any], context: Context) -> InProcess:
     return InProcess(fn, context)
 
 
+def _unpickled_prepared(_preparations: object, fn: Callable[..., Any], context: Context) -> InProcess:
+    return _unpickled(fn, context)
+
+
 def _serve() -> None:
     """Prepare a child of `multiprocessing` that works for its parent."""
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.parent_process() is not None:
         # A parent that joins this process would wait for its delivery too.
-        _target.leave_delivery_to_parent()
+        _delivery_hooks.leave_delivery_to_parent()
         # The patches stay: only tasks run in a worker, and each of them would install the patches again.
         opened(InProcess)
 
@@ -111,7 +138,7 @@ class InScopeIterator:
         return self.item_for_pool(item)
 
     def item_for_pool(self, item: Any) -> Any:
-        """What the pool gets for an item of the iterable."""
+        """The task that the pool gets for an item of the iterable."""
         return item
 
 
@@ -123,9 +150,11 @@ class ProcessBody:
         context: of the scope that starts it.
     """
 
-    __slots__ = ("_context", "_own", "_process")
+    __slots__ = ("_before", "_context", "_own", "_process")
 
     def __init__(self, process: BaseProcess, context: Context) -> None:
+        # Unpickled first, as it is the first slot.
+        self._before = tuple(_preparations)
         self._process = process
         self._context = context
         #: A `run` that the program has set on this process alone.
@@ -135,7 +164,11 @@ class ProcessBody:
         self.restore()
         _serve()
         with attach(self._context):
-            self._process.run()
+            try:
+                self._process.run()
+            except BaseException as error:  # `multiprocessing` prints it.
+                hide_frame(error)
+                raise
 
     def restore(self) -> None:
         """Put the process's own `run` back."""
@@ -154,6 +187,10 @@ def _start(original: Callable[..., None]) -> Callable[..., None]:
             return original(self, *args, **kwargs)
         # The attribute reaches the child: a forked child inherits it, and a spawned child unpickles it.
         body = ProcessBody(self, Context(scope))
+        if _preparations:  # The first attribute is unpickled before the others, such as the target.
+            attributes = dict(vars(self))
+            vars(self).clear()
+            vars(self).update({"run": body, **attributes})
         self.run = body  # type: ignore[method-assign]
         try:
             return original(self, *args, **kwargs)

@@ -8,6 +8,7 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
+from trackdsl.distributed._frames import hide_frame
 from trackdsl.distributed._patching import Patch, closed, opened
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class InThread:
             opened(self)
             _enter(self._scope)
             return self._fn(*args, **kwargs)
+        except BaseException as error:
+            hide_frame(error)
+            raise
         finally:
             _enter(before)
             closed(self)
@@ -69,12 +73,15 @@ class ThreadBody:
     def __call__(self, *_: object) -> None:
         # A library that has wrapped it, such as Sentry, may pass the thread as an argument.
         run = self.restore()
-        # A daemon thread may never end, and would keep the patches in place.
+        # A daemon thread may never end, and would keep the patches installed.
         if not self._thread.daemon:
             opened(self)
         _enter(self._scope)
         try:
             run()
+        except BaseException as error:
+            hide_frame(error)
+            raise
         finally:
             closed(self)
 
@@ -108,7 +115,7 @@ def _start(original: Callable[..., None]) -> Callable[..., None]:
             return original(self, *args, **kwargs)
         if sys._getframe(1).f_globals.get("__name__") in _POOLS or _serves(self):
             try:
-                _enter(None)  # A greenlet in place of a thread inherits what is current.
+                _enter(None)  # A greenlet that replaces a thread inherits the current scope.
                 return original(self, *args, **kwargs)
             finally:
                 _enter(scope)

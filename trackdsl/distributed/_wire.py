@@ -22,8 +22,10 @@ from trackdsl._core.redaction import MASK, mask_text
 from trackdsl.errors import ContextError, SettingsError, format_error, reraise_from_signal
 from trackdsl.journal import _target
 from trackdsl.journal._origin import read_origin
-from trackdsl.journal._spool import JOURNALS, default_path, is_safe_spool, journals, locate, named_path
-from trackdsl.journal._spool import find as find_spool
+from trackdsl.journal._spool import JOURNALS, is_safe_spool, journals, locate
+from trackdsl.journal._spool_choice import default_path, named_path
+from trackdsl.journal._spool_choice import find as find_spool
+from trackdsl.journal._store_target import DISCARDED
 
 _SHOWN = 200
 
@@ -49,7 +51,7 @@ class WireContext(msgspec.Struct, frozen=True, omit_defaults=True):
     spool: str
     #: The journal of the run, in `spool`. Its `origin` file has the credentials, and only its owner can read it.
     journal: str = ""
-    #: The first bytes of the ids of the processes above the one that opened the run; see `Origin.within`.
+    #: The first bytes of the ids of the processes above the one that opened the run; see `Origin.ancestors`.
     ancestors: tuple[str, ...] = msgspec.field(default=(), name="within")
     experiment: str | None = None
     step: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)] = 0
@@ -58,7 +60,7 @@ class WireContext(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def encode(wire: WireContext) -> str:
-    """A wire form as JSON."""
+    """Encode the wire form of a context as JSON."""
     # ASCII works in every locale of a child. `msgspec.json` would refuse file names that are not valid Unicode.
     return json.dumps(msgspec.to_builtins(wire), separators=(",", ":"))
 
@@ -130,7 +132,7 @@ def _is_same_host(wire: WireContext) -> bool:
 
 def uri_of(wire: WireContext) -> str:
     """The tracking URI of a context, with credentials if this process or a journal on this machine has them."""
-    if wire.uri == _target.DISCARDED:
+    if wire.uri == DISCARDED:
         return wire.uri
     known = [target.uri for target in _target.targets()]
     with contextlib.suppress(SettingsError):  # A wrong setting here does not matter, as the context names the store.

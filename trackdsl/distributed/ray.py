@@ -145,7 +145,7 @@ PATCHES = [
 ]
 
 
-class _Here(threading.local):
+class _ThreadState(threading.local):
     """The state of a thread in a worker."""
 
     #: The context from the arguments of the task that begins next.
@@ -156,7 +156,7 @@ class _Here(threading.local):
     last: tuple[str, Task] | None = None
 
 
-_here = _Here()
+_here = _ThreadState()
 _followed = False
 
 
@@ -173,7 +173,7 @@ def prepare() -> str:
 
 
 def follow() -> None:
-    """Follow every task of this worker from now on. The patches stay in place, as tasks open and close many scopes."""
+    """Follow every task of this worker from now on. The patches stay installed, as tasks open and close many scopes."""
     global _followed
     opened(_WORKER)
     modules = [module for module in map(sys.modules.get, _SIGNATURES) if hasattr(module, "recover_args")]

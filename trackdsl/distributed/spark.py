@@ -33,7 +33,7 @@ _current = _context.current
 
 
 class Sent:
-    """The scope whose context the JVM has for a thread. The patches stay in place until that property is removed.
+    """The scope whose context the JVM has for a thread. The patches stay installed until that property is removed.
 
     Args:
         spark: the `SparkContext`.
@@ -58,7 +58,7 @@ class Sent:
         closed(self._token)
 
 
-class _Here(threading.local):
+class _ThreadState(threading.local):
     sent: Sent | None = None
     #: Whether the thread runs a batch function, whose scope it has entered.
     in_batch = False
@@ -66,7 +66,7 @@ class _Here(threading.local):
     around: inside | None = None
 
 
-_here = _Here()
+_here = _ThreadState()
 
 
 def _call(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,7 +190,7 @@ def _call_back(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _create_udf(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap what makes a vectorised UDF: Spark counts the parameters of a wrapper, not those of the wrapped function."""
+    """Wrap the function that makes a vectorised UDF: Spark counts the parameters of a wrapper, not of what it wraps."""
 
     def _create_vectorized_udf(f: Any, *args: Any, **kwargs: Any) -> Any:
         if inspect.isfunction(f) and hasattr(f, "__trackdsl__") and not hasattr(f, "__signature__"):

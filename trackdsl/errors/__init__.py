@@ -65,6 +65,6 @@ __all__ = [
     "set_strict",
 ]
 
-# The module that tracebacks and pickles name. Exceptions that were pickled before have the same one.
+# The module that tracebacks and pickles name, also where nothing else of trackdsl is imported.
 for _name in __all__[:17]:
-    globals()[_name].__module__ = __name__
+    globals()[_name].__module__ = "trackdsl"

@@ -26,7 +26,7 @@ def format_error(error: BaseException) -> str:
     """
     try:
         command = install_command(error) if isinstance(error, ImportError) else None
-        return f"{type(error).__name__}: {error}" + ("" if command is None else f"; `{command}` brings it")
+        return f"{type(error).__name__}: {error}" + ("" if command is None else f"; `{command}` installs it")
     except Exception:
         return type(error).__name__
 

@@ -208,7 +208,7 @@ class TrackingFault(TrackdslError):
 
 
 def as_mlflows(error: TrackdslError) -> TrackdslError:
-    """The same error, as one that is an `MlflowException` too, if the program has imported MLflow.
+    """The error as one that is also an `MlflowException`, if the program has imported MLflow.
 
     So programs that were written for MLflow catch it.
     """

@@ -22,7 +22,7 @@ _PACKAGES = {
 
 
 def install_command(error: ImportError) -> str | None:
-    """The command that installs what an import did not find; None where something else is wrong with it.
+    """The command that installs the module that an import did not find; None if the import failed for another reason.
 
     >>> install_command(ModuleNotFoundError("No module named 'PIL'", name="PIL"))
     "pip install 'pillow'"
@@ -34,7 +34,7 @@ def install_command(error: ImportError) -> str | None:
 
 
 def explained(error: ModuleNotFoundError, what: str) -> ModuleNotFoundError:
-    """The error to raise instead, which says what needs the module and how to install it.
+    """The error with a message that says what needs the module and how to install it.
 
     >>> str(explained(ModuleNotFoundError("No module named 'optuna'", name="optuna"), "trackdsl.integrations.optuna"))
     "trackdsl.integrations.optuna needs optuna: pip install 'optuna'"

@@ -1,4 +1,4 @@
-"""The one place where faults in tracking are reported, and the logger `trackdsl`."""
+"""How all faults in tracking are reported: as warnings on the logger `trackdsl`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trackdsl.errors._exceptions import TrackingFault
-from trackdsl.errors._user_code import place_of_call
+from trackdsl.errors._user_code import call_site
 
 logger = logging.getLogger("trackdsl")
 
-#: Causes that concern one call in user code: their messages name its file and line.
+#: Causes that concern one call in user code. The message gets the file and line of that call.
 _OF_CALLS = frozenset(["artifact", "capture", "example", "image", "model", "omitted", "table"])
-#: The keys of what was logged; bounded, as a program may have any number of them.
+#: The keys of the messages that were logged. Their number is limited, as a program may produce any number.
 _reported: set[str] = set()
 _MAX_REPORTED = 10_000
 
 
 @dataclass
 class _Choices:
-    """How messages are written.
+    """Choices for how messages are written.
 
     Attributes:
-        mask: takes secrets out of a message; `mask_messages_with` sets it.
+        mask: masks the secrets in a message; `mask_messages_with` sets it.
         strict: `TRACKDSL_STRICT=1` makes `report` raise instead of log.
     """
 
@@ -35,7 +35,7 @@ _choices = _Choices()
 
 
 def mask_messages_with(mask: Callable[[str], str]) -> None:
-    """Choose the function that takes secrets out of messages. It is registered, as it lies above this module."""
+    """Register the function that masks secrets in messages. This package cannot import it from a higher layer."""
     _choices.mask = mask
 
 
@@ -45,12 +45,12 @@ def set_strict(strict: bool) -> None:
 
 
 def forget_reported() -> None:
-    """Log every cause once more: each test has to see its own messages."""
+    """Log every cause again: each test has to see its own messages."""
     _reported.clear()
 
 
 class _Masked(logging.Filter):
-    """Takes secrets out of every message on logger `trackdsl`, also of those that the program logs there."""
+    """Masks the secrets in every message on logger `trackdsl`, including those that the program logs there."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See `logging.Filter`."""
@@ -77,7 +77,7 @@ def report(cause: str, message: str, *, key: str | None = None) -> None:
         TrackingFault: under `TRACKDSL_STRICT=1`.
     """
     if cause in _OF_CALLS:
-        message = f"{message.removesuffix('.')} (at {place_of_call()})"
+        message = f"{message.removesuffix('.')} (at {call_site()})"
     if _choices.strict:
         raise TrackingFault(_choices.mask(message), cause=cause)
     note(message, key=f"{cause}:{key}")
@@ -88,14 +88,15 @@ def is_noted(key: str) -> bool:
     return key in _reported
 
 
-def note(message: str, *, key: str) -> None:
+def note(message: str, *, key: str, traceback: bool = False) -> None:
     """Log a warning that is no fault, such as advice; once for each key.
 
     Args:
         message: what the user should know, and what to do about it.
         key: distinguishes this note from others.
+        traceback: add the traceback of the exception that is being handled.
     """
     if key not in _reported:
         if len(_reported) < _MAX_REPORTED:
             _reported.add(key)
-        logger.warning(message)
+        logger.warning(message, exc_info=traceback)

@@ -18,7 +18,7 @@ def calling_frame() -> FrameType:
     return frame
 
 
-def place_of_call() -> str:
+def call_site() -> str:
     """The file and line in user code that called into trackdsl, such as `train.py:12` with the whole path."""
     frame = calling_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

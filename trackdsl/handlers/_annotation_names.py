@@ -106,14 +106,14 @@ def type_parameters(owner: Any) -> dict[str, Any]:
 
 def closure_variables(fn: Any) -> dict[str, Any]:
     """The variables of enclosing functions that a function uses, by name."""
-    found = {}
+    variables = {}
     names = getattr(getattr(fn, "__code__", None), "co_freevars", ())
     for name, cell in zip(names, getattr(fn, "__closure__", None) or (), strict=False):
         try:
-            found[name] = cell.cell_contents
+            variables[name] = cell.cell_contents
         except ValueError:  # The variable has no value yet.
             continue
-    return found
+    return variables
 
 
 def enclosing_locals(fn: Any) -> Iterator[Mapping[str, Any]]:

@@ -99,8 +99,8 @@ class Annotations:
         if origin is tuple:
             return () if Ellipsis in args else args
         inner = _inner(annotation, origin)
-        found = (self.tuple_parts(part, depth + 1) for part in inner) if depth < _MAX_DEPTH else ()
-        return next((parts for parts in found if parts), ())
+        parts_of_each = (self.tuple_parts(part, depth + 1) for part in inner) if depth < _MAX_DEPTH else ()
+        return next((parts for parts in parts_of_each if parts), ())
 
     def typed_dict(self, annotation: Any) -> type | None:
         """The `TypedDict` of a value; None if the value is no such dict."""
@@ -172,8 +172,8 @@ class Annotations:
         inner = _inner(annotation, origin)
         if not inner and (_is_listing(origin) or _is_mapping(origin)) and (origin is not tuple or Ellipsis in args):
             inner = tuple(arg for arg in args if arg is not Ellipsis)[-1:]
-        found = (tuple(self._walk(part, None, 0)) or self._of_items(part, depth + 1) for part in inner)
-        return next(filter(None, found), ()) if depth < _MAX_DEPTH else ()
+        markers_of_each = (tuple(self._walk(part, None, 0)) or self._of_items(part, depth + 1) for part in inner)
+        return next(filter(None, markers_of_each), ()) if depth < _MAX_DEPTH else ()
 
 
 def annotations_of(fn: Callable[..., Any]) -> Annotations:

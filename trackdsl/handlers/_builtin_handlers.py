@@ -153,17 +153,17 @@ def kinds_of(kind: type) -> list[str]:
     >>> kinds_of(collections.namedtuple("Pair", "x y"))
     ['<named tuple>']
     """
-    found = []
+    keys = []
     if kind.__name__ in _SECRET_TYPES:
-        found.append("<secret>")
+        keys.append("<secret>")
     if dataclasses.is_dataclass(kind):
-        found.append("<dataclass>")
+        keys.append("<dataclass>")
     if hasattr(kind, "__attrs_attrs__"):
-        found.append("<attrs>")
+        keys.append("<attrs>")
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        found.append("<named tuple>")
+        keys.append("<named tuple>")
     if issubclass(kind, Mapping) and not issubclass(kind, dict):
-        found.append("collections.abc.Mapping")
+        keys.append("collections.abc.Mapping")
     if issubclass(kind, type):
-        found.append("builtins.type")
-    return found
+        keys.append("builtins.type")
+    return keys

@@ -57,7 +57,7 @@ def local_code(names: Iterable[str]) -> Code:
     Args:
         names: the names of top-level modules and packages.
     """
-    found = Code()
+    code = Code()
     roots = _project_folders()
     waiting, seen = list(names), set(_OWN)
     while waiting:
@@ -67,16 +67,16 @@ def local_code(names: Iterable[str]) -> Code:
         seen.add(name)
         paths = _paths_of(name)
         if not paths:
-            found.packages.add(name)
+            code.packages.add(name)
         for path in paths:
             if any(path.is_relative_to(root) for root in roots):
                 # The file may have another name than the module, for example if it is the target of a link.
-                found.paths[path] = name if path.is_dir() else name + "".join(path.suffixes)
+                code.paths[path] = name if path.is_dir() else name + "".join(path.suffixes)
                 waiting += _imported_by(path)
             else:
-                found.omitted[name] = f"{path} is outside of the project: pass code_paths=[{str(path)!r}]"
-    found.packages = {name for name in found.packages if name in sys.modules}
-    return found
+                code.omitted[name] = f"{path} is outside of the project: pass code_paths=[{str(path)!r}]"
+    code.packages = {name for name in code.packages if name in sys.modules}
+    return code
 
 
 def copy_code(paths: Mapping[Path, str], folder: Path) -> dict[str, str]:
@@ -105,9 +105,9 @@ def _copy(source: Path, target: Path) -> list[Path]:
     """Copy a module or package, and return the files that are left out because of names like those of secrets."""
     files, withheld = [source], []
     if source.is_dir():
-        found = list(_files_of(source))
-        withheld = [path for path in found if _looks_secret(path)]
-        files = [path for path in found if path not in withheld]
+        inside = list(_files_of(source))
+        withheld = [path for path in inside if _looks_secret(path)]
+        files = [path for path in inside if path not in withheld]
     if _is_large(files):
         files = [path for path in files if path.suffix == ".py"]
     if _is_large(files):
@@ -148,11 +148,11 @@ def _project_folders() -> list[Path]:
     """The top folders of the projects of the program's file and of the working directory."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     folders = [Path.cwd(), *([Path(main).resolve().parent] if main else [])]
-    found = []
+    projects = []
     for folder in folders:
         marked = (each for each in (folder, *folder.parents) if any((each / mark).exists() for mark in _MARKS))
-        found.append(next(marked, folder).resolve())
-    return found
+        projects.append(next(marked, folder).resolve())
+    return projects
 
 
 def _paths_of(name: str) -> list[Path]:
@@ -182,7 +182,7 @@ _INSTALL_FOLDERS = frozenset(Path(sysconfig.get_path(name)) for name in ("stdlib
 
 def _imported_by(path: Path) -> set[str]:
     """The top-level modules that a module or package imports, also inside functions."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for file in [path] if path.is_file() else list(_files_of(path))[:_MAX_FILES]:
         if file.suffix != ".py":
             continue
@@ -192,12 +192,12 @@ def _imported_by(path: Path) -> set[str]:
             continue
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
-                found.update(alias.name.partition(".")[0] for alias in node.names)
+                modules.update(alias.name.partition(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                found.add(node.module.partition(".")[0])
+                modules.add(node.module.partition(".")[0])
             elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
-                found.add(name.partition(".")[0])
-    return found
+                modules.add(name.partition(".")[0])
+    return modules
 
 
 def _imported_by_call(call: ast.Call) -> str:

@@ -13,17 +13,12 @@ from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers._value_digest import digest_of
 
 _PLAIN = (bool, int, float, str, type(None))
-
-
+#: In characters.
 _MAX_SUMMARY = 500
-
-
 _MAX_ARGUMENT = 200
-
-
+#: Replaces the default of a parameter that has none.
 _REQUIRED = object()
-
-
+#: Type → the parameters of its constructor with their defaults, and whether it accepts other keywords.
 _defaults: dict[type, tuple[dict[str, Any], bool]] = {}
 
 
@@ -46,9 +41,9 @@ def _arguments(value: Any) -> Iterator[tuple[str, str | None]]:
     for name, default in known.items():
         yield name, _shown(name, getattr(value, name, default), default)
     if others and hasattr(value, "get_params"):  # XGBoost and LightGBM accept any parameter of their libraries.
-        for name, found in value.get_params(deep=False).items():
+        for name, argument in value.get_params(deep=False).items():
             if name not in known:
-                yield name, _shown(name, found, None)
+                yield name, _shown(name, argument, None)
 
 
 def _defaults_of(kind: type) -> tuple[dict[str, Any], bool]:
@@ -62,7 +57,7 @@ def _defaults_of(kind: type) -> tuple[dict[str, Any], bool]:
 
 
 def _signature(kind: type) -> tuple[dict[str, Any], bool]:
-    found: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
     others = True
     for base in kind.__mro__[:-1]:
         if base is not kind and "__init__" not in vars(base):
@@ -70,30 +65,30 @@ def _signature(kind: type) -> tuple[dict[str, Any], bool]:
         parameters = list(inspect.signature(base).parameters.values())
         for parameter in parameters:
             if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                found.setdefault(
+                defaults.setdefault(
                     parameter.name, _REQUIRED if parameter.default is parameter.empty else parameter.default
                 )
         others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         if not others:  # It does not pass keywords on to its base classes.
             break
-    return found, others
+    return defaults, others
 
 
-def _shown(name: str, found: Any, default: Any) -> str | None:
+def _shown(name: str, argument: Any, default: Any) -> str | None:
     """The text of an argument; None if it has its default value or is a secret."""
-    if found is default or is_secret(name, found):
+    if argument is default or is_secret(name, argument):
         return None
-    if type(found) in _PLAIN:
-        return None if type(default) in _PLAIN and _same(found, default) else repr(found)[:100]
-    handler = handler_for(type(found))
-    if hasattr(found, "get_params") and not isinstance(found, type):
-        return str(handler.summary(found)).removesuffix("()")
-    if type(found) is list and found and all(type(item) is tuple and len(item) >= 2 for item in found[:20]):
-        return f"[{', '.join(map(_step, found[:20]))}]"
+    if type(argument) in _PLAIN:
+        return None if type(default) in _PLAIN and _same(argument, default) else repr(argument)[:100]
+    handler = handler_for(type(argument))
+    if hasattr(argument, "get_params") and not isinstance(argument, type):
+        return str(handler.summary(argument)).removesuffix("()")
+    if type(argument) is list and argument and all(type(item) is tuple and len(item) >= 2 for item in argument[:20]):
+        return f"[{', '.join(map(_step, argument[:20]))}]"
     if handler is handler_for(object):
-        return type(found).__name__
-    text = line_of(found, _MAX_ARGUMENT)[0]
-    return None if type(found) is type(default) and text == line_of(default, _MAX_ARGUMENT)[0] else text
+        return type(argument).__name__
+    text = line_of(argument, _MAX_ARGUMENT)[0]
+    return None if type(argument) is type(default) and text == line_of(default, _MAX_ARGUMENT)[0] else text
 
 
 def _step(item: tuple[Any, ...]) -> str:

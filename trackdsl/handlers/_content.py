@@ -72,7 +72,7 @@ def is_opaque(value: Any) -> bool:
 
 
 class _Walk:
-    """The conversion of one value."""
+    """Converts one value and notes what it leaves out."""
 
     def __init__(self, apart: Callable[[Path, Any], Scalar], note: Callable[[Path, str], None], native: bool) -> None:
         self._apart = apart
@@ -98,30 +98,30 @@ class _Walk:
             return class_name(value)
         handler = handler_for(kind)
         try:
-            found = handler.content(value)
+            content = handler.content(value)
         except Exception as error:  # A property or mapping of the user raised an error.
             self._note(path, f"it cannot be read: {type(error).__name__}: {error}")
             return class_name(value)
-        return self._converted(handler, value, found, path, (*around, id(value)))
+        return self._converted(handler, value, content, path, (*around, id(value)))
 
-    def _converted(self, handler: Handler, value: Any, found: Any, path: Path, inside: tuple[int, ...]) -> Any:
-        kind = type(found)
-        if found is NEEDS_OWN_FILE:
+    def _converted(self, handler: Handler, value: Any, content: Any, path: Path, inside: tuple[int, ...]) -> Any:
+        kind = type(content)
+        if content is NEEDS_OWN_FILE:
             return self._apart(path, value)
-        if isinstance(found, Placeholder):
-            self._note(path, found.why)
-            return mask_text(str(found))
+        if isinstance(content, Placeholder):
+            self._note(path, content.why)
+            return mask_text(str(content))
         if kind is str:
-            return mask_text(found)
+            return mask_text(content)
         if kind in SCALARS:
-            return found
+            return content
         is_list = issubclass(kind, (list, tuple)) and not hasattr(kind, "_fields")
-        if not is_list and not isinstance(found, Mapping):
-            return self.tree(found, path, inside)
-        if self._repeats.over(value, len(found)):
+        if not is_list and not isinstance(content, Mapping):
+            return self.tree(content, path, inside)
+        if self._repeats.over(value, len(content)):
             self._note(path, "it holds the same parts over and over")
             return class_name(value)
-        return self._items(found, path, inside) if is_list else self._parts(found, path, inside)
+        return self._items(content, path, inside) if is_list else self._parts(content, path, inside)
 
     def _items(self, items: Any, path: Path, inside: tuple[int, ...]) -> list[Any]:
         if _NUMBERS.issuperset(map(type, items)):
@@ -129,17 +129,17 @@ class _Walk:
         return [self.tree(item, (*path, str(index)), inside) for index, item in enumerate(mask_items(items))]
 
     def _parts(self, parts: Mapping[Any, Any], path: Path, inside: tuple[int, ...]) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
+        converted: dict[Any, Any] = {}
         for key, part in mask_entry(parts).items():
             text = text_of_key(key)
             hidden = is_secret(text, part)
             name: Any = key if self._native and type(key) in _NATIVE_KEYS else mask_name(text)
             count = 1
-            while name in found:
+            while name in converted:
                 count += 1
                 name = f"{mask_name(text)}#{count}"
-            found[name] = remember(part) if hidden else self.tree(part, (*path, mask_name(text)), inside)
-        return found
+            converted[name] = remember(part) if hidden else self.tree(part, (*path, mask_name(text)), inside)
+        return converted
 
 
 def free_name(name: str, taken: Container[str]) -> str:
@@ -162,7 +162,7 @@ def text_of_key(key: Any) -> str:
     if isinstance(key, tuple) and not hasattr(type(key), "_fields"):
         return f"({', '.join(map(text_of_key, mask_items(key)))})"
     try:
-        found = handler_for(type(key)).content(key)
+        content = handler_for(type(key)).content(key)
     except Exception:
-        found = NEEDS_OWN_FILE
-    return name_of_key(found if type(found) in SCALARS else key)
+        content = NEEDS_OWN_FILE
+    return name_of_key(content if type(content) in SCALARS else key)

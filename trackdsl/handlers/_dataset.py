@@ -114,10 +114,10 @@ def plain_profile(value: Any) -> DatasetProfile | None:
 
 def column_type(kinds: Iterable[type]) -> str:
     """MLflow's type for a column of Python objects. `NoneType` does not count."""
-    found = {kind for kind in kinds if kind is not type(None)}
-    if len(found) != 1:
-        return "double" if found == {int, float} else "any"
-    (kind,) = found
+    present = {kind for kind in kinds if kind is not type(None)}
+    if len(present) != 1:
+        return "double" if present == {int, float} else "any"
+    (kind,) = present
     # In `DataType` of mlflow/types/schema.py, `datetime` includes dates.
     return "datetime" if kind.__module__ == "datetime" and hasattr(kind, "year") else _COLUMN_TYPES.get(kind, "any")
 
@@ -185,7 +185,7 @@ def _bounded(schema: dict[str, Any]) -> str:
 
 
 def _product(shape: Iterable[int]) -> int:
-    found = 1
+    product = 1
     for length in shape:
-        found *= length
-    return found
+        product *= length
+    return product

@@ -54,10 +54,10 @@ class Digest:
 
     def stream(self, name: str) -> xxhash.xxh3_128:
         """The hash of one stream, for callers that feed it many times."""
-        found = self._streams.get(name)
-        if found is None:
-            found = self._streams[name] = self._new()
-        return found
+        state = self._streams.get(name)
+        if state is None:
+            state = self._streams[name] = self._new()
+        return state
 
     def feed(self, name: str, piece: Any) -> None:
         """Add bytes, or an object with a contiguous buffer, to the end of a stream."""
@@ -78,7 +78,7 @@ def feed_objects(digest: Digest, stream: str, items: Sequence[Any]) -> set[type]
     Returns:
         the types of the objects; a NaN among texts does not count.
     """
-    found: set[type] = set()
+    all_kinds: set[type] = set()
     for start in range(0, len(items), GROUP):
         group = items[start : start + GROUP]
         kinds = set(map(type, group))
@@ -88,8 +88,8 @@ def feed_objects(digest: Digest, stream: str, items: Sequence[Any]) -> set[type]
         else:
             digest.feed(f"{stream}.objects", b"".join(map(encode, group)))
             digest.feed(f"{stream}.groups", b"o")
-        found |= kinds
-    return found
+        all_kinds |= kinds
+    return all_kinds
 
 
 def _feed_texts(digest: Digest, stream: str, group: Sequence[Any], kinds: set[type]) -> None:
@@ -152,7 +152,7 @@ def _encode_each(values: Iterable[Any], put: Callable[[bytes], None], around: tu
 
 
 def _encode_sorted(tag: bytes, values: Iterable[Any], put: Callable[[bytes], None], around: tuple[int, ...]) -> None:
-    found = []
+    encoded = []
     for value in values:
         parts: list[bytes] = []
         # A dict creates its pairs anew, so a pair cannot contain itself.
@@ -160,9 +160,9 @@ def _encode_sorted(tag: bytes, values: Iterable[Any], put: Callable[[bytes], Non
             _encode_each(value, parts.append, around)
         else:
             _encode(value, parts.append, around)
-        found.append(b"".join(parts))
-    put(b"%s%d:" % (tag, len(found)))
-    for part in sorted(found):
+        encoded.append(b"".join(parts))
+    put(b"%s%d:" % (tag, len(encoded)))
+    for part in sorted(encoded):
         put(part)
 
 

@@ -108,8 +108,8 @@ def _write_frame(value: Any, path: Path) -> dict[str, str]:
         frame = frame.set_axis([str(position) for position in range(frame.shape[1])], axis=1)
     for name in frame.columns:
         kinds = {type(cell) for cell in frame[name]} if frame[name].dtype == object else set()
-        if found := kinds & _NO_LISTS:
-            raise TypeError(f"column {name!r} holds {found.pop().__name__}s, which MLflow reads back as lists")
+        if refused := kinds & _NO_LISTS:
+            raise TypeError(f"column {name!r} holds {refused.pop().__name__}s, which MLflow reads back as lists")
     texts = {
         name: frame[name].map(lambda cell: mask_text(cell) if isinstance(cell, str) else cell)
         for name in frame.columns

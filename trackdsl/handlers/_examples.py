@@ -33,15 +33,15 @@ def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[A
     Yields:
         an example of a few rows, and whether its columns are exactly those that the model takes.
     """
-    found = [(name, value) for name, value in _opened(arguments) if _is_data(value)]
+    data = [(name, value) for name, value in _opened(arguments) if _is_data(value)]
     if wanted.names is not None:
-        for _, value in found:
+        for _, value in data:
             selected = _select(value, wanted.names)
             if selected is not None:
                 yield selected, True
                 return
     if wanted.count is not None:
-        for _, value in found:
+        for _, value in data:
             if _width(value) == wanted.count:
                 taken = rows_of(value)
                 # A model without column names was fitted on an array.
@@ -49,8 +49,8 @@ def candidates(arguments: Mapping[str, Any], wanted: Inputs) -> Iterator[tuple[A
                 yield taken.to_numpy() if unnamed else taken, True
                 return
         return
-    named = [value for name in _NAMES for found_as, value in found if found_as.lower() == name]
-    for value in [*named, *(value for _, value in found if _width(value) is not None)]:
+    named = [value for name in _NAMES for found_as, value in data if found_as.lower() == name]
+    for value in [*named, *(value for _, value in data if _width(value) is not None)]:
         taken = rows_of(value)
         if isinstance(taken, list) or getattr(taken, "ndim", 0) == 1:
             # MLflow turns a list into a frame, and a vectorizer would iterate over the column names of that frame.
@@ -119,7 +119,7 @@ def _is_mixed(dtype: Any) -> bool:
 
 
 def _rows_with_missing(table: Any, count: int) -> list[int]:
-    """The same for a table of polars or pyarrow, in which each column has one type."""
+    """The indices of the first rows of a polars or pyarrow table, and of some rows with missing values."""
     rows = dict.fromkeys(range(min(count, len(table))))
     for column in table.iter_columns() if hasattr(table, "iter_columns") else table.itercolumns():
         missing = column.null_count() if callable(column.null_count) else column.null_count

@@ -34,9 +34,9 @@ class Placeholder(str):
     missing: bool
 
     def __new__(cls, text: str, why: str, *, missing: bool = True) -> Placeholder:
-        found = super().__new__(cls, text)
-        found.why, found.missing = why, missing
-        return found
+        placeholder = super().__new__(cls, text)
+        placeholder.why, placeholder.missing = why, missing
+        return placeholder
 
 
 class Handler:
@@ -112,7 +112,7 @@ class Handler:
         return None
 
     def dataset_of_parts(self, parts: Mapping[Any, Any]) -> DatasetProfile | None:
-        """The same for a dict of values, all of which this handler handles; None if they are no tensors."""
+        """The dataset input for a dict of values, all of which this handler handles; None if they are no tensors."""
         return None
 
     def save_model(self, value: Any, folder: Path) -> Flavor | None:

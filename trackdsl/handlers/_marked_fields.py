@@ -99,11 +99,11 @@ def fields_of(kind: type) -> Fields:
     if known is not None and known.settled():
         return known
     outermost = not _being_read.fields
-    found = _being_read.fields[kind] = Fields()
+    fields = _being_read.fields[kind] = Fields()
     try:
         for base in reversed(kind.__mro__):
-            _read_class(found, base)
-        found._read = True
+            _read_class(fields, base)
+        fields._read = True
     finally:
         if outermost:
             complete, _being_read.fields = _being_read.fields, {}
@@ -111,10 +111,10 @@ def fields_of(kind: type) -> Fields:
         if len(_known) >= _MAX_CLASSES:  # A program that creates classes all the time must not fill the memory.
             _known.clear()
         _known.update(complete)
-    return found
+    return fields
 
 
-def _read_class(found: Fields, base: type) -> None:
+def _read_class(fields: Fields, base: type) -> None:
     raw = raw_annotations(base)
     if not raw:
         return
@@ -122,23 +122,23 @@ def _read_class(found: Fields, base: type) -> None:
     own = {**type_parameters(base), base.__name__: base}
     annotations = Annotations(raw, own, module, vars(base))
     for name in raw:
-        _read_field(found, annotations, name)
-    found._awaited += [(module, name) for name in annotations.missing]
-    found._failed |= annotations.failed
+        _read_field(fields, annotations, name)
+    fields._awaited += [(module, name) for name in annotations.missing]
+    fields._failed |= annotations.failed
 
 
-def _read_field(found: Fields, annotations: Annotations, name: str) -> None:
+def _read_field(fields: Fields, annotations: Annotations, name: str) -> None:
     annotation = annotations.get(name)
     hidden, ignored = hides(annotations, annotation)
-    for chosen, names in ((hidden, found.hidden), (ignored, found.ignored)):
+    for chosen, names in ((hidden, fields.hidden), (ignored, fields.ignored)):
         if chosen:
             names.add(name)
         else:  # A subclass may have annotated the field again.
             names.discard(name)
     read: tuple[tuple[dict[str, Any], Any], ...] = (
-        (found.typed, hiding_fields(annotations, annotation)),
-        (found.parts, typed_dict_fields(annotations, annotation)),
-        (found.marked, () if hidden or ignored else value_markers(annotations, annotation)),
+        (fields.typed, hiding_fields(annotations, annotation)),
+        (fields.parts, typed_dict_fields(annotations, annotation)),
+        (fields.marked, () if hidden or ignored else value_markers(annotations, annotation)),
     )
     for by_name, of_field in read:
         by_name.pop(name, None)
@@ -148,19 +148,19 @@ def _read_field(found: Fields, annotations: Annotations, name: str) -> None:
 
 def hides(annotations: Annotations, annotation: Any) -> tuple[bool, bool]:
     """Whether an annotation contains `Secret`, and whether it contains `Ignore`; also for items, as of a list."""
-    found = annotations.all_markers(annotation, lambda part: hiding_fields(annotations, part) is not None)
-    return _contains(found, markers.Secret), _contains(found, markers.Ignore)
+    inside = annotations.all_markers(annotation, lambda part: hiding_fields(annotations, part) is not None)
+    return _contains(inside, markers.Secret), _contains(inside, markers.Ignore)
 
 
 def hiding_fields(annotations: Annotations, annotation: Any) -> Fields | None:
     """The fields of a `TypedDict`, or of those in a list, if it hides any of them; else None."""
     try:
         kind = next(annotations.typed_dicts(annotation), None)
-        found = None if kind is None else fields_of(kind)
+        fields = None if kind is None else fields_of(kind)
     except Exception:  # An object in the user's annotation may raise anything.
         return None
     # A class that is still being read may turn out to hide a field.
-    return found if found is not None and (not found._read or found.hide_anything()) else None
+    return fields if fields is not None and (not fields._read or fields.hide_anything()) else None
 
 
 def typed_dict_fields(annotations: Annotations, annotation: Any) -> Fields | None:
@@ -223,5 +223,5 @@ def kind_of_marker(marker: Any) -> Any:
     return marker if isinstance(marker, type) else type(marker)
 
 
-def _contains(found: list[Any], marker: type) -> bool:
-    return any(extra is marker or issubclass(type(extra), marker) for extra in found)
+def _contains(extras: list[Any], marker: type) -> bool:
+    return any(extra is marker or issubclass(type(extra), marker) for extra in extras)

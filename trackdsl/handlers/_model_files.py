@@ -26,9 +26,9 @@ def dump(value: Any, path: Path, module: Any = None) -> tuple[str, ...]:
     """
     pickler = noting_pickler(module)
     with open(path, "xb") as file:
-        found = pickler(file)
-        found.dump(value)
-    return tuple(sorted(found.packages))
+        pickling = pickler(file)
+        pickling.dump(value)
+    return tuple(sorted(pickling.packages))
 
 
 def write_estimator(
@@ -98,8 +98,8 @@ def noting_pickler(module: Any = None) -> Any:
 
 def _imported_in(code: CodeType) -> set[str]:
     """The top-level modules that a function imports when it is called."""
-    found = {each.argval.partition(".")[0] for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME"}
-    return found.union(*(_imported_in(each) for each in code.co_consts if isinstance(each, CodeType))) - {""}
+    imported = {each.argval.partition(".")[0] for each in dis.get_instructions(code) if each.opname == "IMPORT_NAME"}
+    return imported.union(*(_imported_in(each) for each in code.co_consts if isinstance(each, CodeType))) - {""}
 
 
 def load_pickle(path: Path) -> Any:

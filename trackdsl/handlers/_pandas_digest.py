@@ -43,8 +43,8 @@ def digest_frame(frame: Any, kind: str = "DataFrame") -> tuple[Digest, int, list
         types.append(kind_of_column)
         if values is not None:
             numbers.append((position, values))
-    _feed_all_whole(digest, [found for found in numbers if found[1].flags.c_contiguous], missing)
-    for positions, block in _blocks([found for found in numbers if not found[1].flags.c_contiguous]):
+    _feed_all_whole(digest, [column for column in numbers if column[1].flags.c_contiguous], missing)
+    for positions, block in _blocks([column for column in numbers if not column[1].flags.c_contiguous]):
         _feed_block(digest, positions, block, missing)
     columns = [(name, types[position], not missing.get(position)) for position, name in enumerate(plain.columns)]
     return digest, len(plain), columns
@@ -177,8 +177,8 @@ def _as_range(index: Any) -> range | None:
     import pandas as pd
 
     if isinstance(index, pd.RangeIndex):
-        found = range(index.start, index.stop, index.step)
-        return range(found.start, 0, 1) if len(found) == 1 else found if found else range(0)
+        index_range = range(index.start, index.stop, index.step)
+        return range(index_range.start, 0, 1) if len(index_range) == 1 else index_range if index_range else range(0)
     if index.dtype != np.int64 or not len(index):
         return None
     values = index.to_numpy()

@@ -80,14 +80,14 @@ def _write_json(frame: Any, path: Path) -> None:
         json.dump(tree, file, ensure_ascii=False)
 
 
-def _difference(found: Any, frame: Any) -> str:
+def _difference(read_back: Any, frame: Any) -> str:
     import pandas as pd
 
     try:
-        pd.testing.assert_frame_equal(found, frame, check_exact=True, check_flags=False)
+        pd.testing.assert_frame_equal(read_back, frame, check_exact=True, check_flags=False)
     except AssertionError as error:
         return " ".join(str(error).split())[:300]
-    for one, other in ((found.index, frame.index), (found.columns, frame.columns)):
+    for one, other in ((read_back.index, frame.index), (read_back.columns, frame.columns)):
         if list(map(type, one.names)) != list(map(type, other.names)):
             return f"names {list(one.names)} instead of {list(other.names)}"
     return ""
@@ -161,11 +161,11 @@ def _cells_of_csv(path: Path) -> list[list[str | None]]:
     import pandas as pd
 
     try:
-        found = pd.read_csv(path, sep=SEPARATORS[path.suffix], header=None, dtype=str, na_filter=False,
+        cells = pd.read_csv(path, sep=SEPARATORS[path.suffix], header=None, dtype=str, na_filter=False,
                             skip_blank_lines=False, lineterminator="\n")  # fmt: skip
     except pd.errors.EmptyDataError:  # There are no columns.
         return []
-    return [found.iloc[1:, position].tolist() for position in range(len(found.columns))]
+    return [cells.iloc[1:, position].tolist() for position in range(len(cells.columns))]
 
 
 def _cells_of_json(path: Path) -> list[list[str | None]]:
@@ -207,8 +207,8 @@ def _index(cells: list[str | None], types: dict[str, Any]) -> Any:
     if "range" in types:
         return pd.RangeIndex(*types["range"], name=types["name"])
     values = _values(types.get("values", cells), types)
-    found = pd.Index(values, dtype=values.dtype, name=types["name"])
-    return type(found)(found, freq=types["freq"]) if "freq" in types else found
+    index = pd.Index(values, dtype=values.dtype, name=types["name"])
+    return type(index)(index, freq=types["freq"]) if "freq" in types else index
 
 
 def _values(cells: list[str | None], types: dict[str, Any]) -> Any:
@@ -230,9 +230,9 @@ def _values(cells: list[str | None], types: dict[str, Any]) -> Any:
     if dtype == "object":
         make = _MAKERS[types["objects"]]
         missing_value = None if types.get("none") else float("nan")
-        found = np.empty(len(cells), object)
-        found[:] = [missing_value if cell is None else make(cell) for cell in cells]
-        return found
+        objects = np.empty(len(cells), object)
+        objects[:] = [missing_value if cell is None else make(cell) for cell in cells]
+        return objects
     if dtype.startswith("datetime64"):
         moments = pd.to_datetime(pd.Series(cells, dtype=object), format="ISO8601", utc="," in dtype)
         return moments.astype(dtype).array

@@ -156,10 +156,10 @@ def _type_of_objects(values: Any) -> tuple[Any, str]:
     if kind is int and values.hasnans:
         raise TypeError(f"{values.name!r} holds integers and missing values: they would be read as floats")
     name, pandas_type = _KINDS[kind.__name__]
-    found = getattr(pa, name)() if name else pa.infer_type(objects, from_pandas=True)
-    if any(kind_name in str(found) for kind_name in ("struct", "map", "null")):
+    arrow_type = getattr(pa, name)() if name else pa.infer_type(objects, from_pandas=True)
+    if any(kind_name in str(arrow_type) for kind_name in ("struct", "map", "null")):
         raise TypeError(f"{values.name!r} holds dicts, each of which would be read with the keys of all of them")
-    return found, pandas_type
+    return arrow_type, pandas_type
 
 
 def _kept_beside(frame: Any) -> dict[bytes, bytes]:
@@ -216,15 +216,15 @@ def _check(empty: Any, schema: Any) -> None:
 
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
-    found = read_parquet(pa.BufferReader(sink.getvalue()))
-    same_names = found.columns.equals(empty.columns) and list(found.columns.names) == list(empty.columns.names)
-    if not same_names or list(found.index.names) != list(empty.index.names):
+    read_back = read_parquet(pa.BufferReader(sink.getvalue()))
+    same_names = read_back.columns.equals(empty.columns) and list(read_back.columns.names) == list(empty.columns.names)
+    if not same_names or list(read_back.index.names) != list(empty.index.names):
         raise ValueError("names of columns or of the index would change")
     for level in range(empty.index.nlevels):
-        one, other = (part.index.get_level_values(level).dtype for part in (found, empty))
+        one, other = (part.index.get_level_values(level).dtype for part in (read_back, empty))
         if str(one) != str(other) and object not in (one, other) and (one.kind, other.kind) != ("M", "M"):
             raise TypeError(f"the index of {other} would be read as one of {one}")
-    for one, other in zip(found.dtypes, empty.dtypes, strict=True):
+    for one, other in zip(read_back.dtypes, empty.dtypes, strict=True):
         if str(one) != str(other) and object not in (one, other):
             raise TypeError(f"{other} would be read as {one}")
 

@@ -70,20 +70,20 @@ def load_entry_points() -> None:
 
 def handler_of(value: Any) -> Handler:
     """The handler that can write a value: that of its type if it accepts the value, else the one that pickles."""
-    found = handler_for(type(value))
+    handler = handler_for(type(value))
     try:
-        accepted = found.accepts(value)
+        accepted = handler.accepts(value)
     except Exception:
         accepted = False
-    return found if accepted else handler_for(object)
+    return handler if accepted else handler_for(object)
 
 
 def handler_for(kind: type) -> Handler:
     """The handler for values of a type: that of the nearest base class that has one."""
-    found = _cache.get(kind)
-    if found is None:
-        found = _resolve(kind)
-    return found
+    handler = _cache.get(kind)
+    if handler is None:
+        handler = _resolve(kind)
+    return handler
 
 
 def writer_for(value: Any, own: Handler, suffix: str) -> Handler | None:
@@ -113,7 +113,7 @@ def name_of(handler: Handler, kind: type) -> str:
     for known in (kind, object, str, dict):
         if _cache.get(known) is handler:
             return _names[known]
-    return next((_names[known] for known, found in _cache.items() if found is handler), "object")
+    return next((_names[known] for known, cached in _cache.items() if cached is handler), "object")
 
 
 def handler_named(name: str) -> Handler | None:
@@ -127,17 +127,17 @@ def _resolve(kind: type) -> Handler:
     load_entry_points()
     name = next((name for name in _candidates(kind) if name in _by_name), "object")
     try:
-        found = _load(name, _by_name[name])
+        handler = _load(name, _by_name[name])
     except Exception as error:  # A handler of another package cannot be imported. Its values are pickled instead.
         reraise_from_signal(error)
         report("handler", f"trackdsl cannot load the handler for {name}: {format_error(error)}", key=name)
-        name, found = "object", _load("object", _by_name["object"])
+        name, handler = "object", _load("object", _by_name["object"])
     if len(_cache) >= _MAX_TYPES:
         _cache.clear()
         _names.clear()
     _names[kind] = name
-    _cache[kind] = found
-    return found
+    _cache[kind] = handler
+    return handler
 
 
 def _candidates(kind: type) -> list[str]:

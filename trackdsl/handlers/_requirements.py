@@ -32,13 +32,13 @@ def requirements(packages: Iterable[str], asked: Sequence[str] | str | os.PathLi
 
 def build_requirements() -> list[str]:
     """The requirements for the installation itself: pip, and other build tools if they are installed."""
-    found = []
+    lines = []
     for name in ("pip", "setuptools", "wheel"):
         try:
-            found.append(_requirement(name))
+            lines.append(_requirement(name))
         except importlib.metadata.PackageNotFoundError:
-            found += ["pip"] if name == "pip" else []
-    return found
+            lines += ["pip"] if name == "pip" else []
+    return lines
 
 
 @functools.lru_cache(maxsize=1000)

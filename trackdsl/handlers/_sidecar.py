@@ -20,7 +20,7 @@ DIFFERS = "differs"
 _MAX_CHECKED = 64 << 20
 
 
-def place_of(path: str) -> str:
+def path_of_types(path: str) -> str:
     """The artifact path of the types of an artifact."""
     return f"{path}{SUFFIX}"
 
@@ -39,8 +39,8 @@ def move(path: Path, to: Path) -> None:
 def types_of(path: Path) -> dict[str, Any]:
     """The types of a file; empty if there are none beside it."""
     file = beside(path)
-    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return found if isinstance(found, dict) else {}
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def note_types(path: Path, differs: Callable[[], str], describe: Callable[[], dict[str, Any]]) -> None:

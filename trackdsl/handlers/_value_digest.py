@@ -120,7 +120,7 @@ def _encoded(items: Sequence[Any]) -> bytes | None:
 
 
 def _encoded_texts(items: Sequence[Any]) -> bytes | None:
-    """Long texts as bytes: the lengths of all of them, and the beginning and the end of some."""
+    """Encode long texts for a digest: the lengths of all of them, and the beginning and the end of some."""
     some = sample(items, _MAX_TEXTS)
     try:
         return _bytes_of([*map(len, items), *map(_shortened, some)])

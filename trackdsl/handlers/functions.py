@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import Any
 
 from trackdsl._core.redaction import is_secret, mask_items, mask_text, remember
+from trackdsl._core.source_text import leave_pipe_unread
 from trackdsl.handlers._handler import Scalar
 from trackdsl.handlers._line import line_of
 from trackdsl.handlers._pickled import Pickled
@@ -180,6 +181,7 @@ def _segment(code: Any) -> str | None:
     lines = {line for start, end, *_ in positions for line in (start, end)}
     if len(lines) != 1:
         return None
+    leave_pipe_unread(code.co_filename)
     line = linecache.getline(code.co_filename, lines.pop()).encode()
     first, last = min(position[2] for position in positions), max(position[3] for position in positions)
     start = line.rfind(b"lambda", 0, first + len(b"lambda"))

@@ -139,7 +139,7 @@ class _Sequence(Json):
         return self.parts(value, None)
 
     def parts(self, value: Any, survey: Survey | None) -> Mapping[Any, Any] | None:
-        """The same for one of several lists in a value, which share a `Survey`."""
+        """The children of one of several lists in a value, which share a `Survey`."""
         if len(value) > MAX_LIST or is_flat(value):
             return None
         return dict(enumerate(value)) if (survey or Survey()).holds_structure(value) else None

@@ -105,8 +105,8 @@ class _Array(Handler):
             return np.genfromtxt(path, dtype=None, delimiter=_DELIMITERS[path.suffix], encoding="utf-8", comments="\0")
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
-                found = {name: file[name] for name in file.files}
-            return found["arr_0"] if list(found) == ["arr_0"] else found
+                arrays = {name: file[name] for name in file.files}
+            return arrays["arr_0"] if list(arrays) == ["arr_0"] else arrays
         return np.load(path, allow_pickle=False)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
@@ -197,10 +197,10 @@ def _note_types(array: Any, path: Path) -> None:
     def differs() -> str:
         if not array.size and not _sidecar.types_of(path):
             return "an empty file does not say its type"
-        found = handler.read(path)
-        if (found.dtype, found.shape) != (array.dtype, array.shape):
-            return f"{found.dtype} {found.shape} instead of {array.dtype} {array.shape}"
-        same = np.array_equal(found, array, equal_nan=array.dtype.kind in "fcmM")
+        read_back = handler.read(path)
+        if (read_back.dtype, read_back.shape) != (array.dtype, array.shape):
+            return f"{read_back.dtype} {read_back.shape} instead of {array.dtype} {array.shape}"
+        same = np.array_equal(read_back, array, equal_nan=array.dtype.kind in "fcmM")
         return "" if same else "some values change when written as text"
 
     def describe() -> dict[str, Any]:

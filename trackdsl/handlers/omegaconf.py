@@ -53,21 +53,21 @@ class _Node(Pickled):
         return _stated(value) if value._is_missing() else value._value()
 
     def summary(self, value: Any) -> Scalar:
-        found = self.content(value)
-        return handler_for(type(found)).summary(found)
+        content = self.content(value)
+        return handler_for(type(content)).summary(content)
 
 
 def _node(config: Any, key: Any, depth: int) -> Any:
     """One value of a configuration, with interpolations resolved. A list becomes a Python list."""
     try:
-        found = config[key]
+        node = config[key]
     except Exception as error:  # The value is `???`, or an interpolation has no target.
         text = str(config._get_node(key)._value())
         why = "it is missing in the configuration" if text == _MISSING else f"it cannot be resolved: {error}"
         return Placeholder(text, " ".join(why.split()))
-    if handler_for(type(found)) is not listing or _has_no_parts(found):
-        return found
-    return _items(found, depth + 1) if depth < _MAX_DEPTH else Placeholder(class_name(found), "it refers to itself")
+    if handler_for(type(node)) is not listing or _has_no_parts(node):
+        return node
+    return _items(node, depth + 1) if depth < _MAX_DEPTH else Placeholder(class_name(node), "it refers to itself")
 
 
 def _items(config: Any, depth: int) -> list[Any]:

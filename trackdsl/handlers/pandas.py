@@ -95,8 +95,8 @@ class _Column(_Frame):
         super().write(self.frame_of(value), path)
 
     def read(self, path: Path) -> Any:
-        found = super().read(path)
-        return found if isinstance(found, str) else self.value_of(found)
+        content = super().read(path)
+        return content if isinstance(content, str) else self.value_of(content)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
         return frame_profile(*digest_frame(self.frame_of(value), type(self).__name__))
@@ -120,8 +120,8 @@ class _Series(_Column):
         return value.to_frame(_UNNAMED if value.name is None else value.name)
 
     def value_of(self, frame: Any) -> Any:
-        found = frame.iloc[:, -1]
-        return found.rename(None) if found.name == _UNNAMED else found
+        column = frame.iloc[:, -1]
+        return column.rename(None) if column.name == _UNNAMED else column
 
 
 class _Index(_Column):
@@ -185,11 +185,11 @@ def _values(column: Any) -> list[Any]:
     """The values of a column. Missing values are None, except NaN among numbers."""
     if getattr(column, "nlevels", 1) > 1:
         return list(zip(*map(_values, map(column.get_level_values, range(column.nlevels))), strict=True))
-    found: list[Any] = column.tolist()
+    values: list[Any] = column.tolist()
     if str(column.dtype).startswith(("float", "int", "uint", "bool")):
-        return found
+        return values
     return [
-        None if is_missing is True else value for value, is_missing in zip(found, column.isna().tolist(), strict=True)
+        None if is_missing is True else value for value, is_missing in zip(values, column.isna().tolist(), strict=True)
     ]
 
 

@@ -12,7 +12,7 @@ from trackdsl.handlers._types import class_name, is_array_like, offers
 from trackdsl.handlers.functions import attributes_of
 
 
-class _Anything(Pickled):
+class _AnyObject(Pickled):
     def content(self, value: Any) -> Any:
         return content_of_array(value)
 
@@ -34,4 +34,4 @@ def _callable_summary(value: Any) -> str:
     return f"{class_name(value)}({handler_for(type(inner)).summary(inner)})"
 
 
-handler = _Anything()
+handler = _AnyObject()

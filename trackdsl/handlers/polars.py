@@ -160,10 +160,10 @@ def _types_of(frame: Any) -> dict[str, Any]:
     return {"columns": columns, "schema": base64.b64encode(sink.getvalue()).decode()}
 
 
-def _difference(found: Any, frame: Any) -> str:
-    if found.schema != frame.schema:
-        return f"types {list(map(str, found.dtypes))[:SHOWN]} instead of {list(map(str, frame.dtypes))[:SHOWN]}"
-    return "" if found.equals(frame) else "some values change when written as text"
+def _difference(read_back: Any, frame: Any) -> str:
+    if read_back.schema != frame.schema:
+        return f"types {list(map(str, read_back.dtypes))[:SHOWN]} instead of {list(map(str, frame.dtypes))[:SHOWN]}"
+    return "" if read_back.equals(frame) else "some values change when written as text"
 
 
 def _holds_objects(dtype: Any) -> bool:

@@ -169,11 +169,11 @@ def _types_of(table: Any) -> dict[str, Any]:
     return {"columns": columns, "schema": base64.b64encode(table.schema.serialize()).decode()}
 
 
-def _difference(found: Any, table: Any) -> str:
-    if found.schema != table.schema:
-        one, other = (list(map(str, part.schema.types))[:SHOWN] for part in (found, table))
+def _difference(read_back: Any, table: Any) -> str:
+    if read_back.schema != table.schema:
+        one, other = (list(map(str, part.schema.types))[:SHOWN] for part in (read_back, table))
         return f"types {one} instead of {other}"
-    return "" if found.equals(table) else "some values change when written as text"
+    return "" if read_back.equals(table) else "some values change when written as text"
 
 
 def _first(table: Any) -> range:

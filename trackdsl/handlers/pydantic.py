@@ -38,8 +38,8 @@ class _Model(Structure):
 
 def _fields(kind: type) -> Mapping[str, Any]:
     # pydantic 2 also has `__fields__`, but warns about it.
-    found: Mapping[str, Any] = kind.model_fields if hasattr(kind, "model_fields") else getattr(kind, "__fields__", {})
-    return found
+    fields: Mapping[str, Any] = kind.model_fields if hasattr(kind, "model_fields") else getattr(kind, "__fields__", {})
+    return fields
 
 
 def _is_root(kind: type) -> bool:

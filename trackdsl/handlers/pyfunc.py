@@ -117,7 +117,7 @@ def _copied(name: str, path: str | os.PathLike[str], folder: Path) -> dict[str, 
     return {"path": copy.as_posix(), "uri": str(path)}
 
 
-class _Anything(ModelHandler):
+class _AnyModel(ModelHandler):
     callable_unasked = False
 
     def save_model(self, value: Any, folder: Path) -> Flavor:
@@ -135,4 +135,4 @@ class _Anything(ModelHandler):
 
 
 handler = _PythonModel()
-anything = _Anything()
+anything = _AnyModel()

@@ -55,10 +55,10 @@ def used_model(value: Any) -> str | None:
 
 
 def named_model(value: Any) -> str | None:
-    """The same, and also the model with this id or URI, and the model as which an object was recorded."""
+    """The model that a value names by an id or URI, that `used_model` gives, or that the object was recorded as."""
     if isinstance(value, str):
-        found = _MODEL_ID.fullmatch(value)
-        return found[1] if found else None
+        match = _MODEL_ID.fullmatch(value)
+        return match[1] if match else None
     return used_model(value) or _known(_recorded, value)
 
 
@@ -71,17 +71,17 @@ def _note(known: dict[int, tuple[weakref.ref[Any], str]], value: Any, model: str
 
 
 def _known(known: dict[int, tuple[weakref.ref[Any], str]], value: Any) -> str | None:
-    found = known.get(id(value))
-    return found[1] if found is not None and found[0]() is value else None
+    entry = known.get(id(value))
+    return entry[1] if entry is not None and entry[0]() is value else None
 
 
 def _id_from_mlflow(value: Any) -> str | None:
     if not any(base.__module__.partition(".")[0] == "mlflow" for base in type(value).__mro__):
         return None
     for holder in (value, getattr(value, "metadata", None)):
-        found = getattr(holder, "model_id", None)
-        if isinstance(found, str) and _MODEL_ID.fullmatch(found):
-            return found
+        model_id = getattr(holder, "model_id", None)
+        if isinstance(model_id, str) and _MODEL_ID.fullmatch(model_id):
+            return model_id
     return None
 
 
@@ -93,8 +93,8 @@ class _Reference(Handler):
     def summary(self, value: Any) -> Scalar:
         if isinstance(value, Handle):
             return f"{type(value).__name__}({value.name})"
-        found = used_model(value)
-        return class_name(value) if found is None else f"models:/{found}"
+        model_id = used_model(value)
+        return class_name(value) if model_id is None else f"models:/{model_id}"
 
 
 handler = _Reference()

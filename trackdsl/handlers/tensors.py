@@ -60,8 +60,8 @@ class _Tensor(Handler):
     def read(self, path: Path) -> Any:
         import torch
 
-        found = arrays.handler.read(path)
-        return torch.from_numpy(found)
+        array = arrays.handler.read(path)
+        return torch.from_numpy(array)
 
     def dataset(self, value: Any) -> DatasetProfile | None:
         import torch

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+from trackdsl._core.source_text import leave_pipe_unread
 from trackdsl.errors import format_error, reraise_from_signal
 from trackdsl.handlers._constructor import constructor_summary
 from trackdsl.handlers._flavor import Flavor
@@ -36,9 +37,9 @@ class _Optimizer(Pickled):
         known = inspect.signature(type(value)).parameters
         groups = value.param_groups
         options = [
-            f"{name}={line_of(found)[0]}"
+            f"{name}={line_of(option)[0]}"
             for name, default in value.defaults.items()
-            if (found := groups[0].get(name, default)) != getattr(known.get(name), "default", None)
+            if (option := groups[0].get(name, default)) != getattr(known.get(name), "default", None)
         ]
         if len(groups) > 1:
             options.append(f"… {len(groups)} groups")
@@ -140,6 +141,7 @@ def _save_state(value: Any, folder: Path, error: Exception) -> Flavor:
         if root not in ("torch", "builtins"):
             modules.add(root)
             try:
+                leave_pipe_unread(inspect.getfile(kind))
                 sources.append(textwrap.dedent(inspect.getsource(kind)))
             except (OSError, TypeError):
                 sources.append(f"# The source of {kind.__qualname__} is not in a file.\n")

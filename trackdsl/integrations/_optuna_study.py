@@ -19,10 +19,10 @@ from trackdsl._runs.run import Run
 
 _lock = ForkSafeLock()
 #: The studies below each run, by name.
-_studies: WeakKeyDictionary[Run, dict[str, _Below]] = WeakKeyDictionary()
+_studies: WeakKeyDictionary[Run, dict[str, _StudyOfRun]] = WeakKeyDictionary()
 
 
-class _Below:
+class _StudyOfRun:
     """A study whose trials are runs below one run.
 
     Args:
@@ -78,13 +78,13 @@ def _is_better(value: float, other: float, study: optuna.Study) -> bool:
     return value > other if study.direction is StudyDirection.MAXIMIZE else value < other
 
 
-def _below(run: Run, study: optuna.Study) -> _Below:
+def _below(run: Run, study: optuna.Study) -> _StudyOfRun:
     with _lock.current:
         known = _studies.setdefault(run, {})
         found = known.get(study.study_name)
         if found is not None:
             return found
-        below = known[study.study_name] = _Below(study, f"{study.study_name}." if known else "")
+        below = known[study.study_name] = _StudyOfRun(study, f"{study.study_name}." if known else "")
         _ending.call_before_end(run, functools.partial(_at_end, weakref.ref(run), below))
     run.set_tags(
         {
@@ -97,14 +97,14 @@ def _below(run: Run, study: optuna.Study) -> _Below:
     return below
 
 
-def _at_end(ref: weakref.ref[Run], below: _Below) -> None:
+def _at_end(ref: weakref.ref[Run], below: _StudyOfRun) -> None:
     run = ref()
     if run is not None:
         with guarded("the best trial", run):
             _write_best(run, below, below.study())
 
 
-def _write_best(run: Run, below: _Below, study: optuna.Study | None) -> None:
+def _write_best(run: Run, below: _StudyOfRun, study: optuna.Study | None) -> None:
     number, value, params = (*below.best, below.params) if below.best is not None else (None, 0.0, {})
     if study is not None and len(study.directions) > 1:
         run.set_tag(f"{below.prefix}optuna.best_trials", ",".join(str(trial.number) for trial in study.best_trials))

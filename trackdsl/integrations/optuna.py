@@ -15,8 +15,8 @@ from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._decorate import parentage as _roots
-from trackdsl._decorate.call import close_scope, open_scope
 from trackdsl._decorate.options import Options
+from trackdsl._decorate.scopes import close_scope, open_scope
 from trackdsl._decorate.source import Site, site_of
 from trackdsl._recording.emit import clean_tags, guarded
 from trackdsl._runs import ending as _ending
@@ -161,7 +161,7 @@ def log_study(study: optuna.Study) -> None:
 
 
 class _Plan:
-    """How trials are recorded."""
+    """The checked options for recording trials."""
 
     def __init__(self, name: str, tags: Mapping[str, Any] | None, metric_name: str | Sequence[str] | None) -> None:
         try:

@@ -46,10 +46,10 @@ class ExpectedFile(NamedTuple):
     def holds(self, directory: Path) -> bool:
         """Whether the name refers to that file; True too if that cannot be checked."""
         try:
-            found = os.stat(directory / self.name)
+            state = os.stat(directory / self.name)
         except OSError as error:
             return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
-        return (found.st_dev, found.st_ino) == self.identity
+        return (state.st_dev, state.st_ino) == self.identity
 
 
 def open_spare() -> int:
@@ -61,13 +61,13 @@ def allocate(path: Path, size: int) -> Segment:
     """Create a file of a given size, and map it.
 
     Raises:
-            OSError: the disk is full, or no descriptor is free.
+        OSError: the disk is full, or no descriptor is free.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         _fill(descriptor, size)
-        found = os.fstat(descriptor)
-        return Segment(path.name, mmap.mmap(descriptor, size), size, (found.st_dev, found.st_ino))
+        state = os.fstat(descriptor)
+        return Segment(path.name, mmap.mmap(descriptor, size), size, (state.st_dev, state.st_ino))
     except OSError:
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -1,10 +1,9 @@
 """The layout of a segment file: a header and frames.
 
-        header  128 bytes: magic, schema, size in pages, segment number, salt, creation time, CRC-32; a count of lost
-                events; the end of the events once the next segment has begun; and a second copy of the fields before
-                the
-                count, because nothing of the segment can be read without the salt
-        frame   marker (2 bytes), length (4), CRC-32 of the payload started with the salt (4), payload
+    header  128 bytes: magic, schema, size in pages, segment number, salt, creation time, CRC-32; a count of lost
+            events; the end of the events once the next segment has begun; and a second copy of the fields before the
+            count, because nothing of the segment can be read without the salt
+    frame   marker (2 bytes), length (4), CRC-32 of the payload started with the salt (4), payload
 
 The file is allocated in advance, so zeros follow the last frame. Because of the salt, a user's value that happens to
 contain the bytes of a frame is never read as a frame.
@@ -41,7 +40,7 @@ class Header:
     """The header of a segment.
 
     Attributes:
-            schema: version of the events inside.
+        schema: version of the events inside.
         number: position of the segment in its journal, from 1.
         salt: start value of every checksum.
         created: nanoseconds since 1970.

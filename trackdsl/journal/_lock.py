@@ -17,7 +17,7 @@ _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
-    """An exclusive lock on a file, held until `release` or until the process ends.
+    """A lock on a file, held until `release` or until the process ends.
 
     Args:
         path: the file; created if it does not exist, readable by its owner only.
@@ -27,18 +27,24 @@ class FileLock:
         self.path = path
         self._descriptor: int | None = None
 
-    def acquire(self, *, wait: bool = False) -> bool:
+    def acquire(self, *, wait: bool = False, shared: bool = False, create: bool = True) -> bool:
         """Take the lock.
+
+        Args:
+            wait: wait until no other process holds it.
+            shared: other processes may hold it too, if they share it.
+            create: create the file if it does not exist.
 
         Returns:
             False if another process holds it (only without `wait`).
 
         Raises:
-            OSError: the file cannot be opened, is not a regular file, or the file system has no locks.
+            OSError: the file cannot be opened, is not a regular file, or the file system has no locks;
+                `FileNotFoundError` if it does not exist and is not to be created.
         """
-        descriptor = open_regular(self.path, os.O_RDWR | os.O_CREAT)
+        descriptor = open_regular(self.path, os.O_RDWR | (os.O_CREAT if create else 0))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(descriptor)
             return False
@@ -91,16 +97,23 @@ def is_written(journal: Path) -> bool:
         return False
 
 
-def is_held(path: Path) -> bool:
+def is_held(path: Path, *, shared: bool = False) -> bool:
     """Whether a living process holds the lock on `path`.
+
+    Args:
+        path: the lock's file.
+        shared: whether processes that share the lock count as well.
 
     Raises:
         OSError: it is not a regular file, or cannot be opened.
     """
-    if not os.path.lexists(path):
-        return False
     probe = FileLock(path)
-    if not probe.acquire():
-        return True
+    try:
+        # Shared where possible: another thread or process may be in this function for the same lock, and is no holder.
+        # Not created: the file may be deleted at any moment, and that a journal has none shows that it was deleted.
+        if not probe.acquire(shared=not shared, create=False):
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     probe.release()
     return False

@@ -78,7 +78,7 @@ def file_system(folder: Path, table: str | None = None) -> FileSystem:
         except OSError:  # Not Linux.
             return FileSystem("")
     path = os.path.realpath(folder)
-    nearest, found = "", FileSystem("")
+    nearest, nearest_system = "", FileSystem("")
     for line in table.splitlines():
         head, _, tail = line.partition(" - ")
         fields, kind = head.split(" "), tail.split(" ")
@@ -87,8 +87,8 @@ def file_system(folder: Path, table: str | None = None) -> FileSystem:
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         inside = path == point or path.startswith(f"{point.rstrip('/')}/")
         if inside and len(point) >= len(nearest):  # Of two mounts at one point, the later one hides the other.
-            nearest, found = point, FileSystem(kind[0], frozenset(f"{fields[5]},{kind[2]}".split(",")))
-    return found
+            nearest, nearest_system = point, FileSystem(kind[0], frozenset(f"{fields[5]},{kind[2]}".split(",")))
+    return nearest_system
 
 
 def boot_id() -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.decoders import json_decoder
 from trackdsl._core.ids import prefix
@@ -57,8 +58,21 @@ mv -f "$2.part" "$2" 2>/dev/null || : > "$2"
 """
 
 
+class Project(msgspec.Struct, frozen=True):
+    """The import paths of a program, and which names it treats as those of secrets.
+
+    Attributes:
+        paths: where it looks for modules (`sys.path`).
+        secret_names, public_names: see the settings of these names.
+    """
+
+    paths: tuple[str, ...]
+    secret_names: tuple[str, ...] = ()
+    public_names: tuple[str, ...] = ()
+
+
 class Origin(msgspec.Struct, frozen=True, rename={"ancestors": "within", "same_spool": "beside"}):
-    """Who writes a journal, and where its runs go.
+    """The program that writes a journal, and the store that its runs go to.
 
     Attributes:
         uri: the tracking URI with its credentials, which delivery needs once the program has ended. Only this file
@@ -72,6 +86,8 @@ class Origin(msgspec.Struct, frozen=True, rename={"ancestors": "within", "same_s
         boot: identifies the machine since its start, see `boot_id`; empty if an old version wrote it.
         after: the deleted journal of the same program that this journal replaces; mostly empty.
         store_device: the device number of a local store's folder; 0 if the folder does not exist.
+        project: its source; None if what changed since its last run is not to be found out.
+        reports: whether its root runs get a report.
     """
 
     uri: str
@@ -89,6 +105,8 @@ class Origin(msgspec.Struct, frozen=True, rename={"ancestors": "within", "same_s
     boot: str = ""
     after: str = ""
     store_device: int = 0
+    project: Project | None = None
+    reports: bool = False
 
 
 class _Ancestry:
@@ -123,6 +141,8 @@ runtime.register(
     "the processes that this one comes from", Phase.ANCESTRY, after_fork=_ancestry.fork, reset=_ancestry.reset
 )
 _MOST_ANCESTORS = 32
+#: Folders with modules that are noted of a program.
+_MOST_PATHS = 200
 #: In bytes. The variable part comes from the environment, which is not larger.
 _MOST_ORIGIN = 1 << 20
 
@@ -162,7 +182,14 @@ def origin(uri: str, cwd: str, after: str = "") -> Origin:
         boot=boot_id(),
         after=after,
         store_device=_store_device(uri, cwd),
+        project=Project(_paths(), settings.secret_names(), settings.public_names()) if settings.changes() else None,
+        reports=settings.reports(),
     )
+
+
+def _paths() -> tuple[str, ...]:
+    paths = (os.path.abspath(path) for path in map(str, sys.path[:_MOST_PATHS]) if "\0" not in path)
+    return tuple(dict.fromkeys(paths))
 
 
 def write_origin(directory: Path, record: Origin, name: str = "origin") -> None:
@@ -185,30 +212,69 @@ def read_origin(directory: Path, name: str = "origin") -> Origin | None:
     return record if _is_sound(record) else None
 
 
+def may_still_run(origin: Origin) -> bool:
+    """Whether the program that wrote a journal may still run, as far as this machine knows."""
+    if origin.host != platform.node():
+        return False
+    import psutil  # It takes milliseconds, and few journals are deleted.
+
+    try:
+        process = psutil.Process(origin.pid)
+        # One second of tolerance: the clock may have been corrected since the process began.
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= origin.time / 1e9 + 1)
+    except psutil.Error:
+        return False
+
+
 def _is_sound(record: Origin) -> bool:
     """Whether every text in an `origin` can be printed and passed to system calls."""
-    texts = (record.uri, record.cwd, record.host, record.user, record.source)
+    paths = () if record.project is None else record.project.paths
+    texts = (record.uri, record.cwd, record.host, record.user, record.source, *paths)
     return 0 <= record.time < 1 << 63 and 0 < record.pid < 1 << 31 and not any("\0" in text for text in texts)
 
 
 def main_file() -> str | None:
-    """The program's file as MLflow names it: the first word of the command line."""
-    return sys.argv[0] if getattr(sys, "argv", None) and sys.argv[0] else None
+    """The program's file as MLflow names it, the first part of the command line; in a kernel, the notebook if known."""
+    first = sys.argv[0] if getattr(sys, "argv", None) and sys.argv[0] else None
+    return notebook_file() or first if _is_front_end(first) else first
+
+
+def notebook_file() -> str:
+    """The path of the notebook that this kernel executes, as VS Code or Jupyter give it; empty if it is not known."""
+    by_vscode = getattr(sys.modules.get("__main__"), "__vsc_ipynb_file__", None)
+    for path in (by_vscode, os.environ.get("JPY_SESSION_NAME")):
+        if isinstance(path, str) and path.endswith(".ipynb"):
+            return path
+    return ""
+
+
+def _is_front_end(file: str | None) -> bool:
+    """Whether a program's file only executes what a user types or opens: then it says nothing about the source."""
+    name = os.path.basename(file or "")
+    return name.endswith("kernel_launcher.py") or name in ("ipython", "ipython3", "marimo")
+
+
+def _source_folder() -> str:
+    """The folder of the program's file or notebook; the working directory if that is not known."""
+    source = main_file()
+    known = source and os.path.exists(source) and not _is_front_end(source)
+    return os.path.dirname(os.path.abspath(source)) if source and known else os.getcwd()
 
 
 def ask_git(directory: Path) -> None:
     """Ask git for the commit of the source, in parallel with the program. The answer goes to the journal's folder."""
-    source = main_file()
     # Without an answer, delivery waits for a moment and continues without it.
     with contextlib.suppress(OSError):
-        folder = os.path.dirname(os.path.abspath(source)) if source and os.path.exists(source) else os.getcwd()
-        run_detached(["/bin/sh", "-c", _GIT, "sh", folder, str(directory / "git")])
+        run_detached(["/bin/sh", "-c", _GIT, "sh", _source_folder(), str(directory / "git")])
 
 
 def run_detached(
     command: list[str], *, log: str = "/dev/null", cwd: str = "/", env: dict[str, str] | None = None
-) -> None:
+) -> int:
     """Start a command that is not a child of this process: a shell starts it and exits at once.
+
+    Returns:
+        the id of its process; 0 if the shell does not say.
 
     Raises:
         OSError: there is no shell, or no process can be started.
@@ -217,8 +283,9 @@ def run_detached(
     env = {name: value for name, value in (os.environ if env is None else env).items() if name != "TRACKDSL_CONTEXT"}
     done = contextvars.Context().run(
         subprocess.run,
-        ["/bin/sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 &', "sh", log, *command],
+        ["/bin/sh", "-c", 'log=$1; shift; "$@" </dev/null >>"$log" 2>&1 & echo $!', "sh", log, *command],
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         cwd=cwd,
         env=env,
         start_new_session=True,
@@ -226,6 +293,8 @@ def run_detached(
     )
     if done.returncode:  # The shell could not fork.
         raise OSError(errno.EAGAIN, f"the shell could not start {command[0]}")
+    said = done.stdout.strip()
+    return int(said) if said.isdigit() else 0
 
 
 def _store_device(uri: str, cwd: str) -> int:

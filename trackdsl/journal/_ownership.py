@@ -22,15 +22,15 @@ def check_folder(path: Path) -> None:
     Raises:
         OSError: it is missing or not safe; the message names the cause.
     """
-    found = os.lstat(path)
-    if stat.S_ISLNK(found.st_mode):
+    state = os.lstat(path)
+    if stat.S_ISLNK(state.st_mode):
         raise _unsafe(path, "it is a symbolic link")
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(state.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(path))
-    if found.st_uid != os.geteuid():
-        raise _unsafe(path, f"the folder belongs to another user (uid {found.st_uid})")
-    if _others_write(found):
-        raise _unsafe(path, _open_to_others(found))
+    if state.st_uid != os.geteuid():
+        raise _unsafe(path, f"the folder belongs to another user (uid {state.st_uid})")
+    if _others_write(state):
+        raise _unsafe(path, _open_to_others(state))
 
 
 def check_parents(path: Path) -> None:
@@ -44,12 +44,12 @@ def check_parents(path: Path) -> None:
     Raises:
         OSError: a folder above, or its owner, cannot be trusted; the message names it.
     """
-    for folder, found in _parents_of(path):
-        if found.st_uid not in _trusted():
-            raise _unsafe(folder, f"this folder above {path} belongs to another user (uid {found.st_uid})")
+    for folder, state in _parents_of(path):
+        if state.st_uid not in _trusted():
+            raise _unsafe(folder, f"this folder above {path} belongs to another user (uid {state.st_uid})")
         # The mode bits of a link have no meaning.
-        if stat.S_ISDIR(found.st_mode) and _others_write(found) and not found.st_mode & stat.S_ISVTX:
-            raise _unsafe(folder, f"this folder is above {path}, and {_open_to_others(found)}")
+        if stat.S_ISDIR(state.st_mode) and _others_write(state) and not state.st_mode & stat.S_ISVTX:
+            raise _unsafe(folder, f"this folder is above {path}, and {_open_to_others(state)}")
     try:
         parent, own = os.stat(path.parent), os.lstat(path)
     except FileNotFoundError:
@@ -63,10 +63,10 @@ def check_parents(path: Path) -> None:
 def is_own_folder(path: Path) -> bool:
     """Whether a path is a folder of this user and not a link."""
     try:
-        found = os.lstat(path)
+        state = os.lstat(path)
     except (OSError, ValueError):
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+    return stat.S_ISDIR(state.st_mode) and state.st_uid == os.geteuid()
 
 
 def _parents_of(path: Path) -> Iterator[tuple[str, os.stat_result]]:
@@ -81,11 +81,11 @@ def _parents_of(path: Path) -> Iterator[tuple[str, os.stat_result]]:
             continue
         step = os.path.join(here, name)
         try:
-            found = os.lstat(step)
+            state = os.lstat(step)
         except FileNotFoundError:
             return
-        yield step, found
-        if not stat.S_ISLNK(found.st_mode):
+        yield step, state
+        if not stat.S_ISLNK(state.st_mode):
             here = step
             continue
         links += 1
@@ -97,10 +97,10 @@ def _parents_of(path: Path) -> Iterator[tuple[str, os.stat_result]]:
         left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
 
 
-def _others_write(found: os.stat_result) -> bool:
-    if found.st_mode & stat.S_IWOTH:
+def _others_write(state: os.stat_result) -> bool:
+    if state.st_mode & stat.S_IWOTH:
         return True
-    return bool(found.st_mode & stat.S_IWGRP) and not _is_private_group(found.st_gid)
+    return bool(state.st_mode & stat.S_IWGRP) and not _is_private_group(state.st_gid)
 
 
 @functools.lru_cache(maxsize=64)
@@ -136,8 +136,8 @@ def _trusted() -> tuple[int, ...]:
     return (os.geteuid(), *_roots())
 
 
-def _open_to_others(found: os.stat_result) -> str:
-    return f"others may write to it (mode {stat.S_IMODE(found.st_mode):o}; `chmod go-w` fixes that)"
+def _open_to_others(state: os.stat_result) -> str:
+    return f"others may write to it (mode {stat.S_IMODE(state.st_mode):o}; `chmod go-w` fixes that)"
 
 
 def _unsafe(path: Path | str, why: str) -> PermissionError:

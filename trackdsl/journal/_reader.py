@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import re
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,27 +22,20 @@ import msgspec
 from trackdsl._core import events
 from trackdsl.journal import _format as fmt
 from trackdsl.journal._files import NoRegularFile, is_regular, open_regular
+from trackdsl.journal._segments import GONE, START, Position, beginning, segment_path, segments
 
-
-class Position(NamedTuple):
-    """A position between two events: segment number and offset."""
-
-    segment: int
-    offset: int
-
-
-START = Position(0, 0)
-#: The offset behind a segment that is missing.
-_GONE = 1 << 48
+#: How many events are decoded before the first of them is handed on.
+_MOST_AT_ONCE = 1000
+#: A stretch of so many bytes ends: its events, and what is written of them, take some twenty times as much memory.
+_MOST_BYTES = 1 << 20
+_DONT_NEED: int | None = getattr(mmap, "MADV_DONTNEED", None)
 #: File names of a segment before it gets its number.
 _UNNUMBERED = ("next", "larger", "reserve")
-_SEGMENT = re.compile(r"([0-9]{6}|[1-9][0-9]{6,17})\.seg")
 #: In bytes: more than the largest event and the rest of a segment need. A larger file is damaged.
 LARGEST = 4 * fmt.MAX_PAYLOAD
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One event and the position behind it.
 
     Attributes:
@@ -74,6 +66,9 @@ class Reader:
         self.position = position
         self.newer_schema: int | None = None
         self._open: tuple[int, mmap.mmap] | None = None
+        #: The open segment whose header is valid, and the salt of its checksums.
+        self._salted: tuple[int, mmap.mmap] | None = None
+        self._salt = 0
 
     def read(self, limit: int, *, writer_alive: bool) -> Iterator[Entry]:
         """Yield up to `limit` entries that have not been read yet.
@@ -82,15 +77,84 @@ class Reader:
             limit: the largest number of entries.
             writer_alive: whether an invalid end may still be a write in progress.
         """
-        for _ in range(limit):
+        while limit > 0 and (entries := self._following(min(limit, _MOST_AT_ONCE), writer_alive)):
+            limit -= len(entries)
+            for entry in entries:
+                self.position = entry.end
+                yield entry
+
+    def read_stretch(self, limit: int, *, writer_alive: bool) -> list[Entry]:
+        """The next entries as a list, like `read` but faster; at most a few megabytes."""
+        self.check_size()
+        entries: list[Entry] = []
+        size = 0
+        while len(entries) < limit and size < _MOST_BYTES:
+            following = self._following(min(limit - len(entries), _MOST_AT_ONCE), writer_alive)
+            if not following:
+                break
+            entries += following
+            end = following[-1].end
+            if end.segment == self.position.segment:
+                size += end.offset - self.position.offset
+            self.position = end
+        self._release()
+        return entries
+
+    def check_size(self) -> None:
+        """Unmap the segment if somebody has cut its file: reading behind the end of the file kills the process."""
+        if self._open is not None and self._open[1].size() < len(self._open[1]):
+            self.close()
+
+    def _release(self) -> None:
+        """Give back the memory of what was read of the open segment; the file still has it."""
+        if self._open is not None and self._open[0] == self.position.segment and _DONT_NEED is not None:
+            self._open[1].madvise(_DONT_NEED, 0, min(self.position.offset, len(self._open[1])))
+
+    def _following(self, limit: int, writer_alive: bool) -> list[Entry]:
+        entries = self._valid(limit)
+        if not entries:
+            # At anything that is not a whole, valid event, take care.
             entry = self._next(writer_alive)
-            if entry is None:
-                return
-            self.position = entry.end
-            yield entry
+            entries = [] if entry is None else [entry]
+        return entries
+
+    def _valid(self, limit: int) -> list[Entry]:
+        """Up to `limit` events that follow in the open segment, up to the first one that is not valid."""
+        number, offset = self.position
+        if self._open is None or self._salted != self._open or self._open[0] != number or offset < fmt.HEADER_SIZE:
+            return []
+        payloads, ends = self._frames(self._open[1], offset, limit)
+        # A named tuple's own constructor takes three times as long, twice for each event.
+        new = tuple.__new__
+        return [
+            new(Entry, (event, new(Position, (number, end)), ""))
+            for event, end in zip(events.decode_many(payloads), ends, strict=False)
+        ]
+
+    def _frames(self, data: mmap.mmap, offset: int, limit: int) -> tuple[list[bytes], list[int]]:
+        """The payloads of up to `limit` valid frames that follow an offset, and the offsets behind them."""
+        salt, size = self._salt, len(data)
+        unpack, crc, head, marker = fmt.FRAME.unpack_from, zlib.crc32, fmt.FRAME.size, fmt.MARKER
+        payloads: list[bytes] = []
+        ends: list[int] = []
+        last = size - head
+        for _ in range(limit):
+            if offset > last:
+                break
+            mark, length, check = unpack(data, offset)
+            start = offset + head
+            offset = start + length
+            if mark != marker or offset > size or length > fmt.MAX_PAYLOAD:
+                break
+            payload = data[start:offset]
+            if crc(payload, salt) != check:
+                break
+            payloads.append(payload)
+            ends.append(offset)
+        return payloads, ends
 
     def at_end(self) -> bool:
-        """Whether nothing is left to read now, as far as a quick look can tell."""
+        """Whether nothing is left to read now, as far as a quick look shows."""
         if self._successor() is not None:
             return False
         number, offset = self.position
@@ -100,7 +164,7 @@ class Reader:
         return not any(self._peek(number, offset))
 
     def lost(self) -> int:
-        """How many events the writer could not write, as noted in the latest segment."""
+        """The number of events that the writer could not write, as noted in the latest segment."""
         numbers = segments(self.directory)
         data = self._data(numbers[-1]) if numbers else None
         return fmt.LOST.unpack_from(data, fmt.LOST_OFFSET)[0] if data and len(data) >= fmt.HEADER_SIZE else 0
@@ -109,7 +173,7 @@ class Reader:
         """Unmap the segment."""
         if self._open is not None:
             self._open[1].close()
-            self._open = None
+            self._open = self._salted = None
 
     def _next(self, writer_alive: bool) -> Entry | None:
         while True:
@@ -118,7 +182,7 @@ class Reader:
             successor = self._successor()
             data = self._data(number)
             sealed = successor is not None or not writer_alive
-            if data is not None and offset < _GONE:
+            if data is not None and offset < GONE:
                 header = fmt.Header.unpack(data[: fmt.HEADER_SIZE])
                 if header is not None and header.schema > events.SCHEMA:
                     self.newer_schema = header.schema
@@ -126,6 +190,7 @@ class Reader:
                 if header is None and not sealed:
                     return None
                 if header is not None and header.number == number:
+                    self._salted, self._salt = self._open, header.salt
                     entry = self._entry(data, number, max(offset, fmt.HEADER_SIZE), header.salt, sealed)
                     entry = self._cut(data, header, entry, sealed) or entry
                     if entry is not None:
@@ -153,27 +218,27 @@ class Reader:
         return Entry(None, Position(number, end), f"the end of segment {number}")
 
     def _gap(self, data: mmap.mmap | None, successor: int | None) -> Entry | None:
-        """What is missing between the position, up to which everything was read, and the next segment."""
+        """A text about the missing part between the end of what was read and the next segment."""
         number, offset = self.position
-        if data is None and number and offset < _GONE:
-            return Entry(None, Position(number, _GONE), f"segment {number}")
+        if data is None and number and offset < GONE:
+            return Entry(None, Position(number, GONE), f"segment {number}")
         if successor is None:
-            if number and (data is None or not self._went_on(data, number + 1)):
+            if number and (data is None or not self._began_segment(data, number + 1)):
                 return None
-            return Entry(None, Position(number + 1, _GONE), f"segment {number + 1}")
+            return Entry(None, Position(number + 1, GONE), f"segment {number + 1}")
         first, last = number + 1, successor - 1
         if first > last:
             return None
         what = f"segment {first}" if first == last else f"segments {first} to {last}"
-        return Entry(None, Position(last, _GONE), what)
+        return Entry(None, Position(last, GONE), what)
 
-    def _went_on(self, data: mmap.mmap, number: int) -> bool:
+    def _began_segment(self, data: mmap.mmap, number: int) -> bool:
         """Whether the writer had begun a segment; it may have died just before it gave the segment its name."""
         if len(data) < fmt.HEADER_SIZE or not fmt.END.unpack_from(data, fmt.END_OFFSET)[0]:
             return False
         for name in _UNNUMBERED:
             with contextlib.suppress(OSError):
-                header = fmt.Header.unpack(_beginning(self.directory / name))
+                header = fmt.Header.unpack(beginning(self.directory / name))
                 if header is not None and header.number == number:
                     return False
         return True
@@ -202,11 +267,11 @@ class Reader:
 
     def _successor(self) -> int | None:
         current = self.position.segment
-        if current and is_regular(self.directory / f"{current + 1:06d}.seg"):
+        if current and is_regular(segment_path(self.directory, current + 1)):
             return current + 1
         following = next((number for number in segments(self.directory) if number > current), None)
         # Listing a folder takes time: the next segment may have appeared after the listing had passed its position.
-        if following != current + 1 and is_regular(self.directory / f"{current + 1:06d}.seg"):
+        if following != current + 1 and is_regular(segment_path(self.directory, current + 1)):
             return current + 1
         return following
 
@@ -214,7 +279,7 @@ class Reader:
         if number == 0:
             return b""
         try:
-            descriptor = open_regular(self.directory / f"{number:06d}.seg")
+            descriptor = open_regular(segment_path(self.directory, number))
         except FileNotFoundError:
             return b""
         try:
@@ -229,7 +294,7 @@ class Reader:
         if number == 0:
             return None
         try:
-            descriptor = open_regular(self.directory / f"{number:06d}.seg")
+            descriptor = open_regular(segment_path(self.directory, number))
         except (FileNotFoundError, NoRegularFile):
             return None
         try:
@@ -242,7 +307,7 @@ class Reader:
 
 
 def _why_unreadable(header: fmt.Header | None, number: int) -> str:
-    """What is missing if a segment is unreadable: without its header, frames look like any other bytes."""
+    """A text about a segment that is unreadable: without its header, frames look like any other bytes."""
     if header is None:
         return f"segment {number} (its header is damaged)"
     return f"segment {number} (its file holds segment {header.number})"  # Its events would be read twice.
@@ -267,44 +332,6 @@ def _is_frame(view: memoryview, offset: int, salt: int) -> bool:
 def _all_zero(data: mmap.mmap, start: int, stop: int) -> bool:
     chunk = 1 << 16
     return all(not data[at : min(at + chunk, stop)].strip(b"\0") for at in range(start, stop, chunk))
-
-
-def segments(directory: Path) -> list[int]:
-    """The numbers of a journal's segments, in order."""
-    try:
-        with os.scandir(directory) as found:
-            names = [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
-    return sorted(int(match[1]) for match in map(_SEGMENT.fullmatch, names) if match)
-
-
-def missing_segments(directory: Path, position: Position) -> list[int]:
-    """The numbers of undelivered segments that are missing between others, or that were partly read."""
-    found = segments(directory)
-    first = position.segment or 1
-    if position.offset >= _GONE:  # It was reported already.
-        first += 1
-    return [number for number in range(first, max([position.segment, *found]) + 1) if number not in found]
-
-
-def _beginning(path: Path) -> bytes:
-    with open(open_regular(path), "rb") as file:
-        return file.read(fmt.HEADER_SIZE)
-
-
-def newer_schema(directory: Path) -> int | None:
-    """The schema version of a journal whose events are too new to read, else None.
-
-    A program writes only one version.
-    """
-    for number in segments(directory)[:1]:
-        try:
-            header = fmt.Header.unpack(_beginning(directory / f"{number:06d}.seg"))
-        except OSError:
-            return None
-        return header.schema if header is not None and header.schema > events.SCHEMA else None
-    return None
 
 
 def read_all(directory: Path) -> list[events.AnyEvent]:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from trackdsl._config import resolve as settings
-from trackdsl.errors import report
 from trackdsl.journal._files import open_regular, remove, touch
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._ownership import check_folder, check_parents, is_own_folder
@@ -25,83 +23,13 @@ LOG = "delivery.log"
 WAKE = "wake"
 #: An empty file in every spool that trackdsl made. A folder without it belongs to the user, and is not changed.
 MARK = ".trackdsl-spool"
-_FOLDERS = (JOURNALS, "tables", "points", "servers")
+#: What concerns all journals of a remote server, in a folder for each.
+SERVERS = "servers"
+_FOLDERS = (JOURNALS, "tables", "points", SERVERS)
 _CONTENT = {*_FOLDERS, LOCK, LOG, MARK, WAKE}
-_MOST_FALLBACKS = 9
 _SWEEP_AFTER = 3600.0
 #: Between two attempts to take the lock of a spool, in seconds.
 _LOCK_POLL = 0.02
-
-
-def default_path() -> Path:
-    """The default spool: in the user's state folder, one for each machine.
-
-    Machines often share home folders. They do not share locks and mapped files, so the path contains the host's name.
-    """
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir("trackdsl", appauthor=False)) / "spool" / host()
-
-
-def fallback_path() -> Path:
-    """The spool to use when the usual one is not writable: a folder of this user in the temporary folder.
-
-    Another user may have taken a name first, so there are several names. A folder that this user owns is preferred to a
-    free name, so that every program finds the same one.
-    """
-    import tempfile
-
-    temporary = Path(tempfile.gettempdir())
-    names = [f"trackdsl-{os.geteuid()}", *(f"trackdsl-{os.geteuid()}-{n}" for n in range(2, _MOST_FALLBACKS + 1))]
-    paths = [temporary / name for name in names]
-    own = [path for path in paths if is_own_folder(path)]
-    free = [path for path in paths if not os.path.lexists(path)]
-    return next(iter([*own, *free, *paths])) / "spool" / host()
-
-
-def named_path() -> Path:
-    """The spool that the settings name, or the default one; it need not exist.
-
-    Raises:
-        OSError: it cannot be inspected, or belongs to another user.
-        RuntimeError: the settings name none, and there is no home folder.
-    """
-    return locate(settings.spool() or default_path())
-
-
-def others(spool: Path) -> list[Path]:
-    """Other spools that this user's programs may have used: those of other hosts, and the default and fallback ones."""
-    found = []
-    for find_path in (default_path, fallback_path):
-        try:
-            folders = sorted(find_path().parent.iterdir())
-        except (OSError, RuntimeError):  # RuntimeError: there is no home folder.
-            continue
-        found += [each for each in folders if each != spool and each not in found and is_spool(each)]
-    return found
-
-
-def find() -> Path:
-    """The spool in use: the named or default one if it is writable, else one in the temporary folder.
-
-    Raises:
-        OSError: neither can be used, or no file descriptor is free.
-    """
-    wanted: Path | None = None
-    try:
-        wanted = settings.spool() or default_path()
-        return prepare(wanted)
-    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder.
-        if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-            raise  # The path is fine: it can be used once a descriptor is free.
-        fallback = prepare(fallback_path())
-        report(
-            "spool-place",
-            f"trackdsl cannot use its spool {wanted} ({error}) and records to {fallback} instead. "
-            "Set TRACKDSL_SPOOL to a writable folder.",
-            key=str(wanted),
-        )
-        return fallback
 
 
 def locate(wanted: Path) -> Path:
@@ -118,15 +46,15 @@ def locate(wanted: Path) -> Path:
         check_parents(wanted / "inside")  # The owner of a link decides where it leads.
         wanted = wanted.resolve()
     try:
-        found = os.stat(wanted)
+        state = os.stat(wanted)
     except FileNotFoundError:
         return wanted
-    if not stat.S_ISDIR(found.st_mode):
+    if not stat.S_ISDIR(state.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "it is not a folder", str(wanted))
-    if is_spool(wanted) or _may_become_spool(wanted, found):
+    if is_spool(wanted) or _may_become_spool(wanted, state):
         return wanted
-    if found.st_uid != os.geteuid() and (wanted / JOURNALS).exists():
-        raise PermissionError(errno.EPERM, f"the folder belongs to another user (uid {found.st_uid})", str(wanted))
+    if state.st_uid != os.geteuid() and (wanted / JOURNALS).exists():
+        raise PermissionError(errno.EPERM, f"the folder belongs to another user (uid {state.st_uid})", str(wanted))
     return wanted / f"trackdsl-spool-{os.geteuid()}"
 
 
@@ -254,10 +182,10 @@ def scan_journals(spool: Path) -> Iterator[tuple[Path, str | None]]:
     try:
         if not is_own_folder(folder):
             return
-        found = sorted(folder.iterdir())
+        paths = sorted(folder.iterdir())
     except OSError:
         return
-    for path in found:
+    for path in paths:
         if path.name.startswith(".") or not path.is_dir():
             continue
         try:
@@ -297,14 +225,9 @@ def sweep(spool: Path) -> None:
                 remove(path)
 
 
-def host() -> str:
-    """The name of this host, as used in paths."""
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in os.uname().nodename) or "host"
-
-
-def _may_become_spool(path: Path, found: os.stat_result) -> bool:
+def _may_become_spool(path: Path, state: os.stat_result) -> bool:
     """Whether an existing folder can become a spool: an empty one that is already private."""
-    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_ISVTX | 0o077) or os.path.ismount(path):
+    if state.st_uid != os.geteuid() or state.st_mode & (stat.S_ISVTX | 0o077) or os.path.ismount(path):
         return False
     if any(_is_same(path, other) for other in (os.path.expanduser("~"), os.curdir)):
         return False
@@ -330,7 +253,6 @@ def take_lock(spool: Path, patience: float, name: str = LOCK) -> FileLock | None
     Args:
         spool: the spool's folder.
         patience: how long to wait for it, in seconds.
-        name: the lock's file.
         name: the lock's file.
 
     Returns:

@@ -1,347 +1,27 @@
-"""The targets of this process: one for each tracking URI and working directory, each with its own journal.
-
-A target makes its journal at the first event, and another one in a forked child.
-"""
+"""The targets of this process: one for each tracking URI and working directory, each with its own journal."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
+import copyreg
 import os
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
-from trackdsl._core.events import Tags, encode
 from trackdsl._core.runtime import Phase
 from trackdsl._core.uris import absolute_uri
-from trackdsl.errors import TrackdslError, note, report
-from trackdsl.journal._allocation import advice
-from trackdsl.journal._files import open_regular
-from trackdsl.journal._spool import JOURNALS
-from trackdsl.journal._spool import find as find_spool
-from trackdsl.journal._writer import Losing, Writer
+from trackdsl.errors import TrackdslError, report
+from trackdsl.journal import _delivery_hooks
+from trackdsl.journal._store_target import DISCARDED, NOWHERE, Target, with_journal
 
-#: How often a program checks whether its delivery process runs, in nanoseconds.
-WATCH = 1_000_000_000
-#: Replaces the tracking URI if records stay in the folder of a test.
-CAPTURED = "trackdsl-capture:"
-#: Replaces the tracking URI if records are thrown away.
-DISCARDED = "trackdsl-nowhere:"
-UNDELIVERED = (CAPTURED, DISCARDED)
 #: Bound at import: a test that replaces `os.getcwd` must not see our calls.
 _getcwd = os.getcwd
-_DELETED = "what was not delivered when the journal was deleted, in the middle of this run"
-#: How many runs that have just ended are remembered: some 100 kB.
-_MOST_ENDED = 150
-#: How long to wait before trying to make a journal again, in nanoseconds.
-_RETRY = 1_000_000_000
 
-
-@dataclass
-class Delivery:
-    """What the targets of this process need of delivery. Until `deliver_with` is called, nothing is delivered.
-
-    Attributes:
-        start: starts the delivery process of a spool, unless one runs.
-        wait: waits at the end of the program, until what these writers have appended is delivered.
-        waits_at_exit: whether this process waits at its end. A worker on the machine of the program that it serves
-            does not: that program waits, and ends its workers after a short time.
-        afterwards: called at the end of the program, after the wait.
-    """
-
-    start: Callable[[Path], None] | None = None
-    wait: Callable[[list[Writer]], None] | None = None
-    waits_at_exit: bool = True
-    afterwards: list[Callable[[], None]] = field(default_factory=list)
-
-
-_delivery = Delivery()
-
-
-def deliver_with(start: Callable[[Path], None], wait: Callable[[list[Writer]], None]) -> None:
-    """Register what starts delivery and what waits for it; see `Delivery`."""
-    _delivery.start, _delivery.wait = start, wait
-
-
-def waits_at_exit() -> bool:
-    """Whether this process waits for delivery at its end."""
-    return _delivery.waits_at_exit
-
-
-def leave_delivery_to_parent() -> None:
-    """Don't wait for delivery at the end of this process: the program that it works for does."""
-    _delivery.waits_at_exit = False
-
-
-def call_after_delivery(call: Callable[[], None]) -> None:
-    """Have a function called at the end of the program, after the wait for delivery."""
-    _delivery.afterwards.append(call)
-
-
-class Target:
-    """A store that runs go to, and this process's journal for it.
-
-    Args:
-        uri: the tracking URI, with relative SQLite paths made absolute.
-        cwd: the working directory; MLflow puts local artifacts below it.
-        spool: the spool folder, or None for the configured one.
-        deliver: whether to start a delivery process.
-
-    Attributes:
-        delivers: whether records are delivered to MLflow.
-        open_runs: the opening event of each open run, by its id. The event enters before it is appended, and leaves
-            before the run's end is appended. A new journal begins with these events.
-        ended: the id, opening event and end of each run that ended since the journal was last found in place. A new
-            journal repeats them, because the deleted one may have held the only record of these ends.
-        deleted: the folders of journals that were deleted while they were written.
-        discards: whether records are thrown away.
-    """
-
-    discards = False
-
-    __slots__ = (
-        "_files",
-        "_making",
-        "_retry_at",
-        "append",
-        "cwd",
-        "deleted",
-        "delivers",
-        "ended",
-        "open_runs",
-        "spool",
-        "unrecorded",
-        "uri",
-        "watch_at",
-        "writer",
-    )
-
-    def __init__(self, uri: str, cwd: str, *, spool: Path | None = None, deliver: bool = True) -> None:
-        self.uri = uri
-        self.cwd = cwd
-        self.spool = spool
-        self.writer: Writer | None = None
-        self.unrecorded = 0
-        self.watch_at = 0
-        self.delivers = deliver
-        self.open_runs: dict[bytes, bytes] = {}
-        self.ended: deque[tuple[bytes, bytes, bytes]] = deque(maxlen=_MOST_ENDED)
-        self.deleted: list[Path] = []
-        self._files = itertools.count(1)
-        self._making = threading.RLock()
-        self._retry_at = 0
-        self.append: Callable[..., None] = self._append_first
-
-    def new_file(self, name: str) -> tuple[Path, str]:
-        """A path for the snapshot of an artifact.
-
-        Returns:
-            the path to write to, and that path relative to the journal's folder of files.
-
-        Raises:
-            OSError: the journal or the folder cannot be created.
-        """
-        self.check()
-        writer = self.writer or self._make()
-        if writer is None:
-            raise OSError(5, "trackdsl has no journal to keep files in")
-        relative = f"{next(self._files):06d}/{name}"
-        files = writer.directory / "files"
-        files.mkdir(exist_ok=True, mode=0o700)  # Not its parent, which may just have been deleted.
-        path = files / relative
-        path.parent.mkdir(mode=0o700)
-        return path, relative
-
-    def note(self, name: str, line: str) -> bool:
-        """Append a line to a file in the journal's folder, for the delivery process; False if there is no journal."""
-        writer = self.writer
-        if writer is None:
-            return False
-        try:
-            descriptor = open_regular(writer.directory / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            with open(descriptor, "a", encoding="ascii") as file:
-                file.write(line)
-        except OSError as error:
-            report("note", f"trackdsl cannot write to its journal's folder ({error}); no system metrics are sampled")
-            return False
-        return True
-
-    def watch(self, now: int) -> None:
-        """Check the journal and its delivery process. Call it once the time, in nanoseconds, is past `watch_at`."""
-        self.watch_at = now + WATCH
-        self.check()
-        if self.writer is not None:
-            self.writer.prepare()
-        if self.delivers and self.writer is not None and _delivery.start and settings.mode() == "online":
-            _delivery.start(self.writer.directory.parent.parent)
-
-    def check(self) -> None:
-        """If the journal was deleted, continue in a new one."""
-        writer = self.writer
-        if writer is None:
-            return
-        known = len(self.ended)
-        if not writer.is_current():
-            self._replace(writer)
-            return
-        with contextlib.suppress(IndexError):  # Another thread may do the same.
-            for _ in range(known):  # Not those that were added in the meantime.
-                self.ended.popleft()
-
-    def close(self) -> None:
-        """Release the journal's lock; a later event makes a new journal."""
-        writer, self.writer, self.append = self.writer, None, self._append_first
-        self.open_runs = {}
-        self.ended.clear()
-        _made.discard(self)
-        if writer is not None:
-            writer.note_end()
-            writer.close()
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: leave the inherited journal to the parent."""
-        if self.writer is not None:
-            self.writer.forget()
-        self.writer = None
-        self.open_runs = {}
-        self.ended = deque(maxlen=_MOST_ENDED)
-        self.deleted = []
-        self.unrecorded = self.watch_at = self._retry_at = 0
-        self._files = itertools.count(1)
-        self._making = threading.RLock()
-        self.append = self._append_first
-
-    def _append_first(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
-        known = self.writer
-        writer = known or self._make()
-        if writer is not None:
-            # A new journal already holds the opening events of open runs, perhaps this one.
-            if known is not None or not any(payload is begun for begun in list(self.open_runs.values())):
-                writer.append(payload, run, vital)
-            return
-        self.unrecorded += 1
-        if run is not None:
-            run.lost += 1
-
-    def _make(self) -> Writer | None:
-        with self._making:
-            if self.delivers:
-                settings.mode()  # A bad setting is reported before anything is made, and every time.
-            now = time.monotonic_ns()
-            if self.writer is not None or now < self._retry_at:
-                return self.writer
-            try:
-                self.writer = self._create()
-            except (OSError, RuntimeError) as error:  # platformdirs raises RuntimeError if there is no home folder.
-                self._retry_at = now + _RETRY
-                report(
-                    "spool",
-                    f"trackdsl cannot write its journal ({error}): the program "
-                    f"continues and nothing is recorded. {advice(error)}",
-                    key=str(getattr(error, "errno", None)),
-                )
-                return None
-            for payload in list(self.open_runs.values()):
-                self.writer.append(payload, None, True)
-            writer = self.writer
-            writer.replace = lambda: self._replace(writer)
-            self.append = self.writer.append
-            _made.add(self)
-            _note_end_of_child(self.writer)
-        for name, message in settings.unknown_variables().items():
-            note(message, key=f"variable:{name}")
-        self.watch(time.time_ns())
-        return self.writer
-
-    def _replace(self, gone: Writer) -> Writer | None:
-        """Replace a deleted journal by a new one.
-
-        Returns:
-            the new writer; None if no new journal is needed, or none can be made.
-        """
-        with self._making:
-            if self.writer is not gone:
-                return self.writer
-            self.deleted.append(gone.directory)
-            self.unrecorded += gone.lost
-            self.writer, self.append, self._retry_at = None, self._append_first, 0
-            ended = sorted(self.ended) if self.delivers else []  # By id: a parent before its children.
-            writer = self._make() if self.open_runs or ended else None
-            if writer is not None:
-                for id_ in list(self.open_runs):
-                    writer.append(encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), None, True)
-                for id_, begun, end in ended:
-                    for payload in (begun, encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), end):
-                        writer.append(payload, None, True)
-            gone.close(writer)
-            report(
-                "journal-deleted",
-                f"The journal {gone.directory} was deleted while this program records to it: what was not delivered by "
-                "then is lost. New records go to a new journal.",
-                key=gone.directory.name,
-            )
-            return writer
-
-    def _create(self) -> Writer:
-        from trackdsl.journal import _origin
-
-        spool = self.spool or find_spool()
-        directory = spool / JOURNALS / f"{time.time_ns():020d}-{os.getpid()}-{os.urandom(4).hex()}"
-        record = _origin.origin(self.uri, self.cwd, self.deleted[-1].name if self.deleted else "")
-        writer = Writer.create(directory, lambda unborn: _origin.write_origin(unborn, record))
-        if self.delivers:
-            _origin.ask_git(directory)
-        return writer
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return target_for, (self.uri, self.cwd)
-
-
-class _Nowhere(Target):
-    """Throws all records away: for processes that another process records for."""
-
-    __slots__ = ()
-
-    discards = True
-
-    def __init__(self) -> None:
-        super().__init__(DISCARDED, "/", deliver=False)
-        self.append = self._discard
-
-    def watch(self, now: int) -> None:
-        """See `Target`: there is nothing to check."""
-        self.watch_at = now + WATCH
-
-    def close(self) -> None:
-        """See `Target`."""
-        self.open_runs = {}
-        self.ended.clear()
-
-    def reset_after_fork(self) -> None:
-        """See `Target`."""
-        self.close()
-
-    def _discard(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None: ...
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return target_for, (DISCARDED, "/")
-
-
-#: The target of runs that are not recorded, in processes where others are.
-NOWHERE: Target = _Nowhere()
 
 _targets: dict[tuple[str, str], Target] = {}
-#: All targets with a journal. An open run keeps its target, even after `_targets` has another one for its settings.
-_made: set[Target] = set()
 #: At most one target. While there is one, every new root run uses it, as in `trackdsl.testing.capture_runs`.
 _overrides: list[Target] = []
 
@@ -367,6 +47,15 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
     return target
 
 
+def _reduced(target: Target) -> tuple[Any, ...]:
+    return target_for, (target.uri, target.cwd)
+
+
+# Not as `__reduce__`: targets do not know the functions that find them.
+copyreg.pickle(Target, _reduced)
+copyreg.pickle(type(NOWHERE), _reduced)
+
+
 def override(target: Target | None) -> Target | None:
     """Send every new root run to `target`; returns the previous override."""
     before = next(iter(_overrides), None)
@@ -381,7 +70,7 @@ def overridden() -> bool:
 
 def targets() -> list[Target]:
     """The targets that this process has recorded to."""
-    return [target for target in list(_made) if target.delivers]
+    return [target for target in with_journal() if target.delivers]
 
 
 def start_anew() -> None:
@@ -391,20 +80,20 @@ def start_anew() -> None:
 
 def close_all() -> None:
     """Close every journal."""
-    for target in list(_made):
+    for target in with_journal():
         target.close()
     _targets.clear()
 
 
 def check_all() -> None:
     """Call `Target.check` for every journal."""
-    for target in list(_made):
+    for target in with_journal():
         target.check()
 
 
 def known_targets() -> list[Target]:
     """The targets that this process has recorded to, or tried to."""
-    return [target for target in dict.fromkeys([*_made, *_targets.values()]) if target.delivers]
+    return [target for target in dict.fromkeys([*with_journal(), *_targets.values()]) if target.delivers]
 
 
 def _working_directory() -> str:
@@ -420,17 +109,8 @@ def _working_directory() -> str:
     return cwd
 
 
-def _note_end_of_child(writer: Writer) -> None:
-    """Note the end of a child of `multiprocessing`, which does not run `atexit` functions."""
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.parent_process() is not None:
-        from multiprocessing.util import Finalize
-
-        Finalize(None, writer.note_end, exitpriority=-1000)
-
-
 def _report_unrecorded() -> None:
-    lost = sum(target.unrecorded for target in dict.fromkeys([*_made, *_targets.values()]))
+    lost = sum(target.unrecorded for target in dict.fromkeys([*with_journal(), *_targets.values()]))
     if lost:
         with contextlib.suppress(TrackdslError):
             report("spool-total", f"trackdsl could not record {lost} events: no journal could be written.")
@@ -441,13 +121,12 @@ def _at_exit() -> None:
         check_all()
     _report_unrecorded()
     writers = [target.writer for target in targets() if target.writer is not None]
-    if writers and _delivery.wait and _delivery.waits_at_exit:
+    if writers and _delivery_hooks.waits_at_exit():
         with contextlib.suppress(TrackdslError):  # A bad TRACKDSL_MODE was reported when the first run began.
-            _delivery.wait(writers)
+            _delivery_hooks.wait_for(writers)
             check_all()
-        for call in _delivery.afterwards:
-            call()
-    for target in list(_made):
+        _delivery_hooks.call_afterwards()
+    for target in with_journal():
         if target.writer is not None:
             target.writer.note_end()
     _keep_interrupted()
@@ -464,16 +143,13 @@ def _keep_interrupted() -> None:
 
 
 def _after_fork() -> None:
-    _delivery.afterwards.clear()
-    for target in list(_made):
+    for target in with_journal():
         target.reset_after_fork()
 
 
 def _reset() -> None:
     close_all()
     override(None)
-    _delivery.waits_at_exit = True
-    _delivery.afterwards.clear()
 
 
 atexit.register(_at_exit)

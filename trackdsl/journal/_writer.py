@@ -22,33 +22,25 @@ from typing import Protocol
 from trackdsl._core.events import SCHEMA
 from trackdsl.errors import report
 from trackdsl.journal import _format as fmt
-from trackdsl.journal._allocation import ExpectedFile, Segment, advice, allocate, open_spare
+from trackdsl.journal._allocation import ExpectedFile, Segment, advice, allocate
 from trackdsl.journal._files import write_private
+from trackdsl.journal._limits import limits
 from trackdsl.journal._lock import FileLock
-
-_FIRST_SEGMENT = 256 * 1024
-_LARGEST_SEGMENT = 8 * 1024 * 1024
-_RESERVE = 128 * 1024
-#: How long to wait before trying a full disk again, in nanoseconds.
-_RETRY_AFTER = 10_000_000
+from trackdsl.journal._spare_segments import SpareSegments
 
 _pack = fmt.FRAME.pack
 _crc32 = zlib.crc32
 _MARKER = fmt.MARKER
 
 
-class Losing(Protocol):
+class LossCounter(Protocol):
     """Counts events that could not be written."""
 
     lost: int
 
 
 class Writer:
-    """The journal of one process for one target. Use `Writer.create`.
-
-    The next segment and the reserve for a full disk are opened before they are needed. So nothing is lost if space or
-    file descriptors run out for a moment.
-    """
+    """The journal of one process for one target. Use `Writer.create`."""
 
     def __init__(self, directory: Path, lock: FileLock, salt: int) -> None:
         self.directory = directory
@@ -56,18 +48,14 @@ class Writer:
         self._lock = lock
         self._salt = salt
         self._number = 0
-        self._size = _FIRST_SEGMENT
         # Re-entrant: a signal handler of the same thread may record during a change of segment.
         self._rotation = threading.RLock()
         self._rotating = False
-        self._pending: deque[tuple[bytes, Losing | None, bool]] = deque()
+        self._pending: deque[tuple[bytes, LossCounter | None, bool]] = deque()
         self._retry_at = 0
-        self._ahead: Segment | None = None
-        self._reserve: Segment | None = None
+        self._pause = limits().full_disk_retry
+        self._spares = SpareSegments(directory, limits())
         self._in_reserve = False
-        # A spare descriptor, closed when no other is free: opening and mapping a file takes two, keeping it open takes
-        # one.
-        self._spare: int | None = None
         #: Makes another journal if this one was deleted, and returns its writer.
         self.replace: Callable[[], Writer | None] = lambda: None
         self._successor: Writer | None = None
@@ -89,35 +77,34 @@ class Writer:
             OSError: the folder cannot be created, locked or filled.
         """
         # Under a hidden name until it is locked, so that delivery never sees it unlocked.
-        unborn = directory.with_name("." + directory.name)
-        unborn.mkdir(mode=0o700)
-        lock = FileLock(unborn / "lock")
+        hidden = directory.with_name("." + directory.name)
+        hidden.mkdir(mode=0o700)
+        lock = FileLock(hidden / "lock")
         try:
             if not lock.acquire():
                 raise OSError(errno.EBUSY, "the lock of a new journal is taken", str(directory))
-            found = os.stat(lock.path)
-            writer = cls(unborn, lock, int.from_bytes(os.urandom(4), "little"))
-            allocate(unborn / "progress", PROGRESS_SIZE).map.close()
-            writer._reserve = writer._open("reserve", _RESERVE)
-            first = writer._open("next", _FIRST_SEGMENT)
+            lock_state = os.stat(lock.path)
+            writer = cls(hidden, lock, int.from_bytes(os.urandom(4), "little"))
+            allocate(hidden / "progress", PROGRESS_SIZE).map.close()
+            first = writer._spares.open_first()
             writer._begin(first)
             writer._switch(first, first.map.write)
-            describe(unborn)
-            os.rename(unborn, directory)
+            describe(hidden)
+            os.rename(hidden, directory)
             lock.path = directory / "lock"
         except BaseException:
             import shutil
 
             lock.release()
-            shutil.rmtree(unborn, ignore_errors=True)
+            shutil.rmtree(hidden, ignore_errors=True)
             raise
-        writer.directory = directory
-        writer._lock_file = ExpectedFile("lock", (found.st_dev, found.st_ino))
+        writer.directory = writer._spares.directory = directory
+        writer._lock_file = ExpectedFile("lock", (lock_state.st_dev, lock_state.st_ino))
         writer._files = (writer._lock_file, ExpectedFile("000001.seg", first.identity))
         writer.prepare()
         return writer
 
-    def append(self, payload: bytes, run: Losing | None = None, vital: bool = False) -> None:
+    def append(self, payload: bytes, run: LossCounter | None = None, vital: bool = False) -> None:
         """Write one event. When this returns, the event survives the death of this process.
 
         Args:
@@ -162,7 +149,7 @@ class Writer:
                 return
             self._rotating = True
             try:
-                self._make_ready()
+                self._spares.refill(reserve=not self._in_reserve)
             finally:
                 self._rotating = False
             self._write_pending()
@@ -177,30 +164,18 @@ class Writer:
         with self._rotation:
             self._write = _no_segment
             self._retry_at = 1 << 63
-            if self._ahead is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(self.directory / "next")
-            self._close_ahead()
+            self._spares.remove_next()
+            self._spares.close()
         self._lock.release()
 
     def forget(self) -> None:
         """In a forked child: give up the inherited journal without changing what belongs to the parent."""
         self._write = _no_segment
         self._retry_at = 1 << 63
-        self._close_ahead()
+        self._spares.close()
         self._lock.abandon()
 
-    def _close_ahead(self) -> None:
-        """Close the descriptors and mappings that were opened ahead."""
-        for segment in (self._ahead, self._reserve):
-            if segment is not None:
-                segment.map.close()
-        self._ahead = self._reserve = None
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
-
-    def _spill(self, data: bytes, run: Losing | None, vital: bool) -> None:
+    def _spill(self, data: bytes, run: LossCounter | None, vital: bool) -> None:
         # Not during a change of segment, which holds a lock that the replacement needs.
         successor = self._successor or (None if self._rotating or self.is_current() else self.replace())
         if successor is not None:
@@ -219,7 +194,7 @@ class Writer:
             finally:
                 self._rotating = False
 
-    def _write_or_rotate(self, data: bytes, run: Losing | None, vital: bool) -> None:
+    def _write_or_rotate(self, data: bytes, run: LossCounter | None, vital: bool) -> None:
         try:
             self._write(data)
             return
@@ -233,7 +208,7 @@ class Writer:
                 self._continue_in(segment, data)
                 return
         except OSError as error:
-            self._retry_at = time.monotonic_ns() + _RETRY_AFTER
+            self._retry_at = time.monotonic_ns() + self._pause
             self._blame(error)
         if not (vital and self._write_reserved(data)):
             self._lose(run, None)
@@ -244,13 +219,10 @@ class Writer:
         Raises:
             OSError: the disk is full, or no descriptor is free.
         """
-        segment = self._ahead
-        if segment is not None and segment.size >= needed:
-            self._ahead = None
+        segment = self._spares.take_next(needed)
+        if segment is not None or time.monotonic_ns() < self._retry_at:
             return segment
-        if time.monotonic_ns() < self._retry_at:
-            return None
-        return self._open("next" if segment is None else "larger", max(self._size, needed))
+        return self._spares.open_now(needed)
 
     def _continue_in(self, segment: Segment, data: bytes) -> None:
         self._begin(segment)
@@ -258,32 +230,7 @@ class Writer:
         segment.map.write(data)
         self._switch(segment, segment.map.write)
         self._in_reserve = False
-        self._make_ready()
-
-    def _make_ready(self) -> None:
-        with contextlib.suppress(OSError):  # It is reported when an event is lost.
-            if self._spare is None:
-                self._spare = open_spare()
-            if self._reserve is None and not self._in_reserve:
-                self._reserve = self._open("reserve", _RESERVE)
-            if self._ahead is None:
-                self._ahead = self._open("next", self._size)
-                self._size = min(self._size * 2, _LARGEST_SEGMENT)
-
-    def _open(self, name: str, size: int) -> Segment:
-        size = -(-size // fmt.PAGE) * fmt.PAGE
-        try:
-            return allocate(self.directory / name, size)
-        except OSError as error:
-            if self._spare is None or error.errno not in (errno.EMFILE, errno.ENFILE):
-                raise
-        os.close(self._spare)
-        self._spare = None
-        try:
-            return allocate(self.directory / name, size)
-        finally:
-            with contextlib.suppress(OSError):
-                self._spare = open_spare()
+        self._spares.refill(reserve=True)
 
     def _begin(self, segment: Segment) -> None:
         header = fmt.Header(SCHEMA, self._number + 1, self._salt, time.time_ns(), segment.size)
@@ -311,8 +258,8 @@ class Writer:
 
     def _write_reserved(self, data: bytes) -> bool:
         try:
-            if self._reserve is not None:
-                segment, self._reserve = self._reserve, None
+            segment = self._spares.take_reserve()
+            if segment is not None:
                 self._in_reserve = True
                 self._begin(segment)
                 self._switch(segment, _no_segment)
@@ -331,7 +278,7 @@ class Writer:
             key=str(error.errno),
         )
 
-    def _lose(self, run: Losing | None, why: str | None) -> None:
+    def _lose(self, run: LossCounter | None, why: str | None) -> None:
         self.lost += 1
         if run is not None:
             run.lost += 1

@@ -29,7 +29,7 @@ from trackdsl.mlflow_bridge._replacing import Function, replace_everywhere, repl
 from trackdsl.mlflow_bridge._wait_for_run import same_store
 
 #: Returns the URIs of the stores and model registries that a call uses.
-Asked = Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]
+StoresOf = Callable[[tuple[Any, ...], dict[str, Any]], list[Any]]
 
 _FLUENT = (
     *("create_experiment", "delete_experiment", "delete_logged_model_tag", "delete_run", "get_experiment"),
@@ -54,13 +54,13 @@ _TO_RUNS = (
 #: The schemes of artifact URIs that lead to a run or model. Any other URI is that of a folder.
 _RECORDED = ("runs:", "models:")
 _MLFLOW = ("mlflow.",)
-#: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are none:
-#: code in them is the program's.
+#: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are not
+#: among them: the code in them is the program's.
 OURS = tuple(
     f"trackdsl.{name}."
     for name in (
         "_recording.model_registry",
-        "_recording.loading",
+        "_recording.fetching",
         "cli",
         "delivery",
         "mlflow_bridge",
@@ -84,7 +84,7 @@ def install() -> None:
     for module, names, asked in (
         (mlflow, _FLUENT, _of_program),
         (mlflow, _TO_RUNS, _of_active_run),
-        (mlflow, ("start_run",), _of_run_that_goes_on),
+        (mlflow, ("start_run",), _of_resumed_run),
         (artifacts, _ARTIFACTS, _given),
     ):
         functions = [getattr(module, name, None) for name in names]
@@ -93,7 +93,7 @@ def install() -> None:
     _private.take_artifact_repositories(_before_artifacts)
 
 
-def _waiting(original: Function, asked: Asked) -> Function:
+def _waiting(original: Function, asked: StoresOf) -> Function:
     def read(*args: Any, **kwargs: Any) -> Any:
         if not is_of(sys._getframe(1), _MLFLOW + OURS):
             _wait(lambda: asked(args, kwargs))
@@ -139,7 +139,7 @@ def _of_active_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     return _of_program(args, kwargs) if _is_recorded(run_id) else []
 
 
-def _of_run_that_goes_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+def _of_resumed_run(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     run_id = args[0] if args else kwargs.get("run_id") or os.environ.get("MLFLOW_RUN_ID")
     return _of_program(args, kwargs) if _is_recorded(run_id) else []
 

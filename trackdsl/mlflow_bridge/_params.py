@@ -21,7 +21,7 @@ from trackdsl._runs.ending import choose_status
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.mlflow_bridge._replacing import replacement
 
-#: The runs of scopes that plain MLflow has got, by MLflow's ids.
+#: The runs of scopes that plain MLflow has received, by MLflow's ids.
 _watched: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
 #: Between our read and our write, delivery may write another parameter.
 _ATTEMPTS = 3
@@ -35,12 +35,12 @@ def watch_params(run_id: str, run: Run) -> None:
 
 
 def is_watched(run_id: str) -> bool:
-    """Whether a run is that of a scope, and plain MLflow has got it."""
+    """Whether a run is that of a scope, and plain MLflow has received it."""
     return run_id in _watched
 
 
 def watched_run(run_id: str) -> Run | None:
-    """The run of a scope that plain MLflow has got, by MLflow's id; None for any other run."""
+    """The run of a scope that plain MLflow has received, by MLflow's id; None for any other run."""
     return _watched.get(run_id)
 
 

@@ -15,7 +15,8 @@ from mlflow.entities import RunTag
 
 from trackdsl.mlflow_bridge._replacing import Function
 from trackdsl.mlflow_bridge._runs import ScopeRun
-from trackdsl.mlflow_bridge._scopes import chosen_experiment, here, opened_by_user
+from trackdsl.mlflow_bridge._scopes import chosen_experiment, here
+from trackdsl.mlflow_bridge._user_runs import opened_by_user
 
 
 def wrappers() -> dict[str, Callable[[Function], Function]]:
@@ -39,10 +40,10 @@ def _parameters(function: Any) -> list[str]:
 
 def _run_id() -> str | None:
     """MLflow's id of the run of the current scope."""
-    place = here()
-    if place is None:
+    active = here()
+    if active is None:
         return None
-    around = place.users[-1] if place.users else place.entry
+    around = active.innermost
     if around is None or (isinstance(around, ScopeRun) and not around.resolve()):
         return None
     return str(around.info.run_id)
@@ -52,17 +53,17 @@ def _start_run(original: Function) -> Function:
     signature = inspect.signature(original)
 
     def start_run(*args: Any, **kwargs: Any) -> Any:
-        place, parent = here(), _run_id()
-        if place is None or parent is None:
+        active, parent = here(), _run_id()
+        if active is None or parent is None:
             return original(*args, **kwargs)
         call = signature.bind(*args, **kwargs)
         given = call.arguments
         if not (given.get("run_id") or os.environ.get("MLFLOW_RUN_ID") or given.get("parent_run_id")):
-            around = place.users[-1] if place.users else place.entry
+            around = active.innermost
             assert around is not None
             given.setdefault("experiment_id", chosen_experiment() or around.info.experiment_id)
             # MLflow does not accept both an active run of its own and another parent.
-            if not given.get("nested") or place.users:
+            if not given.get("nested") or active.users:
                 given["parent_run_id"] = parent
         return opened_by_user(original(*call.args, **call.kwargs))
 

@@ -16,11 +16,12 @@ from trackdsl._core import context as _context
 from trackdsl._runs.ending import choose_status
 from trackdsl._runs.run import Run
 from trackdsl.errors import format_error, report, reraise_from_signal
-from trackdsl.mlflow_bridge import _children, _inputs, _models, _own_writes, _params, _private, _scopes
+from trackdsl.mlflow_bridge import _children, _inputs, _models, _own_writes, _params, _private, _scopes, _user_runs
 from trackdsl.mlflow_bridge._private import Moved, showing
 from trackdsl.mlflow_bridge._replacing import Function, replace_everywhere, replacement
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
-from trackdsl.mlflow_bridge._scopes import ActiveRuns, ShownRuns, finish, here
+from trackdsl.mlflow_bridge._scopes import ActiveRuns, here
+from trackdsl.mlflow_bridge._user_runs import ShownRuns, finish
 
 #: A loop may end runs until none is active. After so many calls that ended nothing, no run is active for it.
 _MANY_ENDS = 2
@@ -35,7 +36,7 @@ def install() -> None:
     _check_public()
     missing = []
     try:
-        _scopes.set_stack(_private.take_active_stack(_scopes.shown))
+        _user_runs.set_stack(_private.take_active_stack(_scopes.shown))
     except Moved as error:
         missing.append(str(error))
         from trackdsl.mlflow_bridge import _public
@@ -50,6 +51,20 @@ def install() -> None:
     _inputs.install()
     _models.install()
     _children.install()
+    missing += _take_private()
+    setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
+    _context.call_when_left_open(_user_runs.keep_open)
+    if missing:
+        report(
+            "mlflow-bridge",
+            f"trackdsl does not know this version of MLflow ({mlflow.__version__}): {', '.join(missing)}. The main "
+            "calls of plain MLflow still go to the run of the scope around them; autologging and traces may not.",
+        )
+
+
+def _take_private() -> list[str]:
+    """Let the bridge answer what MLflow asks of its private functions; returns what this MLflow does not have."""
+    missing = []
     for take in (
         _private.check_traces,
         functools.partial(_private.take_tracking_uri, _scopes.uri),
@@ -63,14 +78,7 @@ def install() -> None:
             take()
         except Moved as error:
             missing.append(str(error))
-    setattr(mlflow.ActiveRun, "__exit__", _exit(mlflow.ActiveRun.__exit__))  # noqa: B010 - a plain assignment is refused
-    _context.call_when_left_open(_scopes.keep_open)
-    if missing:
-        report(
-            "mlflow-bridge",
-            f"trackdsl does not know this version of MLflow ({mlflow.__version__}): {', '.join(missing)}. The main "
-            "calls of plain MLflow still go to the run of the scope around them; autologging and traces may not.",
-        )
+    return missing
 
 
 def _check_public() -> None:
@@ -96,14 +104,14 @@ def _replace(wrappers: dict[str, Callable[[Function], Function]]) -> None:
 
 def _active_run(original: Function) -> Function:
     def active_run() -> Any:
-        place = here()
-        if place is None:
+        active = here()
+        if active is None:
             return original()
-        entry, users = place
-        if entry is not None and not users and entry.vain_ends >= _MANY_ENDS:
-            entry.vain_ends = 0
+        entry = active.entry
+        if entry is not None and not active.users and entry.unmatched_ends >= _MANY_ENDS:
+            entry.unmatched_ends = 0
             return None
-        return users[-1] if users else entry
+        return active.innermost
 
     return active_run
 
@@ -131,11 +139,11 @@ def _start_run(original: Function) -> Function:
     signature = inspect.signature(original)
 
     def start_run(*args: Any, **kwargs: Any) -> Any:
-        place = here()
-        if place is None:
+        active = here()
+        if active is None:
             return original(*args, **kwargs)
         call = signature.bind(*args, **kwargs)
-        stack = _stack_for(place, call.arguments)
+        stack = _stack_for(active, call.arguments)
         if stack is None:
             return original(*args, **kwargs)
         with showing(stack):
@@ -144,10 +152,9 @@ def _start_run(original: Function) -> Function:
     return start_run
 
 
-def _stack_for(place: ActiveRuns, given: dict[str, Any]) -> ShownRuns | None:
+def _stack_for(active: ActiveRuns, given: dict[str, Any]) -> ShownRuns | None:
     """The active runs for `start_run`, whose arguments this changes; None to leave the call unchanged."""
-    entry, users = place
-    around = users[-1] if users else entry
+    users, around = active.users, active.innermost
     assert around is not None
     if given.get("run_id") or os.environ.get("MLFLOW_RUN_ID"):
         return ShownRuns(users)
@@ -163,23 +170,23 @@ def _stack_for(place: ActiveRuns, given: dict[str, Any]) -> ShownRuns | None:
 
 
 def _end_run(original: Function) -> Function:
-    _scopes.set_end_run(original)
+    _user_runs.set_end_run(original)
     signature = inspect.signature(original)
 
     def end_run(*args: Any, **kwargs: Any) -> Any:
-        place = here()
-        if place is None:
+        active = here()
+        if active is None:
             plain = _scopes.plain_run_here()
             if plain is not None:
                 plain.ended = True
             return original(*args, **kwargs)
         status = signature.bind(*args, **kwargs).arguments.get("status", "FINISHED")
         RunStatus.from_string(status)  # For an unknown status, this raises what MLflow raises.
-        if place.users:
-            finish(place.users[-1], *args, **kwargs)
-        elif place.entry is not None:
-            place.entry.vain_ends += 1
-            _keep_status(place.entry.run, status)
+        if active.users:
+            finish(active.users[-1], *args, **kwargs)
+        elif active.entry is not None:
+            active.entry.unmatched_ends += 1
+            _keep_status(active.entry.run, status)
         return None
 
     return end_run
@@ -202,7 +209,7 @@ def _set_experiment(original: Function) -> Function:
 
 
 def _exit(original: Function) -> Function:
-    def __exit__(self: mlflow.ActiveRun, *args: Any) -> Any:  # noqa: N807 - it stands in for that
+    def __exit__(self: mlflow.ActiveRun, *args: Any) -> Any:  # noqa: N807 - it replaces the method of this name
         with _outside():  # The run was opened outside of this scope.
             return original(self, *args)
 

@@ -18,16 +18,16 @@ from trackdsl.mlflow_bridge._params import watch_params
 from trackdsl.mlflow_bridge._wait_for_run import Ids, is_away, same_store, wait_for
 
 
-class _Here(threading.local):
-    #: The run of a scope that MLflow has got last in this thread.
+class _ThreadState(threading.local):
+    #: The latest run of a scope that plain MLflow received in this thread.
     last: ScopeRun | None = None
 
 
-_here = _Here()
+_here = _ThreadState()
 
 
 def last_given() -> Any:
-    """The run of a scope that plain MLflow has got last in this thread, from the store; None without one."""
+    """The latest run of a scope that plain MLflow received in this thread, read from the store; None without one."""
     last = _here.last
     return None if last is None else mlflow.MlflowClient(last.run.target.uri).get_run(last.info.run_id)
 
@@ -40,14 +40,14 @@ class ScopeRun(mlflow.ActiveRun):
 
     Attributes:
         run: the run.
-        vain_ends: how often in a row `end_run` had nothing to end.
+        unmatched_ends: how often in a row `end_run` had nothing to end.
         ended: whether the program has ended it, which is possible for a run of plain MLflow.
         chosen: the id of the experiment that the program has set inside the scope.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.vain_ends = 0
+        self.unmatched_ends = 0
         self.ended = False
         self.chosen: str | None = None
         self._ids: Ids | None = None
@@ -62,7 +62,7 @@ class ScopeRun(mlflow.ActiveRun):
         if self.resolve():
             assert self._ids is not None
             return _Info(self, *self._ids)
-        # The run cannot be had, so MLflow does what it does without a scope.
+        # The run is not available, so MLflow does what it does without a scope.
         return (mlflow.active_run() or mlflow.start_run()).info
 
     @property
@@ -124,7 +124,7 @@ class ScopeRun(mlflow.ActiveRun):
     def resolve(self) -> bool:
         """Wait until the run exists in MLflow. Returns False if it does not in time."""
         if self._ids is None and self.run.target.discards:
-            from trackdsl.mlflow_bridge._discarded import ids_of  # It brings SQLAlchemy.
+            from trackdsl.mlflow_bridge._discarded import ids_of  # It imports SQLAlchemy.
 
             self._ids = ids_of(self.run)
         if self._ids is None and not self._absent:

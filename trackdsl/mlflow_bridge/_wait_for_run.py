@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -13,7 +14,8 @@ from trackdsl._core.runtime import Phase
 from trackdsl._core.uris import absolute_uri, is_path
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import RunNotReady
-from trackdsl.journal._target import Target
+from trackdsl.journal._store_target import Target
+from trackdsl.journal._waiters import Waiter
 from trackdsl.journal._writer import Writer
 
 #: For how many seconds no call waits for a store that did not answer in time.
@@ -75,10 +77,10 @@ def same_store(uri: str, other: str, cwd: str) -> bool:
     >>> same_store("http://127.0.0.1:5000", "http://127.0.0.1:5001", "/")
     False
     """
-    return uri == other or _place(absolute_uri(uri, cwd)) == _place(absolute_uri(other, cwd))
+    return uri == other or _address(absolute_uri(uri, cwd)) == _address(absolute_uri(other, cwd))
 
 
-def _place(uri: str) -> tuple[str, str, str, str]:
+def _address(uri: str) -> tuple[str, str, str, str]:
     try:
         parts = urlsplit(f"file://{uri}" if is_path(uri) else uri)
         scheme = parts.scheme.partition("+")[0]
@@ -96,8 +98,10 @@ def _settle(writer: Writer, goal: tuple[int, int]) -> None:
     from trackdsl.store_format.progress import read_progress
 
     give_up = time.monotonic() + _SETTLE
-    while time.monotonic() < give_up:
-        progress = read_progress(writer.directory)
-        if progress is None or progress.position >= goal:
-            return
-        time.sleep(_POLL)
+    with contextlib.closing(Waiter([writer.directory.parent.parent])) as waiter:
+        while time.monotonic() < give_up:
+            progress = read_progress(writer.directory)
+            if progress is None or progress.position >= goal:
+                return
+            waiter.show()
+            time.sleep(_POLL)

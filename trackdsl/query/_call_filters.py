@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from trackdsl.query._conditions import SIGNS, Condition
+from trackdsl.query._filters import read_filter
 from trackdsl.query._grammar import language_of_mlflow
 from trackdsl.store_format.call_tag import is_call_value
 
@@ -19,7 +20,7 @@ _OPERATORS = {**{sign: operator for operator, sign in SIGNS.items()}, "LIKE": "l
 
 
 def without_call_values(where: str) -> tuple[str, list[Condition]]:
-    """Split a filter.
+    """Split the parts on fields of `trackdsl.call` from a filter, because MLflow cannot search for them.
 
     Args:
         where: a filter that MLflow understands.
@@ -52,13 +53,18 @@ def _parts(where: str) -> list[str]:
 
 def _condition(part: str) -> Condition | None:
     """The condition of one part of a filter; None where it is not on a field of calls."""
-    try:
-        parsed: list[dict[str, Any]] = language_of_mlflow().parse_search_filter(part)
-    except Exception:  # It is no part by itself: MLflow reads it as a whole, as before.
+    parts: list[tuple[Any, ...]]
+    if (read := read_filter(part)) is not None:
+        parts = [(one.kind, one.key, one.operator, one.value) for one in read]
+    else:
+        try:
+            parsed: list[dict[str, Any]] = language_of_mlflow().parse_search_filter(part)
+        except Exception:  # It is no part by itself: MLflow reads it as a whole, as before.
+            return None
+        parts = [tuple(one.get(name) for name in ("type", "key", "comparator", "value")) for one in parsed]
+    if len(parts) != 1:
         return None
-    if len(parsed) != 1:
-        return None
-    kind, key, sign, value = (parsed[0].get(name) for name in ("type", "key", "comparator", "value"))
+    ((kind, key, sign, value),) = parts
     operator = _OPERATORS.get(str(sign).upper())
     if kind not in ("tag", "tags") or operator is None or not isinstance(key, str) or not is_call_value(key):
         return None

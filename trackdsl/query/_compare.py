@@ -1,21 +1,21 @@
-"""`compare`: the differences between runs."""
+"""`compare`: reads runs with the stages below them, and finds the differences."""
 
 from __future__ import annotations
 
-import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trackdsl.errors import QueryError
 from trackdsl.query import _shown
+from trackdsl.query._aligned import Row, aligned
+from trackdsl.query._changes import run_changes
+from trackdsl.query._compared import ComparedStage, Difference
+from trackdsl.query._comparison import Comparison
+from trackdsl.query._paged import PagedReader
+from trackdsl.query._recorded_runs import RecordedRuns
 from trackdsl.query._rows import FoundRun
 from trackdsl.query._run_lookup import asked_for
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-    from rich.table import Table
+from trackdsl.store_format.changes.recorded import stages_of
 
 #: The tags that say which code a run recorded, and their names here; see `FoundRun.value`.
 _SOURCE = {
@@ -30,118 +30,30 @@ _SOURCE = {
 }
 #: The prefixes of tags that are not the user's own.
 _NOT_OF_USERS = ("mlflow.", "trackdsl.")
-_WIDE = 10_000
+#: Of more runs, the files with their source are not read.
+_MOST_WITH_CHANGES = 8
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One name, with the value of each run.
+def compare(
+    *runs: Any,
+    all: bool = False,  # noqa: A002 - the name that users expect
+    superseded: bool = False,
+    tracking_uri: str | None = None,
+) -> Comparison:
+    """The differences between runs: parameters, metrics, source, tags, time, and those of the stages below them.
 
-    Attributes:
-        kind: `params`, `metrics`, `source` or `tags`.
-        name: the name.
-        values: the value of each run, in order; None if the run has none.
-    """
-
-    kind: str
-    name: str
-    values: tuple[Any, ...]
-
-    @property
-    def differs(self) -> bool:
-        """Whether the values are not all the same."""
-        first = self.values[0]
-        return not all(_same(first, value) for value in self.values[1:])
-
-
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """The differences between runs. It can be printed, and `frame` has them as a data frame.
-
-    Attributes:
-        runs: MLflow's ids, in the given order.
-        names: the names of the runs.
-        labels: the titles of their columns: the names, with the first characters of the id if names are equal.
-        differences: the differences.
-        same: the number of values that are the same in all runs, and not in `differences`.
-    """
-
-    runs: tuple[str, ...]
-    names: tuple[str, ...]
-    labels: tuple[str, ...]
-    differences: tuple[Difference, ...]
-    same: int
-
-    @property
-    def frame(self) -> DataFrame:
-        """A data frame with a row for each difference, indexed by kind and name, and a column for each run."""
-        import pandas as pd
-
-        index = pd.MultiIndex.from_tuples([(one.kind, one.name) for one in self.differences], names=["kind", "name"])
-        rows = [list(one.values) for one in self.differences]
-        return pd.DataFrame(rows, index=index, columns=list(self.labels), dtype=object)
-
-    def __iter__(self) -> Iterator[Difference]:
-        return iter(self.differences)
-
-    def __len__(self) -> int:
-        return len(self.differences)
-
-    def __repr__(self) -> str:
-        return f"<Comparison of {len(self.runs)} runs, {len(self.differences)} differences>"
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=_WIDE, color_system=None, highlight=False, legacy_windows=False)
-        console.print(self)
-        assert isinstance(console.file, io.StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
-
-    def __rich__(self) -> Table | str:
-        from rich.table import Table
-        from rich.text import Text
-
-        if not self.differences:
-            return f"No differences; {self.same} values are the same."
-        table = Table(show_edge=False, pad_edge=False, caption=self._rest() or None, caption_justify="left")
-        table.add_column("", overflow="fold")
-        for label in self.labels:
-            table.add_column(Text(_shown.printable(label)), overflow="fold")
-        kind = ""
-        for one in self.differences:
-            if one.kind != kind:
-                kind = one.kind
-                table.add_row(Text(kind, "bold"))
-            table.add_row(Text(f"  {_shown.printable(one.name)}"), *(Text(_cell(value)) for value in one.values))
-        return table
-
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{_shown.markup(label)}</th>" for label in self.labels)
-        rows = "".join(
-            f"<tr><td>{one.kind}</td><td>{_shown.markup(one.name)}</td>"
-            + "".join(f"<td>{_shown.markup(_cell(value))}</td>" for value in one.values)
-            + "</tr>"
-            for one in self.differences
-        )
-        table = f"<table><thead><tr><th></th><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        return f"{table}<p>{self._rest() or 'nothing left out'}</p>"
-
-    def _rest(self) -> str:
-        return f"{self.same} more {'is' if self.same == 1 else 'are'} the same" if self.same else ""
-
-
-def compare(*runs: Any, all: bool = False, tracking_uri: str | None = None) -> Comparison:  # noqa: A002 - the name that users expect
-    """The differences between runs: parameters, metrics, source (commit, entry point, source hash, …) and your tags.
+    Stages of the same path are compared with each other. What changed in the program is compared too, as far as the
+    root runs keep it: the source of the stages, packages, what is not committed, datasets.
 
     Args:
         *runs: two or more runs: each a `Run`, MLflow's or trackdsl's id of it or its first characters, its name, or an
-            MLflow run.
+            MLflow run. Differences are from the first.
         all: also include values that are the same in all runs.
+        superseded: a name may mean a run of a notebook cell that was executed again since. Ids always may.
         tracking_uri: the store; by default that of the first `Run`, else the configured one.
 
     Returns:
-        the comparison, which can be printed; its `frame` is a data frame.
+        the comparison, which can be printed; its `frame` is a data frame, and `to_html` a page with curves and diffs.
 
     Raises:
         RunNotFound: there is no such run.
@@ -154,11 +66,59 @@ def compare(*runs: Any, all: bool = False, tracking_uri: str | None = None) -> C
         runs = tuple(runs[0])
     if len(runs) < 2:
         raise QueryError("compare takes two runs or more: compare(first, second).", argument="runs")
-    with asked_for(runs, tracking_uri) as (_, found):
-        lines = list(_lines(found))
-    shown = tuple(line for line in lines if all or line.differs)
-    ids, names = tuple(run.run_id for run in found), tuple(run.name for run in found)
-    return Comparison(ids, names, _labels(found), shown, len(lines) - len(shown))
+    with asked_for(runs, tracking_uri, superseded=superseded) as (reader, stored_runs):
+        return _comparison(stored_runs, reader, everything=all)
+
+
+def _comparison(runs: Sequence[FoundRun], reader: PagedReader, *, everything: bool) -> Comparison:
+    lines = list(_lines(runs))
+    shown = tuple(line for line in lines if everything or line.differs)
+    below = _below(runs, reader)
+    rows = aligned([stages_of(run, below[run.run_id]) for run in runs])
+    kept = RecordedRuns(reader, below)
+    return Comparison(
+        runs=tuple(run.run_id for run in runs),
+        names=tuple(run.name for run in runs),
+        labels=_labels(runs),
+        differences=shown,
+        same=len(lines) - len(shown),
+        stages=tuple(_stage(row, everything=everything) for row in rows),
+        changes=tuple(run_changes(run, kept.changes(run, runs[0])) for run in runs[1:_MOST_WITH_CHANGES]),
+        tracking_uri=reader.uri,
+    )
+
+
+def _below(tops: Sequence[FoundRun], reader: PagedReader) -> dict[str, list[FoundRun]]:
+    """The runs below each run, by its id, without superseded ones."""
+    children: dict[str | None, list[FoundRun]] = {}
+    for run in reader.descendants(*tops):
+        if not run.superseded:
+            children.setdefault(run.parent, []).append(run)
+    below_each: dict[str, list[FoundRun]] = {}
+    for top in tops:
+        below = below_each[top.run_id] = list(children.get(top.run_id, ()))
+        seen = {top.run_id}
+        for run in below:  # The list grows level by level.
+            if run.run_id not in seen:
+                seen.add(run.run_id)
+                below += children.get(run.run_id, ())
+    return below_each
+
+
+def _stage(row: Row, *, everything: bool) -> ComparedStage:
+    path = next(stage.path for stage in row if stage is not None)
+    differences: list[Difference] = []
+    if path:
+        for kind in ("params", "metrics"):
+            differences += _of_kind(kind, [{} if stage is None else getattr(stage, kind) for stage in row])
+    return ComparedStage(
+        path=path,
+        run_ids=tuple(None if stage is None else stage.run_id for stage in row),
+        statuses=tuple(None if stage is None else stage.status for stage in row),
+        seconds=tuple(None if stage is None else stage.seconds for stage in row),
+        differences=tuple(one for one in differences if everything or one.differs),
+        metrics=tuple(sorted({name for stage in row if stage is not None for name in stage.metrics})),
+    )
 
 
 def _lines(runs: Sequence[FoundRun]) -> Iterator[Difference]:
@@ -175,8 +135,8 @@ def _of_kind(kind: str, held: Sequence[Mapping[str, Any]], order: Any = None) ->
 
 
 def _source(run: FoundRun) -> dict[str, str]:
-    found = {name: run.value("tags", tag) for tag, name in _SOURCE.items()}
-    return {name: str(text) for name, text in found.items() if text is not None}
+    values = {name: run.value("tags", tag) for tag, name in _SOURCE.items()}
+    return {name: str(text) for name, text in values.items() if text is not None}
 
 
 def _own_tags(run: FoundRun) -> dict[str, str]:
@@ -189,15 +149,3 @@ def _labels(runs: Sequence[FoundRun]) -> tuple[str, ...]:
         return tuple(names)
     shorts = [f"{name} {_shown.short(run.run_id)}" for name, run in zip(names, runs, strict=True)]
     return tuple(shorts)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one) and math.isnan(other):
-        return True
-    return bool(one == other)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return _shown.number(value) if isinstance(value, float) else _shown.printable(str(value))

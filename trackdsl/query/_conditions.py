@@ -52,7 +52,7 @@ class Condition:
     value: Any
 
     def holds(self, run: FoundRun) -> bool:
-        """Whether a run passes."""
+        """Whether a run meets the condition."""
         return any(self._holds(kind, run) for kind in self.kinds)
 
     def pushed(self) -> str | None:
@@ -70,8 +70,8 @@ class Condition:
     def _holds(self, kind: str, run: FoundRun) -> bool:
         if kind == "attribute":
             return compare(_attributes.value_of(run, self.key), self.operator, self.value)
-        found = run.value(kind, self.key)
-        return found is not None and compare(found, self.operator, self.value)
+        stored = run.value(kind, self.key)
+        return stored is not None and compare(stored, self.operator, self.value)
 
 
 def conditions_from(given: Mapping[str, Any], reader: PagedReader, experiments: tuple[str, ...]) -> list[Condition]:
@@ -89,53 +89,53 @@ def conditions_from(given: Mapping[str, Any], reader: PagedReader, experiments: 
     return [_condition(keyword, value, names) for keyword, value in given.items()]
 
 
-def compare(found: Any, operator: str, value: Any) -> bool:
+def compare(stored: Any, operator: str, value: Any) -> bool:
     """Whether the value of a run passes a comparison.
 
     >>> compare("10", "eq", 10), compare("rf", "in", ("rf", "svm")), compare(float("nan"), "gt", 0)
     (True, True, False)
     """
     if operator == "in":
-        return any(compare(found, "eq", one) for one in value)
-    if isinstance(found, str) and (operator in _TEXT_ONLY or isinstance(value, (str, bool))):
-        return _compare_text(found, operator, str(value))
-    if found is None or value is None:
-        same = found is value or (isinstance(found, str) and found == str(value))
+        return any(compare(stored, "eq", one) for one in value)
+    if isinstance(stored, str) and (operator in _TEXT_ONLY or isinstance(value, (str, bool))):
+        return _compare_text(stored, operator, str(value))
+    if stored is None or value is None:
+        same = stored is value or (isinstance(stored, str) and stored == str(value))
         return {"eq": same, "ne": not same}.get(operator, False)
-    number = _number(found)
+    number = _number(stored)
     if number is None or isinstance(value, str):
         return operator == "ne"
     return _ordered(number, operator, value)
 
 
-def _compare_text(found: str, operator: str, value: str) -> bool:
+def _compare_text(stored: str, operator: str, value: str) -> bool:
     if operator == "contains":
-        return value in found
+        return value in stored
     if operator == "startswith":
-        return found.startswith(value)
+        return stored.startswith(value)
     if operator in ("like", "ilike"):
         pattern = "".join({"%": ".*", "_": "."}.get(one, re.escape(one)) for one in value)
         flags = re.DOTALL | (re.IGNORECASE if operator == "ilike" else 0)
-        return re.fullmatch(pattern, found, flags) is not None
-    return found != value if operator == "ne" else found == value
+        return re.fullmatch(pattern, stored, flags) is not None
+    return stored != value if operator == "ne" else stored == value
 
 
-def _ordered(found: float, operator: str, value: float) -> bool:
+def _ordered(stored: float, operator: str, value: float) -> bool:
     return {
-        "eq": found == value,
-        "ne": found != value,
-        "gt": found > value,
-        "ge": found >= value,
-        "lt": found < value,
-        "le": found <= value,
+        "eq": stored == value,
+        "ne": stored != value,
+        "gt": stored > value,
+        "ge": stored >= value,
+        "lt": stored < value,
+        "le": stored <= value,
     }[operator]
 
 
-def _number(found: Any) -> float | int | None:
+def _number(stored: Any) -> float | int | None:
     """The number in a parameter's text; integers are exact."""
-    if not isinstance(found, str):
-        return found if isinstance(found, (int, float)) else None
-    text = found.strip()
+    if not isinstance(stored, str):
+        return stored if isinstance(stored, (int, float)) else None
+    text = stored.strip()
     try:
         return int(text) if _INTEGER.fullmatch(text) else float(text)
     except ValueError:
@@ -165,8 +165,8 @@ class _Names:
         """The kinds of a name without a prefix: a column of the frame, else metric or parameter, else tag."""
         if key in _attributes.COLUMNS:
             return ("attribute",)
-        found = tuple(kind for kind in ("metrics", "params") if self.has(kind, self.stored(kind, key)))
-        return found or (("tags",) if self.has("tags", self.stored("tags", key)) else ())
+        present = tuple(kind for kind in ("metrics", "params") if self.has(kind, self.stored(kind, key)))
+        return present or (("tags",) if self.has("tags", self.stored("tags", key)) else ())
 
     def unknown(self, keyword: str, key: str) -> tuple[str, ...]:
         """The kinds of a name that no run has, if there are no runs at all.

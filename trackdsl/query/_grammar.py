@@ -7,6 +7,7 @@ from typing import Any
 
 from trackdsl._core.redaction import mask_prose
 from trackdsl.errors import QueryError
+from trackdsl.query._filters import read_filter
 
 #: Texts that can be quoted in a filter. MLflow's language cannot express others.
 _QUOTABLE = re.compile(r"[\w .,:/@+=()-]*")
@@ -30,7 +31,7 @@ def is_nameable(key: str) -> bool:
 
 
 def quoted_key(key: str) -> str:
-    """A name for a filter.
+    """A name, quoted for a filter.
 
     >>> quoted_key("val/loss")
     '`val/loss`'
@@ -59,6 +60,8 @@ def check_filter(where: object) -> None:
             f'where takes text in MLflow\'s filter language, such as "metrics.accuracy > 0.9", not {where!r}.',
             argument="where",
         )
+    if read_filter(where) is not None:
+        return
     from mlflow.exceptions import MlflowException
 
     language = language_of_mlflow()
@@ -91,7 +94,9 @@ def language_of_mlflow() -> Any:
 
 def _bad_filter(where: str, reason: str) -> QueryError:
     hint, suggestion = _hint(_OUTSIDE_QUOTES.sub("''", where), where)
-    text = f"where={mask_prose(where)!r} is no filter that MLflow understands: {mask_prose(reason)}. {hint}"
+    text = (
+        f"where={mask_prose(where)!r} is no filter that MLflow understands: {mask_prose(reason).rstrip('. ')}. {hint}"
+    )
     return QueryError(text, argument="where", suggestion=suggestion)
 
 

@@ -40,8 +40,8 @@ def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> Frame:
         raise QueryError('history takes the names of metrics: history(run, "loss").', argument="metric")
     for metric in metrics:
         check_metric(metric)
-    with asked_for([run], tracking_uri) as (reader, (found,)):
-        frames = {metric: _frame(_points(metric, found, reader)) for metric in dict.fromkeys(metrics)}
+    with asked_for([run], tracking_uri) as (reader, (stored,)):
+        frames = {metric: _frame(_points(metric, stored, reader)) for metric in dict.fromkeys(metrics)}
     if len(frames) == 1:
         return next(iter(frames.values()))
     import pandas as pd

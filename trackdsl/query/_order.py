@@ -127,7 +127,7 @@ def _check_way(text: str) -> None:
         message = f"order_by={text!r}: {last!r} is no order; did you mean {right!r}? There are ASC and DESC."
     elif text.split()[0].upper() in ("ASC", "DESC"):
         right = f"{text.split(maxsplit=1)[-1]} {text.split()[0].upper()}"
-        message = f"order_by={text!r}: the order stands after the name, as in 'accuracy DESC'."
+        message = f"order_by={text!r}: the order comes after the name, as in 'accuracy DESC'."
     elif text.strip().startswith("-"):
         right = f"{text.strip().lstrip('-').strip()} DESC"
         message = f"order_by={text!r}: a minus is no order; write {right!r}."

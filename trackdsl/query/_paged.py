@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
+from trackdsl.delivery.known_tables import Entry
 from trackdsl.query._grammar import is_nameable, is_quotable, quoted_key
+from trackdsl.query._mlflow_client import client_of, downloaded
 from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, HistoryPoint, Search
 
 #: MLflow's default size of a page. Larger pages take as much time per run.
@@ -20,23 +23,34 @@ class PagedReader:
     """Reads a store through an `mlflow.MlflowClient`.
 
     Args:
-        client: the client.
+        uri: the tracking URI.
+        client: the client; it is made when it is needed, which imports MLflow.
     """
 
-    def __init__(self, client: Any) -> None:
-        self.client = client
+    def __init__(self, uri: str, client: Any = None) -> None:
+        self.uri = uri
+        if client is not None:
+            self.client = client
+
+    @cached_property
+    def client(self) -> Any:
+        """The client."""
+        return client_of(self.uri)
+
+    def close(self) -> None:
+        """Release what the reader has opened itself."""
 
     def absent(self, what: str, otherwise: str, nearest: str = ".") -> str:
         """The message about something that the store does not have. Records for it may still wait for delivery.
 
         Args:
-            what: the thing that was not found.
+            what: names what was not found.
             otherwise: the message if no records wait.
             nearest: the text of a `Suggestion`.
         """
         from trackdsl.store_format.journals import absence_message
 
-        return absence_message(what, self.client.tracking_uri, otherwise, nearest)
+        return absence_message(what, self.uri, otherwise, nearest)
 
     def experiments(self, *, deleted: bool = False) -> list[FoundExperiment]:
         """The store's experiments; deleted ones only if `deleted` is true."""
@@ -74,7 +88,7 @@ class PagedReader:
         return found or self._everywhere(f"tags.`{ID_TAG}` = '{id_}'")
 
     def beginning_with(self, start: str, most: int) -> list[FoundRun]:
-        """Some of the runs whose id, MLflow's or trackdsl's, begins with `start`."""
+        """Some of the runs whose id, MLflow's or trackdsl's, begins with `start`, in which `%` stands for anything."""
         found = self._everywhere(f"attributes.run_id LIKE '{start}%'", most)
         return found or self._everywhere(f"tags.`{ID_TAG}` LIKE '{start}%'", most)
 
@@ -89,11 +103,11 @@ class PagedReader:
             return self._everywhere(f"{where} AND attributes.start_time = {found[0].start}")
         return found
 
-    def descendants(self, root: FoundRun) -> list[FoundRun]:
-        """All runs below a run, in any order."""
-        children = self._sifted(root)
+    def descendants(self, *roots: FoundRun) -> list[FoundRun]:
+        """All runs below some runs, in any order."""
+        children = self._sifted(roots)
         found: dict[str, FoundRun] = {}
-        level = [root]
+        level = list(roots)
         while level:
             below = [
                 child
@@ -104,6 +118,10 @@ class PagedReader:
             found.update((run.run_id, run) for run in below)
             level = below
         return list(found.values())
+
+    def descendant_ids(self, roots: Sequence[FoundRun]) -> set[str]:
+        """MLflow's ids of all runs below some runs."""
+        return {run.run_id for run in self.descendants(*roots)} if roots else set()
 
     def history(self, run_id: str, key: str) -> list[HistoryPoint]:
         """All points of a metric."""
@@ -130,6 +148,15 @@ class PagedReader:
                 names.update(run.of_kind(kind))
         return found
 
+    def content(self, run_id: str, path: str) -> bytes | None:
+        """The content of an artifact; None if there is none. Whatever the store raises is raised."""
+        return downloaded(self.client, run_id, path)
+
+    def files(self, run_id: str, folder: str) -> list[Entry]:
+        """What is directly in a folder of a run's artifacts, by path. Whatever the store raises is raised."""
+        found = self.client.list_artifacts(run_id, folder or None)
+        return [Entry(one.path, bool(one.is_dir), one.file_size) for one in found]
+
     def _pages(self, wanted: Search, *, deleted: bool = False) -> Iterator[list[FoundRun]]:
         if not wanted.experiments:
             return
@@ -138,7 +165,7 @@ class PagedReader:
         while True:
             page = self.client.search_runs(
                 list(wanted.experiments),
-                wanted.where,
+                wanted.filter,
                 run_view_type=3 if deleted else 1,
                 max_results=size,
                 order_by=list(wanted.order_by),
@@ -161,11 +188,12 @@ class PagedReader:
     def _children(self, run: FoundRun) -> list[FoundRun]:
         return self._everywhere(f"tags.`{PARENT_TAG}` = '{run.run_id}'")
 
-    def _sifted(self, root: FoundRun) -> dict[str, list[FoundRun]] | None:
-        """All runs with a parent since the root began, by parent; None if there are too many."""
+    def _sifted(self, roots: Sequence[FoundRun]) -> dict[str, list[FoundRun]] | None:
+        """All runs with a parent since the first of the roots began, by parent; None if there are too many."""
         experiments = tuple(one.id for one in self.experiments())
         # From a day before, because the clocks of machines differ.
-        since = "" if root.start is None else f" AND attributes.start_time >= {max(0, root.start - _DAY)}"
+        first = min(root.start or 0 for root in roots)
+        since = f" AND attributes.start_time >= {max(0, first - _DAY)}" if first else ""
         found: dict[str, list[FoundRun]] = {}
         count = 0
         for page in self._pages(Search(experiments, f"tags.`{PARENT_TAG}` LIKE '%'{since}")):

@@ -10,6 +10,8 @@ from trackdsl.store_format.call_tag import call_value
 PARENT_TAG = "mlflow.parentRunId"
 ID_TAG = "trackdsl.id"
 PATH_TAG = "trackdsl.path"
+#: The tag of a run that a newer execution of its notebook cell supersedes: the newer run. Empty if it counts again.
+SUPERSEDED_TAG = "trackdsl.superseded_by"
 
 #: The named values of runs, by their names in MLflow's filters.
 KINDS = ("metrics", "params", "tags")
@@ -64,6 +66,11 @@ class FoundRun:
         return self.tags.get(PARENT_TAG) or None
 
     @property
+    def superseded(self) -> bool:
+        """Whether a newer execution of its notebook cell supersedes it."""
+        return bool(self.tags.get(SUPERSEDED_TAG))
+
+    @property
     def duration(self) -> float | None:
         """The seconds from its start to its end; None if it has not ended."""
         return None if self.start is None or self.end is None else (self.end - self.start) / 1000
@@ -79,17 +86,18 @@ class FoundRun:
 
         A field of the tag `trackdsl.call` counts as a tag, by the names that `call_value` knows.
         """
-        found = self.of_kind(kind).get(name)
-        return call_value(self.tags, name) if found is None and kind == "tags" else found
+        own = self.of_kind(kind).get(name)
+        return call_value(self.tags, name) if own is None and kind == "tags" else own
 
 
 @dataclass(frozen=True)
 class Search:
-    """Which runs to read, and in which order. Deleted runs are never read.
+    """A question for runs: which ones to read, and in which order. Deleted runs are never read.
 
     Attributes:
         experiments: MLflow's ids.
         where: a filter in MLflow's language.
+        pushed: another one, which keeps every run that the caller wants; it compares all that it gets.
         order_by: in MLflow's language; runs that are equal come newest first.
         limit: the largest number of runs, or None for all.
         roots: only runs without a parent (`True`), only runs with one (`False`), or both (`None`).
@@ -97,9 +105,15 @@ class Search:
 
     experiments: tuple[str, ...]
     where: str = ""
+    pushed: str = ""
     order_by: tuple[str, ...] = ()
     limit: int | None = None
     roots: bool | None = None
+
+    @property
+    def filter(self) -> str:
+        """Both filters."""
+        return " AND ".join(part for part in (self.where, self.pushed) if part)
 
 
 @dataclass(frozen=True)

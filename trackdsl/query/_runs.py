@@ -19,6 +19,7 @@ from trackdsl.query._order import order_in_mlflow
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundExperiment, FoundRun, Search
 from trackdsl.query._store import opened
+from trackdsl.query._superseded import superseded_ids
 
 if TYPE_CHECKING:
     from trackdsl.query._frame_type import Frame
@@ -31,6 +32,7 @@ def runs(
     max_results: int | None = None,
     *,
     numbers: bool = True,
+    superseded: bool = False,
     tracking_uri: str | None = None,
     **conditions: Any,
 ) -> Frame:
@@ -62,6 +64,7 @@ def runs(
             first. MLflow orders parameters as text.
         max_results: the largest number of runs; by default all.
         numbers: whether to convert parameters to numbers and booleans.
+        superseded: include runs of notebook cells that were executed again since, and the runs below them.
         tracking_uri: the store; by default the configured one.
         **conditions: see above.
 
@@ -77,9 +80,9 @@ def runs(
         >>> runs("churn", accuracy__gt=0.9, model="rf", order_by="accuracy DESC")  # doctest: +SKIP
     """
     with opened(tracking_uri) as reader:
-        asked = Question.of(reader, experiment, where, order_by, conditions)
-        found = asked.ask(max_results)
-        return frame_of(found, asked.names, paths_of(found, reader), numbers=numbers)
+        asked = Question.of(reader, experiment, where, order_by, conditions, superseded=superseded)
+        matches = asked.ask(max_results)
+        return frame_of(matches, asked.names, paths_of(matches, reader), numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def best(
     mode: str = "max",
     where: str | None = None,
     *,
+    superseded: bool = False,
     tracking_uri: str | None = None,
     **conditions: Any,
 ) -> BestRun:
@@ -132,6 +136,7 @@ def best(
         metric: the name of the metric.
         mode: `max` or `min`.
         where: see `runs`.
+        superseded: see `runs`.
         tracking_uri: the store; by default the configured one.
         **conditions: see `runs`.
 
@@ -149,7 +154,7 @@ def best(
         raise QueryError(f"mode is 'max' or 'min', not {mode!r}.", argument="mode", suggestion="max")
     check_metric(metric)
     with opened(tracking_uri) as reader:
-        asked = Question.of(reader, experiment, where, None, conditions)
+        asked = Question.of(reader, experiment, where, None, conditions, superseded=superseded)
         metric = _known_metric(metric, reader, asked)
         order = f"metrics.{quoted_key(metric)} {'DESC' if mode == 'max' else 'ASC'}"
         for run in asked.passing(order=(order,)):
@@ -216,7 +221,8 @@ class Question:
     Attributes:
         reader: the reader of the store.
         names: the names of the experiments, by MLflow's id.
-        where: the filter that is passed to MLflow.
+        where: the filter that the user gave, in MLflow's language.
+        pushed: what MLflow's language can express of the conditions.
         order_by: the order, in MLflow's language.
         conditions: the conditions that runs have to pass too.
     """
@@ -224,8 +230,10 @@ class Question:
     reader: PagedReader
     names: Mapping[str, str]
     where: str
+    pushed: str
     order_by: tuple[str, ...]
     conditions: tuple[Condition, ...]
+    left_out: frozenset[str]
 
     @classmethod
     def of(
@@ -235,6 +243,8 @@ class Question:
         where: str | None,
         order_by: str | Sequence[str] | None,
         conditions: Mapping[str, Any],
+        *,
+        superseded: bool = False,
     ) -> Question:
         """Check the arguments of a query.
 
@@ -248,12 +258,12 @@ class Question:
         names = {one.id: one.name for one in _experiments(experiment, reader)}
         ids = tuple(names)
         read = (*on_calls, *conditions_from(conditions, reader, ids))
-        pushed = [one.pushed() for one in read]
-        whole = " AND ".join(part for part in (where, *pushed) if part)
-        return cls(reader, names, whole, order_in_mlflow(order_by, reader, ids), read)
+        pushed = " AND ".join(part for part in (one.pushed() for one in read) if part)
+        left_out = frozenset() if superseded else superseded_ids(reader, ids)
+        return cls(reader, names, where or "", pushed, order_in_mlflow(order_by, reader, ids), read, left_out)
 
     def ask(self, most: int | None, *, roots_first: bool = False) -> list[FoundRun]:
-        """The runs.
+        """The runs that match, in order.
 
         Args:
             most: the largest number of runs, or None for all.
@@ -265,9 +275,9 @@ class Question:
             return []
         if not roots_first or self.order_by:
             return list(islice(self.passing(most), most))
-        found = list(islice(self.passing(most, roots=True), most))
-        left = None if most is None else most - len(found)
-        return found if left == 0 else found + list(islice(self.passing(left, roots=False), left))
+        roots = list(islice(self.passing(most, roots=True), most))
+        left = None if most is None else most - len(roots)
+        return roots if left == 0 else roots + list(islice(self.passing(left, roots=False), left))
 
     def passing(
         self, most: int | None = None, order: tuple[str, ...] | None = None, roots: bool | None = None
@@ -275,11 +285,12 @@ class Question:
         """Iterate over the runs; see `Search` for `roots`."""
         from tqdm import tqdm
 
-        limit = None if self.conditions else most
-        wanted = Search(tuple(self.names), self.where, self.order_by if order is None else order, limit, roots)
-        found = self.reader.search(wanted)
-        for run in tqdm(found, desc="trackdsl: reading runs", unit=" runs", delay=1.0, disable=None, leave=False):
-            if all(condition.holds(run) for condition in self.conditions):
+        limit = None if self.conditions or self.left_out else most
+        ordered = self.order_by if order is None else order
+        wanted = Search(tuple(self.names), self.where, self.pushed, ordered, limit, roots)
+        candidates = self.reader.search(wanted)
+        for run in tqdm(candidates, desc="trackdsl: reading runs", unit=" runs", delay=1.0, disable=None, leave=False):
+            if run.run_id not in self.left_out and all(condition.holds(run) for condition in self.conditions):
                 yield run
 
 
@@ -298,11 +309,11 @@ def _experiment(name: str, reader: PagedReader) -> FoundExperiment:
     if not isinstance(name, str):
         raise QueryError(f"an experiment is given by its name, not by {name!r}.", argument="experiment")
     known = reader.experiments()
-    found = next((one for one in known if one.name == name), None) or next(
+    match = next((one for one in known if one.name == name), None) or next(
         (one for one in known if one.id == name), None
     )
-    if found is not None:
-        return found
+    if match is not None:
+        return match
     deleted = next((one for one in reader.experiments(deleted=True) if name in (one.name, one.id)), None)
     if deleted is not None:
         raise ExperimentNotFound(

@@ -7,14 +7,14 @@ import os
 import socket
 import sqlite3
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_prose
+from trackdsl._core.sqlite_files import first_row
 from trackdsl._core.uris import absolute_uri, describe_mistake, without_credentials
+from trackdsl.delivery.known_tables import STORE_ERRORS
 from trackdsl.errors import (
     QueryError,
     TrackdslError,
@@ -23,9 +23,11 @@ from trackdsl.errors import (
     logger,
     reraise_from_signal,
 )
+from trackdsl.errors._databases import cause_in_sqlite
 from trackdsl.journal._target import overridden, target_for, targets
+from trackdsl.query._database import reader_for
 from trackdsl.query._paged import PagedReader
-from trackdsl.store_format.sqlite import identity, sqlite_path, through_link
+from trackdsl.store_format.sqlite import sqlite_path, through_link
 
 #: How long to wait for the delivery of this process's records, in seconds.
 FLUSH_PATIENCE = 30.0
@@ -33,8 +35,6 @@ _SHOW_AFTER = 1.0
 _CONNECT_PATIENCE = 5.0
 #: The default ports of database servers.
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-#: The file of each SQLite URI at the last query. MLflow keeps its connections open, even if the file was replaced.
-_files: dict[str, tuple[int, int]] = {}
 
 
 @contextlib.contextmanager
@@ -56,29 +56,35 @@ def opened(tracking_uri: str | None = None) -> Iterator[PagedReader]:
     _wait_for_delivery(uri)
     try:
         _check_file(uri)
-        from mlflow import MlflowClient
-
-        from trackdsl.query._database import reader_for
-
-        yield reader_for(MlflowClient(tracking_uri=uri))
+        with contextlib.closing(reader_for(uri)) as reader:
+            yield reader
     except TrackdslError:
         raise
     except Exception as error:
-        if not _is_the_stores(error):
+        if not comes_from_store(error):
             raise
         reraise_from_signal(error)
+        why = str(error) if isinstance(error, STORE_ERRORS) else format_error(error)
         raise QueryError(
-            f"the runs at {mask_prose(uri)} cannot be read: {mask_prose(format_error(error))}", argument="tracking_uri"
+            f"the runs at {mask_prose(uri)} cannot be read: {mask_prose(why)}", argument="tracking_uri"
         ) from None
 
 
 def text_of(reader: PagedReader, run_id: str, path: str) -> str | None:
     """The text of an artifact; None if it cannot be read."""
+    content = content_of(reader, run_id, path)
     try:
-        with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
-            return Path(reader.client.download_artifacts(run_id, path, folder)).read_text(encoding="utf-8")
+        return None if content is None else content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def content_of(reader: PagedReader, run_id: str, path: str) -> bytes | None:
+    """The content of an artifact; None if it cannot be read."""
+    try:
+        return reader.content(run_id, path)
     except Exception as error:
-        if not _is_the_stores(error):
+        if not comes_from_store(error):
             raise
         return None
 
@@ -106,13 +112,15 @@ def _resolved(tracking_uri: str | None) -> str:
         ) from None
 
 
-def _is_the_stores(error: Exception) -> bool:
+def comes_from_store(error: Exception) -> bool:
     """Whether an exception comes from the store, and not from a fault in trackdsl."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     # A module that cannot be imported is the driver of a database.
-    return isinstance(error, (MlflowException, SQLAlchemyError, OSError, sqlite3.Error, ModuleNotFoundError))
+    if isinstance(error, (*STORE_ERRORS, OSError, sqlite3.Error, ModuleNotFoundError)):
+        return True
+    # What is not imported has raised nothing.
+    of_mlflow = getattr(sys.modules.get("mlflow.exceptions"), "MlflowException", ())
+    of_driver = getattr(sys.modules.get("sqlalchemy.exc"), "SQLAlchemyError", ())
+    return isinstance(error, (of_mlflow, of_driver))
 
 
 def _wait_for_delivery(uri: str) -> None:
@@ -129,7 +137,7 @@ def _wait_for_delivery(uri: str) -> None:
         if flush(FLUSH_PATIENCE - _SHOW_AFTER):
             return
     logger.warning(
-        "trackdsl: not everything that this program recorded is at MLflow yet, so it is missing in what was asked for. "
+        "trackdsl: not everything that this program recorded is at MLflow yet, so the result lacks it. "
         "`trackdsl status` shows why; `trackdsl sync` delivers it."
     )
 
@@ -193,16 +201,18 @@ def _check_file(uri: str) -> None:
     path = sqlite_path(uri)
     if path is None or path == ":memory:":
         return
-    where = "give tracking_uri= or TRACKDSL_TRACKING_URI, or go to the folder that the program ran in"
+    where = "give --tracking-uri (in Python tracking_uri=) or TRACKDSL_TRACKING_URI, or go to the program's folder"
     if not os.path.exists(path):
         missing = f"there are no runs: the database {path} does not exist; {where}."
         raise QueryError(
             absence_message(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri"
         )
     try:
-        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone()
+        found = first_row(path, "SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
     except sqlite3.DatabaseError as error:
+        cause = cause_in_sqlite(str(error))
+        if isinstance(error, sqlite3.OperationalError) and cause.fix:  # Else it is no database, or a damaged one.
+            raise QueryError(f"{path} {cause.what}: {error}. {cause.fix}.", argument="tracking_uri") from None
         raise QueryError(
             f"{path} cannot be read as a database of MLflow's: {error}.", argument="tracking_uri"
         ) from None
@@ -211,17 +221,3 @@ def _check_file(uri: str) -> None:
         raise QueryError(
             absence_message(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri"
         )
-    now = identity(uri)
-    if now is not None and _files.setdefault(uri, now) != now:
-        _files[uri] = now
-        _forget_connections(uri)
-
-
-def _forget_connections(uri: str) -> None:
-    """Make MLflow connect again: another file has replaced the one that its connections have open."""
-    from mlflow import MlflowClient
-
-    store = getattr(getattr(MlflowClient(tracking_uri=uri), "_tracking_client", None), "store", None)
-    engine = getattr(store, "engine", None)
-    if engine is not None:
-        engine.dispose()

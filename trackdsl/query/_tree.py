@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trackdsl.query import _shown
 from trackdsl.query._paged import PagedReader
+from trackdsl.query._plain_text import plain_text
 from trackdsl.query._rows import FoundRun
 from trackdsl.query._run_lookup import asked_for
+from trackdsl.store_format.report.node import failure_of
 
 if TYPE_CHECKING:
     from rich.text import Text
     from rich.tree import Tree
 
-_STYLE = (
-    "<style>.trackdsl-tree{font-family:monospace}.trackdsl-tree details,.trackdsl-tree div{margin-left:1.2em}"
-    ".trackdsl-tree summary{cursor:pointer}.trackdsl-tree .green{color:#188038}.trackdsl-tree .yellow{color:#b06000}"
-    ".trackdsl-tree .red{color:#c5221f}.trackdsl-tree .value{opacity:.75}</style>"
-)
+#: Styles are inline: a front end that does not trust a notebook's file leaves style sheets out.
+_INDENT = 'style="margin-left:1.2em"'
 #: At most so many parameters, and metrics, are shown beside a run's name.
 _SHOWN = 8
 #: In characters: a message may contain a whole table.
@@ -59,11 +57,7 @@ class RunTree:
     @property
     def failure(self) -> str | None:
         """The exception that ended the run, as in the last line of a traceback; None if the run has not failed."""
-        kind = self.tags.get("trackdsl.exception.type")
-        if kind is None or self.status == "FINISHED":
-            return None
-        message = self.tags.get("trackdsl.exception.message", "").partition("\n")[0]
-        return f"{kind}: {message}" if message else kind
+        return failure_of(self.status, self.tags)
 
     def walk(self) -> Iterator[RunTree]:
         """This run and all runs below it, each before its children.
@@ -82,12 +76,7 @@ class RunTree:
         return f"<RunTree {self.name!r} {self.status} {self.run_id}, {sum(1 for _ in self.walk())} runs>"
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(file=io.StringIO(), width=_WIDE, color_system=None, highlight=False, legacy_windows=False)
-        console.print(self, soft_wrap=True)
-        assert isinstance(console.file, io.StringIO)
-        return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+        return plain_text(self, width=_WIDE, soft_wrap=True)
 
     def __rich__(self) -> Tree:
         from rich.tree import Tree
@@ -99,28 +88,32 @@ class RunTree:
             waiting += [(child, branch.add(_label(child))) for child in run.children]
         return top
 
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        printer.text(str(self))
+
     def _repr_html_(self) -> str:
-        parts = [_STYLE, '<div class="trackdsl-tree">']
+        parts = ['<div style="font-family:monospace">']
         waiting: list[RunTree | str] = [self]
         while waiting:
             run = waiting.pop()
             if isinstance(run, str):
                 parts.append(run)
             elif run.children:
-                parts.append(f"<details open><summary>{_html_label(run)}</summary>")
+                parts.append(f'<details open {_INDENT}><summary style="cursor:pointer">{_html_label(run)}</summary>')
                 waiting.append("</details>")
                 waiting += reversed(run.children)
             else:
-                parts.append(f"<div>{_html_label(run)}</div>")
+                parts.append(f"<div {_INDENT}>{_html_label(run)}</div>")
         return "".join([*parts, "</div>"])
 
 
-def tree(run: Any, *, whole: bool = False, tracking_uri: str | None = None) -> RunTree:
+def tree(run: Any, *, whole: bool = False, superseded: bool = False, tracking_uri: str | None = None) -> RunTree:
     """A run and all runs below it, as MLflow has them now.
 
     Args:
         run: a `Run`, MLflow's or trackdsl's id of it or its first characters, its name, or an MLflow run.
         whole: return the whole tree that contains the run, from its root run.
+        superseded: include runs of notebook cells that were executed again since, and the runs below them.
         tracking_uri: the store; by default that of the `Run`, else the configured one.
 
     Returns:
@@ -135,15 +128,15 @@ def tree(run: Any, *, whole: bool = False, tracking_uri: str | None = None) -> R
         ├── load  FINISHED  12 ms  limit=1000
         └── train  FINISHED  1.1 s  lr=0.05  accuracy 0.1426
     """
-    with asked_for([run], tracking_uri) as (reader, (found,)):
-        return tree_of(_root(found, reader) if whole else found, reader)
+    with asked_for([run], tracking_uri) as (reader, (top,)):
+        return tree_of(root_of(top, reader) if whole else top, reader, superseded=superseded)
 
 
-def tree_of(top: FoundRun, reader: PagedReader) -> RunTree:
+def tree_of(top: FoundRun, reader: PagedReader, *, superseded: bool = False) -> RunTree:
     """The tree of a run that was read already."""
     below: dict[str | None, list[FoundRun]] = {}
     for run in reader.descendants(top):
-        if run.run_id != top.run_id:
+        if run.run_id != top.run_id and (superseded or not run.superseded):
             below.setdefault(run.parent, []).append(run)
     order = [top]
     for run in order:  # The list grows level by level, so the depth has no limit.
@@ -155,14 +148,15 @@ def tree_of(top: FoundRun, reader: PagedReader) -> RunTree:
     return nodes[top.run_id]
 
 
-def _root(run: FoundRun, reader: PagedReader) -> FoundRun:
+def root_of(run: FoundRun, reader: PagedReader) -> FoundRun:
+    """The root run of the tree that contains a run."""
     seen = {run.run_id}
     while run.parent is not None and run.parent not in seen:
         seen.add(run.parent)
-        found = reader.with_ids([run.parent])
-        if not found:
+        parents = reader.with_ids([run.parent])
+        if not parents:
             break
-        run = found[0]
+        run = parents[0]
     return run
 
 
@@ -219,11 +213,13 @@ def _label(run: RunTree) -> Text:
 
 def _html_label(run: RunTree) -> str:
     params, metrics = _values(run)
-    values = "".join(f' <span class="value">{_shown.markup(text)}</span>' for text in (*params, *metrics))
+    values = "".join(f' <span style="opacity:.65">{_shown.markup(text)}</span>' for text in params)
+    values += "".join(f" &nbsp;{_shown.markup(text)}" for text in metrics)
     if run.failure is not None:
-        values = f' <span class="red">{_shown.markup(_brief(run.failure, _LONGEST_FAILURE))}</span>{values}'
+        failure = _shown.markup(_brief(run.failure, _LONGEST_FAILURE))
+        values = f' <span style="color:{_shown.FAILED}">{failure}</span>{values}'
     return (
         f'<b title="{_shown.markup(run.run_id)}">{_shown.markup(run.name)}</b> '
-        f'<span class="{_shown.colour(run.status)}">{_shown.markup(run.status)}</span> '
+        f'<span style="color:{_shown.shade(run.status)}">{_shown.markup(run.status)}</span> '
         f"{_shown.duration(run.duration)}{values}"
     )

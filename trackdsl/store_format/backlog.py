@@ -6,16 +6,17 @@ from pathlib import Path
 
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._format import HEADER_SIZE
-from trackdsl.journal._reader import LARGEST, START, Position, segments
+from trackdsl.journal._reader import LARGEST
+from trackdsl.journal._segments import START, Position, segment_path, segments
 
 
 def end_of(directory: Path) -> Position:
     """The position behind the last event of a journal at this moment."""
     # The rest of a segment is zeros. An event may end in zeros too. That makes no difference to comparisons: no
-    # position lies between its last other byte and its end.
+    # position is between its last other byte and its end.
     for number in reversed(segments(directory)):
         try:
-            size = len(read_regular(directory / f"{number:06d}.seg", LARGEST).rstrip(b"\0"))
+            size = len(read_regular(segment_path(directory, number), LARGEST).rstrip(b"\0"))
         except OSError:
             continue
         if size > HEADER_SIZE:
@@ -33,7 +34,7 @@ def bytes_between(directory: Path, start: tuple[int, int], end: tuple[int, int])
     sizes = 0
     for number in middle:
         try:
-            size = (directory / f"{number:06d}.seg").stat().st_size
+            size = segment_path(directory, number).stat().st_size
         except OSError:
             continue
         sizes += size - (max(start[1], HEADER_SIZE) if number == start[0] else HEADER_SIZE)

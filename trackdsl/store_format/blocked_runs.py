@@ -1,4 +1,4 @@
-"""Runs that delivery has set aside: the file `blocked` in a journal's folder, for `trackdsl status`."""
+"""Runs that delivery has set aside, in the ledger of a journal: `trackdsl status` shows them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 
 import msgspec
 
-from trackdsl.journal._files import read_regular
+from trackdsl.store_format.journal_ledger import read_journal
+from trackdsl.store_format.ledger import BLOCKED, changes_in, latest
 
-#: The file's name.
-NAME = "blocked"
 _ID_LENGTH = 16
 
 
@@ -28,9 +27,6 @@ class BlockedRun(msgspec.Struct, frozen=True):
 
 
 def read_blocked(directory: Path) -> list[BlockedRun]:
-    """The runs of a journal that are set aside; only the first ones if there are very many."""
-    try:
-        found = msgspec.json.decode(read_regular(directory / NAME), type=list[BlockedRun])
-        return [run for run in found if len(bytes.fromhex(run.run)) == _ID_LENGTH]
-    except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
-        return []
+    """The runs of a journal that are set aside."""
+    found = latest(changes_in(read_journal(directory)), BLOCKED)
+    return [BlockedRun(id_.hex(), name, reason) for id_, (name, reason) in found.items() if len(id_) == _ID_LENGTH]

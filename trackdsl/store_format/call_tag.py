@@ -6,9 +6,12 @@ here, so no other module needs to know which version recorded a run.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from trackdsl.store_format.limits import fit_text
 
@@ -41,9 +44,26 @@ def call_text(fields: Mapping[str, Any]) -> str:
     The text is ASCII, because not every database takes other characters.
 
     >>> call_text({"function": "shop.fit", "index": 0, "host": ""})
-    '{"function": "shop.fit", "index": 0}'
+    '{"function":"shop.fit","index":0}'
     """
-    return json.dumps({field: value for field, value in fields.items() if value not in (None, "")})
+    filled = {field: value for field, value in fields.items() if value is not None and value != ""}
+    try:
+        text = msgspec.json.encode(filled)
+    except UnicodeEncodeError:  # A lone surrogate.
+        return json.dumps(filled, separators=(",", ":"))
+    return text.decode("ascii") if text.isascii() else json.dumps(filled, separators=(",", ":"))
+
+
+@functools.lru_cache(1000)
+def call_texts(fields: tuple[tuple[str, Any], ...]) -> tuple[str, str]:
+    """The value of the tag for calls that differ only in their `index`: what is before and behind that number.
+
+    >>> call_texts((("function", "shop.fit"), ("index", 0), ("decorator", "stage")))
+    ('{"function":"shop.fit","index":', ',"decorator":"stage"}')
+    """
+    # Inside a text of JSON, the quotation marks would be escaped.
+    before, name, after = call_text({**dict(fields), "index": 0}).partition('"index":')
+    return before + name, after[1:]
 
 
 def fit_call(text: str, limit: int = MAX_CALL) -> str:

@@ -100,7 +100,9 @@ def keep_empty(made: str, root: str) -> None:
             os.unlink(part)
             raise
     except (OSError, sqlite3.Error) as error:
-        logger.warning("trackdsl cannot keep an empty store in %s, so that each takes seconds: %s", original, error)
+        logger.warning(
+            "trackdsl cannot keep an empty store in %s, so each new store takes seconds to create: %s", original, error
+        )
 
 
 def _location(root: str) -> str:

@@ -2,8 +2,8 @@
 
     {"clean.parquet": {"handler": "pandas.DataFrame"}, "model.pkl": {"handler": "object", "sha256": "0a56…"}}
 
-The tag continues where it would be longer than MLflow takes: in `trackdsl.files.2`, `trackdsl.files.3` and so on. Each
-of them is a JSON object, so that one can be read without the others. If several name a path, the last one counts.
+Where the tag would be longer than MLflow accepts, it continues in `trackdsl.files.2`, `trackdsl.files.3` and so on.
+Each of them is a JSON object, so that one can be read without the others. If several name a path, the last one counts.
 
 A tag can be added to only by reading it first, so two machines that add to one tag at the same moment could lose what
 the other added. Therefore one delivery process alone changes a tag: that of the spool which made the run. Its name is
@@ -30,7 +30,7 @@ from trackdsl.store_format.limits import fit_key
 FILES_TAG = "trackdsl.files"
 #: Begins the tag of one file in older versions; its path follows.
 SINGLE_FILE_TAG = "trackdsl.artifact."
-#: In characters. MLflow takes 8000; versions before 2.17 take 5000, as do databases that they made.
+#: In characters. MLflow accepts 8000; versions before 2.17, and databases that they created, accept 5000.
 MAX_FILES = 5000
 #: Longer paths are cut, and end with a hash of the whole, so that an entry fits a tag.
 _LONGEST_PATH = 1000
@@ -38,7 +38,7 @@ _NAME = re.compile(r"trackdsl\.files(\.from-(?P<spool>[0-9a-f]+))?(\.(?P<number>
 
 
 class FileNote(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was recorded of a file, or of a model, when it was written.
+    """The note about a file, or a model, from when it was written.
 
     Attributes:
         handler: the name of the handler that wrote it and reads it back.
@@ -54,14 +54,14 @@ class FileNote(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def note_of_file(tags: Mapping[str, str], path: str) -> FileNote | None:
-    """What a run's tags say about a file; None where they say nothing.
+    """The note about a file in the tags of a run; None if there is none.
 
     Args:
         tags: all tags of the run.
         path: the file's path in the run, or the name of a model.
 
     Raises:
-        ValueError: what they say is damaged.
+        ValueError: the note is damaged.
     """
     found: list[FileNote] = []
     damage: ValueError | None = None
@@ -120,8 +120,8 @@ def with_files(held: Mapping[str, str], spool: str, notes: Mapping[str, FileNote
 def _put(parts: dict[int, dict[str, Any]], key: str, entry: dict[str, Any]) -> int:
     """Add an entry to the parts of a tag; returns the number of the part that holds it now.
 
-    An entry stays in its part while it fits there. If it moved, it could be lost: the store may take one of two tags
-    and then be away. An entry that has outgrown its part is added to the last one, which counts.
+    An entry stays in its part while it fits there. If it moved, it could be lost: the store may accept one of two
+    tags and then become unreachable. An entry that has outgrown its part is added to the last one, which counts.
     """
     holding = [number for number in parts if key in parts[number]]
     for number in dict.fromkeys([*holding[-1:], *list(parts)[-1:]]):

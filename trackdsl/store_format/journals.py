@@ -12,13 +12,15 @@ from pathlib import Path
 
 from trackdsl._core import uris as _uris
 from trackdsl._core.redaction import mask_prose
-from trackdsl.journal import _spool
+from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._files import open_regular
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._origin import Origin, read_origin
-from trackdsl.journal._reader import START, Position, Reader, missing_segments
+from trackdsl.journal._reader import Reader
+from trackdsl.journal._segments import START, Position, missing_segments
 from trackdsl.store_format.backlog import bytes_between, end_of
 from trackdsl.store_format.progress import Progress, read_progress
+from trackdsl.store_format.sinks import SinkNote, read_sink
 
 #: The limit for counting events one by one: `trackdsl status` must be quick.
 MOST_COUNTED = 10_000
@@ -70,8 +72,14 @@ class Journal:
         return None if self.origin is None else mask_prose(self.origin.uri)
 
     @property
+    def sink(self) -> SinkNote | None:
+        """How delivery writes to its store; None if it has not done so yet."""
+        origin = self.origin
+        return None if origin is None else read_sink(self.directory.parent.parent, origin.uri, origin.cwd)
+
+    @property
     def wrong_target(self) -> str | None:
-        """What is wrong with the tracking URI, if that can be seen."""
+        """The mistake in the tracking URI, if its text shows one."""
         return None if self.origin is None else _uris.describe_mistake(self.origin.uri)
 
     @property
@@ -120,7 +128,7 @@ class Journal:
         return [*self.progress.missing, *(f"segment {number}" for number in gone)]
 
     def count(self) -> tuple[int, int]:
-        """How many events wait, up to `MOST_COUNTED`, and how many were lost before they could be written."""
+        """The number of waiting events, up to `MOST_COUNTED`, and of events that were lost before they were written."""
         if self.problem:
             return 0, 0
         reader = Reader(self.directory, self.progress.position)
@@ -144,7 +152,7 @@ def read_journals(spool: Path) -> Iterator[Journal]:
 
 
 def undelivered_sentence(uri: str) -> str:
-    """How many events for a store are not delivered, and what to do about it, in a sentence.
+    """A sentence with the number of undelivered events for a store, and what to do about them.
 
     Args:
         uri: the tracking URI, made absolute.
@@ -154,7 +162,7 @@ def undelivered_sentence(uri: str) -> str:
     """
     events, programs = 0, []
     with contextlib.suppress(OSError, RuntimeError):  # Without a spool, nothing waits.
-        spool = _spool.named_path()
+        spool = _spool_choice.named_path()
         for journal in read_journals(spool) if (spool / _spool.JOURNALS).is_dir() else ():
             if journal.origin is None or _comparable(journal.origin.uri) != _comparable(uri) or not journal.waits:
                 continue
@@ -172,7 +180,7 @@ def absence_message(what: str, uri: str, otherwise: str, nearest: str = ".") -> 
     """The message about something that a store does not have: it may be among the events that are not delivered yet.
 
     Args:
-        what: the thing that was asked for.
+        what: names what was requested.
         uri: the tracking URI of the store, made absolute.
         otherwise: the message if all events are delivered.
         nearest: the text of a `Suggestion`.

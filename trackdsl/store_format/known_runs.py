@@ -1,15 +1,4 @@
-"""Which MLflow run each of our runs became: the text file `runs` in a journal's folder, one fact on each line.
-
-o <id> <MLflow run> <MLflow experiment>    the program of this journal opened the run
-a <id> <MLflow run> <MLflow experiment>    another process opened the run, and ends it
-r <id> <MLflow run> <MLflow experiment>    the program of this journal resumed an earlier run, and ends it
-c <id>                                     the run has ended
-m <id> <our id of its parent>              the run was opened without its parent, which is unknown
-p <id>                                     the parent of such a run was found later
-l <id> <our id of its parent>              the run is that of a rank: all ranks of the launch share its parent
-
-Delivery writes the file; programs and commands read it.
-"""
+"""Which MLflow run each of our runs became, in a journal's ledger. Delivery notes it; programs and commands read it."""
 
 from __future__ import annotations
 
@@ -17,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trackdsl.journal._files import read_regular
+from trackdsl.store_format.journal_ledger import read_journal
+from trackdsl.store_format.ledger import RUN, RunValue, changes_in, latest
 
-#: The file's name.
-NAME = "runs"
+#: How a run came to a journal: its program opened it; another process opened it, and ends it; its program resumed it.
+OPENED, ADOPTED, RESUMED = "o", "a", "r"
 
 
 @dataclass
@@ -42,41 +32,42 @@ class KnownRun:
     continued: bool = False
 
 
+def value_of(id_: bytes, run: KnownRun) -> RunValue:
+    """A run in the format of the ledger."""
+    how = OPENED if run.ours else RESUMED if run.continued else ADOPTED
+    return "" if run.run_id == id_.hex() else run.run_id, run.experiment_id, how, run.open
+
+
+def run_of(id_: bytes, value: RunValue) -> KnownRun:
+    """A run in the ledger."""
+    run_id, experiment_id, how, open_ = value
+    return KnownRun(run_id or id_.hex(), experiment_id, open_, how == OPENED, how == RESUMED)
+
+
 def find_noted(directory: Path, id_: bytes) -> KnownRun | None:
-    """The MLflow run of one of our runs, if the file names it."""
-    # Most calls find nothing: a search in the text is much quicker than parsing thousands of lines.
-    return dict(read_runs(directory)).get(id_) if names_run(directory, id_.hex()) else None
+    """The MLflow run of one of our runs, if the ledger names it."""
+    # Most calls find nothing: a search in the bytes is much quicker than parsing thousands of notes.
+    content = read_journal(directory)
+    return dict(_runs(content)).get(id_) if id_ in content else None
 
 
 def names_run(directory: Path, id_: str) -> bool:
-    """Whether the file names a run, by our id of it or by MLflow's."""
+    """Whether the ledger names a run, by our id of it or by MLflow's."""
+    content = read_journal(directory)
     try:
-        return id_.encode() in read_regular(directory / NAME)
-    except OSError:
+        ours = bytes.fromhex(id_)
+    except ValueError:
+        ours = b""
+    if not id_ or not (id_.encode("utf-8", "replace") in content or (ours and ours in content)):
         return False
+    return any(id_ == run.run_id or ours == known for known, run in _runs(content))
 
 
 def read_runs(directory: Path) -> Iterator[tuple[bytes, KnownRun]]:
-    """Our id and the MLflow run of each line, in order; torn lines are skipped."""
-    found: dict[bytes, KnownRun] = {}
-    for words in read_facts(directory):
-        try:
-            id_ = bytes.fromhex(words[1])
-            if words[0] in ("o", "a", "r") and len(words) == 4:
-                known = KnownRun(words[2], words[3], open=words[0] != "a", ours=words[0] == "o")
-                known.continued = words[0] == "r"
-                found[id_] = known
-            elif words[0] == "c" and id_ in found:
-                found[id_].open = False
-        except (ValueError, IndexError):
-            continue
-    yield from found.items()
+    """Our id and the MLflow run of each run of a journal, in order."""
+    yield from _runs(read_journal(directory))
 
 
-def read_facts(directory: Path) -> list[list[str]]:
-    """The words of each whole line; none if there is no file."""
-    try:
-        text = read_regular(directory / NAME).decode("ascii", "replace")
-    except OSError:
-        return []
-    return [line.split(" ") for line in text.split("\n")[:-1]]
+def _runs(content: bytes) -> Iterator[tuple[bytes, KnownRun]]:
+    for id_, value in latest(changes_in(content), RUN).items():
+        yield id_, run_of(id_, value)

@@ -7,10 +7,14 @@ Source of the limits: mlflow/utils/validation.py, MLflow 3.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import posixpath
 import re
 from itertools import pairwise
+from typing import Annotated
+
+from msgspec import Meta
 
 MAX_KEY = 250
 MAX_PARAM = 6000
@@ -21,8 +25,19 @@ MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_TAGS = 100
 MAX_ITEMS = 1000
+#: Our own limit for the points, the parameters or the tags that are written to one run at once.
+MAX_BATCH = 250_000
 _MAX_FILE_NAME = 200
 
+#: Types that `msgspec` checks when it reads what another machine has sent.
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]  # `is_key` checks the rest.
+ParamValue = Annotated[str, Meta(max_length=MAX_PARAM)]
+TagValue = Annotated[str, Meta(max_length=MAX_TAG)]
+RunName = Annotated[str, Meta(max_length=MAX_RUN_NAME)]
+Integer = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+RunId = Annotated[str, Meta(min_length=32, max_length=32, pattern=r"\A[0-9a-f]{32}\Z")]
+
+_ALLOWED = re.compile(r"[/\w.\- :]+")
 _REFUSED = re.compile(r"[^/\w.\- :]|_(?=x[0-9A-F]{4,6}_)")
 #: Characters that cannot distinguish keys if a store ignores case, accents and trailing spaces.
 _INDISTINCT = re.compile(r"[^/a-z0-9_.\- :]| (?= *$)")
@@ -80,9 +95,16 @@ def spell_out(key: str) -> str:
     return cut_key(spelled, key)
 
 
+@functools.lru_cache(20_000)  # Most runs have the same keys.
 def fit_key(key: str) -> str:
     """A key that MLflow accepts: escaped, and, if it is too long, cut with a hash at the end."""
     return cut_key(escape_key(key), key)
+
+
+@functools.lru_cache(20_000)  # Runs of one function have the same keys.
+def all_fit(keys: tuple[str, ...]) -> bool:
+    """Whether MLflow accepts all of these keys as they are."""
+    return all(fit_key(key) == key for key in keys)
 
 
 def cut_key(escaped: str, key: str | None = None) -> str:
@@ -122,6 +144,16 @@ def fit_value(text: str, limit: int) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     mark = f"…, digest {digest}… [{len(text)} characters]"
     return text[: limit - len(mark)] + mark
+
+
+@functools.lru_cache(20_000)
+def is_key(key: str) -> bool:
+    """Whether a key has only characters that MLflow allows, and reads as a path, as MLflow demands.
+
+    >>> is_key("train/loss"), is_key("../loss"), is_key("a//b"), is_key("a=b")
+    (True, False, False, False)
+    """
+    return _ALLOWED.fullmatch(key) is not None and not _unlike_path(key)
 
 
 def _unlike_path(key: str) -> bool:

@@ -17,13 +17,13 @@ from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, read_regular
 
 _NAME = "losses"
-#: The file is emptied beyond this size, in bytes: what it says was reported long ago.
+#: The file is emptied beyond this size, in bytes: its content was reported long ago.
 _MOST = 1 << 20
 _UNKNOWN = " that nothing is known of"
 
 
 class Losses(msgspec.Struct, frozen=True, rename={"unknown": "orphans"}):
-    """What is lost of one journal.
+    """The losses of one journal.
 
     Attributes:
         journal: the name of its folder.
@@ -46,7 +46,7 @@ class Losses(msgspec.Struct, frozen=True, rename={"unknown": "orphans"}):
     prefixes: tuple[str, ...] = ()
 
     def since(self, before: Losses | None) -> Losses:
-        """What was lost since an earlier report."""
+        """The losses since an earlier report."""
         if before is None:
             return self
         return msgspec.structs.replace(
@@ -58,23 +58,33 @@ class Losses(msgspec.Struct, frozen=True, rename={"unknown": "orphans"}):
             unrecorded=self.unrecorded - before.unrecorded,
         )
 
-    def words(self) -> str:
-        """What is lost, for people; empty if nothing is.
+    def description(self) -> str:
+        """A text about the losses, for people; empty if there are none.
 
         Example:
-            >>> Losses("j", "p", missing=("segment 2",), damaged=1).words()
+            >>> Losses("j", "p", missing=("segment 2",), damaged=1).description()
             'segment 2 is missing, 1 damaged record was skipped'
         """
         found = [f"{what} {'are' if what.startswith('segments') else 'is'} missing" for what in self.missing]
         for count, one, many in (
             (self.damaged, "damaged record was skipped", "damaged records were skipped"),
             (self.unknown, f"event belongs to a run{_UNKNOWN}", f"events belong to runs{_UNKNOWN}"),
-            (self.refused, "thing was refused by MLflow", "things were refused by MLflow"),
+            (self.refused, "item was refused by MLflow", "items were refused by MLflow"),
             (self.unrecorded, "event could not be recorded", "events could not be recorded"),
         ):
             if count > 0:
-                found.append(f"{count:,} {one if count == 1 else many}")
+                found.append(counted(count, one, many))
         return ", ".join(found)
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A count in words.
+
+    Example:
+        >>> counted(1, "file waits", "files wait"), counted(2, "file waits", "files wait")
+        ('1 file waits', '2 files wait')
+    """
+    return f"{count:,} {one if count == 1 else many}"
 
 
 def note(spool: Path, losses: Losses) -> None:
@@ -90,7 +100,7 @@ def note(spool: Path, losses: Losses) -> None:
 
 
 def read(spool: Path) -> dict[str, Losses]:
-    """What is lost of the journals of a spool, by their names."""
+    """The losses of the journals of a spool, by their names."""
     found: dict[str, Losses] = {}
     with contextlib.suppress(OSError):
         for line in read_regular(spool / _NAME).split(b"\n"):

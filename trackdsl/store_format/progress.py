@@ -16,7 +16,7 @@ import msgspec
 
 from trackdsl._core.decoders import msgpack_decoder
 from trackdsl.journal._files import open_regular
-from trackdsl.journal._reader import START, Position
+from trackdsl.journal._segments import START, Position
 from trackdsl.journal._writer import PROGRESS_SIZE
 
 _SLOT = PROGRESS_SIZE // 2
@@ -25,7 +25,7 @@ _NAME = "progress"
 
 
 class Progress(msgspec.Struct, array_like=True):
-    """What is known about the delivery of a journal.
+    """The progress of a journal's delivery.
 
     Attributes:
         count: increases with every note.
@@ -67,12 +67,12 @@ class Progress(msgspec.Struct, array_like=True):
 
     @property
     def position(self) -> Position:
-        """Everything before is delivered."""
+        """The position before which everything is delivered."""
         return Position(self.segment, self.offset)
 
     @property
     def intent(self) -> Position:
-        """Everything before may have been sent."""
+        """The position before which everything may have been sent."""
         return Position(self.intent_segment, self.intent_offset)
 
 

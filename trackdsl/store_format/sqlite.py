@@ -42,7 +42,7 @@ def through_link(uri: str, cwd: str) -> str:
     with contextlib.suppress(FileExistsError):
         os.symlink(cwd, link)
     if os.readlink(link) != cwd:
-        raise FileExistsError(f"{link} is in the way: it should be a link to {cwd}")
+        raise FileExistsError(f"{link} exists, and is not the link to {cwd} that is needed there")
     return f"sqlite:///{link}/{path}"
 
 

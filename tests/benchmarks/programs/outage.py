@@ -1,4 +1,4 @@
-"""An ordinary program of half a second; tells how long its body took, and when it ended."""
+"""An ordinary program of half a second; prints how long its body took, and when it ended."""
 
 from __future__ import annotations
 

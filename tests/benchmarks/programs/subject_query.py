@@ -50,7 +50,7 @@ def fill(client: object, experiment: str, count: int) -> None:
     drawn = random.Random(0)
     ids = [f"{drawn.getrandbits(128):032x}" for _ in range(count)]
     tags = ["mlflow.runName", "mlflow.user", "trackdsl.id", "trackdsl.path", *(f"trackdsl.{n}" for n in range(11))]
-    place = {
+    columns = {
         "experiment_id": int(experiment),
         "status": "FINISHED",
         "lifecycle_stage": "active",
@@ -60,7 +60,7 @@ def fill(client: object, experiment: str, count: int) -> None:
         connection.execute(
             insert(SqlRun),
             [
-                {"run_uuid": id_, "name": "fit", "start_time": number, "end_time": number + 1, **place}
+                {"run_uuid": id_, "name": "fit", "start_time": number, "end_time": number + 1, **columns}
                 for number, id_ in enumerate(ids)
             ],
         )

@@ -110,7 +110,7 @@ def record_for_queries() -> None:
 def main() -> None:
     document, kind = Path(sys.argv[1]), sys.argv[2]
     top = Path.cwd()
-    told = []
+    outcomes = []
     import mlflow
 
     import trackdsl
@@ -135,9 +135,9 @@ def main() -> None:
             mlflow.autolog(disable=True)
             mlflow.disable_system_metrics_logging()
             trackdsl.flush(120)
-        told.append([heading, folder.name, error])
+        outcomes.append([heading, folder.name, error])
     os.chdir(top)
-    Path("told.json").write_text(json.dumps(told))
+    Path("outcomes.json").write_text(json.dumps(outcomes))
     atexit.unregister(trackdsl.stop_logging)
 
 

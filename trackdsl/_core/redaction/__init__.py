@@ -11,12 +11,13 @@ from trackdsl._core.redaction._items import mask_entry, mask_items
 from trackdsl._core.redaction._likely import is_likely
 from trackdsl._core.redaction._masking import mask_name, mask_prose, mask_text
 from trackdsl._core.redaction._memory import forget, remember
-from trackdsl._core.redaction._names import choose_names, is_secret, is_secret_name
+from trackdsl._core.redaction._names import choose_names, choosing, is_secret, is_secret_name
 from trackdsl._core.redaction._shapes import MASK
 
 __all__ = [
     "MASK",
     "choose_names",
+    "choosing",
     "clean_names",
     "forget",
     "is_likely",

@@ -1,4 +1,4 @@
-"""Secrets that have a name in a text: JSON, YAML, INI and environment files, queries, headers, source code.
+"""Secrets beside their name in a text: JSON, YAML, INI and environment files, queries, headers, source code.
 
 The name next to a value makes it a secret. In an error message, every such value is masked. In other texts, only
 literal values are masked, not code such as `password = read_password()`.
@@ -8,17 +8,10 @@ from __future__ import annotations
 
 import re
 
-from trackdsl._core.redaction._configuration import Given, Lines
+from trackdsl._core.redaction._configuration import Assignment, Lines
+from trackdsl._core.redaction._letters import MARKS, fold, unescaped
 from trackdsl._core.redaction._literals import holds_literals, is_literal, may_be_type, may_hold_literals
-from trackdsl._core.redaction._names import (
-    MARKS,
-    fold,
-    is_name_of_token,
-    is_number,
-    is_secret_name,
-    looks_random,
-    unescaped,
-)
+from trackdsl._core.redaction._names import is_name_of_token, is_number, is_secret_name, looks_random
 from trackdsl._core.redaction._pairs import without_pairs
 from trackdsl._core.redaction._shapes import MASK, masked_like
 from trackdsl._core.redaction._values import Value, end_of_quoted, value_at
@@ -39,8 +32,8 @@ _LAST_WORD = re.compile(
 )
 _WORDS_BEFORE = re.compile(rf"(?:(?:[\w{MARKS}]|{_ESCAPE}){{1,20}}[ \-]){{1,2}}\Z")
 _TYPED = re.compile(r"[\w\[\] |.]{0,40}?[ \t]{0,8}=[ \t]{0,8}(?=[^\s=])")
-#: Passwords in a `.netrc` file and in SQL.
-_SPOKEN = re.compile(
+#: A password after the word `password`, with no sign between them: in a `.netrc` file and in SQL.
+_WITHOUT_SIGN = re.compile(
     r"(\blogin\s{1,8}\S{1,200}\s{1,8}password\s{1,8})\S+"
     r"|((?i:\bpassword)\s{1,8})(?:'[^'\n]{1,500}'|\"[^\"\n]{1,500}\")"
 )
@@ -68,7 +61,7 @@ def without_assigned(text: str, *, everything: bool = False) -> str:
     if "</" in text:
         text = _ELEMENT.sub(_hide_element, text)
     if "password " in text or "PASSWORD " in text:
-        text = _SPOKEN.sub(rf"\1\2{MASK}", text)
+        text = _WITHOUT_SIGN.sub(rf"\1\2{MASK}", text)
     return without_pairs(text)
 
 
@@ -84,20 +77,22 @@ def _secret_at(lines: Lines, named: re.Match[str], everything: bool) -> tuple[in
     group = lines.text[start] in "([{"
     if group and (start < lines.code_until or (not everything and is_name_of_token(named_so[0]))):
         return None
-    given = _given(lines, *named_so, named)
-    if given is None or (not given.value.quoted and is_number(given.name, given.value.content)):
+    assignment = _assignment(lines, *named_so, named)
+    if assignment is None or (not assignment.value.quoted and is_number(assignment.name, assignment.value.content)):
         return None
-    if given.value.content in _BLOCKS and (end := lines.end_of_block(begin)) > given.value.end:
+    if assignment.value.content in _BLOCKS and (end := lines.end_of_block(begin)) > assignment.value.end:
         return start, end
-    value = given.value
-    if is_literal(lines, given) or (everything and (holds_literals(value.content) if value.group else value.content)):
-        return given.at, value.end
+    value = assignment.value
+    if is_literal(lines, assignment) or (
+        everything and (holds_literals(value.content) if value.group else value.content)
+    ):
+        return assignment.at, value.end
     if value.group and not may_hold_literals(value.content):
         lines.code_until = value.end
     return None
 
 
-def _given(lines: Lines, name: str, begin: int, named: re.Match[str]) -> Given | None:
+def _assignment(lines: Lines, name: str, begin: int, named: re.Match[str]) -> Assignment | None:
     """The value of a name: after an optional type, up to the closing quote or the end of the line."""
     text, start = lines.text, named.end()
     value = value_at(text, start) if text[start] not in _NO_BEGINNING else None
@@ -110,11 +105,11 @@ def _given(lines: Lines, name: str, begin: int, named: re.Match[str]) -> Given |
     if opening and opening in "'\"" and named[3] == ":" and not (named[2] or value.quoted or value.group):
         end = end_of_quoted(text, start, opening)
         value = Value(text[start:end], end)
-    given = Given(name, named[1], begin, named[3], named[2] is not None, start, value)
-    if lines.goes_on(given):
+    assignment = Assignment(name, named[1], begin, named[3], named[2] is not None, start, value)
+    if lines.has_more_words(assignment):
         rest = lines.rest(start)
-        given = given._replace(value=Value(rest, start + len(rest)))
-    return given
+        assignment = assignment._replace(value=Value(rest, start + len(rest)))
+    return assignment
 
 
 def _name_of(named: re.Match[str]) -> tuple[str, int] | None:

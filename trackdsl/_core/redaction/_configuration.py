@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from trackdsl._core.redaction._names import MARKS
+from trackdsl._core.redaction._letters import MARKS
 from trackdsl._core.redaction._values import Value
 
 _KEY = re.compile(
@@ -24,8 +24,8 @@ _MAX_WORDS = 4
 _LEADING = " \t-*'\""
 
 
-class Given(NamedTuple):
-    """A value with a name in a text.
+class Assignment(NamedTuple):
+    """A name and the value that a text assigns to it.
 
     Attributes:
         name: the name, which may have several words.
@@ -70,7 +70,7 @@ class Lines:
         return self._keys > 0
 
     def _count(self) -> int:
-        """How many lines assign a value; 0 if another line does something else."""
+        """The number of lines that assign a value; 0 if any line does something else."""
         keys, indentation, block, opened = 0, 0, False, False
         for line in self.text.splitlines():
             stripped = line.strip(" \t")
@@ -99,54 +99,54 @@ class Lines:
         rest = self.text[at : at + _MAX_LINE].partition("\n")[0]
         return rest.partition(" #")[0].rstrip()
 
-    def goes_on(self, given: Given) -> bool:
+    def has_more_words(self, assignment: Assignment) -> bool:
         """Whether the value in a line that starts with the name has more than one word."""
-        value = given.value
+        value = assignment.value
         if value.quoted or value.group or self.text[value.end : value.end + 1] in ("", "\n", "\r"):
             return False
-        if not self.is_first(given.start) or not self.are_configuration:
+        if not self.is_first(assignment.start) or not self.are_configuration:
             return False
-        rest = self.rest(given.at)
+        rest = self.rest(assignment.at)
         if re.search(r"\s[A-Za-z_][\w.\-]*=(?!=)|['\"}\]]\s{0,8},?$", rest):
             return False
         return len(rest.split()) <= _MAX_WORDS or ((self._keys or 0) > 1 and rest[-1] not in ".!?")
 
-    def is_quoted(self, given: Given) -> bool:
+    def is_quoted(self, assignment: Assignment) -> bool:
         """Whether a name and its value fill a quoted text, such as `'X-Api-Key: ...'`."""
         before, after = (
-            self.text[max(0, given.start - 1) : given.start],
-            self.text[given.value.end : given.value.end + 1],
+            self.text[max(0, assignment.start - 1) : assignment.start],
+            self.text[assignment.value.end : assignment.value.end + 1],
         )
-        return not given.closed and before == after and before != "" and before in "'\""
+        return not assignment.closed and before == after and before != "" and before in "'\""
 
-    def is_whole(self, given: Given) -> bool:
+    def is_whole(self, assignment: Assignment) -> bool:
         """Whether a name and its value fill a line or a quoted text, or are part of a configuration."""
-        text, start, value = self.text, given.start, given.value
+        text, start, value = self.text, assignment.start, assignment.value
         before, after = text[start - 1 : start] if start else "", text[value.end : value.end + 1]
         line = self._before(start)
         if after in ("", "\n", "\r") and (
-            not line if given.sign == "=" else not line.strip(" -") and value.content[0].islower()
+            not line if assignment.sign == "=" else not line.strip(" -") and value.content[0].islower()
         ):
             return True
-        if self.is_first(start) and self.rest(given.at) == value.content:
+        if self.is_first(start) and self.rest(assignment.at) == value.content:
             return self.are_configuration
         if before and before in "{," and after and after in ",}" and text.lstrip()[:1] == "{":
             return True
-        return self.are_configuration and "=" in given.sign
+        return self.are_configuration and "=" in assignment.sign
 
     def end_of_block(self, at: int) -> int:
         """The end of the lines after a position that are indented more than its line, or are items of its list."""
         indentation = _indentation(self._before(at))
-        end = place = self.text.find("\n", at)
-        while 0 <= place < len(self.text):
-            following = self.text.find("\n", place + 1)
+        end = position = self.text.find("\n", at)
+        while 0 <= position < len(self.text):
+            following = self.text.find("\n", position + 1)
             following = len(self.text) if following < 0 else following
-            line = self.text[place + 1 : following]
+            line = self.text[position + 1 : following]
             if line.strip():
                 if _indentation(line) <= indentation and not line[indentation:].startswith("- "):
                     break
                 end = following
-            place = following
+            position = following
         return end
 
 

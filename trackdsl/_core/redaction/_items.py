@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ VALUES = frozenset(
     for small in ("value", "val", "content", "default", "v")
     for name in (small, small.capitalize(), small.upper())
 ) | {"ParameterValue", "parameter_value"}  # fmt: skip
+
+#: What the names of arguments and settings do not contain: signs, and a letter after a digit, as in `0007Zq0PW`.
+_NOT_IN_NAMES = re.compile(r"[^\w\-. ]|\d[^\W\d_]|^\d")
 
 _BYTES = (bytes, bytearray)
 _LISTS = (list, tuple)
@@ -86,13 +90,21 @@ def is_pair(name: str, value: object, *, among_pairs: bool, named: bool) -> bool
         among_pairs: whether they are one of several pairs, and so no list of names.
         named: whether they are in a tuple, which is more likely a pair than a list.
     """
-    if not is_secret(name, value) or value == MASK or (isinstance(value, str) and is_secret_name(value)):
+    if not is_secret(name, value) or value == MASK or (isinstance(value, str) and _is_name(value)):
         return False
     if among_pairs or not isinstance(value, str):
         return True
     if is_name_of_token(name):
         return looks_random(value)
     return named or not value.isidentifier() or any(map(str.isdigit, value))
+
+
+def _is_name(value: str) -> bool:
+    """Whether the second value is the name of a secret too, as in a list of names.
+
+    A password may end like a name, as `0007Zq0PW` does, but names are rarely written like a password.
+    """
+    return is_secret_name(value) and _NOT_IN_NAMES.search(value) is None
 
 
 def mask_entry(parts: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -14,7 +14,7 @@ from trackdsl._core.redaction._shapes import MASK
 _MAX_LENGTH = 500_000
 
 
-def mended(text: str, masked: str, mask: Callable[[str], str]) -> str:
+def keep_valid(text: str, masked: str, mask: Callable[[str], str]) -> str:
     """A masked text, which is valid JSON if the original was.
 
     Args:

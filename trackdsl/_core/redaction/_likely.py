@@ -25,8 +25,8 @@ _SHORTEST_MADE_UP = 8
 #: chance.
 _UNMISTAKABLE = ((12, 3), (24, 2))
 #: Words in invented passwords: `super-secret`, `MyPassw0rd`.
-_TELLING = re.compile(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
-_SHORTEST_TELLING = 9
+_PASSWORD_WORD = re.compile(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
+_SHORTEST_WITH_PASSWORD_WORD = 9
 #: The brackets around a token of a language model, such as `<unk>`, or around a placeholder.
 _AROUND = " \t\r\n<>[]{}|"
 #: The parts of a name in code, such as `RandomForestClassifier`, have at least this many letters on average.
@@ -64,7 +64,7 @@ def is_likely(text: str) -> bool:
     if len(text) < _SHORTEST or _NUMBER.fullmatch(text) or _DATE.fullmatch(text):
         return False
     parts = [part for part in _BETWEEN_PARTS.split(text) if part]
-    if len(text) >= _SHORTEST_TELLING and "/" not in text and _TELLING.search(text):
+    if len(text) >= _SHORTEST_WITH_PASSWORD_WORD and "/" not in text and _PASSWORD_WORD.search(text):
         return True
     if all(map(_is_common, parts)):
         return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trackdsl._core.redaction._configuration import Given, Lines
+from trackdsl._core.redaction._configuration import Assignment, Lines
 from trackdsl._core.redaction._names import is_name_of_token, looks_random
 from trackdsl._core.redaction._shapes import CODE, MASK
 from trackdsl._core.redaction._values import Value
@@ -35,42 +35,47 @@ def may_be_type(value: Value) -> bool:
     return not value.quoted and _TYPE.match(value.content) is not None
 
 
-def is_literal(lines: Lines, given: Given) -> bool:
+def is_literal(lines: Lines, assignment: Assignment) -> bool:
     """Whether an assigned value is a literal, rather than code that computes it."""
-    value = given.value
+    value = assignment.value
     content = value.content
-    if not content or MASK in content or _is_part_of_a_path(lines, given):
+    if not content or MASK in content or _is_part_of_a_path(lines, assignment):
         return False
     if value.group:
-        return holds_literals(content) and not is_name_of_token(given.name)
-    if given.sign.startswith("=="):
-        return value.quoted and (looks_random(content) or "token" not in given.name.lower())
-    if is_name_of_token(given.name) and (value.quoted or not _is_of_environment(lines, given)):  # Of a text, perhaps.
+        return holds_literals(content) and not is_name_of_token(assignment.name)
+    if assignment.sign.startswith("=="):
+        return value.quoted and (looks_random(content) or "token" not in assignment.name.lower())
+    if is_name_of_token(assignment.name) and (
+        value.quoted or not _is_environment_variable(lines, assignment)
+    ):  # It may be a token of a text.
         return looks_random(content, quoted=value.quoted) and not CODE & set(content)
-    return value.quoted or given.sign[0] == "%" or _is_written_out(lines, given)
+    return value.quoted or assignment.sign[0] == "%" or _is_written_out(lines, assignment)
 
 
-def _is_part_of_a_path(lines: Lines, given: Given) -> bool:
+def _is_part_of_a_path(lines: Lines, assignment: Assignment) -> bool:
     """Whether the name and the value are between colons, as in `arn:aws:secretsmanager:eu-west-1:1:secret:name`."""
     text = lines.text
-    return given.sign == ":" == text[given.at - 1] and text[max(0, given.start - 1) : given.start] == ":"
+    return (
+        assignment.sign == ":" == text[assignment.at - 1]
+        and text[max(0, assignment.start - 1) : assignment.start] == ":"
+    )
 
 
-def _is_written_out(lines: Lines, given: Given) -> bool:
-    """The same for a value without quotes."""
-    content = given.value.content
+def _is_written_out(lines: Lines, assignment: Assignment) -> bool:
+    """Whether a value without quotes is a literal."""
+    content = assignment.value.content
     header = _HEADER.fullmatch(content)
     if header is not None:
         return header[1].lower() not in _NO_HEADER and not (header[1][0] in "{." or _PLACEHOLDER.match(header[1]))
-    if _is_no_value(given):
+    if _is_no_value(assignment):
         return False
-    if lines.is_quoted(given):
+    if lines.is_quoted(assignment):
         return True
-    if CODE & set(content) or ("token" in given.name.lower() and _CODE_PATH.fullmatch(content)):
-        return lines.are_configuration and _CALL.fullmatch(lines.rest(given.at)) is None
+    if CODE & set(content) or ("token" in assignment.name.lower() and _CODE_PATH.fullmatch(content)):
+        return lines.are_configuration and _CALL.fullmatch(lines.rest(assignment.at)) is None
     if any(map(str.isdigit, content)):
         return len(content) >= 4 or (lines.are_configuration and not content.isdigit())
-    return _is_of_environment(lines, given) or lines.is_whole(given)
+    return _is_environment_variable(lines, assignment) or lines.is_whole(assignment)
 
 
 def may_hold_literals(group: str) -> bool:
@@ -85,10 +90,10 @@ def holds_literals(group: str) -> bool:
     return _CODE_IN_GROUP.search(_STRING.sub("''", group)) is None
 
 
-def _is_no_value(given: Given) -> bool:
+def _is_no_value(assignment: Assignment) -> bool:
     """Whether an assigned value repeats the name, is a type, or is a placeholder."""
-    content = given.value.content
-    if content == given.written or _PLACEHOLDER.match(content):
+    content = assignment.value.content
+    if content == assignment.written or _PLACEHOLDER.match(content):
         return True
     at = 0
     while at < len(content):
@@ -99,11 +104,11 @@ def _is_no_value(given: Given) -> bool:
     return True
 
 
-def _is_of_environment(lines: Lines, given: Given) -> bool:
+def _is_environment_variable(lines: Lines, assignment: Assignment) -> bool:
     """Whether it is a shell assignment: `PASSWORD=...` at the start of a word."""
-    before = lines.text[given.start - 1] if given.start else "\n"
+    before = lines.text[assignment.start - 1] if assignment.start else "\n"
     return (
-        given.sign == "=" == lines.text[given.at - 1]
+        assignment.sign == "=" == lines.text[assignment.at - 1]
         and before in "\n '\"=;&"
-        and bool(_ENVIRONMENT.fullmatch(given.name))
+        and bool(_ENVIRONMENT.fullmatch(assignment.name))
     )

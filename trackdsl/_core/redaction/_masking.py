@@ -20,7 +20,7 @@ from trackdsl._core.redaction._shapes import without_shapes
 from trackdsl.errors import mask_messages_with
 
 #: The values of these variables are folders, which appear in every traceback.
-_PLACES = frozenset(["PWD", "OLDPWD"])
+_FOLDER_VARIABLES = frozenset(["PWD", "OLDPWD"])
 #: A shorter text cannot contain a secret and its name.
 _SHORTEST = 6
 
@@ -45,16 +45,16 @@ def mask_text(text: str) -> str:
 
 
 def _masked(text: str) -> str:
-    masked = without_remembered(_without_told(text))
+    masked = without_remembered(_without_patterns_and_names(text))
     if masked != text and text.lstrip()[:1] in ("{", "["):
-        from trackdsl._core.redaction._json import mended  # Imported late, because most programs never need it.
+        from trackdsl._core.redaction._json import keep_valid  # Imported late, because most programs never need it.
 
-        return mended(text, masked, _masked)
+        return keep_valid(text, masked, _masked)
     return masked
 
 
-def _without_told(text: str) -> str:
-    """Mask values in a text with the pattern or the name of a secret."""
+def _without_patterns_and_names(text: str) -> str:
+    """Mask the values in a text that have the pattern or the name of a secret."""
     text = without_shapes(text)
     if "-" in text and (" -" in text or "--" in text or "'-" in text or '"-' in text or text[0] == "-"):
         from trackdsl._core.redaction._commands import (
@@ -109,7 +109,7 @@ def mask_name(name: str) -> str:
     if type(name) is str and name in _clean.names:
         return name
     seen = _clean.forgotten
-    masked = _without_told(name) if len(name) >= _SHORTEST else name
+    masked = _without_patterns_and_names(name) if len(name) >= _SHORTEST else name
     if type(name) is str:
         _clean.keep(masked, _clean.names, seen)
     return masked
@@ -125,7 +125,7 @@ def mask_prose(text: str) -> str:
     found = {
         value
         for name, value in os.environ.items()
-        if len(value) >= LONG and is_secret_name(name) and name not in _PLACES and is_likely(value)
+        if len(value) >= LONG and is_secret_name(name) and name not in _FOLDER_VARIABLES and is_likely(value)
     }
     found |= {form for value in found for form in forms_of(value) if form in text}
     return without(text, longest_first(found | remembered.within(text, SHORT) | remembered.forms_within(text)))

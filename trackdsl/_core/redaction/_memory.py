@@ -141,7 +141,7 @@ def without(text: str, secrets: Iterable[str]) -> str:
         parts, at, found = [], 0, text.find(secret)
         while found >= 0:
             end = found + len(secret)
-            if _is_word_of_its_own(text, found, end):
+            if _is_separate_word(text, found, end):
                 parts += [text[at:found], MASK]
                 at = end
             found = text.find(secret, max(at, found + 1))
@@ -149,14 +149,14 @@ def without(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def _is_word_of_its_own(text: str, start: int, end: int) -> bool:
-    if end < len(text) and _is_of_word(text[end]) and _is_of_word(text[end - 1]):
+def _is_separate_word(text: str, start: int, end: int) -> bool:
+    if end < len(text) and _belongs_to_word(text[end]) and _belongs_to_word(text[end - 1]):
         return False
     before = text[max(0, start - _LONGEST_BEFORE) : start]
-    return not _is_of_word(text[start]) or _BEFORE_WORD.search(before) is not None
+    return not _belongs_to_word(text[start]) or _BEFORE_WORD.search(before) is not None
 
 
-def _is_of_word(sign: str) -> bool:
+def _belongs_to_word(sign: str) -> bool:
     return sign.isalnum() or sign == "_"
 
 

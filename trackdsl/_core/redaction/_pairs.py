@@ -29,49 +29,50 @@ _NAME_AFTER = re.compile(r"\s{0,40},?\s{0,40}(?:\\*['\"])?" + _NAME)
 
 
 def without_pairs(text: str) -> str:
-    """Mask the values of such pairs in a text."""
+    """Mask the values in a text whose names are in the same pair or mapping."""
     if "," in text:
         text = _without(text, _PAIR, _is_secret_pair)
     return _without(text, _VALUE, _has_secret_name)
 
 
-def _without(text: str, places: re.Pattern[str], hides: Callable[[re.Match[str], Value], bool]) -> str:
+def _without(text: str, names: re.Pattern[str], hides: Callable[[re.Match[str], Value], bool]) -> str:
+    """Mask the values after the matches of a pattern, where `hides` returns True for the match and the value."""
     parts, at = [], 0
-    for place in places.finditer(text):
-        if place.start() >= at and text[place.end() : place.end() + 1] not in _OPEN:
-            value = value_at(text, place.end())
-            if value is not None and MASK not in value.content and hides(place, value):
-                parts += [text[at : place.end()], _mask_at(place)]
+    for named in names.finditer(text):
+        if named.start() >= at and text[named.end() : named.end() + 1] not in _OPEN:
+            value = value_at(text, named.end())
+            if value is not None and MASK not in value.content and hides(named, value):
+                parts += [text[at : named.end()], _mask_at(named)]
                 at = value.end
     return "".join([*parts, text[at:]]) if parts else text
 
 
-def _mask_at(place: re.Match[str]) -> str:
-    quotes = _QUOTE.findall(place[0])
+def _mask_at(named: re.Match[str]) -> str:
+    quotes = _QUOTE.findall(named[0])
     return masked_like(quotes[-1] if quotes else None)
 
 
-def _is_secret_pair(place: re.Match[str], value: Value) -> bool:
-    text, name = place.string, place[3]
-    around = text[max(0, place.start() - 50) : place.start()].rstrip()
+def _is_secret_pair(named: re.Match[str], value: Value) -> bool:
+    text, name = named.string, named[3]
+    around = text[max(0, named.start() - 50) : named.start()].rstrip()
     before, outside = around[-1:], around.rstrip("[( ")[-1:]
-    number = value.content.isdigit() and not before.isidentifier()
-    if not (value.quoted or number) or _END_OF_PAIR.match(text, value.end) is None:
+    is_number = value.content.isdigit() and not before.isidentifier()
+    if not (value.quoted or is_number) or _END_OF_PAIR.match(text, value.end) is None:
         return False
     return is_pair(
         name,
         value.content if value.quoted else 0,
         among_pairs=before != "" and before in "[({," and not (outside.isidentifier() or outside in (")", "]")),
-        named=place[1] == "(" and (not before.isidentifier() or around.endswith(_LOOKUPS)),
+        named=named[1] == "(" and (not before.isidentifier() or around.endswith(_LOOKUPS)),
     )
 
 
-def _has_secret_name(place: re.Match[str], value: Value) -> bool:
-    text = place.string
+def _has_secret_name(named: re.Match[str], value: Value) -> bool:
+    text = named.string
     if not value.content or (not value.quoted and (value.group or CODE & set(value.content))):
         return False
     beside = (
-        _NAME_BEFORE.search(text, max(0, place.start() - 200), place.start()),
+        _NAME_BEFORE.search(text, max(0, named.start() - 200), named.start()),
         _NAME_AFTER.match(text, value.end),
     )
     content = 0 if value.content.isdigit() and not value.quoted else value.content

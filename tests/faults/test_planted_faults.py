@@ -1,0 +1,23 @@
+"""Small faults in the code of delivery and journals do not pass the tests."""
+
+from __future__ import annotations
+
+import ast
+
+from tests import planted_faults
+
+
+def test_every_fault_can_be_planted() -> None:
+    """The code has the text of each fault once, and the tests that a fault names exist."""
+    outdated = []
+    for file, before, after, tests in planted_faults.FAULTS:
+        source = (planted_faults.ROOT / "trackdsl" / file).read_text()
+        if source.count(before) != 1:
+            outdated.append(f"{file} has {before!r} {source.count(before)} times")
+            continue
+        ast.parse(source.replace(before, after), file)
+        path, _, name = tests.partition("::")
+        if name and f"def {name.partition('[')[0]}(" not in (planted_faults.ROOT / path).read_text():
+            outdated.append(f"there is no {tests}")
+    assert not outdated, "bring these rows up to date"
+    assert len(planted_faults.FAULTS) >= 80

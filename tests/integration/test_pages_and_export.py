@@ -1,0 +1,221 @@
+"""`trackdsl open`, `ui` and `export`: the pages of runs, MLflow's UI on a store, and files of runs."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pandas as pd
+import psutil
+import pytest
+
+from tests.conftest import PATIENCE, Server, deliver, run_command, wait_until
+from trackdsl import experiment, stage
+
+
+def record() -> None:
+    """A tree of two runs, delivered to the store of the working directory."""
+    with experiment("churn", run_name="pipeline") as run:
+        run.log_params({"lr": 0.1, "note": 'a "quote", and\na line'})
+        with stage("train") as train:
+            train.log_metric("accuracy", 0.9)
+    deliver()
+
+
+@pytest.fixture
+def recorded(sqlite_store: str) -> str:
+    record()
+    return sqlite_store
+
+
+@pytest.mark.parametrize("ending", ["csv", "CSV", "parquet"])
+def test_export(recorded: str, ending: str) -> None:
+    """The file has a row for each run, with the columns of `runs`; values with quotes and newlines come back."""
+    done = run_command("export", "churn", "-o", f"runs.{ending}")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, "has 2 runs in" in done.stderr) == ("", True)
+    frame = pd.read_parquet("runs.parquet") if ending == "parquet" else pd.read_csv(f"runs.{ending}")
+    assert frame["path"].tolist() == ["pipeline/train", "pipeline"]
+    assert frame["metrics.accuracy"].tolist()[0] == 0.9
+    assert frame["params.note"].tolist()[1] == 'a "quote", and\na line'
+    assert not list(Path().glob(".runs*"))
+
+
+def test_export_of_some(recorded: str) -> None:
+    """A filter chooses runs; a file that exists is replaced."""
+    Path("some.csv").write_text("before")
+    done = run_command("export", "-o", "some.csv", "--where", "metrics.accuracy > 0.5")
+    assert "has 1 run in" in done.stderr
+    assert pd.read_csv("some.csv")["name"].tolist() == ["train"]
+
+
+def test_export_as_json(recorded: str) -> None:
+    """A JSON file is a list of rows; what is missing or no number is `null`."""
+    with experiment("churn", run_name="odd") as run:
+        run.log_metric("loss", float("nan"))
+    deliver()
+    said = json.loads(run_command("export", "churn", "-o", "runs.json", "--json").stdout)
+    rows = json.loads(Path("runs.json").read_text())
+    assert (said["path"], said["runs"], list(rows[0])) == ("runs.json", 3, said["columns"])
+    by_name = {row["name"]: row for row in rows}
+    assert (by_name["train"]["metrics.accuracy"], by_name["train"]["params.lr"]) == (0.9, None)
+    assert by_name["odd"]["metrics.loss"] is None
+    assert pd.Timestamp(by_name["odd"]["start"]).tzinfo is not None
+
+
+def test_no_cell_is_a_formula(recorded: str) -> None:
+    """A spreadsheet executes no name and no parameter; numbers stay numbers, and Parquet has the texts themselves."""
+    with experiment("churn", run_name="=cmd()|' /C calc'!A0") as run:
+        run.log_params({"a": "@SUM(A1)", "b": "-0.5", "c": "+x", "d": "\t=1"})
+    deliver()
+    for ending in ("csv", "parquet"):
+        run_command("export", "churn", "-o", f"runs.{ending}")
+    read = {"keep_default_na": False, "dtype": str}
+    texts = pd.read_csv("runs.csv", **read).iloc[0]  # type: ignore[call-overload]
+    assert texts["name"] == "'=cmd()|' /C calc'!A0"
+    assert [texts[f"params.{name}"] for name in "abcd"] == ["'@SUM(A1)", "-0.5", "'+x", "'\t=1"]
+    assert pd.read_parquet("runs.parquet")["name"].iloc[0] == "=cmd()|' /C calc'!A0"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["export", "-o", "x.csv"], ["export", "-o", "x.parquet"], ["trace", "pipeline", "-o", "x.csv"],
+              ["compare", "pipeline", "train", "--html", "x.csv"], ["report", "pipeline", "-o", "x.csv"]]
+)  # fmt: skip
+def test_a_full_disk(recorded: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that was there stays as it is, and nothing else is left."""
+    name = arguments[-1]
+    Path(name).write_text("before")
+    before = sorted(Path().iterdir())
+
+    def full(_self: Path, _target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "replace", full)
+    done = run_command(*arguments)
+    assert done.returncode == 1
+    assert f"cannot write to {name}: No space left on device" in done.stderr
+    assert Path(name).read_text() == "before"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_a_device_is_not_replaced(recorded: str) -> None:
+    """What is no regular file is written directly; a link stays a link; the file's permissions stay."""
+    Path("target.json").write_text("")
+    Path("target.json").chmod(0o640)
+    Path("link.json").symlink_to("target.json")
+    assert run_command("trace", "pipeline", "-o", "link.json").returncode == 0
+    assert Path("link.json").is_symlink()
+    assert Path("target.json").stat().st_mode & 0o777 == 0o640
+    assert len(json.loads(Path("target.json").read_text())["traceEvents"]) > 2
+    reading, writing = os.pipe()
+    assert run_command("trace", "pipeline", "-o", f"/dev/fd/{writing}").returncode == 0
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert "traceEvents" in pipe.read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-o", "runs.xlsx"], "must end in .parquet, .csv or .json"),
+        (["nothing", "-o", "runs.csv"], "no experiment 'nothing'"),
+        (["-o", "missing/runs.csv"], "cannot write to missing/runs.csv"),
+        (["--where", "metrics.", "-o", "runs.csv"], "metrics."),
+    ],
+)
+def test_what_cannot_be_exported(recorded: str, arguments: list[str], said: str) -> None:
+    """The message names the fix, and no file is left."""
+    done = run_command("export", *arguments)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert not list(Path().glob("*runs*"))
+
+
+def test_a_database_has_no_pages(recorded: str) -> None:
+    """`open` says which command shows a run of a store that is no server."""
+    done = run_command("open", "pipeline")
+    assert done.returncode == 1
+    assert "is no server: `trackdsl ui " in done.stderr
+
+
+def test_open(own_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a server, `open` prints the page of a run and opens it; `ui` does the same, at the newest root run."""
+    own_server.start()
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setenv("TRACKDSL_TRACKING_URI", own_server.uri)
+    record()
+    done = run_command("open", "train")
+    pages = [done.stdout.strip(), run_command("ui").stdout.strip()]
+    assert all(page.startswith(f"{own_server.uri}/#/experiments/") for page in pages)
+    assert opened == pages
+    as_json = json.loads(run_command("open", "train", "--no-browser", "--json").stdout)
+    assert (as_json["url"], as_json["run_id"]) == (pages[0], pages[0].rpartition("/")[2])
+    assert opened == pages
+
+
+def start_ui(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "trackdsl.cli", "ui", "--no-browser", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+)
+def test_ui(recorded: str, number: int, code: int) -> None:
+    """MLflow's UI has the runs of the database; its processes end with it: at Ctrl-C, SIGTERM, SIGHUP and SIGKILL."""
+    process = start_ui()
+    assert process.stdout is not None
+    page = urlsplit(process.stdout.readline().strip())
+    assert process.poll() is None, process.communicate()
+    run_id = page.fragment.rpartition("/")[2]
+    connection = http.client.HTTPConnection(page.hostname or "", page.port, timeout=PATIENCE)
+    connection.request("GET", f"/api/2.0/mlflow/runs/get?run_id={run_id}")
+    run = json.loads(connection.getresponse().read())["run"]
+    assert run["info"]["run_name"] == "pipeline"
+    connection.request("GET", "/")
+    assert b"<!doctype html>" in connection.getresponse().read()
+    connection.close()
+    below = psutil.Process(process.pid).children(recursive=True)
+    assert below
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (code, ""), err
+    wait_until(lambda: not any(each.is_running() for each in below), "the processes of the server to end")
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken(recorded: str) -> None:
+    """A server that cannot start is an error, with what it printed."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = start_ui("--port", str(taken.getsockname()[1]))
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (1, "")
+    assert "`mlflow server` ended with exit code" in err
+    assert "address already in use" in err.lower()
+
+
+@pytest.mark.slow
+def test_no_password_in_the_command_line(recorded: str) -> None:
+    """The address of the store is in the environment of the server, and not in its command line."""
+    process = start_ui()
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        for each in psutil.Process(process.pid).children(recursive=True):
+            assert str(os.getcwd()) not in " ".join(each.cmdline())
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE)

@@ -1,0 +1,984 @@
+"""A tracking server that takes change sets: what it accepts, from whom, and what it then has."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import flask
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import trackdsl
+from tests.conftest import Server, all_runs, await_git, examples, free_port, wait_until
+from tests.equal_stores import deliver_to, rows_of
+from tests.gateways import Gateway
+from tests.integration.test_database_sink import record_everything
+from trackdsl import experiment, stage
+from trackdsl import settings as in_force
+from trackdsl._core.events import Input
+from trackdsl.delivery import _run_requests
+from trackdsl.delivery._mlflow import MlflowSink
+from trackdsl.delivery._sink import Batch, Sink
+from trackdsl.delivery._store_errors import Denied, Refused, RefusedTogether, Unavailable
+from trackdsl.delivery._stores import open_store
+from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.database import _collector, _wire
+from trackdsl.delivery.database._changes import (
+    MOST_BATCHES,
+    MOST_EXPERIMENTS,
+    MOST_ITEMS,
+    ChangeSet,
+    NewRun,
+    RunChange,
+)
+from trackdsl.delivery.database._rest import Rest
+from trackdsl.delivery.database._server_tables import ServerTables, ask_server
+from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.server import _backend
+from trackdsl.delivery.server._backend import Backend, CannotWrite
+from trackdsl.delivery.server._permission import address, refusal
+from trackdsl.delivery.server.plugin import add_addresses
+from trackdsl.journal import _target
+from trackdsl.store_format.empty_database import adapt
+from trackdsl.store_format.limits import MAX_KEY, MAX_PARAM, MAX_TAG
+from trackdsl.store_format.sinks import CLIENT, SERVER, SinkNote
+
+RUN = "0123456789abcdef0123456789abcdef"
+OTHER = "f" * 32
+encode = msgspec.msgpack.encode
+
+
+class Served:
+    """MLflow's own server app in a thread of the test, with the plugin's addresses before it.
+
+    Attributes:
+        uri: the tracking URI.
+        path: its database.
+        app: has the plugin's addresses.
+        backend: what they write with.
+        plugged: whether they are there.
+        answer: what to answer to change sets instead of writing them.
+        permits: whether something may be written; called with the JSON of MLflow's own request.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from werkzeug.serving import WSGIRequestHandler, make_server
+
+        class Quiet(WSGIRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_request(self, *_: Any, **__: Any) -> None:
+                pass
+
+        self.path = path
+        self.plugged = True
+        self.answer: Callable[[], flask.Response | None] = lambda: None
+        self.permits: Callable[[dict[str, Any]], bool] = lambda _: True
+        self.app = flask.Flask("plugin")
+        self.app.before_request(self._before)
+        for known in ("create", "log-batch"):
+            self.app.add_url_rule(f"/api/2.0/mlflow/runs/{known}", known, lambda: "", methods=["POST"])
+        self.backend = Backend(f"sqlite:///{path}")
+        add_addresses(self.app, self.backend)
+        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=Quiet)
+        self.uri = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def _before(self) -> Any:
+        if "/mlflow/" in flask.request.path and not self.permits(flask.request.get_json()):
+            return flask.Response("Permission denied", status=403)
+        return self.answer() if flask.request.method == "POST" and "trackdsl" in flask.request.path else None
+
+    def _serve(self, environ: Any, start_response: Any) -> Any:
+        from mlflow.server import app as of_mlflow
+
+        ours = self.plugged and environ["PATH_INFO"].startswith("/api/2.0/trackdsl")
+        return (self.app if ours else of_mlflow)(environ, start_response)
+
+    def rows(self, query: str) -> list[Any]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(query).fetchall()
+
+    def send(self, content: bytes, **options: Any) -> Any:
+        options.setdefault("content_type", _wire.CONTENT_TYPE)
+        return self.app.test_client().post(_wire.CHANGES_PATH, data=content, **options)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def served(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A server with a store of its own."""
+    from mlflow.server import handlers
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    adapt(str(folder / "mlflow.db"), str(folder / "mlruns"))
+    store = SqlAlchemyStore(f"sqlite:///{folder}/mlflow.db", str(folder / "mlruns"))
+    monkeypatch.setattr(handlers, "_tracking_store", store)
+    server = Served(folder / "mlflow.db")
+    yield server
+    server.close()
+    store.engine.dispose()
+
+
+def opened(uri: str) -> tuple[Sink, SinkNote]:
+    notes: list[SinkNote] = []
+    sink = open_store(uri, str(Path.cwd()), own=True, note=notes.append)
+    return sink, notes[-1]
+
+
+def delivers(uri: str) -> Worker:
+    spool = in_force.spool()
+    assert spool is not None
+    return Worker(spool, lambda _uri, cwd: open_store(uri, cwd, own=True))
+
+
+def finish(worker: Worker) -> None:
+    rounds = 0
+
+    def is_over() -> bool:
+        nonlocal rounds
+        busy = worker.round()
+        rounds += busy
+        return not busy and worker.idle()
+
+    wait_until(is_over, "everything to be delivered", progress=lambda: rounds)
+    worker.close()
+
+
+def new(experiment_id: int = 0, **change: Any) -> RunChange:
+    return RunChange(NewRun(experiment_id, "a run", 1, "me"), **change)
+
+
+def packed(changes: Any) -> bytes:
+    return zlib.compress(encode(changes))
+
+
+@pytest.mark.parametrize("plugged", [True, False], ids=["plugin", "plain REST"])
+def test_rows_through_the_server_are_those_of_the_database_sink(
+    served: Served, empty_store: Path, tmp_path: Path, plugged: bool
+) -> None:
+    """The tables behind a server are those that a database gets from the same journals; with the plugin, ids too."""
+    served.plugged = plugged
+    spool = in_force.spool()
+    assert spool is not None
+    record_everything()
+    _target.close_all()
+    await_git(spool)
+    shutil.copytree(spool, tmp_path / "copy", copy_function=shutil.copy2)
+    local = tmp_path / "local" / "mlflow.db"
+    local.parent.mkdir()
+    shutil.copy(empty_store, local)
+    adapt(str(local), str(served.path.parent / "mlruns"))
+
+    def open_local(_uri: str, _cwd: str) -> Sink:
+        return open_store(f"sqlite:///{local}", str(served.path.parent), own=True)
+
+    deliver_to(tmp_path / "copy", open_local)
+    deliver_to(spool, lambda _uri, cwd: open_store(served.uri, cwd, own=True))
+
+    ours, theirs = rows_of(f"sqlite:///{served.path}"), rows_of(f"sqlite:///{local}")
+    assert len(ours["runs"]) == 6
+    for table, rows in theirs.items():
+        assert ours[table] == rows, table
+    ids = "SELECT run_uuid FROM runs ORDER BY run_uuid"
+    with closing(sqlite3.connect(local)) as connection:
+        assert (served.rows(ids) == connection.execute(ids).fetchall()) is plugged
+
+
+def test_the_client_uses_the_plugin_where_it_is(served: Served) -> None:
+    """The sink of a server with the plugin sends change sets, and this is noted for commands and programs."""
+    sink, note = opened(served.uri)
+
+    assert isinstance(sink, DatabaseSink)
+    assert note == SinkNote(SERVER, "")
+    sink.close()
+
+
+def test_the_client_uses_plain_rest_where_the_plugin_is_not(served: Served) -> None:
+    """The sink of a server without the plugin is MLflow's client."""
+    served.plugged = False
+
+    sink, note = opened(served.uri)
+
+    assert isinstance(sink, MlflowSink)
+    assert note == SinkNote(CLIENT, "")
+
+
+def test_a_server_of_unknown_tables_says_so(served: Served) -> None:
+    """A server whose tables the plugin does not know takes no change sets, and the reason is noted."""
+    with closing(sqlite3.connect(served.path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'f00'")
+        connection.commit()
+
+    sink, note = opened(served.uri)
+
+    assert isinstance(sink, MlflowSink)
+    assert note.way == CLIENT
+    assert "revision f00" in note.reason
+
+
+@pytest.mark.slow
+def test_delivery_continues_where_the_plugin_goes_away(served: Served) -> None:
+    """A server that is started again without the plugin gets the rest through plain REST, and nothing twice."""
+
+    @experiment("changes hands")
+    def root(number: int) -> None:
+        trackdsl.log_metric("loss", number)
+
+    worker = delivers(served.uri)
+    root(1)
+    wait_until(lambda: worker.round() or True, "a round")
+    served.plugged = False
+    root(2)
+    _target.close_all()
+    finish(worker)
+
+    assert served.rows("SELECT value FROM metrics ORDER BY value") == [(1.0,), (2.0,)]
+    assert served.rows("SELECT status FROM runs") == [("FINISHED",), ("FINISHED",)]
+
+
+@pytest.mark.slow
+def test_who_may_not_write_waits_alone(served: Served) -> None:
+    """Runs of an experiment that the user may not write to wait; those of others arrive, and all do once permitted."""
+
+    @experiment("mine")
+    def mine() -> None:
+        with stage("child"):
+            trackdsl.log_metric("loss", 1)
+
+    @experiment("foreign")
+    def foreign() -> None:
+        trackdsl.log_metric("loss", 2)
+
+    sink, _ = opened(served.uri)
+    forbidden = sink.experiment("foreign")
+    served.permits = lambda content: content.get("experiment_id") != forbidden
+    worker = delivers(served.uri)
+    foreign()
+    mine()
+    _target.close_all()
+    wait_until(lambda: not worker.round(), "all that is permitted to be delivered")
+
+    assert served.rows("SELECT value FROM metrics") == [(1.0,)]
+    assert len(served.rows("SELECT run_uuid FROM runs")) == 2
+
+    served.permits = lambda _: True
+    finish(worker)
+    assert sorted(served.rows("SELECT value FROM metrics")) == [(1.0,), (2.0,)]
+    sink.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "kind"),
+    [
+        (403, "Permission denied", Denied),
+        (400, '{"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}', Refused),
+        (413, '{"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}', Refused),
+        (400, "<html>", Unavailable),
+        (401, "who are you?", Unavailable),
+        (404, "<html>", Unavailable),
+        (429, "slowly", Unavailable),
+        (500, "<html>", Unavailable),
+        (503, '{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "busy"}', Unavailable),
+    ],
+)
+def test_answers_mean_what_they_mean_to_the_client(
+    served: Served, status: int, content: str, kind: type[Exception]
+) -> None:
+    """Each answer to a change set is the error that delivery knows how to treat; no other one is final."""
+    served.answer = lambda: flask.Response(content, status=status)
+    changes = ServerTables(Rest(served.uri))
+
+    with pytest.raises((Refused, Unavailable)) as raised:
+        changes.carry_out({RUN: new()})
+
+    assert type(raised.value) is kind
+    assert changes.outdated() == (status == 404)  # Then the store is opened again, and MLflow's client is used.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["<html>please log in</html>", "", "{}", "[]", '{"runs": 2}', '{"runs": "1"}'])
+def test_a_change_set_that_nobody_has_written_is_kept(served: Served, content: str) -> None:
+    """An answer of 200 that does not say that the run was written, as a proxy's login page, is an error that passes."""
+    served.answer = lambda: flask.Response(content, status=200)
+    changes = ServerTables(Rest(served.uri))
+
+    with pytest.raises(Unavailable):
+        changes.carry_out({RUN: new()})
+
+
+@pytest.mark.slow
+def test_parts_are_sent_in_order_while_the_next_one_is_collected(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next part is collected before a part is answered; if a part fails, its whole stretch is sent again."""
+    monkeypatch.setattr(_collector, "_PART", 30)
+    collected: list[int] = []
+    answers = iter([lambda: None, busy, lambda: None, lambda: None, refused])
+
+    def answer() -> flask.Response | None:
+        if len(collected) == 0:
+            wait_until(lambda: sink._collector._size or sink._collector._changes, "the next part to be collected")
+        collected.append(1)
+        return next(answers, lambda: None)()
+
+    served.answer = answer
+    sink = open_store(served.uri, str(Path.cwd()), own=True)
+    assert isinstance(sink, DatabaseSink)
+    with experiment("parts"):
+        for number in range(20):
+            with stage("step", number=number) as run:
+                run.log_metric("m", number)
+    _target.close_all()
+    spool = in_force.spool()
+    assert spool is not None
+    deliver_to(spool, lambda _uri, _cwd: sink)
+
+    assert len(collected) > 10
+    assert served.rows("SELECT count(*), count(DISTINCT name), max(status), min(status) FROM runs") == [
+        (21, 2, "FINISHED", "FINISHED")
+    ]
+    assert served.rows("SELECT count(*), sum(value) FROM metrics") == [(20, 190.0)]
+    assert served.rows("SELECT count(*) FROM tags WHERE key LIKE 'trackdsl.refused%'") == [(0,)]
+
+
+def test_a_text_that_has_no_encoding_is_refused() -> None:
+    """Half a surrogate pair is refused for good before anything is sent."""
+    rest = Rest("http://127.0.0.1:9")
+    for attempt in (
+        lambda: _run_requests.write(rest, RUN, Batch(tags={"a": "\ud800"})),
+        lambda: _run_requests.create_run(rest, "0", "a run", 1, {"a": "\ud800"}),
+    ):
+        with pytest.raises(Refused):
+            attempt()
+
+
+def test_a_stretch_is_not_delivered_before_its_last_part(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is left to send, the end of a stretch still waits for the answer, and reports what was refused."""
+    monkeypatch.setattr(_collector, "_PART", 1)
+    sink, _ = opened(served.uri)
+    served.answer = refused
+    with pytest.raises(RefusedTogether), sink.collecting():
+        sink.create_run("0", "a run", 1, {"trackdsl.id": RUN})
+    served.answer = lambda: None
+    with sink.collecting():
+        sink.create_run("0", "a run", 1, {"trackdsl.id": RUN})
+    assert served.rows("SELECT count(*) FROM runs") == [(1,)]
+    sink.close()
+
+
+def busy() -> flask.Response:
+    return flask.Response("busy", status=503)
+
+
+def refused() -> flask.Response:
+    return flask.Response('{"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}', status=400)
+
+
+def test_nothing_is_read_before_what_was_begun_is_written(served: Served) -> None:
+    """A read waits for the part before it; if that fails, no answer counts until delivery has started anew."""
+    tables = ServerTables(Rest(served.uri))
+    asked = threading.Event()
+
+    def slow() -> None:
+        wait_until(lambda: tables._sending, "the part to be begun")
+        asked.wait(5)
+
+    served.answer = slow
+    tables.begin({RUN: new(batches=[Batch({"p": "1"})])})
+    assert not served.rows("SELECT 1 FROM runs")
+    asked.set()
+    assert tables.params(RUN) == {"p": "1"}
+
+    served.answer = refused
+    tables.begin({OTHER: new()})
+    for attempt in (tables.settle, lambda: tables.params(RUN), lambda: tables.carry_out({OTHER: new()})):
+        with pytest.raises(RefusedTogether):
+            attempt()
+    served.answer = lambda: None
+    tables.forget()
+    tables.carry_out({OTHER: new()})
+    assert tables.find_by_id(OTHER) == "0"
+    tables.close()
+
+
+class Lying(Rest):
+    """A server that gives the same content as every answer."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__("http://x")
+        self._content = content.encode()
+
+    def request(self, *_: Any, **__: Any) -> Any:
+        import requests
+
+        answer = requests.Response()
+        answer.status_code, answer._content = 200, self._content
+        return answer
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"run": {"info": 1}}', "<html>", '{"run": {"info": {"run_id": 1}}}'])
+def test_a_server_that_lies_is_not_believed(content: str) -> None:
+    """An answer that is not MLflow's is a temporary error, and raises none of Python's."""
+    for ask in (
+        lambda rest: ServerTables(rest).state(RUN),
+        lambda rest: _run_requests.create_run(rest, "0", "n", 1, {}),
+        lambda rest: _run_requests.end_run(rest, RUN, "FINISHED", 2),
+    ):
+        with pytest.raises(Unavailable):
+            ask(Lying(content))
+
+
+def test_an_answer_about_another_run_is_not_believed() -> None:
+    """A cached answer is no proof that this run was created or ended."""
+    info = {"run_id": OTHER, "experiment_id": "0", "status": "FINISHED", "lifecycle_stage": "active"}
+    tags = [{"key": "trackdsl.id", "value": OTHER}]
+    rest = Lying(msgspec.json.encode({"run": {"info": info, "data": {"tags": tags}}, "run_info": info}).decode())
+
+    with pytest.raises(Unavailable, match="another one"):
+        _run_requests.create_run(rest, "0", "n", 1, {"trackdsl.id": RUN})
+    with pytest.raises(Unavailable, match="instead of"):
+        _run_requests.end_run(rest, RUN, "FINISHED", 2)
+    assert _run_requests.create_run(rest, "0", "n", 1, {"trackdsl.id": OTHER}) == OTHER
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"experiment": {}}', b"<html>Sign in</html>"])
+def test_a_page_of_another_program_is_no_deleted_experiment(content: bytes, tmp_path: Path) -> None:
+    """If another program answers at the address, delivery waits and says so, and sets no run aside."""
+    gateway = Gateway(answer=lambda *_: (200, content, {"Content-Type": "application/json"}))
+    with contextlib.closing(gateway):
+        sink = MlflowSink(gateway.uri, str(tmp_path), own=True)
+        with contextlib.closing(sink), pytest.raises(Unavailable, match="Is this the address of an MLflow") as raised:
+            sink.experiment("churn")
+        assert type(raised.value) is Unavailable
+
+
+# What the server accepts.
+
+
+def test_a_change_set_is_written(served: Served) -> None:
+    """What is sent is in the tables: a new run with all that it has."""
+    event = Input(b"", "data", "abc", "local", "{}", "", "", "train")
+    batch = Batch({"lr": "0.1"}, {"who": "me"}, [("loss", math.nan, 5, 1), ("up", math.inf, 6, -1)])
+
+    answer = served.send(packed({RUN: new(batches=[batch], inputs=[event], end=("FINISHED", 9))}))
+
+    assert answer.status_code == 200
+    assert served.rows("SELECT run_uuid, status, start_time, end_time, user_id FROM runs") == [
+        (RUN, "FINISHED", 1, 9, "me")
+    ]
+    assert served.rows('SELECT "key", value, is_nan FROM metrics ORDER BY step') == [
+        ("up", 1.7976931348623157e308, 0),
+        ("loss", 0.0, 1),
+    ]
+    assert served.rows("SELECT name FROM datasets") == [("data",)]
+
+
+@pytest.mark.parametrize("value", ["", "1", "é", "a longer text"])
+def test_what_is_sent_again_is_there_once(served: Served, value: str) -> None:
+    """A change set that is written a second time changes nothing, and is no error."""
+    sent = packed({RUN: new(batches=[Batch({"k": value}, {"t": value}, [("m", 1.0, 1, 1)])], end=("FAILED", 2))})
+
+    assert [served.send(sent).status_code for _ in range(3)] == [200, 200, 200]
+    assert served.rows("SELECT value FROM params") == [(value,)]
+    assert served.rows("SELECT value FROM metrics") == [(1.0,)]
+    assert served.rows("SELECT status FROM runs") == [("FAILED",)]
+
+
+def raw(new: Any = (0, "n", 1, "me"), batches: Any = (), inputs: Any = (), end: Any = None) -> list[Any]:
+    return [new, list(batches), list(inputs), end]
+
+
+DATASET = Input(b"", "n", "d", "t", "s", "", "", None)
+
+HOSTILE = {
+    "nothing": b"",
+    "no compression": encode({RUN: raw()}),
+    "cut off": packed({RUN: raw()})[:-3],
+    "something behind": packed({RUN: raw()}) + b"x",
+    "a list": packed([]),
+    "JSON": zlib.compress(b'{"a": 1}'),
+    "a deep list": zlib.compress(b"\x91" * 100_000),
+    "a path as id": packed({"../../../../../etc/passwd0000000": raw()}),
+    "upper case in an id": packed({RUN.upper(): raw()}),
+    "a line after an id": packed({RUN + "\n": raw()}),
+    "a short id": packed({RUN[:-1]: raw()}),
+    "a number as id": packed({7: raw()}),
+    "text as experiment": packed({RUN: raw(("0", "n", 1, "me"))}),
+    "a negative experiment": packed({RUN: raw((-1, "n", 1, "me"))}),
+    "a truth value as time": packed({RUN: raw((0, "n", True, "me"))}),
+    "a large time": packed({RUN: raw((0, "n", 1 << 63, "me"))}),
+    "a long name": packed({RUN: raw((0, "n" * 251, 1, "me"))}),
+    "a long user": packed({RUN: raw((0, "n", 1, "m" * 257))}),
+    "an unknown status": packed({RUN: raw(end=("DONE", 1))}),
+    "running as an end": packed({RUN: raw(end=("RUNNING", 1))}),
+    "a key that leads upwards": packed({RUN: raw(batches=[[{"../x": "1"}, {}, []]])}),
+    "an absolute key": packed({RUN: raw(batches=[[{}, {"/etc": "1"}, []]])}),
+    "a metric's key that leads upwards": packed({RUN: raw(batches=[[{}, {}, [("a/../b", 1.0, 1, 1)]]])}),
+    "a key with other characters": packed({RUN: raw(batches=[[{"a'; --": "1"}, {}, []]])}),
+    "a line after a key": packed({RUN: raw(batches=[[{"a\n": "1"}, {}, []]])}),
+    "an empty key": packed({RUN: raw(batches=[[{"": "1"}, {}, []]])}),
+    "a long key": packed({RUN: raw(batches=[[{"k" * (MAX_KEY + 1): "1"}, {}, []]])}),
+    "a long parameter": packed({RUN: raw(batches=[[{"k": "v" * (MAX_PARAM + 1)}, {}, []]])}),
+    "a long tag": packed({RUN: raw(batches=[[{}, {"k": "v" * (MAX_TAG + 1)}, []]])}),
+    "a number as parameter": packed({RUN: raw(batches=[[{"k": 1}, {}, []]])}),
+    "nothing as tag": packed({RUN: raw(batches=[[{}, {"k": None}, []]])}),
+    "text as value": packed({RUN: raw(batches=[[{}, {}, [("a", "1", 1, 1)]]])}),
+    "a fraction as step": packed({RUN: raw(batches=[[{}, {}, [("a", 1.0, 1, 1.5)]]])}),
+    "a large step": packed({RUN: raw(batches=[[{}, {}, [("a", 1.0, 1, 1 << 63)]]])}),
+    "a short point": packed({RUN: raw(batches=[[{}, {}, [("a", 1.0, 1)]]])}),
+    "many batches": packed({RUN: raw(batches=[[{}, {}, []]] * (MOST_BATCHES + 1))}),
+    "a large batch": packed({RUN: raw(batches=[[{}, {}, [("a", 0, 0, 0)] * (MOST_ITEMS + 1)]])}),
+    "a dataset without a name": packed({RUN: raw(inputs=[Input(b"", "", "d", "t", "s", "", "", None)])}),
+    "a dataset with a long digest": packed({RUN: raw(inputs=[Input(b"", "n", "d" * 37, "t", "s", "", "", None)])}),
+    "an event that is no dataset": packed({RUN: raw(inputs=[[3, b"", "k", 1.0, 1, 1]])}),
+    "no UTF-8": zlib.compress(encode({RUN: raw(batches=[[{"k": "vv"}, {}, []]])}).replace(b"\xa2vv", b"\xa2\xff\xfe")),
+    "a run that does not exist": packed({RUN: raw(None)}),
+    "an experiment that does not exist": packed({RUN: raw((77, "n", 1, "me"))}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_content_is_refused(served: Served, name: str) -> None:
+    """What no delivery sends is answered with 400 and a reason, and nothing of it is written."""
+    answer = served.send(HOSTILE[name])
+
+    assert answer.status_code == 400, answer.text
+    assert answer.json["error_code"] == "INVALID_PARAMETER_VALUE"
+    assert answer.json["message"]
+    assert served.rows("SELECT * FROM runs") == []
+
+
+def test_the_limits_themselves_are_accepted(served: Served) -> None:
+    """Keys of 250, parameters of 6000 and tags of 8000 characters pass."""
+    batch = Batch({"k" * 250: "v" * 6000}, {"t" * 250: "w" * 8000}, [("m" * 250, 1.0, -(1 << 63), (1 << 63) - 1)])
+
+    assert served.send(packed({RUN: new(batches=[batch])})).status_code == 200
+    assert served.rows("SELECT length(value) FROM params") == [(6000,)]
+    assert served.rows("SELECT max(length(value)) FROM tags") == [(8000,)]
+    assert served.rows("SELECT timestamp, step FROM metrics") == [(-(1 << 63), (1 << 63) - 1)]
+
+
+@pytest.mark.slow
+def test_a_zip_bomb_is_not_unpacked(served: Served) -> None:
+    """Content that would be larger than allowed is refused before it is unpacked, however small it is."""
+    bomb = zlib.compress(bytes(200 << 20), 9)
+    assert len(bomb) < 1 << 20
+
+    answer = served.send(bomb)
+
+    assert answer.status_code == 413
+    assert memory_needed(lambda: _wire._decompressed(bomb)) < 3 * _wire.MOST_BYTES
+
+
+def test_large_content_is_refused(served: Served) -> None:
+    """Compressed content that is larger than allowed is refused by its length."""
+    assert served.send(bytes(_wire.MOST_BYTES + 1)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        lambda: packed({RUN: raw(batches=[[{}, {}, [("a", 0, 0, 0)] * (MOST_ITEMS // 2 + 1)]] * 2)}),
+        lambda: packed({f"{number:032x}": raw(inputs=[DATASET] * 1000) for number in range(MOST_ITEMS // 10_000 + 1)}),
+        lambda: packed({f"{number:032x}": raw((number, "n", 1, "me")) for number in range(MOST_EXPERIMENTS + 1)}),
+    ],
+    ids=["points", "datasets", "experiments"],
+)
+def test_little_content_with_much_work_is_refused(served: Served, bomb: Callable[[], bytes]) -> None:
+    """Small content with millions of points, or runs of thousands of experiments, is refused: it takes minutes."""
+    asked = []
+    served.permits = lambda content: bool(asked.append(content)) or True
+    content = bomb()
+    assert len(content) < 1 << 17
+
+    assert served.send(content).status_code == 413
+    assert not asked
+
+
+def test_little_content_takes_little_memory() -> None:
+    """Points beyond the limit are refused before all are decoded, as each takes thirty times its bytes."""
+    content = packed({RUN: raw(batches=[[{}, {}, [("a", 0, 0, 0)] * (MOST_ITEMS * 9 // 10)]] * 8)})
+    assert memory_needed(lambda: _wire.decoded(content)) < 100 << 20
+
+
+@pytest.mark.slow
+def test_much_work_is_sent_in_parts() -> None:
+    """Of points and of experiments, no part has more than a server accepts."""
+    points = [("a", 0.0, 0, step) for step in range(MOST_ITEMS // 4)]
+    many = {f"{number:032x}": new(number, batches=[Batch(metrics=points)] * 2) for number in range(4)}
+    many |= {f"{number:032x}": new(number) for number in range(4, 2 * MOST_EXPERIMENTS + 5)}
+    expected = effect([many])
+
+    parts = [_wire.decoded(part) for _, part in _wire.encoded(many)]
+
+    assert effect(parts) == expected
+    for part in parts:
+        assert len({each.new.experiment_id for each in part.values() if each.new}) <= MOST_EXPERIMENTS
+
+
+def test_the_limit_of_a_change_set() -> None:
+    """24 MiB are accepted, compressed and not; one byte more is too large."""
+    most = 24 * 1024 * 1024
+    assert _wire._decompressed(zlib.compress(bytes(most))) == bytes(most)
+    for content in (zlib.compress(bytes(most + 1)), bytes(most + 1)):
+        with pytest.raises(_wire.TooLarge):
+            _wire._decompressed(content)
+
+
+def memory_needed(work: Callable[[], Any]) -> int:
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(_wire.TooLarge):
+            work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json", ""])
+def test_web_pages_of_others_cannot_send_change_sets(served: Served, kind: str) -> None:
+    """The types of content that a browser sends to another site without asking it are refused."""
+    answer = served.send(packed({RUN: raw()}), content_type=kind)
+
+    assert answer.status_code == 400
+    assert served.rows("SELECT * FROM runs") == []
+
+
+# Who may write.
+
+
+def test_a_run_of_a_foreign_experiment_is_not_written(served: Served) -> None:
+    """MLflow is asked for each experiment: that of a run which exists, and that of a run which is to be created."""
+    asked: list[dict[str, Any]] = []
+    served.send(packed({RUN: new(0)}))
+    with closing(sqlite3.connect(served.path)) as connection:
+        connection.execute(
+            "INSERT INTO experiments (experiment_id, name, lifecycle_stage, artifact_location) "
+            "VALUES (5, 'five', 'active', 'x')"
+        )
+        connection.commit()
+
+    def permits(content: dict[str, Any]) -> bool:
+        asked.append(content)
+        return content not in ({"run_id": RUN}, {"experiment_id": "5"})
+
+    served.permits = permits
+    batch = Batch(tags={"stolen": "yes"})
+    existing, created = packed({RUN: RunChange(None, [batch])}), packed({OTHER: new(5)})
+
+    assert served.send(existing).status_code == 403
+    assert served.send(created).status_code == 403
+    assert served.send(packed({OTHER: new(0), RUN: RunChange(None, [batch])})).status_code == 403
+    assert asked == [{"run_id": RUN}, {"experiment_id": "5"}, {"experiment_id": "0"}, {"run_id": RUN}]
+    assert served.rows("SELECT run_uuid FROM runs") == [(RUN,)]
+    assert served.rows("SELECT * FROM tags WHERE \"key\" = 'stolen'") == []
+
+
+def test_a_run_cannot_be_taken_over_by_creating_it(served: Served) -> None:
+    """A run of one experiment is not written to by a user who 'creates' it in an experiment of their own."""
+    served.send(packed({RUN: new(0)}))
+    with closing(sqlite3.connect(served.path)) as connection:
+        connection.execute(
+            "INSERT INTO experiments (experiment_id, name, lifecycle_stage, artifact_location) "
+            "VALUES (5, 'five', 'active', 'x')"
+        )
+        connection.commit()
+    taken = packed({RUN: new(5, batches=[Batch(tags={"stolen": "yes"})])})
+
+    assert served.send(taken).status_code == 400
+    served.permits = lambda content: content == {"experiment_id": "5"}
+    assert served.send(taken).status_code in (400, 403)
+    assert served.rows("SELECT * FROM tags WHERE \"key\" = 'stolen'") == []
+
+
+def test_what_mlflow_is_asked_has_the_credentials_of_the_request(served: Served) -> None:
+    """The question to MLflow has the headers of the request, but not those of its content."""
+    seen: list[Any] = []
+
+    def permits(_: dict[str, Any]) -> bool:
+        seen.append((flask.request.headers.get("Authorization"), flask.request.mimetype, flask.request.method))
+        return True
+
+    served.permits = permits
+    served.send(packed({RUN: new()}), headers={"Authorization": "Bearer x"})
+
+    assert seen == [("Bearer x", "application/json", "POST")]
+
+
+@pytest.mark.parametrize("api", ["", "/prefix"])
+def test_what_mlflow_is_asked_is_where_its_api_is(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a prefix, older versions of MLflow have their API elsewhere; permission is asked for at that address."""
+    monkeypatch.setenv("_MLFLOW_STATIC_PREFIX", "/prefix")
+    app = flask.Flask("mlflow")
+    asked: list[str] = []
+    app.before_request(lambda: asked.append(flask.request.path))
+    request = flask.Request(
+        {"REQUEST_METHOD": "POST", "SERVER_NAME": "x", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
+    )
+    with pytest.raises(CannotWrite):
+        refusal(app, request, [0], [])
+
+    app.add_url_rule(f"{api}/api/2.0/mlflow/runs/create", "create", lambda: "", methods=["POST"])
+
+    assert refusal(app, request, [0], []) is None
+    assert asked == [f"{api}/api/2.0/mlflow/runs/create"]
+    assert address(app, "/api/2.0/trackdsl/v1") == f"{api}/api/2.0/trackdsl/v1"
+
+
+def test_a_run_that_comes_into_a_foreign_experiment_meanwhile_is_not_written(served: Served) -> None:
+    """Permission is checked within the transaction: a run that has moved to another experiment is not written to."""
+    served.send(packed({RUN: new(0)}))
+
+    with pytest.raises(Denied):
+        served.backend.write({RUN: RunChange(None, [Batch(tags={"stolen": "yes"})])}, within={5})
+
+    assert served.rows("SELECT * FROM tags WHERE \"key\" = 'stolen'") == []
+
+
+# What the server itself needs.
+
+
+def test_change_sets_wait_for_their_turn(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is busy with one change set answers 503 to those that would wait too long."""
+    monkeypatch.setattr(_backend, "_PATIENCE", 0.01)
+    answers = []
+
+    served.backend.in_turn(lambda: answers.append(served.send(packed({RUN: new()}))))
+
+    assert [answer.status_code for answer in answers] == [503]
+    assert answers[0].json["error_code"] == "TEMPORARILY_UNAVAILABLE"
+    assert served.send(packed({RUN: new()})).status_code == 200
+
+
+def test_a_server_whose_tables_are_upgraded_says_so(served: Served) -> None:
+    """A server whose tables MLflow moves to another revision writes nothing more, says so, and opens them again."""
+    client = served.app.test_client()
+    assert served.send(packed({RUN: new()})).status_code == 200
+    ((revision,),) = served.rows("SELECT version_num FROM alembic_version")
+    for moved, status, writes in (("bbbbbbbbbbbb", 503, False), (revision, 200, True)):
+        with closing(sqlite3.connect(served.path)) as connection, connection:
+            connection.execute("UPDATE alembic_version SET version_num = ?", (moved,))
+        assert served.send(packed({RUN: new(batches=[Batch(tags={"t": moved})])})).status_code == status
+        assert client.get(_wire.ABOUT_PATH).json["writes"] == writes
+    assert served.rows("SELECT value FROM tags WHERE \"key\" = 't'") == [(revision,)]
+
+
+@pytest.mark.parametrize(
+    ("uri", "variables", "why"),
+    [
+        ("file:///runs", {}, "in no SQLite"),
+        ("", {}, "in no SQLite"),
+        ("sqlite:///runs.db", {"MLFLOW_ENABLE_WORKSPACES": "true"}, "workspaces"),
+    ],
+)
+def test_a_server_without_a_database_takes_no_change_sets(
+    uri: str, variables: dict[str, str], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a server says so when it is asked, and answers 501 to what is sent nevertheless."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    app = flask.Flask("other")
+    add_addresses(app, Backend(uri))
+    client = app.test_client()
+
+    about = client.get(_wire.ABOUT_PATH)
+    sent = client.post(_wire.CHANGES_PATH, data=packed({RUN: new()}), content_type=_wire.CONTENT_TYPE)
+
+    assert (about.status_code, about.json["writes"]) == (200, False)
+    assert why in about.json["reason"]
+    assert (sent.status_code, sent.json["error_code"]) == (501, "NOT_IMPLEMENTED")
+
+
+# What is sent.
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+keys = st.text("abc/ _.", min_size=1, max_size=3).filter(_wire.is_key)
+integers = st.integers(-(1 << 63), (1 << 63) - 1)
+batches = st.builds(
+    Batch,
+    st.dictionaries(keys, texts, max_size=3),
+    st.dictionaries(keys, texts, max_size=3),
+    st.lists(st.tuples(keys, st.floats(allow_nan=False), integers, integers), max_size=3),
+)
+changes = st.builds(
+    RunChange,
+    st.none() | st.builds(NewRun, st.integers(0, 9), texts, integers, texts),
+    st.lists(batches, max_size=40),
+    st.lists(st.builds(Input, st.just(b""), keys, keys, keys, keys, texts, texts, st.none() | texts), max_size=3),
+    st.none() | st.tuples(st.sampled_from(["FINISHED", "FAILED", "KILLED"]), integers),
+)
+
+
+def effect(parts: list[ChangeSet]) -> dict[str, Any]:
+    """What a store has of each run after all parts: first values of parameters, and contradicting ones."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        for run_id, change in part.items():
+            run = found.setdefault(
+                run_id, {"new": change.new, "params": [], "tags": {}, "points": [], "inputs": [], "end": None}
+            )
+            for batch in change.batches:
+                run["params"] += [item for item in batch.params.items() if item not in run["params"]]
+                run["tags"].update(batch.tags)
+                run["points"] += batch.metrics
+            run["inputs"] += change.inputs
+            run["end"] = change.end or run["end"]
+    return found
+
+
+@given(st.dictionaries(st.sampled_from([RUN, OTHER, "a" * 32]), changes, max_size=3))
+@settings(max_examples=examples(60))
+def test_what_is_sent_arrives(sent: ChangeSet) -> None:
+    """A change set that was encoded, perhaps in parts, has the same effect when it is decoded."""
+    expected = effect([sent])
+
+    parts = [_wire.decoded(part) for _, part in _wire.encoded(sent)]
+
+    assert effect(parts) == expected
+
+
+def test_a_large_change_set_is_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No part is larger than a server accepts; one write that is too large alone is refused here."""
+    monkeypatch.setattr(_wire, "MOST_BYTES", 20_000)
+    many = {f"{number:032x}": new(batches=[Batch({"a": "v" * 3000})] * 4) for number in range(20)}
+    many["e" * 32] = new(batches=[Batch({f"k{number}": "v" * 5000}) for number in range(1)], end=("FINISHED", 1))
+    contradicting = [Batch({"k": f"{number}{'v' * 5000}"}) for number in range(6)]  # They cannot be merged.
+    many["d" * 32] = new(batches=contradicting, end=("FAILED", 2))
+
+    parts = [_wire.decoded(part) for _, part in _wire.encoded(many)]
+
+    assert len(parts) > 3
+    assert effect(parts) == effect([many])
+    with pytest.raises(_wire.TooLarge):
+        list(_wire.encoded({RUN: new(batches=[Batch({f"k{n}": "v" * 6000 for n in range(9)})])}))
+
+
+# A real server.
+
+
+@pytest.fixture
+def plugged(empty_store: Path, tmp_path: Path) -> Iterator[Server]:
+    """A server with the plugin; it is not started yet."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = Server(folder, empty_store, options=("--app-name", "trackdsl"))
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+def test_four_workers_take_change_sets_side_by_side(plugged: Server) -> None:
+    """Several clients write through several processes of one server at once: all is there, once."""
+    plugged.options = (*plugged.options, "--workers", "4")
+    plugged.start()
+    failures: list[Exception] = []
+
+    def write(client_number: int) -> None:
+        tables = ServerTables(Rest(plugged.uri))
+        try:
+            for number in range(10):
+                batch = Batch({"lr": "1"}, {}, [("loss", float(step), step, step) for step in range(50)])
+                run_ids = [f"{client_number:08x}{number:08x}{run:016x}" for run in range(5)]
+                changes = {run_id: new(batches=[batch], end=("FINISHED", 9)) for run_id in run_ids}
+                tables.carry_out(changes)
+                tables.carry_out(changes)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert not failures
+    with closing(sqlite3.connect(plugged.folder / "srv.db")) as connection:
+        counts = [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+            for table in ("runs", "params", "metrics", "latest_metrics")
+        ]
+    assert counts == [300, 300, 15_000, 300]
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_gets_the_rest_when_it_is_back(plugged: Server) -> None:
+    """What a killed server has not taken waits, and is there once when it has been started again."""
+    plugged.start()
+    worker = delivers(plugged.uri)
+
+    @experiment("killed")
+    def root(number: int) -> None:
+        trackdsl.log_metric("loss", number)
+        trackdsl.log_text("a file", "a.txt")
+
+    root(0)
+    wait_until(lambda: worker.round() or True, "a round")
+    plugged.kill()
+    for number in range(1, 20):
+        root(number)
+    _target.close_all()
+    with contextlib.suppress(Unavailable):
+        worker.round()
+    plugged.start()
+    finish(worker)
+
+    runs = all_runs(plugged.uri)
+    assert sorted(run.data.metrics["loss"] for run in runs) == list(range(20))
+    assert all(run.info.run_id == run.data.tags["trackdsl.id"] and run.info.status == "FINISHED" for run in runs)
+
+
+@pytest.mark.slow
+def test_the_command_starts_mlflows_server_with_the_plugin(empty_store: Path, tmp_path: Path) -> None:
+    """`trackdsl server` passes its options on, and its server takes change sets; `--json` says where it listens."""
+    shutil.copy(empty_store, tmp_path / "runs.db")
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "TRACKDSL"))}
+    with open(tmp_path / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trackdsl.cli", "server", "--json", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{tmp_path}/runs.db"],
+            stdout=log, stderr=log, cwd=tmp_path, start_new_session=True,
+            env={**environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )  # fmt: skip
+    rest = Rest(f"http://127.0.0.1:{port}")
+
+    def about() -> Any:
+        with contextlib.suppress(Unavailable):
+            return ask_server(rest)
+        return None
+
+    try:
+        wait_until(lambda: about() is not None, "the server to answer")
+        assert about() == _wire.About(1, True)
+        said = (tmp_path / "server.log").read_text().splitlines()[0]
+        assert json.loads(said) == {"url": f"http://127.0.0.1:{port}", "pid": process.pid, "app": "trackdsl"}
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,126 @@
+"""The card below a cell, in a real kernel."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.notebooks.kernels import Answer, Kernel
+
+
+def cards(answer: Answer) -> list[dict[str, Any]]:
+    """The messages that show or update a card, in order."""
+    return [
+        message
+        for message in answer.messages
+        if message["content"].get("transient", {}).get("display_id", "").startswith("trackdsl-")
+    ]
+
+
+def html_of(message: dict[str, Any]) -> str:
+    return str(message["content"]["data"]["text/html"])
+
+
+def text_of(message: dict[str, Any]) -> str:
+    return str(message["content"]["data"]["text/plain"])
+
+
+def test_one_display_is_updated(kernel: Kernel) -> None:
+    """A cell has one display: shown when its run begins, and updated while it runs and when it is over."""
+    answer = kernel.run(
+        "%%stage fit lr=0.1\nimport time\nfrom trackdsl import log_metric, steps\n"
+        "for i in steps(range(40), 'epoch'):\n    log_metric('loss', 1 / (i + 1))\n    time.sleep(0.05)",
+        cell="c",
+    )
+    assert answer.status == "ok", answer.error
+    first, *updates = cards(answer)
+    assert first["msg_type"] == "display_data"
+    assert {update["msg_type"] for update in updates} == {"update_display_data"}
+    assert len({message["content"]["transient"]["display_id"] for message in (first, *updates)}) == 1
+    assert 2 <= len(updates) <= 7  # Of two seconds, at most two a second, and the last.
+    assert "RUNNING" in text_of(updates[0])
+    assert re.search(r"epoch \d+/40", text_of(updates[0]))
+    assert text_of(updates[-1]).splitlines()[0].startswith("fit  FINISHED")
+    assert "epoch 40/40" in text_of(updates[-1])
+    assert "loss  0.025" in text_of(updates[-1])
+    assert not [message for message in answer.messages if message["msg_type"] == "stream"]  # No second bar.
+    heights = {tuple(re.findall(r"<div style=\"height:(\d+)px", html_of(message))) for message in (first, *updates)}
+    assert len(heights) == 1
+
+
+def test_there_is_room_for_the_metrics_of_the_code(kernel: Kernel) -> None:
+    """The first execution of a cell has room for each metric that its code names, from its first display."""
+    code = "%%stage fit --metrics a,b\ntrackdsl.log_metric('loss', 1)\na = b = 2"
+    kernel.ok("import trackdsl")
+    heights = {re.findall(r"height:(\d+)px;overflow:auto", html_of(message))[0] for message in cards(kernel.run(code))}
+    assert heights == {"66"}
+
+
+def test_the_execution_before_is_compared(kernel: Kernel) -> None:
+    """A card shows parameters and metrics with their former values, and the lines of code that changed."""
+    kernel.ok("%%stage fit lr=0.1 --metrics acc\nacc = 0.5", cell="c")
+    answer = kernel.run("%%stage fit lr=0.3 --metrics acc\nacc = 0.75", cell="c")
+    html = html_of(cards(answer)[-1])
+    assert "(was 0.1)" in html
+    assert "▲ +0.25" in html
+    assert "code changed: +2, -2 lines" in html
+
+
+def test_a_failure_is_shown_and_secrets_are_not(kernel: Kernel) -> None:
+    """A card shows the last line of the traceback; a password in source, values or exception is masked."""
+    source = "%%stage fit {} password='hunter2-hunter2'\nurl = 'postgresql://me:correct-horse@host/db'\n{}"
+    kernel.ok(source.format("", "x = 1"), cell="c")
+    answer = kernel.run(source.format("lr=1", "raise ValueError(url)"), cell="c")
+    assert answer.status == "error"
+    last = cards(answer)[-1]
+    assert "ValueError" in text_of(last)
+    assert "FAILED" in text_of(last)
+    for shown in map(str, (message["content"]["data"] for message in cards(answer))):
+        assert "hunter2" not in shown
+        assert "correct-horse" not in shown
+
+
+@pytest.mark.parametrize("off", ["--quiet", "configure"])
+def test_cards_can_be_turned_off(kernel: Kernel, off: str) -> None:
+    """`--quiet` turns off the card of a cell, and `configure(cards=False)` all cards."""
+    if off == "configure":
+        kernel.ok("import trackdsl; trackdsl.configure(cards=False)")
+    answer = kernel.run(f"%%stage fit {'' if off == 'configure' else off}\nx = 1", cell="c")
+    assert answer.status == "ok"
+    assert not cards(answer)
+
+
+def test_a_bar_needs_no_widgets(kernel: Kernel) -> None:
+    """Without ipywidgets, `steps` outside of a stage shows a bar of text in a notebook, and no warning."""
+    answer = kernel.run(
+        "import sys, trackdsl\nkept = sys.modules.get('ipywidgets')\nsys.modules['ipywidgets'] = None\n"
+        "for name in ('auto', 'autonotebook', 'notebook'):\n    sys.modules.pop(f'tqdm.{name}', None)\n"
+        "for _ in trackdsl.steps(range(3), 'epoch'):\n    pass\n"
+        "del sys.modules['ipywidgets']\nif kept is not None:\n    sys.modules['ipywidgets'] = kept"
+    )
+    assert answer.status == "ok", answer.error
+    assert "epoch: 100%" in answer.text
+    assert "Warning" not in answer.text
+
+
+def test_a_card_reads_no_more_than_it_has_time_for(kernel: Kernel) -> None:
+    """A cell that records more than its card can read shows the last values, and says that the curve has gaps."""
+    answer = kernel.run(
+        "%%stage fit\nfrom trackdsl import log_metric\nfor i in range(300_000): log_metric('loss', i)", cell="c"
+    )
+    last = text_of(cards(answer)[-1])
+    assert "loss  299999" in last
+    assert "curves have gaps" in last
+    assert "loss  1" in text_of(cards(kernel.run("%%stage fit\nlog_metric('loss', 1)", cell="c"))[-1])
+
+
+def test_a_variable_is_the_last_value_of_its_metric(kernel: Kernel) -> None:
+    """`--metrics` records at the last step that the cell has recorded, so that its value is MLflow's latest."""
+    kernel.ok("from trackdsl import log_metric")
+    loop = "for step in range(5):\n    log_metric('loss', 9 - step, step=step)"
+    text = kernel.ok(f"%%stage fit --metrics loss\n{loop}\nloss = 0.5", cell="a")
+    captured = "__import__('sys').modules['tests.notebooks.probe']._captured[0].runs[-1]"
+    assert kernel.value(f"[[p.step, p.value] for p in {captured}.metrics['loss']][-2:]") == [[4, 5], [4, 0.5]]
+    assert re.search(r"loss  0\.5", text)

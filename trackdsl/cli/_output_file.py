@@ -1,0 +1,44 @@
+"""The file that a command writes: as a whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from trackdsl._core.escaping import printable
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new file in the same folder, which replaces `path` at the end of the block.
+
+    A program that reads the file meanwhile sees the earlier one. If the block fails, that one stays. What is no regular
+    file, such as `/dev/stdout`, is written directly.
+
+    Args:
+        path: the file that the user named.
+
+    Raises:
+        click.ClickException: the file cannot be written.
+    """
+    direct = path.exists() and not path.is_file()
+    target = path if direct else Path(os.path.realpath(path))
+    part = target if direct else target.with_name(f".trackdsl-{os.getpid()}.part")
+    try:
+        yield part
+        if not direct:
+            if target.exists():
+                shutil.copymode(target, part)
+            part.replace(target)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise click.ClickException(f"cannot write to {printable(str(path))}: {reason}") from None
+    finally:
+        if not direct:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

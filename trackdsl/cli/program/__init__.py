@@ -1,0 +1,1 @@
+"""`trackdsl run`: any program under a root run, unchanged."""

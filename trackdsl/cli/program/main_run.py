@@ -1,0 +1,163 @@
+"""The root run of a program: what it prints, its exit code, and its status."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from trackdsl._api.open_sessions import Session, begin
+from trackdsl._core.context import Scope
+from trackdsl._core.events import Scalar
+from trackdsl._core.redaction import mask_items, mask_name, mask_text
+from trackdsl._core.suppression import quiet
+from trackdsl._decorate.options import Options
+from trackdsl._decorate.source import Site
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl._recording.emit import append_tags, guarded
+from trackdsl._recording.printed import PRINTED, Output, tail_of
+from trackdsl._runs.run import Run
+from trackdsl.cli.program.main_module import Program
+from trackdsl.errors import format_error, report, reraise_from_signal
+
+_clock = time.monotonic
+#: The tag with the exit code of a program.
+EXIT_CODE = "trackdsl.exit_code"
+#: How long after the last time the end of the output is kept while the program runs, in seconds and as a part of the
+#: time that it has run for: a program that is killed keeps what it had printed by then. The first times come sooner.
+_OUTPUT_EVERY, _OUTPUT_PART, _OUTPUT_FIRST = 10.0, 0.05, 1.0
+#: The parameter with the arguments after the program's name.
+ARGUMENTS = "argv"
+
+
+class MainRun(Session):
+    """The session around a program. Its run ends with the process.
+
+    Args:
+        name: the name of its run.
+    """
+
+    whole_program = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._error: BaseException | None = None
+        self._printed = Output(self._look_at_output)
+        self._restore: list[Callable[[], None]] = []
+        self._began = _clock()
+        self._keep_at = self._began + min(_OUTPUT_FIRST, _OUTPUT_EVERY)
+        self._keeping = False
+        #: Called before the run ends, with the exception that has ended the program.
+        self.before_end: list[Callable[[BaseException | None], None]] = []
+
+    @property
+    def run(self) -> Run:
+        """Its run."""
+        assert self.scope is not None
+        run: Run = self.scope.run
+        return run
+
+    def follow_output(self) -> None:
+        """Keep the end of what the program prints to `sys.stdout` and `sys.stderr`."""
+        streams = (stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "__dict__"))
+        self._restore += self._printed.follow(*streams)
+
+    def _look_at_output(self, now: float) -> None:
+        if now <= self._keep_at:
+            return
+        try:
+            self._keep_output(now)
+        except Exception as error:
+            reraise_from_signal(error)
+            self._stop_output()
+            report("outputs", f"trackdsl keeps no more of what the program prints: {format_error(error)}")
+
+    def _keep_output(self, now: float) -> None:
+        if self._keeping or self._pid != os.getpid():  # It prints while this is kept, or it is a forked child.
+            return
+        ran = now - self._began
+        pause = min(max(_OUTPUT_FIRST, ran), max(_OUTPUT_EVERY, ran * _OUTPUT_PART))
+        self._keep_at, self._keeping = now + pause, True
+        try:
+            if printed := tail_of(self._printed.text()):
+                _artifacts.write_text(self.run, printed, PRINTED)
+        finally:
+            self._keeping = False
+
+    def _stop_output(self) -> None:
+        while self._restore:
+            self._restore.pop()()
+
+    def ended_by(self, error: BaseException) -> None:
+        """Note the exception that has ended the program."""
+        if self.started_here():
+            # Without its traceback, whose frames Python lets go before it calls the program's `atexit` functions.
+            self._error = SystemExit(error.code) if isinstance(error, SystemExit) else error
+
+    def ending_exception(self) -> BaseException | None:
+        """See `Session`."""
+        return self._error
+
+    def end(self, error: BaseException | None, status: str | None = None, reason: str | None = None) -> None:
+        """See `Session`."""
+        if not self.ended and isinstance(self.scope, Scope):
+            self._stop_output()
+            with guarded("ending a program", self.run):
+                for call in self.before_end:
+                    call(error)
+                self._keep_output(_clock())
+                append_tags(self.run, {EXIT_CODE: str(exit_code_of(error))})
+        super().end(error, status, reason)
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """The exit code of a program that an exception has ended, as a shell shows it.
+
+    >>> exit_code_of(None), exit_code_of(SystemExit(3)), exit_code_of(SystemExit("no data")), exit_code_of(ValueError())
+    (0, 3, 1, 1)
+    """
+    if isinstance(error, SystemExit):
+        code: Any = error.code
+        return 0 if code is None else code & 0xFF if isinstance(code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 0 if error is None else 1
+
+
+def begin_run(program: Program, options: Options) -> MainRun | None:
+    """Begin the run of a program that is prepared.
+
+    Args:
+        program: the program.
+        options: of its run.
+
+    Returns:
+        its session; None if nothing is recorded.
+
+    Raises:
+        TrackdslError: a setting cannot have the value that it has.
+    """
+    if quiet.on and quiet.here():
+        return None
+    params: dict[str, Scalar] = {}
+    if program.arguments:
+        arguments = mask_items(list(program.arguments))
+        params[ARGUMENTS] = mask_text(shlex.join(str(argument) for argument in arguments))
+    return begin(options, MainRun(options.run_name or program.name), params, _site_of(program))
+
+
+def _site_of(program: Program) -> Site:
+    """The origin of a program: its name, its file, and a hash of the file, as for a function."""
+    path = program.file()
+    digest = ""
+    with contextlib.suppress(OSError):
+        if os.path.isfile(path):  # Not in a zip file, and no pipe, which can be read only once.
+            with open(path, "rb") as file:
+                digest = hashlib.sha256(file.read()).hexdigest()[:16]
+    name = program.target if program.is_module else os.path.basename(os.path.abspath(program.target))
+    return mask_name(name), mask_name(path), digest

@@ -1,0 +1,246 @@
+"""What a program consists of, read a moment after it began: source, packages, and changes that are not committed.
+
+Nothing of it comes from the program itself, which pays nothing for it. What was edited since the program began may not
+be what ran: it counts as unknown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from trackdsl._core.redaction import choosing, mask_text
+from trackdsl.journal._origin import Origin, Project
+from trackdsl.store_format.changes.modules import Modules
+from trackdsl.store_format.changes.packages import installed
+from trackdsl.store_format.changes.source import Definition, Used, used_by, used_by_program
+
+Site = tuple[str, str, str]
+#: Stands for the program's file.
+PROGRAM: Site = ("", "", "")
+#: Programs and functions that are remembered.
+_MOST_PROJECTS, _MOST_SITES, _MOST_JOURNALS = 8, 2000, 200
+#: In bytes.
+_LONGEST_PATCH = 1 << 18
+#: How long git may take, in seconds.
+_PATIENCE = 10.0
+#: The options keep a stranger's repository from running commands.
+_GIT = [
+    *("git", "-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=off"),
+    *("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/", "HEAD"),
+]
+_CHANGED = re.compile(r"^(?:\+\+\+ b/|--- a/)(.+)$", re.MULTILINE)
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+@dataclass
+class Captured:
+    """The source, packages and uncommitted changes of a program, as far as they are known.
+
+    Attributes:
+        packages: the versions of the installed packages, by name; None if they are not known.
+        patch: the changes that are not committed, with secrets masked; None if they are not known.
+        code: by function and hash of its source: what it uses of the project, by name.
+        unknown: sentences about what is not known.
+        partial: the keys of `code` of which not all is known.
+    """
+
+    packages: dict[str, str] | None = None
+    patch: str | None = None
+    code: dict[str, dict[str, Definition]] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+    partial: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Journal:
+    """The packages and the working tree of a program, read when the first root run of its journal began."""
+
+    packages: dict[str, str] | None
+    git: _Git
+
+
+class Captures:
+    """Reads and caches the source, packages and uncommitted changes of programs.
+
+    Args:
+        own: whether this process belongs to delivery, so that names of secrets of its programs may be chosen here.
+    """
+
+    def __init__(self, *, own: bool) -> None:
+        self._own = own
+        self._modules: OrderedDict[tuple[str, ...], Modules] = OrderedDict()
+        #: When each function was looked at, in nanoseconds since 1970, and what was found.
+        self._used: OrderedDict[Site, tuple[int, Used | None]] = OrderedDict()
+        self._journals: OrderedDict[str, _Journal] = OrderedDict()
+
+    def begin(self, origin: Origin) -> None:
+        """Look at the packages and the working tree of a program whose first root run begins; git is not waited for."""
+        if origin.prefix not in self._journals and origin.project is not None:
+            self._journals[origin.prefix] = _Journal(_packages(origin, origin.project), _Git(origin))
+            while len(self._journals) > _MOST_JOURNALS:
+                self._journals.popitem(last=False)[1].git.close()
+
+    def look_at(self, origin: Origin, site: Site) -> Used | None:
+        """The definitions of its project that a function, or the program's file, uses.
+
+        They are read now, unless they were read since the program began.
+        """
+        if site == PROGRAM:
+            site = ("", os.path.join(origin.cwd, origin.source) if origin.source.endswith(".py") else "", "")
+        known = self._used.get(site)
+        if known is not None and known[0] >= origin.time:
+            return known[1]
+        project = origin.project
+        if project is None or not site[1]:
+            return None
+        now = time.time_ns()
+        with self._names(project):
+            used = _used_by(site, self._modules_of(origin, project), origin.time)
+        self._used[site] = now, used
+        while len(self._used) > _MOST_SITES:
+            self._used.popitem(last=False)
+        return used
+
+    def of_program(self, origin: Origin, sites: Iterable[Site]) -> Captured:
+        """The source, packages and uncommitted changes of a program whose root run has ended."""
+        captured = Captured()
+        if origin.project is None:
+            return captured
+        self.begin(origin)
+        journal = self._journals[origin.prefix]
+        captured.packages = journal.packages
+        if captured.packages is None:
+            captured.unknown.append("packages were installed or removed after the program began")
+        with self._names(origin.project):
+            captured.patch = journal.git.patch()
+        if captured.patch is None:
+            captured.unknown.append("it is not known what was not committed when the program began")
+        edited: set[str] = set()
+        for site in sites:
+            used = self.look_at(origin, site)
+            if used is not None:
+                key = f"{site[0]} {site[2]}" if site != PROGRAM else ""
+                captured.code[key] = used.definitions
+                captured.partial += [key] if used.edited else []
+                edited |= used.edited
+            elif site == PROGRAM:
+                captured.unknown.append("the source of the program itself is not known")
+        if edited:
+            names = ", ".join(sorted(os.path.basename(path) for path in edited)[:5])
+            captured.unknown.append(f"edited after the program began, so that it is not known what ran: {names}")
+        return captured
+
+    def close(self) -> None:
+        """End the processes of git that are under way."""
+        for journal in self._journals.values():
+            journal.git.close()
+        self._journals.clear()
+
+    def _modules_of(self, origin: Origin, project: Project) -> Modules:
+        modules = self._modules.pop(project.paths, None) or Modules(project.paths)
+        modules.look_in(origin.cwd)
+        self._modules[project.paths] = modules
+        while len(self._modules) > _MOST_PROJECTS:
+            self._modules.popitem(last=False)
+        return modules
+
+    @contextlib.contextmanager
+    def _names(self, project: Project) -> Iterator[None]:
+        """Mask what the program masks. In a thread of a program, its own choice counts."""
+        with choosing(project.secret_names, project.public_names) if self._own else contextlib.nullcontext():
+            yield
+
+
+def _used_by(site: Site, modules: Modules, began: int) -> Used | None:
+    name, file, digest = site
+    used = used_by(name, file, digest, modules, began) if name else None
+    if used is None and (not name or digest):  # `trackdsl run` records a program as a function.
+        return used_by_program(name or os.path.basename(file), file, digest, modules, began)
+    return used
+
+
+def _packages(origin: Origin, project: Project) -> dict[str, str] | None:
+    """The installed packages; None if that changed after the program began."""
+    for path in project.paths:
+        if os.path.basename(path) in _INSTALLED:
+            with contextlib.suppress(OSError, ValueError):
+                if os.stat(path).st_mtime_ns > origin.time:
+                    return None
+    return installed(project.paths)
+
+
+class _Git:
+    """The changes in the working tree of a program that are not committed.
+
+    Args:
+        origin: the program.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._patch: str | None = None
+        self._output: IO[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        source = os.path.join(origin.cwd, origin.source)
+        self._folder = os.path.dirname(source) if os.path.isfile(source) else origin.cwd
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_PAGER": "cat"}
+        with contextlib.suppress(OSError, ValueError):
+            # A file, because a pipe that nobody reads would stop git.
+            self._output = tempfile.TemporaryFile(prefix="trackdsl-")  # noqa: SIM115 - closed below
+            self._process = subprocess.Popen(
+                _GIT,
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=subprocess.DEVNULL,
+                cwd=self._folder,
+                env=environment,
+            )
+
+    def patch(self) -> str | None:
+        """The patch, with secrets masked; empty if there is no repository; None if it is not known."""
+        if self._process is not None and self._output is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired, OSError):
+                code = self._process.wait(_PATIENCE)
+                self._output.seek(0)
+                content = self._output.read(_LONGEST_PATCH + 1).decode("utf-8", "replace")
+                self._patch = "" if code else self._checked(content)
+            self.close()
+        return self._patch
+
+    def close(self) -> None:
+        """End the process of git."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._output is not None:
+            self._output.close()
+            self._output = None
+
+    def _checked(self, content: str) -> str | None:
+        """The patch, unless one of its files was changed after the program began."""
+        top = self._top()
+        for name in dict.fromkeys(_CHANGED.findall(content)):
+            with contextlib.suppress(OSError, ValueError):
+                if top is not None and os.stat(os.path.join(top, name)).st_mtime_ns > self._origin.time:
+                    return None
+        cut = content[:_LONGEST_PATCH]
+        return mask_text(cut) + (
+            "" if cut == content else f"\n… longer than {_LONGEST_PATCH} bytes; the rest is left out\n"
+        )
+
+    def _top(self) -> str | None:
+        """The top folder of the working tree, to which the names in a patch are relative."""
+        folder = Path(self._folder)
+        return next((str(each) for each in (folder, *folder.parents) if (each / ".git").exists()), None)

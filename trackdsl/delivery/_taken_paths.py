@@ -1,0 +1,68 @@
+"""Paths of artifacts that something else has taken: a file where a folder is wanted, or a folder where a file is.
+
+A tracking server that proxies artifacts answers a write to such a path as it answers its own faults, with the status
+500, or closes the connection while the file is being sent. The same write never succeeds, so it must not be tried for
+ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+#: Lists what lies directly in a folder of a run's artifacts, None for the uppermost, as `MlflowClient` does.
+List = Callable[[str | None], Iterable[Any]]
+#: What the errors of MLflow's client then say.
+_SIGNS = ("500 Server Error", "too many 500 error responses", "Connection aborted", "reset by peer", "Broken pipe")
+#: More files of a folder are not looked at.
+_MOST = 1000
+
+
+def may_be_taken(error: Exception) -> bool:
+    """Whether a server's answer may mean that a path is taken."""
+    return any(sign in str(error) for sign in _SIGNS)
+
+
+def wanted_paths(local: Path, path: str, *, directory: bool) -> Iterator[str]:
+    """The paths of the files that are written: of one file, or of all files in a folder."""
+    if not directory:
+        yield path
+        return
+    files = (file for file in sorted(local.rglob("*")) if file.is_file())
+    for _, file in zip(range(_MOST), files, strict=False):
+        yield str(PurePosixPath(path, file.relative_to(local).as_posix()))
+
+
+def taken(wanted: Iterable[str], listed: List) -> str | None:
+    """Why one of some files can never be written, if there is such a file.
+
+    Args:
+        wanted: the paths of the files.
+        listed: lists the folders of the run's artifacts.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> taken(["a/b"], lambda _: [SimpleNamespace(path="a", is_dir=False)])
+        "'a' is a file, so nothing can be stored below it"
+    """
+    folders: dict[str | None, dict[str, bool]] = {}
+    for path in wanted:
+        folder: str | None = None
+        for part in [*reversed(PurePosixPath(path).parents)][1:]:
+            is_folder = _in(folder, folders, listed).get(str(part))
+            if is_folder is False:
+                return f"{str(part)!r} is a file, so nothing can be stored below it"
+            if is_folder is None:
+                break
+            folder = str(part)
+        else:
+            if _in(folder, folders, listed).get(path):
+                return f"{path!r} is a folder, so no file can be stored there"
+    return None
+
+
+def _in(folder: str | None, folders: dict[str | None, dict[str, bool]], listed: List) -> dict[str, bool]:
+    if folder not in folders:
+        folders[folder] = {entry.path: bool(entry.is_dir) for entry in listed(folder)}
+    return folders[folder]

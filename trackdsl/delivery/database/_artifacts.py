@@ -1,0 +1,188 @@
+"""Artifacts in a local folder, written without MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from trackdsl._core.artifact_paths import checked_path
+from trackdsl.delivery._store_errors import Denied, Refused, Unavailable
+from trackdsl.journal._files import NoRegularFile, open_regular
+
+#: A path that no file system accepts, or that something else has taken.
+_FINAL = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
+
+
+class Entry(NamedTuple):
+    """A file or a folder.
+
+    Attributes:
+        path: below the artifact folder of the run.
+        is_folder: whether it is a folder.
+        size: of a file, in bytes; None if it is not known.
+    """
+
+    path: str
+    is_folder: bool
+    size: int | None
+
+
+class LocalArtifacts:
+    """Writes files into the artifact folders of runs; each appears completely or not at all."""
+
+    def write(self, folder: Path, local: Path, path: str, *, directory: bool) -> None:
+        """Copy a file to a path below a folder, or the content of a folder below it.
+
+        Raises:
+            Refused: the path cannot be used.
+            Unavailable: the folder cannot be written to now.
+        """
+        with _translated():
+            target = folder / checked_path(path) if path else folder
+            if not directory:
+                _copy(local, target)
+                return
+            target.mkdir(parents=True, exist_ok=True)
+            for parent, folders, files in os.walk(local):
+                inside = target / os.path.relpath(parent, local)
+                for name in folders:
+                    (inside / name).mkdir(exist_ok=True)
+                for name in files:
+                    _copy(Path(parent) / name, inside / name)
+
+    def write_text(self, folder: Path, text: str, path: str) -> None:
+        """Write text to a file at a path below a folder.
+
+        Raises:
+            Refused: the path cannot be used, or the text has no encoding.
+            Unavailable: the folder cannot be written to now.
+        """
+        with tempfile.TemporaryDirectory(prefix="trackdsl-") as temporary:
+            local = Path(temporary) / "text"
+            with _translated():
+                local.write_text(text, encoding="utf-8")
+            self.write(folder, local, path, directory=False)
+
+    def read(self, folder: Path, path: str) -> bytes | None:
+        """The content of a file; None if there is none. Links that lead out of the folder are not followed.
+
+        Raises:
+            Refused: the path leads out of the folder.
+            Unavailable: it cannot be read now.
+        """
+        with _translated():
+            file = _inside(folder, folder / checked_path(path))
+            if file is None:
+                return None
+            try:
+                with open(open_regular(file), "rb") as opened:
+                    return opened.read()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError, NoRegularFile):
+                return None
+
+    def entries(self, folder: Path, path: str) -> list[Entry]:
+        """What is directly in a folder below the artifact folder of a run, by path. There is nothing in a file.
+
+        Links that lead out of the artifact folder are left out.
+
+        Raises:
+            Refused: the path leads out of the artifact folder.
+            Unavailable: it cannot be read now.
+        """
+        found: list[Entry] = []
+        with _translated():
+            below = checked_path(path)
+            place = _inside(folder, folder / below)
+            if place is None or not place.is_dir():
+                return []
+            for name in sorted(os.listdir(place)):
+                real = _inside(folder, place / name)
+                state = None if real is None else real.stat()
+                shown = f"{below}/{name}" if below else name
+                if state is not None and stat.S_ISDIR(state.st_mode):
+                    found.append(Entry(shown, True, None))
+                elif state is not None and stat.S_ISREG(state.st_mode):
+                    found.append(Entry(shown, False, state.st_size))
+        return found
+
+    def listed(self, folder: Path, most: int) -> list[tuple[str, int | None]]:
+        """The regular files in a folder, at most so many: their paths and sizes in bytes.
+
+        Raises:
+            Unavailable: it cannot be read now.
+        """
+        entries: list[tuple[str, int | None]] = []
+        with _translated():
+            for parent, folders, files in os.walk(folder):
+                folders.sort()
+                for name in sorted(files):
+                    path = Path(parent) / name
+                    state = path.lstat()
+                    if len(entries) >= most:
+                        return entries
+                    if stat.S_ISREG(state.st_mode):
+                        entries.append((path.relative_to(folder).as_posix(), state.st_size))
+        return entries
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder of an artifact URI, or None if it is not on this machine.
+
+    >>> local_folder("file:///data/a%20b"), local_folder("/data/a"), local_folder("s3://bucket/a")
+    (PosixPath('/data/a b'), PosixPath('/data/a'), None)
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and not parts.query and not parts.fragment:
+        return Path(unquote(parts.path))
+    if not parts.scheme and PurePosixPath(uri).is_absolute():
+        return Path(uri)
+    return None
+
+
+def _inside(folder: Path, path: Path) -> Path | None:
+    """Where a path below a folder leads; None if it leads out of the folder, or nowhere."""
+    try:
+        real = Path(os.path.realpath(path, strict=True))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return real if real.is_relative_to(os.path.realpath(folder)) else None
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
+    part = target.with_name(f".{target.name[:200]}.trackdsl-part")
+    try:
+        # The snapshot is a file of our own, which nobody changes: a second name for it costs nothing.
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copy2(source, part)
+        os.replace(part, target)
+    finally:
+        # Also if it worked: where both are names of one file already, `os.replace` leaves both.
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise Denied(str(error)) from None
+    except OSError as error:
+        raise (Refused if error.errno in _FINAL else Unavailable)(str(error)) from None
+    except ValueError as error:
+        raise Refused(str(error)) from None

@@ -1,0 +1,77 @@
+"""The experiments of a database by their names: looked up once, and created if they are missing."""
+
+from __future__ import annotations
+
+from trackdsl.delivery._blocked import deleted_experiment
+from trackdsl.delivery._fallback_encoding import cased_name
+from trackdsl.delivery._store_errors import Refused, RunBlocked, Unavailable
+from trackdsl.delivery.database._tables import Tables
+
+#: See mlflow/utils/validation.py.
+_MOST_IN_A_NAME = 500
+
+
+class Experiments:
+    """Finds and creates experiments.
+
+    Args:
+        tables: MLflow's tables.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._ids: dict[str, str] = {}
+        self._folds: bool | None = None
+
+    def id_of(self, name: str) -> str:
+        """The store's id of an experiment, which is created if there is none of this name.
+
+        Raises:
+            Refused: the store accepts no such name.
+            RunBlocked: the experiment is deleted.
+            Unavailable: the store cannot be reached.
+        """
+        known = self._ids.get(name)
+        if known is None:
+            known = self._ids[name] = self._find_or_create(name)
+        return known
+
+    def forget(self) -> None:
+        """Look them up again: one may have been deleted since."""
+        self._ids.clear()
+
+    def folds_case(self) -> bool:
+        """Whether the store treats names as equal that differ in case, as it then does with all keys."""
+        if self._folds is None:
+            self._folds = False
+            if self._tables.may_fold_keys():
+                name = cased_name(self._ids)
+                row = self._tables.experiment_by_name(name.swapcase())
+                self._folds = row is not None and row[1] != name.swapcase()
+        return self._folds
+
+    def _find_or_create(self, name: str) -> str:
+        row = self._tables.experiment_by_name(name)
+        if row is None:
+            if not name or len(name) > _MOST_IN_A_NAME:
+                raise Refused(f"an experiment's name has 1 to {_MOST_IN_A_NAME} characters")
+            self._tables.create_experiment(name)
+            row = self._tables.experiment_by_name(name)
+            if row is None:
+                raise Unavailable(f"the experiment {name!r} was removed a moment ago")
+        experiment_id, _, stage = row
+        if stage != "active":
+            raise RunBlocked(deleted_experiment(repr(name), experiment_id), experiment=True)
+        return experiment_id
+
+
+def experiment_number(experiment_id: str) -> int:
+    """The store's id of an experiment as the number that it is in a database.
+
+    Raises:
+        Refused: it is no number, so there is no such experiment.
+    """
+    try:
+        return int(experiment_id)
+    except ValueError:
+        raise Refused(f"No Experiment with id={experiment_id} exists") from None

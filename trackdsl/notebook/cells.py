@@ -1,0 +1,346 @@
+"""One execution of a cell: its run begins at the cell's magic, and ends when IPython is done with the cell."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trackdsl._api.exit_hook import last_uncaught
+from trackdsl._config import resolve as settings
+from trackdsl._core import context as _context
+from trackdsl._core.context import Scope
+from trackdsl._core.redaction import mask_name, mask_text
+from trackdsl._core.suppression import quiet
+from trackdsl._decorate.options import Options
+from trackdsl._decorate.scopes import close_scope, open_scope
+from trackdsl._recording import artifacts as _artifacts
+from trackdsl._recording.emit import append_tags, guarded
+from trackdsl._recording.flatten import Flat
+from trackdsl._runs.exceptions import FINISHED, describe, status_of
+from trackdsl.errors import format_error, report, reraise_from_signal
+from trackdsl.notebook import frontend
+from trackdsl.notebook.arguments import Arguments
+from trackdsl.notebook.evaluation import evaluate, filled, given_name
+from trackdsl.notebook.executions import Execution, Executions, supersedes
+from trackdsl.notebook.export import export
+from trackdsl.notebook.names import Names, names_of, parsed
+from trackdsl.notebook.outputs import Outputs
+from trackdsl.notebook.page import Page
+from trackdsl.notebook.provenance import Provenance, Step, with_expressions
+from trackdsl.notebook.roots import Opened, Root, root_of, run_around
+from trackdsl.notebook.script import without_ipython
+from trackdsl.notebook.shown import Shown, display_for
+from trackdsl.notebook.staleness import input_tags
+from trackdsl.notebook.syntax import has_line
+from trackdsl.notebook.values import flat_params, record_value, record_variables
+
+#: The tag with what the front end says of a cell: one JSON object.
+CELL_TAG = "trackdsl.cell"
+#: The artifact with the cell's source.
+SOURCE = "cell.py"
+_MAX_SOURCE = 1_000_000
+
+
+@dataclass(eq=False)
+class OpenCell:
+    """A cell that is being executed.
+
+    Attributes:
+        magic: `stage` or `experiment`.
+        line: what follows the magic.
+        arguments: the same, parsed.
+        execution: the execution.
+        step: the same, as a step of the kernel's code.
+        display: shows the execution.
+        outputs: what the cell prints and shows.
+        scope: of its run; None before that has begun.
+        around: the scope that was current before a cell that is a root; it is current again after it.
+        before: the last exception that the shell had shown when the cell began.
+        thread: the thread that executes it; a kernel may have several, for subshells.
+        objects: the ids of the objects that the variables had before, which it writes.
+    """
+
+    magic: str
+    line: str
+    arguments: Arguments
+    execution: Execution
+    step: Step
+    display: Shown
+    outputs: Outputs
+    scope: Scope | None = None
+    around: Scope | None = None
+    before: BaseException | None = field(default_factory=last_uncaught)
+    thread: int = field(default_factory=threading.get_ident)
+    objects: dict[str, int] = field(default_factory=dict)
+
+    def changed(self, namespace: Mapping[str, Any]) -> list[str]:
+        """The variables that a cell has written before it failed."""
+        names = self.execution.names.written
+        return [name for name in names if name in namespace and id(namespace[name]) != self.objects.get(name)]
+
+
+class Cells:
+    """Begins and ends the runs of a shell's cells.
+
+    A callback of IPython is registered only while a cell with a run is executed.
+
+    Args:
+        shell: IPython's shell.
+        root: the notebook's root.
+    """
+
+    def __init__(self, shell: Any, root: Root) -> None:
+        self._shell = shell
+        self._root = root
+        self._open: list[OpenCell] = []
+        self.executions = Executions()
+        self.provenance = Provenance()
+        self._page = Page(shell)
+        root.call_before_end(self.export)
+        root.call_when_run_begins(self.provenance.note_run)
+
+    def begin(self, magic: str, line: str, arguments: Arguments, body: str) -> None:
+        """Begin the run of the cell that is executed.
+
+        Raises:
+            OptionError: the name or an option is not valid. What the user's expressions raise passes through.
+        """
+        self._end_left_open()
+        namespace = self._shell.user_ns
+        values = evaluate(f"%%{magic}", arguments, namespace)
+        template = given_name(f"%%{magic}", arguments)
+        name = filled(f"%%{magic}", template, values, namespace) if template else ""
+        options = _options(magic, name, arguments)
+        namespace.update(values)
+        if quiet.on and quiet.here():
+            return
+        with guarded("beginning a cell"):
+            self._begin(magic, line, arguments, body, options, values)
+
+    def _begin(
+        self, magic: str, line: str, arguments: Arguments, body: str, options: Options, values: Mapping[str, Any]
+    ) -> None:
+        alone = magic == "experiment"
+        name = mask_name((options.run_name or options.name or magic) if alone else options.name or magic)
+        code = _plain(self._shell, body) if set("%!?") & set(body) else body
+        listed = [each for option in ("metrics", "artifacts") for each in arguments.names(option)]
+        names = with_expressions(names_of(parsed(code)), arguments.expressions, listed)
+        flat = flat_params(arguments, values, names)
+        if not alone and run_around() is None:
+            self._root.open(None, {}, {})
+        execution = self.new_execution(
+            name, "" if alone else root_of(run_around()), f"%%{magic} {line}\n{body}", body, names,
+            kept="keep" in arguments.options,
+        )  # fmt: skip
+        execution.arguments = arguments
+        step = self._follow(execution, magic, line, code)
+        display = display_for(self._shell, execution, quiet="quiet" in arguments.options)
+        cell = OpenCell(magic, line, arguments, execution, step, display, Outputs(self._shell))
+        namespace = self._shell.user_ns
+        cell.objects = {key: id(namespace[key]) for key in names.written if key in namespace}
+        self._open_run(cell, options, flat, alone=alone)
+        with guarded("showing a cell", execution.run):
+            display.shown(execution.run)
+        with guarded("recording a cell", execution.run):
+            if flat:
+                _artifacts.keep_whole(execution.run, flat)
+            _artifacts.write_text(execution.run, execution.source[:_MAX_SOURCE], SOURCE)
+            if "no-capture" not in arguments.options:
+                cell.outputs.start()
+
+    def _open_run(self, cell: OpenCell, options: Options, flat: Flat, *, alone: bool) -> None:
+        execution = cell.execution
+        experiment = mask_name(options.name) if alone and options.name else None
+        tags = {**options.static_tags(), **self._tags(execution)}
+        file = mask_name(frontend.notebook_path(self._shell))
+        site = (f"cell {execution.name}", file, _hash(execution.body))
+        if alone:
+            cell.around = _context.current()
+            _context.enter(None)
+        self._open.append(cell)
+        try:
+            cell.scope = open_scope(options, execution.name, experiment, flat.values, tags, site, execution)
+            execution.run = cell.scope.run
+            self.executions.add(execution)
+            self._shell.events.register("post_run_cell", self._after)
+        except BaseException as error:  # A fault, or Ctrl-C.
+            self._close(cell, error)
+            raise
+
+    def export(self, opened: Opened) -> None:
+        """Keep what was executed below a root run that ends: as a notebook, and as a program."""
+        history = self._shell.history_manager
+        self.provenance.catch_up(history, frontend.execution_count(self._shell))
+        export(opened, self.executions.current(), self.provenance, getattr(history, "outputs", {}))
+
+    def new_execution(
+        self, name: str, root: str, source: str, body: str, names: Names, *, kept: bool = False
+    ) -> Execution:
+        """A new execution of the cell that is executed, with the executions that it supersedes."""
+        shell = self._shell
+        new = Execution(
+            identity=(root, frontend.cell_id(shell, name), name),
+            moment=frontend.execution(shell),
+            count=frontend.execution_count(shell),
+            source=source,
+            page=frontend.code(shell) or source,
+            body=body,
+            kept=kept,
+            names=names,
+        )
+        new.older = self.executions.older(new)
+        return new
+
+    def _follow(self, execution: Execution, magic: str, line: str, code: str) -> Step:
+        """Find out where the variables of a cell that begins come from."""
+        history = self._shell.history_manager
+        stored = bool(history.input_hist_raw) and has_line(history.input_hist_raw[-1], magic, line)
+        self.provenance.catch_up(history, execution.count, without_last=stored)
+        if stored:
+            self.provenance.skip(history)
+        step = self.provenance.begin(code, execution.names, execution)
+        execution.inputs = step.inputs_of(execution)
+        return step
+
+    def add_tracked(self, execution: Execution) -> None:
+        """Note the run of a function that `%tracked` has called as an execution of the current cell."""
+        history = self._shell.history_manager
+        if history.input_hist_raw and "tracked" in history.input_hist_raw[-1]:  # Not all cells are stored.
+            self.provenance.track(history, execution.count, execution)
+        append_tags(execution.run, self._tags(execution))
+        self.executions.add(execution)
+
+    def _tags(self, execution: Execution) -> dict[str, str]:
+        self._page.refresh(execution.cell)
+        return {
+            **supersedes(execution.older),
+            **input_tags(execution, self.executions, self._page),
+            CELL_TAG: self._about(execution),
+        }
+
+    def _about(self, execution: Execution) -> str:
+        """The tag `trackdsl.cell`."""
+        about = {
+            "id": execution.cell,
+            "count": execution.count,
+            "hash": _hash(execution.source),
+            "notebook": frontend.notebook_path(self._shell),
+            "kernel": frontend.kernel_id(self._shell),
+        }
+        return mask_text(json.dumps({key: value for key, value in about.items() if value != ""}))
+
+    def _after(self, result: Any) -> None:
+        """IPython is done with a cell. After a fault, this callback is removed, and the runs of open cells end."""
+        try:
+            self._end_executed(result)
+        except Exception as error:
+            reraise_from_signal(error)
+            report("cells", f"trackdsl could not end a cell as it should: {format_error(error)}")
+            for cell in reversed(self._open[:]):
+                with guarded("ending a cell", cell.execution.run):
+                    self._close(cell, _error_of(cell, result))
+
+    def _end_executed(self, result: Any) -> None:
+        """End the run of the cell that was executed. Cells that the user's code runs inside of it do not count."""
+        raw = getattr(getattr(result, "info", None), "raw_cell", None)
+        for cell in [one for one in reversed(self._open[:]) if one.thread == threading.get_ident()]:
+            if result is None or raw is None or has_line(raw, cell.magic, cell.line):
+                self._end(cell, _error_of(cell, result), getattr(result, "result", None))
+                if raw is not None:
+                    break
+
+    def _end(self, cell: OpenCell, error: BaseException | None, value: Any) -> None:
+        execution = cell.execution
+        try:
+            with guarded("ending a cell", execution.run):
+                cell.outputs.stop()
+                self.provenance.end(cell.step, None if error is None else cell.changed(self._shell.user_ns))
+                if error is None:
+                    self._record(cell, value)
+                cell.outputs.record(execution.run, frames=error is not None)
+                execution.outputs = cell.outputs.cells()
+        finally:
+            execution.status = FINISHED if error is None else status_of(error)
+            if error is not None and (failure := describe(error)) is not None:
+                execution.failure = (failure.type, failure.message, failure.traceback)
+            execution.seconds = (time.time_ns() - execution.run.began) / 1e9
+            self._close(cell, error)
+        with guarded("showing a cell"):
+            cell.display.ended()
+
+    def _record(self, cell: OpenCell, value: Any) -> None:
+        """Record what a cell has left: variables, and the value of its last expression."""
+        execution, arguments = cell.execution, cell.arguments
+        metrics, execution.missing = record_variables(
+            execution.run, arguments, execution.names, self._shell.user_ns,
+            cell.display.last_steps() if "metrics" in arguments.options else {},
+        )  # fmt: skip
+        execution.metrics = {key: one for key, one in metrics.items() if type(one) in (int, float)}
+        if "no-capture" not in arguments.options:
+            record_value(execution.run, execution.name, value, arguments.names("returns"))
+
+    def _close(self, cell: OpenCell, error: BaseException | None) -> None:
+        """End the run of a cell, and forget the cell."""
+        cell.outputs.stop()
+        with contextlib.suppress(ValueError):
+            self._open.remove(cell)
+        if not self._open:
+            with contextlib.suppress(ValueError):  # Another library has removed all callbacks.
+                self._shell.events.unregister("post_run_cell", self._after)
+        # A cell that awaits has a context of its own, in which IPython does not call back.
+        here = _context.current() is None or _context.find(cell.execution) is not None
+        if cell.scope is not None:
+            close_scope(cell.scope, error)
+        if here and cell.around is not None:
+            _context.enter(cell.around)
+
+    def _end_left_open(self) -> None:
+        """End the runs of earlier executions whose end IPython did not report: it reports none of silent ones."""
+        now = frontend.execution(self._shell)
+        for cell in reversed(self._open[:]):
+            if cell.execution.moment != now and cell.thread == threading.get_ident():
+                self._end(cell, None, None)
+
+    def end_all(self) -> None:
+        """End the runs of all cells that are being executed."""
+        for cell in reversed(self._open[:]):
+            self._end(cell, None, None)
+
+
+def _options(magic: str, name: str, arguments: Arguments) -> Options:
+    given: dict[str, Any] = {"tags": arguments.tags()} if "tags" in arguments.options else {}
+    if magic == "experiment":
+        # A run in a store that is named is a root, whatever is open.
+        given["tracking_uri"] = settings.tracking_uri()
+        if "run-name" in arguments.options:
+            given["run_name"] = arguments.options["run-name"]
+    return Options.checked(magic, name or None, given)
+
+
+def _error_of(cell: OpenCell, result: Any) -> BaseException | None:
+    """The exception that ended a cell. Some magics, such as `%%time`, show an exception and continue."""
+    error: BaseException | None = getattr(result, "error_in_exec", None) or getattr(result, "error_before_exec", None)
+    if error is None and (shown := last_uncaught()) is not cell.before:
+        error = shown
+    return error
+
+
+def _plain(shell: Any, body: str) -> str:
+    """A cell as Python, with its magics as calls. One Python magic at its top is left out."""
+    first, _, rest = body.lstrip().partition("\n")
+    if first.startswith("%%"):
+        return body if parsed(body) is None else _plain(shell, rest)
+    try:
+        return without_ipython(str(shell.transform_cell(body)))
+    except Exception:  # It is no Python. IPython says so.
+        return body
+
+
+def _hash(source: str) -> str:
+    return hashlib.sha256(source.encode("utf-8", "backslashreplace")).hexdigest()[:16]

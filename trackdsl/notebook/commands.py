@@ -1,0 +1,148 @@
+"""`%tracked` and `%trackdsl`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from trackdsl._core.redaction import mask_name
+from trackdsl._core.suggest import suggestion_for
+from trackdsl._core.suppression import quiet
+from trackdsl._decorate.decoration import decorate
+from trackdsl._decorate.options import Options
+from trackdsl._decorate.wrappers_importlib_bootstrap import call_of
+from trackdsl._recording.emit import guarded
+from trackdsl._runs.exceptions import FAILED, FINISHED
+from trackdsl._runs.run import NULL_RUN, Run
+from trackdsl.errors import OptionError, QueryError
+from trackdsl.notebook.arguments import Arguments
+from trackdsl.notebook.cells import Cells
+from trackdsl.notebook.evaluation import evaluate
+from trackdsl.notebook.executions import Execution
+from trackdsl.notebook.names import Names
+from trackdsl.notebook.roots import Root, root_of, run_around
+from trackdsl.notebook.shown import line_of, show, show_text
+
+
+class Commands:
+    """The magics of a line.
+
+    Args:
+        shell: IPython's shell.
+        root: the notebook's root.
+        cells: its cells.
+    """
+
+    def __init__(self, shell: Any, root: Root, cells: Cells) -> None:
+        self._shell = shell
+        self._root = root
+        self._cells = cells
+
+    def tracked(self, arguments: Arguments) -> Any:
+        """Call a function as a stage. Returns what it returns.
+
+        Raises:
+            OptionError: there is no function.
+        """
+        if not arguments.positional:
+            raise OptionError("%tracked takes a function: `%tracked train lr=0.3`.", option="function")
+        namespace = self._shell.user_ns
+        function, *positional = (self._value(expression) for expression in arguments.positional)
+        keywords = evaluate("%tracked", arguments, namespace)
+        if not callable(function):
+            raise OptionError(f"%tracked takes a function, and {arguments.positional[0]} is none.", option="function")
+        if not (quiet.on and quiet.here()) and run_around() is None:
+            with guarded("opening an experiment"):
+                self._root.open(None, {}, {})
+        inner = call_of(function)
+        if inner is None or inner.options is None:
+            function = decorate(function, Options("stage", returns=True))
+        status = FAILED
+        try:
+            value = function(*positional, **keywords)
+            status = FINISHED
+            return value
+        finally:
+            with guarded("superseding a run"):
+                self._note(function, arguments, status)
+
+    def _value(self, expression: str) -> Any:
+        try:
+            ast.parse(expression, mode="eval")
+        except (SyntaxError, ValueError):
+            raise OptionError(f"%tracked: {expression} is no Python expression.", option=expression) from None
+        return eval(expression, self._shell.user_ns)  # noqa: S307 - code that the user wrote into the cell
+
+    def _note(self, function: Callable[..., Any], arguments: Arguments, status: str) -> None:
+        """Note the run of a function as an execution of the cell, and supersede the one before."""
+        run: Run | None = getattr(function, "last_run", None)
+        if run is None or run is NULL_RUN:
+            return
+        source = " ".join(["%tracked", *arguments.positional, *(f"{k}={v}" for k, v in arguments.expressions.items())])
+        new = self._cells.new_execution(mask_name(run.name), root_of(run.parent), source, source, Names())
+        new.run, new.status = run, status
+        self._cells.add_tracked(new)
+
+    def has_runs(self) -> bool:
+        """Whether there is a tree to show."""
+        return self._root.run is not NULL_RUN or self._cells.executions.last() is not None
+
+    def command(self, arguments: Arguments) -> None:
+        """Do one of the commands of `%trackdsl`: without an argument, show the tree.
+
+        Raises:
+            OptionError: there is no such command.
+            QueryError: the runs cannot be read.
+        """
+        known = {"tree": self._tree, "status": self._status, "last": self._last, "compare": self._compare}
+        known["undo"] = self._undo
+        name, *more = arguments.positional or ("tree",)
+        if name in known and more:
+            raise OptionError(f"%trackdsl takes one command: `%trackdsl {name}`.", option=more[0])
+        if name not in known:
+            hint = suggestion_for(name, known)
+            raise OptionError(f"%trackdsl has no command {name!r}{hint.text} It has: {', '.join(known)}.", option=name)
+        known[name]()
+
+    def _tree(self) -> None:
+        from trackdsl.query import tree
+
+        run = self._root.run
+        if run is NULL_RUN:
+            last = self._cells.executions.last()
+            run = NULL_RUN if last is None else last.run
+        if run is NULL_RUN:
+            raise QueryError("this notebook has no runs yet.", argument="run")
+        show(self._shell, tree(run, whole=True))
+
+    def _status(self) -> None:
+        from trackdsl.journal._target import target_for
+        from trackdsl.store_format.journals import undelivered_sentence
+
+        waiting = undelivered_sentence(target_for(None).uri)
+        show_text(self._shell, waiting or "Nothing is waiting: all that was recorded is at MLflow.")
+
+    def _last(self) -> None:
+        last = self._newest()
+        self._shell.display_pub.publish(last.card or {"text/plain": line_of(last)})
+
+    def _compare(self) -> None:
+        from trackdsl.query import compare
+
+        last = self._newest()
+        if not last.older:
+            raise QueryError(f"the cell of {last.name!r} was executed once: there is nothing before.", argument="runs")
+        show(self._shell, compare(last.older[-1].run, last.run))
+
+    def _undo(self) -> None:
+        last = self._newest()
+        self._cells.executions.undo()
+        again = f"; {last.older[-1].run.id} counts again" if last.older else ""
+        show_text(self._shell, f"taken back: {last.name} {last.run.id}{again}. Variables stay as they are.")
+
+    def _newest(self) -> Execution:
+        last = self._cells.executions.last()
+        if last is None:
+            raise QueryError("no cell of this notebook is a stage yet.", argument="run")
+        return last

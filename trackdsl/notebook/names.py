@@ -1,0 +1,113 @@
+"""What the code of a cell says: names read and written, literals assigned."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from trackdsl.notebook.names_reader import reader_of
+
+#: Magics whose cell is Python.
+_PYTHON_MAGICS = ("%%time", "%%capture", "%%prun", "%%timeit")
+#: Those that IPython adds are not there in a program.
+_SHOWING = {"display", "get_ipython"}
+_BUILTIN = frozenset(vars(builtins)) - _SHOWING
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a piece of code.
+
+    Attributes:
+        read: names of the namespace that it reads, before it has written them or after; also inside of functions.
+        needed: of these, names whose value comes from elsewhere, because it reads them before it writes them.
+        deferred: names that functions in it read, which happens when they are called.
+        written: names that it writes at top level.
+        changed: names whose objects it changes: `x[0] = …`, `x.a = …`, `x += …`.
+        called: names whose objects it may change by calling a method of theirs, or passing them to a function.
+        literals: names that it assigns literals to at top level, with the last value of each.
+        sure: of the names written, those that it writes whatever happens in it.
+        shares: pairs of names that may have objects in common afterwards, as after `a = b`.
+        calls: the names at the beginning of what it calls, such as `np` of `np.zeros(3)`.
+        acts: what it does besides: effects, and `np();` for a call that is a statement.
+        later: what functions in it do when they are called: names of objects that they change, `np()` for what they
+            call, and what they do besides.
+        modules: names that it imports, with the module each is from, without the packages in it.
+        defined: functions and classes that it defines.
+        logs: whether it calls a function such as `log_metric`.
+    """
+
+    read: frozenset[str] = frozenset()
+    needed: frozenset[str] = frozenset()
+    deferred: frozenset[str] = frozenset()
+    written: frozenset[str] = frozenset()
+    changed: frozenset[str] = frozenset()
+    called: frozenset[str] = frozenset()
+    literals: dict[str, Any] = field(default_factory=dict)
+    sure: frozenset[str] = frozenset()
+    shares: frozenset[tuple[str, str]] = frozenset()
+    calls: frozenset[str] = frozenset()
+    acts: frozenset[str] = frozenset()
+    later: frozenset[str] = frozenset()
+    modules: dict[str, str] = field(default_factory=dict)
+    defined: frozenset[str] = frozenset()
+    logs: bool = False
+
+
+def parsed(source: str) -> ast.Module | None:
+    """The syntax tree of a cell without magics, or of a Python magic's cell; None if it is no Python."""
+    first, _, rest = source.lstrip().partition("\n")
+    if first.startswith(_PYTHON_MAGICS):
+        source = rest
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def names_of(tree: ast.AST | None) -> Names:
+    """The names of a syntax tree."""
+    if tree is None:
+        return Names()
+    reader = reader_of(tree.body if isinstance(tree, ast.Module) else [tree])
+    known = _BUILTIN - reader.written
+    return Names(
+        read=frozenset(reader.read) - known,
+        needed=frozenset(reader.needed) - known,
+        deferred=frozenset(reader.deferred) - known,
+        written=frozenset(reader.written),
+        changed=frozenset(reader.changed) - known,
+        called=frozenset(reader.called) - known,
+        literals=dict(_literals(tree)) if isinstance(tree, ast.Module) else {},
+        sure=frozenset(reader.written & reader.bound),
+        shares=frozenset(reader.shares),
+        calls=frozenset(reader.calls) - known - _SHOWING,
+        acts=frozenset(reader.acts),
+        later=frozenset(reader.later) - known,
+        modules=dict(reader.modules),
+        defined=frozenset(reader.defined),
+        logs=reader.logs,
+    )
+
+
+def _literals(tree: ast.Module) -> Iterator[tuple[str, Any]]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                yield from _pairs(target, node.value)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            yield from _pairs(node.target, node.value)
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> Iterator[tuple[str, Any]]:
+    if isinstance(target, ast.Name):
+        try:
+            yield target.id, ast.literal_eval(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return
+    elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        for one, its in zip(target.elts, value.elts, strict=True):
+            yield from _pairs(one, its)

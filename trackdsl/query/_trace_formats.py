@@ -1,0 +1,197 @@
+"""A timeline of runs in the formats of other programs: Perfetto, speedscope and Mermaid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trackdsl._core.escaping import printable
+from trackdsl._core.readable import is_finite
+from trackdsl.query import _shown
+from trackdsl.store_format.report.timeline import Process, Span
+
+#: The marks of a chart's tasks by the status of the run.
+_MARKS = {"FINISHED": "done, ", "FAILED": "crit, ", "KILLED": "crit, ", "RUNNING": "active, "}
+#: Signs with a meaning in a chart are written as entities: https://mermaid.js.org/syntax/flowchart.html
+_SIGNS = re.compile(r"[^\w \-./=+(),·…]")
+#: Mermaid draws no longer texts: https://mermaid.js.org/config/schema-docs/config.html (`maxTextSize`).
+_LONGEST_CHART = 50_000
+_LONGEST_NAME = 80
+
+
+def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
+    """A timeline in the Trace Event Format, which https://ui.perfetto.dev opens.
+
+    So does https://speedscope.app, but there the details are a part of each name: no two runs count as the same stage.
+
+    Every track has a number of its own, and a process that of its first track: Perfetto finds the name of a track by
+    its number only, and shows the track with the number of the process first. Times are in microseconds since the first
+    run began. The format is described in
+    https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU.
+
+    Args:
+        spans: the runs, from `timeline`.
+
+    Returns:
+        the trace, which can be written as JSON.
+    """
+    first = min((span.start for span in spans), default=0)
+    counts: dict[Process, int] = {}
+    for span in spans:
+        counts[span.process] = max(counts.get(span.process, 0), span.track + 1)
+    numbers: dict[Process, int] = {}
+    events: list[dict[str, Any]] = []
+    following = 1
+    for process, count in counts.items():
+        numbers[process] = following
+        events += _names(process, following, count)
+        following += count
+    for span in spans:
+        events.append(
+            {
+                "ph": "X",
+                "name": printable(span.run.name),
+                "cat": span.run.status,
+                "pid": numbers[span.process],
+                "tid": numbers[span.process] + span.track,
+                "ts": (span.start - first) * 1000,
+                "dur": (span.end - span.start) * 1000,
+                "args": _arguments(span),
+            }
+        )
+    return {"displayTimeUnit": "ms", "traceEvents": events}
+
+
+def _names(process: Process, number: int, tracks: int) -> list[dict[str, Any]]:
+    """The events with the names of a process and its tracks."""
+
+    def named(kind: str, name: str, track: int) -> dict[str, Any]:
+        return {"ph": "M", "name": kind, "pid": number, "tid": number + track, "args": {"name": name}}
+
+    names = ["runs", *(f"runs at the same time, {track + 1}" for track in range(1, tracks))]
+    threads = [named("thread_name", name, track) for track, name in enumerate(names)]
+    return [named("process_name", printable(process.name), 0), *threads]
+
+
+def _arguments(span: Span) -> dict[str, Any]:
+    """The details of a run that the trace shows when the run is selected."""
+    run = span.run
+    shown: dict[str, Any] = {"run_id": run.run_id, "path": "/".join(span.path), "status": run.status}
+    if run.failure is not None:
+        shown["failure"] = run.failure
+    if run.params:
+        shown["params"] = dict(sorted(run.params.items()))
+    if run.metrics:
+        shown["metrics"] = _numbers(run.metrics)
+    return shown
+
+
+def speedscope(spans: Sequence[Span]) -> dict[str, Any]:
+    """A timeline in the format of https://speedscope.app, with a profile for each track of each process.
+
+    Runs of one name and status are one frame, so that speedscope adds up their times. The format is described in
+    https://github.com/jlfwong/speedscope/wiki/Importing-from-custom-sources.
+
+    Args:
+        spans: the runs, from `timeline`.
+
+    Returns:
+        the file, which can be written as JSON.
+    """
+    first = min((span.start for span in spans), default=0)
+    frames: dict[str, int] = {}
+    tracks: dict[tuple[Process, int], list[Span]] = {}
+    for span in spans:
+        tracks.setdefault((span.process, span.track), []).append(span)
+    return {
+        "$schema": "https://www.speedscope.app/file-format-schema.json",
+        "name": printable(spans[0].run.name) if spans else "",
+        "profiles": [
+            {
+                "type": "evented",
+                "name": printable(_section(track[0])),
+                "unit": "milliseconds",
+                "startValue": 0,
+                "endValue": max(span.end for span in track) - first,
+                "events": _openings_and_closings(track, first, frames),
+            }
+            for track in tracks.values()
+        ],
+        "shared": {"frames": [{"name": name} for name in frames]},
+    }
+
+
+def _openings_and_closings(track: Sequence[Span], first: int, frames: dict[str, int]) -> list[dict[str, Any]]:
+    """The events of a track, in which each run closes after those inside it; enters its frames into `frames`."""
+    events: list[dict[str, Any]] = []
+    open_: list[tuple[int, int]] = []
+
+    def close_before(time: int) -> None:
+        while open_ and open_[-1][0] <= time:
+            end, frame = open_.pop()
+            events.append({"type": "C", "frame": frame, "at": end - first})
+
+    for span in track:
+        close_before(span.start)
+        name = printable(span.run.name)
+        label = name if span.run.status == "FINISHED" else f"{name} ({span.run.status.lower()})"
+        frame = frames.setdefault(label, len(frames))
+        events.append({"type": "O", "frame": frame, "at": span.start - first})
+        open_.append((span.end, frame))
+    close_before(max(span.end for span in track))
+    return events
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | str]:
+    """JSON has no NaN and no infinity."""
+    return {name: value if is_finite(value) else _shown.number(value) for name, value in sorted(values.items())}
+
+
+def mermaid(spans: Sequence[Span]) -> str:
+    """A timeline as a Gantt chart of Mermaid, which a README on GitHub can show.
+
+    A chart that would be longer than Mermaid draws has the first runs, and says how many are left out. The format is
+    described in https://mermaid.js.org/syntax/gantt.html.
+
+    Args:
+        spans: the runs, from `timeline`.
+    """
+    first = min((span.start for span in spans), default=0)
+    length = max((span.end for span in spans), default=0) - first
+    if length >= 3_600_000:  # The axis of a long chart has the time of day.
+        first = 0
+    axis = "%H:%M" if not first else "%M:%S" if length >= 60_000 else "%S.%L"
+    name = (spans[0].run.name.strip() or "unnamed") if spans else "no runs"
+    lines = ["gantt", f"    title {_chart_text(name)}", "    dateFormat x", f"    axisFormat {axis}"]
+    room = _LONGEST_CHART - 200 - sum(map(len, lines))
+    sections: dict[str, list[str]] = {}
+    for count, span in enumerate(spans):
+        section, task = f"    section {_chart_text(_section(span))}", _task(span, first)
+        room -= len(task) + 1 + (0 if section in sections else len(section) + 1)
+        if room < 0:
+            lines.append(f"    %% {len(spans) - count} more runs are left out: the chart would be too long")
+            break
+        sections.setdefault(section, []).append(task)
+    for section, tasks in sections.items():
+        lines += [section, *tasks]
+    return "\n".join([*lines, ""])
+
+
+def _task(span: Span, first: int) -> str:
+    label = _chart_text(f"{'· ' * (len(span.path) - 1)}{span.run.name}")
+    if label[:1].isalnum():  # A line that begins with a date or a word of the language, as `title`, would be no task.
+        label = f"#{ord(label[0])};{label[1:]}"
+    start, end = span.start - first, max(span.end, span.start + 1) - first
+    long = _shown.duration(span.run.duration)
+    return f"    {label} {long} :{_MARKS.get(span.run.status, '')}{start}, {end}"
+
+
+def _section(span: Span) -> str:
+    return span.process.name if not span.track else f"{span.process.name}, {span.track + 1}"
+
+
+def _chart_text(text: str) -> str:
+    short = printable(text)
+    short = short if len(short) <= _LONGEST_NAME else f"{short[: _LONGEST_NAME - 1]}…"
+    return _SIGNS.sub(lambda sign: f"#{ord(sign[0])};", short)
