@@ -47,10 +47,14 @@ RECORDING = frozenset(
         ("import trackdsl", HEAVY | RECORDING | {"trackdsl.errors", "trackdsl.journal", "dataclasses", "logging"}),
         ("from trackdsl import experiment, stage, log_metric", HEAVY | {"sqlite3", "trackdsl.query", "trackdsl.cli"}),
         ("import trackdsl.delivery.service", HEAVY | RECORDING),
+        (
+            "from trackdsl.cli import _changes, _comparison, _export, _listing, _pages, _report, _show, _trace, _tree",
+            (HEAVY - {"click"}) | RECORDING,
+        ),
     ],
 )
 def test_what_an_import_leaves_out(program: str, unwanted: frozenset[str]) -> None:
-    """Importing the package, the names of recording, or the delivery process imports nothing that it can do without."""
+    """Importing the package, the names of recording, the delivery process or the commands imports only what is needed."""
     shown = f"import sys; {program}; print(*sys.modules)"
     # `-I` and no site: packages of the environment may import what they like when Python starts.
     code = f"import sys; sys.path[:0] = {[str(ROOT), *site.getsitepackages()]!r}; {shown}"

@@ -25,7 +25,7 @@ from tests.conftest import PATIENCE, Server, StartProgram, all_runs, client, del
 from trackdsl import ExperimentNotFound, QueryError, RunNotFound, TrackingServerUnreachable, experiment, stage
 from trackdsl import settings as _settings
 from trackdsl.delivery.database._schema import KNOWN_REVISIONS
-from trackdsl.query import _mlflow_search
+from trackdsl.query import _mlflow_search, _runs
 from trackdsl.query._conditions import compare as compare_values
 from trackdsl.query._database import DatabaseReader, reader_for
 from trackdsl.query._frame import frame_of, paths_of
@@ -868,6 +868,16 @@ print(sorted(set(unwanted) & set(sys.modules)))
 import requests.adapters, trackdsl._server.http
 print(requests.adapters.HTTPAdapter.send.__module__)
 """
+
+
+@pytest.mark.parametrize("after", [-1.0, 60.0], ids=["slow", "quick"])
+def test_a_bar_does_not_change_what_is_read(after: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If reading takes long, a progress bar follows it from then on, and each run comes once, in order."""
+    monkeypatch.setattr(_runs, "_BAR_AFTER", after)
+    monkeypatch.delitem(sys.modules, "tqdm", raising=False)
+    found: Any = iter(range(100))
+    assert list(_runs._with_bar(found)) == list(range(100))
+    assert ("tqdm" in sys.modules) == (after < 0)
 
 
 def asked_in_a_process(uri: str, folder: Path, *unwanted: str) -> list[str]:

@@ -15,10 +15,10 @@ import pytest
 
 from trackdsl.store_format.changes.compare import Change, Changes, MetricDelta
 from trackdsl.store_format.changes.stored import Previous, Stored
-from trackdsl.store_format.report import collect, report_html
 from trackdsl.store_format.report.critical_path import critical_path
+from trackdsl.store_format.report.material import collect
 from trackdsl.store_format.report.node import Node
-from trackdsl.store_format.report.page import LARGEST
+from trackdsl.store_format.report.page import LARGEST, report_html
 from trackdsl.store_format.report.thinning import thinned
 from trackdsl.store_format.report.timeline import timeline
 

@@ -42,9 +42,9 @@ def trace(run: str, output: Path | None, form: str, as_json: bool, superseded: b
     """
     if as_json and output is None:
         raise click.UsageError("--json needs --output FILE: without a file, the trace itself is printed.")
-    from trackdsl.cli import _query
+    from trackdsl.cli import _trace
 
-    _query.write_trace(run, tracking_uri, output, form, superseded=superseded, as_json=as_json)
+    _trace.write_trace(run, tracking_uri, output, form, superseded=superseded, as_json=as_json)
 
 
 @click.command()

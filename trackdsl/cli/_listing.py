@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trackdsl.cli._console import output
-from trackdsl.cli._query import errors_printed, structure_of
+from trackdsl.cli._reading import errors_printed
 from trackdsl.cli._run_tables import table_of
+from trackdsl.cli._structures import structure_of
 from trackdsl.query import _shown
 from trackdsl.query._frame import paths_of
 from trackdsl.query._paged import PagedReader

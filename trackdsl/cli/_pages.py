@@ -22,7 +22,7 @@ from trackdsl._core.escaping import printable
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.uris import run_page
 from trackdsl.cli import _bound_command
-from trackdsl.cli._query import errors_printed
+from trackdsl.cli._reading import errors_printed
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundRun, Search
 from trackdsl.query._run_lookup import asked_for, find

@@ -10,7 +10,7 @@ import click
 
 from trackdsl._core.escaping import printable
 from trackdsl.cli._output_file import replacing
-from trackdsl.cli._query import errors_printed
+from trackdsl.cli._reading import errors_printed
 from trackdsl.query._report import report
 
 

@@ -80,9 +80,9 @@ def show(run: str, tracking_uri: str | None, as_json: bool) -> None:
       trackdsl show 3f2a9c1b
       trackdsl show train --json | jq .metrics.accuracy
     """
-    from trackdsl.cli import _query
+    from trackdsl.cli import _show
 
-    _query.show(run, tracking_uri, as_json=as_json)
+    _show.show(run, tracking_uri, as_json=as_json)
 
 
 @click.command()
@@ -102,9 +102,9 @@ def tree(run: str, whole: bool, superseded: bool, tracking_uri: str | None, as_j
       trackdsl tree pipeline
       trackdsl tree 3f2a9c1b --whole
     """
-    from trackdsl.cli import _query
+    from trackdsl.cli import _tree
 
-    _query.show_tree(run, tracking_uri, whole=whole, superseded=superseded, as_json=as_json)
+    _tree.show_tree(run, tracking_uri, whole=whole, superseded=superseded, as_json=as_json)
 
 
 @click.command()
@@ -133,9 +133,9 @@ def changes(run: str, since: str | None, tracking_uri: str | None, as_json: bool
       trackdsl changes 3f2a9c1b --since 77fe0d12
       trackdsl changes pipeline --json | jq -r .summary
     """
-    from trackdsl.cli import _query
+    from trackdsl.cli import _changes
 
-    _query.show_changes(run, since, tracking_uri, as_json=as_json)
+    _changes.show_changes(run, since, tracking_uri, as_json=as_json)
 
 
 @click.command()
@@ -167,9 +167,9 @@ def compare(
     """
     if len(runs) < 2:
         raise click.ClickException("compare takes two runs or more: `trackdsl compare RUN RUN`.")
-    from trackdsl.cli import _query
+    from trackdsl.cli import _comparison
 
-    _query.show_comparison(runs, tracking_uri, html, everything=everything, as_json=as_json)
+    _comparison.show_comparison(runs, tracking_uri, html, everything=everything, as_json=as_json)
 
 
 _without_browser = click.option(

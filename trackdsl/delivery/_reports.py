@@ -14,8 +14,9 @@ from trackdsl._core.readable import moment
 from trackdsl._core.version import __version__
 from trackdsl.delivery._sink import Sink, TreeRun
 from trackdsl.delivery._store_errors import Refused
-from trackdsl.store_format.report import PATH, Bounds, collect, report_html
+from trackdsl.store_format.report.material import PATH, Bounds, collect
 from trackdsl.store_format.report.node import Node
+from trackdsl.store_format.report.page import report_html
 
 #: Of a larger tree, the first so many runs are shown.
 MOST_RUNS = 12_000

@@ -32,7 +32,7 @@ from trackdsl.journal._origin import Origin
 from trackdsl.journal._spool import JOURNALS
 from trackdsl.store_format.changes.stored import PATH as CHANGES_PATH
 from trackdsl.store_format.ledger import CHANGES, NOTED, ORIGIN, TRACED
-from trackdsl.store_format.report import PATH as REPORT_PATH
+from trackdsl.store_format.report.material import PATH as REPORT_PATH
 from trackdsl.store_format.root_runs import RootRun, with_origins
 
 if TYPE_CHECKING:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from trackdsl._core.suggest import suggestion_for
-from trackdsl._recording.emit import tags_of
-from trackdsl._recording.flatten import recorded_value
 from trackdsl.errors import QueryError
 from trackdsl.handlers._plain import is_scalar
 from trackdsl.query import _attributes
@@ -205,12 +203,21 @@ def _stored_value(value: Any) -> Any:
     """A value as MLflow has it: long text is cut."""
     from trackdsl.store_format.limits import MAX_PARAM, fit_value
 
-    value = recorded_value(value)
+    value = _recorded(value)
     return fit_value(value, MAX_PARAM) if type(value) is str else value
+
+
+def _recorded(value: Any) -> Any:
+    """A value as a parameter holds it. Commands have no keywords: they do without what records."""
+    from trackdsl._recording.flatten import recorded_value
+
+    return recorded_value(value)
 
 
 def _text_of_tag(value: Any) -> Any:
     """The text of a tag with this value."""
+    from trackdsl._recording.emit import tags_of
+
     return value if is_scalar(value) else tags_of([("value", value)]).get("value", value)
 
 
@@ -239,7 +246,7 @@ def _checked_value(keyword: str, operator: str, value: Any) -> Any:
         return tuple(_checked_value(keyword, "eq", one) for one in value)
     if _attributes.is_time(value):
         return value
-    value = recorded_value(value)
+    value = _recorded(value)
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise QueryError(
             f"{keyword}: runs can be compared with numbers, text, True, False, None and what is one parameter, such "

@@ -13,7 +13,8 @@ from trackdsl.query._paged import PagedReader
 from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._store import comes_from_store, content_of
 from trackdsl.query._tree import RunTree, tree_of
-from trackdsl.store_format.report import Bounds, collect, report_html
+from trackdsl.store_format.report.material import Bounds, collect
+from trackdsl.store_format.report.page import report_html
 
 #: Folders are listed to this depth, and so many files of one run.
 _DEEPEST, _MOST_FILES = 4, 100

@@ -6,16 +6,18 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.suggest import suggestion_for
-from trackdsl._runs.run import Run, adoption_of
 from trackdsl.errors import QueryError, RunNotFound, note
 from trackdsl.query import _shown
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import FoundRun, Search
 from trackdsl.query._store import opened
+
+if TYPE_CHECKING:
+    from trackdsl._runs.run import Run
 
 #: MLflow accepts ids of other forms, from other kinds of stores.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -37,7 +39,7 @@ def asked_for(
     Raises:
         QueryError: the runs are in several stores.
     """
-    stores = dict.fromkeys(run.target.uri for run in asked if isinstance(run, Run) and run.target.delivers)
+    stores = dict.fromkeys(run.target.uri for run in asked if _is_run(run) and run.target.delivers)
     if len(stores) > 1 and tracking_uri is None:
         named = " and ".join(mask_text(uri) for uri in stores)
         raise QueryError(
@@ -54,7 +56,9 @@ def find(asked: Any, reader: PagedReader, *, superseded: bool = False) -> FoundR
     Raises:
         RunNotFound: there is none, or several ids have these first characters.
     """
-    if isinstance(asked, Run):
+    if _is_run(asked):
+        from trackdsl._runs.run import adoption_of
+
         adopted = adoption_of(asked)
         if adopted is None:
             return _recorded(asked, reader)
@@ -73,6 +77,15 @@ def find(asked: Any, reader: PagedReader, *, superseded: bool = False) -> FoundR
         "its name."
     )
     raise RunNotFound(reader.absent(f"run {text!r}", missing, nearest.text), argument="run", suggestion=nearest.name)
+
+
+def _is_run(asked: Any) -> TypeGuard[Run]:
+    """Whether it is a `Run`. Commands ask with text, and do not import what records."""
+    if isinstance(asked, str):
+        return False
+    from trackdsl._runs.run import Run
+
+    return isinstance(asked, Run)
 
 
 def _newest_names(reader: PagedReader) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,9 @@ from trackdsl.query._superseded import superseded_ids
 
 if TYPE_CHECKING:
     from trackdsl.query._frame_type import Frame
+
+#: Reading that takes longer shows a progress bar, in seconds.
+_BAR_AFTER = 1.0
 
 
 def runs(
@@ -283,15 +287,27 @@ class Question:
         self, most: int | None = None, order: tuple[str, ...] | None = None, roots: bool | None = None
     ) -> Iterator[FoundRun]:
         """Iterate over the runs; see `Search` for `roots`."""
-        from tqdm import tqdm
-
         limit = None if self.conditions or self.left_out else most
         ordered = self.order_by if order is None else order
         wanted = Search(tuple(self.names), self.where, self.pushed, ordered, limit, roots)
-        candidates = self.reader.search(wanted)
-        for run in tqdm(candidates, desc="trackdsl: reading runs", unit=" runs", delay=1.0, disable=None, leave=False):
+        for run in _with_bar(iter(self.reader.search(wanted))):
             if run.run_id not in self.left_out and all(condition.holds(run) for condition in self.conditions):
                 yield run
+
+
+def _with_bar(found: Iterator[FoundRun]) -> Iterator[FoundRun]:
+    """The runs, with a progress bar once reading takes long. Until then, tqdm is not imported."""
+    end = time.monotonic() + _BAR_AFTER
+    count = 0
+    for count, run in enumerate(found, 1):
+        yield run
+        if time.monotonic() > end:
+            break
+    else:
+        return
+    from tqdm import tqdm
+
+    yield from tqdm(found, desc="trackdsl: reading runs", unit=" runs", initial=count, disable=None, leave=False)
 
 
 def _is_count(most: object) -> bool:

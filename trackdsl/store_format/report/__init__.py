@@ -4,8 +4,3 @@
 and `page` writes it. Nothing here knows a store, and nothing that is shown is trusted: every text is escaped, the page
 lets only its own script run, and it can load nothing.
 """
-
-from trackdsl.store_format.report.material import PATH, Bounds, Material, RunFile, Source, collect
-from trackdsl.store_format.report.page import report_html
-
-__all__ = ["PATH", "Bounds", "Material", "RunFile", "Source", "collect", "report_html"]

@@ -1,0 +1,64 @@
+"""Makes the requests of a command end, without an import of `requests`: most commands never send one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import cache
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+
+def bound_requests_of_process() -> None:
+    """Make every request of this process end, also if `requests` is imported later."""
+    if "requests" in sys.modules:
+        _bound()
+    else:
+        _bound_when_imported()
+
+
+def _bound() -> None:
+    from trackdsl._server.http import bound_requests
+
+    bound_requests()
+
+
+@cache
+def _bound_when_imported() -> None:
+    sys.meta_path.insert(0, _Finder())
+
+
+class _Finder:
+    """Finds `requests` as Python does, and bounds it when it is imported.
+
+    wrapt's hooks do the same, but importing wrapt takes as long as a whole command: it imports `asyncio`.
+    """
+
+    def find_spec(self, name: str, _path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != "requests":
+            return None
+        from importlib.util import find_spec
+
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader:
+    """Loads a module as its own loader does, which gets its place back, and bounds requests."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _bound()
