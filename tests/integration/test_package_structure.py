@@ -54,7 +54,7 @@ RECORDING = frozenset(
     ],
 )
 def test_what_an_import_leaves_out(program: str, unwanted: frozenset[str]) -> None:
-    """Importing the package, the names of recording, the delivery process or the commands imports only what is needed."""
+    """Importing the package, the names of recording, the delivery process or commands imports only what they need."""
     shown = f"import sys; {program}; print(*sys.modules)"
     # `-I` and no site: packages of the environment may import what they like when Python starts.
     code = f"import sys; sys.path[:0] = {[str(ROOT), *site.getsitepackages()]!r}; {shown}"

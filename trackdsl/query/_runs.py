@@ -299,8 +299,9 @@ def _with_bar(found: Iterator[FoundRun]) -> Iterator[FoundRun]:
     """The runs, with a progress bar once reading takes long. Until then, tqdm is not imported."""
     end = time.monotonic() + _BAR_AFTER
     count = 0
-    for count, run in enumerate(found, 1):
+    for run in found:
         yield run
+        count += 1
         if time.monotonic() > end:
             break
     else:
