@@ -109,6 +109,29 @@ def test_a_store_without_nul_has_all_the_rest() -> None:
     assert store.calls < 60  # Not one request for each point.
 
 
+def test_a_text_whose_file_is_refused_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """If a store refuses the file of a text, a long one or one with NUL, the log and a tag say which and why."""
+
+    def before(method: str, *arguments: Any) -> None:
+        texts = arguments[1].params if method == "write" else {}
+        if any("\0" in text for text in texts.values()):
+            raise Refused("no NUL")
+        if method == "write_text":
+            raise Refused("no files")
+
+    store = MemoryStore()
+    store.before = before
+    with stage("s") as run:
+        run.log_params({"nul": "d\0e", "long": "x" * 7000})
+    _deliver(store)
+    held = store.named("s")
+    assert (held.params["nul"], len(held.params["long"]), held.files) == ("d\\x00e", 6000, {})
+    for key in ("nul", "long"):
+        assert held.tags[f"trackdsl.omitted.trackdsl/params/{key}.txt"] == "no files"
+        assert f"MLflow refused trackdsl/params/{key}.txt" in caplog.text
+    assert not [key for key in held.tags if key.startswith("trackdsl.refused.")]
+
+
 def test_a_store_that_takes_several_keys_for_one_has_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a store that ignores case, keys that differ only in case get other names from the first request on."""
     store = MemoryStore()

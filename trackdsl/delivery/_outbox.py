@@ -132,11 +132,7 @@ class Outbox:
                 self._write_singly(sink, run, part)
         self._write_model_points(sink, run, batch, pending)
         for path, text in pending.texts.items():
-            try:
-                sink.write_text(run.run_id, text, path)
-            except Refused as error:
-                check_experiment(sink, run.experiment_id, error)
-                self._refuse(f"{path} of run {run.run_id}", error)
+            self._write_text(sink, run, text, path)
 
     def _write_model_points(self, sink: Sink, run: DeliveredRun, batch: Batch, pending: Pending) -> None:
         if not batch.metrics:
@@ -145,11 +141,23 @@ class Outbox:
             self._models.write(sink, run, batch.metrics, pending.links)
         except Refused as error:
             check_experiment(sink, run.experiment_id, error)
-            self._refuse(f"metrics of the models of run {run.run_id}", error)
-            with contextlib.suppress(Refused):
-                sink.write(
-                    run.run_id, Batch(tags={"trackdsl.omitted.log_metrics.model": _limits.fit_text(str(error), 500)})
-                )
+            self._omit(sink, run, f"metrics of the models of run {run.run_id}", "log_metrics.model", error)
+
+    def _write_text(self, sink: Sink, run: DeliveredRun, text: str, path: str) -> None:
+        """Write a whole text to a file."""
+        try:
+            sink.write_text(run.run_id, text, path)
+        except Refused as error:
+            check_experiment(sink, run.experiment_id, error)
+            self._omit(sink, run, f"{path} of run {run.run_id}", path, error)
+
+    def _omit(self, sink: Sink, run: DeliveredRun, what: str, name: str, error: Refused) -> None:
+        """Report what the store refused, and note it in a tag of the run."""
+        self._refuse(what, error)
+        with contextlib.suppress(Refused):  # The run is deleted too.
+            sink.write(
+                run.run_id, Batch(tags={_limits.fit_key(f"trackdsl.omitted.{name}"): _limits.fit_text(str(error), 500)})
+            )
 
     def _write_singly(self, sink: Sink, run: DeliveredRun, batch: Batch) -> None:
         # Plain MLflow may have written to the run in the meantime.
@@ -182,10 +190,12 @@ class Outbox:
         for key, text in (single.params or single.tags).items():
             for plain in ascii_fallbacks(text):
                 encoded = {key: plain}
-                with contextlib.suppress(Refused):
+                try:
                     sink.write(run.run_id, Batch(params=encoded) if single.params else Batch(tags=encoded))
-                    sink.write_text(run.run_id, text, path_of_text(kind, key))
-                    return True
+                except Refused:
+                    continue
+                self._write_text(sink, run, text, path_of_text(kind, key))
+                return True
         return False
 
 
