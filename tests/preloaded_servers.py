@@ -96,6 +96,7 @@ def _become_server(arguments: list[str], folder: str, log: str, environment: dic
             return run_command(command, extra_env=extra_env, **options)
         os.environ.update(extra_env or {})
         _forget_application()
+        _close_connections()
         return uvicorn.main.main(command[3:])
 
     vars(process)["_exec_cmd"] = run_here
@@ -107,6 +108,15 @@ def _forget_application() -> None:
     for name in [*sys.modules]:
         if name == "mlflow.server" or name.startswith("mlflow.server."):
             del sys.modules[name]
+
+
+def _close_connections() -> None:
+    """Close the connections that the command has opened: workers that are forks would use one together."""
+    from sqlalchemy.engine import Engine
+
+    for found in gc.get_objects():
+        if isinstance(found, Engine):
+            found.dispose()
 
 
 if __name__ == "__main__":
