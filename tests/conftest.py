@@ -136,7 +136,8 @@ def _mark_services(items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
         fixtures = set(getattr(item, "fixturenames", ()))
-        if path.startswith(_SERVICES) or "[server" in item.name or fixtures & _STARTED:
+        started = path.startswith(_SERVICES) or "[server" in item.name or fixtures & _STARTED
+        if started or item.get_closest_marker("exhaustive"):
             item.add_marker(pytest.mark.slow)
 
 

@@ -194,7 +194,7 @@ def deliver_with(
     return deliver_it
 
 
-@pytest.mark.parametrize("each", [10, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "every"])
+@pytest.mark.parametrize("each", [10, pytest.param(1, marks=pytest.mark.exhaustive)], ids=["some", "every"])
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("fault", [Unavailable, Crash])
 @pytest.mark.parametrize("kind", STORES)
@@ -211,15 +211,16 @@ def test_a_fault_at_each_call(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("each", [10, pytest.param(2, marks=pytest.mark.exhaustive)], ids=["some", "every"])
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("fault", [Unavailable, Crash])
 @pytest.mark.parametrize("kind", SLOW_STORES)
 def test_a_fault_at_each_call_through_mlflow(
-    kind: str, fault: type[BaseException], done: bool, deliver_with: Callable[..., Store]
+    kind: str, fault: type[BaseException], done: bool, each: int, deliver_with: Callable[..., Store]
 ) -> None:
     """A fault at a call loses nothing through MLflow's client and at a server with the plugin either."""
     # A thread sends parts to the server, so that the number of calls differs: until the first that is not reached.
-    number = 1 + done
+    number = 1 + (done + 2 * (fault is Crash) + 4 * (kind == "server")) % each
     while deliver_with(kind, {number: (fault, done)}).faults.calls >= number:
-        number += 2
+        number += each
     assert number > 40
