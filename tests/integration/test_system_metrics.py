@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import types
@@ -20,8 +21,12 @@ from tests.conftest import (
     sync,
     wait_until,
 )
+from tests.memory_store import MemoryStore
 from trackdsl import OptionError, SettingsError, experiment, settings, stage
 from trackdsl._core.readings import Readings
+from trackdsl.delivery import _stretch_size
+from trackdsl.delivery._store_errors import Unavailable
+from trackdsl.delivery._worker import Worker
 
 #: What every machine that the tests run on has.
 EVERYWHERE = {
@@ -98,6 +103,38 @@ def test_what_was_over_before_is_not_made_up(sqlite_store: str) -> None:
     deliver()
     (run,) = all_runs()
     assert not run.data.metrics
+
+
+def test_samples_wait_for_their_run(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sampled while a store was away arrives from the first sample on, also in several stretches."""
+    monkeypatch.setattr(_stretch_size, "_STRETCH", 5)
+    store = MemoryStore()
+    store.before = away
+    spool = settings.spool()
+    assert spool is not None
+    worker = Worker(spool, store.open)
+
+    def samples() -> int:
+        with contextlib.suppress(Unavailable):
+            worker.round()
+        return max(
+            (run.count for each in worker._streams._sampler._samplings for run in each._runs.values()), default=0
+        )
+
+    with experiment("first") as first:
+        for step in range(20):
+            first.log_metric("m", step)
+        with stage("second", system_metrics=0.1):
+            wait_until(lambda: samples() >= 2, "two samples")
+            store.before = lambda *_: None
+            wait_until(lambda: not worker.round(), "everything to be read")
+            steps = [point[3] for point in store.named("second").points if "cpu" in point[0]]
+            assert {0, 1} <= set(steps)
+    worker.close()
+
+
+def away(*_: object) -> None:
+    raise Unavailable("away")
 
 
 @pytest.mark.parametrize(

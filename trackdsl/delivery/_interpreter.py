@@ -190,9 +190,14 @@ class Interpreter:
             self.deferral.collect(events.Tags(id_, tags))
         self._opening.pending_tags = {} if maybe_written else self._opening.pending_tags | tags
 
-    def flush(self, sink: Sink) -> None:
-        """Send everything that was collected."""
-        self.ending.collect_samples()
+    def flush(self, sink: Sink, *, all_read: bool = False) -> None:
+        """Send everything that was collected.
+
+        Args:
+            sink: the store.
+            all_read: whether the whole journal is read. Then no run begins later that was sampled already.
+        """
+        self.ending.collect_samples((lambda _: True) if all_read else None)
         for id_ in self.writer.outbox.ids():
             try:
                 self.writer.outbox.flush(sink, id_)

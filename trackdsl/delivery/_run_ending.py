@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trackdsl._core import events
@@ -61,19 +62,25 @@ class RunEnding:
     ) -> None:
         """Write an event to its run; if it ends the run, with all that belongs to an end."""
         if isinstance(event, events.Close):
-            self.collect_samples(event.run)
+            self.collect_samples(lambda id_: id_ == event.run)
         self._writer.write(sink, run, event, times, in_doubt=in_doubt)
         if isinstance(event, events.Close):
             self._roots.ended(sink, event.run)
             self._what_changed.closed(self._stream, event.run)
 
-    def collect_samples(self, only: bytes | None = None) -> None:
-        """Collect the system metrics of one run, or of all."""
-        for id_, point in self._sampling.unsent(only):
-            if self._runs.get(id_) is not None:
+    def collect_samples(self, wanted: Callable[[bytes], bool] | None = None) -> None:
+        """Collect the system metrics of runs that are delivered or set aside: of the wanted ones, or of all.
+
+        Those of other runs are kept, because these may begin in a later stretch.
+        """
+        for id_, point in self._sampling.unsent(wanted or self._is_known):
+            if self._is_known(id_):
                 self._deferral.collect(
                     events.Metric(id_, point.key, point.value, point.step, point.time * 1_000_000), point.time
                 )
+
+    def _is_known(self, id_: bytes) -> bool:
+        return self._runs.get(id_) is not None or id_ in self._deferral.held.runs
 
     def drop(self, sink: Sink, event: events.AnyEvent) -> None:
         """Forget an event of a dropped run; a run that exists at MLflow is ended, if possible."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -105,8 +105,8 @@ class Sampling:
         """Whether there is anything to send."""
         return any(len(sampled.points) > self._sent.get(run, 0) for run, sampled in self._runs.items())
 
-    def unsent(self, only: bytes | None = None) -> Iterator[tuple[bytes, Sample]]:
-        """The points of one run or of all that were not sent yet; they count as being sent."""
+    def unsent(self, wanted: Callable[[bytes], bool]) -> Iterator[tuple[bytes, Sample]]:
+        """The points of the wanted runs that were not sent yet; they count as being sent."""
         if not self._runs:
             if self._noted is None:
                 self._noted = os.path.exists(self._directory / _NAME)
@@ -114,7 +114,7 @@ class Sampling:
                 return
         with self._lock:
             self._sample_ended()
-            for run in [only] if only in self._runs else [] if only is not None else list(self._runs):
+            for run in filter(wanted, list(self._runs)):
                 points = self._runs[run].points
                 yield from ((run, point) for point in points[self._sent.get(run, 0) :])
                 self._sent[run] = len(points)

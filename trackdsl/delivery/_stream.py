@@ -205,7 +205,7 @@ class Stream:
     def _send_samples(self, sink: Sink) -> None:
         if self.sampled():
             try:
-                self._interpreter.flush(sink)
+                self._interpreter.flush(sink, all_read=True)
             except BaseException:
                 self._forget()
                 raise
