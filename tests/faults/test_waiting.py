@@ -16,6 +16,7 @@ from trackdsl import stage
 from trackdsl.cli._status import show as show_status
 from trackdsl.delivery import _waiting
 from trackdsl.journal._segments import Position
+from trackdsl.store_format import ledger
 from trackdsl.store_format.heartbeat import DELIVERING, read_beat
 from trackdsl.store_format.progress import Progress
 from trackdsl.store_format.signs_of_life import Signs
@@ -128,6 +129,10 @@ def test_a_wait_lasts_as_long_as_there_are_signs(
     if patience < 1:
         wait_until(lambda: clock.is_over([(goal, Progress(offset=1))]), "the end of the wait", 10)
         assert not clock.is_over([(goal, Progress(offset=2))])  # It has got on.
+        wait_until(lambda: clock.is_over([(goal, Progress(offset=2))]), "the end of the wait", 10)
+        with (goal.directory / ledger.NAME).open("ab") as file:
+            file.write(b"a run that was created")
+        assert not clock.is_over([(goal, Progress(offset=2))])
 
 
 def test_what_a_wait_expects(goal: _waiting._AwaitedJournal) -> None:

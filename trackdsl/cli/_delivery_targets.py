@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl.journal._lock import is_written
-from trackdsl.store_format.backlog import bytes_between
+from trackdsl.store_format.backlog import bytes_between, delivery_state
 from trackdsl.store_format.journals import Journal
 from trackdsl.store_format.progress import Progress, read_progress
 from trackdsl.store_format.signs_of_life import Signs
@@ -44,8 +44,7 @@ class _DeliveryTarget:
         if progress is None:
             return False
         self.reached = alive and progress.position >= self.journal.end and not progress.deferred
-        # A stretch of events counts as delivered after all its runs are created.
-        state = (progress.position, progress.intent, progress.deferred, _size(directory / "runs"))
+        state = delivery_state(directory, progress)
         moved = state != self.state
         if moved:
             self.failures = 0
@@ -126,10 +125,3 @@ class DeliveryTargets:
             left = sum(target.measure() for target in self._targets)
             bar.set_description(self._signs.description() or _TITLE, refresh=False)
             bar.update(self._total - left - bar.n)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -19,7 +19,7 @@ from trackdsl.journal._segments import Position
 from trackdsl.journal._spool import LOG, journals
 from trackdsl.journal._waiters import Waiter
 from trackdsl.journal._writer import Writer
-from trackdsl.store_format.backlog import bytes_between, end_of
+from trackdsl.store_format.backlog import bytes_between, delivery_state, end_of
 from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.progress import Progress, read_progress
 from trackdsl.store_format.signs_of_life import Signs
@@ -67,12 +67,7 @@ class _AwaitedJournal:
 
     def state(self, progress: Progress | None) -> object:
         """A value that changes when its delivery makes progress."""
-        # Delivery may create runs one by one before it notes a stretch of events as done.
-        try:
-            runs = (self.directory / "runs").stat().st_size
-        except OSError:
-            runs = 0
-        return progress and (progress.position, progress.intent, progress.deferred, runs)
+        return progress and delivery_state(self.directory, progress)
 
     def is_stalled(self, progress: Progress | None, *, again: bool) -> bool:
         """Whether nothing more can be expected soon.

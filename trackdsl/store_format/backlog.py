@@ -8,6 +8,8 @@ from trackdsl.journal._files import read_regular
 from trackdsl.journal._format import HEADER_SIZE
 from trackdsl.journal._reader import LARGEST
 from trackdsl.journal._segments import START, Position, segment_path, segments
+from trackdsl.store_format import ledger
+from trackdsl.store_format.progress import Progress
 
 
 def end_of(directory: Path) -> Position:
@@ -39,3 +41,15 @@ def bytes_between(directory: Path, start: tuple[int, int], end: tuple[int, int])
             continue
         sizes += size - (max(start[1], HEADER_SIZE) if number == start[0] else HEADER_SIZE)
     return sizes + max(end[1] - HEADER_SIZE, 0)
+
+
+def delivery_state(directory: Path, progress: Progress) -> object:
+    """A value that changes whenever the delivery of a journal makes progress.
+
+    Delivery may note runs in the ledger, one by one, before a stretch of events counts as done.
+    """
+    try:
+        noted = (directory / ledger.NAME).stat().st_size
+    except OSError:
+        noted = 0
+    return progress.position, progress.intent, progress.deferred, noted
