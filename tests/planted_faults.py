@@ -20,6 +20,7 @@ NOTES = "tests/faults/test_lost_notes.py"
 LEDGER = "tests/unit/test_ledger.py"
 SPOOLS = "tests/faults/test_spools_of_earlier_versions.py::test_carried_over_and_then_killed"
 OUTAGES = "tests/faults/test_store_outages.py"
+REFUSED = "tests/faults/test_refused_files.py"
 CALLS = "tests/faults/test_every_call.py::test_a_fault_at_each_call[memory-{0}-some]"
 BESIDE = "tests/faults/test_every_call.py::test_a_fault_at_each_call[memory side by side-{0}-some]"
 OURS = "tests/faults/test_every_call.py::test_a_fault_at_each_call[memory with our ids-{0}-some]"
@@ -224,6 +225,10 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("query/_database.py", "(model and self._tables.rows(of_model, (run_id, model)))", "False", FILES_OF_RUNS),
     ("query/_filters.py", "not _WORDS.isdisjoint(key.upper().split(\".\"))", "False", "tests/unit/test_filters.py::test_words_of_sql_as_names"),
     ("query/_trace_formats.py", "if label[:1].isalnum():", "if False:", "tests/unit/test_timeline.py::test_names_are_no_words_of_the_language"),
+    ("delivery/_tables.py", "            self._left_out.update(log.journals)\n", "            pass\n", f"{REFUSED}::test_a_table_that_is_refused_is_counted"),
+    ("delivery/_artifacts.py", "        self._stream.progress.refused += len(sent.left_out)\n", "", f"{REFUSED}::test_what_was_deferred_and_is_refused_then_is_counted"),
+    ("delivery/_artifacts.py", "delivered = left != self._waiting", "delivered = len(left) < len(self._waiting)", f"{REFUSED}::test_what_is_left_out_of_a_folder_is_counted_once"),
+    ("delivery/_uploads.py", "Outcome(snapshot.left_out if only is None else {})", "Outcome(snapshot.left_out)", f"{REFUSED}::test_what_is_left_out_of_a_folder_is_counted_once"),
 ]  # fmt: skip
 
 

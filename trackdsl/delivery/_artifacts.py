@@ -10,15 +10,13 @@ import contextlib
 import errno
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from trackdsl._core import events
 from trackdsl._core.artifact_paths import checked_path
 from trackdsl.delivery._blocked import check_experiment
-from trackdsl.delivery._ledger import Ledger
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Sink
@@ -30,6 +28,9 @@ from trackdsl.errors import logger
 from trackdsl.journal._files import remove
 from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, remove_snapshot
 from trackdsl.store_format import limits as _limits
+
+if TYPE_CHECKING:
+    from trackdsl.delivery._open_journal import OpenJournal
 
 Stored = events.File | events.Model
 
@@ -49,8 +50,7 @@ class Artifacts:
     """Delivers the files of a journal, in order for each run, and tries again later if the store does not accept them.
 
     Args:
-        directory: the journal's folder.
-        ledger: the journal's ledger.
+        stream: the journal.
         models: the points of logged models.
 
     Attributes:
@@ -58,10 +58,11 @@ class Artifacts:
         uploads: the files that are on their way.
     """
 
-    def __init__(self, directory: Path, ledger: Ledger, models: ModelPoints) -> None:
-        self._directory = directory
+    def __init__(self, stream: OpenJournal, models: ModelPoints) -> None:
+        self._stream = stream
+        self._directory = directory = stream.directory
         self._models = models
-        self._deferred = DeferredArtifacts(ledger)
+        self._deferred = DeferredArtifacts(stream.ledger)
         self._next_try = 0.0
         self.reason = ""
         self._waiting = self._deferred.read()
@@ -138,7 +139,7 @@ class Artifacts:
         self._spent.clear()
 
     def retry(self, sink: Sink) -> bool:
-        """Try again, but only every few seconds; returns whether anything was delivered."""
+        """Try again, but only every few seconds; returns whether anything was delivered or left out."""
         if not self.due():
             return False
         left: list[WaitingArtifact] = []
@@ -159,7 +160,7 @@ class Artifacts:
                 self.reason = f"{path_of(event)!r} is not accepted: {error}"
                 left.append(waiting)
                 away.append((waiting.run_id, waiting.path))
-        delivered = len(left) < len(self._waiting)
+        delivered = left != self._waiting
         self._waiting = left
         self._next_try = time.monotonic() + timing().file_retry
         self._deferred.note(self._waiting)
@@ -265,9 +266,11 @@ class Artifacts:
             # The artifact was acceptable when it was first tried, or it would have been refused then.
             sent, gone = _Sent({path: f"MLflow refused it: {error}"}, []), True
         for name, why in sent.left_out.items():
-            logger.warning("trackdsl: %r is left out: %s", name, why)
             with contextlib.suppress(Refused):  # The run is deleted too.
                 sink.write(waiting.run_id, Batch(tags={omitted_tag(name): _limits.fit_text(why, 500)}))
+        for name, why in sent.left_out.items():  # Now that no error makes it all happen again.
+            logger.warning("trackdsl: %r is left out: %s", name, why)
+        self._stream.progress.refused += len(sent.left_out)
         if sent.waiting:
             self.reason = f"{len(sent.waiting)} files in {path!r} are not accepted: {sent.error}"
         elif not gone:

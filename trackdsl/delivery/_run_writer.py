@@ -71,7 +71,7 @@ class RunWriter:
         self._refuse = refuse
         self._continued = continued
         self.outbox = Outbox(refuse, points.write_assignments, models, own_tags)
-        self.artifacts = Artifacts(stream.directory, stream.ledger, models)
+        self.artifacts = Artifacts(stream, models)
         self.timestamps = TimestampDedup([])
 
     def times(self, sink: Sink, run: DeliveredRun, event: events.AnyEvent, source: Source) -> tuple[int, ...]:

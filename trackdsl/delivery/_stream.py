@@ -261,8 +261,8 @@ class Stream:
             self._forget()
             raise
         if delivered or trying or self._asked:
-            self._losses.save()
             self._note_deferred()
+            self._losses.save()
             if self._asked and self.progress.deferred:
                 self.progress.failures += 1
             self._asked = False
@@ -315,6 +315,7 @@ class Stream:
         self._shared.points.remove_finished()
 
     def _note_deferred(self) -> None:
+        self.progress.refused += self._shared.tables.take_left_out(self.directory)
         waiting = self._interpreter.waiting()
         self._noted.set_deferred(waiting, self._interpreter.reason() if waiting.blocked else "")
         self._interpreter.blocked.save()

@@ -19,6 +19,7 @@ import json
 import os
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from trackdsl._core import events
@@ -59,6 +60,7 @@ class Tables:
         self._journals = spool / JOURNALS
         self._logs: dict[Path, TableLog] = {}
         self._listed: set[tuple[str, str]] = set()
+        self._left_out: Counter[str] = Counter()
         self.reason = ""
         self._find_logs()
 
@@ -138,6 +140,10 @@ class Tables:
         """The number of undelivered tables with rows of a journal, which must not be removed before."""
         return sum(journal.name in log.journals for log in self._logs.values())
 
+    def take_left_out(self, journal: Path) -> int:
+        """How many tables with rows of a journal were left out since the last call."""
+        return self._left_out.pop(journal.name, 0)
+
     def _find_logs(self) -> None:
         """Read the logs that an earlier process left."""
         for part in self._folder.glob("upload-*"):
@@ -208,6 +214,8 @@ class Tables:
             self._listed.clear()
         if listed:
             self._listed.add((log.run_id, log.table_path))
+        else:
+            self._left_out.update(log.journals)
         remove(log.path)
         del self._logs[log.path]
         return True

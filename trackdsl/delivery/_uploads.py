@@ -82,7 +82,8 @@ class Uploads:
         with contextlib.ExitStack() as stack:
             snapshot = stack.enter_context(opened_snapshot(self._directory, event.snapshot))
             names = [""] if not event.directory else _files_in(snapshot.path)
-            upload = _Upload(Outcome(snapshot.left_out), stack, {})
+            # What waits on is sent after the rest, which was left out by then.
+            upload = _Upload(Outcome(snapshot.left_out if only is None else {}), stack, {})
             for name in names if only is None else [name for name in names if name in only]:
                 local, path = snapshot.path / name, f"{event.path}/{name}".strip("/")
                 before = self._last.get((run_id, path))

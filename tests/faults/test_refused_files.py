@@ -1,0 +1,164 @@
+"""Files and tables that a store refuses, at the first attempt or later: they are counted, and named on their run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import trackdsl
+from tests.conftest import run_command
+from tests.memory_store import MemoryStore
+from trackdsl import experiment, stage
+from trackdsl.delivery import _client
+from trackdsl.delivery._store_errors import Refused, Unavailable
+from trackdsl.delivery._worker import Worker
+from trackdsl.journal import _origin, _target
+from trackdsl.journal._spool import journals
+from trackdsl.store_format import losses
+from trackdsl.store_format.progress import Progress, read_progress
+
+
+@pytest.fixture(autouse=True)
+def spool(no_pauses: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The spool of a program that is online, for which nothing delivers but the test."""
+    monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
+    monkeypatch.setenv("TRACKDSL_MODE", "online")
+    monkeypatch.setattr(_client, "_start_process", lambda spool: None)
+    return tmp_path / "spool"
+
+
+class TakesRequests(MemoryStore):
+    """A store that takes files by requests."""
+
+    def files(self, run_id: str) -> Any:
+        """See `Sink`."""
+        return self
+
+    def upload(self, send: Callable[[], None]) -> Future[None]:
+        """See `RemoteFiles`."""
+        answer: Future[None] = Future()
+        try:
+            send()
+        except Exception as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+        return answer
+
+
+def answering(*errors: Exception) -> Callable[..., None]:
+    """For `MemoryStore.before`: the answers to files that are written; the last one is that to all others."""
+    left = list(errors)
+
+    def before(method: str, *_: Any) -> None:
+        if method == "write_artifact":
+            raise left.pop(0) if len(left) > 1 else left[0]
+
+    return before
+
+
+def noted(journal: Path) -> Progress:
+    progress = read_progress(journal)
+    assert progress is not None
+    return progress
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_table_that_is_refused_is_counted(spool: Path, ended: bool) -> None:
+    """Rows that cannot be appended to what is there already are lost, and `flush` says so."""
+    store = MemoryStore()
+    with stage("s") as run:
+        run.log_text("x", "t.json")
+        run.log_table({"a": 1}, "t.json")
+        worker = Worker(spool, store.open)
+        if not ended:
+            worker.round()
+            assert not trackdsl.flush(5)
+            assert noted(*journals(spool)).refused == 1
+            assert trackdsl.flush(5)  # It was said.
+    _target.close_all()
+    for _ in range(3):
+        worker.round()
+    assert worker.idle()
+    worker.close()
+    assert "trackdsl.omitted.t.json" in store.named("s").tags
+    assert [lost.refused for lost in losses.read(spool).values()] == [1]
+
+
+def test_sync_says_that_a_table_was_refused(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`trackdsl sync` does not say that everything is delivered where rows of a table were refused."""
+    monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    with experiment("e", tracking_uri=sqlite_store) as run:
+        run.log_text("x", "t.json")
+        run.log_table({"a": 1}, "t.json")
+    _target.close_all()
+    done = run_command("sync")
+    assert "1 item was refused by MLflow" in done.stdout + done.stderr
+    assert "Everything is delivered" not in done.stdout
+    assert done.returncode == 1
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+@pytest.mark.parametrize("table", [True, False])
+def test_what_was_deferred_and_is_refused_then_is_counted(spool: Path, table: bool) -> None:
+    """A file or table that the store refuses only when it is sent again counts as one that was refused at once."""
+    store = MemoryStore()
+    store.before = answering(Unavailable("away"))
+    worker = Worker(spool, store.open)
+    with stage("s") as run:
+        if table:
+            run.log_table({"a": 1}, "f.json")
+        else:
+            run.log_text("x", "f.json")
+        worker.round()
+        (journal,) = journals(spool)
+        assert (noted(journal).deferred, noted(journal).refused) == (1, 0)
+        store.before = answering(Refused("no"))
+        for _ in range(3):
+            worker.round()
+        assert (noted(journal).deferred, noted(journal).refused) == (0, 1)
+        assert not trackdsl.flush(5)
+        assert store.named("s").tags["trackdsl.omitted.f.json"] == "MLflow refused it: no"
+    worker.close()
+
+
+def test_what_is_left_out_of_a_folder_is_counted_once(
+    spool: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was left out of a folder is not counted, nor said, again when the rest of the folder is sent."""
+    store, folder = TakesRequests(), tmp_path / "folder"
+    folder.mkdir()
+    for name in ("bad", "good", "late", "later"):
+        (folder / name).write_text(name)
+    answers: dict[str, Exception] = {"out/bad": Refused("no"), "out/late": Unavailable("away")}
+    answers["out/later"] = answers["out/late"]
+
+    def before(method: str, *arguments: Any) -> None:
+        if method == "write_artifact" and arguments[1] in answers:
+            raise answers[arguments[1]]
+
+    store.before = before
+    worker = Worker(spool, store.open)
+    with stage("s") as run:
+        run.log_artifacts(str(folder), "out")
+        (journal,) = journals(spool)
+        (snapshot,) = (journal / "files").glob("*/*")
+        (snapshot / "link").symlink_to("good")
+        for _ in range(3):
+            worker.round()
+        assert (noted(journal).deferred, noted(journal).refused) == (1, 2)
+        for late, deferred, refused in (("out/late", 1, 3), ("out/later", 0, 4)):
+            answers[late] = Refused("no")
+            for _ in range(3):
+                worker.round()
+            assert (noted(journal).deferred, noted(journal).refused) == (deferred, refused)
+        assert store.named("s").files == {"out/good": "good"}
+        said = [line.getMessage().split("'")[1] for line in caplog.records if "is left out" in line.getMessage()]
+        assert sorted(said) == ["out/bad", "out/late", "out/later", "out/link"]
+        assert {f"trackdsl.omitted.{name}" for name in said} <= store.named("s").tags.keys()
+    worker.close()
