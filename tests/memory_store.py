@@ -388,6 +388,15 @@ def fail_once(*methods: str, error: Callable[[], BaseException]) -> Callable[...
     return before
 
 
+def refuse_nul(method: str, *arguments: Any) -> None:
+    """For `MemoryStore.before`: no text with a NUL is accepted, as by PostgreSQL."""
+    texts = arguments[1] if method == "create_run" else {}
+    if method == "write":
+        texts = arguments[1].params | arguments[1].tags
+    if any("\0" in text for text in texts.values()):
+        raise Refused("no NUL")
+
+
 def deliver_to(store: MemoryStore, spool: Path, rounds: int = 300) -> None:
     """Deliver a spool by a worker of its own; the journals of programs that live are there for the rest."""
     worker = Worker(spool, store.open)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import free_port
-from tests.memory_store import MemoryStore, deliver_to
-from trackdsl import settings, stage
+from tests.memory_store import MemoryStore, deliver_to, refuse_nul
+from trackdsl import experiment, settings, stage
 from trackdsl.delivery import _compose
 from trackdsl.delivery._fallback_encoding import Keys, folded
 from trackdsl.delivery._health import why_unreachable
@@ -86,16 +86,8 @@ def _deliver(store: MemoryStore) -> None:
 
 def test_a_store_without_nul_has_all_the_rest() -> None:
     """A refused text with a NUL is stored readable, and whole in a file; nothing else is lost."""
-
-    def before(method: str, *arguments: Any) -> None:
-        texts = arguments[1] if method == "create_run" else {}
-        if method == "write":
-            texts = arguments[1].params | arguments[1].tags
-        if any("\0" in text for text in texts.values()):
-            raise Refused("no NUL")
-
     store = MemoryStore()
-    store.before = before
+    store.before = refuse_nul
     with stage("s", tags={"nul": "a\0b", "plain": "c"}) as run:
         run.log_params({"nul": "d\0e", "plain": "f"})
         for step in range(100):
@@ -107,6 +99,38 @@ def test_a_store_without_nul_has_all_the_rest() -> None:
     assert held.files == {"trackdsl/tags/nul.txt": "a\0b", "trackdsl/params/nul.txt": "d\0e"}
     assert (len(held.points), held.status) == (100, "FINISHED")
     assert store.calls < 60  # Not one request for each point.
+
+
+def test_encoded_texts_are_within_the_limits() -> None:
+    """A text or name that is as long as MLflow takes it is cut where its encoding is longer, and whole in a file."""
+
+    def before(method: str, *arguments: Any) -> None:
+        batch = arguments[1] if method == "write" else Batch()
+        name, tags = arguments if method == "create_run" else ("", batch.tags)
+        limits = [
+            (name, 250),
+            *((text, 6000) for text in batch.params.values()),
+            *((text, 8000) for text in tags.values()),
+        ]
+        if any(not text.isascii() or "\0" in text or len(text) > most for text, most in limits):
+            raise Refused("not in this store")
+
+    store = MemoryStore()
+    store.before = before
+    name, whole = "é" * 250, "d\0" + "e" * 9000
+    with experiment("e", run_name=name, tags={"odd": whole}) as run:
+        run.log_params({"odd": whole})
+        run.log_params({"odd": whole})
+    _deliver(store)
+    (held,) = store.runs.values()
+    assert held.name.startswith("\\xe9")
+    assert held.params["odd"].startswith("d\\x00e")
+    assert held.tags["odd"].startswith("d\\x00e")
+    assert held.files == {
+        "trackdsl/tags/trackdsl.path.txt": name,
+        **dict.fromkeys(["trackdsl/tags/odd.txt", "trackdsl/params/odd.txt"], whole),
+    }
+    assert not [key for key in held.tags if key.startswith(("trackdsl.refused.", "trackdsl.param.later."))]
 
 
 def test_a_text_whose_file_is_refused_is_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from trackdsl._core import events
 from trackdsl.delivery._blocked import check_experiment, deleted_experiment
 from trackdsl.delivery._compose import Pending
-from trackdsl.delivery._fallback_encoding import Keys, ascii_fallbacks, plain_tags
+from trackdsl.delivery._fallback_encoding import Keys, ascii_fallbacks, fitting_fallbacks, plain_tags
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import Batch, NewRun, Sink
 from trackdsl.delivery._store_errors import Denied, NotYet, Refused, RunBlocked, Unavailable
@@ -159,7 +159,8 @@ class RunCreation:
             if not odd and not ascii_fallbacks(name):
                 raise
             # A run with fewer tags is better than none, which would delay all later events.
-            run_id = self._create_run(sink, event, experiment, (ascii_fallbacks(name) or [name])[-1], plain)
+            name = (fitting_fallbacks(name, _limits.MAX_RUN_NAME) or [name])[-1]
+            run_id = self._create_run(sink, event, experiment, name, plain)
             rest = odd
         self._doubted.discard(event.run)
         fitted.batch = Batch(tags=rest)

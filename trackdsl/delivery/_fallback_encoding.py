@@ -102,9 +102,19 @@ def ascii_fallbacks(text: str) -> list[str]:
     return list(dict.fromkeys(plain for plain in encodings if plain != text))
 
 
-def is_encoding_of(held: str, text: str) -> bool:
+def fitting_fallbacks(text: str, limit: int) -> list[str]:
+    """The encodings of a text, each cut to a limit where it is longer, with a mark that is encoded too."""
+    return [plain if len(plain) <= limit else _cut(plain, limit) for plain in ascii_fallbacks(text)]
+
+
+def _cut(plain: str, limit: int) -> str:
+    cut = _limits.fit_value(plain, limit - 2 * len("\\u2026"))
+    return cut.encode("ascii", "backslashreplace").decode() if plain.isascii() else cut
+
+
+def is_encoding_of(held: str, text: str, limit: int = _limits.MAX_PARAM) -> bool:
     """Whether the store's text is the given one, as it is or in a fallback encoding."""
-    return held == text or held in ascii_fallbacks(text)
+    return held == text or held in fitting_fallbacks(text, limit)
 
 
 def plain_tags(tags: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:

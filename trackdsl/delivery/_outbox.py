@@ -10,7 +10,7 @@ from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
-from trackdsl.delivery._fallback_encoding import Keys, ascii_fallbacks, is_encoding_of
+from trackdsl.delivery._fallback_encoding import Keys, fitting_fallbacks, is_encoding_of
 from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun
@@ -186,9 +186,9 @@ class Outbox:
 
     def _write_encoded(self, sink: Sink, run: DeliveredRun, single: Batch) -> bool:
         """Write a refused text in a fallback encoding, and the whole text to a file; False if none is accepted."""
-        kind = "params" if single.params else "tags"
+        kind, limit = ("params", _limits.MAX_PARAM) if single.params else ("tags", _limits.MAX_TAG)
         for key, text in (single.params or single.tags).items():
-            for plain in ascii_fallbacks(text):
+            for plain in fitting_fallbacks(text, limit):
                 encoded = {key: plain}
                 try:
                     sink.write(run.run_id, Batch(params=encoded) if single.params else Batch(tags=encoded))
