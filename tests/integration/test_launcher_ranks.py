@@ -17,7 +17,7 @@ from tests.conftest import StartProgram, all_runs, client, end_delivery, example
 from tests.drawn_faults import faults
 from tests.drawn_processes import Machine, Process
 from tests.integration.test_runs_of_several_processes import rounds
-from tests.memory_store import Held, MemoryStore
+from tests.memory_store import Held, MemoryStore, refuse_nul
 from trackdsl import experiment, stage
 from trackdsl._core import events
 from trackdsl._runs import launch as _launch
@@ -478,15 +478,20 @@ def test_captured_runs_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch)
     assert [run.path for run in captured.runs] == ["fit"]
 
 
-def begin(process: Process, root: bytes, rank: int, size: int = 2, continued_id: str = "", **params: Any) -> bytes:
+def begin(
+    process: Process,
+    root: bytes,
+    rank: int,
+    size: int = 2,
+    continued_id: str = "",
+    tags: dict[str, str] | None = None,
+    **params: Any,
+) -> bytes:
     """Begin the run of a rank as `open_run` does."""
     id_ = process.prefix + rank.to_bytes(6, "big")
     rank_event = events.Rank("train", rank, size, rank, "n", "torch a", 1, continued_id)
-    process.say(
-        events.Open(
-            id_, root, "e", f"rank-{rank}", "experiment", f"train/rank-{rank}", 0, 1, params, {}, None, rank_event
-        )
-    )
+    name, path = f"rank-{rank}", f"train/rank-{rank}"
+    process.say(events.Open(id_, root, "e", name, "experiment", path, 0, 1, params, tags or {}, None, rank_event))
     return id_
 
 
@@ -642,3 +647,27 @@ def test_a_launch_resumes_a_run(tmp_path: Path) -> None:
     assert store.runs[resumed].params == {"lr": "0.1"}
     one_root(store, 0, 1, 0, 1)
     machine.restart()
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_tags_that_the_store_does_not_take_as_they_are(tmp_path: Path) -> None:
+    """A root whose tags have a NUL or too many characters has them as any other run: readable, and whole in files."""
+    store = MemoryStore()
+    store.before = refuse_nul
+    machines = [Machine(tmp_path / name, store) for name in "ab"]
+    whole = {"nul": "a\0b", "both": "c\0" * 5000, "long": "d" * 9000, "plain": "e"}
+    for rank, machine in enumerate(machines):
+        process = Process(machine.spool)
+        process.close(begin(process, b"r" * 16, rank, tags={**whole, "of rank": f"{rank}\0"}))
+        process.die()
+        rounds(machine, number=8)
+        assert machine.empty
+        machine.restart()
+    root = one_root(store, 0, 1)
+    assert (root.status, root.tags["nul"], root.tags["plain"]) == ("FINISHED", "a\\x00b", "e")
+    assert {path: text for path, text in root.files.items() if "of rank" not in path} == {
+        f"trackdsl/tags/{key}.txt": text for key, text in whole.items() if key != "plain"
+    }
+    assert (root.tags["of rank"], root.files["trackdsl/tags/of rank.txt"]) == ("0\\x00", "0\0")
+    assert max(map(len, root.tags.values())) == 8000
+    assert not [key for key in root.tags if key.startswith("trackdsl.refused.")]

@@ -23,10 +23,12 @@ import msgspec
 
 from trackdsl._core import events
 from trackdsl.delivery import _compose
+from trackdsl.delivery._fallback_encoding import is_encoding_of
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Sink, StoredRun
 from trackdsl.delivery._store_errors import Refused
-from trackdsl.store_format.limits import fit_key
+from trackdsl.store_format.limits import MAX_TAG, fit_key
+from trackdsl.store_format.tags import path_of_text
 
 if TYPE_CHECKING:
     from trackdsl.delivery._continued import Continuations
@@ -143,10 +145,12 @@ class SharedRoots:
         git = self._git.of_new_run(id_)
         # Without host and process, which differ between ranks.
         tags = _compose.opening_tags(self._stream.origin, root, git, self._spool, of_process=False)
-        made, rest = self._creation.create(sink, root, None, tags | _compose.launch_tags(event.rank), in_doubt=True)
+        tags |= _compose.launch_tags(event.rank)
+        made, rest = self._creation.create(sink, root, None, tags, in_doubt=True)
         run = _unified(sink, id_, made)
-        if rest.batch:
-            sink.write(run.run_id, rest.batch)
+        if rest.batch.tags or rest.texts:
+            self._writer.outbox.of(id_, run).add(_missing(rest, tags, sink.tags(run.run_id)))
+            self._writer.outbox.flush(sink, id_)
         return run
 
     def _with_own(self, sink: Sink, root: DeliveredRun, id_: bytes) -> list[StoredRun]:
@@ -198,6 +202,20 @@ def _unified(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
                     sink.write(kept.run_id, Batch(params=params))
     sink.remove_others(id_.hex(), root.experiment_id, kept.run_id)
     return _known(kept, root)
+
+
+def _missing(rest: _compose.Pending, tags: dict[str, str], held: dict[str, str]) -> _compose.Pending:
+    """What a root may lack, of the rest of a rank's first content: another rank may have written its own."""
+
+    def is_ours(key: str, text: str) -> bool:
+        return is_encoding_of(held.get(key, text), text, MAX_TAG)
+
+    whole = _compose.Pending()
+    whole.add_tags(tags)
+    texts = {path_of_text("tags", key) for key, text in whole.batch.tags.items() if is_ours(key, text)}
+    # A tag that is there as it is has been written; the file of one that is encoded or cut may be missing.
+    fresh = {key: text for key, text in rest.batch.tags.items() if is_ours(key, text) and held.get(key) != text}
+    return _compose.Pending(Batch(tags=fresh), {path: text for path, text in rest.texts.items() if path in texts})
 
 
 def _known(stored: StoredRun, root: DeliveredRun) -> DeliveredRun:
