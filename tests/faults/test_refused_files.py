@@ -11,7 +11,7 @@ import pytest
 
 import trackdsl
 from tests.conftest import run_command
-from tests.memory_store import MemoryStore
+from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import experiment, stage
 from trackdsl.delivery import _client
 from trackdsl.delivery._store_errors import Refused, Unavailable
@@ -162,3 +162,31 @@ def test_what_is_left_out_of_a_folder_is_counted_once(
         assert sorted(said) == ["out/bad", "out/late", "out/later", "out/link"]
         assert {f"trackdsl.omitted.{name}" for name in said} <= store.named("s").tags.keys()
     worker.close()
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_a_file_for_which_there_is_no_thread_is_sent_later(spool: Path, tmp_path: Path) -> None:
+    """Where a machine has no threads left, what was not sent, or failed meanwhile, does not count as sent."""
+    store, folder = TakesRequests(), tmp_path / "folder"
+    folder.mkdir()
+    for name in "abc":
+        (folder / name).write_text(name)
+    upload, calls = store.upload, iter(range(100))
+
+    def short_of_threads(send: Callable[[], None]) -> Future[None]:
+        number = next(calls)
+        if number == 0:
+            failed: Future[None] = Future()
+            failed.set_exception(Unavailable("away"))
+            return failed
+        if number == 1:
+            raise RuntimeError("can't start new thread")
+        return upload(send)
+
+    store.upload = short_of_threads  # type: ignore[method-assign]
+    with stage("s") as run:
+        run.log_artifacts(str(folder), "out")
+    _target.close_all()
+    deliver_to(store, spool)
+    assert store.named("s").files == {f"out/{name}": name for name in "abc"}
+    assert not list(journals(spool))

@@ -84,13 +84,17 @@ class Uploads:
             names = [""] if not event.directory else _files_in(snapshot.path)
             # What waits on is sent after the rest, which was left out by then.
             upload = _Upload(Outcome(snapshot.left_out if only is None else {}), stack, {})
-            for name in names if only is None else [name for name in names if name in only]:
-                local, path = snapshot.path / name, f"{event.path}/{name}".strip("/")
-                before = self._last.get((run_id, path))
-                this = self._last[run_id, path] = event.snapshot, name
-                if before == this:  # Its stretch failed after it was sent, and is read again.
-                    continue
-                upload.files[name] = files.upload(partial(self._send, files, run_id, local, path, before))
+            try:
+                for name in names if only is None else [name for name in names if name in only]:
+                    local, path = snapshot.path / name, f"{event.path}/{name}".strip("/")
+                    before, this = self._last.get((run_id, path)), (event.snapshot, name)
+                    if before == this:  # Its stretch failed after it was sent, and is read again.
+                        continue
+                    upload.files[name] = files.upload(partial(self._send, files, run_id, local, path, before))
+                    self._last[run_id, path] = this
+            except BaseException:  # No thread can be started: all of it is sent again.
+                self._give_up(run_id, event.path, upload)
+                raise
             self._begun[run_id, event.snapshot] = upload
             upload.opened = stack.pop_all()
 
@@ -111,6 +115,14 @@ class Uploads:
     def delivered(self) -> None:
         """Forget what was sent before: others may have written to the same paths since."""
         self._last.clear()
+
+    def _give_up(self, run_id: str, path: str, upload: _Upload) -> None:
+        """Forget files that are on their way, once no thread reads them any more."""
+        from concurrent.futures import wait
+
+        wait([answer for answer in upload.files.values() if not answer.cancel()])
+        for name in upload.files:
+            self._last.pop((run_id, f"{path}/{name}".strip("/")), None)
 
     def _send(self, files: RemoteFiles, run_id: str, local: Path, path: str, before: tuple[str, str] | None) -> None:
         # Files in folders are not compared: that needs a link to each of them.
