@@ -17,10 +17,11 @@ from tests.conftest import StartProgram, all_runs, client, end_delivery, example
 from tests.drawn_faults import faults
 from tests.drawn_processes import Machine, Process
 from tests.integration.test_runs_of_several_processes import rounds
-from tests.memory_store import Held, MemoryStore, refuse_nul
+from tests.memory_store import Held, MemoryStore, fail_once, refuse_nul
 from trackdsl import experiment, stage
 from trackdsl._core import events
 from trackdsl._runs import launch as _launch
+from trackdsl.delivery._store_errors import Refused
 from trackdsl.errors import OptionError, SettingsError
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.testing import capture_runs
@@ -671,3 +672,85 @@ def test_tags_that_the_store_does_not_take_as_they_are(tmp_path: Path) -> None:
     assert (root.tags["of rank"], root.files["trackdsl/tags/of rank.txt"]) == ("0\\x00", "0\0")
     assert max(map(len, root.tags.values())) == 8000
     assert not [key for key in root.tags if key.startswith("trackdsl.refused.")]
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_what_the_other_root_had_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two roots, the one that is kept gets all parameters of the other, and says which ones were refused."""
+    store = MemoryStore()
+    names = {"trackdsl.id": (b"r" * 16).hex(), "trackdsl.path": "train"}
+    for run_id in ("r-1", "r-2"):
+        store.runs[run_id] = Held("e-e", "train", dict(names), {"lr": run_id})
+    values = {f"p{number}": "1" for number in range(150)}
+    store.runs["r-2"].params |= {**values, "odd": "2"}
+
+    def before(method: str, *arguments: Any) -> None:
+        if method == "write" and ("odd" in arguments[1].params or len(arguments[1].params) > 100):
+            raise Refused("not this one" if "odd" in arguments[1].params else "more than 100")
+
+    store.before = before
+    machine = Machine(tmp_path / "a", store)
+    process = Process(machine.spool)
+    process.close(begin(process, b"r" * 16, 1))
+    process.die()
+    rounds(machine, number=8)
+    machine.restart()
+    root = one_root(store, 1)
+    assert root.params == {"lr": "r-1", **values}
+    assert root.tags["trackdsl.param.later.lr"] == "r-2"
+    assert root.tags["trackdsl.refused.odd"] == "not this one"
+    assert "MLflow refused 'odd' of run r-1" in caplog.text
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_a_refused_parameter_costs_the_root_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A root gets the outcome and what its ranks agree on, without what the store refuses, which is reported."""
+    store = MemoryStore()
+
+    def before(method: str, *arguments: Any) -> None:
+        if method == "write" and "odd" in arguments[1].params and arguments[0] in dict(roots(store)):
+            raise Refused("not this one")
+
+    store.before = before
+    machine = Machine(tmp_path / "a", store)
+    for rank in (1, 2):
+        process = Process(machine.spool)
+        process.close(begin(process, b"r" * 16, rank, 3, lr=0.1, odd=1), "FAILED")
+        process.die()
+        rounds(machine, number=8)
+    machine.restart()
+    root = one_root(store, 1, 2)
+    assert (root.params, root.status) == ({"lr": "0.1"}, "FAILED")
+    assert root.tags["trackdsl.ended"] == "ranks 1, 2: FAILED"
+    assert root.tags["trackdsl.refused.odd"] == "not this one"
+    assert "MLflow refused 'odd'" in caplog.text
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_a_child_whose_experiment_is_deleted_moves_later(tmp_path: Path) -> None:
+    """The other root stays until its children can be moved."""
+    store = MemoryStore()
+    for run_id in ("r-1", "r-2"):
+        store.runs[run_id] = Held("e-e", "train", {"trackdsl.id": (b"r" * 16).hex(), "trackdsl.path": "train"})
+        store.runs[f"{run_id}-child"] = Held("e-e", "rank-0", {"mlflow.parentRunId": run_id, "trackdsl.rank": "0"})
+    store.runs["r-2-child"].tags["trackdsl.rank"] = "2"
+    before = fail_once("link", error=lambda: Refused("the experiment is deleted"))
+
+    def deleted_at_link(method: str, *arguments: Any) -> None:
+        if method == "link" and not met:
+            met.append(method)
+            store.deleted = {"e-e"}
+        before(method, *arguments)
+
+    met: list[str] = []
+    store.before = deleted_at_link
+    machine = Machine(tmp_path / "a", store)
+    process = Process(machine.spool)
+    process.close(begin(process, b"r" * 16, 1))
+    process.die()
+    rounds(machine, number=3)
+    assert {"r-1", "r-2"} < set(store.runs)
+    store.deleted = set()
+    rounds(machine, number=8)
+    machine.restart()
+    one_root(store, 0, 1, 2)

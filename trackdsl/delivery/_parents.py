@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from trackdsl._core import events
+from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Sink
 from trackdsl.delivery._store_errors import Refused
@@ -68,7 +70,7 @@ class Parents:
                 with contextlib.suppress(ValueError):
                     parent = runs.get(bytes.fromhex(missing))
                     if parent is not None:
-                        _link(sink, run_id, parent)
+                        link(sink, run_id, parent, self._stream.note_refusal)
             self._late = False
         if runs.without_parent:
             ask = self._remote_runs.ask_again if self._asks else lambda _, id_: self._remote_runs.known(id_)
@@ -76,11 +78,28 @@ class Parents:
             for child, id_ in list(runs.without_parent.items()):
                 run, parent = runs.get(child), parents[id_]
                 if run is not None and parent is not None:
-                    _link(sink, run.run_id, parent)
+                    link(sink, run.run_id, parent, self._stream.note_refusal)
                     runs.note_parent(child)
             self._asks = False
 
 
-def _link(sink: Sink, run_id: str, parent: DeliveredRun) -> None:
-    with contextlib.suppress(Refused):  # The run was deleted.
+def link(sink: Sink, run_id: str, parent: DeliveredRun, refuse: Callable[[str, Exception], None]) -> None:
+    """Make a run the child of another one, unless it is deleted.
+
+    Args:
+        sink: the store.
+        run_id: the store's id of the run.
+        parent: its parent.
+        refuse: called with what the store refused, and its answer.
+
+    Raises:
+        RunBlocked: its experiment is deleted, and may be restored.
+    """
+    try:
         sink.link(run_id, parent.run_id)
+    except Refused as error:
+        state = sink.state(run_id)
+        if state is not None:
+            check_experiment(sink, state.experiment_id, error)
+            if not state.deleted:
+                refuse(f"{parent.run_id} as the parent of run {run_id}", error)

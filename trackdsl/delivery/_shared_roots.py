@@ -14,7 +14,6 @@ second run of a rank belongs to the next root, whose id is derived from the id o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 from typing import TYPE_CHECKING
@@ -24,9 +23,9 @@ import msgspec
 from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._fallback_encoding import is_encoding_of
+from trackdsl.delivery._parents import link
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Sink, StoredRun
-from trackdsl.delivery._store_errors import Refused
 from trackdsl.store_format.limits import MAX_TAG, fit_key
 from trackdsl.store_format.tags import path_of_text
 
@@ -122,7 +121,7 @@ class SharedRoots:
         root, written = self._root_of(id_), "RUNNING"
         while root is not None:
             known = self._runs.ranks[id_]
-            root = _unified(sink, known, root)
+            root = self._unified(sink, known, root)
             ranks = self._with_own(sink, root, id_)
             status = min((rank.status for rank in ranks), key=_rank_of_status, default="RUNNING")
             if status == written:
@@ -130,7 +129,7 @@ class SharedRoots:
             if status == "RUNNING":
                 sink.reopen_run(root.run_id)
             else:
-                self._write_outcome(sink, root, ranks, status)
+                self._write_outcome(sink, known, root, ranks, status)
                 self._writer.end(sink, root, status, max(rank.end for rank in ranks) * _MS)
             written = status
 
@@ -147,10 +146,32 @@ class SharedRoots:
         tags = _compose.opening_tags(self._stream.origin, root, git, self._spool, of_process=False)
         tags |= _compose.launch_tags(event.rank)
         made, rest = self._creation.create(sink, root, None, tags, in_doubt=True)
-        run = _unified(sink, id_, made)
+        run = self._unified(sink, id_, made)
         if rest.batch.tags or rest.texts:
-            self._writer.outbox.of(id_, run).add(_missing(rest, tags, sink.tags(run.run_id)))
+            missing = _missing(rest, tags, sink.tags(run.run_id))
+            self._writer.outbox.of(id_, run).add(missing)
             self._writer.outbox.flush(sink, id_)
+        return run
+
+    def _unified(self, sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
+        """The root of an id. If several were created, one is kept, and gets what the others have."""
+        roots = sink.tagged(_ID, id_.hex(), root.experiment_id)
+        if len(roots) < 2:
+            # A deleted root is not found, and MLflow refuses what is written to it.
+            return root if not roots or roots[0].run_id == root.run_id else _known(roots[0], root)
+        children = {one.run_id: sink.tagged(_PARENT, one.run_id, root.experiment_id) for one in roots}
+        kept = min(roots, key=lambda one: (not children[one.run_id], one.run_id))
+        run = _known(kept, root)
+        others = [one.run_id for one in roots if one.run_id != kept.run_id]
+        for child in itertools.chain.from_iterable(children[other] for other in others):
+            link(sink, child.run_id, run, self._stream.note_refusal)
+        # All are read before anything is collected: nothing stays in the outbox if a request fails.
+        for params in [dict[str, events.Scalar](sink.params(other)) for other in others]:
+            self._writer.outbox.add_params(sink, id_, run, params)
+        self._writer.outbox.flush(sink, id_)
+        # The others are deleted only after all that they have is there.
+        sink.commit()
+        sink.remove_others(id_.hex(), root.experiment_id, kept.run_id)
         return run
 
     def _with_own(self, sink: Sink, root: DeliveredRun, id_: bytes) -> list[StoredRun]:
@@ -161,47 +182,25 @@ class SharedRoots:
         ranks, run = _ranks(sink, root), self._runs.get(id_)
         own = None if run is None else next((rank for rank in ranks if rank.run_id == run.run_id), None)
         if run is not None and own is None:
-            with contextlib.suppress(Refused):
-                sink.link(run.run_id, root.run_id)
+            link(sink, run.run_id, root, self._stream.note_refusal)
             ranks = _ranks(sink, root)
             own = next((rank for rank in ranks if rank.run_id == run.run_id), None)
         launch = None if own is None else own.tags.get(_LAUNCH_ID)
         return [rank for rank in ranks if rank.tags.get(_LAUNCH_ID) == launch]
 
-    def _write_outcome(self, sink: Sink, root: DeliveredRun, ranks: list[StoredRun], status: str) -> None:
+    def _write_outcome(self, sink: Sink, id_: bytes, root: DeliveredRun, ranks: list[StoredRun], status: str) -> None:
         """Note on a root which ranks did not end well; and the parameters, if rank 0 did not record them."""
-        batch = Batch()
-        if status != "FINISHED":
-            odd = sorted(int(rank.tags[RANK]) for rank in ranks if rank.status == status)
-            named = ", ".join(map(str, odd[:10])) + (", …" if len(odd) > 10 else "")
-            batch.tags[_ENDED] = f"{'rank' if len(odd) == 1 else 'ranks'} {named}: {status}"
+        outbox = self._writer.outbox
         first, last = (pick(ranks, key=lambda rank: int(rank.tags[RANK])) for pick in (min, max))
         if first.tags[RANK] != "0" and first is not last and not sink.params(root.run_id):
             # Rank 0 may record later: its parameters will include what two other ranks agree on.
-            batch.params = dict(sink.params(first.run_id).items() & sink.params(last.run_id).items())
-        for part in _compose.split(batch):
-            with contextlib.suppress(Refused):
-                sink.write(root.run_id, part)
-
-
-def _unified(sink: Sink, id_: bytes, root: DeliveredRun) -> DeliveredRun:
-    """The root of an id. If several were created, one is kept, and gets the children of the others."""
-    roots = sink.tagged(_ID, id_.hex(), root.experiment_id)
-    if len(roots) < 2:
-        # A deleted root is not found, and MLflow refuses what is written to it.
-        return root if not roots or roots[0].run_id == root.run_id else _known(roots[0], root)
-    children = {one.run_id: sink.tagged(_PARENT, one.run_id, root.experiment_id) for one in roots}
-    kept = min(roots, key=lambda one: (not children[one.run_id], one.run_id))
-    for other, of_other in children.items():
-        if other != kept.run_id:
-            for child in of_other:
-                with contextlib.suppress(Refused):
-                    sink.link(child.run_id, kept.run_id)
-            if params := sink.params(other):
-                with contextlib.suppress(Refused):
-                    sink.write(kept.run_id, Batch(params=params))
-    sink.remove_others(id_.hex(), root.experiment_id, kept.run_id)
-    return _known(kept, root)
+            agreed = sink.params(first.run_id).items() & sink.params(last.run_id).items()
+            outbox.add_params(sink, id_, root, dict(agreed))
+        if status != "FINISHED":
+            odd = sorted(int(rank.tags[RANK]) for rank in ranks if rank.status == status)
+            named = ", ".join(map(str, odd[:10])) + (", …" if len(odd) > 10 else "")
+            outbox.of(id_, root).add_tag(_ENDED, f"{'rank' if len(odd) == 1 else 'ranks'} {named}: {status}")
+        outbox.flush(sink, id_)
 
 
 def _missing(rest: _compose.Pending, tags: dict[str, str], held: dict[str, str]) -> _compose.Pending:
