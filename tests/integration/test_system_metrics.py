@@ -133,6 +133,40 @@ def test_samples_wait_for_their_run(no_pauses: None, monkeypatch: pytest.MonkeyP
     worker.close()
 
 
+def test_a_killed_program_that_was_sampled(no_pauses: None, start: StartProgram) -> None:
+    """The run of a program that is killed while it is sampled ends as killed."""
+    program = start("""
+        import os, signal
+        from trackdsl import experiment
+        with experiment("killed", system_metrics=0.1):
+            print("open", flush=True)
+            input()
+            os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    assert program.say() == "open"
+    store = MemoryStore()
+    spool = settings.spool()
+    assert spool is not None
+    worker = Worker(spool, store.open)
+
+    def sampled() -> bool:
+        worker.round()
+        return any(run.points for run in store.runs.values())
+
+    def over() -> bool:
+        worker.round()
+        return store.named("killed").status == "KILLED"
+
+    try:
+        wait_until(sampled, "a sample")
+        worker._streams._sampler.stop()  # It does not see the death first.
+        program.resume()
+        program.finish()
+        wait_until(over, "the end of the run")
+    finally:
+        worker.close()
+
+
 def away(*_: object) -> None:
     raise Unavailable("away")
 

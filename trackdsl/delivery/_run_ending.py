@@ -142,7 +142,7 @@ class RunEnding:
         pending.add_tag("trackdsl.ended", why)
         if lost:
             pending.add_tag("trackdsl.lost_events", f"{lost} of the whole process")
-        self.collect_samples(id_)
+        self.collect_samples(lambda other: other == id_)
         self._writer.outbox.flush(sink, id_)
         self._writer.end(sink, run, "KILLED", time)
         self._roots.ended(sink, id_)
