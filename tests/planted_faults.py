@@ -230,6 +230,9 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/_artifacts.py", "delivered = left != self._waiting", "delivered = len(left) < len(self._waiting)", f"{REFUSED}::test_what_is_left_out_of_a_folder_is_counted_once"),
     ("delivery/_uploads.py", "Outcome(snapshot.left_out if only is None else {})", "Outcome(snapshot.left_out)", f"{REFUSED}::test_what_is_left_out_of_a_folder_is_counted_once"),
     ("delivery/_uploads.py", "                self._give_up(run_id, event.path, upload)\n", "", f"{REFUSED}::test_a_file_for_which_there_is_no_thread_is_sent_later"),
+    ("delivery/database/_artifacts.py", "os.walk(folder, onerror=fail)", "os.walk(folder)", f"{REFUSED}::test_a_folder_that_cannot_be_listed_waits"),
+    ("delivery/_uploads.py", "os.walk(folder, onerror=fail)", "os.walk(folder)", f"{REFUSED}::test_a_folder_that_cannot_be_listed_waits"),
+    ("delivery/database/_artifacts.py", "            raise unavailable\n", "            pass\n", f"{REFUSED}::test_a_folder_is_complete_once_there_is_space"),
 ]  # fmt: skip
 
 

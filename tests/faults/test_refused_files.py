@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import run_command
+from tests.conftest import all_runs, deliver, run_command
 from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import experiment, stage
 from trackdsl.delivery import _client
@@ -190,3 +192,92 @@ def test_a_file_for_which_there_is_no_thread_is_sent_later(spool: Path, tmp_path
     deliver_to(store, spool)
     assert store.named("s").files == {f"out/{name}": name for name in "abc"}
     assert not list(journals(spool))
+
+
+@pytest.mark.parametrize("path", ["", "out"])
+def test_a_folder_lacks_only_what_is_refused(
+    spool: Path, sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Of a folder below a local artifact root, only what cannot be stored is left out, and each of it is named."""
+    monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    folder = tmp_path / "folder"
+    for name in ("a", "b", "c/d", "e/f", "e/g", "h/i"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "empty").mkdir()
+    with experiment("e", tracking_uri=sqlite_store) as run:
+        run.log_text("there", f"{path}/b/in_the_way.txt".strip("/"))
+        run.log_text("there", f"{path}/e".strip("/"))
+        run.log_artifacts(str(folder), path)
+    deliver(sqlite_store)
+    (found,) = all_runs(sqlite_store)
+    stored = Path(found.info.artifact_uri) / path
+    assert {name for name in ("a", "c/d", "h/i") if (stored / name).read_text() == name} == {"a", "c/d", "h/i"}
+    assert (stored / "empty").is_dir()
+    omitted = {tag: why for tag, why in found.data.tags.items() if tag.startswith("trackdsl.omitted.")}
+    assert omitted.keys() == {f"trackdsl.omitted.{path}/{n}".replace("./", ".") for n in ("b", "e/f", "e/g")}
+    assert all(why.startswith("MLflow refused it: [Errno ") for why in omitted.values())
+    assert [lost.refused for lost in losses.read(spool).values()] == [3]
+
+
+@pytest.mark.parametrize("requests", [True, False])
+def test_a_folder_that_cannot_be_listed_waits(
+    spool: Path, sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, requests: bool
+) -> None:
+    """Where a part of a folder cannot be listed now, the folder is stored later, and does not count as stored."""
+    monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    (tmp_path / "folder/deep").mkdir(parents=True)
+    for name in ("a", "deep/b"):
+        (tmp_path / "folder" / name).write_text(name)
+    with experiment("e", tracking_uri=sqlite_store) as run:
+        run.log_artifacts(str(tmp_path / "folder"), "out")
+    scandir, failed = os.scandir, list[str]()
+
+    def without_descriptors(path: Any = ".") -> Any:
+        if str(path).endswith("/deep") and not failed:
+            failed.append(str(path))
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", without_descriptors)
+    if requests:
+        store = TakesRequests()
+        _target.close_all()
+        deliver_to(store, spool)
+        files = store.named("e").files
+    else:
+        deliver(sqlite_store)
+        (found,) = all_runs(sqlite_store)
+        stored = Path(found.info.artifact_uri)
+        files = {p.relative_to(stored).as_posix(): p.read_text() for p in stored.rglob("out/**/*") if p.is_file()}
+    assert failed
+    assert files == {"out/a": "a", "out/deep/b": "deep/b"}
+    assert not losses.read(spool)
+
+
+def test_a_folder_is_complete_once_there_is_space(
+    spool: Path, sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file of a folder does not fit on the disk, the folder is stored later; what it lacks is counted once."""
+    monkeypatch.setenv("TRACKDSL_MODE", "offline")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in "abc":
+        (folder / name).write_text(name)
+    with experiment("e", tracking_uri=sqlite_store) as run:
+        run.log_text("there", "a/in_the_way.txt")
+        run.log_artifacts(str(folder))
+    replace, failed = os.replace, list[str]()
+
+    def without_space(source: Any, target: Any) -> None:
+        if Path(target).name == "b" and not failed:
+            failed.append(str(target))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", without_space)
+    deliver(sqlite_store)
+    assert failed
+    (found,) = all_runs(sqlite_store)
+    assert [Path(found.info.artifact_uri, name).read_text() for name in "bc"] == ["b", "c"]
+    assert [lost.refused for lost in losses.read(spool).values()] == [1]

@@ -20,7 +20,7 @@ from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Batch, Sink
-from trackdsl.delivery._store_errors import Refused, Unavailable
+from trackdsl.delivery._store_errors import Refused, RefusedParts, Unavailable
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery._uploads import Uploads
 from trackdsl.delivery._waiting_artifacts import DeferredArtifacts, WaitingArtifact, recorded_order
@@ -226,14 +226,18 @@ class Artifacts:
                         self.uploads.begin(files, run_id, event, only)
                 return self._finish(sink, run_id, experiment_id, event)
         with _legible(), opened_snapshot(self._directory, event.snapshot) as snapshot:
+            left_out = dict(snapshot.left_out)
             if isinstance(event, events.File):
-                sink.write_artifact(run_id, snapshot.path, event.path, directory=event.directory)
+                try:
+                    sink.write_artifact(run_id, snapshot.path, event.path, directory=event.directory)
+                except RefusedParts as error:
+                    left_out |= {name: f"MLflow refused it: {why}" for name, why in error.reasons.items()}
             elif snapshot.left_out:  # A model without one of its files is broken.
                 raise UnsafeSnapshot(next(iter(snapshot.left_out.values())), event.snapshot)
             else:
                 model_id = sink.write_model(run_id, experiment_id, event, snapshot.path)
                 self._models.added(sink, run_id, model_id, event.step, events.model_key(event))
-            return _Sent(_below(path, snapshot.left_out), [])
+            return _Sent(_below(path, left_out), [])
 
     def _finish(self, sink: Sink, run_id: str, experiment_id: str, event: events.File) -> _Sent:
         """Wait for the files of an artifact; those of a folder that the store did not take wait on their own."""

@@ -57,3 +57,15 @@ class NotYet(Unavailable):
 
 class Refused(Exception):
     """The store was reached and refused this; another attempt has the same result."""
+
+
+class RefusedParts(Refused):
+    """A part of a folder was refused; the rest of it is stored.
+
+    Attributes:
+        reasons: what the store answered, by the paths of the files in the folder.
+    """
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("; ".join(reasons.values()))
+        self.reasons = reasons

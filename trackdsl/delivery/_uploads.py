@@ -140,8 +140,14 @@ class Uploads:
 
 def _files_in(folder: Path) -> list[str]:
     """The files below a folder, by their paths in it."""
+
+    def fail(error: OSError) -> None:  # What cannot be listed would count as sent.
+        raise error
+
     return [
-        os.path.relpath(os.path.join(parent, name), folder) for parent, _, names in os.walk(folder) for name in names
+        os.path.relpath(os.path.join(parent, name), folder)
+        for parent, _, names in os.walk(folder, onerror=fail)
+        for name in names
     ]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from trackdsl._core.artifact_paths import checked_path
-from trackdsl.delivery._store_errors import Denied, Refused, Unavailable
+from trackdsl.delivery._store_errors import Denied, Refused, RefusedParts, Unavailable
 from trackdsl.journal._files import NoRegularFile, open_regular
 
 #: A path that no file system accepts, or that something else has taken.
@@ -42,6 +42,7 @@ class LocalArtifacts:
         """Copy a file to a path below a folder, or the content of a folder below it.
 
         Raises:
+            RefusedParts: some paths of the folder's content cannot be used; the rest of it is there.
             Refused: the path cannot be used.
             Unavailable: the folder cannot be written to now.
         """
@@ -50,13 +51,24 @@ class LocalArtifacts:
             if not directory:
                 _copy(local, target)
                 return
-            target.mkdir(parents=True, exist_ok=True)
-            for parent, folders, files in os.walk(local):
-                inside = target / os.path.relpath(parent, local)
-                for name in folders:
-                    (inside / name).mkdir(exist_ok=True)
-                for name in files:
-                    _copy(Path(parent) / name, inside / name)
+            content = _content(local)
+        reasons: dict[str, str] = {}
+        unavailable: Unavailable | None = None
+        for name, is_folder in content:
+            try:
+                with _translated():
+                    if is_folder:
+                        (target / name).mkdir(parents=True, exist_ok=True)
+                    else:
+                        _copy(local / name, target / name)
+            except Refused as error:
+                reasons[name] = str(error)
+            except Unavailable as error:  # The folder is stored again: what it lacks then is told then.
+                unavailable = error
+        if unavailable is not None:
+            raise unavailable
+        if reasons:
+            raise RefusedParts(reasons)
 
     def write_text(self, folder: Path, text: str, path: str) -> None:
         """Write text to a file at a path below a folder.
@@ -154,6 +166,25 @@ def _inside(folder: Path, path: Path) -> Path | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return real if real.is_relative_to(os.path.realpath(folder)) else None
+
+
+def _content(folder: Path) -> list[tuple[str, bool]]:
+    """The files and the empty folders below a folder: their paths in it, and whether each is a folder.
+
+    Raises:
+        OSError: a part of it cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: list[tuple[str, bool]] = []
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        inside = os.path.relpath(parent, folder)
+        if not folders and not files:
+            found.append(("" if inside == "." else inside, True))
+        found += [(os.path.normpath(os.path.join(inside, name)), False) for name in files]
+    return found
 
 
 def _copy(source: Path, target: Path) -> None:
