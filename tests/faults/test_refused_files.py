@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 import trackdsl
-from tests.conftest import all_runs, deliver, run_command
+from tests.conftest import ChangeTiming, all_runs, deliver, run_command
+from tests.drawn_programs import fork
 from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import experiment, stage
 from trackdsl.delivery import _client
 from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal import _origin, _target
-from trackdsl.journal._spool import journals
+from trackdsl.journal._spool import journals, wake
 from trackdsl.store_format import losses
 from trackdsl.store_format.progress import Progress, read_progress
 
@@ -281,3 +282,60 @@ def test_a_folder_is_complete_once_there_is_space(
     (found,) = all_runs(sqlite_store)
     assert [Path(found.info.artifact_uri, name).read_text() for name in "bc"] == ["b", "c"]
     assert [lost.refused for lost in losses.read(spool).values()] == [1]
+
+
+@pytest.fixture
+def shared_table(spool: Path) -> Iterator[tuple[MemoryStore, Worker]]:
+    """A store that takes no files now, and a worker: two living programs have deferred rows of the same table."""
+    store = MemoryStore()
+    store.before = answering(Unavailable("away"))
+    (ready, tell), (wait, end) = os.pipe(), os.pipe()
+
+    def child() -> None:
+        os.close(end)
+        run.log_table({"a": "child"}, "t.json")
+        os.write(tell, b".")
+        os.read(wait, 1)
+
+    with stage("s") as run:
+        run.log_table({"a": "parent"}, "t.json")
+        pid = fork(child)
+        os.read(ready, 1)
+        worker = Worker(spool, store.open)
+        for _ in range(3):
+            worker.round()
+        assert [noted(journal).deferred for journal in journals(spool)] == [1, 1]
+        yield store, worker
+        os.close(end)
+        os.waitpid(pid, 0)
+    worker.close()
+    for descriptor in (ready, tell, wait):
+        os.close(descriptor)
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+@pytest.mark.parametrize("refused", [0, 1])
+def test_a_table_of_two_programs_waits_for_neither(
+    shared_table: tuple[MemoryStore, Worker], spool: Path, refused: int
+) -> None:
+    """Once a table is stored or refused, it counts as waiting, or not, in the journals of all that appended to it."""
+    store, worker = shared_table
+    store.before = answering(Refused("no")) if refused else lambda *_: None
+    for _ in range(3):
+        worker.round()
+    assert [(noted(journal).deferred, noted(journal).refused) for journal in journals(spool)] == [(0, refused)] * 2
+    assert trackdsl.flush(5) == (not refused)
+
+
+@pytest.mark.usefixtures("each_kind_of_store")
+def test_a_table_of_two_programs_is_tried_for_both(
+    shared_table: tuple[MemoryStore, Worker], spool: Path, change_timing: ChangeTiming
+) -> None:
+    """Where a program asks for another attempt and it fails, that is noted in the journals of all that wait for it."""
+    _, worker = shared_table
+    change_timing(file_retry=1000.0)
+    before = {journal: noted(journal).failures for journal in journals(spool)}
+    wake(spool)
+    for _ in range(3):
+        worker.round()
+    assert {journal: noted(journal).failures - 1 for journal in journals(spool)} == before

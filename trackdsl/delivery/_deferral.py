@@ -123,9 +123,11 @@ class Deferral:
     def waiting(self) -> Waiting:
         """The numbers of deferred items, without artifacts and tables."""
         blocked = self.blocked_runs()
-        total = self.held.count()
-        ends = len([id_ for id_ in self.blocked.ids() if id_ not in self.held.runs])
-        return Waiting(total + ends, total - self.held.count(blocked), len(blocked))
+        return Waiting(self.count(), self.held.count() - self.held.count(blocked), len(blocked))
+
+    def count(self) -> int:
+        """The number of deferred items, without artifacts and tables: held events, and runs whose ends are."""
+        return self.held.count() + len([id_ for id_ in self.blocked.ids() if id_ not in self.held.runs])
 
     def awaited(self) -> set[bytes]:
         """The runs that held events wait for, without those that are set aside."""

@@ -264,9 +264,12 @@ class Interpreter:
 
     def waiting(self) -> Waiting:
         """The numbers of deferred items."""
-        waiting = self.deferral.waiting()
+        return self.deferral.waiting()._replace(total=self.count_waiting())
+
+    def count_waiting(self) -> int:
+        """The number of all deferred items."""
         others = len(self.writer.artifacts) + self._shared.tables.waiting(self._stream.directory)
-        return waiting._replace(total=waiting.total + others)
+        return self.deferral.count() + others
 
     def reason(self) -> str:
         """A text that says why items are deferred."""

@@ -183,7 +183,13 @@ class Stream:
             return False
         if self.behind() or not self.last_seen.is_alive() or self.sampled():
             return True
-        return bool(self.progress.deferred) and self._interpreter.retry_is_due()
+        if not self.progress.deferred:
+            return False
+        # Another journal may have tried a table that both have rows of, with success or not.
+        return self._asked or self._waits_otherwise() or self._interpreter.retry_is_due()
+
+    def _waits_otherwise(self) -> bool:
+        return self._interpreter.count_waiting() != self.progress.deferred
 
     def sampled(self) -> bool:
         """Whether there are system metrics to send."""
@@ -260,7 +266,7 @@ class Stream:
         except BaseException:
             self._forget()
             raise
-        if delivered or trying or self._asked:
+        if delivered or trying or self._asked or self._waits_otherwise():
             self._note_deferred()
             self._losses.save()
             if self._asked and self.progress.deferred:
