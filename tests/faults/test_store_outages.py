@@ -207,7 +207,7 @@ def test_what_is_refused_blocks_nothing(spool: Path, caplog: pytest.LogCaptureFi
     assert (held.experiment, held.tags["trackdsl.refused.experiment"], held.status) == ("e-Default", "gone", "FINISHED")
     assert (held.tags["good"], held.tags["trackdsl.refused.bad"]) == ("2", "not this tag")
     assert len(held.points) == 1
-    assert "the git tags of run" in caplog.text
+    assert "'mlflow.source.git.commit' of run" in caplog.text
 
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")

@@ -14,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import free_port
+from tests.drawn_processes import Machine, Process
 from tests.memory_store import MemoryStore, deliver_to, refuse_nul
 from trackdsl import experiment, settings, stage
+from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._fallback_encoding import Keys, folded
 from trackdsl.delivery._health import why_unreachable
 from trackdsl.delivery._sink import Batch
-from trackdsl.delivery._store_errors import Refused
-from trackdsl.journal import _target
+from trackdsl.delivery._store_errors import Refused, Unavailable
+from trackdsl.journal import _origin, _target
+from trackdsl.journal._spool import journals
 from trackdsl.store_format import limits as _limits
 
 KEYS = st.text(alphabet="_x014CLlRé e/.A sß\u017føo1\u0661\U0001d400\U0001d401", min_size=1, max_size=12)
@@ -154,6 +157,81 @@ def test_a_text_whose_file_is_refused_is_reported(caplog: pytest.LogCaptureFixtu
         assert held.tags[f"trackdsl.omitted.trackdsl/params/{key}.txt"] == "no files"
         assert f"MLflow refused trackdsl/params/{key}.txt" in caplog.text
     assert not [key for key in held.tags if key.startswith("trackdsl.refused.")]
+
+
+def refuse_beyond_ascii(method: str, *arguments: Any) -> None:
+    """For `MemoryStore.before`: no key and no text beyond ASCII is accepted."""
+    tags = arguments[1] if method == "create_run" else {}
+    if method == "write":
+        tags = arguments[1].params | arguments[1].tags
+    if not all(text.isascii() for item in tags.items() for text in item):
+        raise Refused("no 名")
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_an_odd_branch_costs_no_other_tag_of_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a store does not take the name of a branch as it is, the runs have it encoded, and the commit."""
+    monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
+    store = MemoryStore()
+    store.before = refuse_beyond_ascii
+    spool = settings.spool()
+    assert spool is not None
+    with stage("s"):
+        deliver_to(store, spool)
+        (journal,) = journals(spool)
+        (journal / "git").write_text("abc\n名\n\nclean\n")
+    _deliver(store)
+    held = store.named("s")
+    found = {key: held.tags[f"mlflow.source.git.{key}"] for key in ("commit", "branch")}
+    assert found == {"commit": "abc", "branch": "\\u540d"}
+    assert held.files == {"trackdsl/tags/mlflow.source.git.branch.txt": "名"}
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_a_run_is_resumed_from_an_odd_experiment(tmp_path: Path) -> None:
+    """A run is resumed, also where the store does not take the tag with the program's experiment as it is."""
+    store = MemoryStore()
+    run_id = store.create_run("e-e", "plain", 0, {})
+    store.end_run(run_id, "FAILED", 1)
+    store.before = refuse_beyond_ascii
+    machine = Machine(tmp_path / "spool", store)
+    process = Process(machine.spool)
+    id_ = process.prefix + bytes(6)
+    process.say(events.Open(id_, None, "名", "again", "stage", "again", 0, 1, {}, {}, None, continued_id=run_id))
+    process.close(id_)
+    process.die()
+    for _ in range(8):
+        machine.round()
+    machine.restart()
+    held = store.runs[run_id]
+    assert (held.status, held.tags["trackdsl.experiment"]) == ("FINISHED", "\\u540d")
+    assert held.files["trackdsl/tags/trackdsl.experiment.txt"] == "名"
+    assert id_.hex() in held.tags["trackdsl.resumed"]
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+@pytest.mark.parametrize("later", [False, True])
+def test_why_something_is_left_out_is_said_in_ascii(later: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The tag with a reason arrives, also where it quotes a path that the store does not take as it is."""
+    answers = [Unavailable("not now")] if later else []
+
+    def before(method: str, *arguments: Any) -> None:
+        refuse_beyond_ascii(method, *arguments)
+        if method in ("write_text", "write_artifact"):
+            raise answers.pop() if answers else Refused(f"cannot write {arguments[1]}")
+
+    store = MemoryStore()
+    store.before = before
+    with stage("s") as run:
+        run.log_text("a", "ü/名.txt")
+        run.log_params({"p": "é" * 7000})
+        run.log_params({"名": "b"})
+    _deliver(store)
+    tags = {_limits.unescape_key(key): text for key, text in store.named("s").tags.items()}
+    assert tags["trackdsl.omitted.ü/名.txt"] == "MLflow refused it: cannot write \\xfc/\\u540d.txt"
+    assert tags["trackdsl.omitted.trackdsl/params/p.txt"] == "cannot write trackdsl/params/p.txt"
+    assert tags["trackdsl.refused.名"] == "no \\u540d"
+    assert "'ü/名.txt' is left out" in caplog.text
 
 
 def test_a_store_that_takes_several_keys_for_one_has_them_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,8 @@ from trackdsl._core.artifact_paths import checked_path
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._model_points import ModelPoints
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import Batch, Sink
+from trackdsl.delivery._single_writes import tag_omitted
+from trackdsl.delivery._sink import Sink
 from trackdsl.delivery._store_errors import Refused, RefusedParts, Unavailable
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery._uploads import Uploads
@@ -27,7 +28,6 @@ from trackdsl.delivery._waiting_artifacts import DeferredArtifacts, WaitingArtif
 from trackdsl.errors import logger
 from trackdsl.journal._files import remove
 from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, remove_snapshot
-from trackdsl.store_format import limits as _limits
 
 if TYPE_CHECKING:
     from trackdsl.delivery._open_journal import OpenJournal
@@ -270,8 +270,7 @@ class Artifacts:
             # The artifact was acceptable when it was first tried, or it would have been refused then.
             sent, gone = _Sent({path: f"MLflow refused it: {error}"}, []), True
         for name, why in sent.left_out.items():
-            with contextlib.suppress(Refused):  # The run is deleted too.
-                sink.write(waiting.run_id, Batch(tags={omitted_tag(name): _limits.fit_text(why, 500)}))
+            tag_omitted(sink, waiting.run_id, name, why, waiting.experiment_id)
         for name, why in sent.left_out.items():  # Now that no error makes it all happen again.
             logger.warning("trackdsl: %r is left out: %s", name, why)
         self._stream.progress.refused += len(sent.left_out)
@@ -324,11 +323,6 @@ def check_path(path: str, snapshot: str) -> None:
         checked_path(path)
     except ValueError as error:
         raise UnsafeSnapshot(str(error), snapshot) from None
-
-
-def omitted_tag(path: str) -> str:
-    """The tag that says why something is left out of a run."""
-    return _limits.fit_key(f"trackdsl.omitted.{path}")
 
 
 def _key(event: Stored) -> str:

@@ -17,6 +17,7 @@ from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
+from trackdsl.delivery._single_writes import SingleWrites
 from trackdsl.delivery._sink import Batch, Sink, StoredRun
 from trackdsl.delivery._store_errors import Refused, RunBlocked
 from trackdsl.delivery._timing import timing
@@ -54,6 +55,7 @@ class Continuations:
         self._stream = stream
         self._remote_runs = remote_runs
         self._spool = spool
+        self._writes = SingleWrites(stream.note_refusal)
 
     def resume(self, sink: Sink, event: events.Open) -> DeliveredRun:
         """Resume a run, once.
@@ -71,7 +73,11 @@ class Continuations:
                 # A machine that was offline, or a journal that waits, may bring an earlier entry than those that are
                 # known.
                 entries.sort(key=_when)
-                sink.write(state.run_id, Batch(tags=self._tags(sink, event, entries, state)))
+                run = DeliveredRun(state.run_id, state.experiment_id)
+                if tags := self._tags(sink, event, state):
+                    self._writes.write(sink, run, Batch(tags=tags))
+                # Last, and as it is: it says that the run is resumed. JSON needs no other encoding.
+                sink.write(state.run_id, Batch(tags={RESUMED: json.dumps(entries[-_MOST_NAMED:])}))
             if entries[-1]["id"] == event.run.hex():
                 sink.delete_tags(state.run_id, [name for name in _OF_ENDS if name in state.tags])
                 sink.reopen_run(state.run_id)
@@ -170,8 +176,8 @@ class Continuations:
             entry["error"] = _limits.fit_text(f"{error}: {message}" if message else error, 200)
         return entry
 
-    def _tags(self, sink: Sink, event: events.Open, entries: list[Any], state: StoredRun) -> dict[str, str]:
-        tags = {RESUMED: json.dumps(entries[-_MOST_NAMED:])}
+    def _tags(self, sink: Sink, event: events.Open, state: StoredRun) -> dict[str, str]:
+        tags = dict[str, str]()
         if event.experiment is not None:
             home = sink.experiment_name(state.experiment_id)
             if home != event.experiment:  # As for a run inside another one, the run stays in its experiment.

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from trackdsl._core.events import Tags
 from trackdsl.delivery import _compose
-from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun, RunMap
+from trackdsl.delivery._single_writes import SingleWrites
 from trackdsl.delivery._sink import Batch, Sink
-from trackdsl.delivery._store_errors import Refused
 from trackdsl.delivery._timing import timing
 
 
@@ -40,6 +39,7 @@ class GitTags:
         self._directory = directory
         self._runs = runs
         self._refuse = refuse
+        self._writes = SingleWrites(refuse)
         self._own_tags = own_tags
         # An earlier process may have tagged these runs; tagging them twice does no harm.
         self._untagged = runs.ours()
@@ -78,8 +78,7 @@ class GitTags:
         self._untagged.clear()
 
     def _write_run(self, sink: Sink, run: DeliveredRun, tags: dict[str, str]) -> None:
-        try:
-            sink.write(run.run_id, Batch(tags=self._own_tags.completed(sink, run, tags)))
-        except Refused as error:
-            check_experiment(sink, run.experiment_id, error)
-            self._refuse(f"the git tags of run {run.run_id}", error)
+        batch = Batch(tags=self._own_tags.completed(sink, run, tags))
+        gone = self._writes.write(sink, run, batch)
+        if gone is not None:
+            self._refuse(f"the git tags of run {run.run_id}, which is deleted", gone)

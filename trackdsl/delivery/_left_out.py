@@ -7,12 +7,10 @@ from collections.abc import Callable
 
 from trackdsl._core.redaction import mask_text
 from trackdsl.delivery._reports import Interrupted
-from trackdsl.delivery._sink import GONE, Batch, Sink
+from trackdsl.delivery._single_writes import tag_omitted
+from trackdsl.delivery._sink import GONE, Sink
 from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.errors import format_error, note
-from trackdsl.store_format.limits import fit_key, fit_text
-
-_LONGEST = 500
 
 
 def make_or_leave_out(sink: Sink, run_id: str, name: str, make: Callable[[], bool]) -> bool:
@@ -50,6 +48,6 @@ def _leave_out(sink: Sink, run_id: str, name: str, reason: str, *, traceback: bo
         key=f"left out:{name}:{reason.replace(run_id, '')}",
         traceback=traceback,
     )
+    tag_omitted(sink, run_id, name, reason)
     with contextlib.suppress(Refused):
-        sink.write(run_id, Batch(tags={fit_key(f"trackdsl.omitted.{name}"): fit_text(reason, _LONGEST)}))
         sink.commit()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 
@@ -10,14 +9,13 @@ from trackdsl._core import events
 from trackdsl.delivery import _compose
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._compose import Pending
-from trackdsl.delivery._fallback_encoding import Keys, fitting_fallbacks, is_encoding_of
+from trackdsl.delivery._fallback_encoding import Keys, is_encoding_of
 from trackdsl.delivery._model_points import Link, ModelPoints
 from trackdsl.delivery._own_tags import OwnTags
 from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._sink import GONE, Batch, Sink
+from trackdsl.delivery._single_writes import SingleWrites
+from trackdsl.delivery._sink import Batch, Sink
 from trackdsl.delivery._store_errors import Refused
-from trackdsl.store_format import limits as _limits
-from trackdsl.store_format.tags import path_of_text
 
 
 class Outbox:
@@ -38,6 +36,7 @@ class Outbox:
         own_tags: OwnTags,
     ) -> None:
         self._refuse = refuse
+        self._writes = SingleWrites(refuse)
         self._prepare = prepare
         self._models = models
         self._own_tags = own_tags
@@ -120,19 +119,13 @@ class Outbox:
             run.keys = run.keys or _keys_of(sink, run.run_id)
             batch = run.keys.deduplicate_keys(batch)
         for part in [batch] if sink.own_ids else _compose.split(batch):
-            try:
-                sink.write(run.run_id, part)
-            except Refused as error:
-                if sink.status(run.run_id) == GONE:
-                    check_experiment(sink, run.experiment_id, error)
-                    # The experiment may have been restored in between.
-                    if sink.status(run.run_id) == GONE:
-                        self._refuse(f"everything else of run {run.run_id}, which is deleted", error)
-                        return
-                self._write_singly(sink, run, part)
+            gone = self._writes.write(sink, run, part)
+            if gone is not None:
+                self._refuse(f"everything else of run {run.run_id}, which is deleted", gone)
+                return
         self._write_model_points(sink, run, batch, pending)
         for path, text in pending.texts.items():
-            self._write_text(sink, run, text, path)
+            self._writes.write_text(sink, run, text, path)
 
     def _write_model_points(self, sink: Sink, run: DeliveredRun, batch: Batch, pending: Pending) -> None:
         if not batch.metrics:
@@ -141,62 +134,7 @@ class Outbox:
             self._models.write(sink, run, batch.metrics, pending.links)
         except Refused as error:
             check_experiment(sink, run.experiment_id, error)
-            self._omit(sink, run, f"metrics of the models of run {run.run_id}", "log_metrics.model", error)
-
-    def _write_text(self, sink: Sink, run: DeliveredRun, text: str, path: str) -> None:
-        """Write a whole text to a file."""
-        try:
-            sink.write_text(run.run_id, text, path)
-        except Refused as error:
-            check_experiment(sink, run.experiment_id, error)
-            self._omit(sink, run, f"{path} of run {run.run_id}", path, error)
-
-    def _omit(self, sink: Sink, run: DeliveredRun, what: str, name: str, error: Refused) -> None:
-        """Report what the store refused, and note it in a tag of the run."""
-        self._refuse(what, error)
-        with contextlib.suppress(Refused):  # The run is deleted too.
-            sink.write(
-                run.run_id, Batch(tags={_limits.fit_key(f"trackdsl.omitted.{name}"): _limits.fit_text(str(error), 500)})
-            )
-
-    def _write_singly(self, sink: Sink, run: DeliveredRun, batch: Batch) -> None:
-        # Plain MLflow may have written to the run in the meantime.
-        run.params = {**(run.params or {}), **sink.params(run.run_id)}
-        refused: dict[str, str] = {}
-        parts = [_tag_later_values(run.params, batch)]
-        while parts:
-            part = parts.pop(0)
-            try:
-                sink.write(run.run_id, part)
-                continue
-            except Refused as error:
-                refusal = error
-            halves = list(_compose.halves(part))
-            if halves:
-                parts[:0] = halves
-            elif not self._write_encoded(sink, run, part):
-                name = next(iter([*part.params, *part.tags, *(point[0] for point in part.metrics)]))
-                refused[_limits.fit_key(f"trackdsl.refused.{name}")] = _limits.fit_text(str(refusal), 500)
-                self._refuse(f"{name!r} of run {run.run_id}", refusal)
-        try:
-            for part in _compose.split(Batch(tags=refused)):
-                sink.write(run.run_id, part)
-        except Refused as error:
-            self._refuse(f"run {run.run_id}", error)
-
-    def _write_encoded(self, sink: Sink, run: DeliveredRun, single: Batch) -> bool:
-        """Write a refused text in a fallback encoding, and the whole text to a file; False if none is accepted."""
-        kind, limit = ("params", _limits.MAX_PARAM) if single.params else ("tags", _limits.MAX_TAG)
-        for key, text in (single.params or single.tags).items():
-            for plain in fitting_fallbacks(text, limit):
-                encoded = {key: plain}
-                try:
-                    sink.write(run.run_id, Batch(params=encoded) if single.params else Batch(tags=encoded))
-                except Refused:
-                    continue
-                self._write_text(sink, run, text, path_of_text(kind, key))
-                return True
-        return False
+            self._writes.omit(sink, run, f"metrics of the models of run {run.run_id}", "log_metrics.model", error)
 
 
 def _keys_of(sink: Sink, run_id: str) -> Keys:
@@ -204,13 +142,3 @@ def _keys_of(sink: Sink, run_id: str) -> Keys:
         return Keys(sink.keys(run_id))
     except Refused:  # The run is deleted for good; MLflow refuses what is written to it, which is reported.
         return Keys({})
-
-
-def _tag_later_values(held: dict[str, str], batch: Batch) -> Batch:
-    """Move parameters with other values than the run has to tags: MLflow would refuse the whole batch."""
-    later = {key for key, text in batch.params.items() if not is_encoding_of(held.get(key, text), text)}
-    if not later:
-        return batch
-    later_tags = {_limits.fit_key(f"trackdsl.param.later.{key}"): batch.params[key] for key in later}
-    params = {key: text for key, text in batch.params.items() if key not in later}
-    return Batch(params, batch.tags | later_tags, batch.metrics)

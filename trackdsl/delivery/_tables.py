@@ -26,6 +26,7 @@ from trackdsl._core import events
 from trackdsl.delivery._artifacts import check_path
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
+from trackdsl.delivery._single_writes import tag_omitted
 from trackdsl.delivery._sink import Batch, Sink
 from trackdsl.delivery._store_errors import Refused, RefusedTogether, Unavailable
 from trackdsl.delivery._table_format import Table, as_table, parse, render
@@ -262,16 +263,13 @@ class Tables:
                 sink.write(log.run_id, Batch(tags={_TAG: text}))
 
     def _tag_omitted(self, sink: Sink, log: TableLog, reason: Refused) -> bool:
-        tag = _limits.fit_key(f"trackdsl.omitted.{log.table_path}")
         try:
             if log.experiment_id:
                 check_experiment(sink, log.experiment_id, reason)
-            sink.write(log.run_id, Batch(tags={tag: _limits.fit_text(f"MLflow refused it: {reason}", 500)}))
+            tag_omitted(sink, log.run_id, log.table_path, f"MLflow refused it: {reason}", log.experiment_id)
         except Unavailable as error:
             self._wait(log, error)
             return False
-        except Refused:
-            pass  # The run is deleted, so there is nothing to tag.
         logger.warning("trackdsl: rows of the table %r are left out: %s", log.table_path, reason)
         return True
 
