@@ -48,8 +48,8 @@ RECORDING = frozenset(
         ("from trackdsl import experiment, stage, log_metric", HEAVY | {"sqlite3", "trackdsl.query", "trackdsl.cli"}),
         ("import trackdsl.delivery.service", HEAVY | RECORDING),
         (
-            "from trackdsl.cli import _changes, _comparison, _export, _listing, _pages, _report, _show, _trace, _tree",
-            (HEAVY - {"click"}) | RECORDING,
+            "from trackdsl.cli import _changes, _comparison, _export, _listing, _report, _show, _trace, _tree",
+            (HEAVY | RECORDING) - {"click", "trackdsl.handlers"},
         ),
     ],
 )

@@ -834,7 +834,7 @@ def test_importing_brings_nothing() -> None:
 #: Asks a store with the runs of `record_zoo` for everything, in one process: its arguments are the tracking URI and the
 #: names of modules that must not be imported.
 ASKS = """
-import json, sys
+import importlib.util, json, sys
 from click.testing import CliRunner
 import trackdsl
 from trackdsl.cli import main
@@ -865,6 +865,7 @@ assert len(trackdsl.history("root", "loss")) == 5
 assert len(trackdsl.compare("run-0", "run-1")) > 0
 trackdsl.changes("run-1", "run-0")
 print(sorted(set(unwanted) & set(sys.modules)))
+assert importlib.util.find_spec("requests") is not None
 import requests.adapters, trackdsl._server.http
 print(requests.adapters.HTTPAdapter.send.__module__)
 """
@@ -891,7 +892,7 @@ def asked_in_a_process(uri: str, folder: Path, *unwanted: str) -> list[str]:
 def test_what_is_read_without_mlflow(zoo: str, tmp_path: Path) -> None:
     """The commands and functions that read a SQLite store import neither MLflow nor SQLAlchemy nor `requests`.
 
-    Where something imports `requests` later, its requests end nevertheless.
+    Where something imports `requests` later, also after a look whether there is such a module, its requests end.
     """
     printed = asked_in_a_process(zoo, tmp_path, "mlflow", "sqlalchemy", "requests")
     assert printed == ["[]", "trackdsl._server.http"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import re
@@ -56,7 +57,9 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
     patience = PATIENCE if patience is None else patience
     scheme = uri.partition(":")[0].partition("+")[0].lower()
     if scheme in ("http", "https"):
-        options = request_options()  # Before the clock starts: plugins import MLflow, which takes seconds.
+        # Both before the clock starts: plugins import MLflow, which takes seconds.
+        importlib.import_module("trackdsl._server.http")
+        options = request_options()
         return within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
     if scheme in DATABASES:
         return within(patience, uri, lambda: _ask_database(uri, experiment))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from trackdsl._core.redaction import mask_text
-from trackdsl._server import http as _http
 from trackdsl._server.redirects import LOSSY_REDIRECTS
 from trackdsl._server.request_options import request_options
 from trackdsl.errors import (
@@ -91,7 +90,7 @@ def answers(uri: str) -> None:
         TrackingServerUnreachable: nothing answers in time.
         TrackingServerError: its certificate cannot be trusted, or it redirects to another address.
     """
-    with _http.session() as session:
+    with _session() as session:
         _get(session, uri, _SEARCH, {"max_results": "1"}, request_options(), _PROBE)
 
 
@@ -110,12 +109,19 @@ def ask_server(uri: str, experiment: str | None, options: dict[str, Any], patien
         ExperimentDeleted: the experiment is deleted.
     """
     give_up = time.monotonic() + patience
-    with _http.session() as session:
+    with _session() as session:
         # Any name shows whether it is an MLflow server that accepts our credentials.
         answer = _get(session, uri, _FIND, {"experiment_name": experiment or "Default"}, options, (CONNECT, READ))
         left = give_up - time.monotonic()
         version = _version(session, uri, options, left) if left > _LEAST else ""
     return Store(version, _experiment_id(uri, answer, experiment))
+
+
+def _session() -> Any:
+    """A session whose requests end. Most stores are no servers, so `requests` is imported late."""
+    from trackdsl._server.http import session
+
+    return session()
 
 
 def _get(
