@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
+import http.server
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import webbrowser
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +23,7 @@ import pytest
 
 from tests.conftest import PATIENCE, Server, deliver, run_command, wait_until
 from trackdsl import experiment, stage
+from trackdsl.cli import _pages
 
 
 def record() -> None:
@@ -194,17 +198,51 @@ def test_ui(recorded: str, number: int, code: int) -> None:
     wait_until(lambda: not any(each.is_running() for each in below), "the processes of the server to end")
 
 
-@pytest.mark.slow
+@contextlib.contextmanager
+def another_program() -> Iterator[int]:
+    """A web server of another program, which answers all that it is asked; yields its port."""
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def test_a_port_that_is_taken(recorded: str) -> None:
-    """A server that cannot start is an error, with what it printed."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        process = start_ui("--port", str(taken.getsockname()[1]))
-        out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (1, "")
-    assert "`mlflow server` ended with exit code" in err
-    assert "address already in use" in err.lower()
+    """A port that another program listens on is an error that says what to do, and no page of it is opened."""
+    with another_program() as port:
+        done = run_command("ui", "--no-browser", "--port", str(port))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: port {port} is in use: leave --port out, or name another.\n"
+
+
+def test_a_port_that_is_taken_meanwhile(recorded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer counts only while the server lives: with another program at its port, the error is the server's."""
+    with another_program() as port:
+
+        @contextlib.contextmanager
+        def fails(*_: object) -> Iterator[subprocess.Popen[bytes]]:
+            with subprocess.Popen(["false"]) as process:
+                pass
+            yield process
+
+        monkeypatch.setattr(_pages, "_free_port", lambda: port)
+        monkeypatch.setattr(_pages, "_server", fails)
+        done = run_command("ui", "--no-browser")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "`mlflow server` ended with exit code 1" in done.stderr
 
 
 @pytest.mark.slow

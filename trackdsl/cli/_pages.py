@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -69,7 +70,7 @@ def serve(run: str | None, tracking_uri: str | None, port: int | None, *, browse
         as_json: whether to print the address as JSON.
 
     Raises:
-        click.ClickException: the server does not start, or ends by itself.
+        click.ClickException: the port is in use; or the server does not start, or ends by itself.
     """
     with errors_printed(), opened(tracking_uri) as reader:
         uri = reader.uri
@@ -77,11 +78,15 @@ def serve(run: str | None, tracking_uri: str | None, port: int | None, *, browse
     if _is_server(uri):
         _show(mask_text(uri), found, browser=browser, as_json=as_json)
         return
-    port = port or _free_port()
+    if port is None:
+        port = _free_port()
+    else:
+        _check_port(port)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log, _server(uri, port, log) as process:
         while not _is_ready(port):
             _check(process, log)
             time.sleep(_PAUSE)
+        _check(process, log)  # Another program may have taken the port meanwhile, and have answered.
         _show(f"http://{_HOST}:{port}", found, browser=browser, as_json=as_json)
         click.echo("Ctrl-C ends the server.", err=True)
         # No `process.wait()`: Ctrl-C does not interrupt it once polars is imported, which MLflow does.
@@ -116,6 +121,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def _check_port(port: int) -> None:
+    """Raise an error if the server cannot listen there: the program that does would answer in its place."""
+    with socket.socket() as probe:
+        # As uvicorn binds it: connections of a server that has ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+            raise click.ClickException(f"port {port} {why}: leave --port out, or name another.") from None
 
 
 @contextlib.contextmanager
