@@ -235,6 +235,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/database/_artifacts.py", "            raise unavailable\n", "            pass\n", f"{REFUSED}::test_a_folder_is_complete_once_there_is_space"),
     ("delivery/_stream.py", "self._asked or self._waits_otherwise() or", "self._asked or", f"{REFUSED}::test_a_table_of_two_programs_waits_for_neither"),
     ("delivery/_stream.py", "self._asked or self._waits_otherwise() or", "self._waits_otherwise() or", f"{REFUSED}::test_a_table_of_two_programs_is_tried_for_both"),
+    ("delivery/database/_artifacts.py", "explained(\"cannot use a temporary folder\"), ", "", "tests/faults/test_files_of_delivery.py::test_without_a_temporary_folder"),
 ]  # fmt: skip
 
 

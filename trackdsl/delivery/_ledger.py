@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trackdsl.delivery._store_errors import explained
 from trackdsl.errors import logger
 from trackdsl.journal._files import open_regular, replace, sync
 from trackdsl.store_format.ledger import NAME, Change, Kind, commits, frame, is_torn, latest, read
@@ -114,10 +115,11 @@ class Ledger:
         """Flush what nothing but the ledger will know once progress is noted.
 
         Raises:
-            OSError: it cannot be flushed.
+            Unavailable: it cannot be flushed.
         """
         if self._unsettled:
-            self.to_disk()
+            with explained("what delivery has to remember cannot be written"):
+                self.to_disk()
             self._unsettled = False
 
     def tidy(self) -> None:

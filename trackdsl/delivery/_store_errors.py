@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class Unavailable(Exception):
     """The store cannot be reached or is not ready; the same call may succeed later.
@@ -69,3 +72,19 @@ class RefusedParts(Refused):
     def __init__(self, reasons: dict[str, str]) -> None:
         super().__init__("; ".join(reasons.values()))
         self.reasons = reasons
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Say what an error of this machine prevents, such as a full disk.
+
+    Args:
+        what: what cannot be done.
+
+    Raises:
+        Unavailable: there was such an error.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{what}: {error}") from None

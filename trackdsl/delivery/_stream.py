@@ -23,7 +23,7 @@ from trackdsl.delivery._run_ending import DELETED, DIED
 from trackdsl.delivery._run_map import RunMap
 from trackdsl.delivery._shared import Shared
 from trackdsl.delivery._sink import Sink
-from trackdsl.delivery._store_errors import NotYet, RefusedTogether, Unavailable
+from trackdsl.delivery._store_errors import NotYet, RefusedTogether, Unavailable, explained
 from trackdsl.delivery._stretch_size import StretchSize
 from trackdsl.delivery._successors import is_deleted
 from trackdsl.delivery._timestamp_dedup import TimestampDedup
@@ -96,8 +96,9 @@ class Stream:
         # Checked before reading: once the lock of a dead writer is free, all of its events are there.
         alive = self.last_seen.is_alive()
         start = self._reader.position
-        entries = self._reader.read_stretch(self._size.limit(), writer_alive=alive)
-        self.expects_more = alive and self._reader.at_end()
+        with explained("the journal cannot be read"):
+            entries = self._reader.read_stretch(self._size.limit(), writer_alive=alive)
+            self.expects_more = alive and self._reader.at_end()
         if not entries:
             if self._reader.newer_schema is not None:
                 raise Unavailable(f"the journal was written by a newer trackdsl (schema {self._reader.newer_schema})")

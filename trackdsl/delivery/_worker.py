@@ -245,7 +245,7 @@ class Worker:
             self._back_off(store, stream, str(error))
             return False
         except OSError as error:
-            self._back_off(store, stream, f"the journal cannot be read: {error}")
+            self._back_off(store, stream, f"delivery cannot use a file: {error}")
             return False
         except Exception as error:
             # An error in trackdsl or MLflow: this journal waits, the others continue.

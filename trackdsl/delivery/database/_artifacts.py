@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from trackdsl._core.artifact_paths import checked_path
-from trackdsl.delivery._store_errors import Denied, Refused, RefusedParts, Unavailable
+from trackdsl.delivery._store_errors import Denied, Refused, RefusedParts, Unavailable, explained
 from trackdsl.journal._files import NoRegularFile, open_regular
 
 #: A path that no file system accepts, or that something else has taken.
@@ -77,10 +77,13 @@ class LocalArtifacts:
             Refused: the path cannot be used, or the text has no encoding.
             Unavailable: the folder cannot be written to now.
         """
-        with tempfile.TemporaryDirectory(prefix="trackdsl-") as temporary:
+        try:
+            content = text.encode()
+        except UnicodeEncodeError as error:
+            raise Refused(str(error)) from None
+        with explained("cannot use a temporary folder"), tempfile.TemporaryDirectory(prefix="trackdsl-") as temporary:
             local = Path(temporary) / "text"
-            with _translated():
-                local.write_text(text, encoding="utf-8")
+            local.write_bytes(content)
             self.write(folder, local, path, directory=False)
 
     def read(self, folder: Path, path: str) -> bytes | None:
