@@ -207,6 +207,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("store_format/changes/source.py", "if definition.module.edited > began:", "if False:", f"{CHANGES}::test_source_that_may_not_be_what_ran_is_left_out"),
     ("store_format/changes/descriptions.py", "return _ENTITY.sub(lambda match: _ENTITIES[match[0].lower()], escaped)", "return escaped", f"{CHANGES}::test_no_name_or_value_is_markup"),
     ("store_format/changes/compare.py", "if name not in below[path] or name == own[path]", "if path is not None", f"{CHANGES}::test_a_change_inside_a_nested_stage_is_not_blamed_on_the_stage_around_it"),
+    ("delivery/_captures.py", "return self.newest <= began <= self.time", "return began <= self.time", "tests/unit/test_captures.py::test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran"),
     ("delivery/_change_notes.py", " or run.tags.get(_SUPERSEDED_TAG)", "", f"{WHAT_CHANGED}::test_which_run_is_the_last_one_like_it"),
     ("delivery/_left_out.py", "    except Refused as error:\n", "    except LookupError as error:\n", f"{LEFT_OUT}::test_what_the_store_refuses"),
     ("delivery/_left_out.py", "        _leave_out(sink, run_id, name, mask_text(format_error(error)), traceback=True)\n", "        pass\n", f"{LEFT_OUT}::test_a_fault_that_would_occur_again"),

@@ -63,10 +63,36 @@ class Captured:
 
 @dataclass
 class _Journal:
-    """The packages and the working tree of a program, read when the first root run of its journal began."""
+    """What is known of one program.
+
+    Attributes:
+        packages, git: its packages and working tree, read when the first root run of its journal began.
+        used: what each of its functions uses, as it was first read for this program: a later program of the same
+            functions may have run other files.
+    """
 
     packages: dict[str, str] | None
     git: _Git
+    used: OrderedDict[Site, Used | None] = field(default_factory=OrderedDict)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a function uses, for other programs that run it.
+
+    Attributes:
+        time: when it was looked at, in nanoseconds since 1970.
+        newest: when the last file of the project was edited, as far as they were read then.
+        used: what was found.
+    """
+
+    time: int
+    newest: int
+    used: Used
+
+    def counts_for(self, began: int) -> bool:
+        """Whether a program that began at this time ran these files: none was edited between its start and the look."""
+        return self.newest <= began <= self.time and not self.used.edited
 
 
 class Captures:
@@ -79,8 +105,8 @@ class Captures:
     def __init__(self, *, own: bool) -> None:
         self._own = own
         self._modules: OrderedDict[tuple[str, ...], Modules] = OrderedDict()
-        #: When each function was looked at, in nanoseconds since 1970, and what was found.
-        self._used: OrderedDict[Site, tuple[int, Used | None]] = OrderedDict()
+        #: The last look at each function, by whichever program: the ranks of a launch run the same.
+        self._looks: OrderedDict[Site, _Look] = OrderedDict()
         self._journals: OrderedDict[str, _Journal] = OrderedDict()
 
     def begin(self, origin: Origin) -> None:
@@ -93,22 +119,33 @@ class Captures:
     def look_at(self, origin: Origin, site: Site) -> Used | None:
         """The definitions of its project that a function, or the program's file, uses.
 
-        They are read now, unless they were read since the program began.
+        They are read now, unless they were read for this program before.
         """
         if site == PROGRAM:
             site = ("", os.path.join(origin.cwd, origin.source) if origin.source.endswith(".py") else "", "")
-        known = self._used.get(site)
-        if known is not None and known[0] >= origin.time:
-            return known[1]
-        project = origin.project
-        if project is None or not site[1]:
+        if origin.project is None or not site[1]:
             return None
-        now = time.time_ns()
+        self.begin(origin)
+        known = self._journals[origin.prefix].used
+        if site not in known:
+            known[site] = self._look_now(origin, origin.project, site)
+            while len(known) > _MOST_SITES:
+                known.popitem(last=False)
+        return known[site]
+
+    def _look_now(self, origin: Origin, project: Project, site: Site) -> Used | None:
+        look = self._looks.get(site)
+        if look is not None and look.counts_for(origin.time):
+            return look.used
+        now, modules = time.time_ns(), self._modules_of(origin, project)
         with self._names(project):
-            used = _used_by(site, self._modules_of(origin, project), origin.time)
-        self._used[site] = now, used
-        while len(self._used) > _MOST_SITES:
-            self._used.popitem(last=False)
+            used = _used_by(site, modules, origin.time)
+        if used is not None:
+            if look is not None and look.used == used:
+                used = look.used  # So that the texts are in memory once, and not for each program.
+            self._looks[site] = _Look(now, modules.newest, used)
+            while len(self._looks) > _MOST_SITES:
+                self._looks.popitem(last=False)
         return used
 
     def of_program(self, origin: Origin, sites: Iterable[Site]) -> Captured:

@@ -126,11 +126,15 @@ class Modules:
 
     Args:
         folders: where the program looks for modules (`sys.path`); installed packages are left out.
+
+    Attributes:
+        newest: when the last of those that were read was edited, in nanoseconds since 1970.
     """
 
     def __init__(self, folders: Sequence[str]) -> None:
         self._folders = [folder for folder in dict.fromkeys(folders) if not _INSTALLED.search(folder)]
         self._by_path: dict[str, Module | None] = {}
+        self.newest = 0
 
     def at(self, path: str) -> Module | None:
         """The module in a file; None if it cannot be read or parsed, or does not belong to the project."""
@@ -142,6 +146,7 @@ class Modules:
             if len(self._by_path) >= _MOST_MODULES:
                 return None
             self._by_path[path] = found = _parsed(path, self._name_of(path))
+            self.newest = max(self.newest, 0 if found is None else found.edited)
         return found
 
     def named(self, name: str) -> Module | None:
