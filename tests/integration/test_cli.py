@@ -495,3 +495,18 @@ def test_help_keeps_its_lines() -> None:
         text = run_command(*command, "--help").stdout
         assert "\\b" not in text
         assert "\n    trackdsl " in text
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("command", [["status", "--json"], ["ls"], ["--help"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_is_full(empty_store: Path, command: list[str], unbuffered: str) -> None:
+    """Where the standard output cannot be written, the error is one sentence and the exit code 1."""
+    environment = {"TRACKDSL_TRACKING_URI": f"sqlite:///{empty_store}", "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "trackdsl.cli", *command],
+            stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "Error: cannot write to the standard output: No space left on device.\n"

@@ -24,8 +24,8 @@ from trackdsl.cli._console import output
 from trackdsl.query._shown import short
 
 HOSTILE = "a\nb\x1b[31m [red]x[/] '; DROP TABLE runs; \u202e"
-
-
+#: Not in the encodings of Western Europe.
+SNOW = "sn\N{SNOWMAN}w"
 LONG = "a name that goes on and on, " + "for-ever-and-ever-" * 10
 
 
@@ -65,6 +65,8 @@ def database(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str
             fails(LONG)
         with contextlib.suppress(ValueError), experiment("churn", run_name="deep") as run:
             fails("deep", 300)
+        with experiment("snow", run_name=SNOW):
+            pass
         with experiment("other", run_name=HOSTILE) as run:
             run.log_params({"p": HOSTILE, "many": "x" * 500, **{f"q{n}": n for n in range(10)}})
             run.set_tag("t", HOSTILE)
@@ -78,8 +80,8 @@ def ask(database: str) -> Iterator[Any]:
     """Run a command on the store of `database`; what it does to the environment is undone."""
     before = dict(os.environ)
 
-    def run(*arguments: str, code: int = 0, **environment: str) -> Result:
-        result = CliRunner().invoke(main, [*arguments, "--tracking-uri", database], env=environment)
+    def run(*arguments: str, code: int = 0, charset: str = "utf-8", **environment: str) -> Result:
+        result = CliRunner(charset).invoke(main, [*arguments, "--tracking-uri", database], env=environment)
         assert result.exit_code == code, result.output
         return result
 
@@ -116,7 +118,7 @@ def test_ls(ask: Any, database: str) -> None:
     few = as_json(ask("ls", "--max", "2", "--json"))
     assert (len(few["runs"]), few["more"]) == (2, True)
     assert "--max 0" in ask("ls", "--max", "2").stdout
-    assert len(as_json(ask("ls", "--max", "0", "--json"))["runs"]) == 11
+    assert len(as_json(ask("ls", "--max", "0", "--json"))["runs"]) == 12
     assert {run["experiment"] for run in as_json(ask("ls", "churn", "other", "--json"))["runs"]} == {"churn", "other"}
     assert ask("ls", "churn", "--where", "metrics.accuracy > 2").stdout == "No runs.\n"
 
@@ -238,6 +240,18 @@ def test_an_empty_experiment_says_where_runs_are(ask: Any) -> None:
     assert "'churn'" in text
     assert "'other'" in text
     assert as_json(ask("ls", "Default", "--json")) == {"runs": [], "more": False}
+
+
+@pytest.mark.parametrize("command", [["ls", "snow"], ["show", SNOW], ["changes", SNOW], ["tree", SNOW]])
+def test_another_encoding(ask: Any, command: list[str]) -> None:
+    """An output without the characters of a name has question marks in their place."""
+    assert "sn?w" in ask(*command, charset="latin-1").stdout
+
+
+def test_the_doctor_in_another_encoding(ask: Any) -> None:
+    """Where the marks of `doctor` are not in the encoding, it prints words in their place."""
+    lines = ask("doctor", charset="latin-1", TRACKDSL_MODE="offline").stdout.splitlines()
+    assert {line.split()[0] for line in lines if " recording " in line or " disk " in line} == {"warning", "ok"}
 
 
 def test_failures(ask: Any) -> None:

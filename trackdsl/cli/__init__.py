@@ -6,6 +6,7 @@ Each command imports what it needs inside its function. `status` has to be quick
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trackdsl.cli._completion import complete_journal
 from trackdsl.cli._file_commands import export, report, trace
 from trackdsl.cli._program_commands import Started, completion, run, watch, with_spool
 from trackdsl.cli._run_commands import changes, compare, ls, open_run, show, tree, ui
+from trackdsl.cli._standard_output import fault_of_output, replace_unknown_characters
 from trackdsl.errors import TrackdslError
 
 __all__ = ["main"]
@@ -28,16 +30,25 @@ class _Group(click.Group):
             return super().main(*args, **kwargs)
         except Started as started:
             execute = started.execute
+        except OSError as error:
+            fault = fault_of_output(error)
+            if fault is None:
+                raise
+            click.echo(f"Error: cannot write to the standard output: {fault}.", err=True)
+            sys.exit(1)
         # Here, as click handles Ctrl-C, closed pipes and its own exceptions: those of the program are the program's.
         execute()
         return None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         try:
-            return super().resolve_command(ctx, args)
+            name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
             hint = suggestion_for(args[0], self.list_commands(ctx))
             raise click.UsageError(f"{error.message.rstrip('.')}{hint.text}", ctx) from None
+        if command is not run:  # The streams of a program are its own.
+            replace_unknown_characters()
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -109,11 +109,12 @@ def _print_findings(console: Console, findings: list[Finding]) -> None:
     table = Table(show_header=False, show_edge=False, box=None, pad_edge=False)
     for _ in range(3):
         table.add_column(overflow="fold")
+    plain = console.options.ascii_only  # The marks would all be question marks.
     for finding in findings:
         mark, color = _MARKS[finding.level]
         text = Text(finding.text)
         if finding.fix:
-            text.append(f"\n→ {finding.fix}", style="bold")
-        table.add_row(Text(mark, style=color), Text(finding.about), text)
+            text.append(f"\n{'->' if plain else '→'} {finding.fix}", style="bold")
+        table.add_row(Text(finding.level if plain else mark, style=color), Text(finding.about), text)
     console.print(table)
     console.print()

@@ -13,7 +13,6 @@ The output of `--json` is stable: a new version may add fields, and removes none
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -69,8 +68,6 @@ def _show(spool: WatchedSpool, folding: Folding, *, as_json: bool) -> None:
         return
     from trackdsl.cli.watching._screen import Screen
 
-    # A terminal with another encoding gets question marks.
-    getattr(sys.stdout, "reconfigure", lambda **_: None)(errors="replace")
     Screen(spool, folding, console).show()
 
 
