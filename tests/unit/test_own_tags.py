@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,21 @@ def test_a_damaged_call_tag_has_no_fields(text: str) -> None:
     """A tag that holds no JSON object reads as one without fields."""
     assert call_of({CALL_TAG: text}) == {}
     assert call_value({CALL_TAG: text}, "trackdsl.function") is None
+
+
+_VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda one: st.lists(one, max_size=2))
+
+
+@settings(max_examples=examples(100))
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)), _VALUES))
+def test_a_field_of_another_type_is_left_out(fields: dict[str, Any]) -> None:
+    """Anybody can set the tag: a field counts only with the type that trackdsl writes, and the others still do."""
+    types = {"index": int, "pid": int, "git_dirty": bool}
+    kept = {name: value for name, value in fields.items() if type(value) is types.get(name, str)}
+    assert call_of({CALL_TAG: json.dumps(fields)}) == kept
+    single = {"trackdsl.pid": "x", "trackdsl.host": "vm"}
+    assert call_of(single) == {"host": "vm"}
+    assert call_of({CALL_TAG: '{"host": ["x"]}', **single}) == {"host": "vm"}
 
 
 @given(st.text(max_size=9000), st.text(max_size=9000))

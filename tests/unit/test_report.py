@@ -196,6 +196,13 @@ def test_hostile_texts_are_inert(text: str) -> None:
     assert not re.search(r"[<>&\u2028\x00\x1b]", page.scripts[0])
 
 
+def test_a_call_tag_of_others_is_not_trusted() -> None:
+    """Anybody can set the tag of a run: a field of a type that no trackdsl writes is as if it were not there."""
+    tag = {"trackdsl.call": json.dumps({"pid": "12", "host": ["x"], "function": 5, "file": {}, "git_dirty": []})}
+    page = page_of(run("main", 0, 2, run("a", 0, 1, tags=tag, params={"x": "1"})))
+    assert page.ids() == page_of(run("main", 0, 2, run("a", 0, 1, params={"x": "1"}))).ids()
+
+
 def test_files_of_others_are_not_trusted() -> None:
     """If the file of changes has another form or is damaged, the page leaves out what it does not say."""
     for content in (

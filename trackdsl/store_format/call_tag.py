@@ -35,6 +35,8 @@ GIT_DIRTY_TAG = FIELDS["git_dirty"]
 #: In characters. MLflow accepts 8000; versions before 2.17, and databases that they created, accept 5000.
 MAX_CALL = 5000
 _NUMBERS = ("index", "pid")
+#: The type of each field's value.
+_TYPES: dict[str, type] = {**dict.fromkeys((*FIELDS, SPOOL), str), **dict.fromkeys(_NUMBERS, int), "git_dirty": bool}
 _FIELD_OF = {tag: field for field, tag in FIELDS.items()} | {f"{CALL_TAG}.{field}": field for field in FIELDS}
 
 
@@ -83,12 +85,14 @@ def fit_call(text: str, limit: int = MAX_CALL) -> str:
 def call_of(tags: Mapping[str, str]) -> dict[str, Any]:
     """The fields of the call that a run records, whichever version wrote its tags; empty where there are none.
 
+    Anybody can set tags. So a field is left out if its value has another type than trackdsl writes; fields of newer
+    versions, which nothing here reads, are kept.
+
     >>> call_of({"trackdsl.function": "shop.fit", "trackdsl.index": "2"})
     {'function': 'shop.fit', 'index': 2}
     """
-    joined = _decoded(tags.get(CALL_TAG))
     single = {field: _value(field, tags[tag]) for field, tag in FIELDS.items() if tag in tags}
-    return single | joined
+    return _well_typed(single) | _well_typed(_decoded(tags.get(CALL_TAG)))
 
 
 def call_value(tags: Mapping[str, str], name: str) -> str | None:
@@ -135,6 +139,11 @@ def _decoded(text: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _well_typed(fields: Mapping[str, Any]) -> dict[str, Any]:
+    # Not `isinstance`: `True` is no number here.
+    return {field: value for field, value in fields.items() if type(value) is _TYPES.get(field, type(value))}
 
 
 def _value(field: str, text: str) -> Any:
