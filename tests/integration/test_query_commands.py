@@ -313,6 +313,20 @@ def test_a_narrow_list_keeps_the_names(ask: Any) -> None:
     assert all(len(line) <= 40 and len(line.split()) >= 4 for line in rows if not line.startswith("There are"))
 
 
+@pytest.mark.parametrize("columns", [36, 40, 53, 54, 60, 66, 80])
+def test_a_narrow_terminal_cuts_nothing_of_a_run(ask: Any, columns: int) -> None:
+    """However narrow the terminal is, `show` has whole ids, and all characters of long names and values."""
+    for name in ("train", LONG[:250]):
+        run = as_json(ask("show", name, "--json"))
+        wide, narrow = (
+            ask("show", run["run_id"], COLUMNS=str(width)).stdout.partition("\nexception\n")[0]
+            for width in (1000, columns)
+        )
+        assert max(map(len, narrow.splitlines())) <= columns
+        assert all(id_ in narrow for id_ in (run["run_id"], run["id"], run["start"]))
+        assert sorted("".join(narrow.split())) == sorted("".join(wide.split()))
+
+
 @pytest.mark.parametrize(("columns", "lines", "width"), [("100", "24", 100), ("80", "", 80), ("80", "24", 1000)])
 def test_the_width_of_a_pipe(monkeypatch: pytest.MonkeyPatch, columns: str, lines: str, width: int) -> None:
     """`COLUMNS` limits a pipe, whether `LINES` is set or not, unless both are what readline sets by itself."""

@@ -1,8 +1,8 @@
-"""The tables of `trackdsl ls` and `show`. They fit 80 columns: ids are never cut, long names are."""
+"""The tables of `trackdsl ls` and `show`. They fit 80 columns: ids are never cut, long names of runs are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,15 @@ from trackdsl.query import _shown
 from trackdsl.query._rows import FoundRun
 
 if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
     from rich.table import Table
     from rich.text import Text
 
 _SHOWN = 6
 _LONG = 40
 _LONGEST_NAME = 60
-#: The length of MLflow's ids, in characters.
-_WIDTH_OF_ID = 32
+#: The length of MLflow's ids, in characters, the room between a name and its value, and the least for names beside it.
+_WIDTH_OF_ID, _GAP, _NAMES = 32, 2, 20
 #: Narrower terminals get the most important columns only; of the others, nothing but their titles would be left.
 _NARROW = 64
 #: Columns that are never narrower than their content; the others share the rest of the width.
@@ -56,27 +57,62 @@ def print_run(run: Mapping[str, Any], traceback: str | None) -> None:
         run: as `trackdsl show --json` prints it, and `call`: the fields of its tag `trackdsl.call`.
         traceback: of the exception that ended it, with its line breaks.
     """
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(overflow="fold")
-    table.add_column(overflow="fold", min_width=_WIDTH_OF_ID)
-    for field in ("run_id", "id", "name", "experiment", "status", "start", "duration", "parent", "path"):
-        value = _shown.duration(run[field]) if field == "duration" else run[field]
-        if value is not None:
-            table.add_row(field, Text(_shown.printable(str(value))))
-    for kind in ("params", "metrics", "call", "tags"):
-        if run[kind]:
-            table.add_row(Text(f"\n{kind}", "bold"))
-        for name, value in run[kind].items():
-            shown = repr(value) if kind == "metrics" else _shown.printable(str(value))
-            table.add_row(Text(f"  {_shown.printable(name)}"), Text(shown))
-    output().print(table)
+    room = output().width - _WIDTH_OF_ID - _GAP
+    output().print(_beside(_rows_of(run), room) if room >= _NAMES else _below(_rows_of(run)))
     if traceback is not None:
         output().print(Text("\nexception", "bold"))
         for line in traceback.rstrip("\n").split("\n"):
             output().print(Text(_shown.printable(line.replace("\t", "    "))), soft_wrap=True)
+
+
+def _rows_of(run: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """The names of what MLflow has of a run, with the values; a title has None."""
+    for field in ("run_id", "id", "name", "experiment", "status", "start", "duration", "parent", "path"):
+        value = _shown.duration(run[field]) if field == "duration" else run[field]
+        if value is not None:
+            yield field, _shown.printable(str(value))
+    for kind in ("params", "metrics", "call", "tags"):
+        if run[kind]:
+            yield kind, None
+        for name, value in run[kind].items():
+            shown = repr(value) if kind == "metrics" else _shown.printable(str(value))
+            yield f"  {_shown.printable(name)}", shown
+
+
+def _beside(rows: Iterable[tuple[str, str | None]], room: int) -> Table:
+    """Each value beside its name, for which there is this room."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(overflow="fold", max_width=min(room, output().width // 2))
+    table.add_column(overflow="fold", min_width=_WIDTH_OF_ID)
+    for name, value in rows:
+        table.add_row(*([Text(f"\n{name}", "bold")] if value is None else [Text(name), Text(value)]))
+    return table
+
+
+def _below(rows: Iterable[tuple[str, str | None]]) -> Group:
+    """Each value that is too long for the line of its name below it."""
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for name, value in rows:
+        if value is None:
+            parts.append(Text(f"\n{name}", "bold"))
+        elif (line := Text(f"{name}{' ' * _GAP}{value}")).cell_len <= output().width:
+            parts.append(line)
+        else:
+            indent = len(name) - len(name.lstrip())
+            parts += [
+                Padding(Text(text, overflow="fold"), (0, 0, 0, left))
+                for text, left in ((name.lstrip(), indent), (value, indent + 2))
+            ]
+    return Group(*parts)
 
 
 def _cells(run: FoundRun, experiments: Mapping[str, str]) -> dict[str, Text]:
