@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.test_report import HOSTILE, Page
+from trackdsl.cli._comparison import as_structure
 from trackdsl.query._aligned import aligned
 from trackdsl.query._changes import RunChanges
 from trackdsl.query._compared import ComparedStage, Difference
@@ -131,6 +133,36 @@ def test_what_is_shown() -> None:
     ids = [attributes["id"] for tag, attributes in Page(found.to_html()).elements if tag == "section"]
     assert ids == ["parameters", "metrics", "plot", "stages", "time", "program"]
     assert "plot" not in Page(compared(runs=2).to_html()).ids()
+
+
+def test_more_runs_than_the_program_is_compared_for() -> None:
+    """Text, notebook, page and JSON say so: null in JSON is for a run of which the program was not compared."""
+    whole = compared(runs=10)
+    many = replace(whole, changes=whole.changes[:7])
+    nothing = tuple(replace(one, changes=(), parts_at=None, diffs={}, unknown=()) for one in many.changes)
+    unchanged = replace(many, stages=whole.stages[:1], changes=nothing)
+    for found in (many, unchanged):
+        for shown_text in (str(found), found._repr_html_(), found.to_html()):
+            assert "What changed in the program is compared for the first 8 runs only." in shown_text
+    assert "No differences" in str(unchanged)
+    assert "No differences" in unchanged.to_html()
+    for shown_text in (str(whole), whole._repr_html_(), whole.to_html()):
+        assert "is compared for" not in shown_text
+    changes = as_structure(many)["changes"]
+    assert [one if one is None else one["name"] for one in changes] == ["x"] * 7 + [None] * 2
+
+
+def test_which_values_are_the_same() -> None:
+    """The count is of the runs' own values, and says so where there are stages, whose equal values are not counted."""
+    found = compared(Difference("params", "lr", ("1", "2", "3")))
+    alone = replace(found, stages=found.stages[:1], same=2)
+    for one, text in ((found, "1 more of the runs themselves is the same"), (alone, "2 more are the same")):
+        assert text in str(one)
+        assert text in one._repr_html_()
+    equal = replace(found, differences=(), changes=(), stages=(found.stages[0],) * 2)
+    assert "No differences; 1 value of the runs themselves is the same." in str(equal)
+    assert "No differences; 1 value of the runs themselves is the same." in equal._repr_html_()
+    assert "<p>1 value of the runs themselves is the same.</p>" in equal.to_html()
 
 
 def test_axes_of_parallel_coordinates() -> None:

@@ -2,8 +2,9 @@
 
 The structure of `--json` has `runs` (each with `run_id` and `name`), `differences` (each with `kind`, `name` and
 `values`, one for each run), `same` (how many values are), `stages` (each with `path`, `run_ids`, `statuses`,
-`durations` and `differences`) and `changes` (as of `trackdsl changes`, one for each run but the first). `differences`
-are those of the runs themselves; `stages` begins with these.
+`durations` and `differences`) and `changes` (as of `trackdsl changes`, one for each run but the first; null for the
+ninth and later ones, of which the program is not compared). `differences` and `same` are those of the runs themselves;
+`stages` begins with these.
 """
 
 from __future__ import annotations
@@ -50,12 +51,13 @@ def show_comparison(
             file.write_text(page, encoding="utf-8", errors="replace")
         click.echo(f"{_shown.printable(str(html))} compares {len(runs)} runs: open it in a browser.", err=True)
     if as_json:
-        print_json(_comparison(found))
+        print_json(as_structure(found))
     elif html is None:
         output().print(found)
 
 
-def _comparison(found: Comparison) -> dict[str, Any]:
+def as_structure(found: Comparison) -> dict[str, Any]:
+    """A comparison as `--json` has it."""
     return {
         "runs": [{"run_id": id_, "name": name} for id_, name in zip(found.runs, found.names, strict=True)],
         "differences": _differences(found),
@@ -70,9 +72,14 @@ def _comparison(found: Comparison) -> dict[str, Any]:
             }
             for stage in found.stages
         ],
-        # msgspec writes NaN and infinity as `null`.
-        "changes": [json.loads(msgspec.json.encode(one)) for one in found.changes],
+        "changes": _changes(found),
     }
+
+
+def _changes(found: Comparison) -> list[Any]:
+    # msgspec writes NaN and infinity as `null`.
+    known = [json.loads(msgspec.json.encode(one)) for one in found.changes]
+    return known + [None] * (len(found.runs) - 1 - len(known))
 
 
 def _differences(found: Iterable[Difference]) -> list[dict[str, Any]]:

@@ -154,8 +154,8 @@ def compare(
     """Show the differences between RUNs, each from the first.
 
     Stages of the same path are compared with each other: their parameters, metrics, status and time. What changed in
-    the program is shown too: source with diffs, packages, what is not committed, datasets. RUN is the same as for
-    `show`.
+    the program is shown too, of the first eight runs: source with diffs, packages, what is not committed, datasets.
+    RUN is the same as for `show`.
 
     The exit code is 0 whether the runs differ or not, and 1 if there is no such run or the file cannot be written.
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from trackdsl.query._compared import ComparedRuns
-from trackdsl.query._comparison_rows import is_empty, program_lines, rest, sections, shown_diffs
+from trackdsl.query._comparison_rows import (
+    is_empty,
+    not_compared,
+    program_lines,
+    rest,
+    same_values,
+    sections,
+    shown_diffs,
+)
 from trackdsl.query._parallel import axes_of, parallel_svg
 from trackdsl.query._shown import markup
 from trackdsl.store_format.report.sections import cut
@@ -26,7 +34,7 @@ def notebook_html(comparison: ComparedRuns) -> str:
             rows.append(f"<tr><td>{section.kind}</td>{_cell(row.name)}{markup(cut(row.name, 160))}</td>{cells}</tr>")
         if section.hidden:
             rows.append(f"<tr><td>{section.kind}</td><td>and {section.hidden:,} more</td></tr>")
-    none = f"<p>No differences; {comparison.same} values are the same.</p>" if is_empty(comparison) else ""
+    none = f"<p>No differences; {same_values(comparison)}</p>" if is_empty(comparison) else ""
     table = f"<table><thead><tr><th></th><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     axes = axes_of(comparison) if len(comparison.runs) > 2 else []
     plot = parallel_svg(comparison, axes) if len(axes) > 1 else ""
@@ -53,4 +61,6 @@ def _program(comparison: ComparedRuns) -> str:
                 f'<details><summary style="cursor:pointer">What changed in the program{several}</summary>'
                 f"<ul>{lines}</ul>{diffs}</details>"
             )
+    if note := not_compared(comparison):
+        parts.append(f"<p>{note}</p>")
     return "".join(parts)

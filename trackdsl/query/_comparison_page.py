@@ -9,7 +9,16 @@ from trackdsl._core.version import __version__
 from trackdsl.query import _shown
 from trackdsl.query._changes import RunChanges
 from trackdsl.query._compared import ComparedRuns
-from trackdsl.query._comparison_rows import OF_PROGRAM, ShownRow, ShownRows, rest, sections, stage_names
+from trackdsl.query._comparison_rows import (
+    OF_PROGRAM,
+    ShownRow,
+    ShownRows,
+    not_compared,
+    rest,
+    same_values,
+    sections,
+    stage_names,
+)
 from trackdsl.query._parallel import axes_of, parallel_svg
 from trackdsl.query._store import opened
 from trackdsl.store_format.changes.compare import Changes
@@ -37,6 +46,8 @@ def page(comparison: ComparedRuns) -> str:
         for kind in ("params", "metrics", "stages", "time", "source", "tags")
     }
     bars = len(comparison.runs) <= _MOST_BARS and "time" in shown
+    program, note = _program(comparison), not_compared(comparison)
+    quiet = f'<p class="quiet">{note}</p>' if note else ""
     parts = [
         ("parameters", "Parameters that differ", tables["params"]),
         ("metrics", "Metrics", tables["metrics"]),
@@ -44,12 +55,12 @@ def page(comparison: ComparedRuns) -> str:
         ("curves", "Curves", _curves(comparison)),
         ("stages", "Stages that are new, gone, or ended otherwise", tables["stages"]),
         ("time", "Time of each stage", _times(shown["time"], comparison) if bars else tables["time"]),
-        ("program", "What changed in the program", _program(comparison)),
+        ("program", "What changed in the program", program + quiet),
         ("source", "Source", tables["source"]),
         ("tags", "Tags", tables["tags"]),
     ]
-    if not any(html for _, _, html in parts):
-        parts.append(("same", "No differences", f"<p>{comparison.same:,} values are the same.</p>"))
+    if not any(html for _, _, html in parts if html != quiet):
+        parts.append(("same", "No differences", f"<p>{same_values(comparison)}</p>"))
     footer = (
         f"<footer>Made by trackdsl {_shown.markup(__version__)}. This page is one file, and loads nothing.</footer>"
     )
@@ -122,8 +133,6 @@ def _program(comparison: ComparedRuns) -> str:
         if html:
             head = f"<h3>{_shown.markup(cut(label, 80))}</h3>" if len(comparison.runs) > 2 else ""
             parts.append(head + html)
-    if len(comparison.changes) < len(comparison.runs) - 1 and parts:
-        parts.append(f'<p class="quiet">Of the first {len(comparison.changes) + 1} runs only.</p>')
     return "".join(parts)
 
 

@@ -106,7 +106,26 @@ def is_empty(comparison: ComparedRuns) -> bool:
 def rest(comparison: ComparedRuns) -> str:
     """A text with the number of values that are the same; empty if there are none."""
     same = comparison.same
-    return f"{same} more {'is' if same == 1 else 'are'} the same" if same else ""
+    return f"{same:,} more{_of_runs(comparison)} {'is' if same == 1 else 'are'} the same" if same else ""
+
+
+def same_values(comparison: ComparedRuns) -> str:
+    """A sentence with the number of values that are the same."""
+    same = comparison.same
+    return f"{same:,} {'value' if same == 1 else 'values'}{_of_runs(comparison)} {'is' if same == 1 else 'are'} the same."
+
+
+def _of_runs(comparison: ComparedRuns) -> str:
+    """Whose values are counted as the same: not those of the stages."""
+    return " of the runs themselves" if len(comparison.stages) > 1 else ""
+
+
+def not_compared(comparison: ComparedRuns) -> str:
+    """A sentence that says of which runs the program was not compared; empty if it was of all."""
+    known = len(comparison.changes)
+    if not 0 < known < len(comparison.runs) - 1:
+        return ""
+    return f"What changed in the program is compared for the first {known + 1} runs only."
 
 
 def _row(name: str, one: Difference) -> ShownRow:

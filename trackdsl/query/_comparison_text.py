@@ -9,7 +9,16 @@ from rich.text import Text
 from trackdsl.query import _shown
 from trackdsl.query._changes import diff_line
 from trackdsl.query._compared import ComparedRuns
-from trackdsl.query._comparison_rows import ShownRow, is_empty, program_lines, rest, sections, shown_diffs
+from trackdsl.query._comparison_rows import (
+    ShownRow,
+    is_empty,
+    not_compared,
+    program_lines,
+    rest,
+    same_values,
+    sections,
+    shown_diffs,
+)
 
 #: Rows of stages in one kind, and rows of times.
 _MOST, _MOST_TIMES = 40, 15
@@ -19,7 +28,7 @@ def text(comparison: ComparedRuns) -> Group:
     """A table of the differences, then the changes in the program; for two runs, with diffs of the source."""
     parts: list[RenderableType] = []
     if is_empty(comparison):
-        parts.append(Text(f"No differences; {comparison.same} values are the same."))
+        parts.append(Text(f"No differences; {same_values(comparison)}"))
     table = _table(comparison)
     if table.row_count:
         parts.append(table)
@@ -33,6 +42,8 @@ def text(comparison: ComparedRuns) -> Group:
             for title, diff in shown_diffs(changes):
                 parts.append(Text(_shown.printable(title), "bold"))
                 parts += map(diff_line, diff)
+    if note := not_compared(comparison):
+        parts.append(Text(note))
     return Group(*parts)
 
 
