@@ -111,8 +111,8 @@ def rest(comparison: ComparedRuns) -> str:
 
 def same_values(comparison: ComparedRuns) -> str:
     """A sentence with the number of values that are the same."""
-    same = comparison.same
-    return f"{same:,} {'value' if same == 1 else 'values'}{_of_runs(comparison)} {'is' if same == 1 else 'are'} the same."
+    same, whose = comparison.same, _of_runs(comparison)
+    return f"1 value{whose} is the same." if same == 1 else f"{same:,} values{whose} are the same."
 
 
 def _of_runs(comparison: ComparedRuns) -> str:
