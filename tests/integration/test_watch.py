@@ -462,6 +462,24 @@ def test_a_list_that_is_watched(sqlite_store: str) -> None:
     assert lines.returncode == 130
 
 
+@pytest.mark.parametrize("command", [["watch"], ["watch", "--json"], ["ls", "--watch", "--json"]])
+def test_a_pipe_that_is_closed(sqlite_store: str, command: list[str]) -> None:
+    """Where nobody reads what they print any more, `watch` and `ls --watch` end, though nothing has changed."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "trackdsl.cli", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            if command[0] == "ls":
+                assert process.stdout.readline().startswith("{")
+            process.stdout.close()
+            assert process.wait(PATIENCE) == 1
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
+
+
 @pytest.fixture(autouse=True)
 def delivery(tmp_path: Path) -> Iterator[None]:
     """The delivery process of a test ends with it."""

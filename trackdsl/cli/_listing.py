@@ -19,6 +19,7 @@ import click
 from trackdsl.cli._console import output
 from trackdsl.cli._reading import errors_printed
 from trackdsl.cli._run_tables import table_of
+from trackdsl.cli._standard_output import pause
 from trackdsl.cli._structures import structure_of
 from trackdsl.query import _shown
 from trackdsl.query._frame import paths_of
@@ -124,7 +125,7 @@ def watch(asked: ListOptions) -> None:
 
 def _print_changes(asked: ListOptions, found: Listing) -> None:
     before: Any = None
-    for listing, error in _looks(asked, found, time.sleep):
+    for listing, error in _looks(asked, found, pause):
         structure = listing.structure()
         if error:
             click.echo(f"Error: {error}", err=True)

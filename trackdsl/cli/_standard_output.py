@@ -1,10 +1,13 @@
-"""The standard output of commands: characters that its encoding does not have, and a full disk."""
+"""The standard output of commands: characters that its encoding does not have, a full disk, and a closed pipe."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import select
 import sys
+import time
 import traceback
 
 #: What Python does by default with characters that an encoding does not have. A user may choose something else.
@@ -31,3 +34,23 @@ def fault_of_output(error: OSError) -> str | None:
     with contextlib.suppress(OSError, AttributeError):
         sys.stdout.close()  # Python would report what is still in the buffer once more when the program ends.
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def pause(seconds: float) -> None:
+    """Wait, or until nobody reads the standard output any more: a command that prints nothing would run on.
+
+    Args:
+        seconds: how long.
+
+    Raises:
+        BrokenPipeError: nobody reads it; click ends the command as if it had printed something.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, AttributeError):  # It is none of a process, or closed.
+        time.sleep(seconds)
+        return
+    output = select.poll()
+    output.register(number, 0)  # The end of a pipe is always reported.
+    if output.poll(1000 * seconds):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

@@ -12,6 +12,7 @@ import click
 
 from trackdsl._core.escaping import printable
 from trackdsl._core.redaction import mask_prose
+from trackdsl.cli._standard_output import pause
 from trackdsl.cli.watching import _texts as texts
 from trackdsl.cli.watching._journal import WatchedJournal
 from trackdsl.cli.watching._rows import Folding
@@ -22,9 +23,9 @@ from trackdsl.query._shown import duration, moment
 
 #: Between two looks, and the time for reading at each, in seconds.
 _PAUSE, _READING = 0.25, 0.2
-#: A run that is still open is printed at most so often, in seconds.
 #: For the metrics of a run, in characters.
 _ROOM = 120
+#: A run that is still open is printed at most so often, in seconds.
 _TEXT_EVERY, _JSON_EVERY = 10.0, 1.0
 
 
@@ -51,6 +52,7 @@ class Lines:
         """Print until the run has ended that alone is shown; without one, for ever.
 
         Raises:
+            BrokenPipeError: nobody reads what is printed.
             KeyboardInterrupt: the user pressed Ctrl-C.
         """
         while True:
@@ -63,7 +65,7 @@ class Lines:
             self._print_runs(everything=over)
             if over:
                 return
-            time.sleep(_PAUSE)
+            pause(_PAUSE)
 
     def _print_runs(self, *, everything: bool) -> None:
         runs = self._spool.runs
