@@ -106,6 +106,23 @@ def test_calls_of_one_stage_are_compared_with_their_equals() -> None:
     assert [(one.kind, one.before, one.after) for one in changes.changes] == [("stage", None, "fit")]
 
 
+def test_metrics_of_several_calls_of_one_stage_have_the_number_of_their_call() -> None:
+    """Three calls with the same metric are three lines that can be told apart, also in MLflow's description."""
+    before, after = (
+        recorded(
+            stage(metrics={"loss": loss}),
+            *(stage("train", run_id=f"{at}", params={"fold": f"{at}"}, metrics={"loss": loss}) for at in range(3)),
+            stage("check", metrics={"loss": loss}),
+        )
+        for loss in (0.02, 0.01)
+    )
+    changes = compare_trees(before, after)
+    assert [one.stage for one in changes.metrics] == ["", "train #1", "train #2", "train #3", "check"]
+    note = description(changes, after, before, "1")
+    assert [line.split("|")[1].strip() for line in note.splitlines() if ": loss |" in line] == [
+        "train \\#1: loss", "train \\#2: loss", "train \\#3: loss", "check: loss"]  # fmt: skip
+
+
 def test_calls_of_one_stage_that_all_changed_are_compared_with_the_most_alike() -> None:
     """If one parameter of all parallel calls changed, the other parameters say which calls belong together."""
     sides = [

@@ -2,7 +2,8 @@
 
 The structure of `--json` has `run_id`, `name`, `previous`, `previous_name`, `previous_start`, `summary`, `changes`
 (each with `kind`, `name`, `before`, `after`, `stages`, `runs`), `parts_at`, `parts_by`, `metrics` (each with `stage`,
-`name`, `before`, `after`), `diffs`, `unknown` and `left_out`.
+`name`, `before`, `after`), `diffs`, `unknown` and `left_out`. Where several stages have the same path, the `stage` of a
+metric has their number: `train #1`.
 """
 
 from __future__ import annotations

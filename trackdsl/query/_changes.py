@@ -36,7 +36,8 @@ class RunChanges:
         changes: what changed: each has `kind`, `name`, `before`, `after`, and the paths of the `stages` it concerns.
         parts_at: the path of the earliest stage whose inputs differ; empty for the root run; None if nothing differs.
         parts_by: the names of what differs there.
-        metrics: the metrics that differ: each has `stage`, `name`, `before`, `after`.
+        metrics: the metrics that differ: each has `stage`, `name`, `before`, `after`. Where several stages have the
+            same path, `stage` has their number: `train #1`.
         diffs: unified diffs of the source that changed, by name.
         unknown: sentences about what is not known.
         left_out: how many changes are not in `changes`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from trackdsl.query import _shown
 from trackdsl.query._changes import RunChanges, change_line
 from trackdsl.query._compared import ComparedRuns, ComparedStage, Difference
+from trackdsl.store_format.changes.compare import numbered
 
 #: The name of the row with the time of the runs themselves.
 _WHOLE = "whole run"
@@ -76,13 +76,7 @@ def sections(comparison: ComparedRuns, most: int, most_times: int) -> list[Shown
 
 def stage_names(stages: Sequence[ComparedStage]) -> list[str]:
     """The label of each stage: its path, numbered if several stages have the same one."""
-    counts, seen = Counter(stage.path for stage in stages), Counter[str]()
-    names = []
-    for stage in stages:
-        seen[stage.path] += 1
-        number = f" #{seen[stage.path]}" if counts[stage.path] > 1 else ""
-        names.append(f"{stage.path}{number}" if stage.path else _WHOLE)
-    return names
+    return [label or _WHOLE for label in numbered([stage.path for stage in stages])]
 
 
 def program_lines(changes: RunChanges) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -41,7 +42,7 @@ class MetricDelta(msgspec.Struct, frozen=True):
     """A metric of both sides.
 
     Attributes:
-        stage: the path of its stage; empty for the root run.
+        stage: the path of its stage, numbered if several stages have the same one; empty for the root run.
         name: its name.
         before, after: the latest values; None if there is none.
     """
@@ -265,14 +266,29 @@ def _input_differences(old: Stage, new: Stage, own: tuple[_Own, _Own]) -> Iterat
     yield from (f"source of {name}" for name, _, _ in _differences(left, right))
 
 
+def numbered(paths: Sequence[str]) -> list[str]:
+    """The labels of stages: their paths, numbered if several stages have the same one; that of the root run is empty.
+
+    >>> numbered(["", "load", "train", "train"])
+    ['', 'load', 'train #1', 'train #2']
+    """
+    counts, seen = Counter(paths), Counter[str]()
+    labels = []
+    for path in paths:
+        seen[path] += 1
+        labels.append(f"{path} #{seen[path]}" if path and counts[path] > 1 else path)
+    return labels
+
+
 def _metrics(pairs: list[Pair]) -> Iterator[MetricDelta]:
-    for old, new in sorted(pairs, key=lambda pair: bool((pair[1] or pair[0]).path)):  # type: ignore[union-attr]
+    labels = numbered([(new or old).path for old, new in pairs])  # type: ignore[union-attr]
+    for (old, new), label in sorted(zip(pairs, labels, strict=True), key=lambda one: bool(one[1])):
         if old is None or new is None:
             continue
         for name in sorted({*old.metrics, *new.metrics}):
             before, after = old.metrics.get(name), new.metrics.get(name)
             if not same_number(before, after):
-                yield MetricDelta(new.path, name, before, after)
+                yield MetricDelta(label, name, before, after)
 
 
 def same_number(one: float | None, other: float | None) -> bool:
