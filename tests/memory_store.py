@@ -154,16 +154,18 @@ class MemoryStore:
             return [
                 self._found(run_id)
                 for run_id, run in self.runs.items()
-                if run.tags.get(tag) == value and run.experiment == experiment_id
+                if run.tags.get(tag) == value and run.experiment == experiment_id not in self.deleted
             ]
 
     def find_without_parent(self, prefix: str) -> list[tuple[str, str]]:
         with self._call("find_without_parent", prefix):
-            missing = {run_id: run.tags.get("trackdsl.parent.missing", "") for run_id, run in self.runs.items()}
+            active = {run_id: run for run_id, run in self.runs.items() if run.experiment not in self.deleted}
+            missing = {run_id: run.tags.get("trackdsl.parent.missing", "") for run_id, run in active.items()}
             return [(run_id, id_) for run_id, id_ in missing.items() if id_ and id_.startswith(prefix)]
 
     def link(self, run_id: str, parent_run_id: str) -> None:
         with self._call("link", run_id, parent_run_id):
+            self._check_active(self.runs[run_id].experiment)
             self.runs[run_id].tags["mlflow.parentRunId"] = parent_run_id
             self.runs[run_id].tags.pop("trackdsl.parent.missing", None)
 

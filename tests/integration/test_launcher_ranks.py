@@ -651,25 +651,29 @@ def test_a_launch_resumes_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
-def test_tags_that_the_store_does_not_take_as_they_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", [("nul", "both", "long", "of rank"), ("long",)])
+def test_tags_that_the_store_does_not_take_as_they_are(tmp_path: Path, keys: tuple[str, ...]) -> None:
     """A root whose tags have a NUL or too many characters has them as any other run: readable, and whole in files."""
     store = MemoryStore()
     store.before = refuse_nul
     machines = [Machine(tmp_path / name, store) for name in "ab"]
-    whole = {"nul": "a\0b", "both": "c\0" * 5000, "long": "d" * 9000, "plain": "e"}
+    every = {"nul": "a\0b", "both": "c\0" * 5000, "long": "d" * 9000, "of rank": "0\0"}
+    whole = {key: every[key] for key in keys}
     for rank, machine in enumerate(machines):
         process = Process(machine.spool)
-        process.close(begin(process, b"r" * 16, rank, tags={**whole, "of rank": f"{rank}\0"}))
+        own = {key: text.replace("0", str(rank)) for key, text in whole.items()}
+        process.close(begin(process, b"r" * 16, rank, tags=own))
         process.die()
         rounds(machine, number=8)
         assert machine.empty
         machine.restart()
-    root = one_root(store, 0, 1)
-    assert (root.status, root.tags["nul"], root.tags["plain"]) == ("FINISHED", "a\\x00b", "e")
-    assert {path: text for path, text in root.files.items() if "of rank" not in path} == {
-        f"trackdsl/tags/{key}.txt": text for key, text in whole.items() if key != "plain"
+        root = one_root(store, *range(rank + 1))
+        assert root.files == {f"trackdsl/tags/{key}.txt": text for key, text in whole.items()}
+    assert root.status == "FINISHED"
+    encoded = {"nul": "a\\x00b", "of rank": "0\\x00"}
+    assert {key: root.tags[key] for key in encoded if key in keys} == {
+        key: text for key, text in encoded.items() if key in keys
     }
-    assert (root.tags["of rank"], root.files["trackdsl/tags/of rank.txt"]) == ("0\\x00", "0\0")
     assert max(map(len, root.tags.values())) == 8000
     assert not [key for key in root.tags if key.startswith("trackdsl.refused.")]
 

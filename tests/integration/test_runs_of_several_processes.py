@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,10 @@ from trackdsl.delivery import (
     _waiting,
     _worker,
 )
-from trackdsl.delivery._store_errors import Unavailable
+from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._timing import timing
 from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.dropped_runs import drop_run
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _origin
 from trackdsl.journal._spool import journals
@@ -346,6 +348,97 @@ def test_a_late_parent_finds_its_children(machines: Callable[..., Machine], mome
     assert store.named("child").tags["mlflow.parentRunId"] == parent_id
     assert "trackdsl.parent.missing" not in store.named("child").tags
     assert bool(came) == (moment == "before")
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_parent_that_comes_while_the_experiment_is_deleted(
+    machines: Callable[..., Machine], caplog: pytest.LogCaptureFixture, restarted: bool, dropped: bool
+) -> None:
+    """A child is linked once its experiment is restored, also if its program is gone by then; unless it is dropped."""
+    store = MemoryStore()
+    machine = machines("a", store)
+    opener, worker = Process(machine.spool), Process(machine.spool)
+    parent = opener.prefix + bytes(6)
+    child = worker.open("child", parent)
+    worker.close(child)
+    rounds(machine, number=4)
+    assert store.named("child").tags["trackdsl.parent.missing"] == parent.hex()
+    store.deleted = {"e-e"}
+    for process, id_, name in ((opener, parent, "parent"), (worker, worker.prefix + b"others", "other")):
+        process.say(events.Open(id_, None, "p", name, "stage", name, 0, time.time_ns(), {}, {}, None))
+        process.close(id_)
+        rounds(machine, number=4)
+    for process in (opener, worker):
+        process.die()
+    rounds(machine, number=4)
+    assert not machine.empty
+    assert "restore it with `mlflow experiments restore" in caplog.text
+    if restarted:
+        machine.restart()
+    if dropped:
+        drop_run(machine.spool, child)
+        machine.restart()
+    else:
+        store.deleted = set()
+    rounds(machine, number=8)
+    assert machine.empty
+    held = store.named("child")
+    assert ("trackdsl.parent.missing" in held.tags, "mlflow.parentRunId" in held.tags) == (dropped, not dropped)
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_an_experiment_that_is_deleted_at_the_link(machines: Callable[..., Machine]) -> None:
+    """A late parent looks once more for a child whose experiment was deleted just before they were linked."""
+    store = MemoryStore()
+    client, cluster = machines("client", store), machines("cluster", store)
+    opener, worker = Process(client.spool), Process(cluster.spool)
+    parent = opener.prefix + bytes(6)
+    worker.close(worker.open("child", parent))
+    worker.die()
+    rounds(cluster, number=6)
+    assert cluster.empty
+    tried: list[str] = []
+
+    def before(method: str, *_: Any) -> None:
+        if method == "link" and not tried:
+            tried.append(method)
+            store.deleted = {"e-e"}
+
+    store.before = before
+    opener.say(events.Open(parent, None, "p", "parent", "stage", "parent", 0, time.time_ns(), {}, {}, None))
+    rounds(client, number=4)
+    store.deleted = set()
+    opener.close(parent)
+    rounds(client, number=4)
+    assert tried
+    assert store.named("child").tags["mlflow.parentRunId"] in store.runs
+    assert "trackdsl.parent.missing" not in store.named("child").tags
+
+
+@pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
+def test_a_link_that_is_refused_is_reported(machines: Callable[..., Machine], caplog: pytest.LogCaptureFixture) -> None:
+    """A link that the store refuses for good is named in the log, unless the child is deleted."""
+    store = MemoryStore()
+    machine = machines("a", store)
+    opener, worker = Process(machine.spool), Process(machine.spool)
+    parent = opener.prefix + bytes(6)
+    for name in ("child", "gone"):
+        worker.open(name, parent)
+    rounds(machine, number=4)
+    store.named("gone").deleted = True
+
+    def before(method: str, *_: Any) -> None:
+        if method == "link":
+            raise Refused("no link")
+
+    store.before = before
+    opener.say(events.Open(parent, None, "p", "parent", "stage", "parent", 0, time.time_ns(), {}, {}, None))
+    rounds(machine, number=4)
+    ids = {run.name: run_id for run_id, run in store.runs.items()}
+    assert f"as the parent of run {ids['child']}: no link" in caplog.text
+    assert f"run {ids['gone']}" not in caplog.text
 
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")

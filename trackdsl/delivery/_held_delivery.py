@@ -95,6 +95,8 @@ class HeldDelivery:
                 elif not self._deliver_event(sink, event, end, times):
                     return False
             outbox.flush(sink, id_)
+            if id_ not in deferral.dropped:
+                self._opening.parents.link_held(sink, id_)
             sink.commit()  # Once delivered, these events are not held any more.
         except NotYet:
             outbox.discard(id_)

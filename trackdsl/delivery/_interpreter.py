@@ -205,7 +205,7 @@ class Interpreter:
                 if not self.deferral.block(sink, id_, error):
                     raise
         self._shared.tables.upload(sink, self._stream.directory)
-        self._opening.parents.relink(sink)
+        self._opening.parents.relink(sink, self.deferral)
 
     def forget(self, timestamps: TimestampDedup) -> None:
         """Forget what was collected, which will be read again; start again with these timestamps."""

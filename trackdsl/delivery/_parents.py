@@ -2,7 +2,8 @@
 
 If a parent does not come in time, its child is created as a root with the tag `trackdsl.parent.missing`. The two are
 linked if the parent is created later: after delivery creates such a child, it asks for the parent once more; after it
-creates a run late, it looks for such children. A run counts as late after GRACE/2. A child waits for at least GRACE
+creates a run late, it looks for such children. A child whose experiment is deleted at that moment is set aside, and
+linked when the experiment is restored. A run counts as late after GRACE/2. A child waits for at least GRACE
 after it was recorded, so no child can have been given up before that. Runs that are delivered in time, which is nearly
 all, cost nothing.
 """
@@ -18,10 +19,11 @@ from trackdsl._core import events
 from trackdsl.delivery._blocked import check_experiment
 from trackdsl.delivery._run_map import DeliveredRun
 from trackdsl.delivery._sink import Sink
-from trackdsl.delivery._store_errors import Refused
+from trackdsl.delivery._store_errors import Refused, RunBlocked
 from trackdsl.delivery._timing import timing
 
 if TYPE_CHECKING:
+    from trackdsl.delivery._deferral import Deferral
     from trackdsl.delivery._open_journal import OpenJournal
     from trackdsl.delivery._remote_runs import RemoteRuns
 
@@ -62,25 +64,62 @@ class Parents:
         if time.time() - event.time / 1e9 >= timing().missing_run / 2:
             self._late = True
 
-    def relink(self, sink: Sink) -> None:
-        """Link children and parents that were found since; called before a stretch is noted as delivered."""
+    def relink(self, sink: Sink, deferral: Deferral) -> None:
+        """Link children and parents that were found since; called before a stretch is noted as delivered.
+
+        Args:
+            sink: the store.
+            deferral: sets a child aside whose experiment is deleted, until it is restored.
+        """
         runs = self._stream.runs
         if self._late:
-            for run_id, missing in sink.find_without_parent(self._stream.prefix.hex()):
-                with contextlib.suppress(ValueError):
-                    parent = runs.get(bytes.fromhex(missing))
-                    if parent is not None:
-                        link(sink, run_id, parent, self._stream.note_refusal)
-            self._late = False
+            found = sink.find_without_parent(self._stream.prefix.hex())
+            linked = [self._link_late(sink, run_id, missing) for run_id, missing in found]
+            self._late = not all(linked)
         if runs.without_parent:
             ask = self._remote_runs.ask_again if self._asks else lambda _, id_: self._remote_runs.known(id_)
             parents = {id_: ask(sink, id_) for id_ in set(runs.without_parent.values())}
             for child, id_ in list(runs.without_parent.items()):
                 run, parent = runs.get(child), parents[id_]
-                if run is not None and parent is not None:
-                    link(sink, run.run_id, parent, self._stream.note_refusal)
-                    runs.note_parent(child)
+                # One that is held back is linked once that is delivered.
+                if run is not None and parent is not None and child not in deferral.held.runs:
+                    self._link(sink, child, run, parent, deferral)
             self._asks = False
+
+    def link_held(self, sink: Sink, child: bytes) -> None:
+        """Link a child whose held events were delivered just now, if its parent has been found since.
+
+        Raises:
+            RunBlocked: its experiment is deleted.
+        """
+        runs, id_ = self._stream.runs, self._stream.runs.without_parent.get(child)
+        run, parent = runs.get(child), None if id_ is None else self._remote_runs.ask_again(sink, id_)
+        if run is not None and parent is not None:
+            link(sink, run.run_id, parent, self._stream.note_refusal)
+            runs.note_parent(child)
+
+    def _link(self, sink: Sink, child: bytes, run: DeliveredRun, parent: DeliveredRun, deferral: Deferral) -> None:
+        try:
+            link(sink, run.run_id, parent, self._stream.note_refusal)
+        except RunBlocked as error:
+            if child not in deferral.dropped:
+                # Held without a tag: when it is delivered, the child is linked.
+                if not deferral.block_with(sink, events.Tags(child, {}), error):
+                    raise
+                return
+        self._stream.runs.note_parent(child)
+
+    def _link_late(self, sink: Sink, run_id: str, missing: str) -> bool:
+        """Link a run to a parent that came late; False if that has to be tried again."""
+        parent = None
+        with contextlib.suppress(ValueError):
+            parent = self._stream.runs.get(bytes.fromhex(missing))
+        try:
+            if parent is not None:
+                link(sink, run_id, parent, self._stream.note_refusal)
+        except RunBlocked:  # Its experiment was deleted a moment ago, and may be restored.
+            return False
+        return True
 
 
 def link(sink: Sink, run_id: str, parent: DeliveredRun, refuse: Callable[[str, Exception], None]) -> None:
