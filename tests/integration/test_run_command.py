@@ -107,6 +107,27 @@ def test_programs_are_as_under_python() -> None:
     assert runs["code"].data.tags["trackdsl.exception.type"] == "SystemExit"
 
 
+@pytest.mark.parametrize("end", ["", "1 / 0", "raise SystemExit(3)"])
+def test_what_a_program_does_last(end: str) -> None:
+    """What objects of the program print when they are deleted at the end is printed, as under `python`."""
+    write(
+        "last.py",
+        f"""
+        import sys
+        class Resource:
+            def __del__(self):
+                print("deleted", flush=True)
+                print("deleted", file=sys.stderr)
+        resource = Resource()
+        {end}
+        """,
+    )
+    for program in (["last.py"], ["-m", "last"]):
+        plain, ours = ended(*PYTHON, *program), ended(*RUN, *program)
+        assert b"deleted" in plain.stdout
+        assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+
+
 #: What an installed `trackdsl` is: Python treats a script otherwise than `-m`.
 STARTER = "import sys\nfrom trackdsl.cli import main\nsys.exit(main())\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import sys
@@ -26,6 +27,8 @@ def hide_callers() -> None:
     while frame is not None:
         _around.append(frame)
         frame = frame.f_back
+    # They hold the program's module, whose objects would outlive `sys.stdout`. The program's own functions come first.
+    atexit.register(_around.clear)
     when_imported("bdb", _patch)
 
 
