@@ -257,6 +257,7 @@ def test_what_cannot_be_asked(zoo: str) -> None:
     assert wrong(order_by="params.modle").suggestion == "params.model"
     assert wrong(order_by="attributes.start_tme").suggestion == "attributes.start_time"
     assert "sort_values('duration')" in str(wrong(order_by="duration"))
+    assert "`trackdsl ls --max 0 --json | jq '.runs | sort_by(.duration)'`" in str(wrong(order_by="duration"))
     assert wrong(status="finished").suggestion == "FINISHED"
     assert "OR" in str(wrong(where="metrics.accuracy > 0.9 OR metrics.accuracy < 0.1"))
     assert wrong(where="metrics.accuracy == 1").suggestion == "metrics.accuracy = 1"
@@ -785,8 +786,10 @@ def test_no_store(tmp_path: Path) -> None:
         trackdsl.runs()
     assert not list(Path.cwd().iterdir())
     (tmp_path / "notes.db").write_text("these are notes\n" * 100)
-    with pytest.raises(QueryError, match="cannot be read as a database"):
+    with pytest.raises(QueryError, match=r"cannot be read as a database.* If it is none, give --tracking-uri"):
         trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}/notes.db")
+    with pytest.raises(QueryError, match="is a folder, and a SQLite database is a file; give --tracking-uri"):
+        trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}")
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE mine (x)").connection.close()
     with pytest.raises(QueryError, match="holds no runs"):
         trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}/other.db")

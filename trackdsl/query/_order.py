@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Sequence
 
 from trackdsl._core.suggest import suggestion_for
@@ -68,7 +70,7 @@ def _clause(text: str, reader: PagedReader, experiments: tuple[str, ...]) -> str
         return f"{IN_MLFLOW[name]} {way}"
     if name in COLUMNS:
         raise QueryError(
-            f"order_by: MLflow cannot order by {name}; sort the frame: runs(…).sort_values({name!r}).",
+            f"order_by: MLflow cannot order by {name}. {_sorted_afterwards(f'.{name}', name)}",
             argument="order_by",
         )
     return f"{_held(text, name, reader, experiments)} {way}"
@@ -84,14 +86,16 @@ def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...
     for kind in kinds:
         if kind == "tags" and is_call_value(key) and reader.has_key(kind, CALL_TAG, experiments):
             raise QueryError(
-                f"order_by: MLflow cannot order by one field of the tag {CALL_TAG!r}; sort the frame instead.",
+                f"order_by: MLflow cannot order by one field of the tag {CALL_TAG!r}; sort the frame instead, or in a "
+                "shell what `trackdsl ls --json` prints.",
                 argument="order_by",
             )
         if reader.has_key(kind, key, experiments):
             if is_nameable(key):
                 return f"{kind}.{quoted_key(key)}"
             raise QueryError(
-                f"order_by: MLflow has no way to name {key!r}; sort the frame by {f'{kind}.{key}'!r} instead.",
+                f"order_by: MLflow has no way to name {key!r}. "
+                + _sorted_afterwards(f".{kind}[{json.dumps(key, ensure_ascii=False)}]", f"{kind}.{key}"),
                 argument="order_by",
             )
     _check_way(text)
@@ -100,6 +104,14 @@ def _held(text: str, name: str, reader: PagedReader, experiments: tuple[str, ...
         return IN_MLFLOW["start"]
     known = [one for kind in kinds for one in sorted(keys[kind])]
     raise _unknown(text, key, known, "" if len(kinds) > 1 else f"{kinds[0]}.", reader)
+
+
+def _sorted_afterwards(field: str, column: str) -> str:
+    """What to do instead: in a shell, where `jq` finds the field, and in Python, where the frame has the column."""
+    program = shlex.quote(f".runs | sort_by({field})")
+    return (
+        f"Sort what is found: `trackdsl ls --max 0 --json | jq {program}`; in Python, runs(…).sort_values({column!r})."
+    )
 
 
 def _unknown(text: str, key: str, known: Sequence[str], prefix: str, reader: PagedReader) -> QueryError:

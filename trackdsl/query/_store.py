@@ -207,15 +207,18 @@ def _check_file(uri: str) -> None:
         raise QueryError(
             absence_message(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri"
         )
+    if os.path.isdir(path):
+        raise QueryError(f"{path} is a folder, and a SQLite database is a file; {where}.", argument="tracking_uri")
     try:
         found = first_row(path, "SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
     except sqlite3.DatabaseError as error:
         cause = cause_in_sqlite(str(error))
-        if isinstance(error, sqlite3.OperationalError) and cause.fix:  # Else it is no database, or a damaged one.
+        if isinstance(error, sqlite3.OperationalError) and cause.fix:
             raise QueryError(f"{path} {cause.what}: {error}. {cause.fix}.", argument="tracking_uri") from None
-        raise QueryError(
-            f"{path} cannot be read as a database of MLflow's: {error}.", argument="tracking_uri"
-        ) from None
+        message = f"{path} cannot be read as a database of MLflow's: {error}. If it is none, {where}."
+        if cause.fix:  # It may be a damaged one.
+            message += f" If it is a damaged one, {cause.fix[0].lower()}{cause.fix[1:]}."
+        raise QueryError(message, argument="tracking_uri") from None
     if found is None:
         missing = f"{path} holds no runs of MLflow's: {where}."
         raise QueryError(
