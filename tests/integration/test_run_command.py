@@ -119,11 +119,14 @@ def test_what_a_program_does_last(end: str) -> None:
                 print("deleted", flush=True)
                 print("deleted", file=sys.stderr)
         resource = Resource()
+        def use(resource):
+            return resource
+        use(resource)
         {end}
         """,
     )
     for program in (["last.py"], ["-m", "last"]):
-        plain, ours = ended(*PYTHON, *program), ended(*RUN, *program)
+        plain, ours = ended(*PYTHON, *program), ended(*RUN, "--stage", "use", "--track-returns", "use", *program)
         assert b"deleted" in plain.stdout
         assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
 

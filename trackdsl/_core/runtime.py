@@ -11,14 +11,18 @@ the program's `fork`.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from trackdsl.errors import forget_reported, logger
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Phase(IntEnum):
@@ -75,6 +79,19 @@ def register(
         reset: restores the state that the module had after its import.
     """
     _registered[name] = _Registered(phase, name, after_fork, reset)
+
+
+def forgets_at_exit(cache: dict[K, V]) -> dict[K, V]:
+    """A cache by type, which is emptied at the end of the program.
+
+    It would keep the classes of the program, and by their methods all of its objects, until those cannot print any
+    more.
+
+    Args:
+        cache: the cache.
+    """
+    atexit.register(cache.clear)
+    return cache
 
 
 def reinit_after_fork() -> None:

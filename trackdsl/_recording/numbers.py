@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from trackdsl._core import runtime
 from trackdsl._core.redaction import is_secret_name, mask_entry
 from trackdsl.handlers._content import free_name
 from trackdsl.handlers._marked_fields import Fields, fields_of
@@ -41,7 +42,7 @@ class _Kind(NamedTuple):
     refused: str
 
 
-_kinds: dict[type, _Kind] = {}
+_kinds: dict[type, _Kind] = runtime.forgets_at_exit({})
 
 
 def _kind_of(kind: type) -> _Kind:

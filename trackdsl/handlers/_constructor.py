@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from trackdsl._core import runtime
 from trackdsl._core.redaction import is_secret, mask_text
 from trackdsl.handlers._handler import Scalar
 from trackdsl.handlers._line import line_of
@@ -19,7 +20,7 @@ _MAX_ARGUMENT = 200
 #: Replaces the default of a parameter that has none.
 _REQUIRED = object()
 #: Type → the parameters of its constructor with their defaults, and whether it accepts other keywords.
-_defaults: dict[type, tuple[dict[str, Any], bool]] = {}
+_defaults: dict[type, tuple[dict[str, Any], bool]] = runtime.forgets_at_exit({})
 
 
 def constructor_summary(value: Any) -> Scalar:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trackdsl import markers
+from trackdsl._core import runtime
 from trackdsl._core.redaction import remember
 from trackdsl.handlers._annotation_names import raw_annotations, type_parameters
 from trackdsl.handlers._annotations import Annotations
@@ -80,7 +81,7 @@ class Fields:
         }  # fmt: skip
 
 
-_known: dict[type, Fields] = {}
+_known: dict[type, Fields] = runtime.forgets_at_exit({})
 
 
 class _BeingRead(threading.local):

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from trackdsl._core import runtime
 from trackdsl.errors import OptionError, format_error, report, reraise_from_signal
 from trackdsl.handlers._builtin_handlers import BUILTIN_HANDLERS, kinds_of
 from trackdsl.handlers._handler import AdaptedHandler, Handler
@@ -16,9 +17,9 @@ from trackdsl.handlers._types import full_name
 ENTRY_POINTS = "trackdsl.handlers"
 #: Full name of a type → its handler, or `module:attribute` until the handler is needed.
 _by_name: dict[str, str | Handler] = {**BUILTIN_HANDLERS}
-_cache: dict[type, Handler] = {}
+_cache: dict[type, Handler] = runtime.forgets_at_exit({})
 #: The key of `_by_name` under which the handler of a type was found. Artifacts store this key.
-_names: dict[type, str] = {}
+_names: dict[type, str] = runtime.forgets_at_exit({})
 #: A program that creates classes all the time must not fill the memory.
 _MAX_TYPES = 1000
 

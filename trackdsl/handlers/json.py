@@ -31,7 +31,7 @@ _MAX_SLOW = 3
 _TOO_SLOW = f"reading its items takes longer than {_MAX_SECONDS * 1000:g} ms"
 _MAX_TYPES = 1000
 #: How often reading the items of a mapping took too long, by type.
-_slow: dict[type, int] = {}
+_slow: dict[type, int] = runtime.forgets_at_exit({})
 runtime.register("types that are slow to read", Phase.MEMORY, reset=_slow.clear)
 
 
