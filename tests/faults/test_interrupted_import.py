@@ -57,6 +57,15 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
 
 
+def changed_by_python(printed: str) -> bool:
+    """Whether Python itself has changed what the handler raised; no library can prevent that."""
+    # It ignores an exception in the weak references of the importer.
+    lost = "_get_module_lock" in printed and "ignored" in printed
+    # Before 3.12, it makes a RuntimeError of one in `__set_name__`, such as that of a class of the standard library.
+    replaced = "\nKeyboardInterrupt\n" in printed and "\nRuntimeError: Error calling __set_name__ on " in printed
+    return lost or (replaced and sys.version_info < (3, 12))
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_the_import() -> None:
@@ -64,8 +73,7 @@ def test_ctrl_c_in_the_middle_of_the_import() -> None:
     took = float(run(MEASURING).stdout)
     for _ in range(60):
         done = run(IMPORTING, str(random.uniform(0, took)))
-        # Python itself loses an exception that a handler raises in the importer's own weak references.
-        if "_get_module_lock" not in done.stderr or "ignored" not in done.stderr:
+        if not changed_by_python(done.stderr):
             assert done.returncode == -signal.SIGINT, done.stderr
             assert done.stderr.rstrip().endswith("KeyboardInterrupt"), done.stderr
 
