@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trackdsl._core import events
@@ -32,7 +32,12 @@ _any_event = st.one_of(
 )  # fmt: skip
 
 
+#: Twelve zeros and more are in the id of its run, where the last bytes may begin.
+_ZEROS = [events.Metric(RUN, "loss", 0.0, 0, 1), *(events.Close(RUN, "FINISHED", 3) for _ in range(3))]
+
+
 @given(st.lists(_any_event, max_size=60), st.integers(0, 500))
+@example(_ZEROS, 113)
 def test_skimming_finds_the_tree_and_nothing_else(recorded: list[events.AnyEvent], tail: int) -> None:
     """Skimming gives all events that begin and end runs, in order; what is left at the end is then read whole."""
     with tempfile.TemporaryDirectory() as folder:

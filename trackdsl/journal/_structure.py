@@ -50,7 +50,8 @@ def skim(reader: Reader, tail: int = 0, wanted: re.Pattern[bytes] = _STRUCTURE) 
         return []
     # The rest of a segment is zeros: the last marker is that of the last event, or is inside of it.
     last = max(data.rfind(fmt.MARKER_BYTES, fmt.HEADER_SIZE), 0)
-    stop = last - tail if tail else len(data)
+    # At a marker: elsewhere an event may hold zeros, which a reader takes for the end of what is written.
+    stop = data.find(fmt.MARKER_BYTES, max(last - tail, 0)) if tail else len(data)
     start = max(offset, fmt.HEADER_SIZE)
     if stop <= start:
         return []
