@@ -187,9 +187,9 @@ class Stream:
         if not self.progress.deferred:
             return False
         # Another journal may have tried a table that both have rows of, with success or not.
-        return self._asked or self._waits_otherwise() or self._interpreter.retry_is_due()
+        return self._asked or self._note_is_outdated() or self._interpreter.retry_is_due()
 
-    def _waits_otherwise(self) -> bool:
+    def _note_is_outdated(self) -> bool:
         return self._interpreter.count_waiting() != self.progress.deferred
 
     def sampled(self) -> bool:
@@ -267,7 +267,7 @@ class Stream:
         except BaseException:
             self._forget()
             raise
-        if delivered or trying or self._asked or self._waits_otherwise():
+        if delivered or trying or self._asked or self._note_is_outdated():
             self._note_deferred()
             self._losses.save()
             if self._asked and self.progress.deferred:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from trackdsl._core import events
 from trackdsl.delivery._sink import RemoteFiles
 from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.journal._snapshots import opened_snapshot
+from trackdsl.journal._snapshots import content_of, opened_snapshot
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -81,7 +80,9 @@ class Uploads:
             return
         with contextlib.ExitStack() as stack:
             snapshot = stack.enter_context(opened_snapshot(self._directory, event.snapshot))
-            names = [""] if not event.directory else _files_in(snapshot.path)
+            names = [""]
+            if event.directory:
+                names = [name for name, is_folder in content_of(snapshot.path) if not is_folder]
             # What waits on is sent after the rest, which was left out by then.
             upload = _Upload(Outcome(snapshot.left_out if only is None else {}), stack, {})
             try:
@@ -136,19 +137,6 @@ class Uploads:
                 return local.stat().st_size == other.path.stat().st_size and _hash(local) == _hash(other.path)
         except OSError:  # It is removed.
             return False
-
-
-def _files_in(folder: Path) -> list[str]:
-    """The files below a folder, by their paths in it."""
-
-    def fail(error: OSError) -> None:  # What cannot be listed would count as sent.
-        raise error
-
-    return [
-        os.path.relpath(os.path.join(parent, name), folder)
-        for parent, _, names in os.walk(folder, onerror=fail)
-        for name in names
-    ]
 
 
 def _hash(path: Path) -> bytes:

@@ -221,3 +221,22 @@ def _remove(name: str, folder: int) -> None:
             else:
                 os.unlink(other, dir_fd=inner)
     os.rmdir(name, dir_fd=folder)
+
+
+def content_of(folder: Path) -> list[tuple[str, bool]]:
+    """The files and the empty folders below a folder: their paths in it, and whether each is a folder.
+
+    Raises:
+        OSError: a part of it cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    found: list[tuple[str, bool]] = []
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        inside = os.path.relpath(parent, folder)
+        if not folders and not files:
+            found.append(("" if inside == "." else inside, True))
+        found += [(os.path.normpath(os.path.join(inside, name)), False) for name in files]
+    return found

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from trackdsl._core.artifact_paths import checked_path
 from trackdsl.delivery._store_errors import Denied, Refused, RefusedParts, Unavailable, explained
 from trackdsl.journal._files import NoRegularFile, open_regular
+from trackdsl.journal._snapshots import content_of
 
 #: A path that no file system accepts, or that something else has taken.
 _FINAL = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
@@ -51,7 +52,7 @@ class LocalArtifacts:
             if not directory:
                 _copy(local, target)
                 return
-            content = _content(local)
+            content = content_of(local)
         reasons: dict[str, str] = {}
         unavailable: Unavailable | None = None
         for name, is_folder in content:
@@ -169,25 +170,6 @@ def _inside(folder: Path, path: Path) -> Path | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return real if real.is_relative_to(os.path.realpath(folder)) else None
-
-
-def _content(folder: Path) -> list[tuple[str, bool]]:
-    """The files and the empty folders below a folder: their paths in it, and whether each is a folder.
-
-    Raises:
-        OSError: a part of it cannot be listed.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    found: list[tuple[str, bool]] = []
-    for parent, folders, files in os.walk(folder, onerror=fail):
-        inside = os.path.relpath(parent, folder)
-        if not folders and not files:
-            found.append(("" if inside == "." else inside, True))
-        found += [(os.path.normpath(os.path.join(inside, name)), False) for name in files]
-    return found
 
 
 def _copy(source: Path, target: Path) -> None:
