@@ -236,11 +236,10 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/_artifacts.py", "delivered = left != self._waiting", "delivered = len(left) < len(self._waiting)", f"{REFUSED}::test_what_is_left_out_of_a_folder_is_counted_once"),
     ("delivery/_uploads.py", "Outcome(snapshot.left_out if only is None else {})", "Outcome(snapshot.left_out)", f"{REFUSED}::test_what_is_left_out_of_a_folder_is_counted_once"),
     ("delivery/_uploads.py", "                self._give_up(run_id, event.path, upload)\n", "", f"{REFUSED}::test_a_file_for_which_there_is_no_thread_is_sent_later"),
-    ("delivery/database/_artifacts.py", "os.walk(folder, onerror=fail)", "os.walk(folder)", f"{REFUSED}::test_a_folder_that_cannot_be_listed_waits"),
-    ("delivery/_uploads.py", "os.walk(folder, onerror=fail)", "os.walk(folder)", f"{REFUSED}::test_a_folder_that_cannot_be_listed_waits"),
+    ("journal/_snapshots.py", "os.walk(folder, onerror=fail)", "os.walk(folder)", f"{REFUSED}::test_a_folder_that_cannot_be_listed_waits"),
     ("delivery/database/_artifacts.py", "            raise unavailable\n", "            pass\n", f"{REFUSED}::test_a_folder_is_complete_once_there_is_space"),
-    ("delivery/_stream.py", "self._asked or self._waits_otherwise() or", "self._asked or", f"{REFUSED}::test_a_table_of_two_programs_waits_for_neither"),
-    ("delivery/_stream.py", "self._asked or self._waits_otherwise() or", "self._waits_otherwise() or", f"{REFUSED}::test_a_table_of_two_programs_is_tried_for_both"),
+    ("delivery/_stream.py", "self._asked or self._note_is_outdated() or", "self._asked or", f"{REFUSED}::test_a_table_of_two_programs_waits_for_neither"),
+    ("delivery/_stream.py", "self._asked or self._note_is_outdated() or", "self._note_is_outdated() or", f"{REFUSED}::test_a_table_of_two_programs_is_tried_for_both"),
     ("delivery/database/_artifacts.py", "explained(\"cannot use a temporary folder\"), ", "", "tests/faults/test_files_of_delivery.py::test_without_a_temporary_folder"),
 ]  # fmt: skip
 
