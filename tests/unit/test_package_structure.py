@@ -170,12 +170,17 @@ def _assigned(tree: ast.Module) -> list[ast.expr]:
             found.append(node.target)
         elif isinstance(node, ast.withitem) and node.optional_vars is not None:
             found.append(node.optional_vars)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "delattr"):
+        elif isinstance(node, ast.Call) and _called(node) in ("setattr", "delattr"):
             found.append(ast.Attribute(node.args[0], "?"))
     for target in found:
         if isinstance(target, (ast.Tuple, ast.List)):
             found += target.elts
     return found
+
+
+def _called(call: ast.Call) -> str | None:
+    """The name of a function that is called by its name."""
+    return call.func.id if isinstance(call.func, ast.Name) else None
 
 
 def _sets_of_others(source: str) -> list[str]:
@@ -194,7 +199,7 @@ def _sets_of_others(source: str) -> list[str]:
         while isinstance(inner, (ast.Attribute, ast.Subscript, ast.Starred, ast.Call)):
             if not isinstance(inner, ast.Call):
                 inner = inner.value
-            elif ast.unparse(inner.func) == "vars" and inner.args:
+            elif _called(inner) == "vars" and inner.args:
                 inner = inner.args[0]
             else:
                 break
