@@ -21,7 +21,13 @@ TYPE_CHECKING = False  # Type checkers take it for true. Importing `typing` for 
 if TYPE_CHECKING:
     from typing import Any
 
+    from trackdsl import errors as errors
+    from trackdsl import handlers as handlers
+    from trackdsl import integrations as integrations
+    from trackdsl import markers as markers
+    from trackdsl import session as session
     from trackdsl import settings as settings
+    from trackdsl import testing as testing
     from trackdsl._api.configure import configure
     from trackdsl._api.log import (
         current_run,
@@ -234,7 +240,8 @@ _LATE = {
 }
 #: `%load_ext trackdsl` calls these.
 _IPYTHON = ("load_ipython_extension", "unload_ipython_extension")
-_SUBMODULES = ("errors", "handlers", "markers", "session", "settings")
+#: Public modules, each imported when it is first used.
+_SUBMODULES = ("errors", "handlers", "integrations", "markers", "session", "settings", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -266,7 +273,7 @@ def _take(module: str, names: tuple[str, ...]) -> Any:
 
 def __dir__() -> list[str]:
     """What completion offers: the public names and modules."""
-    return sorted([*__all__, "errors", "handlers", "integrations", "markers", "session", "settings", "testing"])
+    return sorted([*__all__, *_SUBMODULES])
 
 
 _look_for_workers()

@@ -29,6 +29,14 @@ def test_the_bridge_waits_for_mlflow() -> None:
     assert done.stdout == "['trackdsl.mlflow_bridge']\n"
 
 
+@pytest.mark.parametrize("module", sorted(set(dir(trackdsl)) - set(trackdsl.__all__)))
+def test_every_module_that_completion_offers_is_there(module: str) -> None:
+    """A module in `dir(trackdsl)` is an attribute right after `import trackdsl`, where nothing has imported it yet."""
+    program = f"import sys, trackdsl; assert 'trackdsl.{module}' not in sys.modules; print(trackdsl.{module}.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == (f"trackdsl.{module}\n", "")
+
+
 #: What takes long to import, and is for users' values, servers, commands or MLflow.
 HEAVY = frozenset(
     ["mlflow", "numpy", "pandas", "pydantic", "pydantic_settings", "click", "rich", "tqdm", "sqlalchemy", "psutil",
