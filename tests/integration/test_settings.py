@@ -97,16 +97,30 @@ def test_the_first_that_says_something_counts(data: st.DataObject) -> None:
 
 
 def test_what_is_written_out_by_hand_agrees_with_the_rows() -> None:
-    """The signature and help of `configure` and the guide's table agree with the row of each setting."""
-    parameters = inspect.signature(trackdsl.configure).parameters
-    documented = " ".join(inspect.getdoc(trackdsl.configure).split())  # type: ignore[union-attr]
+    """The signature and help of `configure` and the guide's table have the rows of the settings, and no others."""
+    parameters = list(inspect.signature(trackdsl.configure).parameters)
+    assert parameters == ["chosen", *settings.NAMES, "unknown"]
+    text = inspect.getdoc(trackdsl.configure).partition("Raises:")[0]  # type: ignore[union-attr]
+    assert re.findall(r"^    \**(\w+): ", text, re.MULTILINE) == parameters
+    documented = " ".join(text.split())
     guide = (Path(__file__).parents[2] / "notebooks/settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `TRACKDSL_\w+`", guide, re.MULTILINE)
+    assert rows == [*settings.NAMES]
     for setting in SETTINGS.values():
-        assert setting.name in parameters
         assert f"{setting.name}: {setting.help}" in documented
         assert (
             f"| `{setting.name}` | {', '.join(f'`{v}`' for v in setting.variables)} | {setting.default_help}" in guide
         )
+
+
+@pytest.mark.parametrize("name", settings.NAMES)
+def test_configure_sets_every_setting(name: str) -> None:
+    """A value that `configure` gets for a setting is the one in force, and says that it comes from there."""
+    value = next(value for value in VALUES[name] if value != SETTINGS[name].default)
+    trackdsl.configure(**{name: value})
+    assert settings.look_up(name) == (value, "configure()")
+    for in_force in (getattr(settings, name)(), getattr(Settings(), name)):
+        assert (str(in_force) if isinstance(in_force, Path) else in_force) == value
 
 
 def test_the_project_says_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

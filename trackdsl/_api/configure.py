@@ -1,13 +1,14 @@
 """`configure(...)`: settings for the rest of the program."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: `inspect.signature` shows the annotations below, and what they stand for.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trackdsl._config import pyproject
 from trackdsl._config import resolve as settings
+from trackdsl._config.spec import Delivery, Mode, Ranks
 from trackdsl._config.state import state
 from trackdsl.errors import SettingsError
 from trackdsl.journal import _target
@@ -17,19 +18,19 @@ if TYPE_CHECKING:
 
 
 def configure(
-    chosen: Settings | None = None,
+    chosen: "Settings | None" = None,
     /,
     *,
     tracking_uri: str | None = None,
     experiment_name: str | None = None,
-    mode: Literal["online", "offline", "disabled"] | None = None,
+    mode: Mode | None = None,
     spool: str | Path | None = None,
     strict: bool | None = None,
-    delivery: Literal["process", "thread"] | None = None,
+    delivery: Delivery | None = None,
     secret_names: Iterable[str] | None = None,
     public_names: Iterable[str] | None = None,
     system_metrics: bool | float | None = None,
-    ranks: Literal["children", "main", "separate"] | None = None,
+    ranks: Ranks | None = None,
     stages: Iterable[str] | None = None,
     changes: bool | None = None,
     reports: bool | None = None,
@@ -76,31 +77,14 @@ def configure(
     Example:
         >>> configure(experiment_name="churn")
     """
-    named = {
-        "tracking_uri": tracking_uri,
-        "experiment_name": experiment_name,
-        "mode": mode,
-        "spool": spool,
-        "strict": strict,
-        "delivery": delivery,
-        "secret_names": secret_names,
-        "public_names": public_names,
-        "system_metrics": system_metrics,
-        "ranks": ranks,
-        "stages": stages,
-        "changes": changes,
-        "reports": reports,
-        "traces": traces,
-        "show_url": show_url,
-        "cards": cards,
-    }
+    arguments = {**locals()}  # First of all, while there are no other variables.
     if chosen is not None and not hasattr(chosen, "given"):
         raise SettingsError(
             f"configure() takes settings by name, or one trackdsl.Settings, not {chosen!r}.", setting="", value=chosen
         )
     pyproject.forget()  # In a long notebook session the file may have been edited.
     given = {} if chosen is None else chosen.given()
-    given |= {name: value for name, value in named.items() if value is not None}
+    given |= {name: arguments[name] for name in settings.NAMES if arguments.get(name) is not None}
     settings.update(**given, **unknown)
     if "spool" in given:
         _target.start_anew()

@@ -1,7 +1,8 @@
 """Every setting in one place: its name, type, default, variables and help.
 
-The model `Settings`, the checks, `trackdsl doctor`, the table in the guide, and the settings that a context takes to
-other processes are made from these rows.
+The model `Settings`, the checks, `trackdsl doctor`, and the settings that a context takes to other processes are made
+from these rows. The signature and help of `configure` and the table in the guide are written by hand, and a test
+compares them with the rows.
 """
 
 # No `from __future__ import annotations`: this module evaluates the annotations below when it is imported.
@@ -23,6 +24,10 @@ _FALSE = ("", "0", "false", "no", "off")
 #: The default and the shortest interval between samples of the machine, in seconds. MLflow has the same default.
 _INTERVAL, _SHORTEST_INTERVAL = 10.0, 0.1
 
+#: The values of settings that are a choice, also for the signatures of `configure` and of decorators.
+Mode = Literal["online", "offline", "disabled"]
+Delivery = Literal["process", "thread"]
+Ranks = Literal["children", "main", "separate"]
 #: Converts a value to the setting's type. The first argument names the setting in error messages.
 Check = Callable[[str, Any], Any]
 
@@ -144,7 +149,7 @@ class Rows:
         ),
     ]
     mode: Annotated[
-        Literal["online", "offline", "disabled"],
+        Mode,
         Row(
             "online",
             "`online` records and delivers, `offline` records for a later `trackdsl sync`, `disabled` does nothing.",
@@ -173,7 +178,7 @@ class Rows:
         ),
     ]
     delivery: Annotated[
-        Literal["process", "thread"],
+        Delivery,
         Row(
             "process",
             "`process` delivers from a process of its own, `thread` from a thread of this one.",
@@ -212,7 +217,7 @@ class Rows:
         ),
     ]
     ranks: Annotated[
-        Literal["children", "main", "separate"],
+        Ranks,
         Row(
             "children",
             "what the processes of one launch record (torchrun, SLURM, MPI): `children`: each a child of one shared "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
+from trackdsl._config.spec import Ranks
 from trackdsl._core.context import Scope, find
 from trackdsl._core.missing_call import Decorator, option_names
 from trackdsl._core.suppression import quiet
@@ -109,7 +110,7 @@ def experiment(
     params: bool | Iterable[str] = True,
     returns: bool = False,
     system_metrics: bool | float | None = None,
-    ranks: Literal["children", "main", "separate"] | None = None,
+    ranks: Ranks | None = None,
     run_id: str | Run | None = None,
     traces: bool | None = None,
 ) -> Block: ...
