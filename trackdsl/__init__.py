@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from trackdsl._api.steps import steps
     from trackdsl._api.streams import log_stream
     from trackdsl._config.model import Settings
-    from trackdsl._decorate.decorators import experiment, stage, track_returns
+    from trackdsl._decorate.decorators import Block, experiment, stage, track_returns
     from trackdsl._decorate.parentage import capture
     from trackdsl._recording.datasets import RecordedDataset
     from trackdsl._recording.loading import load_artifact
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "Block",
     "Context",
     "ContextError",
     "Dataset",
@@ -183,6 +184,7 @@ _MODULES = {
     "trackdsl._api.steps": ("steps",),
     "trackdsl._api.streams": ("log_stream",),
     "trackdsl._decorate.decorators": (
+        "Block",
         "experiment",
         "stage",
         "track_returns",

@@ -75,6 +75,11 @@ __all__ = [
     "update",
 ]
 
+# Tracebacks, help and pickles name public objects by where users import them from.
+for _name in __all__:
+    if callable(_public := globals().get(_name)):
+        _public.__module__ = __name__
+
 
 def __getattr__(name: str) -> Any:
     if name == "Settings":  # Its model needs pydantic, which takes longer to import than everything else here.

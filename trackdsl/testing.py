@@ -29,6 +29,10 @@ from trackdsl.journal._store_target import CAPTURED, Target
 
 __all__ = ["Captured", "Point", "RecordedRun", "capture_runs", "reset"]
 
+# Tracebacks, help and pickles name public objects by where users import them from.
+for _public in (Point, RecordedRun):
+    _public.__module__ = __name__
+
 
 def reset() -> None:
     """Put trackdsl back to what it was after its import, so that no test sees what an earlier one left.

@@ -125,6 +125,29 @@ def test_public_objects_belong_to_the_package(name: str) -> None:
         assert pickle.loads(written) is value
 
 
+@pytest.mark.parametrize("name", ["", ".handlers", ".query", ".settings", ".testing"])
+def test_public_objects_show_no_private_module(name: str) -> None:
+    """Classes and functions of public modules name a public module that has them, in their signatures too."""
+    public = importlib.import_module(f"trackdsl{name}")
+    for value in (getattr(public, each) for each in public.__all__):
+        module = getattr(value, "__module__", "")
+        if module.partition(".")[0] == "trackdsl":
+            assert "._" not in module
+            assert getattr(importlib.import_module(module), value.__qualname__) is value
+        if inspect.isroutine(value):
+            assert "._" not in str(inspect.signature(value))
+
+
+def test_completion_offers_what_runs_document() -> None:
+    """`dir(run)` has the methods and attributes that the help of `Run` and the guides name, and no others."""
+    documented = {"began", "end", "experiment", "id", "name", "parent", "path", "run_id", "url", *METHODS}
+    with trackdsl.testing.capture_runs(), trackdsl.stage("s") as run:
+        assert set(dir(run)) == documented - {"log_stream"}
+    attributes = str(inspect.getdoc(trackdsl.Run)).partition("Attributes:")[2]
+    for name in dir(run):
+        assert getattr(trackdsl.Run, name).__doc__ or f"    {name}: " in attributes
+
+
 def test_wrong_arguments_name_the_method_of_run() -> None:
     """The error for a wrong argument of a method names `Run`, whichever class defines the method."""
     with (

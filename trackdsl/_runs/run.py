@@ -54,6 +54,7 @@ class Run(ValueMethods, FileMethods):
         parent: the run around this one, or None.
         path: the names from the root down to this run, joined by `/`.
         experiment: the name of the MLflow experiment it is in; None if only MLflow's id of the experiment is known.
+        began: when it began, in nanoseconds since 1970; 0 where another process began it.
 
     Example:
         >>> with stage("split", seed=42) as run:  # doctest: +SKIP
@@ -174,6 +175,10 @@ class Run(ValueMethods, FileMethods):
         for name, value in state[1].items():
             setattr(self, _OLD_NAMES.get(name, name), value)
 
+    def __dir__(self) -> list[str]:
+        """What completion offers. The other names are for trackdsl's own modules."""
+        return [*_DOCUMENTED]
+
     def __repr__(self) -> str:
         return f"<Run {self.path!r} {self.id}>"
 
@@ -183,6 +188,11 @@ class Run(ValueMethods, FileMethods):
         return run_html(self, known_page(self))
 
 
+#: The interface for users.
+_DOCUMENTED = (
+    *(name for base in (ValueMethods, FileMethods) for name in vars(base) if not name.startswith("_")),
+    *("began", "end", "experiment", "id", "name", "parent", "path", "run_id", "url"),
+)
 for _base in (ValueMethods, FileMethods):
     for _method in vars(_base).values():
         if isinstance(_method, FunctionType):  # Errors about wrong arguments name the class that users know.

@@ -12,3 +12,7 @@ from trackdsl.handlers._handler import Handler
 from trackdsl.handlers._registry import handler_for, handler_of, register_handler
 
 __all__ = ["Handler", "handler_for", "handler_of", "register_handler"]
+
+# Tracebacks, help and pickles name public objects by where users import them from.
+for _public in (Handler, handler_for, handler_of, register_handler):
+    _public.__module__ = __name__

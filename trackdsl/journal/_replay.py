@@ -1,6 +1,7 @@
 """Events → the run tree that they describe, without MLflow."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: `trackdsl.testing` shows classes of this module as its own, and would have to
+# know all names in their annotations.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
@@ -51,8 +52,8 @@ class RecordedRun:
     path: str
     decorator: str = "stage"
     experiment: str | None = None
-    parent: RecordedRun | None = field(default=None, repr=False, compare=False)
-    children: list[RecordedRun] = field(default_factory=list, repr=False, compare=False)
+    parent: "RecordedRun | None" = field(default=None, repr=False, compare=False)
+    children: "list[RecordedRun]" = field(default_factory=list, repr=False, compare=False)
     params: dict[str, events.Scalar] = field(default_factory=dict)
     metrics: dict[str, list[Point]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class RecordedRun:
         """
         return self.metrics[name][-1].value
 
-    def walk(self) -> Iterator[RecordedRun]:
+    def walk(self) -> "Iterator[RecordedRun]":
         """This run and everything below it, parents first."""
         yield self
         for child in self.children:

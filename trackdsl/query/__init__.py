@@ -60,4 +60,5 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value.__module__ = __name__  # Tracebacks, help and pickles name it by where users import it from.
     return value
