@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.redaction import MASK, mask_name
 
 _OUTSIDE = frozenset("\0\\")
-_DRIVE = re.compile(r"[A-Za-z]:")
-_DEVICE = re.compile(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=[.:/]|$)", re.IGNORECASE)
+_DRIVE = late_pattern(r"[A-Za-z]:")
+_DEVICE = late_pattern(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=[.:/]|$)", re.IGNORECASE)
 #: Characters that MLflow's client does not quote in the URL of an artifact, so that a server would use another name;
 #: and spaces and dots that Windows, or MLflow's parser for `runs:/` URIs, removes.
-_UNSAFE = re.compile(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
+_UNSAFE = late_pattern(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
 
 
 def portable_path(path: str) -> str:
@@ -48,7 +49,7 @@ def checked_path(path: str) -> str:
     'models/best.pth'
     """
     parsed = PurePosixPath(path)
-    if parsed.is_absolute() or ".." in parsed.parts or not _OUTSIDE.isdisjoint(path) or _DRIVE.match(path):
+    if parsed.is_absolute() or ".." in parsed.parts or not _OUTSIDE.isdisjoint(path) or _DRIVE().match(path):
         raise ValueError(f"an artifact's path must stay inside the run's folder: {path!r}")
     return "" if str(parsed) == "." else str(parsed)
 
@@ -61,7 +62,7 @@ def without_devices(path: str) -> str:
     >>> without_devices("aux.csv"), without_devices("models/best.pth")
     ('aux_.csv', 'models/best.pth')
     """
-    return _DEVICE.sub(r"\g<0>_", path)
+    return _DEVICE().sub(r"\g<0>_", path)
 
 
 def quoted_path(path: str) -> str:
@@ -70,4 +71,4 @@ def quoted_path(path: str) -> str:
     >>> quoted_path("runs#1/50%.csv"), quoted_path("models/best.pth")
     ('runs_0x23_1/50_0x25_.csv', 'models/best.pth')
     """
-    return _UNSAFE.sub(lambda match: f"_0x{ord(match[0]):02X}_", path)
+    return _UNSAFE().sub(lambda match: f"_0x{ord(match[0]):02X}_", path)

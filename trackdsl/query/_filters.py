@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trackdsl._core.late_pattern import late_pattern
+
 #: MLflow's words for the kinds of values; "" stands for none.
 _KINDS = {
     **dict.fromkeys(("metric", "metrics"), "metrics"),
@@ -28,12 +30,12 @@ _WORDS = frozenset(("AS", "CASE", "FROM", "IN", "USING", "VALUES"))
 _KEY = r"`[\w.\-/: ]+`|[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z][A-Za-z0-9_]*)*"
 #: MLflow's parser takes more digits than a database does.
 _NUMBER = r"-?[0-9]{1,17}(?:\.[0-9]{1,30})?(?:[eE]-?[0-9]{1,3})?"
-_COMPARISON = re.compile(
+_COMPARISON = late_pattern(
     rf"(?:(?P<kind>{'|'.join(_KINDS)})\.(?P<key>{_KEY})|(?P<attribute>{'|'.join(sorted(_TEXTS | _TIMES))}))"
     r"(?: *(?P<sign>!=|>=|<=|=|>|<) *| +(?P<like>(?i:I?LIKE)) +)"
     rf"(?:'(?P<text>[^'\"\\`\x00-\x1f\x7f]*)'|(?P<number>{_NUMBER}))(?: +(?i:AND) +(?=\S)|\Z)"
 )
-_ORDER = re.compile(
+_ORDER = late_pattern(
     rf"(?P<kind>{'|'.join(_KINDS)})\.(?:`(?P<quoted>[\w.\-/: ]+)`|(?P<attribute>\w+)) (?P<way>ASC|DESC)"
 )
 
@@ -79,7 +81,7 @@ def read_filter(where: str) -> tuple[Comparison, ...] | None:
     found: list[Comparison] = []
     start = 0
     while start < len(where):
-        match = _COMPARISON.match(where, start)
+        match = _COMPARISON().match(where, start)
         comparison = None if match is None else _comparison(match)
         if match is None or comparison is None:
             return None
@@ -92,7 +94,7 @@ def read_order(order_by: Sequence[str]) -> tuple[Order, ...] | None:
     """The names of an order that `order_in_mlflow` wrote; None if only MLflow's parser reads its form."""
     found: list[Order] = []
     for text in order_by:
-        match = _ORDER.fullmatch(text)
+        match = _ORDER().fullmatch(text)
         if match is None:
             return None
         kind, key = _KINDS[match["kind"]], match["quoted"] or match["attribute"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.redaction import mask_prose
 from trackdsl.errors import QueryError
 from trackdsl.query._filters import read_filter
@@ -16,8 +17,8 @@ _KEY = re.compile(r"[\w.\-/: ]+")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE]-?\d+)?")
 _OUTSIDE_QUOTES = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 #: A value without quotes at the end of a filter.
-_UNQUOTED = re.compile(r"(?:=|LIKE)\s*(?P<value>[A-Za-z_][\w.-]*)\s*$", re.IGNORECASE)
-_PREFIXES = re.compile(r"(metric|param|parameter|tag|attribute|dataset)s?|attr|run")
+_UNQUOTED = late_pattern(r"(?:=|LIKE)\s*(?P<value>[A-Za-z_][\w.-]*)\s*$", re.IGNORECASE)
+_PREFIXES = late_pattern(r"(metric|param|parameter|tag|attribute|dataset)s?|attr|run")
 
 
 def is_quotable(text: str) -> bool:
@@ -105,7 +106,7 @@ def _hint(bare: str, where: str) -> tuple[str, str | None]:
         return "MLflow has no OR: ask for each part, or filter the frame with pandas.", None
     if "==" in bare:
         return "Write `=` instead of `==`.", where.replace("==", "=")
-    unquoted = _UNQUOTED.search(bare)
+    unquoted = _UNQUOTED().search(bare)
     if unquoted is not None:
         value = unquoted["value"]
         return f"Put text in quotes: '{value}'.", re.sub(
@@ -115,7 +116,7 @@ def _hint(bare: str, where: str) -> tuple[str, str | None]:
     if name is not None:
         return f"Say what {name[1]} is: metrics.{name[1]}, params.{name[1]} or tags.{name[1]}.", f"metrics.{name[1]}"
     prefix = re.match(r"\s*(\w+)\.", bare)
-    if prefix is not None and _PREFIXES.fullmatch(prefix[1]) is None:
+    if prefix is not None and _PREFIXES().fullmatch(prefix[1]) is None:
         from trackdsl._core.suggest import suggestion_for
 
         nearest = suggestion_for(prefix[1], ("metrics", "params", "tags", "attributes", "datasets"))

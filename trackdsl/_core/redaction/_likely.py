@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from itertools import pairwise
 
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.redaction._common import PAIRS, WORDS
 
 #: A text without digits that is at least this long is not a single word.
@@ -25,7 +26,7 @@ _SHORTEST_MADE_UP = 8
 #: chance.
 _UNMISTAKABLE = ((12, 3), (24, 2))
 #: Words in invented passwords: `super-secret`, `MyPassw0rd`.
-_PASSWORD_WORD = re.compile(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
+_PASSWORD_WORD = late_pattern(r"s[e3]cr[e3]t|pass?w[o0]?r?d", re.IGNORECASE)
 _SHORTEST_WITH_PASSWORD_WORD = 9
 #: The brackets around a token of a language model, such as `<unk>`, or around a placeholder.
 _AROUND = " \t\r\n<>[]{}|"
@@ -33,22 +34,22 @@ _AROUND = " \t\r\n<>[]{}|"
 _LONG_PARTS = 4
 
 _UNIT = r"(?:%|[kmgtp]i?b?|[num]?s|ms|min|h|d|px|[kmg]?hz)?"
-_NUMBER = re.compile(
+_NUMBER = late_pattern(
     rf"[+\-]?(?:\d[\d_,.]*(?:e[+\-]?\d+)?|\.\d+|\d+(?:x\d+)+[a-z]?|0[xob][\da-f_]{{1,16}}|inf(?:inity)?|nan){_UNIT}",
     re.IGNORECASE,
 )
-_DATE = re.compile(
+_DATE = late_pattern(
     r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?:[ T_]\d{1,2}[:.\-h]?\d{2}(?:[:.\-]?\d{2}(?:\.\d+)?)?Z?(?:[+\-]\d{2}:?\d{2})?)?"
     r"|\d{8}[T_\-]\d{4,6}Z?|\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?"
 )
-_DAY = re.compile(r"(?:19|20)\d{6}")
+_DAY = late_pattern(r"(?:19|20)\d{6}")
 #: A change of case after a letter separates words: `MyModel` and `gpt4oMini` are two words, `Aa0aBb` is none.
-_BETWEEN_PARTS = re.compile(
+_BETWEEN_PARTS = late_pattern(
     r"[\s\-_./\\:,]+|(?:(?<=[a-z])(?<!\d[a-z])|(?<=[a-z]{3}\d[a-z]))(?=[A-Z][a-z])"
     r"|(?<=[A-Z])(?=[A-Z][a-z]{3})"
 )
 #: A common word with a number, such as `resnet50`, `gpt4o` or `test_123`.
-_WITH_NUMBER = re.compile(r"([a-z]+)\d{1,4}[a-z]?", re.IGNORECASE)
+_WITH_NUMBER = late_pattern(r"([a-z]+)\d{1,4}[a-z]?", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
@@ -61,10 +62,10 @@ def is_likely(text: str) -> bool:
     [False, False, False, False, True, True]
     """
     text = text.strip(_AROUND)
-    if len(text) < _SHORTEST or _NUMBER.fullmatch(text) or _DATE.fullmatch(text):
+    if len(text) < _SHORTEST or _NUMBER().fullmatch(text) or _DATE().fullmatch(text):
         return False
-    parts = [part for part in _BETWEEN_PARTS.split(text) if part]
-    if len(text) >= _SHORTEST_WITH_PASSWORD_WORD and "/" not in text and _PASSWORD_WORD.search(text):
+    parts = [part for part in _BETWEEN_PARTS().split(text) if part]
+    if len(text) >= _SHORTEST_WITH_PASSWORD_WORD and "/" not in text and _PASSWORD_WORD().search(text):
         return True
     if all(map(_is_common, parts)):
         return False
@@ -90,9 +91,9 @@ def _is_name_in_code(text: str, parts: list[str]) -> bool:
 def _is_common(part: str) -> bool:
     if len(part) <= 2 or part.casefold() in WORDS:
         return True
-    if _NUMBER.fullmatch(part):
-        return len(part) < _SHORTEST_CODE or _DAY.fullmatch(part) is not None
-    found = _WITH_NUMBER.fullmatch(part)
+    if _NUMBER().fullmatch(part):
+        return len(part) < _SHORTEST_CODE or _DAY().fullmatch(part) is not None
+    found = _WITH_NUMBER().fullmatch(part)
     return found is not None and (len(found[1]) <= 2 or found[1].casefold() in WORDS)
 
 

@@ -6,12 +6,12 @@ only masked as the value of its name. Names of runs, metrics and files are not s
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable
 from urllib.parse import quote
 
 from trackdsl._core import runtime
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.redaction import _clean
 from trackdsl._core.redaction._likely import is_likely, is_unmistakable
 from trackdsl._core.redaction._shapes import MASK
@@ -122,7 +122,7 @@ def forms_of(secret: str) -> tuple[str, ...]:
 
 
 #: What comes before a word: no letter or digit, unless it is part of an escape.
-_BEFORE_WORD = re.compile(r"(?:\A|[^\w]|\\[abfnrtv0]|(?:%|\\x)[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4})\Z")
+_BEFORE_WORD = late_pattern(r"(?:\A|[^\w]|\\[abfnrtv0]|(?:%|\\x)[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4})\Z")
 _LONGEST_BEFORE = 6
 
 
@@ -153,7 +153,7 @@ def _is_separate_word(text: str, start: int, end: int) -> bool:
     if end < len(text) and _belongs_to_word(text[end]) and _belongs_to_word(text[end - 1]):
         return False
     before = text[max(0, start - _LONGEST_BEFORE) : start]
-    return not _belongs_to_word(text[start]) or _BEFORE_WORD.search(before) is not None
+    return not _belongs_to_word(text[start]) or _BEFORE_WORD().search(before) is not None
 
 
 def _belongs_to_word(sign: str) -> bool:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.redaction._letters import fold
 
 #: Words for a password in languages with other scripts; `_` separates words.
@@ -96,7 +97,7 @@ def _any_of_words(words: Iterable[str]) -> str:
 
 #: A letter that is written as a number: a byte of UTF-8, or a code point of Unicode.
 ESCAPES = re.compile(r"\\[ux][0-9a-f]|%[c-e][0-9a-f]%")
-ROOTS = re.compile(_any_of_words(_SECRET_NAMES))
+ROOTS = late_pattern(_any_of_words(_SECRET_NAMES))
 
 
 @cache
@@ -106,11 +107,11 @@ def pattern_of(root: str) -> re.Pattern[str]:
 
 
 #: Names of tokens and cookies. Group 1 is the word before `token` or `cookie`.
-TOKEN_NAME = re.compile(
+TOKEN_NAME = late_pattern(
     r"(?:^|([^\W_]{1,20})_)(?:token(?:_?v?\d{1,4}|_value|_str(?:ing)?)?|cookies?(?:_(?:jar|header|value|string))?)$"
 )
 #: Words before `token` that make a name public: `pad_token` and `cost_per_token` belong to language models.
-HARMLESS_BEFORE_TOKEN = re.compile(
+HARMLESS_BEFORE_TOKEN = late_pattern(
     r"pad(?:ding)?|[besu]os|eo[dt]|sot|unk(?:nown)?|mask(?:ed)?|cls|class|sep(?:arator)?|stop|next|new|last|first|prev"
     r"|previous|current|image|img|audio|video|visual|vision|speech|start|end|begin|prefix|suffix|special|per|max|min|num|n"
     r"|total|use|add|input|output|prompt|target|query|register|text|word|char|sub|subword|blank|control|placeholder"
@@ -124,7 +125,7 @@ HARMLESS_BEFORE_TOKEN = re.compile(
 )
 #: The last word of names that only describe a secret: its length, its file, the class that uses it, how a model is
 #: trained on it.
-PROPERTY = re.compile(
+PROPERTY = late_pattern(
     r"[a-z]_(?:dims?|sizes?|len|lengths?|counts?|levels?|strengths?|scores?|entropy|columns?|cols?|fields?|datasets?"
     r"|types?|kinds?|models?|classifiers?|detectors?|estimators?|generators?|encoders?|embeddings?|hashers?|validators?"
     r"|helpers?|providers?|policy|policies|sharing|required|enabled|rates?|ratios?|probs?|weights?|loss|losses|dropout"
@@ -137,7 +138,7 @@ PROPERTY = re.compile(
     r"(?:_?v?\d{1,3})?$|^(?:n|num|number_of)_[a-z_]*s$"
 )
 #: Endings that distinguish several secrets: `db_pass_prod`, `openai_key_2`. But `pass_1` is a rate.
-DISTINGUISHING_END = re.compile(
+DISTINGUISHING_END = late_pattern(
     r"(?:_(?:prod(?:uction)?|dev|staging|live|sandbox|backup|primary|secondary|b64|base64|plain(?:text)?|encrypted|encoded)"
     r"|(?<!\Apass)(?<!\Apw)_?v?\d{1,3})+\Z"
 )
@@ -145,7 +146,7 @@ DISTINGUISHING_END = re.compile(
 WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[-.\s/:'\"()\[\],]+")
 #: The endings of names whose value is secret even if it is a number. With other names of secrets, such as `pass` and
 #: `secret`, a number is more likely a rate, a size or a count.
-NAME_OF_NUMBER = re.compile(
+NAME_OF_NUMBER = late_pattern(
     r"(?:pass_?w(?:or)?d|pass_?wo?e?rt|pass_?ord|pass_?phrase|pass_?code|[a-z]_pass|passe|pwd|kenn_?w(?:ort|oert)|senha"
     r"|contrase(?:na|nia|nya)|wacht_?woord|salasana|kodeord|adgangskode|hasl[oa]|hesl[oa]|(?:api|access|private|encryption"
     rf"|secret|license|account|master|service|ssh)_?key|(?:client|api|app|shared|consumer)_secret|(?:{'|'.join(_FOREIGN)})\w{{0,3}})s?"

@@ -9,6 +9,7 @@ from fnmatch import translate
 from functools import lru_cache
 from numbers import Integral, Number
 
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.redaction import _clean
 from trackdsl._core.redaction._letters import fold, unescaped
 from trackdsl._core.redaction._name_patterns import (
@@ -24,7 +25,7 @@ from trackdsl._core.redaction._name_patterns import (
 )
 
 #: A number without quotes in a text; of more digits it may be a code.
-_NUMBER_IN_TEXT = re.compile(r"[+\-]?(?:\d{1,5}|\d{0,20}\.\d{1,20}|\d{1,20}\.?\d{0,20}e[+\-]?\d{1,3})", re.IGNORECASE)
+_NUMBER_IN_TEXT = late_pattern(r"[+\-]?(?:\d{1,5}|\d{0,20}\.\d{1,20}|\d{1,20}\.?\d{0,20}e[+\-]?\d{1,3})", re.IGNORECASE)
 #: Of a longer name, only the end is checked.
 _MAX_NAME = 500
 
@@ -86,7 +87,7 @@ def is_secret_name(name: str) -> bool:
     if secret is not None and secret.match(name) is not None:
         return True
     words = _words_of(name)
-    if words is None or PROPERTY.search(words):
+    if words is None or PROPERTY().search(words):
         return False
     small = fold(name[-_MAX_NAME:]).lower()
     return any(map(_is_well_known, {words, small})) or any(map(_is_token, {words, small}))
@@ -107,7 +108,7 @@ def may_name_a_secret(text: str) -> bool:
     if _chosen[0] is not None:
         return True
     small = text.lower() if text.isascii() else fold(text).lower().replace(" ", "_")
-    return ROOTS.search(small) is not None or ESCAPES.search(small) is not None
+    return ROOTS().search(small) is not None or ESCAPES.search(small) is not None
 
 
 def _words_of(name: str) -> str | None:
@@ -115,17 +116,17 @@ def _words_of(name: str) -> str | None:
     name = fold(unescaped(name[-_MAX_NAME:]))
     small = name.lower()
     words = small if small == name and name.isidentifier() else WORD_BOUNDARY.sub("_", name).lower().strip("_")
-    words = DISTINGUISHING_END.sub("", words)
-    return words if ROOTS.search(words) or ROOTS.search(small) else None
+    words = DISTINGUISHING_END().sub("", words)
+    return words if ROOTS().search(words) or ROOTS().search(small) else None
 
 
 def _is_well_known(words: str) -> bool:
-    return any(pattern_of(root).search(words) for root in set(ROOTS.findall(words)))
+    return any(pattern_of(root).search(words) for root in set(ROOTS().findall(words)))
 
 
 def _is_token(words: str) -> bool:
-    found = TOKEN_NAME.search(words) if "token" in words or "cookie" in words else None
-    return found is not None and (found[1] is None or HARMLESS_BEFORE_TOKEN.fullmatch(found[1]) is None)
+    found = TOKEN_NAME().search(words) if "token" in words or "cookie" in words else None
+    return found is not None and (found[1] is None or HARMLESS_BEFORE_TOKEN().fullmatch(found[1]) is None)
 
 
 def is_secret(name: str, value: object) -> bool:
@@ -153,12 +154,12 @@ def is_number(name: str, content: str) -> bool:
     >>> is_number("pass", "0.5"), is_number("password", "1234")
     (True, False)
     """
-    return _NUMBER_IN_TEXT.fullmatch(content) is not None and not is_secret(name, 1 if content.isdigit() else 0.5)
+    return _NUMBER_IN_TEXT().fullmatch(content) is not None and not is_secret(name, 1 if content.isdigit() else 0.5)
 
 
 def _may_be_number(name: str) -> bool:
     words = _words_of(name)
-    return words is not None and NAME_OF_NUMBER.search(words) is not None
+    return words is not None and NAME_OF_NUMBER().search(words) is not None
 
 
 def looks_random(content: str, *, quoted: bool = True) -> bool:

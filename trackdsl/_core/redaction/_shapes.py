@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.redaction._names import is_number, is_secret_name
 
 MASK = "***"
@@ -12,18 +13,18 @@ CODE = frozenset("([{")
 
 # A URL that was turned into a path has only one slash. After the colon of a host comes a port, not a password;
 # `git` is the user name of all code hosts.
-_URL_CREDENTIALS = re.compile(
+_URL_CREDENTIALS = late_pattern(
     r"(?P<scheme>:/{1,2})(?!git@[^\s'\"@]*(?:[\s'\"]|$))(?:(?<=//)[^/?#\s'\"]+|[^/?#\s'\":@\[]*:(?!\d*(?:[/?#]|$))[^\s'\"@]{1,200})@"
 )
 # The same without a scheme, as for proxies and git. A mailbox is no user.
-_USER_AT_HOST = re.compile(
+_USER_AT_HOST = late_pattern(
     r"(?<![^\s'\"=])(?!(?:mailto|e-?mail|to|from|b?cc|author|contact|sips?|xmpp|acct|maintainer):)[^\s:/@'\"=,(\[{]{1,100}"
     r":(?:x-oauth-basic@|[^\s/@'\"]{1,200}@(?!sha\d)(?=[A-Za-z0-9.\-]{1,253}:\d{2,5}(?![\w.])"
     r"|(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?:$|[\s'\",)\]:/])|localhost(?![\w.])|\d{1,3}(?:\.\d{1,3}){3}(?![\w.])))",
     re.IGNORECASE,
 )
 # Addresses that are secrets: anyone who knows them can write. Those of Telegram contain the token of a bot.
-_SECRET_ADDRESS = re.compile(
+_SECRET_ADDRESS = late_pattern(
     r"(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w/\-]{10,}|(?<=/api/webhooks/)\d{5,}/[\w\-]{10,}"
     r"|(?<=\.webhook\.office\.com/)[\w@/\-]{10,}|(?<=/bot)\d{6,}:[\w\-]{20,}"
 )
@@ -32,15 +33,15 @@ _PARAMETER = (
     r"(?P<name>[A-Za-z][\w\-. ]{0,40}) ?=(?![=>~])"
     r"(?P<value>(?:(?i:basic|bearer|digest|token|apikey|negotiate) (?=[^\s'\"&;]))?[^&;\s'\"]+)"
 )
-_QUERY = re.compile(r"(?P<lead>[?&;] ?)" + _PARAMETER)
-_FIRST = re.compile(r"(?P<lead>)" + _PARAMETER)
+_QUERY = late_pattern(r"(?P<lead>[?&;] ?)" + _PARAMETER)
+_FIRST = late_pattern(r"(?P<lead>)" + _PARAMETER)
 _SHORTEST_CODE = 4
 #: Names that are only secret in a query, in signed addresses of cloud storage.
 _SIGNATURES = frozenset(["sig", "signature", "x-amz-signature", "x-amz-credential", "x-goog-signature"])
 # Prefixes as published by the issuers: AWS, GitHub, GitLab, Slack, OpenAI/Anthropic, Google, Stripe, Hugging Face,
 # PyPI, npm, Databricks, SendGrid, Docker, age, JSON Web Tokens, HTTP's `Authorization`, users of SQL, private
 # keys in PEM or PGP.
-_TOKEN_SHAPE = re.compile(
+_TOKEN_SHAPE = late_pattern(
     r"(?:AKIA|(?<![A-Za-z0-9])ASIA)[A-Z0-9]{16}(?![A-Z0-9])|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}"
     r"|glpat-[\w\-]{20,}|xox[abeposr][-.][\w\-.]{10,}"
     r"|(?<![A-Za-z0-9])sk-(?:(?:proj|ant|svcacct|admin|or-v1)-[\w\-]{10,}|(?:[A-Za-z0-9]{1,12}-){0,3}[A-Za-z0-9_]{16,}[\w\-]*)"
@@ -68,17 +69,17 @@ def without_shapes(text: str) -> str:
     """Mask the values in a text that have the pattern of a secret. A text without any takes little time."""
     if ":/" in text:
         if "@" in text:
-            text = _URL_CREDENTIALS.sub(rf"\g<scheme>{MASK}@", text)
+            text = _URL_CREDENTIALS().sub(rf"\g<scheme>{MASK}@", text)
         if "hook" in text or "/bot" in text:
-            text = _SECRET_ADDRESS.sub(MASK, text)
+            text = _SECRET_ADDRESS().sub(MASK, text)
     if "@" in text and ":" in text:
-        text = _USER_AT_HOST.sub(f"{MASK}@", text)
+        text = _USER_AT_HOST().sub(f"{MASK}@", text)
     if "=" in text:
-        if _FIRST.match(text) is not None:
-            text = _FIRST.sub(_hide_parameter, text, count=1)
-        text = _QUERY.sub(_hide_parameter, text)
+        if _FIRST().match(text) is not None:
+            text = _FIRST().sub(_hide_parameter, text, count=1)
+        text = _QUERY().sub(_hide_parameter, text)
     if len(text) >= 16 and _may_hold_a_token(text):
-        text = _TOKEN_SHAPE.sub(MASK, text)
+        text = _TOKEN_SHAPE().sub(MASK, text)
     return text
 
 
