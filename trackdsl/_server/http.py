@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from trackdsl._server._deadlines import deadlines
-from trackdsl._server.redirects import origin_of, refuse_lossy_redirect
+from trackdsl._server.redirects import origin_of, target_of_lossy_redirect
 
 #: The whole answer may take this many times the timeout for one piece.
 _PIECES = 3
@@ -42,6 +42,10 @@ class TooSlow(requests.exceptions.ReadTimeout):
 
 class TooLarge(requests.exceptions.RequestException):
     """The answer is larger than any expected one."""
+
+
+class Redirected(requests.exceptions.RequestException):
+    """The server redirects a request that `requests` would repeat without its content."""
 
 
 class _Expired(Exception):
@@ -233,7 +237,7 @@ def _send(send: Callable[..., Any], request: Any, stream: bool, timeout: Any, kw
     kept = False
     try:
         response = send(request, stream=True, timeout=timeout, **kwargs)
-        refuse_lossy_redirect(request, response)
+        _refuse_lossy_redirect(request, response)
         if stream:
             _limit_stream(response, exchange)
             kept = True
@@ -253,6 +257,14 @@ def _send(send: Callable[..., Any], request: Any, stream: bool, timeout: Any, kw
         _current.exchange = None
         if not kept:
             exchange.end()
+
+
+def _refuse_lossy_redirect(request: Any, response: Any) -> None:
+    """Raise an error with the server's new address, instead of repeating the request there without its content."""
+    target = target_of_lossy_redirect(request, response)
+    if target is not None:
+        response.close()
+        raise Redirected(f"{origin_of(request.url)} redirects to {target}: use that address in the tracking URI")
 
 
 def _seconds(request: Any, stream: bool, timeout: Any) -> float:

@@ -16,7 +16,6 @@ from urllib.parse import unquote, urlsplit
 from trackdsl._core.redaction import mask_text
 from trackdsl._core.sqlite_files import first_row
 from trackdsl._core.uris import is_path
-from trackdsl._server.request_options import request_options
 from trackdsl._server.tracking_server import (
     FILE_STORE,
     READ,
@@ -59,6 +58,8 @@ def check(uri: str, experiment: str | None = None, *, patience: float | None = N
     if scheme in ("http", "https"):
         # Both before the clock starts: plugins import MLflow, which takes seconds.
         importlib.import_module("trackdsl._server.http")
+        from trackdsl._server.request_options import request_options
+
         options = request_options()
         return within(patience, uri, lambda: ask_server(uri, experiment, options, patience - _SPARE))
     if scheme in DATABASES:

@@ -12,7 +12,6 @@ from typing import Any
 
 from trackdsl._core.redaction import mask_text
 from trackdsl._server.redirects import LOSSY_REDIRECTS
-from trackdsl._server.request_options import request_options
 from trackdsl.errors import (
     ExperimentDeleted,
     TrackingServerError,
@@ -90,6 +89,8 @@ def answers(uri: str) -> None:
         TrackingServerUnreachable: nothing answers in time.
         TrackingServerError: its certificate cannot be trusted, or it redirects to another address.
     """
+    from trackdsl._server.request_options import request_options
+
     with _session() as session:
         _get(session, uri, _SEARCH, {"max_results": "1"}, request_options(), _PROBE)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
 import json
 import os
 import signal
@@ -181,11 +180,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _is_ready(port: int) -> bool:
-    connection = http.client.HTTPConnection(_HOST, port, timeout=_PATIENCE)
+    from http.client import HTTPConnection, HTTPException  # With `email` and `ssl` it takes as long as the rest.
+
+    connection = HTTPConnection(_HOST, port, timeout=_PATIENCE)
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+    except (OSError, HTTPException):
         return False
     finally:
         connection.close()
