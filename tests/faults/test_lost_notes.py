@@ -21,9 +21,10 @@ from trackdsl.delivery._compose import Pending
 from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._worker import Worker
 from trackdsl.journal import _files, _origin, _target
+from trackdsl.journal._format import PROGRESS_SIZE
 from trackdsl.journal._reader import Reader
 from trackdsl.journal._spool import journals
-from trackdsl.journal._writer import PROGRESS_SIZE, Writer
+from trackdsl.journal._writer import Writer
 from trackdsl.store_format import losses
 from trackdsl.store_format.ledger import NAME, RUN, changes_in, frame, latest, read
 from trackdsl.store_format.limits import fit_key

@@ -31,7 +31,7 @@ from trackdsl.delivery._run_map import DeliveredRun, RunMap
 from trackdsl.delivery._sink import GONE
 from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._worker import Worker
-from trackdsl.journal import _origin, _spare_segments, _store_target, _target, _writer
+from trackdsl.journal import _format, _origin, _spare_segments, _store_target, _target
 from trackdsl.journal._segments import segments
 from trackdsl.journal._spool import journals
 from trackdsl.journal._writer import Writer
@@ -681,7 +681,7 @@ def test_what_was_delivered_and_removed_is_no_gap_without_the_note(
         worker.close()
         (journal,) = journals(spool)
         assert segments(journal)[0] > 1
-        (journal / "progress").write_bytes(bytes(_writer.PROGRESS_SIZE))
+        (journal / "progress").write_bytes(bytes(_format.PROGRESS_SIZE))
         run.log_metric("m", 1, step=3000)
     _target.close_all()
     deliver_to(store, spool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import site
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import closing
 import pytest
 
 import trackdsl
+from tests.conftest import deliver
 from tests.unit.test_package_structure import PACKAGE
 from trackdsl import experiment, log_metric, settings, stage
 from trackdsl.journal import _target
@@ -54,20 +56,63 @@ RECORDING = frozenset(
     [
         ("import trackdsl", HEAVY | RECORDING | {"trackdsl.errors", "trackdsl.journal", "dataclasses", "logging"}),
         ("from trackdsl import experiment, stage, log_metric", HEAVY | {"sqlite3", "trackdsl.query", "trackdsl.cli"}),
-        ("import trackdsl.delivery.service", HEAVY | RECORDING),
         (
-            "from trackdsl.cli import _changes, _comparison, _export, _listing, _report, _show, _trace, _tree",
-            (HEAVY | RECORDING) - {"click", "trackdsl.handlers"},
+            "import trackdsl.delivery.service",
+            HEAVY | RECORDING | {"trackdsl.delivery._client", "trackdsl.store_format.report.page"},
         ),
     ],
 )
 def test_what_an_import_leaves_out(program: str, unwanted: frozenset[str]) -> None:
-    """Importing the package, the names of recording, the delivery process or commands imports only what they need."""
+    """Importing the package, the names of recording or the delivery process imports only what they need."""
     shown = f"import sys; {program}; print(*sys.modules)"
     # `-I` and no site: packages of the environment may import what they like when Python starts.
     code = f"import sys; sys.path[:0] = {[str(ROOT), *site.getsitepackages()]!r}; {shown}"
     done = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True)
     assert unwanted.intersection(done.stdout.split()) == set()
+
+
+#: Runs commands, and prints which of some modules each of them has imported first.
+COMMANDS = """
+import contextlib, io, json, sys
+from trackdsl.cli import main
+commands, unwanted = json.loads(sys.argv[1])
+imported = {}
+for command in commands:
+    before = set(sys.modules)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main(command.split())
+        except SystemExit as ended:
+            code = ended.code
+    imported[command] = [code, sorted((set(sys.modules) - before).intersection(unwanted))]
+print(json.dumps(imported))
+"""
+
+
+def test_commands_import_only_what_they_need(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command on a file of SQLite imports what servers, MLflow, recording, or a running program need."""
+    monkeypatch.setenv("TRACKDSL_CHANGES", "1")
+
+    @experiment
+    def e() -> None:
+        for _ in range(2):
+            with stage("s", lr=0.1):
+                log_metric("m", 1.0)
+
+    e()
+    deliver()
+    on_runs = ["ls", "ls --json", "show e", "tree e", "compare s e", "changes e", "trace e", "report e"]
+    commands = ["--help", "ls --help", "completion bash", "status", "doctor", *on_runs, "open e --no-browser"]
+    unwanted = (HEAVY | RECORDING) - {"click", "rich"}
+    unwanted |= {"importlib.metadata", "trackdsl.delivery._client", "trackdsl.journal._writer"}
+    paths = [str(ROOT), *site.getsitepackages()]
+    code = f"import sys; sys.path[:0] = {paths!r}; {COMMANDS}"
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code, json.dumps([commands, sorted(unwanted)])],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = {command: [0, []] for command in commands}
+    assert json.loads(done.stdout) == expected | {commands[-1]: [1, []]}  # A store that is no server has no page.
 
 
 #: Delivers everything; prints the peak of its memory in kB, and what was imported. `ru_maxrss` would count what the

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import unicodedata
 
 #: Joiners change only how the characters beside them are drawn, for example several emojis as one.
@@ -30,4 +29,6 @@ def markup(text: str) -> str:
     >>> markup("<b>")
     '&lt;b&gt;'
     """
+    import html  # Terminals do without its table of all entities.
+
     return html.escape(printable(text), quote=True)

@@ -7,8 +7,12 @@ import re
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
+from trackdsl._core.late_pattern import late_pattern
 from trackdsl._core.suggest import suggestion_for
+from trackdsl.errors import report
 
+#: Bound at import: a test that replaces `os.getcwd` must not see our calls.
+_getcwd = os.getcwd
 #: Tracking URIs without a scheme that MLflow accepts, besides paths.
 _WITHOUT_SCHEME = ("databricks", "databricks-uc", "uc")
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -19,24 +23,24 @@ _PLUGINS = {"arn": "sagemaker-mlflow", "azureml": "azureml-mlflow"}
 _ARTIFACT_SCHEMES = ("s3", "gs", "wasb", "wasbs", "abfs", "abfss", "dbfs", "hdfs", "viewfs", "ftp", "sftp", "r2")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
-_HOST_AND_PORT = re.compile(r"(?:[^/@\s]+@)?(?:[A-Za-z0-9][\w.\-]*|\[[0-9A-Fa-f:.]+\]):\d+(?:[/?#].*)?")
-_LOCAL_HOST = re.compile(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3})(?:/.*)?")
-_BROKEN_HTTP = re.compile(r"(https?)(?::/*|/+)(?=[^/])", re.IGNORECASE)
-_TWICE_HTTP = re.compile(r"https?://(https?):?/+", re.IGNORECASE)
-_WINDOWS_PATH = re.compile(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|(?!\d+$)[^:/]*$)|\.{0,2}\\)")
-_SQLITE = re.compile(r"(sqlite(?:\+\w+)?):(/*)(.*)", re.IGNORECASE | re.DOTALL)
+_HOST_AND_PORT = late_pattern(r"(?:[^/@\s]+@)?(?:[A-Za-z0-9][\w.\-]*|\[[0-9A-Fa-f:.]+\]):\d+(?:[/?#].*)?")
+_LOCAL_HOST = late_pattern(r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3})(?:/.*)?")
+_BROKEN_HTTP = late_pattern(r"(https?)(?::/*|/+)(?=[^/])", re.IGNORECASE)
+_TWICE_HTTP = late_pattern(r"https?://(https?):?/+", re.IGNORECASE)
+_WINDOWS_PATH = late_pattern(r"(?:(?:file|sqlite):/*)?(?:[A-Za-z]:(?:[\\/]|(?!\d+$)[^:/]*$)|\.{0,2}\\)")
+_SQLITE = late_pattern(r"(sqlite(?:\+\w+)?):(/*)(.*)", re.IGNORECASE | re.DOTALL)
 #: As SQLAlchemy parses it: a password may contain `/` and `#`.
-_AUTHORITY = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?=[/?]|$)")
+_AUTHORITY = late_pattern(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[^\]]*\]|[^:/?]*)(?::(?P<port>[^/?]*))?(?=[/?]|$)")
 #: The credentials, up to the last `@`, as passwords may contain some; or a text in the position of a port that is no
 #: number, and may be a password.
-_CREDENTIALS = re.compile(r"(?<=//).*@|^[^/@]+@", re.DOTALL)
+_CREDENTIALS = late_pattern(r"(?<=//).*@|^[^/@]+@", re.DOTALL)
 #: The beginning of a URI that names no user: no host at all, or a host of a web server with or without a port.
-_NO_USER = re.compile(r"\w[\w+.\-]*:///|https?://(?:\[[^\]]*\]|[^/@:\[]*)(?::\d*)?(?=/|$)", re.IGNORECASE)
+_NO_USER = late_pattern(r"\w[\w+.\-]*:///|https?://(?:\[[^\]]*\]|[^/@:\[]*)(?::\d*)?(?=/|$)", re.IGNORECASE)
 #: The credentials of a web server's address, whose host ends at the first `/`: behind it, `@` is part of a path.
-_WEB_CREDENTIALS = re.compile(r"(?<=^http://)[^/]*@|(?<=^https://)[^/]*@", re.IGNORECASE)
+_WEB_CREDENTIALS = late_pattern(r"(?<=^http://)[^/]*@|(?<=^https://)[^/]*@", re.IGNORECASE)
 #: The user of a URI, whose password is masked already or has no `/`.
-_USER = re.compile(r"(?<=://)[^/@]*@")
-_NO_PORT = re.compile(r"(//[^/:@\[]*):(?![\d/])[^/]+")
+_USER = late_pattern(r"(?<=://)[^/@]*@")
+_NO_PORT = late_pattern(r"(//[^/:@\[]*):(?![\d/])[^/]+")
 _MOST_PORTS = 65_535
 _NO_HOST = "it names no host; write http://host:port (and http://[::1]:5000 for an address of IPv6)."
 _NO_FILE = "it names no file; write sqlite:///mlflow.db."
@@ -106,10 +110,10 @@ def without_credentials(uri: str) -> str:
     ('http://***@host/team@home', 'sqlite:////data/a@b/mlflow.db')
     """
     bare = uri.partition("?")[0]
-    if _NO_USER.match(bare):
+    if _NO_USER().match(bare):
         return bare
-    masked, count = _WEB_CREDENTIALS.subn("***@", bare)
-    return masked if count else _NO_PORT.sub(r"\1:***", _CREDENTIALS.sub("***@", bare))
+    masked, count = _WEB_CREDENTIALS().subn("***@", bare)
+    return masked if count else _NO_PORT().sub(r"\1:***", _CREDENTIALS().sub("***@", bare))
 
 
 def run_page(base: str, experiment_id: str, run_id: str) -> str:
@@ -120,7 +124,7 @@ def run_page(base: str, experiment_id: str, run_id: str) -> str:
     >>> run_page("https://***@host/a@b", "1", "9e51")
     'https://host/a@b/#/experiments/1/runs/9e51'
     """
-    return f"{_USER.sub('', base).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{_USER().sub('', base).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
 
 
 @lru_cache(maxsize=256)
@@ -137,7 +141,7 @@ def describe_mistake(uri: str) -> str | None:
         return "it is empty; leave it out, or name a store such as http://host:5000 or sqlite:///mlflow.db."
     if bare != uri:
         return f"there are spaces or quotes around it; did you mean {without_credentials(bare)}?"
-    if os.name != "nt" and _WINDOWS_PATH.match(uri):
+    if os.name != "nt" and _WINDOWS_PATH().match(uri):
         return "this is a Windows path, and this system is not Windows; name a path such as /data/mlruns."
     if is_path(uri):
         return _mistake_of_path(uri)
@@ -151,7 +155,7 @@ def describe_mistake(uri: str) -> str | None:
 
 
 def _mistake_of_path(uri: str) -> str | None:
-    broken = _BROKEN_HTTP.match(uri)
+    broken = _BROKEN_HTTP().match(uri)
     if uri.rstrip("/").lower() in ("http", "https"):
         return _NO_HOST
     if broken and "//" in broken[0]:
@@ -163,13 +167,13 @@ def _mistake_of_path(uri: str) -> str | None:
         return _instead(f"sqlite:///{uri}", "it has no scheme")
     if uri.startswith(("/", ".")) and not uri.startswith("//"):
         return None
-    if _HOST_AND_PORT.fullmatch(bare) or (_LOCAL_HOST.fullmatch(bare) and not os.path.exists(uri)):
+    if _HOST_AND_PORT().fullmatch(bare) or (_LOCAL_HOST().fullmatch(bare) and not os.path.exists(uri)):
         return _instead(f"http://{bare}", "it has no scheme")
     return None
 
 
 def _mistake_of_http(uri: str) -> str | None:
-    twice, broken = _TWICE_HTTP.match(uri), _BROKEN_HTTP.match(uri)
+    twice, broken = _TWICE_HTTP().match(uri), _BROKEN_HTTP().match(uri)
     if twice:
         return _instead(f"{twice[1]}://{uri[twice.end() :]}", "it has two schemes")
     if broken and broken[0].lower() not in ("http://", "https://"):
@@ -195,7 +199,7 @@ def _mistake_of_port(port: str) -> str | None:
 
 
 def _mistake_of_sqlite(uri: str) -> str | None:
-    parts = _SQLITE.fullmatch(uri)
+    parts = _SQLITE().fullmatch(uri)
     if parts is None:
         return None
     path = parts[3].partition("?")[0]
@@ -220,7 +224,7 @@ def _mistake_of_database(uri: str) -> str | None:
     scheme, _, rest = uri.partition(":")
     if not rest.startswith("//"):
         return _instead(f"{scheme}://{rest.lstrip('/')}", "a scheme is followed by `://`")
-    authority = _AUTHORITY.match(rest, 2)
+    authority = _AUTHORITY().match(rest, 2)
     port = authority["port"] if authority is not None else None
     return None if port is None or "," in port else _mistake_of_port(port)
 
@@ -235,7 +239,7 @@ _MISTAKES = {
 
 
 def _mistake_of_scheme(uri: str, scheme: str, kind: str) -> str:
-    if _HOST_AND_PORT.fullmatch(uri):
+    if _HOST_AND_PORT().fullmatch(uri):
         return _instead(f"http://{uri}", "it has no scheme")
     rest = uri[len(scheme) :]
     if kind == "postgres":
@@ -267,3 +271,17 @@ def _is_registered(scheme: str) -> bool:
 
     names = {entry.name for entry in entry_points(group="mlflow.tracking_store")}
     return scheme in names or scheme.lower() in names
+
+
+def working_directory() -> str:
+    """The folder that relative URIs start at: the current one, else the user's home."""
+    try:
+        cwd = _getcwd()
+        cwd.encode()
+    except OSError:  # It has been removed.
+        return os.path.expanduser("~")
+    except UnicodeEncodeError:
+        home = os.path.expanduser("~")
+        report("cwd", f"The working directory has a name that is not valid UTF-8: relative paths start at {home}.")
+        return home
+    return cwd

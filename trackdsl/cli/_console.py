@@ -22,9 +22,9 @@ def output(width_of_pipes: int = _WIDTH_OF_PIPES) -> Console:
     """
     from rich.console import Console
 
-    made = Console(highlight=False, markup=False)
+    made = Console(highlight=False, markup=False, emoji=False)
     columns, lines = (os.environ.get(name, "") for name in ("COLUMNS", "LINES"))
     asked = columns.isdigit() and (columns, lines) != _OF_READLINE
     if made.is_terminal or asked:
         return made
-    return Console(highlight=False, markup=False, width=width_of_pipes)
+    return Console(highlight=False, markup=False, emoji=False, width=width_of_pipes)

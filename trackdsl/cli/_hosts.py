@@ -15,10 +15,10 @@ from pathlib import Path
 
 from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._files import read_regular
+from trackdsl.journal._format import ENDED
 from trackdsl.journal._mounts import FileSystem, boot_id, file_system
 from trackdsl.journal._segments import Position
 from trackdsl.journal._spool import wake
-from trackdsl.journal._writer import ENDED
 from trackdsl.store_format.journals import Journal, read_journals
 
 #: The file that says that a program has ended has to be older than this, in seconds. Machines see changes in a shared

@@ -7,22 +7,23 @@ MLflow.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from trackdsl.delivery._client import ensure_running, find_run, flush, ids_at_mlflow, known_run_id, wait_at_exit
-from trackdsl.journal._delivery_hooks import deliver_with
-
 if TYPE_CHECKING:
+    from trackdsl.delivery._client import ensure_running, find_run, flush, ids_at_mlflow, known_run_id, wait_at_exit
     from trackdsl.delivery._reads import wait_for_delivery
 
 __all__ = ["ensure_running", "find_run", "flush", "ids_at_mlflow", "known_run_id", "wait_at_exit", "wait_for_delivery"]
 
-deliver_with(start=ensure_running, wait=wait_at_exit)
-
 
 def __getattr__(name: str) -> Any:
-    if name == "wait_for_delivery":  # Few programs read a store: the others do not import what reads need.
-        from trackdsl.delivery._reads import wait_for_delivery
+    """Import what programs use when they do: the delivery process and commands do without what recording needs.
 
-        return wait_for_delivery
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    Few programs read a store, so the others do not import what reads need.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "_reads" if name == "wait_for_delivery" else "_client"
+    globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return found

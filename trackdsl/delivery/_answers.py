@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from trackdsl.delivery._sink import UPLOAD_TIMEOUT
+from trackdsl.delivery.environment import UPLOAD_TIMEOUT
 
 #: Error codes that are final; after any other one, the same request may succeed later.
 FINAL = {

@@ -22,6 +22,7 @@ from trackdsl.delivery.environment import of_child
 from trackdsl.delivery.environment_pipe import hand_over
 from trackdsl.errors import RunNotReady, report
 from trackdsl.journal._allocation import advice
+from trackdsl.journal._delivery_hooks import deliver_with
 from trackdsl.journal._files import is_regular
 from trackdsl.journal._lock import is_held
 from trackdsl.journal._spool import LOCK, LOG, check_spool, wake
@@ -300,3 +301,5 @@ def _wait_before_shutdown() -> None:
 
 # A thread does not exist in a forked child.
 runtime.register("delivery threads", Phase.MEMORY, after_fork=_threads.clear)
+# Here and not in the package: whatever records imports this module, and the delivery process and most commands do not.
+deliver_with(start=ensure_running, wait=wait_at_exit)

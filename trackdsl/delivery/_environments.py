@@ -6,8 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trackdsl.delivery._sink import UPLOAD_TIMEOUT
-from trackdsl.delivery.environment import ProgramEnvironment, current
+from trackdsl.delivery.environment import UPLOAD_TIMEOUT, ProgramEnvironment, current
 
 #: How many programs' environments are remembered.
 _MOST = 10_000

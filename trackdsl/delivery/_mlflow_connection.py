@@ -14,9 +14,9 @@ from trackdsl.delivery import _databases, _sqlite
 from trackdsl.delivery._answers import TIMEOUT, UPLOAD_PATIENCE
 from trackdsl.delivery._mlflow_errors import for_now, translated
 from trackdsl.delivery._side_by_side import SideBySide
-from trackdsl.delivery._sink import UPLOAD_TIMEOUT
 from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.delivery.database._rest import Rest
+from trackdsl.delivery.environment import UPLOAD_TIMEOUT
 from trackdsl.store_format.empty_database import artifact_root
 from trackdsl.store_format.sqlite import identity, through_link
 

@@ -16,7 +16,6 @@ from trackdsl.delivery._sink import Sink, TreeRun
 from trackdsl.delivery._store_errors import Refused
 from trackdsl.store_format.report.material import PATH, Bounds, collect
 from trackdsl.store_format.report.node import Node
-from trackdsl.store_format.report.page import report_html
 
 #: Of a larger tree, the first so many runs are shown.
 MOST_RUNS = 12_000
@@ -69,6 +68,9 @@ def _write(sink: Sink, tree: Node, runs: list[TreeRun], waits: Callable[[], bool
     if len(runs) == MOST_RUNS:
         material.left_out.append(f"All but the first {MOST_RUNS:,} runs.")
     asked.check_interrupt()
+    # Here, so that delivery begins without it: a report is made when nothing else is left to do.
+    from trackdsl.store_format.report.page import report_html
+
     page = report_html(material)
     asked.check_interrupt()
     sink.write_text(runs[0].run_id, page, PATH)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from trackdsl.delivery._run_trace import RunTrace
 
-#: The environment variable with the minimum time that the user wants to wait for an upload, in seconds.
-UPLOAD_TIMEOUT = "TRACKDSL_UPLOAD_TIMEOUT"
 #: Tags of the experiments that delivery creates: MLflow's UI opens them on model training instead of generative AI.
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 #: Checked where a batch is read that another machine has sent.

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trackdsl._core.redaction import is_secret_name
-from trackdsl.delivery._sink import UPLOAD_TIMEOUT
 
+#: The environment variable with the minimum time that the user wants to wait for an upload, in seconds.
+UPLOAD_TIMEOUT = "TRACKDSL_UPLOAD_TIMEOUT"
 #: Prefixes of variables that MLflow, the clients of clouds, database drivers and Kerberos read.
 _PREFIX = re.compile(
     r"(?:MLFLOW|AWS|BOTO|S3|AZURE|ARM|GOOGLE|GCLOUD|CLOUDSDK|GCE|STORAGE_EMULATOR|DATABRICKS|MYSQL|SSL_CERT|OCI|ALIBABA"

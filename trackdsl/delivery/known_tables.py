@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from trackdsl.delivery._store_errors import Refused, Unavailable
-from trackdsl.delivery.database._artifacts import Entry, LocalArtifacts, local_folder
 from trackdsl.delivery.database._connection import MOST_VALUES, Connection, Row, chunks, for_driver, marks
 from trackdsl.delivery.database._opening import connect, revision_of, why_unknown
 from trackdsl.delivery.database._schema import UNUSUAL_VARIABLES
+
+if TYPE_CHECKING:
+    from trackdsl.delivery.database._artifacts import Entry, LocalArtifacts, local_folder
 
 __all__ = [
     "MOST_VALUES",
@@ -28,6 +31,14 @@ __all__ = [
 STORE_ERRORS = (Refused, Unavailable)
 #: How long one query of a database server may take, in seconds.
 _LONGEST_QUERY = 600
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Entry", "LocalArtifacts", "local_folder"):  # Few queries read files.
+        from trackdsl.delivery.database import _artifacts
+
+        return getattr(_artifacts, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_tables(uri: str, cwd: str) -> Connection | None:

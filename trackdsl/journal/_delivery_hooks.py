@@ -8,7 +8,10 @@ from pathlib import Path
 
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
-from trackdsl.journal._writer import Writer
+
+TYPE_CHECKING = False  # As in the package's `__init__`.
+if TYPE_CHECKING:
+    from trackdsl.journal._writer import Writer
 
 
 @dataclass

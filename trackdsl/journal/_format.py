@@ -28,6 +28,12 @@ END_OFFSET = 48
 #: The size of a segment is a multiple of this.
 PAGE = 4096
 
+#: The file beside the segments which notes that the program ended normally.
+ENDED = "ended"
+#: The size of the file beside the segments that says what is delivered: two slots of 32 KiB, see
+#: `trackdsl.store_format.progress`.
+PROGRESS_SIZE = 64 * 1024
+
 MARKER = 0xD51E
 MARKER_BYTES = struct.pack("<H", MARKER)
 FRAME = struct.Struct("<HII")

@@ -5,21 +5,16 @@ from __future__ import annotations
 import atexit
 import contextlib
 import copyreg
-import os
 import sys
 from typing import Any
 
 from trackdsl._config import resolve as settings
 from trackdsl._core import runtime
 from trackdsl._core.runtime import Phase
-from trackdsl._core.uris import absolute_uri
+from trackdsl._core.uris import absolute_uri, working_directory
 from trackdsl.errors import TrackdslError, report
 from trackdsl.journal import _delivery_hooks
 from trackdsl.journal._store_target import DISCARDED, NOWHERE, Target, with_journal
-
-#: Bound at import: a test that replaces `os.getcwd` must not see our calls.
-_getcwd = os.getcwd
-
 
 _targets: dict[tuple[str, str], Target] = {}
 #: At most one target. While there is one, every new root run uses it, as in `trackdsl.testing.capture_runs`.
@@ -36,7 +31,7 @@ def target_for(uri: str | None = None, cwd: str | None = None) -> Target:
         return override
     if uri == DISCARDED:
         return NOWHERE
-    cwd = cwd or _working_directory()
+    cwd = cwd or working_directory()
     key = (uri or settings.tracking_uri(), cwd)
     target = _targets.get(key)
     if target is None:
@@ -94,19 +89,6 @@ def check_all() -> None:
 def known_targets() -> list[Target]:
     """The targets that this process has recorded to, or tried to."""
     return [target for target in dict.fromkeys([*with_journal(), *_targets.values()]) if target.delivers]
-
-
-def _working_directory() -> str:
-    try:
-        cwd = _getcwd()
-        cwd.encode()
-    except OSError:  # It has been removed.
-        return os.path.expanduser("~")
-    except UnicodeEncodeError:
-        home = os.path.expanduser("~")
-        report("cwd", f"The working directory has a name that is not valid UTF-8: relative paths start at {home}.")
-        return home
-    return cwd
 
 
 def _report_unrecorded() -> None:

@@ -85,7 +85,7 @@ class Writer:
                 raise OSError(errno.EBUSY, "the lock of a new journal is taken", str(directory))
             lock_state = os.stat(lock.path)
             writer = cls(hidden, lock, int.from_bytes(os.urandom(4), "little"))
-            allocate(hidden / "progress", PROGRESS_SIZE).map.close()
+            allocate(hidden / "progress", fmt.PROGRESS_SIZE).map.close()
             first = writer._spares.open_first()
             writer._begin(first)
             writer._switch(first, first.map.write)
@@ -131,7 +131,7 @@ class Writer:
         """
         with contextlib.suppress(OSError):  # Without space, another machine cannot know it.
             number, offset = self.position()
-            write_private(self.directory / ENDED, f"{number} {offset}\n".encode())
+            write_private(self.directory / fmt.ENDED, f"{number} {offset}\n".encode())
 
     def is_current(self) -> bool:
         """Whether delivery can still find the journal: its folder, its lock and its latest segment."""
@@ -291,12 +291,6 @@ class Writer:
         if self.lost:
             with contextlib.suppress(ValueError):
                 fmt.LOST.pack_into(self._map, fmt.LOST_OFFSET, self.lost)
-
-
-#: The file of a journal that notes that its program ended normally.
-ENDED = "ended"
-#: Two slots of 32 KiB, see `trackdsl.store_format.progress`.
-PROGRESS_SIZE = 64 * 1024
 
 
 def _no_segment(_data: bytes) -> int:

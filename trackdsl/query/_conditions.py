@@ -13,7 +13,6 @@ from typing import Any
 
 from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import QueryError
-from trackdsl.handlers._plain import is_scalar
 from trackdsl.query import _attributes
 from trackdsl.query._grammar import is_nameable, is_quotable, number_text, quoted_key
 from trackdsl.query._paged import PagedReader
@@ -217,6 +216,7 @@ def _recorded(value: Any) -> Any:
 def _text_of_tag(value: Any) -> Any:
     """The text of a tag with this value."""
     from trackdsl._recording.emit import tags_of
+    from trackdsl.handlers._plain import is_scalar
 
     return value if is_scalar(value) else tags_of([("value", value)]).get("value", value)
 

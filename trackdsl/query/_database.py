@@ -11,22 +11,17 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from trackdsl.delivery.known_tables import (
-    MOST_VALUES,
-    Entry,
-    LocalArtifacts,
-    Row,
-    local_folder,
-    marks,
-    open_tables,
-)
+from trackdsl.delivery.known_tables import MOST_VALUES, Row, marks, open_tables
 from trackdsl.query._filters import Comparison, Order, read_filter, read_order
 from trackdsl.query._mlflow_client import client_of, store_of
 from trackdsl.query._paged import PagedReader
 from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, HistoryPoint, Search
 from trackdsl.query._selection import ACTIVE, COLUMNS, TABLES, Selection, listed
+
+if TYPE_CHECKING:
+    from trackdsl.delivery.known_tables import Entry, LocalArtifacts
 
 #: How many runs are read at once: few at first, because the caller may need only the first.
 _FIRST_PART = 50
@@ -129,12 +124,12 @@ class DatabaseReader(PagedReader):
     def content(self, run_id: str, path: str) -> bytes | None:
         """See `PagedReader`."""
         folder = self._folder(run_id, path)
-        return super().content(run_id, path) if folder is None else LocalArtifacts().read(folder, path)
+        return super().content(run_id, path) if folder is None else _local_artifacts().read(folder, path)
 
     def files(self, run_id: str, folder: str) -> list[Entry]:
         """See `PagedReader`."""
         root = self._folder(run_id, folder)
-        return super().files(run_id, folder) if root is None else LocalArtifacts().entries(root, folder)
+        return super().files(run_id, folder) if root is None else _local_artifacts().entries(root, folder)
 
     def _found(self, wanted: Search) -> list[Row] | None:
         """The rows of the runs, in order; None if only MLflow's client can find them."""
@@ -196,6 +191,8 @@ class DatabaseReader(PagedReader):
 
         MLflow also finds the files of a model that the run has logged, below the model's name.
         """
+        from trackdsl.delivery.known_tables import local_folder
+
         rows = self._tables.rows("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)) if self._known else []
         folder = local_folder(rows[0][0]) if rows and rows[0][0] else None
         model = path.partition("/")[0]
@@ -268,3 +265,9 @@ def _parts(items: Sequence[Any], first: int = MOST_VALUES - 1) -> Iterator[Seque
     while start < len(items):
         yield items[start : start + size]
         start, size = start + size, min(size * 4, MOST_VALUES - 1)
+
+
+def _local_artifacts() -> LocalArtifacts:
+    from trackdsl.delivery.known_tables import LocalArtifacts
+
+    return LocalArtifacts()

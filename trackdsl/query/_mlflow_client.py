@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,6 +57,8 @@ def downloaded(client: Any, run_id: str, path: str) -> bytes:
 
 
 def _content(client: Any, run_id: str, path: str) -> bytes:
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
         return Path(client.download_artifacts(run_id, path, folder)).read_bytes()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trackdsl.delivery.known_tables import Entry
 from trackdsl.query._grammar import is_nameable, is_quotable, quoted_key
 from trackdsl.query._mlflow_client import client_of, downloaded
 from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, HistoryPoint, Search
+
+if TYPE_CHECKING:
+    from trackdsl.delivery.known_tables import Entry
 
 #: MLflow's default size of a page. Larger pages take as much time per run.
 _PAGE = 1000
@@ -154,6 +156,8 @@ class PagedReader:
 
     def files(self, run_id: str, folder: str) -> list[Entry]:
         """What is directly in a folder of a run's artifacts, by path. Whatever the store raises is raised."""
+        from trackdsl.delivery.known_tables import Entry
+
         found = self.client.list_artifacts(run_id, folder or None)
         return [Entry(one.path, bool(one.is_dir), one.file_size) for one in found]
 

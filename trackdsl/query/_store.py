@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import sqlite3
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from urllib.parse import urlsplit
 
 from trackdsl._config import resolve as settings
 from trackdsl._core.redaction import mask_prose
 from trackdsl._core.sqlite_files import first_row
-from trackdsl._core.uris import absolute_uri, describe_mistake, without_credentials
+from trackdsl._core.uris import absolute_uri, describe_mistake, without_credentials, working_directory
 from trackdsl.delivery.known_tables import STORE_ERRORS
 from trackdsl.errors import (
     QueryError,
@@ -24,7 +24,6 @@ from trackdsl.errors import (
     reraise_from_signal,
 )
 from trackdsl.errors._databases import cause_in_sqlite
-from trackdsl.journal._target import overridden, target_for, targets
 from trackdsl.query._database import reader_for
 from trackdsl.query._paged import PagedReader
 from trackdsl.store_format.sqlite import sqlite_path, through_link
@@ -95,21 +94,29 @@ def _resolved(tracking_uri: str | None) -> str:
         raise QueryError(f"tracking_uri takes text, not {tracking_uri!r}.", argument="tracking_uri")
     if tracking_uri and (wrong := describe_mistake(tracking_uri)) is not None:
         raise QueryError(f"tracking_uri is {without_credentials(tracking_uri)!r}: {wrong}", argument="tracking_uri")
-    if overridden():
+    recorded = _recorded()
+    if recorded is not None and recorded.overridden():
         if tracking_uri is None:
             raise QueryError(
                 "runs that are captured for a test do not reach MLflow: ask `captured`, or give tracking_uri=.",
                 argument="tracking_uri",
             )
         return absolute_uri(tracking_uri, os.getcwd())
-    target = target_for(tracking_uri or settings.tracking_uri())
+    settings.check_all()
+    cwd = working_directory()
+    uri = absolute_uri(tracking_uri or settings.tracking_uri(), cwd)
     try:
-        return through_link(target.uri, target.cwd)
+        return through_link(uri, cwd)
     except OSError as error:
         raise QueryError(
-            f"{without_credentials(target.uri)!r} cannot be named from here: {format_error(error)}",
+            f"{without_credentials(uri)!r} cannot be named from here: {format_error(error)}",
             argument="tracking_uri",
         ) from None
+
+
+def _recorded() -> ModuleType | None:
+    """The module that knows what this process has recorded; None in a process without it, such as a command."""
+    return sys.modules.get("trackdsl.journal._target")
 
 
 def comes_from_store(error: Exception) -> bool:
@@ -125,10 +132,11 @@ def comes_from_store(error: Exception) -> bool:
 
 def _wait_for_delivery(uri: str) -> None:
     """Wait until the records of this process for a store are delivered."""
+    recorded = _recorded()
+    if recorded is None or not any(target.uri == uri for target in recorded.targets()):
+        return
     from trackdsl.delivery import flush
 
-    if not any(target.uri == uri for target in targets()):
-        return
     if flush(_SHOW_AFTER):
         return
     if settings.mode() == "online":
@@ -174,6 +182,8 @@ def _check_database(uri: str) -> None:
 
 
 def _connect(what: str, uri: str, host: str, port: int) -> None:
+    import socket  # Most stores are files.
+
     try:
         socket.create_connection((host, port), _CONNECT_PATIENCE).close()
     except OSError as error:

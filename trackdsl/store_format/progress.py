@@ -16,8 +16,8 @@ import msgspec
 
 from trackdsl._core.decoders import msgpack_decoder
 from trackdsl.journal._files import open_regular
+from trackdsl.journal._format import PROGRESS_SIZE
 from trackdsl.journal._segments import START, Position
-from trackdsl.journal._writer import PROGRESS_SIZE
 
 _SLOT = PROGRESS_SIZE // 2
 _HEAD = struct.Struct("<II")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import tempfile
 
 
 def sqlite_path(uri: str) -> str | None:
@@ -36,6 +34,9 @@ def through_link(uri: str, cwd: str) -> str:
     path = sqlite_path(uri)
     if path is None or path.startswith((os.sep, ":")):
         return uri
+    import hashlib  # Few names need a link.
+    import tempfile
+
     link = os.path.join(
         tempfile.gettempdir(), f"trackdsl-{os.getuid()}-{hashlib.sha256(cwd.encode()).hexdigest()[:16]}"
     )

@@ -6,7 +6,6 @@ from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.delivery.database._connection import Connection
 from trackdsl.delivery.database._errors import NoTable
 from trackdsl.delivery.database._schema import FIRST_WITH_WORKSPACES, KNOWN_REVISIONS
-from trackdsl.delivery.database._server_connection import ServerConnection
 from trackdsl.delivery.database._sqlite_connection import SqliteConnection
 from trackdsl.store_format.sqlite import sqlite_path, through_link
 
@@ -30,6 +29,9 @@ def connect(uri: str, cwd: str, longest: int | None = None) -> Connection | None
             raise Unavailable(str(error)) from None
         return None if path is None or path == ":memory:" or "?" in uri else SqliteConnection(path)
     if dialect in ("postgresql", "mysql"):
+        # Here, as most stores are files of SQLite.
+        from trackdsl.delivery.database._server_connection import ServerConnection
+
         return ServerConnection(uri, longest)
     return None
 
