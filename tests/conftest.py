@@ -354,7 +354,7 @@ def run_command(*arguments: str, answer: str = "", **environment: str) -> subpro
 #: Delivery to one server that writes few events at once, so that there is something to interrupt.
 _FEW_AT_ONCE = """
 import runpy
-from trackdsl.delivery import _stretch_size
+from trackdsl.delivery.journals import _stretch_size
 _stretch_size._STRETCH = 20
 runpy.run_module("trackdsl.delivery", run_name="__main__")
 """
@@ -587,7 +587,7 @@ def store(request: pytest.FixtureRequest) -> str:
 
 def deliver(uri: str | None = None) -> None:
     """Deliver what this process recorded, as the delivery process would, and end its journals."""
-    from trackdsl.delivery._worker import Worker
+    from trackdsl.delivery.process._worker import Worker
     from trackdsl.delivery.service import open_sink
 
     remember_newest_schema()

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from trackdsl.delivery._store_errors import Unavailable
+from trackdsl.delivery.store._errors import Unavailable
 
 from .memory_store import Crash
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from hypothesis import strategies as st
 
 from trackdsl._core import events
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.journal._origin import Origin, write_origin
 from trackdsl.journal._spool import JOURNALS, prepare
 from trackdsl.journal._writer import Writer

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trackdsl import stage
 from trackdsl._runs.run import Run
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.journal._spool import journals
 
 from .memory_store import Crash, MemoryStore

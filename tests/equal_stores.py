@@ -17,11 +17,11 @@ from tests.drawn_programs import forked
 from trackdsl import experiment, settings, stage
 from trackdsl._core import context
 from trackdsl._runs.run import Run
-from trackdsl.delivery._mlflow import MlflowSink
-from trackdsl.delivery._sink import Sink
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.mlflow_client._sink import MlflowSink
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._sink import Sink
 from trackdsl.journal import _target
 
 #: Those that delivery writes rows to; a row refers only to rows of tables before its own.

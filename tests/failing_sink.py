@@ -11,11 +11,11 @@ from typing import Any
 
 from tests.conftest import wait_until
 from tests.memory_store import Crash
-from trackdsl.delivery._environments import Environments
-from trackdsl.delivery._sink import NewRun, Sink
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._environments import Environments
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Unavailable
+from trackdsl.delivery.store._sink import NewRun, Sink
 
 #: What says nothing about the store, or must not fail.
 _ALWAYS = ("close", "stale", "own_ids", "collects", "folds_keys", "files")

@@ -1,4 +1,4 @@
-"""A store in memory that keeps to the contract of `trackdsl.delivery._sink.Sink`, and fails where the test wants it."""
+"""A store in memory that keeps to the contract of `delivery.store._sink.Sink`, and fails where the test wants it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from trackdsl._core import events
-from trackdsl.delivery._sink import GONE, Batch, NewRun, StoredRun
-from trackdsl.delivery._store_errors import Refused, RefusedTogether, RunBlocked, Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Refused, RefusedTogether, RunBlocked, Unavailable
+from trackdsl.delivery.store._sink import GONE, Batch, NewRun, StoredRun
 
 #: What a store with our ids collects; and what it does only after it has written all that was collected.
 _COLLECTED = ("create_run", "end_run", "write", "write_input")

@@ -17,10 +17,10 @@ from trackdsl import experiment, settings, stage
 from trackdsl._runs import resumable
 from trackdsl._server import reachable
 from trackdsl.cli import _checks
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.database import _sqlite_connection
 from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.journal import _target
 from trackdsl.query import _store as query_store
 from trackdsl.store_format.sinks import CLIENT, TABLES, SinkNote

@@ -17,13 +17,13 @@ from tests.failing_sink import FailingSink, Faults
 from tests.fixed_program import EARLIER, EXPERIMENT, Found, expected, found_in_database, found_in_memory, record
 from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl._core import runtime
-from trackdsl.delivery import _stretch_size
-from trackdsl.delivery._sink import Sink
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.database import _collector
 from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.journals import _stretch_size
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Unavailable
+from trackdsl.delivery.store._sink import Sink
 from trackdsl.journal import _origin
 from trackdsl.journal._spool import journals
 
@@ -93,7 +93,7 @@ def through_the_client(faults: Faults, folder: Path, request: pytest.FixtureRequ
     path = made_database(folder, request)
 
     def open_it(_uri: str, cwd: str) -> Any:
-        from trackdsl.delivery._mlflow import MlflowSink
+        from trackdsl.delivery.mlflow_client._sink import MlflowSink
 
         return FailingSink(MlflowSink(f"sqlite:///{path}", cwd, own=True), faults)
 

@@ -13,10 +13,11 @@ import pytest
 from tests.conftest import all_runs, deliver
 from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import experiment, stage
-from trackdsl.delivery import _journal_progress, _ledger
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.journals import _progress as _journal_progress
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
+from trackdsl.delivery.state import _ledger
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.journal import _origin, _reader, _target
 from trackdsl.journal._spool import journals
 from trackdsl.store_format.progress import read_progress

@@ -96,7 +96,7 @@ for module in (msgspec.json, msgspec.msgpack):
         return kind(*arguments, **options)
     module.Decoder = make
 from trackdsl import stage
-import trackdsl.delivery._waiting
+import trackdsl.delivery.program._waiting
 print(built)
 """
     assert run(program).stdout == "[]\n"

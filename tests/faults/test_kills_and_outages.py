@@ -32,7 +32,7 @@ from tests.conftest import (
     sync,
     wait_until,
 )
-from trackdsl.delivery._client import ensure_running
+from trackdsl.delivery.program._client import ensure_running
 from trackdsl.journal._spool import journals
 from trackdsl.store_format.known_runs import read_runs
 from trackdsl.store_format.progress import read_progress

@@ -16,10 +16,12 @@ from tests.conftest import ChangeLimits, StartProgram
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import stage
 from trackdsl._core import events
-from trackdsl.delivery import _client, _durability, _stretch_size
-from trackdsl.delivery._compose import Pending
-from trackdsl.delivery._store_errors import Refused, Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.batches._compose import Pending
+from trackdsl.delivery.journals import _stretch_size
+from trackdsl.delivery.process import _durability
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.program import _client
+from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.journal import _files, _origin, _target
 from trackdsl.journal._format import PROGRESS_SIZE
 from trackdsl.journal._reader import Reader

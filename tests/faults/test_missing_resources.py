@@ -19,7 +19,7 @@ import pytest
 
 from tests.conftest import ChangeLimits, StartProgram, delivery_pids, free_port, wait_until
 from trackdsl import log_metric, stage
-from trackdsl.delivery import _client
+from trackdsl.delivery.program import _client
 from trackdsl.errors import SettingsError
 from trackdsl.journal import _origin, _spare_segments
 from trackdsl.journal._lock import is_held

@@ -18,7 +18,7 @@ from tests.drawn_processes import Process
 from tests.memory_store import Held, MemoryStore, deliver_to
 from trackdsl import capture, stage
 from trackdsl._core import events
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.journal._snapshots import UnsafeSnapshot, opened_snapshot, read_snapshot, remove_snapshot, snapshot_path
 from trackdsl.journal._spool import JOURNALS, make_folder, prepare
 from trackdsl.store_format.ledger import DEFERRED, NAME, POINT, ROWS, TABLE, changes_in, frame, latest, read
@@ -219,7 +219,7 @@ def test_a_table_without_a_name(process: Process) -> None:
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_what_waits_is_looked_at_again(spool: Path, keys: Path) -> None:
     """A link that replaces a snapshot while the store of artifacts is away is not followed either."""
-    from trackdsl.delivery._store_errors import Unavailable
+    from trackdsl.delivery.store._errors import Unavailable
 
     process = Process(spool)
     run = process.open("planted")

@@ -16,9 +16,9 @@ from tests.conftest import ChangeTiming, all_runs, deliver, run_command
 from tests.drawn_programs import fork
 from tests.memory_store import MemoryStore, deliver_to
 from trackdsl import experiment, stage
-from trackdsl.delivery import _client
-from trackdsl.delivery._store_errors import Refused, Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.program import _client
+from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.journal import _origin, _target
 from trackdsl.journal._spool import journals, wake
 from trackdsl.store_format import losses

@@ -13,9 +13,9 @@ import pytest
 
 from tests.memory_store import Crash, Held, MemoryStore, deliver_to
 from trackdsl.cli._contents import contents
-from trackdsl.delivery import _ledger
-from trackdsl.delivery._ledger import Ledger
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.state import _ledger
+from trackdsl.delivery.state._ledger import Ledger
 from trackdsl.journal._spool import journals
 from trackdsl.store_format.blocked_runs import read_blocked
 from trackdsl.store_format.held_events import read_held

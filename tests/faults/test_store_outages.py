@@ -25,12 +25,14 @@ from tests.integration.test_journal import DELETIONS
 from tests.memory_store import Crash, Held, MemoryStore, deliver_to, fail_once
 from trackdsl import errors, experiment, stage
 from trackdsl._core import context as _context
-from trackdsl.delivery import _client, _durability, _stretch_size, _waiting
-from trackdsl.delivery._ledger import journal_ledger
-from trackdsl.delivery._run_map import DeliveredRun, RunMap
-from trackdsl.delivery._sink import GONE
-from trackdsl.delivery._store_errors import Refused, Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.journals import _stretch_size
+from trackdsl.delivery.process import _durability
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.program import _client, _waiting
+from trackdsl.delivery.state._ledger import journal_ledger
+from trackdsl.delivery.state._run_map import DeliveredRun, RunMap
+from trackdsl.delivery.store._errors import Refused, Unavailable
+from trackdsl.delivery.store._sink import GONE
 from trackdsl.journal import _format, _origin, _spare_segments, _store_target, _target
 from trackdsl.journal._segments import segments
 from trackdsl.journal._spool import journals

@@ -29,12 +29,12 @@ from tests.memory_store import MemoryStore, deliver_to
 from trackdsl._core import events
 from trackdsl.cli import main
 from trackdsl.delivery import environment_pipe
-from trackdsl.delivery._client import ensure_running, wake
-from trackdsl.delivery._durability import Durability
-from trackdsl.delivery._environments import Environments
-from trackdsl.delivery._thread import serve
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.environment import ProgramEnvironment
+from trackdsl.delivery.process._durability import Durability
+from trackdsl.delivery.process._environments import Environments
+from trackdsl.delivery.process._thread import serve
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.program._client import ensure_running, wake
 from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._segments import segments

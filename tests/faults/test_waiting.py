@@ -14,7 +14,7 @@ import trackdsl
 from tests.conftest import ChangeTiming, delivery_pids, wait_until
 from trackdsl import stage
 from trackdsl.cli._status import show as show_status
-from trackdsl.delivery import _waiting
+from trackdsl.delivery.program import _waiting
 from trackdsl.journal._segments import Position
 from trackdsl.store_format import ledger
 from trackdsl.store_format.heartbeat import DELIVERING, read_beat

@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import StartProgram, all_runs, deliver, points, wait_until
 from trackdsl import stage
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.distributed import _patching
 from trackdsl.journal._origin import run_detached

@@ -17,11 +17,11 @@ from tests.equal_stores import TABLES, Rows, deliver_to, rows_of
 from tests.integration.test_database_sink import record_everything
 from trackdsl import QueryError, runs, settings, stage
 from trackdsl._core.uris import absolute_uri
-from trackdsl.delivery._stores import open_store
 from trackdsl.delivery.database._opening import why_unknown
 from trackdsl.delivery.database._schema import KNOWN_REVISIONS
 from trackdsl.delivery.database._sqlite_connection import SqliteConnection
 from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.process._stores import open_store
 from trackdsl.journal import _target
 from trackdsl.query._database import reader_for
 from trackdsl.query._store import content_of

@@ -26,9 +26,9 @@ from tests.conftest import (
     wait_until,
 )
 from trackdsl import experiment, log_metric, stage, steps, track_returns
-from trackdsl.delivery._compose import Pending, split
-from trackdsl.delivery._sink import Batch
-from trackdsl.delivery._timestamp_dedup import TimestampDedup
+from trackdsl.delivery.batches._compose import Pending, split
+from trackdsl.delivery.batches._timestamp_dedup import TimestampDedup
+from trackdsl.delivery.store._sink import Batch
 from trackdsl.store_format import limits as _limits
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.progress import Progress, ProgressFile

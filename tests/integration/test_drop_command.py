@@ -17,12 +17,12 @@ from tests.conftest import PATIENCE, StartProgram, all_runs, delivery_pids, free
 from tests.integration.test_cli import LIVING, TWO_RUNS, journals, record, trackdsl
 from tests.memory_store import MemoryStore
 from trackdsl.delivery import journal_requests as _requests
-from trackdsl.delivery._blocked import BlockedRuns
-from trackdsl.delivery._held_events import HeldEvents
-from trackdsl.delivery._ledger import journal_ledger
-from trackdsl.delivery._run_map import DeliveredRun, RunMap
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.dropped_runs import dropped_runs
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.state._blocked import BlockedRuns
+from trackdsl.delivery.state._held_events import HeldEvents
+from trackdsl.delivery.state._ledger import journal_ledger
+from trackdsl.delivery.state._run_map import DeliveredRun, RunMap
 from trackdsl.journal._lock import FileLock, is_held
 from trackdsl.journal._origin import read_origin, write_origin
 from trackdsl.journal._reader import Reader, read_all

@@ -18,11 +18,11 @@ from tests.drawn_processes import Machine, Process
 from tests.memory_store import MemoryStore, deliver_to, refuse_nul
 from trackdsl import experiment, settings, stage
 from trackdsl._core import events
-from trackdsl.delivery import _compose
-from trackdsl.delivery._fallback_encoding import Keys, folded
-from trackdsl.delivery._health import why_unreachable
-from trackdsl.delivery._sink import Batch
-from trackdsl.delivery._store_errors import Refused, Unavailable
+from trackdsl.delivery.batches import _compose
+from trackdsl.delivery.process._health import why_unreachable
+from trackdsl.delivery.store._errors import Refused, Unavailable
+from trackdsl.delivery.store._fallback_encoding import Keys, folded
+from trackdsl.delivery.store._sink import Batch
 from trackdsl.journal import _origin, _target
 from trackdsl.journal._spool import journals
 from trackdsl.store_format import limits as _limits

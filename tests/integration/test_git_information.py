@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import examples, wait_until
-from trackdsl.delivery import _compose
+from trackdsl.delivery.batches import _compose
 from trackdsl.journal import _origin
 from trackdsl.store_format.call_tag import call_of
 

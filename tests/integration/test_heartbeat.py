@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import wait_until
 from trackdsl.cli import _status
-from trackdsl.delivery import _client
-from trackdsl.delivery._priority import Priority
-from trackdsl.delivery._pulse import Pulse
+from trackdsl.delivery.process._priority import Priority
+from trackdsl.delivery.process._pulse import Pulse
+from trackdsl.delivery.program import _client
 from trackdsl.journal import _origin, _spool
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._waiters import Waiter, is_awaited

@@ -21,10 +21,10 @@ from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import _stretch_size
-from trackdsl.delivery._store_errors import Denied, Refused, Unavailable
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.dropped_runs import drop_run
+from trackdsl.delivery.journals import _stretch_size
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 from trackdsl.journal import _origin, _target
 from trackdsl.journal._spool import journals
 from trackdsl.store_format.blocked_runs import read_blocked

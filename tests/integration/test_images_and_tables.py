@@ -20,8 +20,8 @@ from tests.unit.test_images_and_tables import recorded, rows_at
 from trackdsl import configure, stage, steps
 from trackdsl._core import events
 from trackdsl._runs import lifecycle as _lifecycle
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.journal import _target
 from trackdsl.journal._spool import journals
 from trackdsl.testing import capture_runs

@@ -21,7 +21,7 @@ from tests.memory_store import Held, MemoryStore, fail_once, refuse_nul
 from trackdsl import experiment, stage
 from trackdsl._core import events
 from trackdsl._runs import launch as _launch
-from trackdsl.delivery._store_errors import Refused
+from trackdsl.delivery.store._errors import Refused
 from trackdsl.errors import OptionError, SettingsError
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.testing import capture_runs

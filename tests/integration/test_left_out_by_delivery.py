@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import client
 from tests.failing_sink import Faults, deliver_with_faults
 from trackdsl import changes, experiment, stage
-from trackdsl.delivery import _what_changed
-from trackdsl.delivery._store_errors import Refused
+from trackdsl.delivery.store._errors import Refused
+from trackdsl.delivery.summaries import _what_changed
 from trackdsl.errors import QueryError
 from trackdsl.journal import _target
 from trackdsl.store_format.root_runs import left

@@ -17,9 +17,9 @@ from tests.conftest import Server, StartProgram, all_runs, await_git, client, de
 from tests.memory_store import Crash, MemoryStore, deliver_to
 from trackdsl import ArtifactError, Dataset, RunNotReady, experiment, stage
 from trackdsl._config.state import state
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.journal import _target
 from trackdsl.testing import capture_runs
 

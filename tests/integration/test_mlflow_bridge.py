@@ -600,7 +600,7 @@ def test_a_deleted_experiment_is_waited_for(sqlite_store: str, monkeypatch: pyte
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", id_)
     with stage("s"):
         pass
-    from trackdsl.delivery._worker import Worker
+    from trackdsl.delivery.process._worker import Worker
     from trackdsl.delivery.service import open_sink
     from trackdsl.journal._spool import journals
     from trackdsl.store_format.progress import read_progress

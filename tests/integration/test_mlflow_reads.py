@@ -19,7 +19,8 @@ import trackdsl
 from tests.conftest import ChangeTiming, StartProgram, all_runs, delivery_pids, end_delivery, wait_until
 from tests.integration.test_mlflow_bridge import here, log_lines, online  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric
-from trackdsl.delivery import _reads, flush
+from trackdsl.delivery import flush
+from trackdsl.delivery.program import _reads
 from trackdsl.errors import TrackingFault
 from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._lock import FileLock

@@ -357,7 +357,7 @@ def test_a_crash_anywhere_leaves_one_model(sqlite_store: str) -> None:
     """Killed between any two requests and begun again, there is one model, one output and one version, all whole."""
     import mlflow
 
-    from trackdsl.delivery._models import log_model
+    from trackdsl.delivery.mlflow_client._models import log_model
 
     record(sklearn_frame()[0], {"X": a_frame()}, registered_model_name="churn")
     [(event, folder)] = recorded()
@@ -400,7 +400,7 @@ def check_whole(mlflow: Any, run_id: str, params: dict[str, str]) -> None:
 
 def test_late_twins_are_removed(sqlite_store: str) -> None:
     """Where a server has carried out a request twice, the older model stays, and gets what it lacks."""
-    from trackdsl.delivery._models import log_model
+    from trackdsl.delivery.mlflow_client._models import log_model
 
     record(sklearn_frame()[0], {"X": a_frame()})
     [(event, folder)] = recorded()

@@ -17,9 +17,10 @@ import pytest
 from tests.conftest import PATIENCE, ChangeTiming, StartProgram, all_runs, memory_of, open_files, sync, wait_until
 from tests.memory_store import MemoryStore
 from trackdsl import experiment, stage
-from trackdsl.delivery import _streams, _vanished
-from trackdsl.delivery._mlflow import MlflowSink
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.journals import _streams
+from trackdsl.delivery.mlflow_client._sink import MlflowSink
+from trackdsl.delivery.process import _vanished
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _target
 from trackdsl.journal._spool import journals

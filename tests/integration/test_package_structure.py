@@ -58,7 +58,7 @@ RECORDING = frozenset(
         ("from trackdsl import experiment, stage, log_metric", HEAVY | {"sqlite3", "trackdsl.query", "trackdsl.cli"}),
         (
             "import trackdsl.delivery.service",
-            HEAVY | RECORDING | {"trackdsl.delivery._client", "trackdsl.store_format.report.page"},
+            HEAVY | RECORDING | {"trackdsl.delivery.program._client", "trackdsl.store_format.report.page"},
         ),
     ],
 )
@@ -104,7 +104,7 @@ def test_commands_import_only_what_they_need(sqlite_store: str, monkeypatch: pyt
     on_runs = ["ls", "ls --json", "show e", "tree e", "compare s e", "changes e", "trace e", "report e"]
     commands = ["--help", "ls --help", "completion bash", "status", "doctor", *on_runs, "open e --no-browser"]
     unwanted = (HEAVY | RECORDING) - {"click", "rich"}
-    unwanted |= {"importlib.metadata", "trackdsl.delivery._client", "trackdsl.journal._writer"}
+    unwanted |= {"importlib.metadata", "trackdsl.delivery.program._client", "trackdsl.journal._writer"}
     paths = [str(ROOT), *site.getsitepackages()]
     code = f"import sys; sys.path[:0] = {paths!r}; {COMMANDS}"
     done = subprocess.run(
@@ -121,7 +121,7 @@ DELIVERING = """
 import sys
 from pathlib import Path
 from trackdsl.delivery.service import open_sink
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 worker = Worker(Path(sys.argv[1]), open_sink)
 while worker.round() or not worker.idle():
     pass

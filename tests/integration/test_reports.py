@@ -15,8 +15,8 @@ from tests.conftest import Server, client, sync, wait_until
 from tests.failing_sink import Faults, deliver_with_faults, worker_of
 from tests.memory_store import Crash
 from trackdsl import experiment, log_metric, stage
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._stores import open_store
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.journal import _target
 from trackdsl.store_format.root_runs import left
 

@@ -20,8 +20,8 @@ from tests.drawn_processes import Machine, Process
 from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl import experiment, stage, start_logging, stop_logging
 from trackdsl._core import events
-from trackdsl.delivery import _continued
-from trackdsl.delivery._store_errors import Refused, Unavailable
+from trackdsl.delivery.runs import _continued
+from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.testing import capture_runs
 

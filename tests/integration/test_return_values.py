@@ -33,7 +33,7 @@ from sklearn.linear_model import LinearRegression
 import trackdsl
 from tests.conftest import all_runs, client, deliver, last_run, points, wait_until
 from trackdsl import Artifact, Dataset, Ignore, Metric, Model, experiment, load_artifact, settings, stage, track_returns
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal._lock import FileLock
 from trackdsl.testing import capture_runs

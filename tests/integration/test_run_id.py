@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ChangeTiming, wait_until
 from tests.integration.test_mlflow_bridge import here, online  # noqa: F401 - fixtures
 from trackdsl import RunNotReady, experiment
-from trackdsl.delivery import _waiting
+from trackdsl.delivery.program import _waiting
 from trackdsl.journal import _spool, _spool_choice
 from trackdsl.journal._lock import FileLock
 from trackdsl.store_format import heartbeat, signs_of_life

@@ -23,21 +23,17 @@ from tests.memory_store import MemoryStore, deliver_to, fail_once
 from trackdsl import stage
 from trackdsl._core import context as _context
 from trackdsl._core import events
-from trackdsl.delivery import (
-    _awaited_runs,
-    _client,
-    _ledger,
-    _remote_runs,
-    _shared_points,
-    _stretch_size,
-    _waiting,
-    _worker,
-)
-from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery._timing import timing
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.batches import _shared_points
 from trackdsl.delivery.dropped_runs import drop_run
+from trackdsl.delivery.journals import _stretch_size
+from trackdsl.delivery.process import _worker
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.program import _client, _waiting
+from trackdsl.delivery.runs import _remote_runs
 from trackdsl.delivery.service import open_sink
+from trackdsl.delivery.state import _awaited_runs, _ledger
+from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.journal import _origin
 from trackdsl.journal._spool import journals
 from trackdsl.store_format import limits as _limits
@@ -817,8 +813,8 @@ def events_of(directory: Path) -> list[events.AnyEvent]:
 
 def test_delivery_is_in_no_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The delivery process never has `TRACKDSL_CONTEXT`, and its thread begins outside of any run."""
-    from trackdsl.delivery import _thread
     from trackdsl.delivery.environment import ENVIRONMENT, prepare_environment
+    from trackdsl.delivery.process import _thread
 
     for name in (*ENVIRONMENT, "TRACKDSL_UPLOAD_TIMEOUT"):
         monkeypatch.setenv(name, "")

@@ -32,12 +32,6 @@ from tests.integration.test_database_sink import record_everything
 from trackdsl import experiment, stage
 from trackdsl import settings as in_force
 from trackdsl._core.events import Input
-from trackdsl.delivery import _run_requests
-from trackdsl.delivery._mlflow import MlflowSink
-from trackdsl.delivery._sink import Batch, Sink
-from trackdsl.delivery._store_errors import Denied, Refused, RefusedTogether, Unavailable
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.database import _collector, _wire
 from trackdsl.delivery.database._changes import (
     MOST_BATCHES,
@@ -50,10 +44,16 @@ from trackdsl.delivery.database._changes import (
 from trackdsl.delivery.database._rest import Rest
 from trackdsl.delivery.database._server_tables import ServerTables, ask_server
 from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.mlflow_client import _run_requests
+from trackdsl.delivery.mlflow_client._sink import MlflowSink
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.server import _backend
 from trackdsl.delivery.server._backend import Backend, CannotWrite
 from trackdsl.delivery.server._permission import address, refusal
 from trackdsl.delivery.server.plugin import add_addresses
+from trackdsl.delivery.store._errors import Denied, Refused, RefusedTogether, Unavailable
+from trackdsl.delivery.store._sink import Batch, Sink
 from trackdsl.journal import _target
 from trackdsl.store_format.empty_database import adapt
 from trackdsl.store_format.limits import MAX_KEY, MAX_PARAM, MAX_TAG

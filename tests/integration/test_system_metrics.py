@@ -24,9 +24,9 @@ from tests.conftest import (
 from tests.memory_store import MemoryStore
 from trackdsl import OptionError, SettingsError, experiment, settings, stage
 from trackdsl._core.readings import Readings
-from trackdsl.delivery import _stretch_size
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.journals import _stretch_size
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Unavailable
 
 #: What every machine that the tests run on has.
 EVERYWHERE = {

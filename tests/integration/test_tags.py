@@ -20,8 +20,8 @@ from tests.memory_store import Crash, Held, MemoryStore
 from trackdsl import compare, experiment, history, load_artifact, runs, stage, tree
 from trackdsl._core import events
 from trackdsl.cli import main
-from trackdsl.delivery import _stretch_size
-from trackdsl.delivery._store_errors import Unavailable
+from trackdsl.delivery.journals import _stretch_size
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.store_format.call_tag import FIELDS, MAX_CALL, call_of
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "runs-with-single-tags.json"

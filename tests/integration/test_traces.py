@@ -23,14 +23,14 @@ from tests.failing_sink import Faults, deliver_with_faults, worker_of
 from tests.integration.test_reports import _CallsByName
 from tests.memory_store import Crash
 from trackdsl import OptionError, configure, experiment, log_metric, stage
-from trackdsl.delivery._mlflow import MlflowSink
-from trackdsl.delivery._mlflow_traces import _uncounted
-from trackdsl.delivery._sink import Sink, TreeRun
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._trace_spans import trace_of
-from trackdsl.delivery._traces import make_trace
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.mlflow_client._sink import MlflowSink
+from trackdsl.delivery.mlflow_client._traces import _uncounted
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Unavailable
+from trackdsl.delivery.store._sink import Sink, TreeRun
+from trackdsl.delivery.summaries._trace_spans import trace_of
+from trackdsl.delivery.summaries._traces import make_trace
 from trackdsl.journal import _target
 from trackdsl.store_format.root_runs import left, left_in
 
@@ -91,8 +91,8 @@ def test_a_tree_is_a_trace(sqlite_store: str, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pauses")
 def test_what_is_left_out(sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run, the trace and its first span say what is cut of a large tree, the trace also of MLflow's spans."""
-    monkeypatch.setattr("trackdsl.delivery._traces.MOST_SPANS", 2)
-    monkeypatch.setattr("trackdsl.delivery._mlflow_traces._MOST_COPIED", 1)
+    monkeypatch.setattr("trackdsl.delivery.summaries._traces.MOST_SPANS", 2)
+    monkeypatch.setattr("trackdsl.delivery.mlflow_client._traces._MOST_COPIED", 1)
     mlflow.set_tracking_uri(sqlite_store)
     # So that they are as before after the test: `set_experiment` changes both.
     monkeypatch.setattr(mlflow.tracking.fluent, "_active_experiment_id", None)
@@ -153,7 +153,7 @@ def test_a_kill_between_two_requests(sqlite_store: str, tmp_path: Path, monkeypa
     """A trace that is made again, from any request on, is the same one, with each span once."""
     run_id = record()
     deliver_with_faults(tmp_path / "spool", sqlite_store, Faults())
-    monkeypatch.setattr("trackdsl.delivery._mlflow_traces._PART", 2)
+    monkeypatch.setattr("trackdsl.delivery.mlflow_client._traces._PART", 2)
     sink: Any = MlflowSink(sqlite_store, str(tmp_path), own=True)
     for attempt in range(1, 8):
         calls = iter(range(attempt))
@@ -387,7 +387,7 @@ def test_spans_of_unusual_runs() -> None:
 
 def test_a_tree_is_cut_and_a_running_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a tree with thousands of stages, the first ones have spans; a run that is open is asked for again."""
-    monkeypatch.setattr("trackdsl.delivery._traces.MOST_SPANS", 5)
+    monkeypatch.setattr("trackdsl.delivery.summaries._traces.MOST_SPANS", 5)
     written: list[Any] = []
 
     class Store:

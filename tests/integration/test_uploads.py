@@ -17,7 +17,7 @@ import trackdsl
 from tests.conftest import ChangeTiming, Server, all_runs, client, deliver
 from tests.gateways import Gateway
 from trackdsl import experiment, settings, stage
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
 from trackdsl.journal import _target
 

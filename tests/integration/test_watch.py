@@ -212,7 +212,7 @@ def test_more_points_than_can_be_read(spool: WatchedSpool, monkeypatch: pytest.M
 
 def test_the_beginning_of_a_long_program(sqlite_store: str, spool: WatchedSpool, change_limits: ChangeLimits) -> None:
     """What runs has its name and its parent although the segments that have its beginning are delivered and removed."""
-    from trackdsl.delivery._worker import Worker
+    from trackdsl.delivery.process._worker import Worker
     from trackdsl.delivery.service import open_sink
 
     change_limits(first_segment=4096, largest_segment=4096)

@@ -18,10 +18,10 @@ from tests.conftest import all_runs, client, deliver, delivery_pids, run_command
 from tests.failing_sink import Faults, deliver_with_faults
 from tests.memory_store import Crash
 from trackdsl import experiment, log_metric, stage
-from trackdsl.delivery import _change_notes
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._worker import Worker
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Unavailable
+from trackdsl.delivery.summaries import _change_notes
 from trackdsl.journal import _target
 from trackdsl.store_format.changes.stored import key_of
 from trackdsl.store_format.root_runs import left, left_in

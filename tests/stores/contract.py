@@ -15,9 +15,9 @@ import pytest
 import trackdsl
 from tests.conftest import client, points
 from trackdsl import Dataset, Model, experiment, log_metric, stage, steps, track_returns
-from trackdsl.delivery._reports import make_report
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._traces import make_trace
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.summaries._reports import make_report
+from trackdsl.delivery.summaries._traces import make_trace
 
 #: More points than one request takes.
 MANY = 1500

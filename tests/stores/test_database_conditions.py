@@ -17,11 +17,11 @@ from tests.conftest import client, points, run_command
 from tests.equal_stores import deliver_to, rows_of
 from tests.services import PASSWORD, Database, execute
 from trackdsl import experiment, settings, stage
-from trackdsl.delivery._store_errors import Unavailable
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.database import _server_connection
 from trackdsl.delivery.database.sink import DatabaseSink
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.journal import _target
 
 #: Statements for each kind of database: to deny all connections and end those there are, and to allow them again.

@@ -16,7 +16,7 @@ from tests.conftest import client, examples
 from tests.equal_stores import PROGRAM, DrawnProgram, delivered_both_ways
 from tests.integration.test_database_sink import record_everything
 from trackdsl import experiment, stage
-from trackdsl.delivery._sqlite import release
+from trackdsl.delivery.mlflow_client._sqlite_creation import release
 from trackdsl.store_format.limits import unescape_key
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from trackdsl._core.source_text import digest_of
-from trackdsl.delivery._captures import PROGRAM, Captured, Captures
+from trackdsl.delivery.summaries._captures import PROGRAM, Captured, Captures
 from trackdsl.journal._origin import Origin, Project
 
 MAIN = "def load(n):\n    return helper(n)\n"

@@ -6,8 +6,8 @@ import sqlite3
 
 import pytest
 
-from trackdsl.delivery._advice import advised
 from trackdsl.delivery.database._errors import MISSING_TABLE, code_of, sqlite_error
+from trackdsl.delivery.mlflow_client._advice import advised
 
 
 class _WithState(Exception):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trackdsl.delivery._throttle import Throttle
+from trackdsl.delivery.process._throttle import Throttle
 
 
 class Clock:

@@ -29,12 +29,13 @@ from trackdsl import OptionError, Run, configure, log_stream, stage, steps, trac
 from trackdsl._core import events
 from trackdsl._recording import images as _images
 from trackdsl._recording.tables import rows_of
-from trackdsl.delivery import _ledger, _table_format, _tables
-from trackdsl.delivery._ledger import Ledger
-from trackdsl.delivery._run_map import DeliveredRun
-from trackdsl.delivery._store_errors import Refused, Unavailable
-from trackdsl.delivery._tables import Tables
 from trackdsl.delivery._timing import timing
+from trackdsl.delivery.files import _table_format, _tables
+from trackdsl.delivery.files._tables import Tables
+from trackdsl.delivery.state import _ledger
+from trackdsl.delivery.state._ledger import Ledger
+from trackdsl.delivery.state._run_map import DeliveredRun
+from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.journal._reader import read_all
 from trackdsl.journal._spool import journals
 from trackdsl.store_format.ledger import frame

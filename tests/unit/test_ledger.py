@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import examples
-from trackdsl.delivery import _ledger
-from trackdsl.delivery._ledger import Ledger
+from trackdsl.delivery.state import _ledger
+from trackdsl.delivery.state._ledger import Ledger
 from trackdsl.store_format import ledger
 from trackdsl.store_format.ledger import NAME, POINT, RUN, SHARED_BY, Kind, changes_in, commits, latest, read
 from trackdsl.store_format.state_before_ledgers import StateBefore

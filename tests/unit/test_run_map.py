@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import examples
-from trackdsl.delivery import _ended_runs
-from trackdsl.delivery._ended_runs import EndedRuns
-from trackdsl.delivery._ledger import Ledger
-from trackdsl.delivery._run_map import DeliveredRun, RunMap
+from trackdsl.delivery.state import _ended_runs
+from trackdsl.delivery.state._ended_runs import EndedRuns
+from trackdsl.delivery.state._ledger import Ledger
+from trackdsl.delivery.state._run_map import DeliveredRun, RunMap
 from trackdsl.store_format.ledger import NAME
 
 #: Of this process and another one, with ids at MLflow that are ours or not; one has a count that no program reaches.

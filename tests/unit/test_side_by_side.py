@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trackdsl.delivery._side_by_side import SideBySide
-from trackdsl.delivery._store_errors import Refused, RefusedTogether, Unavailable
+from trackdsl.delivery.mlflow_client._side_by_side import SideBySide
+from trackdsl.delivery.store._errors import Refused, RefusedTogether, Unavailable
 
 
 @given(st.lists(st.integers(0, 5), max_size=60))

@@ -2,7 +2,7 @@
 
 The id of the common root is computed from what the launcher gives to all ranks, and from the root's name. So the n-th
 root of a name is the same run in every rank, without any communication. No rank begins it: the first delivery that
-needs it creates it, and the last one ends it; see `delivery/_shared_roots.py`.
+needs it creates it, and the last one ends it; see `delivery/runs/_shared_roots.py`.
 """
 
 from __future__ import annotations

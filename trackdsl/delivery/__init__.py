@@ -11,8 +11,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trackdsl.delivery._client import ensure_running, find_run, flush, ids_at_mlflow, known_run_id, wait_at_exit
-    from trackdsl.delivery._reads import wait_for_delivery
+    from trackdsl.delivery.program._client import (
+        ensure_running,
+        find_run,
+        flush,
+        ids_at_mlflow,
+        known_run_id,
+        wait_at_exit,
+    )
+    from trackdsl.delivery.program._reads import wait_for_delivery
 
 __all__ = ["ensure_running", "find_run", "flush", "ids_at_mlflow", "known_run_id", "wait_at_exit", "wait_for_delivery"]
 
@@ -25,5 +32,5 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "_reads" if name == "wait_for_delivery" else "_client"
-    globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = found = getattr(importlib.import_module(f"{__name__}.program.{module}"), name)
     return found

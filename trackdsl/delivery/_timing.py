@@ -19,7 +19,7 @@ class Timing:
         other_process: how long a journal waits for a run of another process that makes no progress. This wait happens
             once for each process: after it, other runs of that process are waited for only as long as `missing_run`.
         missing_run: how old an event must be before the run that it refers to counts as missing. A process that creates
-            a run later than this after it began looks for children without a parent; see `_parents.py`.
+            a run later than this after it began looks for children without a parent; see `runs/_parents.py`.
         idle_store: a store that was not used for so long is closed.
         no_sign: how long a program waits without a sign that a process delivers, or is at work on what it waits for.
         no_progress: how long one call of the delivery process may take, and how long a program waits for a single run

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery.database._connection import MOST_VALUES, Connection, Row, chunks, for_driver, marks
 from trackdsl.delivery.database._opening import connect, revision_of, why_unknown
 from trackdsl.delivery.database._schema import UNUSUAL_VARIABLES
+from trackdsl.delivery.store._errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from trackdsl.delivery.database._artifacts import Entry, LocalArtifacts, local_folder

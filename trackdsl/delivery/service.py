@@ -14,16 +14,16 @@ from types import FrameType
 from typing import TextIO
 
 from trackdsl._core.redaction import mask_prose
-from trackdsl.delivery._children import GAVE_UP, Children, follow_parent
-from trackdsl.delivery._environments import Environments
-from trackdsl.delivery._priority import Priority
-from trackdsl.delivery._pulse import Pulse
-from trackdsl.delivery._sink import Sink
-from trackdsl.delivery._stores import open_store
-from trackdsl.delivery._throttle import Throttle
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.environment import ENVIRONMENT, ProgramEnvironment, current, prepare_environment
 from trackdsl.delivery.environment_pipe import Pipe, hand_over
+from trackdsl.delivery.process._children import GAVE_UP, Children, follow_parent
+from trackdsl.delivery.process._environments import Environments
+from trackdsl.delivery.process._priority import Priority
+from trackdsl.delivery.process._pulse import Pulse
+from trackdsl.delivery.process._stores import open_store
+from trackdsl.delivery.process._throttle import Throttle
+from trackdsl.delivery.process._worker import Worker
+from trackdsl.delivery.store._sink import Sink
 from trackdsl.errors import logger
 from trackdsl.journal._lock import FileLock
 from trackdsl.journal._spool import LOG, check_spool, take_lock

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from measured import peak
 
-from trackdsl.delivery._worker import Worker
 from trackdsl.delivery.environment import prepare_environment
+from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import log_to, open_sink
 from trackdsl.journal._origin import read_origin
 from trackdsl.journal._spool import journals

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from trackdsl._core.artifact_paths import checked_path
-from trackdsl.delivery._store_errors import Denied, Refused, RefusedParts, Unavailable, explained
+from trackdsl.delivery.store._errors import Denied, Refused, RefusedParts, Unavailable, explained
 from trackdsl.journal._files import NoRegularFile, open_regular
 from trackdsl.journal._snapshots import content_of
 

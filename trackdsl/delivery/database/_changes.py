@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from trackdsl._core.events import Input
-from trackdsl.delivery._sink import Batch
+from trackdsl.delivery.store._sink import Batch
 from trackdsl.store_format.limits import MAX_BATCH, Integer, RunId, RunName
 
 #: Limits for a change set that is sent to a server.

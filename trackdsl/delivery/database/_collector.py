@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from trackdsl._core.redaction import mask_text
-from trackdsl.delivery._store_errors import Denied, RefusedTogether, Unavailable
 from trackdsl.delivery.database._changes import ChangeSet, NewRun, RunChange
 from trackdsl.delivery.database._tables import Tables
+from trackdsl.delivery.store._errors import Denied, RefusedTogether, Unavailable
 
 #: A change set of this many points and fields is written before it grows further. Transactions stay short, and a server
 #: writes one part while the next one is collected.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from trackdsl.delivery._store_errors import Refused, Unavailable
+from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.errors._databases import cause_in_sqlite, with_fix
 
 #: Codes of PostgreSQL and MySQL for two transactions that wait for each other, and for a wait that was given up.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from trackdsl.delivery._blocked import deleted_experiment
-from trackdsl.delivery._fallback_encoding import cased_name
-from trackdsl.delivery._store_errors import Refused, RunBlocked, Unavailable
 from trackdsl.delivery.database._tables import Tables
+from trackdsl.delivery.state._blocked import deleted_experiment
+from trackdsl.delivery.store._errors import Refused, RunBlocked, Unavailable
+from trackdsl.delivery.store._fallback_encoding import cased_name
 
 #: See mlflow/utils/validation.py.
 _MOST_IN_A_NAME = 500

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trackdsl._core.events import Input
-from trackdsl.delivery._store_errors import Refused
+from trackdsl.delivery.store._errors import Refused
 
 #: See mlflow/utils/validation.py.
 _LIMITS = {"name": 500, "digest": 36, "source": 65535, "schema": 1_048_575, "profile": 16_777_215, "context": 500}

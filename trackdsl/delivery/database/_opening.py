@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.delivery.database._connection import Connection
 from trackdsl.delivery.database._errors import NoTable
 from trackdsl.delivery.database._schema import FIRST_WITH_WORKSPACES, KNOWN_REVISIONS
 from trackdsl.delivery.database._sqlite_connection import SqliteConnection
+from trackdsl.delivery.store._errors import Unavailable
 from trackdsl.store_format.sqlite import sqlite_path, through_link
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from trackdsl.delivery._sink import GONE, StoredRun
-from trackdsl.delivery._store_errors import Refused
 from trackdsl.delivery.database._connection import Connection
+from trackdsl.delivery.store._errors import Refused
+from trackdsl.delivery.store._sink import GONE, StoredRun
 
 _ID_TAG = "trackdsl.id"
 _MISSING_PARENT_TAG = "trackdsl.parent.missing"

@@ -11,8 +11,8 @@ from trackdsl._core.redaction import mask_text
 from trackdsl._server import http
 from trackdsl._server.request_options import request_options
 from trackdsl._server.tracking_server import advice, brief
-from trackdsl.delivery._answers import BUSY, FINAL, OF_THE_STORE, TIMEOUT, wait_longer
-from trackdsl.delivery._store_errors import Denied, Refused, Unavailable
+from trackdsl.delivery.store._answers import BUSY, FINAL, OF_THE_STORE, TIMEOUT, wait_longer
+from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 
 #: How long to wait for a connection, and for a piece of an answer where nothing else is set, in seconds.
 _CONNECT, _READ = 5.0, 10.0

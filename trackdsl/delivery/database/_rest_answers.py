@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from trackdsl.delivery._sink import StoredRun, TreeRun
-from trackdsl.delivery._tree_search import digests_by_name
+from trackdsl.delivery.store._sink import StoredRun, TreeRun
+from trackdsl.delivery.store._tree_search import digests_by_name
 
 
 class Pair(msgspec.Struct):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from trackdsl.delivery._store_errors import Denied, Refused, Unavailable
 from trackdsl.delivery.database._connection import Row, T, chunks, for_driver, width_of
 from trackdsl.delivery.database._errors import (
     COLLISIONS,
@@ -22,6 +21,7 @@ from trackdsl.delivery.database._errors import (
     NoTable,
     code_of,
 )
+from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
 from trackdsl.errors._databases import database_advice, with_fix
 
 #: How long one transaction may take, in seconds; drivers wait for ever.

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 
 from trackdsl._core.redaction import mask_text
-from trackdsl.delivery import _tree_search
-from trackdsl.delivery._sink import EXPERIMENT_TAGS, GONE, StoredRun, Times, TreeRun
-from trackdsl.delivery._store_errors import Denied, Refused, RefusedTogether, Unavailable
 from trackdsl.delivery.database._changes import ChangeSet
 from trackdsl.delivery.database._rest import Missing, Rest, check
 from trackdsl.delivery.database._rest_answers import ExperimentAnswer, Page, Run, RunAnswer
 from trackdsl.delivery.database._wire import ABOUT_PATH, CHANGES_PATH, CONTENT_TYPE, About, Written, encoded
+from trackdsl.delivery.store import _tree_search
+from trackdsl.delivery.store._errors import Denied, Refused, RefusedTogether, Unavailable
+from trackdsl.delivery.store._sink import EXPERIMENT_TAGS, GONE, StoredRun, Times, TreeRun
 
 _VERSION = 1
 _ID_TAG = "trackdsl.id"

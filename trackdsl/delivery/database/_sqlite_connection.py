@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from trackdsl.delivery._store_errors import Refused
 from trackdsl.delivery.database._connection import MOST_VALUES, Row, T, chunks, width_of
 from trackdsl.delivery.database._errors import UNWRITABLE, sqlite_error
+from trackdsl.delivery.store._errors import Refused
 
 #: How long to wait for other writers, in seconds: as MLflow does.
 _BUSY_TIMEOUT = 20.0

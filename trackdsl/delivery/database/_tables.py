@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from trackdsl.delivery._sink import StoredRun, Times, TreeRun
 from trackdsl.delivery.database._changes import ChangeSet
 from trackdsl.delivery.database._connection import Connection
 from trackdsl.delivery.database._reader import StoreReader
 from trackdsl.delivery.database._tree_reads import TreeReads
 from trackdsl.delivery.database._writer import Writer
+from trackdsl.delivery.store._sink import StoredRun, Times, TreeRun
 
 
 class Tables(Protocol):

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from trackdsl.delivery._sink import Times, TreeRun
-from trackdsl.delivery._tree_search import below, digests_by_name, while_open
 from trackdsl.delivery.database._connection import Connection, Row, chunks, marks
+from trackdsl.delivery.store._sink import Times, TreeRun
+from trackdsl.delivery.store._tree_search import below, digests_by_name, while_open
 
 _PARENT_TAG = "mlflow.parentRunId"
 #: Runs that are looked at for one tree: other programs may have recorded at the same time.

@@ -15,8 +15,6 @@ import msgspec
 from msgspec import Meta
 
 from trackdsl._core.events import Input
-from trackdsl.delivery._sink import Batch
-from trackdsl.delivery._store_errors import Refused
 from trackdsl.delivery.database._changes import (
     MOST_BATCHES,
     MOST_EXPERIMENTS,
@@ -32,6 +30,8 @@ from trackdsl.delivery.database._changes import (
     items_of,
 )
 from trackdsl.delivery.database._inputs import check_input
+from trackdsl.delivery.store._errors import Refused
+from trackdsl.delivery.store._sink import Batch
 from trackdsl.store_format.limits import RunId, is_key
 
 #: Below `/api/`, where MLflow refuses requests of web pages from elsewhere.

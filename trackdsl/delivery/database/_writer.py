@@ -9,12 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from trackdsl._core.events import Input
-from trackdsl.delivery._fallback_encoding import is_encoding_of
-from trackdsl.delivery._sink import EXPERIMENT_TAGS
-from trackdsl.delivery._store_errors import Denied, Refused, Unavailable
 from trackdsl.delivery.database._changes import ChangeSet, NewRun, RunChange
 from trackdsl.delivery.database._connection import Connection, Row, chunks, marks
 from trackdsl.delivery.database._upserts import upserts
+from trackdsl.delivery.store._errors import Denied, Refused, Unavailable
+from trackdsl.delivery.store._fallback_encoding import is_encoding_of
+from trackdsl.delivery.store._sink import EXPERIMENT_TAGS
 
 #: What MLflow stores for infinite values, see mlflow/store/tracking/sqlalchemy_store.py.
 _LARGEST = 1.7976931348623157e308

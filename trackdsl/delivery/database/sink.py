@@ -12,8 +12,6 @@ from pathlib import Path
 
 from trackdsl._core.events import Input, Model
 from trackdsl._core.ids import prefix_of
-from trackdsl.delivery._run_trace import RunTrace
-from trackdsl.delivery._sink import Batch, ClientSink, RemoteFiles, StoredRun, Times, TreeRun
 from trackdsl.delivery.database._artifacts import LocalArtifacts
 from trackdsl.delivery.database._changes import NewRun
 from trackdsl.delivery.database._collector import ChangeCollector
@@ -21,6 +19,8 @@ from trackdsl.delivery.database._experiments import Experiments, experiment_numb
 from trackdsl.delivery.database._inputs import check_input
 from trackdsl.delivery.database._run_folders import RunFolders
 from trackdsl.delivery.database._tables import Tables
+from trackdsl.delivery.store._run_trace import RunTrace
+from trackdsl.delivery.store._sink import Batch, ClientSink, RemoteFiles, StoredRun, Times, TreeRun
 from trackdsl.store_format.sqlite import identity
 
 _ID_TAG = "trackdsl.id"

@@ -6,11 +6,11 @@ import os
 import threading
 from collections.abc import Callable, Collection
 
-from trackdsl.delivery._store_errors import Unavailable
 from trackdsl.delivery.database._changes import ChangeSet
 from trackdsl.delivery.database._connection import Connection, chunks, marks
 from trackdsl.delivery.database._opening import connect, revision_of, why_unknown
 from trackdsl.delivery.database._writer import Writer
+from trackdsl.delivery.store._errors import Unavailable
 
 #: How long a request waits for the ones before it, in seconds; clients wait longer.
 _PATIENCE = 8.0

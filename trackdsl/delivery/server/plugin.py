@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from trackdsl.delivery._store_errors import Refused, Unavailable
 from trackdsl.delivery.database._changes import MOST_EXPERIMENTS, ChangeSet
 from trackdsl.delivery.database._wire import (
     ABOUT_PATH,
@@ -25,6 +24,7 @@ from trackdsl.delivery.database._wire import (
 )
 from trackdsl.delivery.server._backend import Backend, CannotWrite
 from trackdsl.delivery.server._permission import address, refusal
+from trackdsl.delivery.store._errors import Refused, Unavailable
 from trackdsl.errors import logger
 
 _VERSION = 1

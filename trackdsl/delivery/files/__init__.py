@@ -1,0 +1,1 @@
+"""Files for a store: artifacts, models, and tables that grow."""

@@ -1,0 +1,82 @@
+"""The three requests of a run to a tracking server, as MLflow's client sends them.
+
+That client makes several objects of each value, and checks what the server checks again: it needs more time for a
+request than the server saves by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from trackdsl.delivery.database._rest import Rest
+from trackdsl.delivery.database._rest_answers import Page, RunAnswer, UpdateAnswer
+from trackdsl.delivery.store._errors import Refused, Unavailable
+from trackdsl.delivery.store._sink import Batch
+
+_ID_TAG = "trackdsl.id"
+#: How protobuf writes what JSON does not have.
+_UNUSUAL = {math.inf: "Infinity", -math.inf: "-Infinity"}
+
+
+def create_run(rest: Rest, experiment_id: str, name: str, start: int, tags: dict[str, str]) -> str:
+    """Create a run; returns its id.
+
+    Raises:
+        Refused, Unavailable: see `check` in `database/_rest.py`; also if the answer is about another run.
+    """
+    content = {
+        "experiment_id": experiment_id,
+        "user_id": tags.get("mlflow.user", "unknown"),
+        "run_name": name,
+        "start_time": start,
+        "tags": _listed(tags),
+    }
+    run = rest.post(RunAnswer, "runs/create", _encoded(content)).run.stored()
+    if run.tags.get(_ID_TAG, tags.get(_ID_TAG)) != tags.get(_ID_TAG):
+        raise Unavailable(f"the server answers the creation of a run with another one, {run.run_id}")
+    return run.run_id
+
+
+def write(rest: Rest, run_id: str, batch: Batch) -> None:
+    """Write a batch that fits into one request.
+
+    Raises:
+        Refused, Unavailable: see `check` in `database/_rest.py`.
+    """
+    metrics = [
+        {
+            "key": key,
+            "value": value if math.isfinite(value) else _UNUSUAL.get(value, "NaN"),
+            "timestamp": at,
+            "step": step,
+        }
+        for key, value, at, step in batch.metrics
+    ]
+    content = {"run_id": run_id, "metrics": metrics, "params": _listed(batch.params), "tags": _listed(batch.tags)}
+    rest.post(Page, "runs/log-batch", _encoded(content))
+
+
+def end_run(rest: Rest, run_id: str, status: str, end: int) -> None:
+    """Send the request that ends a run.
+
+    Raises:
+        Refused, Unavailable: see `check` in `database/_rest.py`; also if the answer does not confirm the change.
+    """
+    content = {"run_id": run_id, "status": status, "end_time": end}
+    changed = rest.post(UpdateAnswer, "runs/update", _encoded(content)).run_info.run_id
+    if changed != run_id:
+        raise Unavailable(f"the server answers that it has changed the run {changed} instead of {run_id}")
+
+
+def _listed(values: dict[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _encoded(content: Mapping[str, object]) -> bytes:
+    try:
+        return msgspec.json.encode(content)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise Refused(str(error)) from None

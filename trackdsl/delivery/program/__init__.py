@@ -1,0 +1,1 @@
+"""The program's side of delivery: starting the delivery process, waiting for it, and reading from the store."""

@@ -1,0 +1,1 @@
+"""What is done to runs at the store: creating, resuming, linking, writing and ending them."""

@@ -1,0 +1,1 @@
+"""What delivery remembers of runs and journals, in memory and in ledgers."""

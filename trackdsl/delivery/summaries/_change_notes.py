@@ -1,0 +1,254 @@
+"""Finds the last comparable run of a root run, compares the two, and writes to the run what changed.
+
+Everything that is written may be written again: the same names, the same content. So a root run whose process is killed
+in the middle is simply done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from trackdsl.delivery.store._errors import Refused
+from trackdsl.delivery.store._sink import GONE, Batch, Sink, TreeRun
+from trackdsl.delivery.summaries._captures import PROGRAM, Captured, Site
+from trackdsl.store_format.call_tag import call_of
+from trackdsl.store_format.changes.compare import compare_trees
+from trackdsl.store_format.changes.descriptions import description, one_line
+from trackdsl.store_format.changes.recorded import Program, Recorded, stages_of
+from trackdsl.store_format.changes.stored import (
+    CHANGED_TAG,
+    NOTE_TAG,
+    PATH,
+    PREVIOUS_TAG,
+    SOURCE_PATH,
+    Previous,
+    Stored,
+    decode,
+    decode_texts,
+    diffs,
+    encode_texts,
+    key_of,
+    needed_texts,
+    packages_text,
+)
+
+#: Of a larger tree, the first so many runs are compared.
+MOST_STAGES = 2000
+#: Functions whose source is looked at.
+_MOST_SITES = 200
+#: How many runs are looked at to find one that is comparable, at once and in all.
+_AT_ONCE, _MOST_SEARCHED = 50, 400
+#: In milliseconds.
+_DAY = 86_400_000
+#: Texts are kept in so many runs at most, so that few have to be read; then a run keeps all of its own.
+_MOST_HOLDERS = 10
+#: Descriptions of a run that are remembered as ours.
+_MOST_NOTES = 5
+_PATH_TAG = "trackdsl.path"
+_PARENT_TAG = "mlflow.parentRunId"
+_SUPERSEDED_TAG = "trackdsl.superseded_by"
+_COMMIT_TAG = "mlflow.source.git.commit"
+_SOURCE_TAG = "mlflow.source.name"
+_MAIN = ("__main__.", "?.")
+
+#: What a program consists of, by the functions of its stages.
+Capture = Callable[[list[Site]], Captured]
+
+
+def note_changes(sink: Sink, run_id: str, python: str, capture: Capture) -> bool:
+    """Write to a root run what changed since the last comparable run.
+
+    Args:
+        sink: the store.
+        run_id: the store's id of the run.
+        python: the version of Python that its program ran with.
+        capture: finds out what the program consists of.
+
+    Returns:
+        whether there is nothing more to do: the run is done, or it is gone. False while it is running.
+
+    Raises:
+        Unavailable: the store cannot be reached.
+        Refused: the run was deleted a moment ago, or the store does not take what is written.
+    """
+    tree = sink.tree(run_id, MOST_STAGES)
+    if not tree or tree[0].tags.get(_PARENT_TAG):
+        return True
+    if not tree[0].end or tree[0].status == "RUNNING":
+        return False
+    _ChangeNotes(sink, tree, python).write(capture)
+    return True
+
+
+class _ChangeNotes:
+    """One root run that is compared with the one before."""
+
+    def __init__(self, sink: Sink, tree: list[TreeRun], python: str) -> None:
+        self._sink = sink
+        self._root = tree[0]
+        self._tree = tree
+        self._python = python
+        self._stages = stages_of(tree[0], tree[1:], {run.run_id: run.datasets for run in tree})
+        self._texts: dict[str, dict[str, str]] = {}
+
+    def write(self, capture: Capture) -> None:
+        """Compare the root run with the last comparable one, and write the result to it."""
+        captured = capture(_sites(self._tree))
+        texts = _texts_of(captured)
+        before = self._previous()
+        earlier = None if before is None else self._file_of(before.run_id)
+        kept_in, fresh = self._kept(texts, earlier)
+        stored = self._stored(captured, kept_in)
+        after = Recorded(self._root.run_id, self._root.name, self._root.start, self._stages, stored.program(texts))
+        older = None if before is None else self._recorded(before, earlier)
+        changes = None if older is None else compare_trees(older, after)
+        if changes is not None and older is not None:
+            previous = Previous(older.run_id, older.name, older.start)
+            missing = [key for key in needed_texts(changes) if key not in texts]
+            source_diffs = diffs(changes, {**self._read(missing, earlier), **texts})
+            stored = replace(stored, previous=previous, changes=changes, diffs=source_diffs)
+        note = description(changes, after, older, self._root.experiment_id, stored.unknown)
+        self._write(replace(stored, summary=one_line(changes, stored.unknown)), fresh, note)
+
+    def _write(self, stored: Stored, fresh: Mapping[str, str], note: str) -> None:
+        run_id = self._root.run_id
+        tags = {CHANGED_TAG: stored.summary}
+        if stored.previous is not None:
+            tags[PREVIOUS_TAG] = stored.previous.run_id
+        theirs, ours = self._root.tags.get(NOTE_TAG), []
+        if theirs is not None:
+            # One of ours has its hash in the file: of an attempt that was killed, or from before the run was resumed.
+            attempt = self._file_of(run_id)
+            ours = [] if attempt is None else [*attempt.notes]
+        if theirs is None or key_of(theirs) in ours:
+            tags[NOTE_TAG] = note
+        if fresh:
+            self._sink.write_text(run_id, encode_texts(fresh), SOURCE_PATH)
+        stored = replace(stored, notes=(*ours, key_of(note))[-_MOST_NOTES:])
+        self._sink.write_text(run_id, stored.encode(), PATH)
+        # Last: a run with these tags has the files.
+        self._sink.write(run_id, Batch(tags=tags))
+        self._sink.commit()
+
+    def _file_of(self, run_id: str) -> Stored | None:
+        return decode(self._sink.read_artifact(run_id, PATH))
+
+    def _previous(self) -> TreeRun | None:
+        """The last comparable run that has ended."""
+        path = self._root.tags.get(_PATH_TAG)
+        wanted: list[tuple[str, str | None]] = [] if path is None else [(_PATH_TAG, path)]
+        if call_of(self._root.tags).get("function"):
+            # The name may be a template, which another run has filled in another way.
+            wanted.append((CHANGED_TAG, None))
+        for after in (self._root.start - _DAY, 0):
+            candidates = [self._search(tag, value, max(0, after)) for tag, value in wanted]
+            known = [run for run in candidates if run is not None]
+            if known:
+                return max(known, key=lambda run: (run.start, run.run_id))
+        return None
+
+    def _search(self, tag: str, value: str | None, after: int) -> TreeRun | None:
+        before, seen = self._root.start, {self._root.run_id}
+        while len(seen) < _MOST_SEARCHED:
+            page = self._sink.newest(self._root.experiment_id, tag, value, (after, before), _AT_ONCE)
+            fresh = [run for run in page if run.run_id not in seen]
+            for run in fresh:
+                if _is_comparable(run, self._root):
+                    return run
+            if not fresh or len(page) < _AT_ONCE:
+                return None
+            seen.update(run.run_id for run in fresh)
+            before = fresh[-1].start
+        return None
+
+    def _recorded(self, root: TreeRun, stored: Stored | None) -> Recorded:
+        """The run before, as far as it is known: it may be of a version that kept no source."""
+        tree = self._sink.tree(root.run_id, MOST_STAGES) or [root]
+        stages = stages_of(tree[0], tree[1:], {run.run_id: run.datasets for run in tree})
+        program = Program(commit=root.tags.get(_COMMIT_TAG, ""))
+        if stored is not None:
+            program = stored.program(self._read([stored.packages] if stored.packages else [], stored))
+        return Recorded(root.run_id, root.name, root.start, stages, program)
+
+    def _stored(self, captured: Captured, kept_in: Mapping[str, str]) -> Stored:
+        packages = None if captured.packages is None else key_of(packages_text(captured.packages))
+        unknown = [*captured.unknown]
+        if len(self._tree) >= MOST_STAGES:
+            unknown.append(f"of a tree of this size, only the first {MOST_STAGES:,} runs are compared")
+        return Stored(
+            unknown=tuple(unknown),
+            partial=tuple(captured.partial),
+            python=self._python,
+            commit=self._root.tags.get(_COMMIT_TAG, ""),
+            packages=packages,
+            patch=captured.patch and key_of(captured.patch),
+            code={key: {name: one.digest for name, one in uses.items()} for key, uses in captured.code.items()},
+            datasets={run.run_id: run.datasets for run in self._tree if run.datasets},
+            kept_in=kept_in,
+        )
+
+    def _kept(self, texts: Mapping[str, str], earlier: Stored | None) -> tuple[dict[str, str], dict[str, str]]:
+        """The runs that keep the texts, and the texts that this run keeps: those that no living run has."""
+        known = {} if earlier is None else {key: run_id for key, run_id in earlier.kept_in.items() if key in texts}
+        holders = set(known.values())
+        if len(holders) >= _MOST_HOLDERS:
+            holders = set()
+        living = {run_id for run_id in holders if self._sink.status(run_id) != GONE}
+        kept_in = {key: run_id for key, run_id in known.items() if run_id in living}
+        fresh = {key: text for key, text in texts.items() if key not in kept_in}
+        return kept_in | dict.fromkeys(fresh, self._root.run_id), fresh
+
+    def _read(self, keys: list[str], stored: Stored | None) -> dict[str, str]:
+        """Texts by key, as far as the runs that keep them are still there."""
+        texts: dict[str, str] = {}
+        for key in keys:
+            holder = None if stored is None else stored.kept_in.get(key)
+            if holder is None:
+                continue
+            if holder not in self._texts:
+                with contextlib.suppress(Refused):
+                    self._texts[holder] = decode_texts(self._sink.read_artifact(holder, SOURCE_PATH))
+            text = self._texts.get(holder, {}).get(key)
+            if text is not None:
+                texts[key] = text
+        return texts
+
+
+def _sites(tree: list[TreeRun]) -> list[Site]:
+    sites = [_site_of(run.tags) for run in tree if call_of(run.tags).get("function")]
+    program = [] if call_of(tree[0].tags).get("function") else [PROGRAM]
+    return list(dict.fromkeys([*program, *sites]))[:_MOST_SITES]
+
+
+def _site_of(tags: Mapping[str, str]) -> Site:
+    call = call_of(tags)
+    return str(call.get("function")), str(call.get("file") or ""), str(call.get("source_hash") or "")
+
+
+def _texts_of(captured: Captured) -> dict[str, str]:
+    """The texts of a program that its run keeps, by key."""
+    texts = {one.digest: one.text for uses in captured.code.values() for one in uses.values()}
+    if captured.packages is not None:
+        text = packages_text(captured.packages)
+        texts[key_of(text)] = text
+    if captured.patch:
+        texts[key_of(captured.patch)] = captured.patch
+    return texts
+
+
+def _is_comparable(run: TreeRun, root: TreeRun) -> bool:
+    """Whether a run is an earlier root run of the same function or script that has ended and is not superseded."""
+    if run.tags.get(_PARENT_TAG) or run.tags.get(_SUPERSEDED_TAG) or run.status == "RUNNING" or not run.end:
+        return False
+    if (run.start, run.run_id) >= (root.start, root.run_id):
+        return False
+    function = str(call_of(root.tags).get("function") or "")
+    if function != str(call_of(run.tags).get("function") or ""):
+        return False
+    if function and not function.startswith(_MAIN):
+        return True
+    same_path = bool(function) or run.tags.get(_PATH_TAG) == root.tags.get(_PATH_TAG)
+    return same_path and run.tags.get(_SOURCE_TAG) == root.tags.get(_SOURCE_TAG)
