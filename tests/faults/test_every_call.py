@@ -211,7 +211,7 @@ def test_a_fault_at_each_call(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("each", [10, pytest.param(2, marks=pytest.mark.exhaustive)], ids=["some", "every"])
+@pytest.mark.parametrize("each", [30, pytest.param(2, marks=pytest.mark.exhaustive)], ids=["some", "every"])
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("fault", [Unavailable, Crash])
 @pytest.mark.parametrize("kind", SLOW_STORES)

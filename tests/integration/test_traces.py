@@ -244,7 +244,9 @@ pipeline()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["one span", "the trace", 0.05, 0.2])
+@pytest.mark.parametrize(
+    "moment", ["one span", 0.2, *(pytest.param(moment, marks=pytest.mark.exhaustive) for moment in ("the trace", 0.05))]
+)
 def test_kill_9(moment: str | float, sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Delivery is killed while it makes a trace; after `sync`, there is one, with each span once."""
     monkeypatch.setenv("TRACKDSL_SPOOL", str(tmp_path / "spool"))
