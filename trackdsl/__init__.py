@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from trackdsl._decorate.decorators import Block, experiment, stage, track_returns
     from trackdsl._decorate.parentage import capture
     from trackdsl._recording.datasets import RecordedDataset
-    from trackdsl._recording.loading import load_artifact
-    from trackdsl._recording.model_registry import load_model, register_model
-    from trackdsl._recording.recorded_model import RecordedModel
+    from trackdsl._runs.loading import load_artifact
+    from trackdsl._runs.model_registry import load_model, register_model
+    from trackdsl._runs.recorded_model import RecordedModel
     from trackdsl._runs.run import Run
     from trackdsl.delivery import flush
     from trackdsl.distributed._contexts import Context, attach
@@ -191,7 +191,7 @@ _MODULES = {
     ),
     "trackdsl._decorate.parentage": ("capture",),
     "trackdsl._recording.datasets": ("RecordedDataset",),
-    "trackdsl._recording.loading": ("load_artifact",),
+    "trackdsl._runs.loading": ("load_artifact",),
     "trackdsl._runs.run": ("Run",),
     "trackdsl.delivery": ("flush",),
     "trackdsl.distributed._contexts": (
@@ -234,8 +234,8 @@ _MODULES = {
 }
 #: Public names whose modules import much, so that each is imported for itself: module → names.
 _LATE = {
-    "trackdsl._recording.model_registry": ("load_model", "register_model"),
-    "trackdsl._recording.recorded_model": ("RecordedModel",),
+    "trackdsl._runs.model_registry": ("load_model", "register_model"),
+    "trackdsl._runs.recorded_model": ("RecordedModel",),
     "trackdsl.integrations._watch": ("watch",),
     "trackdsl._config.model": ("Settings",),
     "trackdsl.query": ("best", "changes", "compare", "history", "runs", "tree"),

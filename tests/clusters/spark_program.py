@@ -32,7 +32,7 @@ from pyspark.sql.functions import pandas_udf, udf  # noqa: E402
 
 from trackdsl import configure, log_metric, stage  # noqa: E402
 from trackdsl._core import context as _context  # noqa: E402
-from trackdsl.distributed import _patching  # noqa: E402
+from trackdsl._core import patching  # noqa: E402
 from trackdsl.distributed.spark import PROPERTY  # noqa: E402
 
 
@@ -219,7 +219,7 @@ def scopes(spark: SparkSession, reported: dict[str, Any]) -> None:
         list(pool.map(submit, ["one", "two"]))
         # Its threads serve any caller.
         list(pool.map(lambda x: context.parallelize([x], 1).map(work).collect(), [97, 98]))
-    reported["patched"] = _patching._installed
+    reported["patched"] = patching._installed
 
 
 def losses(spark: SparkSession) -> None:

@@ -21,9 +21,9 @@ import pytest
 
 from tests.conftest import StartProgram, all_runs, deliver, points, wait_until
 from trackdsl import stage
+from trackdsl._core import patching
 from trackdsl.delivery.process._worker import Worker
 from trackdsl.delivery.service import open_sink
-from trackdsl.distributed import _patching
 from trackdsl.journal._origin import run_detached
 from trackdsl.journal._spool import journals
 
@@ -802,7 +802,7 @@ def test_everything_is_undone() -> None:
     for module in ("concurrent.futures.process", "multiprocessing.pool", "multiprocessing.queues", "joblib.parallel"):
         pytest.importorskip(module)
     with stage("first"):
-        patched = [(patch.module, patch.name) for patch in _patching._patches if patch.module in sys.modules]
+        patched = [(patch.module, patch.name) for patch in patching._patches if patch.module in sys.modules]
     before = [current_value(*each) for each in patched]
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -180,7 +180,7 @@ def test_every_public_name_has_a_module() -> None:
 def test_objects_of_modules_that_are_imported_late_belong_to_the_package() -> None:
     """A handle of a model and settings are public objects also in a program that never names their classes."""
     program = (
-        "import trackdsl, trackdsl._recording.recorded_model as models, trackdsl._config.model as settings; "
+        "import trackdsl, trackdsl._runs.recorded_model as models, trackdsl._config.model as settings; "
         "print(models.RecordedModel.__module__, settings.Settings.__module__, vars(trackdsl).get('RecordedModel'))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -23,7 +23,7 @@ import trio
 import trackdsl
 from tests.conftest import StartProgram, all_runs, deliver
 from trackdsl import current_run, log_metric, stage, steps, track_returns
-from trackdsl.distributed import _patching
+from trackdsl._core import patching
 from trackdsl.distributed._contexts import InScope
 from trackdsl.testing import Captured, capture_runs
 
@@ -344,7 +344,7 @@ def test_patches_are_in_place_while_a_scope_is_open() -> None:
     assert now() != originals
     second.__exit__(None, None, None)
     assert now() == originals
-    assert not _patching._open
+    assert not patching._open
 
 
 def test_a_patch_of_somebody_elses_stays() -> None:
@@ -547,7 +547,7 @@ def test_scopes_that_open_and_close_in_many_threads_at_once() -> None:
         for thread in threads:
             thread.join()
     assert not wrong
-    assert not _patching._open
+    assert not patching._open
 
 
 def test_the_first_scopes_of_a_process_in_many_threads_at_once(start: StartProgram) -> None:

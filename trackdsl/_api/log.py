@@ -19,7 +19,7 @@ from trackdsl._runs import lifecycle as _lifecycle
 from trackdsl._runs.run import NULL_RUN, Run
 
 if TYPE_CHECKING:
-    from trackdsl._recording.recorded_model import RecordedModel
+    from trackdsl._runs.recorded_model import RecordedModel
 
 
 def current_run() -> Run | None:
@@ -232,7 +232,7 @@ def log_model(
     """Record a model on the current run; see `Run.log_model`."""
     run = _run("log_model")
     if run is None:
-        from trackdsl._recording.recorded_model import unrecorded
+        from trackdsl._runs.recorded_model import unrecorded
 
         return unrecorded(model_in_order(model, name, options)[1], "there was no run")
     return run.log_model(

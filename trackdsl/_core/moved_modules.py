@@ -27,7 +27,7 @@ _MOVED = {
     "_options": "_decorate.options",
     "_propagation": "distributed._contexts",
     "_quiet": "_core.suppression",
-    "_recorded_model": "_recording.recorded_model",
+    "_recorded_model": "_runs.recorded_model",
     "_returns": "_decorate.returns",
     "_roots": "_decorate.parentage",
     "_run": "_runs.run",

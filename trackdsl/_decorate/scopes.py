@@ -11,6 +11,7 @@ from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope
 from trackdsl._core.events import Scalar
+from trackdsl._core.patching import closed, opened
 from trackdsl._core.recursion_limit import release
 from trackdsl._decorate import parentage as _parentage
 from trackdsl._decorate.options import Options
@@ -21,7 +22,6 @@ from trackdsl._runs import ranks as _ranks
 from trackdsl._runs.ending import close_run
 from trackdsl._runs.lifecycle import open_run
 from trackdsl._runs.run import Run
-from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import is_noted, logger, note
 from trackdsl.errors._user_code import call_site
 

@@ -21,7 +21,7 @@ from trackdsl.handlers._scalar_text import name_of_key
 from trackdsl.markers import check_registered_name
 
 if TYPE_CHECKING:
-    from trackdsl._recording.recorded_model import RecordedModel
+    from trackdsl._runs.recorded_model import RecordedModel
 
 
 class FileMethods(RunHandle):
@@ -268,7 +268,7 @@ class FileMethods(RunHandle):
         # These import much, which a program without models does not need.
         from trackdsl._recording.model_options import check_model_options
         from trackdsl._recording.models import models_in, record_model
-        from trackdsl._recording.recorded_model import RecordedModel
+        from trackdsl._runs.recorded_model import RecordedModel
 
         model, name = model_in_order(model, name, options)
         if several := models_in(model):

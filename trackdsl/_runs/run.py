@@ -29,7 +29,7 @@ from trackdsl.journal._store_target import Target
 
 if TYPE_CHECKING:
     from trackdsl._core.handle import RunTarget
-    from trackdsl._recording.recorded_model import RecordedModel
+    from trackdsl._runs.recorded_model import RecordedModel
 
 #: The tag with the reason that `Run.end` got.
 ENDED = "trackdsl.ended"
@@ -317,7 +317,7 @@ def _record_nothing(*_: Any, **__: Any) -> None: ...
 
 
 def _record_no_model(_self: Run, _model: Any, name: str, **_options: Any) -> RecordedModel:
-    from trackdsl._recording.recorded_model import unrecorded
+    from trackdsl._runs.recorded_model import unrecorded
 
     return unrecorded(name, "tracking is switched off")
 

@@ -18,10 +18,10 @@ from trackdsl._core import context as _context
 from trackdsl._core import runtime
 from trackdsl._core.context import Scope, TaskScope
 from trackdsl._core.ids import begins_with, prefix, prefix_of
+from trackdsl._core.patching import closed, opened
 from trackdsl._core.runtime import Phase
 from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.run import NULL_RUN, Run, adoption_of
-from trackdsl.distributed._patching import closed, opened
 from trackdsl.distributed._wire import Chosen, WireContext, decode, encode, is_same_spool, public, take_settings, uri_of
 from trackdsl.errors import ContextError, OptionError, TrackdslError, format_error, report, reraise_from_signal
 from trackdsl.journal import _target

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from trackdsl._core.ids import begins_with, prefix
+from trackdsl._core.patching import opened
 from trackdsl._core.redaction import mask_text
 from trackdsl.distributed._contexts import Context
-from trackdsl.distributed._patching import opened
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.journal import _delivery_hooks

@@ -11,7 +11,7 @@ import sys
 from types import ModuleType
 from typing import NamedTuple
 
-from trackdsl.distributed import _patching
+from trackdsl._core import patching
 from trackdsl.distributed._task_context import Task, task_inside
 from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 
@@ -54,7 +54,7 @@ def _load(engine: _Engine) -> ModuleType:
 def _wait_for_libraries() -> None:
     for engine in _ENGINES:
         for library in engine.libraries:
-            _patching.when_imported(library, functools.partial(_register, engine))
+            patching.when_imported(library, functools.partial(_register, engine))
 
 
 def _register(engine: _Engine, _library: ModuleType) -> None:
@@ -64,8 +64,8 @@ def _register(engine: _Engine, _library: ModuleType) -> None:
     try:
         module = _load(engine)
         for name, hook in getattr(module, "HOOKS", {}).items():
-            _patching.when_imported(name, hook)
-        _patching.add_patches(module.PATCHES)
+            patching.when_imported(name, hook)
+        patching.add_patches(module.PATCHES)
     except TrackdslError:
         raise
     except Exception as error:  # The program is importing the library, and needs it without us too.
@@ -73,7 +73,7 @@ def _register(engine: _Engine, _library: ModuleType) -> None:
         report("patching", f"trackdsl cannot follow {engine.module} to where it runs: {format_error(error)}")
 
 
-_patching.before_first_scope(_wait_for_libraries)
+patching.before_first_scope(_wait_for_libraries)
 
 
 def current_task() -> Task | None:

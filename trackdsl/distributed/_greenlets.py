@@ -10,7 +10,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
-from trackdsl.distributed._patching import Patch
+from trackdsl._core.patching import Patch
 from trackdsl.distributed._threads import InThread
 from trackdsl.errors import format_error, report, reraise_from_signal
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
+from trackdsl._core.patching import Patch
 from trackdsl.distributed._contexts import Context, InScope
-from trackdsl.distributed._patching import Patch
 from trackdsl.distributed._processes import InScopeIterable, InScopeIterator, make_pool, submit_to_pool
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
 from trackdsl._core import runtime
+from trackdsl._core.patching import Patch, opened
 from trackdsl._core.runtime import Phase
 from trackdsl.distributed._contexts import VARIABLE, Context, attach
 from trackdsl.distributed._frames import hide_frame
-from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._threads import InThread
 from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.journal import _delivery_hooks

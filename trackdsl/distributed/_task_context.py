@@ -14,8 +14,8 @@ from typing import NamedTuple
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
 from trackdsl._core.context import Scope, TaskScope
+from trackdsl._core.patching import closed, opened
 from trackdsl.distributed._contexts import Context
-from trackdsl.distributed._patching import closed, opened
 from trackdsl.errors import format_error, logger, reraise_from_signal
 
 _NONE: Mapping[str, str] = MappingProxyType({})

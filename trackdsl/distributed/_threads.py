@@ -8,8 +8,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
+from trackdsl._core.patching import Patch, closed, opened
 from trackdsl.distributed._frames import hide_frame
-from trackdsl.distributed._patching import Patch, closed, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
+from trackdsl._core.patching import Patch
 from trackdsl.distributed._contexts import Context, attach
-from trackdsl.distributed._patching import Patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,6 +20,6 @@ def look_for_workers() -> None:
         spark.follow()
     processes = sys.modules.get("multiprocessing.process")
     if processes is not None and processes.current_process().name.startswith("Dask Worker"):
-        from trackdsl.distributed._patching import opened
+        from trackdsl._core.patching import opened
 
         opened("dask")

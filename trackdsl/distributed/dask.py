@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from trackdsl._core import context as _context
+from trackdsl._core.patching import Patch
 from trackdsl.distributed._contexts import Context, InScope, attach
 from trackdsl.distributed._dask_worker import CONTEXT, CallOfActor, current_task, follow, task_of
-from trackdsl.distributed._patching import Patch
 from trackdsl.distributed._sending import text_here
 from trackdsl.distributed._task_context import inside
 from trackdsl.distributed._threads import submit_in_scope

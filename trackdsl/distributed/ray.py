@@ -15,8 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from trackdsl._core.patching import Patch, opened
 from trackdsl.distributed._contexts import Context
-from trackdsl.distributed._patching import Patch, opened
 from trackdsl.distributed._sending import by_value, text_here
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, report, reraise_from_signal

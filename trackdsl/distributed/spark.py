@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._core import context as _context
+from trackdsl._core.patching import Patch, closed, opened
 from trackdsl.distributed._contexts import Context
-from trackdsl.distributed._patching import Patch, closed, opened
 from trackdsl.distributed._sending import text_here
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, report, reraise_from_signal

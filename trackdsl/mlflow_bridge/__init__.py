@@ -10,7 +10,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from trackdsl.distributed._patching import before_first_scope, when_imported
+from trackdsl._core.patching import before_first_scope, when_imported
 from trackdsl.errors import TrackdslError, format_error, report, reraise_from_signal
 
 _waiting = False

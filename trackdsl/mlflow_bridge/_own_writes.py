@@ -59,8 +59,8 @@ _MLFLOW = ("mlflow.",)
 OURS = tuple(
     f"trackdsl.{name}."
     for name in (
-        "_recording.model_registry",
-        "_recording.fetching",
+        "_runs.model_registry",
+        "_runs.fetching",
         "cli",
         "delivery",
         "mlflow_bridge",

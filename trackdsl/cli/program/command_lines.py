@@ -14,13 +14,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
+from trackdsl._core.patching import when_imported
 from trackdsl._decorate.decorators import stage
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_params, guarded
 from trackdsl._recording.flatten import Flat
 from trackdsl._recording.params import as_name, named_parts
 from trackdsl._runs.run import Run
-from trackdsl.distributed._patching import when_imported
 
 #: The parameter with the name of a subcommand.
 COMMAND = "command"

@@ -11,8 +11,8 @@ from typing import Any
 
 import trackdsl
 from trackdsl._core import runtime
+from trackdsl._core.patching import when_imported
 from trackdsl._core.runtime import Phase
-from trackdsl.distributed._patching import when_imported
 
 #: Where our files are.
 _PACKAGE = os.path.dirname(trackdsl.__file__) + os.sep

@@ -20,6 +20,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from trackdsl._core import runtime
+from trackdsl._core.patching import when_imported
 from trackdsl._core.redaction import mask_name
 from trackdsl._core.runtime import Phase
 from trackdsl._decorate.decoration import decorate, track
@@ -31,7 +32,6 @@ from trackdsl._runs.exceptions import FINISHED, status_of
 from trackdsl._runs.run import NULL_RUN, Run
 from trackdsl.cli.program.main_module import found_module
 from trackdsl.cli.program.tracebacks import hide_wrapper_of
-from trackdsl.distributed._patching import when_imported
 from trackdsl.errors import OptionError, TrackdslError, format_error, note
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\Z")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trackdsl._api.log import current_run as get_active_experiment
-from trackdsl.session import start_logging, stop_logging
+from trackdsl._api.sessions import start_logging, stop_logging
 
 if TYPE_CHECKING:
     from trackdsl.compat.tracelet.settings import TraceletSettings

@@ -16,7 +16,7 @@ from trackdsl._core.artifact_paths import checked_path, quoted_path, without_dev
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording.copies import sha256_of
-from trackdsl._recording.fetching import Fetched, fetch_from_journal, fetch_from_mlflow
+from trackdsl._runs.fetching import Fetched, fetch_from_journal, fetch_from_mlflow
 from trackdsl.errors import ArtifactError, UntrustedArtifact, format_error, reraise_from_signal
 from trackdsl.handlers import _sidecar
 from trackdsl.handlers._code import FOLDER

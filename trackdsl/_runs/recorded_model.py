@@ -12,8 +12,8 @@ from typing import Any
 from trackdsl._config import resolve as settings
 from trackdsl._core.events import Model, model_key
 from trackdsl._core.handle import RunHandle
-from trackdsl._recording.loading import read_fetched
-from trackdsl._recording.model_registry import fetch_logged, find_recorded, register_model
+from trackdsl._runs.loading import read_fetched
+from trackdsl._runs.model_registry import fetch_logged, find_recorded, register_model
 from trackdsl._server.reachable import check
 from trackdsl.errors import ArtifactError, RunNotReady, TrackingServerError
 from trackdsl.handlers.references import Handle, note_loaded

@@ -15,8 +15,8 @@ from typing import Any
 from trackdsl._config import resolve as settings
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
-from trackdsl._recording.fetching import Fetched, find_mlflow_run, note_of, refuse_links
-from trackdsl._recording.loading import read_fetched
+from trackdsl._runs.fetching import Fetched, find_mlflow_run, note_of, refuse_links
+from trackdsl._runs.loading import read_fetched
 from trackdsl.errors import (
     ArtifactError,
     OptionError,
