@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import random
 import subprocess
@@ -145,33 +144,6 @@ def test_a_fork_inside_of_a_lock(make: Callable[[], Any]) -> None:
 
 
 @pytest.mark.slow
-def test_the_runtime_has_the_only_fork_hook() -> None:
-    """No other module calls `os.register_at_fork`, where the order would be that of the imports."""
-    callers = {
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and node.attr == "register_at_fork"
-    }
-    assert callers == {"_core/runtime.py"}
-
-
-@pytest.mark.slow
-def test_locks_of_modules_are_free_after_a_fork() -> None:
-    """A lock that a module keeps for the whole process is a `ForkSafeLock`."""
-    plain = [
-        f"{path.relative_to(PACKAGE)}:{node.lineno}"
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.parse(path.read_text()).body
-        if isinstance(node, (ast.Assign, ast.AnnAssign)) and ast.unparse(node.value or node) in _PLAIN_LOCKS
-    ]
-    assert plain == []
-
-
-_PLAIN_LOCKS = {f"threading.{name}()" for name in ("Lock", "RLock", "Condition", "Event", "Semaphore")}
-
-
-@pytest.mark.slow
 def test_the_order_does_not_depend_on_imports() -> None:
     """After a fork, run ids are renewed before the journal describes its process, and runs come last."""
     program = """
@@ -183,22 +155,6 @@ print([name for name in names if name in expected] == expected)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
-
-
-@pytest.mark.slow
-def test_each_state_has_a_name_of_its_own() -> None:
-    """No two modules register the same name: the second registration would replace the first."""
-    names = [
-        ast.literal_eval(node.args[0])
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func) in ("runtime.register", "register")
-        and len(node.args) == 2
-        and ast.unparse(node.args[1]).startswith("Phase.")
-    ]
-    assert len(names) > 10
-    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.slow
