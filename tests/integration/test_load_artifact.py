@@ -190,7 +190,7 @@ def test_a_path_never_leaves_the_run(path: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         load_artifact("0" * 32, path)
     assert caught.value.path == path
-    assert path in str(caught.value) or repr(path)[1:-1] in str(caught.value)
+    assert repr(path) in str(caught.value)
 
 
 ODD = ["a#b.txt", "q?x=1.txt", "p%2fq.txt", "%2e%2e.txt", "x%41.txt", " lead.txt", "d / e.txt", "n\nl.txt", "end."]

@@ -129,7 +129,9 @@ def test_a_model_fitted_on_categories_takes_them(sqlite_store: str, fit: Callabl
     deliver()
     mlflow.set_tracking_uri(sqlite_store)
     [found] = all_runs()
-    for model in client().search_logged_models(["0"]):
+    models = client().search_logged_models(["0"])
+    assert {model.name for model in models} == {"m", "given"}
+    for model in models:
         loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
         assert len(loaded.predict(frame)) == 40
         assert (loaded.metadata.signature, loaded.input_example) == (None, None)
@@ -183,7 +185,9 @@ def test_a_signature_knows_what_is_defined_further_down(sqlite_store: str) -> No
             record_model(run, count, name, arguments={"data": frame})
     deliver()
     mlflow.set_tracking_uri(sqlite_store)
-    for model in client().search_logged_models(["0"]):
+    models = client().search_logged_models(["0"])
+    assert {model.name for model in models} == set(data)
+    for model in models:
         loaded, frame = mlflow.pyfunc.load_model(model.model_uri), data[model.name]
         assert loaded.predict(frame if hasattr(frame, "iloc") else frame.to_pandas()) == [21] * 21, model.name
         if model.name in ("text", "records", "lists", "polars", "pyarrow"):

@@ -19,6 +19,8 @@ from tests.conftest import deliver
 from tests.unit.test_parameter_text import Color, Level, Mode
 from trackdsl.handlers._value_digest import digest_of
 
+ROOT = pathlib.Path(__file__).parents[2]
+
 
 def test_digests_of_another_process() -> None:
     """In another process, where hashes of texts and the order of sets differ, digests are the same."""
@@ -27,12 +29,14 @@ def test_digests_of_another_process() -> None:
         "texts = set(map(str, range(5000))); numbers = {i / 7 for i in range(5000)};"
         "values = [texts, set(sorted(texts)[:500]), numbers, {*sorted(texts)[:300], *range(50), None}];"
         "print([handler_for(set).summary(value) for value in values], digest_of([*[1] * 300, texts]));"
-        "print(digest_of([['a', 1]] * 200))"
+        "print(digest_of([['a', 1]] * 200));"
+        "from tests.unit.test_parameter_text import LARGE, text_of;"
+        "print(ascii([str(text_of(make())) for make in LARGE]))"
     )
     outputs = {
         subprocess.run(
             [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             check=True,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import keyword
+import re
 import symtable
+import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import examples
@@ -15,7 +17,7 @@ from trackdsl.errors import OptionError
 from trackdsl.notebook.arguments import parse, split
 from trackdsl.notebook.effects import FILES, MODULE_FILES
 from trackdsl.notebook.executions import Execution
-from trackdsl.notebook.names import names_of, parsed
+from trackdsl.notebook.names import Names, names_of, parsed
 from trackdsl.notebook.provenance import Provenance
 
 OPTIONS = {"metrics": True, "keep": False}
@@ -45,9 +47,12 @@ def test_any_line_is_read_or_refused(line: str) -> None:
     try:
         parts = list(split("%%stage", line))
         parse("%%stage", line, OPTIONS)
-    except OptionError:
-        return
-    assert all(part.strip() for part in parts)
+    except OptionError as error:
+        said = [str(error)]
+    else:
+        said = [f"%%stage {part}" for part in parts if part.strip()]
+        assert len(said) == len(parts)
+    assert all(each.startswith("%%stage") for each in said)
 
 
 def test_options_with_and_without_equals_sign() -> None:
@@ -119,9 +124,15 @@ def test_names_agree_with_python(lines: list[str]) -> None:
 
 
 @given(st.text(max_size=60))
+@example("learning rate = 0.1")
 def test_any_text_is_no_error(source: str) -> None:
-    """Text that is no Python has no names."""
-    names_of(parsed(source))
+    """Text that is not Python has no names, and other text none but its words."""
+    found = names_of(parsed(source))
+    assert found.read | found.written <= set(re.findall(r"\w+", unicodedata.normalize("NFKC", source)))
+    try:
+        compile(source, "cell", "exec", ast.PyCF_ONLY_AST)
+    except (SyntaxError, ValueError):
+        assert found == Names()
 
 
 def test_following_many_executions_stays_cheap() -> None:

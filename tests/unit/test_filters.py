@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import sqlparse.keywords
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from mlflow.utils.search_utils import SearchUtils
 
@@ -58,23 +58,29 @@ _FILTER = st.builds(
 )
 
 
-@settings(max_examples=examples(2000))
+# Most of what is drawn is read by MLflow alone.
+@settings(max_examples=examples(500), suppress_health_check=[HealthCheck.filter_too_much])
 @given(where=_FILTER)
 def test_a_filter_is_read_as_mlflow_reads_it_or_not_at_all(where: str) -> None:
     """Whatever is read without MLflow, MLflow accepts too, and reads the same."""
     found = read_filter(where)
-    if found is not None:
-        expected = read_by_mlflow(where)
-        assert found == expected
-        assert [type(one.value) for one in found] == [type(one.value) for one in expected]
+    assume(found is not None)
+    expected = read_by_mlflow(where)
+    assert found == expected
+    assert [type(one.value) for one in found] == [type(one.value) for one in expected]
 
 
 def test_words_of_sql_as_names() -> None:
-    """A metric, parameter or tag whose name is a word of SQL is read as MLflow reads it, or not at all."""
+    """A metric, parameter or tag whose name is a word of SQL is read as MLflow reads it; a few are left to it."""
+    left = 0
     for word in _WORDS:
         for where in (f"metrics.{word} > 1", f"params.a.{word} = 'x'", f"tags.{word.lower()}.b = '{word}'"):
             found = read_filter(where)
-            assert found is None or found == read_by_mlflow(where), where
+            if found is None:
+                left += 1
+            else:
+                assert found == read_by_mlflow(where), where
+    assert left < len(_WORDS) / 10
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,8 @@ def test_images_of_any_mode_in_any_format(mode: str, suffix: str) -> None:
         track_returns("b", artifacts={"b": f"b.{suffix}"})(lambda: picture)()
         files = captured.one("s").artifacts
         assert len(files) == 4
-        for name, file in files.items():
-            assert image.open(file).size == (3, 4) or name.endswith("+compressed.webp")
+        sizes = {name: image.open(file).size for name, file in files.items()}
+        assert sorted(sizes.values()) == [(3, 4), (3, 4), (3, 4), (192, 256)], sizes  # The last is what the UI shows.
         assert image.open(files[f"b.{suffix}"]).format == {"jpg": "JPEG"}.get(suffix, suffix.upper())
     assert not [tag for tag in captured.one("s").tags if "omitted" in tag]
     assert (picture.mode, picture.info) == (mode, {})
@@ -319,8 +319,9 @@ def test_figures_by_suffix(name: str) -> None:
     figure = pytest.importorskip("matplotlib.figure").Figure()
     with capture_runs() as captured, stage("s") as run:
         run.log_figure(figure, name)
-        begins = captured.one("s").artifacts[name].read_bytes()[:300]
-    assert {"a.png": b"PNG", "a.svg": b"<svg", "a.pdf": b"%PDF"}[name] in begins or b"<?xml" in begins
+        content = captured.one("s").artifacts[name].read_bytes()
+    assert content.startswith({"a.png": b"\x89PNG", "a.svg": b"<?xml", "a.pdf": b"%PDF"}[name])
+    assert (b"<svg" in content) == (name == "a.svg")
 
 
 def test_models() -> None:
@@ -735,10 +736,17 @@ def test_tables_of_any_columns_join_and_are_read_back(parts: list[tuple[list[str
     found = _table_format.parse(_table_format.render(table, path), path)
     assert found.columns == list(dict.fromkeys(name for columns, _ in parts for name in columns))
     if found.columns:  # Parquet has no rows without columns.
-        rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-        for joined, meant in zip(rows, expected, strict=True):
-            for name in found.columns:
-                assert joined[name] == meant.get(name) or str(meant[name]) == joined[name]
+        # A column of Parquet has one type: text, if its values have several.
+        texts = {
+            name
+            for name in found.columns
+            if path == "t.parquet" and {int, str} <= {type(row[name]) for row in expected if name in row}
+        }
+        meant = [
+            [str(row[name]) if name in texts and row.get(name) is not None else row.get(name) for name in found.columns]
+            for row in expected
+        ]
+        assert found.rows == meant
 
 
 def test_rows_are_on_the_disk_before_an_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -429,11 +429,10 @@ def test_thousands_of_secrets_are_remembered(caplog: pytest.LogCaptureFixture) -
     assert secrets[4321] not in _secrets.mask_prose("x " * 2_000_000 + secrets[4321])
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=40))
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters=":=,"), max_size=15))
 def test_text_without_a_secret_stays_as_it_is(text: str) -> None:
     """Masking leaves text as it is that assigns no value to a name and is too short for a token."""
-    if not set(":=,") & set(text) and len(text) < 16:
-        assert _secrets.mask_text(text) == text
+    assert _secrets.mask_text(text) == text
 
 
 @given(

@@ -1,6 +1,7 @@
 """A program that uses plain MLflow beside trackdsl: nested runs, steps, files, facts about the run."""
 
 import platform
+import socket
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import matplotlib.pyplot as plt
 import mlflow
 from mlflow.entities import RunStatus
 
-from trackdsl import current_run, experiment, log_metric, stage
+from trackdsl import current_run, experiment, flush, log_metric, stage
 
 # A run around runs, all opened by MLflow, with a stage of trackdsl's in one of them.
 with mlflow.start_run(run_name="full-pipeline") as parent:
@@ -65,11 +66,27 @@ with stage("facts of a stage") as ours:
     mlflow.set_tags({"team": "ml-team"})
 Path("facts.txt").write_text(repr([*facts, RunStatus.to_string(RunStatus.FINISHED)]))
 
+
+def send_to_itself(megabytes: int) -> None:
+    """Send this much over the network, to this process."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as sender,
+        server.accept()[0] as receiver,
+    ):
+        for _ in range(20 * megabytes):
+            sender.sendall(bytes(50_000))
+            receiver.recv(50_000, socket.MSG_WAITALL)
+
+
 # System metrics, switched on by MLflow's own function.
 mlflow.enable_system_metrics_logging()
 mlflow.set_system_metrics_sampling_interval(0.2)
 with mlflow.start_run(run_name="system of MLflow"):
+    send_to_itself(megabytes=3)
     time.sleep(1.5)  # Several samples; it leaves the processor to others.
 with experiment("system", run_name="system of trackdsl"):
+    flush()  # Now delivery samples, and counts the traffic from here.
+    send_to_itself(megabytes=3)
     time.sleep(1.5)
 mlflow.disable_system_metrics_logging()
