@@ -245,11 +245,17 @@ FAULTS: list[tuple[str, str, str, str]] = [
 
 
 def main(workers: int = 2, only: str = "") -> int:
-    """Plant each fault whose row contains the text `only`; returns how many no test has noticed.
+    """Plant each fault whose row contains the text `only`.
 
     Before, the tests must pass without any fault: else none of them says anything.
+
+    Returns:
+        0 if a test has noticed each fault, 1 if not, and 2 if no row contains the text.
     """
     planted = [row for row in FAULTS if any(only in text for text in row)]
+    if not planted:
+        print(f"no row of FAULTS contains {only!r}", file=sys.stderr)
+        return 2
     copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
         for number in range(workers):
@@ -257,7 +263,7 @@ def main(workers: int = 2, only: str = "") -> int:
         sound = _tested(Path(folder) / "0", ["-n", str(workers), *dict.fromkeys(row[-1] for row in planted)], 1800)
         if sound.returncode != 0:
             print(f"without any fault, the tests fail:\n{sound.stdout}")
-            return len(planted)
+            return 1
 
         def plant(fault: tuple[str, str, str, str]) -> str:
             copy = copies.get()
@@ -271,7 +277,7 @@ def main(workers: int = 2, only: str = "") -> int:
             survivors += not outcome.startswith("noticed")
             print(f"{outcome}: {fault[0]}: {fault[1].strip()!r} -> {fault[2].strip()!r}", flush=True)
     print(f"{len(planted)} planted, {len(planted) - survivors} killed")
-    return survivors
+    return int(survivors > 0)
 
 
 def _copy(target: Path) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 
+import pytest
+
 from tests import planted_faults
 
 
@@ -21,3 +23,9 @@ def test_every_fault_can_be_planted() -> None:
             outdated.append(f"there is no {tests}")
     assert not outdated, "bring these rows up to date"
     assert len(planted_faults.FAULTS) >= 80
+
+
+def test_a_text_that_no_row_contains(capsys: pytest.CaptureFixture[str]) -> None:
+    """A text that selects no row is an error that names it, with the exit code 2; no test is run."""
+    assert planted_faults.main(only="no such row") == 2
+    assert capsys.readouterr().err == "no row of FAULTS contains 'no such row'\n"
