@@ -20,7 +20,7 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:  # no
     def link(found: re.Match[str]) -> str:
         name, suffix, anchor = found.groups()
         if files.get_file_from_path(f"{name}.{suffix}") is None:
-            raise ValueError(f"{page.file.src_uri} links to {name}.{suffix}, which is no page of the site")
+            raise ValueError(f"{page.file.src_uri} links to {name}.{suffix}, which is not a page of the site")
         return f'href="../{name}/{anchor or ""}"'
 
     return _LINK.sub(link, html)
