@@ -21,9 +21,9 @@ LEDGER = "tests/unit/test_ledger.py"
 SPOOLS = "tests/faults/test_spools_of_earlier_versions.py::test_carried_over_and_then_killed"
 OUTAGES = "tests/faults/test_store_outages.py"
 REFUSED = "tests/faults/test_refused_files.py"
-CALLS = "tests/faults/test_every_call.py::test_a_fault_at_each_call[memory-{0}-some]"
-BESIDE = "tests/faults/test_every_call.py::test_a_fault_at_each_call[memory side by side-{0}-some]"
-OURS = "tests/faults/test_every_call.py::test_a_fault_at_each_call[memory with our ids-{0}-some]"
+CALLS = "tests/faults/test_faults_at_each_store_call.py::test_a_fault_at_each_call[memory-{0}-some]"
+BESIDE = "tests/faults/test_faults_at_each_store_call.py::test_a_fault_at_each_call[memory side by side-{0}-some]"
+OURS = "tests/faults/test_faults_at_each_store_call.py::test_a_fault_at_each_call[memory with our ids-{0}-some]"
 LIMITS = f"{NOTES}::test_the_limits_of_mlflow"
 HALF = f"{NOTES}::test_a_write_in_progress"
 DISK = f"{NOTES}::test_what_is_brought_to_the_disk"
@@ -40,10 +40,10 @@ TABLES = "tests/faults/test_database_conditions.py"
 SERVER = "tests/integration/test_server_plugin.py"
 CHANGES = "tests/unit/test_changes.py"
 WHAT_CHANGED = "tests/integration/test_what_changed.py"
-LEFT_OUT = "tests/integration/test_left_out_by_delivery.py"
+LEFT_OUT = "tests/integration/test_changes_report_trace_faults.py"
 REPORT = "tests/unit/test_report.py"
 HEART = "tests/integration/test_heartbeat.py"
-WAITS = "tests/faults/test_waiting.py"
+WAITS = "tests/faults/test_waiting_for_delivery.py"
 SECRETS = "tests/unit/test_secrets.py"
 SIDE = "tests/unit/test_side_by_side.py"
 FOLLOWER = "tests/unit/test_follower.py"
@@ -199,15 +199,15 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("notebook/effects.py", "in {*_READING, TRACKED})", "in _READING)", "tests/notebooks/test_export.py::test_the_program_gives_the_same"),
     ("_api/steps.py", ' and find_spec("ipywidgets") is not None:', ":", "tests/notebooks/test_cards.py::test_a_bar_needs_no_widgets"),
     ("notebook/provenance.py", "            execution.inputs = step.inputs_of(execution)\n", "", HIDDEN),
-    ("notebook/provenance.py", "touched = self._objects.shared_with(changed) - wrote", "touched = set(changed) - wrote", "tests/notebooks/test_reproduced.py::test_programs_of_notebooks"),
-    ("notebook/frontend.py", "shell.displayhook.prompt_count", "shell.execution_count", "tests/notebooks/test_reproduced.py::test_the_execution_count"),
+    ("notebook/provenance.py", "touched = self._objects.shared_with(changed) - wrote", "touched = set(changed) - wrote", "tests/notebooks/test_reproduce_script.py::test_programs_of_notebooks"),
+    ("notebook/frontend.py", "shell.displayhook.prompt_count", "shell.execution_count", "tests/notebooks/test_reproduce_script.py::test_the_execution_count"),
     ("notebook/live_card.py", "max(len(known), self._expected, 1)", "max(len(known), 1)", "tests/notebooks/test_cards.py::test_there_is_room_for_the_metrics_of_the_code"),
     ("notebook/live_card.py", "[_BEHIND] if follower and follower.left_out else []", "[]", "tests/notebooks/test_cards.py::test_a_card_reads_no_more_than_it_has_time_for"),
     ("store_format/changes/source.py", "return mask_text(text[:_LONGEST_TEXT])", "return text[:_LONGEST_TEXT]", f"{CHANGES}::test_finds_what_a_function_uses_of_its_project"),
     ("store_format/changes/source.py", "if definition.module.edited > began:", "if False:", f"{CHANGES}::test_source_that_may_not_be_what_ran_is_left_out"),
     ("store_format/changes/descriptions.py", "return _ENTITY.sub(lambda match: _ENTITIES[match[0].lower()], escaped)", "return escaped", f"{CHANGES}::test_no_name_or_value_is_markup"),
     ("store_format/changes/compare.py", "if name not in below[path] or name == own[path]", "if path is not None", f"{CHANGES}::test_a_change_inside_a_nested_stage_is_not_blamed_on_the_stage_around_it"),
-    ("delivery/summaries/_captures.py", "return self.newest <= began <= self.time", "return began <= self.time", "tests/unit/test_captures.py::test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran"),
+    ("delivery/summaries/_captures.py", "return self.newest <= began <= self.time", "return began <= self.time", "tests/unit/test_recorded_source.py::test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran"),
     ("delivery/summaries/_change_notes.py", " or run.tags.get(_SUPERSEDED_TAG)", "", f"{WHAT_CHANGED}::test_which_run_is_the_last_one_like_it"),
     ("delivery/batches/_single_writes.py", "                    continue\n                if plain != text:\n", "                    break\n                if plain != text:\n", "tests/integration/test_fallback_encoding.py::test_why_something_is_left_out_is_said_in_ascii"),
     ("delivery/runs/_shared_roots.py", "missing = _missing(rest, tags, sink.tags(run.run_id))", "missing = rest", "tests/integration/test_launcher_ranks.py::test_tags_that_the_store_does_not_take_as_they_are"),

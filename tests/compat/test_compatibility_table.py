@@ -1,4 +1,4 @@
-"""Every row of the two documents has a test, and a line in the table."""
+"""Each row of the table in COMPATIBILITY.md has a test, and the table has each row."""
 
 from __future__ import annotations
 
