@@ -9,7 +9,8 @@ import inspect
 import pickle
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -17,6 +18,7 @@ import pytest
 
 import trackdsl
 from trackdsl import experiment, log_metric, stage, track_returns
+from trackdsl._core.recursion_limit import _BY_VALUE, _is_wrapper
 from trackdsl.testing import Captured, capture_runs
 
 
@@ -561,3 +563,22 @@ def test_names_are_masked_too() -> None:
         main(Address())
     assert [run.name for run in captured.runs] == ["https://***@host", "load https://***@host"]
     assert captured.runs[0].experiment == "ex https://***@host"
+
+
+def test_wrappers_that_were_pickled_by_value_count_as_wrappers() -> None:
+    """The recursion limit is raised for a wrapper of each kind, also where cloudpickle has changed its file name."""
+
+    def plain() -> None: ...
+
+    async def coroutine() -> None: ...
+
+    def generator() -> Iterator[None]:
+        yield
+
+    async def agenerator() -> AsyncIterator[None]:
+        yield
+
+    for fn in (plain, coroutine, generator, agenerator):
+        code: CodeType = stage(fn).__code__  # type: ignore[attr-defined]
+        assert _is_wrapper(code.replace(co_filename=_BY_VALUE)), fn
+        assert not _is_wrapper(fn.__code__.replace(co_filename=_BY_VALUE)), fn

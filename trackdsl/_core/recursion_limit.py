@@ -129,7 +129,7 @@ def _count() -> int:
 
 def _is_wrapper(code: CodeType) -> bool:
     if code.co_filename == _BY_VALUE:  # Every wrapper begins with a check of `quiet.on`.
-        return code.co_names[1:3] == ("on", "here") and code.co_names[0].endswith("quiet")
+        return code.co_names[1:3] in (("on", "here"), ("on", "off")) and code.co_names[0].endswith("quiet")
     return code.co_filename in _wrapper_files
 
 

@@ -14,33 +14,29 @@ from trackdsl._core.runtime import Phase
 
 
 class Suppression:
-    """The switches of the process, which every decorated call reads. Pickled functions refer to `on` and `here`.
+    """The switches of the process, which every decorated call reads. Pickled functions refer to `on`, `off` and `here`.
 
     Attributes:
         on: whether `here` may return True; False in the usual case, which makes the check cheap.
+        off: whether trackdsl is disabled. Only `switch_off` changes it.
     """
 
-    __slots__ = ("_off", "_reading", "on")
+    __slots__ = ("_reading", "off", "on")
 
     def __init__(self) -> None:
         self.on = False
-        self._off = False
+        self.off = False
         #: Thread id → how many levels of `begin` are open in it.
         self._reading: dict[int, int] = {}
 
-    @property
-    def off(self) -> bool:
-        """Whether trackdsl is disabled."""
-        return self._off
-
     def switch_off(self, off: bool = True) -> None:
         """Record nothing at all from now on, or record again."""
-        self._off = off
+        self.off = off
         self.on = off or bool(self._reading)
 
     def here(self) -> bool:
         """Whether a decorated call in this thread is not recorded."""
-        return self._off or get_ident() in self._reading
+        return self.off or get_ident() in self._reading
 
     def begin(self) -> int:
         """Suppress recording in this thread, because trackdsl begins to read a value.
@@ -64,7 +60,7 @@ class Suppression:
             return
         del self._reading[thread]
         if not self._reading:
-            self.on = self._off
+            self.on = self.off
 
     def recover(self) -> None:
         """End the suppression of this thread, whatever its level.
@@ -74,19 +70,19 @@ class Suppression:
         """
         self._reading.pop(get_ident(), None)
         if not self._reading:
-            self.on = self._off
+            self.on = self.off
 
     def keep_this_thread(self) -> None:
         """Forget the other threads: a forked child has none of them, and may give their numbers to new ones."""
         thread = get_ident()
         levels = self._reading.get(thread, 0)
         self._reading = {thread: levels} if levels else {}
-        self.on = self._off or bool(levels)
+        self.on = self.off or bool(levels)
 
     def forget_readers(self) -> None:
         """Forget all threads that suppress recording."""
         self._reading = {}
-        self.on = self._off
+        self.on = self.off
 
     def __reduce__(self) -> str:
         # A wrapper that cloudpickle loads uses the object of its new process.

@@ -101,8 +101,10 @@ def _plain(fn: Callable[..., Any], call: Call) -> Callable[..., Any]:
     keeps = call.returns is not None
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if quiet.on and quiet.here():
+        if quiet.on and (quiet.off or quiet.here()):
             if stack.shallow():
+                if not kwargs:  # Else Python makes another dictionary.
+                    return fn(*(args if keeps else (args, args := ())[0]))
                 return fn(*args, **(kwargs if keeps else (kwargs, args := ())[0]))
             with stack.deeper():
                 return fn(*args, **kwargs)
