@@ -23,6 +23,8 @@ SCHEMA = 4
 
 #: The tag with MLflow's id of the experiment of a root run, if the run has no experiment name.
 EXPERIMENT_ID = "trackdsl.experiment_id"
+#: The tag that says how many events of a run are lost, or why.
+LOST_EVENTS = "trackdsl.lost_events"
 
 #: MessagePack holds integers from -INT64 to 2 * INT64 - 1; steps at MLflow are signed integers of 64 bits.
 INT64 = 1 << 63

@@ -11,6 +11,7 @@ from trackdsl._core.redaction import mask_text
 from trackdsl._recording.emit import clean_tags
 from trackdsl._runs.run import Run, checked_run_id
 from trackdsl.errors import OptionError, SettingsError
+from trackdsl.store_format.tags import NOTE_TAG
 
 #: What an option of a type takes, for messages.
 _TAKES: dict[type, str] = {
@@ -83,7 +84,7 @@ class Options:
         """The tags that every run of these options has."""
         tags = clean_tags(self.tags)
         if self.description is not None:
-            tags["mlflow.note.content"] = mask_text(self.description)
+            tags[NOTE_TAG] = mask_text(self.description)
         return tags
 
 

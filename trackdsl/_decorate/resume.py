@@ -18,6 +18,7 @@ from trackdsl.distributed._engines import current_task
 from trackdsl.errors import report
 from trackdsl.journal._store_target import Target
 from trackdsl.journal._target import overridden, target_for
+from trackdsl.store_format.tags import RUN_NAME_TAG
 
 #: MLflow's variable: the first root run of a program resumes the run that it names.
 VARIABLE = "MLFLOW_RUN_ID"
@@ -66,7 +67,7 @@ def open_again(
     target = _target_of(resumed, options.tracking_uri, outer)
     step = 0 if outer is None else outer.step
     if options.run_name is not None:
-        tags = {**tags, "mlflow.runName": name}
+        tags = {**tags, RUN_NAME_TAG: name}
     joined = _open_here(resumed, target, name)
     if joined is not None:
         _report_open(joined)

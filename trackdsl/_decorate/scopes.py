@@ -24,6 +24,7 @@ from trackdsl._runs.lifecycle import open_run
 from trackdsl._runs.run import Run
 from trackdsl.errors import is_noted, logger, note
 from trackdsl.errors._user_code import call_site
+from trackdsl.store_format.tags import EXPERIMENT_TAG
 
 _clock = time.perf_counter_ns
 _when_opened: list[Callable[[Scope], None]] = []
@@ -61,7 +62,7 @@ def open_scope(
     if parent is not None and outer is None:
         tags = {**tags, **_ranks.tags_below(options.ranks)}
     if parent is not None and experiment is not None:
-        tags = {**tags, "trackdsl.experiment": experiment}
+        tags = {**tags, EXPERIMENT_TAG: experiment}
         if experiment != parent.experiment:
             _note_nested(experiment, parent)
     sampled = options.system_metrics

@@ -35,6 +35,7 @@ from trackdsl.handlers.json import Json, write_json
 from trackdsl.handlers.scalars import secret
 from trackdsl.handlers.text import Text
 from trackdsl.journal._allocation import is_shortage
+from trackdsl.store_format.tags import RENAMED, TRUNCATED
 
 #: A list of more files than this is one file.
 _MAX_PARTS = 200
@@ -122,7 +123,7 @@ def keep_whole(run: RunHandle, flat: Flat, prefix: str = "") -> None:
         artifact_path = f"trackdsl/params/{path_part(prefix + key)}.json"
         # Arrays and frames among the arguments are described, not copied: the user did not ask for a copy.
         write_structure(run, value, artifact_path, with_files=False)
-        append_tags(run, {f"trackdsl.truncated.{prefix}{key}": f"too large for parameters, whole in {artifact_path}"})
+        append_tags(run, {f"{TRUNCATED}{prefix}{key}": f"too large for parameters, whole in {artifact_path}"})
     if flat.paths:
         paths = {prefix + key: path for key, path in flat.paths.items()}
         append_tags(run, {"trackdsl.params.paths": json.dumps(paths, ensure_ascii=False)})
@@ -307,7 +308,7 @@ def keep(
         reraise_from_signal(error)
         _report_failure(run, artifact_path, what, error)
         return False
-    append_tags(run, {f"trackdsl.renamed.{new}": masked_path(old) for new, old in renamed.items()})
+    append_tags(run, {RENAMED + new: masked_path(old) for new, old in renamed.items()})
     if missing:
         _report_missing(run, artifact_path, missing)
     run.emit(File(run.key, artifact_path, relative, directory, handler, digest, types), vital=True)

@@ -15,6 +15,7 @@ from trackdsl._recording.emit import append_tags, guarded, record_metrics
 from trackdsl.errors import format_error, report, reraise_from_signal
 from trackdsl.handlers._content import free_name, has_content, is_opaque
 from trackdsl.handlers._registry import handler_for, handler_of
+from trackdsl.store_format.tags import TRUNCATED
 
 #: A list of more files than this is one file.
 _MAX_FILES = 200
@@ -117,9 +118,7 @@ class Collector:
 
     def cut(self, name: str) -> None:
         """Report that a value contains the same parts again and again, so only some of them are recorded."""
-        append_tags(
-            self.run, {f"trackdsl.truncated.{name}": "it contains the same parts again and again: recorded in part"}
-        )
+        append_tags(self.run, {TRUNCATED + name: "it contains the same parts again and again: recorded in part"})
 
     def write(self) -> None:
         """Write the numbers that were collected."""

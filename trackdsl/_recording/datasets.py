@@ -17,6 +17,7 @@ from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers._types import class_name
 from trackdsl.journal._origin import main_file
 from trackdsl.markers import Dataset
+from trackdsl.store_format.tags import SOURCE_NAME_TAG
 
 #: MLflow refuses inputs beyond these limits, see mlflow/store/tracking/dbmodels/models.py.
 _MAX_NAME = 500
@@ -95,7 +96,7 @@ def record_input(run: RunHandle, value: Any, name: str, context: str | None = No
             reason = f"{class_name(value)} is no data that trackdsl can read"
             append_tags(run, {f"trackdsl.omitted.{mask_name(name) or 'dataset'}": reason})
             return None
-        source = {"tags": {"mlflow.source.name": mask_name(main_file() or "<interactive>")}}
+        source = {"tags": {SOURCE_NAME_TAG: mask_name(main_file() or "<interactive>")}}
         described = {
             "digest": found.digest,
             "source_type": "code",

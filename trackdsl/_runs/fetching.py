@@ -22,6 +22,7 @@ from trackdsl.journal._reader import read_all
 from trackdsl.journal._snapshots import snapshot_path
 from trackdsl.journal._target import target_for
 from trackdsl.store_format.files_tag import FileNote, note_of_file
+from trackdsl.store_format.tags import ID_TAG
 
 _MLFLOW_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -179,7 +180,7 @@ def find_mlflow_run(client: Any, id_: Any, artifact_path: str, *, by_name: bool 
     except MlflowException:
         # The id may be trackdsl's own.
         experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=3)]
-        found = client.search_runs(experiments, f"tags.`trackdsl.id` = '{id_}'", max_results=1) if experiments else []
+        found = client.search_runs(experiments, f"tags.`{ID_TAG}` = '{id_}'", max_results=1) if experiments else []
         if not found and experiments and by_name:
             where = f"attributes.run_name = '{id_}'"
             found = client.search_runs(experiments, where, order_by=["start_time DESC"], max_results=1)

@@ -30,6 +30,7 @@ from trackdsl.handlers.references import note_loaded
 from trackdsl.journal._target import target_for
 from trackdsl.markers import check_registered_name
 from trackdsl.store_format.files_tag import FileNote
+from trackdsl.store_format.tags import MODEL_HANDLER, MODEL_NAME, MODEL_SHA256
 
 _URI = re.compile(
     r"runs:/(?P<run>[^/]+)/(?P<logged>.+)"
@@ -72,7 +73,7 @@ def load_model(
     parts = _parsed(model_uri)
     uri = tracking_uri or target_for(settings.tracking_uri()).uri
     model, client = _with_patience(lambda client: _resolved(client, parts, model_uri), uri, model_uri, timeout)
-    name = model.tags.get("trackdsl.model.name", model.name)
+    name = model.tags.get(MODEL_NAME, model.name)
     note = _note_of_model(client, model, name)
     if not note.handler:
         raise UntrustedArtifact(
@@ -297,8 +298,6 @@ def _quoted(name: str) -> str:
 
 
 def _note_of_model(client: Any, model: Any, name: str) -> FileNote:
-    from trackdsl.store_format.tags import MODEL_HANDLER, MODEL_SHA256
-
     if model.tags.get(MODEL_HANDLER):
         return FileNote(model.tags[MODEL_HANDLER], model.tags.get(MODEL_SHA256, ""))
     # Delivered by an earlier version, which wrote the tags of the run only.

@@ -20,6 +20,7 @@ from trackdsl._runs.launch import Launch
 from trackdsl._runs.run import Run
 from trackdsl.journal._store_target import Target
 from trackdsl.journal._target import overridden
+from trackdsl.store_format.tags import LAUNCH_TAG, LOCAL_RANK_TAG, NODE_TAG, RANK_TAG, WORLD_SIZE_TAG
 
 _ID_LENGTH = 16
 #: The number of roots that this process has begun, by launch, experiment, name and store.
@@ -113,12 +114,12 @@ def tags_below(chosen: str | None) -> dict[str, str]:
     if launch is None or not share_root(chosen):
         return {}
     tags = {
-        "trackdsl.rank": str(launch.rank),
-        "trackdsl.node": launch.node,
-        "trackdsl.launch": launch.shown,
-        "trackdsl.world_size": str(launch.size),
+        RANK_TAG: str(launch.rank),
+        NODE_TAG: launch.node,
+        LAUNCH_TAG: launch.shown,
+        WORLD_SIZE_TAG: str(launch.size),
     }
-    return tags if launch.local_rank is None else {**tags, "trackdsl.local_rank": str(launch.local_rank)}
+    return tags if launch.local_rank is None else {**tags, LOCAL_RANK_TAG: str(launch.local_rank)}
 
 
 def _records(chosen: str | None) -> str:

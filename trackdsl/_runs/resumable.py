@@ -17,11 +17,12 @@ from trackdsl._server.reachable import DATABASES, PATIENCE, within
 from trackdsl._server.request_options import request_options
 from trackdsl._server.tracking_server import CONNECT, READ
 from trackdsl.errors import RunNotFound, TrackdslError
+from trackdsl.store_format.tags import ID_TAG
 
 _GET = "api/2.0/mlflow/runs/get"
 _QUERY = (
     "SELECT r.run_uuid, r.lifecycle_stage, t.value FROM runs r LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND "
-    "t.key = 'trackdsl.id' WHERE r.run_uuid = :id OR t.value = :id"
+    "t.key = :tag WHERE r.run_uuid = :id OR t.value = :id"
 )
 
 
@@ -73,7 +74,7 @@ def _look_up(uri: str, run_id: str) -> _Row | None:
         path = uri.partition("://")[2].removeprefix("/").partition("?")[0]
         if not path or not os.path.exists(path):
             return None
-        found = first_row(path, _QUERY, {"id": run_id})
+        found = first_row(path, _QUERY, {"id": run_id, "tag": ID_TAG})
         return None if found is None else _Row(*found)
     if scheme in DATABASES:
         return _ask_database(uri, run_id)
@@ -92,7 +93,7 @@ def _ask_server(uri: str, run_id: str) -> _Row | None:
         return None
     run = content["run"]
     tags = {tag["key"]: tag["value"] for tag in run["data"].get("tags", ())}
-    return _Row(run["info"]["run_id"], run["info"]["lifecycle_stage"], tags.get("trackdsl.id"))
+    return _Row(run["info"]["run_id"], run["info"]["lifecycle_stage"], tags.get(ID_TAG))
 
 
 def _ask_database(uri: str, run_id: str) -> _Row | None:
@@ -100,13 +101,13 @@ def _ask_database(uri: str, run_id: str) -> _Row | None:
 
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.pool.NullPool)
     with engine.connect() as connection:
-        found = connection.execute(sqlalchemy.text(_QUERY), {"id": run_id}).first()
+        found = connection.execute(sqlalchemy.text(_QUERY), {"id": run_id, "tag": ID_TAG}).first()
     return None if found is None else _Row(*found)
 
 
 def _look_up_in_files(folder: Path, run_id: str) -> _Row | None:
     for meta in [*folder.glob(f"*/{run_id}/meta.yaml"), *folder.glob(f".trash/*/{run_id}/meta.yaml")]:
         stage = re.search(r"^lifecycle_stage: (\w+)", meta.read_text(encoding="utf-8"), re.MULTILINE)
-        ours = meta.parent / "tags" / "trackdsl.id"
+        ours = meta.parent / "tags" / ID_TAG
         return _Row(run_id, "active" if stage is None else stage[1], ours.read_text() if ours.is_file() else None)
     return None

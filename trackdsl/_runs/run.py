@@ -26,13 +26,12 @@ from trackdsl._runs.value_methods import ValueMethods
 from trackdsl.delivery import find_run, known_run_id
 from trackdsl.errors import OptionError, RunNotReady, report
 from trackdsl.journal._store_target import Target
+from trackdsl.store_format.tags import ENDED_TAG
 
 if TYPE_CHECKING:
     from trackdsl._core.handle import RunTarget
     from trackdsl._runs.recorded_model import RecordedModel
 
-#: The tag with the reason that `Run.end` got.
-ENDED = "trackdsl.ended"
 #: The attributes of runs in pickles of earlier versions → their names now.
 _OLD_NAMES = {
     "_began": "began",
@@ -141,7 +140,7 @@ class Run(ValueMethods, FileMethods):
         status = checked_status(status, "end()")
         with guarded("end", self):
             if reason is not None:
-                append_tags(self, tags_of([(ENDED, reason)]))
+                append_tags(self, tags_of([(ENDED_TAG, reason)]))
             if self.not_ended_here:
                 report(
                     "end", f"run.end({status!r}) has no effect on {self.path!r}: {self.not_ended_here}.", key=self.id

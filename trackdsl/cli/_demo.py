@@ -24,6 +24,7 @@ from trackdsl.cli._console import output
 from trackdsl.journal import _spool_choice
 from trackdsl.journal._target import target_for
 from trackdsl.store_format.journals import read_journals
+from trackdsl.store_format.tags import ID_TAG
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,8 +148,8 @@ def _read_back(reader: PagedReader, started: int) -> list[FoundRun]:
     from trackdsl.query._rows import Search
 
     experiments = tuple(one.id for one in reader.experiments() if one.name == "trackdsl-demo")
-    mine = f"tags.`trackdsl.id` LIKE '{prefix().hex()}%' AND attributes.start_time >= {started}"
-    found = reader.search(Search(experiments, mine, order_by=("attributes.start_time ASC", "tags.`trackdsl.id` ASC")))
+    mine = f"tags.`{ID_TAG}` LIKE '{prefix().hex()}%' AND attributes.start_time >= {started}"
+    found = reader.search(Search(experiments, mine, order_by=("attributes.start_time ASC", f"tags.`{ID_TAG}` ASC")))
     return [run for run in found if run.parent is None]
 
 

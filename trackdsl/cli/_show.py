@@ -16,10 +16,9 @@ from trackdsl.query._run_lookup import asked_for
 from trackdsl.query._store import text_of
 from trackdsl.store_format.call_tag import CALL_TAG, FIELDS, call_of
 from trackdsl.store_format.limits import fit_key
-from trackdsl.store_format.tags import path_of_text
+from trackdsl.store_format.tags import TRACEBACK_TAG, TRUNCATED, path_of_text
 
 #: The tag with the traceback of the exception that ended a run.
-_TRACEBACK = "trackdsl.exception.traceback"
 
 
 def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
@@ -32,7 +31,7 @@ def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
         print_json(structure)
         return
     # The table shows NaN and infinity, which JSON cannot. The traceback follows it, with its line breaks.
-    elsewhere = {_TRACEBACK, CALL_TAG, *FIELDS.values()}
+    elsewhere = {TRACEBACK_TAG, CALL_TAG, *FIELDS.values()}
     tags = {key: value for key, value in structure["tags"].items() if key not in elsewhere}
     shown = {"call": call_of(found.tags), "tags": tags, "metrics": dict(sorted(found.metrics.items()))}
     print_run({**structure, **shown}, traceback)
@@ -40,9 +39,9 @@ def show(run: str, tracking_uri: str | None, *, as_json: bool) -> None:
 
 def _traceback(run: FoundRun, reader: PagedReader) -> str | None:
     """The whole traceback of the exception that ended a run. The tag has only a part of a long one; a file has all."""
-    known = run.tags.get(_TRACEBACK)
-    path = path_of_text("tags", _TRACEBACK)
-    if known is None or fit_key(f"trackdsl.truncated.{path}") not in run.tags:
+    known = run.tags.get(TRACEBACK_TAG)
+    path = path_of_text("tags", TRACEBACK_TAG)
+    if known is None or fit_key(TRUNCATED + path) not in run.tags:
         return known
     whole = text_of(reader, run.run_id, path)
     return f"{known}\n(the rest is in the file {path}, which cannot be read)" if whole is None else whole

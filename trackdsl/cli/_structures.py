@@ -11,6 +11,7 @@ import click
 
 from trackdsl.query import _shown
 from trackdsl.query._rows import FoundRun
+from trackdsl.store_format.tags import PATH_TAG
 
 
 def print_json(structure: Any) -> None:
@@ -41,7 +42,7 @@ def structure_of(run: FoundRun, experiments: Mapping[str, str], paths: Mapping[s
         "end": _shown.moment(run.end),
         "duration": run.duration,
         "parent": run.parent,
-        "path": run.tags.get("trackdsl.path") or paths.get(run.run_id),
+        "path": run.tags.get(PATH_TAG) or paths.get(run.run_id),
         "params": dict(sorted(run.params.items())),
         "metrics": finite(run.metrics),
         "tags": dict(sorted(run.tags.items())),

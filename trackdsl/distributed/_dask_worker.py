@@ -15,6 +15,7 @@ from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, reraise_from_signal
 from trackdsl.journal import _delivery_hooks
+from trackdsl.store_format.tags import ATTEMPT_TAG, TASK_TAG
 
 #: The annotation of a task that holds its context, and the one that counts its attempts, from the second on.
 CONTEXT = "trackdsl"
@@ -53,12 +54,12 @@ def task_of(worker: Any, key: Any, text: str | None = None) -> Task:
     """A task as the worker knows it: its context, its key, and the number of its attempt."""
     tags = {}
     try:
-        tags["trackdsl.task"] = mask_text(str(key))
+        tags[TASK_TAG] = mask_text(str(key))
         known = worker.state.tasks.get(key)
         annotations = (None if known is None else known.annotations) or {}
         text = text or annotations.get(CONTEXT)
         if text:  # Attempts are only counted for tasks with a context.
-            tags["trackdsl.attempt"] = str(annotations.get(ATTEMPT, 1))
+            tags[ATTEMPT_TAG] = str(annotations.get(ATTEMPT, 1))
             return Task(_received(text), tags)
     except Exception as error:
         reraise_from_signal(error)

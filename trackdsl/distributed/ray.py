@@ -20,6 +20,7 @@ from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._sending import by_value, text_here
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, report, reraise_from_signal
+from trackdsl.store_format.tags import ATTEMPT_TAG, TASK_TAG
 
 _WORKER = "ray._private.worker"
 #: The modules in which Ray flattens and recovers the arguments of a call; the second is that of older versions.
@@ -211,7 +212,7 @@ def _begin(original: Callable[..., Any]) -> Callable[..., Any]:
         text, _here.text = _here.text, ""
         try:
             _leave()
-            tags = {"trackdsl.task": task_id.hex(), "trackdsl.attempt": str(attempt_number + 1)}
+            tags = {TASK_TAG: task_id.hex(), ATTEMPT_TAG: str(attempt_number + 1)}
             task = Task(_received(text), tags)
             _here.last = task_id.hex(), task
             # An asynchronous actor runs the call in its event loop, with a copy of the context that this thread has
@@ -272,4 +273,4 @@ def current_task() -> Task | None:
     if id_ is None or threading.current_thread() is not threading.main_thread():
         return Task(_NOTHING)
     attempt = worker.core_worker.get_current_task_attempt_number()
-    return Task(_NOTHING, {"trackdsl.task": id_, "trackdsl.attempt": str(attempt + 1)})
+    return Task(_NOTHING, {TASK_TAG: id_, ATTEMPT_TAG: str(attempt + 1)})

@@ -22,6 +22,7 @@ from trackdsl.distributed._contexts import Context
 from trackdsl.distributed._sending import text_here
 from trackdsl.distributed._task_context import Task, inside
 from trackdsl.errors import format_error, logger, report, reraise_from_signal
+from trackdsl.store_format.tags import ATTEMPT_TAG, TASK_TAG
 
 if TYPE_CHECKING:
     from trackdsl._core.context import Scope
@@ -285,8 +286,8 @@ def current_task() -> Task | None:
         return None
     # Spark's own id belongs to the attempt, not to the task.
     tags = {
-        "trackdsl.task": f"{task.stageId()}.{task.partitionId()}",
-        "trackdsl.attempt": str(task.attemptNumber() + 1),
+        TASK_TAG: f"{task.stageId()}.{task.partitionId()}",
+        ATTEMPT_TAG: str(task.attemptNumber() + 1),
     }
     return Task(_received(task.getLocalProperty(PROPERTY)), tags)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from trackdsl._config import resolve as settings
 from trackdsl._core import gc_workaround
-from trackdsl._core.events import Tags, encode
+from trackdsl._core.events import LOST_EVENTS, Tags, encode
 from trackdsl.errors import note, report
 from trackdsl.journal import _delivery_hooks
 from trackdsl.journal._allocation import advice
@@ -231,9 +231,9 @@ class Target:
             writer = self._make() if self.open_runs or ended else None
             if writer is not None:
                 for id_ in list(self.open_runs):
-                    writer.append(encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), None, True)
+                    writer.append(encode(Tags(id_, {LOST_EVENTS: _DELETED})), None, True)
                 for id_, begun, end in ended:
-                    for payload in (begun, encode(Tags(id_, {"trackdsl.lost_events": _DELETED})), end):
+                    for payload in (begun, encode(Tags(id_, {LOST_EVENTS: _DELETED})), end):
                         writer.append(payload, None, True)
             gone.close(writer)
             report(

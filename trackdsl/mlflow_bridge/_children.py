@@ -11,8 +11,7 @@ import mlflow
 from trackdsl.mlflow_bridge import _scopes
 from trackdsl.mlflow_bridge._own_writes import OURS, is_of
 from trackdsl.mlflow_bridge._replacing import replacement
-
-_PARENT = "mlflow.parentRunId"
+from trackdsl.store_format.tags import PARENT_TAG
 
 
 def install() -> None:
@@ -28,9 +27,9 @@ def install() -> None:
         given = call.arguments
         tags = given.get("tags") or {}
         # A given parent takes precedence, as a given experiment does.
-        parent = None if _PARENT in tags else _scopes.parent_for(given["self"].tracking_uri)
+        parent = None if PARENT_TAG in tags else _scopes.parent_for(given["self"].tracking_uri)
         if parent is not None:
-            given["tags"] = {**tags, _PARENT: parent}
+            given["tags"] = {**tags, PARENT_TAG: parent}
         return original(*call.args, **call.kwargs)
 
     setattr(mlflow.MlflowClient, name, replacement(original, create_run))

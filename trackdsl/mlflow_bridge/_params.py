@@ -20,6 +20,7 @@ from trackdsl._recording.emit import append_tags, clean_tags
 from trackdsl._runs.ending import choose_status
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.mlflow_bridge._replacing import replacement
+from trackdsl.store_format.tags import LATER_PARAM
 
 #: The runs of scopes that plain MLflow has received, by MLflow's ids.
 _watched: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
@@ -143,7 +144,7 @@ def _without_later(run: Run, given: dict[str, Any], params: list[Param]) -> list
     stored = given["self"].get_run(given["run_id"]).data.params
     later = {each.key: each.value for each in params if each.key in stored and _differs(each.value, stored[each.key])}
     if later:
-        append_tags(run, clean_tags({f"trackdsl.param.later.{key}": value for key, value in later.items()}))
+        append_tags(run, clean_tags({LATER_PARAM + key: value for key, value in later.items()}))
     return [each for each in params if each.key not in later]
 
 

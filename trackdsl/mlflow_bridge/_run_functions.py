@@ -22,6 +22,7 @@ from trackdsl.mlflow_bridge._replacing import Function, replace_everywhere, repl
 from trackdsl.mlflow_bridge._runs import ScopeRun, last_given
 from trackdsl.mlflow_bridge._scopes import ActiveRuns, here
 from trackdsl.mlflow_bridge._user_runs import ShownRuns, finish
+from trackdsl.store_format.tags import PARENT_TAG
 
 #: A loop may end runs until none is active. After so many calls that ended nothing, no run is active for it.
 _MANY_ENDS = 2
@@ -129,7 +130,7 @@ def _last_active_run(original: Function) -> Function:
             return found
         if found is None or given is None:
             return given or found
-        inside = found.data.tags.get("mlflow.parentRunId") == given.info.run_id
+        inside = found.data.tags.get(PARENT_TAG) == given.info.run_id
         return given if inside or given.info.start_time > found.info.start_time else found
 
     return last_active_run

@@ -16,6 +16,7 @@ from trackdsl._runs.lifecycle import adopt_run
 from trackdsl._runs.run import Run
 from trackdsl.mlflow_bridge._private import ActiveStack, showing
 from trackdsl.mlflow_bridge._runs import ScopeRun
+from trackdsl.store_format.tags import ID_TAG
 
 
 class UserRun(mlflow.ActiveRun):
@@ -140,7 +141,7 @@ def opened_by_user(active: mlflow.ActiveRun) -> UserRun:
     """Open a scope for a run that plain MLflow has opened inside a scope."""
     outer = _context.current()
     assert outer is not None
-    ids = active.data.tags.get("trackdsl.id"), active.info.run_id  # A resumed run may be known by either id.
+    ids = active.data.tags.get(ID_TAG), active.info.run_id  # A resumed run may be known by either id.
     scope: Scope | None = outer
     while scope is not None and scope.run.id not in ids:
         scope = scope.outer

@@ -10,7 +10,7 @@ from trackdsl._recording.emit import append_tags
 from trackdsl._runs.run import NULL_RUN, Run
 from trackdsl.notebook.arguments import Arguments
 from trackdsl.notebook.names import Names
-from trackdsl.query._rows import SUPERSEDED_TAG
+from trackdsl.store_format.tags import SUPERSEDED_TAG
 
 SUPERSEDES = "trackdsl.supersedes"
 DELETED = "trackdsl.deleted"

@@ -20,7 +20,7 @@ from trackdsl.notebook.outputs import outputs_of
 from trackdsl.notebook.provenance import Provenance, Step
 from trackdsl.notebook.roots import Opened, experiment_of
 from trackdsl.notebook.script import awaits, in_main, indented, stage_block, suppressed
-from trackdsl.query._rows import SUPERSEDED_TAG
+from trackdsl.store_format.tags import SUPERSEDED_TAG
 
 SESSION, REPRODUCE = "session.ipynb", "reproduce.py"
 #: All outputs together, in characters; later ones are left out.

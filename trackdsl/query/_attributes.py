@@ -9,7 +9,8 @@ from typing import Any
 from trackdsl._core.suggest import suggestion_for
 from trackdsl.errors import QueryError
 from trackdsl.query._grammar import is_quotable
-from trackdsl.query._rows import ID_TAG, PARENT_TAG, PATH_TAG, FoundRun
+from trackdsl.query._rows import FoundRun
+from trackdsl.store_format.tags import ID_TAG, PARENT_TAG, PATH_TAG
 
 COLUMNS = ("run_id", "id", "name", "experiment", "status", "start", "duration", "parent", "path")
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING", "SCHEDULED")

@@ -15,18 +15,20 @@ from trackdsl.query._paged import PagedReader
 from trackdsl.query._recorded_runs import RecordedRuns
 from trackdsl.query._rows import FoundRun
 from trackdsl.query._run_lookup import asked_for
+from trackdsl.store_format.call_tag import FIELDS, GIT_DIRTY_TAG
 from trackdsl.store_format.changes.recorded import stages_of
+from trackdsl.store_format.tags import BRANCH_TAG, COMMIT_TAG, SOURCE_NAME_TAG
 
 #: The tags that say which code a run recorded, and their names here; see `FoundRun.value`.
 _SOURCE = {
-    "mlflow.source.name": "entry point",
-    "mlflow.source.git.commit": "commit",
-    "mlflow.source.git.branch": "branch",
-    "trackdsl.git.dirty": "changes not committed",
-    "trackdsl.function": "function",
-    "trackdsl.source.file": "file",
-    "trackdsl.source.hash": "source hash",
-    "trackdsl.version": "trackdsl",
+    SOURCE_NAME_TAG: "entry point",
+    COMMIT_TAG: "commit",
+    BRANCH_TAG: "branch",
+    GIT_DIRTY_TAG: "changes not committed",
+    FIELDS["function"]: "function",
+    FIELDS["file"]: "file",
+    FIELDS["source_hash"]: "source hash",
+    FIELDS["version"]: "trackdsl",
 }
 #: The prefixes of tags that are not the user's own.
 _NOT_OF_USERS = ("mlflow.", "trackdsl.")

@@ -17,8 +17,9 @@ from trackdsl.delivery.known_tables import MOST_VALUES, Row, marks, open_tables
 from trackdsl.query._filters import Comparison, Order, read_filter, read_order
 from trackdsl.query._mlflow_client import client_of, store_of
 from trackdsl.query._paged import PagedReader
-from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, HistoryPoint, Search
+from trackdsl.query._rows import FoundExperiment, FoundRun, HistoryPoint, Search
 from trackdsl.query._selection import ACTIVE, COLUMNS, TABLES, Selection, listed
+from trackdsl.store_format.tags import ID_TAG, PARENT_TAG, RUN_NAME_TAG
 
 if TYPE_CHECKING:
     from trackdsl.delivery.known_tables import Entry, LocalArtifacts
@@ -207,7 +208,7 @@ class DatabaseReader(PagedReader):
             for id_, name, experiment, status, start, end in part:
                 yield FoundRun(
                     run_id=id_,
-                    name=name or tags[id_].get("mlflow.runName") or "",
+                    name=name or tags[id_].get(RUN_NAME_TAG) or "",
                     experiment_id=str(experiment),
                     status=status,
                     start=start,

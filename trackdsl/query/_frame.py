@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from trackdsl.query._attributes import COLUMNS
 from trackdsl.query._paged import PagedReader
-from trackdsl.query._rows import PATH_TAG, FoundRun
+from trackdsl.query._rows import FoundRun
+from trackdsl.store_format.tags import PATH_TAG
 
 if TYPE_CHECKING:
     from trackdsl.query._frame_type import Frame

@@ -12,7 +12,8 @@ from typing import Any
 
 from trackdsl.delivery.known_tables import Row, for_driver
 from trackdsl.query._grammar import language_of_mlflow
-from trackdsl.query._rows import PARENT_TAG, Search
+from trackdsl.query._rows import Search
+from trackdsl.store_format.tags import PARENT_TAG
 
 
 class MlflowTables:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trackdsl.query._grammar import is_nameable, is_quotable, quoted_key
 from trackdsl.query._mlflow_client import client_of, downloaded
-from trackdsl.query._rows import ID_TAG, PARENT_TAG, FoundExperiment, FoundRun, HistoryPoint, Search
+from trackdsl.query._rows import FoundExperiment, FoundRun, HistoryPoint, Search
+from trackdsl.store_format.tags import ID_TAG, PARENT_TAG
 
 if TYPE_CHECKING:
     from trackdsl.delivery.known_tables import Entry

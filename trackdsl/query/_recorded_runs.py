@@ -23,8 +23,8 @@ from trackdsl.store_format.changes.stored import (
     diffs,
     needed_texts,
 )
+from trackdsl.store_format.tags import COMMIT_TAG
 
-_COMMIT_TAG = "mlflow.source.git.commit"
 #: Texts come from so many other runs at most.
 _MOST_HOLDERS = 20
 
@@ -57,7 +57,7 @@ class RecordedRuns:
             stored = self.stored(run)
             below = self._reader.descendants(run) if self._below is None else self._below[run.run_id]
             below = [one for one in below if one.run_id != run.run_id and not one.superseded]
-            program = Program(commit=run.tags.get(_COMMIT_TAG, ""))
+            program = Program(commit=run.tags.get(COMMIT_TAG, ""))
             if stored is not None:
                 program = stored.program(self._texts.of(stored, [stored.packages or ""]))
             stages = stages_of(run, below, stored.datasets if stored is not None else {})

@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trackdsl.store_format.call_tag import call_value
-
-PARENT_TAG = "mlflow.parentRunId"
-ID_TAG = "trackdsl.id"
-PATH_TAG = "trackdsl.path"
-#: The tag of a run that a newer execution of its notebook cell supersedes: the newer run. Empty if it counts again.
-SUPERSEDED_TAG = "trackdsl.superseded_by"
+from trackdsl.store_format.tags import ID_TAG, PARENT_TAG, SUPERSEDED_TAG
 
 #: The named values of runs, by their names in MLflow's filters.
 KINDS = ("metrics", "params", "tags")

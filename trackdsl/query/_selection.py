@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trackdsl.query._filters import Comparison, Order
-from trackdsl.query._rows import PARENT_TAG
+from trackdsl.store_format.tags import PARENT_TAG, RUN_NAME_TAG
 
 COLUMNS = "r.run_uuid, r.name, r.experiment_id, r.status, r.start_time, r.end_time"
 #: The tables with the named values of runs, by kind.
 TABLES = {"metrics": "latest_metrics", "params": "params", "tags": "tags"}
 ACTIVE = "r.lifecycle_stage = 'active'"
-_RUN_NAME_TAG = "mlflow.runName"
 _HAS_PARENT = "EXISTS (SELECT 1 FROM tags p WHERE p.run_uuid = r.run_uuid AND p.\"key\" = ? AND p.value <> '')"
 
 
@@ -45,7 +44,7 @@ class Selection:
         """Only runs that pass a comparison."""
         kind, key, value = comparison.kind, comparison.key, comparison.value
         if kind == "attributes" and key == "run_name":
-            kind, key = "tags", _RUN_NAME_TAG  # Runs of MLflow before 1.30 have their names only there.
+            kind, key = "tags", RUN_NAME_TAG  # Runs of MLflow before 1.30 have their names only there.
         if kind == "attributes":
             text, values = self._compared(f"r.{_column(key)}", comparison.operator, value)
             self._conditions.append(text)

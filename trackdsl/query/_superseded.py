@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from trackdsl.query._grammar import quoted_key
 from trackdsl.query._paged import PagedReader
-from trackdsl.query._rows import SUPERSEDED_TAG, Search
+from trackdsl.query._rows import Search
+from trackdsl.store_format.tags import SUPERSEDED_TAG
 
 
 def superseded_ids(reader: PagedReader, experiments: tuple[str, ...]) -> frozenset[str]:

@@ -20,7 +20,6 @@ from trackdsl.store_format.changes.descriptions import description, one_line
 from trackdsl.store_format.changes.recorded import Program, Recorded, stages_of
 from trackdsl.store_format.changes.stored import (
     CHANGED_TAG,
-    NOTE_TAG,
     PATH,
     PREVIOUS_TAG,
     SOURCE_PATH,
@@ -34,6 +33,7 @@ from trackdsl.store_format.changes.stored import (
     needed_texts,
     packages_text,
 )
+from trackdsl.store_format.tags import NOTE_TAG
 
 #: Of a larger tree, the first so many runs are compared.
 MOST_STAGES = 2000

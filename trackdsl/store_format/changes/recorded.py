@@ -9,10 +9,10 @@ import msgspec
 
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.run_facts import RunFacts
+from trackdsl.store_format.tags import ID_TAG, PARENT_TAG
 
 #: The metrics of processor, memory and disk say nothing of the program.
 _SYSTEM = "system/"
-_PARENT_TAG = "mlflow.parentRunId"
 
 
 class RunRow(RunFacts, Protocol):
@@ -119,8 +119,8 @@ def stages_of(
         datasets: digests by name, of each run by its id.
     """
     children: dict[str, list[RunRow]] = {}
-    for run in sorted(below, key=lambda one: (one.start or 0, one.tags.get("trackdsl.id", ""), one.run_id)):
-        children.setdefault(run.tags.get(_PARENT_TAG, ""), []).append(run)
+    for run in sorted(below, key=lambda one: (one.start or 0, one.tags.get(ID_TAG, ""), one.run_id)):
+        children.setdefault(run.tags.get(PARENT_TAG, ""), []).append(run)
     found: list[Stage] = []
     waiting: list[tuple[RunRow, str]] = [(root, "")]
     while waiting:

@@ -21,7 +21,6 @@ PATH = "trackdsl/changes.json"
 SOURCE_PATH = "trackdsl/source.json"
 PREVIOUS_TAG = "trackdsl.previous"
 CHANGED_TAG = "trackdsl.changed"
-NOTE_TAG = "mlflow.note.content"
 VERSION = 1
 #: Lines of all diffs together, and of one.
 _MOST_LINES, _MOST_LINES_EACH = 2000, 200

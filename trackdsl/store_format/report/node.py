@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from trackdsl.store_format.run_facts import RunFacts
+from trackdsl.store_format.tags import EXCEPTION_MESSAGE_TAG, EXCEPTION_TYPE_TAG
 
 
 class RunNode(RunFacts, Protocol):
@@ -60,8 +61,8 @@ def walk(tree: RunNode) -> Iterator[RunNode]:
 
 def failure_of(status: str, tags: Mapping[str, str]) -> str | None:
     """The exception that ended a run, as in the last line of a traceback; None if the run has not failed."""
-    kind = tags.get("trackdsl.exception.type")
+    kind = tags.get(EXCEPTION_TYPE_TAG)
     if kind is None or status == "FINISHED":
         return None
-    message = tags.get("trackdsl.exception.message", "").partition("\n")[0]
+    message = tags.get(EXCEPTION_MESSAGE_TAG, "").partition("\n")[0]
     return f"{kind}: {message}" if message else kind

@@ -12,6 +12,7 @@ from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.report.material import LARGEST_FILE, SYSTEM, ListedFile, Material
 from trackdsl.store_format.report.node import RunNode, walk
 from trackdsl.store_format.report.shown_files import ShownFile, kind_of
+from trackdsl.store_format.tags import BRANCH_TAG, COMMIT_TAG, REPOSITORY_TAG, SOURCE_NAME_TAG, TRACEBACK_TAG, USER_TAG
 
 _MOST_FAILURES, _MOST_FUNCTIONS, _MOST_LEFT_OUT = 20, 60, 100
 #: Tracebacks that need not be opened.
@@ -21,7 +22,6 @@ _MOST_COMPARED, _MOST_COLUMNS, _MOST_KINDS = 50, 14, 20
 #: Longer tables are folded.
 _FOLDED = 15
 _LONGEST_TEXT, _LONGEST_CODE = 400, 20_000
-_TRACEBACK = "trackdsl.exception.traceback"
 _LEFT_OUT = re.compile(
     r"trackdsl\.(omitted|truncated|refused|renamed|infinite|param\.later)\.(?P<name>.*)|"
     r"trackdsl\.(lost_events|missing_segments|damaged_records|parent\.missing|closed_early|ended)",
@@ -104,7 +104,7 @@ def failures_html(tree: RunNode, names: Mapping[str, str]) -> str:
         more = f' <span class="quiet">and {len(runs) - 1:,} more like it</span>' if len(runs) > 1 else ""
         failure = cut(runs[0].failure or "")
         open_ = " open" if len(parts) < _MOST_OPEN else ""
-        text = printable_lines(runs[0].tags.get(_TRACEBACK, ""), _LONGEST_CODE)
+        text = printable_lines(runs[0].tags.get(TRACEBACK_TAG, ""), _LONGEST_CODE)
         parts.append(
             f'<details class="failure"{open_}><summary><b>{markup(names.get(runs[0].run_id, runs[0].name))}</b>{more}'
             f'<span class="bad">{markup(failure)}</span></summary><pre>{text}</pre></details>'
@@ -200,16 +200,16 @@ def _function(function: str, file: str, digest: str, count: int, material: Mater
 def environment_html(material: Material) -> str:
     """The section about the machine and the program that recorded the run."""
     tags, call, stored = material.tree.tags, call_of(material.tree.tags), material.changes
-    commit = tags.get("mlflow.source.git.commit", "")
+    commit = tags.get(COMMIT_TAG, "")
     dirty = ", with changes that are not committed" if call.get("git_dirty") else ""
     programs = {(one.get("host"), one.get("pid")) for one in (call_of(run.tags) for run in walk(material.tree))}
     hosts = sorted({str(host) for host, _ in programs if host})
     rows = [
-        ("program", tags.get("mlflow.source.name")),
-        ("user", tags.get("mlflow.user")),
+        ("program", tags.get(SOURCE_NAME_TAG)),
+        ("user", tags.get(USER_TAG)),
         ("git commit", commit and f"{commit}{dirty}"),
-        ("git branch", tags.get("mlflow.source.git.branch")),
-        ("git repository", tags.get("mlflow.source.git.repoURL")),
+        ("git branch", tags.get(BRANCH_TAG)),
+        ("git repository", tags.get(REPOSITORY_TAG)),
         ("machines", ", ".join(hosts[:20])),
         ("processes", str(len(programs - {(None, None)}) or "")),
         ("Python", stored.python if stored is not None else None),

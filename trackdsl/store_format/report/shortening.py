@@ -8,12 +8,13 @@ from itertools import islice
 
 import msgspec
 
+from trackdsl.store_format.call_tag import CALL_TAG
 from trackdsl.store_format.changes.stored import Stored
 from trackdsl.store_format.report.material import Material
 from trackdsl.store_format.report.node import Node, RunNode, walk
 
 #: These are objects, which must stay whole.
-_WHOLE = ("trackdsl.call",)
+_WHOLE = (CALL_TAG,)
 _SENTENCE = "Parts of long names and values, and some parameters, metrics and sources: the page would be too large."
 
 
