@@ -42,7 +42,7 @@ from .drawn_processes import Machine, Process
 from .memory_store import MemoryStore
 from .preloaded_servers import PreloadedServers
 
-# No deadline: a machine that is busy with the other tests is no fault of the one at hand.
+# No deadline: a machine that is busy with the other tests is not a fault of the one at hand.
 hypothesis.settings.register_profile("full", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("plain", deadline=None, max_examples=10)
 # For code that is broken on purpose: the first example that shows it is enough, and is the same each time.
@@ -60,7 +60,7 @@ for _finder in _rewriting:
     _finder._must_rewrite -= {name for name in _finder._must_rewrite if name.partition(".")[0] == "trackdsl"}
     _finder._marked_for_rewrite_cache.clear()
 
-# Hundreds of programs are started: each would compile the package anew.
+# Hundreds of programs are started: each would compile the package again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
@@ -83,9 +83,9 @@ _SERVICES = (
 )  # fmt: skip
 
 
-@pytest.hookimpl(optionalhook=True)  # Of pytest-xdist, without which a test with a planted fault runs.
+@pytest.hookimpl(optionalhook=True)  # Planted faults are tested without pytest-xdist.
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are processors: the tests wait for a quarter of their time, as for programs and disks."""
+    """One more than there are CPUs: the tests wait for a quarter of their time, as for programs and disks."""
     return 1 + len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 
 
@@ -157,7 +157,7 @@ def wait_until(
     Args:
         condition: what to wait for.
         what: the same, for the error.
-        patience: give up after so many seconds without progress.
+        patience: give up after this many seconds without progress.
         progress: a value that changes with each progress.
     """
     give_up = time.monotonic() + patience
@@ -366,7 +366,7 @@ def runs_made(spool: Path) -> int:
 
 
 def kill_delivery(spool: Path, uri: str, made: int) -> None:
-    """Start a process that delivers to a store, and kill it as soon as it has noted so many runs."""
+    """Start a process that delivers to a store, and kill it as soon as it has noted this many runs."""
     command = [sys.executable, "-W", "ignore", "-c", _FEW_AT_ONCE, str(spool), "--server", server_of(uri)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:
@@ -383,7 +383,7 @@ def await_git(spool: Path) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -431,7 +431,7 @@ def last_run(uri: str | None = None) -> Any:
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    """The garbage collector does not run: at the end of the stack, what it calls would fail for want of frames."""
+    """Disables the garbage collector: with an exhausted stack, the callbacks that it calls would fail."""
     gc.disable()
     yield
     gc.enable()
@@ -503,7 +503,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def shared_server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Server]:
-    """One server for all tests that leave it alive: the first that needs it starts it, the last one kills it."""
+    """One server shared by all tests that do not kill it; the first test starts it and the last one stops it."""
     folder = shared_folder(tmp_path_factory, "server")
     users = folder / "users"
     with locked(folder):

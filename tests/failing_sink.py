@@ -42,7 +42,7 @@ class Faults:
 
 
 class FailingSink:
-    """Passes calls on to a sink, where no fault is due; the end of `collecting` is a call too."""
+    """Forwards calls to a sink, except those that a fault is planned for. Leaving `collecting` counts as a call."""
 
     def __init__(self, sink: Sink, faults: Faults) -> None:
         self._sink = sink

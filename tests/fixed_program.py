@@ -22,7 +22,7 @@ from .memory_store import MemoryStore
 
 #: The id of a run that was at the store before the program began, in the same experiment.
 EARLIER = "e" * 32
-EXPERIMENT = "every-call"  # Of this name, a store in memory makes an id, which has no space.
+EXPERIMENT = "every-call"  # The memory store uses this name as an id, so it contains no space.
 
 
 @dataclass

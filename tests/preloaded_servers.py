@@ -1,7 +1,7 @@
 """Starts MLflow servers from a process that has imported MLflow.
 
 `mlflow server` imports MLflow in a process that only starts uvicorn, which imports it again: together some ten seconds
-of processor time. Here one process imports it once, and each server is a fork of it, which runs `mlflow server` with
+of CPU time. Here one process imports it once, and each server is a fork of it, which runs `mlflow server` with
 its arguments and then, in the same process, the uvicorn command that this gives. Several workers are forks of that.
 """
 
@@ -39,7 +39,7 @@ class PreloadedServers:
             environment: all of its variables.
 
         Returns:
-            The id of its process, which is no child of this one.
+            The id of its process, which is not a child of this one.
         """
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(

@@ -54,8 +54,8 @@ _GROWTH = {FULL: (1000, 100_000, 10_000, 10_000_000), QUICK: (200, 2000, 2000, 2
 @click.command()
 @click.argument("groups", nargs=-1, type=click.Choice(_ORDER))
 @click.option("--quick", is_flag=True, help="Fewer rounds: under a minute, but for `delivery`.")
-@click.option("--runs", type=click.IntRange(20), help="For `delivery`: so many runs instead of 10,000.")
-@click.option("--points", type=click.IntRange(2000), help="For `delivery`: so many points instead of a million.")
+@click.option("--runs", type=click.IntRange(20), help="For `delivery`: this many runs instead of 10,000.")
+@click.option("--points", type=click.IntRange(2000), help="For `delivery`: this many points instead of a million.")
 @click.option(
     "--growth", is_flag=True, help="For `delivery`: also few against many, up to 100,000 runs and 10M points."
 )

@@ -12,7 +12,7 @@ _LOOPS = 40
 
 
 def cells(workspace: Workspace, effort: Effort, announce: Announce) -> list[Row]:
-    """The group `cells`: by the clock on the wall, and by the processor's, which other programs hardly change."""
+    """The group `cells`: by the clock on the wall, and by the CPU's, which other programs hardly change."""
     announce("cells")
     rows = []
     _, env = workspace.recording("offline")

@@ -1,4 +1,4 @@
-"""What tasks and threads cost: the same stages one after the other and side by side."""
+"""What tasks and threads cost: the same stages one after the other and concurrently."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What delivery costs: runs and points from the journal to the store, beside others that do the same work.
 
 Each subject has a process of its own. A journal is recorded first, and then delivered by the code of the delivery
-process, from reading to the last commit. What the others do is counted from the first call to the last one.
+process, from reading to the last commit. Other libraries are timed from their first call to the last one.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Cost:
         point: seconds of a point.
         peak: the most memory of its process, in bytes.
         elapsed: whether the seconds are those of the clock, where the work is spread over several processes; else
-            they are those of the processor.
+            they are CPU seconds.
     """
 
     run: list[float] = field(default_factory=list)

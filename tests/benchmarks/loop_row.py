@@ -3,8 +3,8 @@
 The loop runs in segments of equal work, shorter than most of what disturbs a machine: plain, logged, plain, logged. The
 delivery process is held still during plain segments, or its load would fall on both kinds and cancel out. Each logged
 segment is compared with the two plain ones beside it; the plain ones, compared with each other in the same way, show
-how large the noise is. The processor's time of the loop is shown too: other programs on the machine hardly change it,
-but neither does a delivery process that takes a processor away.
+how large the noise is. The CPU time of the loop is shown too. Other
+programs hardly affect it, but it also hides the CPU that delivery uses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pairing import Child
 from recording_rows import Announce, Effort
 from workspace import Delivery, Workspace
 
-#: Seconds of a chunk, by the clock on the wall and by the processor's.
+#: Seconds of a chunk, by the clock on the wall and by the CPU's.
 _Times = list[tuple[float, float]]
 #: Chunks of a segment, each about a millisecond.
 _CHUNKS = 100

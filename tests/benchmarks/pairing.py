@@ -1,4 +1,4 @@
-"""Measuring side by side: subjects take turns, round by round, and are compared within each round.
+"""Interleaved measurements: the subjects run alternately in rounds, and are compared within each round.
 
 On a machine with noise of its own the ratio of two neighbours is far steadier than either of them.
 """
@@ -26,7 +26,7 @@ class Subject:
 
     Attributes:
         name: as shown in the table.
-        measure: does it so many times, and returns the seconds of one.
+        measure: does it this many times, and returns the seconds of one.
         loops: how many times in each round.
     """
 
@@ -57,11 +57,11 @@ class Child:
         self._ready = False
 
     def ask(self, what: str, loops: int) -> float:
-        """Let it do `what` so many times; returns the seconds of one."""
+        """Let it do `what` this many times; returns the seconds of one."""
         return self.ask_both(what, loops)[0]
 
     def ask_both(self, what: str, loops: int) -> tuple[float, float]:
-        """As `ask`, with the processor's seconds second.
+        """As `ask`, with the CPU seconds second.
 
         Raises:
             RuntimeError: the program is gone.
@@ -72,7 +72,7 @@ class Child:
         return wall / loops / 1e9, processor / loops / 1e9
 
     def subject(self, name: str, what: str, loops: int) -> Subject:
-        """`what` of this child, to be measured in turn with others."""
+        """The measurement `what` of this child process, for interleaving with others."""
         return Subject(name, lambda count: self.ask(what, count), loops)
 
     def wait(self) -> None:

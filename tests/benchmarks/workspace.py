@@ -115,7 +115,7 @@ class Workspace:
 
 
 def closed_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """A port of this machine without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -176,7 +176,7 @@ class Delivery:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[_Switch]:
-        """Hold it still, except inside `with switch:`."""
+        """Suspend the delivery process (SIGSTOP), except inside `with switch:`."""
         switch = _Switch(self.pids())
         switch.send(signal.SIGSTOP)
         try:
@@ -210,7 +210,7 @@ def _mlflow_server(workspace: Workspace, app: str = "", workers: int = 1) -> Ite
     command = [sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--backend-store-uri", workspace.new_store()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
     command += ["--app-name", app] if app else []
-    # Its job runners import MLflow nine times, which takes the processors long after it has answered first.
+    # Its job runners import MLflow nine times, which takes the CPUs long after it has answered first.
     env = workspace.env(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     with open(workspace.new_path("server.log"), "wb") as log:
         process = subprocess.Popen(

@@ -60,7 +60,7 @@ def outer(numbers: list[int]) -> list[int]:
 
 @stage
 def meet(name: str) -> str:
-    """Two of these run at the same time, or neither ends."""
+    """A barrier: the function returns only if two calls run at the same time."""
     (FOLDER / name).touch()
     wait_for(lambda: len(list(FOLDER.glob("meet-*"))) == 2)
     return name
@@ -190,7 +190,7 @@ def collections() -> None:
 
 
 def untouched(client: Client) -> None:
-    """The first that each worker sees of trackdsl is a plain function."""
+    """The first task on each worker is an undecorated function."""
     one, other = client.scheduler_info()["workers"]
     with stage("from-plain"):
         client.submit(plain_outer, [3], workers=one).result()
@@ -198,7 +198,7 @@ def untouched(client: Client) -> None:
 
 
 def too_late(client: Client) -> None:
-    """A task that begins when its stage has ended long since, and no scope is open."""
+    """A task that starts after its stage has ended, when no scope is open."""
     with stage("late"):
         holding = [client.submit(hold, name) for name in ("hold-a", "hold-b")]
         wait_for(lambda: len(list(FOLDER.glob("hold-*"))) == 2)

@@ -22,7 +22,7 @@ os.environ |= {
     "RAY_AUTH_MODE": "disabled",  # It would write a token into the home directory.
     "RAY_USAGE_STATS_ENABLED": "0",  # It would send its makers data about the tests.
     "RAY_memory_monitor_refresh_ms": "0",  # It kills tasks where other programs fill the machine's memory.
-    "RAY_raylet_start_wait_time_s": "90",  # A machine that is busy with the other tests takes its time.
+    "RAY_raylet_start_wait_time_s": "90",  # Generous, because other tests keep the machine busy.
     "RAY_DEDUP_LOGS": "0",
 }
 
@@ -272,7 +272,7 @@ def actors(counter: Any) -> None:
 
 
 def scopes(reported: dict[str, Any]) -> None:
-    """Tasks of scopes and of none, in turn, by the same workers."""
+    """Alternates tasks submitted inside and outside of scopes, on the same workers."""
     where = ray.remote(current_path)
     paths = []
     for _ in range(4):

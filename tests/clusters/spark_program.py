@@ -78,7 +78,7 @@ def plain(x: int) -> int:
 
 
 def path_here(_: int) -> str:
-    """What plain MLflow would be led to."""
+    """The path of the run that plain MLflow would write to."""
     scope = _context.current()
     return "" if scope is None else scope.run.path
 
@@ -241,7 +241,7 @@ def main() -> None:
     streams(spark)
     losses(spark)
     spark.stop()
-    # Executors of another kind, which are no programs of their own: what they start has our environment.
+    # Executors of another kind, which are not programs of their own: what they start has our environment.
     spark = session("local[2]")
     with stage("local"):
         spark.sparkContext.parallelize([1, 2], 2).map(work).collect()

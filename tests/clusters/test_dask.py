@@ -1,4 +1,4 @@
-"""Dask: what is submitted in a stage lands below it, wherever and however often it runs."""
+"""Dask: a task that is submitted in a stage is its child, on any worker and at any retry."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_an_asynchronous_client(processes: Recorded) -> None:
 
 
 def test_patches_go_with_the_last_scope() -> None:
-    """Where no worker lives in the program, Dask is what it was as soon as no scope is open."""
+    """If no worker runs in this process, the patches of Dask are removed when the last scope closes."""
     from distributed import Client
     from distributed.actor import Actor
     from distributed.worker import Worker

@@ -139,7 +139,7 @@ def test_r103_mlflows_switch(recorded: Recorded) -> None:
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_r104_processor(recorded: Recorded, name: str) -> None:
-    """Use of the processors, in percent."""
+    """Use of the CPUs, in percent."""
     assert 0 <= recorded.run(name).data.metrics["system/cpu_utilization_percentage"] <= 100
 
 
@@ -154,7 +154,7 @@ def test_r105_memory(recorded: Recorded, name: str) -> None:
 
 
 def test_r106_graphics_cards(recorded: Recorded) -> None:
-    """Use of each graphics card where there is one; without one there is nothing of it, and no error."""
+    """Use of each GPU; without one there are no such metrics, and no error."""
     from trackdsl._core.readings import _gpus
 
     cards = {key.split("_")[1] for key in recorded.run("system of trackdsl").data.metrics if "system/gpu_" in key}
@@ -210,7 +210,7 @@ def test_r113_status(recorded: Recorded, facts: list[Any]) -> None:
 
 
 def test_r114_nothing_else(recorded: Recorded) -> None:
-    """All of it together leaves these runs, each once, and none that nobody has asked for."""
+    """The program leaves exactly these runs, each once."""
     assert sorted(run.info.run_name for run in recorded.runs) == sorted(
         [
             "full-pipeline", "preprocessing", "scale", "training", "evaluation", "scope", "opened-inside", "files",

@@ -77,7 +77,7 @@ def test_r22_a_server_with_a_local_artifact_root(elsewhere: str, services: Servi
 
 
 def test_r23_a_server_that_does_not_know_its_name(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Called by a name that `--allowed-hosts` does not have, it is no use; a start and `status` say what to do."""
+    """Called by a name that `--allowed-hosts` does not have, it refuses; a start and `status` say what to do."""
     uri = elsewhere.replace("0.0.0.0", "127.0.0.3")  # noqa: S104
     trackdsl.configure(tracking_uri=uri)
     with experiment("row-23"):

@@ -1,4 +1,4 @@
-"""Rows 59 to 67: from the program to a store of runs and a store of files, whichever these are."""
+"""Rows 59 to 67: every kind of backend store and of artifact store."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_r05_the_experiment_is_not_the_run(there: Recorded) -> None:
 
 
 def test_r06_the_handle_may_be_ignored(here: Recorded) -> None:
-    """Nobody has to keep what a start returns: functions for the current run record on it."""
+    """The return value of `start_logging` may be ignored: module functions record on the current run."""
     assert here.run("fallback").data.metrics == {"here": 1.0}
 
 
@@ -203,7 +203,7 @@ def test_r29_a_tag_called_project(there: Recorded) -> None:
 
 
 def test_r30_the_handle_is_the_run(here: Recorded) -> None:
-    """What a start returns is the handle of the run: it recorded files, parameters and points."""
+    """`start_logging` returns the handle of the run, which recorded files, parameters and metrics."""
     assert here.files("files")
     assert here.run("loop").data.params["model"] == "resnet18"
 

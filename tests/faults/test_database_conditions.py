@@ -183,7 +183,7 @@ def test_a_disk_that_is_full(small: Path) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_disk_that_is_read_only(small: Path) -> None:
-    """Where the database cannot be written to, everything waits, and no run is set aside; `doctor` says so too."""
+    """Where the database cannot be written to, everything waits, and no run is blocked; `doctor` says so too."""
     record()
     delivery = Delivery(small)
     subprocess.run(["mount", "-o", "remount,ro", str(small.parent)], check=True)

@@ -57,7 +57,7 @@ def short_stretches(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Store:
-    """A store to deliver to, made anew for each fault."""
+    """A store to deliver to, a new one for each fault."""
 
     faults: Faults
     open: Callable[[str, str], Sink]

@@ -40,7 +40,7 @@ def reason(spool: Path) -> str:
 def test_without_a_temporary_folder(
     spool: Path, sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is no temporary folder, a run with a long text waits for one, and the reason says so."""
+    """Without a temporary folder, delivery of a run with a long text waits, and the reason says so."""
     with experiment("e", tracking_uri=sqlite_store) as run:
         run.log_param("p", "x" * 100_000)
     _target.close_all()

@@ -124,7 +124,7 @@ def check(reported: Reported, ended: str, uri: str | None = None) -> None:
 def test_a_killed_program_leaves_the_truth(
     number: signal.Signals, mode: str, start: StartProgram, sqlite_store: str
 ) -> None:
-    """Killed at a random moment, every run is there once, with all that was logged; open ones are KILLED."""
+    """A program that is killed at a random moment leaves every run once, with all it logged; open runs are KILLED."""
     program = start(BUSY, TRACKDSL_MODE=mode)
     lines = hear(program, random.randint(20, 500))
     program.process.send_signal(number)
@@ -388,7 +388,7 @@ def test_an_outage_ends_with_everything_delivered(start: StartProgram, own_serve
 
 @pytest.mark.slow
 def test_two_stores_do_not_hold_each_other_up(start: StartProgram, sqlite_store: str, tmp_path: Path) -> None:
-    """One program, two stores, one of them away: the other gets its runs at once."""
+    """If one of a program's two stores is unavailable, the other one receives its runs at once."""
     from tests.conftest import free_port
 
     program = start(
@@ -515,7 +515,7 @@ def test_a_stopped_delivery_process_is_replaced(start: StartProgram, tmp_path: P
     assert [run.info.status for run in all_runs(sqlite_store)] == ["FINISHED"]
 
 
-#: Ten thousand points in several segments, in two runs inside each other.
+#: Ten thousand points in several segments, in two nested runs.
 LONG = """
     import trackdsl
     with trackdsl.experiment("outer"):

@@ -148,7 +148,7 @@ def test_a_damaged_ledger_of_a_long_journal(spool: Path, change_limits: ChangeLi
 
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_one_refused_item_of_a_stretch(spool: Path) -> None:
-    """Of a stretch that is refused because of one tag, only this tag is left out, and another tag names it."""
+    """If a stretch is refused because of one tag, only this tag is left out, and another tag names it."""
     store = MemoryStore()
 
     def refuse(method: str, *arguments: Any) -> None:
@@ -174,7 +174,7 @@ def test_one_refused_item_of_a_stretch(spool: Path) -> None:
 
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_quickly_collected_points_of_a_run_that_is_set_aside(spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Points that were collected before their run was set aside are there, once, when it can be written again."""
+    """Points that were collected before their run was blocked are there, once, when it can be written again."""
     store = MemoryStore()
     apart: list[int] = []
     take_apart = _stretch_size.StretchSize.take_apart

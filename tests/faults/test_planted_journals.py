@@ -172,7 +172,7 @@ def test_links_instead_of_a_snapshot(process: Process, keys: Path, kind: str, re
 
 
 def test_links_inside_a_folder(process: Process, keys: Path) -> None:
-    """Of a folder with links in it, the files arrive, and a tag names each link."""
+    """If a folder has links in it, its files arrive, and a tag names each link."""
     folder = process.directory / "files" / "000001" / "data"
     (folder / "inner").mkdir(parents=True)
     (folder / "a.txt").write_text("a")

@@ -38,7 +38,7 @@ def test_threads_of_tasks_in_processes(sqlite_store: str) -> None:
 
 
 def _model() -> dict[str, tuple[str, str, dict[str, float], str | None]]:
-    """Of every run below the root, by its key: the key of its parent, its status, metrics and tag."""
+    """By the key of every run below the root: the key of its parent, its status, metrics and tag."""
     expected: dict[str, tuple[str, str, dict[str, float], str | None]] = {}
     for method in random_nesting_program.METHODS:
         expected[method] = ("soak", "FINISHED", {}, None)

@@ -199,7 +199,7 @@ def test_a_file_for_which_there_is_no_thread_is_sent_later(spool: Path, tmp_path
 def test_a_folder_lacks_only_what_is_refused(
     spool: Path, sqlite_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """Of a folder below a local artifact root, only what cannot be stored is left out, and each of it is named."""
+    """Below a local artifact root, only those files of a folder are left out that cannot be stored; each is named."""
     monkeypatch.setenv("TRACKDSL_MODE", "offline")
     folder = tmp_path / "folder"
     for name in ("a", "b", "c/d", "e/f", "e/g", "h/i"):
@@ -318,7 +318,7 @@ def shared_table(spool: Path) -> Iterator[tuple[MemoryStore, Worker]]:
 def test_a_table_of_two_programs_waits_for_neither(
     shared_table: tuple[MemoryStore, Worker], spool: Path, refused: int
 ) -> None:
-    """Once a table is stored or refused, it counts as waiting, or not, in the journals of all that appended to it."""
+    """Once a table of two programs is stored or refused, neither journal waits for it, and both count a refusal."""
     store, worker = shared_table
     store.before = answering(Refused("no")) if refused else lambda *_: None
     for _ in range(3):

@@ -300,7 +300,7 @@ def test_an_older_artifact_is_read_again(spool: Path, stretch: int, monkeypatch:
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_killed_before_the_rest_of_a_new_run(spool: Path) -> None:
-    """What a run is not created with, such as a tag that is too long, is written where delivery died before it was."""
+    """If delivery dies after creating a run, what it writes separately, such as an overlong tag, is written later."""
     with stage("s", tags={"long": "x" * 9000}):
         pass
     _target.close_all()
@@ -404,7 +404,7 @@ def test_flush_while_delivery_tries_again(
 
 @pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
 def test_flush_does_not_wait_for_an_outage(outage: tuple[MemoryStore, Worker], spool: Path) -> None:
-    """Where the store stays away, `flush` ends as soon as that is noted anew, and says False."""
+    """If the store stays unavailable, `flush` ends as soon as that is noted again, and returns False."""
     _, worker = outage
     done = threading.Event()
     with stage("s"):
@@ -426,7 +426,7 @@ def test_flush_does_not_wait_for_an_outage(outage: tuple[MemoryStore, Worker], s
 @pytest.mark.usefixtures("each_kind_of_store", "nobody_starts")
 @pytest.mark.parametrize("waits_for", ["experiment", "artifacts"])
 def test_flush_tries_again_what_is_deferred(spool: Path, waits_for: str) -> None:
-    """Runs that were set aside and files that were put off are tried once more before `flush` answers."""
+    """Runs that were blocked and files that were put off are tried once more before `flush` answers."""
     store = MemoryStore()
     away = waits_for == "artifacts"
 
@@ -482,7 +482,7 @@ def test_a_torn_note_of_a_run_swallows_no_other(tmp_path: Path) -> None:
 
 
 def test_every_segment_is_brought_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a program that fills several segments between two syncs, all are synced."""
+    """If a program fills several segments between two syncs, all are synced."""
     synced: set[str] = set()
     monkeypatch.setattr(_durability, "_sync", lambda path: synced.add(path.name))
     writer = Writer.create(tmp_path / "journal")
@@ -523,7 +523,7 @@ def test_a_slow_store_delays_no_sync(spool: Path) -> None:
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_a_request_that_is_carried_out_late(spool: Path) -> None:
-    """A run that was given up, looked for in vain, made again, and then made by the first one too, is there once."""
+    """A run that was given up, not found, created again, and then created by the first request too, is there once."""
     store = MemoryStore()
     asked: list[Any] = []
 

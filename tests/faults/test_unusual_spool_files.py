@@ -59,7 +59,7 @@ def spool(tmp_path: Path) -> Path:
 
 
 def fifo(path: Path) -> None:
-    """A FIFO that nobody writes to."""
+    """A FIFO without a writer."""
     os.mkfifo(path)
 
 
@@ -110,7 +110,7 @@ def put(path: Path, kind: Callable[[Path], None]) -> None:
 @pytest.mark.usefixtures("each_kind_of_store")
 @every_kind
 def test_in_a_journal(spool: Path, kind: Callable[[Path], None], caplog: pytest.LogCaptureFixture) -> None:
-    """Anything else instead of a journal's file holds up no delivery and no look, and nobody outside is touched.
+    """If something else replaces a file of a journal, nothing hangs, and files outside stay unchanged.
 
     Without what it needs a journal is left alone and reported once; without the rest it is delivered.
     """
@@ -160,7 +160,7 @@ def test_instead_of_what_was_left_behind(spool: Path, kind: Callable[[Path], Non
 @pytest.mark.usefixtures("each_kind_of_store")
 @every_kind
 def test_in_the_spool(spool: Path, kind: Callable[[Path], None]) -> None:
-    """Anything else instead of the spool's own files keeps nobody waiting, and nobody outside is touched."""
+    """If something else replaces the spool's own files, nothing hangs, and files outside stay unchanged."""
     outside = spool.parent / "outside.txt"
     outside.write_text("outside")
     before = outside.stat().st_mtime_ns
@@ -182,7 +182,7 @@ def test_in_the_spool(spool: Path, kind: Callable[[Path], None]) -> None:
 def test_instead_of_the_lock_of_delivery(
     spool: Path, kind: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where delivery's lock is no file, the thread ends with one line, and `sync` says so and ends with 1."""
+    """If delivery's lock is not a file, the thread ends with one line, and `sync` says so and ends with 1."""
     (spool / LOCK).unlink()
     if kind is link:
         (spool / LOCK).symlink_to(spool / "elsewhere")
@@ -400,7 +400,7 @@ def test_a_spool_whose_mark_is_something_else_is_found(spool: Path, kind: Callab
 
 @pytest.mark.parametrize("content", HANDED.values(), ids=HANDED)
 def test_nonsense_instead_of_an_environment(spool: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no environment, or cannot be one, is passed over, and the next one is taken."""
+    """What is not an environment, or cannot be one, is passed over, and the next one is taken."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
     pipe = environment_pipe.Pipe(spool)
     environments = Environments()

@@ -203,7 +203,7 @@ def test_what_is_no_context(wrong: Any) -> None:
     ids=range(12),
 )
 def test_texts_of_no_context(text: str) -> None:
-    """A text that is no context raises an error that shows its beginning."""
+    """A text that is not a context raises an error that shows its beginning."""
     with pytest.raises(ContextError) as raised:
         attach(text)
     assert text.startswith(raised.value.text)

@@ -176,7 +176,7 @@ class TestStatus:
     """`trackdsl status`."""
 
     def test_empty_spool(self, spool: Path) -> None:
-        """An empty spool is reported in one line, and is no failure."""
+        """An empty spool is reported in one line, and is not a failure."""
         result = trackdsl("status")
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout == f"Nothing is waiting in {spool}.\n"

@@ -183,7 +183,7 @@ def test_fish_completes(sqlite_store: str) -> None:
 
 @pytest.mark.slow
 def test_a_store_that_is_away(sqlite_store: str) -> None:
-    """Where the store refuses, never answers, is no store or is set wrongly, a shell gets nothing, and no error."""
+    """If the store refuses, never answers, is not a store or is set wrongly, a shell gets nothing, and no error."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -244,7 +244,7 @@ def test_an_empty_name_is_none(sqlite_store: str) -> None:
 
 @pytest.mark.parametrize("together", [True, False])
 def test_the_latest_point_is_by_step_time_and_value(sqlite_store: str, together: bool) -> None:
-    """In whichever order points come, in one transaction or several, the latest is the one that MLflow would have."""
+    """In any order of points, in one transaction or several, the latest is the one that MLflow would have."""
     points = [(9.0, 9, 1), (1.0, 5, 2), (2.0, 5, 2), (3.0, 4, 2), (0.0, 99, -1)]
     sink = opened(sqlite_store)
     for start in range(len(points)):

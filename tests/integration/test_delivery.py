@@ -70,7 +70,7 @@ def test_a_pipeline_becomes_a_tree(store: str) -> None:
         run for path, run in mine(store, "tree").items() if path in ("tree", "tree/split", "tree/train")
     )
     kind = client(store).get_experiment_by_name(f"tree-{os.getpid()}").tags["mlflow.experimentKind"]
-    assert kind == "custom_model_development"  # By this MLflow's UI shows model training.
+    assert kind == "custom_model_development"  # This tag makes MLflow's UI open on model training.
     found = mine(store, "tree")
     assert set(found) == {"tree", "tree/split", "tree/train", "tree/broken"}
     train_ = found["tree/train"]

@@ -168,7 +168,7 @@ class TestDrop:
         assert {run.info.run_name for run in all_runs(sqlite_store)} == {"churn"}
 
     def test_runs_that_are_set_aside(self, start: StartProgram, spool: Path) -> None:
-        """Events that are set aside count, and may be dropped while their program runs."""
+        """Events that are blocked count, and may be dropped while their program runs."""
         program = start(LIVING)
         assert program.say() == "recorded"
         (journal,) = journals(spool)
@@ -246,7 +246,7 @@ class TestSyncTo:
 
     @pytest.mark.slow
     def test_delivers_elsewhere(self, start: StartProgram, spool: Path, dead: str, sqlite_store: str) -> None:
-        """What waits for a wrong address goes to the right one, which is relative to the directory of the command."""
+        """Records for a wrong URI go to the given one, which is resolved in the working directory of the command."""
         record(start, TRACKDSL_TRACKING_URI=dead)
         (journal,) = journals(spool)
         blocked = ProgressFile(journal, write=True)

@@ -31,7 +31,7 @@ KEYS = st.text(alphabet="_x014CLlRé e/.A sß\u017føo1\u0661\U0001d400\U0001d40
 
 
 def are_distinct(names: Iterable[str]) -> bool:
-    """Whether a store that folds keys, in whatever way, takes each of them for another one."""
+    """Whether the keys stay distinct in a store that compares keys without case or accents."""
     forms = [form for name in names for form in set(folded(name))]
     return len(set(forms)) == len(forms)
 

@@ -108,7 +108,7 @@ def test_the_url_of_a_remote_stays_usable(url: str, answer: Path, monkeypatch: p
 def test_no_secret_of_a_remote_is_written(
     url: str, kept: str | None, answer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a URL with credentials the scheme, the host and the path are written, or nothing where they are not clear."""
+    """The scheme, host and path of a URL with credentials are written, or nothing if they are not clear."""
     tags = ask(answer, monkeypatch, remote__origin__url=url)
     assert PLANT.encode() not in b"".join(path.read_bytes() for path in answer.iterdir())
     assert tags.get("mlflow.source.git.repoURL") == kept

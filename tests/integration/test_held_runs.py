@@ -1,4 +1,4 @@
-"""Runs that cannot be delivered now: set aside, shown, delivered once later; the rest is delivered meanwhile."""
+"""Runs that cannot be delivered now: blocked, shown, delivered once later; the rest is delivered meanwhile."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from trackdsl.store_format.progress import read_progress
 
 @pytest.fixture(autouse=True)
 def no_pauses(no_pauses: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for all tests; besides, git never answers by itself."""
+    """Like the fixture of all tests; also, `git` gives no answer unless the test provides it."""
     monkeypatch.setattr(_origin, "ask_git", lambda directory: None)
 
 
@@ -131,7 +131,7 @@ CAUSES = {
 @pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("cause", CAUSES)
 def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
-    """One run, those below it and their later events are set aside, logged once; the rest is delivered."""
+    """One run, those below it and their later events are blocked, logged once; the rest is delivered."""
     store = machine.store
     CAUSES[cause](store)
     process = Process(machine.spool)
@@ -180,7 +180,7 @@ def test_one_run_holds_up_no_other(cause: str, machine: Machine, caplog: pytest.
 
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_events_of_a_stretch_that_fails_are_held_once(machine: Machine) -> None:
-    """Events of a run that is set aside are held once, though their stretch fails and is read again, and again."""
+    """Events of a run that is blocked are held once, though their stretch fails and is read again, and again."""
     store, process = machine.store, Process(machine.spool)
     store.deleted = {"e-gone"}
     run = process.prefix + (100).to_bytes(6, "big")
@@ -226,7 +226,7 @@ def test_later_events_of_a_run_that_is_set_aside_wait_behind_earlier_ones(machin
 
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_an_end_that_is_held_is_an_end(machine: Machine) -> None:
-    """A run that ended while it was set aside, before its program died, was not killed."""
+    """A run that ended while it was blocked, before its program died, was not killed."""
     store, process = machine.store, Process(machine.spool)
     run = process.open("run")
     machine.round()
@@ -277,7 +277,7 @@ def test_a_dropped_run_of_a_deleted_experiment(machine: Machine) -> None:
 @pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("error", [Denied("403"), Unavailable("500", answered=True), ZeroDivisionError("ours")])
 def test_a_store_that_answers_nothing_sets_nothing_aside(error: Exception, machine: Machine) -> None:
-    """Where other requests fail too, the store is away: everything waits, and no run is set aside."""
+    """Where other requests fail too, the store is away: everything waits, and no run is blocked."""
     process = Process(machine.spool)
     process.open("run")
 
@@ -299,7 +299,7 @@ def test_a_store_that_answers_nothing_sets_nothing_aside(error: Exception, machi
 
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_an_experiment_is_deleted_while_runs_are_open(machine: Machine) -> None:
-    """What they record then is set aside, and ends them after the restoration, as does their program's death."""
+    """What they record then is blocked, and ends them after the restoration, as does their program's death."""
     store, process = machine.store, Process(machine.spool)
     closed, killed, quiet = (process.open(name) for name in ("closed", "killed", "quiet"))
     machine.round()
@@ -327,7 +327,7 @@ def test_an_experiment_is_deleted_while_runs_are_open(machine: Machine) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_a_thousand_runs_of_a_deleted_experiment_ask_once(machine: Machine) -> None:
-    """Many runs that are set aside for one cause cost the store one request each time they are tried again."""
+    """Many runs that are blocked for one cause cost the store one request each time they are tried again."""
     store, process = machine.store, Process(machine.spool)
     store.deleted = {"e-e"}
     for number in range(1000):
@@ -347,7 +347,7 @@ def test_a_thousand_runs_of_a_deleted_experiment_ask_once(machine: Machine) -> N
 @pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("order", [0, 1])
 def test_a_child_in_another_process(machine: Machine, order: int) -> None:
-    """A forked child's run below one that is set aside waits for it, and does not hold up the child's other runs."""
+    """A forked child's run below one that is blocked waits for it, and does not hold up the child's other runs."""
     store = machine.store
     store.deleted = {"e-gone"}
     parent = Process(machine.spool)

@@ -78,7 +78,7 @@ def walk(mlflow: Any, run: Any, entry: Any) -> list[Any]:
 
 @pytest.mark.parametrize("path", ["../outside.txt", "/etc/outside.txt", "a/../../outside.txt", "a\0b.txt", "C:\\x.txt"])
 def test_a_path_that_leaves_its_folder(sqlite_store: str, path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A file for a path outside of the run is left out, which a tag and the log say; the run continues."""
+    """An artifact whose path leaves the run's folder is skipped; a tag and a log line report it."""
     Path("content.txt").write_text("secret of the run")
     with stage("s") as run:
         run.log_artifact("content.txt", path)

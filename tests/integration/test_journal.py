@@ -227,7 +227,7 @@ def test_an_unwritable_spool_is_replaced(start: StartProgram, tmp_path: Path) ->
 
 
 def test_nowhere_to_write_is_counted(start: StartProgram, tmp_path: Path) -> None:
-    """Where no folder can be used the program continues, and says at its end how many events are missing."""
+    """If no folder is writable, the program continues and reports at exit how many events were lost."""
     (tmp_path / "file").write_text("in the way")
     program = start(
         """

@@ -115,12 +115,12 @@ def test_what_launchers_say(name: str) -> None:
     ],
 )
 def test_what_is_no_launch(environment: dict[str, str]) -> None:
-    """A single process, a job's shell or script, and variables of other tools are no launch."""
+    """A single process, a job's shell or script, and variables of other tools are not a launch."""
     assert _launch.read(environment) is None
 
 
 def test_a_prompt_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A notebook or a prompt in a job is no rank, whatever the environment says."""
+    """A notebook or a prompt in a job is not a rank, whatever the environment says."""
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     assert _launch.read(slurm(0, 4)) is None
 
@@ -387,7 +387,7 @@ def test_torchrun(start: StartProgram, sqlite_store: str, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_many_roots_and_what_is_no_rank(start: StartProgram, sqlite_store: str) -> None:
-    """The n-th root of a name is shared by the n-th roots of all ranks; processes that a rank starts are no ranks."""
+    """The n-th root of a name is shared by the n-th roots of all ranks; processes that a rank starts are not ranks."""
     program = """
         import os, subprocess, sys, multiprocessing
         from trackdsl import experiment, stage
@@ -501,7 +501,7 @@ def roots(store: MemoryStore) -> list[tuple[str, Held]]:
 
 
 def one_root(store: MemoryStore, *ranks: int) -> Held:
-    """The root of a store, which all ranks are children of, each there once."""
+    """The single root run in the store; every rank is its child exactly once."""
     ((id_, root),) = roots(store)
     found = [run for run in store.runs.values() if run.tags.get("mlflow.parentRunId") == id_]
     assert sorted(run.tags["trackdsl.rank"] for run in found) == sorted(map(str, ranks))
@@ -680,7 +680,7 @@ def test_tags_that_the_store_does_not_take_as_they_are(tmp_path: Path, keys: tup
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_what_the_other_root_had_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of two roots, the one that is kept gets all parameters of the other, and says which ones were refused."""
+    """If two roots were made, the one that is kept gets all parameters of the other, and says which were refused."""
     store = MemoryStore()
     names = {"trackdsl.id": (b"r" * 16).hex(), "trackdsl.path": "train"}
     for run_id in ("r-1", "r-2"):
@@ -708,7 +708,7 @@ def test_what_the_other_root_had_is_kept(tmp_path: Path, caplog: pytest.LogCaptu
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_a_refused_parameter_costs_the_root_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A root gets the outcome and what its ranks agree on, without what the store refuses, which is reported."""
+    """The root gets the outcome and the parameters that all ranks share; those that the store refuses are reported."""
     store = MemoryStore()
 
     def before(method: str, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Many stores, and stores whose folders come and go."""
+"""Many stores at once, and stores whose folders are removed or unmounted."""
 
 from __future__ import annotations
 

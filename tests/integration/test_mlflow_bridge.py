@@ -194,7 +194,7 @@ def run_threads(*calls: Callable[[], Any]) -> None:
 
 
 async def meet(count: int, waiting: list[asyncio.Future[None]]) -> None:
-    """Wait until so many tasks have come here."""
+    """Wait until this many tasks have come here."""
     mine = asyncio.get_running_loop().create_future()
     waiting.append(mine)
     if len(waiting) == count:
@@ -675,7 +675,7 @@ def test_a_program_that_points_mlflow_elsewhere(
 
 
 def test_offline(here: str, monkeypatch: pytest.MonkeyPatch, log_lines: list[str]) -> None:
-    """Where no run exists yet, plain calls do what they do without a scope, at once; one log line and a tag say so."""
+    """Offline, plain calls behave as outside of a scope and do not wait; one log line and a tag report it."""
     monkeypatch.setenv("TRACKDSL_MODE", "offline")
     mlflow.set_tracking_uri(here)
     for name in ("s", "t"):

@@ -30,7 +30,7 @@ mlflow = pytest.importorskip("mlflow")
 
 @pytest.fixture
 def held(change_timing: ChangeTiming) -> Iterator[FileLock]:
-    """A store that nothing is delivered to, as somebody else holds the lock of delivery; reads give up soon."""
+    """A store without delivery, because the test holds the delivery lock; reads time out soon."""
     change_timing(read=0.1)
     lock = FileLock(_spool_choice.find() / _spool.LOCK)
     assert lock.acquire()
@@ -147,7 +147,7 @@ def test_models(here: str) -> None:  # noqa: F811
 
 
 def test_writes_after_ours(here: str) -> None:  # noqa: F811
-    """Of two values the later one counts, ours or plain MLflow's; so does the later end of a run."""
+    """The later one of two values counts, ours or plain MLflow's; so does the later end of a run."""
     client = mlflow.MlflowClient()
 
     def record() -> str:
@@ -198,7 +198,7 @@ def test_writes_after_ours(here: str) -> None:  # noqa: F811
 
 
 def test_beside_a_run_that_is_set_aside(here: str, log_lines: list[str]) -> None:  # noqa: F811
-    """A run that is set aside keeps no read from waiting for the others."""
+    """A run that is blocked keeps no read from waiting for the others."""
     id_ = mlflow.create_experiment("gone")
     mlflow.delete_experiment(id_)
     with experiment("gone"):
@@ -308,7 +308,7 @@ def test_warnings_point_at_the_program(here: str) -> None:  # noqa: F811
     assert [warning.filename for warning in mine] == [__file__]
 
 
-#: A machine that is busy with other tests is no fault of delivery.
+#: A machine that is busy with other tests is not a fault of delivery.
 PATIENT = """
     from trackdsl.delivery._timing import change_timing
 

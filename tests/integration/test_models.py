@@ -881,7 +881,7 @@ def test_a_model_that_has_changed_is_not_loaded(sqlite_store: str) -> None:
 
 
 def test_models_that_are_not_there(sqlite_store: str) -> None:
-    """A URI that is no model's raises an error that lists the existing ones; a model that is missing or late, too."""
+    """A URI that is not a model's raises an error that lists the existing ones; so does a missing or late model."""
     with stage("train") as run:
         run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line", registered_model_name="line")
     with pytest.raises(RunNotReady, match="not delivered"):

@@ -112,7 +112,7 @@ def test_commands_import_only_what_they_need(sqlite_store: str, monkeypatch: pyt
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     expected = {command: [0, []] for command in commands}
-    assert json.loads(done.stdout) == expected | {commands[-1]: [1, []]}  # A store that is no server has no page.
+    assert json.loads(done.stdout) == expected | {commands[-1]: [1, []]}  # A store that is not a server has no page.
 
 
 #: Delivers everything; prints the peak of its memory in kB, and what was imported. `ru_maxrss` would count what the

@@ -112,7 +112,7 @@ def test_a_full_disk(recorded: str, arguments: list[str], monkeypatch: pytest.Mo
 
 
 def test_a_device_is_not_replaced(recorded: str) -> None:
-    """What is no regular file is written directly; a link stays a link; the file's permissions stay."""
+    """What is not a regular file is written directly; a link stays a link; the file's permissions stay."""
     Path("target.json").write_text("")
     Path("target.json").chmod(0o640)
     Path("link.json").symlink_to("target.json")
@@ -145,7 +145,7 @@ def test_what_cannot_be_exported(recorded: str, arguments: list[str], said: str)
 
 
 def test_a_database_has_no_pages(recorded: str) -> None:
-    """`open` says which command shows a run of a store that is no server."""
+    """`open` says which command shows a run of a store that is not a server."""
     done = run_command("open", "pipeline")
     assert done.returncode == 1
     assert "is no server: `trackdsl ui " in done.stderr

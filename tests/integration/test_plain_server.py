@@ -1,4 +1,4 @@
-"""Delivery to a server without our plugin: three requests for a run, side by side, as fast as the server bears it."""
+"""Delivery to a server without our plugin: three requests for a run, concurrently, as fast as the server bears it."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_which_runs(zoo: str) -> None:
     assert by_path.loc["root/it's/leaf", "parent"] == by_path.loc["root/it's", "run_id"]
     assert pd.isna(by_path.loc["theirs", "duration"])
     assert by_path.loc["theirs/inner", "duration"] == 3.0
-    # A parent that is no row itself is found too.
+    # A parent that is not a row itself is found too.
     assert list(trackdsl.runs("plain", name="inner")["path"]) == ["theirs/inner"]
     assert trackdsl.runs("churn", accuracy__gt=2).columns[:3].tolist() == ["run_id", "id", "name"]
 
@@ -563,7 +563,7 @@ def test_compare(zoo: str) -> None:
     assert ("source", "entry point") in whole.frame.index
     assert (len(whole), whole.same) == (len(found) + found.same, 0)
     same = trackdsl.compare(ids[2], ids[2])
-    assert (len(same), same.labels[0]) == (0, f"run-2 {short(ids[2])}")  # NaN is no difference.
+    assert (len(same), same.labels[0]) == (0, f"run-2 {short(ids[2])}")  # NaN is not a difference.
     assert "No differences" in str(same)
     third = trackdsl.compare("run-0", "run-1", "run-3")
     assert third.frame.loc[("params", "only here")].tolist() == [None, None, "yes"]
@@ -684,7 +684,7 @@ def test_roots_first(zoo: str, reader: Any) -> None:
     ],
 )
 def test_orders_that_are_nearly_right(zoo: str, asked: str, right: str) -> None:
-    """Another spelling of ASC or DESC is no part of a name: the error gives the order that was meant."""
+    """Another spelling of ASC or DESC is not part of a name: the error gives the order that was meant."""
     with pytest.raises(QueryError) as caught:
         trackdsl.runs("churn", order_by=asked)
     assert caught.value.suggestion == right
@@ -701,7 +701,7 @@ def test_orders_that_are_nearly_right(zoo: str, asked: str, right: str) -> None:
     ],
 )
 def test_an_order_by_one_field_twice(zoo: str, once: list[str], twice: list[str]) -> None:
-    """A field that is named again is no error and changes nothing: its first direction counts."""
+    """A field that is named again is not an error and changes nothing: its first direction counts."""
     for reader in (reader_for(zoo), PagedReader(zoo)):
         expected, found = (
             [run.run_id for run in Question.of(reader, None, None, order, {}).ask(None)] for order in (once, twice)

@@ -274,7 +274,7 @@ def test_failures(ask: Any) -> None:
 
 
 def test_a_traceback_that_no_tag_can_hold(ask: Any) -> None:
-    """Of a long traceback `show` prints all, from the file that is kept beside the tag."""
+    """`show` prints all of a long traceback, from the file that is kept next to the tag."""
     runs = as_json(ask("ls", "--where", "run_name = 'fails'", "--json"))["runs"]
     (found,) = [run for run in runs if run["tags"]["trackdsl.exception.message"].startswith("no deep")]
     tag = found["tags"]["trackdsl.exception.traceback"]

@@ -31,7 +31,7 @@ def on(monkeypatch: pytest.MonkeyPatch, sqlite_store: str) -> None:
 
 
 def record(children: int = 2) -> str:
-    """Record a root run with so many children; returns its id."""
+    """Record a root run with this many children; returns its id."""
     with experiment("churn", run_name="pipeline") as run:
         for number in range(children):
             with stage(f"step-{number}"):
@@ -72,7 +72,7 @@ def test_which_runs_have_a_report(sqlite_store: str, tmp_path: Path, monkeypatch
 @pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("apart", [1, 10, 7])
 def test_long_curves_are_read_in_part(apart: int, sqlite_store: str, tmp_path: Path) -> None:
-    """Of thousands of points, a few hundred are read at even distances, whatever the distance of their steps."""
+    """From a curve of thousands of points, a few hundred are read at even distances, with steps of any distance."""
     with experiment("churn") as run:
         for number in range(5000):
             log_metric("loss", float(number), number * apart)

@@ -210,7 +210,7 @@ def test_run_that_was_made_for_it(machines: MakeMachine, caplog: pytest.LogCaptu
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_deleted_run_waits(machines: MakeMachine, caplog: pytest.LogCaptureFixture) -> None:
-    """What resumes a deleted run is set aside, with both ids and what to do, and delivered once it is restored."""
+    """What resumes a deleted run is blocked, with both ids and what to do, and delivered once it is restored."""
     store = MemoryStore()
     machine = machines("one", store)
     store.runs["abc"] = Held("e-e", "plain", {"trackdsl.id": "77" * 16}, status="FINISHED", deleted=True)
@@ -231,7 +231,7 @@ def test_deleted_run_waits(machines: MakeMachine, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_run_that_is_not_there_yet(machines: MakeMachine, caplog: pytest.LogCaptureFixture) -> None:
-    """What resumes a run that another machine has not delivered is set aside, with its children, until it is."""
+    """What resumes a run that another machine has not delivered is blocked, with its children, until it is."""
     store = MemoryStore()
     here, there = machines("one", store), machines("two", store)
     first, second = Process(there.spool), Process(here.spool)
@@ -372,7 +372,7 @@ def test_order_within_a_millisecond(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("each_kind_of_store", "no_pauses")
 def test_refusal_while_it_is_taken_up(machines: MakeMachine) -> None:
-    """A store that refuses to resume a run has it set aside, and the rest is delivered."""
+    """A store that refuses to resume a run has it blocked, and the rest is delivered."""
     store = MemoryStore()
     machine = machines("one", store)
     store.runs["abc"] = Held("e-e", "plain", {}, status="FINISHED")

@@ -246,7 +246,7 @@ def test_what_is_no_metric_is_visible(store: str) -> None:
 
 
 def test_a_complex_return_value_is_reported_and_kept() -> None:
-    """A complex number is no metric, which a tag says, and is kept as a file."""
+    """A complex number is not a metric, which a tag says, and is kept as a file."""
     with capture_runs() as captured, stage("f") as run:
         track_returns("z")(lambda: 1 + 2j)()
         assert load_artifact(run, "z.pkl", trusted=True) == 1 + 2j

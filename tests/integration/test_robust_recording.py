@@ -97,7 +97,7 @@ def test_an_interrupt_leaves_nothing_behind(start: StartProgram) -> None:
 
 
 def test_what_a_signal_handler_raises_reaches_the_program(start: StartProgram) -> None:
-    """A time limit that strikes while a value is asked or kept is no fault of tracking: the program gets it."""
+    """A time limit that strikes while a value is asked or kept is not a fault of tracking: the program gets it."""
     program = start(
         """
         import signal

@@ -82,7 +82,7 @@ def test_no_delivery(here: str, change_timing: ChangeTiming, monkeypatch: pytest
 
 
 def test_run_that_is_set_aside(here: str, change_timing: ChangeTiming) -> None:  # noqa: F811
-    """Nobody waits for a run that is set aside: the error says what is wrong, until it is fixed."""
+    """Nobody waits for a run that is blocked: the error says what is wrong, until it is fixed."""
     change_timing(failing=0.2)
     id_ = mlflow.create_experiment("gone")
     mlflow.delete_experiment(id_)

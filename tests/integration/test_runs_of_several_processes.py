@@ -194,7 +194,7 @@ def test_what_nobody_can_meet_is_forgotten(machines: Callable[..., Machine], mon
 @pytest.mark.usefixtures("each_kind_of_store")
 @pytest.mark.parametrize("count", [500, pytest.param(2000, marks=pytest.mark.slow)])
 def test_thousands_of_children_ask_once(machines: Callable[..., Machine], count: int) -> None:
-    """Runs of two workers under one parent of another machine take one look-up, as does what they log on it."""
+    """Runs of two workers under one parent of another machine take one lookup, as does what they log on it."""
     store = MemoryStore()
     asked: list[str] = []
     store.before = lambda method, *arguments: asked.append(arguments[0]) if method == "find_runs" else None
@@ -221,7 +221,7 @@ def test_thousands_of_children_ask_once(machines: Callable[..., Machine], count:
 @pytest.mark.slow
 @pytest.mark.usefixtures("each_kind_of_store")
 def test_runs_of_one_process_are_looked_up_together(machines: Callable[..., Machine]) -> None:
-    """Tasks whose parents are tasks of another machine, each of its own, take few look-ups."""
+    """Tasks whose parents are tasks of another machine, each of its own, take few lookups."""
     store = MemoryStore()
     asked: list[str] = []
     store.before = lambda method, *arguments: asked.append(arguments[0]) if method == "find_runs" else None

@@ -1,4 +1,4 @@
-"""The state of a process: what a forked child makes anew, and what `reset` restores."""
+"""The state of a process: what a forked child renews, and what `reset` restores."""
 
 from __future__ import annotations
 

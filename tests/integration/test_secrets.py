@@ -156,7 +156,7 @@ def test_no_byte_that_is_written_holds_a_secret(start: StartProgram, tmp_path: P
     assert found_in(tmp_path / "spool") == {}
     assert found_in(Path.cwd()) == {}
     assert not PLANT.search((done.stdout + done.stderr).encode())
-    # What is no secret is there.
+    # What is not a secret is there.
     fit = next(run for run in all_runs() if run.info.run_name.startswith("fit-"))
     assert fit.info.run_name == "fit-***-postgresql://***@host/db"
     assert (fit.data.params["login.user"], fit.data.params["login.password"]) == ("me", "***")

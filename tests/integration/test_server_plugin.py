@@ -400,7 +400,7 @@ def refused() -> flask.Response:
 
 
 def test_nothing_is_read_before_what_was_begun_is_written(served: Served) -> None:
-    """A read waits for the part before it; if that fails, no answer counts until delivery has started anew."""
+    """A read waits for the part before it; if that fails, no answer counts until delivery has started again."""
     tables = ServerTables(Rest(served.uri))
     asked = threading.Event()
 
@@ -454,7 +454,7 @@ def test_a_server_that_lies_is_not_believed(content: str) -> None:
 
 
 def test_an_answer_about_another_run_is_not_believed() -> None:
-    """A cached answer is no proof that this run was created or ended."""
+    """A cached answer does not prove that this run was created or ended."""
     info = {"run_id": OTHER, "experiment_id": "0", "status": "FINISHED", "lifecycle_stage": "active"}
     tags = [{"key": "trackdsl.id", "value": OTHER}]
     rest = Lying(msgspec.json.encode({"run": {"info": info, "data": {"tags": tags}}, "run_info": info}).decode())
@@ -500,7 +500,7 @@ def test_a_change_set_is_written(served: Served) -> None:
 
 @pytest.mark.parametrize("value", ["", "1", "é", "a longer text"])
 def test_what_is_sent_again_is_there_once(served: Served, value: str) -> None:
-    """A change set that is written a second time changes nothing, and is no error."""
+    """A change set that is written a second time changes nothing, and is not an error."""
     sent = packed({RUN: new(batches=[Batch({"k": value}, {"t": value}, [("m", 1.0, 1, 1)])], end=("FAILED", 2))})
 
     assert [served.send(sent).status_code for _ in range(3)] == [200, 200, 200]
@@ -628,7 +628,7 @@ def test_little_content_takes_little_memory() -> None:
 
 @pytest.mark.slow
 def test_much_work_is_sent_in_parts() -> None:
-    """Of points and of experiments, no part has more than a server accepts."""
+    """No part has more points or experiments than a server accepts."""
     points = [("a", 0.0, 0, step) for step in range(MOST_ITEMS // 4)]
     many = {f"{number:032x}": new(number, batches=[Batch(metrics=points)] * 2) for number in range(4)}
     many |= {f"{number:032x}": new(number) for number in range(4, 2 * MOST_EXPERIMENTS + 5)}

@@ -182,7 +182,7 @@ def test_where_nothing_is_current_the_only_session_is(captured: Captured, caplog
 
 
 def test_sessions_of_threads_are_their_own(captured: Captured) -> None:
-    """Independent threads open root runs side by side, and their stages are below their own."""
+    """Independent threads open root runs concurrently, and their stages are below their own."""
     ready, opened = threading.Barrier(4), threading.Barrier(4)
 
     def trial(number: int) -> None:

@@ -61,7 +61,7 @@ with trackdsl.experiment("not sampled"):
 
 
 def noted(run: str) -> int:
-    """How many points of processor use a run has at MLflow by now."""
+    """How many points of CPU use a run has at MLflow by now."""
     if not Path("mlflow.db").exists():
         return 0
     found = [each for each in all_runs() if each.info.run_name == run]
@@ -216,7 +216,7 @@ def test_what_is_no_interval(wrong: object) -> None:
 
 
 def test_a_reading_counts_what_happened_since(tmp_path: Path) -> None:
-    """What a program writes, and the time it keeps a processor busy, shows in the next reading."""
+    """What a program writes, and the time it keeps a CPU busy, shows in the next reading."""
     readings = Readings(os.getpid())
     with open(tmp_path / "large", "wb") as file:
         file.write(os.urandom(20_000_000))

@@ -50,7 +50,7 @@ def paths(captured: Captured) -> list[str]:
 
 
 def tree(uri: str | None = None) -> dict[str, tuple[str | None, str]]:
-    """Of every run at the store: its path, with the path of its parent and its status."""
+    """The path of every run at the store, with the path of its parent and its status."""
     runs = {run.info.run_id: run for run in all_runs(uri)}
     return {
         run.data.tags["trackdsl.path"]: (

@@ -388,7 +388,7 @@ def test_spans_of_unusual_runs() -> None:
 
 
 def test_a_tree_is_cut_and_a_running_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a tree with thousands of stages, the first ones have spans; a run that is open is asked for again."""
+    """In a tree with thousands of stages, the first ones have spans; a run that is open is asked for again."""
     monkeypatch.setattr("trackdsl.delivery.summaries._traces.MOST_SPANS", 5)
     written: list[Any] = []
 

@@ -174,7 +174,7 @@ def test_boosters_in_threads(here: str, xgboost_autolog: None) -> None:  # noqa:
 
 
 def test_one_dataset_of_two_runs(here: str) -> None:  # noqa: F811
-    """Two stages that use the same data at the same time both have it, though the store refuses it to one at first."""
+    """Two concurrent stages with the same dataset both get it, though the store refuses one of the writes at first."""
     from mlflow.store.tracking.dbmodels.models import SqlDataset
 
     barrier = threading.Barrier(2)

@@ -194,7 +194,7 @@ def test_a_stage_as_objective(captured: Captured) -> None:
 
 
 def test_callbacks_record_the_times_of_a_trial(sqlite_store: str) -> None:
-    """A run that the callback makes afterwards has begun and ended when the trial has."""
+    """A run that the callback creates later has the trial's start and end time."""
     study = study_of()
     study.optimize(body, 1, callbacks=[TrackdslCallback(name="t{number}", tags={"a": 1})])
     deliver()
@@ -205,7 +205,7 @@ def test_callbacks_record_the_times_of_a_trial(sqlite_store: str) -> None:
 
 
 def test_misuse() -> None:
-    """A bad name, something that is no objective and a call without a trial are errors that name the fix."""
+    """A bad name, something that is not an objective and a call without a trial are errors that name the fix."""
     with pytest.raises(OptionError, match="number"):
         track_trials(name="{trial}")
     with pytest.raises(OptionError, match="number"):

@@ -141,7 +141,7 @@ def test_what_is_recorded_of_a_model(captured: Captured) -> None:
 
 
 def test_learning_rates_and_every(captured: Captured) -> None:
-    """The recorded rate of a step is the one that it was taken with; `every` records one step of so many."""
+    """The recorded rate of a step is the one that it was taken with; `every` records one step of that many."""
     model = a_model()
     optimizer = sgd(model, 1.0)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
@@ -172,13 +172,13 @@ def test_accumulated_gradients(captured: Captured) -> None:
             sums.append(sum(part.item() for part in parts))
         functional.mse_loss(model(X), Y).backward()  # Of a batch that the loop leaves out.
         last = step_by(model, optimizer)
-        optimizer.step()  # By the gradients that are there still: of no new loss.
+        optimizer.step()  # Uses the gradients of the previous step; there is no new loss.
     assert curve(captured.one("t")) == [*enumerate(sums), (3, last)]
     assert len(curve(captured.one("t"), "lr")) == 5
 
 
 def test_what_is_no_loss(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
-    """Gradients handed to `backward`, checkpoints that are computed again, and `torch.autograd.grad` are no losses."""
+    """Gradients handed to `backward`, checkpoints that are computed again, and `torch.autograd.grad` are not losses."""
     model = a_model()
     optimizer = sgd(model)
     with stage("t"):
@@ -372,7 +372,7 @@ def test_it_ends_with_the_run_or_before(captured: Captured) -> None:
     assert untouched()
     with stage("outer"):
         with watch(model, optimizer):
-            optimizer.step()  # By what nobody has watched.
+            optimizer.step()  # By an optimizer that is not watched.
             with stage("inner"):
                 step_by(model, optimizer)
             step_by(model, optimizer)
@@ -482,7 +482,7 @@ def test_compiled_loops(captured: Captured, recwarn: pytest.WarningsRecorder, wh
 def test_values_on_an_accelerator(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values on an accelerator are read later and together, and have the times of their steps.
 
-    There is no accelerator here: tensors of the processor, kept as those of one would be, stand in.
+    There is no accelerator here: tensors of the CPU, kept as those of one would be, stand in.
     """
     monkeypatch.setattr(_torch_hooks, "value_of", lambda tensor: tensor.detach().clone())
     monkeypatch.setattr("trackdsl.integrations.torch._MAX_HELD", 4)
@@ -504,7 +504,7 @@ def test_values_on_an_accelerator(captured: Captured, monkeypatch: pytest.Monkey
 
 
 def test_faults_stay_inside(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that cannot be shown, a rate that is no number, or a fault of ours never stops a loop."""
+    """A model that cannot be shown, a rate that is not a number, or a fault of ours never stops a loop."""
 
     class Resisting(nn.Linear):
         def extra_repr(self) -> str:

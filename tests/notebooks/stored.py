@@ -1,4 +1,4 @@
-"""Executes the notebooks of `notebooks/`, for the test that compares their outputs and for storing them anew.
+"""Executes the notebooks of `notebooks/`, for the test that compares their outputs and for storing them again.
 
 `python -m tests.notebooks.stored` executes all of them, or those that it is given, and writes their outputs into their
 files. It needs Chromium for pictures of HTML. The metadata of a cell may have, under `trackdsl`:

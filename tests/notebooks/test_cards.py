@@ -39,7 +39,7 @@ def test_one_display_is_updated(kernel: Kernel) -> None:
     assert first["msg_type"] == "display_data"
     assert {update["msg_type"] for update in updates} == {"update_display_data"}
     assert len({message["content"]["transient"]["display_id"] for message in (first, *updates)}) == 1
-    assert 2 <= len(updates) <= 7  # Of two seconds, at most two a second, and the last.
+    assert 2 <= len(updates) <= 7  # Within two seconds, at most two a second, and the last.
     assert "RUNNING" in text_of(updates[0])
     assert re.search(r"epoch \d+/40", text_of(updates[0]))
     assert text_of(updates[-1]).splitlines()[0].startswith("fit  FINISHED")

@@ -80,7 +80,7 @@ def test_a_cell_is_no_input_of_itself(kernel: Kernel) -> None:
 
 
 def test_a_failed_cell_wrote_what_it_got_to(kernel: Kernel) -> None:
-    """Of a cell that failed, only the variables that it wrote before count."""
+    """If a cell failed, only the variables that it wrote before count."""
     kernel.ok("%%stage load\na = [1]\nb = [2]", cell="a")
     assert kernel.run("%%stage bad\na = [3]\n1 / 0\nb = [4]", cell="b").status == "error"
     kernel.ok("%%stage reads_a\nx = a", cell="c")

@@ -14,7 +14,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\\x1b]0;owned\\x07"
 
 @pytest.fixture
 def hostile(delivering: Kernel) -> Kernel:
-    """A kernel with a delivered root run and two executions of a stage, with names and values that are no text."""
+    """A kernel with a delivered root run and two executions of a stage, with names and values that are not text."""
     delivering.ok("import trackdsl")
     delivering.ok(
         f"h = '{HOSTILE}'\nroot = trackdsl.experiment('e', run_name=h)\nwith root as run:\n"
@@ -29,7 +29,7 @@ def hostile(delivering: Kernel) -> Kernel:
 
 @pytest.mark.slow
 def test_what_shows_itself(hostile: Kernel) -> None:
-    """A `Run`, the frame of `runs`, `tree` and `compare` have HTML, in which no value is markup.
+    """A `Run`, the frame of `runs`, `tree` and `compare` have an HTML representation that escapes every value.
 
     The frame is a `pandas.DataFrame` and no subclass, which other libraries would have to know.
     """

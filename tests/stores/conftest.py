@@ -57,7 +57,7 @@ def tracking_store(
 
 @dataclass(frozen=True)
 class Ask:
-    """How stores get what they are made of.
+    """The type of the fixture that provides the services of a store.
 
     Attributes:
         fixture: asks for a fixture.

@@ -54,7 +54,7 @@ def test_both_sinks_leave_equal_rows_of_any_program(uri: str, operations: list[A
 
 @pytest.mark.usefixtures("no_pauses")
 def test_both_sinks_deal_alike_with_what_columns_cannot_hold(uri: str, tmp_path: Path) -> None:
-    """With names and datasets that are too long or odd for a column, neither sink loses a run."""
+    """Names and datasets that do not fit a column lose no run, with either sink."""
 
     def record() -> None:
         with experiment("n" * 300):

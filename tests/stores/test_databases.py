@@ -106,7 +106,7 @@ def test_machines_share_a_fresh_database(database: Database, start: StartProgram
         assert "delivery waits" not in log, log
 
 
-#: Keys that are one to MySQL, and texts that are hard for one database or another.
+#: Keys that MySQL treats as equal, and strings that some databases reject.
 KEYS = {"lr": 1, "LR": 2, "Lr ": 3, "é": 4, "e": 5, "layer_x0041_": 6}
 TEXTS = {"emoji": "🚀 ünï 日本語", "nul": "a\0b", "quotes": "'; DROP TABLE runs; -- \\ %s {} $1"}
 

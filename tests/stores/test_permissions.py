@@ -1,4 +1,4 @@
-"""A server with users: runs that one may not write are set aside, and delivered for one who may."""
+"""A server with users: runs that one may not write are blocked, and delivered for one who may."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def main(names: tuple[str, ...]) -> None:
 
 
 def _source(library: Library, folder: Path) -> Path | None:
-    """The unpacked source distribution; None, and a line that says why, where the index does not give it."""
+    """The unpacked source distribution. If the index does not have it, prints why and returns None."""
     _CACHE.mkdir(parents=True, exist_ok=True)
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{library.name}=={library.version} --hash=sha256:{library.sha256}\n")

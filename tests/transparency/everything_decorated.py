@@ -1,6 +1,6 @@
 """A plugin of pytest: every function and method of the packages in `DECORATED_PACKAGES` is decorated as it is imported.
 
-Lambdas stay as they are, and so does everything that is no `def`. Each call is recorded, save in the tests that
+Lambdas stay as they are, and so does everything that is not a `def`. Each call is recorded, save in the tests that
 `DECORATED_UNRECORDED` names. `DECORATED_REPORT` is the file for the number of decorated functions.
 """
 
@@ -28,7 +28,7 @@ _UNRECORDED = [name for name in os.environ.get("DECORATED_UNRECORDED", "").split
 
 
 class Decorating(ast.NodeTransformer):
-    """Puts a decorator below all others of every function, next to it: there it may stand everywhere."""
+    """Adds the decorator as the innermost one of every function, where it is always allowed."""
 
     #: Functions that have been decorated, in all modules.
     count = 0
@@ -45,7 +45,7 @@ class Decorating(ast.NodeTransformer):
 
 
 class Loader(importlib.machinery.SourceFileLoader):
-    """Compiles the source anew each time, decorated."""
+    """An import loader that compiles the source with decorators and ignores cached bytecode."""
 
     def get_code(self, fullname: str) -> CodeType:
         """See `importlib.abc.InspectLoader`."""

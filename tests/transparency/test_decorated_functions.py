@@ -66,7 +66,7 @@ class Weights:
         return values
 
     def reset(self) -> None:
-        """Start anew."""
+        """Start again."""
         self.calls = 0
 
 

@@ -136,7 +136,7 @@ FILES: dict[str, tuple[Callable[[Any], Any], dict[str, str]]] = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_files_and_their_paths(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two paths, the one of a file that is there is the file; several are taken, and values become files."""
+    """If one of two paths leads to a file, that is the file; several are taken, and values become files."""
     monkeypatch.chdir(tmp_path)
     Path("data.csv").write_text("d")
     Path("in").mkdir()
@@ -219,7 +219,7 @@ def test_whatever_leads_to_a_figure(kind: str) -> None:
 
 
 def test_several_figures_without_a_suffix() -> None:
-    """Each figure of a list is kept in its own format; what is no figure is left out; text is no format of a figure."""
+    """Each figure of a list is kept in its own format; other items are left out; text is not a format of a figure."""
     with capture_runs() as captured, stage("f") as run:
         run.log_figure({"roc": drawn(), "page": go.Figure(), "all": {"a": drawn()}, "none": None}, "plots/x")
         run.log_figure(collections.deque([drawn(), None, drawn()]), "y")
@@ -312,7 +312,7 @@ def test_an_image_without_a_format() -> None:
     "value", [3, FRAME, b"x", np.eye(2), go.Figure().to_dict(), [1, 2], {}, []], ids=lambda value: type(value).__name__
 )
 def test_what_is_no_figure(value: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """What is no figure is left out, the log and a tag name what a figure is, and the program continues."""
+    """What is not a figure is left out, the log and a tag name what a figure is, and the program continues."""
     with capture_runs() as captured, stage("f") as run:
         run.log_figure(value, "x.png")
     assert captured.one("f").artifacts == {}

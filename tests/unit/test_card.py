@@ -144,7 +144,7 @@ def test_any_numbers_make_a_curve(values: list[float]) -> None:
 
 @pytest.mark.parametrize(("values", "text"), [([], ""), ([3.0], "▅"), ([1, 1, 1], "▅▅▅"), ([0, math.nan, 1], "▁ █")])
 def test_curves_of_characters(values: list[float], text: str) -> None:
-    """In a curve of characters, equal values are in the middle, and a value that is no number is a gap."""
+    """In a curve of characters, equal values are in the middle, and a value that is not a number is a gap."""
     assert sparkline_text(values) == text
 
 

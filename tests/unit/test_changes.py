@@ -359,7 +359,7 @@ def test_source_that_may_not_be_what_ran_is_left_out(project: Path) -> None:
     assert used_by("__main__.x", str(project / "broken.py"), "0" * 16, modules, began) is None
     assert used_by("__main__.x", str(project / "missing.py"), "0" * 16, modules, began) is None
     for number, text in enumerate(("return 1\n", "def x():\n  x = 1\n  global x\n", "yield\n", "await x\n", "break\n")):
-        (project / f"half{number}.py").write_text(text)  # It can be parsed, and is no Python.
+        (project / f"half{number}.py").write_text(text)  # It can be parsed, and is not Python.
         assert used_by("__main__.x", str(project / f"half{number}.py"), "0" * 16, modules, began) is None
     edited = _used(project, "train", began=0)
     assert list(edited.definitions) == ["__main__.train"]

@@ -30,7 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def pause(clock: Clock, worker: Any, monkeypatch: pytest.MonkeyPatch, *, load: float, took: float = 2.0) -> float:
-    """How long a worker pauses after it was busy for `took` seconds, at a load relative to the processors."""
+    """How long a worker pauses after it was busy for `took` seconds, at a load relative to the CPUs."""
     monkeypatch.setattr(os, "getloadavg", lambda: (load * (os.cpu_count() or 1), 0.0, 0.0))
     throttle = Throttle(worker)
     clock.now += took

@@ -69,7 +69,7 @@ class HandlerContract:
     as_json: tuple[str, ...] = ()
 
     def values(self) -> list[Any]:
-        """Values, made anew at each call; among them an empty one if the type has one."""
+        """New values at each call; among them an empty one if the type has one."""
         raise NotImplementedError
 
     def same(self, one: Any, other: Any) -> bool:
@@ -139,7 +139,7 @@ class HandlerContract:
         values.clear()
         gc.collect()
         for one, other, gone in zip(before, after, watched, strict=True):
-            # Such as None is held by thousands, whose number changes.
+            # Singletons such as None have thousands of references, whose number fluctuates.
             assert one == other or one > 1000 or gone() is None
 
     def test_its_summary_is_a_line(self) -> None:
@@ -928,7 +928,7 @@ def test_digests_of_frames() -> None:
 
 
 def test_every_part_of_a_frame_counts() -> None:
-    """Of every kind of column, one other value is another digest; and an index is described by its content."""
+    """For every kind of column, one changed value changes the digest; equal indexes give equal digests."""
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     turns = 0

@@ -535,7 +535,7 @@ def test_columns_of_one_name_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("data", [3, "text", object(), [1, 2], np.zeros((2, 2))])
 def test_what_is_no_table_is_left_out(data: Any) -> None:
-    """What is no table is reported by a tag under the table's name."""
+    """What is not a table is reported by a tag under the table's name."""
     assert set(tags_of(lambda run: run.log_table(data, "t.json"))) == {"trackdsl.omitted.t.json"}
 
 

@@ -296,7 +296,7 @@ def test_a_cut_last_segment_is_reported(folder: Path, change_limits: ChangeLimit
 
 
 def test_what_delivery_removed_is_not_missing(folder: Path, change_limits: ChangeLimits) -> None:
-    """Segments before the position are delivered and gone, which is no gap."""
+    """Segments before the position are delivered and gone, which is not a gap."""
     writer = in_segments(folder / "j", change_limits)
     reader = Reader(folder / "j")
     for entry in reader.read(300, writer_alive=True):

@@ -62,7 +62,7 @@ def omitted(run: RecordedRun) -> str:
 
 
 def test_a_slow_mapping_is_not_read_whole() -> None:
-    """Of a slow mapping of a thousand items some are read, then only their number is recorded, later none."""
+    """Some items of a slow mapping of a thousand are read, then only their number is recorded, later none."""
     value = Counted(1000, 0.005)
     run = recorded(value)
     assert value.reads < 300

@@ -129,7 +129,7 @@ def test_a_short_commit_after_a_long_torn_one(tmp_path: Path) -> None:
 
 
 def test_zeros_at_the_end(tmp_path: Path) -> None:
-    """Zeros, which a power cut leaves where data did not reach the disk, are no commit."""
+    """Zeros, which a power cut leaves where data did not reach the disk, are not a commit."""
     state = State(tmp_path / NAME)
     state.write([(RUN, b"a", ("", "e", "o", True))])
     content = read(tmp_path / NAME)
@@ -196,7 +196,7 @@ def test_a_file_that_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_long_file_becomes_short(tmp_path: Path) -> None:
-    """Of many changes of a few keys, the file keeps only the last; kinds of a later version stay in it."""
+    """If a few keys change many times, the file keeps only the last changes; kinds of a later version stay in it."""
     later: Kind[str, int] = Kind(99, str, int)
     Ledger(tmp_path / NAME).write([later.change("x", 1)])
     state = State(tmp_path / NAME)

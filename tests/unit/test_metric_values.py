@@ -107,7 +107,7 @@ NONE: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", NONE)
 def test_what_is_no_number(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What is no number is left out with a tag and a log line, and the others of the call are recorded."""
+    """What is not a number is left out with a tag and a log line, and the others of the call are recorded."""
     value = NONE[kind]
 
     def log() -> None:

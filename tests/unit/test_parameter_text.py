@@ -156,7 +156,7 @@ def test_a_digest_is_the_same_for_every_layout(make: Callable[[], np.ndarray[Any
 
 
 def test_a_large_array_is_not_read_whole(tmp_path: pathlib.Path) -> None:
-    """Of an array in a file the shape is recorded; for a large one the digest reads a few thousand values."""
+    """The shape of a memory-mapped array is recorded; the digest of a large one reads a few thousand values."""
     np.save(tmp_path / "x.npy", np.zeros((100, 100)))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     assert [text_of(mapped), text_of(np.asarray(mapped)), text_of(mapped[:50])] == [

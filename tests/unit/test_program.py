@@ -220,7 +220,7 @@ def test_arguments_of_click() -> None:
 
 
 def test_the_output_of_a_killed_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of the output is kept from time to time, masked, while the program runs; the stream is not replaced."""
+    """While the program runs, the end of its output is kept, masked, every so often; `sys.stdout` is not replaced."""
     stream = io.TextIOWrapper(io.BytesIO(), "utf-8")
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(main_run, "_OUTPUT_EVERY", -1.0)

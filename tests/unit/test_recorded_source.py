@@ -29,7 +29,7 @@ def captures() -> Iterator[Captures]:
 
 @pytest.fixture
 def edit(tmp_path: Path) -> Callable[[str, str, int], None]:
-    """Writes a file of the project as if so many seconds ago; there are two."""
+    """Writes a file of the project as if this many seconds ago; there are two."""
 
     def write(name: str, text: str, ago: int) -> None:
         path = tmp_path / name
@@ -42,7 +42,7 @@ def edit(tmp_path: Path) -> Callable[[str, str, int], None]:
 
 
 def program(folder: Path, prefix: str, ago: int) -> Origin:
-    """A program that began so many seconds ago; a negative number is in the future."""
+    """A program that began this many seconds ago; a negative number is in the future."""
     began = time.time_ns() - ago * 10**9
     return Origin(
         uri="", cwd=str(folder), host="", pid=1, user="", python=sys.version, version="", source="main.py",
@@ -92,7 +92,7 @@ def test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran(
 def test_a_file_that_only_an_earlier_program_does_not_know_is_known_of_a_later_one(
     tmp_path: Path, captures: Captures, edit: Callable[[str, str, int], None]
 ) -> None:
-    """What is unknown of a program that was looked at first is no gap of a program that began after the edit."""
+    """What is unknown of a program that was looked at first is not a gap of a program that began after the edit."""
     first, second = program(tmp_path, "a", 800), program(tmp_path, "b", 100)
     edit("lib.py", "def helper(x):\n    return x + 1000\n", EDITED)
     look(captures, first)

@@ -28,7 +28,7 @@ _ids = itertools.count()
 
 
 def run(name: str, start: int, end: int, *children: Node, status: str = "FINISHED", **values: Any) -> Node:
-    """A run that began and ended so many milliseconds after `BEGAN`."""
+    """A run that began and ended this many milliseconds after `BEGAN`."""
     return Node(
         run_id=f"{next(_ids):032x}",
         name=name,

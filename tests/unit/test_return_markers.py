@@ -374,7 +374,7 @@ def test_a_marker_of_one_argument_on_many() -> None:
 
 
 def test_a_marker_that_needs_a_name() -> None:
-    """Marker names that are no text are errors at once, which name the fix."""
+    """Marker names that are not text are errors at once, which name the fix."""
     for kind in (Metric, Param, Artifact, Model, Dataset):
         for wrong in (3, "", " ", None):
             with pytest.raises(trackdsl.OptionError, match=kind.__name__):

@@ -85,7 +85,7 @@ def test_log_dict_masks_and_takes_no_repr(path: str) -> None:
 
 
 def test_a_returned_secret_is_left_out() -> None:
-    """A returned value with a secret's name is no file, whatever holds it; a tag says so, and the others are kept."""
+    """A returned value with a secret's name becomes no file, whatever holds it; a tag says so, and others are kept."""
 
     @stage
     @track_returns("api_key", "n", "config")

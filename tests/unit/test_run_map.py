@@ -62,7 +62,7 @@ class Model:
             case "shrink":
                 self.map.shrink()
             case "restart":
-                self.map._ledger._longest = 0  # It is written anew, from what the map holds.
+                self.map._ledger._longest = 0  # It is written again, from what the map holds.
                 self.map._ledger.tidy()
                 self.map = RunMap(Ledger(self.path))
 

@@ -73,7 +73,7 @@ def test_a_common_value_is_masked_under_its_name_alone(value: str) -> None:
 
 @pytest.mark.parametrize("secret", LIKELY)
 def test_a_likely_secret_is_masked_in_values_and_texts(secret: str) -> None:
-    """A likely secret is masked as a separate word in parameters, tags, files, errors and output; names stay."""
+    """A likely secret is masked in parameters, tags, files, errors and output if it is a separate word; names stay."""
     _secrets.remember(secret)
 
     def act(run: trackdsl.Run) -> None:
@@ -205,7 +205,7 @@ def test_a_number_under_a_doubtful_name_is_data(name: str, value: Any) -> None:
     "name", ["password", "db_password", "passcode", "pwd", "api_key", "client_secret", "db_pass", "пароль"]
 )
 def test_a_whole_number_under_an_unmistakable_name_is_a_secret(name: str) -> None:
-    """A whole number under an unmistakable name, such as a PIN, is masked; a fraction, a flag and None are not."""
+    """An integer under an unmistakable name, such as a PIN, is masked; a fraction, a flag and None are not."""
     for number in (1234, 123456, np.int64(1234)):
         assert recorded(number, name).params == {name: "***"}
     for other in (0.5, True, None):

@@ -88,7 +88,7 @@ def test_names_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert params() == {"pin_code": "***", "token_level": "word", "hf_token": "public"}
     trackdsl.configure(secret_names=[], public_names=[])
     monkeypatch.setenv("TRACKDSL_SECRET_NAMES", "pin_code, other")
-    assert params()["pin_code"] == "1234"  # What `configure` said stands.
+    assert params()["pin_code"] == "1234"  # The settings of `configure` still apply.
     with pytest.raises(SettingsError, match="takes names"):
         trackdsl.configure(secret_names=[1])  # type: ignore[list-item]
 
@@ -450,7 +450,7 @@ def test_what_is_remembered_never_gets_through(before: str, after: str, secret: 
 
 
 def test_flags_and_counts_under_secret_names_are_data() -> None:
-    """`use_auth_token=True` and `token=3` are no secrets, as arguments, in structures and files; a password is."""
+    """`use_auth_token=True` and `token=3` are not secrets, as arguments, in structures and files; a password is."""
 
     @stage
     def f(use_auth_token: bool, token: int, config: dict[str, Any], password: int, pin: Annotated[int, Secret]) -> None:

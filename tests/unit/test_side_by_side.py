@@ -1,4 +1,4 @@
-"""Requests for different runs go side by side, and those for one run in their order."""
+"""Requests for different runs are concurrent, and those for one run in their order."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def steps_of(loop: Callable[[], None]) -> dict[str, list[int]]:
     return {name: [point.step for point in found] for name, found in captured.one("fit").metrics.items()}
 
 
-#: An iterable, made anew for each use, further arguments, and the steps of its rounds.
+#: An iterable, a new one for each use, further arguments, and the steps of its rounds.
 LOOPS: dict[str, tuple[Callable[[], Iterable[Any]], dict[str, Any], list[int]]] = {
     "range": (lambda: range(3), {}, [0, 1, 2]),
     "range that begins later": (lambda: range(5, 8), {}, [5, 6, 7]),
@@ -240,7 +240,7 @@ def test_loops_of_concurrent_tasks() -> None:
 
 @pytest.mark.parametrize("start", ["3", 1.5, [1]])
 def test_a_start_that_is_no_step(start: Any) -> None:
-    """A `start` that is no step is an error at once, which names a right one."""
+    """A `start` that is not a step is an error at once, which names a right one."""
     with pytest.raises(trackdsl.OptionError, match="start=100"):
         steps(range(3), start=start)
 

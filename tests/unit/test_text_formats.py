@@ -188,7 +188,7 @@ def test_an_empty_frame_of_polars_comes_back() -> None:
 
 
 def test_a_panic_of_a_library_stays_away_from_the_program(caplog: pytest.LogCaptureFixture) -> None:
-    """If polars cannot write JSON, an error that is no `Exception`, the value is kept in another form."""
+    """If polars cannot write JSON, an error that is not an `Exception`, the value is kept in another form."""
     frame = pl.DataFrame({"a": [b"x"]})
     with capture_runs() as captured, stage("s") as run:
         track_returns("x", artifacts={"x": "x.json"})(lambda: frame)()

@@ -29,7 +29,7 @@ def run(
     process: tuple[str, int] | None = ("host", 1),
     **values: Any,
 ) -> RunTree:
-    """A run that began and ended so many milliseconds after `BEGAN`."""
+    """A run that began and ended this many milliseconds after `BEGAN`."""
     call = {} if process is None else {"trackdsl.call": json.dumps({"host": process[0], "pid": process[1]})}
     return RunTree(
         run_id=f"{next(_ids):032x}",

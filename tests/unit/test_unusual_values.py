@@ -106,7 +106,7 @@ def test_an_annotation_that_cannot_be_read_loses_no_marker() -> None:
 
 
 def test_markers_of_names_that_only_type_checkers_know() -> None:
-    """`Secret` imported for type checkers alone still masks, also in text that is no Python."""
+    """`Secret` imported for type checkers alone still masks, also in text that is not Python."""
     namespace: dict[str, Any] = {"__name__": __name__, "Any": Any}
     exec(  # noqa: S102
         "from __future__ import annotations\n"
@@ -413,7 +413,7 @@ def test_repeated_parts_are_cut_and_reported() -> None:
 
 
 def test_parts_that_are_shared_a_few_times_are_described_each_time() -> None:
-    """Shared parts are no fault: each occurrence is recorded whole, as parameters, metrics and JSON."""
+    """Shared parts are not a fault: each occurrence is recorded whole, as parameters, metrics and JSON."""
     part = {"a": 1, "b": [1, {"c": 2}]}
     value = {str(i): part for i in range(20)}
     assert len(flattened(value).values) == 60
@@ -714,7 +714,7 @@ def injecting(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def test_arguments_that_a_wrapper_adds() -> None:
-    """A call that does not fit the wrapped function is not recorded by its names; likely secrets are hidden."""
+    """Arguments that do not match the wrapped function are recorded without names, and likely secrets are masked."""
 
     @stage
     @injecting

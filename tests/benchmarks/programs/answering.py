@@ -1,6 +1,6 @@
 """How a benchmark program talks with the one that started it.
 
-`what count` comes in; two numbers of nanoseconds go out, by the clock on the wall and by the processor's.
+`what count` comes in; two numbers of nanoseconds go out, by the clock on the wall and by the CPU's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def answer(prepare: Callable[[], Mapping[str, Body]]) -> None:
 
 def timed(body: Body, count: int) -> tuple[int, int]:
     """Nanoseconds of `body(count)`, without the garbage of what was before."""
-    # While the others had their turn, the processor's caches have forgotten this program.
+    # While the others had their turn, the CPU's caches have forgotten this program.
     body(count // 20)
     gc.collect()
     gc.disable()

@@ -45,11 +45,11 @@ def quiet() -> Iterator[None]:
 
 
 def print_costs(runs: Callable[[int], None], points: Callable[[int], None], counts: tuple[int, int]) -> None:
-    """Do the work of so many runs and points, and print the seconds of each, by the clock and by all processors.
+    """Record runs and points, and print the seconds that each takes, by the clock and by all CPUs.
 
     Args:
-        runs: does so many runs.
-        points: records so many points.
+        runs: called with a number, records this many runs.
+        points: records this many points.
         counts: how many.
     """
     measured: dict[str, object] = {}
@@ -70,7 +70,7 @@ def print_costs(runs: Callable[[int], None], points: Callable[[int], None], coun
 
 
 def _processor() -> float:
-    """The processor's seconds of this process and its descendants, also of those that still run."""
+    """The CPU seconds of this process and its descendants, also of those that still run."""
     times = os.times()
     ended = times.children_user + times.children_system
     return time.process_time() + ended + sum(map(_seconds, _children(os.getpid())))

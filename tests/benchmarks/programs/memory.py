@@ -1,4 +1,4 @@
-"""`memory.py POINTS`: the peak of this process's memory before and after so many metric points, in bytes."""
+"""`memory.py POINTS`: the peak of this process's memory before and after POINTS metric points, in bytes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ decorated = stage(track_returns(train))
 
 
 def work(seconds: float) -> None:
-    """Keep the processor busy for so long, as its clock of this thread says."""
+    """Keep the CPU busy for this long, by the CPU clock of this thread."""
     end = time.thread_time() + seconds
     while time.thread_time() < end:
         pass

@@ -14,7 +14,7 @@ from measured import METRICS, PARAMETERS, SERIES, print_costs, value_of
 
 Work = tuple[Callable[[int], None], Callable[[int], None]]
 _BATCH = 1000
-#: trackio measures the machine beside, unless that is switched off.
+#: trackio also samples system metrics unless that is switched off.
 _ALONE = {"auto_log_gpu": False, "auto_log_cpu": False}
 
 

@@ -1,6 +1,6 @@
 """A program that records: `recording.py runs|points|visible COUNT`, or `recording.py first STORE`.
 
-`runs`: so many nested runs. `points`: so many points of one run. `visible`: as `runs`, and waits by `flush`; prints the
+`runs`: COUNT nested runs. `points`: COUNT points of one run. `visible`: as `runs`, and waits by `flush`; prints the
 seconds of recording, and until `flush` returned. `first`: one run; prints the seconds until the SQLite store has it.
 """
 
@@ -20,7 +20,7 @@ decorated = stage(track_returns(train))
 
 
 def record(what: str, count: int) -> None:
-    """Record so many runs or points inside one run."""
+    """Record this many runs or points inside one run."""
     with experiment("delivered"):
         if what == "points":
             for step in range(count):

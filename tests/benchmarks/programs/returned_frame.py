@@ -29,8 +29,8 @@ def clean(data: pd.DataFrame) -> pd.DataFrame:
 random = np.random.default_rng(0)
 rows = int(sys.argv[1]) * 1_000_000 // 80
 frame = pd.DataFrame({f"c{index}": random.random(rows) for index in range(10)})
-clean(frame[:10])  # What is imported for it is no part of what it takes.
-Path("/proc/self/clear_refs").write_text("5")  # The peak begins anew, see proc(5).
+clean(frame[:10])  # What is imported for it is not part of what it takes.
+Path("/proc/self/clear_refs").write_text("5")  # The peak starts again, see proc(5).
 before = memory("VmRSS")
 clean(frame)
 sys.stdout.write(f"{frame.memory_usage().sum()} {before} {memory('VmHWM')}\n")

@@ -14,13 +14,13 @@ _LINE = b"x" * 60
 
 
 def calls(count: int) -> None:
-    """The function alone."""
+    """Calls the undecorated function."""
     for _ in range(count):
         train("data/train.csv", 0.05, 20, seed=42)
 
 
 def binds(count: int) -> None:
-    """Its arguments by name, as the standard library does it."""
+    """Binds the arguments with `inspect.Signature.bind`."""
     for _ in range(count):
         _signature.bind("data/train.csv", 0.05, 20, seed=42).apply_defaults()
 

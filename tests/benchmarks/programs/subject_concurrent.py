@@ -66,7 +66,7 @@ def gathered(count: int) -> None:
 
 
 def in_threads(number: int) -> Body:
-    """Stages of so many threads at once."""
+    """Stages of this many threads at once."""
 
     def body(count: int) -> None:
         threads = [threading.Thread(target=calls, args=(max(count // number, 1),)) for _ in range(number)]

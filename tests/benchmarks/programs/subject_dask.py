@@ -14,13 +14,13 @@ _SECONDS = 0.01
 
 
 def sleep(x: int) -> int:
-    """Leaves the processor to others."""
+    """Leaves the CPU to others."""
     time.sleep(_SECONDS)
     return x
 
 
 def work(x: int) -> int:
-    """Needs the processor, for as long by its clock."""
+    """Keeps the CPU busy for as long, by its clock."""
     end = time.thread_time() + _SECONDS
     while time.thread_time() < end:
         pass

@@ -28,7 +28,7 @@ _POINTS = 20
 
 
 def record(spool: Path, stages: int) -> Writer:
-    """A journal with a root run and so many stages inside; each has a loop, and a metric with a curve."""
+    """Write a journal: a root run with `stages` stages, each with a loop and a metric series."""
     writer = Writer.create(
         make(spool) / "journals" / "1-1-1", lambda folder: write_origin(folder, origin("sqlite://", os.getcwd()))
     )

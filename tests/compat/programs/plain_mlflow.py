@@ -84,7 +84,7 @@ mlflow.enable_system_metrics_logging()
 mlflow.set_system_metrics_sampling_interval(0.2)
 with mlflow.start_run(run_name="system of MLflow"):
     send_to_itself(megabytes=3)
-    time.sleep(1.5)  # Several samples; it leaves the processor to others.
+    time.sleep(1.5)  # Several samples; it leaves the CPU to others.
 with experiment("system", run_name="system of trackdsl"):
     flush()  # Now delivery samples, and counts the traffic from here.
     send_to_itself(megabytes=3)

@@ -2,8 +2,8 @@
 
     python snippets.py DOCUMENT tracelet|mlflow
 
-Before a snippet stands what it takes for granted: its names, its files. Of the document itself nothing is changed but
-the import of tracelet.
+Each snippet is preceded by a preamble that defines the names and files that it assumes. The snippets are unchanged
+except for the import of tracelet.
 """
 
 from __future__ import annotations
