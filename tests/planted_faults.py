@@ -129,7 +129,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/runs/_ending.py", "with contextlib.suppress(RunBlocked):", "with contextlib.nullcontext():", f"{HELD}::test_a_dropped_run_of_a_deleted_experiment"),
     ("delivery/state/_blocked.py", "if count < _ENOUGH_FAILURES:", "if False:", f"{HELD}::test_one_failure_sets_nothing_aside"),
     ("delivery/state/_blocked.py", "return str(error) if sink.answers() else None", "return str(error)", f"{HELD}::test_a_store_that_answers_nothing_sets_nothing_aside"),
-    ("delivery/files/_tables.py", "        self._flush_logs()\n        mine =", "        mine =", "tests/unit/test_images_and_tables.py::test_rows_are_on_the_disk_before_an_upload"),
+    ("delivery/files/_tables.py", "        self._flush_logs()\n        mine =", "        mine =", "tests/unit/test_tables.py::test_rows_are_on_the_disk_before_an_upload"),
     ("delivery/files/_artifacts.py", "bisect.insort(self._waiting, waiting, key=recorded_order)", "self._waiting.append(waiting)", f"{OUTAGES}::test_an_older_artifact_is_read_again"),
     ("delivery/journals/_stream.py", "if self._reader.position >= self._doubt_until:", "if True:", f"{OUTAGES}::test_an_older_artifact_is_read_again"),
     ("delivery/database/_upserts.py", ") > ({0}.step", ") < ({0}.step", f"{SINK}::test_the_latest_point_is_by_step_time_and_value"),

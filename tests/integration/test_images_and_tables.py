@@ -16,7 +16,8 @@ import trackdsl
 from tests.conftest import all_runs, client, deliver
 from tests.drawn_programs import forked
 from tests.memory_store import MemoryStore, deliver_to
-from tests.unit.test_images_and_tables import recorded, rows_at
+from tests.unit.test_images_and_streams import recorded
+from tests.unit.test_tables import rows_at
 from trackdsl import configure, stage, steps
 from trackdsl._core import events
 from trackdsl._runs import lifecycle as _lifecycle
