@@ -212,3 +212,28 @@ def test_eventlet(start: StartProgram, how: str) -> None:
         ["outer FINISHED", "outside FINISHED", "outer/forever KILLED", *(f"outer/{name} FINISHED" for name in names)]
     )
     assert last == "['native']"
+
+
+LANES = """
+    from gevent import monkey
+    monkey.patch_all()
+    import threading
+    import gevent
+    from trackdsl._core.current_lane import lane_here
+
+    found = [lane_here()]
+    started = [gevent.spawn(lambda: found.append(lane_here())) for _ in range(2)]
+    gevent.joinall(started)
+    thread = threading.Thread(target=lambda: found.append(lane_here()), name="as a thread")
+    thread.start()
+    thread.join()
+    print(found[0], len(set(found)), [lane[2][:9] for lane in found[1:3]], found[3][0])
+"""
+
+
+def test_greenlets_are_tasks(start: StartProgram) -> None:
+    """Where gevent replaces threads, each greenlet has a lane with its name, and so has what is started as a thread."""
+    pytest.importorskip("gevent")
+    code, out, err = start(LANES).finish()
+    assert code == 0, err
+    assert out.split("\n")[0] == "None 4 ['Greenlet-', 'Greenlet-'] as a thread"

@@ -569,13 +569,27 @@ SCHEMA_4: list[events.Event] = [
 ]
 
 
+def test_the_golden_journal_of_schema_5_is_read_for_ever() -> None:
+    """What schema version 5 added, the thread and the task that a run began in, is read as written."""
+    assert read_all(GOLDEN / "schema-5") == SCHEMA_5
+
+
+SCHEMA_5: list[events.Event] = [
+    *SCHEMA_4,
+    events.Open(
+        b"v" * 16, b"u" * 16, "golden", "fit", "stage", "fit", 1, 29, {}, {}, None,
+        lane=("ThreadPoolExecutor-0_1", 4711, "Task-7", 140_426_121_781_760),
+    ),
+]  # fmt: skip
+
+
 def test_encoding_has_not_changed() -> None:
     """The same events encode to the very bytes of the golden journal: a change needs a new schema version."""
-    content = (GOLDEN / "schema-4" / "000001.seg").read_bytes()
+    content = (GOLDEN / "schema-5" / "000001.seg").read_bytes()
     header = _format.Header.unpack(content)
     assert header is not None
-    assert (header.schema, events.SCHEMA) == (4, 4)
-    assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in SCHEMA_4)
+    assert (header.schema, events.SCHEMA) == (5, 5)
+    assert content[_format.HEADER_SIZE :] == b"".join(_format.frame(events.encode(e), header.salt) for e in SCHEMA_5)
 
 
 def test_a_newer_schema_is_left_alone(folder: Path) -> None:

@@ -19,7 +19,7 @@ import msgspec
 from trackdsl._core.decoders import msgpack_decoder
 
 #: The version of the format. A journal with a higher version is not read.
-SCHEMA = 4
+SCHEMA = 5
 
 #: The tag with MLflow's id of the experiment of a root run, if the run has no experiment name.
 EXPERIMENT_ID = "trackdsl.experiment_id"
@@ -30,6 +30,12 @@ LOST_EVENTS = "trackdsl.lost_events"
 INT64 = 1 << 63
 
 Scalar = bool | int | float | str | None
+
+#: The thread and the task that a run began in: the name of the thread, its id, the name of the task, its id.
+#: The main thread has no name and the id 0; so has no task. The id of a thread is the operating system's, or Python's
+#: where that is not known. A task is one of asyncio or trio, or a greenlet; its id tells tasks of one name apart that
+#: exist at the same time. This is a tuple, because it is made for each run.
+Lane = tuple[str, int, str, int]
 
 
 class Event(msgspec.Struct, array_like=True, frozen=True):
@@ -62,7 +68,8 @@ class Open(Event, frozen=True, tag=1):
 
     With a `rank`, the parent belongs to no program: the delivery of the first rank creates it.
     With `continued_id`, the run is not new: the earlier run with that id (ours or MLflow's) is continued under our id
-    `run`. With `traces`, the tree of this root run also becomes a trace.
+    `run`. With `traces`, the tree of this root run also becomes a trace. Without a `lane`, it began in the main thread,
+    in no task.
     """
 
     run: bytes
@@ -79,6 +86,7 @@ class Open(Event, frozen=True, tag=1):
     rank: Rank | None = None
     continued_id: str = ""
     traces: bool = False
+    lane: Lane | None = None
 
 
 class Params(Event, frozen=True, tag=2):

@@ -9,6 +9,7 @@ import msgspec
 from trackdsl._config import resolve as settings
 from trackdsl._core import context as _context
 from trackdsl._core import runtime
+from trackdsl._core.current_lane import lane_here
 from trackdsl._core.events import EXPERIMENT_ID, Adopt, Open, Rank, Scalar, encode_safely
 from trackdsl._core.ids import new_id
 from trackdsl._core.runtime import Phase
@@ -52,7 +53,10 @@ def open_run(
     parent_id = None if parent is None else parent.key
     if experiment is None and (parent is None or rank is not None):
         tags = {**tags, EXPERIMENT_ID: settings.experiment_id() or ""}
-    event = Open(run.key, parent_id, experiment, name, decorator, path, index, run.began, params, tags, site, rank)
+    event = Open(
+        run.key, parent_id, experiment, name, decorator, path, index, run.began, params, tags, site, rank,
+        "", False, lane_here(),
+    )  # fmt: skip
     if parent is None or rank is not None:
         event = _with_traces(event, traces)
     _append_begin(run, event, now)
@@ -105,7 +109,10 @@ def continue_run(
     run.continued_id = id_
     now = run.began = _now()
     named = experiment or run.experiment
-    event = Open(run.key, None, named, run.name, decorator, run.path, 0, now, params, tags, site, continued_id=id_)
+    event = Open(
+        run.key, None, named, run.name, decorator, run.path, 0, now, params, tags, site,
+        continued_id=id_, lane=lane_here(),
+    )  # fmt: skip
     event = _with_traces(event, traces)
     _append_begin(run, event, now)
     if parent is None:

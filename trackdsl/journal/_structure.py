@@ -16,8 +16,10 @@ from trackdsl.journal import _format as fmt
 from trackdsl.journal._reader import Reader
 from trackdsl.journal._segments import Position
 
-#: A frame whose payload begins with an array and the tag of `Open`, `Close`, `Adopt` or `Loop`.
-_STRUCTURE = re.compile(re.escape(fmt.MARKER_BYTES) + rb".{8}[\x90-\x9f][\x01\x07\x08\x0f]", re.DOTALL)
+#: A frame whose payload begins with an array, of up to 15 elements or of more.
+_EVENT = re.escape(fmt.MARKER_BYTES) + rb".{8}(?:[\x90-\x9f]|\xdc..)"
+#: The tag of `Open`, `Close`, `Adopt` or `Loop` follows.
+_STRUCTURE = re.compile(_EVENT + rb"[\x01\x07\x08\x0f]", re.DOTALL)
 
 #: More bytes than a pattern takes.
 _PATTERN = 64
@@ -28,7 +30,7 @@ _FEW = 50
 def beginnings_of(ids: Collection[bytes]) -> re.Pattern[bytes]:
     """A pattern for `skim` that finds the events that begin certain runs, and perhaps some of other runs."""
     some = b"|".join(map(re.escape, ids)) if len(ids) <= _FEW else b".{16}"
-    return re.compile(re.escape(fmt.MARKER_BYTES) + rb".{8}[\x90-\x9f]\x01\xc4\x10(?:" + some + rb")", re.DOTALL)
+    return re.compile(_EVENT + rb"\x01\xc4\x10(?:" + some + rb")", re.DOTALL)
 
 
 def skim(reader: Reader, tail: int = 0, wanted: re.Pattern[bytes] = _STRUCTURE) -> list[events.AnyEvent]:

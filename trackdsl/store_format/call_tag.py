@@ -1,7 +1,7 @@
 """The tag `trackdsl.call`: which call a run records, as one JSON object.
 
-Its fields are listed in `FIELDS`. Older versions of trackdsl wrote a tag of its own for each field. Both forms are read
-here, so no other module needs to know which version recorded a run.
+Its fields are listed in `FIELDS` and `LANE_FIELDS`. Older versions of trackdsl wrote a tag of its own for each of
+`FIELDS`. Both forms are read here, so no other module needs to know which version recorded a run.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ FIELDS = {
     "version": "trackdsl.version",
     "git_dirty": "trackdsl.git.dirty",
 }
+#: The fields about the thread and the task; a run that began in the main thread, in no task, has none of them.
+LANE_FIELDS = ("thread", "thread_id", "task", "task_id")
 #: The tag in events with the result of git; delivery turns it into the field `git_dirty`.
 GIT_DIRTY_TAG = FIELDS["git_dirty"]
 #: In characters. MLflow accepts 8000; versions before 2.17, and databases that they created, accept 5000.
 MAX_CALL = 5000
-_NUMBERS = ("index", "pid")
+_NUMBERS = ("index", "pid", "thread_id", "task_id")
+_ALL = (*FIELDS, *LANE_FIELDS)
 #: The type of each field's value.
-_TYPES: dict[str, type] = {**dict.fromkeys((*FIELDS, SPOOL), str), **dict.fromkeys(_NUMBERS, int), "git_dirty": bool}
-_FIELD_OF = {tag: field for field, tag in FIELDS.items()} | {f"{CALL_TAG}.{field}": field for field in FIELDS}
+_TYPES: dict[str, type] = {**dict.fromkeys((*_ALL, SPOOL), str), **dict.fromkeys(_NUMBERS, int), "git_dirty": bool}
+_FIELD_OF = {tag: field for field, tag in FIELDS.items()} | {f"{CALL_TAG}.{field}": field for field in _ALL}
 
 
 def call_text(fields: Mapping[str, Any]) -> str:
@@ -66,6 +69,17 @@ def call_texts(fields: tuple[tuple[str, Any], ...]) -> tuple[str, str]:
     # Inside a text of JSON, the quotation marks would be escaped.
     before, name, after = call_text({**dict(fields), "index": 0}).partition('"index":')
     return before + name, after[1:]
+
+
+@functools.lru_cache(1000)
+def lane_text(lane: tuple[str, int, str, int]) -> str:
+    """The part of the tag's value about a thread and a task, to follow another field.
+
+    >>> lane_text(("", 0, "Task-7", 140))
+    ',"task":"Task-7","task_id":140'
+    """
+    text = call_text({field: value or None for field, value in zip(LANE_FIELDS, lane, strict=True)})
+    return f",{text[1:-1]}" if len(text) > 2 else ""
 
 
 def fit_call(text: str, limit: int = MAX_CALL) -> str:

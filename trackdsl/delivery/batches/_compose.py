@@ -15,7 +15,7 @@ from trackdsl.delivery.store._sink import Batch
 from trackdsl.journal._files import read_regular
 from trackdsl.journal._origin import Origin
 from trackdsl.store_format import limits as _limits
-from trackdsl.store_format.call_tag import CALL_TAG, GIT_DIRTY_TAG, MAX_CALL, SPOOL, call_texts, fit_call
+from trackdsl.store_format.call_tag import CALL_TAG, GIT_DIRTY_TAG, MAX_CALL, SPOOL, call_texts, fit_call, lane_text
 from trackdsl.store_format.files_tag import FileNote
 from trackdsl.store_format.tags import path_of_text
 
@@ -166,7 +166,8 @@ def opening_tags(
     # Last, so that no tag of the user replaces them: after a crash, a run is found by its id.
     tags["trackdsl.id"] = event.run.hex()
     tags["trackdsl.path"] = event.path
-    tags[CALL_TAG] = f"{before}{event.index}{after}"
+    lane = "" if event.lane is None or not of_process else lane_text(event.lane)
+    tags[CALL_TAG] = f"{before}{event.index}{lane}{after}"
     return tags
 
 
