@@ -52,6 +52,8 @@ WATCH = "tests/integration/test_watch.py"
 WATCHED = "tests/unit/test_watched_runs.py"
 TRACES = "tests/integration/test_traces.py"
 FILES_OF_RUNS = "tests/integration/test_files_of_runs.py::test_files_of_runs"
+LANES = "tests/unit/test_lanes.py"
+LANES_AT_STORE = "tests/integration/test_recorded_lanes.py"
 HIDDEN = "tests/notebooks/test_hidden_state.py::test_a_value_of_tracked"
 
 FAULTS: list[tuple[str, str, str, str]] = [
@@ -230,6 +232,19 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("delivery/database/_artifacts.py", "return real if real.is_relative_to(os.path.realpath(folder)) else None", "return real", FILES_OF_RUNS),
     ("query/_database.py", "(model and self._tables.rows(of_model, (run_id, model)))", "False", FILES_OF_RUNS),
     ("query/_filters.py", "not _WORDS.isdisjoint(key.upper().split(\".\"))", "False", "tests/unit/test_filters.py::test_words_of_sql_as_names"),
+    ("_core/current_lane.py", "_here.lane = None  # The thread that forked", "pass  # The thread that forked", f"{LANES_AT_STORE}::test_the_thread_that_forks_is_the_main_thread_of_the_child"),
+    ("_core/current_lane.py", "mask_name(plain if len(plain) <= LONGEST_NAME else f", "mask_name(plain if True else f", "tests/unit/test_current_lane.py::test_any_name_can_be_recorded"),
+    ("_core/current_lane.py", "return mask_name(", "return (", "tests/unit/test_current_lane.py::test_secrets_in_names_are_masked"),
+    ("_core/current_lane.py", "name if type(name) is str else str.__str__(name)", "name", "tests/unit/test_current_lane.py::test_classes_of_others_do_no_harm"),
+    ("_core/current_lane.py", '(lane[0], lane[1], shown, id(task))', '("", 0, shown, id(task))', "tests/unit/test_current_lane.py::test_each_task_has_its_name_and_its_id"),
+    ("_core/current_lane.py", '"" if _is_of_kernel(task) else name', "name", "tests/unit/test_current_lane.py::test_cells_of_notebooks_are_in_no_task"),
+    ("_runs/lifecycle.py", '"", False, lane_here(),', '"", False, None,', f"{LANES_AT_STORE}::test_runs_have_their_threads_and_tasks"),
+    ("journal/_structure.py", r"(?:[\x90-\x9f]|\xdc..)", r"[\x90-\x9f]", "tests/unit/test_journal_structure.py"),
+    ("store_format/report/timeline.py", "track, depth = tracks.setdefault(lane,", "track, depth = tracks.setdefault(Lane(lane.process),", f"{LANES}::test_the_stages_of_a_thread_are_in_one_row"),
+    ("store_format/report/timeline.py", "begin, until = times.get(child.run_id, (start, start))", "begin, until = start, start", f"{LANES}::test_the_stages_of_a_thread_are_in_one_row"),
+    ("store_format/report/lanes.py", "or len(blocks) >= MOST_BLOCKS", "", f"{LANES}::test_thousands_of_lanes[True-tasks]"),
+    ("store_format/report/lanes.py", "labels[lane] = label if seen[label] == 1 else", "labels[lane] = label if True else", f"{LANES}::test_names_of_lanes_are_distinct"),
+    ("store_format/report/lanes.py", "        if left <= MOST_HEADINGS:\n            return shared\n        shared |=", "        shared |=", f"{LANES}::test_few_threads_keep_their_lanes_beside_thousands_of_tasks"),
     ("query/_trace_formats.py", "if label[:1].isalnum():", "if False:", "tests/unit/test_timeline.py::test_names_are_no_words_of_the_language"),
     ("delivery/files/_tables.py", "            self._left_out.update(log.journals)\n", "            pass\n", f"{REFUSED}::test_a_table_that_is_refused_is_counted"),
     ("delivery/files/_artifacts.py", "        self._stream.progress.refused += len(sent.left_out)\n", "", f"{REFUSED}::test_what_was_deferred_and_is_refused_then_is_counted"),

@@ -30,7 +30,8 @@ def run(
     **values: Any,
 ) -> RunTree:
     """A run that began and ended this many milliseconds after `BEGAN`."""
-    call = {} if process is None else {"trackdsl.call": json.dumps({"host": process[0], "pid": process[1]})}
+    facts = {"host": process[0], "pid": process[1], **values.get("lane", {})} if process is not None else {}
+    call = {"trackdsl.call": json.dumps(facts)} if facts else {}
     return RunTree(
         run_id=f"{next(_ids):032x}",
         id=None,
@@ -56,7 +57,7 @@ def test_runs_at_the_same_time_have_different_tracks() -> None:
         run("a", 10, 50, run("a1", 20, 30)), run("b", 15, 60, run("b1", 15, 60)), run("c", 50, 70), run("d", 65, 80),
     )  # fmt: skip
     assert shown(timeline(tree)) == [
-        ("main", 0, 0, 100), ("a", 0, 10, 50), ("a1", 0, 20, 30), ("b", 1, 15, 60), ("b1", 1, 15, 60),
+        ("main", 0, 0, 100), ("a", 0, 10, 50), ("b", 1, 15, 60), ("b1", 1, 15, 60), ("a1", 0, 20, 30),
         ("c", 0, 50, 70), ("d", 1, 65, 80),
     ]  # fmt: skip
 
@@ -68,8 +69,8 @@ def test_each_process_has_tracks_of_its_own() -> None:
     assert [(span.run.name, span.process.name, span.track) for span in spans] == [
         ("main", "process 1 on host", 0),
         ("there", "process 7 on other", 0),
-        ("plain", "process 7 on other", 0),
         ("b", "process 1 on host", 0),
+        ("plain", "process 7 on other", 0),
     ]
 
 
@@ -88,23 +89,33 @@ def trees(draw: st.DrawFn) -> RunTree:
         start = draw(st.integers(0, 20))
         end = draw(st.none() | st.integers(0, 20))
         process = draw(st.sampled_from([("a", 1), ("a", 2), ("b", 1), None]))
+        lane = draw(st.sampled_from([{}, {}, {"thread": "t", "thread_id": 2}, {"task": "x", "task_id": 3}]))
         inside = sorted(map(made, below), key=lambda child: child.start or "")
-        return run("r", start, end, *inside, process=process)
+        return run("r", start, end, *inside, process=process, lane=lane)
 
     return made(children)
 
 
 @given(trees())
 def test_the_runs_of_a_track_never_cross(tree: RunTree) -> None:
-    """Every run is in the timeline once, and two runs of one track are one after the other, or one inside the other."""
+    """Every run is in the timeline once, after its parent, in the lane that its tag names, or in that of its parent.
+
+    Two runs of one track are one after the other, or one inside the other.
+    """
     spans = timeline(tree)
-    assert [span.run for span in spans] == list(tree.walk())
+    assert sorted(span.run.run_id for span in spans) == sorted(run.run_id for run in tree.walk())
+    places = {span.run.run_id: at for at, span in enumerate(spans)}
+    lanes = {span.run.run_id: span.lane for span in spans}
+    for at, span in enumerate(spans):
+        assert all(places[child.run_id] > at for child in span.run.children)
+        assert span.run.tags or all(lanes[child.run_id] == span.lane for child in span.run.children if not child.tags)
     for one, other in itertools.combinations(spans, 2):
-        if (one.process, one.track) == (other.process, other.track):
+        if (one.lane, one.track) == (other.lane, other.track):
             apart = one.end <= other.start or other.end <= one.start
             inside = one.start <= other.start and other.end <= one.end
             around = other.start <= one.start and one.end <= other.end
             assert apart or inside or around
+            assert apart or one.depth != other.depth
 
 
 def test_a_trace_has_the_runs_in_microseconds() -> None:
@@ -133,13 +144,15 @@ def test_perfetto_gets_its_tracks(tree: RunTree) -> None:
     events = chrome_trace(spans)["traceEvents"]
     named = [event for event in events if event["name"] == "thread_name"]
     assert len({event["tid"] for event in named}) == len(named)
-    assert {event["pid"] for event in named} == {event["tid"] for event in named if event["args"]["name"] == "runs"}
+    processes = [event for event in events if event["name"] == "process_name"]
+    assert [event["pid"] for event in processes] == [event["tid"] for event in processes]
+    assert {event["pid"] for event in named} == {event["pid"] for event in processes}
     found = {(event["pid"], event["tid"]) for event in named}
     shown = [event for event in events if event["ph"] == "X"]
     assert len(shown) == len(spans)
     tracks: dict[tuple[int, int], set[Any]] = {}
     for span, event in zip(spans, shown, strict=True):
-        tracks.setdefault((event["pid"], event["tid"]), set()).add((span.process, span.track))
+        tracks.setdefault((event["pid"], event["tid"]), set()).add((span.lane, span.track))
     assert set(tracks) <= found
     assert all(len(each) == 1 for each in tracks.values())
 

@@ -29,8 +29,8 @@ def trace(run: str, output: Path | None, form: str, as_json: bool, superseded: b
 
     Open a trace at https://ui.perfetto.dev, which shows the parameters and metrics of each run, or at
     https://speedscope.app, which adds up the runs of a stage. Both read the file in your browser and send it nowhere.
-    Each process has its own tracks. Runs that were open at the same time, for example in several threads or
-    tasks, are in different tracks. RUN is the same as for `show`.
+    Each thread and each task of each process has a track. Runs of one thread that were open at the same time
+    without being inside each other are in different tracks. RUN is the same as for `show`.
 
     The exit code is 0 if the trace was written, and 1 if there is no such run or the file cannot be written.
 
@@ -56,9 +56,9 @@ def trace(run: str, output: Path | None, form: str, as_json: bool, superseded: b
 def report(run: str, output: Path, as_json: bool, superseded: bool, tracking_uri: str | None) -> None:
     """Write a page about a RUN and all runs below it.
 
-    It has what changed, a timeline, the tree, the curves of metrics, figures and tables, parameters, failures, code and
-    environment. The page is one file below 2 MB that loads nothing, so you can attach it to a mail. RUN is the same as
-    for `show`.
+    It has what changed, a timeline with threads, tasks and processes as lanes, the tree, the curves of metrics, figures
+    and tables, parameters, failures, code and environment. The page is one file below 2 MB that loads nothing, so you
+    can attach it to a mail. RUN is the same as for `show`.
 
     The exit code is 0 if the page was written, and 1 if there is no such run or the file cannot be written.
 

@@ -9,7 +9,8 @@ from typing import Any
 from trackdsl._core.escaping import printable
 from trackdsl._core.readable import is_finite
 from trackdsl.query import _shown
-from trackdsl.store_format.report.timeline import Process, Span
+from trackdsl.store_format.report.lanes import MAIN, labels_of, titles_of
+from trackdsl.store_format.report.timeline import Lane, Process, Span
 
 #: The marks of a chart's tasks by the status of the run.
 _MARKS = {"FINISHED": "done, ", "FAILED": "crit, ", "KILLED": "crit, ", "RUNNING": "active, "}
@@ -37,24 +38,16 @@ def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
         the trace, which can be written as JSON.
     """
     first = min((span.start for span in spans), default=0)
-    counts: dict[Process, int] = {}
-    for span in spans:
-        counts[span.process] = max(counts.get(span.process, 0), span.track + 1)
-    numbers: dict[Process, int] = {}
-    events: list[dict[str, Any]] = []
-    following = 1
-    for process, count in counts.items():
-        numbers[process] = following
-        events += _names(process, following, count)
-        following += count
+    numbers, events = _numbered(spans)
+    processes = {lane.process: number for (lane, _), number in reversed(numbers.items())}
     for span in spans:
         events.append(
             {
                 "ph": "X",
                 "name": printable(span.run.name),
                 "cat": span.run.status,
-                "pid": numbers[span.process],
-                "tid": numbers[span.process] + span.track,
+                "pid": processes[span.process],
+                "tid": numbers[span.lane, span.track],
                 "ts": (span.start - first) * 1000,
                 "dur": (span.end - span.start) * 1000,
                 "args": _arguments(span),
@@ -63,15 +56,28 @@ def chrome_trace(spans: Sequence[Span]) -> dict[str, Any]:
     return {"displayTimeUnit": "ms", "traceEvents": events}
 
 
-def _names(process: Process, number: int, tracks: int) -> list[dict[str, Any]]:
-    """The events with the names of a process and its tracks."""
+def _numbered(spans: Sequence[Span]) -> tuple[dict[tuple[Lane, int], int], list[dict[str, Any]]]:
+    """The number of each track, those of a process together, and the events with the names of processes and tracks."""
+    lanes: dict[Process, dict[Lane, int]] = {}
+    for span in spans:
+        of_process = lanes.setdefault(span.process, {})
+        of_process[span.lane] = max(of_process.get(span.lane, 0), span.track + 1)
+    titles = titles_of(spans)
+    numbers: dict[tuple[Lane, int], int] = {}
+    events: list[dict[str, Any]] = []
 
-    def named(kind: str, name: str, track: int) -> dict[str, Any]:
-        return {"ph": "M", "name": kind, "pid": number, "tid": number + track, "args": {"name": name}}
+    def name(kind: str, text: str, pid: int, tid: int) -> None:
+        events.append({"ph": "M", "name": kind, "pid": pid, "tid": tid, "args": {"name": printable(text)}})
 
-    names = ["runs", *(f"runs at the same time, {track + 1}" for track in range(1, tracks))]
-    threads = [named("thread_name", name, track) for track, name in enumerate(names)]
-    return [named("process_name", printable(process.name), 0), *threads]
+    for process, of_process in lanes.items():
+        pid = len(numbers) + 1
+        name("process_name", titles[process], pid, pid)
+        for lane, count in of_process.items():
+            own = lane.name or (MAIN if len(of_process) > 1 else "runs")
+            for track in range(count):
+                tid = numbers[lane, track] = len(numbers) + 1
+                name("thread_name", f"{own} at the same time, {track + 1}" if track else own, pid, tid)
+    return numbers, events
 
 
 def _arguments(span: Span) -> dict[str, Any]:
@@ -88,7 +94,7 @@ def _arguments(span: Span) -> dict[str, Any]:
 
 
 def speedscope(spans: Sequence[Span]) -> dict[str, Any]:
-    """A timeline in the format of https://speedscope.app, with a profile for each track of each process.
+    """A timeline in the format of https://speedscope.app, with a profile for each thread and task.
 
     Runs of one name and status are one frame, so that speedscope adds up their times. The format is described in
     https://github.com/jlfwong/speedscope/wiki/Importing-from-custom-sources.
@@ -101,16 +107,17 @@ def speedscope(spans: Sequence[Span]) -> dict[str, Any]:
     """
     first = min((span.start for span in spans), default=0)
     frames: dict[str, int] = {}
-    tracks: dict[tuple[Process, int], list[Span]] = {}
+    labels = labels_of(spans)
+    tracks: dict[tuple[Lane, int], list[Span]] = {}
     for span in spans:
-        tracks.setdefault((span.process, span.track), []).append(span)
+        tracks.setdefault((span.lane, span.track), []).append(span)
     return {
         "$schema": "https://www.speedscope.app/file-format-schema.json",
         "name": printable(spans[0].run.name) if spans else "",
         "profiles": [
             {
                 "type": "evented",
-                "name": printable(_section(track[0])),
+                "name": printable(_section(track[0], labels)),
                 "unit": "milliseconds",
                 "startValue": 0,
                 "endValue": max(span.end for span in track) - first,
@@ -165,9 +172,10 @@ def mermaid(spans: Sequence[Span]) -> str:
     name = (spans[0].run.name.strip() or "unnamed") if spans else "no runs"
     lines = ["gantt", f"    title {_chart_text(name)}", "    dateFormat x", f"    axisFormat {axis}"]
     room = _LONGEST_CHART - 200 - sum(map(len, lines))
+    labels = labels_of(spans)
     sections: dict[str, list[str]] = {}
     for count, span in enumerate(spans):
-        section, task = f"    section {_chart_text(_section(span))}", _task(span, first)
+        section, task = f"    section {_chart_text(_section(span, labels))}", _task(span, first)
         room -= len(task) + 1 + (0 if section in sections else len(section) + 1)
         if room < 0:
             lines.append(f"    %% {len(spans) - count} more runs are left out: the chart would be too long")
@@ -187,8 +195,8 @@ def _task(span: Span, first: int) -> str:
     return f"    {label} {long} :{_MARKS.get(span.run.status, '')}{start}, {end}"
 
 
-def _section(span: Span) -> str:
-    return span.process.name if not span.track else f"{span.process.name}, {span.track + 1}"
+def _section(span: Span, labels: Mapping[Lane, str]) -> str:
+    return labels[span.lane] if not span.track else f"{labels[span.lane]}, {span.track + 1}"
 
 
 def _chart_text(text: str) -> str:

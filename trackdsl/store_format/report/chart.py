@@ -1,4 +1,4 @@
-"""The timeline of a report: bars in rows, one row for each level of each track."""
+"""The timeline of a report: bars in rows, below the names of the threads and tasks that they ran in."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 from trackdsl._core.escaping import markup
 from trackdsl._core.readable import duration
-from trackdsl.store_format.report.timeline import Process, Span
+from trackdsl.store_format.report.lanes import headings_of, labels_of
+from trackdsl.store_format.report.timeline import Lane, Span
 
 #: Users set it on a run whose result came from a cache of theirs.
 CACHED_TAG = "trackdsl.cached"
 _NO = ("", "0", "false", "no")
 #: Bars that are drawn without scripts, and in print; the longest are chosen.
 _MOST_STATIC = 400
-#: In pixels: a row, the name of a lane, and the tallest chart; of a taller one, the rows are lower.
-_ROW, _LANE, _TALLEST = 22, 18, 12_000
+#: In pixels: a row, a name above rows, and the tallest chart; of a taller one, the rows are lower.
+_ROW, _NAME, _TALLEST = 22, 18, 12_000
 _LOWEST_ROW = 4
+_LONGEST_LANE = 80
 _STATES = {"FINISHED": "f", "FAILED": "x", "KILLED": "k", "RUNNING": "r", "SCHEDULED": "r"}
 
 
@@ -29,20 +31,22 @@ class Bar:
         y: its distance from the top, in pixels.
         state: one letter: finished, failed (x), killed, running, cached.
         critical: whether it is on the critical path.
+        lane: the name of its thread or task.
     """
 
     span: Span
     y: int
     state: str
     critical: bool
+    lane: str
 
 
 @dataclass(frozen=True)
-class Lane:
-    """The rows of one process, or of runs that ran at the same time there.
+class Name:
+    """What the rows below it are called.
 
     Attributes:
-        name: what it is called.
+        name: the thread or task, or how many there are.
         y: its distance from the top, in pixels.
     """
 
@@ -56,7 +60,7 @@ class ChartLayout:
 
     Attributes:
         bars: its bars, in the order of the timeline.
-        lanes: its lanes from the top; one that is alone has no name.
+        names: those of its rows from the top; one that is alone is not shown.
         height: in pixels.
         row: the height of a row, in pixels.
         first: when it begins, in milliseconds since 1970.
@@ -64,7 +68,7 @@ class ChartLayout:
     """
 
     bars: Sequence[Bar]
-    lanes: Sequence[Lane]
+    names: Sequence[Name]
     height: int
     row: int
     first: int
@@ -86,55 +90,43 @@ def layout(spans: Sequence[Span], critical: set[str], until: int = 0) -> ChartLa
         critical: the ids of those on the critical path.
         until: when the chart ends at the earliest, in milliseconds since 1970.
     """
-    depths = _depths(spans)
-    rows: dict[tuple[Process, int], int] = {}
-    for span, depth in zip(spans, depths, strict=True):
-        lane = span.process, span.track
-        rows[lane] = max(rows.get(lane, 0), depth + 1)
-    heading = _LANE if len(rows) > 1 else 0
-    row = max(_LOWEST_ROW, min(_ROW, (_TALLEST - heading * len(rows)) // max(1, sum(rows.values()))))
-    # The tracks of a process stand together, in the order of their numbers.
-    order = {process: number for number, process in enumerate(dict.fromkeys(span.process for span in spans))}
-    top: dict[tuple[Process, int], int] = {}
-    lanes: list[Lane] = []
+    labels = labels_of(spans)
+    headings = headings_of(spans, labels)
+    levels = {id(block): max(track.levels for track in block) for heading in headings for block in heading.blocks}
+    above = _NAME if len(headings) > 1 else 0
+    row = max(_LOWEST_ROW, min(_ROW, (_TALLEST - above * len(headings)) // max(1, sum(levels.values()))))
+    top: dict[tuple[Lane, int], int] = {}
+    names: list[Name] = []
     height = 0
-    for process, track in sorted(rows, key=lambda lane: (order[lane[0]], lane[1])):
-        lanes.append(Lane(process.name if not track else f"at the same time, {track + 1}", height))
-        top[process, track] = height + heading
-        height += heading + rows[process, track] * row
+    for heading in headings:
+        names.append(Name(heading.name, height))
+        height += above
+        for block in heading.blocks:
+            top |= {(track.lane, track.number): height for track in block}
+            height += levels[id(block)] * row
     bars = [
         Bar(
             span,
-            top[span.process, span.track] + depth * row,
+            top[span.lane, span.track] + span.depth * row,
             state_of(span.run.status, span.run.tags),
             span.run.run_id in critical,
+            labels[span.lane],
         )
-        for span, depth in zip(spans, depths, strict=True)
+        for span in spans
     ]
     first = min((span.start for span in spans), default=0)
     length = max(1, max((span.end for span in spans), default=0) - first, until - first)
-    return ChartLayout(bars, lanes, height, row, first, length)
-
-
-def _depths(spans: Sequence[Span]) -> list[int]:
-    """For each run, the number of runs of its track that it lies inside of."""
-    open_: dict[tuple[Process, int], list[int]] = {}
-    found = []
-    for span in spans:
-        around = open_.setdefault((span.process, span.track), [])
-        while around and around[-1] <= span.start:
-            around.pop()
-        found.append(len(around))
-        around.append(span.end)
-    return found
+    return ChartLayout(bars, names, height, row, first, length)
 
 
 def chart_html(chart: ChartLayout) -> str:
     """The chart without scripts; the page's script replaces it by one that can be zoomed."""
     shown = sorted(chart.bars, key=lambda bar: (bar.state != "x", bar.span.start - bar.span.end))[:_MOST_STATIC]
     parts = [f'<div class="bars"><div class="inner" style="height:{chart.height}px">']
-    if len(chart.lanes) > 1:
-        parts += [f'<div class="lane" style="top:{lane.y}px">{markup(lane.name[:80])}</div>' for lane in chart.lanes]
+    if len(chart.names) > 1:
+        parts += [
+            f'<div class="lane" style="top:{one.y}px">{markup(one.name[:_LONGEST_LANE])}</div>' for one in chart.names
+        ]
     parts += [_bar(bar, chart) for bar in sorted(shown, key=lambda bar: bar.y)]
     parts.append("</div></div>" + _axis(chart.length))
     if len(chart.bars) > len(shown):
@@ -147,9 +139,10 @@ def _bar(bar: Bar, chart: ChartLayout) -> str:
     span = bar.span
     left, width = (span.start - chart.first) / chart.length * 100, (span.end - span.start) / chart.length * 100
     title = f"{' / '.join(span.path)}, {duration((span.end - span.start) / 1000)}, {span.run.status.lower()}"
+    where = f", in {bar.lane[:_LONGEST_LANE]}" if len(chart.names) > 1 else ""
     name = markup(span.run.name[:60]) if width > 2 and chart.row > 12 else ""
     return (
-        f'<div class="bar s-{bar.state}{" critical" if bar.critical else ""}" title="{markup(title[:300])}" '
+        f'<div class="bar s-{bar.state}{" critical" if bar.critical else ""}" title="{markup(title[:300] + where)}" '
         f'style="left:{left:.3f}%;width:{width:.3f}%;top:{bar.y}px;height:{chart.row - 2}px">{name}</div>'
     )
 

@@ -35,14 +35,16 @@ def _columns(chart: ChartLayout, charts: Sequence[Chart], material: Material) ->
     parents = {child.run_id: bar.span.run.run_id for bar in chart.bars for child in bar.span.run.children}
     bars = chart.bars
     names = [texts.setdefault(printable(bar.span.run.name[:_LONGEST_NAME]), len(texts)) for bar in bars]
+    lanes = [texts.setdefault(printable(bar.lane[:_LONGEST_NAME]), len(texts)) for bar in bars if len(chart.names) > 1]
     return {
         "length": chart.length,
         "names": list(texts),
-        "lanes": [[printable(lane.name[:_LONGEST_NAME]), lane.y] for lane in chart.lanes],
+        "lanes": [[printable(one.name[:_LONGEST_NAME]), one.y] for one in chart.names],
         "bars": {
             "height": chart.height,
             "bar": chart.row - 2,
             "name": names,
+            "lane": lanes,
             "parent": [numbers.get(parents.get(bar.span.run.run_id, ""), -1) for bar in bars],
             "start": [bar.span.start - chart.first for bar in bars],
             "time": [bar.span.end - bar.span.start for bar in bars],

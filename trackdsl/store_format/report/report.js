@@ -101,7 +101,8 @@
         const right = Math.min(x(bars.start[at] + bars.time[at]), width + 2);
         const state = bars.state[at];
         const y = bars.y[at];
-        if (state !== "x" && right < (last.get(y) ?? -1) + 0.5) continue;
+        const before = last.get(y) ?? -1;
+        if (state !== "x" && right < before + 0.5) continue;
         last.set(y, Math.max(right, left + 1));
         const onPath = bars.critical[at] === "1" && state === "f";
         pen.fillStyle = onPath ? critical : fill[state];
@@ -112,7 +113,7 @@
         pen.fill();
         if (state === "c") { pen.strokeStyle = colour("--good"); pen.setLineDash([3, 2]); pen.stroke(); pen.setLineDash([]); }
         if (at === chosen) { pen.strokeStyle = colour("--text"); pen.lineWidth = 2; pen.stroke(); pen.lineWidth = 1; }
-        if (size > 34 && bars.bar > 12) {
+        if (size > 34 && bars.bar > 12 && left > before - 2) { // Else it is drawn over another one.
           pen.save();
           pen.clip();
           pen.fillStyle = onPath ? colour("--critical-text") : ink[state];
@@ -181,7 +182,8 @@
       if (index < 0) return;
       const words = { f: "finished", x: "failed", k: "killed", r: "running", c: "from the cache" };
       const onPath = bars.critical[index] === "1" ? ", on the critical path" : "";
-      tip.textContent = `${path(index)}: ${duration(bars.time[index])}, ${words[bars.state[index]]}${onPath}`;
+      const where = bars.lane.length ? `, in ${data.names[bars.lane[index]]}` : "";
+      tip.textContent = `${path(index)}: ${duration(bars.time[index])}, ${words[bars.state[index]]}${onPath}${where}`;
       const box = tip.parentElement.getBoundingClientRect();
       tip.style.left = `${Math.max(0, Math.min(event.clientX - box.left + 12, box.width - 345))}px`;
       tip.style.top = `${event.clientY - box.top + 16}px`;

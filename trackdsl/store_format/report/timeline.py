@@ -1,14 +1,19 @@
-"""When the runs of a tree ran: a row for each process, and in it a track for each of those that ran side by side."""
+"""When and where the runs of a tree ran: a lane for each thread and task, and tracks in it if they overlap there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import heappop, heappush
+from itertools import count
 from typing import NamedTuple
 
 from trackdsl.store_format.call_tag import call_of
 from trackdsl.store_format.report.node import RunNode, walk
+
+#: In characters; of the name of a thread or task.
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -32,32 +37,64 @@ class Process:
 
 
 @dataclass(frozen=True)
+class Lane:
+    """A thread or task that recorded runs.
+
+    Attributes:
+        process: its process.
+        thread, thread_id, task, task_id: see `Lane` in `_core/events.py`. All are empty for the main thread outside of
+            tasks, and for runs of older versions, which did not record them.
+    """
+
+    process: Process
+    thread: str = ""
+    thread_id: int = 0
+    task: str = ""
+    task_id: int = 0
+
+    @property
+    def name(self) -> str:
+        """The thread or task, for people; empty if none is recorded."""
+        thread = self.thread or (f"thread {self.thread_id}" if self.thread_id else "")
+        if self.task and thread:
+            return f"{self.task} in {thread}"
+        return self.task or thread
+
+
+@dataclass(frozen=True)
 class Span:
     """A run in a timeline.
 
     Attributes:
         run: the run.
         path: the names from the root of the tree to it.
-        process: the process that recorded it.
-        track: the number of its track in the process, from 0. Runs in one track are one after the other, or below each
+        lane: the thread or task that it began in.
+        track: the number of its track in the lane, from 0. Runs in one track are one after the other, or below each
             other in the tree.
+        depth: how many runs of its track are around it.
         start, end: in milliseconds since 1970. A run that has not ended ends with the last that is known of it and of
             those below it.
     """
 
     run: RunNode
     path: tuple[str, ...]
-    process: Process
+    lane: Lane
     track: int
+    depth: int
     start: int
     end: int
 
+    @property
+    def process(self) -> Process:
+        """The process that recorded the run."""
+        return self.lane.process
+
 
 def timeline(tree: RunNode, latest: Mapping[str, int] | None = None) -> list[Span]:
-    """The runs of a tree with their times, each after its parent.
+    """The runs of a tree with their times, in the order they began, each after its parent.
 
-    A run is in the track of its parent, unless another child is there at the same time: threads and tasks get tracks of
-    their own this way.
+    A run is in the lane of the thread or task that it began in. Where that is not recorded, and where several runs of
+    one lane were open side by side, they have tracks of their own.
 
     Args:
         tree: the tree.
@@ -68,19 +105,23 @@ def timeline(tree: RunNode, latest: Mapping[str, int] | None = None) -> list[Spa
     """
     times = _times(tree, latest or {})
     spans: list[Span] = []
-    tracks: dict[Process, _Tracks] = {}
+    tracks: dict[Lane, _Tracks] = {}
     parents = {child.run_id: run.run_id for run in walk(tree) for child in run.children}
-    waiting: list[tuple[RunNode, tuple[str, ...], Process, int | None]] = [(tree, (), Process("", 0), None)]
+    numbers = count()
+    # Earlier runs first, so that what follows in a track is never earlier; of runs in one millisecond, shorter first.
+    waiting: list[tuple[int, int, int, RunNode, tuple[str, ...], Lane]] = [
+        (0, 0, next(numbers), tree, (), Lane(Process("", 0)))
+    ]
     while waiting:
-        run, above, parent_process, parent_track = waiting.pop()
-        path = (*above, run.name)
-        process = _process_of(run) or parent_process
-        track = parent_track if process == parent_process else None
+        before, _, _, run, above, parent_lane = heappop(waiting)
+        path, lane = (*above, run.name), _lane_of(run) or parent_lane
+        start, end = times.get(run.run_id, (before, before))
         if run.run_id in times:
-            start, end = times[run.run_id]
-            track = tracks.setdefault(process, _Tracks(parents)).take(run.run_id, start, end, track)
-            spans.append(Span(run, path, process, track, start, end))
-        waiting += ((child, path, process, track) for child in reversed(run.children))
+            track, depth = tracks.setdefault(lane, _Tracks(parents)).take(run.run_id, start, end)
+            spans.append(Span(run, path, lane, track, depth, start, end))
+        for child in run.children:
+            begin, until = times.get(child.run_id, (start, start))
+            heappush(waiting, (begin, until, next(numbers), child, path, lane))
     return spans
 
 
@@ -93,7 +134,7 @@ class _Open(NamedTuple):
 
 
 class _Tracks:
-    """The tracks of one process, each with its last run and the runs around that one, from the outermost.
+    """The tracks of one lane, each with its last run and the runs around that one, from the outermost.
 
     Args:
         parents: the parent of each run, by their ids.
@@ -102,25 +143,53 @@ class _Tracks:
     def __init__(self, parents: Mapping[str, str]) -> None:
         self._parents = parents
         self._last: list[list[_Open]] = []
+        self._of: dict[str, int] = {}
+        # Tracks by when they are free, and those that may be free: a lane can have thousands.
+        self._until: list[tuple[int, int]] = []
+        self._free: list[int] = []
 
-    def take(self, run_id: str, start: int, end: int, wanted: int | None) -> int:
-        """Put a run into the wanted track if it is free, else into the first free one after it.
+    def take(self, run_id: str, start: int, end: int) -> tuple[int, int]:
+        """Put a run into the track of the nearest run above it if it is free there, else into the next free one.
 
         Inside another run, only the runs below that one have a track: others would look as if it had called them.
-        """
-        number = wanted or 0
-        while number < len(self._last):
-            around = _around(self._last[number], start)
-            if not around or (around[-1].start <= start and end <= around[-1].end and self._is_below(run_id, around)):
-                break
-            number += 1
-        else:
-            self._last.append([])
-            number, around = len(self._last) - 1, []
-        self._last[number] = [*around, _Open(run_id, start, end)]
-        return number
 
-    def _is_below(self, run_id: str, around: list[_Open]) -> bool:
+        Returns:
+            the number of the track, and how many runs are around it there.
+        """
+        above = self._parents.get(run_id)
+        while above is not None and above not in self._of:
+            above = self._parents.get(above)
+        wanted = -1 if above is None else self._of[above]
+        around = _around(self._last[wanted], start) if above is not None else []
+        if above is None or (around and not self._is_inside(run_id, start, end, around)):
+            wanted, around = self._next_free(wanted, start), []
+        if not around:
+            heappush(self._until, (end, wanted))
+        self._last[wanted] = [*around, _Open(run_id, start, end)]
+        self._of[run_id] = wanted
+        return wanted, len(around)
+
+    def _next_free(self, after: int, start: int) -> int:
+        while self._until and self._until[0][0] <= start:
+            heappush(self._free, heappop(self._until)[1])
+        skipped = []
+        found = len(self._last)
+        while self._free:
+            number = heappop(self._free)
+            if number <= after:
+                skipped.append(number)
+            elif not _around(self._last[number], start):  # Else it was taken since.
+                found = number
+                break
+        for number in skipped:
+            heappush(self._free, number)
+        if found == len(self._last):
+            self._last.append([])
+        return found
+
+    def _is_inside(self, run_id: str, start: int, end: int, around: list[_Open]) -> bool:
+        if start < around[-1].start or end > around[-1].end:
+            return False
         above = self._parents.get(run_id)
         while above is not None and above != around[-1].run_id:
             above = self._parents.get(above)
@@ -129,10 +198,10 @@ class _Tracks:
 
 def _around(runs: list[_Open], start: int) -> list[_Open]:
     """The runs among a track's last ones that have not ended at a given time."""
-    count = len(runs)
-    while count and runs[count - 1].end <= start:
-        count -= 1
-    return runs[:count]
+    open_ = len(runs)
+    while open_ and runs[open_ - 1].end <= start:
+        open_ -= 1
+    return runs[:open_]
 
 
 def _times(tree: RunNode, latest: Mapping[str, int]) -> dict[str, tuple[int, int]]:
@@ -153,7 +222,11 @@ def _times(tree: RunNode, latest: Mapping[str, int]) -> dict[str, tuple[int, int
     return times
 
 
-def _process_of(run: RunNode) -> Process | None:
+def _lane_of(run: RunNode) -> Lane | None:
     call = call_of(run.tags)
     pid = call.get("pid")
-    return Process(str(call.get("host") or ""), pid) if isinstance(pid, int) else None
+    if not isinstance(pid, int):
+        return None
+    thread, task = (str(call.get(field) or "")[:_LONGEST_NAME] for field in ("thread", "task"))
+    process = Process(str(call.get("host") or ""), pid)
+    return Lane(process, thread, call.get("thread_id") or 0, task, call.get("task_id") or 0)
