@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
 import os
 import pickle
@@ -19,25 +18,18 @@ from typing import Annotated, Any
 import cloudpickle
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import trackdsl
 from tests.conftest import StartProgram, all_runs, client, deliver
 from trackdsl import (
-    ArtifactError,
     Model,
     OptionError,
-    RegistryError,
-    RunNotReady,
-    UntrustedArtifact,
     stage,
     track_returns,
 )
 from trackdsl._core import events
 from trackdsl._recording.models import record_model
-from trackdsl.handlers import _example_files, _examples
-from trackdsl.handlers._flavor import Inputs
+from trackdsl.handlers import _example_files
 from trackdsl.handlers._model_files import sha256_of_files
 from trackdsl.handlers._registry import handler_for, handler_named
 from trackdsl.handlers._requirements import pinned
@@ -607,118 +599,6 @@ def test_mlflow_is_not_imported_to_record_a_model(start: StartProgram) -> None:
     assert (code, out.strip()) == (0, "False"), err
 
 
-FRAME = a_frame(9)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "wanted", "expected"),
-    [
-        ({"y": labels(FRAME), "X": FRAME}, Inputs(("a", "b", "c"), 3), FRAME[:5]),
-        ({"df": FRAME.assign(y=1)}, Inputs(("c", "a"), 2), FRAME[["c", "a"]][:5]),
-        ({"x": FRAME[["a"]], "parts": {"test": FRAME}}, Inputs(("b",), 1), FRAME[["b"]][:5]),
-        ({"X": FRAME}, Inputs(None, 3), FRAME.to_numpy()[:5]),
-        ({"X": FRAME, "api_key": FRAME[["a"]]}, Inputs(None, 1), None),
-        ({"X": FRAME.assign(password="hunter2")}, Inputs(("password",), 1), None),
-        ({"other": np.ones((9, 2)), "x_train": FRAME}, Inputs(), FRAME[:5]),
-        ({"other": np.ones((9, 2))}, Inputs(), np.ones((5, 2))),
-        ({"texts": ["a", "b"], "names": ["c"]}, Inputs(), np.array(["a", "b"])),
-        ({"texts": pd.Series(["a", "b"])}, Inputs(), np.array(["a", "b"])),
-        ({"empty": FRAME[:0], "n": 3, "rows": [1, 2]}, Inputs(), None),
-    ],
-    ids=str,
-)
-def test_the_example_is_chosen_among_the_arguments(arguments: dict[str, Any], wanted: Inputs, expected: Any) -> None:
-    """The example is chosen by the columns that the model knows, their number, names, and shape; never a secret."""
-    chosen = next((example for example, _ in _examples.candidates(arguments, wanted)), None)
-    if expected is None:
-        assert chosen is None
-    else:
-        assert type(chosen) is type(expected)
-        np.testing.assert_array_equal(chosen, expected)
-
-
-@pytest.mark.parametrize("library", ["polars", "pyarrow", "scipy"])
-def test_examples_of_other_libraries(library: str) -> None:
-    """Frames of polars and tables of pyarrow become pandas frames, sparse matrices stay sparse."""
-    pytest.importorskip(library)
-    data: Any
-    if library == "polars":
-        import polars
-
-        data = polars.from_pandas(FRAME)
-    elif library == "pyarrow":
-        import pyarrow
-
-        data = pyarrow.Table.from_pandas(FRAME)
-    else:
-        import scipy.sparse
-
-        data = scipy.sparse.coo_matrix(FRAME.to_numpy())
-    wanted = Inputs(None, 3) if library == "scipy" else Inputs(("c", "b"), 2)
-    [(example, certain)] = _examples.candidates({"data": data}, wanted)
-    assert certain
-    if library == "scipy":
-        np.testing.assert_array_equal(example.toarray(), FRAME[:5])
-    else:
-        pd.testing.assert_frame_equal(example, FRAME[["c", "b"]][:5])
-
-
-def test_a_guess_that_the_model_cannot_answer_is_no_example() -> None:
-    """Where a network does not know its input, an argument of the wrong shape is passed over."""
-    torch = pytest.importorskip("torch")
-    model = torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Dropout(0.9))
-    record(model, {"X": torch.rand(6, 2), "later": torch.rand(6, 3, dtype=torch.float64)})
-    assert example_of().shape == (5, 3)
-    assert example_of().dtype == np.float32
-    with torch.no_grad():
-        np.testing.assert_allclose(example_of(0, "answer"), model[0](torch.from_numpy(example_of())).numpy())
-    record(model, {"X": torch.rand(6, 2)})
-    assert example_of(1) is None
-
-
-#: Without what NumPy drops from the end of text, and what would be masked.
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0:"))
-CELLS = st.one_of(
-    st.lists(st.floats(allow_nan=False), min_size=1, max_size=5),
-    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5),
-    st.lists(st.booleans(), min_size=1, max_size=5),
-    st.lists(TEXTS, min_size=1, max_size=5),
-)  # fmt: skip
-
-
-@given(columns=st.lists(CELLS, min_size=1, max_size=4))
-def test_examples_come_back(columns: list[list[Any]], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Frames, arrays, arrays of objects, series and structures as examples are read as written, without pickling."""
-    folder = tmp_path_factory.mktemp("examples")
-    rows = min(map(len, columns))
-    frame = pd.DataFrame({f"column {index}": cells[:rows] for index, cells in enumerate(columns)})
-    pd.testing.assert_frame_equal(_example_files.read(_example_files.write(frame, folder, "frame"), folder), frame)
-    first = frame.iloc[:, 0]
-    pd.testing.assert_series_equal(_example_files.read(_example_files.write(first, folder, "series"), folder), first)
-    for dtype in (None, object):
-        array = np.array(columns[0], dtype=dtype)
-        back = _example_files.read(_example_files.write(array, folder, f"array-{dtype}"), folder)
-        np.testing.assert_array_equal(back, array)
-        assert back.dtype == array.dtype
-    named = _example_files.read(_example_files.write({"a": np.array([1, 2])}, folder, "named"), folder)
-    np.testing.assert_array_equal(named["a"], [1, 2])
-    assert _example_files.read(_example_files.write({"a": columns}, folder, "tree"), folder) == {"a": columns}
-
-
-def test_secrets_in_examples_are_masked(tmp_path: Path) -> None:
-    """Text in frames, arrays and lists is masked like any other."""
-    secret = "postgresql://me:hunter2@db/x"
-    for number, value in enumerate(
-        [pd.DataFrame({"url": [secret]}), np.array([secret]), np.array([secret], dtype=object), [{"url": secret}]]
-    ):
-        _example_files.write(value, tmp_path, f"example{number}")
-    kept = list(tmp_path.glob("example*"))
-    assert len(kept) == 4
-    for path in kept:
-        content = path.read_bytes()
-        assert b"hunter2" not in content.replace(b"\0", b"")
-
-
 def test_the_hash_covers_every_file(tmp_path: Path) -> None:
     """The hash changes with any name or content of a file, and not with what MLflow adds."""
     (tmp_path / "data").mkdir()
@@ -815,161 +695,6 @@ def test_an_estimator_that_resists_is_still_described() -> None:
     record(Resisting(), {"X": 3})
     assert len(recorded()) == 2
     assert example_of(1) is None
-
-
-@pytest.mark.slow
-def test_reading_models_back_by_their_uris(store: str) -> None:
-    """By version, latest version, alias, run and id: the very model, trusted only where it holds a pickle."""
-    import mlflow
-
-    has_xgboost = importlib.util.find_spec("xgboost") is not None
-    trackdsl.configure(tracking_uri=store)
-    name = f"read-{Path.cwd().parent.name}"
-    frame = a_frame()
-    models = [RandomForestClassifier(trees, random_state=0).fit(frame, labels(frame)) for trees in (2, 3)]
-    with stage("train", tags={"test.cwd": Path.cwd()}) as run:
-        for model in models:  # Two of one name, each with a hash of its own.
-            run.log_model(model, "rf: first", registered_model_name=name)
-        if has_xgboost:
-            import xgboost
-
-            run.log_model(xgboost.XGBClassifier(n_estimators=2).fit(frame, labels(frame)), "plain")
-    deliver(store)
-    api = client(store)
-    api.set_registered_model_alias(name, "champion", "1")
-    run_id = run_of("train", store).info.run_id
-    by_version = {int(each.version): each for each in api.search_model_versions(f"name='{name}'")}
-    id_ = by_version[2].source.rpartition("/")[2]
-    for uri, trees in (
-        (f"models:/{name}/1", 2), (f"models:/{name}/2", 3), (f"models:/{name}/latest", 3),
-        (f"models:/{name}@champion", 2), (f"models:/{id_}", 3), (f"runs:/{run_id}/rf: first", 3),
-        (f"runs:/{run.id}/rf: first", 3),
-    ):  # fmt: skip
-        with pytest.raises(UntrustedArtifact, match="trusted=True"):
-            trackdsl.load_model(uri)
-        assert trackdsl.load_model(uri, trusted=True).n_estimators == trees, uri
-        assert trackdsl.load_model(uri, trusted=True, tracking_uri=store).n_estimators == trees, uri
-    if has_xgboost:  # It holds no pickle.
-        assert type(trackdsl.load_model(f"runs:/{run_id}/plain")).__name__ == "XGBClassifier"
-    mlflow.set_tracking_uri(store)
-    assert mlflow.sklearn.load_model(f"models:/{name}/1").n_estimators == 2
-
-
-@pytest.mark.slow
-def test_a_model_that_has_changed_is_not_loaded(sqlite_store: str) -> None:
-    """A model with changed files is not loaded, nor one that plain MLflow logged, as its hash is unknown."""
-    import mlflow
-
-    with stage("train") as run:
-        run.log_model(RandomForestClassifier(2).fit(a_frame(), labels(a_frame())), "rf", registered_model_name="rf")
-    deliver()
-    [model] = client().search_logged_models(["0"])
-    file = Path(model.artifact_location.removeprefix("file://")) / "model.pkl"
-    file.write_bytes(pickle.dumps(os.getcwd))
-    for uri in ("models:/rf/1", f"runs:/{run.id}/rf"):
-        with pytest.raises(ArtifactError, match="is not what was written"):
-            trackdsl.load_model(uri, trusted=True)
-    mlflow.set_tracking_uri(sqlite_store)
-    with mlflow.start_run() as plain:
-        mlflow.sklearn.log_model(
-            LinearRegression(), name="own", registered_model_name="own", serialization_format="cloudpickle",
-            pip_requirements=[],
-        )  # fmt: skip
-    for uri in ("models:/own/1", f"runs:/{plain.info.run_id}/own"):
-        with pytest.raises(UntrustedArtifact, match=r"mlflow\.pyfunc\.load_model"):
-            trackdsl.load_model(uri, trusted=True)
-
-
-def test_models_that_are_not_there(sqlite_store: str) -> None:
-    """A URI that is not a model's raises an error that lists the existing ones; so does a missing or late model."""
-    with stage("train") as run:
-        run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line", registered_model_name="line")
-    with pytest.raises(RunNotReady, match="not delivered"):
-        trackdsl.load_model("models:/line/1", trusted=True, timeout=0)
-    deliver()
-    for uri in ("line", "models:/line", "models:/line/Production", "runs:/abc", 3):
-        with pytest.raises(OptionError, match="runs:/<run id>/name"):
-            trackdsl.load_model(uri)  # type: ignore[arg-type]
-    for uri in ("models:/none/1", "models:/line/9", "models:/line@best", "models:/none/latest", "runs:/abc/line",
-                f"runs:/{run.id}/none", f"models:/m-{'0' * 32}"):  # fmt: skip
-        with pytest.raises(ArtifactError, match="there is no model"):
-            trackdsl.load_model(uri, trusted=True)
-    with pytest.raises(OptionError, match="quote"):
-        trackdsl.load_model("models:/it's/latest")
-
-
-def test_registering_by_hand(store: str) -> None:
-    """A model of a run becomes the next version, by run or by URI, and its page at MLflow lists every version."""
-    name = f"by-hand-{Path.cwd().parent.name}"
-    trackdsl.configure(tracking_uri=store)
-    with stage("train", tags={"test.cwd": Path.cwd()}) as run:
-        run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line")
-    deliver(store)
-    run_id = run_of("train", store).info.run_id
-    versions = [
-        trackdsl.register_model(f"runs:/{run_id}/line", name),
-        trackdsl.register_model(f"runs:/{run.id}/line", name, tracking_uri=store),
-    ]
-    [logged] = models_of(run_of("train", store), store)
-    versions.append(trackdsl.register_model(f"models:/{logged.model_id}", name))
-    assert [int(version.version) for version in versions] == [1, 2, 3]
-    assert {version.run_id for version in versions} == {run_id}
-    [logged] = models_of(run_of("train", store), store)
-    listed = json.loads(logged.tags["mlflow.modelVersions"])
-    assert listed == [{"name": name, "version": number} for number in (1, 2, 3)]
-    assert trackdsl.load_model(f"models:/{name}/3", trusted=True).coef_.shape == (3,)
-    with pytest.raises(OptionError, match="registered already"):
-        trackdsl.register_model(f"models:/{name}/1", name)
-    with pytest.raises(ArtifactError, match="there is no model"):
-        trackdsl.register_model(f"runs:/{run_id}/other", name)
-
-
-def test_registering_from_the_run(sqlite_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registering from the handle of a run with one model waits for delivery; with two models it raises."""
-    monkeypatch.setenv("TRACKDSL_MODE", "online")
-    monkeypatch.setenv("TRACKDSL_DELIVERY", "thread")
-    with stage("train") as run:
-        run.log_model(LinearRegression().fit(a_frame(), a_frame()["a"]), "line")
-        version = trackdsl.register_model(run, "line")
-        assert (int(version.version), version.run_id) == (1, run.run_id)
-        run.log_model(LinearRegression(), "other")
-        with pytest.raises(ArtifactError, match="line, other: name one"):
-            _registered_after_delivery(run)
-        assert int(trackdsl.register_model(run, "line", model="other").version) == 2
-    monkeypatch.setenv("TRACKDSL_MODE", "offline")
-    with stage("offline") as run:
-        run.log_model(LinearRegression(), "line")
-    with pytest.raises(RunNotReady):
-        trackdsl.register_model(run, "line")
-
-
-def _registered_after_delivery(run: Any) -> None:
-    assert trackdsl.flush(60)
-    trackdsl.register_model(run, "line")
-
-
-def test_names_that_the_registry_refuses(sqlite_store: str) -> None:
-    """A name that no registered model can have is reported at the call; one that a prompt has, by an error or a tag."""
-    import mlflow
-
-    for name in ("", " ", "a/b", "a:b", ".", "..", "x" * 257, 3):
-        with pytest.raises(OptionError, match="registered_model_name"), stage("s") as run:
-            run.log_model(LinearRegression(), "line", registered_model_name=name)  # type: ignore[arg-type]
-        with pytest.raises(OptionError, match="name="):
-            trackdsl.register_model("runs:/abc/line", name)  # type: ignore[arg-type]
-    mlflow.set_tracking_uri(sqlite_store)
-    hostile = "'; DROP TABLE registered_models; -- \N{PILE OF POO}\n"
-    client().create_prompt("taken")
-    with stage("train") as run:
-        run.log_model(LinearRegression(), "line", registered_model_name="taken")
-        run.log_model(LinearRegression(), "other", registered_model_name=hostile)
-    deliver()
-    assert "prompt" in run_of_name("train").data.tags["trackdsl.omitted.line.registered"]
-    with pytest.raises(RegistryError, match="prompt") as refused:
-        trackdsl.register_model(f"runs:/{run.id}/line", "taken")
-    assert refused.value.name == "taken"
-    assert int(trackdsl.register_model(f"runs:/{run.id}/line", hostile).version) == 2
-    assert type(trackdsl.load_model(f"runs:/{run.id}/line", trusted=True)) is LinearRegression
 
 
 def run_of_name(name: str) -> Any:
