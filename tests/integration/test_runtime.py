@@ -183,6 +183,28 @@ def test_a_child_forgets_the_threads_that_read() -> None:
     assert not quiet.on
 
 
+def test_a_child_that_ends_leaves_the_code_of_models_to_its_parent(tmp_path: Path) -> None:
+    """The modules of a loaded model stay after a forked child has ended; the program removes them at its own end."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/own_late.py").touch()
+    program = """
+import os, sys
+from pathlib import Path
+from trackdsl._runs.loading import _offer_code
+_offer_code(Path("code"))
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+import own_late
+print(os.path.dirname(own_late.__file__))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ}
+    )
+    assert done.stderr == ""
+    assert not Path(done.stdout.strip()).exists()
+
+
 def test_a_child_has_the_recursion_limit_of_its_own_stack() -> None:
     """Where a deep recursion of another thread raised the limit at the fork, the child has the program's own again."""
     deep, done = threading.Event(), threading.Event()

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from trackdsl._api.loop_notes import LoopNotes
 from trackdsl._config.state import state
 from trackdsl._core import context as _context
+from trackdsl._core import runtime
 from trackdsl._core.context import Scope
+from trackdsl._core.runtime import Phase
 from trackdsl._decorate.parentage import run_around
 from trackdsl._recording.emit import guarded
 from trackdsl._runs.run import Run
@@ -16,6 +18,7 @@ from trackdsl.errors import reraise_from_signal
 
 #: Ids of runs with a display that shows progress → the loop that began last inside the run, or None.
 _shown: dict[bytes, LoopScope | None] = {}
+runtime.register("shown loops", Phase.RUNS, after_fork=_shown.clear, reset=_shown.clear)
 _RANGE_ITERATOR = type(iter(range(0)))
 
 

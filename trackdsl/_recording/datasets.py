@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from trackdsl._core import runtime
 from trackdsl._core.events import Input
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_name, mask_text
+from trackdsl._core.runtime import Phase
 from trackdsl._recording.emit import append_tags
 from trackdsl.handlers._registry import handler_for
 from trackdsl.handlers._types import class_name
@@ -41,6 +43,7 @@ class RecordedDataset:
 
 #: The datasets of each run, by name. A `Dataset` marker refers to them.
 _inputs: weakref.WeakKeyDictionary[RunHandle, dict[str, RecordedDataset]] = weakref.WeakKeyDictionary()
+runtime.register("the datasets of runs", Phase.RUNS, reset=_inputs.clear)
 
 
 def measured_on(run: RunHandle, dataset: Any) -> RecordedDataset | None:

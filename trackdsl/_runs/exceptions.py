@@ -6,8 +6,10 @@ import traceback
 from types import TracebackType
 from typing import Any
 
+from trackdsl._core import runtime
 from trackdsl._core.events import Failure
 from trackdsl._core.redaction import mask_prose
+from trackdsl._core.runtime import Phase
 from trackdsl._core.source_text import leave_pipe_unread
 from trackdsl._core.suppression import quiet
 from trackdsl.errors._user_code import PACKAGE
@@ -91,6 +93,7 @@ class _FormattedOnce(traceback.StackSummary):
 
 #: The frames of the last deep traceback. An endless recursion has a thousand levels, whose tracebacks end alike.
 _deep_stack: dict[tuple[Any, ...], _FormattedOnce] = {}
+runtime.register("the last deep traceback", Phase.MEMORY, reset=_deep_stack.clear)
 
 
 def _positions(trace: TracebackType | None) -> tuple[Any, ...]:

@@ -6,15 +6,18 @@ A tag of the run names the handler; the artifact itself never decides. A format 
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from trackdsl._core import runtime
 from trackdsl._core.artifact_paths import checked_path, quoted_path, without_devices
 from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_text
+from trackdsl._core.runtime import Phase
 from trackdsl._recording.copies import sha256_of
 from trackdsl._runs.fetching import Fetched, fetch_from_journal, fetch_from_mlflow
 from trackdsl.errors import ArtifactError, UntrustedArtifact, format_error, reraise_from_signal
@@ -120,16 +123,26 @@ def read_fetched(fetched: Fetched, artifact_path: str, trusted: bool) -> Any:
         ) from error
 
 
-#: The code of loaded models. The program may import its modules until it ends.
-_code: list[tempfile.TemporaryDirectory[str]] = []
+#: The folders with the code of loaded models. The program may import its modules until it ends.
+_code: list[str] = []
+
+
+def _remove_code() -> None:
+    while _code:
+        shutil.rmtree(_code.pop(), ignore_errors=True)
+
+
+# A forked child that ends leaves the folders to its parent, which may import from them later.
+runtime.register("the code of loaded models", Phase.FILES, after_fork=_code.clear)
+atexit.register(_remove_code)
 
 
 def _offer_code(folder: Path) -> None:
     """Make the modules that come with a model importable; modules of the program with equal names come first."""
-    kept = tempfile.TemporaryDirectory(prefix="trackdsl-code-")
-    shutil.copytree(folder, kept.name, dirs_exist_ok=True)
+    kept = tempfile.mkdtemp(prefix="trackdsl-code-")
     _code.append(kept)
-    sys.path.append(kept.name)
+    shutil.copytree(folder, kept, dirs_exist_ok=True)
+    sys.path.append(kept)
 
 
 def _handler(note: FileNote, suffix: str, artifact_path: str) -> Handler:

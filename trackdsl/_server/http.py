@@ -20,6 +20,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
 from trackdsl._server._deadlines import deadlines
 from trackdsl._server.redirects import origin_of, target_of_lossy_redirect
 
@@ -211,6 +213,14 @@ class _Process:
 
 
 _process = _Process()
+
+
+def _reset() -> None:
+    _on_answer.clear()
+    _process.bounded = _current.bounded = False
+
+
+runtime.register("bounded requests", Phase.MEMORY, reset=_reset)
 
 
 def _bounded_send(

@@ -12,7 +12,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from trackdsl._core.runtime import ForkSafeLock
+from trackdsl._core import runtime
+from trackdsl._core.runtime import ForkSafeLock, Phase
 from trackdsl._recording.emit import guarded
 from trackdsl._runs import ending as _ending
 from trackdsl._runs.run import Run
@@ -20,6 +21,7 @@ from trackdsl._runs.run import Run
 _lock = ForkSafeLock()
 #: The studies below each run, by name.
 _studies: WeakKeyDictionary[Run, dict[str, _StudyOfRun]] = WeakKeyDictionary()
+runtime.register("studies of runs", Phase.RUNS, reset=_studies.clear)
 
 
 class _StudyOfRun:

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from trackdsl._core.runtime import ForkSafeLock
+from trackdsl._core import runtime
+from trackdsl._core.runtime import ForkSafeLock, Phase
 from trackdsl._recording.emit import fault
 
 #: A number; on an accelerator a tensor, because reading its number would wait for all work of the accelerator.
@@ -88,6 +89,14 @@ def remove(watcher: Watcher) -> None:
         _of.clear()
         while not _watchers and _undo:
             _undo.pop()()
+
+
+def _reset() -> None:
+    for watcher in _watchers:
+        remove(watcher)
+
+
+runtime.register("watched optimizers", Phase.SCOPES, reset=_reset)
 
 
 def value_of(tensor: Any) -> Value:

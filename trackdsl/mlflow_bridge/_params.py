@@ -16,6 +16,8 @@ from mlflow.environment_variables import MLFLOW_ENABLE_ASYNC_LOGGING
 from mlflow.exceptions import MlflowException
 
 from trackdsl._core import context as _context
+from trackdsl._core import runtime
+from trackdsl._core.runtime import Phase
 from trackdsl._recording.emit import append_tags, clean_tags
 from trackdsl._runs.ending import choose_status
 from trackdsl._runs.run import AdoptedRun, Run
@@ -24,6 +26,7 @@ from trackdsl.store_format.tags import LATER_PARAM
 
 #: The runs of scopes that plain MLflow has received, by MLflow's ids.
 _watched: weakref.WeakValueDictionary[str, Run] = weakref.WeakValueDictionary()
+runtime.register("runs whose parameters are watched", Phase.RUNS, reset=_watched.clear)
 #: Between our read and our write, delivery may write another parameter.
 _ATTEMPTS = 3
 #: MLflow may cut a value that is longer.

@@ -10,7 +10,9 @@ import mlflow
 from mlflow.entities import RunInfo
 
 from trackdsl._config import resolve as settings
+from trackdsl._core import runtime
 from trackdsl._core.redaction import mask_prose, mask_text
+from trackdsl._core.runtime import Phase
 from trackdsl._recording.emit import append_tags
 from trackdsl._runs.run import AdoptedRun, Run
 from trackdsl.errors import RunNotReady, format_error, report, reraise_from_signal
@@ -24,6 +26,13 @@ class _ThreadState(threading.local):
 
 
 _here = _ThreadState()
+
+
+def _reset() -> None:
+    _here.last = None
+
+
+runtime.register("the latest run that MLflow received", Phase.RUNS, reset=_reset)
 
 
 def last_given() -> Any:
