@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from trackdsl._core.late_pattern import late_pattern
@@ -16,6 +17,7 @@ _DEVICE = late_pattern(r"(?<![^/])(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²�
 _UNSAFE = late_pattern(r"[#?%\x00-\x1f\x7f]|(?<![^/])\s|[\s.](?=/|$)")
 
 
+@lru_cache(1000)  # Most runs have the same paths.
 def portable_path(path: str) -> str:
     """The path under which an artifact is stored.
 
@@ -39,6 +41,7 @@ def masked_path(path: str) -> str:
     return text if without == text else without.replace(MASK, "xxx")
 
 
+@lru_cache(1000)
 def checked_path(path: str) -> str:
     """Check that an artifact path stays in the folder of the run, on every operating system.
 

@@ -46,7 +46,7 @@ class ExpectedFile(NamedTuple):
     def holds(self, directory: Path) -> bool:
         """Whether the name refers to that file; True too if that cannot be checked."""
         try:
-            state = os.stat(directory / self.name)
+            state = os.stat(os.path.join(directory, self.name))
         except OSError as error:
             return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
         return (state.st_dev, state.st_ino) == self.identity

@@ -106,12 +106,16 @@ class Target:
         writer = self.writer or self._make()
         if writer is None:
             raise OSError(5, "trackdsl has no journal to keep files in")
-        relative = f"{next(self._files):06d}/{name}"
-        files = writer.directory / "files"
-        files.mkdir(exist_ok=True, mode=0o700)  # Not its parent, which may just have been deleted.
-        path = files / relative
-        path.parent.mkdir(mode=0o700)
-        return path, relative
+        number = f"{next(self._files):06d}"
+        files = os.path.join(writer.directory, "files")
+        folder = os.path.join(files, number)
+        try:
+            os.mkdir(folder, 0o700)
+        except FileNotFoundError:  # It is the first file; else the journal may just have been deleted.
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(files, 0o700)
+            os.mkdir(folder, 0o700)
+        return Path(folder, name), f"{number}/{name}"
 
     def note(self, name: str, line: str) -> bool:
         """Append a line to a file in the journal's folder, for the delivery process; False if there is no journal."""

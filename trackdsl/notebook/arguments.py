@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import keyword
 import re
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,12 @@ def parse(magic: str, line: str, options: Mapping[str, bool]) -> Arguments:
     Raises:
         OptionError: an option does not exist or has no value, or an expression is no Python.
     """
+    return _parsed(magic, line, tuple(options.items()))
+
+
+@functools.lru_cache(maxsize=128)  # Cells are executed again and again.
+def _parsed(magic: str, line: str, known: tuple[tuple[str, bool], ...]) -> Arguments:
+    options = dict(known)
     positional: list[str] = []
     expressions: dict[str, str] = {}
     given: dict[str, str] = {}

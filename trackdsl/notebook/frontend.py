@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -45,6 +46,11 @@ def execution(shell: Any) -> str:
     return str((parent.get("header") or {}).get("msg_id") or shell.execution_count)
 
 
+def has_widgets() -> bool:
+    """Whether there may be widgets, which can take what a cell shows."""
+    return sys.modules.get("ipywidgets") is not None
+
+
 def execution_count(shell: Any) -> int:
     """The number that the notebook shows beside the cell which is executed."""
     return int(shell.displayhook.prompt_count)  # `shell.execution_count` is one more since IPython 9.
@@ -76,9 +82,13 @@ def kernel_id(shell: Any) -> str:
     if kernel is None or "ipykernel" not in sys.modules:
         return ""
     with contextlib.suppress(Exception):
-        from ipykernel.connect import get_connection_file
-
-        found = _KERNEL.fullmatch(os.path.basename(get_connection_file()))
-        if found is not None:
-            return found[1]
+        return _connected_kernel()
     return ""
+
+
+@functools.cache
+def _connected_kernel() -> str:
+    from ipykernel.connect import get_connection_file
+
+    found = _KERNEL.fullmatch(os.path.basename(get_connection_file()))
+    return "" if found is None else found[1]

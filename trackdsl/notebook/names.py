@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from trackdsl.notebook.names_reader import reader_of
 
 #: Magics whose cell is Python.
 _PYTHON_MAGICS = ("%%time", "%%capture", "%%prun", "%%timeit")
+#: The names of longer cells, in characters, are not remembered.
+_LONGEST_KEPT = 20_000
 #: Those that IPython adds are not there in a program.
 _SHOWING = {"display", "get_ipython"}
 _BUILTIN = frozenset(vars(builtins)) - _SHOWING
@@ -91,6 +94,16 @@ def names_of(tree: ast.AST | None) -> Names:
         defined=frozenset(reader.defined),
         logs=reader.logs,
     )
+
+
+def names_in(source: str) -> Names:
+    """The names of a cell without magics. Cells are executed again and again, so the latest ones are remembered."""
+    return _names_in(source) if len(source) <= _LONGEST_KEPT else names_of(parsed(source))
+
+
+@functools.lru_cache(maxsize=128)
+def _names_in(source: str) -> Names:
+    return names_of(parsed(source))
 
 
 def _literals(tree: ast.Module) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,6 @@ begins, so cells without one cost nothing.
 
 from __future__ import annotations
 
-import ast
 import builtins
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 from trackdsl.notebook.effects import ANY_NAME, FILES, MODULE_FILES, NOT_RANDOM, PURE, SEED, SHOWING
 from trackdsl.notebook.executions import Execution
-from trackdsl.notebook.names import Names, names_of, parsed
+from trackdsl.notebook.names import Names, names_in
 from trackdsl.notebook.objects import Objects
 from trackdsl.notebook.script import without_ipython
 from trackdsl.notebook.syntax import is_call
@@ -114,7 +113,7 @@ class Provenance:
             code = executed[at]
             if code.strip() and len(code) < _MAX_CELL and not is_call(code):
                 python = without_ipython(code)
-                step = self.begin(python, names_of(parsed(python)))
+                step = self.begin(python, names_in(python))
                 step.position, step.count, step.translated = at, at + left_out, code
                 step.failed = step.count in raised
                 step.source = history.input_hist_raw[at]
@@ -294,7 +293,7 @@ def with_expressions(names: Names, expressions: Mapping[str, str], also: Iterabl
         expressions: what the magic assigns.
         also: variables that its options name.
     """
-    before = names_of(ast.parse("\n".join(f"{key} = ({text})" for key, text in expressions.items())))
+    before = names_in("\n".join(f"{key} = ({text})" for key, text in expressions.items()))
     listed = set(also) - names.written - before.written
     return Names(
         read=names.read | before.read | listed,
