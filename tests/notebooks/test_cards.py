@@ -50,6 +50,86 @@ def test_one_display_is_updated(kernel: Kernel) -> None:
     assert len(heights) == 1
 
 
+def kinds(answer: Answer) -> list[str]:
+    """The kinds of the messages that add something to the notebook, in order: `card` for a card."""
+    shown = cards(answer)
+    return [
+        "card" if message in shown else message["msg_type"]
+        for message in answer.messages
+        if message["msg_type"] in ("display_data", "execute_result", "stream", "error")
+    ]
+
+
+def test_a_cell_that_is_over_at_once_has_one_display(kernel: Kernel) -> None:
+    """The card of a cell that is over at once is shown once, with its last state."""
+    answer = kernel.run("%%stage fit lr=0.1 --metrics acc\nacc = 0.5", cell="c")
+    assert kinds(answer) == ["card"]
+    assert cards(answer)[0]["msg_type"] == "display_data"
+    assert text_of(cards(answer)[0]).splitlines()[0].startswith("fit  FINISHED")
+    assert "acc  0.5" in text_of(cards(answer)[0])
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("print(1)", "stream"),
+        ("import sys; print(1, file=sys.stderr)", "stream"),
+        ("!echo 1", "stream"),
+        ("1 + 1", "execute_result"),
+        ("1 / 0", "error"),
+        ("display(1)", "display_data"),
+        ("import threading; one = threading.Thread(target=print, args=(1,)); one.start(); one.join()", "stream"),
+        ("import matplotlib.pyplot as plt\n%matplotlib inline\nplt.plot([1]);", "display_data"),
+    ],
+)
+@pytest.mark.parametrize("option", ["", "--no-capture"])
+def test_a_card_is_above_what_its_cell_shows(kernel: Kernel, code: str, kind: str, option: str) -> None:
+    """Whatever a cell prints or shows first is below its card, which has its last state when the cell is over."""
+    # Without the thread, which shows the card if the traceback takes long.
+    kernel.ok("import sys\nfrom trackdsl.notebook import live_card\nlive_card._updates.add = lambda card: None")
+    answer = kernel.run(f"%%stage fit {option}\n{code}", cell="c")
+    kernel.ok("del live_card._updates.add")
+    assert kinds(answer)[:2] == ["card", kind]
+    first, *updates = cards(answer)
+    assert (first["msg_type"], {update["msg_type"] for update in updates}) == ("display_data", {"update_display_data"})
+    assert text_of(updates[-1]).splitlines()[0].startswith("fit  FAILED" if kind == "error" else "fit  FINISHED")
+    replaced = kernel.value("[one.__module__ for s in (sys.stdout, sys.stderr) for one in (s.write, s.flush)]")
+    assert not [module for module in replaced if module.startswith("trackdsl")]
+
+
+def test_a_card_is_not_captured(kernel: Kernel) -> None:
+    """A cell whose output `%%capture` takes has its card, however long it is executed."""
+    waits = "import time\nfrom trackdsl.notebook import live_card\ntime.sleep(3 * live_card._LOOK)"
+    for code in ("print(1)", waits):
+        answer = kernel.run(f"%%stage fit\n%%capture found\n{code}", cell="c")
+        assert answer.status == "ok", answer.error
+        assert cards(answer)[0]["msg_type"] == "display_data"
+        assert text_of(cards(answer)[-1]).splitlines()[0].startswith("fit  FINISHED")
+        assert kernel.value("len(found.outputs)") == 0
+
+
+def test_a_card_is_not_inside_a_widget(kernel: Kernel) -> None:
+    """Where a widget may take what a cell shows, the card is shown before the cell's code is executed."""
+    kernel.ok("import sys; sys.modules['ipywidgets'] = sys")
+    answer = kernel.run("%%stage fit\nx = 1", cell="c")
+    kernel.ok("del sys.modules['ipywidgets']")
+    assert [text_of(message).split()[1] for message in cards(answer)] == ["RUNNING", "FINISHED"]
+
+
+def test_a_child_process_shows_no_card(kernel: Kernel) -> None:
+    """A forked child that prints does not show the card, and its parent does."""
+    kernel.ok("import os\nfrom trackdsl.notebook import live_card\nopen = []\nlive_card._updates.add = open.append")
+    answer = kernel.run(
+        "%%stage fit\nchild = os.fork()\nif not child:\n    print('child', flush=True)\n    os._exit(open[0].placed)\n"
+        "shown = os.waitpid(child, 0)[1]",
+        cell="c",
+    )
+    kernel.ok("del live_card._updates.add")
+    assert answer.status == "ok", answer.error
+    assert kernel.value("shown") == 0
+    assert text_of(cards(answer)[-1]).splitlines()[0].startswith("fit  FINISHED")
+
+
 def test_there_is_room_for_the_metrics_of_the_code(kernel: Kernel) -> None:
     """The first execution of a cell has room for each metric that its code names, from its first display."""
     code = "%%stage fit --metrics a,b\ntrackdsl.log_metric('loss', 1)\na = b = 2"

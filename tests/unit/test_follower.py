@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trackdsl._core import events
 from trackdsl.journal._follower import MOST_POINTS, Follower, ThinnedPoints
+from trackdsl.journal._reader import Reader
 from trackdsl.journal._replay import Point
 from trackdsl.journal._writer import Writer
 
@@ -56,6 +58,21 @@ def test_a_follower_sees_what_is_new(tmp_path: Path) -> None:
     follower.read(1.0)
     assert [point.step for point in found.metrics["loss"]] == [0, 1]
     assert (found.status, found.ended, follower.left_out) == ("FINISHED", 2, False)
+    follower.close()
+    writer.close()
+
+
+def test_a_follower_opens_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower reads the segment that is being written from memory."""
+    writer, run, opening = _open(tmp_path)
+    follower = Follower(writer, run, opening)
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "read_stretch", lambda *_, **__: pytest.fail("it opens a file"))
+        for first in range(0, 3000, 1000):
+            _points(writer, run, 1000, first)
+            follower.read(10.0)
+        assert [follower.recorded.metrics["loss"][at].step for at in (0, -1)] == [0, 2999]
+    assert not follower.left_out
     follower.close()
     writer.close()
 

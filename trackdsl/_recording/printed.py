@@ -79,7 +79,7 @@ class Output:
                     room = self._look_now()
                 return written
 
-            return _replace_write(stream, write)
+            return _replace(stream, "write", write)
 
         return [follow(stream) for stream in streams]
 
@@ -115,20 +115,35 @@ def follow_writes(stream: Any, call: Callable[[str], object]) -> Callable[[], No
             call(text)
         return original(text)
 
-    return _replace_write(stream, write)
+    return _replace(stream, "write", write)
 
 
-def _replace_write(stream: Any, write: Callable[[str], Any]) -> Callable[[], None]:
-    before = vars(stream).get("write")
+def follow_flushes(stream: Any, call: Callable[[], object]) -> Callable[[], None]:
+    """Have a function called before each flush of a stream. It raises no error.
+
+    Returns:
+        a function that ends this.
+    """
+    original = stream.flush
+
+    def flush() -> Any:
+        call()
+        return original()
+
+    return _replace(stream, "flush", flush)
+
+
+def _replace(stream: Any, method: str, ours: Callable[..., Any]) -> Callable[[], None]:
+    before = vars(stream).get(method)
 
     def restore() -> None:
-        if vars(stream).get("write") is write:
+        if vars(stream).get(method) is ours:
             if before is None:
-                del stream.write
+                delattr(stream, method)
             else:
-                stream.write = before
+                setattr(stream, method, before)
 
-    stream.write = write
+    setattr(stream, method, ours)
     return restore
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TypeVar
 
 from trackdsl._core import events
@@ -20,6 +21,8 @@ MOST_POINTS = 512
 _MOST_AT_ONCE = 500
 #: What is read in any case, in bytes before the end: some hundred events.
 _TAIL = 32_768
+#: Events of files, which are not followed.
+_FILES = (events.File, events.Model, events.Table)
 
 
 class Thinned(list[T]):
@@ -78,7 +81,7 @@ class Follower:
         opening: the event that began it, encoded.
 
     Attributes:
-        recorded: what was recorded, as far as it was read.
+        recorded: what was recorded, as far as it was read, without files.
         left_out: whether something was left out.
     """
 
@@ -116,11 +119,25 @@ class Follower:
             self.left_out = True
 
     def _read_some(self) -> bool:
-        entries = self._reader.read_stretch(_MOST_AT_ONCE, writer_alive=True)
-        for entry in entries:
-            if entry.event is not None and entry.event.run == self._run:
-                self._replay.add(entry.event, self._writer.directory)
-        return bool(entries)
+        found: Sequence[events.AnyEvent | None] = self._read_memory() or [
+            entry.event for entry in self._reader.read_stretch(_MOST_AT_ONCE, writer_alive=True)
+        ]
+        for event in found:
+            if event is not None and event.run == self._run and not isinstance(event, _FILES):
+                self._replay.add(event, self._writer.directory)
+        return bool(found)
+
+    def _read_memory(self) -> list[events.AnyEvent]:
+        """The next events of the segment that is being written: no file is opened for them.
+
+        Empty at the end of a segment, and at anything that is not a whole event: see `_skip_to`.
+        """
+        number, offset = self._reader.position
+        payloads, ends = self._writer.appended_since(number, offset, _MOST_AT_ONCE)
+        found = events.decode_many(payloads) if payloads else []
+        if found:
+            self._reader.position = Position(number, ends[len(found) - 1])
+        return found
 
     def close(self) -> None:
         """Close its files."""

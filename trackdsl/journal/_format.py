@@ -11,6 +11,7 @@ contain the bytes of a frame is never read as a frame.
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
 from dataclasses import dataclass
@@ -95,3 +96,26 @@ def read_frame(data: memoryview, offset: int, salt: int) -> memoryview | None:
         return None
     payload = data[start : start + length]
     return payload if zlib.crc32(payload, salt) == check else None
+
+
+def valid_frames(data: mmap.mmap | bytes, offset: int, salt: int, limit: int) -> tuple[list[bytes], list[int]]:
+    """The payloads of up to `limit` valid frames that follow an offset, and the offsets behind them."""
+    size = len(data)
+    unpack, crc, head, expected = FRAME.unpack_from, zlib.crc32, FRAME.size, MARKER
+    payloads: list[bytes] = []
+    ends: list[int] = []
+    last = size - head
+    for _ in range(limit):
+        if offset > last:
+            break
+        marker, length, check = unpack(data, offset)
+        start = offset + head
+        offset = start + length
+        if marker != expected or offset > size or length > MAX_PAYLOAD:
+            break
+        payload = data[start:offset]
+        if crc(payload, salt) != check:
+            break
+        payloads.append(payload)
+        ends.append(offset)
+    return payloads, ends

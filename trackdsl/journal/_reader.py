@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -123,35 +122,13 @@ class Reader:
         number, offset = self.position
         if self._open is None or self._salted != self._open or self._open[0] != number or offset < fmt.HEADER_SIZE:
             return []
-        payloads, ends = self._frames(self._open[1], offset, limit)
+        payloads, ends = fmt.valid_frames(self._open[1], offset, self._salt, limit)
         # A named tuple's own constructor takes three times as long, twice for each event.
         new = tuple.__new__
         return [
             new(Entry, (event, new(Position, (number, end)), ""))
             for event, end in zip(events.decode_many(payloads), ends, strict=False)
         ]
-
-    def _frames(self, data: mmap.mmap, offset: int, limit: int) -> tuple[list[bytes], list[int]]:
-        """The payloads of up to `limit` valid frames that follow an offset, and the offsets behind them."""
-        salt, size = self._salt, len(data)
-        unpack, crc, head, marker = fmt.FRAME.unpack_from, zlib.crc32, fmt.FRAME.size, fmt.MARKER
-        payloads: list[bytes] = []
-        ends: list[int] = []
-        last = size - head
-        for _ in range(limit):
-            if offset > last:
-                break
-            mark, length, check = unpack(data, offset)
-            start = offset + head
-            offset = start + length
-            if mark != marker or offset > size or length > fmt.MAX_PAYLOAD:
-                break
-            payload = data[start:offset]
-            if crc(payload, salt) != check:
-                break
-            payloads.append(payload)
-            ends.append(offset)
-        return payloads, ends
 
     def at_end(self) -> bool:
         """Whether nothing is left to read now, as far as a quick look shows."""

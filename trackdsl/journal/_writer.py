@@ -124,6 +124,22 @@ class Writer:
         with self._rotation:
             return self._number, self._map.tell()
 
+    def appended_since(self, number: int, offset: int, limit: int) -> tuple[list[bytes], list[int]]:
+        """Up to `limit` events that were appended behind a position, without a look at the file.
+
+        Args:
+            number: the position's segment.
+            offset: its offset.
+            limit: the largest number of events.
+
+        Returns:
+            the encoded events and the offsets behind them; none if another segment has begun since.
+        """
+        with self._rotation, contextlib.suppress(ValueError):  # A signal handler may have begun another segment here.
+            if number == self._number:
+                return fmt.valid_frames(self._map, offset, self._salt, limit)
+        return [], []
+
     def note_end(self) -> None:
         """Note that the program ended normally: another machine may be unable to see whether the lock is free.
 

@@ -29,7 +29,7 @@ from trackdsl.notebook.arguments import Arguments
 from trackdsl.notebook.evaluation import evaluate, filled, given_name
 from trackdsl.notebook.executions import Execution, Executions, supersedes
 from trackdsl.notebook.export import export
-from trackdsl.notebook.names import Names, names_of, parsed
+from trackdsl.notebook.names import Names, names_in, parsed
 from trackdsl.notebook.outputs import Outputs
 from trackdsl.notebook.page import Page
 from trackdsl.notebook.provenance import Provenance, Step, with_expressions
@@ -130,7 +130,7 @@ class Cells:
         name = mask_name((options.run_name or options.name or magic) if alone else options.name or magic)
         code = _plain(self._shell, body) if set("%!?") & set(body) else body
         listed = [each for option in ("metrics", "artifacts") for each in arguments.names(option)]
-        names = with_expressions(names_of(parsed(code)), arguments.expressions, listed)
+        names = with_expressions(names_in(code), arguments.expressions, listed)
         flat = flat_params(arguments, values, names)
         if not alone and run_around() is None:
             self._root.open(None, {}, {})
@@ -141,7 +141,7 @@ class Cells:
         execution.arguments = arguments
         step = self._follow(execution, magic, line, code)
         display = display_for(self._shell, execution, quiet="quiet" in arguments.options)
-        cell = OpenCell(magic, line, arguments, execution, step, display, Outputs(self._shell))
+        cell = OpenCell(magic, line, arguments, execution, step, display, Outputs(self._shell, display.place))
         namespace = self._shell.user_ns
         cell.objects = {key: id(namespace[key]) for key in names.written if key in namespace}
         self._open_run(cell, options, flat, alone=alone)
@@ -151,8 +151,9 @@ class Cells:
             if flat:
                 _artifacts.keep_whole(execution.run, flat)
             _artifacts.write_text(execution.run, execution.source[:_MAX_SOURCE], SOURCE)
-            if "no-capture" not in arguments.options:
-                cell.outputs.start()
+            followed = "no-capture" not in arguments.options and cell.outputs.start()
+            if not followed or frontend.has_widgets():
+                display.place()  # Later, it might come below what the cell shows, or inside of a widget.
 
     def _open_run(self, cell: OpenCell, options: Options, flat: Flat, *, alone: bool) -> None:
         execution = cell.execution

@@ -2,11 +2,15 @@
 
 It reads the journal of this process, as a command beside the program would, so that recording costs nothing more. A
 thread updates the open cards twice a second.
+
+A display costs a millisecond or more, so a cell that is over at once has one, with its last state. Others have one from
+the moment they print or show something, which is below the card, or else after a tenth of a second.
 """
 
 from __future__ import annotations
 
 import contextvars
+import itertools
 import os
 import re
 import threading
@@ -25,8 +29,11 @@ from trackdsl.notebook.executions import Execution, Recorded
 from trackdsl.query._card import Card, Curve, Param, Progress, card_html, card_text
 from trackdsl.store_format.changes.diff import diff_lines
 
-#: Seconds between two updates, and how many times the thread that makes them looks for cards in vain.
-_EVERY, _MOST_IDLE = 0.5, 20
+#: Seconds between two looks of the thread for new cards, after how many of them it updates the cards that are shown,
+#: and how many times it looks in vain.
+_LOOK, _EVERY, _MOST_IDLE = 0.1, 5, 100
+#: Begins the ids of cards' displays.
+CARD_ID = "trackdsl-"
 #: Seconds of processor time that one update takes from the program, and the last one, for what was recorded since.
 _AT_ONCE, _AT_END = 0.01, 0.05
 _LOGS = re.compile(r"\blog_metric\(")
@@ -42,14 +49,22 @@ class LiveCard:
     Args:
         shell: IPython's shell.
         execution: the execution.
+
+    Attributes:
+        began: when the cell began, by the monotonic clock.
+        placed: whether it is shown.
     """
 
     def __init__(self, shell: Any, execution: Execution) -> None:
-        self._shell = shell
+        self.began = time.monotonic()
+        self.placed = False
+        #: The notebook's, also while `%%capture` replaces it.
+        self._publisher = shell.display_pub
         self._execution = execution
-        self._id = f"trackdsl-{os.urandom(8).hex()}"
+        self._id = ""
+        self._process = os.getpid()
         self._last = ""
-        self._over = False
+        self._publishing = self._over = False
         older = execution.older[-1:]
         self._diff = _diff(older[0].source, execution.source) if older else []
         self._follower: Follower | None = None
@@ -57,23 +72,32 @@ class LiveCard:
         #: How many warnings there were at first: there is no room for more below the metrics.
         self._lines: int | None = None
         self._url: str | None = None
-        self._lock = threading.Lock()
+        #: Re-entrant: showing a card flushes streams, before which the card is to be shown.
+        self._lock = threading.RLock()
         #: In which the kernel knows which cell a message belongs to.
         self._context = contextvars.copy_context()
 
     def shown(self, run: Run) -> None:
         """See `Shown`."""
+        self._id = f"{CARD_ID}{run.id}"
         show_progress(run, True)
         writer, opening = getattr(run.target, "writer", None), run.target.open_runs.get(run.key)
         if writer is not None and opening is not None:
             self._follower = Follower(writer, run.key, opening)
-        self._publish(update=False)
         _updates.add(self)
+
+    def place(self) -> None:
+        """See `Shown`."""
+        if os.getpid() != self._process:  # A child prints.
+            return
+        with guarded("showing a card"), self._lock:  # Which the thread that updates cards may hold to show it.
+            if not (self.placed or self._publishing):
+                self._context.run(self._publish)
 
     def updated(self) -> None:
         """Show what the run has recorded since. The thread that updates cards calls this."""
-        with guarded("showing a card"):
-            self._context.run(self._publish, update=True)
+        with guarded("showing a card"), self._lock:
+            self._context.run(self._publish)
 
     def last_steps(self) -> dict[str, int]:
         """See `Shown`."""
@@ -87,20 +111,21 @@ class LiveCard:
     def ended(self) -> None:
         """See `Shown`."""
         _updates.remove(self)
-        try:
-            self._publish(update=True, patience=_AT_END)
-        finally:
-            show_progress(self._execution.run, False)
-            with self._lock:
+        with self._lock:
+            try:
+                self._context.run(self._publish, _AT_END)
+            finally:
+                show_progress(self._execution.run, False)
                 self._over = True
                 if self._follower is not None:
                     self._execution.recorded = _kept(self._follower.recorded)
                     self._follower.close()
 
-    def _publish(self, *, update: bool, patience: float = _AT_ONCE) -> None:
-        with self._lock:
-            if self._over:  # The thread that updates cards was about to.
-                return
+    def _publish(self, patience: float = _AT_ONCE) -> None:
+        if self._over:  # The thread that updates cards was about to.
+            return
+        self._publishing = True
+        try:
             if self._follower is not None:
                 self._follower.read(patience)
             card = self._card()
@@ -109,7 +134,10 @@ class LiveCard:
                 return
             self._last = html
             forms = self._execution.card = {"text/html": html, "text/plain": card_text(card)}
-            self._shell.display_pub.publish(forms, transient={"display_id": self._id}, update=update)
+            self._publisher.publish(forms, transient={"display_id": self._id}, update=self.placed)
+            self.placed = True
+        finally:
+            self._publishing = False
 
     def _card(self) -> Card:
         execution = self._execution
@@ -174,8 +202,8 @@ class _Updates:
 
     def _work(self) -> None:
         idle = 0
-        while True:
-            time.sleep(_EVERY)
+        for look in itertools.count(1):
+            time.sleep(_LOOK)
             with self._lock:
                 cards = self._open[:]
                 idle = 0 if cards else idle + 1
@@ -183,7 +211,11 @@ class _Updates:
                     self._thread = None
                     return
             for card in cards:
-                card.updated()
+                if card.placed:
+                    if look % _EVERY == 0:
+                        card.updated()
+                elif time.monotonic() - card.began >= _LOOK:
+                    card.place()
 
 
 _updates = _Updates()
@@ -242,4 +274,4 @@ def _failure(recorded: RecordedRun | None) -> str | None:
 
 def _diff(before: str, now: str) -> list[str]:
     """A unified diff of two sources, masked; empty if they are the same."""
-    return diff_lines(mask_text(before), mask_text(now), context=1)
+    return [] if before == now else diff_lines(mask_text(before), mask_text(now), context=1)

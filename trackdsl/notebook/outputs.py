@@ -14,9 +14,10 @@ from typing import Any
 from trackdsl._core.redaction import mask_text
 from trackdsl._recording import artifacts as _artifacts
 from trackdsl._recording.emit import append_tags
-from trackdsl._recording.printed import PRINTED, Printed, follow_writes, harmless, tail_of
+from trackdsl._recording.printed import PRINTED, Printed, follow_flushes, follow_writes, harmless, tail_of
 from trackdsl._runs.run import Run
 from trackdsl.errors import format_error, report, reraise_from_signal
+from trackdsl.notebook.live_card import CARD_ID
 
 _MAX_TEXT = 20_000
 _MAX_HTML = 200_000
@@ -33,23 +34,35 @@ class Outputs:
 
     Args:
         shell: IPython's shell.
+        before_first: called before the first output reaches the notebook. It raises no error.
     """
 
-    def __init__(self, shell: Any) -> None:
+    def __init__(self, shell: Any, before_first: Callable[[], object]) -> None:
         self._shell = shell
+        self._before_first: Callable[[], object] | None = before_first
         self._found: list[dict[str, Any]] = []
         self._restore: list[Callable[[], object]] = []
 
-    def start(self) -> None:
-        """Begin to record. The streams themselves stay in place: only their `write` is wrapped."""
+    def start(self) -> bool:
+        """Begin to record. The streams themselves stay in place: only `write` and `flush` are wrapped.
+
+        Returns:
+            whether everything that the cell displays is noticed.
+        """
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if hasattr(stream, "pub_thread"):  # ipykernel's; a terminal shows what is printed, and keeps none of it.
                 self._restore.append(follow_writes(stream, partial(self._guarded, self._printed, name)))
+                # ipykernel flushes them before it shows a traceback, or a field for `input`.
+                self._restore.append(follow_flushes(stream, self._begins))
+        complete = True
         for publisher, hook in ((self._shell.display_pub, self._shown), (self._shell.displayhook, self._result)):
             if hasattr(publisher, "register_hook"):
                 publisher.register_hook(hook)
                 self._restore.append(lambda publisher=publisher, hook=hook: publisher.unregister_hook(hook))  # type: ignore[misc]
+            else:
+                complete = False
+        return complete
 
     def stop(self) -> None:
         """Stop recording."""
@@ -64,7 +77,14 @@ class Outputs:
             self.stop()
             report("outputs", f"trackdsl records no more outputs of this cell: {format_error(error)}")
 
+    def _begins(self) -> None:
+        """Something is about to reach the notebook."""
+        if self._before_first is not None:
+            self._before_first()
+            self._before_first = None
+
     def _printed(self, name: str, text: str) -> None:
+        self._begins()
         last = self._found[-1] if self._found else {}
         if last.get("name") != name:
             last = {"output_type": "stream", "name": name, "printed": Printed()}
@@ -72,10 +92,13 @@ class Outputs:
         last["printed"].add(text)
 
     def _shown(self, message: Any) -> Any:
-        self._guarded(self._add, "display_data", message)
+        if not str(message["content"].get("transient", {}).get("display_id")).startswith(CARD_ID):
+            self._begins()
+            self._guarded(self._add, "display_data", message)
         return message
 
     def _result(self, message: Any) -> Any:
+        self._begins()
         self._guarded(self._add, "execute_result", message)
         return message
 

@@ -15,7 +15,10 @@ class Shown(Protocol):
     """A display of one execution. Nothing that it raises reaches the cell."""
 
     def shown(self, run: Run) -> None:
-        """Show a run that has begun."""
+        """Follow a run that has begun, and show it soon."""
+
+    def place(self) -> None:
+        """Show the run now, unless it is shown: something else is about to be, which comes below it."""
 
     def last_steps(self) -> dict[str, int]:
         """The last step of each metric that was recorded so far, as far as the display follows it."""
@@ -39,6 +42,9 @@ class Line(Shown):
 
     def shown(self, run: Run) -> None:
         """See `Shown`: nothing yet."""
+
+    def place(self) -> None:
+        """See `Shown`: what is printed comes first."""
 
     def ended(self) -> None:
         """See `Shown`."""
@@ -71,6 +77,9 @@ class NoDisplay(Shown):
     """Displays nothing, for the option `--quiet`."""
 
     def shown(self, run: Run) -> None:
+        """See `Shown`."""
+
+    def place(self) -> None:
         """See `Shown`."""
 
     def ended(self) -> None:
