@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from types import CodeType
 from typing import Any
 
 from trackdsl._decorate import name_templates as _template
@@ -14,9 +16,14 @@ def evaluate(magic: str, arguments: Arguments, namespace: Mapping[str, Any]) -> 
     """The values of the expressions of a magic. Each may use the names before it."""
     values: dict[str, Any] = {}
     for key, expression in arguments.expressions.items():
-        code = compile(expression, f"<{magic} {key}>", "eval")
+        code = _compiled(expression, f"<{magic} {key}>")
         values[key] = eval(code, {**namespace, **values})  # noqa: S307 - code that the user wrote into the cell
     return values
+
+
+@functools.lru_cache(maxsize=128)  # Cells are executed again and again.
+def _compiled(expression: str, name: str) -> CodeType:
+    return compile(expression, name, "eval")
 
 
 def given_name(magic: str, arguments: Arguments) -> str:
