@@ -42,6 +42,9 @@ from .drawn_processes import Machine, Process
 from .memory_store import MemoryStore
 from .preloaded_servers import PreloadedServers
 
+#: The fixtures of tests that use plain MLflow.
+pytest_plugins = ["tests.plain_mlflow"]
+
 # No deadline: a machine that is busy with the other tests is not a fault of the one at hand.
 hypothesis.settings.register_profile("full", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("plain", deadline=None, max_examples=10)

@@ -12,7 +12,7 @@ import pytest
 
 import trackdsl
 from tests.conftest import StartProgram, all_runs, client, points
-from tests.integration.test_mlflow_bridge import Tree, here, online  # noqa: F401 - fixtures
+from tests.plain_mlflow import Tree
 from trackdsl import experiment, stage
 
 mlflow = pytest.importorskip("mlflow")
@@ -56,7 +56,7 @@ def models_of(run: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("around", ["stage", "start_run"])
-def test_r68_r69_scikit_learn_logs_itself(here: str, autolog: Any, around: str) -> None:  # noqa: F811
+def test_r68_r69_scikit_learn_logs_itself(here: str, autolog: Any, around: str) -> None:
     """Hyperparameters, training metrics, signature and model of a forest, on the stage's run or plain MLflow's."""
     from sklearn.ensemble import RandomForestClassifier
 
@@ -80,7 +80,7 @@ def test_r68_r69_scikit_learn_logs_itself(here: str, autolog: Any, around: str) 
     assert models_of(tree["all"]) == []
 
 
-def test_r70_a_plain_pytorch_loop_is_watched(here: str, autolog: Any) -> None:  # noqa: F811
+def test_r70_a_plain_pytorch_loop_is_watched(here: str, autolog: Any) -> None:
     """The architecture, the parameters and the curves of loss and learning rate of a loop that stays as it is."""
     torch = pytest.importorskip("torch")
     autolog("pytorch")
@@ -109,7 +109,7 @@ def test_r70_a_plain_pytorch_loop_is_watched(here: str, autolog: Any) -> None:  
     assert "2.weight: 1 x 50 float32" in text.read_text()
 
 
-def test_r70_lightning_logs_itself(here: str, autolog: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_r70_lightning_logs_itself(here: str, autolog: Any, tmp_path: Path) -> None:
     """PyTorch Lightning's epochs, optimizer, loss curve and model, on the run of the stage that trains."""
     torch, lightning = pytest.importorskip("torch"), pytest.importorskip("lightning")
 
@@ -194,7 +194,7 @@ def test_r71_keras_on_tensorflow_logs_itself(start: StartProgram, sqlite_store: 
     assert not runs[0].data.metrics
 
 
-def test_r72_xgboost_logs_itself(here: str, autolog: Any) -> None:  # noqa: F811
+def test_r72_xgboost_logs_itself(here: str, autolog: Any) -> None:
     """The parameters given to `train`, the curve of each evaluation set and the model, on the run of the stage."""
     xgboost = pytest.importorskip("xgboost")
     autolog("xgboost")

@@ -10,7 +10,6 @@ import pytest
 
 import trackdsl
 from tests.conftest import all_runs, client, deliver
-from tests.integration.test_mlflow_bridge import here, online  # noqa: F401 - fixtures
 from trackdsl import stage
 
 mlflow = pytest.importorskip("mlflow")
@@ -69,7 +68,7 @@ def test_r83_r84_an_inferred_signature(sqlite_store: str) -> None:
             assert (flavor.load_model(info.model_uri).predict(frame) == model.predict(frame)).all()
 
 
-def test_r84_mlflow_s_own_function_inside_a_stage(here: str, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_r84_mlflow_s_own_function_inside_a_stage(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where MLflow refuses a forest its own error reaches the program; with the format named it lands on the run."""
     monkeypatch.setenv("MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT", "0")
     frame, _ = data()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import all_runs, client
-from tests.integration.test_mlflow_bridge import Tree, here, log_lines, meet, online, own_thread, run_threads  # noqa: F401 - fixtures
+from tests.plain_mlflow import Tree, meet, own_thread, run_threads
 from trackdsl import experiment, log_metric, stage, start_logging, stop_logging
 
 mlflow = pytest.importorskip("mlflow")
@@ -30,7 +30,7 @@ def found_runs() -> list[str]:
     return sorted(run.info.run_name for run in mlflow.search_runs(output_format="list"))
 
 
-def test_a_scope_is_the_active_experiment(here: str) -> None:  # noqa: F811
+def test_a_scope_is_the_active_experiment(here: str) -> None:
     """Inside blocks, calls and sessions the active experiment is that of the run; afterwards it is the former one."""
     mlflow.set_experiment("mine")
 
@@ -56,7 +56,7 @@ def test_a_scope_is_the_active_experiment(here: str) -> None:  # noqa: F811
     assert found_runs() == []
 
 
-def test_at_the_same_time(here: str) -> None:  # noqa: F811
+def test_at_the_same_time(here: str) -> None:
     """Tasks and threads that are in scopes at the same time each have their own, and choose their own."""
     found: dict[str, tuple[str, str]] = {}
     waiting: list[asyncio.Future[None]] = []
@@ -96,7 +96,7 @@ def test_at_the_same_time(here: str) -> None:  # noqa: F811
     }  # fmt: skip
 
 
-def test_an_experiment_that_the_program_sets(here: str) -> None:  # noqa: F811
+def test_an_experiment_that_the_program_sets(here: str) -> None:
     """`set_experiment` inside a scope counts there, in stages and threads inside it, and still counts after it."""
     with experiment("scope"):
         mlflow.set_experiment("chosen")
@@ -112,7 +112,7 @@ def test_an_experiment_that_the_program_sets(here: str) -> None:  # noqa: F811
     assert Tree(here).parents()["opened"] == "inner"
 
 
-def test_taking_up_a_run_again(here: str) -> None:  # noqa: F811
+def test_taking_up_a_run_again(here: str) -> None:
     """A run of the scope's experiment can be taken up again there, whatever was active before; no other can."""
     mlflow.set_experiment("mine")
     with mlflow.start_run() as other:
@@ -138,7 +138,7 @@ def test_taking_up_a_run_again(here: str) -> None:  # noqa: F811
             assert mlflow.get_run(again.run_id).info.status == "RUNNING"
 
 
-def test_traces_of_a_scope(here: str) -> None:  # noqa: F811
+def test_traces_of_a_scope(here: str) -> None:
     """`search_traces` without experiments finds the traces of the scope's."""
 
     @mlflow.trace
@@ -153,7 +153,7 @@ def test_traces_of_a_scope(here: str) -> None:  # noqa: F811
         assert trace.info.experiment_id == mlflow.get_experiment_by_name("traced").experiment_id
 
 
-def test_a_store_that_mlflow_does_not_point_at(here: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_store_that_mlflow_does_not_point_at(here: str, tmp_path: Path) -> None:
     """Where MLflow points at another store than the scope's, its own active experiment stays."""
     mlflow.set_tracking_uri(here)
     mlflow.set_experiment("mine")
@@ -162,7 +162,7 @@ def test_a_store_that_mlflow_does_not_point_at(here: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_project(here: str) -> None:  # noqa: F811
+def test_a_project(here: str) -> None:
     """`mlflow.run` inside a scope makes a child of its run, in its experiment."""
     Path("MLproject").write_text("name: p\nentry_points:\n  main:\n    command: 'true'\n")
     with experiment("scope") as run:
@@ -172,7 +172,7 @@ def test_a_project(here: str) -> None:  # noqa: F811
         assert made.data.tags["mlflow.parentRunId"] == run.run_id
 
 
-def test_runs_made_with_a_client(here: str, tmp_path: Path, empty_store: Path) -> None:  # noqa: F811
+def test_runs_made_with_a_client(here: str, tmp_path: Path, empty_store: Path) -> None:
     """Runs made with a client are children of the run around them, unless they name a parent or use another store."""
     (tmp_path / "other.db").write_bytes(empty_store.read_bytes())
     elsewhere = mlflow.MlflowClient(f"sqlite:///{tmp_path}/other.db")

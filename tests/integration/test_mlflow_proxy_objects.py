@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from tests.integration.test_mlflow_bridge import Tree, here, online, own_thread  # noqa: F401 - fixtures
+from tests.plain_mlflow import Tree, own_thread
 from trackdsl import experiment, stage
 from trackdsl.mlflow_bridge._scoped_list import ScopedList
 
@@ -23,7 +23,7 @@ def session_class() -> Any:
 
 
 @pytest.mark.slow
-def test_sessions_of_autologging(here: str) -> None:  # noqa: F811
+def test_sessions_of_autologging(here: str) -> None:
     """The list of fits under way is a list, can be cleared, and shows the fits of a scope in that scope alone."""
     session = session_class()
     stack = session._session_stack
@@ -94,7 +94,7 @@ def test_a_scoped_list_is_a_list() -> None:
     assert hidden in scoped
 
 
-def test_the_stack_of_active_runs(here: str) -> None:  # noqa: F811
+def test_the_stack_of_active_runs(here: str) -> None:
     """The stack of active runs stays MLflow's own object, with its class and methods, in a scope and outside."""
     fluent = mlflow.tracking.fluent
     stack = fluent._active_run_stack
@@ -122,7 +122,7 @@ def test_the_stack_of_active_runs(here: str) -> None:  # noqa: F811
     assert mlflow.active_run() is None
 
 
-def test_the_stack_inside_a_scope(here: str) -> None:  # noqa: F811
+def test_the_stack_inside_a_scope(here: str) -> None:
     """A run that is pushed inside a scope is active there, one that is popped is not; other threads have their own."""
     stack = mlflow.tracking.fluent._active_run_stack
     made = mlflow.MlflowClient()
@@ -147,7 +147,7 @@ def test_the_stack_inside_a_scope(here: str) -> None:  # noqa: F811
     assert Tree(here).parents() == {"s": None, "added": "s", "elsewhere": "s"}
 
 
-def test_the_tracking_uri_of_the_environment(here: str) -> None:  # noqa: F811
+def test_the_tracking_uri_of_the_environment(here: str) -> None:
     """The variable that MLflow asks for its tracking URI is one of MLflow's own kind."""
     variable = mlflow.tracking._tracking_service.utils.MLFLOW_TRACKING_URI
     theirs = mlflow.environment_variables.MLFLOW_TRACKING_URI

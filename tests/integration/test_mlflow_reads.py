@@ -17,7 +17,6 @@ import pytest
 
 import trackdsl
 from tests.conftest import ChangeTiming, StartProgram, all_runs, delivery_pids, end_delivery, wait_until
-from tests.integration.test_mlflow_bridge import here, log_lines, online  # noqa: F401 - fixtures
 from trackdsl import experiment, log_metric
 from trackdsl.delivery import flush
 from trackdsl.delivery.program import _reads
@@ -84,12 +83,12 @@ READS: dict[str, Callable[[trackdsl.Run], bool]] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_a_read_right_after_a_scope(here: str, read: str) -> None:  # noqa: F811
+def test_a_read_right_after_a_scope(here: str, read: str) -> None:
     """Plain MLflow finds what a scope has recorded as soon as the scope is closed, by every function."""
     assert READS[read](record())
 
 
-def test_every_read_of_a_run(here: str, waits: list[bool]) -> None:  # noqa: F811
+def test_every_read_of_a_run(here: str, waits: list[bool]) -> None:
     """Reads of a run, by functions, the client, threads and URIs, find what was recorded right before them."""
     client = mlflow.MlflowClient()
     with experiment("x") as run:
@@ -121,7 +120,7 @@ def test_every_read_of_a_run(here: str, waits: list[bool]) -> None:  # noqa: F81
 
 
 @pytest.mark.slow
-def test_models(here: str) -> None:  # noqa: F811
+def test_models(here: str) -> None:
     """A model that was recorded is there for `load_model`, its versions and aliases for the client."""
     linear = pytest.importorskip("sklearn.linear_model")
     model = linear.LinearRegression().fit([[0.0], [1.0]], [0.0, 2.0])
@@ -146,7 +145,7 @@ def test_models(here: str) -> None:  # noqa: F811
     assert mlflow.register_model(f"runs:/{id_}/third", "lines").version in (2, "2")
 
 
-def test_writes_after_ours(here: str) -> None:  # noqa: F811
+def test_writes_after_ours(here: str) -> None:
     """The later one of two values counts, ours or plain MLflow's; so does the later end of a run."""
     client = mlflow.MlflowClient()
 
@@ -197,7 +196,7 @@ def test_writes_after_ours(here: str) -> None:  # noqa: F811
         mlflow.create_experiment("new")
 
 
-def test_beside_a_run_that_is_set_aside(here: str, log_lines: list[str]) -> None:  # noqa: F811
+def test_beside_a_run_that_is_set_aside(here: str, log_lines: list[str]) -> None:
     """A run that is blocked keeps no read from waiting for the others."""
     id_ = mlflow.create_experiment("gone")
     mlflow.delete_experiment(id_)
@@ -211,14 +210,14 @@ def test_beside_a_run_that_is_set_aside(here: str, log_lines: list[str]) -> None
     wait_until(lambda: flush(1), "the run that was set aside")
 
 
-def test_on_a_run_of_plain_mlflow(here: str) -> None:  # noqa: F811
+def test_on_a_run_of_plain_mlflow(here: str) -> None:
     """What trackdsl logs to a run of plain MLflow is there for the next read, also if no scope was opened."""
     with mlflow.start_run() as active:
         log_metric("ours", 1)
         assert mlflow.get_run(active.info.run_id).data.metrics == {"ours": 1}
 
 
-def test_nothing_is_waited_for_where_nothing_waits(here: str, waits: list[bool]) -> None:  # noqa: F811
+def test_nothing_is_waited_for_where_nothing_waits(here: str, waits: list[bool]) -> None:
     """Once all is delivered reads return at once, and look at no journal again."""
     record()
     assert flush(60)
@@ -231,10 +230,10 @@ def test_nothing_is_waited_for_where_nothing_waits(here: str, waits: list[bool])
 
 
 def test_a_delivery_that_does_not_come(
-    here: str,  # noqa: F811
+    here: str,
     held: FileLock,
     waits: list[bool],
-    log_lines: list[str],  # noqa: F811
+    log_lines: list[str],
     change_timing: ChangeTiming,
 ) -> None:
     """A read gives up and says so once; later ones do not wait while nothing arrives, and wait again once it does."""
@@ -256,7 +255,7 @@ def log_metric_of_another() -> None:
         log_metric("m", 1)
 
 
-def test_strict(here: str, held: FileLock, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_strict(here: str, held: FileLock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under `TRACKDSL_STRICT` a read that cannot have what was recorded raises."""
     record()
     monkeypatch.setenv("TRACKDSL_STRICT", "1")
@@ -265,7 +264,7 @@ def test_strict(here: str, held: FileLock, monkeypatch: pytest.MonkeyPatch) -> N
         mlflow.search_experiments()
 
 
-def test_who_does_not_wait(here: str, held: FileLock, waits: list[bool], tmp_path: Path, empty_store: Path) -> None:  # noqa: F811
+def test_who_does_not_wait(here: str, held: FileLock, waits: list[bool], tmp_path: Path, empty_store: Path) -> None:
     """Reads of other stores, MLflow's own reads, and offline programs do not wait."""
     (tmp_path / "other.db").write_bytes(empty_store.read_bytes())
     other = mlflow.MlflowClient(f"sqlite:///{tmp_path}/other.db")
@@ -281,7 +280,7 @@ def test_who_does_not_wait(here: str, held: FileLock, waits: list[bool], tmp_pat
     mlflow.set_experiment("Default")
 
 
-def test_threads_read_at_once(here: str) -> None:  # noqa: F811
+def test_threads_read_at_once(here: str) -> None:
     """Threads that record and read at the same time each find their own."""
     found: list[int] = []
 
@@ -298,7 +297,7 @@ def test_threads_read_at_once(here: str) -> None:  # noqa: F811
     assert found == [1, 1, 1]
 
 
-def test_warnings_point_at_the_program(here: str) -> None:  # noqa: F811
+def test_warnings_point_at_the_program(here: str) -> None:
     """What MLflow warns its caller of names the line of the program, not one of ours."""
     record()
     with warnings.catch_warnings(record=True) as caught:

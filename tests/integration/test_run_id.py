@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import ChangeTiming, wait_until
-from tests.integration.test_mlflow_bridge import here, online  # noqa: F401 - fixtures
 from trackdsl import RunNotReady, experiment
 from trackdsl.delivery.program import _waiting
 from trackdsl.journal import _spool, _spool_choice
@@ -30,7 +29,7 @@ def busy() -> FileLock:
     return lock
 
 
-def test_busy_delivery(here: str, busy: FileLock, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_busy_delivery(here: str, busy: FileLock, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is waited for as long as the delivery process has a heartbeat, however busy it is."""
     change_timing(no_sign=0.5)
     answers: list[str | None] = []
@@ -55,7 +54,7 @@ def test_busy_delivery(here: str, busy: FileLock, change_timing: ChangeTiming, m
         assert mlflow.get_run(asked.result()).info.run_name == "x"
 
 
-def test_delivery_that_hangs(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:  # noqa: F811
+def test_delivery_that_hangs(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:
     """A delivery process that does nothing is given up after a while."""
     change_timing(no_progress=0.2)
     with experiment("x") as run, pytest.raises(RunNotReady, match="delivery hangs"):
@@ -63,7 +62,7 @@ def test_delivery_that_hangs(here: str, busy: FileLock, change_timing: ChangeTim
     busy.release()
 
 
-def test_delivery_that_does_not_move(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:  # noqa: F811
+def test_delivery_that_does_not_move(here: str, busy: FileLock, change_timing: ChangeTiming) -> None:
     """A delivery process without a heartbeat, such as one that was stopped, is given up."""
     HeartbeatFile(_spool_choice.find()).write(Beat(1 << 30, 1, 1, heartbeat.IDLE))
     change_timing(no_sign=0.2)
@@ -72,7 +71,7 @@ def test_delivery_that_does_not_move(here: str, busy: FileLock, change_timing: C
     busy.release()
 
 
-def test_no_delivery(here: str, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_no_delivery(here: str, change_timing: ChangeTiming, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no process can deliver, the message says so, and where to look."""
     monkeypatch.setenv("TRACKDSL_DELIVERY", "process")
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -81,7 +80,7 @@ def test_no_delivery(here: str, change_timing: ChangeTiming, monkeypatch: pytest
         assert run.run_id
 
 
-def test_run_that_is_set_aside(here: str, change_timing: ChangeTiming) -> None:  # noqa: F811
+def test_run_that_is_set_aside(here: str, change_timing: ChangeTiming) -> None:
     """Nobody waits for a run that is blocked: the error says what is wrong, until it is fixed."""
     change_timing(failing=0.2)
     id_ = mlflow.create_experiment("gone")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import client, points
-from tests.integration.test_mlflow_bridge import Tree, here, log_lines, online, own_thread, run_threads  # noqa: F401 - fixtures
+from tests.plain_mlflow import Tree, run_threads
 from trackdsl import experiment, log_param, stage
 
 mlflow = pytest.importorskip("mlflow")
@@ -71,7 +71,7 @@ class Meeting(RandomForestClassifier):
     "at_once",
     [pytest.param(False, id="after each other", marks=pytest.mark.slow), pytest.param(True, id="in threads")],
 )
-def test_two_stages_of_one_experiment(here: str, sklearn_autolog: None, at_once: bool) -> None:  # noqa: F811
+def test_two_stages_of_one_experiment(here: str, sklearn_autolog: None, at_once: bool) -> None:
     """Each stage has the hyperparameters, metrics, model, signature and inputs of its own fit, and no other's."""
     kind = Meeting if at_once else RandomForestClassifier
 
@@ -102,7 +102,7 @@ def test_two_stages_of_one_experiment(here: str, sklearn_autolog: None, at_once:
 
 
 @pytest.mark.slow
-def test_two_fits_in_one_run(here: str, sklearn_autolog: None) -> None:  # noqa: F811
+def test_two_fits_in_one_run(here: str, sklearn_autolog: None) -> None:
     """The first value of each parameter is kept, tags have the later ones, and both models are there with their own."""
     with stage("both"):
         LogisticRegression(C=2.0).fit(X, Y)
@@ -123,7 +123,7 @@ def test_two_fits_in_one_run(here: str, sklearn_autolog: None) -> None:  # noqa:
 
 
 @pytest.mark.slow
-def test_a_parameter_that_the_program_gives_too(here: str, sklearn_autolog: None) -> None:  # noqa: F811
+def test_a_parameter_that_the_program_gives_too(here: str, sklearn_autolog: None) -> None:
     """One parameter of the program's with another value takes none of the others with it, whichever way it is given."""
     with stage("before", C="mine"):
         LogisticRegression(C=2.0).fit(X, Y)
@@ -143,7 +143,7 @@ def test_a_parameter_that_the_program_gives_too(here: str, sklearn_autolog: None
 
 
 @pytest.mark.slow
-def test_boosters_in_threads(here: str, xgboost_autolog: None) -> None:  # noqa: F811
+def test_boosters_in_threads(here: str, xgboost_autolog: None) -> None:
     """XGBoost trains in two stages at the same time, and each has its own parameters and curve."""
     import xgboost
 
@@ -173,7 +173,7 @@ def test_boosters_in_threads(here: str, xgboost_autolog: None) -> None:  # noqa:
     assert curves[0] != curves[1]
 
 
-def test_one_dataset_of_two_runs(here: str) -> None:  # noqa: F811
+def test_one_dataset_of_two_runs(here: str) -> None:
     """Two concurrent stages with the same dataset both get it, though the store refuses one of the writes at first."""
     from mlflow.store.tracking.dbmodels.models import SqlDataset
 
@@ -201,7 +201,7 @@ def test_one_dataset_of_two_runs(here: str) -> None:  # noqa: F811
         assert used.dataset.name == "data"
 
 
-def test_a_refusal_of_mlflow_s(here: str, log_lines: list[str]) -> None:  # noqa: F811
+def test_a_refusal_of_mlflow_s(here: str, log_lines: list[str]) -> None:
     """What MLflow itself refuses inside a scope reaches the program as it is, and the run stays open."""
     with stage("fit") as run:
         with pytest.raises(mlflow.MlflowException) as refused:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_mlflow_bridge import Tree, here, online  # noqa: F401 - fixtures
+from tests.plain_mlflow import Tree
 from trackdsl import experiment, log_metric, stage
 
 mlflow = pytest.importorskip("mlflow")
 
 
 @pytest.mark.slow
-def test_lightnings_logger(here: str) -> None:  # noqa: F811
+def test_lightnings_logger(here: str) -> None:
     """`MLFlowLogger` without a run makes a child of the scope's run; with its id it writes to the scope's run."""
     loggers = pytest.importorskip("lightning.pytorch.loggers")
     with experiment("x") as run:
@@ -34,7 +34,7 @@ def test_lightnings_logger(here: str) -> None:  # noqa: F811
 
 
 @pytest.mark.slow
-def test_a_trainer_of_lightning(here: str) -> None:  # noqa: F811
+def test_a_trainer_of_lightning(here: str) -> None:
     """A whole training with `MLFlowLogger`, in a stage of each of two experiments, leaves no root of its own."""
     lightning = pytest.importorskip("lightning")
     loggers = pytest.importorskip("lightning.pytorch.loggers")
@@ -69,7 +69,7 @@ def test_a_trainer_of_lightning(here: str) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["an experiment of the study's", "none"])
-def test_optunas_callback(here: str, own: bool) -> None:  # noqa: F811
+def test_optunas_callback(here: str, own: bool) -> None:
     """Each trial is a child of the scope's run, in the study's experiment where the callback makes one."""
     optuna = pytest.importorskip("optuna")
     theirs = pytest.importorskip("optuna_integration.mlflow")
@@ -94,7 +94,7 @@ def test_optunas_callback(here: str, own: bool) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_transformers_callback(here: str, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_transformers_callback(here: str, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The callback of transformers writes to the scope's run, which it does not end, or to a child where it nests."""
     integrations = pytest.importorskip("transformers.integrations")
     pytest.importorskip("torch")
