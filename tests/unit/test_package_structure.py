@@ -144,39 +144,6 @@ def _longest_chain(imports: dict[str, set[str]]) -> list[str]:
     return max((below(entry) for entry in sorted(imports)), key=len)
 
 
-#: The name of a tag, or its beginning.
-_TAG = re.compile(r"trackdsl(\.[a-z_]+)+\.?|mlflow\.(parentRunId|runName|user|note\.content|source(\.\w+)+)")
-
-
-def test_names_of_tags_are_written_once() -> None:
-    """A tag that several modules use is a constant where all of them can import it, and is not written again."""
-    named: dict[str, set[str]] = {}
-    for path in PACKAGE.rglob("*.py"):
-        source = path.read_text()
-        if "trackdsl." in source or "mlflow." in source:
-            for text in _texts(source):
-                if _TAG.fullmatch(text) and text.rstrip(".") not in MODULES:
-                    named.setdefault(text, set()).add(str(path.relative_to(PACKAGE)))
-    del named["trackdsl.omitted."]  # Nearly every module reports by such a tag, and sentences name it too.
-    wrong = {}
-    for text, paths in named.items():
-        others = sorted(
-            path for path in paths if not path.startswith("delivery/")
-        )  # Delivery writes some of them again.
-        if len(paths) > 1 and others and not (len(others) == 1 and others[0].startswith(("store_format/", "_core/"))):
-            wrong[text] = others
-    assert wrong == {}
-
-
-def _texts(source: str) -> Iterator[str]:
-    """The strings in a file, and the parts of f-strings, except docstrings."""
-    tree = ast.parse(source)
-    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
-            yield node.value
-
-
 def test_everything_public_has_a_docstring() -> None:
     """`__all__` is sorted and complete, and everything in it has a docstring."""
     assert trackdsl.__all__ == sorted(trackdsl.__all__)
