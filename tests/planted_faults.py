@@ -244,7 +244,7 @@ FAULTS: list[tuple[str, str, str, str]] = [
     ("_core/current_lane.py", "return mask_name(", "return (", "tests/unit/test_current_lane.py::test_secrets_in_names_are_masked"),
     ("_core/current_lane.py", "name if type(name) is str else str.__str__(name)", "name", "tests/unit/test_current_lane.py::test_classes_of_others_do_no_harm"),
     ("_core/current_lane.py", '(lane[0], lane[1], shown, id(task))', '("", 0, shown, id(task))', "tests/unit/test_current_lane.py::test_each_task_has_its_name_and_its_id"),
-    ("_core/current_lane.py", '"" if _is_of_kernel(task) else name', "name", "tests/unit/test_current_lane.py::test_cells_of_notebooks_are_in_no_task"),
+    ("_core/current_lane.py", 'and _is_of_kernel(task) else name', "and False else name", "tests/unit/test_current_lane.py::test_cells_of_notebooks_are_in_no_task"),
     ("_runs/lifecycle.py", '"", False, lane_here(),', '"", False, None,', f"{LANES_AT_STORE}::test_runs_have_their_threads_and_tasks"),
     ("journal/_structure.py", r"(?:[\x90-\x9f]|\xdc..)", r"[\x90-\x9f]", "tests/unit/test_journal_structure.py"),
     ("store_format/report/timeline.py", "track, depth = tracks.setdefault(lane,", "track, depth = tracks.setdefault(Lane(lane.process),", f"{LANES}::test_the_stages_of_a_thread_are_in_one_row"),

@@ -98,7 +98,7 @@ def test_callbacks_of_a_loop_are_in_no_task() -> None:
 
 def test_cells_of_notebooks_are_in_no_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel executes each cell in a task of its own, which is no lane; tasks that a cell begins are."""
-    monkeypatch.setitem(sys.modules, "ipykernel", type(sys)("ipykernel"))
+    monkeypatch.setitem(sys.modules, "IPython", type(sys)("IPython"))
 
     async def cell() -> list[Any]:
         return [lane_here(), lane_here(), *await asyncio.gather(_lane(), _lane())]
@@ -243,14 +243,3 @@ def test_threads_of_other_languages_stay_unknown() -> None:
     _thread.start_new_thread(work, ())
     assert done.wait(30)
     assert found == [("", found[1], "", 0), found[1], count]
-
-
-def test_only_so_many_names_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of tasks does not grow with the program."""
-    monkeypatch.setattr(current_lane, "_MOST_NUMBERED", 3)
-
-    async def main() -> list[Any]:
-        return await asyncio.gather(*(_lane() for _ in range(10)))
-
-    assert len({lane[2] for lane in asyncio.run(main())}) == 10
-    assert len(current_lane._numbered) <= 3

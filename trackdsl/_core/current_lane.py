@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 #: In characters; of the name of a thread or task.
 LONGEST_NAME = 100
-_MOST_NUMBERED = 10_000
 _UNKNOWN: Lane = ("", -1, "", 0)
 
 
@@ -34,10 +33,10 @@ class _Here(threading.local):
 
 
 _here = _Here()
-#: The names of tasks that asyncio chose, and that of their lane: empty if they are not the program's own.
-_numbered: dict[str, str] = {}
+#: The latest name of a task that asyncio chose, and what is recorded of it.
+_latest: tuple[str, str] = ("", "")
 #: Packages that execute the cells of a notebook, each in a task of theirs, one after the other.
-_KERNELS = ("ipykernel", "IPython", "marimo")
+_KERNELS = {"ipykernel", "IPython", "marimo"}
 
 
 def _first_running_loop() -> object | None:
@@ -69,8 +68,8 @@ def lane_here() -> Lane | None:
             task = _current_task(loop)
             if task is not None:
                 name = task.get_name()
-                shown = _numbered.get(name)
-                if shown is None:
+                known, shown = _latest
+                if name is not known:
                     shown = _name_of_task(task, name)
                 if shown:
                     lane = ("", 0, shown, id(task)) if lane is None else (lane[0], lane[1], shown, id(task))
@@ -101,22 +100,19 @@ def _lane_of_thread() -> Lane | None:
 
 
 def _name_of_task(task: Any, name: str) -> str:
-    shown = "" if _is_of_kernel(task) else name
+    global _latest
+    shown = "" if ("IPython" in modules or "marimo" in modules) and _is_of_kernel(task) else name
     # Names with a number are many, and contain no secret.
-    if type(name) is not str or name[:5] != "Task-" or not name[5:].isdecimal():
+    if name[:5] != "Task-" or not name[5:].isdecimal() or type(name) is not str:
         return _shown(shown)
-    if len(_numbered) >= _MOST_NUMBERED:
-        _numbered.clear()
-    _numbered[name] = shown
+    _latest = name, shown
     return shown
 
 
 def _is_of_kernel(task: Any) -> bool:
     """Whether a notebook's kernel made a task, to execute a cell in it."""
-    if modules.keys().isdisjoint(_KERNELS):
-        return False
     file = getattr(getattr(task.get_coro(), "cr_code", None), "co_filename", "")
-    return not set(PurePath(file).parts).isdisjoint(_KERNELS)
+    return not _KERNELS.isdisjoint(PurePath(file).parts)
 
 
 def _in_trio(lane: Lane | None) -> Lane | None:
@@ -150,4 +146,4 @@ def _after_fork() -> None:
     _here.lane = None  # The thread that forked is the child's main thread.
 
 
-runtime.register("the current thread", Phase.IDENTITY, after_fork=_after_fork, reset=_numbered.clear)
+runtime.register("the current thread", Phase.IDENTITY, after_fork=_after_fork)
