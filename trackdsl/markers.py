@@ -111,7 +111,7 @@ def check_code_paths(paths: Any) -> None:
     """Check the option `code_paths`.
 
     Raises:
-        OptionError: it is no list of paths.
+        OptionError: it is not a list of paths.
     """
     listed = isinstance(paths, Sequence) and not isinstance(paths, (str, bytes))
     if paths is not None and not (listed and all(isinstance(path, (str, os.PathLike)) for path in paths)):

@@ -35,7 +35,7 @@ for _public in (Point, RecordedRun):
 
 
 def reset() -> None:
-    """Put trackdsl back to what it was after its import, so that no test sees what an earlier one left.
+    """Restore trackdsl's state after its import, so that tests do not affect each other.
 
     This ends sessions, leaves scopes that are open, closes the journals of this process, and forgets what
     `configure` set, which secret values were seen and which warnings were logged. Environment variables are read again.

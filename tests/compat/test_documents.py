@@ -89,7 +89,7 @@ def test_r1_to_r114_snippets_run_unchanged(kind: str, tmp_path: Path, server: Se
     found = sorted(DOCUMENTS.glob("*.txt"))
     documents = [path for path in found if ("import tracelet" in path.read_text()) == (kind == "tracelet")]
     if not documents:
-        pytest.skip(f"the documents are not at {DOCUMENTS}: they are no part of the project")
+        pytest.skip(f"the documents are not at {DOCUMENTS}: they are not part of the project")
     if kind == "mlflow":
         for module in ("tensorflow", "xgboost"):
             pytest.importorskip(module, reason=f"pip install -e '.[integrations]' brings {module}")

@@ -231,7 +231,7 @@ def test_metrics_say_of_which_model_and_data_they_are(store: str) -> None:
     assert {each.dataset.name for each in run.inputs.dataset_inputs} == {"train-set", "dataset", "own-set"}
     assert run.data.metrics["nothing"] == 7.0
     assert "bogus" not in str(found)
-    assert "is no model" in run.data.tags["trackdsl.omitted.log_metrics.model"]
+    assert "is not a model" in run.data.tags["trackdsl.omitted.log_metrics.model"]
     assert "trackdsl.omitted.missing" in run.data.tags
     with stage("by id", tags={"at": Path.cwd()}) as again:
         again.log_metric("id", 1.0, model=found["m"].model_id)

@@ -117,7 +117,7 @@ def test_files_that_no_handler_wrote_are_read_by_their_suffix(sqlite_store: str)
     assert load_artifact(id_, "t.yaml") == {"a": [1]}
     assert load_artifact(id_, "t.md") == "# x"
     assert load_artifact(id_, "t.dat") == b"raw"
-    with pytest.raises(UntrustedArtifact, match=r"t\.pkl.*no SHA-256"):
+    with pytest.raises(UntrustedArtifact, match=r"t\.pkl.*without a recorded SHA-256"):
         load_artifact(id_, "t.pkl", trusted=True)
 
 
@@ -243,7 +243,7 @@ def test_a_download_outside_of_its_folder_is_refused(
     deliver()
     (tmp_path / "x.txt").write_text("outside")
     monkeypatch.setattr(artifacts, "download_artifacts", lambda **options: str(tmp_path / "x.txt"))
-    with pytest.raises(ArtifactError, match="leads out of the run's folder"):
+    with pytest.raises(ArtifactError, match="is outside the run's folder"):
         load_artifact(last_run(sqlite_store), "x.txt", tracking_uri=sqlite_store)
 
 
@@ -269,7 +269,7 @@ def test_what_is_not_there_is_a_clear_error(store: str) -> None:
         load_artifact(run.info.run_id, "missing.json")
     with pytest.raises(ArtifactError, match="0000"):
         load_artifact("0" * 32, "x.json")
-    with pytest.raises(ArtifactError, match="is no run"):
+    with pytest.raises(ArtifactError, match="is not a run"):
         load_artifact(7, "x.json")
 
 

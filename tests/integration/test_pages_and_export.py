@@ -148,7 +148,7 @@ def test_a_database_has_no_pages(recorded: str) -> None:
     """`open` says which command shows a run of a store that is not a server."""
     done = run_command("open", "pipeline")
     assert done.returncode == 1
-    assert "is no server: `trackdsl ui " in done.stderr
+    assert "is not a server: `trackdsl ui " in done.stderr
 
 
 def test_open(own_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

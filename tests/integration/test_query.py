@@ -614,12 +614,12 @@ def test_which_run_is_meant(zoo: str) -> None:
     run_id, own = frame["run_id"][0], frame["id"][0]
     for text in (run_id, own, short(run_id), "run-1"):
         assert trackdsl.tree(text).run_id == run_id
-    with pytest.raises(RunNotFound, match="fits several runs"):  # Ids of one program begin alike.
+    with pytest.raises(RunNotFound, match="matches several runs"):  # Ids of one program begin alike.
         trackdsl.tree(run_id[:8])
     for text in ("nobody", "'; DELETE FROM runs; --", "0" * 32):
         with pytest.raises(RunNotFound, match="no run"):
             trackdsl.tree(text)
-    with pytest.raises(QueryError, match="is no run"):
+    with pytest.raises(QueryError, match="is not a run"):
         trackdsl.tree(3)
 
 
@@ -786,12 +786,12 @@ def test_no_store(tmp_path: Path) -> None:
         trackdsl.runs()
     assert not list(Path.cwd().iterdir())
     (tmp_path / "notes.db").write_text("these are notes\n" * 100)
-    with pytest.raises(QueryError, match=r"cannot be read as a database.* If it is none, give --tracking-uri"):
+    with pytest.raises(QueryError, match=r"cannot be read as a database.* If it is not one, give --tracking-uri"):
         trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}/notes.db")
     with pytest.raises(QueryError, match="is a folder, and a SQLite database is a file; give --tracking-uri"):
         trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}")
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE mine (x)").connection.close()
-    with pytest.raises(QueryError, match="holds no runs"):
+    with pytest.raises(QueryError, match="is not an MLflow database"):
         trackdsl.runs(tracking_uri=f"sqlite:///{tmp_path}/other.db")
     with pytest.raises(TrackingServerUnreachable) as caught:
         trackdsl.runs(tracking_uri=f"http://me:hunter2@127.0.0.1:{free_port()}")
@@ -859,7 +859,7 @@ for arguments, code in (
 ):
     result = CliRunner().invoke(main, [*arguments, "--tracking-uri", uri])
     assert result.exit_code == code, (arguments, result.output, result.exception)
-    assert code == 0 or "did you mean" in result.output or "is no server" in result.output, result.output
+    assert code == 0 or "did you mean" in result.output or "is not a server" in result.output, result.output
 trackdsl.configure(tracking_uri=uri)
 assert len(trackdsl.runs("churn", epochs__gt=5, order_by="params.lr")) == 3
 assert trackdsl.best("churn", "accuracy").name == "run-1"

@@ -94,7 +94,7 @@ def as_json(result: Result) -> Any:
     """What a command printed, read as strictly as the standard says."""
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(result.stdout, parse_constant=refuse)
 

@@ -238,7 +238,7 @@ def test_what_is_no_metric_is_visible(store: str) -> None:
     deliver()
     data = last_run(store).data
     for name in ("complex", "huge", "text", "none", "array", "object"):
-        assert "is no number" in data.tags[f"trackdsl.omitted.{name}"]
+        assert "is not a number" in data.tags[f"trackdsl.omitted.{name}"]
     assert data.metrics["good"] == 1
     assert math.isnan(data.metrics["nan"])
     assert data.metrics["inf"] == -1.7976931348623157e308

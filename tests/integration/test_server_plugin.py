@@ -555,7 +555,7 @@ HOSTILE = {
     "a large batch": packed({RUN: raw(batches=[[{}, {}, [("a", 0, 0, 0)] * (MOST_ITEMS + 1)]])}),
     "a dataset without a name": packed({RUN: raw(inputs=[Input(b"", "", "d", "t", "s", "", "", None)])}),
     "a dataset with a long digest": packed({RUN: raw(inputs=[Input(b"", "n", "d" * 37, "t", "s", "", "", None)])}),
-    "an event that is no dataset": packed({RUN: raw(inputs=[[3, b"", "k", 1.0, 1, 1]])}),
+    "an event that is not a dataset": packed({RUN: raw(inputs=[[3, b"", "k", 1.0, 1, 1]])}),
     "no UTF-8": zlib.compress(encode({RUN: raw(batches=[[{"k": "vv"}, {}, []]])}).replace(b"\xa2vv", b"\xa2\xff\xfe")),
     "a run that does not exist": packed({RUN: raw(None)}),
     "an experiment that does not exist": packed({RUN: raw((77, "n", 1, "me"))}),

@@ -621,7 +621,7 @@ def test_a_server_that_never_answers(online: None, monkeypatch: pytest.MonkeyPat
         ("file:///tmp/nowhere/mlruns", "MLFLOW_ALLOW_FILE_STORE=true"),
         ("./mlruns", "sqlite:///mlflow.db"),
         ("nosuchdb://host/x", None),
-        ("sqlite:///program.txt", "is no MLflow database"),
+        ("sqlite:///program.txt", "is not an MLflow database"),
         ("postgresql+nosuchdriver://host/x", "driver"),
     ],
 )

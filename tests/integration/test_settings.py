@@ -145,7 +145,7 @@ def test_the_project_says_where_runs_go(tmp_path: Path, monkeypatch: pytest.Monk
         ("[tool.trackdsl]\nmode = 'ofline'\n", r"mode in .*pyproject.toml is 'ofline'; did you mean `offline`"),
         ("[tool.trackdsl]\nstrict = 'perhaps'\n", r"strict in .*It must be one of"),
         ("[tool.trackdsl]\ntracking_uri = 5\n", "takes text, not 5"),
-        ("[tool.trackdsl\n", "is no valid TOML"),
+        ("[tool.trackdsl\n", "is not valid TOML"),
         ("[tool]\ntrackdsl = 3\n", "must be a table"),
     ],
 )
@@ -231,12 +231,12 @@ WRONG_URIS = {
     "http://": "names no host",
     "http": "names no host",
     "http://::1:5000": "names no host",
-    "http://[::1": "is no address",
-    "http://my host": "is no name of a host",
-    "http://h:50a0": "its port is no number",
-    "http://h:70000": "its port is no number",
-    "http://h:0": "its port is no number",
-    "postgresql://ann:pw@h:54x/db": "its port is no number",
+    "http://[::1": "is not a valid URL",
+    "http://my host": "is not a valid host name",
+    "http://h:50a0": "its port must be a number",
+    "http://h:70000": "its port must be a number",
+    "http://h:0": "its port must be a number",
+    "postgresql://ann:pw@h:54x/db": "its port must be a number",
     "postgres://h/db": "did you mean postgresql://h/db?",
     "postgres+psycopg2://h/db": "did you mean postgresql+psycopg2://h/db?",
     "postgresql:/h/db": "did you mean postgresql://h/db?",
@@ -245,7 +245,7 @@ WRONG_URIS = {
     "sqlite:/data/x.db": "did you mean sqlite:////data/x.db?",
     "sqlite3:///x.db": "did you mean sqlite:///x.db?",
     "sqlite://": "names no file",
-    "sqlite:///:memory:": "gone with the process",
+    "sqlite:///:memory:": "disappears when the delivery process ends",
     "file://mlruns/x": "did you mean file:mlruns/x?",
     " http://x": "did you mean http://x?",
     "http://x\n": "did you mean http://x?",
@@ -253,7 +253,7 @@ WRONG_URIS = {
     "  ": "it is empty",
     "s3://bucket/runs": "stores files only",
     "arn:aws:sagemaker:eu-west-1:1:mlflow-tracking-server/x": "pip install sagemaker-mlflow",
-    "foo://x": "MLflow knows no scheme foo",
+    "foo://x": "MLflow does not support the scheme foo",
     "C:\\mlruns": "a Windows path",
     "c:/mlruns": "a Windows path",
     "sqlite:///C:\\x.db": "a Windows path",
@@ -324,7 +324,7 @@ def test_databricks_is_no_folder(uri: str) -> None:
 def test_a_plugin_may_register_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheme that an installed package has registered with MLflow is accepted, and looked for once."""
     uri = "acme-store://team"
-    assert "knows no scheme acme-store" in str(describe_mistake(uri))
+    assert "does not support the scheme acme-store" in str(describe_mistake(uri))
     describe_mistake.cache_clear()
     package = tmp_path / "plugins/acme-1.dist-info"
     package.mkdir(parents=True)
@@ -435,7 +435,7 @@ def test_the_doctor_names_what_to_fix(shared_server: Server, sqlite_store: str) 
     ("content", "said"),
     [
         ("mod = 'offline'", "has no setting 'mod'; did you mean `mode`?"),
-        ("mode = offline", "is no valid TOML"),
+        ("mode = offline", "is not valid TOML"),
     ],
 )
 def test_the_doctor_of_a_bad_project(content: str, said: str) -> None:
@@ -493,5 +493,5 @@ def test_variables_that_are_misspelt(caplog: pytest.LogCaptureFixture, monkeypat
         with stage("s"):
             pass
     known, unknown = [record.getMessage() for record in caplog.records if record.name == "trackdsl"]
-    assert "no variable TRACKDSL_TRAKING_URI; did you mean `TRACKDSL_TRACKING_URI`?" in known
-    assert "no variable TRACKDSL_CONTEXT_OF_NOBODY" in unknown
+    assert "unknown environment variable TRACKDSL_TRAKING_URI; did you mean `TRACKDSL_TRACKING_URI`?" in known
+    assert "unknown environment variable TRACKDSL_CONTEXT_OF_NOBODY" in unknown

@@ -472,9 +472,9 @@ def test_source_that_was_edited_before_it_was_read_is_unknown(
     run = delivered(sqlite_store, edits)
     assert not any(text.startswith("def used()") for text in _sources(run))
     assert kept(run)["unknown"] == [
-        "edited after the program began, so that it is not known what ran: edited_before.py"
+        "edited after the program began, so the source that ran is unknown: edited_before.py"
     ]
-    assert "not known what ran" in run.data.tags[NOTE]
+    assert "the source that ran is unknown" in run.data.tags[NOTE]
 
 
 def _sources(run: Any) -> list[str]:

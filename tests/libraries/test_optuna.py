@@ -111,8 +111,8 @@ def test_why_a_trial_has_failed(captured: Captured) -> None:
     assert {run.tags["optuna.state"] for run in captured.runs} == {"FAIL"}
     assert [run.status for run in captured.runs] == ["FAILED"] * 5 + ["KILLED"]
     assert [run.failure.message for run in captured.runs[:4]] == [
-        "the objective has returned no number",
-        "the objective has returned no number",
+        "the objective did not return a number",
+        "the objective did not return a number",
         "the objective has returned 1 values, and the study has 2",
         "the objective has returned NaN",
     ]

@@ -562,7 +562,7 @@ def test_where_no_run_is(captured: Captured, caplog: pytest.LogCaptureFixture) -
     assert "watch at" in caplog.text
     with stage("idle"):
         watch(model)
-    assert "seen no optimizer step" in caplog.text
+    assert "no optimizer step was made" in caplog.text
     trackdsl.configure(mode="disabled")
     with stage("t"), watch(model, optimizer):
         step_by(model, optimizer)

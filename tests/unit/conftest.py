@@ -34,4 +34,4 @@ def in_one_process() -> Iterator[None]:
     _others.update(sys._current_frames().keys() - {threading.get_ident()})
     _seen.clear()
     yield
-    assert not _seen, f"this is no unit test, move it to tests/integration: {_seen}"
+    assert not _seen, f"this is not a unit test, move it to tests/integration: {_seen}"

@@ -316,5 +316,5 @@ def test_what_is_no_figure(value: Any, caplog: pytest.LogCaptureFixture) -> None
     with capture_runs() as captured, stage("f") as run:
         run.log_figure(value, "x.png")
     assert captured.one("f").artifacts == {}
-    assert "is no figure: give one of matplotlib" in captured.one("f").tags["trackdsl.omitted.x.png"]
-    assert "is no figure" in caplog.text
+    assert "is not a figure: give one of matplotlib" in captured.one("f").tags["trackdsl.omitted.x.png"]
+    assert "is not a figure" in caplog.text

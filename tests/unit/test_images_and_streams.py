@@ -96,8 +96,8 @@ def test_pixels_that_are_no_numbers() -> None:
         (np.zeros(3), "shape (3,)"),
         (np.zeros((0, 3)), "shape (0, 3)"),
         (np.array([[1, 300]]), "from 1 to 300"),
-        (np.array([["a"]]), "no image"),
-        ("a.png", "str is no image"),
+        (np.array([["a"]]), "is not an image"),
+        ("a.png", "str is not an image"),
     ],
 )
 def test_what_is_no_image_is_left_out(image: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -238,14 +238,14 @@ def test_models_under_the_older_argument_for_their_name() -> None:
 
 #: What is done inside a run, and what the log says of it.
 FAULTS: dict[str, tuple[Callable[[], None], str]] = {
-    "text": (lambda: trackdsl.log_metric("a", "b"), "a: str is no number"),  # type: ignore[arg-type]
-    "tags": (lambda: trackdsl.set_tags(["a"]), "tags are given as a dict of names and values, not as"),  # type: ignore[arg-type]
+    "text": (lambda: trackdsl.log_metric("a", "b"), "a: str is not a number"),  # type: ignore[arg-type]
+    "tags": (lambda: trackdsl.set_tags(["a"]), "tags must be a dict of names and values, not"),  # type: ignore[arg-type]
     "a file": (lambda: trackdsl.log_artifact("/nowhere/x"), "could not keep the artifact 'x'"),
     "metrics in a list": (lambda: trackdsl.log_metrics([1]), "list has no names: give numbers by name"),
     "a metric as metrics": (lambda: trackdsl.log_metrics("a", 1), "str has no names: give numbers by name"),
-    "a step of text": (lambda: trackdsl.log_metric("a", 1, step="x"), "step x is no whole number; recorded at step 0"),  # type: ignore[call-overload]
+    "a step of text": (lambda: trackdsl.log_metric("a", 1, step="x"), "step x is not an integer; recorded at step 0"),  # type: ignore[call-overload]
     "a table": (lambda: trackdsl.log_table(5, "a.json"), "give a dict of columns"),
-    "an image": (lambda: trackdsl.log_image(5, "a.png"), "int is no image"),
+    "an image": (lambda: trackdsl.log_image(5, "a.png"), "int is not an image"),
 }
 
 

@@ -84,7 +84,7 @@ def test_what_a_later_program_ran_is_not_taken_for_what_an_earlier_one_ran(
     first, second = program(tmp_path, "a", 800), program(tmp_path, "b", 100)
     edit("lib.py", "def helper(x):\n    return x + 1000\n", EDITED)
     look(captures, second)
-    unknown = ["edited after the program began, so that it is not known what ran: lib.py"]
+    unknown = ["edited after the program began, so the source that ran is unknown: lib.py"]
     assert ended(captures, first) == ([], unknown)
     assert ended(captures, second) == (["def helper(x):\n    return x + 1000\n"], [])
 

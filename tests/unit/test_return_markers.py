@@ -366,7 +366,7 @@ def test_a_marker_of_one_argument_on_many() -> None:
     def secret(*x: Annotated[str, Secret]) -> None: ...
 
     for fn in (args, kwargs):
-        with pytest.raises(trackdsl.OptionError, match="gathers several"):
+        with pytest.raises(trackdsl.OptionError, match="collects several"):
             stage(fn)
     with capture_runs() as captured:
         stage(secret)("planted")
@@ -402,5 +402,5 @@ def test_a_marked_list_is_a_series() -> None:
     found = captured.one("f")
     assert [(point.step, point.value) for point in found.metrics["loss"]] == [(0, 0.5), (1, 0.25)]
     assert found.metric("val/acc") == 1
-    assert "is no number" in found.tags["trackdsl.omitted.m"]
+    assert "is not a number" in found.tags["trackdsl.omitted.m"]
     assert json.dumps(found.params) == "{}"

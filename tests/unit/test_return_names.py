@@ -107,7 +107,7 @@ def test_what_is_named_a_metric_and_is_a_text_or_a_list() -> None:
     found = returned({"a": "0.5", "b": [1, 2], "c": "x"}, metrics=["a", "b", "c"])
     assert found.metrics == {"a": 0.5, "b": 2}
     assert [point.step for point in found.run.metrics["b"]] == [0, 1]
-    assert "is no number" in found.omitted["c"]
+    assert "is not a number" in found.omitted["c"]
 
 
 @pytest.mark.parametrize("option", ["metrics", "artifacts"])

@@ -422,8 +422,8 @@ def test_thousands_of_secrets_are_remembered(caplog: pytest.LogCaptureFixture) -
         if number in (0, 5, 50, 5000):
             assert _secrets.mask_text(f"({secret})") == "(***)"
     assert [record.message for record in caplog.records] == [
-        "trackdsl has masked 10000 different secrets; further ones are masked under their names, and no longer looked "
-        "for in other texts."
+        "trackdsl has masked 10000 different secrets; further ones are masked only where they have a secret's name, "
+        "and no longer where other texts contain them."
     ]
     assert _secrets.mask_text(f"{secrets[7]} {secrets[9999]} {secrets[10_001]}") == f"*** *** {secrets[10_001]}"
     assert secrets[4321] not in _secrets.mask_prose("x " * 2_000_000 + secrets[4321])

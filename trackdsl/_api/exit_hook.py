@@ -186,7 +186,8 @@ class RecoveredErrors:
     """Finds out whether other statements or cells have run since an exception: then it did not end the program.
 
     IPython calls back after each cell. A plain prompt calls `str(sys.ps1)` before each statement. The prompt of Python
-    3.13 does so many times; there each input is a file with a number, such as `<python-input-3>`.
+    3.13 calls it several times for each statement; instead, each input there is a file with a number, such as
+    `<python-input-3>`.
     """
 
     def __init__(self) -> None:

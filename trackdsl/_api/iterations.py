@@ -209,7 +209,7 @@ def is_bar(iterable: Any) -> bool:
 
 
 def _size(iterable: Any) -> float | None:
-    """The number of items, for a display; None if nobody knows, or if the user's own code for it fails."""
+    """The number of items, for a display; None if the iterable has no length, or if its `__len__` raises."""
     if is_bar(iterable):
         return getattr(iterable, "total", None)
     try:

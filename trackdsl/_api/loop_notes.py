@@ -12,9 +12,9 @@ from trackdsl._core.handle import RunHandle
 from trackdsl._core.redaction import mask_name
 from trackdsl._recording.emit import guarded
 
-#: Between two notes about the loops of a run, in seconds.
+#: Between two events about a loop of a run, in seconds.
 _PAUSE = 0.5
-#: After at most so many iterations the loop asks again: one that becomes slow may take minutes for each.
+#: The clock is read at least once in this many iterations: a loop may become slow, with minutes for each iteration.
 _MOST_AT_ONCE = 128
 #: Iterations that take less, in seconds, are counted several at once.
 _QUICK = 0.01
@@ -44,7 +44,7 @@ class LoopNotes:
         self._began = time.time_ns()
         #: When the loop last asked, on the monotonic clock.
         self._asked = 0.0
-        #: In the outermost loop: when a loop may be noted again, by its depth.
+        #: In the outermost loop: when the next event about a loop may be recorded, by the loop's depth.
         self._due: dict[int, float] = {}
         self._done = self._step = 0
         self._total: object = None
@@ -72,7 +72,7 @@ class LoopNotes:
         return self._step
 
     def end(self, done: int) -> None:
-        """Note the end of an outermost loop that was noted.
+        """Record the end of an outermost loop that was recorded.
 
         Args:
             done: how many iterations are over.

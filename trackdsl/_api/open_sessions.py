@@ -180,7 +180,7 @@ def session_to_replace() -> Session | None:
     scope = _context.current()
     if scope is not None and not isinstance(scope.owner, Session):
         return None
-    # In a notebook the context of a cell may be older than the session.
+    # In a notebook, a cell may run in a context that was copied before the session began.
     found = [session for session in _started_by_calls() if session.started_here()]
     return found[-1] if found else None
 

@@ -75,7 +75,7 @@ def start_logging(
     Raises:
         OptionError: a key of `config`, the backend or an option does not exist.
         TrackingServerUnreachable: no server answers at the tracking URI within five seconds. No run has begun then.
-        TrackingServerError: the server refuses the request, or is no MLflow server.
+        TrackingServerError: the server refuses the request, or is not an MLflow server.
         ExperimentDeleted: the MLflow experiment is deleted.
         RunNotFound: the run to resume is deleted, or does not exist.
         SettingsError: a setting cannot have the value that it has.

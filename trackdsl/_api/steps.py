@@ -42,7 +42,7 @@ def steps(
         an iterator over the items, unchanged.
 
     Raises:
-        OptionError: `start` is no whole number, `total` is no number, or `iterable` cannot be iterated.
+        OptionError: `start` is not an integer, `total` is not a number, or `iterable` is not iterable.
 
     Example:
         >>> for epoch in steps(range(3), "epoch"):  # doctest: +SKIP
@@ -87,7 +87,7 @@ def _loop(iterable: Iterable[T], name: str, total: int | None, rounds: Iteration
 
 
 class _AsyncLoop(AsyncIterator[T]):
-    """The loop of `async for`. It is no async generator, because one that is left early ends in another context."""
+    """The loop of `async for`. It is not an async generator: one that is left early is finalized in another context."""
 
     def __init__(self, iterable: AsyncIterable[T], name: str, total: int | None, rounds: Iterations) -> None:
         self._iterable = iterable
@@ -162,7 +162,7 @@ def _whole(start: Any) -> int:
         return operator.index(start)
     except TypeError:
         raise OptionError(
-            f"steps(..., start={start!r}): a step is a whole number, such as start=100.", option="start"
+            f"steps(..., start={start!r}): a step must be an integer, such as start=100.", option="start"
         ) from None
 
 

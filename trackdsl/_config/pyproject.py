@@ -27,7 +27,7 @@ class ProjectTable:
 
 
 _NONE = ProjectTable("", {})
-#: Takes a name, its value, and what has them, and raises if there is no such setting.
+#: Called with a setting's name, its value and where it was set; raises if the setting does not exist.
 Check = Callable[[str, Any, str], None]
 
 
@@ -35,7 +35,7 @@ def project_table(check: Check) -> ProjectTable:
     """The table for the working directory. A program reads each folder once.
 
     Raises:
-        SettingsError: the file is no valid TOML, or has a setting that does not exist.
+        SettingsError: the file is not valid TOML, or has a setting that does not exist.
     """
     try:
         return _table_above(_getcwd(), check)
@@ -71,7 +71,7 @@ def _parsed(path: str, content: bytes, check: Check) -> ProjectTable:
     try:
         table = tomllib.loads(content.decode("utf-8")).get("tool", {}).get("trackdsl", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise SettingsError(f"{path} is no valid TOML: {error}", setting=path, value=None) from None
+        raise SettingsError(f"{path} is not valid TOML: {error}", setting=path, value=None) from None
     if not isinstance(table, dict):
         raise SettingsError(f"[tool.trackdsl] in {path} must be a table, not {table!r}.", setting=path, value=table)
     values = {name.replace("-", "_"): value for name, value in table.items()}

@@ -20,7 +20,7 @@ from trackdsl._core.uris import absolute_uri
 from trackdsl.errors import SettingsError
 
 NAMES = tuple(SETTINGS)
-#: Variables that are no settings. trackdsl itself sets most of them, for the processes that it starts.
+#: Variables of trackdsl that are not settings. It sets most of them itself, for the processes that it starts.
 _OUR_OWN = (
     "TRACKDSL_CONTEXT",
     "TRACKDSL_NOTEBOOK",
@@ -42,7 +42,7 @@ class Resolved(NamedTuple):
     source: str
 
 
-#: What `configure` has set. A change replaces the mapping: those that hold the old one see no change.
+#: What `configure` has set. A change replaces the mapping, so code that holds the old one does not see the change.
 _configured: Mapping[str, Any] = {}
 
 
@@ -143,7 +143,7 @@ def unknown_variables() -> dict[str, str]:
     for name in os.environ:
         if name.startswith("TRACKDSL_") and name not in (*known, *_OUR_OWN):
             hint = suggestion_for(name, known)
-            found[name] = f"trackdsl knows no variable {name}{hint.text} Known: {', '.join(known)}."
+            found[name] = f"unknown environment variable {name}{hint.text} Known: {', '.join(known)}."
     return found
 
 
@@ -151,7 +151,7 @@ def project() -> pyproject.ProjectTable:
     """The settings in the project's `pyproject.toml`.
 
     Raises:
-        SettingsError: the file is no valid TOML, or has a setting that does not exist.
+        SettingsError: the file is not valid TOML, or has a setting that does not exist.
     """
     return pyproject.project_table(check_name)
 

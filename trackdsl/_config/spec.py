@@ -42,7 +42,7 @@ class Row:
         default_help: the default as the guide's table shows it; its value if empty.
         also: environment variables that are read after `TRACKDSL_<NAME>`, in this order.
         check: converts values; the check of the setting's type if None.
-        travels: whether a context takes the value from `configure` to other processes.
+        travels: whether the value that `configure` set is sent to other processes with a context.
     """
 
     default: Any
@@ -292,7 +292,7 @@ class Setting:
         check: converts a value to its type.
         help: one sentence.
         default_help: the default in words, for the guide's table.
-        travels: whether a context takes the value from `configure` to other processes.
+        travels: whether the value that `configure` set is sent to other processes with a context.
     """
 
     name: str

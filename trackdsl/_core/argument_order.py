@@ -21,7 +21,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
 
 
 def in_order(function: str, value: Any, path: Any, kind: str) -> tuple[Any, str]:
-    """Return the value to record and its path. Of two texts, the one that looks more like a path is the path.
+    """Return the value to record and its path. Of two strings, the one that looks more like a path is the path.
 
     Args:
         function: the function that was called, for messages.
@@ -41,7 +41,7 @@ def in_order(function: str, value: Any, path: Any, kind: str) -> tuple[Any, str]
         given = f"a {type(path).__name__}" if not is_path(path) else repr(os.fspath(path))
         example = "results/first.json" if function == "log_table" else "results/first"
         raise OptionError(
-            f"{function}({kind}, path): the path is text that names a file, such as {function}({kind}, "
+            f"{function}({kind}, path): the path must be a string that names a file, such as {function}({kind}, "
             f"{example!r}), and not "
             f"{given}.",
             option="artifact_file",

@@ -304,7 +304,7 @@ def decoder() -> Callable[[bytes | memoryview], AnyEvent]:
 
 
 def decode_many(payloads: list[bytes]) -> list[AnyEvent]:
-    """The events of many payloads, up to the first one that is no event."""
+    """The events of many payloads, up to the first one that is not an event."""
     try:
         # As one array of MessagePack: its mark (0xdd), its length, and its elements.
         return _array_decoder()(b"\xdd" + len(payloads).to_bytes(4, "big") + b"".join(payloads))
@@ -324,6 +324,6 @@ def decode(payload: bytes | memoryview) -> AnyEvent:
     """The event of a payload.
 
     Raises:
-        msgspec.MsgspecError: the bytes are no event.
+        msgspec.MsgspecError: the bytes are not an event.
     """
     return decoder()(payload)

@@ -99,7 +99,7 @@ class Decorator:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) > 1 and self._options:
             raise OptionError(
-                f"{self.__name__}() takes its name alone without a keyword, not {args[1]!r} too: its options are "
+                f"{self.__name__}() takes only the name without a keyword, not {args[1]!r} too: its options are "
                 f"{', '.join(self._options)}.",
                 option="name",
             )

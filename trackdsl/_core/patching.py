@@ -88,7 +88,7 @@ def when_imported(name: str, hook: Hook) -> None:
     if module is not None:
         hook(module)
         return
-    import wrapt  # Once a scope opens, and not with trackdsl.
+    import wrapt  # When a scope opens, and not with trackdsl.
 
     wrapt.register_post_import_hook(hook, name)
 

@@ -4,9 +4,9 @@ A module that keeps such state registers it here, right below the state:
 
     runtime.register("journals", Phase.JOURNALS, after_fork=_after_fork, reset=close_all)
 
-The package has one fork hook, the one below. It calls the registered functions in the order of their phases, in
-whatever order the modules were imported. Nothing runs in the parent: a hook that waited there for a lock could block
-the program's `fork`.
+The package has one fork hook, the one below. It calls the registered functions in the order of their phases,
+independently of the order of imports. Nothing runs in the parent: a hook that waited there for a lock could block the
+program's `fork`.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def register(
 def forgets_at_exit(cache: dict[K, V]) -> dict[K, V]:
     """A cache by type, which is emptied at the end of the program.
 
-    It would keep the classes of the program, and by their methods all of its objects, until those cannot print any
-    more.
+    Otherwise it would keep the classes of the program, and by their methods all of its objects, until it is too late
+    for their `__del__` to print.
 
     Args:
         cache: the cache.
@@ -105,7 +105,9 @@ def reinit_after_fork() -> None:
                 state.after_fork()
             except BaseException as error:  # Python itself would print it and continue, whatever it is.
                 logger.warning(
-                    "trackdsl: a forked process may record wrongly: %s was not renewed: %r", state.name, error
+                    "trackdsl: after a fork, %s could not be renewed (%r); this process may record wrongly",
+                    state.name,
+                    error,
                 )
 
 

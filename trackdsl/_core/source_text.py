@@ -32,7 +32,7 @@ def leave_pipe_unread(file: str) -> None:
     Args:
         file: the file of a code object.
     """
-    if len(linecache.cache.get(file, ())) > 1:  # It was read, or is no file.
+    if len(linecache.cache.get(file, ())) > 1:  # It was read, or is not a file.
         return
     with contextlib.suppress(OSError, ValueError):
         if not stat.S_ISREG(os.stat(file).st_mode):

@@ -134,7 +134,7 @@ def describe_mistake(uri: str) -> str | None:
     A scheme that a plugin of MLflow has registered is correct.
 
     >>> describe_mistake("htp://host:5000"), describe_mistake("http://host:5000")
-    ('MLflow knows no scheme htp; did you mean http://host:5000?', None)
+    ('MLflow does not support the scheme htp; did you mean http://host:5000?', None)
     """
     bare = uri.strip().strip("'\"").strip()
     if not bare:
@@ -159,7 +159,7 @@ def _mistake_of_path(uri: str) -> str | None:
     if uri.rstrip("/").lower() in ("http", "https"):
         return _NO_HOST
     if broken and "//" in broken[0]:
-        return _instead(f"{broken[1]}://{uri[broken.end() :]}", "there is no colon after its scheme")
+        return _instead(f"{broken[1]}://{uri[broken.end() :]}", "the colon after its scheme is missing")
     if uri.startswith(":"):
         return _instead(f"http://{uri.lstrip(':/')}", "it has no scheme")
     bare = uri.lstrip("/")
@@ -182,11 +182,11 @@ def _mistake_of_http(uri: str) -> str | None:
         parts = urlsplit(uri)
         host = parts.hostname
     except ValueError as error:
-        return f"it is no address: {error}."
+        return f"it is not a valid URL: {error}."
     if not host:
         return _NO_HOST
     if re.search(r"[\s\\]", parts.netloc):
-        return f"{host!r} is no name of a host."
+        return f"{host!r} is not a valid host name."
     if parts.fragment:  # An address of the user interface.
         return _instead(uri.partition("#")[0].rstrip("/"), "this is the address of a page")
     return _mistake_of_port(parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2])
@@ -195,7 +195,7 @@ def _mistake_of_http(uri: str) -> str | None:
 def _mistake_of_port(port: str) -> str | None:
     if not port or (port.isascii() and port.isdigit() and 0 < int(port) <= _MOST_PORTS):
         return None
-    return f"its port is no number from 1 to {_MOST_PORTS}."
+    return f"its port must be a number from 1 to {_MOST_PORTS}."
 
 
 def _mistake_of_sqlite(uri: str) -> str | None:
@@ -206,7 +206,7 @@ def _mistake_of_sqlite(uri: str) -> str | None:
     if not path:
         return _NO_FILE
     if path == ":memory:":
-        return "a database in memory is gone with the process that delivers; write sqlite:///mlflow.db."
+        return "an in-memory database disappears when the delivery process ends; write sqlite:///mlflow.db."
     if parts[2].startswith("///"):
         return None
     slashes = "////" if parts[2] == "/" else "///"
@@ -243,19 +243,20 @@ def _mistake_of_scheme(uri: str, scheme: str, kind: str) -> str:
         return _instead(f"http://{uri}", "it has no scheme")
     rest = uri[len(scheme) :]
     if kind == "postgres":
-        return _instead(f"postgresql{scheme[len(kind) :]}{rest}", "SQLAlchemy knows no scheme postgres any more")
+        return _instead(f"postgresql{scheme[len(kind) :]}{rest}", "SQLAlchemy no longer accepts the scheme postgres")
     if kind in _ARTIFACT_SCHEMES:
         return (
             f"{kind}: stores files only, and MLflow cannot keep runs there; name a server or a database, such as "
             "http://host:5000, and pass this URI to `mlflow server --artifacts-destination`."
         )
     if kind in _PLUGINS:
-        return f"MLflow knows no scheme {kind}; `pip install {_PLUGINS[kind]}` adds it."
+        return f"MLflow does not support the scheme {kind}; `pip install {_PLUGINS[kind]}` adds it."
     meant = suggestion_for(kind, _SCHEMES).name
     if meant is not None:
-        return _instead(f"{meant}{scheme[len(kind) :]}{rest}", f"MLflow knows no scheme {scheme}")
+        return _instead(f"{meant}{scheme[len(kind) :]}{rest}", f"MLflow does not support the scheme {scheme}")
     return (
-        f"MLflow knows no scheme {scheme}, and no installed plugin adds it. It knows {', '.join(_SCHEMES)}; a relative "
+        f"MLflow does not support the scheme {scheme}, and no installed plugin adds it. It knows "
+        f"{', '.join(_SCHEMES)}; a relative "
         "path with a colon begins with `./`."
     )
 

@@ -46,7 +46,7 @@ class CallPlan:
         decorator: the name of the decorator, for messages.
 
     Raises:
-        OptionError: `params` has a name that is no parameter, or two parameters would be recorded under one name.
+        OptionError: `params` has a name that is not a parameter, or two parameters would be recorded under one name.
     """
 
     def __init__(self, fn: Callable[..., Any], params: bool | Iterable[str] = True, decorator: str = "stage") -> None:
@@ -86,7 +86,10 @@ class CallPlan:
             self._version = -1
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments by parameter name, with defaults. Of wrong arguments it binds those that fit."""
+        """The arguments by parameter name, with defaults.
+
+        If the arguments do not match the signature, it binds those that do.
+        """
         bound = self._template.copy()
         bound.update(zip(self._positional, args, strict=False))
         if kwargs:
@@ -258,11 +261,11 @@ class CallPlan:
         kind = kind_of_marker(marker)
         if kind in (markers.Metric, markers.Artifact, markers.Model):
             self._misplaced.append(
-                (name, f"{kind.__name__}, which says what becomes of a returned value. Mark the return annotation")
+                (name, f"{kind.__name__}, which is a marker for return values. Mark the return annotation")
             )
         elif kind in (markers.Param, markers.Dataset) and name in (self._rest, self._extra):
             self._misplaced.append(
-                (name, f"{kind.__name__}, but gathers several arguments. Give that one a parameter of its own")
+                (name, f"{kind.__name__}, but collects several arguments. Declare a separate parameter for that one")
             )
         elif marker is markers.Param:
             self._misplaced.append((name, "Param without a name. Write Param('other_name')"))

@@ -82,7 +82,7 @@ def _filled(name: str, extra: Mapping[str, Any], params: Mapping[str, Any]) -> s
         return _template.fill(name, {**extra, **{key: params[key] for key in extra if key in params}})
     if all(each.isidentifier() for each in missing):
         note(
-            f"trackdsl: the name {name!r} at {call_site()} stays as it is, as the block has no parameter "
+            f"trackdsl: the name {name!r} at {call_site()} is used as it is, because the block has no parameter "
             f"{missing[0]!r}: add {missing[0]}=..., or write f{name!r}.",
             key=f"block-name:{name}",
         )

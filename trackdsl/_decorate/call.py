@@ -93,7 +93,7 @@ class Call:
             name, experiment = self._names(args, kwargs)
             scope = open_scope(options, name, experiment, params, self._tags, self._site, self)
         except Exception as error:
-            with contextlib.suppress(RecursionError):  # On a full stack not even the report is possible.
+            with contextlib.suppress(RecursionError):  # On a full stack, even the report would fail.
                 fault("entering a call", error)
             return None
         self.wrapper.last_run = scope.run
@@ -158,7 +158,7 @@ class Call:
             if error is None and self.returns is not None:
                 self.returns.record(scope.run, result, scope.step, self.plan, args, kwargs)
         finally:
-            # Set it again: the function may have called itself, or have run at the same time as other calls.
+            # Set it again: a recursive or concurrent call may have set it since.
             self.wrapper.last_run = scope.run
             if self._noted:
                 _last_run.set((self, scope.run))

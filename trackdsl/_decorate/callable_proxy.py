@@ -1,4 +1,4 @@
-"""Decorated callables that are no functions: a `functools.partial`, an instance of a class with `__call__`, a builtin.
+"""Decorated callables that are not functions: a `functools.partial`, an instance of a class with `__call__`, a builtin.
 
 Such an object has attributes that may change. It is an instance of its class, is pickled by value, and does not bind to
 an instance as a method does. A wrapper function would lose all of this. So a proxy stands in for the object, and only

@@ -45,7 +45,7 @@ class Block(DecoratorObject):
 
         Raises:
             OptionError: an option does not exist.
-            TemplateError: the name has a placeholder that is no parameter of `fn`.
+            TemplateError: the name has a placeholder that is not a parameter of `fn`.
         """
         if self._extra:
             known = _STAGE_OPTIONS if self._options.decorator == "stage" else _EXPERIMENT_OPTIONS
@@ -139,8 +139,8 @@ def experiment(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the ove
             the pipeline, with its time line. By default the setting `traces` decides.
 
     Raises:
-        OptionError: an option does not exist, or a name in `params` is no parameter.
-        TemplateError: the name has a placeholder that is no parameter.
+        OptionError: an option does not exist, or a name in `params` is not a parameter.
+        TemplateError: the name has a placeholder that is not a parameter.
 
     Example:
         >>> @experiment("churn")
@@ -188,8 +188,8 @@ def stage(name: Any = None, **options: Any) -> Any:  # noqa: D417 - the overload
         **block_params: in a `with` block, parameters of the run.
 
     Raises:
-        OptionError: an option does not exist, or a name in `params` is no parameter.
-        TemplateError: the name has a placeholder that is no parameter.
+        OptionError: an option does not exist, or a name in `params` is not a parameter.
+        TemplateError: the name has a placeholder that is not a parameter.
 
     Example:
         >>> @stage(nested=True)
@@ -281,8 +281,8 @@ class _Returns(functools.partial[Any], DecoratorObject):
 #: The name of `track` in pickles of earlier versions.
 _track = track
 _NO_BLOCK = (
-    'track_returns only decorates functions, as a block returns nothing: write `with stage("a-name") as run:`, and '
-    "`run.log_metric(...)` inside."
+    'track_returns only decorates functions, as a block has no return value: write `with stage("a-name") as run:`, '
+    "and `run.log_metric(...)` inside."
 )
 if not TYPE_CHECKING:
     track_returns = Decorator(track_returns, _NO_BLOCK)

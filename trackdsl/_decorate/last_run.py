@@ -13,7 +13,7 @@ _NAME = "last_run"
 
 
 class LastRun:
-    """Holds the last run of a callable that is no function, as users do not see the function that wraps it."""
+    """Holds the last run of a decorated callable object, as users do not see the function that wraps it."""
 
     __slots__ = (_NAME,)
 

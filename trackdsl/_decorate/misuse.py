@@ -1,4 +1,4 @@
-"""Errors and warnings about wrong use of the decorators: options, names, and objects that are no functions.
+"""Errors and warnings about wrong use of the decorators: options, names, and objects that are not functions.
 
 Errors are raised at decoration, and their messages name the fix.
 """
@@ -58,7 +58,7 @@ def check_params_option(kept: Iterable[Any], names: Sequence[str], function: str
         decorator: the name of the decorator.
 
     Raises:
-        OptionError: a name is no parameter.
+        OptionError: a name is not a parameter.
     """
     for name in kept:
         if not isinstance(name, str):
@@ -69,7 +69,7 @@ def check_params_option(kept: Iterable[Any], names: Sequence[str], function: str
             if len(parts) > 1 and set(parts) <= set(names):
                 hint = Suggestion(str(parts), f"; write params={parts}.")
             raise OptionError(
-                f"@{decorator}(params=...) names {name!r}, which is no parameter of {function}(){hint.text} "
+                f"@{decorator}(params=...) names {name!r}, which is not a parameter of {function}(){hint.text} "
                 f"It has: {', '.join(names) or 'none'}.",
                 option=name,
                 suggestion=hint.name,
@@ -130,7 +130,7 @@ def check_block_params(names: Iterable[str], stage_options: Sequence[str], exper
         hint = misplaced or suggestion_for(name.lower(), stage_options, nearly=0.8).text
         if hint != ".":
             note(
-                f"trackdsl: {name}= at {call_site()} is no option of stage and is recorded as a parameter{hint}",
+                f"trackdsl: {name}= at {call_site()} is not an option of stage, so it is recorded as a parameter{hint}",
                 key=f"block-param:{name}",
             )
 

@@ -55,7 +55,7 @@ def check(template: str, names: Iterable[str], function: str) -> bool:
         whether it has placeholders at all.
 
     Raises:
-        TemplateError: a placeholder is no parameter.
+        TemplateError: a placeholder is not a parameter.
     """
     known = list(names)
     wanted = placeholders(template)
@@ -63,7 +63,7 @@ def check(template: str, names: Iterable[str], function: str) -> bool:
         if name not in known:
             hint = suggestion_for(name, known)
             raise TemplateError(
-                f"the name {template!r} uses {{{name}}}, which is no parameter of {function}(){hint.text} "
+                f"the name {template!r} uses {{{name}}}, which is not a parameter of {function}(){hint.text} "
                 f"It has: {', '.join(known) or 'none'}.",
                 template=template,
                 placeholder=name,

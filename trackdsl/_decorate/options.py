@@ -73,7 +73,7 @@ class Options:
         if "run_id" in given:
             if given.get("nested") is False:
                 message = (
-                    f"{decorator}(nested=False, run_id=...): a section has no run of its own. Leave nested=False out."
+                    f"{decorator}(nested=False, run_id=...): a section has no run of its own. Remove nested=False."
                 )
                 raise OptionError(message, option="run_id")
             given["run_id"] = checked_run_id(given["run_id"], f"{decorator}(run_id=...)")

@@ -133,7 +133,7 @@ def name_of(run: str | Run) -> str:
 
 
 def _names_of(run: str | Run) -> set[str]:
-    """The ids by which this program knows a run."""
+    """The ids that this program has for a run."""
     if isinstance(run, str):
         return {run}
     adopted = adoption_of(run)

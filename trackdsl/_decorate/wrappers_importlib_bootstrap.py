@@ -249,7 +249,7 @@ def _async_generator(fn: Callable[..., Any], call: Call | Deferred) -> Callable[
 def _unhooked(inner: Any) -> Callable[[Any], Any]:
     """The first `asend` of the inner async generator, without registering that generator with the event loop.
 
-    Otherwise the loop would close both generators at its end. The outer one closes the inner one itself.
+    Otherwise the loop would close both generators at its end. The outer generator closes the inner one.
     """
 
     def asend(value: Any) -> Any:

@@ -45,8 +45,8 @@ def named(source: Any) -> Path:
     """Check the path of a file or folder.
 
     Raises:
-        FileNotFoundError: it is empty or None, such as the path of a checkpoint that was never written. An empty `Path`
-            would mean the working directory.
+        FileNotFoundError: the path is empty or None, such as that of a checkpoint that was never written. An empty
+            `Path` would mean the working directory.
     """
     if source is None or not os.fspath(source):
         raise FileNotFoundError(2, "no file is named", source)
@@ -227,7 +227,7 @@ def _reveals(handler: Handler, value: Any) -> bool:
 
 
 def _keep_masked(run: RunHandle, artifact_path: str, value: Any) -> str | None:
-    """Keep the parts of a value that are no secret, as JSON; nothing of an object with a secret in an attribute."""
+    """Keep the parts of a value that are not secret, as JSON; nothing of an object with a secret in an attribute."""
     if not has_content(value):
         reason = f"{class_name(value)} holds a secret, which its pickle would contain; record the parts you need"
         report("artifact", f"trackdsl left out {artifact_path!r}: {reason}", key=artifact_path)

@@ -59,7 +59,7 @@ class Collector:
             self.keep_model(value, name, None)
             return
         if artifact_path is None and issubclass(type(value), complex):
-            append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, which no metric can be"})
+            append_tags(self.run, {f"trackdsl.omitted.{name}": f"{value} is complex, and metrics must be real numbers"})
         suffix = ".json" if is_in_json(value) else handler.suffix
         _artifacts.keep_object(self.run, artifact_path or f"{self._prefix}{name}{suffix}", value, handler)
 
@@ -118,7 +118,7 @@ class Collector:
 
     def cut(self, name: str) -> None:
         """Report that a value contains the same parts again and again, so only some of them are recorded."""
-        append_tags(self.run, {TRUNCATED + name: "it contains the same parts again and again: recorded in part"})
+        append_tags(self.run, {TRUNCATED + name: "it contains itself, or parts many times: recorded in part"})
 
     def write(self) -> None:
         """Write the numbers that were collected."""

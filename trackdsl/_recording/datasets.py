@@ -88,7 +88,7 @@ def record_input(run: RunHandle, value: Any, name: str, context: str | None = No
         context: what it is used for, such as `training`.
 
     Returns:
-        the reference to it; None if it is no data.
+        the reference to it; None if it is not data.
     """
     if run.target.discards:
         return None
@@ -96,7 +96,7 @@ def record_input(run: RunHandle, value: Any, name: str, context: str | None = No
     if described is None:
         found = handler_for(type(value)).dataset(value)
         if found is None:
-            reason = f"{class_name(value)} is no data that trackdsl can read"
+            reason = f"{class_name(value)} is not data that trackdsl can read"
             append_tags(run, {f"trackdsl.omitted.{mask_name(name) or 'dataset'}": reason})
             return None
         source = {"tags": {SOURCE_NAME_TAG: mask_name(main_file() or "<interactive>")}}

@@ -158,7 +158,7 @@ runtime.register("the active model", Phase.MEMORY, reset=lambda: follow_active_m
 def record_metrics(
     run: RunHandle, metrics: Any, step: Any, timestamp: int | None = None, link: Link | None = None
 ) -> None:
-    """Write points of several metrics. Values that are no numbers are left out, which a tag reports.
+    """Write points of several metrics. Values that are not numbers are left out, which a tag reports.
 
     Args:
         run: whose metrics they are.
@@ -193,7 +193,7 @@ def record_metrics(
                 run.target.append(encode(event if link is None else _linked(event, link, timestamp)), run)
         if tags:
             reasons = "; ".join(f"{key.removeprefix('trackdsl.omitted.')}: {reason}" for key, reason in tags.items())
-            report("omitted", f"trackdsl left out what is no metric: {reasons}", key=str(sorted(tags)))
+            report("omitted", f"trackdsl left out values that are not metrics: {reasons}", key=str(sorted(tags)))
             append_tags(run, tags)
 
 
@@ -238,7 +238,7 @@ def _valid_step(step: Any) -> tuple[int, dict[str, str]]:
             number = int(step)
         except (TypeError, ValueError, OverflowError):
             number = 0
-        reason = f"step {step!s:.200} is no whole number; recorded at step {number}"
+        reason = f"step {step!s:.200} is not an integer; recorded at step {number}"
         tags["trackdsl.omitted.step"] = mask_prose(reason)[:500]
     if number != _within(number):
         tags["trackdsl.omitted.step"] = f"step {number} does not fit 64 bits; recorded at the nearest step that does"
@@ -266,7 +266,7 @@ def append_tags(run: RunHandle, values: dict[str, str]) -> None:
 def clean_tags(tags: Mapping[str, Any] | None) -> dict[str, str]:
     """Tags as text, with secrets masked. A tag reports a value that cannot be read."""
     if tags is not None and not isinstance(tags, Mapping):
-        raise TypeError(f"tags are given as a dict of names and values, not as {class_name(tags)}")
+        raise TypeError(f"tags must be a dict of names and values, not {class_name(tags)}")
     return tags_of(dict(tags or {}).items())
 
 

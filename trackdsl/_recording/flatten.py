@@ -25,7 +25,7 @@ from trackdsl.handlers.references import loaded, used_model
 
 MAX_DEPTH = 10
 MAX_LEAVES = 2000
-#: In a longer list, whose digest is shown, items are not checked for secrets that the item before them names.
+#: Longer lists are shown as a digest. In them, pairs such as `["password", "x"]` are not looked for.
 _MAX_NAMED = 300
 _SCALARS = frozenset([bool, int, float, str, type(None)])
 #: A shorter name cannot hold a secret.
@@ -60,7 +60,7 @@ class Flat:
         self.paths: dict[str, list[str]] = {}
         self.models: list[str] = []
         self.omitted: dict[str, str] = {}
-        #: The limit on the number of values, set anew for each added value; and whether a value exceeded it.
+        #: The number of values at which the value that is being added is full; and whether a value exceeded it.
         self._full = 0
         self._over = False
         self._survey: Survey | None = None

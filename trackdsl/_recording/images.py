@@ -36,7 +36,7 @@ _NOT_IN_KEYS = re.compile(r"[^a-zA-Z0-9_\-./ ]")
 def record_image(run: RunHandle, image: Any, artifact_path: str) -> None:
     """Keep an image at `artifact_path`, whose suffix selects the format; several as `samples.0.png`, and so on."""
     if has_suffix(artifact_path) and format_of(Path(artifact_path)) is None:
-        reason = f"no format of images has this suffix; kept as {artifact_path}.png"
+        reason = f"this suffix is not an image format; kept as {artifact_path}.png"
         append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
         artifact_path = f"{artifact_path}.png"
     for name, one in _each(image, artifact_path if has_suffix(artifact_path) else f"{artifact_path}.png"):
@@ -87,7 +87,7 @@ def _record_one(
         _artifacts.keep(run, artifact_path, partial(_refuse_figure, figure))
     elif not save_kwargs and not handler.executes:
         if artifact_path.lower().endswith(".txt"):  # The handler of text would write the `str` of any object.
-            reason = f"a figure is no text; kept as {artifact_path}{handler.suffix}"
+            reason = f"a figure cannot be written as text; kept as {artifact_path}{handler.suffix}"
             append_tags(run, {f"trackdsl.omitted.{artifact_path}": reason})
             artifact_path = f"{artifact_path}{handler.suffix}"
         _artifacts.keep_object(run, artifact_path, figure)
@@ -98,7 +98,7 @@ def _record_one(
 
 def _refuse_figure(figure: Any, _: Path) -> None:
     raise TypeError(
-        f"{class_name(figure)} is no figure: give one of matplotlib, seaborn, plotly, altair or bokeh. log_dict, "
+        f"{class_name(figure)} is not a figure: give one of matplotlib, seaborn, plotly, altair or bokeh. log_dict, "
         "log_text and log_artifact record other objects"
     )
 
@@ -116,7 +116,7 @@ def picture_of(value: Any) -> Any:
             first. If both are possible, an array has its channels last, and a torch tensor first.
 
     Raises:
-        TypeError: it is none of these, or its numbers are no brightness.
+        TypeError: it is none of these, or its numbers are not brightness values.
         ValueError: it has another shape, or integers outside 0 to 255.
     """
     names = {full_name(base) for base in type(value).__mro__}
@@ -131,7 +131,7 @@ def picture_of(value: Any) -> Any:
 
         return _from_array(np.asarray(value))
     raise TypeError(
-        f"{class_name(value)} is no image: give an array, a tensor, or a Pillow image. log_figure records figures, "
+        f"{class_name(value)} is not an image: give an array, a tensor, or a Pillow image. log_figure records figures, "
         "log_artifact files"
     )
 
@@ -284,7 +284,7 @@ def _levels_of(array: Any) -> Any:
             raise ValueError(f"integers of an image are from 0 to 255, not from {low} to {high}")
         return array.astype(np.uint8)
     if kind != "f":
-        raise TypeError(f"an array of {array.dtype} is no image")
+        raise TypeError(f"an array of {array.dtype} is not an image")
     return levels_of_floats(array)
 
 

@@ -74,14 +74,14 @@ def write_example(
     file, problem = _written(example, folder, "example")
     if given and example is None:
         kind = type(request.input_example).__name__
-        problem = unfit or f"{kind} is no input example that the model and MLflow accept"
+        problem = unfit or f"{kind} is not an input example that the model and MLflow accept"
     return WrittenExample(file, _written(answer, folder, "answer")[0], params, problem)
 
 
 def _is_known(model: Any, packages: Sequence[str]) -> bool:
     """Whether a model runs only code of well-known libraries: the user's own code may print, count, or take time."""
     parts = [model]
-    for walk in ("modules", "_flatten_layers"):  # Of torch, of Keras
+    for walk in ("modules", "_flatten_layers"):  # torch, Keras
         parts += getattr(model, walk)() if callable(getattr(type(model), walk, None)) else []
     roots = {type(part).__module__.partition(".")[0] for part in parts}
     hooks = [getattr(part, name, None) for part in parts for name in ("_forward_hooks", "_forward_pre_hooks")]

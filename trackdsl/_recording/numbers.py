@@ -91,7 +91,7 @@ def to_number(value: Any) -> float:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value means a missing value: `None`, and the missing values of pandas that are no float."""
+    """Whether a value means a missing value: `None`, and the missing values of pandas that are not floats."""
     return value is None or type(value).__name__ in _MISSING
 
 

@@ -31,7 +31,7 @@ def named_parts(value: Any) -> dict[Any, Any]:
     by_name = offers(kind, "keys") and offers(kind, "__getitem__") and getattr(value, "ndim", 1) == 1
     parts = dict(value) if pairs else handler_for(kind).children(value)
     if parts is None and by_name:  # Such as a row of a frame.
-        parts = {name: value[name] for name in value.keys()}  # noqa: SIM118 - it is no dict
+        parts = {name: value[name] for name in value.keys()}  # noqa: SIM118 - it is not a dict
     if parts is None:
         raise TypeError(
             "log_params takes a mapping, a dataclass, or another structure with named parts, and not "

@@ -40,7 +40,7 @@ class Points:
 
     Attributes:
         values: the numbers at that step, by name.
-        omitted: name → why a value is no point.
+        omitted: name → why a value is not a point.
     """
 
     def __init__(self, start: int) -> None:
@@ -138,7 +138,7 @@ class Points:
                 free[name] = number
 
     def _omit(self, name: str, value: Any, why: str) -> None:
-        self.omitted[name] = mask_prose(f"{type(value).__name__} is no number: {why}")[:500]
+        self.omitted[name] = mask_prose(f"{type(value).__name__} is not a number: {why}")[:500]
 
 
 def is_history(value: Any, around: str = "") -> bool:

@@ -149,7 +149,7 @@ class Sorter:
         """Record a number by the options; return False for a value that may become a file."""
         choices = self._choices
         kept = choices.is_chosen_artifact(name)
-        # A value that `metrics` names and that is no number is added too: the collector reports it.
+        # A value that `metrics` names and that is not a number is added too: the collector reports it.
         if choices.is_chosen_metric(name, number=number) or (number and choices.metrics is None and not kept):
             self._collector.add_metric(name, value)
             return not kept
@@ -178,7 +178,7 @@ class Sorter:
             self._keep(name or self._choices.function, rest)
 
     def _sort_rest(self, name: str, value: Any, rest: dict[str, Any], path: str, repeats: Repeats) -> None:
-        """Put a part that is no metric into the common file of such parts, or into a file of its own."""
+        """Add a part that is not a metric to the common file of such parts, or write it to a file of its own."""
         if not self._wants_artifact(name):
             return
         own_file = self._choices.is_chosen_artifact(name)

@@ -92,7 +92,7 @@ def rows_of(data: Any) -> Rows:
     if hasattr(data, "columns") and hasattr(data, "iloc"):  # pandas
         columns = [".".join(map(str, name)) if isinstance(name, tuple) else name for name in data.columns]
         return columns, _turned([data.iloc[:, index].tolist() for index in range(len(columns))])
-    raise TypeError(f"{class_name(data)} is no table: give a dict of columns, a list of dicts, or a frame")
+    raise TypeError(f"{class_name(data)} is not a table: give a dict of columns, a list of dicts, or a frame")
 
 
 def _of_columns(columns: dict[Any, Any]) -> Rows:
@@ -125,7 +125,7 @@ def _listed(value: Any) -> list[Any] | None:
         is_array_like(type(value)) and len(value.shape) == 1 and hasattr(value, "tolist")
     ):  # Arrays, tensors, series of pandas
         return list(value.tolist())
-    for way in ("to_list", "to_pylist"):  # Of polars, of pyarrow
+    for way in ("to_list", "to_pylist"):  # polars, pyarrow
         if hasattr(value, way) and hasattr(value, "__len__"):
             return list(getattr(value, way)())
     return None

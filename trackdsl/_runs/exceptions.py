@@ -41,7 +41,7 @@ def status_of(error: BaseException) -> str:
 
 
 def _is_pruning(error: Exception) -> bool:
-    """Whether the exception is Optuna's, which ends a pruned trial early and is no failure."""
+    """Whether the exception is Optuna's, which ends a pruned trial early and is not a failure."""
     return any(
         kind.__name__ == "TrialPruned" and kind.__module__.partition(".")[0] == "optuna" for kind in type(error).__mro__
     )

@@ -109,7 +109,7 @@ def fetch_from_mlflow(run: Any, artifact_path: str, name: str, folder: Path, tra
     if not path.exists() or (not is_model and path.name != Path(artifact_path).name):
         raise _absent(what, missing, uri, artifact_path)
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtifactError(f"{artifact_path!r} leads out of the run's folder", path=artifact_path)
+        raise ArtifactError(f"{artifact_path!r} is outside the run's folder", path=artifact_path)
     refuse_links(path, artifact_path)
     return fetched
 
@@ -174,7 +174,7 @@ def find_mlflow_run(client: Any, id_: Any, artifact_path: str, *, by_name: bool 
     from mlflow.exceptions import MlflowException
 
     if not isinstance(id_, str) or not _MLFLOW_ID.fullmatch(id_):
-        raise ArtifactError(f"{id_!r} is no run: pass a Run or its id", path=artifact_path)
+        raise ArtifactError(f"{id_!r} is not a run: pass a Run or its id", path=artifact_path)
     try:
         return client.get_run(id_)
     except MlflowException:

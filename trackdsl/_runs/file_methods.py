@@ -40,7 +40,7 @@ class FileMethods(RunHandle):
                 itself; without a suffix (`"models"`) it is the folder that the file is put into, under its own name.
 
         Raises:
-            OptionError: `local_path` is no path, and there is no `artifact_path`.
+            OptionError: `local_path` is not a path, and there is no `artifact_path`.
 
         Example:
             >>> run.log_artifact("plots/loss.png", "plots")  # doctest: +SKIP
@@ -61,7 +61,7 @@ class FileMethods(RunHandle):
             artifact_path: the folder of the run for this content; the run's top folder by default.
 
         Raises:
-            OptionError: `local_dir` is no path.
+            OptionError: `local_dir` is not a path.
 
         Example:
             >>> run.log_artifacts("plots", "figures")  # doctest: +SKIP
@@ -81,7 +81,7 @@ class FileMethods(RunHandle):
             artifact_file: its path in the run, such as `config.json`.
 
         Raises:
-            OptionError: `artifact_file` is no path.
+            OptionError: `artifact_file` is not a path.
 
         Example:
             >>> run.log_dict({"lr": 0.1, "layers": [64, 32]}, "config.json")  # doctest: +SKIP
@@ -99,7 +99,7 @@ class FileMethods(RunHandle):
             artifact_file: its path in the run, such as `status.txt`.
 
         Raises:
-            OptionError: `artifact_file` is no path.
+            OptionError: `artifact_file` is not a path.
 
         Example:
             >>> run.log_text("the loss diverged at step 30", "status.txt")  # doctest: +SKIP
@@ -121,7 +121,7 @@ class FileMethods(RunHandle):
             save_kwargs: further arguments of matplotlib's `savefig`, or plotly's `write_html` or `write_image`.
 
         Raises:
-            OptionError: `artifact_file` is no path.
+            OptionError: `artifact_file` is not a path.
 
         Example:
             >>> run.log_figure(figure, "plots/loss.png", save_kwargs={"dpi": 200})  # doctest: +SKIP

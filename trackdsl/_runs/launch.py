@@ -1,8 +1,8 @@
 """Find out whether a launcher (torchrun, SLURM, MPI and others) started this process as one rank of several.
 
 Launchers set environment variables. Some have the same value in all ranks, such as the number of a job or the address
-of a master; every rank computes the same key from them. A process that a rank starts inherits the variables, but is no
-rank. So each rank sets `TRACKDSL_RANK_OF` to its process id and the key of its launch.
+of a master; every rank computes the same key from them. A child process of a rank inherits these variables, but it is
+not a rank. So each rank sets `TRACKDSL_RANK_OF` to its process id and the key of its launch.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _TORCH = _Launcher(
     "torch", "RANK", ("WORLD_SIZE",), "LOCAL_RANK", "LOCAL_WORLD_SIZE", ("GROUP_RANK", "NODE_RANK"),
     ids=(("TORCHELASTIC_RUN_ID",),), hints=_MASTER, attempt="TORCHELASTIC_RESTART_COUNT",
 )  # fmt: skip
-#: `RANK` and `WORLD_SIZE` count as those of a launch only if one of these is set too.
+#: `RANK` and `WORLD_SIZE` mean a launch only if one of these variables is set as well.
 _WITH_RANK = (*_MASTER, "TORCHELASTIC_RUN_ID", "LOCAL_RANK")
 #: The innermost launcher first: jobs of SLURM start the others.
 _LAUNCHERS = (
@@ -115,7 +115,7 @@ _NO_ID = ("", "none")
 #: The names that SLURM gives to jobs that are shells.
 _SHELLS = ("interactive", "bash", "sh", "zsh", "fish", "tcsh", "csh", "ksh")
 
-#: The variables of ranks, as `os.environ` keeps them: bytes, or text on Windows. A process without them is no rank.
+#: The variables of ranks, as `os.environ` keeps them: bytes, or text on Windows. A process without them is not a rank.
 _ENCODED = frozenset(
     os.fsencode(launcher.rank) if os.supports_bytes_environ else launcher.rank for launcher in _LAUNCHERS
 )
@@ -145,7 +145,7 @@ _process = _Process()
 
 
 def current() -> Launch | None:
-    """The launch that this process is a rank of; None if it is none."""
+    """The launch that this process is a rank of; None if it is not a rank."""
     # The dict behind CPython's `os.environ`, which itself takes a microsecond for each missing variable.
     kept = getattr(os.environ, "_data", None)
     if isinstance(kept, dict) and kept.keys().isdisjoint(_ENCODED):
@@ -256,7 +256,7 @@ def _is_interactive() -> bool:
 
 
 def _starter(variable: str) -> str:
-    """The process that started the ranks of this machine: the nearest ancestor that is no rank."""
+    """The process that started the ranks of this machine: the nearest ancestor that is not a rank."""
     import psutil  # Here, so that programs without a launcher do not import it.
 
     found = None
@@ -288,5 +288,5 @@ _processes = sys.modules.get("multiprocessing.process")
 if _processes is not None and _processes.parent_process() is not None:
     _process.inherit()
 else:
-    current()  # It sets `TRACKDSL_RANK_OF`, so that processes started from here are no ranks.
+    current()  # It sets `TRACKDSL_RANK_OF`, so that processes started from here are not ranks.
 runtime.register("the rank in a launch", Phase.IDENTITY, after_fork=_process.inherit, reset=_process.forget_found)

@@ -78,7 +78,7 @@ def load_artifact(
             path=artifact_path,
         )
     if not artifact_path:
-        raise ArtifactError(f"{path!r} names no file: pass the path of a file, or a model's name", path=path)
+        raise ArtifactError(f"{path!r} does not name a file: pass the path of a file, or a model's name", path=path)
     artifact_path = quoted_path(artifact_path)
     with tempfile.TemporaryDirectory(prefix="trackdsl-") as folder:
         fetched = fetch_from_journal(run, artifact_path, path, Path(folder)) if isinstance(run, RunHandle) else None
@@ -97,7 +97,7 @@ def read_fetched(fetched: Fetched, artifact_path: str, trusted: bool) -> Any:
     suffix = path.suffix.lower()
     if not note.handler and suffix in _PICKLES:
         raise UntrustedArtifact(
-            f"{artifact_path!r} is a pickle of which no SHA-256 was recorded, so trackdsl does not load it. "
+            f"{artifact_path!r} is a pickle without a recorded SHA-256, so trackdsl does not load it. "
             "Download it with mlflow.artifacts.download_artifacts, and load it yourself if you know where it comes "
             "from.",
             path=artifact_path,

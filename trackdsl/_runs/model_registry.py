@@ -191,7 +191,7 @@ def register_model(
 def _parsed(uri: Any) -> dict[str, str | None]:
     found = _URI.fullmatch(uri) if isinstance(uri, str) else None
     if found is None:
-        raise OptionError(f"{uri!r} is no URI of a model. There are {_FORMS}.", option="model_uri")
+        raise OptionError(f"{uri!r} is not a URI of a model. There are {_FORMS}.", option="model_uri")
     return found.groupdict()
 
 
@@ -284,7 +284,7 @@ def _version(client: Any, name: str, version: str | None, alias: str | None, ask
             raise ArtifactError(f"there is no model {asked!r}", path=asked)
         return found[0]
     if not str(version).isdecimal():
-        raise OptionError(f"{asked!r}: {version!r} is no version. There are {_FORMS}.", option="model_uri")
+        raise OptionError(f"{asked!r}: {version!r} is not a version. There are {_FORMS}.", option="model_uri")
     return client.get_model_version(name, version)
 
 

@@ -157,7 +157,7 @@ class RecordedModel(Handle):
             if settings.mode() == "offline" or now >= give_up or (away_since and now - away_since >= _AWAY):
                 offline = "this program is offline" if settings.mode() == "offline" else None
                 raise self._not_ready(away or offline or f"it was not delivered in {limit:g} s")
-            if delivered:  # All of this process is delivered; the model is in the journal of another process.
+            if delivered:  # What this process recorded is delivered, so the model is another process's.
                 time.sleep(_POLL)
 
     def _is_own(self) -> bool:

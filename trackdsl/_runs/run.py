@@ -22,7 +22,7 @@ from trackdsl._runs.exceptions import FINISHED, STATUSES
 from trackdsl._runs.file_methods import FileMethods
 from trackdsl._runs.value_methods import ValueMethods
 
-# Here, and not where it is used: a run begins the delivery, whichever module of trackdsl a program imports.
+# Here, and not where it is used: this import registers the start of delivery, which every program with a run needs.
 from trackdsl.delivery import find_run, known_run_id
 from trackdsl.errors import OptionError, RunNotReady, report
 from trackdsl.journal._store_target import Target
@@ -159,7 +159,7 @@ class Run(ValueMethods, FileMethods):
 
     def __enter__(self) -> NoReturn:
         raise OptionError(
-            'a run has already begun, and is no block: write `with experiment("a-name") as run:` or '
+            'a run has already begun, and is not a block: write `with experiment("a-name") as run:` or '
             '`with stage("a-name") as run:`. stop_logging() ends a session.',
             option="with",
         )

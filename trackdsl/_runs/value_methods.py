@@ -224,7 +224,7 @@ def _named(run: RunHandle, model: Any) -> str:
     """The reference to the model that metrics belong to; empty if there is none. A tag reports an unusable model."""
     found = named_model(model) if model is not None else ""
     if found is None:
-        reason = f"{class_name(model)} is no model that MLflow holds: pass the result of log_model, or a model's id"
+        reason = f"{class_name(model)} is not a model that MLflow holds: pass the result of log_model, or a model's id"
         append_tags(run, {"trackdsl.omitted.log_metrics.model": reason})
         report("linked", f"trackdsl: log_metrics(model=...): {reason}", key=reason)
     return found or ""

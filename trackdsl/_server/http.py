@@ -2,7 +2,8 @@
 
 The timeouts of `requests` limit only the wait for each piece of an answer. If a server sends one byte per second, or
 sends without end, such a request never ends. `bound_requests` makes every request of this process end; it is for the
-delivery process, in which all requests are ours. In other programs, `session` returns a session whose requests end.
+delivery process, in which all requests are ours. In other programs, `session` returns a session with a deadline for
+each request.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def _ask_database(uri: str, experiment: str | None) -> Store:
             uri=mask_text(uri),
         ) from None
     except exc.ArgumentError as error:
-        message = f"{mask_text(uri)} is no URI of a database: {brief(error)}"
+        message = f"{mask_text(uri)} is not a URI of a database: {brief(error)}"
         raise TrackingServerError(message, uri=mask_text(uri)) from None
     except exc.SQLAlchemyError as error:
         reraise_from_signal(innermost(error))
@@ -148,7 +148,7 @@ def _ask_sqlite(uri: str, experiment: str | None) -> Store:
             return Store()
         cause = cause_in_sqlite(str(error))
         if cause.what == "is damaged":
-            cause = Cause("is no MLflow database", "Name another file")
+            cause = Cause("is not an MLflow database", "Name another file")
         raise TrackingServerError(with_fix(f"{path} {cause.what}: {error}", cause.fix), uri=uri) from None
     if row is not None and row[1] == "deleted":
         raise deleted(experiment, str(row[0]))

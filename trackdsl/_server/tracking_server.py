@@ -22,7 +22,7 @@ from trackdsl.errors import (
 
 #: How long to wait for a connection and for an answer, in seconds.
 CONNECT, READ = 2.0, 4.0
-#: The variable without which MLflow accepts no folder of files as a store.
+#: MLflow accepts a folder of files as a store only if this variable is set.
 FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
 #: The versions of MLflow that trackdsl supports, as in pyproject.toml.
 VERSIONS = ((3, 1), (4, 0))
@@ -30,7 +30,7 @@ VERSIONS = ((3, 1), (4, 0))
 _NOISE = re.compile(r"(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)):?\s*")
 _FIND = "api/2.0/mlflow/experiments/get-by-name"
 _SEARCH = "api/2.0/mlflow/experiments/search"
-#: In the error of MLflow's client about a page of another program, such as a proxy that asks for a password.
+#: Part of the error that MLflow's client raises if another program answers, such as a proxy that asks for a password.
 _NO_JSON = "was not in a valid JSON format"
 #: The answers of a server that is overloaded, is starting, or fails: the same request may succeed later.
 _MOMENTARY = (408, 425, 429)
@@ -119,7 +119,10 @@ def ask_server(uri: str, experiment: str | None, options: dict[str, Any], patien
 
 
 def _session() -> Any:
-    """A session whose requests end. Most stores are no servers, so `requests` is imported late."""
+    """A `requests` session with a deadline for each request.
+
+    Most stores are not servers, so `requests` is imported late.
+    """
     from trackdsl._server.http import session
 
     return session()

@@ -1,4 +1,4 @@
-"""A program of its own: runs a command, and ends it with all of its processes when its parent has ended, however.
+"""A program of its own: runs a command, and ends it with all of its processes when its parent has ended for any reason.
 
 The parent gives it a pipe as standard input and a session of its own. A parent that is killed cannot end its children,
 but its end of the pipe closes. Python runs this file by its path, so it imports nothing of trackdsl and starts at once.

@@ -31,9 +31,9 @@ from trackdsl.query._store import opened
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-#: If an experiment has no runs, the message names at most so many experiments that have some.
+#: If an experiment has no runs, the message names at most this many experiments that have runs.
 _MOST_NAMED = 10
-#: Between two looks at the store, in seconds, and as a multiple of the time that one takes.
+#: Between two queries of the store, in seconds, and as a multiple of the time that one takes.
 _PAUSE, _SHARE = 2.0, 4
 _INTERRUPTED = 130
 
@@ -165,7 +165,7 @@ def _show_changes(asked: ListOptions, found: Listing) -> None:
 
 
 def _looks(asked: ListOptions, found: Listing, wait: Callable[[float], bool | None]) -> Iterator[tuple[Listing, str]]:
-    """What the store has, again and again until `wait` returns true, and why it does not answer, if so."""
+    """Yield the runs of the store until `wait` returns true, again and again; and the reason if it does not answer."""
     took = 0.0
     error = ""
     while True:

@@ -17,8 +17,8 @@ from trackdsl._core.escaping import printable
 def replacing(path: Path) -> Iterator[Path]:
     """A new file in the same folder, which replaces `path` at the end of the block.
 
-    A program that reads the file meanwhile sees the earlier one. If the block fails, that one stays. What is no regular
-    file, such as `/dev/stdout`, is written directly.
+    A program that reads the file meanwhile sees the earlier one. If the block fails, that one stays. A path that is not
+    a regular file, such as `/dev/stdout`, is written directly.
 
     Args:
         path: the file that the user named.

@@ -49,12 +49,14 @@ def open_page(run: str, tracking_uri: str | None, *, browser: bool, as_json: boo
         as_json: whether to print the address as JSON.
 
     Raises:
-        click.ClickException: the store is no server, so no page shows its runs yet.
+        click.ClickException: the store is not a server, so no page shows its runs yet.
     """
     with errors_printed(), asked_for([run], tracking_uri) as (reader, (found,)):
         base = mask_text(reader.uri)
     if not _is_server(base):
-        raise click.ClickException(f"{base} is no server: `trackdsl ui {found.run_id}` starts one and opens the run.")
+        raise click.ClickException(
+            f"{base} is not a server: `trackdsl ui {found.run_id}` starts one and opens the run."
+        )
     _show(base, found, browser=browser, as_json=as_json)
 
 

@@ -121,8 +121,8 @@ def changes(run: str, since: str | None, tracking_uri: str | None, as_json: bool
 
     The last one like it is the newest earlier root run of the same function or script in the same experiment. What may
     have changed: parameters, datasets, the source of stages and of what they use of the project, packages, Python, the
-    commit and what is not committed. It also shows what came of it: metrics before and after. RUN is the same as for
-    `show`; of a child run, its root run counts.
+    commit and what is not committed. It also shows what came of it: metrics before and after. RUN is given as for
+    `show`; for a child run, its root run is used.
 
     The exit code is 0 whether something changed or not, and 1 if there is no such run or what changed is not noted
     on it.
@@ -191,7 +191,7 @@ def open_run(run: str, browser: bool, as_json: bool, tracking_uri: str | None) -
 
     The address is printed too, so the command is of use without a browser. RUN is the same as for `show`.
 
-    The exit code is 0 if the run has a page, and 1 if there is no such run or the store is no server.
+    The exit code is 0 if the run has a page, and 1 if there is no such run or the store is not a server.
 
     \b
     Examples:

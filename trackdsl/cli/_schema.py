@@ -38,7 +38,7 @@ def needed_revision(mlflow: Path) -> str | None:
 
 
 def revision_of(uri: str) -> str | None:
-    """The version of the tables of a database. Whatever the database raises is raised."""
+    """The version of the tables of a database. Exceptions of the database driver are not caught."""
     query = "SELECT version_num FROM alembic_version"
     path = sqlite_path(uri)
     if path is not None:

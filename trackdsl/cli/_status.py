@@ -156,7 +156,7 @@ def _next_step(spool: Path, waiting: list[Journal]) -> str:
         doing = _doing(spool, waiting)
         return f"a delivery process is running{f' ({doing})' if doing else ''}; `trackdsl sync` waits for it"
     if all(journal.problem for journal in waiting):
-        return "no delivery process is running, and none could deliver this"
+        return "no delivery process is running, and starting one would not help: see the reasons above"
     return "no delivery process is running; `trackdsl sync` delivers now"
 
 
@@ -204,7 +204,7 @@ def _remarks(journal: Journal, lost: int) -> list[str]:
     if journal.problem is not None:
         found.append(why_not_delivered(journal))
     elif journal.wrong_target is not None:
-        found.append(f"this is no valid tracking URI: {journal.wrong_target}")
+        found.append(f"this is not a valid tracking URI: {journal.wrong_target}")
     if progress.blocked_since and journal.problem is None:
         found.append(f"failing for {ago(progress.blocked_since).removesuffix(' ago')}: {journal.brief_error}")
     elif progress.error and journal.problem is None:

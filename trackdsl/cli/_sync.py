@@ -305,7 +305,7 @@ class _Writing(logging.FileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        # The disk is full, or the log's path is no regular file. The message helps the user more than a traceback.
+        # The disk is full, or the log's path is not a regular file. The message helps the user more than a traceback.
         click.echo(self.format(record), err=True)
 
 

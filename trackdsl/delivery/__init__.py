@@ -1,7 +1,7 @@
 """Delivery: what brings journals to MLflow, and what programs see of it.
 
-Programs use the names here. Of the modules, only these are for others: for commands `dropped_runs`, `environment`,
-`environment_pipe`, `journal_requests` and `service`, and for queries `known_tables`. Importing this package imports no
+Programs use the names here. Other packages may import only these modules: commands `dropped_runs`, `environment`,
+`environment_pipe`, `journal_requests` and `service`, and queries `known_tables`. Importing this package imports no
 MLflow.
 """
 

@@ -155,7 +155,7 @@ def of_child() -> dict[str, str]:
 
 def prepare_environment() -> None:
     """Prepare this process for delivery or a command, before MLflow is imported; never call it in a user's program."""
-    # A stretch is hundreds of thousands of tuples without cycles, in which the garbage collector finds nothing.
+    # Collect garbage rarely: a stretch is hundreds of thousands of tuples without cycles.
     gc.set_threshold(200_000, 20, 20)
     os.environ.setdefault(UPLOAD_TIMEOUT, os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", "0"))
     os.environ.update(ENVIRONMENT)

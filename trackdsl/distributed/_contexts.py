@@ -55,7 +55,7 @@ class Context:
         """The context of a text that `to_text` made.
 
         Raises:
-            ContextError: the text is no context.
+            ContextError: the text is not a context.
         """
         return cls(None, decode(text)) if text else cls(None)
 
@@ -95,8 +95,8 @@ class attach:  # noqa: N801 - it is used as a function: `with attach(...)`
         context: what `capture` returned, or the text from its `to_text`.
 
     Raises:
-        OptionError: the argument is no context.
-        ContextError: the text is no context.
+        OptionError: the argument is not a context.
+        ContextError: the text is not a context.
 
     Example:
         >>> from trackdsl import attach, capture
@@ -213,7 +213,7 @@ def _resolved(context: Context) -> Scope | None:
 
 
 def _arrived(text: str) -> Context:
-    """Unpickle a context. One of another version becomes an empty context, as its task should still run."""
+    """Unpickle a context. A context of another version is replaced by an empty one, so that the task still runs."""
     try:
         return Context.from_text(text)
     except ContextError as error:

@@ -32,7 +32,7 @@ def current_task() -> Task | None:
         key = worker.get_current_task()
     except (ValueError, KeyError, AttributeError):
         return None
-    # This task has made the worker import trackdsl. From the next task on, the worker enters contexts itself.
+    # This task has made the worker import trackdsl. From the next task on, the plugin in the worker enters the context.
     follow()
     return task_of(worker, key)
 

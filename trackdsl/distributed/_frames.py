@@ -1,4 +1,4 @@
-"""Tracebacks of what runs elsewhere look as without trackdsl: the frames that we put around it are not in them."""
+"""Removes trackdsl's frames from tracebacks of tasks that run elsewhere, so that they look as without trackdsl."""
 
 from __future__ import annotations
 

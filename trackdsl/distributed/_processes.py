@@ -312,7 +312,7 @@ def _environment(given: Any, scope: Scope) -> Any:
             return given  # The user chose a context for this program; it is not a copy of ours.
         environment[VARIABLE] = text
     except Exception as error:
-        # If it is no mapping, `Popen` itself raises.
+        # If it is not a mapping, `Popen` itself raises.
         if given is None or hasattr(given, "items"):
             reraise_from_signal(error)
             report("context", f"trackdsl cannot pass its context to another program: {format_error(error)}")

@@ -120,7 +120,7 @@ def _start(original: Callable[..., None]) -> Callable[..., None]:
             finally:
                 _enter(scope)
         body = ThreadBody(self, scope)
-        vars(self)["run"] = body  # A `__setattr__` of its class is not called.
+        vars(self)["run"] = body  # Without calling a `__setattr__` of its class.
         try:
             return original(self, *args, **kwargs)
         except BaseException:

@@ -70,7 +70,7 @@ def decode(text: str) -> WireContext:
     """The wire form in a JSON text.
 
     Raises:
-        ContextError: the text is no context.
+        ContextError: the text is not a context.
     """
     try:
         json_decoder(WireContext)  # msgspec caches what it needs of the type here, where no signal interrupts it.
@@ -80,7 +80,7 @@ def decode(text: str) -> WireContext:
     except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
         shown = mask_text(str(text)[: 10 * _SHOWN])[:_SHOWN]
         reraise_from_signal(error)
-        raise ContextError(f"this text is no context of trackdsl: {format_error(error)}", text=shown) from None
+        raise ContextError(f"this text is not a context of trackdsl: {format_error(error)}", text=shown) from None
     return wire
 
 

@@ -11,7 +11,7 @@ from trackdsl.errors._packages import install_command
 def is_fault(error: BaseException) -> bool:
     """Whether an exception reports a fault of the code that raised it, rather than the end of the program.
 
-    Every `Exception` does. So does the panic of a library that is written in Rust, which is no `Exception`.
+    Every `Exception` does. So does the panic of a library that is written in Rust, which is not an `Exception`.
     """
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 

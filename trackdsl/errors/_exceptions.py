@@ -40,11 +40,11 @@ class OptionError(TrackdslError, TypeError):
 
 
 class TemplateError(TrackdslError, ValueError):
-    """A name template has a placeholder that is no parameter of the function.
+    """A name template has a placeholder that is not a parameter of the function.
 
     Attributes:
         template: the template as written.
-        placeholder: the placeholder that is no parameter.
+        placeholder: the placeholder that is not a parameter.
     """
 
     def __init__(self, message: str, *, template: str, placeholder: str) -> None:
@@ -184,7 +184,7 @@ class RunNotFound(QueryError, LookupError):
 
 
 class ContextError(TrackdslError, ValueError):
-    """A text is no captured context.
+    """The text is not a captured context.
 
     Attributes:
         text: the beginning of the text, with secrets masked.

@@ -89,7 +89,7 @@ def is_noted(key: str) -> bool:
 
 
 def note(message: str, *, key: str, traceback: bool = False) -> None:
-    """Log a warning that is no fault, such as advice; once for each key.
+    """Log a warning that does not report a fault, such as advice, once for each key.
 
     Args:
         message: what the user should know, and what to do about it.

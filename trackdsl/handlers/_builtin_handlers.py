@@ -8,7 +8,8 @@ from collections.abc import Mapping
 _HERE = "trackdsl.handlers"
 
 
-#: Full name of a type → `module:attribute` of its handler. Names in angle brackets are no classes, see `kinds_of`.
+#: Full name of a type → `module:attribute` of its handler. Names in angle brackets stand for groups of types, see
+#: `kinds_of`.
 BUILTIN_HANDLERS: dict[str, str] = {
     "object": f"{_HERE}.pickled:handler",
     **dict.fromkeys(("builtins.dict", "collections.abc.Mapping"), f"{_HERE}.json:mapping"),

@@ -79,7 +79,7 @@ def tensor_profile(digest: Digest, tensors: Mapping[str | None, tuple[str, Seque
 
 
 def plain_profile(value: Any) -> DatasetProfile | None:
-    """The profile of data in lists: columns by name, records, or one column; None if the value is no data.
+    """The profile of data in lists: columns by name, records, or one column; None if the value is not data.
 
     Example:
         >>> plain_profile({"a": [1, 2], "b": ["x", None]}).profile

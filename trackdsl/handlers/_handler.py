@@ -108,15 +108,15 @@ class Handler:
         raise NotImplementedError(f"{type(self).__name__} reads no files")
 
     def dataset(self, value: Any) -> DatasetProfile | None:
-        """Digest, schema and size for an MLflow dataset input; None if the value is no data."""
+        """Digest, schema and size for an MLflow dataset input; None if the value is not data."""
         return None
 
     def dataset_of_parts(self, parts: Mapping[Any, Any]) -> DatasetProfile | None:
-        """The dataset input for a dict of values, all of which this handler handles; None if they are no tensors."""
+        """The dataset input for a dict of values, all of which this handler handles; None if they are not tensors."""
         return None
 
     def save_model(self, value: Any, folder: Path) -> Flavor | None:
-        """Write the files of a model to `folder` in the format of an MLflow flavour; None if the value is no model."""
+        """Write the files of a model to `folder` in the format of an MLflow flavour; None if it is not a model."""
         return None
 
 

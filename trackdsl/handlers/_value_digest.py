@@ -40,7 +40,7 @@ _MAX_DEPTH = 20
 _LISTS = frozenset([list, tuple])
 #: Types that msgspec encodes directly, which is faster than any code of ours.
 _ENCODABLE = SCALARS | {bytes, datetime.date, datetime.datetime, datetime.timedelta, decimal.Decimal, uuid.UUID}
-#: `deterministic`: a set among the items that were not inspected must have the same bytes in every process.
+#: `deterministic`: an item that was not inspected may contain a set, whose order differs between processes.
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 

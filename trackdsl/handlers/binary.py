@@ -29,7 +29,10 @@ class _Binary(Handler):
 
 
 def _digest_of(value: Any) -> str:
-    """Eight hexadecimal digits that are the same for equal bytes. Of a long value, only its two ends are covered."""
+    """Eight hexadecimal digits that are the same for equal bytes.
+
+    For a long value, they cover only the beginning and the end.
+    """
     import xxhash
 
     # A short value may be a password. It is masked first, because a digest would confirm a correct guess.

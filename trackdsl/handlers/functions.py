@@ -74,7 +74,7 @@ class _Getter(_Named):
 
 
 class _Compiled(_Named):
-    """Wrappers of functions that are no functions: of `lru_cache`, ufuncs, and of just-in-time compilers."""
+    """Wrappers of functions that are not functions: of `lru_cache`, ufuncs, and of just-in-time compilers."""
 
     def summary(self, value: Any) -> Scalar:
         name = _own_name(value)

@@ -32,7 +32,7 @@ class _Archive(_Lazy):
 
 
 class _Group(_Lazy):
-    """A Zarr group. Since version 3 of Zarr it is no mapping."""
+    """A Zarr group. Since version 3 of Zarr it is not a mapping."""
 
     def children(self, value: Any) -> Mapping[Any, Any] | None:
         return dict(value.members())
@@ -74,7 +74,7 @@ def _header(folder: Any, name: str, members: frozenset[str]) -> Placeholder:
     """Type and shape of one array in an `.npz` file, from its header."""
     from numpy.lib import format as npy
 
-    if name in members:  # A file with this name that is no array.
+    if name in members:  # A file with this name that is not an array.
         return Placeholder(f"bytes of {folder.getinfo(name).file_size}", NOT_READ, missing=False)
     with folder.open(f"{name}.npy") as file:
         version = npy.read_magic(file)

@@ -1,6 +1,7 @@
-"""Matplotlib figures → `.png`, or another format of Matplotlib. Of axes and seaborn grids, the whole figure is written.
+"""Matplotlib figures → `.png`, or another format of Matplotlib.
 
-Reading does not restore the figure. It returns a PIL image, the text of an SVG file, or the bytes of a document.
+For axes and seaborn grids, the whole figure is written. Reading does not restore the figure. It returns a PIL
+image, the text of an SVG file, or the bytes of a document.
 """
 
 from __future__ import annotations

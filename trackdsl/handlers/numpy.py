@@ -77,7 +77,7 @@ class _Array(Handler):
                 arrays = value if isinstance(value, Mapping) else {"arr_0": value}
                 refused = [name for name, array in arrays.items() if not self.accepts(array)]
                 if refused:
-                    raise TypeError(f"these are no plain arrays of numbers: {refused[:5]}")
+                    raise TypeError(f"these are not plain numeric arrays: {refused[:5]}")
                 _write_npz(file, arrays)
             elif path.suffix in _DELIMITERS:
                 # `%s` is the shortest text that is read back as the same number.
@@ -196,7 +196,7 @@ def _note_types(array: Any, path: Path) -> None:
 
     def differs() -> str:
         if not array.size and not _sidecar.types_of(path):
-            return "an empty file does not say its type"
+            return "an empty text file cannot hold the dtype"
         read_back = handler.read(path)
         if (read_back.dtype, read_back.shape) != (array.dtype, array.shape):
             return f"{read_back.dtype} {read_back.shape} instead of {array.dtype} {array.shape}"

@@ -107,7 +107,7 @@ class _Series(_Column):
         return digest_of_series(value)
 
     def content(self, value: Any) -> Any:
-        """The values, by their labels unless these only number the rows."""
+        """The values as a dict by label; as a list if the labels only number the rows."""
         if len(value) > MAX_CELLS:
             return NEEDS_OWN_FILE
         if not says_more(value.index):

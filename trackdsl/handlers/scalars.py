@@ -131,7 +131,8 @@ def _digest_of_set(value: Any) -> str:
     """The digest of a set with more than `MAX_ITEMS` items; empty if computing it would take long.
 
     For numbers it is based on Python's hash of the set, which is the same in every process. The hash of a text is not,
-    so up to `_MAX_SORTED` texts are sorted. Of more texts, the digest only covers how often each letter occurs.
+    so up to `_MAX_SORTED` texts are sorted. If there are more texts, the digest only covers how often each letter
+    occurs.
     """
     kinds = set(map(type, islice(value, MAX_ITEMS)))
     if len(value) > _MAX_DIGESTED:

@@ -1,7 +1,7 @@
 """scikit-learn estimators → MLflow's `sklearn` flavour, with cloudpickle.
 
-skops is no default: it takes 25 times as long for a forest, MLflow 3.1 cannot load it, and it adds no safety, because
-MLflow reads the list of trusted types from the model itself.
+skops is not the default: it takes 25 times as long for a forest, MLflow 3.1 cannot load it, and it adds no safety,
+because MLflow reads the list of trusted types from the model itself.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class _Estimator(ModelHandler):
 
 
 class _Configured(Pickled):
-    """Objects that are no estimators but keep the arguments of their constructor: kernels, splitters of data."""
+    """Objects that are not estimators but keep the arguments of their constructor: kernels, splitters of data."""
 
     def summary(self, value: Any) -> Scalar:
         return constructor_summary(value)

@@ -144,7 +144,7 @@ def state_and_values(
     try:
         values = [float(value) for value in given]
     except (TypeError, ValueError):
-        return TrialState.FAIL, None, "the objective has returned no number"
+        return TrialState.FAIL, None, "the objective did not return a number"
     if any(value != value for value in values):
         return TrialState.FAIL, None, "the objective has returned NaN"
     if study is not None and len(values) != len(study.directions):

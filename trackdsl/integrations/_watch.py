@@ -42,7 +42,7 @@ def watch(
         the watch; close it to end it before the run ends.
 
     Raises:
-        OptionError: `model` is no module, `optimizer` is no optimizer, or `every` is below 1.
+        OptionError: `model` is not a module, `optimizer` is not an optimizer, or `every` is below 1.
 
     Example:
         >>> watch(model, optimizer)  # doctest: +SKIP

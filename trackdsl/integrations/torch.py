@@ -112,7 +112,7 @@ class Watch:
                 if not calls:
                     _ending.before_end.pop(run.key, None)
             if not any(stepping.done for stepping in self._seen.values()):
-                logger.warning("trackdsl: %r has watched a model, and has seen no optimizer step with it.", run.path)
+                logger.warning("trackdsl: %r watched a model, but no optimizer step was made with it.", run.path)
 
     def __enter__(self) -> Watch:
         return self

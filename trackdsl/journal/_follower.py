@@ -70,7 +70,8 @@ class Follower:
     """Follows one run of this program, from its journal, at a bounded cost.
 
     Each reading takes no more processor time than it is given: a program may record faster than it can be read, and
-    reading takes time from it. What does not fit is left out, except the end, which has the latest values.
+    reading takes time from it. If there is more to read, the middle is left out; the end, which has the latest values,
+    is read.
 
     Delivery removes segments that it has delivered. What is in a segment that was removed before it was read here is
     left out too; this concerns only a display.

@@ -109,8 +109,9 @@ def is_held(path: Path, *, shared: bool = False) -> bool:
     """
     probe = FileLock(path)
     try:
-        # Shared where possible: another thread or process may be in this function for the same lock, and is no holder.
-        # Not created: the file may be deleted at any moment, and that a journal has none shows that it was deleted.
+        # Shared where possible: another thread or process may be in this function for the same lock, and is not a
+        # holder. Not created: the file may be deleted at any moment, and that a journal has none shows that it was
+        # deleted.
         if not probe.acquire(shared=not shared, create=False):
             return True
     except (FileNotFoundError, NotADirectoryError):

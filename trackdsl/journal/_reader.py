@@ -25,7 +25,7 @@ from trackdsl.journal._segments import GONE, START, Position, beginning, segment
 
 #: How many events are decoded before the first of them is handed on.
 _MOST_AT_ONCE = 1000
-#: A stretch of so many bytes ends: its events, and what is written of them, take some twenty times as much memory.
+#: A stretch ends at this many bytes: its events and its change set take about twenty times as much memory.
 _MOST_BYTES = 1 << 20
 _DONT_NEED: int | None = getattr(mmap, "MADV_DONTNEED", None)
 #: File names of a segment before it gets its number.
@@ -112,7 +112,7 @@ class Reader:
     def _following(self, limit: int, writer_alive: bool) -> list[Entry]:
         entries = self._valid(limit)
         if not entries:
-            # At anything that is not a whole, valid event, take care.
+            # Not a whole, valid event: it may be damage, or a write in progress.
             entry = self._next(writer_alive)
             entries = [] if entry is None else [entry]
         return entries

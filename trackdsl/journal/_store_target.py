@@ -150,7 +150,7 @@ class Target:
             self._replace(writer)
             return
         with contextlib.suppress(IndexError):  # Another thread may do the same.
-            for _ in range(known):  # Not those that were added in the meantime.
+            for _ in range(known):  # Keep those that were added in the meantime.
                 self.ended.popleft()
 
     def close(self) -> None:

@@ -27,7 +27,10 @@ class Waiter:
         self.show()
 
     def show(self) -> None:
-        """Let delivery know. To be repeated: it may be looking at the lock at this moment, which takes the lock."""
+        """Let delivery know.
+
+        Call this repeatedly: delivery takes the lock for an instant when it probes it, and then this has no effect.
+        """
         for lock in list(self._missing):
             with contextlib.suppress(OSError):  # No descriptor is free, for example. Then delivery may be slower.
                 if lock.acquire(shared=True):

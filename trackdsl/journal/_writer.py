@@ -82,7 +82,7 @@ class Writer:
         lock = FileLock(hidden / "lock")
         try:
             if not lock.acquire():
-                raise OSError(errno.EBUSY, "the lock of a new journal is taken", str(directory))
+                raise OSError(errno.EBUSY, "another process holds the lock of the new journal", str(directory))
             lock_state = os.stat(lock.path)
             writer = cls(hidden, lock, int.from_bytes(os.urandom(4), "little"))
             allocate(hidden / "progress", fmt.PROGRESS_SIZE).map.close()

@@ -54,8 +54,8 @@ _TO_RUNS = (
 #: The schemes of artifact URIs that lead to a run or model. Any other URI is that of a folder.
 _RECORDED = ("runs:", "models:")
 _MLFLOW = ("mlflow.",)
-#: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are not
-#: among them: the code in them is the program's.
+#: The parts of trackdsl that read MLflow, and wait for delivery themselves. The wrappers of user functions are
+#: excluded, because the program's code runs in their frames.
 OURS = tuple(
     f"trackdsl.{name}."
     for name in (

@@ -79,7 +79,7 @@ class ActiveStack:
 
 
 def _active_stack() -> Any:
-    return getattr(_module("mlflow.tracking.fluent"), "_active_run_stack")  # noqa: B009 - it is no public name
+    return getattr(_module("mlflow.tracking.fluent"), "_active_run_stack")  # noqa: B009 - it is not a public name
 
 
 @contextlib.contextmanager

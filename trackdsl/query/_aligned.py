@@ -22,8 +22,8 @@ class _Row:
 def aligned(trees: Sequence[Sequence[Stage]]) -> list[Row]:
     """The stages of some trees, in the order of the first; those that it lacks come after what they follow.
 
-    Stages belong together if they have the same path. Of several with one path, those with equal parameters and source
-    belong together, then the first with the first.
+    Stages belong together if they have the same path. If several have the same path, those with equal parameters and
+    source are paired first, then the others in their order.
 
     Args:
         trees: the stages of each, in order, the runs themselves first.

@@ -48,7 +48,7 @@ def checked(name: str, operator: str, value: Any) -> Any:
         return tuple(checked(name, "eq", one) for one in value)
     if name == "experiment":
         raise QueryError(
-            "experiment is no condition: give names of experiments as the first argument.", argument="experiment"
+            "experiment cannot be a condition: pass names of experiments as the first argument.", argument="experiment"
         )
     if name == "start":
         return _milliseconds(value)
@@ -63,7 +63,7 @@ def checked(name: str, operator: str, value: Any) -> Any:
     if name == "status" and operator in ("eq", "ne") and value not in STATUSES:
         nearest = suggestion_for(str(value).upper(), STATUSES)
         raise QueryError(
-            f"{value!r} is no status{nearest.text} Known: {', '.join(STATUSES)}.",
+            f"{value!r} is not a status{nearest.text} Known: {', '.join(STATUSES)}.",
             argument=name,
             suggestion=nearest.name,
         )
@@ -87,7 +87,8 @@ def _milliseconds(value: Any) -> float:
             value = datetime.fromisoformat(value)
         except ValueError:
             raise QueryError(
-                f"start: {value!r} is no time; write it as 2026-01-31 or 2026-01-31T12:00:00+00:00.", argument="start"
+                f"start: {value!r} is not a time; write it as 2026-01-31 or 2026-01-31T12:00:00+00:00.",
+                argument="start",
             ) from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)

@@ -59,7 +59,7 @@ def _condition(part: str) -> Condition | None:
     else:
         try:
             parsed: list[dict[str, Any]] = language_of_mlflow().parse_search_filter(part)
-        except Exception:  # It is no part by itself: MLflow reads it as a whole, as before.
+        except Exception:  # It is not a part by itself: MLflow reads it as a whole, as before.
             return None
         parts = [tuple(one.get(name) for name in ("type", "key", "comparator", "value")) for one in parsed]
     if len(parts) != 1:

@@ -175,7 +175,7 @@ def _named(run: FoundRun) -> str:
 def _missing(root: FoundRun) -> str:
     name = _named(root)
     if root.status == "RUNNING":
-        return f"what changed is noted when a run has ended, and {name} is running."
+        return f"trackdsl compares a run when it has ended, and {name} is still running."
     if (reason := root.tags.get(f"trackdsl.omitted.{PATH}")) is not None:
         return (
             f"what changed could not be noted on {name}: {_shown.printable(reason)}. Name another run to compare it "

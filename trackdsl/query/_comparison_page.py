@@ -53,7 +53,7 @@ def page(comparison: ComparedRuns) -> str:
         ("metrics", "Metrics", tables["metrics"]),
         ("plot", "Parallel coordinates", _plot(comparison)),
         ("curves", "Curves", _curves(comparison)),
-        ("stages", "Stages that are new, gone, or ended otherwise", tables["stages"]),
+        ("stages", "Stages that are new, missing, or ended with another status", tables["stages"]),
         ("time", "Time of each stage", _times(shown["time"], comparison) if bars else tables["time"]),
         ("program", "What changed in the program", program + quiet),
         ("source", "Source", tables["source"]),

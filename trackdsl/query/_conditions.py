@@ -232,7 +232,7 @@ def _split(keyword: str, name: str, kinds: tuple[str, ...], names: _Names) -> tu
         return name, "eq"  # The underscores belong to the name.
     nearest = suggestion_for(_ALIASES.get(operator, operator), OPERATORS)
     raise QueryError(
-        f"{keyword}: {operator!r} is no operator{nearest.text} Known: {', '.join(OPERATORS)}. For a name that "
+        f"{keyword}: {operator!r} is not an operator{nearest.text} Known: {', '.join(OPERATORS)}. For a name that "
         f"contains two underscores write {keyword}__eq.",
         argument=keyword,
         suggestion=None if nearest.name is None else f"{keyword[: -len(operator)]}{nearest.name}",
@@ -250,7 +250,7 @@ def _checked_value(keyword: str, operator: str, value: Any) -> Any:
     if value is not None and not isinstance(value, (str, bool, int, float)):
         raise QueryError(
             f"{keyword}: runs can be compared with numbers, text, True, False, None and what is one parameter, such "
-            f"as a list; a {type(value).__name__} is several, or none.",
+            f"as a list; a {type(value).__name__} holds several values, or none.",
             argument=keyword,
         )
     if operator in _TEXT_ONLY and not isinstance(value, str):
@@ -267,7 +267,7 @@ def _fitting(keyword: str, kinds: tuple[str, ...], operator: str, value: Any) ->
         return kinds
     texts = tuple(kind for kind in kinds if kind != "metrics")
     if not texts:
-        raise QueryError(f"{keyword}: metrics are numbers, and {value!r} is none.", argument=keyword)
+        raise QueryError(f"{keyword}: metrics are numbers, and {value!r} is not one.", argument=keyword)
     return texts
 
 

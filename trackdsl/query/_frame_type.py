@@ -1,7 +1,7 @@
 """The static type of the data frames that queries return.
 
-pandas has no type hints of its own. Without `pandas-stubs`, its `DataFrame` is `Any` to mypy, and so would be the
-result of a query. This subclass has a name in any case, and is a `DataFrame` to a checker that knows pandas.
+pandas has no type hints of its own. Without `pandas-stubs`, mypy takes its `DataFrame` for `Any`, and so the result of
+a query. This subclass has a name in any case, and is a `DataFrame` to a checker that knows pandas.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def language_of_mlflow() -> Any:
 def _bad_filter(where: str, reason: str) -> QueryError:
     hint, suggestion = _hint(_OUTSIDE_QUOTES.sub("''", where), where)
     text = (
-        f"where={mask_prose(where)!r} is no filter that MLflow understands: {mask_prose(reason).rstrip('. ')}. {hint}"
+        f"where={mask_prose(where)!r} is not a filter that MLflow understands: "
+        f"{mask_prose(reason).rstrip('. ')}. {hint}"
     )
     return QueryError(text, argument="where", suggestion=suggestion)
 
@@ -120,7 +121,7 @@ def _hint(bare: str, where: str) -> tuple[str, str | None]:
         from trackdsl._core.suggest import suggestion_for
 
         nearest = suggestion_for(prefix[1], ("metrics", "params", "tags", "attributes", "datasets"))
-        return f"{prefix[1]!r} is no kind of value{nearest.text}", nearest.name
+        return f"{prefix[1]!r} is not a kind of value{nearest.text}", nearest.name
     return (
         "Such as \"metrics.accuracy > 0.9 AND params.model = 'rf'\": values of params and tags in quotes, numbers of "
         "metrics without."

@@ -26,8 +26,8 @@ def history(run: Any, *metrics: str, tracking_uri: str | None = None) -> Frame:
 
     Returns:
         a data frame with `step` (int), `value` (float) and `time` (UTC). For several metrics it has a column `metric`
-        too, and the metrics are below each other: `frame.pivot_table("value", "step", "metric")` puts them side by
-        side.
+        too, with the rows of one metric after those of another: `frame.pivot_table("value", "step", "metric")` puts
+        them side by side.
 
     Raises:
         RunNotFound: there is no such run.

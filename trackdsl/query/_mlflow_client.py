@@ -77,7 +77,10 @@ def _set_for_now(variable: str, value: str) -> Iterator[None]:
 
 
 def _import_bars() -> None:
-    """Import what MLflow imports for its progress bars. In a kernel without widgets that warns, for no use of ours."""
+    """Import what MLflow imports for its progress bars.
+
+    In a kernel without widgets that warns, although trackdsl shows no bar.
+    """
     if "ipykernel" in sys.modules:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -136,13 +136,13 @@ def _check_way(text: str) -> None:
     way = _WAYS.get(last.upper()) or suggestion_for(last.upper(), ("ASC", "DESC")).name
     if name and way is not None and way != last.upper():
         right = f"{name.strip()} {way}"
-        message = f"order_by={text!r}: {last!r} is no order; did you mean {right!r}? There are ASC and DESC."
+        message = f"order_by={text!r}: {last!r} is not an order; did you mean {right!r}? There are ASC and DESC."
     elif text.split()[0].upper() in ("ASC", "DESC"):
         right = f"{text.split(maxsplit=1)[-1]} {text.split()[0].upper()}"
         message = f"order_by={text!r}: the order comes after the name, as in 'accuracy DESC'."
     elif text.strip().startswith("-"):
         right = f"{text.strip().lstrip('-').strip()} DESC"
-        message = f"order_by={text!r}: a minus is no order; write {right!r}."
+        message = f"order_by={text!r}: a minus is not an order; write {right!r}."
     elif "," in text:
         right = str([part.strip() for part in text.split(",")])
         message = f"order_by={text!r}: give several names as a list: order_by={right}."

@@ -65,7 +65,7 @@ def find(asked: Any, reader: PagedReader, *, superseded: bool = False) -> FoundR
         asked = adopted[0]
     text = getattr(getattr(asked, "info", None), "run_id", None) or getattr(asked, "run_id", asked)
     if not isinstance(text, str) or not text:
-        raise QueryError(f"{asked!r} is no run: give a Run, its id, or its name.", argument="run")
+        raise QueryError(f"{asked!r} is not a run: give a Run, its id, or its name.", argument="run")
     if by_id := _by_id(text, reader):
         return _only(text, by_id)
     if named := reader.named(text, _SHOWN + 1):
@@ -120,7 +120,7 @@ def _only(text: str, matches: list[FoundRun]) -> FoundRun:
         return matches[0]
     named = ", ".join(f"{run.run_id} ({_shown.printable(run.name)})" for run in matches[:_SHOWN])
     more = " and more" if len(matches) > _SHOWN else ""
-    raise RunNotFound(f"{text!r} fits several runs: {named}{more}. Give more of the id.", argument="run")
+    raise RunNotFound(f"{text!r} matches several runs: {named}{more}. Give more of the id.", argument="run")
 
 
 def _newest(name: str, matches: list[FoundRun]) -> FoundRun:
@@ -130,7 +130,7 @@ def _newest(name: str, matches: list[FoundRun]) -> FoundRun:
         count = f"more than {_SHOWN}" if len(matches) > _SHOWN else len(matches)
         shown = _shown.printable(name)
         note(
-            f"trackdsl: {count} runs are called {shown!r}; this is the newest, {newest.run_id}, begun "
+            f"trackdsl: {count} runs are called {shown!r}; this is the newest, {newest.run_id}, started "
             f"{_shown.moment(newest.start)}. Give the id of another one: `trackdsl ls` lists them.",
             key=f"newest:{name}",
         )

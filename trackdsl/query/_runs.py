@@ -55,7 +55,7 @@ def runs(
     or parameter, else a tag. Use `metrics__loss`, `params__lr` or `tags__team` to choose. A name can end with an
     operator: `__ne`, `__gt`, `__ge`, `__lt`, `__le`, `__in`, and for text `__like`, `__ilike`, `__contains`,
     `__startswith`. Numbers are compared as numbers: `epochs=10` finds the parameters `10` and `10.0`. As in MLflow, a
-    run without the name passes no condition, not even `__ne`. Use a dictionary for names that are no identifiers:
+    run without the name passes no condition, not even `__ne`. Use a dictionary for names that are not identifiers:
     `runs("churn", **{"val/loss__lt": 0.3})`.
 
     The function first waits for the delivery of this process's records, for 30 seconds at most.

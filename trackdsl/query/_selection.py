@@ -93,7 +93,7 @@ class Selection:
 
 
 def listed(experiments: Iterable[str]) -> str:
-    """Ids of experiments for `IN`: numbers, of which there may be more than a statement may have values."""
+    """Ids of experiments as literals for `IN`, as there may be more than a statement may have parameters."""
     return ", ".join(str(int(id_)) for id_ in experiments) or "NULL"
 
 

@@ -225,12 +225,12 @@ def _check_file(uri: str) -> None:
         cause = cause_in_sqlite(str(error))
         if isinstance(error, sqlite3.OperationalError) and cause.fix:
             raise QueryError(f"{path} {cause.what}: {error}. {cause.fix}.", argument="tracking_uri") from None
-        message = f"{path} cannot be read as a database of MLflow's: {error}. If it is none, {where}."
+        message = f"{path} cannot be read as a database of MLflow's: {error}. If it is not one, {where}."
         if cause.fix:  # It may be a damaged one.
             message += f" If it is a damaged one, {cause.fix[0].lower()}{cause.fix[1:]}."
         raise QueryError(message, argument="tracking_uri") from None
     if found is None:
-        missing = f"{path} holds no runs of MLflow's: {where}."
+        missing = f"{path} is not an MLflow database: {where}."
         raise QueryError(
             absence_message(f"what was recorded for the database {path}", uri, missing), argument="tracking_uri"
         )

@@ -188,7 +188,7 @@ def mermaid(spans: Sequence[Span]) -> str:
 
 def _task(span: Span, first: int) -> str:
     label = _chart_text(f"{'· ' * (len(span.path) - 1)}{span.run.name}")
-    if label[:1].isalnum():  # A line that begins with a date or a word of the language, as `title`, would be no task.
+    if label[:1].isalnum():  # A line that begins with a date or a keyword, as `title`, would not be a task.
         label = f"#{ord(label[0])};{label[1:]}"
     start, end = span.start - first, max(span.end, span.start + 1) - first
     long = _shown.duration(span.run.duration)

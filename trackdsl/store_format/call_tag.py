@@ -156,7 +156,7 @@ def _decoded(text: str | None) -> dict[str, Any]:
 
 
 def _well_typed(fields: Mapping[str, Any]) -> dict[str, Any]:
-    # Not `isinstance`: `True` is no number here.
+    # Not `isinstance`, for which `True` is an int.
     return {field: value for field, value in fields.items() if type(value) is _TYPES.get(field, type(value))}
 
 

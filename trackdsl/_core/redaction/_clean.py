@@ -39,5 +39,5 @@ def keep(text: str, among: set[str], seen: int) -> None:
     if len(among) >= _MOST:
         among.clear()
     among.add(text[:1] + text[1:])  # A copy: the program's own object is not kept alive.
-    if seen != forgotten:  # In the meantime, another thread may have made a part of the text a secret.
+    if seen != forgotten:  # Meanwhile another thread may have registered a secret that the text contains.
         among.discard(text)

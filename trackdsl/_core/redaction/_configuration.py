@@ -1,4 +1,4 @@
-"""Recognize texts that are configuration files: each line assigns a value to a name. Such values are no code."""
+"""Recognize texts that are configuration files: each line assigns a value to a name. Such values are not code."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from trackdsl._core.redaction._common import PAIRS, WORDS
 #: A text without digits that is at least this long is not a single word.
 _LONGEST_WORD = 20
 _SHORTEST = 4
-#: A number with this many digits beside a word is a code, unless it is a date.
+#: A number with this many digits next to a word is treated as a code, unless it is a date.
 _SHORTEST_CODE = 5
 #: Several words with spaces are a passphrase if they have at least this many characters.
 _SHORTEST_PHRASE = 12

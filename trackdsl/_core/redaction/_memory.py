@@ -45,8 +45,8 @@ class _Remembered:
         if len(self._all) >= _MAX_REMEMBERED:
             report(
                 "secrets",
-                f"trackdsl has masked {_MAX_REMEMBERED} different secrets; further ones are masked under their names, "
-                "and no longer looked for in other texts.",
+                f"trackdsl has masked {_MAX_REMEMBERED} different secrets; further ones are masked only where they "
+                "have a secret's name, and no longer where other texts contain them.",
             )
             return
         self._all.add(text)

@@ -26,7 +26,7 @@ from trackdsl._core.redaction._name_patterns import (
 
 #: A number without quotes in a text; of more digits it may be a code.
 _NUMBER_IN_TEXT = late_pattern(r"[+\-]?(?:\d{1,5}|\d{0,20}\.\d{1,20}|\d{1,20}\.?\d{0,20}e[+\-]?\d{1,3})", re.IGNORECASE)
-#: Of a longer name, only the end is checked.
+#: If a name is longer, only its end is checked.
 _MAX_NAME = 500
 
 #: The names of boolean types, also of NumPy.
@@ -132,7 +132,7 @@ def _is_token(words: str) -> bool:
 def is_secret(name: str, value: object) -> bool:
     """Whether this value is a secret if it has this name.
 
-    None, booleans and numbers are no secrets, except integers with a name that clearly means a password, a passcode or
+    None, booleans and numbers are not secrets, except integers with a name that clearly means a password, a passcode or
     a key. Names from `choose_names` hide any value.
 
     >>> is_secret("token", "abc"), is_secret("token", 3), is_secret("pass", 0.5), is_secret("pin_password", 3)
@@ -149,7 +149,7 @@ def is_secret(name: str, value: object) -> bool:
 
 
 def is_number(name: str, content: str) -> bool:
-    """Whether a value in a text, without quotes, is a number that is no secret, see `is_secret`.
+    """Whether a value in a text, without quotes, is a number that is not a secret, see `is_secret`.
 
     >>> is_number("pass", "0.5"), is_number("password", "1234")
     (True, False)

@@ -16,7 +16,7 @@ CODE = frozenset("([{")
 _URL_CREDENTIALS = late_pattern(
     r"(?P<scheme>:/{1,2})(?!git@[^\s'\"@]*(?:[\s'\"]|$))(?:(?<=//)[^/?#\s'\"]+|[^/?#\s'\":@\[]*:(?!\d*(?:[/?#]|$))[^\s'\"@]{1,200})@"
 )
-# The same without a scheme, as for proxies and git. A mailbox is no user.
+# The same without a scheme, as for proxies and git. An address after `mailto:` or `From:` is not a user.
 _USER_AT_HOST = late_pattern(
     r"(?<![^\s'\"=])(?!(?:mailto|e-?mail|to|from|b?cc|author|contact|sips?|xmpp|acct|maintainer):)[^\s:/@'\"=,(\[{]{1,100}"
     r":(?:x-oauth-basic@|[^\s/@'\"]{1,200}@(?!sha\d)(?=[A-Za-z0-9.\-]{1,253}:\d{2,5}(?![\w.])"

@@ -59,7 +59,7 @@ class CommandLine:
             hidden: the names of secrets.
             run: the run to record them on, instead of the program's.
         """
-        if os.getpid() != self._pid:  # A forked child parses something for itself.
+        if os.getpid() != self._pid:  # A forked child parses a command line of its own.
             return
         known = self._known if run is None else set()
         run = run or self._run

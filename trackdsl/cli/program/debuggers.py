@@ -27,7 +27,8 @@ def hide_callers() -> None:
     while frame is not None:
         _around.append(frame)
         frame = frame.f_back
-    # They hold the program's module, whose objects would outlive `sys.stdout`. The program's own functions come first.
+    # Cleared at exit: they hold the program's module, whose objects would outlive `sys.stdout`. Exit functions of the
+    # program itself run before.
     atexit.register(_around.clear)
     when_imported("bdb", _patch)
 

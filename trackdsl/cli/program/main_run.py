@@ -75,7 +75,7 @@ class MainRun(Session):
         except Exception as error:
             reraise_from_signal(error)
             self._stop_output()
-            report("outputs", f"trackdsl keeps no more of what the program prints: {format_error(error)}")
+            report("outputs", f"trackdsl stopped recording the program's output: {format_error(error)}")
 
     def _keep_output(self, now: float) -> None:
         if self._keeping or self._pid != os.getpid():  # It prints while this is kept, or it is a forked child.

@@ -14,7 +14,7 @@ from typing import Any
 
 from trackdsl.cli.program.stages import Pattern, Stages
 
-#: The name by which the decorator is found, in no module of the program.
+#: The name under which the changed code finds the decorator; no module of the program uses it.
 _NAME = "__trackdsl_stage__"
 _OURS = ("stage", "experiment")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -67,7 +67,7 @@ def _functions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, _F
 
 def _decorate(node: _Function, index: int, name: str) -> None:
     call = ast.Call(ast.Name(_NAME, ast.Load()), [ast.Constant(index), ast.Constant(name)], [])
-    # In the line of `def`, where no traceback of the program's points.
+    # With the line number of `def`, where no traceback of the program's points.
     ast.copy_location(call, node)
     node.decorator_list.append(ast.fix_missing_locations(call))
 

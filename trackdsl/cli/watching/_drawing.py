@@ -33,7 +33,7 @@ _FEW_KEYS = "q quit  space fold  a ended"
 _NARROW = 64
 #: Narrower terminals get a sign for a status instead of its name.
 _WITH_STATUS = 100
-#: Of the rest of a line, what metrics get, in characters, if loops have progress too.
+#: How many characters of the rest of a line metrics get if the progress of a loop is shown too.
 _FOR_METRICS = 20
 _STATUS, _TIME = 8, 8
 
@@ -177,7 +177,7 @@ def _run(row: Row, layout: Layout) -> list[Piece]:
 
 
 def _fit(text: str, space: int) -> str:
-    """A text that takes exactly so many cells."""
+    """The text, cut or padded to this many cells."""
     space = max(1, space)
     if cell_len(text) <= space:
         return text + " " * (space - cell_len(text))

@@ -27,9 +27,9 @@ from trackdsl.store_format.known_runs import read_runs
 from trackdsl.store_format.ledger import BEGINNING, changes_in, latest
 from trackdsl.store_format.progress import Progress, read_progress
 
-#: Events between two looks at the clock.
+#: Events between two readings of the clock.
 _AT_ONCE = 1000
-#: If more than this is left to read, in bytes, only the tree of runs is read of the most of it.
+#: If more than this is left to read, in bytes, only the events of the tree of runs are read from most of it.
 _MOST_READ = 2_000_000
 #: What is read in any case, in bytes before the end: it has the latest points.
 _TAIL = 200_000

@@ -94,7 +94,7 @@ class Lines:
                 yield run
 
     def _print_programs(self) -> None:
-        """Programs only in JSON: for people, each run says what is to be known."""
+        """Print programs, only in JSON: in text, the lines about runs say enough."""
         if not self._as_json or self._folding.only is not None:
             return
         now = time.monotonic()

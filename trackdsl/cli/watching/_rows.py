@@ -48,7 +48,7 @@ class Folding:
     Attributes:
         chosen: by row, whether it is folded; all others as their runs are.
         ended: whether trees are shown that had ended before.
-        only: the run that alone is shown, with all below it.
+        only: the run that is shown, with all below it; None for all runs.
     """
 
     chosen: dict[Key, bool] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Folding:
     only: WatchedRun | None = None
 
     def is_folded(self, run: WatchedRun) -> bool:
-        """Whether the children of a run are hidden: those of an ended one are, unless it is alone."""
+        """Whether the children of a run are hidden: yes if the run has ended, unless only this run is watched."""
         return self.chosen.get(("run", run.id), not run.is_open and run is not self.only)
 
     def toggle(self, row: Row) -> None:

@@ -15,11 +15,11 @@ _MOST_ENDED = 2000
 _MOST_METRICS = 12
 #: How many points of a metric are kept, at least half of them: enough for a curve of a few characters.
 _MOST_POINTS = 24
-#: How many loops inside each other are kept, beside the outermost one.
+#: How many nested loops are kept, in addition to the outermost one.
 _MOST_LOOPS = 4
 #: Of names and messages, in characters.
 _LONGEST = 300
-#: The status of a run of which only the end is known, and not how it ended.
+#: The status of a run that has ended if its journal does not say how.
 ENDED = "ENDED"
 RUNNING = "RUNNING"
 

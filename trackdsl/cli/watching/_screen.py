@@ -15,9 +15,9 @@ from trackdsl.cli.watching._spool import WatchedSpool
 from trackdsl.cli.watching._terminal import Keys
 from trackdsl.cli.watching._usage import Usage
 
-#: Between two pictures, in seconds.
+#: The time between two redraws, in seconds.
 _PAUSE = 0.25
-#: The processor time for reading before each picture, in seconds; a key waits for no more than this.
+#: The CPU time for reading before each redraw, in seconds; a key waits for no more than this.
 _READING = 0.1
 #: What reading and drawing may take of one processor.
 _SHARE = 0.25
@@ -44,7 +44,7 @@ class Screen:
         self._chosen = 0
 
     def show(self) -> None:
-        """Show the tree until the user quits, or until the run has ended that alone is shown.
+        """Show the tree until the user quits, or until the run that was asked for has ended.
 
         Raises:
             KeyboardInterrupt: the user pressed Ctrl-C.

@@ -16,9 +16,9 @@ from trackdsl.store_format.signs_of_life import Signs
 
 #: At the latest after this time, in seconds, the folder is listed again although it seems unchanged.
 _LIST_AFTER = 2.0
-#: Of so many journals files stay open between two looks.
+#: The files of at most this many journals stay open between two reads.
 _MOST_OPEN = 200
-#: For each journal that is looked at, in seconds of processor time.
+#: For each journal that is read, in seconds of CPU time.
 _LEAST = 0.002
 
 

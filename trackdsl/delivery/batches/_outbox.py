@@ -69,7 +69,7 @@ class Outbox:
         pending.add_metric(key, value, time, step, link)
         if math.isinf(value):
             pending.add_tag(
-                f"trackdsl.infinite.{key}", f"{value} at step {step} is the largest number to MLflow's store"
+                f"trackdsl.infinite.{key}", f"{value} at step {step} is stored by MLflow as the largest float"
             )
 
     def add_params(self, sink: Sink, id_: bytes, run: DeliveredRun, values: dict[str, events.Scalar]) -> None:

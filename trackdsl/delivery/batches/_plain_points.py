@@ -84,7 +84,7 @@ class PlainPoints:
         return points
 
     def _forget(self, event: Any) -> None:
-        """Forget where the points of a run belong: another event of the run comes, which may change it."""
+        """Forget where the points of a run belong, because the next event of the run may change it."""
         if event is not None:
             self._known.pop(event.run, None)
 

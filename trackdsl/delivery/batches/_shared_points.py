@@ -1,8 +1,8 @@
 """Milliseconds for the metric points of runs that several journals write to; `TimestampDedup` does it for one journal.
 
 A journal that writes to a run of another process gets the millisecond of every point from here: the first free one,
-beginning with the recorded one. Not free are milliseconds that were assigned here before, those that the store has, and
-those that the run's own journal has used since. An assignment is written down before the point is sent, once for each
+beginning with the recorded one. A millisecond is taken if it was assigned here before, if the store has a point at it,
+or if the run's own journal has used it since. An assignment is written down before the point is sent, once for each
 point: a point that is sent again gets the same millisecond. The ledger of the server keeps the journals that write to a
 run, and of each point that got its millisecond here
 

@@ -64,7 +64,7 @@ class LocalArtifacts:
                         _copy(local / name, target / name)
             except Refused as error:
                 reasons[name] = str(error)
-            except Unavailable as error:  # The folder is stored again: what it lacks then is told then.
+            except Unavailable as error:  # The folder is stored again later; what it lacks is reported then.
                 unavailable = error
         if unavailable is not None:
             raise unavailable

@@ -18,7 +18,7 @@ from trackdsl.store_format.limits import MAX_BATCH, Integer, RunId, RunName
 MOST_RUNS = 20_000
 MOST_BATCHES = 16
 MOST_INPUTS = 1000
-#: Of points, parameters and tags together: one transaction holds up everybody else's.
+#: The most points, parameters and tags in one transaction, which blocks other writers.
 MOST_ITEMS = MAX_BATCH
 #: A dataset takes several statements, which are as much work as this many points.
 _OF_A_DATASET = 10

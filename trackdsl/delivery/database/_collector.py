@@ -58,7 +58,7 @@ class ChangeCollector:
         return change
 
     def added(self, count: int) -> None:
-        """Note that so many points and fields were added, and write if it is time to.
+        """Count added points and fields, and write the change set when it is large enough.
 
         Raises:
             RefusedTogether: the store refuses the collected changes as a whole.
@@ -89,7 +89,7 @@ class ChangeCollector:
         try:
             how(self._changes)
         except Exception as error:
-            # Not permitted: for some of the runs only, perhaps.
+            # `Denied` may concern only some of the runs.
             if isinstance(error, Unavailable) and not isinstance(error, Denied):
                 raise _masked(error) from None
             raise RefusedTogether(mask_text(str(error))) from None

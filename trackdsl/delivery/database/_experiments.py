@@ -69,7 +69,7 @@ def experiment_number(experiment_id: str) -> int:
     """The store's id of an experiment as the number that it is in a database.
 
     Raises:
-        Refused: it is no number, so there is no such experiment.
+        Refused: it is not a number, so there is no such experiment.
     """
     try:
         return int(experiment_id)

@@ -29,7 +29,7 @@ class SqliteConnection:
     """
 
     dialect = "sqlite"
-    booleans = (0, 1)  # For a `bool`, Python's module looks for an adapter each time.
+    booleans = (0, 1)  # For a `bool`, `sqlite3` looks for an adapter each time.
 
     def __init__(self, path: str) -> None:
         # `mode=rw`: a file that was removed must not come back empty.

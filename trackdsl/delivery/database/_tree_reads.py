@@ -16,8 +16,8 @@ _PARENT_TAG = "mlflow.parentRunId"
 _MOST_SEEN = 20_000
 _COLUMNS = "r.run_uuid, r.name, r.status, r.start_time, r.end_time, r.experiment_id"
 _PRIMES = (2, 3, 5, 7, 13, 29, 61, 127, 251, 509, 1021, 2039, 4093, 8191, 16381, 32749)
-#: SQLite joins in this order: it looks up the tags of the runs of a time, and not the runs of all tags. MLflow has an
-#: index neither on times nor on values of tags.
+#: CROSS JOIN makes SQLite join in this order: it looks up the tags of the runs of a time, instead of scanning all tags.
+#: MLflow has an index neither on times nor on values of tags.
 _TAGGED = (
     "FROM runs r CROSS JOIN tags t WHERE t.run_uuid = r.run_uuid AND r.lifecycle_stage = 'active' AND t.\"key\" = ? "
     "AND r.start_time >= ? AND r.start_time <= ?"

@@ -114,13 +114,13 @@ def decoded(content: bytes) -> ChangeSet:
     try:
         changes = _decoded_runs(plain)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(f"this is no change set: {error}") from None
+        raise Refused(f"this is not a change set: {error}") from None
     for change in changes.values():
         for batch in change.batches:
             for key in (*batch.params, *batch.tags, *{point[0] for point in batch.metrics}):
                 if not is_key(key):
                     raise Refused(
-                        f"{key!r} is no valid name: it has letters, digits and /_-. : only, and reads as a path"
+                        f"{key!r} is not a valid name: it has letters, digits and /_-. : only, and reads as a path"
                     )
         for event in change.inputs:
             check_input(event)

@@ -252,7 +252,7 @@ class Writer:
         self._connection.insert(f"metrics {_POINT_COLUMNS}", values, self._upserts.keep)
         # A run that is new has no latest points.
         self._connection.insert(f"latest_metrics {_POINT_COLUMNS}", first, self._upserts.keep)
-        # In one order for all writers, so that no two wait for each other.
+        # All writers lock rows in the same order, so that no two wait for each other.
         self._connection.insert(
             f"latest_metrics {_POINT_COLUMNS}",
             [value for each in sorted(latest) for value in latest[each]],

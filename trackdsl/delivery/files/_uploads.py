@@ -1,4 +1,4 @@
-"""Files on their way to a store that takes them by requests: several at once, and each on its own.
+"""Uploads files to a store that takes them by requests: concurrently, and each on its own.
 
 A store on this machine only links or copies its files, which is done at once: see `Sink.files`.
 """
@@ -50,7 +50,7 @@ class Uploads:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        #: By run and snapshot; they stay here if their stretch fails, and are not sent again.
+        #: By run and snapshot. Finished uploads stay here if their stretch fails, so that they are not sent again.
         self._begun: dict[tuple[str, str], _Upload] = {}
         #: What was sent last to each path of a run, until its stretch is delivered: a snapshot, and the file in it.
         self._last: dict[tuple[str, str], tuple[str, str]] = {}

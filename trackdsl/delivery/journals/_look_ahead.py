@@ -16,9 +16,9 @@ from trackdsl.delivery.store._sink import Sink
 from trackdsl.journal._reader import Entry
 from trackdsl.journal._segments import Position
 
-#: So many runs are created before the next events are applied. They exist without their content only for moments.
+#: This many runs are created before the next events are applied. They exist without their content only for moments.
 _EARLY = 50
-#: Among so many events, the next files are looked for.
+#: The next files are looked for among this many events.
 _FILES_AHEAD = 300
 
 

@@ -1,4 +1,4 @@
-"""How many events of a journal are delivered together: fewer after a failure, and a few that were refused singly."""
+"""How many events of a journal are delivered together: fewer after a failure; refused events are sent one by one."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def advised(error: Exception, text: str, *, remote: bool) -> str:
     else:
         status: Any = getattr(error, "get_http_status_code", int)() if remote else None
         hint = advice(status or None, text) or _of_database(error)
-    # On the first line, which is what commands show: a database's error has the whole statement behind it.
+    # Added to the first line, because commands show only that; the rest of a database's error is the whole statement.
     return text if not hint else f"{text.partition(chr(10))[0][:_LONGEST].rstrip('.')}. {hint}"
 
 

@@ -70,7 +70,7 @@ class MlflowConnection:
             self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             store = self._client._tracking_client.store
             if gone and hasattr(store, "artifact_root_uri"):
-                store.artifact_root_uri = root  # Not below the folder of this process, where nobody would look.
+                store.artifact_root_uri = root  # Not in this process's working directory, which is not the user's.
         self._file = identity(uri)
         #: For what is asked of a server so often that MLflow's client is too slow.
         self._rest = Rest(uri) if uri.startswith("http") else None

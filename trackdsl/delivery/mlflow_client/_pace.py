@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 class Pace:
-    """The pace of the requests to one server, for several threads.
+    """The limit on concurrent requests to one server, for several threads.
 
-    Where a server answers that it gets too many requests (429 or 503), or gives no answer in time, it gets half as many
-    at once; and after a while one more. All requests pause then, and the pause doubles with each such answer.
+    It is halved if the server answers that it gets too many requests (429 or 503), or gives no answer in time; it grows
+    by one after a while. After such an answer all requests pause, and the pause doubles with each of them.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests for different runs, side by side; those for one run follow each other in their order."""
+"""Sends requests for different runs concurrently, and requests for the same run in their order."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class MlflowTraces(MlflowConnection):
         if len(inner) > _MOST_COPIED:
             left_out.append(f"all but the first {_MOST_COPIED:,} spans of MLflow's own traces")
         elif len(found) > _MOST_LOOKED_AT:
-            left_out.append(f"what is not among the first {_MOST_LOOKED_AT:,} traces of the same time")
+            left_out.append(f"all but the first {_MOST_LOOKED_AT:,} of MLflow's traces from that time")
         spans = [_span(span, trace_id, number) for span in trace.spans]
         return spans + inner[:_MOST_COPIED], "; ".join(filter(None, left_out))
 

@@ -31,7 +31,7 @@ def why_unreachable(uri: str, failures: int = 0) -> str | None:
         failures: how often in a row it could not be reached.
 
     Returns:
-        the reason; None if it answers, is no server, or if MLflow's client is to try in any case.
+        the reason; None if it answers, is not a server, or if MLflow's client is to try in any case.
     """
     try:
         parts = urlsplit(uri)

@@ -62,7 +62,7 @@ class Priority:
         return result  # type: ignore[no-any-return]
 
     def lower(self) -> None:
-        """Lower the priority: the start is over."""
+        """Lower the priority after the start."""
         self._niceness = _NICENESS
 
     def _serve(self) -> None:

@@ -45,7 +45,7 @@ class Pulse:
             self._file = HeartbeatFile(spool, server)
             self.beat()
         except OSError as error:  # Programs then wait by what they see of the progress.
-            logger.warning("trackdsl: programs cannot see what delivery does: %s", error)
+            logger.warning("trackdsl: cannot write the heartbeat of delivery: %s", error)
         else:
             self._thread.start()
 
@@ -79,7 +79,7 @@ class Pulse:
         self.doing(IDLE)
 
     def step(self) -> None:
-        """Say that the process got on with what it does, such as an answer of a server."""
+        """Record progress in what the process does, such as an answer of a server."""
         self._steps += 1
 
     def beat(self) -> None:
@@ -121,5 +121,5 @@ class Pulse:
                 self.beat()
             except OSError as error:
                 if not warned:
-                    logger.warning("trackdsl: programs cannot see what delivery does: %s", error)
+                    logger.warning("trackdsl: cannot write the heartbeat of delivery: %s", error)
                 warned = True

@@ -16,7 +16,7 @@ _SHORTEST = 0.02
 _LONGEST = 0.2
 #: How long to let events accumulate, in seconds.
 _ACCUMULATE = 1.0
-#: For this time after its start and after each wake-up, delivery does not pause, in seconds.
+#: Delivery does not pause for this many seconds after its start and after each wake-up.
 _EAGER = 3.0
 _CHECK_EVERY = 0.02
 #: How long to pause while programs need the processors, relative to the duration of the last round.

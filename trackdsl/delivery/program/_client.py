@@ -227,7 +227,7 @@ def _not_ready(writer: Writer, id_: bytes, reason: str | None) -> RunNotReady:
         reason = progress.error if progress is not None else None
     if settings.mode() == "offline":
         reason = "the mode is offline, and `trackdsl sync` delivers what was recorded"
-    why = (reason or "it was not delivered in time").rstrip(".")
+    why = (reason or "it was not delivered within the timeout").rstrip(".")
     return RunNotReady(
         f"run {id_.hex()} is not at MLflow yet: {why}. `trackdsl status` shows what is waiting.",
         run=id_.hex(),
@@ -246,7 +246,7 @@ def ids_at_mlflow(target: Target, names: Container[str]) -> list[bytes]:
 def _start_process(spool: Path) -> None:
     # The executable of a frozen program is the program itself, which would start itself again and again.
     if getattr(sys, "frozen", False) or not sys.executable or not os.path.exists(sys.executable):
-        raise OSError(2, "this Python has no interpreter to start")
+        raise OSError(2, "this program has no Python executable to start a process with")
     from trackdsl.journal._origin import run_detached
     from trackdsl.store_format.heartbeat import note_start
 

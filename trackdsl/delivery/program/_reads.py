@@ -27,7 +27,7 @@ _SKIP_FOR = 60.0
 _delivered: dict[Path, tuple[int, int]] = {}
 #: The origins of the other journals of a spool, by their folders; None for those of unrelated programs.
 _others: dict[str, Origin | None] = {}
-#: By store, where a read has waited in vain: until when no other read waits, and the state of delivery.
+#: By store, after a read timed out: until when no other read waits, and the progress of delivery at that time.
 _in_vain: dict[str, tuple[float, object]] = {}
 
 
@@ -102,4 +102,4 @@ def _reset() -> None:
     _after_fork()
 
 
-runtime.register("delivery as reads saw it", Phase.MEMORY, after_fork=_after_fork, reset=_reset)
+runtime.register("what earlier reads knew about delivery", Phase.MEMORY, after_fork=_after_fork, reset=_reset)

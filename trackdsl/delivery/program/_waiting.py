@@ -236,7 +236,7 @@ class RunWatch:
         if now - self._well > timing().failing:
             return failure
         if now - signs.lived > timing().no_sign:
-            what = "the process that delivers it does not move" if signs.runs else "no process delivers it"
+            what = "the delivery process shows no sign of life" if signs.runs else "no process delivers it"
             return f"{what}; see {goal.spool / LOG}"
         if now - signs.worked > timing().no_progress:
             return "delivery hangs"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 RESUMED = "trackdsl.resumed"
 #: The tag lists this many entries; each has its number.
 _MOST_NAMED = 20
-#: Tags about an end that is no longer the end.
+#: Tags about an earlier end, which a resumed run loses.
 _OF_ENDS = (
     "trackdsl.ended",
     "trackdsl.exception.type",

@@ -130,7 +130,7 @@ class RunCreation:
         return Pending(Batch(tags=plain_tags(fitted.batch.tags)[1]), fitted.texts)
 
     def remove_late_duplicates(self, sink: Sink, runs: RunMap) -> None:
-        """Remove duplicate runs of requests that were given up and carried out later, once no more can come."""
+        """Remove duplicate runs of requests that were given up and carried out later, once no more can arrive."""
         for id_, since in list(self._late.items()):
             if time.monotonic() - since < timing().late_request:
                 raise NotYet("a request that was given up may still be carried out")

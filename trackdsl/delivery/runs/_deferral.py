@@ -1,4 +1,4 @@
-"""What of a journal is deferred: events that are held back, runs that are set aside, runs that are dropped."""
+"""The deferred part of a journal: held events, blocked runs and dropped runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creating the runs of a stretch side by side, before its events are applied, where each creation is a request.
+"""Creates the runs of a stretch concurrently, before its events are applied, where each creation is a request.
 
 This is for what is ordinary: a new run whose parent is noted or is created together with it. All others are created
 when their events are applied, one after the other, and so is a run that the store refuses here.

@@ -53,7 +53,7 @@ class RemoteRuns:
         self._lost: set[bytes] = set()
         self._awaited = AwaitedRuns(ledger)
         self._waits: dict[Path, bytes] = {}
-        #: MLflow's ids of resumed runs, as far as the journals say.
+        #: MLflow's ids of resumed runs that are known from the journals.
         self.continued: set[str] = set()
 
     def add(self, stream: OpenJournal) -> None:

@@ -216,5 +216,5 @@ class Sampler:
             return False
         except Exception as error:  # Delivery must continue, even if the machine cannot be sampled.
             reraise_from_signal(error)
-            logger.warning("trackdsl: system metrics end: %s", format_error(error))
+            logger.warning("trackdsl: stopped sampling system metrics: %s", format_error(error))
             return False

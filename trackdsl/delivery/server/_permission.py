@@ -1,4 +1,4 @@
-"""Who may write to which experiment: MLflow itself is asked, with whatever authentication it has in front."""
+"""Who may write to which experiment: asks MLflow itself, through the authentication that it is configured with."""
 
 from __future__ import annotations
 

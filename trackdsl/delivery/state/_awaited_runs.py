@@ -122,8 +122,8 @@ class AwaitedRuns:
         try:
             self._ledger.write([AWAITED.change(id_, first)])
         except OSError as error:
-            # Without the note, the next process waits again from the beginning.
-            logger.warning("trackdsl cannot note what it waits for: %s", error)
+            # Without the entry, the next process waits again from the beginning.
+            logger.warning("trackdsl cannot write the list of runs that it waits for: %s", error)
 
     def _values(self) -> Iterator[tuple[bytes, float]]:
         for id_, asked in list(self._look_ups.items())[-_MOST:]:

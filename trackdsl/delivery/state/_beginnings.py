@@ -51,7 +51,7 @@ class Beginnings:
                 ]
             )
         except OSError as error:
-            logger.warning("trackdsl cannot note which runs of %s are open: %s", self._directory, error)
+            logger.warning("trackdsl cannot write the list of open runs of %s: %s", self._directory, error)
 
     def _found(self, segments: Iterable[int], open_: set[bytes]) -> dict[bytes, bytes]:
         beginnings = {}
@@ -63,7 +63,7 @@ class Beginnings:
                     if isinstance(event, events.Open) and event.run in open_:
                         beginnings[event.run] = events.encode(event)
             except OSError as error:
-                logger.warning("trackdsl cannot note which runs of %s are open: %s", self._directory, error)
+                logger.warning("trackdsl cannot write the list of open runs of %s: %s", self._directory, error)
             finally:
                 reader.close()
         return beginnings

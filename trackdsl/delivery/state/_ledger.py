@@ -125,7 +125,7 @@ class Ledger:
     def tidy(self) -> None:
         """Replace the file if it has become much longer than what it means, and remove it if that is nothing.
 
-        Only call this while what `load` was given returns nothing that may still be undone.
+        Call this only while the functions that `load` was given return nothing that may still be undone.
         """
         if (
             self._before is not None

@@ -120,7 +120,7 @@ class RunMap:
         self._note(RUN, id_)
 
     def shrink(self) -> None:
-        """Keep of the runs that have ended only what nobody else knows; called when their stretch is delivered."""
+        """Keep of the runs that have ended only what is stored nowhere else; called when their stretch is delivered."""
         for id_ in self._ending:
             run = self._runs.get(id_)
             if run is not None and not run.open and self._shrunk(id_, run):
@@ -131,7 +131,8 @@ class RunMap:
         """Note, before it is created, that a run has no parent: the parent must be looked for later."""
         if id_ not in self.without_parent:
             self.without_parent[id_] = parent
-            # At once, and not undone: the store may have created the run when the rest of its stretch fails.
+            # Written at once, and not undone: the store may have created the run although the rest of its stretch
+            # fails.
             self._write([WITHOUT_PARENT.change(id_, parent)])
 
     def note_parent(self, id_: bytes) -> None:

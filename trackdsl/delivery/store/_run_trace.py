@@ -33,7 +33,7 @@ class StageSpan:
         start, end: in nanoseconds since 1970.
         status: the run's status.
         inputs: its parameters.
-        outputs: the latest values of its metrics; text for what is no number.
+        outputs: the latest values of its metrics; text for what is not a number.
         attributes: what else is known of the run.
         failure: the exception that ended it; None if it ended well.
     """

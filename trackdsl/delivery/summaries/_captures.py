@@ -1,7 +1,7 @@
 """What a program consists of, read a moment after it began: source, packages, and changes that are not committed.
 
-Nothing of it comes from the program itself, which pays nothing for it. What was edited since the program began may not
-be what ran: it counts as unknown.
+The delivery process reads all of it, so the program spends no time on it. What was edited since the program began may
+not be what ran: it counts as unknown.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Captures:
     def __init__(self, *, own: bool) -> None:
         self._own = own
         self._modules: OrderedDict[tuple[str, ...], Modules] = OrderedDict()
-        #: The last look at each function, by whichever program: the ranks of a launch run the same.
+        #: The last reading of each function's source, shared by all programs: the ranks of a launch run the same code.
         self._looks: OrderedDict[Site, _Look] = OrderedDict()
         self._journals: OrderedDict[str, _Journal] = OrderedDict()
 
@@ -161,7 +161,7 @@ class Captures:
         with self._names(origin.project):
             captured.patch = journal.git.patch()
         if captured.patch is None:
-            captured.unknown.append("it is not known what was not committed when the program began")
+            captured.unknown.append("the uncommitted changes at the program's start are unknown")
         edited: set[str] = set()
         for site in sites:
             used = self.look_at(origin, site)
@@ -174,7 +174,7 @@ class Captures:
                 captured.unknown.append("the source of the program itself is not known")
         if edited:
             names = ", ".join(sorted(os.path.basename(path) for path in edited)[:5])
-            captured.unknown.append(f"edited after the program began, so that it is not known what ran: {names}")
+            captured.unknown.append(f"edited after the program began, so the source that ran is unknown: {names}")
         return captured
 
     def close(self) -> None:

@@ -35,15 +35,16 @@ from trackdsl.store_format.changes.stored import (
 )
 from trackdsl.store_format.tags import NOTE_TAG
 
-#: Of a larger tree, the first so many runs are compared.
+#: If a tree has more runs, the first ones are compared, up to this number.
 MOST_STAGES = 2000
-#: Functions whose source is looked at.
+#: Functions whose source is read.
 _MOST_SITES = 200
 #: How many runs are looked at to find one that is comparable, at once and in all.
 _AT_ONCE, _MOST_SEARCHED = 50, 400
 #: In milliseconds.
 _DAY = 86_400_000
-#: Texts are kept in so many runs at most, so that few have to be read; then a run keeps all of its own.
+#: The texts of a diff are spread over at most this many runs, so that few have to be read; beyond that, a run keeps all
+#: of its own.
 _MOST_HOLDERS = 10
 #: Descriptions of a run that are remembered as ours.
 _MOST_NOTES = 5

@@ -21,7 +21,7 @@ from trackdsl.store_format.report.node import Node
 MOST_RUNS = 12_000
 #: A run with fewer child runs has no report: MLflow's page of it shows as much.
 _FEWEST_CHILDREN = 2
-#: Of one metric, about so many points are read, and so many files of one run are listed.
+#: About how many points of each metric are read, and how many files of each run are listed.
 _MOST_POINTS, _MOST_FILES = 2000, 100
 #: Where each question is a request to a server, fewer are asked.
 _REMOTE = Bounds(curves=80, runs_with_files=30)

@@ -38,7 +38,7 @@ from trackdsl.store_format.root_runs import RootRun, with_origins
 if TYPE_CHECKING:
     from trackdsl.delivery.state._open_journal import OpenJournal
 
-#: After so many failures in a row, a later process tries again.
+#: After this many failures in a row, this process gives up, and a later one tries again.
 _MOST_FAILURES = 5
 #: How often to look whether journals are gone, in seconds.
 _LOOK_EVERY = 1.0

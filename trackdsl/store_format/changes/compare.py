@@ -174,7 +174,7 @@ def _of_stage(
         yield ("stage", one.path, None, one.name) if old is None else ("stage", one.path, one.name, None)
         return
     uses = before.uses(old), after.uses(new)
-    # Of one side, the function alone may be known.
+    # What a function uses may be known for one of the two runs only.
     sources = (_alone(old), _alone(new)) if uses[0] is None or uses[1] is None else (uses[0], uses[1])
     for kind, left, right in (
         ("param", old.params, new.params),

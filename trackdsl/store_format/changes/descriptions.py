@@ -1,6 +1,6 @@
 """Describe what changed: in one line, and as Markdown for the description of a run.
 
-Names and values are hostile: what they contain must do nothing in a terminal, and must be no markup in Markdown.
+Names and values are hostile: what they contain must do nothing in a terminal, and must not be markup in Markdown.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def inert(text: str, longest: int = _LONGEST_NAME) -> str:
-    r"""Text for Markdown that is no markup there: no link, no HTML, no emphasis.
+    r"""Text for Markdown that is not markup there: no link, no HTML, no emphasis.
 
     >>> inert("[a](javascript:alert(1)) <b>"), inert("learning_rate"), inert("http://x")
     ('\\[a\\]\\(javascript:alert\\(1\\)\\) &lt;b&gt;', 'learning\\_rate', 'http&#58;//x')
@@ -249,7 +249,7 @@ class _Markdown:
         return f"{self._link(stage.name, stage.run_id)}{status} {duration(stage.seconds)}"
 
     def _link(self, name: str, run_id: str) -> str:
-        """A link to MLflow's page of a run. Ids of other forms than MLflow's own are no links."""
+        """A link to MLflow's page of a run. Ids of other forms than MLflow's own are not links."""
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", run_id) or not re.fullmatch(r"[0-9]{1,20}", self.experiment_id):
             return self._inert(name)
         return f"[{self._inert(name) or 'unnamed'}](#/experiments/{self.experiment_id}/runs/{run_id})"

@@ -19,10 +19,10 @@ _LONGEST = 1 << 20
 _MOST_MODULES = 400
 #: Folders of installed packages, and of Python itself.
 _INSTALLED = re.compile(r"[/\\](?:site|dist)-packages(?:[/\\]|$)|[/\\]lib(?:64)?[/\\]python3[^/\\]*(?:[/\\]|$)|\.zip$")
-#: Its functions are in every program, and are no part of the project.
+#: Its functions are in every program, and are not part of the project.
 _OWN = "trackdsl"
 
-#: Python raises these for files that are no Python, also for those that somebody made to be none.
+#: Python raises these for files that are not Python, also for those that somebody made to be none.
 _NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -56,7 +56,7 @@ class Module:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 waiting = [compile(self.tree, self.path, "exec", dont_inherit=True)]
-        # What can be parsed may still be no Python, such as a `return` outside of a function in a file being edited.
+        # What can be parsed may still not be Python, such as a `return` outside of a function in a file being edited.
         except _NO_PYTHON:
             return []
         found: list[CodeType] = []

@@ -1,8 +1,8 @@
 """The source of a recorded function, and of what it uses of its project: functions, classes, constants.
 
 It is read from the files of the project when the run is delivered, a moment after the program began. A recorded
-function counts only if its text has the hash that the program recorded. Of other definitions no hash is known, so those
-in files that were edited after the program began are left out.
+function counts only if its text has the hash that the program recorded. No hashes of other definitions are recorded, so
+definitions in files that were edited after the program began are left out.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ CACHED_TAG = "trackdsl.cached"
 _NO = ("", "0", "false", "no")
 #: Bars that are drawn without scripts, and in print; the longest are chosen.
 _MOST_STATIC = 400
-#: In pixels: a row, a name above rows, and the tallest chart; of a taller one, the rows are lower.
+#: In pixels: a row, a name above rows, and the tallest chart: if it would be taller, its rows are made lower.
 _ROW, _NAME, _TALLEST = 22, 18, 12_000
 _LOWEST_ROW = 4
 _LONGEST_LANE = 80

@@ -69,7 +69,7 @@ def charts_html(charts: Sequence[Chart]) -> str:
 
 
 def chart_data(charts: Sequence[Chart]) -> list[dict[str, Any]]:
-    """The points for the page's script; None for what is no number or infinite."""
+    """The points for the page's script; None for what is infinite or not a number."""
     return [
         {
             "steps": chart.steps,
@@ -107,7 +107,7 @@ def _chart(chart: Chart, at: int) -> str:
 
 
 def _path(points: Sequence[Point], chart: Chart) -> str:
-    """A line through the points, with a gap where a value is no number or infinite."""
+    """A line through the points, with a gap where a value is infinite or not a number."""
     width = max(1, chart.steps[1] - chart.steps[0])
     parts, pen = [], "M"
     for step, value, _ in points:

@@ -162,7 +162,7 @@ def _sources(changes: Stored, source: Source) -> dict[str, str]:
 def _rare_first(runs: Sequence[RunNode]) -> list[RunNode]:
     """The runs in their order, but those of kinds with fewer runs first.
 
-    So hundreds of items do not keep the training after them off the page.
+    So hundreds of similar runs do not push the training after them off the page.
     """
     kinds = [_NUMBERS.sub("#", run.name) for run in runs]
     counts = Counter(kinds)

@@ -33,7 +33,7 @@ from trackdsl.store_format.report.tree_list import TreeList
 LARGEST = 1_950_000
 #: In bytes: what the page may have without files and curves, if it would be too large with them.
 _MOST_OF_THE_REST = 1_800_000
-#: Of the files and curves; with less, none are shown.
+#: The smallest share of the files and curves that is shown; if there is room for less, none are shown.
 _SMALLEST_SHARE = 0.005
 _TOO_LARGE = "Some figures, tables and curves: the page would be too large."
 _MOST_TILES, _MOST_STEPS = 8, 12

@@ -30,7 +30,7 @@ class Process:
 
     @property
     def name(self) -> str:
-        """The process, for people."""
+        """A readable name of the process."""
         if not self.pid:
             return self.host or "unknown process"
         return f"process {self.pid} on {self.host}" if self.host else f"process {self.pid}"

@@ -13,11 +13,11 @@ from trackdsl.store_format.report.chart import state_of
 from trackdsl.store_format.report.material import SYSTEM
 from trackdsl.store_format.report.node import RunNode, walk
 
-#: So many siblings of one kind become a group.
+#: This many siblings of one kind become a group.
 _MANY = 12
-#: Of a group: how many failed runs, how many slow ones, and how many of the others are listed.
+#: How many failed runs, how many slow ones, and how many of the others are listed for a group.
 _FAILED, _SLOWEST, _OTHERS = 20, 10, 30
-#: So many runs are listed in all, and so many of them with parameters and metrics.
+#: How many runs are listed in all, and how many of them with parameters and metrics.
 _MOST_ROWS, _MOST_DETAILED = 1500, 400
 #: Metrics beside a name; parameters and metrics of one run.
 _METRICS, _VALUES = 4, 60
